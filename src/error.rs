@@ -1,0 +1,233 @@
+//! The one error type: what happened, to which operation and key, and what to do next.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A result with divvy's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong. Stable: codes are added, never renumbered or renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// An argument breaks a rule that its documentation states.
+    InvalidArgument,
+    /// The configuration breaks one or more rules; the message lists them all.
+    InvalidConfig,
+    /// A stored value is malformed, oversized or of a wrong type.
+    InvalidData,
+    /// A strategy returned a plan that cannot be used.
+    InvalidPlan,
+    /// A value is larger than the store takes.
+    TooLarge,
+    /// The handle is not started, or was stopped.
+    NotRunning,
+    /// The handle was already started.
+    AlreadyStarted,
+    /// The call would wait for the thread that makes it (a stop from inside a callback).
+    WouldDeadlock,
+    /// The deadline passed; the message says what was still going on.
+    TimedOut,
+    /// The store cannot be reached or does not answer.
+    Unavailable,
+    /// The store refuses the credentials or the permission is missing.
+    Unauthorized,
+    /// The store or the bucket cannot do what is asked of it.
+    Unsupported,
+    /// A newer leader has taken over: nothing of this term is accepted any more.
+    Fenced,
+    /// A conditional write met another revision than expected.
+    Conflict,
+    /// The host's partition source failed.
+    SourceFailed,
+    /// The host's strategy failed or panicked.
+    StrategyFailed,
+    /// A thread of the library panicked; the handle has failed.
+    Panicked,
+    /// Anything else the store reported.
+    Store,
+}
+
+/// How to react to an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The same call may succeed later.
+    Retriable,
+    /// The same call will fail again until someone changes something.
+    Permanent,
+    /// Someone else was faster or has taken over.
+    Conflict,
+    /// The caller's input is at fault.
+    Invalid,
+}
+
+impl Code {
+    /// The code's name: stable, lower case, words joined by `_`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::InvalidArgument => "invalid_argument",
+            Code::InvalidConfig => "invalid_config",
+            Code::InvalidData => "invalid_data",
+            Code::InvalidPlan => "invalid_plan",
+            Code::TooLarge => "too_large",
+            Code::NotRunning => "not_running",
+            Code::AlreadyStarted => "already_started",
+            Code::WouldDeadlock => "would_deadlock",
+            Code::TimedOut => "timed_out",
+            Code::Unavailable => "unavailable",
+            Code::Unauthorized => "unauthorized",
+            Code::Unsupported => "unsupported",
+            Code::Fenced => "fenced",
+            Code::Conflict => "conflict",
+            Code::SourceFailed => "source_failed",
+            Code::StrategyFailed => "strategy_failed",
+            Code::Panicked => "panicked",
+            Code::Store => "store",
+        }
+    }
+
+    /// How to react to this code.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            Code::InvalidArgument | Code::InvalidConfig => Class::Invalid,
+            Code::TimedOut
+            | Code::Unavailable
+            | Code::SourceFailed
+            | Code::StrategyFailed
+            | Code::InvalidPlan
+            | Code::Store => Class::Retriable,
+            Code::Fenced | Code::Conflict => Class::Conflict,
+            Code::InvalidData
+            | Code::TooLarge
+            | Code::NotRunning
+            | Code::AlreadyStarted
+            | Code::WouldDeadlock
+            | Code::Unauthorized
+            | Code::Unsupported
+            | Code::Panicked => Class::Permanent,
+        }
+    }
+}
+
+/// An error: code, message, and where known the operation, key and cause.
+///
+/// `Display` prints the whole chain on one line: `operation key: message: cause`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    code: Code,
+    message: String,
+    operation: Option<&'static str>,
+    key: Option<String>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of the given code; the message says what is wrong and what to do next.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            message: message.into(),
+            operation: None,
+            key: None,
+            source: None,
+        }))
+    }
+
+    /// Adds the operation that failed, such as `publish`. The innermost one stays.
+    #[must_use]
+    pub fn during(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Adds the store key that the operation was about. The innermost one stays.
+    #[must_use]
+    pub fn on_key(mut self, key: impl Into<String>) -> Self {
+        self.0.key.get_or_insert_with(|| key.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of thing went wrong.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// How to react.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.0.code.class()
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        self.class() == Class::Retriable
+    }
+
+    /// The message without operation, key and cause.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The operation that failed, where known.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The store key that the operation was about, where there is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        match (inner.operation, &inner.key) {
+            (Some(operation), Some(key)) => write!(f, "{operation} {key}: ")?,
+            (Some(operation), None) => write!(f, "{operation}: ")?,
+            (None, Some(key)) => write!(f, "{key}: ")?,
+            (None, None) => {}
+        }
+        f.write_str(&inner.message)?;
+        if let Some(source) = &inner.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_prints_operation_key_message_and_cause_once() {
+        let error = Error::new(Code::Unavailable, "no answer")
+            .during("read")
+            .during("start")
+            .on_key("divvy.fence")
+            .caused_by(std::io::Error::other("connection reset"));
+        assert_eq!(
+            error.to_string(),
+            "read divvy.fence: no answer: connection reset"
+        );
+        assert!(error.is_retriable());
+    }
+}

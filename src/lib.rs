@@ -1,0 +1,7 @@
+//! divvy keeps a set of partitions divided among a changing fleet of workers.
+
+pub mod clock;
+pub mod error;
+pub mod store;
+pub mod strategy;
+pub mod types;

@@ -1,0 +1,360 @@
+//! The only door to the outside: a key-value store with revisions, conditions and watches.
+//!
+//! # The contract
+//! Every store passes one conformance suite (`tests/store_conformance.rs`); this is what it proves.
+//!
+//! * **Threads.** Every method may be called from any thread, at the same time. None of them
+//!   calls back, and none holds a lock while it waits.
+//! * **Deadlines.** Every method that can wait takes a deadline and returns by then (plus 50 ms),
+//!   whatever the server does. A deadline in the past is allowed: nothing is sent.
+//! * **Outcomes.** A write ends as [`Outcome::Done`], [`Outcome::Refused`] (certainly not applied)
+//!   or [`Outcome::Unknown`] (may have been applied, or may yet be). Never is one guessed as
+//!   another; who needs to know reads back.
+//! * **Revisions.** Each bucket numbers its writes, deletes included, in one strictly increasing
+//!   sequence that starts above 0. A key's revision is the number of its last write.
+//! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
+//!   write that ended as done before they began.
+//! * **Watches lose nothing silently.** A watch delivers the last state of every key and then
+//!   every change, per key in order, or says [`WatchEvent::Blind`] first.
+
+pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::error::{Code, Error, Result};
+use crate::types::Revision;
+
+/// The four buckets of the wire format. The store's configuration maps them to names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// Claims of stable ids.
+    StableId,
+    /// The leader's lease.
+    Election,
+    /// Signs of life of every worker; entries expire.
+    Heartbeat,
+    /// Assignments, the fence record and the commit record; nothing expires.
+    Assignment,
+}
+
+impl Bucket {
+    /// Every bucket.
+    pub const ALL: [Bucket; 4] = [
+        Bucket::StableId,
+        Bucket::Election,
+        Bucket::Heartbeat,
+        Bucket::Assignment,
+    ];
+
+    /// The bucket's name unless configured otherwise: parti's.
+    #[must_use]
+    pub fn default_name(self) -> &'static str {
+        match self {
+            Bucket::StableId => "parti-stableid",
+            Bucket::Election => "parti-election",
+            Bucket::Heartbeat => "parti-heartbeat",
+            Bucket::Assignment => "parti-assignment",
+        }
+    }
+}
+
+/// What a bucket is wanted to be. Used when the bucket does not exist yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketConfig {
+    /// How long a value lives after its write; `None`: for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// What a bucket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketStatus {
+    /// The bucket's name in the store.
+    pub name: String,
+    /// How long a value lives after its write; `None`: for ever.
+    pub ttl: Option<Duration>,
+    /// Past values kept per key; divvy wants 1.
+    pub history: u64,
+    /// Copies of the data; 1 on a single server.
+    pub replicas: u32,
+    /// Tells one life of the bucket from the next: changes when it is deleted and created anew.
+    pub incarnation: String,
+    /// The number of the last write; 0 when there was none.
+    pub last_sequence: Revision,
+    /// Settings that deserve an operator's attention, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// How a key came to be as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A value was written.
+    Put,
+    /// A client deleted the key.
+    Delete,
+    /// The value outlived the bucket's TTL and the store left a marker that says so.
+    Expired,
+    /// A watch found the key gone after it had been blind; nobody knows how. The revision is the
+    /// last one known.
+    Gone,
+}
+
+/// The last state of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, without the bucket's name. Not checked: whatever the store holds.
+    pub key: String,
+    /// The value; empty unless the operation is [`Operation::Put`]. Not checked.
+    pub value: Vec<u8>,
+    /// The number of the write that led here.
+    pub revision: Revision,
+    /// Whether the key holds a value.
+    pub operation: Operation,
+    /// How long ago the write happened by the store's own clock, where it can tell.
+    pub age: Option<Duration>,
+}
+
+impl Entry {
+    /// Whether the key holds a value.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.operation == Operation::Put
+    }
+}
+
+/// The entries under a prefix at one moment, deleted keys that left a marker included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// One entry a key, in no particular order.
+    pub entries: Vec<Entry>,
+    /// Every write up to this number is reflected.
+    pub last_sequence: Revision,
+}
+
+/// The condition of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// No condition.
+    Any,
+    /// The key's own last revision, delete and expiry markers counted; 0: the key has none.
+    Revision(Revision),
+    /// The number of the bucket's last write, whatever its key.
+    LastSequence(Revision),
+}
+
+/// One write of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key: `[-/_=.A-Za-z0-9]`, no empty part between dots, at most 512 bytes.
+    pub key: String,
+    /// The new value; `None` deletes the key, leaving a marker (`KV-Operation: DEL`).
+    pub value: Option<Vec<u8>>,
+    /// When the write may happen.
+    pub expect: Expect,
+}
+
+/// Several writes that become visible together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Another key's last revision that the whole batch depends on. Not one of the keys written.
+    pub fence: Option<(String, Revision)>,
+    /// The writes, at most [`Capabilities::batch_max`]. The first may carry no condition of its
+    /// own when there is a fence. [`Expect::LastSequence`] is not allowed.
+    pub writes: Vec<Write>,
+}
+
+/// How a write ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied, with this number. For a batch: the number of its last write; the writes of a
+    /// batch are numbered without gaps.
+    Done(Revision),
+    /// Certainly not applied, and never will be.
+    Refused(Refusal),
+    /// Nobody knows: applied, not applied, or still to be applied.
+    Unknown(String),
+}
+
+/// Why a write was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The condition does not hold.
+    Conflict,
+    /// The store is busy with a write of the same key or batch slot: try again.
+    Busy,
+    /// The value is over the store's limit.
+    TooLarge {
+        /// Bytes given.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The store cannot be reached, or has no leader; nothing was sent or nothing was stored.
+    Unavailable(String),
+    /// The credentials do not allow it.
+    Unauthorized(String),
+    /// The request itself is wrong (key, condition, batch) or the bucket cannot do it.
+    Invalid(String),
+    /// Another error of the store, by its number.
+    Other {
+        /// The store's error number.
+        code: u64,
+        /// The store's words.
+        text: String,
+    },
+}
+
+impl Refusal {
+    /// The refusal as an error; the caller adds operation and key.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        match self {
+            Refusal::Conflict => Error::new(
+                Code::Conflict,
+                "another writer was faster: the revision is not the expected one",
+            ),
+            Refusal::Busy => Error::new(Code::Unavailable, "the store is busy; try again"),
+            Refusal::TooLarge { size, limit } => Error::new(
+                Code::TooLarge,
+                format!("the value has {size} bytes, the store takes {limit}"),
+            ),
+            Refusal::Unavailable(why) => Error::new(Code::Unavailable, why),
+            Refusal::Unauthorized(why) => Error::new(Code::Unauthorized, why),
+            Refusal::Invalid(why) => Error::new(Code::InvalidArgument, why),
+            Refusal::Other { code, text } => {
+                Error::new(Code::Store, format!("{text} (error {code})"))
+            }
+        }
+    }
+}
+
+/// What a watch delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// The state of a key: first each key that exists (keys with a delete marker may be left
+    /// out), then every change. Per key, revisions rise.
+    Change(Entry),
+    /// Everything stored before the watch (or, after [`WatchEvent::Blind`], before the recovery)
+    /// has been delivered; changes follow as they happen. Keys that vanished while the watch was
+    /// blind were delivered as [`Operation::Gone`] or with the marker they left.
+    Live,
+    /// Changes may be missing from here on (gap, silence, lost connection), until the next
+    /// [`WatchEvent::Live`]. The watch recovers by itself.
+    Blind(String),
+}
+
+/// A running watch. Dropping it ends it without waiting.
+pub struct Watch {
+    /// Where the events arrive. The channel is bounded; when the reader is too slow the watch
+    /// goes blind and resynchronises. Closed only when the store is.
+    pub events: Receiver<WatchEvent>,
+    cancel: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Watch {
+    /// A watch over `events` that calls `cancel`, which must not wait, when it is dropped.
+    pub fn new(events: Receiver<WatchEvent>, cancel: impl FnOnce() + Send + 'static) -> Self {
+        Self {
+            events,
+            cancel: Some(Box::new(cancel)),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel();
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+/// Whether the store can be worked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Requests are being answered.
+    Connected,
+    /// They are not, for this reason.
+    Degraded(String),
+    /// The store was stopped.
+    Closed,
+}
+
+/// What a store can do, as far as it has been proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Most writes in one atomic batch; 0: no batches.
+    pub batch_max: usize,
+    /// Most bytes in one value.
+    pub value_max: usize,
+    /// The store and its version, for people.
+    pub description: String,
+}
+
+/// A key-value store with revisions, conditions and watches. See the module for the contract.
+pub trait Store: Send + Sync {
+    /// Sees to it that a bucket exists and tells what it is. An existing bucket is used as it is.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`, `Unauthorized`, `Unsupported`.
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus>;
+
+    /// What the store can do for writes to `bucket`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`, `Unauthorized`.
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities>;
+
+    /// The last state of a key, its delete or expiry marker included; `None` when there is none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (key), `Unavailable`, `TimedOut`, `Unauthorized`.
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>>;
+
+    /// All keys that begin with `prefix` followed by a dot; with an empty prefix all keys.
+    ///
+    /// # Errors
+    /// As for [`Store::read`]. A listing that could not be completed is an error, never short.
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing>;
+
+    /// Carries out the writes, all in flight at once, and tells how each ended, in order. They
+    /// are independent: some may be done and others refused.
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome>;
+
+    /// Carries out the writes atomically. `Refused(Invalid)` on a store without batches.
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome;
+
+    /// Watches all keys that begin with `prefix` followed by a dot; with an empty prefix all
+    /// keys. Returns at once: while the store is unreachable the watch is blind.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (prefix), `NotRunning` after the store was stopped.
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch>;
+
+    /// How the store is doing. Never waits.
+    fn health(&self) -> Health;
+
+    /// Changes of [`Store::health`], the current one first. Only the newest few are kept.
+    fn health_events(&self) -> Receiver<Health>;
+
+    /// Ends the store's threads; afterwards every call fails with `NotRunning`. Idempotent.
+    ///
+    /// # Errors
+    /// `TimedOut`, naming what is still busy; can be called again.
+    fn stop(&self, deadline: Instant) -> Result<()>;
+}
