@@ -1,7 +1,10 @@
 //! divvy keeps a set of partitions divided among a changing fleet of workers.
 
 pub mod clock;
+pub mod config;
 pub mod error;
+pub mod machine;
 pub mod store;
 pub mod strategy;
 pub mod types;
+pub mod wire;

@@ -1,0 +1,379 @@
+//! The calculator's configuration: every setting with its unit, default and rule.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+use crate::wire::KeyPrefix;
+
+/// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
+///
+/// A calculator used alone refuses only what cannot work and warns of the rest
+/// ([`CalculatorConfig::warnings`]), since its hosts may use short windows on purpose.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CalculatorConfig {
+    /// Name of this leader, written to the fence record. Default: `divvy`.
+    pub name: String,
+    /// Prefix of the heartbeat keys. Default: `heartbeat`.
+    pub heartbeat_prefix: String,
+    /// Prefix of the assignment keys. Default: `assignment`.
+    pub assignment_prefix: String,
+    /// A worker that was not heard of for this long is missing. Default: 6 s.
+    pub heartbeat_ttl: Duration,
+    /// A worker that is missing for this long is lost. Default: 5 s.
+    pub emergency_grace_period: Duration,
+    /// Least time from one publication to the next; emergencies, leaves and manual triggers do
+    /// not wait for it. Default: 10 s.
+    pub cooldown: Duration,
+    /// How long to wait for more workers when starting from none, and after a mass loss.
+    /// Default: 30 s.
+    pub cold_start_window: Duration,
+    /// How long to wait for more workers after the first joined. Default: 10 s.
+    pub planned_scale_window: Duration,
+    /// How long to wait for more leaves after the first worker left. Default: 1 s.
+    pub leave_window: Duration,
+    /// Joins seen within this time are reported together. Default: 100 ms.
+    pub join_coalescing: Duration,
+    /// When more than this share of the planned workers (and at least two) go missing within one
+    /// TTL, it is a restart of the fleet and not an emergency. 0 to 1, default: 0.5.
+    pub restart_ratio: f64,
+    /// A change of weights alone leads to a rebalance when the fullest worker exceeds the fair
+    /// level by more than this share. 0 or more, default: 0.2.
+    pub min_rebalance_threshold: f64,
+    /// Weight of a partition that has none (0 or less). 1 or more, default: 1.
+    pub default_weight: i64,
+    /// Added to the TTL before anyone can go missing after the store was out of sight.
+    /// Default: 15 s.
+    pub recovery_grace: Duration,
+    /// First delay before a failed publication is retried. Default: 100 ms.
+    pub retry_delay_min: Duration,
+    /// Longest delay before a failed publication is retried. Default: 5 s.
+    pub retry_delay_max: Duration,
+    /// Longest time one rebalance may spend on the store. Default: 10 s.
+    pub operation_timeout: Duration,
+    /// Poisonous values within [`CalculatorConfig::poison_window`] from which on the calculator
+    /// says that it is degraded. 1 or more, default: 10.
+    pub poison_threshold: u32,
+    /// See [`CalculatorConfig::poison_threshold`]. Default: 60 s.
+    pub poison_window: Duration,
+    /// Events kept for a subscriber that is slow; one that exceeds it is closed with a last
+    /// event that says so. 1 or more, default: 65 536.
+    pub subscriber_backlog: usize,
+    /// Whether the host knows that the former leader's lease has run out (it won an election).
+    /// Together with an absent heartbeat it makes the former leader lost at once. Default: false.
+    pub former_leader_lease_over: bool,
+    /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
+    /// expire with them. Default: false.
+    pub allow_assignment_ttl: bool,
+}
+
+impl Default for CalculatorConfig {
+    fn default() -> Self {
+        Self {
+            name: "divvy".into(),
+            heartbeat_prefix: "heartbeat".into(),
+            assignment_prefix: "assignment".into(),
+            heartbeat_ttl: Duration::from_secs(6),
+            emergency_grace_period: Duration::from_secs(5),
+            cooldown: Duration::from_secs(10),
+            cold_start_window: Duration::from_secs(30),
+            planned_scale_window: Duration::from_secs(10),
+            leave_window: Duration::from_secs(1),
+            join_coalescing: Duration::from_millis(100),
+            restart_ratio: 0.5,
+            min_rebalance_threshold: 0.2,
+            default_weight: 1,
+            recovery_grace: Duration::from_secs(15),
+            retry_delay_min: Duration::from_millis(100),
+            retry_delay_max: Duration::from_secs(5),
+            operation_timeout: Duration::from_secs(10),
+            poison_threshold: 10,
+            poison_window: Duration::from_secs(60),
+            subscriber_backlog: 65_536,
+            former_leader_lease_over: false,
+            allow_assignment_ttl: false,
+        }
+    }
+}
+
+/// The longest duration that a setting may have: far beyond any use, far below overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// One broken rule: which field, which value, which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's name.
+    pub field: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// The rule that it breaks.
+    pub rule: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {} {}", self.field, self.value, self.rule)
+    }
+}
+
+impl CalculatorConfig {
+    /// Checks every rule without which the calculator cannot work.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]; the message lists every violation, not only the first.
+    pub fn validate(&self) -> Result<()> {
+        into_result(&self.violations())
+    }
+
+    /// What cannot work.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut rules = Rules::default();
+        if self.name.is_empty() || self.name.len() > 255 {
+            rules.broken(
+                "name",
+                format!("{:?}", self.name),
+                "must have 1 to 255 bytes",
+            );
+        }
+        rules.prefix("heartbeat_prefix", &self.heartbeat_prefix);
+        rules.prefix("assignment_prefix", &self.assignment_prefix);
+        for (field, value) in self.positive_durations() {
+            rules.positive(field, value);
+        }
+        for (field, value) in self.durations_that_may_be_zero() {
+            rules.at_most(field, value);
+        }
+        if !(0.0..=1.0).contains(&self.restart_ratio) {
+            rules.broken(
+                "restart_ratio",
+                self.restart_ratio.to_string(),
+                "must be from 0 to 1",
+            );
+        }
+        let threshold = self.min_rebalance_threshold;
+        if !(threshold.is_finite() && threshold >= 0.0) {
+            rules.broken(
+                "min_rebalance_threshold",
+                threshold.to_string(),
+                "must be 0 or more",
+            );
+        }
+        if self.default_weight < 1 {
+            rules.broken(
+                "default_weight",
+                self.default_weight.to_string(),
+                "must be 1 or more",
+            );
+        }
+        if self.retry_delay_max < self.retry_delay_min {
+            rules.broken(
+                "retry_delay_max",
+                text(self.retry_delay_max),
+                format!(
+                    "must not be below retry_delay_min ({})",
+                    text(self.retry_delay_min)
+                ),
+            );
+        }
+        if self.poison_threshold == 0 {
+            rules.broken("poison_threshold", "0".into(), "must be 1 or more");
+        }
+        if self.subscriber_backlog == 0 {
+            rules.broken("subscriber_backlog", "0".into(), "must be 1 or more");
+        }
+        rules.0
+    }
+
+    /// What works but is unlikely to be meant: rules that a manager enforces.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Violation> {
+        let mut rules = Rules::default();
+        let windows = [
+            ("cold_start_window", self.cold_start_window),
+            ("planned_scale_window", self.planned_scale_window),
+        ];
+        if self.cold_start_window < self.planned_scale_window {
+            rules.broken(
+                "cold_start_window",
+                text(self.cold_start_window),
+                format!(
+                    "should not be below planned_scale_window ({})",
+                    text(self.planned_scale_window)
+                ),
+            );
+        }
+        for (name, window) in windows {
+            if self.cooldown > window {
+                rules.broken(
+                    "cooldown",
+                    text(self.cooldown),
+                    format!("should not be above {name} ({})", text(window)),
+                );
+            }
+        }
+        if self.emergency_grace_period > self.heartbeat_ttl {
+            rules.broken(
+                "emergency_grace_period",
+                text(self.emergency_grace_period),
+                format!(
+                    "should not be above heartbeat_ttl ({})",
+                    text(self.heartbeat_ttl)
+                ),
+            );
+        }
+        rules.0
+    }
+
+    fn positive_durations(&self) -> [(&'static str, Duration); 9] {
+        [
+            ("heartbeat_ttl", self.heartbeat_ttl),
+            ("emergency_grace_period", self.emergency_grace_period),
+            ("cooldown", self.cooldown),
+            ("cold_start_window", self.cold_start_window),
+            ("planned_scale_window", self.planned_scale_window),
+            ("retry_delay_min", self.retry_delay_min),
+            ("retry_delay_max", self.retry_delay_max),
+            ("operation_timeout", self.operation_timeout),
+            ("poison_window", self.poison_window),
+        ]
+    }
+
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 3] {
+        [
+            ("leave_window", self.leave_window),
+            ("join_coalescing", self.join_coalescing),
+            ("recovery_grace", self.recovery_grace),
+        ]
+    }
+}
+
+/// All violations as one error, `Ok` when there are none.
+fn into_result(violations: &[Violation]) -> Result<()> {
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    Err(Error::new(
+        Code::InvalidConfig,
+        format!(
+            "{} setting(s) break a rule: {}",
+            list.len(),
+            list.join("; ")
+        ),
+    ))
+}
+
+#[derive(Default)]
+struct Rules(Vec<Violation>);
+
+impl Rules {
+    fn broken(&mut self, field: &'static str, value: String, rule: impl Into<String>) {
+        self.0.push(Violation {
+            field,
+            value,
+            rule: rule.into(),
+        });
+    }
+
+    fn prefix(&mut self, field: &'static str, value: &str) {
+        if let Err(error) = KeyPrefix::new(value) {
+            self.broken(field, format!("{value:?}"), error.message());
+        }
+    }
+
+    fn positive(&mut self, field: &'static str, value: Duration) {
+        if value.is_zero() {
+            self.broken(field, text(value), "must be above 0");
+        }
+        self.at_most(field, value);
+    }
+
+    fn at_most(&mut self, field: &'static str, value: Duration) {
+        if value > DURATION_MAX {
+            self.broken(field, text(value), "must not be above a year");
+        }
+    }
+}
+
+fn text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_cause_no_warning() {
+        let config = CalculatorConfig::default();
+        config.validate().unwrap();
+        assert_eq!(config.warnings(), []);
+    }
+
+    #[test]
+    fn all_violations_are_told_at_once_with_field_value_and_rule() {
+        let config = CalculatorConfig {
+            name: String::new(),
+            heartbeat_prefix: "a b".into(),
+            heartbeat_ttl: Duration::ZERO,
+            cooldown: Duration::MAX,
+            restart_ratio: f64::NAN,
+            min_rebalance_threshold: -1.0,
+            default_weight: 0,
+            retry_delay_min: Duration::from_secs(9),
+            poison_threshold: 0,
+            subscriber_backlog: 0,
+            ..CalculatorConfig::default()
+        };
+        let fields: Vec<_> = config.violations().iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "name",
+                "heartbeat_prefix",
+                "heartbeat_ttl",
+                "cooldown",
+                "restart_ratio",
+                "min_rebalance_threshold",
+                "default_weight",
+                "retry_delay_max",
+                "poison_threshold",
+                "subscriber_backlog",
+            ]
+        );
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.code(), Code::InvalidConfig);
+        let message = error.to_string();
+        assert!(
+            message.contains("heartbeat_ttl = 0s must be above 0"),
+            "{message}"
+        );
+        assert!(
+            message.contains("default_weight = 0 must be 1 or more"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn short_windows_and_long_graces_only_warn() {
+        let config = CalculatorConfig {
+            cold_start_window: Duration::from_millis(5),
+            planned_scale_window: Duration::from_millis(10),
+            emergency_grace_period: Duration::from_secs(60),
+            ..CalculatorConfig::default()
+        };
+        config.validate().unwrap();
+        let fields: Vec<_> = config.warnings().iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "cold_start_window",
+                "cooldown",
+                "cooldown",
+                "emergency_grace_period"
+            ]
+        );
+    }
+}

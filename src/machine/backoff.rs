@@ -1,0 +1,99 @@
+//! Exponential backoff with full jitter.
+
+use std::time::Duration;
+
+/// Delays that double from a minimum to a maximum, each drawn between half of itself and itself.
+///
+/// The draw keeps rivals apart; the lower half is left out so that a retry never comes at once.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    min: Duration,
+    max: Duration,
+    attempt: u32,
+    random: SplitMix,
+}
+
+impl Backoff {
+    /// Delays from `min` to `max`, jittered by a sequence that `seed` determines.
+    #[must_use]
+    pub fn new(min: Duration, max: Duration, seed: u64) -> Self {
+        Self {
+            min,
+            max,
+            attempt: 0,
+            random: SplitMix(seed),
+        }
+    }
+
+    /// The delay before the next attempt.
+    pub fn next_delay(&mut self) -> Duration {
+        let ceiling = self
+            .min
+            .saturating_mul(1_u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX))
+            .min(self.max);
+        self.attempt = self.attempt.saturating_add(1);
+        let half = ceiling / 2;
+        half + half.mul_f64(self.random.next_unit())
+    }
+
+    /// How many delays were handed out since the last success.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Starts over after a success.
+    pub fn reset(&mut self) {
+        self.attempt = 0;
+    }
+}
+
+/// The SplitMix64 generator: enough for jitter, and the same on every platform.
+#[derive(Clone, Debug)]
+struct SplitMix(u64);
+
+impl SplitMix {
+    /// A number from 0 up to, not including, 1.
+    #[allow(clippy::cast_precision_loss)] // 53 bits fit a double exactly
+    fn next_unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (z >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_millis(100);
+    const MAX: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn delays_grow_stay_in_bounds_and_start_over_after_success() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(MIN, MAX, seed);
+            for attempt in 0..40 {
+                let ceiling = MIN.saturating_mul(1 << attempt.min(10)).min(MAX);
+                let delay = backoff.next_delay();
+                assert!(
+                    delay >= ceiling / 2 && delay <= ceiling,
+                    "{attempt}: {delay:?}"
+                );
+            }
+            backoff.reset();
+            assert!(backoff.next_delay() <= MIN);
+            assert_eq!(backoff.attempts(), 1);
+        }
+    }
+
+    #[test]
+    fn two_seeds_draw_different_delays() {
+        let mut one = Backoff::new(MIN, MAX, 1);
+        let mut two = Backoff::new(MIN, MAX, 2);
+        assert_ne!(one.next_delay(), two.next_delay());
+    }
+}

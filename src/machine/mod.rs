@@ -1,0 +1,8 @@
+//! The core: every rule about when and why, pure and deterministic.
+//!
+//! Nothing in here reads a clock, spawns, locks or does I/O; time is handed in. A test
+//! (`tests/tidy.rs`) enforces it.
+
+pub mod backoff;
+pub mod liveness;
+pub mod state;

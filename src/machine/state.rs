@@ -1,0 +1,66 @@
+//! The calculator's states and the legal moves between them.
+
+use crate::types::{Reason, State, Time};
+
+/// Where the calculator is, since when, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The state.
+    pub state: State,
+    /// Why; `None` in `Idle`.
+    pub reason: Option<Reason>,
+    /// Since when.
+    pub since: Time,
+}
+
+impl Position {
+    /// Idle from `now` on.
+    #[must_use]
+    pub fn idle(now: Time) -> Self {
+        Self {
+            state: State::Idle,
+            reason: None,
+            since: now,
+        }
+    }
+}
+
+/// Whether the calculator may go from one state to the other (DESIGN, section 3).
+#[must_use]
+pub fn is_legal(from: State, to: State) -> bool {
+    use State::{Emergency, Idle, Rebalancing, Scaling};
+    matches!(
+        (from, to),
+        (Idle, Scaling | Rebalancing | Emergency)
+            | (Scaling, Rebalancing | Emergency | Idle)
+            | (Rebalancing | Emergency, Idle)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_listed_moves_are_legal() {
+        let legal: Vec<String> = State::ALL
+            .into_iter()
+            .flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)))
+            .filter(|&(from, to)| is_legal(from, to))
+            .map(|(from, to)| format!("{from}->{to}"))
+            .collect();
+        assert_eq!(
+            legal,
+            [
+                "Idle->Scaling",
+                "Idle->Rebalancing",
+                "Idle->Emergency",
+                "Scaling->Idle",
+                "Scaling->Rebalancing",
+                "Scaling->Emergency",
+                "Rebalancing->Idle",
+                "Emergency->Idle",
+            ]
+        );
+    }
+}

@@ -1,0 +1,413 @@
+//! The wire format shared with parti: key names and value bytes.
+//!
+//! Decoding rejects what it does not understand and never guesses; unknown JSON fields are
+//! ignored, so that either side may add some. See `DESIGN` in the README for the table of keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::types::{
+    Partition, Reason, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_fault, truncated,
+};
+
+/// Key of the fence record in the assignment bucket. parti ignores keys without its prefix.
+pub const FENCE_KEY: &str = "divvy.fence";
+/// Key of the commit record in the assignment bucket.
+pub const COMMIT_KEY: &str = "divvy.commit";
+/// Prefix of the keys that are divvy's alone.
+pub const DIVVY_PREFIX: &str = "divvy";
+
+/// The longest key prefix, in bytes: a key holds at most 512, a worker id
+/// [`WORKER_ID_MAX_BYTES`] of them.
+pub const PREFIX_MAX_BYTES: usize = 255;
+
+/// Builds and takes apart the keys of workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPrefix(String);
+
+impl KeyPrefix {
+    /// Takes a prefix such as `heartbeat`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] unless it is 1 to [`PREFIX_MAX_BYTES`] bytes that a key may hold
+    /// and not `divvy`.
+    pub fn new(prefix: &str) -> Result<Self> {
+        let fault = key_fault(prefix, PREFIX_MAX_BYTES).or_else(|| {
+            let divvys = prefix == DIVVY_PREFIX || prefix.starts_with("divvy.");
+            divvys.then_some("is divvy's own")
+        });
+        match fault {
+            None => Ok(Self(prefix.to_owned())),
+            Some(fault) => Err(Error::new(
+                Code::InvalidArgument,
+                format!("key prefix {:?} {fault}", truncated(prefix, 60)),
+            )),
+        }
+    }
+
+    /// The prefix itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The worker's key.
+    #[must_use]
+    pub fn key(&self, worker: &WorkerId) -> String {
+        format!("{}.{worker}", self.0)
+    }
+
+    /// The part of `key` that should be a worker id; `None` for a key of another prefix.
+    #[must_use]
+    pub fn suffix<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(self.0.as_str())?.strip_prefix('.')
+    }
+}
+
+/// What one worker holds, as stored under its assignment key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The plan's version.
+    pub version: Version,
+    /// The term it was published in; `None` when a leader without terms (parti) wrote it.
+    pub term: Option<Term>,
+    /// Why the plan was made. Kept as text: newer leaders may know more reasons.
+    pub lifecycle: String,
+    /// The worker's partitions.
+    pub partitions: Vec<Partition>,
+}
+
+#[derive(Deserialize)]
+struct StoredAssignment {
+    version: Version,
+    #[serde(default)]
+    term: Option<Term>,
+    #[serde(default)]
+    lifecycle: String,
+    #[serde(default)]
+    partitions: Option<Vec<StoredPartition>>,
+}
+
+#[derive(Deserialize)]
+struct StoredPartition {
+    #[serde(default)]
+    keys: Option<Vec<String>>,
+    #[serde(default)]
+    weight: i64,
+}
+
+#[derive(Serialize)]
+struct AssignmentToStore<'a> {
+    version: Version,
+    lifecycle: &'a str,
+    partitions: &'a serde_json::value::RawValue,
+    term: Term,
+}
+
+impl Assignment {
+    /// Reads a stored assignment.
+    ///
+    /// # Errors
+    /// [`Code::InvalidData`], saying what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let stored: StoredAssignment = from_json(bytes)?;
+        check_number("version", stored.version)?;
+        check_number("term", stored.term.unwrap_or(0))?;
+        let partitions = stored
+            .partitions
+            .unwrap_or_default()
+            .into_iter()
+            .map(|p| Partition {
+                keys: p.keys.unwrap_or_default(),
+                weight: p.weight,
+            })
+            .collect();
+        Ok(Self {
+            version: stored.version,
+            term: stored.term,
+            lifecycle: stored.lifecycle,
+            partitions,
+        })
+    }
+
+    /// The bytes to store, around a partition list from [`encode_partitions`].
+    #[must_use]
+    pub fn encode(
+        version: Version,
+        term: Term,
+        lifecycle: Reason,
+        partitions: &serde_json::value::RawValue,
+    ) -> Vec<u8> {
+        to_json(&AssignmentToStore {
+            version,
+            lifecycle: lifecycle.name(),
+            partitions,
+            term,
+        })
+    }
+}
+
+/// The partition list of an assignment as JSON: the part that stays the same while only version,
+/// term and lifecycle change.
+#[must_use]
+pub fn encode_partitions<'a>(
+    partitions: impl Iterator<Item = &'a Partition>,
+) -> Box<serde_json::value::RawValue> {
+    let list: Vec<&Partition> = partitions.collect();
+    serde_json::value::to_raw_value(&list).unwrap_or_else(|error| json_never_fails(&error))
+}
+
+/// The fence record: who leads, in which term.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The leader's fencing token.
+    pub term: Term,
+    /// The leader's name.
+    #[serde(default)]
+    pub leader: String,
+    /// When it took over, by its own wall clock (RFC 3339). For people only.
+    #[serde(default)]
+    pub time: String,
+}
+
+/// The commit record: written last (class B) or with everything else (class A).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The term it was published in.
+    pub term: Term,
+    /// The version that is complete.
+    pub version: Version,
+    /// Why the plan was made.
+    #[serde(default)]
+    pub lifecycle: String,
+    /// Digest over all assignments of the plan.
+    #[serde(default)]
+    pub digest: String,
+    /// How many workers the plan has.
+    #[serde(default)]
+    pub workers: u64,
+    /// How many partitions the plan has.
+    #[serde(default)]
+    pub partitions: u64,
+    /// When it was published, by the leader's wall clock (RFC 3339). For people only.
+    #[serde(default)]
+    pub time: String,
+}
+
+impl Fence {
+    /// Reads a stored fence record.
+    ///
+    /// # Errors
+    /// [`Code::InvalidData`], saying what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let fence: Self = from_json(bytes)?;
+        check_number("term", fence.term)?;
+        Ok(fence)
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+impl Commit {
+    /// Reads a stored commit record.
+    ///
+    /// # Errors
+    /// [`Code::InvalidData`], saying what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let commit: Self = from_json(bytes)?;
+        check_number("term", commit.term)?;
+        check_number("version", commit.version)?;
+        Ok(commit)
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+/// What a worker reports in its heartbeat: the assignment it has applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Applied {
+    /// Term of the applied assignment; 0 when it had none.
+    pub term: Term,
+    /// Version of the applied assignment; 0 when none was applied yet.
+    pub version: Version,
+}
+
+#[derive(Deserialize)]
+struct StoredHeartbeat {
+    #[serde(default)]
+    applied_term: Option<Term>,
+    #[serde(default)]
+    applied_version: Option<Version>,
+}
+
+#[derive(Serialize)]
+struct HeartbeatToStore<'a> {
+    worker: &'a str,
+    time: &'a str,
+    applied_term: Term,
+    applied_version: Version,
+}
+
+/// What a heartbeat reports; `None` for parti's (a bare time) and for anything else, since
+/// readers accept any value as a sign of life. Allocates nothing.
+#[must_use]
+pub fn decode_heartbeat(bytes: &[u8]) -> Option<Applied> {
+    if bytes.first() != Some(&b'{') {
+        return None;
+    }
+    let stored: StoredHeartbeat = serde_json::from_slice(bytes).ok()?;
+    let applied = Applied {
+        term: stored.applied_term.unwrap_or(0),
+        version: stored.applied_version?,
+    };
+    (applied.term >= 0 && applied.version >= 0).then_some(applied)
+}
+
+/// A heartbeat's bytes.
+#[must_use]
+pub fn encode_heartbeat(worker: &WorkerId, time: &str, applied: Applied) -> Vec<u8> {
+    to_json(&HeartbeatToStore {
+        worker: worker.as_str(),
+        time,
+        applied_term: applied.term,
+        applied_version: applied.version,
+    })
+}
+
+/// Takes the worker id out of a key, saying why where there is none.
+///
+/// # Errors
+/// [`Code::InvalidData`]: the key has another prefix, or what follows is no worker id.
+pub fn worker_of_key(prefix: &KeyPrefix, key: &str) -> Result<WorkerId> {
+    let suffix = prefix.suffix(key).ok_or_else(|| {
+        Error::new(
+            Code::InvalidData,
+            format!("key {:?} is not a worker's", truncated(key, 60)),
+        )
+    })?;
+    WorkerId::new(suffix).map_err(|fault| Error::new(Code::InvalidData, fault.message()))
+}
+
+fn check_number(field: &str, number: i64) -> Result<()> {
+    if number >= 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::InvalidData,
+        format!("{field} {number} is below 0"),
+    ))
+}
+
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|fault| Error::new(Code::InvalidData, format!("malformed value: {fault}")))
+}
+
+fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|error| json_never_fails(&error))
+}
+
+/// Serialising plain structs of strings and integers to memory has no way to fail.
+fn json_never_fails(error: &serde_json::Error) -> ! {
+    unreachable!("a plain struct failed to serialise: {error}")
+}
+
+const _: () = assert!(PREFIX_MAX_BYTES + 1 + WORKER_ID_MAX_BYTES <= 512);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_assignment_reads_back_and_keeps_partis_fields() {
+        let partitions = vec![Partition::new(["tool001", "chamber1"], 100)];
+        let bytes = Assignment::encode(
+            42,
+            3,
+            Reason::PlannedScale,
+            &encode_partitions(partitions.iter()),
+        );
+        assert_eq!(
+            String::from_utf8(bytes.clone()).unwrap(),
+            r#"{"version":42,"lifecycle":"planned_scale","partitions":[{"keys":["tool001","chamber1"],"weight":100}],"term":3}"#
+        );
+        let read = Assignment::decode(&bytes).unwrap();
+        assert_eq!((read.version, read.term), (42, Some(3)));
+        assert_eq!(read.partitions, partitions);
+    }
+
+    #[test]
+    fn values_of_another_shape_are_rejected_with_a_reason() {
+        for bytes in [
+            &b""[..],
+            b"{",
+            b"null",
+            b"[]",
+            b"{\"version\":\"1\"}",
+            b"{\"version\":1.5}",
+            b"{\"version\":-1}",
+            b"{\"version\":9223372036854775808}",
+            b"{\"version\":1,\"partitions\":{}}",
+            b"{\"version\":1,\"partitions\":[{\"keys\":[1]}]}",
+            b"\xff\xfe",
+            b"{\"version\":1,\"version\":2}",
+        ] {
+            let error = Assignment::decode(bytes).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidData, "{bytes:?}");
+        }
+        assert!(Assignment::decode("[".repeat(100_000).as_bytes()).is_err());
+        assert!(Fence::decode(b"{\"term\":-4}").is_err());
+        assert!(Commit::decode(b"{\"term\":1}").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let bytes =
+            br#"{"version":7,"term":2,"lifecycle":"of_the_future","partitions":null,"x":{}}"#;
+        let read = Assignment::decode(bytes).unwrap();
+        assert_eq!(read.lifecycle, "of_the_future");
+        assert!(read.partitions.is_empty());
+    }
+
+    #[test]
+    fn any_heartbeat_value_is_a_sign_of_life() {
+        assert_eq!(decode_heartbeat(b"2026-01-01T00:00:00Z"), None);
+        assert_eq!(decode_heartbeat(b""), None);
+        assert_eq!(decode_heartbeat(b"{\"applied_version\":-1}"), None);
+        let worker = WorkerId::new("worker-7").unwrap();
+        let applied = Applied {
+            term: 3,
+            version: 42,
+        };
+        let bytes = encode_heartbeat(&worker, "t", applied);
+        assert_eq!(decode_heartbeat(&bytes), Some(applied));
+    }
+
+    #[test]
+    fn keys_of_workers_are_told_from_others() {
+        let prefix = KeyPrefix::new("heartbeat").unwrap();
+        assert_eq!(
+            worker_of_key(&prefix, "heartbeat.w-1").unwrap().as_str(),
+            "w-1"
+        );
+        for key in [
+            "heartbeatx.w",
+            "heartbeat",
+            "heartbeat.",
+            "heartbeat.a b",
+            "divvy.fence",
+        ] {
+            assert!(worker_of_key(&prefix, key).is_err(), "{key}");
+        }
+        assert!(KeyPrefix::new("divvy").is_err());
+        assert!(KeyPrefix::new("a b").is_err());
+    }
+}
