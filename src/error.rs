@@ -38,6 +38,8 @@ pub enum Code {
     Fenced,
     /// A conditional write met another revision than expected.
     Conflict,
+    /// There is no live worker.
+    NoWorkers,
     /// The host's partition source failed.
     SourceFailed,
     /// The host's strategy failed or panicked.
@@ -80,6 +82,7 @@ impl Code {
             Code::Unsupported => "unsupported",
             Code::Fenced => "fenced",
             Code::Conflict => "conflict",
+            Code::NoWorkers => "no_workers",
             Code::SourceFailed => "source_failed",
             Code::StrategyFailed => "strategy_failed",
             Code::Panicked => "panicked",
@@ -94,6 +97,7 @@ impl Code {
             Code::InvalidArgument | Code::InvalidConfig => Class::Invalid,
             Code::TimedOut
             | Code::Unavailable
+            | Code::NoWorkers
             | Code::SourceFailed
             | Code::StrategyFailed
             | Code::InvalidPlan

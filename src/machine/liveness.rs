@@ -49,8 +49,9 @@ enum Status {
 struct Lease {
     status: Status,
     ends: Time,
-    /// Whether the queue of deadlines holds an entry for this worker (at most one).
-    queued: bool,
+    /// The time of this worker's entry in the queue of deadlines; an entry with another time is
+    /// a leftover of an earlier life of the worker.
+    queued: Option<Time>,
 }
 
 /// The leases of all workers. See the module for the protocol of use.
@@ -194,17 +195,21 @@ impl Leases {
         if self.sight != Sight::Live {
             return;
         }
-        while let Some(Reverse((queued, _))) = self.queue.peek() {
-            if *queued > now {
-                break;
-            }
-            let Some(Reverse((_, worker))) = self.queue.pop() else {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse((time, _))| *time <= now)
+        {
+            let Some(Reverse((queued, worker))) = self.queue.pop() else {
                 break;
             };
             let Some(lease) = self.workers.get_mut(&worker) else {
                 continue;
             };
-            lease.queued = false;
+            if lease.queued != Some(queued) {
+                continue;
+            }
+            lease.queued = None;
             match lease.status {
                 Status::Missing => {}
                 _ if lease.ends > now => self.enqueue(&worker),
@@ -287,10 +292,8 @@ impl Leases {
         let lease = Lease {
             status,
             ends,
-            queued: false,
+            queued: None,
         };
-        // A worker that left and came back may still have its old entry in the queue; an entry
-        // too many only costs a look.
         self.workers.insert(worker.clone(), lease);
         if status != Status::Missing {
             self.enqueue(&worker);
@@ -299,8 +302,8 @@ impl Leases {
 
     fn enqueue(&mut self, worker: &WorkerId) {
         if let Some(lease) = self.workers.get_mut(worker) {
-            if !lease.queued {
-                lease.queued = true;
+            if lease.queued.is_none() {
+                lease.queued = Some(lease.ends);
                 self.queue.push(Reverse((lease.ends, worker.clone())));
             }
         }
@@ -320,5 +323,194 @@ impl Leases {
                 self.events.push_back(Sighting::Missing(worker));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(6);
+    const COALESCE: Duration = Duration::from_millis(100);
+    const RECOVERY: Duration = Duration::from_secs(15);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn events(leases: &mut Leases) -> Vec<Sighting> {
+        std::iter::from_fn(|| leases.poll_event()).collect()
+    }
+
+    /// Leases in full sight at time zero with these workers alive.
+    fn live_with(names: &[&str]) -> Leases {
+        let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
+        leases.seed(at(0), names.iter().map(|n| (id(n), TTL)), []);
+        leases.live(at(0));
+        assert_eq!(events(&mut leases), []);
+        leases
+    }
+
+    #[test]
+    fn joins_are_coalesced_and_told_with_the_time_of_the_first() {
+        let mut leases = live_with(&[]);
+        leases.beat(at(1_000), "w-2", Duration::ZERO);
+        leases.beat(at(1_050), "w-1", Duration::ZERO);
+        leases.tick(at(1_099));
+        assert_eq!(events(&mut leases), []);
+        assert_eq!(leases.deadline(), Some(at(1_100)));
+        leases.tick(at(1_100));
+        let joined = Sighting::Joined {
+            since: at(1_000),
+            workers: vec![id("w-1"), id("w-2")],
+        };
+        assert_eq!(events(&mut leases), [joined]);
+    }
+
+    #[test]
+    fn a_lease_runs_one_ttl_from_the_last_beat_and_is_renewed_without_events() {
+        let mut leases = live_with(&["w-1"]);
+        for second in 1..=20 {
+            leases.beat(at(second * 1_000), "w-1", Duration::ZERO);
+            leases.tick(at(second * 1_000));
+        }
+        assert_eq!(events(&mut leases), []);
+        leases.tick(at(25_999));
+        assert_eq!(events(&mut leases), []);
+        leases.tick(at(26_000));
+        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        leases.beat(at(27_000), "w-1", Duration::ZERO);
+        assert_eq!(events(&mut leases), [Sighting::Back(id("w-1"))]);
+        leases.tick(at(33_000));
+        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+    }
+
+    #[test]
+    fn the_deadline_leads_to_the_expiry_without_polling() {
+        let mut leases = live_with(&["w-1", "w-2"]);
+        leases.beat(at(5_000), "w-2", Duration::ZERO);
+        let mut steps = 0;
+        while let Some(deadline) = leases.deadline() {
+            leases.tick(deadline);
+            steps += 1;
+            assert!(steps < 10, "the deadline does not move on");
+        }
+        assert_eq!(
+            events(&mut leases),
+            [Sighting::Missing(id("w-1")), Sighting::Missing(id("w-2"))]
+        );
+    }
+
+    #[test]
+    fn a_deleted_heartbeat_is_a_leave_and_not_a_loss() {
+        let mut leases = live_with(&["w-1"]);
+        leases.left("w-1");
+        leases.left("w-1");
+        leases.tick(at(60_000));
+        assert_eq!(events(&mut leases), [Sighting::Left(id("w-1"))]);
+    }
+
+    #[test]
+    fn who_joins_and_leaves_before_being_reported_never_existed() {
+        let mut leases = live_with(&[]);
+        leases.beat(at(0), "w-1", Duration::ZERO);
+        leases.left("w-1");
+        leases.tick(at(60_000));
+        assert_eq!(events(&mut leases), []);
+    }
+
+    #[test]
+    fn an_expiry_marker_ends_the_lease_at_once() {
+        let mut leases = live_with(&["w-1"]);
+        leases.expired(at(10), "w-1");
+        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+    }
+
+    #[test]
+    fn nobody_goes_missing_while_blind_and_leases_start_afresh_after() {
+        let mut leases = live_with(&["w-1", "w-2"]);
+        leases.blind();
+        leases.blind();
+        leases.expired(at(1_000), "w-2");
+        leases.tick(at(100_000));
+        assert_eq!(leases.deadline(), None);
+        leases.live(at(100_000));
+        assert_eq!(events(&mut leases), [Sighting::Blind, Sighting::Sighted]);
+        leases.beat(at(100_500), "w-1", Duration::ZERO);
+        leases.tick(at(120_999));
+        assert_eq!(events(&mut leases), []);
+        leases.tick(at(121_000));
+        assert_eq!(
+            events(&mut leases),
+            [Sighting::Missing(id("w-1")), Sighting::Missing(id("w-2"))]
+        );
+    }
+
+    #[test]
+    fn nothing_expires_before_the_first_full_view() {
+        let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
+        leases.seed(at(0), [(id("w-1"), Duration::from_secs(1))], [id("w-2")]);
+        leases.tick(at(9_000));
+        assert_eq!(events(&mut leases), []);
+        leases.beat(at(9_000), "w-2", Duration::from_secs(1));
+        leases.live(at(9_000));
+        leases.tick(at(9_000));
+        assert_eq!(
+            events(&mut leases),
+            [Sighting::Back(id("w-2")), Sighting::Missing(id("w-1"))]
+        );
+    }
+
+    #[test]
+    fn the_age_of_a_beat_counts_against_its_lease() {
+        let mut leases = live_with(&[]);
+        leases.beat(at(0), "w-1", Duration::from_secs(4));
+        leases.beat(at(0), "stale", TTL);
+        leases.tick(at(100));
+        leases.tick(at(2_000));
+        let joined = Sighting::Joined {
+            since: at(0),
+            workers: vec![id("w-1")],
+        };
+        assert_eq!(events(&mut leases), [joined, Sighting::Missing(id("w-1"))]);
+    }
+
+    #[test]
+    fn a_flapping_worker_leaves_nothing_behind_in_the_queue() {
+        let mut leases = live_with(&[]);
+        for round in 0..1_000 {
+            let now = at(round * 1_000);
+            leases.beat(now, "w-1", Duration::ZERO);
+            leases.tick(now + COALESCE);
+            leases.left("w-1");
+        }
+        assert!(leases.queue.len() <= 8, "{}", leases.queue.len());
+    }
+
+    #[test]
+    fn a_beat_with_a_hostile_name_is_ignored() {
+        let mut leases = live_with(&[]);
+        leases.beat(at(0), "a b", Duration::ZERO);
+        leases.beat(at(0), "", Duration::ZERO);
+        leases.tick(at(100));
+        assert_eq!(events(&mut leases), []);
+    }
+
+    #[test]
+    fn a_forgotten_worker_is_a_newcomer_when_it_beats_again() {
+        let mut leases = live_with(&["w-1"]);
+        leases.tick(at(6_000));
+        leases.forget("w-1");
+        leases.beat(at(7_000), "w-1", Duration::ZERO);
+        leases.tick(at(7_100));
+        let joined = Sighting::Joined {
+            since: at(7_000),
+            workers: vec![id("w-1")],
+        };
+        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1")), joined]);
     }
 }

@@ -4,5 +4,7 @@
 //! (`tests/tidy.rs`) enforces it.
 
 pub mod backoff;
+pub mod calculator;
 pub mod liveness;
 pub mod state;
+pub mod takeover;

@@ -1,0 +1,189 @@
+//! What is pending, why, and when it is due: computed from what is wanted against what was last
+//! published, never remembered, so that no change can be lost by arriving at a wrong moment.
+
+use super::Calculator;
+use crate::types::{Reason, State, Time};
+
+/// One pending piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Work {
+    /// Why a plan is to be published.
+    pub reason: Reason,
+    /// When.
+    pub due: Time,
+    /// The stabilisation window that is shown as `Scaling` while it waits.
+    pub window: Option<Shown>,
+}
+
+/// A window as subscribers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub reason: Reason,
+    pub opens: Time,
+}
+
+impl Work {
+    /// The state in which the work is done.
+    pub fn state(&self) -> State {
+        match self.reason {
+            Reason::Emergency => State::Emergency,
+            _ => State::Rebalancing,
+        }
+    }
+}
+
+/// A stabilisation window for the whole fleet: after a cold start, or after a mass loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    /// What is published at its end, if anything differs then.
+    pub publishes: Reason,
+    pub opened: Time,
+    pub ends: Time,
+}
+
+impl Window {
+    /// The reason that subscribers see while it is open.
+    fn shown_as(&self) -> Reason {
+        match self.publishes {
+            Reason::ColdStartFinal => Reason::ColdStart,
+            other => other,
+        }
+    }
+}
+
+/// The kinds of work, most urgent first.
+const KINDS: usize = 8;
+
+impl Calculator {
+    /// Every pending piece of work, most urgent first. Nothing while nothing can be published.
+    pub(super) fn agenda(&self) -> impl Iterator<Item = Work> {
+        let works: [Option<Work>; KINDS] = if self.can_publish() {
+            [
+                self.emergency(),
+                self.manual(),
+                self.immediate(),
+                self.foreign_write(),
+                self.leaves(),
+                self.fleet_window(),
+                self.joins(),
+                self.partition_change(),
+            ]
+        } else {
+            [None; KINDS]
+        };
+        works.into_iter().flatten()
+    }
+
+    /// The next time at which some of the pending work is due or shown.
+    pub(super) fn agenda_deadline(&self, now: Time) -> Option<Time> {
+        let times = self
+            .agenda()
+            .flat_map(|work| [Some(work.due), work.window.map(|w| w.opens)])
+            .flatten();
+        times.filter(|&time| time > now).min()
+    }
+
+    /// With no live worker nothing is published, and nothing is deleted.
+    fn can_publish(&self) -> bool {
+        self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
+    }
+
+    fn emergency(&self) -> Option<Work> {
+        self.members.has_lost().then(|| Work {
+            reason: Reason::Emergency,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
+    }
+
+    fn manual(&self) -> Option<Work> {
+        (!self.triggers.is_empty()).then(|| Work {
+            reason: Reason::ManualRefresh,
+            // A fresh request is tried at once, also while others are backing off.
+            due: if self.trigger_tried {
+                self.not_before_retry(Time::ZERO)
+            } else {
+                Time::ZERO
+            },
+            window: None,
+        })
+    }
+
+    fn immediate(&self) -> Option<Work> {
+        self.gap_at_start.then(|| Work {
+            reason: Reason::ColdStartImmediate,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
+    }
+
+    fn foreign_write(&self) -> Option<Work> {
+        self.foreign_due.map(|due| Work {
+            reason: Reason::ManualRefresh,
+            due: self.not_before_retry(due),
+            window: None,
+        })
+    }
+
+    fn leaves(&self) -> Option<Work> {
+        let first = self.members.first_leave()?;
+        Some(Work {
+            reason: Reason::PlannedScale,
+            due: self.not_before_retry(first + self.config.leave_window),
+            window: Some(Shown {
+                reason: Reason::PlannedScale,
+                opens: first,
+            }),
+        })
+    }
+
+    fn fleet_window(&self) -> Option<Work> {
+        let window = self.window?;
+        // A mass loss is not acted upon while nobody can be seen.
+        let frozen = window.publishes == Reason::Restart && self.blind;
+        Some(Work {
+            reason: window.publishes,
+            due: if frozen {
+                Time::FAR_FUTURE
+            } else {
+                self.not_before_retry(window.ends)
+            },
+            window: Some(Shown {
+                reason: window.shown_as(),
+                opens: window.opened,
+            }),
+        })
+    }
+
+    fn joins(&self) -> Option<Work> {
+        if self.window.is_some() {
+            return None;
+        }
+        let first = self.members.first_join()?;
+        let window_ends = first + self.config.planned_scale_window;
+        Some(Work {
+            reason: Reason::PlannedScale,
+            due: self.not_before_retry(window_ends.max(self.cooldown_ends)),
+            window: Some(Shown {
+                reason: Reason::PlannedScale,
+                opens: first.max(self.cooldown_ends),
+            }),
+        })
+    }
+
+    fn partition_change(&self) -> Option<Work> {
+        // An open window ends with a publication that covers this as well.
+        if !self.partitions_differ || self.window.is_some() || self.members.first_join().is_some() {
+            return None;
+        }
+        Some(Work {
+            reason: Reason::PartitionChange,
+            due: self.not_before_retry(self.cooldown_ends),
+            window: None,
+        })
+    }
+
+    fn not_before_retry(&self, due: Time) -> Time {
+        self.retry_at.map_or(due, |retry| retry.max(due))
+    }
+}

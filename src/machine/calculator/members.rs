@@ -1,0 +1,212 @@
+//! Who is in the fleet, as far as the plan is concerned.
+//!
+//! Each worker is *planned* (the last published plan has it) or not, and is alive, missing, lost
+//! or has left. What differs from the plan is kept in sets of its own, so that a change costs
+//! what changed and the question "is anything pending" costs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::types::{Time, WorkerId};
+
+/// How long a planned worker has been missing, and until when it may come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Absence {
+    pub since: Time,
+    pub confirm_at: Time,
+}
+
+/// The fleet as the calculator sees it.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// The workers of the last published plan.
+    planned: BTreeSet<WorkerId>,
+    /// Workers with a running lease, planned or not.
+    alive: BTreeSet<WorkerId>,
+    /// Alive but not planned.
+    joiners: BTreeSet<WorkerId>,
+    first_join: Option<Time>,
+    /// Planned, and took their leave.
+    leavers: BTreeSet<WorkerId>,
+    first_leave: Option<Time>,
+    /// Planned, lease ran out, may come back.
+    missing: BTreeMap<WorkerId, Absence>,
+    /// Planned, confirmed lost: to be replaced at once.
+    lost: BTreeSet<WorkerId>,
+    /// Planned, and gone before the present cold start began: replaced when its window ends.
+    gone: BTreeSet<WorkerId>,
+}
+
+impl Members {
+    pub fn joined(&mut self, worker: WorkerId, since: Time) {
+        self.missing.remove(&worker);
+        self.lost.remove(&worker);
+        self.gone.remove(&worker);
+        self.leavers.remove(&worker);
+        if !self.planned.contains(&worker) {
+            self.joiners.insert(worker.clone());
+            self.first_join.get_or_insert(since);
+        }
+        self.alive.insert(worker);
+        self.settle_firsts();
+    }
+
+    pub fn left(&mut self, worker: &WorkerId, now: Time) {
+        self.alive.remove(worker);
+        self.joiners.remove(worker);
+        self.missing.remove(worker);
+        self.lost.remove(worker);
+        if self.planned.contains(worker) && !self.gone.contains(worker) {
+            self.leavers.insert(worker.clone());
+            self.first_leave.get_or_insert(now);
+        }
+        self.settle_firsts();
+    }
+
+    /// Whether the worker is planned, so that it has a grace to come back.
+    pub fn missing(&mut self, worker: &WorkerId, absence: Absence) -> bool {
+        self.alive.remove(worker);
+        self.joiners.remove(worker);
+        self.settle_firsts();
+        let planned = self.planned.contains(worker);
+        if planned {
+            self.missing.insert(worker.clone(), absence);
+        }
+        planned
+    }
+
+    /// Moves the missing whose grace is over to the lost; returns them.
+    pub fn confirm_lost(&mut self, now: Time) -> Vec<WorkerId> {
+        let due: Vec<WorkerId> = self
+            .missing
+            .iter()
+            .filter(|(_, absence)| absence.confirm_at <= now)
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in &due {
+            self.missing.remove(worker);
+            self.lost.insert(worker.clone());
+        }
+        due
+    }
+
+    /// The restart window is over: the missing whose grace is over as well are gone.
+    pub fn give_up_missing(&mut self, now: Time) -> Vec<WorkerId> {
+        let due = self.confirm_lost(now);
+        for worker in &due {
+            self.lost.remove(worker);
+            self.gone.insert(worker.clone());
+        }
+        due
+    }
+
+    pub fn lose(&mut self, worker: WorkerId) {
+        self.missing.remove(&worker);
+        self.lost.insert(worker);
+    }
+
+    /// The next time at which a missing worker is due to be given up.
+    pub fn next_confirmation(&self) -> Option<Time> {
+        self.missing.values().map(|a| a.confirm_at).min()
+    }
+
+    /// Nobody may be given up before `time`.
+    pub fn postpone_confirmations(&mut self, time: Time) {
+        for absence in self.missing.values_mut() {
+            absence.confirm_at = absence.confirm_at.max(time);
+        }
+    }
+
+    /// How many planned workers went missing within the last `span`.
+    pub fn missing_within(&self, span: Duration, now: Time) -> usize {
+        let recent = |a: &&Absence| now.since(a.since) < span;
+        self.missing.values().filter(recent).count()
+    }
+
+    /// A cold start begins: who is gone by now waits for its end instead of an emergency.
+    pub fn carry_over_gone(&mut self) {
+        self.gone.append(&mut self.lost);
+        self.gone.append(&mut self.leavers);
+        self.settle_firsts();
+    }
+
+    /// A plan for exactly these workers was published.
+    pub fn published(&mut self, workers: impl IntoIterator<Item = WorkerId>, now: Time) {
+        self.planned = workers.into_iter().collect();
+        let planned = &self.planned;
+        self.leavers.retain(|w| planned.contains(w));
+        self.lost.retain(|w| planned.contains(w));
+        self.gone.retain(|w| planned.contains(w));
+        self.missing.retain(|w, _| planned.contains(w));
+        self.joiners = self.alive.difference(planned).cloned().collect();
+        if !self.joiners.is_empty() {
+            self.first_join.get_or_insert(now);
+        }
+        self.settle_firsts();
+    }
+
+    /// The workers that a plan made now is for, in order: everyone alive, and the missing that
+    /// may come back.
+    pub fn wanted(&self) -> Vec<WorkerId> {
+        let mut wanted: Vec<WorkerId> = self.alive.iter().cloned().collect();
+        if !self.missing.is_empty() {
+            wanted.extend(self.missing.keys().cloned());
+            wanted.sort_unstable();
+        }
+        wanted
+    }
+
+    pub fn planned(&self) -> &BTreeSet<WorkerId> {
+        &self.planned
+    }
+
+    pub fn has_alive(&self) -> bool {
+        !self.alive.is_empty()
+    }
+
+    /// Nobody is alive and nobody is expected back.
+    pub fn is_empty(&self) -> bool {
+        self.alive.is_empty() && self.missing.is_empty()
+    }
+
+    pub fn alive_count(&self) -> usize {
+        self.alive.len()
+    }
+
+    pub fn missing_count(&self) -> usize {
+        self.missing.len()
+    }
+
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    pub fn is_lost(&self, worker: &WorkerId) -> bool {
+        self.lost.contains(worker) || self.gone.contains(worker)
+    }
+
+    /// Whether the plan differs from the fleet in any way.
+    pub fn differ(&self) -> bool {
+        !(self.joiners.is_empty()
+            && self.leavers.is_empty()
+            && self.lost.is_empty()
+            && self.gone.is_empty())
+    }
+
+    pub fn first_join(&self) -> Option<Time> {
+        self.first_join
+    }
+
+    pub fn first_leave(&self) -> Option<Time> {
+        self.first_leave
+    }
+
+    fn settle_firsts(&mut self) {
+        if self.joiners.is_empty() {
+            self.first_join = None;
+        }
+        if self.leavers.is_empty() {
+            self.first_leave = None;
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What goes into the calculator machine and what comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::machine::liveness::Sighting;
+use crate::machine::takeover::TakeOver;
+use crate::types::{Reason, State, Term, Time, Version, WorkerId};
+
+/// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// Names one waiting caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The take-over succeeded and this is what it found (runtime -> calculator, once, first).
+    TakenOver(Box<TakeOver>),
+    /// A change of membership or sight (dv-watch -> calculator).
+    Sighting(Sighting),
+    /// The listing asked for is done; what it showed was told before (dv-watch -> calculator).
+    Listed {
+        /// The listing's id.
+        op: OpId,
+        /// Whether it could be completed.
+        result: Result<(), Error>,
+    },
+    /// A job is done (dv-publish -> calculator).
+    JobDone {
+        /// The job's id.
+        op: OpId,
+        /// How it ended.
+        result: Result<JobReport, Error>,
+    },
+    /// A write that is not recognisably ours was seen in the assignment bucket
+    /// (dv-watch -> calculator).
+    ForeignSuspected,
+    /// The fence record names a higher term (dv-watch -> calculator).
+    FenceMoved {
+        /// The term that it names.
+        term: Term,
+    },
+    /// The host asks for a new version (handle -> calculator).
+    Trigger {
+        /// Who waits for it.
+        ticket: Ticket,
+    },
+    /// The partition list may have changed: pushed anew, or the host says so
+    /// (handle -> calculator).
+    PartitionsChanged {
+        /// Rises with each change; a plan that read this or a later one covers it.
+        generation: u64,
+        /// Who waits for the look at it, if anyone.
+        ticket: Option<Ticket>,
+    },
+    /// The store's session changed its health; `Some` says why it is not well
+    /// (dv-watch -> calculator).
+    StoreHealth(Option<String>),
+    /// A value in the store could not be understood (dv-watch, dv-publish -> calculator).
+    Poison {
+        /// How many of them.
+        count: u32,
+    },
+}
+
+/// What a job found or did.
+#[derive(Clone, Debug)]
+pub enum JobReport {
+    /// A plan was published.
+    Published(Publication),
+    /// The partition list was compared with the published plan.
+    Inspected {
+        /// The newest change that the look covers.
+        generation: u64,
+        /// What it found.
+        finding: Finding,
+    },
+    /// The suspicion of a foreign write was looked into.
+    Settled {
+        /// Whether somebody else wrote.
+        foreign: bool,
+    },
+}
+
+/// A plan that was published.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Its version.
+    pub version: Version,
+    /// Its workers, in order.
+    pub workers: Arc<[WorkerId]>,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// How many partitions changed hands.
+    pub moved: usize,
+    /// The newest change of the partition list that it covers.
+    pub generation: u64,
+}
+
+/// How the partition list differs from the published plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Finding {
+    /// Not at all.
+    Same,
+    /// Partitions came or went.
+    Changed,
+    /// Only weights changed; the fullest worker exceeds the fair level by this share.
+    Reweighted {
+        /// Fullest load / fair level - 1.
+        excess: f64,
+    },
+}
+
+/// What to do. Each is carried out once, in order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Give `dv-publish` a job; at most one is under way.
+    Start {
+        /// The job's id.
+        op: OpId,
+        /// The job.
+        job: Job,
+    },
+    /// List the heartbeats, take what it shows into the leases, then report
+    /// [`Event::Listed`].
+    List {
+        /// The listing's id.
+        op: OpId,
+    },
+    /// The worker was given up: forget its lease, so that it joins anew if it ever beats again.
+    Forget(WorkerId),
+    /// Tell the subscribers.
+    Notify(Notice),
+    /// Tell the waiting caller.
+    Reply {
+        /// Who waits.
+        ticket: Ticket,
+        /// The version in force, or why there is none.
+        result: Result<Version, Error>,
+    },
+}
+
+/// Work for `dv-publish`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Read the partitions, compute a plan for these workers, publish it.
+    Publish {
+        /// Why.
+        reason: Reason,
+        /// For whom, in order.
+        workers: Arc<[WorkerId]>,
+    },
+    /// Compare the partition list with the published plan.
+    Inspect,
+    /// Look whether somebody else wrote to the assignment bucket.
+    Settle,
+}
+
+/// What subscribers are told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The calculator's state changed.
+    StateChanged(StateChange),
+    /// The fleet changed.
+    Member(MemberChange),
+    /// A plan was published.
+    Published {
+        /// Its version.
+        version: Version,
+        /// Why it was made.
+        reason: Reason,
+        /// How many workers it has.
+        workers: usize,
+        /// How many partitions it has.
+        partitions: usize,
+        /// How many partitions changed hands.
+        moved: usize,
+    },
+    /// A job failed; it stays pending unless the error says otherwise.
+    Failed {
+        /// What was attempted.
+        operation: &'static str,
+        /// Why it failed.
+        error: Error,
+    },
+    /// What keeps the calculator from doing its whole work changed; empty: nothing does.
+    Degraded(Vec<Degradation>),
+    /// A newer leader has taken over: nothing more is published by this calculator.
+    LeadershipLost,
+    /// The subscriber was too slow and is closed; this is its last event.
+    Lagged {
+        /// How many events it did not get.
+        missed: u64,
+    },
+    /// A thread of the calculator panicked; the handle has failed. The last event.
+    Fatal {
+        /// What is known about it.
+        message: String,
+    },
+}
+
+/// A state change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The state before; equal to `to` in the first event, which tells the current state.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+    /// Why; `None` in `Idle`.
+    pub reason: Option<Reason>,
+    /// The version last published; 0 when there is none.
+    pub version: Version,
+    /// When, by the calculator's clock.
+    pub time: Time,
+}
+
+/// A change of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Beats for the first time.
+    Joined(WorkerId),
+    /// Took its leave.
+    Left(WorkerId),
+    /// Its lease ran out.
+    Missing(WorkerId),
+    /// Was missing and beats again.
+    Back(WorkerId),
+    /// Was missing for too long.
+    Lost(WorkerId),
+}
+
+/// One thing that keeps the calculator from doing its whole work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Degradation {
+    /// Heartbeats are out of sight: nobody can be declared missing.
+    Blind,
+    /// The store's session is not well.
+    Store(String),
+    /// Publishing fails.
+    Publishing(String),
+    /// The partition source or its list fails.
+    Source(String),
+    /// More poisonous values than the threshold allows.
+    Poison,
+    /// A newer leader has taken over.
+    Deposed,
+}
+
+/// What is pending, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Why the next plan will be made; `None`: nothing is pending.
+    pub reason: Option<Reason>,
+    /// How long until then; `None` when it waits for something other than time.
+    pub due_in: Option<Duration>,
+}

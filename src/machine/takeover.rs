@@ -1,0 +1,225 @@
+//! The evidence rules of a take-over: who of the old plan and of the present fleet is alive, has
+//! left, is missing or is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::store::Operation;
+use crate::types::{Term, Time, Version, WorkerId};
+
+/// What a take-over found.
+#[derive(Clone, Debug)]
+pub struct TakeOver {
+    /// The term that it opened.
+    pub term: Term,
+    /// The highest version found.
+    pub version: Version,
+    /// The workers with a stored assignment.
+    pub planned: BTreeSet<WorkerId>,
+    /// Whether the stored assignments are one complete plan: the commit record's digest, where
+    /// there is one, fits them, and none is malformed.
+    pub consistent: bool,
+    /// Whether they cover exactly the partitions of the source; `None` when the source could not
+    /// be read.
+    pub covers: Option<bool>,
+    /// Every heartbeat key with what it holds.
+    pub heartbeats: Vec<Heartbeat>,
+    /// Who led before, by the fence record.
+    pub former_leader: Option<WorkerId>,
+    /// Whether the former leader's lease is known to have run out.
+    pub former_leader_lease_over: bool,
+    /// The newest change of the partition list that was read.
+    pub generation: u64,
+}
+
+/// A heartbeat key and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Whether it holds a value, or how it lost it.
+    pub operation: Operation,
+    /// How old the last write is by the store's clock, where it can tell.
+    pub age: Option<Duration>,
+}
+
+/// The timing that the evidence is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Time to live of a heartbeat.
+    pub ttl: Duration,
+    /// How long a missing worker may come back.
+    pub grace: Duration,
+    /// Share of absent planned workers above which the absence says nothing.
+    pub restart_ratio: f64,
+}
+
+/// Who is what at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Alive, and for how long still without another beat.
+    pub alive: BTreeMap<WorkerId, Duration>,
+    /// Planned, and took their leave.
+    pub left: BTreeSet<WorkerId>,
+    /// Planned, and absent; nobody of them is lost before `missing_until`.
+    pub missing: BTreeSet<WorkerId>,
+    /// Lost at once.
+    pub lost: BTreeSet<WorkerId>,
+    /// When the grace of the missing is over.
+    pub missing_until: Time,
+}
+
+/// Judges what a take-over found.
+#[must_use]
+pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
+    let mut evidence = Evidence {
+        missing_until: now + timing.grace,
+        ..Evidence::default()
+    };
+    for beat in &found.heartbeats {
+        match beat.operation {
+            Operation::Put => {
+                let age = beat.age.unwrap_or_default();
+                let remaining = timing.ttl.saturating_sub(age);
+                evidence.alive.insert(beat.worker.clone(), remaining);
+            }
+            Operation::Delete if found.planned.contains(&beat.worker) => {
+                evidence.left.insert(beat.worker.clone());
+            }
+            Operation::Delete | Operation::Expired | Operation::Gone => {}
+        }
+    }
+    for worker in &found.planned {
+        if !evidence.alive.contains_key(worker) && !evidence.left.contains(worker) {
+            evidence.missing.insert(worker.clone());
+        }
+    }
+    if is_mass(
+        evidence.missing.len(),
+        found.planned.len(),
+        timing.restart_ratio,
+    ) {
+        // A paused or restarted server does that to a healthy fleet: absence proves nothing.
+        evidence.missing_until = now + timing.ttl + timing.grace;
+    } else if let (Some(leader), true) = (&found.former_leader, found.former_leader_lease_over) {
+        // Two independent pieces of evidence: the lease ran out and the heartbeat is gone.
+        if evidence.missing.remove(leader) {
+            evidence.lost.insert(leader.clone());
+        }
+    }
+    evidence
+}
+
+/// Whether so many absences at once are a matter of the fleet (or the store) and not of the
+/// workers: more than `ratio` of the planned ones, and at least two.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // worker counts are far below 2^52
+pub fn is_mass(absent: usize, planned: usize, ratio: f64) -> bool {
+    absent >= 2 && absent as f64 > ratio * planned as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing = Timing {
+        ttl: Duration::from_secs(6),
+        grace: Duration::from_secs(5),
+        restart_ratio: 0.5,
+    };
+    const NOW: Time = Time::from_millis(100_000);
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn found(planned: &[&str], beats: &[(&str, Operation, Option<u64>)]) -> TakeOver {
+        TakeOver {
+            term: 2,
+            version: 7,
+            planned: planned.iter().map(|n| id(n)).collect(),
+            consistent: true,
+            covers: Some(true),
+            heartbeats: beats
+                .iter()
+                .map(|&(name, operation, age)| Heartbeat {
+                    worker: id(name),
+                    operation,
+                    age: age.map(Duration::from_secs),
+                })
+                .collect(),
+            former_leader: Some(id("w-1")),
+            former_leader_lease_over: true,
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn who_has_a_key_is_alive_with_what_is_left_of_its_ttl() {
+        let found = found(
+            &["w-1", "w-2"],
+            &[
+                ("w-1", Operation::Put, Some(4)),
+                ("w-2", Operation::Put, None),
+                ("w-3", Operation::Put, Some(9)),
+            ],
+        );
+        let evidence = judge(&found, TIMING, NOW);
+        let seconds: Vec<_> = evidence.alive.values().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [2, 6, 0]);
+        assert!(evidence.missing.is_empty() && evidence.lost.is_empty());
+    }
+
+    #[test]
+    fn who_deleted_its_key_has_left_and_who_has_none_is_missing() {
+        let found = found(
+            &["w-2", "w-3", "w-4", "w-5", "w-6"],
+            &[
+                ("w-2", Operation::Put, None),
+                ("w-3", Operation::Delete, None),
+                ("w-4", Operation::Expired, None),
+                ("w-6", Operation::Put, None),
+                ("stranger", Operation::Delete, None),
+            ],
+        );
+        let evidence = judge(&found, TIMING, NOW);
+        assert_eq!(evidence.left, BTreeSet::from([id("w-3")]));
+        assert_eq!(evidence.missing, BTreeSet::from([id("w-4"), id("w-5")]));
+        assert_eq!(evidence.missing_until, NOW + TIMING.grace);
+    }
+
+    #[test]
+    fn the_former_leader_is_lost_at_once_only_on_two_pieces_of_evidence() {
+        let beats = [("w-2", Operation::Put, None), ("w-3", Operation::Put, None)];
+        let mut case = found(&["w-1", "w-2", "w-3"], &beats);
+        assert_eq!(judge(&case, TIMING, NOW).lost, BTreeSet::from([id("w-1")]));
+        case.former_leader_lease_over = false;
+        let evidence = judge(&case, TIMING, NOW);
+        assert_eq!(evidence.missing, BTreeSet::from([id("w-1")]));
+        assert!(evidence.lost.is_empty());
+        case.former_leader_lease_over = true;
+        case.heartbeats.push(Heartbeat {
+            worker: id("w-1"),
+            operation: Operation::Put,
+            age: None,
+        });
+        assert!(judge(&case, TIMING, NOW).lost.is_empty());
+    }
+
+    #[test]
+    fn a_mass_absence_proves_nothing_for_one_ttl_and_grace() {
+        let found = found(&["w-1", "w-2", "w-3"], &[("w-3", Operation::Put, None)]);
+        let evidence = judge(&found, TIMING, NOW);
+        assert_eq!(evidence.missing, BTreeSet::from([id("w-1"), id("w-2")]));
+        assert!(evidence.lost.is_empty());
+        assert_eq!(evidence.missing_until, NOW + TIMING.ttl + TIMING.grace);
+    }
+
+    #[test]
+    fn one_absent_worker_is_never_a_mass() {
+        assert!(!is_mass(1, 1, 0.5));
+        assert!(is_mass(2, 3, 0.5));
+        assert!(!is_mass(2, 4, 0.5));
+        assert!(!is_mass(2, 2, 1.0));
+    }
+}
