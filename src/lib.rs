@@ -6,5 +6,6 @@ pub mod error;
 pub mod machine;
 pub mod store;
 pub mod strategy;
+mod thread;
 pub mod types;
 pub mod wire;

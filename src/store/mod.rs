@@ -6,12 +6,18 @@
 //! * **Threads.** Every method may be called from any thread, at the same time. None of them
 //!   calls back, and none holds a lock while it waits.
 //! * **Deadlines.** Every method that can wait takes a deadline and returns by then (plus 50 ms),
-//!   whatever the server does. A deadline in the past is allowed: nothing is sent.
+//!   whatever the server does. A deadline in the past is allowed: nothing is sent, reads end as
+//!   `TimedOut` and writes as [`Refusal::Unavailable`].
+//! * **Stop comes first.** After [`Store::stop`] reads fail with `NotRunning` and writes are
+//!   refused with [`Refusal::NotRunning`]; a call that was waiting ends at once.
 //! * **Outcomes.** A write ends as [`Outcome::Done`], [`Outcome::Refused`] (certainly not applied)
 //!   or [`Outcome::Unknown`] (may have been applied, or may yet be). Never is one guessed as
 //!   another; who needs to know reads back.
 //! * **Revisions.** Each bucket numbers its writes, deletes included, in one strictly increasing
-//!   sequence that starts above 0. A key's revision is the number of its last write.
+//!   sequence that starts above 0. A key's revision is the number of its last write. A bucket
+//!   that is deleted and created anew has another incarnation and may count from the start.
+//! * **Missing buckets.** A bucket that was never ensured, or is gone, is `Unavailable` to reads
+//!   and writes and leaves its watches blind, until someone creates it.
 //! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
 //!   write that ended as done before they began.
 //! * **Watches lose nothing silently.** A watch delivers the last state of every key and then
@@ -162,8 +168,9 @@ pub struct Write {
 pub struct Batch {
     /// Another key's last revision that the whole batch depends on. Not one of the keys written.
     pub fence: Option<(String, Revision)>,
-    /// The writes, at most [`Capabilities::batch_max`]. The first may carry no condition of its
-    /// own when there is a fence. [`Expect::LastSequence`] is not allowed.
+    /// The writes: at least one, at most [`Capabilities::batch_max`], each key once. The first
+    /// may carry no condition of its own when there is a fence. [`Expect::LastSequence`] is not
+    /// allowed.
     pub writes: Vec<Write>,
 }
 
@@ -195,6 +202,8 @@ pub enum Refusal {
     },
     /// The store cannot be reached, or has no leader; nothing was sent or nothing was stored.
     Unavailable(String),
+    /// The store was stopped; nothing was sent.
+    NotRunning,
     /// The credentials do not allow it.
     Unauthorized(String),
     /// The request itself is wrong (key, condition, batch) or the bucket cannot do it.
@@ -223,6 +232,7 @@ impl Refusal {
                 format!("the value has {size} bytes, the store takes {limit}"),
             ),
             Refusal::Unavailable(why) => Error::new(Code::Unavailable, why),
+            Refusal::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             Refusal::Unauthorized(why) => Error::new(Code::Unauthorized, why),
             Refusal::Invalid(why) => Error::new(Code::InvalidArgument, why),
             Refusal::Other { code, text } => {
@@ -236,7 +246,7 @@ impl Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// The state of a key: first each key that exists (keys with a delete marker may be left
-    /// out), then every change. Per key, revisions rise.
+    /// out), then every change. Per key, revisions rise within one life of the bucket.
     Change(Entry),
     /// Everything stored before the watch (or, after [`WatchEvent::Blind`], before the recovery)
     /// has been delivered; changes follow as they happen. Keys that vanished while the watch was
@@ -333,7 +343,8 @@ pub trait Store: Send + Sync {
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing>;
 
     /// Carries out the writes, all in flight at once, and tells how each ended, in order. They
-    /// are independent: some may be done and others refused.
+    /// are independent: some may be done and others refused. Those that are done are numbered in
+    /// the order given.
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome>;
 
     /// Carries out the writes atomically. `Refused(Invalid)` on a store without batches.

@@ -1,10 +1,50 @@
 //! Strategies: pure functions from workers, partitions and the previous plan to a new plan.
+//!
+//! A custom strategy is a few lines:
+//!
+//! ```
+//! use divvy::error::Error;
+//! use divvy::strategy::{Input, Strategy, WorkerIndex};
+//!
+//! /// Everything to the first worker; the others are hot spares.
+//! struct Primary;
+//!
+//! impl Strategy for Primary {
+//!     fn name(&self) -> &str {
+//!         "primary"
+//!     }
+//!
+//!     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+//!         Ok(vec![0; input.partitions.len()])
+//!     }
+//! }
+//! ```
 
-use crate::error::{Error, Result};
+mod check;
+mod consistent_hash;
+mod hash;
+mod normalise;
+mod plan;
+mod ring;
+mod round_robin;
+mod weighted_consistent_hash;
+
+pub use check::check;
+pub use consistent_hash::ConsistentHash;
+pub use hash::hash_keys;
+pub use normalise::{canonical_partitions, canonical_workers};
+pub use plan::{Plan, previous_from_lists};
+pub use round_robin::RoundRobin;
+pub use weighted_consistent_hash::WeightedConsistentHash;
+
+use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
 /// Index of a worker in [`Input::workers`].
 pub type WorkerIndex = u32;
+
+/// The weight of a partition whose own is 0 or less, unless a strategy is told otherwise.
+pub const DEFAULT_WEIGHT: i64 = 1;
 
 /// What a strategy works on. Everything is sorted, so that equal inputs are equal slices.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +56,32 @@ pub struct Input<'a> {
     /// The worker that holds each partition now; `None` when nobody does, or nobody who is
     /// live. As long as `partitions`.
     pub previous: &'a [Option<WorkerIndex>],
+}
+
+impl Input<'_> {
+    /// How many workers there are.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`] when there is none, or more than an index can name.
+    pub fn worker_count(&self) -> Result<WorkerIndex> {
+        match WorkerIndex::try_from(self.workers.len()) {
+            Ok(0) => Err(Error::new(
+                Code::InvalidArgument,
+                "there is no worker to give partitions to",
+            )),
+            Ok(count) => Ok(count),
+            Err(_) => Err(Error::new(Code::InvalidArgument, "too many workers")),
+        }
+    }
+
+    /// The weight of each partition, `default_weight` where its own is 0 or less.
+    #[must_use]
+    pub fn weights(&self, default_weight: i64) -> Vec<i64> {
+        let weights = self.partitions.iter().map(|p| p.weight);
+        weights
+            .map(|w| if w > 0 { w } else { default_weight })
+            .collect()
+    }
 }
 
 /// Decides which worker gets which partition.
