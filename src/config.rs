@@ -6,6 +6,18 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::wire::KeyPrefix;
 
+/// How assignments are published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishClass {
+    /// Atomic batches where the store proves that it has them, single writes otherwise.
+    #[default]
+    Auto,
+    /// Atomic batches, or an error at the start.
+    A,
+    /// Single conditional writes.
+    B,
+}
+
 /// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
 ///
 /// A calculator used alone refuses only what cannot work and warns of the rest
@@ -63,6 +75,10 @@ pub struct CalculatorConfig {
     /// Whether the host knows that the former leader's lease has run out (it won an election).
     /// Together with an absent heartbeat it makes the former leader lost at once. Default: false.
     pub former_leader_lease_over: bool,
+    /// How assignments are published. Default: automatic.
+    pub publish_class: PublishClass,
+    /// Most writes in one atomic batch. 2 or more, default: 1 000; the store may take fewer.
+    pub publish_batch_max: usize,
     /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
     /// expire with them. Default: false.
     pub allow_assignment_ttl: bool,
@@ -92,6 +108,8 @@ impl Default for CalculatorConfig {
             poison_window: Duration::from_secs(60),
             subscriber_backlog: 65_536,
             former_leader_lease_over: false,
+            publish_class: PublishClass::Auto,
+            publish_batch_max: 1_000,
             allow_assignment_ttl: false,
         }
     }
@@ -175,6 +193,13 @@ impl CalculatorConfig {
                     "must not be below retry_delay_min ({})",
                     text(self.retry_delay_min)
                 ),
+            );
+        }
+        if self.publish_batch_max < 2 {
+            rules.broken(
+                "publish_batch_max",
+                self.publish_batch_max.to_string(),
+                "must be 2 or more",
             );
         }
         if self.poison_threshold == 0 {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod machine;
+pub mod runtime;
 pub mod store;
 pub mod strategy;
 mod thread;

@@ -6,14 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::types::{
-    Partition, Reason, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_fault, truncated,
-};
+use crate::types::{Partition, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_fault, truncated};
 
 /// Key of the fence record in the assignment bucket. parti ignores keys without its prefix.
 pub const FENCE_KEY: &str = "divvy.fence";
 /// Key of the commit record in the assignment bucket.
 pub const COMMIT_KEY: &str = "divvy.commit";
+/// Key that carries the fence check of a batch without a commit record.
+pub const GUARD_KEY: &str = "divvy.guard";
 /// Prefix of the keys that are divvy's alone.
 pub const DIVVY_PREFIX: &str = "divvy";
 
@@ -135,12 +135,12 @@ impl Assignment {
     pub fn encode(
         version: Version,
         term: Term,
-        lifecycle: Reason,
+        lifecycle: &str,
         partitions: &serde_json::value::RawValue,
     ) -> Vec<u8> {
         to_json(&AssignmentToStore {
             version,
-            lifecycle: lifecycle.name(),
+            lifecycle,
             partitions,
             term,
         })
@@ -158,7 +158,7 @@ pub fn encode_partitions<'a>(
 }
 
 /// The fence record: who leads, in which term.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The leader's fencing token.
     pub term: Term,
@@ -168,10 +168,14 @@ pub struct Fence {
     /// When it took over, by its own wall clock (RFC 3339). For people only.
     #[serde(default)]
     pub time: String,
+    /// The class that it publishes in, `A` or `B`: a successor of a leader of class B makes
+    /// every revision stale that the former knows.
+    #[serde(default)]
+    pub class: String,
 }
 
 /// The commit record: written last (class B) or with everything else (class A).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// The term it was published in.
     pub term: Term,
@@ -325,6 +329,7 @@ const _: () = assert!(PREFIX_MAX_BYTES + 1 + WORKER_ID_MAX_BYTES <= 512);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Reason;
 
     #[test]
     fn a_written_assignment_reads_back_and_keeps_partis_fields() {
@@ -332,7 +337,7 @@ mod tests {
         let bytes = Assignment::encode(
             42,
             3,
-            Reason::PlannedScale,
+            Reason::PlannedScale.name(),
             &encode_partitions(partitions.iter()),
         );
         assert_eq!(

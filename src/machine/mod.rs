@@ -6,5 +6,6 @@
 pub mod backoff;
 pub mod calculator;
 pub mod liveness;
+pub mod publication;
 pub mod state;
 pub mod takeover;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::machine::calculator::Finding;
 use crate::store::Operation;
 use crate::types::{Term, Time, Version, WorkerId};
 
@@ -19,9 +20,9 @@ pub struct TakeOver {
     /// Whether the stored assignments are one complete plan: the commit record's digest, where
     /// there is one, fits them, and none is malformed.
     pub consistent: bool,
-    /// Whether they cover exactly the partitions of the source; `None` when the source could not
-    /// be read.
-    pub covers: Option<bool>,
+    /// How the partitions of the source differ from them; `None` when the source could not be
+    /// read.
+    pub finding: Option<Finding>,
     /// Every heartbeat key with what it holds.
     pub heartbeats: Vec<Heartbeat>,
     /// Who led before, by the fence record.
@@ -139,7 +140,7 @@ mod tests {
             version: 7,
             planned: planned.iter().map(|n| id(n)).collect(),
             consistent: true,
-            covers: Some(true),
+            finding: Some(Finding::Same),
             heartbeats: beats
                 .iter()
                 .map(|&(name, operation, age)| Heartbeat {

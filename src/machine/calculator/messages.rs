@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
-use crate::types::{Reason, State, Term, Time, Version, WorkerId};
+use crate::types::{Reason, Revision, State, Term, Time, Version, WorkerId};
 
 /// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,12 +34,20 @@ pub enum Event {
     JobDone {
         /// The job's id.
         op: OpId,
+        /// The publisher's term after it; higher than before when a foreign write made it open
+        /// another.
+        term: Term,
         /// How it ended.
         result: Result<JobReport, Error>,
     },
     /// A write that is not recognisably ours was seen in the assignment bucket
     /// (dv-watch -> calculator).
-    ForeignSuspected,
+    ForeignSuspected {
+        /// The key that was written.
+        key: String,
+        /// The write's number.
+        revision: Revision,
+    },
     /// The fence record names a higher term (dv-watch -> calculator).
     FenceMoved {
         /// The term that it names.
@@ -157,8 +165,11 @@ pub enum Job {
     },
     /// Compare the partition list with the published plan.
     Inspect,
-    /// Look whether somebody else wrote to the assignment bucket.
-    Settle,
+    /// Look whether somebody else made these writes (key, number) in the assignment bucket.
+    Settle {
+        /// The writes in question.
+        seen: Vec<(String, Revision)>,
+    },
 }
 
 /// What subscribers are told.

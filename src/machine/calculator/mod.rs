@@ -16,7 +16,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use self::agenda::{Window, Work};
@@ -32,7 +32,7 @@ use super::state::{Position, is_legal};
 use super::takeover::{TakeOver, Timing, is_mass, judge};
 use crate::config::CalculatorConfig;
 use crate::error::{Class, Code, Error, Result};
-use crate::types::{Reason, State, Term, Time, Version, WorkerId};
+use crate::types::{Reason, Revision, State, Term, Time, Version, WorkerId};
 
 /// The calculator machine. See the module for the protocol of use.
 #[derive(Debug)]
@@ -54,7 +54,8 @@ pub struct Calculator {
     inspect_tickets: Vec<Ticket>,
     partitions_differ: bool,
     gap_at_start: bool,
-    foreign_suspected: bool,
+    /// Writes that may be somebody else's, to be looked into.
+    suspects: BTreeMap<String, Revision>,
     foreign_due: Option<Time>,
     foreign_backoff: Backoff,
     triggers: Vec<Ticket>,
@@ -87,7 +88,9 @@ enum RunningKind {
     Inspect {
         tickets: usize,
     },
-    Settle,
+    Settle {
+        suspects: BTreeMap<String, Revision>,
+    },
 }
 
 /// The suspicion that a large part of the fleet went missing at once.
@@ -123,7 +126,7 @@ impl Calculator {
             inspect_tickets: Vec::new(),
             partitions_differ: false,
             gap_at_start: false,
-            foreign_suspected: false,
+            suspects: BTreeMap::new(),
             foreign_due: None,
             foreign_backoff: backoff(2),
             triggers: Vec::new(),
@@ -147,8 +150,11 @@ impl Calculator {
             Event::TakenOver(found) => self.take_over(now, &found),
             Event::Sighting(sighting) => self.sighted(now, sighting),
             Event::Listed { op, result } => self.listed(now, op, result),
-            Event::JobDone { op, result } => self.job_done(now, op, result),
-            Event::ForeignSuspected => self.foreign_suspected = true,
+            Event::JobDone { op, term, result } => {
+                self.term = self.term.max(term);
+                self.job_done(now, op, result);
+            }
+            Event::ForeignSuspected { key, revision } => self.suspect(key, revision),
             Event::FenceMoved { term } => {
                 if term > self.term {
                     self.depose();
@@ -294,7 +300,7 @@ impl Calculator {
         self.term = found.term;
         self.version = found.version;
         self.generation_wanted = self.generation_wanted.max(found.generation);
-        if found.covers.is_none() && self.source_ready {
+        if found.finding.is_none() && self.source_ready {
             self.inspect_wanted = true;
         }
         self.members.published(found.planned.iter().cloned(), now);
@@ -316,9 +322,14 @@ impl Calculator {
             self.give_up(&worker);
             self.members.lose(worker);
         }
-        let adopted =
-            !found.planned.is_empty() && found.consistent && found.covers != Some(false) && !moved;
-        self.partitions_differ = found.covers == Some(false) || !found.consistent;
+        let adopted = !found.planned.is_empty()
+            && found.consistent
+            && found.finding != Some(Finding::Changed)
+            && !moved;
+        let differ = found
+            .finding
+            .is_some_and(|finding| self.is_worth_a_plan(finding));
+        self.partitions_differ = differ || !found.consistent;
         // With nobody there, and nobody expected back, the first to join starts a cold start.
         if !adopted && !self.members.is_empty() {
             self.gap_at_start = true;
@@ -392,6 +403,12 @@ impl Calculator {
         }
     }
 
+    /// One entry a key: the newest write decides.
+    fn suspect(&mut self, key: String, revision: Revision) {
+        let newest = self.suspects.entry(key).or_insert(revision);
+        *newest = revision.max(*newest);
+    }
+
     fn triggered(&mut self, ticket: Ticket) {
         let refusal = if self.deposed {
             Error::new(
@@ -434,7 +451,7 @@ impl Calculator {
             ) => {
                 self.inspected(tickets, generation, finding);
             }
-            (RunningKind::Settle, Ok(JobReport::Settled { foreign })) => {
+            (RunningKind::Settle { .. }, Ok(JobReport::Settled { foreign })) => {
                 self.retry_at = None;
                 self.health.publishing = None;
                 if foreign {
@@ -490,11 +507,7 @@ impl Calculator {
         self.inspect_backoff.reset();
         self.inspect_retry_at = None;
         self.inspect_wanted = generation < self.generation_wanted;
-        self.partitions_differ = match finding {
-            Finding::Same => false,
-            Finding::Changed => true,
-            Finding::Reweighted { excess } => excess > self.config.min_rebalance_threshold,
-        };
+        self.partitions_differ = self.is_worth_a_plan(finding);
         self.answer_inspections(tickets, &Ok(self.version));
     }
 
@@ -502,7 +515,7 @@ impl Calculator {
         let operation = match kind {
             RunningKind::Publish { .. } => "publish",
             RunningKind::Inspect { .. } => "read partitions",
-            RunningKind::Settle => "settle a foreign write",
+            RunningKind::Settle { .. } => "settle a foreign write",
         };
         self.notify(Notice::Failed {
             operation,
@@ -533,8 +546,10 @@ impl Calculator {
                 self.inspect_retry_at = Some(now + self.inspect_backoff.next_delay());
                 self.answer_inspections(tickets, &Err(error));
             }
-            RunningKind::Settle => {
-                self.foreign_suspected = true;
+            RunningKind::Settle { suspects } => {
+                for (key, revision) in suspects {
+                    self.suspect(key, revision);
+                }
                 self.delay_retry(now, &error);
             }
         }
@@ -625,9 +640,10 @@ impl Calculator {
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
         let retry_due = self.retry_at.is_none_or(|time| time <= now);
-        if self.foreign_suspected && retry_due {
-            self.foreign_suspected = false;
-            self.start_job(Job::Settle, RunningKind::Settle);
+        if !self.suspects.is_empty() && retry_due {
+            let suspects = std::mem::take(&mut self.suspects);
+            let seen = suspects.clone().into_iter().collect();
+            self.start_job(Job::Settle { seen }, RunningKind::Settle { suspects });
             return;
         }
         let due = self.agenda().find(|work| work.due <= now);
@@ -706,6 +722,14 @@ impl Calculator {
             self.members.planned().len(),
             self.config.restart_ratio,
         )
+    }
+
+    fn is_worth_a_plan(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Same => false,
+            Finding::Changed => true,
+            Finding::Reweighted { excess } => excess > self.config.min_rebalance_threshold,
+        }
     }
 
     fn ask_for_listing(&mut self) {

@@ -1,0 +1,75 @@
+//! Class A: what changes becomes visible at once, in batches that depend on the fence.
+
+use std::time::Instant;
+
+use super::{Attempt, Draft, Publisher, Setback, refused};
+use crate::store::{Batch, Bucket, Expect, Outcome, Refusal, Write};
+use crate::types::Revision;
+use crate::wire::{COMMIT_KEY, FENCE_KEY, GUARD_KEY};
+
+impl Publisher {
+    /// One batch where it fits. The first message of a batch has room for one check only, and
+    /// that is the fence's: it is the commit record, or in the batches before the last a guard.
+    pub(super) fn publish_atomically(
+        &mut self,
+        draft: &Draft,
+        batch_max: usize,
+        deadline: Instant,
+    ) -> Attempt<()> {
+        let room = batch_max.saturating_sub(1).max(1);
+        let batches = draft.changes.len().div_ceil(room);
+        for (number, chunk) in draft.changes.chunks(room).enumerate() {
+            let is_last = number + 1 == batches;
+            let first = number * room;
+            let mut writes = Vec::with_capacity(chunk.len() + 1);
+            writes.push(self.leading_write(draft, is_last));
+            for (change, value) in chunk.iter().zip(&draft.values[first..]) {
+                let known = self.known.slots.get(&change.worker);
+                writes.push(Write {
+                    key: self.key_of(&change.worker),
+                    value: value.clone(),
+                    expect: Expect::Revision(known.map_or(0, |slot| slot.revision)),
+                });
+            }
+            let end = self.write_batch(writes, deadline)?;
+            // The writes of a batch are numbered without gaps and end with this number.
+            let mut revision = end - chunk.len() as Revision;
+            if is_last {
+                self.committed(&draft.commit, revision);
+            }
+            for change in chunk {
+                revision += 1;
+                self.stored(change, revision);
+            }
+        }
+        Ok(())
+    }
+
+    fn leading_write(&self, draft: &Draft, is_last: bool) -> Write {
+        let (key, value) = if is_last {
+            (COMMIT_KEY, draft.commit.encode())
+        } else {
+            let guard = format!(r#"{{"term":{},"version":{}}}"#, self.term, draft.version);
+            (GUARD_KEY, guard.into_bytes())
+        };
+        Write {
+            key: key.into(),
+            value: Some(value),
+            expect: Expect::Any,
+        }
+    }
+
+    fn write_batch(&mut self, writes: Vec<Write>, deadline: Instant) -> Attempt<Revision> {
+        let batch = Batch {
+            fence: Some((FENCE_KEY.into(), self.fence)),
+            writes,
+        };
+        let key = batch.writes.last().map_or("", |write| &write.key);
+        match self.store.write_batch(Bucket::Assignment, &batch, deadline) {
+            Outcome::Done(end) => Ok(end),
+            Outcome::Refused(Refusal::Conflict) => Err(self.settle_conflict(key, deadline)),
+            Outcome::Refused(refusal) => Err(refused(refusal, key)),
+            Outcome::Unknown(why) => Err(Setback::Doubt(why)),
+        }
+    }
+}

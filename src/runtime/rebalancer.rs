@@ -1,0 +1,374 @@
+//! The jobs of `dv-publish`: read the partitions, compute a plan, publish it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::publisher::{Found, Publisher};
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{Finding, Job, JobReport, Publication};
+use crate::machine::takeover::TakeOver;
+use crate::strategy::{Input, Plan, Strategy, canonical_partitions};
+use crate::types::{Partition, Reason, WorkerId};
+
+/// Where the partition list comes from when it is pulled.
+///
+/// Called on the thread `dv-publish`: at the start, at every rebalance and at `refresh`. It may
+/// take time; a rebalance waits for it. An error or a panic keeps the last plan and is retried.
+pub trait PartitionSource: Send + Sync {
+    /// All partitions: unique by keys, each with at least one key, in any order.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from telling; the last plan stays and this is retried.
+    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>>;
+}
+
+impl<F> PartitionSource for F
+where
+    F: Fn() -> Result<Vec<Partition>> + Send + Sync,
+{
+    fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
+        self()
+    }
+}
+
+/// The partition list: pulled from a source, or pushed by the host. Shared with the handle.
+pub struct Partitions {
+    source: Option<Arc<dyn PartitionSource>>,
+    pushed: Mutex<Option<Arc<[Partition]>>>,
+    generation: AtomicU64,
+}
+
+impl Partitions {
+    /// A list that is read from `source` whenever it is needed.
+    #[must_use]
+    pub fn pulled(source: Arc<dyn PartitionSource>) -> Self {
+        Self {
+            source: Some(source),
+            pushed: Mutex::new(None),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// A list that the host pushes.
+    #[must_use]
+    pub fn pushed() -> Self {
+        Self {
+            source: None,
+            pushed: Mutex::new(None),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether there is a list at all.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.source.is_some() || self.pushed.lock().is_some()
+    }
+
+    /// Takes a pushed list and returns the number of this change.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for duplicates and partitions without keys, and when the list is pulled.
+    pub fn push(&self, list: Vec<Partition>) -> Result<u64> {
+        if self.source.is_some() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "this calculator reads its partitions from a source; use refresh instead",
+            ));
+        }
+        let list: Arc<[Partition]> = canonical_partitions(list)?.into();
+        *self.pushed.lock() = Some(list);
+        Ok(self.touch())
+    }
+
+    /// Notes that the list may have changed and returns the number of this change.
+    pub fn touch(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The list in canonical order, and the newest change that it covers.
+    fn read(&self, deadline: Instant) -> Result<(Arc<[Partition]>, u64)> {
+        // Before the list: a change while it is read must not count as covered.
+        let generation = self.generation.load(Ordering::Acquire);
+        let Some(source) = &self.source else {
+            let pushed = self.pushed.lock().clone();
+            let list = pushed.ok_or_else(|| {
+                Error::new(Code::SourceFailed, "no partition list was pushed yet")
+            })?;
+            return Ok((list, generation));
+        };
+        let list = guarded(Code::SourceFailed, "partition source", || {
+            source.list_partitions(deadline)
+        })?;
+        let list = canonical_partitions(list)
+            .map_err(|error| Error::new(Code::SourceFailed, error.message()))?;
+        Ok((list.into(), generation))
+    }
+}
+
+impl std::fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partitions")
+            .field("pulled", &self.source.is_some())
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Carries out the jobs, one at a time.
+pub struct Rebalancer {
+    publisher: Publisher,
+    partitions: Arc<Partitions>,
+    strategy: Arc<dyn Strategy>,
+    default_weight: i64,
+    former_leader_lease_over: bool,
+    /// The plan last published or found at the start.
+    plan: Option<Plan>,
+}
+
+impl Rebalancer {
+    /// A rebalancer that has not taken over yet.
+    pub fn new(
+        publisher: Publisher,
+        partitions: Arc<Partitions>,
+        strategy: Arc<dyn Strategy>,
+        default_weight: i64,
+        former_leader_lease_over: bool,
+    ) -> Self {
+        Self {
+            publisher,
+            partitions,
+            strategy,
+            default_weight,
+            former_leader_lease_over,
+            plan: None,
+        }
+    }
+
+    /// The publisher.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// The plan last published or found at the start.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Takes over and learns what there is. A source that fails does not keep it from that.
+    ///
+    /// # Errors
+    /// As [`Publisher::take_over`].
+    pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
+        let found = self.publisher.take_over(deadline)?;
+        let plan = plan_of(&found.stored);
+        let (finding, generation) = match self.partitions.read(deadline) {
+            Ok((list, generation)) => {
+                let finding = match &plan {
+                    Some(plan) => self.compare(plan, &list),
+                    None => Finding::Changed,
+                };
+                (Some(finding), generation)
+            }
+            Err(error) => {
+                log::warn!(target: "divvy::calculator", "no partition list at the start: {error}");
+                (None, 0)
+            }
+        };
+        let poison = found.poison;
+        let take_over = self.take_over_of(found, plan.is_some(), finding, generation);
+        self.plan = plan;
+        Ok((take_over, poison))
+    }
+
+    fn take_over_of(
+        &self,
+        found: Found,
+        is_a_plan: bool,
+        finding: Option<Finding>,
+        generation: u64,
+    ) -> TakeOver {
+        TakeOver {
+            term: found.term,
+            version: found.version,
+            consistent: found.consistent && (is_a_plan || found.stored.is_empty()),
+            planned: found.stored.into_iter().map(|(worker, _)| worker).collect(),
+            finding,
+            heartbeats: found.heartbeats,
+            former_leader: found.former_leader,
+            former_leader_lease_over: self.former_leader_lease_over,
+            generation,
+        }
+    }
+
+    /// Carries out one job.
+    ///
+    /// # Errors
+    /// `SourceFailed`, `StrategyFailed`, `InvalidPlan`, and those of [`Publisher::publish`].
+    pub fn run(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
+        match job {
+            Job::Publish { reason, workers } => self.publish(reason, workers, deadline),
+            Job::Inspect => {
+                let (list, generation) = self.partitions.read(deadline)?;
+                let finding = match &self.plan {
+                    Some(plan) => self.compare(plan, &list),
+                    None => Finding::Changed,
+                };
+                Ok(JobReport::Inspected {
+                    generation,
+                    finding,
+                })
+            }
+            Job::Settle { seen } => {
+                let foreign = self.publisher.settle(&seen, deadline)?;
+                Ok(JobReport::Settled { foreign })
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        reason: Reason,
+        workers: Arc<[WorkerId]>,
+        deadline: Instant,
+    ) -> Result<JobReport> {
+        let (list, generation) = self.partitions.read(deadline)?;
+        let previous = match &self.plan {
+            Some(plan) => plan.previous_for(&workers, &list),
+            None => vec![None; list.len()],
+        };
+        let owners = guarded(Code::StrategyFailed, self.strategy.name(), || {
+            self.strategy.assign(&Input {
+                workers: &workers,
+                partitions: &list,
+                previous: &previous,
+            })
+        })?;
+        let plan = Plan::new(Arc::clone(&workers), list, owners)?;
+        let version = self.publisher.publish(&plan, reason, deadline)?;
+        let moved = moved(self.plan.as_ref(), &plan);
+        let partitions = plan.partitions().len();
+        self.plan = Some(plan);
+        Ok(JobReport::Published(Publication {
+            version,
+            workers,
+            partitions,
+            moved,
+            generation,
+        }))
+    }
+
+    fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {
+        let ours = plan.partitions();
+        let same_keys =
+            ours.len() == list.len() && ours.iter().zip(list).all(|(a, b)| a.keys == b.keys);
+        if !same_keys {
+            return Finding::Changed;
+        }
+        if ours.iter().zip(list).all(|(a, b)| a.weight == b.weight) {
+            return Finding::Same;
+        }
+        Finding::Reweighted {
+            excess: self.excess(plan, list),
+        }
+    }
+
+    /// By what share the fullest worker would exceed the mean under the new weights.
+    #[allow(clippy::cast_precision_loss)] // a ratio; its last digits do not matter
+    fn excess(&self, plan: &Plan, list: &[Partition]) -> f64 {
+        let mut loads = vec![0_i128; plan.workers().len()];
+        for (partition, &owner) in list.iter().zip(plan.owners()) {
+            let weight = if partition.weight > 0 {
+                partition.weight
+            } else {
+                self.default_weight
+            };
+            loads[owner as usize] += i128::from(weight);
+        }
+        let total: i128 = loads.iter().sum();
+        let fullest = loads.iter().max().copied().unwrap_or(0);
+        if total == 0 {
+            return 0.0;
+        }
+        fullest as f64 * loads.len() as f64 / total as f64 - 1.0
+    }
+}
+
+/// The stored assignments as a plan; `None` when they are none: nothing stored, a partition
+/// twice, a partition without keys.
+fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<Plan> {
+    if stored.is_empty() {
+        return None;
+    }
+    let workers: Arc<[WorkerId]> = stored.iter().map(|(worker, _)| worker.clone()).collect();
+    let mut held: Vec<(&Partition, u32)> = (0_u32..)
+        .zip(stored)
+        .flat_map(|(index, (_, partitions))| partitions.iter().map(move |p| (p, index)))
+        .collect();
+    held.sort_by(|a, b| a.0.keys.cmp(&b.0.keys));
+    let twice = held.windows(2).any(|pair| pair[0].0.keys == pair[1].0.keys);
+    if twice || held.iter().any(|(partition, _)| partition.keys.is_empty()) {
+        return None;
+    }
+    let owners = held.iter().map(|&(_, owner)| owner).collect();
+    let partitions: Arc<[Partition]> = held
+        .iter()
+        .map(|&(partition, _)| partition.clone())
+        .collect();
+    Plan::new(workers, partitions, owners).ok()
+}
+
+/// How many partitions of the former plan have another owner now.
+fn moved(before: Option<&Plan>, after: &Plan) -> usize {
+    let Some(before) = before else { return 0 };
+    let stayed = before
+        .previous_for(after.workers(), after.partitions())
+        .iter()
+        .zip(after.owners())
+        .filter(|&(previous, &owner)| *previous == Some(owner))
+        .count();
+    let mut kept = 0;
+    let mut ours = before.partitions().iter().peekable();
+    for partition in after.partitions().iter() {
+        while ours.next_if(|p| p.keys < partition.keys).is_some() {}
+        kept += usize::from(ours.peek().is_some_and(|p| p.keys == partition.keys));
+    }
+    kept - stayed
+}
+
+/// Calls the host's code; a panic in it becomes an error.
+fn guarded<T>(code: Code, who: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if error.code() == code => Err(error),
+        Ok(Err(error)) => Err(Error::new(code, format!("{who} failed")).caused_by(error)),
+        Err(panic) => Err(Error::new(
+            code,
+            format!("{who} panicked: {}", panic_text(panic.as_ref())),
+        )),
+    }
+}
+
+/// What a panic said, where it said something.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+impl std::fmt::Debug for Rebalancer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rebalancer")
+            .field("publisher", &self.publisher)
+            .field("strategy", &self.strategy.name())
+            .finish_non_exhaustive()
+    }
+}
