@@ -303,6 +303,10 @@ impl Calculator {
         if found.finding.is_none() && self.source_ready {
             self.inspect_wanted = true;
         }
+        self.actions.push_back(Action::Watch {
+            alive: evidence.alive.clone().into_iter().collect(),
+            missing: evidence.missing.iter().cloned().collect(),
+        });
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
         for worker in evidence.alive.into_keys() {
