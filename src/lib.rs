@@ -4,4 +4,5 @@ pub mod clock;
 pub mod error;
 pub mod store;
 pub mod strategy;
+mod thread;
 pub mod types;
