@@ -74,7 +74,9 @@ pub(super) fn status(
         ));
     }
     if history != 1 {
-        warnings.push(format!("bucket {name}: it keeps {history} values per key instead of 1"));
+        warnings.push(format!(
+            "bucket {name}: it keeps {history} values per key instead of 1"
+        ));
     }
     if replicas < options.replicas {
         warnings.push(format!(
@@ -156,7 +158,9 @@ fn create(
         Storage::Memory => "memory",
     };
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let duplicates = config.ttl.map_or(DUPLICATE_WINDOW, |ttl| ttl.min(DUPLICATE_WINDOW));
+    let duplicates = config
+        .ttl
+        .map_or(DUPLICATE_WINDOW, |ttl| ttl.min(DUPLICATE_WINDOW));
     let body = json!({
         "name": stream.name,
         "subjects": [subject],
@@ -221,7 +225,9 @@ fn missing_flags(info: &StreamInfo) -> Vec<Map<String, Value>> {
     if info.level() >= BATCH_LEVEL && !info.flag("allow_atomic") {
         want(json!({ "allow_atomic": true }));
     }
-    let expires = info.duration("max_age").is_some_and(|ttl| ttl >= MARKER_TTL);
+    let expires = info
+        .duration("max_age")
+        .is_some_and(|ttl| ttl >= MARKER_TTL);
     if info.level() >= MARKER_LEVEL
         && expires
         && info.duration("subject_delete_marker_ttl").is_none()

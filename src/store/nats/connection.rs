@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use nats::ServerAddress;
 use nats::header::HeaderMap;
 use parking_lot::Mutex;
@@ -152,7 +152,9 @@ impl Tracker {
         *self.last_error.lock() = Some(text.to_owned());
         if !self.is_abandoned() {
             let (generation, text) = (self.generation, text.to_owned());
-            self.events.send(Event::ServerError { generation, text }).ok();
+            self.events
+                .send(Event::ServerError { generation, text })
+                .ok();
         }
     }
 
@@ -198,7 +200,10 @@ pub(super) fn run(
     match served {
         Ok(None) => {}
         Ok(Some(error)) => {
-            tracker.events.send(Event::Failed { generation, error }).ok();
+            tracker
+                .events
+                .send(Event::Failed { generation, error })
+                .ok();
         }
         Err(_) => tracker.lost("the NATS client panicked"),
     }
@@ -212,7 +217,11 @@ fn serve(
     subscription: &mut Option<nats::Subscription>,
 ) -> Result<()> {
     let unusable = |text: String| Error::new(Code::Unavailable, text).during("connect");
-    let inbox = format!("_INBOX.dv{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let inbox = format!(
+        "_INBOX.dv{:016x}{:016x}",
+        fastrand::u64(..),
+        fastrand::u64(..)
+    );
     let inbound = connection
         .subscribe(&format!("{inbox}.>"))
         .map_err(|error| unusable(error.to_string()))?;
@@ -221,11 +230,10 @@ fn serve(
     connection
         .flush_timeout(WRITE_TIMEOUT)
         .map_err(|error| unusable(error.to_string()))?;
-    if let Some(error) = tracker.last_error.lock().as_deref() {
-        if error.contains("Permissions Violation for Subscription") {
-            let text = format!("no permission to subscribe to _INBOX.>: {error}");
-            return Err(Error::new(Code::Unauthorized, text).during("connect"));
-        }
+    let refused = tracker.last_error.lock().clone();
+    if let Some(why) = refused.filter(|why| why.contains("Violation for Subscription")) {
+        let text = format!("no permission to subscribe to _INBOX.>: {why}");
+        return Err(Error::new(Code::Unauthorized, text).during("connect"));
     }
     let (queue, outgoing) = bounded(QUEUE_CAPACITY);
     let up = Up {
@@ -241,20 +249,22 @@ fn serve(
     Ok(())
 }
 
-/// Publishes and flushes until the connection is lost or closed from outside.
+/// Publishes and flushes until the connection is lost or closed from outside; what was queued
+/// before that still goes out.
 fn pump(
     connection: &nats::Connection,
     outgoing: &Receiver<Outgoing>,
     tracker: &Tracker,
     close: &Receiver<Never>,
 ) {
-    loop {
+    let mut closing = false;
+    while !closing {
         let first = select! {
-            recv(close) -> _ => return,
-            recv(outgoing) -> message => match message {
-                Ok(message) => Some(message),
-                Err(_) => return,
-            },
+            recv(outgoing) -> message => message.ok(),
+            recv(close) -> _ => {
+                closing = true;
+                None
+            }
             default(PROBE_INTERVAL) => None,
         };
         let burst = first.into_iter().chain(outgoing.try_iter()).take(BURST_MAX);
@@ -272,9 +282,6 @@ fn pump(
             return tracker.lost(&format!("cannot flush: {error}"));
         }
         tracker.idle();
-        if let Err(RecvTimeoutError::Disconnected) = close.recv_timeout(Duration::ZERO) {
-            return;
-        }
     }
 }
 

@@ -59,7 +59,11 @@ pub(super) fn dial(
         return Err(Error::new(Code::Unsupported, text).during("connect"));
     }
     let tls = wants_tls || info.tls_required;
-    let target = if tls { address.clone() } else { pinned(address, ip) };
+    let target = if tls {
+        address.clone()
+    } else {
+        pinned(address, ip)
+    };
     let connected = catch_unwind(AssertUnwindSafe(|| {
         crate_options(options, tls, tracker).connect(target)
     }));
@@ -95,7 +99,9 @@ fn greet_at(socket: SocketAddr, deadline: Instant) -> Result<ServerInfo, String>
     let mut reader = BufReader::new((&stream).take(GREETING_BYTES_MAX));
     while !line.ends_with(b"\n") {
         // The time-out counts from each read on, so it is renewed with what is left.
-        stream.set_read_timeout(Some(left())).map_err(|error| error.to_string())?;
+        stream
+            .set_read_timeout(Some(left()))
+            .map_err(|error| error.to_string())?;
         let available = reader
             .fill_buf()
             .map_err(|_| "accepted the connection but did not greet in time".to_owned())?;
@@ -107,7 +113,10 @@ fn greet_at(socket: SocketAddr, deadline: Instant) -> Result<ServerInfo, String>
                 "closed the connection before greeting".to_owned()
             });
         }
-        let end = available.iter().position(|b| *b == b'\n').map_or(available.len(), |i| i + 1);
+        let end = available
+            .iter()
+            .position(|b| *b == b'\n')
+            .map_or(available.len(), |i| i + 1);
         line.extend_from_slice(&available[..end]);
         reader.consume(end);
         if Instant::now() >= deadline {
@@ -166,7 +175,9 @@ fn crate_options(options: &NatsOptions, tls: bool, tracker: &Arc<Tracker>) -> na
         .close_callback(told(|_| ()))
         .lame_duck_callback(told(|_| log::info!("the NATS server is shutting down")))
         .error_callback(move |error| {
-            drop(catch_unwind(AssertUnwindSafe(|| on_error.server_error(&error.to_string()))));
+            drop(catch_unwind(AssertUnwindSafe(|| {
+                on_error.server_error(&error.to_string())
+            })));
         })
         .reconnect_delay_callback(move |attempt| on_delay.reconnect_delay(attempt))
 }
@@ -184,7 +195,13 @@ fn nkey_options(seed: &str) -> nats::Options {
 /// Tells refused credentials from an unreachable server by the crate's text, all there is.
 fn refusal(text: &str) -> Error {
     let lower = text.to_lowercase();
-    let credentials = ["authorization", "authentication", "certificate", "nkey", "credentials"];
+    let credentials = [
+        "authorization",
+        "authentication",
+        "certificate",
+        "nkey",
+        "credentials",
+    ];
     if credentials.iter().any(|word| lower.contains(word)) {
         let text = format!("the server refuses the credentials: {text}");
         return Error::new(Code::Unauthorized, text).during("connect");

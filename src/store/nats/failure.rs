@@ -92,9 +92,9 @@ impl Failure {
             Failure::Disconnected(why) if sent => Outcome::Unknown(why),
             Failure::NotRunning if sent => Outcome::Unknown("the store was stopped".to_owned()),
             Failure::Malformed(why) => Outcome::Unknown(why),
-            Failure::TimedOut => {
-                Outcome::Refused(Refusal::Unavailable("not sent before the deadline".to_owned()))
-            }
+            Failure::TimedOut => Outcome::Refused(Refusal::Unavailable(
+                "not sent before the deadline".to_owned(),
+            )),
             Failure::Disconnected(why) => Outcome::Refused(Refusal::Unavailable(why)),
             Failure::NotRunning => Outcome::Refused(Refusal::NotRunning),
             Failure::NoResponders => {
@@ -143,9 +143,16 @@ mod tests {
     #[test]
     fn only_10071_is_a_conflict_and_busy_is_told_from_it() {
         let outcome = |failure: Failure| failure.into_outcome(true);
-        assert_eq!(outcome(api(400, 10_071)), Outcome::Refused(Refusal::Conflict));
+        assert_eq!(
+            outcome(api(400, 10_071)),
+            Outcome::Refused(Refusal::Conflict)
+        );
         for busy in number::BUSY {
-            assert_eq!(outcome(api(400, busy)), Outcome::Refused(Refusal::Busy), "{busy}");
+            assert_eq!(
+                outcome(api(400, busy)),
+                Outcome::Refused(Refusal::Busy),
+                "{busy}"
+            );
         }
         assert_eq!(
             outcome(api(400, 10_999)),
@@ -163,7 +170,10 @@ mod tests {
             Failure::Disconnected("cut".into()),
             Failure::NotRunning,
         ] {
-            assert!(matches!(failure.clone().into_outcome(true), Outcome::Unknown(_)));
+            assert!(matches!(
+                failure.clone().into_outcome(true),
+                Outcome::Unknown(_)
+            ));
             assert!(matches!(failure.into_outcome(false), Outcome::Refused(_)));
         }
     }

@@ -151,12 +151,17 @@ impl StreamInfo {
     }
 
     pub(super) fn flag(&self, field: &str) -> bool {
-        self.config.get(field).and_then(Value::as_bool).unwrap_or(false)
+        self.config
+            .get(field)
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
     }
 
     /// The API level that the stream's leader works at; 0 where it does not tell.
     pub(super) fn level(&self) -> u32 {
-        self.metadata("_nats.level").and_then(|text| text.parse().ok()).unwrap_or(0)
+        self.metadata("_nats.level")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The version of the stream's leader, where it tells.
@@ -218,7 +223,11 @@ pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, Failur
         Err(failure) => return Err(failure),
     };
     let operation = operation_in(&message.hdrs);
-    let data = if operation == Operation::Put { message.data } else { Vec::new() };
+    let data = if operation == Operation::Put {
+        message.data
+    } else {
+        Vec::new()
+    };
     Ok(Some(StoredMessage {
         sequence: message.seq,
         operation,
@@ -277,7 +286,10 @@ mod tests {
                 b"NATS/1.0\r\nno colon here\r\n\xff\xfe: x\r\nNats-Marker-Reason: MaxAge\r\n\r\n",
                 Operation::Expired,
             ),
-            (b"NATS/1.0\r\nNats-Marker-Reason: Remove\r\n\r\n", Operation::Delete),
+            (
+                b"NATS/1.0\r\nNats-Marker-Reason: Remove\r\n\r\n",
+                Operation::Delete,
+            ),
             (b"NATS/1.0\r\nOther: KV-Operation\r\n\r\n", Operation::Put),
         ] {
             assert_eq!(operation_in(headers), expected);
@@ -289,7 +301,14 @@ mod tests {
         let data = |text: &str| Reply::Data(text.as_bytes().to_vec());
         let missing = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
         assert!(matches!(read_message(data(missing)), Ok(None)));
-        for hostile in ["", "{", "[]", "{}", r#"{"message":{"seq":-1}}"#, r#"{"message":{"seq":1,"data":"%"}}"#] {
+        for hostile in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"message":{"seq":-1}}"#,
+            r#"{"message":{"seq":1,"data":"%"}}"#,
+        ] {
             assert!(read_message(data(hostile)).is_err(), "{hostile}");
         }
         let message = r#"{"message":{"subject":"s","seq":7,"data":"aGk=","time":"2026-01-02T03:04:05.123456789Z","new":1}}"#;

@@ -160,7 +160,11 @@ impl Link {
         if passed > SERVER_TIME_VALID {
             return None;
         }
-        Some((server_time + passed).duration_since(time).unwrap_or_default())
+        Some(
+            (server_time + passed)
+                .duration_since(time)
+                .unwrap_or_default(),
+        )
     }
 
     /// The body of `dv-nats-recv`: hands each message to whoever waits for it.
@@ -189,7 +193,10 @@ impl Link {
         match last.parse::<u64>() {
             Ok(token) => {
                 if let Some(waiter) = self.routes.lock().waiters.remove(&token) {
-                    waiter.replies.try_send((waiter.index, reply_of(message))).ok();
+                    waiter
+                        .replies
+                        .try_send((waiter.index, reply_of(message)))
+                        .ok();
                 }
             }
             Err(_) => {
@@ -232,7 +239,10 @@ impl Exchange<'_> {
         payload: Vec<u8>,
         wants_reply: bool,
     ) -> Result<(), Failure> {
-        assert!(self.sent < self.messages_max, "more messages than announced");
+        assert!(
+            self.sent < self.messages_max,
+            "more messages than announced"
+        );
         let index = self.sent;
         self.sent += 1;
         let token = self.first_token + index as u64;
@@ -325,7 +335,9 @@ impl<'a> AckSubject<'a> {
 
 fn reply_of(message: nats::Message) -> Reply {
     let headers = message.headers.as_ref();
-    let status = headers.and_then(|h| h.get("Status")).and_then(|s| s.parse().ok());
+    let status = headers
+        .and_then(|h| h.get("Status"))
+        .and_then(|s| s.parse().ok());
     match status {
         Some(code) if message.data.is_empty() => {
             let text = headers.and_then(|h| h.get("Description")).cloned();
@@ -357,9 +369,19 @@ mod tests {
             "$JS.ACK.domain.hash.S.c.1.22.33.1700000000000000000.5.rnd",
             "$JS.ACK.domain.hash.S.c.1.22.33.1700000000000000000.5",
         ] {
-            assert_eq!(AckSubject::parse(subject).as_ref(), Some(&expected), "{subject}");
+            assert_eq!(
+                AckSubject::parse(subject).as_ref(),
+                Some(&expected),
+                "{subject}"
+            );
         }
-        for subject in ["", "$JS.ACK.", "$JS.ACK.S.c.1.x.33.1.5", "$JS.ACK.S.c.1.2", "other"] {
+        for subject in [
+            "",
+            "$JS.ACK.",
+            "$JS.ACK.S.c.1.x.33.1.5",
+            "$JS.ACK.S.c.1.2",
+            "other",
+        ] {
             assert_eq!(AckSubject::parse(subject), None, "{subject}");
         }
     }

@@ -7,7 +7,10 @@
 //! supervision and reconnecting are our own.
 //!
 //! Everything that names the crate is in this folder.
-#![allow(deprecated, reason = "the whole crate is, in favour of an asynchronous one")]
+#![allow(
+    deprecated,
+    reason = "the whole crate is, in favour of an asynchronous one"
+)]
 
 mod bucket;
 mod connection;
@@ -124,7 +127,11 @@ impl NatsStore {
         bucket::ensure(&stream, &subject, config, options, deadline)
     }
 
-    fn prove(&self, bucket: Bucket, deadline: Instant) -> Result<(StreamInfo, Stream, bool), Failure> {
+    fn prove(
+        &self,
+        bucket: Bucket,
+        deadline: Instant,
+    ) -> Result<(StreamInfo, Stream, bool), Failure> {
         let stream = self.stream_by(bucket, deadline)?;
         let info = stream.info(deadline)?;
         let known = self.proven.lock()[bucket as usize].clone();
@@ -150,14 +157,19 @@ impl NatsStore {
                 return timed_out(name);
             }
         }
-        if let Some(supervisor) = threads.supervisor.take() {
-            if let Err(busy) = supervisor.join_by(deadline) {
+        self.session.halt();
+        match threads
+            .supervisor
+            .take()
+            .map(|thread| thread.join_by(deadline))
+        {
+            Some(Err(busy)) => {
                 let name = busy.name();
                 threads.supervisor = Some(busy);
-                return timed_out(name);
+                timed_out(name)
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -190,7 +202,10 @@ impl Store for NatsStore {
         Ok(Capabilities {
             batch_max: bucket::batch_max(batches),
             value_max: bucket::value_max(&stream, Some(&info)),
-            description: format!("NATS {version} (API level {level}) by {}", server.server_name),
+            description: format!(
+                "NATS {version} (API level {level}) by {}",
+                server.server_name
+            ),
         })
     }
 

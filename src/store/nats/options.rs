@@ -231,7 +231,9 @@ impl NatsOptions {
         for (bucket, name) in Bucket::ALL.iter().zip(&self.buckets) {
             rule(
                 is_token(name),
-                format!("bucket name of {bucket:?}: {name:?}; use 1 to 200 of letters, digits, - and _"),
+                format!(
+                    "bucket name of {bucket:?}: {name:?}; use 1 to 200 of letters, digits, - and _"
+                ),
             );
         }
         for (index, name) in self.buckets.iter().enumerate() {
@@ -256,7 +258,10 @@ impl NatsOptions {
         );
         rule(
             self.connect_timeout >= Duration::from_millis(10),
-            format!("connect_timeout: {:?} is less than 10ms", self.connect_timeout),
+            format!(
+                "connect_timeout: {:?} is less than 10ms",
+                self.connect_timeout
+            ),
         );
         rule(
             !self.name.chars().any(char::is_control),
@@ -291,7 +296,10 @@ impl fmt::Debug for NatsOptions {
             .field("auth", &auth)
             .field("tls_required", &self.tls_required)
             .field("tls_ca", &self.tls_ca)
-            .field("tls_identity", &self.tls_identity.as_ref().map(|(cert, _)| cert))
+            .field(
+                "tls_identity",
+                &self.tls_identity.as_ref().map(|(cert, _)| cert),
+            )
             .field("buckets", &self.buckets)
             .field("replicas", &self.replicas)
             .field("storage", &self.storage)

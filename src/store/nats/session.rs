@@ -5,11 +5,12 @@
 //! reaper when its thread does not end at once. The crate's own reconnecting is not used: a
 //! connection lives as long as its TCP connection, so nothing survives that a fault made doubtful.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use nats::ServerAddress;
 use parking_lot::{Condvar, Mutex};
 
@@ -47,6 +48,9 @@ pub(super) struct Session {
     /// Disconnected when the store stops.
     pub(super) stopping: Receiver<Never>,
     stop: Mutex<Option<Sender<Never>>>,
+    /// Disconnected when the supervisor shall end as well, after the watches.
+    halting: Receiver<Never>,
+    halt: Mutex<Option<Sender<Never>>>,
 }
 
 struct State {
@@ -62,6 +66,7 @@ struct State {
 impl Session {
     pub(super) fn new(options: NatsOptions) -> Arc<Self> {
         let (stop, stopping) = signal();
+        let (halt, halting) = signal();
         let why = "not connected yet".to_owned();
         Arc::new(Self {
             options,
@@ -75,6 +80,8 @@ impl Session {
             changed: Condvar::new(),
             stopping,
             stop: Mutex::new(Some(stop)),
+            halting,
+            halt: Mutex::new(Some(halt)),
         })
     }
 
@@ -111,7 +118,7 @@ impl Session {
         }
     }
 
-    /// Ends every call now and in future.
+    /// Ends every call and watch, now and in future.
     pub(super) fn begin_stop(&self) {
         self.stop.lock().take();
         let link = {
@@ -125,6 +132,11 @@ impl Session {
             link.close(Failure::NotRunning);
         }
         self.health.set(Health::Closed);
+    }
+
+    /// Ends the supervisor, which lets the connection go.
+    pub(super) fn halt(&self) {
+        self.halt.lock().take();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -201,14 +213,21 @@ impl Supervisor {
         }
     }
 
-    /// Keeps the store connected until it stops.
+    /// Keeps the store connected until it stops; a panic is reported as lasting degradation.
     pub(super) fn run(mut self) {
-        let mut failures = 0;
-        while !self.session.is_stopping() {
+        let session = Arc::clone(&self.session);
+        if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
+            session.degraded("the thread of the NATS session panicked", None);
+        }
+    }
+
+    fn supervise(&mut self) {
+        let mut failures: u32 = 0;
+        while self.session.halt.lock().is_some() {
             match self.establish() {
                 Ok((attempt, up)) => {
                     let since = Instant::now();
-                    self.serve(attempt, up);
+                    self.serve(attempt, *up);
                     if since.elapsed() >= LASTING {
                         failures = 0;
                         continue;
@@ -216,7 +235,7 @@ impl Supervisor {
                 }
                 Err(error) => self.report_failure(&error),
             }
-            failures += 1;
+            failures = failures.saturating_add(1);
             self.pause(failures);
         }
     }
@@ -230,12 +249,14 @@ impl Supervisor {
                 "{abandoned} connections hang in the NATS client; waiting for them to end"
             )));
         }
-        let attempt = self.start().map_err(|error| unavailable(error.to_string()))?;
+        let attempt = self
+            .start()
+            .map_err(|error| unavailable(error.to_string()))?;
         let deadline = Instant::now() + self.session.options.connect_timeout + HANDSHAKE_TIMEOUT;
         loop {
             let event = select! {
                 recv(self.events) -> event => event.ok(),
-                recv(self.session.stopping) -> _ => None,
+                recv(self.session.halting) -> _ => None,
                 default(deadline.saturating_duration_since(Instant::now())) => None,
             };
             match event {
@@ -275,9 +296,9 @@ impl Supervisor {
     }
 
     /// Watches over a connection until it is lost, stale, or the store stops.
-    fn serve(&mut self, attempt: Attempt, up: Box<Up>) {
+    fn serve(&mut self, attempt: Attempt, up: Up) {
         self.learn_servers(&up.info.connect_urls);
-        let (link, messages) = Link::new(*up);
+        let (link, messages) = Link::new(up);
         let (stop, stopped) = signal();
         let dispatcher = Worker::spawn("dv-nats-recv", {
             let link = Arc::clone(&link);
@@ -312,7 +333,7 @@ impl Supervisor {
         let stale_limit = self.session.options.stale_limit;
         loop {
             let event = select! {
-                recv(self.session.stopping) -> _ => return None,
+                recv(self.session.halting) -> _ => return None,
                 recv(self.events) -> event => event.ok(),
                 default(CHECK_INTERVAL) => None,
             };
@@ -338,9 +359,12 @@ impl Supervisor {
 
     /// Lets a connection go: it ends at once when it can, and is the reaper's when it cannot.
     fn retire(&self, attempt: Attempt, patience: Duration) {
-        attempt.tracker.abandon();
+        if patience.is_zero() {
+            attempt.tracker.abandon();
+        }
         drop(attempt.close);
         if let Err(worker) = attempt.worker.join_by(Instant::now() + patience) {
+            attempt.tracker.abandon();
             reaper::adopt(self.store, worker);
         }
     }
@@ -348,7 +372,11 @@ impl Supervisor {
     fn learn_servers(&mut self, urls: &[String]) {
         let tls = self.servers.iter().any(ServerAddress::tls_required);
         for url in urls {
-            let url = if tls { format!("tls://{url}") } else { format!("nats://{url}") };
+            let url = if tls {
+                format!("tls://{url}")
+            } else {
+                format!("nats://{url}")
+            };
             let Ok(address) = url.parse::<ServerAddress>() else {
                 continue;
             };
@@ -363,7 +391,8 @@ impl Supervisor {
 
     fn report_failure(&self, error: &Error) {
         let hopeless = matches!(error.code(), Code::Unauthorized | Code::Unsupported);
-        self.session.degraded(&error.to_string(), hopeless.then(|| error.clone()));
+        self.session
+            .degraded(&error.to_string(), hopeless.then(|| error.clone()));
     }
 
     /// Waits longer after each failed round through the servers.
@@ -371,10 +400,6 @@ impl Supervisor {
         let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
         let base = Duration::from_millis(20 * 2_u64.pow(rounds.min(6))).min(BACKOFF_MAX);
         let jitter = Duration::from_millis(fastrand::u64(0..20));
-        let stopped = self.session.stopping.recv_timeout(base + jitter);
-        debug_assert!(matches!(
-            stopped,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)
-        ));
+        self.session.halting.recv_timeout(base + jitter).ok();
     }
 }

@@ -176,16 +176,23 @@ impl Watcher {
                     }
                 }
             }
-            told.horizon = told.horizon.max(revision);
+            told.reached(revision);
         }
     }
 
     fn entry(&self, message: nats::Message, revision: Revision) -> Option<Entry> {
-        let key = message.subject.strip_prefix(&self.subject_prefix)?.to_owned();
+        let key = message
+            .subject
+            .strip_prefix(&self.subject_prefix)?
+            .to_owned();
         let headers = message.headers.as_ref();
         let header = |name| headers.and_then(|h| h.get(name)).map(String::as_str);
         let operation = operation_of(header("KV-Operation"), header("Nats-Marker-Reason"));
-        let value = if operation == Operation::Put { message.data } else { Vec::new() };
+        let value = if operation == Operation::Put {
+            message.data
+        } else {
+            Vec::new()
+        };
         Some(Entry {
             key,
             value,
@@ -240,7 +247,7 @@ impl Told {
             operation: Operation::Gone,
             age: None,
         });
-        self.horizon = self.horizon.max(listing.last_sequence);
+        self.reached(listing.last_sequence);
         gone.chain(missing).collect()
     }
 
@@ -262,6 +269,15 @@ impl Told {
         Some(entry)
     }
 
+    /// Everything up to `revision` was delivered.
+    fn reached(&mut self, revision: Revision) {
+        self.horizon = self.horizon.max(revision);
+        if !self.ahead.is_empty() {
+            let horizon = self.horizon;
+            self.ahead.retain(|_, ahead| *ahead > horizon);
+        }
+    }
+
     /// Takes back a change that could not be handed over, so that a listing delivers it.
     fn undo(&mut self, event: &WatchEvent) {
         if let WatchEvent::Change(entry) = event {
@@ -270,21 +286,9 @@ impl Told {
         }
     }
 
-    fn has_seen(&mut self, key: &str, revision: Revision) -> bool {
-        if revision <= self.horizon {
-            return true;
-        }
-        if self.ahead.is_empty() {
-            return false;
-        }
-        match self.ahead.get(key) {
-            Some(ahead) if revision <= *ahead => true,
-            Some(_) => {
-                self.ahead.remove(key);
-                false
-            }
-            None => false,
-        }
+    fn has_seen(&self, key: &str, revision: Revision) -> bool {
+        let ahead = self.ahead.get(key).copied().unwrap_or(0);
+        revision <= self.horizon.max(ahead)
     }
 }
 
@@ -349,7 +353,10 @@ impl Tail {
         if let Some(stalled) = headers.get("Nats-Consumer-Stalled") {
             self.stream.link.post(stalled, Vec::new());
         }
-        match headers.get("Nats-Last-Consumer").map(|last| last.parse::<u64>()) {
+        match headers
+            .get("Nats-Last-Consumer")
+            .map(|last| last.parse::<u64>())
+        {
             Some(Ok(last)) => last == delivered,
             _ => true,
         }

@@ -94,7 +94,10 @@ impl Target<'_> {
                 headers.insert(EXPECTED_STREAM, self.stream.name.as_str());
                 if let Some((key, revision)) = &batch.fence {
                     headers.insert(LAST_SUBJECT_SEQUENCE, revision.to_string());
-                    headers.insert(LAST_SUBJECT_SEQUENCE_SUBJECT, format!("{}{key}", self.prefix));
+                    headers.insert(
+                        LAST_SUBJECT_SEQUENCE_SUBJECT,
+                        format!("{}{key}", self.prefix),
+                    );
                 }
             }
             let ends = index == 0 || index == last;
@@ -161,7 +164,11 @@ impl Target<'_> {
         let Some(first) = batch.writes.first() else {
             return invalid("a batch needs at least one write");
         };
-        let mut keys: Vec<&str> = batch.writes.iter().map(|write| write.key.as_str()).collect();
+        let mut keys: Vec<&str> = batch
+            .writes
+            .iter()
+            .map(|write| write.key.as_str())
+            .collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
             return invalid("a batch may write each key once only");
