@@ -6,6 +6,7 @@
 //! a PING and its PONG: a flush that does not end is how a hung server is noticed. Such a thread
 //! is abandoned together with its connection; see [`super::reaper`].
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,10 +26,20 @@ use crate::thread::Never;
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest one write to the socket may take before the crate calls it failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages waiting for the I/O thread.
+/// Messages of one subscription waiting for their reader; the crate drops the newest of more.
+const INBOUND_MAX: usize = 65_536;
+/// Commands waiting for the I/O thread.
 const QUEUE_CAPACITY: usize = 1_024;
-/// Messages published before the next flush.
+/// Commands carried out before the next flush.
 const BURST_MAX: usize = 4_096;
+
+/// What the I/O thread is asked to do.
+pub(super) enum Command {
+    Publish(Outgoing),
+    /// Subscribes and answers with where the messages arrive.
+    Subscribe(String, Sender<Receiver<nats::Message>>),
+    Unsubscribe(String),
+}
 
 /// A message on its way out.
 pub(super) struct Outgoing {
@@ -38,6 +49,9 @@ pub(super) struct Outgoing {
     pub(super) payload: Vec<u8>,
     pub(super) progress: Arc<Progress>,
 }
+
+/// The crate's subscriptions by subject. They end after the connection is closed.
+type Subscriptions = HashMap<String, nats::Subscription>;
 
 /// How many messages of one call were handed to the crate, and whether more may be.
 ///
@@ -76,7 +90,7 @@ pub(super) struct Up {
     pub(super) generation: u64,
     pub(super) inbox: String,
     pub(super) info: ServerInfo,
-    pub(super) queue: Sender<Outgoing>,
+    pub(super) queue: Sender<Command>,
     pub(super) messages: Receiver<nats::Message>,
 }
 
@@ -188,12 +202,12 @@ pub(super) fn run(
             Ok(connected) => connected,
             Err(error) => return Some(error),
         };
-        let mut subscription = None;
-        let failure = serve(&connection, info, tracker, close, &mut subscription).err();
+        let mut subscriptions = HashMap::new();
+        let failure = serve(&connection, info, tracker, close, &mut subscriptions).err();
         // Only `close` ends the crate's threads; while the server is away it waits for it.
         connection.close();
-        // After that the end of the subscription sends nothing and waits for nobody.
-        drop(subscription);
+        // After that the end of a subscription sends nothing and waits for nobody.
+        drop(subscriptions);
         failure
     }));
     let generation = tracker.generation;
@@ -214,7 +228,7 @@ fn serve(
     info: ServerInfo,
     tracker: &Tracker,
     close: &Receiver<Never>,
-    subscription: &mut Option<nats::Subscription>,
+    subscriptions: &mut Subscriptions,
 ) -> Result<()> {
     let unusable = |text: String| Error::new(Code::Unavailable, text).during("connect");
     let inbox = format!(
@@ -222,11 +236,13 @@ fn serve(
         fastrand::u64(..),
         fastrand::u64(..)
     );
-    let inbound = connection
-        .subscribe(&format!("{inbox}.>"))
+    // One token deep: replies. What is deeper is subscribed by name, since a server sends nothing
+    // to a consumer's subject while only a wildcard matches it.
+    let replies = connection
+        .subscribe(&format!("{inbox}.*"))
         .map_err(|error| unusable(error.to_string()))?;
-    let messages = inbound.receiver().clone();
-    *subscription = Some(inbound);
+    let messages = replies.receiver().clone();
+    subscriptions.insert(String::new(), replies);
     connection
         .flush_timeout(WRITE_TIMEOUT)
         .map_err(|error| unusable(error.to_string()))?;
@@ -235,7 +251,7 @@ fn serve(
         let text = format!("no permission to subscribe to _INBOX.>: {why}");
         return Err(Error::new(Code::Unauthorized, text).during("connect"));
     }
-    let (queue, outgoing) = bounded(QUEUE_CAPACITY);
+    let (queue, commands) = bounded(QUEUE_CAPACITY);
     let up = Up {
         generation: tracker.generation,
         inbox,
@@ -244,37 +260,38 @@ fn serve(
         messages,
     };
     if tracker.events.send(Event::Up(Box::new(up))).is_ok() {
-        pump(connection, &outgoing, tracker, close);
+        pump(connection, &commands, tracker, close, subscriptions);
     }
     Ok(())
 }
 
-/// Publishes and flushes until the connection is lost or closed from outside; what was queued
-/// before that still goes out.
+/// Carries out commands and flushes until the connection is lost or closed from outside; what was
+/// queued before that still goes out.
 fn pump(
     connection: &nats::Connection,
-    outgoing: &Receiver<Outgoing>,
+    commands: &Receiver<Command>,
     tracker: &Tracker,
     close: &Receiver<Never>,
+    subscriptions: &mut Subscriptions,
 ) {
     let mut closing = false;
     while !closing {
         let first = select! {
-            recv(outgoing) -> message => message.ok(),
+            recv(commands) -> command => command.ok(),
             recv(close) -> _ => {
                 closing = true;
                 None
             }
             default(PROBE_INTERVAL) => None,
         };
-        let burst = first.into_iter().chain(outgoing.try_iter()).take(BURST_MAX);
-        for message in burst {
+        let burst = first.into_iter().chain(commands.try_iter()).take(BURST_MAX);
+        for command in burst {
             if tracker.is_abandoned() {
                 return;
             }
             tracker.busy();
-            if let Err(error) = publish(connection, &message) {
-                return tracker.lost(&format!("cannot publish: {error}"));
+            if let Err(error) = carry_out(connection, command, subscriptions) {
+                return tracker.lost(&format!("cannot send: {error}"));
             }
         }
         tracker.busy();
@@ -285,16 +302,29 @@ fn pump(
     }
 }
 
-fn publish(connection: &nats::Connection, message: &Outgoing) -> std::io::Result<()> {
-    if !message.progress.advance() {
-        return Ok(());
+fn carry_out(
+    connection: &nats::Connection,
+    command: Command,
+    subscriptions: &mut Subscriptions,
+) -> std::io::Result<()> {
+    match command {
+        Command::Publish(message) if message.progress.advance() => connection
+            .publish_with_reply_or_headers(
+                &message.subject,
+                message.reply.as_deref(),
+                message.headers.as_ref(),
+                &message.payload,
+            )?,
+        Command::Publish(_) => {}
+        Command::Subscribe(subject, answer) => {
+            let subscription = connection.subscribe(&subject)?;
+            subscription.set_message_limits(INBOUND_MAX);
+            answer.send(subscription.receiver().clone()).ok();
+            subscriptions.insert(subject, subscription);
+        }
+        Command::Unsubscribe(subject) => drop(subscriptions.remove(&subject)),
     }
-    connection.publish_with_reply_or_headers(
-        &message.subject,
-        message.reply.as_deref(),
-        message.headers.as_ref(),
-        &message.payload,
-    )
+    Ok(())
 }
 
 #[cfg(test)]

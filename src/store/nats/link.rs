@@ -1,8 +1,7 @@
 //! Requests and replies over one connection.
 //!
-//! A link has one inbox subscription for everything: replies are told apart by a token at the end
-//! of the inbox subject, watch messages by the name of their consumer. So nothing is subscribed
-//! or unsubscribed after the connect, and calls never touch the client crate.
+//! A link has one inbox for all replies, told apart by a number at the end of their subject. Calls
+//! and watches never touch the client crate: they send commands to the connection's I/O thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 use nats::header::HeaderMap;
 use parking_lot::Mutex;
 
-use super::connection::{Outgoing, Progress, Up};
+use super::connection::{Command, Outgoing, Progress, Up};
 use super::dial::ServerInfo;
 use super::failure::Failure;
-use crate::thread::Never;
+use crate::thread::{Never, signal};
 
 /// A server's time is believed this long after it was told.
 const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
@@ -26,18 +25,19 @@ pub(super) struct Link {
     pub(super) generation: u64,
     pub(super) info: ServerInfo,
     inbox: String,
-    queue: Sender<Outgoing>,
+    queue: Sender<Command>,
     routes: Mutex<Routes>,
     next_token: AtomicU64,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
+    /// Disconnected when the link dies.
+    pub(super) dead: Receiver<Never>,
 }
 
 /// Where messages go. `closed` tells why nothing goes anywhere any more.
-#[derive(Default)]
 struct Routes {
     closed: Option<Failure>,
     waiters: HashMap<u64, Waiter>,
-    consumers: HashMap<String, Sender<nats::Message>>,
+    alive: Option<Sender<Never>>,
 }
 
 struct Waiter {
@@ -59,14 +59,20 @@ pub(super) enum Reply {
 
 impl Link {
     pub(super) fn new(up: Up) -> (Arc<Self>, Receiver<nats::Message>) {
+        let (alive, dead) = signal();
         let link = Self {
             generation: up.generation,
             info: up.info,
             inbox: up.inbox,
             queue: up.queue,
-            routes: Mutex::default(),
+            routes: Mutex::new(Routes {
+                closed: None,
+                waiters: HashMap::new(),
+                alive: Some(alive),
+            }),
             next_token: AtomicU64::new(0),
             server_time: Mutex::new(None),
+            dead,
         };
         (Arc::new(link), up.messages)
     }
@@ -96,30 +102,40 @@ impl Link {
             payload,
             progress: Arc::default(),
         };
-        self.queue.try_send(message).ok();
+        self.queue.try_send(Command::Publish(message)).ok();
     }
 
-    /// The subject to which a consumer of this name shall deliver.
+    /// A subject of this link that only one consumer delivers to.
     pub(super) fn delivery_subject(&self, consumer: &str) -> String {
-        format!("{}.{consumer}", self.inbox)
+        format!("{}.watch.{consumer}", self.inbox)
     }
 
-    /// Routes the messages of a consumer to `sink`, which is dropped when the link dies.
-    pub(super) fn attach(
+    /// Subscribes to a subject; the messages arrive where the result tells.
+    pub(super) fn subscribe(
         &self,
-        consumer: &str,
-        sink: Sender<nats::Message>,
-    ) -> Result<(), Failure> {
-        let mut routes = self.routes.lock();
-        if let Some(why) = &routes.closed {
-            return Err(why.clone());
+        subject: &str,
+        deadline: Instant,
+    ) -> Result<Receiver<nats::Message>, Failure> {
+        let (answer, subscribed) = bounded(1);
+        let command = Command::Subscribe(subject.to_owned(), answer);
+        if let Err(error) = self.queue.send_deadline(command, deadline) {
+            return Err(match error {
+                SendTimeoutError::Timeout(_) => Failure::TimedOut,
+                SendTimeoutError::Disconnected(_) => self.closed(),
+            });
         }
-        routes.consumers.insert(consumer.to_owned(), sink);
-        Ok(())
+        select! {
+            recv(subscribed) -> messages => messages.map_err(|_| self.closed()),
+            recv(self.dead) -> _ => Err(self.closed()),
+            default(deadline.saturating_duration_since(Instant::now())) => Err(Failure::TimedOut),
+        }
     }
 
-    pub(super) fn detach(&self, consumer: &str) {
-        self.routes.lock().consumers.remove(consumer);
+    /// Ends a subscription, if there is room for the request right now.
+    pub(super) fn unsubscribe(&self, subject: &str) {
+        self.queue
+            .try_send(Command::Unsubscribe(subject.to_owned()))
+            .ok();
     }
 
     /// Ends every call and watch of this link, now and in future.
@@ -129,7 +145,7 @@ impl Link {
         for (_, waiter) in routes.waiters.drain() {
             waiter.replies.try_send((waiter.index, Reply::Closed)).ok();
         }
-        routes.consumers.clear();
+        routes.alive = None;
     }
 
     /// Answers the requests that a permission error of the server is about.
@@ -181,40 +197,24 @@ impl Link {
     }
 
     fn route(&self, message: nats::Message) {
-        // What a consumer delivers bears the subject it was published to, and the consumer's name
-        // in the reply subject; everything else bears ours.
-        let Some(last) = self.own_subject(&message.subject) else {
-            if let Some(ack) = message.reply.as_deref().and_then(AckSubject::parse) {
-                let consumer = ack.consumer.to_owned();
-                self.deliver(&consumer, message);
-            }
-            return;
-        };
-        match last.parse::<u64>() {
-            Ok(token) => {
-                if let Some(waiter) = self.routes.lock().waiters.remove(&token) {
-                    waiter
-                        .replies
-                        .try_send((waiter.index, reply_of(message)))
-                        .ok();
-                }
-            }
-            Err(_) => {
-                let consumer = last.to_owned();
-                self.deliver(&consumer, message);
-            }
+        let token = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|last| last.parse().ok());
+        let waiter = token.and_then(|token: u64| self.routes.lock().waiters.remove(&token));
+        if let Some(waiter) = waiter {
+            waiter
+                .replies
+                .try_send((waiter.index, reply_of(message)))
+                .ok();
         }
     }
 
-    fn own_subject<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        subject.strip_prefix(self.inbox.as_str())?.strip_prefix('.')
-    }
-
-    /// A full queue drops the message; the watch notices the gap in the consumer's numbers.
-    fn deliver(&self, consumer: &str, message: nats::Message) {
-        if let Some(sink) = self.routes.lock().consumers.get(consumer) {
-            sink.try_send(message).ok();
-        }
+    /// Why the link is dead.
+    fn closed(&self) -> Failure {
+        let closed = self.routes.lock().closed.clone();
+        closed.unwrap_or_else(|| Failure::Disconnected("the connection was closed".to_owned()))
     }
 }
 
@@ -265,19 +265,21 @@ impl Exchange<'_> {
             payload,
             progress: Arc::clone(&self.progress),
         };
-        match self.link.queue.send_deadline(message, self.deadline) {
+        match self
+            .link
+            .queue
+            .send_deadline(Command::Publish(message), self.deadline)
+        {
             Ok(()) => Ok(()),
             Err(SendTimeoutError::Timeout(_)) => Err(Failure::TimedOut),
-            Err(SendTimeoutError::Disconnected(_)) => Err(self.disconnected()),
+            Err(SendTimeoutError::Disconnected(_)) => Err(self.link.closed()),
         }
     }
 
     /// The next reply, in whatever order the server answers.
     pub(super) fn receive(&self) -> Result<(usize, Reply), Failure> {
         match self.replies.recv_deadline(self.deadline) {
-            Ok((_, Reply::Closed)) | Err(RecvTimeoutError::Disconnected) => {
-                Err(self.disconnected())
-            }
+            Ok((_, Reply::Closed)) | Err(RecvTimeoutError::Disconnected) => Err(self.link.closed()),
             Ok(reply) => Ok(reply),
             Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
         }
@@ -286,11 +288,6 @@ impl Exchange<'_> {
     /// Nothing more will be sent; returns how many messages may have been.
     pub(super) fn give_up(&self) -> usize {
         usize::try_from(self.progress.give_up()).unwrap_or(usize::MAX)
-    }
-
-    fn disconnected(&self) -> Failure {
-        let closed = self.link.routes.lock().closed.clone();
-        closed.unwrap_or_else(|| Failure::Disconnected("the connection was closed".to_owned()))
     }
 }
 
@@ -308,25 +305,22 @@ impl Drop for Exchange<'_> {
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, newer
 /// `$JS.ACK.<domain>.<account>.<stream>...<pending>.<random>`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct AckSubject<'a> {
-    pub(super) consumer: &'a str,
+pub(super) struct AckSubject {
     pub(super) stream_sequence: u64,
     pub(super) consumer_sequence: u64,
 }
 
-impl<'a> AckSubject<'a> {
-    pub(super) fn parse(subject: &'a str) -> Option<Self> {
+impl AckSubject {
+    pub(super) fn parse(subject: &str) -> Option<Self> {
         let rest = subject.strip_prefix("$JS.ACK.")?;
         let skip = match rest.split('.').count() {
             7 => 0,
             9.. => 2,
             _ => return None,
         };
-        let mut tokens = rest.split('.').skip(skip + 1);
-        let consumer = tokens.next()?;
-        let mut numbers = tokens.skip(1).map(|token| token.parse::<u64>().ok());
+        let tokens = rest.split('.').skip(skip + 3);
+        let mut numbers = tokens.map(|token| token.parse::<u64>().ok());
         Some(Self {
-            consumer,
             stream_sequence: numbers.next()??,
             consumer_sequence: numbers.next()??,
         })
@@ -360,7 +354,6 @@ mod tests {
     #[test]
     fn both_forms_of_ack_subjects_are_understood_and_others_refused() {
         let expected = AckSubject {
-            consumer: "c",
             stream_sequence: 22,
             consumer_sequence: 33,
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -25,8 +25,6 @@ use crate::types::Revision;
 
 /// Events waiting for the reader; one second of 4 000 workers that beat every second.
 pub(super) const EVENTS_CAPACITY: usize = 4_096;
-/// Messages waiting for the watch, which does nothing but pass them on.
-const INBOUND_CAPACITY: usize = 65_536;
 /// How often the server says that there is nothing to say.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
 /// A consumer that is silent for so long is gone.
@@ -147,6 +145,7 @@ impl Watcher {
                 recv(tail.inbound) -> message => message,
                 recv(self.cancelled) -> _ => return Stop::Ended,
                 recv(self.session.stopping) -> _ => return Stop::Ended,
+                recv(tail.stream.link.dead) -> _ => return blind("the connection was lost"),
                 default(SILENCE_MAX) => return blind("the server's watch fell silent"),
             };
             let Ok(message) = message else {
@@ -296,6 +295,7 @@ impl Told {
 struct Tail {
     stream: Stream,
     consumer: String,
+    subject: String,
     inbound: Receiver<nats::Message>,
 }
 
@@ -308,12 +308,13 @@ impl Tail {
     ) -> Result<Self, Failure> {
         let number = NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed);
         let consumer = format!("divvy{:016x}n{number}", fastrand::u64(..));
+        let subject = stream.link.delivery_subject(&consumer);
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let body = json!({
             "stream_name": stream.name,
             "config": {
                 "name": consumer,
-                "deliver_subject": stream.link.delivery_subject(&consumer),
+                "deliver_subject": subject,
                 "deliver_policy": "by_start_sequence",
                 "opt_start_seq": start,
                 "filter_subject": filter,
@@ -328,11 +329,11 @@ impl Tail {
                 "mem_storage": true,
             },
         });
-        let (sink, inbound) = bounded(INBOUND_CAPACITY);
-        stream.link.attach(&consumer, sink)?;
+        let inbound = stream.link.subscribe(&subject, deadline)?;
         let tail = Self {
             stream,
             consumer,
+            subject,
             inbound,
         };
         let stream = &tail.stream;
@@ -366,7 +367,7 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let (stream, consumer) = (&self.stream, &self.consumer);
-        stream.link.detach(consumer);
+        stream.link.unsubscribe(&self.subject);
         let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
         stream.link.post(&api, Vec::new());
     }
