@@ -1,102 +1,103 @@
-//! The library's threads: named, deaf to signals, joined with a deadline.
+//! Threads that are owned, named, deaf to signals, and joined by a deadline.
 
-use std::io;
-use std::thread::{self, JoinHandle};
+use std::convert::Infallible;
+use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
 
-/// Linux cuts thread names after this many bytes.
-const NAME_BYTES_MAX: usize = 15;
+use crate::error::{Code, Error, Result};
 
-/// What a channel carries that only ever tells that its other end is gone.
-pub(crate) enum Never {}
-
-/// A sender whose drop is the signal, and the receiver that notices it.
-pub(crate) fn signal() -> (Sender<Never>, Receiver<Never>) {
+/// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
+/// cloned and selected on, is disconnected from then on.
+pub(crate) fn signal() -> (Sender<Infallible>, Receiver<Infallible>) {
     bounded(0)
 }
 
-/// Starts a thread on which no signal of the host ever lands.
-///
-/// The new thread, and whatever it spawns in turn, inherits a mask that blocks every signal, so
-/// that the host's handlers run on the host's threads only, and SIGPIPE on none of ours.
-///
-/// # Errors
-/// The system's, when it cannot give another thread.
-///
-/// # Panics
-/// When `name` is longer than 15 bytes: Linux would cut it.
-pub(crate) fn spawn<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    assert!(name.len() <= NAME_BYTES_MAX, "thread name {name:?}");
-    let _blocked = AllSignalsBlocked::new();
-    thread::Builder::new().name(name.to_owned()).spawn(body)
-}
-
-/// A thread that can be waited for with a deadline.
-pub(crate) struct Worker {
+/// A running thread that has to be joined.
+#[derive(Debug)]
+pub(crate) struct Thread {
     name: &'static str,
-    handle: JoinHandle<()>,
-    ended: Receiver<Never>,
+    /// Disconnected when the thread's work is over, also by a panic.
+    done: Receiver<Infallible>,
+    handle: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Worker {
-    /// Starts `body`; see [`spawn`].
-    pub(crate) fn spawn(
-        name: &'static str,
-        body: impl FnOnce() + Send + 'static,
-    ) -> io::Result<Self> {
-        let (alive, ended) = signal();
-        let handle = spawn(name, move || {
-            let _alive = alive;
-            body();
-        })?;
+impl Thread {
+    /// Starts a thread. Its name has at most 15 bytes: Linux cuts off the rest.
+    ///
+    /// All signals are blocked on it, so that the host's signals never land there.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the system cannot start another thread.
+    pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Self> {
+        debug_assert!(name.len() <= 15, "{name}");
+        let (alive, done) = signal();
+        let _mask = SignalMask::block_all();
+        let handle = Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _alive = alive;
+                work();
+            })
+            .map_err(|cause| {
+                Error::new(
+                    Code::Unavailable,
+                    format!("the system cannot start thread {name}"),
+                )
+                .caused_by(cause)
+            })?;
         Ok(Self {
             name,
-            handle,
-            ended,
+            done,
+            handle: Mutex::new(Some(handle)),
         })
     }
 
-    /// The thread's name.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Whether the thread has nothing left to do.
+    /// Whether the thread's work is over.
     pub(crate) fn is_finished(&self) -> bool {
-        self.handle.is_finished()
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
     }
 
-    /// Waits for the end of the thread; gives it back when it is still busy at the deadline.
+    /// Waits until the thread has ended. Any number of threads may do so, at the same time.
     ///
-    /// The inner result is an error when the thread panicked.
-    pub(crate) fn join_by(self, deadline: Instant) -> Result<thread::Result<()>, Self> {
-        match self.ended.recv_deadline(deadline) {
-            Err(RecvTimeoutError::Disconnected) => Ok(self.handle.join()),
-            Err(RecvTimeoutError::Timeout) => Err(self),
-            Ok(never) => match never {},
+    /// # Errors
+    /// [`Code::TimedOut`] when it is still busy at the deadline, [`Code::Panicked`] (once) when it
+    /// ended by a panic.
+    pub(crate) fn join(&self, deadline: Instant) -> Result<()> {
+        if let Err(RecvTimeoutError::Timeout) = self.done.recv_deadline(deadline) {
+            return Err(Error::new(
+                Code::TimedOut,
+                format!("thread {} is still busy; call again", self.name),
+            ));
+        }
+        // The work is over, so this join waits for the last instructions of the thread only.
+        let handle = self.handle.lock().take();
+        match handle.map(JoinHandle::join) {
+            Some(Err(_)) => Err(Error::new(
+                Code::Panicked,
+                format!("thread {} panicked", self.name),
+            )),
+            Some(Ok(())) | None => Ok(()),
         }
     }
 }
 
-/// Blocks every signal on the calling thread until dropped.
-struct AllSignalsBlocked {
+/// Blocks every signal on this thread, and so on those that it starts, until it is dropped.
+struct SignalMask {
     #[cfg(unix)]
     before: libc::sigset_t,
 }
 
-impl AllSignalsBlocked {
+impl SignalMask {
     #[cfg(unix)]
-    fn new() -> Self {
-        // SAFETY: both sets are valid, owned memory, initialised by the calls before they are
-        // read; pthread_sigmask changes nothing but this thread's mask.
+    fn block_all() -> Self {
+        // SAFETY: a sigset_t of zeros is a valid value to be overwritten; both calls write only
+        // to the sets given, which live on this stack, and keep no reference to them.
         unsafe {
-            let mut all = std::mem::zeroed::<libc::sigset_t>();
-            let mut before = std::mem::zeroed::<libc::sigset_t>();
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
             Self { before }
@@ -104,15 +105,15 @@ impl AllSignalsBlocked {
     }
 
     #[cfg(not(unix))]
-    fn new() -> Self {
+    fn block_all() -> Self {
         Self {}
     }
 }
 
-#[cfg(unix)]
-impl Drop for AllSignalsBlocked {
+impl Drop for SignalMask {
     fn drop(&mut self) {
-        // SAFETY: `before` is the mask that this thread had; a null pointer asks for no old mask.
+        #[cfg(unix)]
+        // SAFETY: `before` was filled in by the system; no reference is kept.
         unsafe {
             libc::pthread_sigmask(
                 libc::SIG_SETMASK,
@@ -125,45 +126,52 @@ impl Drop for AllSignalsBlocked {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
 
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn spawned_threads_block_every_signal_and_the_spawner_keeps_its_mask() {
-        fn blocked_here() -> u64 {
-            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-            let line = status.lines().find(|l| l.starts_with("SigBlk:")).unwrap();
-            u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
-        }
-        let before = blocked_here();
-        let inside = spawn("dv-test", blocked_here).unwrap().join().unwrap();
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGPIPE, libc::SIGUSR1] {
-            assert_ne!(inside & (1 << (signal - 1)), 0, "signal {signal}");
-        }
-        assert_eq!(blocked_here(), before);
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
     }
 
     #[test]
-    fn a_busy_worker_is_given_back_at_the_deadline_and_can_be_joined_later() {
-        let (go, wait) = signal();
-        let worker = Worker::spawn("dv-test", move || {
-            wait.recv().ok();
+    fn join_tells_a_busy_thread_from_an_ended_and_a_panicked_one() {
+        let (go, wait) = bounded::<()>(0);
+        let busy = Thread::spawn("dv-test", move || {
+            let _ = wait.recv();
         })
         .unwrap();
-        let worker = worker
-            .join_by(Instant::now() + Duration::from_millis(5))
-            .err()
-            .unwrap();
-        assert!(!worker.is_finished());
+        assert_eq!(
+            busy.join(Instant::now()).unwrap_err().code(),
+            Code::TimedOut
+        );
         drop(go);
-        let joined = worker.join_by(Instant::now() + Duration::from_secs(10));
-        assert!(joined.is_ok_and(|result| result.is_ok()));
+        busy.join(soon()).unwrap();
+        busy.join(soon()).unwrap();
+
+        let broken = Thread::spawn("dv-test", || panic!("as the test wants")).unwrap();
+        assert_eq!(broken.join(soon()).unwrap_err().code(), Code::Panicked);
     }
 
+    #[cfg(unix)]
     #[test]
-    #[should_panic(expected = "thread name")]
-    fn names_that_linux_would_cut_are_refused() {
-        let _ = spawn("dv-name-too-long", || ());
+    fn threads_block_signals_and_leave_the_spawning_thread_as_it_was() {
+        fn blocks(signal: libc::c_int) -> bool {
+            // SAFETY: only writes to the set on this stack.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
+                libc::sigismember(&raw const set, signal) == 1
+            }
+        }
+        let before = [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)];
+        let (tell, told) = bounded(1);
+        let thread = Thread::spawn("dv-test", move || {
+            let _ = tell.send(blocks(libc::SIGTERM) && blocks(libc::SIGPIPE));
+        })
+        .unwrap();
+        thread.join(soon()).unwrap();
+        assert!(told.recv().unwrap());
+        assert_eq!(before, [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)]);
     }
 }

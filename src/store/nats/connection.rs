@@ -7,6 +7,7 @@
 //! is abandoned together with its connection; see [`super::reaper`].
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,6 @@ use parking_lot::Mutex;
 use super::dial::{self, ServerInfo};
 use super::options::NatsOptions;
 use crate::error::{Code, Error, Result};
-use crate::thread::Never;
 
 /// An idle connection is asked for a sign of life this often.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -195,7 +195,7 @@ pub(super) fn run(
     options: &NatsOptions,
     address: &ServerAddress,
     tracker: &Arc<Tracker>,
-    close: &Receiver<Never>,
+    close: &Receiver<Infallible>,
 ) {
     let served = catch_unwind(AssertUnwindSafe(|| {
         let (connection, info) = match dial::dial(options, address, tracker) {
@@ -227,7 +227,7 @@ fn serve(
     connection: &nats::Connection,
     info: ServerInfo,
     tracker: &Tracker,
-    close: &Receiver<Never>,
+    close: &Receiver<Infallible>,
     subscriptions: &mut Subscriptions,
 ) -> Result<()> {
     let unusable = |text: String| Error::new(Code::Unavailable, text).during("connect");
@@ -271,7 +271,7 @@ fn pump(
     connection: &nats::Connection,
     commands: &Receiver<Command>,
     tracker: &Tracker,
-    close: &Receiver<Never>,
+    close: &Receiver<Infallible>,
     subscriptions: &mut Subscriptions,
 ) {
     let mut closing = false;

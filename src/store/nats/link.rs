@@ -4,6 +4,7 @@
 //! and watches never touch the client crate: they send commands to the connection's I/O thread.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use super::connection::{Command, Outgoing, Progress, Up};
 use super::dial::ServerInfo;
 use super::failure::Failure;
-use crate::thread::{Never, signal};
+use crate::thread::signal;
 
 /// A server's time is believed this long after it was told.
 const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
@@ -30,14 +31,14 @@ pub(super) struct Link {
     next_token: AtomicU64,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
     /// Disconnected when the link dies.
-    pub(super) dead: Receiver<Never>,
+    pub(super) dead: Receiver<Infallible>,
 }
 
 /// Where messages go. `closed` tells why nothing goes anywhere any more.
 struct Routes {
     closed: Option<Failure>,
     waiters: HashMap<u64, Waiter>,
-    alive: Option<Sender<Never>>,
+    alive: Option<Sender<Infallible>>,
 }
 
 struct Waiter {
@@ -184,7 +185,7 @@ impl Link {
     }
 
     /// The body of `dv-nats-recv`: hands each message to whoever waits for it.
-    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, stop: &Receiver<Never>) {
+    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, stop: &Receiver<Infallible>) {
         loop {
             select! {
                 recv(stop) -> _ => return,

@@ -43,7 +43,7 @@ use super::{
     Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
-use crate::thread::{Worker, signal};
+use crate::thread::{Thread, signal};
 use crate::types::{key_fault, truncated};
 
 pub use self::options::{NatsOptions, Storage};
@@ -59,10 +59,9 @@ pub struct NatsStore {
     proven: Mutex<[Option<Proven>; 4]>,
 }
 
-#[derive(Default)]
 struct Threads {
-    supervisor: Option<Worker>,
-    watches: Vec<Worker>,
+    supervisor: Arc<Thread>,
+    watches: Vec<Arc<Thread>>,
 }
 
 impl NatsStore {
@@ -78,15 +77,11 @@ impl NatsStore {
         options.check()?;
         let session = Session::new(options);
         let supervisor = Supervisor::new(Arc::clone(&session));
-        let supervisor = Worker::spawn("dv-nats", move || supervisor.run()).map_err(|error| {
-            Error::new(Code::Unavailable, "no thread for the NATS session")
-                .caused_by(error)
-                .during("connect")
-        })?;
+        let supervisor = Thread::spawn("dv-nats", move || supervisor.run())?;
         let store = Self {
             session,
             threads: Mutex::new(Threads {
-                supervisor: Some(supervisor),
+                supervisor: Arc::new(supervisor),
                 watches: Vec::new(),
             }),
             proven: Mutex::default(),
@@ -142,34 +137,23 @@ impl NatsStore {
         Ok((info, stream, batches))
     }
 
+    /// The watches first: they tell the server that they are gone, over the connection that the
+    /// supervisor then lets go.
     fn join_threads(&self, deadline: Instant) -> Result<()> {
-        let timed_out = |name: &str| {
-            let text = format!("the thread {name} is still busy");
-            Err(Error::new(Code::TimedOut, text).during("stop"))
+        // No watch starts any more, so this is all of them; nobody holds the lock while waiting.
+        let (watches, supervisor) = {
+            let threads = self.threads.lock();
+            (threads.watches.clone(), Arc::clone(&threads.supervisor))
         };
-        let Some(mut threads) = self.threads.try_lock_until(deadline) else {
-            return timed_out("of another stop");
-        };
-        while let Some(watch) = threads.watches.pop() {
-            if let Err(busy) = watch.join_by(deadline) {
-                let name = busy.name();
-                threads.watches.push(busy);
-                return timed_out(name);
+        for watch in watches {
+            match watch.join(deadline) {
+                Err(error) if error.code() == Code::TimedOut => return Err(error),
+                Err(error) => log::error!("{error}"),
+                Ok(()) => {}
             }
         }
         self.session.halt();
-        match threads
-            .supervisor
-            .take()
-            .map(|thread| thread.join_by(deadline))
-        {
-            Some(Err(busy)) => {
-                let name = busy.name();
-                threads.supervisor = Some(busy);
-                timed_out(name)
-            }
-            _ => Ok(()),
-        }
+        supervisor.join(deadline)
     }
 }
 
@@ -278,12 +262,8 @@ impl Store for NatsStore {
             return Err(not_running());
         }
         threads.watches.retain(|watch| !watch.is_finished());
-        let thread = Worker::spawn("dv-nats-watch", move || watcher.run()).map_err(|error| {
-            Error::new(Code::Unavailable, "no thread for the watch")
-                .caused_by(error)
-                .during("watch")
-        })?;
-        threads.watches.push(thread);
+        let thread = Thread::spawn("dv-nats-watch", move || watcher.run())?;
+        threads.watches.push(Arc::new(thread));
         Ok(Watch::new(receiver, move || drop(cancel)))
     }
 
@@ -298,6 +278,7 @@ impl Store for NatsStore {
     fn stop(&self, deadline: Instant) -> Result<()> {
         self.session.begin_stop();
         self.join_threads(deadline)
+            .map_err(|error| error.during("stop"))
     }
 }
 

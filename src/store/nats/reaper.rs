@@ -6,20 +6,20 @@
 
 use parking_lot::Mutex;
 
-use crate::thread::Worker;
+use crate::thread::Thread;
 
 struct Ghost {
     store: u64,
-    worker: Worker,
+    thread: Thread,
 }
 
 static GHOSTS: Mutex<Vec<Ghost>> = Mutex::new(Vec::new());
 
 /// Takes over a thread that belongs to the given store.
-pub(super) fn adopt(store: u64, worker: Worker) {
+pub(super) fn adopt(store: u64, thread: Thread) {
     let mut ghosts = GHOSTS.lock();
     bury_finished(&mut ghosts);
-    ghosts.push(Ghost { store, worker });
+    ghosts.push(Ghost { store, thread });
 }
 
 /// How many connections of a store are abandoned and not gone yet.
@@ -38,7 +38,7 @@ pub fn abandoned_connections() -> usize {
     ghosts.len()
 }
 
-/// Drops what has ended; the handle of a finished thread needs no join to free it.
+/// Drops what has ended; a thread whose work is over needs no join to be freed.
 fn bury_finished(ghosts: &mut Vec<Ghost>) {
-    ghosts.retain(|ghost| !ghost.worker.is_finished());
+    ghosts.retain(|ghost| !ghost.thread.is_finished());
 }

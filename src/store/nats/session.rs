@@ -5,6 +5,7 @@
 //! reaper when its thread does not end at once. The crate's own reconnecting is not used: a
 //! connection lives as long as its TCP connection, so nothing survives that a fault made doubtful.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,7 @@ use super::options::NatsOptions;
 use super::reaper;
 use crate::error::{Code, Error, Result};
 use crate::store::Health;
-use crate::thread::{Never, Worker, signal};
+use crate::thread::{Thread, signal};
 
 /// Connections that may be stuck before the store refuses to make another one.
 const ABANDONED_MAX: usize = 8;
@@ -46,11 +47,11 @@ pub(super) struct Session {
     state: Mutex<State>,
     changed: Condvar,
     /// Disconnected when the store stops.
-    pub(super) stopping: Receiver<Never>,
-    stop: Mutex<Option<Sender<Never>>>,
+    pub(super) stopping: Receiver<Infallible>,
+    stop: Mutex<Option<Sender<Infallible>>>,
     /// Disconnected when the supervisor shall end as well, after the watches.
-    halting: Receiver<Never>,
-    halt: Mutex<Option<Sender<Never>>>,
+    halting: Receiver<Infallible>,
+    halt: Mutex<Option<Sender<Infallible>>>,
 }
 
 struct State {
@@ -85,7 +86,7 @@ impl Session {
         })
     }
 
-    /// The connection that works right now. Never waits: who calls retries by its own rules.
+    /// The connection that works right now. Infallible waits: who calls retries by its own rules.
     pub(super) fn link(&self) -> Result<Arc<Link>, Failure> {
         let state = self.state.lock();
         state.link.clone().ok_or_else(|| state.why.clone())
@@ -189,8 +190,8 @@ pub(super) struct Supervisor {
 struct Attempt {
     generation: u64,
     tracker: Arc<Tracker>,
-    close: Sender<Never>,
-    worker: Worker,
+    close: Sender<Infallible>,
+    thread: Thread,
 }
 
 impl Supervisor {
@@ -276,13 +277,13 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self) -> std::io::Result<Attempt> {
+    fn start(&mut self) -> Result<Attempt> {
         self.generation += 1;
         let turn = usize::try_from(self.generation).unwrap_or(0) % self.servers.len().max(1);
         let address = self.servers[turn].clone();
         let tracker = Tracker::new(self.generation, self.sender.clone());
         let (close, closed) = signal();
-        let worker = Worker::spawn("dv-nats-io", {
+        let thread = Thread::spawn("dv-nats-io", {
             let session = Arc::clone(&self.session);
             let tracker = Arc::clone(&tracker);
             move || connection::run(&session.options, &address, &tracker, &closed)
@@ -291,7 +292,7 @@ impl Supervisor {
             generation: self.generation,
             tracker,
             close,
-            worker,
+            thread,
         })
     }
 
@@ -300,7 +301,7 @@ impl Supervisor {
         self.learn_servers(&up.info.connect_urls);
         let (link, messages) = Link::new(up);
         let (stop, stopped) = signal();
-        let dispatcher = Worker::spawn("dv-nats-recv", {
+        let dispatcher = Thread::spawn("dv-nats-recv", {
             let link = Arc::clone(&link);
             move || link.dispatch(&messages, &stopped)
         });
@@ -323,7 +324,7 @@ impl Supervisor {
         drop(stop);
         if let Ok(dispatcher) = dispatcher {
             // It waits for nothing but its channels, so this ends at once.
-            dispatcher.join_by(Instant::now() + CLOSE_PATIENCE).ok();
+            dispatcher.join(Instant::now() + CLOSE_PATIENCE).ok();
         }
         self.retire(attempt, patience);
     }
@@ -363,9 +364,10 @@ impl Supervisor {
             attempt.tracker.abandon();
         }
         drop(attempt.close);
-        if let Err(worker) = attempt.worker.join_by(Instant::now() + patience) {
+        let joined = attempt.thread.join(Instant::now() + patience);
+        if joined.is_err_and(|error| error.code() == Code::TimedOut) {
             attempt.tracker.abandon();
-            reaper::adopt(self.store, worker);
+            reaper::adopt(self.store, attempt.thread);
         }
     }
 

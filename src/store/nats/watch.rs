@@ -7,6 +7,7 @@
 //! costs one connection; the next listing passes over it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ use super::link::AckSubject;
 use super::read::{self, Snapshot};
 use super::session::Session;
 use crate::store::{Entry, Operation, WatchEvent};
-use crate::thread::Never;
 use crate::types::Revision;
 
 /// Events waiting for the reader; one second of 4 000 workers that beat every second.
@@ -47,7 +47,7 @@ pub(super) struct Watcher {
     /// The subjects watched.
     pub(super) filter: String,
     pub(super) events: Sender<WatchEvent>,
-    pub(super) cancelled: Receiver<Never>,
+    pub(super) cancelled: Receiver<Infallible>,
 }
 
 /// Why a watch is over or has to start anew.

@@ -1,0 +1,303 @@
+//! What can be made to go wrong: per client with [`Faults`], behind all clients with [`Server`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::watcher::Delivery;
+use super::world::{ClientId, World};
+use crate::store::{Bucket, BucketConfig, Refusal};
+use crate::types::Revision;
+
+/// The kinds of calls that faults are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Call {
+    /// [`Store::ensure`](crate::store::Store::ensure).
+    Ensure,
+    /// [`Store::capabilities`](crate::store::Store::capabilities).
+    Capabilities,
+    /// [`Store::read`](crate::store::Store::read).
+    Read,
+    /// [`Store::list`](crate::store::Store::list).
+    List,
+    /// Each single write of [`Store::write`](crate::store::Store::write).
+    Write,
+    /// [`Store::write_batch`](crate::store::Store::write_batch).
+    Batch,
+}
+
+impl Call {
+    /// Every kind of call.
+    pub const ALL: [Call; 6] = [
+        Call::Ensure,
+        Call::Capabilities,
+        Call::Read,
+        Call::List,
+        Call::Write,
+        Call::Batch,
+    ];
+    /// The calls that change values.
+    pub const WRITES: [Call; 2] = [Call::Write, Call::Batch];
+    /// The calls that change nothing.
+    pub const READS: [Call; 3] = [Call::Capabilities, Call::Read, Call::List];
+}
+
+/// How one call goes wrong. None of these waits; see [`Faults::delay`] and [`Blackout::Hang`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Refused for this reason; reads fail with the same as an error. Nothing is applied.
+    Refuse(Refusal),
+    /// The request is lost: writes end as unknown and are never applied, other calls time out.
+    LoseRequest,
+    /// The reply is lost: writes are carried out and end as unknown, other calls time out.
+    LoseReply,
+    /// The request is held up: writes end as unknown and reach the store after this time, or
+    /// with `None` when [`Faults::release_held`] is called; their conditions are judged then.
+    /// Other calls time out.
+    Hold(Option<Duration>),
+}
+
+/// How a store that cannot be reached behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blackout {
+    /// Every call fails at once: reads as `Unavailable`, writes as [`Refusal::Unavailable`].
+    Refuse,
+    /// Every call waits for its deadline (under a driven clock: ends at once), then reads time
+    /// out and writes end as unknown. Nothing is applied.
+    Hang,
+}
+
+/// What a client that is cut off is told.
+pub(super) const BLACKOUT: &str = "the store cannot be reached (blackout)";
+
+/// Switches for the faults of one client. Clones share the same switches.
+///
+/// All of it is deterministic: the same calls in the same order have the same effect. After the
+/// client was stopped or dropped the switches do nothing.
+#[derive(Clone)]
+pub struct Faults {
+    pub(super) world: Arc<World>,
+    pub(super) client: ClientId,
+}
+
+impl Faults {
+    /// The next `count` calls of these kinds go wrong. Faults set earlier are used up first.
+    pub fn next(&self, calls: &[Call], count: u32, fault: Fault) {
+        self.plan(|plan| {
+            plan.scripted.push(Scripted {
+                calls: calls.to_vec(),
+                left: count,
+                fault,
+            });
+        });
+    }
+
+    /// From now on calls of these kinds go wrong with a probability of 0.0 to 1.0, decided by a
+    /// generator of its own that starts from `seed`.
+    pub fn randomly(&self, calls: &[Call], probability: f64, seed: u64, fault: Fault) {
+        self.plan(|plan| {
+            plan.random.push(Random {
+                calls: calls.to_vec(),
+                probability,
+                generator: fastrand::Rng::with_seed(seed),
+                fault,
+            });
+        });
+    }
+
+    /// From now on calls of these kinds take this long; zero takes it back.
+    ///
+    /// A call whose deadline comes first ends then: reads time out, writes end as unknown and
+    /// still reach the store when the delay is over. A stop ends the wait at once. Nobody can
+    /// wait for a driven clock, so under one every deadline counts as shorter than any delay.
+    pub fn delay(&self, calls: &[Call], by: Duration) {
+        self.plan(|plan| {
+            for call in calls {
+                plan.delays.insert(*call, by);
+            }
+        });
+    }
+
+    /// From now on listings silently end after this many entries; `None` takes it back.
+    /// No store may do that; some servers did.
+    pub fn truncate_listings(&self, entries_max: Option<usize>) {
+        self.plan(|plan| plan.entries_max = entries_max);
+    }
+
+    /// The next `count` changes are not delivered to this client's watches, without a word.
+    /// No store may do that; the next resynchronisation makes up for it.
+    pub fn lose_watch_events(&self, count: u64) {
+        self.plan(|plan| plan.events_lost = count);
+    }
+
+    /// From now on changes reach this client's watches this much later, in order; zero takes it
+    /// back for changes to come.
+    pub fn delay_watch_events(&self, by: Duration) {
+        self.plan(|plan| plan.events_late = by);
+    }
+
+    /// This client's watches go blind, present and future ones, until
+    /// [`Faults::recover_watches`].
+    pub fn blind_watches(&self, reason: &str) {
+        self.plan(|plan| plan.watches_blind = Some(reason.to_owned()));
+    }
+
+    /// Ends [`Faults::blind_watches`]: the watches resynchronise.
+    pub fn recover_watches(&self) {
+        self.plan(|plan| plan.watches_blind = None);
+    }
+
+    /// Cuts the client off: every call fails, the health is degraded, the watches are blind.
+    /// Changes on their way to a watch are lost; held writes stay on their way to the store.
+    pub fn blackout(&self, how: Blackout) {
+        self.plan(|plan| plan.blackout = Some(how));
+    }
+
+    /// Ends a [`Faults::blackout`]: calls succeed, the health is connected, the watches
+    /// resynchronise.
+    pub fn restore(&self) {
+        self.plan(|plan| plan.blackout = None);
+    }
+
+    /// How many writes of this client are held up.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.world.with(|state, _| state.held_by(self.client))
+    }
+
+    /// Lets this client's held writes reach the store now, in the order in which they were made.
+    pub fn release_held(&self) {
+        self.world
+            .with(|state, now| state.release_held(self.client, now));
+    }
+
+    /// Loses this client's held writes.
+    pub fn discard_held(&self) {
+        self.world.with(|state, _| state.discard_held(self.client));
+    }
+
+    /// Switches everything off and recovers from what lasts. Held writes stay held.
+    pub fn clear(&self) {
+        self.plan(|plan| *plan = Plan::default());
+    }
+
+    fn plan(&self, change: impl FnOnce(&mut Plan)) {
+        self.world.with(|state, _| {
+            if let Some(client) = state.client(self.client) {
+                change(&mut client.plan);
+                state.follow_plan(self.client);
+            }
+        });
+    }
+}
+
+/// What happens behind the clients' backs: an operator's commands and foreign writers. Neither
+/// faults nor checks apply.
+#[derive(Clone)]
+pub struct Server {
+    pub(super) world: Arc<World>,
+}
+
+impl Server {
+    /// Writes any value under any key; creates the bucket, without a TTL, if there is none.
+    pub fn put(&self, bucket: Bucket, key: &str, value: &[u8]) -> Revision {
+        self.world.with(|state, now| {
+            state.ensure(bucket, None);
+            state.apply(bucket, key, Some(value.to_vec()), now)
+        })
+    }
+
+    /// Deletes any key, leaving a marker; creates the bucket, without a TTL, if there is none.
+    pub fn delete(&self, bucket: Bucket, key: &str) -> Revision {
+        self.world.with(|state, now| {
+            state.ensure(bucket, None);
+            state.apply(bucket, key, None, now)
+        })
+    }
+
+    /// Removes every key without a trace. The numbering goes on; watches do not see it until
+    /// they resynchronise, as with a NATS server.
+    pub fn purge(&self, bucket: Bucket) {
+        self.world.with(|state, _| state.purge(bucket));
+    }
+
+    /// Deletes the bucket. Its watches go blind until it exists again.
+    pub fn delete_bucket(&self, bucket: Bucket) {
+        self.world.with(|state, _| state.delete_bucket(bucket));
+    }
+
+    /// Deletes the bucket and creates it anew: another incarnation, numbered from the start.
+    pub fn recreate_bucket(&self, bucket: Bucket, config: BucketConfig) {
+        self.world.with(|state, _| {
+            state.delete_bucket(bucket);
+            state.ensure(bucket, config.ttl);
+        });
+    }
+}
+
+/// The faults that a client is to meet.
+#[derive(Default)]
+pub(super) struct Plan {
+    scripted: Vec<Scripted>,
+    random: Vec<Random>,
+    delays: BTreeMap<Call, Duration>,
+    events_lost: u64,
+    events_late: Duration,
+    watches_blind: Option<String>,
+    pub(super) entries_max: Option<usize>,
+    pub(super) blackout: Option<Blackout>,
+}
+
+struct Scripted {
+    calls: Vec<Call>,
+    left: u32,
+    fault: Fault,
+}
+
+struct Random {
+    calls: Vec<Call>,
+    probability: f64,
+    generator: fastrand::Rng,
+    fault: Fault,
+}
+
+impl Plan {
+    /// The fault that a call meets, if any.
+    pub(super) fn draw(&mut self, call: Call) -> Option<Fault> {
+        self.scripted.retain(|scripted| scripted.left > 0);
+        if let Some(scripted) = self.scripted.iter_mut().find(|s| s.calls.contains(&call)) {
+            scripted.left -= 1;
+            return Some(scripted.fault.clone());
+        }
+        self.random
+            .iter_mut()
+            .filter(|random| random.calls.contains(&call))
+            .find_map(|random| {
+                (random.generator.f64() < random.probability).then(|| random.fault.clone())
+            })
+    }
+
+    pub(super) fn delay(&self, call: Call) -> Duration {
+        self.delays.get(&call).copied().unwrap_or_default()
+    }
+
+    /// How the next change reaches a watch.
+    pub(super) fn delivery(&mut self) -> Delivery {
+        if self.events_lost > 0 {
+            self.events_lost -= 1;
+            return Delivery::Lost;
+        }
+        if self.events_late.is_zero() {
+            return Delivery::Prompt;
+        }
+        Delivery::Late(self.events_late)
+    }
+
+    /// Why the client's watches have to stay blind, if they have to.
+    pub(super) fn blindness(&self) -> Option<&str> {
+        if self.blackout.is_some() {
+            return Some(BLACKOUT);
+        }
+        self.watches_blind.as_deref()
+    }
+}

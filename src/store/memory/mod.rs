@@ -1,0 +1,588 @@
+//! A store in memory: for trying, for testing, for fleets that live in one process, and as the
+//! world of a deterministic simulation.
+//!
+//! All clients of one [`MemoryStore`] share the same buckets. It keeps the contract of
+//! [`store`](crate::store) and behaves like a NATS server where the contract leaves room: values
+//! and delete markers expire with the bucket's TTL, expiry and purges are silent unless
+//! [`Builder::expiry_markers`] are on.
+//!
+//! # Time
+//! By default the system's clock runs. Calls do what is due before anything else, and each client
+//! that watches owns a thread, `dv-memory`, that does so while nobody calls. With
+//! [`Builder::manual_clock`] there is no thread: things happen when they are due and somebody
+//! calls [`MemoryStore::tick`] or any other method, in the order of their times, so the same calls
+//! always have the same effect. Only the deadlines of calls are the system's time, and they are
+//! only looked at to refuse a call whose deadline has passed: hand in a distant one.
+//!
+//! # Faults
+//! [`MemoryStore::faults`] makes calls of one client go wrong, [`MemoryStore::server`] does what
+//! operators and foreign writers do to all of them.
+
+mod faults;
+mod log;
+mod pump;
+#[cfg(test)]
+mod tests;
+mod watcher;
+mod world;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use parking_lot::Mutex;
+
+use self::faults::BLACKOUT;
+pub use self::faults::{Blackout, Call, Fault, Faults, Server};
+use self::world::{ClientId, Request, State, World};
+use crate::clock::ManualClock;
+use crate::error::{Code, Error, Result};
+use crate::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Expect, Health, Listing,
+    Outcome, Refusal, Store, Watch, Write,
+};
+use crate::thread::Thread;
+use crate::types::{Time, key_fault, truncated};
+
+/// The longest key, in bytes.
+const KEY_MAX_BYTES: usize = 512;
+
+/// How long dropping the last handle of a client waits for its thread.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings of a [`MemoryStore`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    limits: Limits,
+    manual_clock: Option<ManualClock>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    batch_max: usize,
+    value_max: usize,
+    expiry_markers: bool,
+    watch_capacity: usize,
+}
+
+impl Builder {
+    /// Time is what this clock says; the store has no threads.
+    pub fn manual_clock(mut self, clock: ManualClock) -> Self {
+        self.manual_clock = Some(clock);
+        self
+    }
+
+    /// Most writes in one atomic batch; 0: no batches, like a NATS server before 2.12.
+    /// Default 1000.
+    pub fn batch_max(mut self, writes: usize) -> Self {
+        self.limits.batch_max = writes;
+        self
+    }
+
+    /// Most bytes in one value. Default 1 MiB less 1 KiB.
+    pub fn value_max(mut self, bytes: usize) -> Self {
+        self.limits.value_max = bytes;
+        self
+    }
+
+    /// Whether a value that expires leaves a marker, which takes a number of the bucket's
+    /// sequence and is seen by watches. Default false.
+    pub fn expiry_markers(mut self, on: bool) -> Self {
+        self.limits.expiry_markers = on;
+        self
+    }
+
+    /// Events that a watch keeps for its reader before it goes blind; at least 1. Default 1024.
+    pub fn watch_capacity(mut self, events: usize) -> Self {
+        self.limits.watch_capacity = events.max(1);
+        self
+    }
+
+    /// A new store, without buckets.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        let world = World::new(self.limits, self.manual_clock);
+        MemoryStore::join(Arc::new(world), "memory")
+    }
+}
+
+/// One client of a store in memory. Clones are the same client; [`MemoryStore::client`] makes
+/// another one of the same store. Dropping the last clone stops the client.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Client>);
+
+struct Client {
+    world: Arc<World>,
+    id: ClientId,
+    name: String,
+    /// Disconnected when the client is stopped.
+    stopped: Receiver<Infallible>,
+    thread: Mutex<Option<Arc<Thread>>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// A new store with the default settings and the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Settings for a new store.
+    pub fn builder() -> Builder {
+        Builder {
+            limits: Limits {
+                batch_max: 1_000,
+                value_max: (1 << 20) - (1 << 10),
+                expiry_markers: false,
+                watch_capacity: 1_024,
+            },
+            manual_clock: None,
+        }
+    }
+
+    /// Another client of the same store, with faults, health and an end of its own. The name is
+    /// for people.
+    #[must_use]
+    pub fn client(&self, name: &str) -> MemoryStore {
+        Self::join(Arc::clone(&self.0.world), name)
+    }
+
+    /// The client's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The faults of this client.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults {
+            world: Arc::clone(&self.0.world),
+            client: self.0.id,
+        }
+    }
+
+    /// The store behind all clients.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        Server {
+            world: Arc::clone(&self.0.world),
+        }
+    }
+
+    /// Does what is due, for all clients. Every other call does so as well.
+    pub fn tick(&self) {
+        self.0.world.with(|_, _| ());
+    }
+
+    /// The next time at which something happens by itself (an expiry, a held write, a late watch
+    /// event); `None` when nothing is to come.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Time> {
+        self.0.world.with(|state, _| state.next_due())
+    }
+
+    fn join(world: Arc<World>, name: &str) -> Self {
+        let (id, stopped) = world.with(|state, _| state.add_client());
+        Self(Arc::new(Client {
+            world,
+            id,
+            name: name.to_owned(),
+            stopped,
+            thread: Mutex::new(None),
+        }))
+    }
+}
+
+impl Store for MemoryStore {
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        let ensure = |state: &mut State, _| {
+            let log = state.ensure(bucket, config.ttl);
+            let mut warnings = Vec::new();
+            if log.ttl() != config.ttl {
+                warnings.push(format!(
+                    "the bucket's TTL is {:?}, wanted was {:?}",
+                    log.ttl(),
+                    config.ttl
+                ));
+            }
+            Ok(BucketStatus {
+                name: bucket.default_name().to_owned(),
+                ttl: log.ttl(),
+                history: 1,
+                replicas: 1,
+                incarnation: log.incarnation().to_string(),
+                last_sequence: log.last_sequence(),
+                warnings,
+            })
+        };
+        let status = self.0.ask(Call::Ensure, deadline, ensure);
+        status.map_err(|e| e.during("ensure bucket").on_key(bucket.default_name()))
+    }
+
+    fn capabilities(&self, _bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        let limits = self.0.world.limits;
+        let capabilities = Capabilities {
+            batch_max: limits.batch_max,
+            value_max: limits.value_max,
+            description: format!("divvy memory store {}", env!("CARGO_PKG_VERSION")),
+        };
+        let answer = |_: &mut State, _| Ok(capabilities);
+        let capabilities = self.0.ask(Call::Capabilities, deadline, answer);
+        capabilities.map_err(|e| e.during("capabilities"))
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        check_key(key)
+            .and_then(|()| {
+                self.0.ask(Call::Read, deadline, |state, now| {
+                    Ok(state.log(bucket)?.entry(key, now))
+                })
+            })
+            .map_err(|e| e.during("read").on_key(truncated(key, 60)))
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        let id = self.0.id;
+        check_prefix(prefix)
+            .and_then(|()| {
+                self.0.ask(Call::List, deadline, |state, now| {
+                    let entries_max = state.client(id).and_then(|c| c.plan.entries_max);
+                    let log = state.log(bucket)?;
+                    let mut entries = log.entries(prefix, now);
+                    entries.truncate(entries_max.unwrap_or(usize::MAX));
+                    Ok(Listing {
+                        entries,
+                        last_sequence: log.last_sequence(),
+                    })
+                })
+            })
+            .map_err(|e| e.during("list").on_key(truncated(prefix, 60)))
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let value_max = self.0.world.limits.value_max;
+        let requests = writes.iter().map(|write| {
+            check_write(write, value_max)?;
+            Ok(Request::One(write.clone()))
+        });
+        self.0
+            .submit(Call::Write, bucket, requests.collect(), deadline)
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        let request = check_batch(batch, self.0.world.limits);
+        let request = request.map(|()| Request::Batch(batch.clone()));
+        let outcomes = self.0.submit(Call::Batch, bucket, vec![request], deadline);
+        // One request has one outcome.
+        outcomes.into_iter().next().expect("an outcome a request")
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        check_prefix(prefix)
+            .and_then(|()| self.0.watch(bucket, prefix))
+            .map_err(|e| e.during("watch").on_key(truncated(prefix, 60)))
+    }
+
+    fn health(&self) -> Health {
+        self.0.world.with(|state, _| state.health(self.0.id))
+    }
+
+    fn health_events(&self) -> Receiver<Health> {
+        self.0
+            .world
+            .with(|state, _| state.subscribe_health(self.0.id))
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.0.stop(deadline).map_err(|e| e.during("stop"))
+    }
+}
+
+/// What becomes of a call before it reaches the store.
+enum Admission {
+    Granted,
+    /// It would arrive after its deadline, by this much.
+    Late(Duration),
+    Refused(Refusal),
+    /// Nobody answers.
+    Hung,
+    /// The deadline passed before anything was sent.
+    NotSent,
+}
+
+impl Client {
+    /// Carries out a call that is not a write.
+    fn ask<R>(
+        &self,
+        call: Call,
+        deadline: Instant,
+        answer: impl FnOnce(&mut State, Time) -> Result<R, Refusal>,
+    ) -> Result<R> {
+        match self.admit(call, deadline) {
+            Admission::Granted => {}
+            Admission::Refused(refusal) => return Err(refusal.into_error()),
+            Admission::Late(_) | Admission::Hung | Admission::NotSent => return Err(timed_out()),
+        }
+        self.world.with(|state, now| {
+            let Some(client) = state.client(self.id) else {
+                return Err(Refusal::NotRunning.into_error());
+            };
+            match client.plan.draw(call) {
+                None => answer(state, now).map_err(Refusal::into_error),
+                Some(Fault::Refuse(refusal)) => Err(refusal.into_error()),
+                Some(Fault::LoseReply) => {
+                    let _ = answer(state, now);
+                    Err(timed_out())
+                }
+                Some(Fault::LoseRequest | Fault::Hold(_)) => Err(timed_out()),
+            }
+        })
+    }
+
+    /// Carries out writes. Those that are refused already are not sent.
+    fn submit(
+        &self,
+        call: Call,
+        bucket: Bucket,
+        requests: Vec<Result<Request, Refusal>>,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        let admission = self.admit(call, deadline);
+        self.world.with(|state, now| {
+            requests
+                .into_iter()
+                .map(|request| {
+                    let request = match request {
+                        Ok(request) => request,
+                        Err(refusal) => return Outcome::Refused(refusal),
+                    };
+                    self.send(state, call, bucket, request, &admission, now)
+                })
+                .collect()
+        })
+    }
+
+    fn send(
+        &self,
+        state: &mut State,
+        call: Call,
+        bucket: Bucket,
+        request: Request,
+        admission: &Admission,
+        now: Time,
+    ) -> Outcome {
+        let unknown = |what: &str| Outcome::Unknown(what.to_owned());
+        match admission {
+            Admission::Granted => {}
+            Admission::Refused(refusal) => return Outcome::Refused(refusal.clone()),
+            Admission::NotSent => {
+                let why = "the deadline had passed: nothing was sent";
+                return Outcome::Refused(Refusal::Unavailable(why.to_owned()));
+            }
+            Admission::Hung => return unknown("no answer by the deadline"),
+            Admission::Late(by) => {
+                state.hold(self.id, Some(now + *by), bucket, request);
+                return unknown("no answer by the deadline");
+            }
+        }
+        let Some(client) = state.client(self.id) else {
+            return Outcome::Refused(Refusal::NotRunning);
+        };
+        match client.plan.draw(call) {
+            None => state.carry_out(bucket, request, now),
+            Some(Fault::Refuse(refusal)) => Outcome::Refused(refusal),
+            Some(Fault::LoseRequest) => unknown("no answer"),
+            Some(Fault::LoseReply) => {
+                state.carry_out(bucket, request, now);
+                unknown("no answer")
+            }
+            Some(Fault::Hold(by)) => {
+                state.hold(self.id, by.map(|by| now + by), bucket, request);
+                unknown("no answer")
+            }
+        }
+    }
+
+    /// Lets a call wait for its turn, as its client's faults want it.
+    fn admit(&self, call: Call, deadline: Instant) -> Admission {
+        let (blackout, delay) = match self.look(|plan| (plan.blackout, plan.delay(call))) {
+            Some(plan) => plan,
+            None => return Admission::Refused(Refusal::NotRunning),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Admission::NotSent;
+        }
+        if let Some(blackout) = blackout {
+            return self.admit_in(blackout, deadline);
+        }
+        if delay.is_zero() {
+            return Admission::Granted;
+        }
+        if self.world.is_driven() {
+            return Admission::Late(delay);
+        }
+        if self.pause(Instant::now() + delay.min(left)) {
+            return Admission::Refused(Refusal::NotRunning);
+        }
+        if delay >= left {
+            return Admission::Late(delay - left);
+        }
+        match self.look(|plan| plan.blackout).flatten() {
+            Some(blackout) => self.admit_in(blackout, deadline),
+            None => Admission::Granted,
+        }
+    }
+
+    fn admit_in(&self, blackout: Blackout, deadline: Instant) -> Admission {
+        match blackout {
+            Blackout::Refuse => Admission::Refused(Refusal::Unavailable(BLACKOUT.to_owned())),
+            Blackout::Hang if self.world.is_driven() => Admission::Hung,
+            Blackout::Hang if self.pause(deadline) => Admission::Refused(Refusal::NotRunning),
+            Blackout::Hang => Admission::Hung,
+        }
+    }
+
+    /// Looks at the client's faults; `None` when it was stopped.
+    fn look<R>(&self, look: impl FnOnce(&faults::Plan) -> R) -> Option<R> {
+        self.world
+            .with(|state, _| state.client(self.id).map(|client| look(&client.plan)))
+    }
+
+    /// Waits until then and tells whether the client was stopped meanwhile.
+    fn pause(&self, until: Instant) -> bool {
+        self.stopped.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        self.start_thread()?;
+        let (sender, events) = bounded(self.world.limits.watch_capacity);
+        let id = self.world.with(|state, _| {
+            state.client(self.id)?;
+            Some(state.add_watch(self.id, bucket, prefix, sender))
+        });
+        let id = id.ok_or_else(|| Refusal::NotRunning.into_error())?;
+        let world: Weak<World> = Arc::downgrade(&self.world);
+        Ok(Watch::new(events, move || {
+            if let Some(world) = world.upgrade() {
+                world.with(|state, _| state.remove_watch(id));
+            }
+        }))
+    }
+
+    /// Starts the client's thread, unless it runs already or the clock is driven.
+    fn start_thread(&self) -> Result<()> {
+        // Held throughout, so that a stop at the same time finds the thread or prevents it.
+        let mut thread = self.thread.lock();
+        if self.world.is_driven() || thread.is_some() || self.look(|_| ()).is_none() {
+            return Ok(());
+        }
+        let (alarm, started) = pump::spawn(&self.world, self.id)?;
+        *thread = Some(Arc::new(started));
+        self.world.with(|state, _| {
+            if let Some(client) = state.client(self.id) {
+                alarm.ring();
+                client.alarm = Some(alarm);
+            }
+        });
+        Ok(())
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.world.with(|state, _| state.remove_client(self.id));
+        let thread = self.thread.lock().clone();
+        match thread {
+            Some(thread) => thread.join(deadline),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Instant::now() + DROP_TIMEOUT) {
+            ::log::warn!(target: "divvy::store", "memory store {} dropped: {error}", self.name);
+        }
+    }
+}
+
+fn timed_out() -> Error {
+    Error::new(Code::TimedOut, "no answer by the deadline")
+}
+
+fn check_key(key: &str) -> Result<()> {
+    match key_fault(key, KEY_MAX_BYTES) {
+        None => Ok(()),
+        Some(fault) => Err(Error::new(
+            Code::InvalidArgument,
+            format!("the key {fault}; use 1 to {KEY_MAX_BYTES} of letters, digits and - / _ = ."),
+        )),
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    check_key(prefix)
+}
+
+fn check_write(write: &Write, value_max: usize) -> Result<(), Refusal> {
+    check_key(&write.key).map_err(|e| Refusal::Invalid(e.message().to_owned()))?;
+    let size = write.value.as_ref().map_or(0, Vec::len);
+    if size > value_max {
+        return Err(Refusal::TooLarge {
+            size,
+            limit: value_max,
+        });
+    }
+    Ok(())
+}
+
+fn check_batch(batch: &Batch, limits: Limits) -> Result<(), Refusal> {
+    let invalid = |why: String| Err(Refusal::Invalid(why));
+    if limits.batch_max == 0 {
+        return invalid("the store has no atomic batches".to_owned());
+    }
+    let count = batch.writes.len();
+    if count == 0 || count > limits.batch_max {
+        return invalid(format!(
+            "a batch has 1 to {} writes, not {count}",
+            limits.batch_max
+        ));
+    }
+    let mut keys = std::collections::BTreeSet::new();
+    for write in &batch.writes {
+        check_write(write, limits.value_max)?;
+        if matches!(write.expect, Expect::LastSequence(_)) {
+            return invalid("a batch cannot depend on the bucket's last sequence".to_owned());
+        }
+        if !keys.insert(write.key.as_str()) {
+            return invalid(format!("the batch writes {} twice", write.key));
+        }
+    }
+    if let Some((key, _)) = &batch.fence {
+        check_key(key).map_err(|e| Refusal::Invalid(e.message().to_owned()))?;
+        if keys.contains(key.as_str()) {
+            return invalid(format!("the batch writes its own fence {key}"));
+        }
+        if batch.writes[0].expect != Expect::Any {
+            return invalid("the first write of a fenced batch has no condition".to_owned());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The thread that makes time and slow readers move on while nobody calls.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+
+use super::world::{Agenda, ClientId, World};
+use crate::error::Result;
+use crate::thread::Thread;
+use crate::types::Time;
+
+/// Wakes a client's thread when it waits for too little. Dropping it ends the thread.
+pub(super) struct Alarm {
+    wake: Sender<()>,
+    until: Time,
+}
+
+impl Alarm {
+    /// The thread is about to wait until `due`.
+    pub(super) fn set(&mut self, due: Option<Time>) {
+        self.until = due.unwrap_or(Time::FAR_FUTURE);
+    }
+
+    /// Wakes the thread if it would sleep beyond `due`.
+    pub(super) fn ring_if_late(&self, due: Option<Time>) {
+        if due.is_some_and(|due| due < self.until) {
+            self.ring();
+        }
+    }
+
+    /// Wakes the thread.
+    pub(super) fn ring(&self) {
+        // A full channel means that the thread has been woken and did not get to it yet.
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// Starts the thread of a client. It begins when the alarm is in its place and has been rung.
+pub(super) fn spawn(world: &Arc<World>, client: ClientId) -> Result<(Alarm, Thread)> {
+    let (wake, woken) = bounded(1);
+    let world = Arc::clone(world);
+    let thread = Thread::spawn("dv-memory", move || run(&world, client, &woken))?;
+    let alarm = Alarm {
+        wake,
+        until: Time::FAR_FUTURE,
+    };
+    Ok((alarm, thread))
+}
+
+fn run(world: &World, client: ClientId, woken: &Receiver<()>) {
+    loop {
+        let agenda = world.with(|state, now| state.agenda(client, now));
+        match agenda {
+            Some(agenda) => wait(world, &agenda, woken),
+            // The alarm is not in its place yet, or has been taken away.
+            None => drop(woken.recv()),
+        }
+        if woken.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+    }
+}
+
+/// Waits until something of the agenda has come true, or somebody rings.
+fn wait(world: &World, agenda: &Agenda, woken: &Receiver<()>) {
+    let mut select = Select::new();
+    select.recv(woken);
+    for room in &agenda.rooms {
+        select.send(room);
+    }
+    match agenda.due {
+        Some(due) => {
+            let _ = select.ready_timeout(due.since(world.now()));
+        }
+        None => {
+            select.ready();
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The store's side of one watch: what its reader knows, and what it has yet to be told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use super::log::{Key, Log, covers};
+use crate::store::{Bucket, Entry, Operation, WatchEvent};
+use crate::types::{Revision, Time};
+
+/// How one change reaches a watch.
+#[derive(Clone, Copy)]
+pub(super) enum Delivery {
+    /// At once.
+    Prompt,
+    /// After this time.
+    Late(Duration),
+    /// Not at all; the next resynchronisation makes up for it.
+    Lost,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The initial state is being delivered.
+    Starting,
+    /// Changes are delivered as they happen.
+    Live,
+    /// Changes are only noted, until everything noted has been delivered.
+    Blind,
+}
+
+/// Keys whose present state the reader has yet to be told, in the order of their last write.
+///
+/// It holds each key once, so a reader that never reads costs no more than the bucket itself.
+#[derive(Default)]
+struct Backlog {
+    revisions: BTreeMap<Key, Revision>,
+    order: BTreeSet<(Revision, Key)>,
+}
+
+/// The revision under which the backlog holds a key that is no longer stored.
+const VANISHED: Revision = 0;
+
+impl Backlog {
+    fn put(&mut self, key: &Key, revision: Revision) {
+        self.remove(key);
+        self.revisions.insert(key.clone(), revision);
+        self.order.insert((revision, key.clone()));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(revision) = self.revisions.remove(key) {
+            self.order.remove(&(revision, key.clone()));
+        }
+    }
+
+    fn noted(&self, key: &Key) -> Option<Revision> {
+        self.revisions.get(key).copied()
+    }
+
+    fn first(&self) -> Option<Key> {
+        self.order.first().map(|(_, key)| key.clone())
+    }
+
+    fn clear(&mut self) {
+        self.revisions.clear();
+        self.order.clear();
+    }
+}
+
+/// One watch.
+pub(super) struct Watcher {
+    bucket: Bucket,
+    prefix: String,
+    events: Sender<WatchEvent>,
+    phase: Phase,
+    /// Why the watch went blind, until the reader has been told.
+    complaint: Option<String>,
+    /// The values that the reader has been told of, and their revisions.
+    known: BTreeMap<Key, Revision>,
+    backlog: Backlog,
+    /// Changes that are on their way, with the time of their arrival.
+    late: VecDeque<(Time, Key, Entry)>,
+    /// Whether the watch waits for its reader.
+    blocked: bool,
+    /// Whether a thread waits for the reader, too.
+    attended: bool,
+    disconnected: bool,
+}
+
+impl Watcher {
+    /// A watch that has yet to deliver what the bucket holds.
+    pub(super) fn new(
+        bucket: Bucket,
+        prefix: &str,
+        events: Sender<WatchEvent>,
+        log: Option<&Log>,
+    ) -> Self {
+        let mut backlog = Backlog::default();
+        for (key, revision) in log.map(|log| log.keys(prefix)).unwrap_or_default() {
+            backlog.put(&key, revision);
+        }
+        Self {
+            bucket,
+            prefix: prefix.to_owned(),
+            events,
+            phase: Phase::Starting,
+            complaint: None,
+            known: BTreeMap::new(),
+            backlog,
+            late: VecDeque::new(),
+            blocked: false,
+            attended: false,
+            disconnected: false,
+        }
+    }
+
+    pub(super) fn bucket(&self) -> Bucket {
+        self.bucket
+    }
+
+    pub(super) fn covers(&self, bucket: Bucket, key: &str) -> bool {
+        self.bucket == bucket && covers(&self.prefix, key)
+    }
+
+    /// Whether the reader has gone away.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.disconnected
+    }
+
+    /// The channel, when the watch waits for room in it; the caller promises to wait as well.
+    pub(super) fn attend(&mut self) -> Option<Sender<WatchEvent>> {
+        self.attended = self.blocked;
+        self.blocked.then(|| self.events.clone())
+    }
+
+    /// Whether the watch waits for room in its channel and nobody attends to it.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.blocked && !self.attended
+    }
+
+    /// When the next late change arrives.
+    pub(super) fn next_arrival(&self) -> Option<Time> {
+        self.late.front().map(|(due, _, _)| *due)
+    }
+
+    /// A key was written and is now as `entry` says.
+    pub(super) fn changed(&mut self, key: &Key, entry: Entry, delivery: Delivery, now: Time) {
+        if self.phase != Phase::Live {
+            self.backlog.put(key, entry.revision);
+            return;
+        }
+        match delivery {
+            Delivery::Lost => self.backlog.put(key, entry.revision),
+            Delivery::Prompt if self.late.is_empty() => self.deliver(key, entry),
+            Delivery::Prompt => self.delay(key, entry, now),
+            Delivery::Late(by) => self.delay(key, entry, now + by),
+        }
+    }
+
+    /// A key is gone and nothing was left that says so.
+    pub(super) fn vanished(&mut self, key: &Key) {
+        if self.known.contains_key(key) {
+            self.backlog.put(key, VANISHED);
+        } else {
+            self.backlog.remove(key);
+        }
+    }
+
+    /// Every key is gone and nothing was left that says so.
+    pub(super) fn all_vanished(&mut self) {
+        self.backlog.clear();
+        for key in self.known.keys() {
+            self.backlog.put(key, VANISHED);
+        }
+    }
+
+    /// Changes stop arriving; those on their way are lost.
+    pub(super) fn blind(&mut self, reason: &str) {
+        if self.phase != Phase::Blind {
+            self.phase = Phase::Blind;
+            self.complaint = Some(reason.to_owned());
+        }
+        for (_, key, entry) in std::mem::take(&mut self.late) {
+            self.note(&key, entry.revision);
+        }
+    }
+
+    /// Delivers what can be delivered now. `log` is what a blind watch may recover from.
+    pub(super) fn pump(&mut self, log: Option<&Log>, now: Time) {
+        self.blocked = false;
+        self.advance(log, now);
+        self.attended &= self.blocked;
+    }
+
+    fn advance(&mut self, log: Option<&Log>, now: Time) {
+        if let Some(reason) = &self.complaint {
+            let event = WatchEvent::Blind(reason.clone());
+            if !self.send(event) {
+                return;
+            }
+            self.complaint = None;
+        }
+        if self.phase != Phase::Live {
+            match log {
+                Some(log) => self.resynchronise(log, now),
+                None => return,
+            }
+        }
+        while self.phase == Phase::Live && self.next_arrival().is_some_and(|due| due <= now) {
+            if let Some((_, key, entry)) = self.late.pop_front() {
+                self.deliver(&key, entry);
+                if log.is_some_and(|log| log.revision(&key) == 0) {
+                    self.vanished(&key);
+                }
+            }
+        }
+    }
+
+    fn resynchronise(&mut self, log: &Log, now: Time) {
+        while let Some(key) = self.backlog.first() {
+            let entry = log.entry(&key, now).or_else(|| self.gone(&key));
+            if let Some(entry) = entry {
+                let (revision, live) = (entry.revision, entry.is_live());
+                if !self.send(WatchEvent::Change(entry)) {
+                    return;
+                }
+                self.learnt(&key, revision, live);
+            }
+            self.backlog.remove(&key);
+        }
+        if self.send(WatchEvent::Live) {
+            self.phase = Phase::Live;
+        }
+    }
+
+    fn gone(&self, key: &Key) -> Option<Entry> {
+        let revision = *self.known.get(key)?;
+        Some(Entry {
+            key: key.to_string(),
+            value: Vec::new(),
+            revision,
+            operation: Operation::Gone,
+            age: None,
+        })
+    }
+
+    fn delay(&mut self, key: &Key, entry: Entry, due: Time) {
+        let due = self.late.back().map_or(due, |(last, _, _)| due.max(*last));
+        self.late.push_back((due, key.clone(), entry));
+    }
+
+    /// Tells the reader of a change; when it is too slow the watch goes blind instead.
+    fn deliver(&mut self, key: &Key, entry: Entry) {
+        let (revision, live) = (entry.revision, entry.is_live());
+        if self.send(WatchEvent::Change(entry)) {
+            self.learnt(key, revision, live);
+            if self
+                .backlog
+                .noted(key)
+                .is_some_and(|noted| noted <= revision)
+            {
+                self.backlog.remove(key);
+            }
+        } else {
+            self.note(key, revision);
+            self.blind("the reader of the watch is too slow");
+        }
+    }
+
+    /// Notes that the reader has missed `revision`, unless something newer is noted already.
+    fn note(&mut self, key: &Key, revision: Revision) {
+        if self.backlog.noted(key).is_none_or(|noted| noted < revision) {
+            self.backlog.put(key, revision);
+        }
+    }
+
+    fn learnt(&mut self, key: &Key, revision: Revision, live: bool) {
+        if live {
+            self.known.insert(key.clone(), revision);
+        } else {
+            self.known.remove(key);
+        }
+    }
+
+    fn send(&mut self, event: WatchEvent) -> bool {
+        match self.events.try_send(event) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.blocked = true;
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                self.disconnected = true;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! What all clients of one memory store share: the buckets, the watches and the time.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::Limits;
+use super::faults::{BLACKOUT, Plan};
+use super::log::{Key, Log, Remains};
+use super::pump::Alarm;
+use super::watcher::{Delivery, Watcher};
+use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::store::{Batch, Bucket, Health, Outcome, Refusal, WatchEvent, Write};
+use crate::types::{Revision, Time};
+
+pub(super) type ClientId = u64;
+pub(super) type WatchId = u64;
+
+/// Changes of health that are kept for a subscriber.
+const HEALTH_BACKLOG: usize = 16;
+
+/// The shared part of a memory store.
+pub(super) struct World {
+    pub(super) limits: Limits,
+    manual_clock: Option<ManualClock>,
+    state: Mutex<State>,
+}
+
+impl World {
+    pub(super) fn new(limits: Limits, manual_clock: Option<ManualClock>) -> Self {
+        Self {
+            state: Mutex::new(State::new(limits.expiry_markers)),
+            limits,
+            manual_clock,
+        }
+    }
+
+    /// Whether time only passes when somebody drives it.
+    pub(super) fn is_driven(&self) -> bool {
+        self.manual_clock.is_some()
+    }
+
+    pub(super) fn now(&self) -> Time {
+        match &self.manual_clock {
+            Some(clock) => clock.now(),
+            None => SystemClock.now(),
+        }
+    }
+
+    /// Works on the state as it is now: what was due has happened before, and what the work
+    /// leads to is on its way to the watches after.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.state.lock();
+        // Read under the lock, so that records are stored in the order of their times.
+        let now = self.now();
+        state.settle(now);
+        let result = work(&mut state, now);
+        state.pump(now);
+        state.ring_alarms();
+        result
+    }
+}
+
+/// A write or batch, as a client asked for it.
+#[derive(Clone)]
+pub(super) enum Request {
+    One(Write),
+    Batch(Batch),
+}
+
+/// A write on its way to the store though its client has given up on it.
+struct Held {
+    client: ClientId,
+    due: Option<Time>,
+    bucket: Bucket,
+    request: Request,
+}
+
+/// What the store knows of one running client.
+pub(super) struct Client {
+    pub(super) plan: Plan,
+    pub(super) alarm: Option<Alarm>,
+    health: Health,
+    subscribers: Vec<(Sender<Health>, Receiver<Health>)>,
+    /// Dropped with the client, which wakes all who wait.
+    _stop: Sender<Infallible>,
+}
+
+pub(super) struct State {
+    markers: bool,
+    logs: [Option<Log>; Bucket::ALL.len()],
+    incarnations: u64,
+    clients: BTreeMap<ClientId, Client>,
+    clients_made: u64,
+    watchers: BTreeMap<WatchId, (ClientId, Watcher)>,
+    watches_made: u64,
+    held: Vec<Held>,
+}
+
+/// Something that happens by itself when its time has come.
+enum Due {
+    Expiry(Bucket),
+    Held(usize),
+}
+
+impl State {
+    fn new(markers: bool) -> Self {
+        Self {
+            markers,
+            logs: [const { None }; Bucket::ALL.len()],
+            incarnations: 0,
+            clients: BTreeMap::new(),
+            clients_made: 0,
+            watchers: BTreeMap::new(),
+            watches_made: 0,
+            held: Vec::new(),
+        }
+    }
+
+    // --- clients ---
+
+    pub(super) fn add_client(&mut self) -> (ClientId, Receiver<Infallible>) {
+        let (stop, stopped) = bounded(0);
+        self.clients_made += 1;
+        let client = Client {
+            plan: Plan::default(),
+            alarm: None,
+            health: Health::Connected,
+            subscribers: Vec::new(),
+            _stop: stop,
+        };
+        self.clients.insert(self.clients_made, client);
+        (self.clients_made, stopped)
+    }
+
+    /// Stops a client: its watches and health events end, its waiting calls and thread wake up.
+    pub(super) fn remove_client(&mut self, id: ClientId) {
+        self.set_health(id, Health::Closed);
+        self.clients.remove(&id);
+        self.watchers.retain(|_, (client, _)| *client != id);
+    }
+
+    pub(super) fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.get_mut(&id)
+    }
+
+    /// Brings the health and the watches of a client in line with its planned faults.
+    pub(super) fn follow_plan(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else {
+            return;
+        };
+        if let Some(reason) = client.plan.blindness() {
+            let own = self.watchers.values_mut().filter(|(owner, _)| *owner == id);
+            own.for_each(|(_, watcher)| watcher.blind(reason));
+        }
+        let health = match client.plan.blackout {
+            Some(_) => Health::Degraded(BLACKOUT.to_owned()),
+            None => Health::Connected,
+        };
+        self.set_health(id, health);
+    }
+
+    pub(super) fn health(&self, id: ClientId) -> Health {
+        match self.clients.get(&id) {
+            Some(client) => client.health.clone(),
+            None => Health::Closed,
+        }
+    }
+
+    fn set_health(&mut self, id: ClientId, health: Health) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        if client.health == health {
+            return;
+        }
+        for (sender, receiver) in &client.subscribers {
+            push_newest(sender, receiver, health.clone());
+        }
+        client.health = health;
+    }
+
+    pub(super) fn subscribe_health(&mut self, id: ClientId) -> Receiver<Health> {
+        let (sender, receiver) = bounded(HEALTH_BACKLOG);
+        push_newest(&sender, &receiver, self.health(id));
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.subscribers.push((sender, receiver.clone()));
+        }
+        receiver
+    }
+
+    // --- buckets ---
+
+    pub(super) fn log(&self, bucket: Bucket) -> Result<&Log, Refusal> {
+        self.logs[bucket as usize].as_ref().ok_or_else(|| {
+            Refusal::Unavailable(format!(
+                "bucket {} does not exist; create it with ensure",
+                bucket.default_name()
+            ))
+        })
+    }
+
+    pub(super) fn ensure(&mut self, bucket: Bucket, ttl: Option<Duration>) -> &Log {
+        let incarnations = &mut self.incarnations;
+        self.logs[bucket as usize].get_or_insert_with(|| {
+            *incarnations += 1;
+            Log::new(ttl, *incarnations)
+        })
+    }
+
+    pub(super) fn purge(&mut self, bucket: Bucket) {
+        if let Some(log) = &mut self.logs[bucket as usize] {
+            log.purge();
+        }
+        self.watchers_of(bucket).for_each(Watcher::all_vanished);
+    }
+
+    pub(super) fn delete_bucket(&mut self, bucket: Bucket) {
+        self.logs[bucket as usize] = None;
+        for watcher in self.watchers_of(bucket) {
+            watcher.blind("the bucket was deleted");
+            watcher.all_vanished();
+        }
+    }
+
+    // --- writes ---
+
+    /// Carries out a request by the rules.
+    pub(super) fn carry_out(&mut self, bucket: Bucket, request: Request, now: Time) -> Outcome {
+        let log = match self.log(bucket) {
+            Ok(log) => log,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let (fence, writes) = match request {
+            Request::One(write) => (None, vec![write]),
+            Request::Batch(batch) => (batch.fence, batch.writes),
+        };
+        let fenced = fence.is_none_or(|(key, revision)| log.revision(&key) == revision);
+        let admitted = writes.iter().all(|w| log.admits(&w.key, w.expect));
+        if !fenced || !admitted {
+            return Outcome::Refused(Refusal::Conflict);
+        }
+        let mut last = 0;
+        for write in writes {
+            last = self.apply(bucket, &write.key, write.value, now);
+        }
+        Outcome::Done(last)
+    }
+
+    /// Writes a key of an existing bucket and tells the watches; without a bucket it is lost.
+    pub(super) fn apply(
+        &mut self,
+        bucket: Bucket,
+        key: &str,
+        value: Option<Vec<u8>>,
+        now: Time,
+    ) -> Revision {
+        let Some(log) = &mut self.logs[bucket as usize] else {
+            return 0;
+        };
+        let (key, revision) = log.put(key, value, now);
+        self.announce(bucket, &key, now);
+        revision
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        client: ClientId,
+        due: Option<Time>,
+        bucket: Bucket,
+        request: Request,
+    ) {
+        self.held.push(Held {
+            client,
+            due,
+            bucket,
+            request,
+        });
+    }
+
+    pub(super) fn held_by(&self, client: ClientId) -> usize {
+        self.held.iter().filter(|h| h.client == client).count()
+    }
+
+    pub(super) fn release_held(&mut self, client: ClientId, now: Time) {
+        let held = std::mem::take(&mut self.held);
+        let (released, kept): (Vec<_>, Vec<_>) = held.into_iter().partition(|h| h.client == client);
+        self.held = kept;
+        for held in released {
+            self.carry_out(held.bucket, held.request, now);
+        }
+    }
+
+    pub(super) fn discard_held(&mut self, client: ClientId) {
+        self.held.retain(|held| held.client != client);
+    }
+
+    // --- time ---
+
+    /// Does what has come due, in the order of time.
+    fn settle(&mut self, now: Time) {
+        while let Some((at, due)) = self.next_due_of_all() {
+            if at > now {
+                break;
+            }
+            match due {
+                Due::Expiry(bucket) => self.expire(bucket, at),
+                Due::Held(index) => {
+                    let held = self.held.remove(index);
+                    self.carry_out(held.bucket, held.request, at);
+                }
+            }
+        }
+    }
+
+    /// The next time at which anything happens by itself.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        let arrivals = self.watchers.values().filter_map(|(_, w)| w.next_arrival());
+        let due = self.next_due_of_all().map(|(at, _)| at);
+        arrivals.chain(due).min()
+    }
+
+    fn next_due_of_all(&self) -> Option<(Time, Due)> {
+        let expiries = Bucket::ALL.into_iter().filter_map(|bucket| {
+            let at = self.logs[bucket as usize].as_ref()?.next_expiry()?;
+            Some((at, Due::Expiry(bucket)))
+        });
+        let held = self
+            .held
+            .iter()
+            .enumerate()
+            .filter_map(|(index, held)| Some((held.due?, Due::Held(index))));
+        // The first of equals wins: the order is that of the buckets, then that of the writes.
+        expiries.chain(held).min_by_key(|(at, _)| *at)
+    }
+
+    fn expire(&mut self, bucket: Bucket, at: Time) {
+        let Some(log) = &mut self.logs[bucket as usize] else {
+            return;
+        };
+        match log.expire_oldest(self.markers, at) {
+            Some((key, Remains::Marker)) => self.announce(bucket, &key, at),
+            Some((key, Remains::Nothing)) => self
+                .watchers
+                .values_mut()
+                .filter(|(_, watcher)| watcher.covers(bucket, &key))
+                .for_each(|(_, watcher)| watcher.vanished(&key)),
+            None => {}
+        }
+    }
+
+    // --- watches ---
+
+    pub(super) fn add_watch(
+        &mut self,
+        client: ClientId,
+        bucket: Bucket,
+        prefix: &str,
+        events: Sender<WatchEvent>,
+    ) -> WatchId {
+        let log = self.logs[bucket as usize].as_ref();
+        let mut watcher = Watcher::new(bucket, prefix, events, log);
+        let blindness = self.clients.get(&client).and_then(|c| c.plan.blindness());
+        if let Some(reason) = blindness {
+            watcher.blind(reason);
+        } else if log.is_none() {
+            watcher.blind("the bucket does not exist");
+        }
+        self.watches_made += 1;
+        self.watchers.insert(self.watches_made, (client, watcher));
+        self.watches_made
+    }
+
+    pub(super) fn remove_watch(&mut self, id: WatchId) {
+        self.watchers.remove(&id);
+    }
+
+    /// How many watches there are, of all clients.
+    #[cfg(test)]
+    pub(super) fn watches(&self) -> usize {
+        self.watchers.len()
+    }
+
+    fn watchers_of(&mut self, bucket: Bucket) -> impl Iterator<Item = &mut Watcher> {
+        self.watchers
+            .values_mut()
+            .map(|(_, watcher)| watcher)
+            .filter(move |watcher| watcher.bucket() == bucket)
+    }
+
+    /// Tells the watches how a key is now.
+    fn announce(&mut self, bucket: Bucket, key: &Key, now: Time) {
+        let Some(log) = &self.logs[bucket as usize] else {
+            return;
+        };
+        for (client, watcher) in self.watchers.values_mut() {
+            if !watcher.covers(bucket, key) {
+                continue;
+            }
+            let Some(entry) = log.entry(key, now) else {
+                return;
+            };
+            let delivery = match self.clients.get_mut(client) {
+                Some(client) => client.plan.delivery(),
+                None => Delivery::Prompt,
+            };
+            watcher.changed(key, entry, delivery, now);
+        }
+    }
+
+    fn pump(&mut self, now: Time) {
+        for (client, watcher) in self.watchers.values_mut() {
+            let blind = (self.clients.get(client)).is_some_and(|c| c.plan.blindness().is_some());
+            let log = self.logs[watcher.bucket() as usize].as_ref();
+            watcher.pump(log.filter(|_| !blind), now);
+        }
+        self.watchers
+            .retain(|_, (_, watcher)| !watcher.is_disconnected());
+    }
+
+    // --- threads ---
+
+    /// What the thread of a client has to wait for; `None` when the client was stopped.
+    ///
+    /// What can be delivered has been delivered before.
+    pub(super) fn agenda(&mut self, id: ClientId, now: Time) -> Option<Agenda> {
+        self.pump(now);
+        let shared = self.shared_due();
+        let alarm = self.clients.get_mut(&id)?.alarm.as_mut()?;
+        let mut due = shared;
+        let mut rooms = Vec::new();
+        for (_, watcher) in self.watchers.values_mut().filter(|(owner, _)| *owner == id) {
+            due = due.into_iter().chain(watcher.next_arrival()).min();
+            rooms.extend(watcher.attend());
+        }
+        alarm.set(due);
+        Some(Agenda { due, rooms })
+    }
+
+    /// Wakes the threads that wait for too little.
+    fn ring_alarms(&self) {
+        let shared = self.shared_due();
+        for alarm in self.clients.values().filter_map(|c| c.alarm.as_ref()) {
+            alarm.ring_if_late(shared);
+        }
+        for (owner, watcher) in self.watchers.values() {
+            if let Some(alarm) = self.clients.get(owner).and_then(|c| c.alarm.as_ref()) {
+                alarm.ring_if_late(watcher.next_arrival());
+                if watcher.is_unattended() {
+                    alarm.ring();
+                }
+            }
+        }
+    }
+
+    /// When the next thing that all clients can see happens by itself. An expiry that leaves
+    /// nothing behind is not seen before the next call, which carries it out first.
+    fn shared_due(&self) -> Option<Time> {
+        let (at, due) = self.next_due_of_all()?;
+        (self.markers || matches!(due, Due::Held(_))).then_some(at)
+    }
+}
+
+/// What the thread of a client waits for: a time, and room in the channels of slow readers.
+pub(super) struct Agenda {
+    pub(super) due: Option<Time>,
+    pub(super) rooms: Vec<Sender<WatchEvent>>,
+}
+
+/// Sends, at the cost of the oldest when the channel is full.
+fn push_newest(sender: &Sender<Health>, receiver: &Receiver<Health>, health: Health) {
+    while sender.try_send(health.clone()).is_err() {
+        if receiver.try_recv().is_err() {
+            return;
+        }
+    }
+}
