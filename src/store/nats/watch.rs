@@ -31,8 +31,9 @@ const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The server forgets a consumer without a reader after so long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
-/// What one synchronisation may take.
-const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the first synchronisation may take; each that takes longer doubles it for the next.
+const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -56,6 +57,21 @@ enum Stop {
     Blind(String),
 }
 
+/// How patient the next synchronisation is, and how long it is put off.
+struct Pace {
+    timeout: Duration,
+    pause: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            timeout: SYNC_TIMEOUT_MIN,
+            pause: BACKOFF_MIN,
+        }
+    }
+}
+
 /// What the reader has been told.
 #[derive(Default)]
 struct Told {
@@ -73,10 +89,10 @@ impl Watcher {
     pub(super) fn run(self) {
         let new_links = self.session.new_links();
         let mut told = Told::default();
+        let mut pace = Pace::new();
         let mut blind = false;
-        let mut pause = BACKOFF_MIN;
         loop {
-            let why = match self.watch_once(&mut told, &mut blind, &mut pause) {
+            let why = match self.watch_once(&mut told, &mut blind, &mut pace) {
                 Stop::Ended => return,
                 Stop::Blind(why) => why,
             };
@@ -89,18 +105,23 @@ impl Watcher {
             select! {
                 recv(self.cancelled) -> _ => return,
                 recv(self.session.stopping) -> _ => return,
-                recv(new_links) -> _ => pause = BACKOFF_MIN,
-                default(pause) => pause = (pause * 2).min(BACKOFF_MAX),
+                recv(new_links) -> _ => pace.pause = BACKOFF_MIN,
+                default(pace.pause) => pace.pause = (pace.pause * 2).min(BACKOFF_MAX),
             }
         }
     }
 
     /// Synchronises and follows until something is wrong.
-    fn watch_once(&self, told: &mut Told, blind: &mut bool, pause: &mut Duration) -> Stop {
-        let (tail, snapshot) = match self.synchronise() {
+    fn watch_once(&self, told: &mut Told, blind: &mut bool, pace: &mut Pace) -> Stop {
+        let (tail, snapshot) = match self.synchronise(Instant::now() + pace.timeout) {
             Ok(synchronised) => synchronised,
             Err(Failure::NotRunning) => return Stop::Ended,
-            Err(failure) => return Stop::Blind(failure.into_error("watch").to_string()),
+            Err(failure) => {
+                if failure == Failure::TimedOut {
+                    pace.timeout = (pace.timeout * 2).min(SYNC_TIMEOUT_MAX);
+                }
+                return Stop::Blind(failure.into_error("watch").to_string());
+            }
         };
         for event in told.catch_up(snapshot) {
             if let Err(stop) = self.hand_over(WatchEvent::Change(event)) {
@@ -111,13 +132,12 @@ impl Watcher {
             return stop;
         }
         *blind = false;
-        *pause = BACKOFF_MIN;
+        *pace = Pace::new();
         self.follow(&tail, told)
     }
 
     /// A listing, and a consumer that goes on where it ends.
-    fn synchronise(&self) -> Result<(Tail, Snapshot), Failure> {
-        let deadline = Instant::now() + SYNC_TIMEOUT;
+    fn synchronise(&self, deadline: Instant) -> Result<(Tail, Snapshot), Failure> {
         let stream = Stream {
             link: self.session.link()?,
             name: self.stream.clone(),
