@@ -16,7 +16,6 @@ mod bucket;
 mod connection;
 mod dial;
 mod failure;
-mod health;
 mod jetstream;
 mod link;
 mod options;
@@ -30,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use self::bucket::Proven;
@@ -39,8 +38,8 @@ use self::jetstream::{Stream, StreamInfo};
 use self::session::{Session, Supervisor};
 use self::watch::Watcher;
 use super::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Outcome,
-    Refusal, Store, Watch, Write,
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
 use crate::thread::{Thread, signal};
@@ -268,11 +267,11 @@ impl Store for NatsStore {
     }
 
     fn health(&self) -> Health {
-        self.session.health.now()
+        self.session.health.lock().now().clone()
     }
 
-    fn health_events(&self) -> Receiver<Health> {
-        self.session.health.listen()
+    fn health_events(&self) -> HealthEvents {
+        self.session.health.lock().listen()
     }
 
     fn stop(&self, deadline: Instant) -> Result<()> {

@@ -17,12 +17,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connection::{self, Event, Tracker, Up};
 use super::failure::Failure;
-use super::health::HealthBoard;
 use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
 use crate::error::{Code, Error, Result};
 use crate::store::Health;
+use crate::store::health::HealthBoard;
 use crate::thread::{Thread, signal};
 
 /// Connections that may be stuck before the store refuses to make another one.
@@ -43,7 +43,7 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 /// What calls, watches and the supervisor share.
 pub(super) struct Session {
     pub(super) options: NatsOptions,
-    pub(super) health: HealthBoard,
+    pub(super) health: Mutex<HealthBoard>,
     state: Mutex<State>,
     changed: Condvar,
     /// Disconnected when the store stops.
@@ -71,7 +71,7 @@ impl Session {
         let why = "not connected yet".to_owned();
         Arc::new(Self {
             options,
-            health: HealthBoard::new(Health::Degraded(why.clone())),
+            health: Mutex::new(HealthBoard::new(Health::Degraded(why.clone()))),
             state: Mutex::new(State {
                 link: None,
                 why: Failure::Disconnected(why),
@@ -132,7 +132,7 @@ impl Session {
         if let Some(link) = link {
             link.close(Failure::NotRunning);
         }
-        self.health.set(Health::Closed);
+        self.set_health(Health::Closed);
     }
 
     /// Ends the supervisor, which lets the connection go.
@@ -142,6 +142,18 @@ impl Session {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.lock().is_none()
+    }
+
+    fn set_health(&self, health: Health) {
+        let line = health.clone();
+        if !self.health.lock().set(health) {
+            return;
+        }
+        match line {
+            Health::Connected => log::info!("store connected"),
+            Health::Degraded(why) => log::warn!("store degraded: {why}"),
+            Health::Closed => log::debug!("store closed"),
+        }
     }
 
     fn connected(&self, link: &Arc<Link>) {
@@ -159,7 +171,7 @@ impl Session {
         });
         drop(state);
         self.changed.notify_all();
-        self.health.set(Health::Connected);
+        self.set_health(Health::Connected);
     }
 
     fn degraded(&self, why: &str, fatal: Option<Error>) {
@@ -172,7 +184,7 @@ impl Session {
         state.fatal = fatal;
         drop(state);
         self.changed.notify_all();
-        self.health.set(Health::Degraded(why.to_owned()));
+        self.set_health(Health::Degraded(why.to_owned()));
     }
 }
 
