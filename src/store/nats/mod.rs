@@ -19,6 +19,7 @@ mod failure;
 mod health;
 mod jetstream;
 mod link;
+mod nudge;
 mod options;
 mod read;
 mod reaper;
