@@ -222,6 +222,36 @@ fn mutual_tls() {
 }
 
 #[test]
+fn replies_by_tls_are_never_overlooked_for_long() {
+    on_both(&tls_config(false), |server| {
+        let options = NatsOptions::new([server.url()]).tls_ca(pem("ca.pem"));
+        let store = NatsStore::connect(options, soon()).unwrap();
+        store
+            .ensure(BUCKET, BucketConfig { ttl: None }, soon())
+            .unwrap();
+        let mut slowest = Duration::ZERO;
+        let started = Instant::now();
+        for n in 0..3_000 {
+            let before = Instant::now();
+            let outcome = store
+                .write(BUCKET, &[put(&format!("k{n}"))], soon())
+                .remove(0);
+            assert!(matches!(outcome, Outcome::Done(_)), "{n}: {outcome:?}");
+            slowest = slowest.max(before.elapsed());
+            if n % 50 == 0 {
+                // Lets the crate's own flush come at all times of a write.
+                std::thread::sleep(Duration::from_millis(n % 7));
+            }
+        }
+        println!(
+            "3000 writes by TLS: {:?}, slowest {slowest:?}",
+            started.elapsed()
+        );
+        assert!(slowest < Duration::from_millis(400), "{slowest:?}");
+    });
+}
+
+#[test]
 fn a_server_without_tls_is_refused_where_tls_is_required() {
     let server = Server::start(NEWEST);
     let options = NatsOptions::new([server.url()]).tls_required(true);

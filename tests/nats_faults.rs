@@ -4,283 +4,26 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore, Storage, abandoned_connections};
-use divvy::store::{
-    Bucket, BucketConfig, Expect, Health, Operation, Outcome, Store, Watch, WatchEvent, Write,
+use divvy::store::{Health, Outcome, Refusal, Store};
+use support::faults::{
+    BUCKET, CALL_TIMEOUT, FOR_EVER, OVERRUN_MAX, Reader, Trial, Writer, connect, put, soon,
 };
 use support::nats_binary::{NEWEST, OLDEST};
-use support::nats_server::{Cluster, Server};
+use support::nats_server::Server;
 use support::proxy::{Proxy, Way};
 use support::raw_nats::RawNats;
-
-const BUCKET: Bucket = Bucket::Assignment;
-const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
-/// What a call may take beyond its deadline; the contract's 50 ms and as much for a busy machine.
-const OVERRUN_MAX: Duration = Duration::from_millis(100);
-const CALL_TIMEOUT: Duration = Duration::from_millis(500);
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-fn connect(url: &str) -> Arc<NatsStore> {
-    Arc::new(NatsStore::connect(NatsOptions::new([url]), soon()).expect("a connection"))
-}
-
-fn put(key: &str, value: &str) -> Write {
-    Write {
-        key: key.into(),
-        value: Some(value.as_bytes().to_vec()),
-        expect: Expect::Any,
-    }
-}
-
-/// Calls a store without pause, and notes the longest overrun of a deadline.
-struct Caller {
-    end: Arc<AtomicBool>,
-    thread: JoinHandle<(Duration, usize)>,
-}
-
-impl Caller {
-    fn start(store: &Arc<NatsStore>) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
-        let thread = thread::spawn({
-            let (store, end) = (Arc::clone(store), Arc::clone(&end));
-            move || {
-                let mut worst = Duration::ZERO;
-                let mut done = 0;
-                for n in 0.. {
-                    if end.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let started = Instant::now();
-                    let deadline = started + CALL_TIMEOUT;
-                    match n % 3 {
-                        0 => {
-                            let outcome = store.write(BUCKET, &[put("calls.k", "v")], deadline);
-                            done += usize::from(matches!(outcome[0], Outcome::Done(_)));
-                        }
-                        1 => drop(store.read(BUCKET, "calls.k", deadline)),
-                        _ => drop(store.list(BUCKET, "calls", deadline)),
-                    }
-                    worst = worst.max(started.elapsed().saturating_sub(CALL_TIMEOUT));
-                    thread::sleep(Duration::from_millis(5));
-                }
-                (worst, done)
-            }
-        });
-        Self { end, thread }
-    }
-
-    fn finish(self) -> (Duration, usize) {
-        self.end.store(true, Ordering::SeqCst);
-        self.thread.join().expect("no panic in a call")
-    }
-}
-
-/// Writes ever new keys through a connection of its own and notes what was acknowledged.
-struct Writer {
-    end: Arc<AtomicBool>,
-    thread: JoinHandle<BTreeMap<String, u64>>,
-}
-
-impl Writer {
-    fn start(url: &str) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
-        let store = connect(url);
-        let thread = thread::spawn({
-            let end = Arc::clone(&end);
-            move || {
-                let mut acked = BTreeMap::new();
-                for n in 0.. {
-                    if end.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let key = format!("watched.k{}", n % 400);
-                    let deadline = Instant::now() + CALL_TIMEOUT;
-                    let outcome = store.write(BUCKET, &[put(&key, &n.to_string())], deadline);
-                    if let Outcome::Done(revision) = outcome[0] {
-                        acked.insert(key, revision);
-                    }
-                    thread::sleep(Duration::from_millis(5));
-                }
-                acked
-            }
-        });
-        Self { end, thread }
-    }
-
-    fn finish(self) -> BTreeMap<String, u64> {
-        self.end.store(true, Ordering::SeqCst);
-        self.thread.join().expect("no panic in a call")
-    }
-}
-
-/// What a reader of a watch knows.
-#[derive(Default)]
-struct Reader {
-    live: BTreeMap<String, u64>,
-    blind: Vec<String>,
-    delivered_twice: usize,
-}
-
-impl Reader {
-    fn take(&mut self, event: WatchEvent) -> bool {
-        match event {
-            WatchEvent::Change(entry) if entry.operation == Operation::Put => {
-                let before = self.live.insert(entry.key, entry.revision);
-                self.delivered_twice += usize::from(before == Some(entry.revision));
-            }
-            WatchEvent::Change(entry) => drop(self.live.remove(&entry.key)),
-            WatchEvent::Blind(why) => self.blind.push(why),
-            WatchEvent::Live => return true,
-        }
-        false
-    }
-
-    /// Reads until a live event, or nothing comes for so long.
-    fn until_live(&mut self, watch: &Watch, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        while let Ok(event) = watch.events.recv_deadline(deadline) {
-            if self.take(event) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Reads until what it knows is what the store holds.
-    fn catch_up(&mut self, watch: &Watch, store: &NatsStore) {
-        let listing = store.list(BUCKET, "watched", soon()).expect("a listing");
-        let stored: BTreeMap<_, _> = listing
-            .entries
-            .into_iter()
-            .filter(|entry| entry.operation == Operation::Put)
-            .map(|entry| (entry.key, entry.revision))
-            .collect();
-        while self.live != stored {
-            let event = watch.events.recv_timeout(Duration::from_secs(10));
-            let Ok(event) = event else {
-                let missing: Vec<_> = stored
-                    .iter()
-                    .filter(|(key, revision)| self.live.get(*key) != Some(revision))
-                    .take(5)
-                    .collect();
-                panic!(
-                    "the watch lost changes, such as {missing:?}; blind: {:?}",
-                    self.blind
-                );
-            };
-            self.take(event);
-        }
-    }
-}
-
-/// One fault, from a healthy start to a healthy end.
-struct Trial {
-    name: &'static str,
-    store: Arc<NatsStore>,
-    direct: String,
-    watch: Watch,
-    reader: Reader,
-}
-
-impl Trial {
-    /// A store on `url`; the writer that feeds the watch uses `direct`.
-    fn new(name: &'static str, url: &str, direct: &str) -> Self {
-        let store = connect(url);
-        store.ensure(BUCKET, FOR_EVER, soon()).expect("a bucket");
-        let watch = store.watch(BUCKET, "watched").expect("a watch");
-        let mut reader = Reader::default();
-        assert!(reader.until_live(&watch, Duration::from_secs(10)));
-        Self {
-            name,
-            store,
-            direct: direct.to_owned(),
-            watch,
-            reader,
-        }
-    }
-
-    /// Injects the fault, lets it last, heals it, and checks what must hold.
-    fn run(mut self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) {
-        let caller = Caller::start(&self.store);
-        let writer = Writer::start(&self.direct);
-        thread::sleep(Duration::from_millis(300));
-        inject();
-        thread::sleep(lasting);
-        heal();
-        let healed = Instant::now();
-        let mut went_blind = !self.reader.blind.is_empty();
-        while !went_blind || !self.reader.until_live(&self.watch, Duration::from_secs(20)) {
-            if !went_blind {
-                let event = self.watch.events.recv_timeout(Duration::from_millis(3_500));
-                let Ok(event) = event else { break };
-                self.reader.take(event);
-                went_blind = !self.reader.blind.is_empty();
-                if healed.elapsed() > Duration::from_secs(5) {
-                    break;
-                }
-            }
-        }
-        let fresh = healed.elapsed();
-        self.until_connected();
-        let acked = writer.finish();
-        let (overrun, done) = caller.finish();
-        assert!(
-            !acked.is_empty() && done > 0,
-            "{}: nothing was written",
-            self.name
-        );
-        self.reader.catch_up(&self.watch, &self.store);
-        let lost: Vec<_> = acked
-            .iter()
-            .filter(|(key, revision)| self.reader.live.get(*key).is_none_or(|r| r < revision))
-            .collect();
-        println!(
-            "| {} | overrun {overrun:?} | fresh {fresh:?} after heal | {} acked, {} lost | blind {:?} |",
-            self.name,
-            acked.len(),
-            lost.len(),
-            self.reader.blind
-        );
-        assert!(
-            lost.is_empty(),
-            "{}: acknowledged, not there: {lost:?}",
-            self.name
-        );
-        assert_eq!(self.reader.delivered_twice, 0, "{}", self.name);
-        assert!(
-            overrun < OVERRUN_MAX,
-            "{}: a call overran by {overrun:?}",
-            self.name
-        );
-        self.store.stop(soon()).expect("all threads end");
-    }
-
-    fn until_connected(&self) {
-        let deadline = soon();
-        while self.store.health() != Health::Connected {
-            assert!(
-                Instant::now() < deadline,
-                "{}: not connected again",
-                self.name
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
 
 fn kill_and_restart(version: &str) {
     let mut server = Server::start(version);
     let trial = Trial::new("kill -9, 1 s", &server.url(), &server.url());
-    let server = std::cell::RefCell::new(&mut server);
+    let server = RefCell::new(&mut server);
     let inject = || server.borrow_mut().kill();
     trial.run(Duration::from_secs(1), inject, || {
         server.borrow_mut().restart()
@@ -297,7 +40,7 @@ fn a_killed_server_costs_no_acknowledged_write_and_no_event() {
 fn a_terminated_server_costs_no_event() {
     let mut server = Server::start(NEWEST);
     let trial = Trial::new("SIGTERM, 1 s", &server.url(), &server.url());
-    let server = std::cell::RefCell::new(&mut server);
+    let server = RefCell::new(&mut server);
     let inject = || server.borrow_mut().terminate();
     trial.run(Duration::from_secs(1), inject, || {
         server.borrow_mut().restart()
@@ -471,49 +214,6 @@ fn a_restart_that_loses_a_memory_bucket_is_noticed_and_the_new_one_watched() {
 }
 
 #[test]
-fn the_loss_of_any_node_of_a_cluster_costs_no_event() {
-    let mut cluster = Cluster::start(NEWEST);
-    let options = || NatsOptions::new(cluster.urls()).replicas(3);
-    let store = NatsStore::connect(options(), soon()).unwrap();
-    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
-    let watch = store.watch(BUCKET, "watched").unwrap();
-    let mut reader = Reader::default();
-    assert!(reader.until_live(&watch, Duration::from_secs(20)));
-    for node in 0..3 {
-        cluster.nodes[node].kill();
-        let killed = Instant::now();
-        let key = format!("watched.n{node}");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let by = Instant::now() + CALL_TIMEOUT;
-            if let Outcome::Done(_) = store.write(BUCKET, &[put(&key, "v")], by).remove(0) {
-                break;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no write after the loss of a node"
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
-        let written = killed.elapsed();
-        while !reader.live.contains_key(&key) {
-            let event = watch
-                .events
-                .recv_timeout(Duration::from_secs(20))
-                .expect("the change");
-            reader.take(event);
-        }
-        println!(
-            "| node {node} killed | written {written:?}, seen {:?} after | blind {:?} |",
-            killed.elapsed(),
-            reader.blind
-        );
-        cluster.nodes[node].restart();
-        cluster.wait_healthy();
-    }
-}
-
-#[test]
 fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
     let server = Server::start(NEWEST);
     let store = connect(&server.url());
@@ -574,7 +274,7 @@ fn a_server_that_accepts_and_says_nothing_is_passed_over() {
     let options = NatsOptions::new([mute]).connect_timeout(Duration::from_millis(100));
     let started = Instant::now();
     let error = NatsStore::connect(options, started + Duration::from_secs(1)).unwrap_err();
-    assert_eq!(error.code(), divvy::error::Code::Unavailable);
+    assert_eq!(error.code(), Code::Unavailable);
     assert!(error.to_string().contains("greet"), "{error}");
     assert!(started.elapsed() < Duration::from_millis(1_500));
 }
@@ -644,4 +344,75 @@ fn a_store_can_be_started_and_stopped_a_hundred_times_without_growth() {
     assert_eq!(server.connections(), 0);
     let jsz = server.monitoring("jsz").unwrap();
     assert_eq!(jsz["consumers"], 0, "{jsz}");
+}
+
+#[test]
+fn jetstream_that_is_switched_off_is_unavailable_until_it_is_on_again() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "watched").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&watch, Duration::from_secs(10)));
+    let write = || {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        store
+            .write(BUCKET, &[put("watched.k", "v")], deadline)
+            .remove(0)
+    };
+    let until = |what: &str, wanted: fn(&Outcome) -> bool| {
+        let deadline = soon();
+        loop {
+            let outcome = write();
+            if wanted(&outcome) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {what}: {outcome:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    server.reload(|config| config.replace("jetstream {", "jetstream { enabled: false, "));
+    until("unavailable", |outcome| {
+        matches!(outcome, Outcome::Refused(Refusal::Unavailable(_)))
+    });
+    // The server leaves requests to its API without an answer; what counts is that calls end.
+    let error = store
+        .read(BUCKET, "watched.k", Instant::now() + CALL_TIMEOUT)
+        .unwrap_err();
+    assert!(
+        matches!(error.code(), Code::Unavailable | Code::TimedOut),
+        "{error}"
+    );
+    server.reload(|config| config.replace("enabled: false, ", ""));
+    until("done", |outcome| matches!(outcome, Outcome::Done(_)));
+    reader.catch_up(&watch, &store);
+}
+
+#[test]
+fn a_bucket_deleted_under_a_publish_leaves_no_write_undecided_for_long() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let writes: Vec<_> = (0..2_000).map(|n| put(&format!("k{n}"), "v")).collect();
+    let started = Instant::now();
+    let outcomes = thread::scope(|scope| {
+        let publish = scope.spawn(|| {
+            let mut outcomes = Vec::new();
+            for _ in 0..5 {
+                let deadline = Instant::now() + CALL_TIMEOUT;
+                outcomes.extend(store.write(BUCKET, &writes, deadline));
+            }
+            outcomes
+        });
+        thread::sleep(Duration::from_millis(30));
+        RawNats::connect(server.port).api("STREAM.DELETE.KV_parti-assignment", "");
+        publish.join().unwrap()
+    });
+    assert!(started.elapsed() < 5 * CALL_TIMEOUT + 5 * OVERRUN_MAX);
+    let last = outcomes.last().unwrap();
+    assert!(
+        matches!(last, Outcome::Refused(Refusal::Unavailable(_))),
+        "{last:?}"
+    );
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{:?}", outcomes[0]);
 }

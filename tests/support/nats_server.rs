@@ -121,12 +121,11 @@ impl Server {
         }
     }
 
-    /// Has the server read its configuration again, with `text` added.
-    pub fn reload_with(&self, text: &str) {
+    /// Has the server read its configuration again, changed.
+    pub fn reload(&self, change: impl FnOnce(String) -> String) {
         let path = self.folder.path().join("server.conf");
-        let mut config = std::fs::read_to_string(&path).expect("the configuration is there");
-        let _ = writeln!(config, "{text}");
-        std::fs::write(&path, config).expect("the configuration can be written");
+        let config = std::fs::read_to_string(&path).expect("the configuration is there");
+        std::fs::write(&path, change(config)).expect("the configuration can be written");
         self.signal(libc::SIGHUP);
     }
 

@@ -122,7 +122,7 @@ pub(super) fn prove(
     deadline: Instant,
 ) -> Result<Proven, Failure> {
     let mut proven = Proven {
-        generation: stream.link.generation,
+        generation: stream.link.generation(),
         leader: info.leader().to_owned(),
         incarnation: info.created.clone(),
         batches: false,

@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
@@ -19,6 +20,7 @@ use nats::header::HeaderMap;
 use parking_lot::Mutex;
 
 use super::dial::{self, ServerInfo};
+use super::nudge::{self, Nudger};
 use super::options::NatsOptions;
 use crate::error::{Code, Error, Result};
 
@@ -49,9 +51,6 @@ pub(super) struct Outgoing {
     pub(super) payload: Vec<u8>,
     pub(super) progress: Arc<Progress>,
 }
-
-/// The crate's subscriptions by subject. They end after the connection is closed.
-type Subscriptions = HashMap<String, nats::Subscription>;
 
 /// How many messages of one call were handed to the crate, and whether more may be.
 ///
@@ -87,7 +86,7 @@ pub(super) enum Event {
 
 /// A connection that works.
 pub(super) struct Up {
-    pub(super) generation: u64,
+    pub(super) tracker: Arc<Tracker>,
     pub(super) inbox: String,
     pub(super) info: ServerInfo,
     pub(super) queue: Sender<Command>,
@@ -96,12 +95,14 @@ pub(super) struct Up {
 
 /// What is known of a connection from outside its thread, without waiting.
 pub(super) struct Tracker {
-    generation: u64,
+    pub(super) generation: u64,
     events: Sender<Event>,
     origin: Instant,
     /// Milliseconds from the origin to the start of the crate call that runs, plus 1; 0: none.
     busy_since: AtomicU64,
     abandoned: AtomicBool,
+    /// Requests without a reply so far.
+    waiting: AtomicUsize,
     last_error: Mutex<Option<String>>,
 }
 
@@ -113,6 +114,7 @@ impl Tracker {
             origin: Instant::now(),
             busy_since: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             last_error: Mutex::new(None),
         })
     }
@@ -126,6 +128,11 @@ impl Tracker {
                 Instant::now().saturating_duration_since(started)
             }
         }
+    }
+
+    /// Notes how many requests have no reply so far.
+    pub(super) fn set_waiting(&self, requests: usize) {
+        self.waiting.store(requests, Ordering::Release);
     }
 
     /// Marks the connection as replaced: its ghost reconnects without hurry and in silence.
@@ -202,10 +209,29 @@ pub(super) fn run(
             Ok(connected) => connected,
             Err(error) => return Some(error),
         };
-        let mut subscriptions = HashMap::new();
-        let failure = serve(&connection, info, tracker, close, &mut subscriptions).err();
+        let inbox = format!("_INBOX.dv{}", unique_id());
+        let nudger = match &info.tls {
+            false => None,
+            true => match Nudger::start(connection.clone(), &inbox, tracker) {
+                Ok(nudger) => Some(nudger),
+                Err(error) => return Some(error),
+            },
+        };
+        let mut pump = Pump {
+            connection: &connection,
+            tracker,
+            nudger: nudger.as_ref(),
+            subscriptions: HashMap::new(),
+        };
+        let failure = pump.serve(inbox, info, close).err();
+        let subscriptions = pump.subscriptions;
         // Only `close` ends the crate's threads; while the server is away it waits for it.
+        tracker.busy();
+        if let Some(nudger) = &nudger {
+            nudger.watch();
+        }
         connection.close();
+        tracker.idle();
         // After that the end of a subscription sends nothing and waits for nobody.
         drop(subscriptions);
         failure
@@ -223,108 +249,129 @@ pub(super) fn run(
     }
 }
 
-fn serve(
-    connection: &nats::Connection,
-    info: ServerInfo,
-    tracker: &Tracker,
-    close: &Receiver<Infallible>,
-    subscriptions: &mut Subscriptions,
-) -> Result<()> {
-    let unusable = |text: String| Error::new(Code::Unavailable, text).during("connect");
-    let inbox = format!(
-        "_INBOX.dv{:016x}{:016x}",
-        fastrand::u64(..),
-        fastrand::u64(..)
-    );
-    // One token deep: replies. What is deeper is subscribed by name, since a server sends nothing
-    // to a consumer's subject while only a wildcard matches it.
-    let replies = connection
-        .subscribe(&format!("{inbox}.*"))
-        .map_err(|error| unusable(error.to_string()))?;
-    let messages = replies.receiver().clone();
-    subscriptions.insert(String::new(), replies);
-    connection
-        .flush_timeout(WRITE_TIMEOUT)
-        .map_err(|error| unusable(error.to_string()))?;
-    let refused = tracker.last_error.lock().clone();
-    if let Some(why) = refused.filter(|why| why.contains("Violation for Subscription")) {
-        let text = format!("no permission to subscribe to _INBOX.>: {why}");
-        return Err(Error::new(Code::Unauthorized, text).during("connect"));
-    }
-    let (queue, commands) = bounded(QUEUE_CAPACITY);
-    let up = Up {
-        generation: tracker.generation,
-        inbox,
-        info,
-        queue,
-        messages,
-    };
-    if tracker.events.send(Event::Up(Box::new(up))).is_ok() {
-        pump(connection, &commands, tracker, close, subscriptions);
-    }
-    Ok(())
+/// What the I/O thread works with.
+struct Pump<'a> {
+    connection: &'a nats::Connection,
+    tracker: &'a Arc<Tracker>,
+    nudger: Option<&'a Nudger>,
+    subscriptions: HashMap<String, nats::Subscription>,
 }
 
-/// Carries out commands and flushes until the connection is lost or closed from outside; what was
-/// queued before that still goes out.
-fn pump(
-    connection: &nats::Connection,
-    commands: &Receiver<Command>,
-    tracker: &Tracker,
-    close: &Receiver<Infallible>,
-    subscriptions: &mut Subscriptions,
-) {
-    let mut closing = false;
-    while !closing {
-        let first = select! {
-            recv(commands) -> command => command.ok(),
-            recv(close) -> _ => {
-                closing = true;
-                None
-            }
-            default(PROBE_INTERVAL) => None,
+impl Pump<'_> {
+    /// Opens the inbox, reports the connection and works until it is lost or closed from outside.
+    fn serve(
+        &mut self,
+        inbox: String,
+        info: ServerInfo,
+        close: &Receiver<Infallible>,
+    ) -> Result<()> {
+        let unusable =
+            |error: io::Error| Error::new(Code::Unavailable, error.to_string()).during("connect");
+        // One token deep: replies. What is deeper is subscribed by name, since a server sends
+        // nothing to a consumer's subject while only a wildcard matches it.
+        let replies = self
+            .connection
+            .subscribe(&format!("{inbox}.*"))
+            .map_err(unusable)?;
+        let messages = replies.receiver().clone();
+        self.subscriptions.insert(String::new(), replies);
+        self.flush().map_err(unusable)?;
+        let refused = self.tracker.last_error.lock().clone();
+        if let Some(why) = refused.filter(|why| why.contains("Violation for Subscription")) {
+            let text = format!("no permission to subscribe to _INBOX.>: {why}");
+            return Err(Error::new(Code::Unauthorized, text).during("connect"));
+        }
+        let (queue, commands) = bounded(QUEUE_CAPACITY);
+        let up = Up {
+            tracker: Arc::clone(self.tracker),
+            inbox,
+            info,
+            queue,
+            messages,
         };
-        let burst = first.into_iter().chain(commands.try_iter()).take(BURST_MAX);
-        for command in burst {
-            if tracker.is_abandoned() {
-                return;
+        if self.tracker.events.send(Event::Up(Box::new(up))).is_ok() {
+            self.work(&commands, close);
+        }
+        Ok(())
+    }
+
+    /// Carries out commands and flushes until the connection is lost or closed from outside; what
+    /// was queued before that still goes out.
+    fn work(&mut self, commands: &Receiver<Command>, close: &Receiver<Infallible>) {
+        let mut closing = false;
+        while !closing {
+            let first = select! {
+                recv(commands) -> command => {
+                    closing = command.is_err();
+                    command.ok()
+                }
+                recv(close) -> _ => {
+                    closing = true;
+                    None
+                }
+                default(self.probe_interval()) => None,
+            };
+            let burst = first.into_iter().chain(commands.try_iter()).take(BURST_MAX);
+            for command in burst {
+                if self.tracker.is_abandoned() {
+                    return;
+                }
+                self.tracker.busy();
+                if let Err(error) = self.carry_out(command) {
+                    return self.tracker.lost(&format!("cannot send: {error}"));
+                }
             }
-            tracker.busy();
-            if let Err(error) = carry_out(connection, command, subscriptions) {
-                return tracker.lost(&format!("cannot send: {error}"));
+            if let Err(error) = self.flush() {
+                return self.tracker.lost(&format!("cannot flush: {error}"));
             }
         }
-        tracker.busy();
-        if let Err(error) = connection.flush_timeout(WRITE_TIMEOUT) {
-            return tracker.lost(&format!("cannot flush: {error}"));
+    }
+
+    /// How long the server may be left alone: where replies can be overlooked, not for long while
+    /// someone waits for one.
+    fn probe_interval(&self) -> Duration {
+        match self.nudger {
+            Some(_) if self.tracker.waiting.load(Ordering::Acquire) > 0 => nudge::NUDGE_AFTER,
+            _ => PROBE_INTERVAL,
         }
-        tracker.idle();
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.tracker.busy();
+        if let Some(nudger) = self.nudger {
+            nudger.watch();
+        }
+        let flushed = self.connection.flush_timeout(WRITE_TIMEOUT);
+        self.tracker.idle();
+        flushed
+    }
+
+    fn carry_out(&mut self, command: Command) -> io::Result<()> {
+        match command {
+            Command::Publish(message) if message.progress.advance() => {
+                return self.connection.publish_with_reply_or_headers(
+                    &message.subject,
+                    message.reply.as_deref(),
+                    message.headers.as_ref(),
+                    &message.payload,
+                );
+            }
+            Command::Publish(_) => {}
+            Command::Subscribe(subject, answer) => {
+                let subscription = self.connection.subscribe(&subject)?;
+                subscription.set_message_limits(INBOUND_MAX);
+                answer.send(subscription.receiver().clone()).ok();
+                self.subscriptions.insert(subject, subscription);
+            }
+            Command::Unsubscribe(subject) => drop(self.subscriptions.remove(&subject)),
+        }
+        Ok(())
     }
 }
 
-fn carry_out(
-    connection: &nats::Connection,
-    command: Command,
-    subscriptions: &mut Subscriptions,
-) -> std::io::Result<()> {
-    match command {
-        Command::Publish(message) if message.progress.advance() => connection
-            .publish_with_reply_or_headers(
-                &message.subject,
-                message.reply.as_deref(),
-                message.headers.as_ref(),
-                &message.payload,
-            )?,
-        Command::Publish(_) => {}
-        Command::Subscribe(subject, answer) => {
-            let subscription = connection.subscribe(&subject)?;
-            subscription.set_message_limits(INBOUND_MAX);
-            answer.send(subscription.receiver().clone()).ok();
-            subscriptions.insert(subject, subscription);
-        }
-        Command::Unsubscribe(subject) => drop(subscriptions.remove(&subject)),
-    }
-    Ok(())
+/// 128 random bits as text.
+pub(super) fn unique_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ pub(super) struct ServerInfo {
     tls_available: bool,
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
+    /// Whether the connection is by TLS; not told by the server but found out.
+    #[serde(skip)]
+    pub(super) tls: bool,
 }
 
 /// Connects to one server, or tells why not. Can block without limit inside the crate.
@@ -45,7 +48,7 @@ pub(super) fn dial(
     tracker: &Arc<Tracker>,
 ) -> Result<(nats::Connection, ServerInfo)> {
     let deadline = Instant::now() + options.connect_timeout;
-    let (ip, info) = greet(address, deadline).map_err(|why| {
+    let (ip, mut info) = greet(address, deadline).map_err(|why| {
         let place = format!("{}:{}", address.host(), address.port());
         Error::new(Code::Unavailable, format!("{place}: {why}")).during("connect")
     })?;
@@ -59,6 +62,7 @@ pub(super) fn dial(
         return Err(Error::new(Code::Unsupported, text).during("connect"));
     }
     let tls = wants_tls || info.tls_required;
+    info.tls = tls;
     let target = if tls {
         address.clone()
     } else {

@@ -14,6 +14,9 @@ use super::link::{Link, Reply};
 use crate::store::Operation;
 use crate::types::Revision;
 
+/// A request that nobody has answered for so long is sent again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
+
 /// Requests to one stream over one connection.
 #[derive(Clone)]
 pub(super) struct Stream {
@@ -77,6 +80,9 @@ pub(super) struct Subjects {
 
 impl Stream {
     /// Sends a request to the JetStream API and reads the reply as `T`.
+    ///
+    /// It is sent again while nobody answers: what is sent while a stream has no leader is lost.
+    /// So every request that goes this way must be one that may be carried out twice.
     pub(super) fn request<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -84,11 +90,27 @@ impl Stream {
         deadline: Instant,
     ) -> Result<T, Failure> {
         let payload = serde_json::to_vec(body).map_err(|e| Failure::Malformed(e.to_string()))?;
-        let subject = Arc::from(format!("{}.{what}", self.api));
-        let mut exchange = self.link.exchange(1, deadline);
-        exchange.send(subject, None, payload, true)?;
-        let (_, reply) = exchange.receive()?;
-        read_reply(reply)
+        self.ask(
+            &Arc::from(format!("{}.{what}", self.api)),
+            &payload,
+            deadline,
+        )
+        .and_then(read_reply)
+    }
+
+    /// Sends a request until someone answers.
+    fn ask(&self, subject: &Arc<str>, payload: &[u8], deadline: Instant) -> Result<Reply, Failure> {
+        loop {
+            let patience = deadline.min(Instant::now() + ASK_AGAIN_AFTER);
+            let mut exchange = self.link.exchange(1, patience);
+            let answer = exchange
+                .send(Arc::clone(subject), None, payload.to_vec(), true)
+                .and_then(|()| exchange.receive());
+            match answer {
+                Err(Failure::TimedOut) if patience < deadline => {}
+                answer => return answer.map(|(_, reply)| reply),
+            }
+        }
     }
 
     /// What the stream is and does.
@@ -119,6 +141,16 @@ impl Stream {
             }
         }
         Ok(Subjects { names, info })
+    }
+
+    /// The last message of a subject, told by the stream's leader.
+    pub(super) fn last_message(
+        &self,
+        subject: &str,
+        deadline: Instant,
+    ) -> Result<Option<StoredMessage>, Failure> {
+        let (api, body) = self.last_message_request(subject);
+        self.ask(&api, &body, deadline).and_then(read_message)
     }
 
     /// The request for the last message of a subject, answered by the stream's leader.

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 use nats::header::HeaderMap;
 use parking_lot::Mutex;
 
-use super::connection::{Command, Outgoing, Progress, Up};
+use super::connection::{Command, Outgoing, Progress, Tracker, Up};
 use super::dial::ServerInfo;
 use super::failure::Failure;
 use crate::thread::signal;
@@ -23,8 +23,8 @@ const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
 
 /// A connection as the calls see it. Dead once the connection is; then every call fails at once.
 pub(super) struct Link {
-    pub(super) generation: u64,
     pub(super) info: ServerInfo,
+    tracker: Arc<Tracker>,
     inbox: String,
     queue: Sender<Command>,
     routes: Mutex<Routes>,
@@ -62,8 +62,8 @@ impl Link {
     pub(super) fn new(up: Up) -> (Arc<Self>, Receiver<nats::Message>) {
         let (alive, dead) = signal();
         let link = Self {
-            generation: up.generation,
             info: up.info,
+            tracker: up.tracker,
             inbox: up.inbox,
             queue: up.queue,
             routes: Mutex::new(Routes {
@@ -76,6 +76,11 @@ impl Link {
             dead,
         };
         (Arc::new(link), up.messages)
+    }
+
+    /// Tells this connection from those before and after it.
+    pub(super) fn generation(&self) -> u64 {
+        self.tracker.generation
     }
 
     /// Starts a call of up to `messages_max` messages that must be over by the deadline.
@@ -258,6 +263,7 @@ impl Exchange<'_> {
                 subject: Arc::clone(&subject),
             };
             routes.waiters.insert(token, waiter);
+            self.link.tracker.set_waiting(routes.waiters.len());
         }
         let message = Outgoing {
             subject,
@@ -299,6 +305,7 @@ impl Drop for Exchange<'_> {
         for token in self.first_token..self.first_token + self.sent as u64 {
             routes.waiters.remove(&token);
         }
+        self.link.tracker.set_waiting(routes.waiters.len());
     }
 }
 

@@ -18,6 +18,7 @@ mod dial;
 mod failure;
 mod jetstream;
 mod link;
+mod nudge;
 mod options;
 mod read;
 mod reaper;

@@ -26,11 +26,7 @@ pub(super) fn read(
     key: &str,
     deadline: Instant,
 ) -> Result<Option<Entry>, Failure> {
-    let (api, body) = stream.last_message_request(subject);
-    let mut exchange = stream.link.exchange(1, deadline);
-    exchange.send(api, None, body, true)?;
-    let (_, reply) = exchange.receive()?;
-    let message = read_message(reply)?;
+    let message = stream.last_message(subject, deadline)?;
     Ok(message.map(|message| entry(stream, key.to_owned(), message)))
 }
 

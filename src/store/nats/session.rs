@@ -273,7 +273,7 @@ impl Supervisor {
                 default(deadline.saturating_duration_since(Instant::now())) => None,
             };
             match event {
-                Some(Event::Up(up)) if up.generation == attempt.generation => {
+                Some(Event::Up(up)) if up.tracker.generation == attempt.generation => {
                     return Ok((attempt, up));
                 }
                 Some(Event::Failed { generation, error }) if generation == attempt.generation => {

@@ -32,7 +32,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The server forgets a consumer without a reader after so long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
 /// What the first synchronisation may take; each that takes longer doubles it for the next.
-const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);

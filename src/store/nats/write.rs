@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use nats::header::HeaderMap;
 
+use super::connection::unique_id;
 use super::failure::{ApiError, Failure, number};
 use super::jetstream::{PublishAck, Stream, read_reply};
 use super::link::{Exchange, Reply};
@@ -260,7 +261,7 @@ fn batch_headers(id: &str, index: usize, last: usize) -> HeaderMap {
 }
 
 fn batch_id() -> String {
-    format!("dv{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+    format!("dv{}", unique_id())
 }
 
 /// The answer to the first message of a batch: empty when the batch is open.
