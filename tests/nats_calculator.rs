@@ -211,7 +211,12 @@ fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
         fleet.crash("w-2");
         let version = fleet.wait_divided(&["w-3"]);
         eprintln!("crash to published: {:?}", before.elapsed());
-        assert_eq!(leader.current_version(), version);
+        // The plan is visible before its publisher knows.
+        let deadline = soon();
+        while leader.current_version() != version {
+            assert!(Instant::now() < deadline, "at {}", leader.current_version());
+            std::thread::yield_now();
+        }
         leader.stop(PATIENCE).unwrap();
         let reasons: Vec<String> = events
             .filter_map(|event| match &*event {
@@ -381,6 +386,8 @@ fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
             .env("DIVVY_CYCLES", "1000")
+            // One arena: what the allocator keeps for threads long gone would hide a leak.
+            .env("MALLOC_ARENA_MAX", "1")
             .status()
             .unwrap();
         assert!(status.success(), "see above");
@@ -408,7 +415,7 @@ fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
         "descriptors: {before:?} -> {after:?}"
     );
     assert!(
-        after.2 <= before.2 + 2_048,
+        after.2 <= before.2 + 1_024,
         "memory: {before:?} -> {after:?}"
     );
 }

@@ -7,8 +7,8 @@
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -61,7 +61,13 @@ struct State {
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
     /// Woken at each new link.
-    listeners: Vec<Sender<()>>,
+    listeners: Vec<(Sender<()>, Weak<()>)>,
+}
+
+/// Tells of each new link; dropping it ends that.
+pub(super) struct NewLinks {
+    pub(super) told: Receiver<()>,
+    _listening: Arc<()>,
 }
 
 impl Session {
@@ -92,11 +98,17 @@ impl Session {
         state.link.clone().ok_or_else(|| state.why.clone())
     }
 
-    /// Tells of each new link until the receiver is dropped.
-    pub(super) fn new_links(&self) -> Receiver<()> {
-        let (sender, receiver) = bounded(1);
-        self.state.lock().listeners.push(sender);
-        receiver
+    /// Tells of each new link from now on.
+    pub(super) fn new_links(&self) -> NewLinks {
+        let (sender, told) = bounded(1);
+        let listening = Arc::new(());
+        let listeners = &mut self.state.lock().listeners;
+        listeners.retain(|(_, listening)| listening.strong_count() > 0);
+        listeners.push((sender, Arc::downgrade(&listening)));
+        NewLinks {
+            told,
+            _listening: listening,
+        }
     }
 
     /// Waits for the first link; what can never succeed, and the deadline, are errors.
@@ -163,12 +175,9 @@ impl Session {
             return link.close(Failure::NotRunning);
         }
         state.link = Some(Arc::clone(link));
-        state.listeners.retain(|listener| {
-            !matches!(
-                listener.try_send(()),
-                Err(crossbeam_channel::TrySendError::Disconnected(()))
-            )
-        });
+        for (listener, _) in &state.listeners {
+            let _ = listener.try_send(()); // full: it is yet to see the one before
+        }
         drop(state);
         self.changed.notify_all();
         self.set_health(Health::Connected);
