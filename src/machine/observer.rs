@@ -11,7 +11,7 @@ use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
 use crate::types::{Term, Time, WorkerId};
-use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Turns watch events into calculator events. After each call drain
 /// [`Observer::poll_event`]; [`Observer::deadline`] tells when `tick` is due.
@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use crate::machine::liveness::Sighting;
     use crate::types::Reason;
+    use crate::wire;
 
     fn observer() -> Observer {
         let mut observer = Observer::new(&CalculatorConfig::default()).unwrap();
