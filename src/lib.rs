@@ -1,7 +1,12 @@
 //! divvy keeps a set of partitions divided among a changing fleet of workers.
 
 // A library never writes to its host's streams, and never panics for want of a value.
-#![warn(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+#![warn(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
 
 pub mod clock;
 pub mod config;
