@@ -10,3 +10,9 @@ pub mod strategy;
 mod thread;
 pub mod types;
 pub mod wire;
+
+pub use config::CalculatorConfig;
+pub use error::{Error, Result};
+pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
+pub use runtime::{Calculator, Events, Interest, PartitionSource, Status, Subscription};
+pub use types::{Partition, Reason, State, Version, WorkerId};

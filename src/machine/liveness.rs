@@ -128,10 +128,10 @@ impl Leases {
 
     /// The worker deleted its heartbeat: it leaves.
     pub fn left(&mut self, worker: &str) {
-        if let Some((worker, lease)) = self.workers.remove_entry(worker) {
-            if lease.status != Status::Joining {
-                self.events.push_back(Sighting::Left(worker));
-            }
+        if let Some((worker, lease)) = self.workers.remove_entry(worker)
+            && lease.status != Status::Joining
+        {
+            self.events.push_back(Sighting::Left(worker));
         }
     }
 
@@ -301,11 +301,11 @@ impl Leases {
     }
 
     fn enqueue(&mut self, worker: &WorkerId) {
-        if let Some(lease) = self.workers.get_mut(worker) {
-            if lease.queued.is_none() {
-                lease.queued = Some(lease.ends);
-                self.queue.push(Reverse((lease.ends, worker.clone())));
-            }
+        if let Some(lease) = self.workers.get_mut(worker)
+            && lease.queued.is_none()
+        {
+            lease.queued = Some(lease.ends);
+            self.queue.push(Reverse((lease.ends, worker.clone())));
         }
     }
 

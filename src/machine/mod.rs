@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod calculator;
 pub mod liveness;
+pub mod observer;
 pub mod publication;
 pub mod state;
 pub mod takeover;

@@ -1,4 +1,23 @@
 //! The shell: threads, channels and joins around the pure core.
+//!
+//! | thread | owns | talks to |
+//! | --- | --- | --- |
+//! | `dv-calc` ([`driver`]) | the calculator machine and its timers | everyone, by channel |
+//! | `dv-watch` ([`worker_monitor`]) | the watches and the leases | -> `dv-calc` |
+//! | `dv-publish` ([`assignment_publisher`]) | rebalance jobs | <-> `dv-calc` |
+//! | `dv-notify` ([`notifier`]) | subscriber callbacks | <- `dv-calc` |
 
+mod assignment_publisher;
+mod calculator;
+mod driver;
+mod notifier;
 pub mod publisher;
 pub mod rebalancer;
+mod shared;
+mod status;
+mod worker_monitor;
+
+pub use calculator::{Calculator, CalculatorBuilder};
+pub use notifier::{Events, Interest, Subscription};
+pub use rebalancer::PartitionSource;
+pub use status::{Status, StatusCounters, WorkerStatus};

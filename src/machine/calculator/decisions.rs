@@ -19,10 +19,10 @@ impl Calculator {
     }
 
     pub(super) fn confirm_losses(&mut self, now: Time) {
-        if let Mass::Retry(time) = self.mass {
-            if time <= now {
-                self.ask_for_listing();
-            }
+        if let Mass::Retry(time) = self.mass
+            && time <= now
+        {
+            self.ask_for_listing();
         }
         if self.losses_are_frozen() {
             return;

@@ -2,8 +2,8 @@
 
 use super::members::Absence;
 use super::{
-    Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication, RunningKind,
-    Ticket,
+    Action, Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication,
+    RunningKind, Ticket,
 };
 use crate::error::{Class, Code, Error, Result};
 use crate::machine::liveness::Sighting;
@@ -25,6 +25,10 @@ impl Calculator {
         if found.finding.is_none() && self.source_ready {
             self.inspect_wanted = true;
         }
+        self.actions.push_back(Action::Watch {
+            alive: evidence.alive.clone().into_iter().collect(),
+            missing: evidence.missing.iter().cloned().collect(),
+        });
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
         for worker in evidence.alive.into_keys() {
@@ -84,10 +88,10 @@ impl Calculator {
                 self.store_recovered(now);
                 let patience = now + self.config.heartbeat_ttl + self.config.recovery_grace;
                 self.members.postpone_confirmations(patience);
-                if let Some(window) = &mut self.window {
-                    if window.publishes == Reason::Restart {
-                        window.ends = window.ends.max(patience);
-                    }
+                if let Some(window) = &mut self.window
+                    && window.publishes == Reason::Restart
+                {
+                    window.ends = window.ends.max(patience);
                 }
             }
         }

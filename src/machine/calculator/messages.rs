@@ -140,6 +140,13 @@ pub enum Action {
         /// The listing's id.
         op: OpId,
     },
+    /// Start watching, from what the take-over found.
+    Watch {
+        /// Who is alive, and for how long still without another beat.
+        alive: Vec<(WorkerId, Duration)>,
+        /// Who is missing and may come back.
+        missing: Vec<WorkerId>,
+    },
     /// The worker was given up: forget its lease, so that it joins anew if it ever beats again.
     Forget(WorkerId),
     /// Tell the subscribers.

@@ -263,7 +263,10 @@ impl World {
                     self.job = Some((op, job, self.now + self.job_time));
                 }
                 Action::List { op } => listing = Some(op),
-                Action::Notify(_) | Action::Forget(_) | Action::Reply { .. } => {}
+                Action::Notify(_)
+                | Action::Forget(_)
+                | Action::Reply { .. }
+                | Action::Watch { .. } => {}
             }
         }
         if let Some(op) = listing {
@@ -291,6 +294,7 @@ impl World {
                 Job::Settle { seen } => format!("settle {}", seen.len()),
             },
             Action::List { .. } => "list".into(),
+            Action::Watch { .. } => return None,
             Action::Forget(worker) => format!("forget {worker}"),
             Action::Reply { ticket, result } => match result {
                 Ok(version) => format!("reply {} v{version}", ticket.0),

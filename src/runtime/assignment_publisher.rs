@@ -1,0 +1,132 @@
+//! `dv-publish`: carries out jobs, one at a time. May block on the store, the partition source
+//! and the strategy; nobody waits for it without a deadline.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
+
+use super::driver::ToDriver;
+use super::publisher::Surroundings;
+use super::rebalancer::Rebalancer;
+use crate::config::CalculatorConfig;
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{Event, Job, OpId};
+use crate::store::{Bucket, BucketConfig, Store};
+
+/// A job for `dv-publish` (`dv-calc` -> `dv-publish`). At most one is under way.
+pub(super) struct ToPublisher {
+    pub op: OpId,
+    pub job: Job,
+}
+
+/// The thread's own state.
+pub(super) struct AssignmentPublisher {
+    pub store: Arc<dyn Store>,
+    pub config: CalculatorConfig,
+    pub rebalancer: Rebalancer,
+    pub surroundings: Arc<dyn Surroundings>,
+    pub to_driver: Sender<ToDriver>,
+}
+
+impl AssignmentPublisher {
+    /// The thread's body: takes over until `start_deadline`, then works until `stop` is
+    /// disconnected.
+    pub fn run(
+        mut self,
+        start_deadline: Instant,
+        jobs: &Receiver<ToPublisher>,
+        stop: &Receiver<Infallible>,
+    ) {
+        let started = self.take_over(start_deadline);
+        let succeeded = started.is_ok();
+        if self.to_driver.send(ToDriver::Started(started)).is_err() || !succeeded {
+            return;
+        }
+        loop {
+            let job = select_biased! {
+                recv(stop) -> _ => return,
+                recv(jobs) -> job => match job {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+            };
+            let deadline = Instant::now() + self.config.operation_timeout;
+            let result = self.rebalancer.run(job.job, deadline);
+            let done = Event::JobDone {
+                op: job.op,
+                term: self.rebalancer.publisher().term(),
+                result,
+            };
+            if self.to_driver.send(ToDriver::Event(done)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Retries what may pass until the deadline; reports the rest at once.
+    fn take_over(&mut self, deadline: Instant) -> Result<(Event, u32)> {
+        let mut pause = self.config.retry_delay_min;
+        loop {
+            let error = match self.try_take_over(deadline) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let is_late = Instant::now() + pause >= deadline;
+            if !error.is_retriable() || is_late || !self.surroundings.pause(pause) {
+                return Err(error.during("start"));
+            }
+            log::warn!(target: "divvy::calculator", "take-over failed, trying again: {error}");
+            pause = (pause * 2).min(self.config.retry_delay_max);
+        }
+    }
+
+    fn try_take_over(&mut self, deadline: Instant) -> Result<(Event, u32)> {
+        let heartbeats = BucketConfig {
+            ttl: Some(self.config.heartbeat_ttl),
+        };
+        let status = self.store.ensure(Bucket::Heartbeat, heartbeats, deadline)?;
+        if status.ttl != heartbeats.ttl {
+            log::warn!(
+                target: "divvy::calculator",
+                "bucket {} keeps heartbeats for {:?}, heartbeat_ttl is {:?}; make them equal",
+                status.name, status.ttl, self.config.heartbeat_ttl
+            );
+        }
+        let assignments = BucketConfig { ttl: None };
+        let status = self
+            .store
+            .ensure(Bucket::Assignment, assignments, deadline)?;
+        if let (Some(ttl), false) = (status.ttl, self.config.allow_assignment_ttl) {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!(
+                    "bucket {} has a TTL of {ttl:?}: fence and versions would expire with the \
+                     assignments; remove the TTL, or set allow_assignment_ttl",
+                    status.name
+                ),
+            ));
+        }
+        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        Ok((Event::TakenOver(Box::new(found)), poison))
+    }
+}
+
+/// The real surroundings of a publisher: the wall clock, and pauses that stop cuts short.
+pub(super) struct RealSurroundings {
+    pub stop: Receiver<Infallible>,
+}
+
+impl Surroundings for RealSurroundings {
+    fn wall_clock(&self) -> String {
+        humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string()
+    }
+
+    fn pause(&self, duration: Duration) -> bool {
+        matches!(
+            self.stop.recv_timeout(duration),
+            Err(RecvTimeoutError::Timeout)
+        )
+    }
+}

@@ -1,0 +1,175 @@
+//! `dv-calc`: owns the calculator machine and its timers. Receives, hands in, carries out; never
+//! blocks on I/O or on a send.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, never, select_biased};
+
+use super::assignment_publisher::ToPublisher;
+use super::shared::{Board, Shared};
+use super::status::MachineStatus;
+use super::worker_monitor::ToMonitor;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::machine::calculator::{Action, Calculator, Event, Notice};
+
+/// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
+/// place, which is soon free since `dv-calc` waits for nobody.
+pub(super) enum ToDriver {
+    /// Something happened (`dv-watch`, `dv-publish`, handle -> `dv-calc`).
+    Event(Event),
+    /// The take-over ended (`dv-publish` -> `dv-calc`).
+    Started(Result<(Event, u32)>),
+    /// Somebody wants to know (handle -> `dv-calc`).
+    Status(Sender<MachineStatus>),
+}
+
+/// The thread's own state.
+pub(super) struct Driver {
+    pub machine: Calculator,
+    pub clock: Arc<dyn Clock>,
+    pub shared: Arc<Shared>,
+    pub to_publisher: Sender<ToPublisher>,
+    pub to_monitor: Sender<ToMonitor>,
+    pub started: Sender<Result<()>>,
+}
+
+impl Driver {
+    /// The thread's body; ends when `stop` is disconnected.
+    pub fn run(mut self, inbox: &Receiver<ToDriver>, stop: &Receiver<Infallible>) {
+        loop {
+            let timer = self.timer();
+            select_biased! {
+                recv(stop) -> _ => return,
+                recv(inbox) -> message => match message {
+                    Ok(message) => self.take_in(message),
+                    Err(_) => return,
+                },
+                recv(timer) -> _ => self.machine.tick(self.clock.now()),
+            }
+            self.shared
+                .counters
+                .calculator_wakes
+                .fetch_add(1, Ordering::Relaxed);
+            self.carry_out();
+        }
+    }
+
+    fn take_in(&mut self, message: ToDriver) {
+        let now = self.clock.now();
+        match message {
+            ToDriver::Event(event) => {
+                self.count(&event);
+                self.machine.handle(now, event);
+            }
+            ToDriver::Started(Ok((taken_over, poison))) => {
+                self.machine.handle(now, taken_over);
+                if poison > 0 {
+                    self.machine.handle(now, Event::Poison { count: poison });
+                }
+                self.show();
+                let _ = self.started.try_send(Ok(()));
+            }
+            ToDriver::Started(Err(error)) => {
+                let _ = self.started.try_send(Err(error));
+            }
+            ToDriver::Status(reply) => {
+                let _ = reply.try_send(MachineStatus::of(&self.machine, now));
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        // The board first: who is told of a state change finds it there.
+        self.show();
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                // At most one job is under way, so the channel has a place for it.
+                Action::Start { op, job } => {
+                    let _ = self.to_publisher.try_send(ToPublisher { op, job });
+                }
+                Action::List { op } => self.order(ToMonitor::List { op }),
+                Action::Watch { alive, missing } => self.order(ToMonitor::Watch { alive, missing }),
+                Action::Forget(worker) => self.order(ToMonitor::Forget(worker)),
+                Action::Notify(notice) => self.notify(notice),
+                Action::Reply { ticket, result } => self.shared.answer(ticket, result),
+            }
+        }
+    }
+
+    fn order(&self, order: ToMonitor) {
+        // Fails only when `dv-watch` has ended; then so will this thread.
+        let _ = self.to_monitor.try_send(order);
+    }
+
+    fn notify(&self, notice: Notice) {
+        let counters = &self.shared.counters;
+        match &notice {
+            Notice::StateChanged(change) => log::info!(
+                target: "divvy::calculator",
+                version = change.version;
+                "{} -> {}{}", change.from, change.to,
+                change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
+            ),
+            Notice::Published {
+                version,
+                reason,
+                workers,
+                partitions,
+                moved,
+            } => {
+                counters.publications.fetch_add(1, Ordering::Relaxed);
+                counters.moved.fetch_add(*moved as u64, Ordering::Relaxed);
+                *self.shared.last_failure.lock() = None;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions, moved = *moved;
+                    "published version {version} ({reason})"
+                );
+            }
+            Notice::Failed { operation, error } => {
+                counters.failures.fetch_add(1, Ordering::Relaxed);
+                *self.shared.last_failure.lock() = Some(error.clone());
+                log::warn!(target: "divvy::calculator", "{operation} failed: {error}");
+            }
+            Notice::Degraded(why) if why.is_empty() => {
+                log::info!(target: "divvy::calculator", "no longer degraded");
+            }
+            Notice::Degraded(why) => log::warn!(target: "divvy::calculator", "degraded: {why:?}"),
+            Notice::LeadershipLost => log::error!(
+                target: "divvy::calculator",
+                "a newer leader has taken over: this calculator publishes nothing more"
+            ),
+            Notice::Member(change) => log::info!(target: "divvy::calculator", "{change:?}"),
+            Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+        }
+        self.shared.hub.publish(notice);
+    }
+
+    fn show(&self) {
+        *self.shared.board.lock() = Board {
+            position: self.machine.position(),
+            version: self.machine.version(),
+        };
+    }
+
+    fn count(&self, event: &Event) {
+        if let Event::Poison { count } = event {
+            self.shared
+                .counters
+                .poison
+                .fetch_add(u64::from(*count), Ordering::Relaxed);
+        }
+    }
+
+    fn timer(&self) -> Receiver<Instant> {
+        let now = self.clock.now();
+        match self.machine.deadline(now) {
+            Some(time) => crossbeam_channel::after(time.since(now)),
+            None => never(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the threads of one calculator and its handle share.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::Mutex;
+
+use super::notifier::Hub;
+use crate::error::{Error, Result};
+use crate::machine::calculator::Ticket;
+use crate::machine::state::Position;
+use crate::types::Version;
+
+/// What callers read without asking a thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Board {
+    pub position: Position,
+    pub version: Version,
+}
+
+/// Counters since the handle was made.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub publications: AtomicU64,
+    pub failures: AtomicU64,
+    pub moved: AtomicU64,
+    pub poison: AtomicU64,
+    pub listings: AtomicU64,
+    pub blindness: AtomicU64,
+    pub calculator_wakes: AtomicU64,
+}
+
+/// Shared by the handle and the threads of one calculator.
+pub(super) struct Shared {
+    pub id: u64,
+    pub hub: Arc<Hub>,
+    pub board: Mutex<Board>,
+    pub counters: Counters,
+    pub term_in_force: Arc<AtomicI64>,
+    /// Why the last job failed; cleared by the next success.
+    pub last_failure: Mutex<Option<Error>>,
+    /// Why the handle has failed.
+    pub failed: Mutex<Option<String>>,
+    waiting: Mutex<HashMap<Ticket, Sender<Result<Version>>>>,
+    next_ticket: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(hub: Arc<Hub>, board: Board) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            hub,
+            board: Mutex::new(board),
+            counters: Counters::default(),
+            term_in_force: Arc::default(),
+            last_failure: Mutex::new(None),
+            failed: Mutex::new(None),
+            waiting: Mutex::new(HashMap::new()),
+            next_ticket: AtomicU64::new(1),
+        }
+    }
+
+    /// A ticket, and where its answer will arrive.
+    pub fn wait_for_answer(&self) -> (Ticket, crossbeam_channel::Receiver<Result<Version>>) {
+        let ticket = Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = bounded(1);
+        self.waiting.lock().insert(ticket, sender);
+        (ticket, receiver)
+    }
+
+    pub fn answer(&self, ticket: Ticket, result: Result<Version>) {
+        if let Some(sender) = self.waiting.lock().remove(&ticket) {
+            let _ = sender.try_send(result); // the caller may have given up
+        }
+    }
+
+    pub fn give_up(&self, ticket: Ticket) {
+        self.waiting.lock().remove(&ticket);
+    }
+
+    /// Nobody will answer any more: every waiting caller's channel disconnects.
+    pub fn abandon_callers(&self) {
+        self.waiting.lock().clear();
+    }
+}
+
+/// Marks the threads of a calculator, so that a call which would wait for its own thread is told.
+pub(super) struct OwnThread;
+
+thread_local! {
+    /// The calculator whose thread this is; 0: none. And whether it is its `dv-notify`.
+    static OWNER: Cell<(u64, bool)> = const { Cell::new((0, false)) };
+}
+
+impl OwnThread {
+    pub fn mark(owner: u64, is_notifier: bool) {
+        OWNER.set((owner, is_notifier));
+    }
+
+    pub fn belongs_to(owner: u64) -> bool {
+        OWNER.get().0 == owner
+    }
+
+    pub fn is_notifier() -> bool {
+        OWNER.get().1
+    }
+}

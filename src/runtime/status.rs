@@ -1,0 +1,121 @@
+//! A snapshot of a calculator, for people and dashboards.
+
+use std::time::Duration;
+
+use crate::machine::calculator::{Calculator, Degradation, Pending};
+use crate::types::{Reason, State, Term, Time, Version, WorkerId};
+
+/// One moment of a calculator.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether it is started.
+    pub is_started: bool,
+    /// Why it has failed, if it has: a thread of it panicked.
+    pub failed: Option<String>,
+    /// What it is doing.
+    pub state: State,
+    /// Why; `None` in `Idle`.
+    pub reason: Option<Reason>,
+    /// For how long.
+    pub since: Duration,
+    /// The version last published or adopted; 0 when there is none.
+    pub version: Version,
+    /// The term that it opened; 0 before it took over.
+    pub term: Term,
+    /// The workers, in order.
+    pub workers: Vec<WorkerStatus>,
+    /// What is pending.
+    pub pending: Pending,
+    /// What keeps it from doing its whole work.
+    pub degraded: Vec<Degradation>,
+    /// The last failure, until the next success.
+    pub last_failure: Option<String>,
+    /// Counters since the handle was made.
+    pub counters: StatusCounters,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Whether the last published plan has it.
+    pub is_planned: bool,
+    /// What is left of its lease; `None` when it is not known to be alive.
+    pub lease_left: Option<Duration>,
+}
+
+/// What was counted since the handle was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatusCounters {
+    /// Plans published.
+    pub publications: u64,
+    /// Jobs that failed (and stay pending).
+    pub failures: u64,
+    /// Partitions that changed hands.
+    pub moved: u64,
+    /// Values in the store that could not be understood.
+    pub poison: u64,
+    /// Listings of the heartbeats.
+    pub listings: u64,
+    /// Times that the heartbeats went out of sight.
+    pub blindness: u64,
+    /// Subscribers closed because they were too slow.
+    pub lagged_subscribers: u64,
+    /// Callbacks that panicked.
+    pub callback_panics: u64,
+    /// Times that `dv-calc` woke up.
+    pub calculator_wakes: u64,
+}
+
+/// The machine's part of a status.
+#[derive(Clone, Debug)]
+pub(super) struct MachineStatus {
+    pub since: Duration,
+    pub term: Term,
+    pub planned: Vec<WorkerId>,
+    pub pending: Pending,
+    pub degraded: Vec<Degradation>,
+}
+
+impl MachineStatus {
+    pub fn of(machine: &Calculator, now: Time) -> Self {
+        Self {
+            since: now.since(machine.position().since),
+            term: machine.term(),
+            planned: machine.planned().cloned().collect(),
+            pending: machine.pending(now),
+            degraded: machine.degraded(),
+        }
+    }
+}
+
+/// Merges the plan's workers and the leases, both in order.
+pub(super) fn merge_workers(
+    planned: &[WorkerId],
+    leases: Vec<(WorkerId, Duration)>,
+) -> Vec<WorkerStatus> {
+    let mut all: std::collections::BTreeMap<WorkerId, WorkerStatus> = leases
+        .into_iter()
+        .map(|(worker, left)| {
+            let status = WorkerStatus {
+                worker: worker.clone(),
+                is_planned: false,
+                lease_left: (!left.is_zero()).then_some(left),
+            };
+            (worker, status)
+        })
+        .collect();
+    for worker in planned {
+        all.entry(worker.clone())
+            .or_insert_with(|| WorkerStatus {
+                worker: worker.clone(),
+                is_planned: true,
+                lease_left: None,
+            })
+            .is_planned = true;
+    }
+    all.into_values().collect()
+}
