@@ -22,11 +22,13 @@
 
 mod check;
 mod consistent_hash;
+mod fair;
 mod hash;
 mod normalise;
 mod plan;
 mod ring;
 mod round_robin;
+mod sticky;
 mod weighted_consistent_hash;
 
 pub use check::check;
@@ -35,6 +37,7 @@ pub use hash::hash_keys;
 pub use normalise::{canonical_partitions, canonical_workers};
 pub use plan::{Plan, previous_from_lists};
 pub use round_robin::RoundRobin;
+pub use sticky::Sticky;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
 use crate::error::{Code, Error, Result};
