@@ -51,19 +51,43 @@ pub struct Fleet {
 pub struct Verdict {
     /// Fair level.
     pub fair: f64,
-    /// Load per capacity of the fullest worker that counts, and of the emptiest, as multiples
-    /// of the fair level.
-    pub fullest: f64,
-    pub emptiest: f64,
+    /// For each worker, as multiples of the fair level: load per capacity, and that of its
+    /// heaviest partition.
+    pub levels: Vec<f64>,
+    pub tops: Vec<f64>,
+    pub counts: Vec<usize>,
+    /// Fewest and most partitions of the heaviest weight that a worker holds.
+    pub top_counts: (usize, usize),
     /// Share of all weight that changed hands, and the larger of the departed workers' share
     /// and the newcomers' fair share.
     pub moved: f64,
     pub ideal: f64,
     pub moved_count: usize,
-    pub counts: Vec<usize>,
-    pub levels: Vec<f64>,
-    /// Fewest and most partitions of the heaviest weight that a worker holds.
-    pub top_counts: (usize, usize),
+    /// Partitions without a live owner before.
+    pub orphans: usize,
+}
+
+impl Verdict {
+    /// How many workers are over-full at `bound`.
+    pub fn over_full(&self, bound: f64) -> usize {
+        let loads = self.levels.iter().zip(&self.tops);
+        let is_over = |&(&level, &top): &(&f64, &f64)| {
+            let excused = top > bound && level - top <= 0.05 + 1e-9;
+            level > bound + 1e-9 && !excused
+        };
+        loads.filter(is_over).count()
+    }
+
+    pub fn emptiest(&self) -> f64 {
+        self.levels.iter().copied().fold(f64::MAX, f64::min)
+    }
+
+    /// Load of the fullest worker but for those whose heaviest partition alone fills them.
+    pub fn fullest(&self) -> f64 {
+        let loads = self.levels.iter().zip(&self.tops);
+        let counted = loads.filter(|(level, top)| **top <= 1.0 || **level - **top > 0.05);
+        counted.map(|(level, _)| *level).fold(0.0, f64::max)
+    }
 }
 
 impl Fleet {
@@ -81,6 +105,13 @@ impl Fleet {
         let index = |id: &WorkerId| self.workers.binary_search(id).ok().map(|i| i as u32);
         let owners = self.owners.iter();
         owners.map(|owner| owner.as_ref().and_then(index)).collect()
+    }
+
+    /// How the fleet stands, with nothing planned.
+    pub fn verdict(&self) -> Verdict {
+        let owners = self.previous().into_iter();
+        let plan: Vec<u32> = owners.map(|owner| owner.unwrap()).collect();
+        self.judge(&self.workers, &plan)
     }
 
     /// Plans for `workers` and moves on to that plan.
@@ -107,77 +138,50 @@ impl Fleet {
 
     fn judge(&self, before: &[WorkerId], plan: &[u32]) -> Verdict {
         let weights = self.weights();
+        let heaviest = weights.iter().copied().max().unwrap_or(0);
         let capacities: Vec<f64> = self.workers.iter().map(self.capacity).collect();
         let fair = fair_level(&weights, &capacities);
-        let mut loads = vec![0_f64; capacities.len()];
-        let mut tops = vec![0_f64; capacities.len()];
-        let mut counts = vec![0; capacities.len()];
         let total: f64 = weights.iter().map(|&w| w as f64).sum();
-        let (mut moved, mut departed, mut moved_count) = (0.0, 0.0, 0);
-        for (i, &owner) in plan.iter().enumerate() {
-            let (w, weight) = (owner as usize, weights[i] as f64);
-            loads[w] += weight;
-            tops[w] = tops[w].max(weight);
-            counts[w] += 1;
-            if let Some(old) = &self.owners[i] {
-                if *old != self.workers[w] {
-                    moved += weight;
-                    moved_count += 1;
-                }
-                if self.workers.binary_search(old).is_err() {
-                    departed += weight;
-                }
+        let zeros = vec![0.0; capacities.len()];
+        let (mut levels, mut tops) = (zeros.clone(), zeros);
+        let (mut counts, mut heavies) = (vec![0; levels.len()], vec![0; levels.len()]);
+        let (mut moved, mut departed, mut moved_count, mut orphans) = (0.0, 0.0, 0, 0);
+        for ((&owner, old), &weight) in plan.iter().zip(&self.owners).zip(&weights) {
+            let worker = owner as usize;
+            let level = weight as f64 / capacities[worker] / fair;
+            levels[worker] += level;
+            tops[worker] = level.max(tops[worker]);
+            counts[worker] += 1;
+            heavies[worker] += usize::from(weight == heaviest);
+            let Some(old) = old else {
+                orphans += 1;
+                continue;
+            };
+            if *old != self.workers[worker] {
+                moved += weight as f64;
+                moved_count += 1;
+            }
+            if self.workers.binary_search(old).is_err() {
+                departed += weight as f64;
+                orphans += 1;
             }
         }
-        let heaviest = weights.iter().copied().max().unwrap();
-        let mut top_counts = vec![0; capacities.len()];
-        for (i, &owner) in plan.iter().enumerate() {
-            if weights[i] == heaviest {
-                top_counts[owner as usize] += 1;
-            }
-        }
-        let (top_min, top_max) = (
-            *top_counts.iter().min().unwrap(),
-            *top_counts.iter().max().unwrap(),
-        );
-        let excused = |w: usize, b: f64| {
-            tops[w] > b * fair * capacities[w] && loads[w] - tops[w] <= 0.05 * fair * capacities[w]
-        };
-        // The verdict on being over-full at b is monotone but for the excuse, so each worker's
-        // level counts unless it is excused at that very level.
-        let level = |w: usize| loads[w] / capacities[w] / fair;
-        let fullest = (0..loads.len()).map(|w| {
-            if excused(w, tops[w] / (fair * capacities[w]) - 1e-9) {
-                tops[w] / (fair * capacities[w]).max(1e-300)
-            } else {
-                level(w)
-            }
-        });
-        let _ = fullest;
-        let fullest = (0..loads.len())
-            .filter(|&w| !excused(w, 1.0))
-            .map(level)
-            .fold(0.0, f64::max);
-        let emptiest = (0..loads.len()).map(level).fold(f64::MAX, f64::min);
-        let new = |(id, _): &(&WorkerId, &f64)| before.binary_search(id).is_err();
-        let newcomers: f64 = self
-            .workers
-            .iter()
-            .zip(&capacities)
-            .filter(new)
-            .map(|(_, c)| c)
-            .sum();
-        let share = newcomers / capacities.iter().sum::<f64>();
+        let fleet = self.workers.iter().zip(&capacities);
+        let new = fleet.filter(|(id, _)| before.binary_search(id).is_err());
+        let share = new.map(|(_, c)| c).sum::<f64>() / capacities.iter().sum::<f64>();
         Verdict {
             fair,
-            fullest,
-            emptiest,
-            moved: moved / total,
-            ideal: share.max(departed / total),
-            moved_count,
+            levels,
+            tops,
             counts,
-            levels: (0..loads.len()).map(level).collect(),
-            top_counts: (top_min, top_max),
+            top_counts: (
+                heavies.iter().copied().min().unwrap_or(0),
+                heavies.iter().copied().max().unwrap_or(0),
+            ),
+            moved: moved / total.max(1.0),
+            ideal: share.max(departed / total.max(1.0)),
+            moved_count,
+            orphans,
         }
     }
 }

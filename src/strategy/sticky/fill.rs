@@ -11,7 +11,7 @@ use crate::strategy::WorkerIndex;
 const CAPACITIES_EXACT_MAX: usize = 16;
 
 /// A level is as good as another that is lower by up to this factor.
-const AS_GOOD: f64 = 1.02;
+const AS_GOOD: f64 = 1.1;
 
 impl State<'_> {
     /// Deals out the pool's partitions of at least `lightest`, heaviest first, each to the
@@ -114,21 +114,54 @@ impl State<'_> {
         }
     }
 
-    /// Sheds what a worker holds beyond the band: heaviest first what is not too much, and then
-    /// the lightest that is enough, if the worker can spare it.
+    /// Sheds what a worker holds beyond the band: one partition that is just enough, or else
+    /// the heaviest that are not too much and then one that is enough, if it can be spared.
     fn shed_excess(&mut self, worker: WorkerIndex, donor: &mut Donor, band: Band) {
-        let excess = |state: &Self| {
-            let load = state.loads[worker as usize];
-            load - state.model.load_max(worker, state.top(worker), band)
-        };
-        while excess(self) > 0 {
-            let spare = self.loads[worker as usize] - self.model.load_min(worker, band);
-            if self.shed_at_most(worker, donor, excess(self)).is_none()
-                && self.shed_lightest(worker, donor, spare).is_none()
-            {
+        let end = donor.end;
+        let mut is_first = true;
+        loop {
+            let load = self.loads[worker as usize];
+            let excess = load - self.model.load_max(worker, self.top(worker), band);
+            if excess <= 0 {
+                return;
+            }
+            let spare = load - self.model.load_min(worker, band);
+            let most = if is_first {
+                spare.min(excess / 2 * 3)
+            } else {
+                spare
+            };
+            if is_first && self.shed_enough(worker, donor, excess, most, end) {
+                return;
+            }
+            is_first = false;
+            if self.shed_at_most(worker, donor, excess).is_none() {
+                self.shed_enough(worker, donor, excess, spare, end);
                 return;
             }
         }
+    }
+
+    /// Sheds the lightest partition of at least `least`, unless that is more than `most`.
+    fn shed_enough(
+        &mut self,
+        worker: WorkerIndex,
+        donor: &mut Donor,
+        least: i64,
+        most: i64,
+        end: usize,
+    ) -> bool {
+        let first = self.place_of(worker, least).min(end);
+        let list = &self.lists[worker as usize][first..end];
+        let mut held = list.iter().filter(|&&p| self.owner(p) == worker);
+        let Some(&partition) = held.next() else {
+            return false;
+        };
+        if self.weight(partition) > most || self.cost(partition) > self.allowance {
+            return false;
+        }
+        self.shed_partition(worker, donor, partition);
+        true
     }
 
     /// Sheds the heaviest partition that leaves a worker at the fair level, or else the lightest
@@ -152,7 +185,8 @@ impl State<'_> {
         while donor.end > donor.first {
             donor.end -= 1;
             let partition = self.lists[worker as usize][donor.end];
-            if self.weight(partition) <= most && self.cost(partition) <= self.allowance {
+            let is_held = self.owner(partition) == worker;
+            if is_held && self.weight(partition) <= most && self.cost(partition) <= self.allowance {
                 return Some(self.shed_partition(worker, donor, partition));
             }
             if self.weight(partition) > most && donor.end > donor.first {
@@ -169,13 +203,17 @@ impl State<'_> {
     }
 
     fn shed_lightest(&mut self, worker: WorkerIndex, donor: &mut Donor, most: i64) -> Option<i64> {
-        let list = &self.lists[worker as usize][donor.first..donor.end];
-        let &partition = list.first()?;
-        if self.weight(partition) > most || self.cost(partition) > self.allowance {
-            return None;
+        while donor.first < donor.end {
+            let partition = self.lists[worker as usize][donor.first];
+            if self.weight(partition) > most || self.cost(partition) > self.allowance {
+                return None;
+            }
+            donor.first += 1;
+            if self.owner(partition) == worker {
+                return Some(self.shed_partition(worker, donor, partition));
+            }
         }
-        donor.first += 1;
-        Some(self.shed_partition(worker, donor, partition))
+        None
     }
 
     /// Moves a partition to the pool but for its entry in the worker's list.

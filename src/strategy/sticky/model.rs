@@ -14,6 +14,8 @@ pub(super) struct Model {
     pub(super) weights: Vec<i64>,
     /// Relative capacities; their mean is 1.
     pub(super) capacities: Vec<f64>,
+    /// The largest of them.
+    largest: f64,
     /// Sum of the weights.
     pub(super) total: i64,
     /// Fair load per capacity.
@@ -25,6 +27,8 @@ pub(super) struct Model {
 pub(super) struct Band {
     pub(super) above: f64,
     pub(super) below: f64,
+    /// Whether a partition that fills a small worker but not the largest one is out of place.
+    pub(super) strict: bool,
 }
 
 impl Model {
@@ -44,6 +48,7 @@ impl Model {
         }
         Self {
             total: weights.iter().sum(),
+            largest: capacities.iter().copied().fold(0.0, f64::max),
             fair: fair_level(&weights, &capacities),
             weights,
             capacities,
@@ -59,7 +64,9 @@ impl Model {
     pub(super) fn load_max(&self, worker: u32, top: i64, band: Band) -> i64 {
         let fair = self.fair * self.capacities[worker as usize];
         let max = (fair * (1.0 + band.above)) as i64;
-        if top > max {
+        let largest = (self.fair * self.largest * (1.0 + band.above)) as i64;
+        let is_excused = top > if band.strict { largest } else { max };
+        if is_excused && top > max {
             top + (fair * BESIDE_GIANT) as i64
         } else {
             max

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::search::{CRUMBS, DEPTH_MAX, Node, Search, Step, Terms};
+use super::search::{CRUMBS, DEPTH_MAX, Node, Price, Search, Step, Terms};
 use super::state::State;
 use crate::strategy::WorkerIndex;
 
@@ -15,7 +15,7 @@ impl State<'_> {
     /// Takes the heaviest partition that does not overshoot from a worker that can spare it.
     fn pull_one(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
         let lack = -self.offence(worker, terms.band);
-        let mut best: Option<(i64, Reverse<i64>, Reverse<u32>)> = None;
+        let mut best: Option<(i64, Reverse<i64>, u64, Reverse<u32>)> = None;
         for other in 0..self.lists.len() as WorkerIndex {
             let spare = self.loads[other as usize] - self.model.load_min(other, terms.band);
             if other == worker || spare <= 0 {
@@ -28,12 +28,18 @@ impl State<'_> {
                 continue;
             };
             let cost = self.cost(partition);
-            let key = (self.weight(partition), Reverse(cost), Reverse(partition));
+            // Of several alike, one from the fullest worker.
+            let level = self
+                .model
+                .level(other, self.loads[other as usize])
+                .to_bits();
+            let weight = self.weight(partition);
+            let key = (weight, Reverse(cost), level, Reverse(partition));
             if cost <= self.allowance && best.is_none_or(|best| key > best) {
                 best = Some(key);
             }
         }
-        if let Some((_, _, Reverse(partition))) = best {
+        if let Some((.., Reverse(partition))) = best {
             self.give(partition, worker);
         }
         best.is_some()
@@ -43,7 +49,8 @@ impl State<'_> {
     fn pull_chain(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
         let mut search = self.search(worker);
         let granted = self.granted(&search);
-        self.expand_pull(&mut search, None, terms);
+        let sand = self.spare_sand(terms);
+        self.expand_pull(&mut search, None, sand, terms);
         let mut found = None;
         while let Some(step) = search.pop() {
             match step {
@@ -59,7 +66,7 @@ impl State<'_> {
                 }
                 Step::Open { node } => {
                     if search.look(self.lists.len()) {
-                        self.expand_pull(&mut search, Some(node), terms);
+                        self.expand_pull(&mut search, Some(node), sand, terms);
                     }
                 }
             }
@@ -74,12 +81,29 @@ impl State<'_> {
                 .map_or(worker, |parent| search.node(parent).worker);
             self.give(node.partition, to);
         }
+        let last = search.node(node).worker;
+        while self.offence(last, terms.band) < 0 && self.pull_one(last, terms) {}
         true
+    }
+
+    /// Weight of fine partitions that workers can spare, for the last of a chain; 0 when it is
+    /// not for fine partitions to make up for coarse ones.
+    fn spare_sand(&self, terms: Terms) -> i64 {
+        if terms.price != Price::Any {
+            return 0;
+        }
+        let spare = |worker: WorkerIndex| {
+            let spare = self.loads[worker as usize] - self.model.load_min(worker, terms.band);
+            spare.clamp(0, self.fine_loads[worker as usize])
+        };
+        let workers = 0..self.lists.len() as WorkerIndex;
+        // Half of it, as it has to be in the right places.
+        workers.map(spare).sum::<i64>() / 2
     }
 
     /// Ways to make up for the node's partition (at first, for what the origin lacks) with one
     /// partition of another worker.
-    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, terms: Terms) {
+    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, sand: i64, terms: Terms) {
         let (cost, coarse, depth, worker, load, given) = match parent {
             Some(index) => {
                 let node = *search.node(index);
@@ -135,7 +159,9 @@ impl State<'_> {
                 cost: cost + own_cost,
                 coarse: coarse + own_coarse,
             };
-            if rest >= self.model.load_min(other, terms.band) {
+            let lack = self.model.load_min(other, terms.band) - rest;
+            if lack <= sand {
+                // Fine partitions make up for what little is lacking in the end.
                 let index = search.nodes.len() as u32;
                 search.nodes.push(node);
                 let step = Step::End {
@@ -143,8 +169,9 @@ impl State<'_> {
                     worker: other,
                     sand: 0,
                 };
-                search.end(node.cost, weight, step);
-            } else if !is_exchange && depth < DEPTH_MAX {
+                search.end(node.cost + lack.max(0), weight, step);
+            }
+            if lack > 0 && !is_exchange && depth < DEPTH_MAX {
                 self.push(search, node);
             }
         }
