@@ -22,19 +22,28 @@
 
 mod check;
 mod consistent_hash;
+mod diff;
+mod explain;
+mod fair;
 mod hash;
 mod normalise;
 mod plan;
+mod quality;
 mod ring;
 mod round_robin;
+mod sticky;
 mod weighted_consistent_hash;
 
 pub use check::check;
 pub use consistent_hash::ConsistentHash;
+pub use diff::{Diff, WorkerDiff, diff};
+pub use explain::{Cause, Explanation, explain};
 pub use hash::hash_keys;
 pub use normalise::{canonical_partitions, canonical_workers};
 pub use plan::{Plan, previous_from_lists};
+pub use quality::{Quality, quality};
 pub use round_robin::RoundRobin;
+pub use sticky::Sticky;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
 use crate::error::{Code, Error, Result};

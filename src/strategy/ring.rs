@@ -55,8 +55,15 @@ impl Ring {
                 nodes[*start as usize] = Node { hash, worker };
             }
         }
-        for slot in starts.windows(2) {
-            nodes[slot[0] as usize..slot[1] as usize].sort_by_key(|node| node.hash);
+        // Only nodes with the same leading bits are out of order: each is a step or two away.
+        for end in 1..nodes.len() {
+            let node = nodes[end];
+            let mut place = end;
+            while place > 0 && nodes[place - 1].hash > node.hash {
+                nodes[place] = nodes[place - 1];
+                place -= 1;
+            }
+            nodes[place] = node;
         }
         Self {
             nodes,

@@ -1,22 +1,24 @@
 //! The `divvy` command.
 
 mod demo;
+mod plan;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// Keeps partitions divided among a changing fleet of workers.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     Demo(demo::DemoArguments),
+    Plan(plan::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -27,5 +29,12 @@ fn main() -> ExitCode {
         .init();
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Plan(arguments) => match plan::run(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("divvy: {message}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
