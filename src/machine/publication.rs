@@ -223,10 +223,10 @@ pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
         }
         changes.push(assign(plan, index, worker, slot, hash));
     }
-    if changes.is_empty() {
-        if let Some((index, worker, hash)) = unchanged {
-            changes.push(assign(plan, index, worker, slots.get(worker), hash));
-        }
+    if changes.is_empty()
+        && let Some((index, worker, hash)) = unchanged
+    {
+        changes.push(assign(plan, index, worker, slots.get(worker), hash));
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();
