@@ -291,3 +291,185 @@ pub fn plan_digest(plan: &Plan) -> String {
         .collect();
     digest(plan.workers().iter().zip(hashes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Operation;
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn plan(owners: &[u32]) -> Plan {
+        let workers = ["a", "b", "c"].map(id);
+        let keys = ["p", "q", "r", "s"];
+        let partitions = keys[..owners.len()].iter();
+        let partitions = partitions.map(|key| Partition::new([*key], 1)).collect();
+        Plan::new(workers.into(), partitions, owners.to_vec()).unwrap()
+    }
+
+    fn slot(content: Content, in_doubt: bool) -> Slot {
+        Slot {
+            revision: 7,
+            content,
+            in_doubt,
+        }
+    }
+
+    /// The slots after `plan` was published.
+    fn published(plan: &Plan) -> BTreeMap<WorkerId, Slot> {
+        (0..)
+            .zip(plan.workers().iter())
+            .map(|(index, worker)| {
+                let hash = content_hash(plan.partitions_of(index));
+                (worker.clone(), slot(Content::Assigned(hash), false))
+            })
+            .collect()
+    }
+
+    fn told(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<String> {
+        let changes = changes(slots, plan);
+        let tell = |change: &Change| {
+            let verb = if change.partitions.is_some() {
+                "set"
+            } else {
+                "delete"
+            };
+            let guard = change
+                .revision
+                .map_or("unprotected".into(), |r| format!("at {r}"));
+            format!("{verb} {} {guard}", change.worker)
+        };
+        changes.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_holds_no_readable_assignment_is_not_protected_by_its_revision() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        slots.insert(id("a"), slot(Content::Deleted, false));
+        slots.insert(id("b"), slot(Content::Malformed, false));
+        slots.insert(id("x"), slot(Content::Malformed, false));
+        slots.insert(id("y"), slot(Content::Deleted, false));
+        slots.insert(id("z"), slot(Content::Assigned(0), false));
+        assert_eq!(
+            told(&slots, &plan(&[0, 1, 2])),
+            [
+                "set a unprotected",
+                "set b unprotected",
+                "delete x unprotected",
+                "delete z at 7"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_assignment_is_written_when_none_changed_also_beside_deletions() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), ["set a at 7"]);
+        slots.insert(id("z"), slot(Content::Assigned(0), false));
+        let expected = ["set a at 7", "delete z at 7"];
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+    }
+
+    #[test]
+    fn a_key_in_doubt_is_written_whatever_it_holds_until_its_revision_moves() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        slots.get_mut("b").unwrap().in_doubt = true;
+        slots.insert(
+            id("y"),
+            Slot {
+                in_doubt: true,
+                ..Slot::NONE
+            },
+        );
+        let expected = ["set b at 7", "delete y unprotected"];
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+
+        let mut reading = Reading {
+            slots: published(&plan(&[0, 1, 2])),
+            ..Reading::default()
+        };
+        reading.keep_doubts(&slots);
+        assert_eq!(reading.slots, slots);
+        reading.slots = published(&plan(&[0, 1, 2]));
+        reading.slots.get_mut("b").unwrap().revision = 8;
+        reading
+            .slots
+            .insert(id("y"), slot(Content::Assigned(0), false));
+        reading.keep_doubts(&slots);
+        assert!(reading.slots.values().all(|slot| !slot.in_doubt));
+    }
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            revision: 3,
+            operation: if value.is_empty() {
+                Operation::Delete
+            } else {
+                Operation::Put
+            },
+            age: None,
+        }
+    }
+
+    fn reading(entries: &[(&str, &str)]) -> Reading {
+        let listing = Listing {
+            entries: entries.iter().map(|(k, v)| entry(k, v)).collect(),
+            last_sequence: 9,
+        };
+        Reading::of(&listing, &KeyPrefix::new("assignment").unwrap())
+    }
+
+    #[test]
+    fn a_plan_is_consistent_as_far_as_its_record_knows_it() {
+        let a = ("assignment.a", r#"{"version":4,"term":1}"#);
+        let b = ("assignment.b", r#"{"version":2,"term":1}"#);
+        let digest = reading(&[a, b]);
+        let digest = digest_of(&digest);
+        let commit = format!(r#"{{"term":1,"version":4,"digest":"{digest}"}}"#);
+        let commit = ("divvy.commit", commit.as_str());
+        assert!(reading(&[]).is_consistent());
+        assert!(reading(&[a, b]).is_consistent(), "parti keeps no record");
+        assert!(reading(&[a, b, commit]).is_consistent());
+        assert!(!reading(&[a, commit]).is_consistent());
+        assert!(!reading(&[a, b, ("divvy.commit", "")]).is_consistent());
+        assert!(!reading(&[a, b, ("divvy.commit", "junk")]).is_consistent());
+        assert!(!reading(&[a, b, commit, ("assignment.c", "junk")]).is_consistent());
+        let gos = (
+            "assignment.a",
+            r#"{"version":5,"partitions":[{"keys":["p"]}]}"#,
+        );
+        assert!(reading(&[gos, b, commit]).is_consistent());
+        let cut_short = ("assignment.b", r#"{"version":6,"term":2,"partitions":[]}"#);
+        assert!(!reading(&[gos, cut_short, commit]).is_consistent());
+    }
+
+    fn digest_of(reading: &Reading) -> String {
+        digest(reading.contents())
+    }
+
+    #[test]
+    fn hashes_tell_contents_apart_that_look_alike_when_joined() {
+        let hash = |lists: &[&[&str]]| {
+            let list: Vec<Partition> = lists
+                .iter()
+                .map(|keys| Partition::new(keys.iter().copied(), 1))
+                .collect();
+            content_hash(list.iter())
+        };
+        let all = [
+            hash(&[]),
+            hash(&[&["ab"]]),
+            hash(&[&["a", "b"]]),
+            hash(&[&["a"], &["b"]]),
+            hash(&[&["b"], &["a"]]),
+            content_hash([Partition::new(["ab"], 2)].iter()),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other != one));
+        }
+    }
+}

@@ -377,3 +377,6 @@ impl std::fmt::Debug for Rebalancer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ mod class_a;
 mod class_b;
 mod take_over;
 #[cfg(test)]
-pub(crate) mod tests;
+pub(in crate::runtime) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

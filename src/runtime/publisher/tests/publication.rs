@@ -145,18 +145,14 @@ fn in_class_b_the_next_publication_repairs_one_that_was_cut_short_anywhere() {
         leader
             .publish(&plan(&[("a", &["p"]), ("b", &["q"]), ("e", &["r"])]))
             .unwrap();
-        // Of the single writes that follow, all fail after so many.
-        let served = Fault::Refuse(Refusal::Unavailable("gone".into()));
+        // So many of the single writes that follow arrive, without a reply; the others fail.
+        let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
         let faults = leader.client.faults();
         leader.spy.before_call(2, move || {
-            faults.randomly(&[Call::Write], 0.0, 1, served.clone());
-            let mut skip = skipped;
-            // A fault that lets through comes first, then those that do not.
-            while skip > 0 {
-                skip -= 1;
-                faults.next(&[Call::Write], 1, Fault::LoseReply);
+            if skipped > 0 {
+                faults.next(&[Call::Write], skipped, Fault::LoseReply);
             }
-            faults.next(&[Call::Write], 100, served);
+            faults.next(&[Call::Write], 100, gone);
         });
         assert!(leader.publish(&target).is_err());
         leader.client.faults().clear();
@@ -189,7 +185,6 @@ fn an_assignment_over_the_limit_is_refused_before_any_key_is_written() {
         }
         assert_eq!(error.key(), Some("assignment.big"));
         let after = store.list(Bucket::Assignment, "", later()).unwrap();
-        assert_eq!(after, Listing { ..after.clone() });
         assert_eq!(before.last_sequence, after.last_sequence);
         assert_eq!(leader.publish(&small).unwrap(), 2);
     }
