@@ -88,7 +88,7 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
 
 fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     let up = stage.fleet.up();
-    let majority = (up.len() / 2 + 1).max(2);
+    let majority = up.len() / 2 + 1;
     let restarting = &up[..majority];
     let story = format!(
         "{majority} of {} crash at once and come back: nothing moves",
