@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Batch, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Watch,
+    Batch, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing, Watch,
 };
 use crate::types::{Partition, Term};
 
@@ -225,7 +224,7 @@ impl Store for Spy {
         self.store.health()
     }
 
-    fn health_events(&self) -> Receiver<Health> {
+    fn health_events(&self) -> HealthEvents {
         self.store.health_events()
     }
 
