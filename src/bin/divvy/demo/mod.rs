@@ -31,8 +31,8 @@ use self::world::World;
 /// Ends by itself in less than half a minute, with status 0 only if every check held.
 #[derive(Args, Debug)]
 pub struct DemoArguments {
-    /// Workers to start with
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
+    /// Workers to start with, 3 to 64
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=64))]
     workers: u16,
     /// Partitions to divide: a JSON list such as [{"keys":["tool001","chamber1"],"weight":100}]
     #[arg(long, value_name = "FILE")]

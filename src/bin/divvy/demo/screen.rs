@@ -387,9 +387,14 @@ fn finished(step: &Step, name: &str) -> Line {
         return Line::new().put(Style::Dim, format!("   - {name} left out: {why}"));
     }
     let (style, word) = verdict(step.held());
+    let outcome = if step.published.is_empty() {
+        "nothing published".into()
+    } else {
+        step.publications()
+    };
     Line::new()
         .put(style, format!(" {word:>3} "))
-        .put(Style::Plain, format!("{name} {}", step.publications()))
+        .put(Style::Plain, format!("{name} {outcome}"))
         .put(Style::Dim, format!(", {} moved", step.moved))
 }
 

@@ -78,7 +78,7 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
     stage
         .fleet
         .end(std::slice::from_ref(&victim), Condition::Crashed);
-    stage.expect(&format!("{victim} goes missing and is lost"), |stage| {
+    stage.expect_soon(&format!("{victim} goes missing and is lost"), |stage| {
         stage.told_of(&victim, MemberChange::Missing) && stage.told_of(&victim, MemberChange::Lost)
     })?;
     expect_plan(stage, Reason::Emergency)?;
@@ -88,7 +88,7 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
 
 fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     let up = stage.fleet.up();
-    let majority = (up.len() / 2 + 1).max(2);
+    let majority = up.len() / 2 + 1;
     let restarting = &up[..majority];
     let story = format!(
         "{majority} of {} crash at once and come back: nothing moves",
@@ -96,7 +96,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     );
     stage.open("mass restart", story)?;
     stage.fleet.end(restarting, Condition::Crashed);
-    stage.expect("it is seen as a restart of the fleet", |stage| {
+    stage.expect_soon("it is seen as a restart of the fleet", |stage| {
         stage.leader().told(|notice| {
             matches!(notice, Notice::StateChanged(c)
                 if c.to == State::Scaling && c.reason == Some(Reason::Restart))
@@ -106,7 +106,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     for id in restarting {
         start(stage, id)?;
     }
-    stage.expect("all are back and the leader rests", |stage| {
+    stage.expect_soon("all are back and the leader rests", |stage| {
         let back = |id| stage.told_of(id, MemberChange::Back);
         restarting.iter().all(back)
             && stage.leader().calculator.state() == State::Idle
@@ -125,13 +125,13 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
     stage.open("store outage", story)?;
     stage.leader().freeze();
     stage.fleet.freeze();
-    stage.expect("the leader says that it is degraded", |stage| {
+    stage.expect_soon("the leader says that it is degraded", |stage| {
         stage.leader().is_degraded
     })?;
     stage.pass(silence)?;
     stage.fleet.thaw();
     stage.leader().thaw();
-    stage.expect("it recovers by itself", |stage| !stage.leader().is_degraded)?;
+    stage.expect_soon("it recovers by itself", |stage| !stage.leader().is_degraded)?;
     stage.pass(timing.emergency_grace_period * 2)?;
     let calm = !stage.leader().told(|notice| {
         matches!(
@@ -167,7 +167,7 @@ fn take_over(stage: &mut Stage) -> Result<(), Early> {
     if let Some(former) = stage.former_leader() {
         former.thaw();
     }
-    stage.expect("leader-1 finds out that it was deposed", |stage| {
+    stage.expect_soon("leader-1 finds out that it was deposed", |stage| {
         stage
             .former_leader()
             .is_some_and(|former| former.told(|n| matches!(n, Notice::LeadershipLost)))
@@ -185,7 +185,7 @@ fn take_over(stage: &mut Stage) -> Result<(), Early> {
 fn expect_plan(stage: &mut Stage, expected: Reason) -> Result<(), Early> {
     let workers = stage.fleet.up().len();
     let text = format!("{workers} workers share all partitions ({expected})");
-    stage.expect(&text, |stage| {
+    stage.expect_soon(&text, |stage| {
         let published = stage.leader().told(|notice| {
             matches!(notice, Notice::Published { workers: w, reason, .. }
                 if *w == workers && *reason == expected)
@@ -214,5 +214,6 @@ fn start(stage: &mut Stage, id: &WorkerId) -> Result<(), Early> {
 }
 
 fn worker(number: usize) -> WorkerId {
-    WorkerId::new(&format!("worker-{number}")).expect("letters, a hyphen and digits are allowed")
+    // Letters, a hyphen and digits are allowed.
+    WorkerId::new(&format!("worker-{number}")).expect("a valid worker id")
 }

@@ -151,7 +151,11 @@ impl Stage {
     ///
     /// # Errors
     /// `CheckFailed` when it did not in time, `Interrupted` by Ctrl-C.
-    pub fn expect(&mut self, text: &str, condition: impl Fn(&Self) -> bool) -> Result<(), Early> {
+    pub fn expect_soon(
+        &mut self,
+        text: &str,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Result<(), Early> {
         let deadline = Instant::now() + PATIENCE;
         let held = loop {
             self.look()?;
@@ -236,9 +240,8 @@ impl Stage {
     /// # Panics
     /// Before the first [`Stage::lead`].
     pub fn leader(&self) -> &Leader {
-        self.leaders
-            .last()
-            .expect("the script starts with a leader")
+        // The script begins with one, and the former is retired only when there are two.
+        self.leaders.last().expect("a leader")
     }
 
     /// The calculator that leads, or believes so, beside the one in charge.

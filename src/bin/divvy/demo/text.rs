@@ -24,8 +24,7 @@ pub fn of(notice: &Notice) -> Option<String> {
             partitions,
             moved,
         } => format!(
-            "published version {version} ({reason}): {partitions} partitions, {workers} workers, \
-             {moved} moved"
+            "published version {version} ({reason}): {workers} workers, {moved} of {partitions} moved"
         ),
         Notice::Failed { operation, error } => format!("{operation} failed: {error}"),
         Notice::Degraded(why) if why.is_empty() => "no longer degraded".into(),
@@ -43,7 +42,7 @@ pub fn of(notice: &Notice) -> Option<String> {
 
 fn degradation(degradation: &Degradation) -> String {
     match degradation {
-        Degradation::Blind => "heartbeats are out of sight, nobody is declared dead".into(),
+        Degradation::Blind => "blind, so nobody is declared dead".into(),
         Degradation::Store(why) => format!("store: {why}"),
         Degradation::Publishing(why) => format!("publishing: {why}"),
         Degradation::Source(why) => format!("partition source: {why}"),

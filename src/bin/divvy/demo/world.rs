@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use divvy::store::memory::{Blackout, Faults, MemoryStore};
+#[cfg(feature = "nats")]
+use divvy::store::nats::{NatsOptions, NatsStore, Storage};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::{CalculatorConfig, Error};
 
@@ -101,7 +103,11 @@ impl World {
         match self {
             World::Memory(_) => "embedded store".into(),
             #[cfg(feature = "nats")]
-            World::Nats { url } => format!("NATS at {url}"),
+            World::Nats { url } => {
+                // Without the credentials, if it carries any.
+                let address = url.rsplit_once('@').map_or(url.as_str(), |(_, host)| host);
+                format!("NATS at {address}")
+            }
         }
     }
 
@@ -117,7 +123,17 @@ impl World {
                 })
             }
             #[cfg(feature = "nats")]
-            World::Nats { url } => nats::connect(url, member),
+            World::Nats { url } => {
+                let options = NatsOptions::new([url])
+                    .name(format!("divvy demo {member}"))
+                    .bucket_name(Bucket::Heartbeat, "divvy-demo-heartbeat")
+                    .bucket_name(Bucket::Assignment, "divvy-demo-assignment")
+                    .storage(Storage::Memory);
+                Ok(Connection {
+                    store: Arc::new(NatsStore::connect(options, soon())?),
+                    faults: None,
+                })
+            }
         }
     }
 
