@@ -24,6 +24,7 @@ mod options;
 mod read;
 mod reaper;
 mod session;
+mod told;
 mod watch;
 mod write;
 
