@@ -152,6 +152,17 @@ impl Server {
         varz["connections"].as_u64().expect("a number")
     }
 
+    /// Whether this server leads a JetStream cluster in which so many servers are up to date.
+    fn leads(&self, servers: usize) -> bool {
+        let jsz = self.monitoring("jsz").unwrap_or_default();
+        let others = jsz["meta_cluster"]["replicas"].as_array();
+        let current = others
+            .into_iter()
+            .flatten()
+            .filter(|other| other["current"] == true && other["offline"] != true);
+        current.count() + 1 >= servers
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -258,22 +269,24 @@ impl Cluster {
         self.nodes.iter().map(Server::url).collect()
     }
 
-    /// Waits until every node that runs has caught up with the others.
+    /// Waits until every node that runs has caught up, and their leader knows them all.
     pub fn wait_healthy(&self) {
+        let running: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|node| node.child.is_some())
+            .collect();
         let deadline = Instant::now() + Duration::from_secs(60);
-        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
-            loop {
-                let health = node.monitoring("healthz");
-                if health.is_some_and(|health| health["status"] == "ok") {
-                    break;
-                }
-                assert!(
-                    Instant::now() < deadline,
-                    "no healthy cluster:\n{}",
-                    node.log()
-                );
-                std::thread::sleep(Duration::from_millis(50));
-            }
+        let healthy = |node: &Server| {
+            let health = node.monitoring("healthz");
+            health.is_some_and(|health| health["status"] == "ok")
+        };
+        while !running.iter().all(|node| healthy(node))
+            || !running.iter().any(|node| node.leads(running.len()))
+        {
+            let log = running.first().map(|node| node.log()).unwrap_or_default();
+            assert!(Instant::now() < deadline, "no healthy cluster:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
