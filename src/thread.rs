@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
@@ -56,8 +56,12 @@ impl Thread {
     }
 
     /// Whether the thread's work is over.
+    #[cfg(feature = "nats")]
     pub(crate) fn is_finished(&self) -> bool {
-        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
+        matches!(
+            self.done.try_recv(),
+            Err(crossbeam_channel::TryRecvError::Disconnected)
+        )
     }
 
     /// The thread's name.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Refusal, Store, Write};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Refusal, Store, WatchEvent, Write};
 use serde_json::{Value, json};
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::Server;
@@ -195,6 +195,38 @@ fn a_full_bucket_refuses_writes_by_name_and_keeps_what_it_has() {
     );
     let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
     assert_eq!(listing.entries.len(), done);
+}
+
+#[test]
+fn a_watch_that_the_server_has_no_room_for_polls_and_loses_nothing() {
+    let server = Server::start(NEWEST);
+    create(&server, Bucket::Assignment, &json!({ "max_consumers": 1 }));
+    let store = connect(NatsOptions::new([server.url()]));
+    let put = |key: &str| {
+        let write = Write {
+            key: key.into(),
+            value: Some(b"v".to_vec()),
+            expect: Expect::Any,
+        };
+        store.write(Bucket::Assignment, &[write], soon()).remove(0)
+    };
+    let _first = store.watch(Bucket::Assignment, "").unwrap();
+    let jsz = || {
+        server.monitoring("jsz").unwrap()["consumers"]
+            .as_u64()
+            .unwrap()
+    };
+    while jsz() == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let second = store.watch(Bucket::Assignment, "").unwrap();
+    let next = || second.events.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(next(), WatchEvent::Live);
+    for n in 0..3 {
+        let key = format!("k{n}");
+        assert!(matches!(put(&key), Outcome::Done(_)));
+        assert!(matches!(next(), WatchEvent::Change(entry) if entry.key == key));
+    }
 }
 
 #[test]

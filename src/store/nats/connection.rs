@@ -170,6 +170,10 @@ impl Tracker {
 
     /// Takes an error that the server sent outside of any reply.
     pub(super) fn server_error(&self, text: &str) {
+        if text.starts_with("slow consumer") {
+            // The crate's own, once for each message it drops; the watch notices by itself.
+            return;
+        }
         *self.last_error.lock() = Some(text.to_owned());
         if !self.is_abandoned() {
             let (generation, text) = (self.generation, text.to_owned());

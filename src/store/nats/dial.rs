@@ -83,6 +83,9 @@ fn greet(address: &ServerAddress, deadline: Instant) -> Result<(IpAddr, ServerIn
     let resolved = (address.host(), address.port())
         .to_socket_addrs()
         .map_err(|error| format!("cannot be resolved: {error}"))?;
+    // One dead address can take all the time there is; the next attempt begins with another.
+    let mut resolved: Vec<_> = resolved.collect();
+    fastrand::shuffle(&mut resolved);
     let mut last = "has no address".to_owned();
     for socket in resolved {
         match greet_at(socket, deadline) {

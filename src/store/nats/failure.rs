@@ -18,6 +18,7 @@ pub(super) struct ApiError {
 
 /// JetStream's error numbers that mean something to us.
 pub(super) mod number {
+    pub(crate) const TOO_MANY_CONSUMERS: u64 = 10_026;
     pub(crate) const NO_MESSAGE: u64 = 10_037;
     pub(crate) const TOO_LARGE: u64 = 10_054;
     pub(crate) const STREAM_EXISTS: u64 = 10_058;

@@ -3,7 +3,7 @@
 //! A bucket is a stream `KV_<bucket>` whose subjects are `$KV.<bucket>.<key>`, as all NATS
 //! clients have it. The `nats` crate below is synchronous, as this library must be, but waits
 //! without limit in many places and loses watches in silence. So it is used for its protocol
-//! only, by one thread per connection that may be abandoned ([`connection`]); requests, watches,
+//! only, by one thread per connection that may be abandoned (`connection`); requests, watches,
 //! supervision and reconnecting are our own.
 //!
 //! Everything that names the crate is in this folder.
@@ -23,6 +23,7 @@ mod options;
 mod read;
 mod reaper;
 mod session;
+mod told;
 mod watch;
 mod write;
 

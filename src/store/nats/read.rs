@@ -7,16 +7,16 @@
 use std::time::Instant;
 
 use super::failure::Failure;
-use super::jetstream::{StoredMessage, Stream, StreamInfo, read_message};
+use super::jetstream::{StoredMessage, Stream, read_message};
 use crate::store::{Entry, Listing};
 
 /// Requests for messages in flight at once; the server queues 10 000 for everyone.
 const WINDOW: usize = 256;
 
-/// A listing, and the stream it is of.
+/// A listing, and which life of the bucket it is of.
 pub(super) struct Snapshot {
     pub(super) listing: Listing,
-    pub(super) info: StreamInfo,
+    pub(super) created: String,
 }
 
 /// The last state of one key.
@@ -61,7 +61,7 @@ pub(super) fn list(
     };
     Ok(Snapshot {
         listing,
-        info: subjects.info,
+        created: subjects.info.created,
     })
 }
 

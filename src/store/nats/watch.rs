@@ -6,7 +6,6 @@
 //! reader has not seen, and starts a new consumer. A message that the client crate cannot parse
 //! costs one connection; the next listing passes over it.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +14,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::failure::{Failure, number};
 use super::jetstream::{Stream, operation_of};
 use super::link::AckSubject;
 use super::read::{self, Snapshot};
 use super::session::Session;
+use super::told::Told;
 use crate::store::{Entry, Operation, WatchEvent};
 use crate::types::Revision;
 
@@ -34,6 +34,8 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
 /// What the first synchronisation may take; each that takes longer doubles it for the next.
 const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
+/// A watch that the server has no room for looks for changes this often, and up to half as often.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -51,16 +53,20 @@ pub(super) struct Watcher {
     pub(super) cancelled: Receiver<Infallible>,
 }
 
-/// Why a watch is over or has to start anew.
+/// Why a watch is over or has to synchronise again.
 enum Stop {
     Ended,
     Blind(String),
+    /// Nothing is wrong: it is time to look again, as there is no consumer to tell.
+    Poll,
 }
 
 /// How patient the next synchronisation is, and how long it is put off.
 struct Pace {
     timeout: Duration,
     pause: Duration,
+    /// The consumer before, which is to be deleted.
+    last_consumer: Option<String>,
 }
 
 impl Pace {
@@ -68,20 +74,17 @@ impl Pace {
         Self {
             timeout: SYNC_TIMEOUT_MIN,
             pause: BACKOFF_MIN,
+            last_consumer: None,
         }
     }
 }
 
-/// What the reader has been told.
-#[derive(Default)]
-struct Told {
-    incarnation: Option<String>,
-    /// Every write up to here was delivered, or never will be needed.
-    horizon: Revision,
-    /// Writes beyond the horizon that a listing has delivered early.
-    ahead: HashMap<String, Revision>,
-    /// The keys that hold a value, with its revision.
-    live: HashMap<String, Revision>,
+/// What the reader has been told about what it is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Unknown,
+    Live,
+    Blind,
 }
 
 impl Watcher {
@@ -90,14 +93,15 @@ impl Watcher {
         let new_links = self.session.new_links();
         let mut told = Told::default();
         let mut pace = Pace::new();
-        let mut blind = false;
+        let mut sight = Sight::Unknown;
         loop {
-            let why = match self.watch_once(&mut told, &mut blind, &mut pace) {
+            let why = match self.watch_once(&mut told, &mut sight, &mut pace) {
                 Stop::Ended => return,
+                Stop::Poll => continue,
                 Stop::Blind(why) => why,
             };
-            if !blind {
-                blind = true;
+            if sight != Sight::Blind {
+                sight = Sight::Blind;
                 if self.hand_over(WatchEvent::Blind(why)).is_err() {
                     return;
                 }
@@ -112,8 +116,9 @@ impl Watcher {
     }
 
     /// Synchronises and follows until something is wrong.
-    fn watch_once(&self, told: &mut Told, blind: &mut bool, pace: &mut Pace) -> Stop {
-        let (tail, snapshot) = match self.synchronise(Instant::now() + pace.timeout) {
+    fn watch_once(&self, told: &mut Told, sight: &mut Sight, pace: &mut Pace) -> Stop {
+        let deadline = Instant::now() + pace.timeout;
+        let (tail, snapshot) = match self.synchronise(&mut pace.last_consumer, deadline) {
             Ok(synchronised) => synchronised,
             Err(Failure::NotRunning) => return Stop::Ended,
             Err(failure) => {
@@ -128,33 +133,64 @@ impl Watcher {
                 return stop;
             }
         }
-        if let Err(stop) = self.hand_over(WatchEvent::Live) {
-            return stop;
+        if *sight != Sight::Live {
+            if tail.is_none() {
+                log::warn!("{}: no room for another watch, so it polls", self.stream);
+            }
+            *sight = Sight::Live;
+            if let Err(stop) = self.hand_over(WatchEvent::Live) {
+                return stop;
+            }
         }
-        *blind = false;
-        *pace = Pace::new();
-        self.follow(&tail, told)
+        pace.timeout = SYNC_TIMEOUT_MIN;
+        pace.pause = BACKOFF_MIN;
+        match tail {
+            Some(tail) => self.follow(&tail, told),
+            None => self.wait_to_poll(),
+        }
     }
 
-    /// A listing, and a consumer that goes on where it ends.
-    fn synchronise(&self, deadline: Instant) -> Result<(Tail, Snapshot), Failure> {
+    /// A listing, and a consumer that goes on where it ends, if the server has room for it.
+    fn synchronise(
+        &self,
+        last_consumer: &mut Option<String>,
+        deadline: Instant,
+    ) -> Result<(Option<Tail>, Snapshot), Failure> {
         let stream = Stream {
             link: self.session.link()?,
             name: self.stream.clone(),
             api: self.session.options.api_prefix(),
         };
-        let keys_at = self.subject_prefix.len();
-        let snapshot = read::list(&stream, &self.filter, keys_at, deadline)?;
+        if let Some(last) = last_consumer.take() {
+            // Its connection may have been lost before it could be deleted.
+            delete_consumer(&stream, &last);
+        }
+        let snapshot = read::list(&stream, &self.filter, self.subject_prefix.len(), deadline)?;
         let start = snapshot.listing.last_sequence + 1;
-        let tail = Tail::open(stream, &self.filter, start, deadline)?;
+        let tail = match Tail::open(stream.clone(), &self.filter, start, deadline) {
+            Ok(tail) => tail,
+            Err(failure) if failure.is_api(number::TOO_MANY_CONSUMERS) => {
+                return Ok((None, snapshot));
+            }
+            Err(failure) => return Err(failure),
+        };
+        *last_consumer = Some(tail.consumer.clone());
         // A bucket created anew in between would number its writes from the start again, and the
         // consumer would wait for a number far away.
-        let created = tail.stream.info(deadline)?.created;
-        if created != snapshot.info.created {
+        if stream.info(deadline)?.created != snapshot.created {
             let why = "the bucket was created anew".to_owned();
             return Err(Failure::Disconnected(why));
         }
-        Ok((tail, snapshot))
+        Ok((Some(tail), snapshot))
+    }
+
+    fn wait_to_poll(&self) -> Stop {
+        let jitter = Duration::from_millis(fastrand::u64(0..500));
+        select! {
+            recv(self.cancelled) -> _ => Stop::Ended,
+            recv(self.session.stopping) -> _ => Stop::Ended,
+            default(POLL_INTERVAL + jitter) => Stop::Poll,
+        }
     }
 
     fn follow(&self, tail: &Tail, told: &mut Told) -> Stop {
@@ -229,85 +265,6 @@ impl Watcher {
             recv(self.cancelled) -> _ => Err(Stop::Ended),
             recv(self.session.stopping) -> _ => Err(Stop::Ended),
         }
-    }
-}
-
-impl Told {
-    /// What a listing has that the reader has not seen, the keys that vanished first.
-    fn catch_up(&mut self, snapshot: Snapshot) -> Vec<Entry> {
-        let first = self.incarnation.is_none();
-        let created = snapshot.info.created;
-        if self.incarnation.as_ref() != Some(&created) {
-            self.incarnation = Some(created);
-            self.horizon = 0;
-            self.ahead.clear();
-        }
-        let Snapshot { listing, .. } = snapshot;
-        let mut vanished = std::mem::take(&mut self.live);
-        let mut missing = Vec::new();
-        for entry in listing.entries {
-            let before = vanished.remove(&entry.key);
-            if entry.is_live() {
-                self.live.insert(entry.key.clone(), entry.revision);
-            }
-            let seen = self.has_seen(&entry.key, entry.revision);
-            if entry.revision > listing.last_sequence {
-                self.ahead.insert(entry.key.clone(), entry.revision);
-            }
-            // A marker of a key that the reader never knew is no news to a new reader.
-            if !seen && (entry.is_live() || before.is_some() || !first) {
-                missing.push(entry);
-            }
-        }
-        let gone = vanished.into_iter().map(|(key, revision)| Entry {
-            key,
-            value: Vec::new(),
-            revision,
-            operation: Operation::Gone,
-            age: None,
-        });
-        self.reached(listing.last_sequence);
-        gone.chain(missing).collect()
-    }
-
-    /// Takes note of a change; nothing is left of one that was delivered before.
-    fn pass(&mut self, entry: Entry) -> Option<Entry> {
-        if self.has_seen(&entry.key, entry.revision) {
-            return None;
-        }
-        match self.live.get_mut(&entry.key) {
-            Some(revision) if entry.is_live() => *revision = entry.revision,
-            Some(_) => {
-                self.live.remove(&entry.key);
-            }
-            None if entry.is_live() => {
-                self.live.insert(entry.key.clone(), entry.revision);
-            }
-            None => {}
-        }
-        Some(entry)
-    }
-
-    /// Everything up to `revision` was delivered.
-    fn reached(&mut self, revision: Revision) {
-        self.horizon = self.horizon.max(revision);
-        if !self.ahead.is_empty() {
-            let horizon = self.horizon;
-            self.ahead.retain(|_, ahead| *ahead > horizon);
-        }
-    }
-
-    /// Takes back a change that could not be handed over, so that a listing delivers it.
-    fn undo(&mut self, event: &WatchEvent) {
-        if let WatchEvent::Change(entry) = event {
-            // The revision serves for keys that vanish only; that the key is known is what counts.
-            self.live.entry(entry.key.clone()).or_insert(entry.revision);
-        }
-    }
-
-    fn has_seen(&self, key: &str, revision: Revision) -> bool {
-        let ahead = self.ahead.get(key).copied().unwrap_or(0);
-        revision <= self.horizon.max(ahead)
     }
 }
 
@@ -386,9 +343,12 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        let (stream, consumer) = (&self.stream, &self.consumer);
-        stream.link.unsubscribe(&self.subject);
-        let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
-        stream.link.post(&api, Vec::new());
+        self.stream.link.unsubscribe(&self.subject);
+        delete_consumer(&self.stream, &self.consumer);
     }
+}
+
+fn delete_consumer(stream: &Stream, consumer: &str) {
+    let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
+    stream.link.post(&api, Vec::new());
 }
