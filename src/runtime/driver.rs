@@ -174,7 +174,7 @@ impl Driver {
 
     fn timer(&self) -> Receiver<Instant> {
         let now = self.clock.now();
-        match self.machine.deadline(now) {
+        match self.machine.deadline() {
             Some(time) => crossbeam_channel::after(time.since(now)),
             None => never(),
         }

@@ -391,3 +391,25 @@ fn plans_made_while_blind_are_for_the_workers_last_seen() {
     world.trigger(1);
     assert_eq!(world.times_of("plan manual-refresh for w-1 w-2"), [50_000]);
 }
+
+/// Symptom: a leader whose process had stood still gave up a worker that had come back meanwhile.
+/// Cause: the grace ran while nobody looked.
+#[test]
+fn a_leader_that_stood_still_looks_before_it_gives_anybody_up() {
+    for seen in [true, false] {
+        let mut world = World::settled(&["w-1", "w-2"]);
+        world.missing("w-2");
+        world.at(1_000);
+        world.now = Time::from_millis(30_000);
+        world.calculator.tick(world.now);
+        world.drain();
+        world.expect("");
+        world.at(30_100);
+        if seen {
+            world.back("w-2");
+        }
+        world.at(60_000);
+        let plans: &[u64] = if seen { &[] } else { &[35_000] };
+        assert_eq!(world.times_of("plan emergency"), plans);
+    }
+}

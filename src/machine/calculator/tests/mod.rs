@@ -193,7 +193,7 @@ impl World {
         let end = Time::from_millis(millis);
         for _ in 0..STEPS_MAX {
             let job_ends = self.job.as_ref().map(|(_, _, ends)| *ends);
-            let due = self.calculator.deadline(self.now);
+            let due = self.calculator.deadline();
             let Some(next) = due.into_iter().chain(job_ends).min() else {
                 break;
             };
@@ -205,12 +205,12 @@ impl World {
                 self.end_job();
             } else {
                 self.calculator.tick(self.now);
-                let moved = self.drain() > 0 || self.calculator.deadline(self.now) != due;
+                let moved = self.drain() > 0 || self.calculator.deadline() != due;
                 assert!(moved, "a tick at its deadline {next:?} changed nothing");
             }
         }
         assert!(
-            self.calculator.deadline(self.now).is_none_or(|d| d > end),
+            self.calculator.deadline().is_none_or(|d| d > end),
             "no end of work at {:?}",
             self.now
         );

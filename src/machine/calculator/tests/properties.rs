@@ -202,7 +202,7 @@ proptest! {
         fleet.apply(&mut world, &Step::Wait(QUIET_MILLIS));
         let alive: Vec<WorkerId> = fleet.alive.iter().map(|&w| id(NAMES[w])).collect();
         let now = world.now;
-        prop_assert_eq!(world.calculator.deadline(now), None);
+        prop_assert_eq!(world.calculator.deadline(), None);
         prop_assert_eq!(world.calculator.position().state, State::Idle);
         prop_assert!(fleet.waiting.is_empty(), "never answered: {:?}", fleet.waiting);
         if !alive.is_empty() {

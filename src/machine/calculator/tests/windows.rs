@@ -42,7 +42,7 @@ fn a_change_that_goes_away_closes_its_window_without_a_publication() {
         "0.000 Idle->Scaling planned_scale
          5.000 Scaling->Idle",
     );
-    assert_eq!(world.calculator.deadline(world.now), None);
+    assert_eq!(world.calculator.deadline(), None);
 }
 
 #[test]
