@@ -514,6 +514,10 @@ impl World {
             .to_true(self.config.heartbeat_ttl)
             .min(self.config.heartbeat_ttl);
         let from = now - ttl - grace;
+        // Confirmed before it stood still; what came after it has yet to see.
+        if node.frozen_until + WATCH_DELAY_MAX * 2 > now {
+            return Ok(());
+        }
         if self.purged_at.is_some_and(|purged| purged + ttl > from) {
             return Ok(());
         }

@@ -45,7 +45,7 @@ impl Calculator {
             .is_some_and(|time| time <= now)
         {
             for worker in self.members.confirm_lost(now) {
-                self.give_up(&worker);
+                self.tell_lost(worker);
             }
         }
     }
@@ -81,7 +81,7 @@ impl Calculator {
 
     pub(super) fn give_up_restart(&mut self, now: Time) {
         for worker in self.members.give_up_missing(now) {
-            self.give_up(&worker);
+            self.tell_lost(worker);
         }
     }
 
@@ -234,15 +234,13 @@ impl Calculator {
         self.actions.push_back(Action::List { op });
     }
 
-    pub(super) fn give_up(&mut self, worker: &WorkerId) {
-        if self.members.is_lost(worker) {
-            self.notify(Notice::Member(MemberChange::Lost(worker.clone())));
-        }
-        self.actions.push_back(Action::Forget(worker.clone()));
+    pub(super) fn tell_lost(&mut self, worker: WorkerId) {
+        self.notify(Notice::Member(MemberChange::Lost(worker)));
     }
 
-    /// These were missing and nobody waits for them any more.
-    pub(super) fn forget(&mut self, workers: Vec<WorkerId>) {
+    /// Nobody waits for these any more. Until they are replaced their leases are kept, so that one
+    /// that comes back is told at once and not as a newcomer.
+    pub(super) fn forget(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
         for worker in workers {
             self.actions.push_back(Action::Forget(worker));
         }

@@ -80,6 +80,8 @@ struct World {
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
     state: State,
+    /// Whose leases need not be kept any more.
+    forgotten: Vec<String>,
     trace: Vec<String>,
 }
 
@@ -97,6 +99,7 @@ impl World {
             job: None,
             listings: VecDeque::new(),
             state: State::Idle,
+            forgotten: Vec::new(),
             trace: Vec::new(),
         }
     }
@@ -295,7 +298,10 @@ impl World {
             },
             Action::List { .. } => "list".into(),
             Action::Watch { .. } => return None,
-            Action::Forget(worker) => format!("forget {worker}"),
+            Action::Forget(worker) => {
+                self.forgotten.push(worker.to_string());
+                return None;
+            }
             Action::Reply { ticket, result } => match result {
                 Ok(version) => format!("reply {} v{version}", ticket.0),
                 Err(error) => format!("reply {} {}", ticket.0, error.code().name()),

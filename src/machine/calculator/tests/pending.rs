@@ -175,7 +175,6 @@ fn what_changes_while_a_publication_is_under_way_is_published_after_it() {
          4.000 Scaling->Rebalancing planned_scale
          4.000 plan planned_scale for w-1 w-3 w-4
          6.000 lost w-3
-         6.000 forget w-3
          8.000 published v9
          8.000 Rebalancing->Idle
          8.000 Idle->Emergency emergency
