@@ -42,7 +42,9 @@ pub struct Checker {
     digests: BTreeMap<Version, String>,
     /// What each version assigned to each worker.
     contents: BTreeMap<(Version, String), u128>,
-    /// The newest version of each key, by leaders with terms.
+    /// What each key holds, whoever wrote it.
+    current: BTreeMap<String, (Version, u128)>,
+    /// The newest version that a leader gave each key.
     versions: BTreeMap<String, Version>,
     /// Keys whose last write was not a leader's of this simulation.
     foreign: BTreeSet<String>,
@@ -114,20 +116,18 @@ impl Checker {
     fn assigned(&mut self, key: &str, value: &[u8]) -> Checked {
         let assignment =
             Assignment::decode(value).map_err(|e| format!("a leader wrote junk to {key}: {e}"))?;
-        let version = assignment.version;
-        let newest = self.versions.entry(key.to_owned()).or_insert(version);
-        if version < *newest && assignment.term.is_some() {
-            return Err(format!(
-                "{key} went back from version {newest} to {version}"
-            ));
-        }
-        *newest = version.max(*newest);
         let hash = content_hash(assignment.partitions.iter());
-        let known = self
-            .contents
-            .entry((version, key.to_owned()))
-            .or_insert(hash);
-        if *known != hash && assignment.term.is_some() {
+        let now = (assignment.version, hash);
+        if self.current.insert(key.to_owned(), now) == Some(now) {
+            return Ok(()); // a take-over brings what stands under its term
+        }
+        let version = assignment.version;
+        let before = self.versions.insert(key.to_owned(), version);
+        if before.is_some_and(|before| version <= before) {
+            return Err(format!("{key} went from version {before:?} to {version}"));
+        }
+        let known = self.contents.entry((version, key.to_owned()));
+        if *known.or_insert(hash) != hash {
             return Err(format!(
                 "{key}: version {version} twice with different content"
             ));
@@ -138,16 +138,11 @@ impl Checker {
     /// Somebody wrote who is no leader of this simulation.
     pub fn foreign(&mut self, key: &str, value: Option<&[u8]>) {
         self.foreign.insert(key.to_owned());
-        if key == COMMIT_KEY || key == FENCE_KEY {
-            // What it says is no leader's doing; the next leader's record counts from there.
-            return;
-        }
+        self.current.remove(key);
         if let Some(assignment) = value.and_then(|value| Assignment::decode(value).ok()) {
-            // Leaders rewrite a foreign plan under their term as it is.
             let hash = content_hash(assignment.partitions.iter());
-            self.contents
-                .insert((assignment.version, key.to_owned()), hash);
-            self.versions.insert(key.to_owned(), assignment.version);
+            let now = (assignment.version, hash);
+            self.current.insert(key.to_owned(), now);
         }
     }
 

@@ -42,6 +42,11 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Whether it waits for a fleet to come (back): nobody is given up before its end.
+    pub fn is_gathering(&self) -> bool {
+        matches!(self.publishes, Reason::ColdStart | Reason::Restart)
+    }
+
     /// The reason that subscribers see while it is open.
     fn shown_as(&self) -> Reason {
         match self.publishes {

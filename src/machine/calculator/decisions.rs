@@ -26,8 +26,8 @@ impl Calculator {
     }
 
     pub(super) fn losses_are_frozen(&self) -> bool {
-        let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
-        self.blind || in_restart || self.mass != Mass::None
+        let is_gathering = self.window.is_some_and(|window| window.is_gathering());
+        self.blind || is_gathering || self.mass != Mass::None
     }
 
     pub(super) fn confirm_losses(&mut self, now: Time) {
@@ -55,9 +55,10 @@ impl Calculator {
     pub(super) fn close_idle_window(&mut self, now: Time) {
         let Some(window) = self.window else { return };
         let restart = window.publishes == Reason::Restart;
-        let over = window.ends <= now && !(restart && self.blind);
-        if restart && over && !self.members.has_alive() && self.job.is_none() {
-            self.give_up_restart(now);
+        let gathering = window.is_gathering();
+        let over = window.ends <= now && !(gathering && self.blind);
+        if gathering && over && !self.members.has_alive() && self.job.is_none() {
+            self.give_up_missing(now);
             self.close_window();
             return;
         }
@@ -67,7 +68,7 @@ impl Calculator {
             .members
             .next_confirmation()
             .is_some_and(|time| time <= now);
-        let nothing_to_do = settled && (came_back || (over && !(restart && overdue)));
+        let nothing_to_do = settled && (came_back || (over && !(gathering && overdue)));
         if self.members.is_empty() || nothing_to_do {
             self.close_window();
         }
@@ -79,7 +80,7 @@ impl Calculator {
         self.members.lose_gone();
     }
 
-    pub(super) fn give_up_restart(&mut self, now: Time) {
+    pub(super) fn give_up_missing(&mut self, now: Time) {
         for worker in self.members.give_up_missing(now) {
             self.tell_lost(worker);
         }
@@ -150,9 +151,9 @@ impl Calculator {
     }
 
     pub(super) fn publish(&mut self, now: Time, work: Work) {
-        let window = self.window.map(|window| window.publishes);
-        if work.reason == Reason::Restart && window == Some(Reason::Restart) {
-            self.give_up_restart(now);
+        let ends_gathering = |w: &Window| w.is_gathering() && w.publishes == work.reason;
+        if self.window.as_ref().is_some_and(ends_gathering) && !self.blind {
+            self.give_up_missing(now);
         }
         let retrying = self.retry_at.is_some();
         if let (Some(shown), State::Idle, false) = (work.window, self.position.state, retrying) {
@@ -195,7 +196,10 @@ impl Calculator {
 
     /// A fleet that starts from no workers gets a cold-start window, counted from the first.
     pub(super) fn note_start_from_none(&mut self, now: Time, since: Time) {
-        if self.members.is_empty() && self.taken_over {
+        let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
+        // With some of the last workers lost and the rest still missing it is no other story.
+        let all_gone = self.members.differ() && !self.members.has_alive() && !in_restart;
+        if self.taken_over && (all_gone || self.members.is_empty()) {
             self.members.carry_over_gone();
             // The window's publication covers whatever was to be repaired for the old fleet.
             self.gap_at_start = false;

@@ -281,3 +281,53 @@ fn a_zero_leave_window_publishes_at_once() {
          0.000 Rebalancing->Idle",
     );
 }
+
+/// Symptom: when the last workers were lost one by one, the first to come back was given all their
+/// partitions at once, a moment before the others came back as well.
+#[test]
+fn a_fleet_that_was_lost_one_by_one_gathers_before_it_is_divided_anew() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.missing("w-1");
+    world.at(4_000);
+    world.blind();
+    world.sighted();
+    world.at(24_990);
+    // Nobody is alive when w-1 is confirmed lost.
+    world.missing("w-2");
+    world.at(25_100);
+    world.expect(
+        "4.000 degraded [blind]
+         4.000 degraded []
+         25.000 lost w-1",
+    );
+    world.back("w-2");
+    world.back("w-1");
+    world.at(90_000);
+    world.expect(
+        "25.100 Idle->Scaling cold_start
+         55.100 Scaling->Idle",
+    );
+}
+
+#[test]
+fn who_is_missing_when_a_cold_start_begins_is_waited_for_until_its_end() {
+    let mut world = World::settled(&["w-1", "w-2", "w-3"]);
+    world.leave("w-1");
+    world.at(500);
+    world.missing("w-2");
+    world.at(900);
+    world.leave("w-3");
+    world.at(3_000);
+    world.join(&["w-3"]);
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Scaling planned_scale
+         0.900 Scaling->Idle
+         3.000 Idle->Scaling cold_start
+         33.000 lost w-2
+         33.000 Scaling->Rebalancing cold_start
+         33.000 plan cold_start for w-3
+         33.000 published v8
+         33.000 Rebalancing->Idle",
+    );
+}
