@@ -309,3 +309,40 @@ fn a_slow_listing_costs_no_worker_its_lease() {
     wait_until("sight", || calculator.status().degraded.is_empty());
     assert!(!std::iter::from_fn(|| events.try_recv()).any(|e| matches!(&*e, Notice::Member(_))));
 }
+
+/// Symptom: now and then a window never closed, and a retry never came, until something else
+/// happened. Cause: what came due between the machine's last look at the time and the setting of
+/// the timer was taken for done.
+#[test]
+fn no_timer_is_lost_however_often_dv_calc_is_woken_when_it_is_due() {
+    let store = store();
+    let fleet = Fleet::new(&store, ["w-0"]);
+    let mut config = config();
+    config.planned_scale_window = Duration::from_millis(3);
+    config.join_coalescing = Duration::from_millis(1);
+    config.cooldown = Duration::from_millis(1);
+    let calculator = Arc::new(
+        Calculator::builder(Arc::new(store.client("leader")))
+            .config(config)
+            .source(|| Ok(partitions(10)))
+            .build()
+            .unwrap(),
+    );
+    wait_for_publication(&started(&calculator));
+    let stop = Arc::new(AtomicBool::new(false));
+    let poller = {
+        let (calculator, stop) = (Arc::clone(&calculator), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                let _ = calculator.status();
+            }
+        })
+    };
+    for i in 1..=30 {
+        let worker = format!("w-{i}");
+        fleet.join(&worker);
+        wait_until("its share", || held(&store, &worker).is_some());
+    }
+    stop.store(true, Ordering::Release);
+    poller.join().unwrap();
+}
