@@ -16,7 +16,7 @@ use divvy::{
 use parking_lot::Mutex;
 
 /// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const TTL: Duration = Duration::from_millis(800);
 
 pub fn config() -> CalculatorConfig {
@@ -83,10 +83,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Waits until no window is open and nothing is pending.
 #[track_caller]
 pub fn wait_for_rest(calculator: &Calculator) {
-    wait_until("a calculator at rest", || {
+    let deadline = soon();
+    loop {
         let status = calculator.status();
-        status.pending.reason.is_none() && status.state == State::Idle
-    });
+        if status.pending.reason.is_none() && status.state == State::Idle {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never at rest: {status:#?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Reads events until one fulfils the condition, and returns that one.
