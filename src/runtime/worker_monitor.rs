@@ -43,6 +43,8 @@ pub(super) struct WorkerMonitor {
     pub observer: Observer,
     pub shared: Arc<Shared>,
     pub to_driver: Sender<ToDriver>,
+    /// What the store says of itself; what it said to a former life may still be in there.
+    pub health: Receiver<Health>,
 }
 
 /// The watches, as far as they are open.
@@ -69,7 +71,9 @@ impl WorkerMonitor {
             retry_delay: self.config.retry_delay_min,
             is_blind_told: false,
         };
-        let mut health = self.store.health_events();
+        let mut health = self.health.clone();
+        while health.try_recv().is_ok() {}
+        self.tell_health(self.store.health());
         let mut reconcile_at = None;
         let nothing = never();
         loop {
