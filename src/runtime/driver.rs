@@ -15,6 +15,7 @@ use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::machine::calculator::{Action, Calculator, Event, Notice};
+use crate::types::Time;
 
 /// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
 /// place, which is soon free since `dv-calc` waits for nobody.
@@ -35,6 +36,8 @@ pub(super) struct Driver {
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
     pub started: Sender<Result<()>>,
+    /// When the machine was last given the time.
+    pub told: Time,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
 }
@@ -50,7 +53,10 @@ impl Driver {
                     Ok(message) => self.take_in(message),
                     Err(_) => return,
                 },
-                recv(timer) -> _ => self.machine.tick(self.clock.now()),
+                recv(timer) -> _ => {
+                    self.told = self.clock.now();
+                    self.machine.tick(self.told);
+                }
             }
             self.shared
                 .counters
@@ -63,16 +69,11 @@ impl Driver {
     fn take_in(&mut self, message: ToDriver) {
         let now = self.clock.now();
         match message {
-            ToDriver::Event(event) => {
-                self.count(&event);
-                self.machine.handle(now, event);
-            }
+            ToDriver::Event(event) => self.hand_in(now, event),
             ToDriver::Started(Ok((taken_over, poison))) => {
-                self.machine.handle(now, taken_over);
+                self.hand_in(now, taken_over);
                 if poison > 0 {
-                    let event = Event::Poison { count: poison };
-                    self.count(&event);
-                    self.machine.handle(now, event);
+                    self.hand_in(now, Event::Poison { count: poison });
                 }
                 self.show();
                 self.shared.hub.set_version(self.machine.version());
@@ -163,19 +164,22 @@ impl Driver {
         };
     }
 
-    fn count(&self, event: &Event) {
-        if let Event::Poison { count } = event {
+    fn hand_in(&mut self, now: Time, event: Event) {
+        if let Event::Poison { count } = &event {
             self.shared
                 .counters
                 .poison
                 .fetch_add(u64::from(*count), Ordering::Relaxed);
         }
+        self.told = now;
+        self.machine.handle(now, event);
     }
 
     fn timer(&self) -> Receiver<Instant> {
-        let now = self.clock.now();
-        match self.machine.deadline(now) {
-            Some(time) => crossbeam_channel::after(time.since(now)),
+        // What came due since the machine was told the time is due at once; asked for what comes
+        // after the present, the machine would leave it out, and nobody would wake it.
+        match self.machine.deadline(self.told) {
+            Some(time) => crossbeam_channel::after(time.since(self.clock.now())),
             None => never(),
         }
     }
