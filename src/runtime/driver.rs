@@ -127,14 +127,19 @@ impl Driver {
                 reason,
                 workers,
                 partitions,
-                moved,
+                quality,
             } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
-                counters.moved.fetch_add(*moved as u64, Ordering::Relaxed);
+                counters
+                    .moved
+                    .fetch_add(quality.moved_partitions as u64, Ordering::Relaxed);
+                *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
                 log::info!(
                     target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions, moved = *moved;
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions, moved_weight = quality.moved,
+                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
                     "published version {version} ({reason})"
                 );
             }
