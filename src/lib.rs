@@ -1,5 +1,13 @@
 //! divvy keeps a set of partitions divided among a changing fleet of workers.
 
+// A library never writes to its host's streams, and never panics for want of a value.
+#![warn(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -16,3 +24,8 @@ pub use error::{Error, Result};
 pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
 pub use runtime::{Calculator, Events, Interest, PartitionSource, Status, Subscription};
 pub use types::{Partition, Reason, State, Version, WorkerId};
+
+/// The README's programs are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,6 +20,9 @@ pub struct Slot {
     pub revision: Revision,
     /// What it holds.
     pub content: Content,
+    /// Whether a write of it ended as unknown and may still arrive: as long as the revision
+    /// stays, nothing else would keep it out.
+    pub in_doubt: bool,
 }
 
 /// What a worker's key holds.
@@ -139,8 +142,36 @@ impl Reading {
             self.poison += 1;
             Content::Malformed
         };
-        let revision = entry.revision;
-        self.slots.insert(worker, Slot { revision, content });
+        let slot = Slot {
+            revision: entry.revision,
+            content,
+            in_doubt: false,
+        };
+        self.slots.insert(worker, slot);
+    }
+
+    /// Takes over from an older reading which keys are in doubt: those whose revision has not
+    /// moved since.
+    pub fn keep_doubts(&mut self, before: &BTreeMap<WorkerId, Slot>) {
+        for (worker, old) in before.iter().filter(|(_, slot)| slot.in_doubt) {
+            let slot = self.slots.entry(worker.clone()).or_insert(Slot::NONE);
+            slot.in_doubt = slot.revision == old.revision;
+        }
+    }
+}
+
+impl Slot {
+    /// A key that was never written.
+    pub const NONE: Slot = Slot {
+        revision: 0,
+        content: Content::Deleted,
+        in_doubt: false,
+    };
+
+    /// The revision that protects the key from a deposed leader: a take-over rewrites every
+    /// readable assignment, and nothing else.
+    fn protection(&self) -> Option<Revision> {
+        matches!(self.content, Content::Assigned(_)).then_some(self.revision)
     }
 }
 
@@ -168,15 +199,17 @@ fn record<T>(
 pub struct Change {
     /// Whose key.
     pub worker: WorkerId,
-    /// The key's last revision; `None` when it holds nothing, so that no revision protects it.
+    /// The key's last revision; `None` when it holds no readable assignment, so that no revision
+    /// protects it.
     pub revision: Option<Revision>,
     /// Its new partitions; `None`: the key is deleted.
     pub partitions: Option<(Box<RawValue>, ContentHash)>,
 }
 
 /// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
-/// workers that it does not have. There is always at least one assignment to write, since a
-/// leader of parti learns versions from nothing else.
+/// workers that it does not have. A key in doubt is written whatever it holds, so that the write
+/// on its way comes too late. There is always at least one assignment to write, since a leader of
+/// parti learns versions from nothing else.
 #[must_use]
 pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -184,23 +217,23 @@ pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
         let slot = slots.get(worker);
         let hash = content_hash(plan.partitions_of(index));
-        if slot.is_some_and(|s| s.content == Content::Assigned(hash)) {
+        if slot.is_some_and(|s| s.content == Content::Assigned(hash) && !s.in_doubt) {
             unchanged = unchanged.or(Some((index, worker, hash)));
             continue;
         }
         changes.push(assign(plan, index, worker, slot, hash));
     }
-    if changes.is_empty() {
-        if let Some((index, worker, hash)) = unchanged {
-            changes.push(assign(plan, index, worker, slots.get(worker), hash));
-        }
+    if changes.is_empty()
+        && let Some((index, worker, hash)) = unchanged
+    {
+        changes.push(assign(plan, index, worker, slots.get(worker), hash));
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();
-        if departed && slot.content != Content::Deleted {
+        if departed && (slot.content != Content::Deleted || slot.in_doubt) {
             changes.push(Change {
                 worker: worker.clone(),
-                revision: Some(slot.revision),
+                revision: slot.protection(),
                 partitions: None,
             });
         }
@@ -217,9 +250,7 @@ fn assign(
 ) -> Change {
     Change {
         worker: worker.clone(),
-        revision: slot
-            .filter(|s| s.content != Content::Deleted)
-            .map(|s| s.revision),
+        revision: slot.and_then(Slot::protection),
         partitions: Some((wire::encode_partitions(plan.partitions_of(index)), hash)),
     }
 }

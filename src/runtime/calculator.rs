@@ -1,10 +1,10 @@
 //! The handle of a calculator: builds it, starts and stops its threads, passes calls on.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, bounded};
+use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use super::driver::ToDriver;
@@ -20,7 +20,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
-use crate::store::{Health, Store};
+use crate::store::Store;
 use crate::strategy::{RoundRobin, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
 
@@ -97,7 +97,6 @@ impl CalculatorBuilder {
             strategy: self.strategy,
             clock: self.clock,
             running: Mutex::new(None),
-            health: OnceLock::new(),
         })
     }
 }
@@ -109,7 +108,7 @@ impl CalculatorBuilder {
 /// up to 5 s; dropped inside a callback it does not wait. Durations may be of any length.
 ///
 /// ```
-/// use std::sync::{Arc, OnceLock};
+/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// use divvy::store::memory::MemoryStore;
@@ -132,8 +131,6 @@ pub struct Calculator {
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) running: Mutex<Option<Arc<Running>>>,
-    /// Asked for once: a store cannot tell that a former life no longer reads its own.
-    pub(super) health: OnceLock<Receiver<Health>>,
 }
 
 impl Calculator {
@@ -271,7 +268,7 @@ impl Calculator {
     /// owns is dropped on `dv-notify`, or where the subscription is ended, with no lock held.
     ///
     /// ```
-    /// # use std::sync::{Arc, OnceLock};
+    /// # use std::sync::Arc;
     /// # use std::time::Duration;
     /// # use divvy::store::memory::MemoryStore;
     /// # use divvy::{Calculator, Interest, Notice};
@@ -299,7 +296,7 @@ impl Calculator {
     /// before the start. Does not wait.
     ///
     /// ```
-    /// # use std::sync::{Arc, OnceLock};
+    /// # use std::sync::Arc;
     /// # use std::time::Duration;
     /// # use divvy::store::memory::MemoryStore;
     /// # use divvy::{Calculator, Interest, Notice};

@@ -232,10 +232,6 @@ impl Calculator {
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
             to_driver: to_driver.clone(),
-            health: self
-                .health
-                .get_or_init(|| self.store.health_events())
-                .clone(),
         };
         let publisher = self.publisher(&stopped, to_driver.clone())?;
         *self.shared.failed.lock() = None;

@@ -167,7 +167,10 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
-        let plan = plan_of(&found.stored);
+        let (plan, is_whole) = match plan_of(&found.stored) {
+            Some((plan, is_whole)) => (Some(plan), is_whole),
+            None => (None, found.stored.is_empty()),
+        };
         let (finding, generation) = match self.partitions.read(deadline) {
             Ok((list, generation)) => {
                 let finding = match &plan {
@@ -182,7 +185,7 @@ impl Rebalancer {
             }
         };
         let poison = found.poison;
-        let take_over = self.take_over_of(found, plan.is_some(), finding, generation);
+        let take_over = self.take_over_of(found, is_whole, finding, generation);
         self.plan = plan;
         Ok((take_over, poison))
     }
@@ -190,14 +193,14 @@ impl Rebalancer {
     fn take_over_of(
         &self,
         found: Found,
-        is_a_plan: bool,
+        is_whole: bool,
         finding: Option<Finding>,
         generation: u64,
     ) -> TakeOver {
         TakeOver {
             term: found.term,
             version: found.version,
-            consistent: found.consistent && (is_a_plan || found.stored.is_empty()),
+            consistent: found.consistent && is_whole,
             planned: found.stored.into_iter().map(|(worker, _)| worker).collect(),
             finding,
             heartbeats: found.heartbeats,
@@ -210,7 +213,8 @@ impl Rebalancer {
     /// Carries out one job.
     ///
     /// # Errors
-    /// `SourceFailed`, `StrategyFailed`, `InvalidPlan`, and those of [`Publisher::publish`].
+    /// `SourceFailed`, `StrategyFailed`, `InvalidPlan`, and those of [`Publisher::publish`]. After
+    /// an error the last plan stays.
     pub fn run(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
         match job {
             Job::Publish { reason, workers } => self.publish(reason, workers, deadline),
@@ -243,7 +247,7 @@ impl Rebalancer {
             Some(plan) => plan.previous_for(&workers, &list),
             None => vec![None; list.len()],
         };
-        let owners = guarded(Code::StrategyFailed, self.strategy.name(), || {
+        let owners = guarded(Code::StrategyFailed, "strategy", || {
             self.strategy.assign(&Input {
                 workers: &workers,
                 partitions: &list,
@@ -300,9 +304,10 @@ impl Rebalancer {
     }
 }
 
-/// The stored assignments as a plan; `None` when they are none: nothing stored, a partition
-/// twice, a partition without keys.
-fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<Plan> {
+/// The stored assignments as a plan, and whether they are one: a publication that was cut short
+/// may leave a partition with two workers (the first, by id, counts as its owner), and a foreign
+/// leader one without keys. `None` when nothing is stored.
+fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<(Plan, bool)> {
     if stored.is_empty() {
         return None;
     }
@@ -311,17 +316,17 @@ fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<Plan> {
         .zip(stored)
         .flat_map(|(index, (_, partitions))| partitions.iter().map(move |p| (p, index)))
         .collect();
-    held.sort_by(|a, b| a.0.keys.cmp(&b.0.keys));
-    let twice = held.windows(2).any(|pair| pair[0].0.keys == pair[1].0.keys);
-    if twice || held.iter().any(|(partition, _)| partition.keys.is_empty()) {
-        return None;
-    }
+    let count = held.len();
+    held.retain(|(partition, _)| !partition.keys.is_empty());
+    held.sort_by(|a, b| a.0.keys.cmp(&b.0.keys)); // stable: in order of worker within
+    held.dedup_by(|later, first| later.0.keys == first.0.keys);
     let owners = held.iter().map(|&(_, owner)| owner).collect();
     let partitions: Arc<[Partition]> = held
         .iter()
         .map(|&(partition, _)| partition.clone())
         .collect();
-    Plan::new(workers, partitions, owners).ok()
+    let plan = Plan::new(workers, partitions, owners).ok()?;
+    Some((plan, held.len() == count))
 }
 
 /// How many partitions of the former plan have another owner now.

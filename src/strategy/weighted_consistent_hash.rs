@@ -145,6 +145,7 @@ impl Lightest {
 
     fn find(&mut self, loads: &[i128]) -> WorkerIndex {
         loop {
+            // Entries are replaced and never removed, and there is at least one worker.
             let mut top = self.0.peek_mut().expect("there is an entry per worker");
             let Reverse((load, worker)) = *top;
             if load == loads[worker as usize] {

@@ -370,7 +370,7 @@ impl<H: Fn(&'static str) -> Result<()> + Send + Sync> Store for Hooked<H> {
         self.inner.health()
     }
 
-    fn health_events(&self) -> Receiver<divvy::store::Health> {
+    fn health_events(&self) -> divvy::store::HealthEvents {
         self.inner.health_events()
     }
 

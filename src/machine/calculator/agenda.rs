@@ -52,21 +52,22 @@ impl Window {
 }
 
 /// The kinds of work, most urgent first.
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 impl Calculator {
     /// Every pending piece of work, most urgent first. Nothing while nothing can be published.
     pub(super) fn agenda(&self) -> impl Iterator<Item = Work> {
         let works: [Option<Work>; KINDS] = if self.can_publish() {
             [
+                self.immediate(),
                 self.emergency(),
                 self.manual(),
-                self.immediate(),
                 self.foreign_write(),
                 self.leaves(),
                 self.fleet_window(),
                 self.joins(),
                 self.partition_change(),
+                self.unfinished(),
             ]
         } else {
             [None; KINDS]
@@ -86,6 +87,15 @@ impl Calculator {
     /// With no live worker nothing is published, and nothing is deleted.
     fn can_publish(&self) -> bool {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
+    }
+
+    /// What a start finds broken is repaired at once, whoever is lost by then.
+    fn immediate(&self) -> Option<Work> {
+        self.gap_at_start.then(|| Work {
+            reason: Reason::ColdStartImmediate,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
     }
 
     fn emergency(&self) -> Option<Work> {
@@ -109,16 +119,11 @@ impl Calculator {
         })
     }
 
-    fn immediate(&self) -> Option<Work> {
-        self.gap_at_start.then(|| Work {
-            reason: Reason::ColdStartImmediate,
-            due: self.not_before_retry(Time::ZERO),
-            window: None,
-        })
-    }
-
+    /// Somebody else wrote: only a publication above it restores the plan. There is no reason of
+    /// its own on the wire for that; it is a refresh that nobody asked for.
     fn foreign_write(&self) -> Option<Work> {
-        self.foreign_due.map(|due| Work {
+        let due = self.foreign_due.filter(|_| !self.in_cold_start())?;
+        Some(Work {
             reason: Reason::ManualRefresh,
             due: self.not_before_retry(due),
             window: None,
@@ -146,7 +151,7 @@ impl Calculator {
             due: if frozen {
                 Time::FAR_FUTURE
             } else {
-                self.not_before_retry(window.ends)
+                self.not_before_retry(window.ends.max(self.cooldown_ends))
             },
             window: Some(Shown {
                 reason: window.shown_as(),
@@ -181,6 +186,27 @@ impl Calculator {
             due: self.not_before_retry(self.cooldown_ends),
             window: None,
         })
+    }
+
+    /// A publication that failed may have been done in part, or be done yet: only one that
+    /// succeeds settles that, even when the change that led to it has gone away.
+    fn unfinished(&self) -> Option<Work> {
+        let reason = self.unfinished?;
+        let is_the_windows_own = self.window.is_some_and(|w| w.publishes == reason);
+        if is_the_windows_own || self.in_cold_start() {
+            return None;
+        }
+        Some(Work {
+            reason,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
+    }
+
+    /// A fleet that starts from no workers: nothing is published before it has gathered.
+    fn in_cold_start(&self) -> bool {
+        self.window
+            .is_some_and(|window| window.publishes == Reason::ColdStart)
     }
 
     fn not_before_retry(&self, due: Time) -> Time {
