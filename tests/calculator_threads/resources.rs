@@ -229,10 +229,8 @@ fn a_process_that_has_room_for_few_threads() {
             rlim_max: libc::RLIM_INFINITY,
         };
         // SAFETY: the structure lives on this stack and is only read.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
-            0
-        );
+        let status = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(status, 0);
     };
     limit(size * 1024 + (stacks * STACK + STACK / 2));
     let result = calculator.start(PATIENCE);
