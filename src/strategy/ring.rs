@@ -3,17 +3,29 @@
 use super::WorkerIndex;
 use super::hash::{hash_virtual_node, hash_worker};
 
+/// Nodes per entry of the table of leading bits, about.
+const NODES_PER_START: usize = 4;
+
 /// A ring of virtual nodes. A hash belongs to the first node at or after it, wrapping round.
 ///
-/// Nodes are in hash order. Hashes are uniform, so a table with about one entry per node,
-/// indexed by a hash's leading bits, leads to within a node or two of the answer: building
-/// takes one counting pass instead of a sort, and a lookup has no search.
+/// Hashes are uniform, so a table indexed by a hash's leading bits leads to within a few nodes
+/// of the answer: building takes a counting pass instead of a sort, and a lookup no search.
+/// What a lookup reads is kept small, as it is the processor's cache that decides its speed.
 pub(super) struct Ring {
+    /// The nodes in hash order, without the lower half of their hashes.
+    slots: Vec<Slot>,
+    /// The same nodes with the whole of them.
     nodes: Vec<Node>,
     /// For each value of the leading bits, the first node that has it (or a later one).
     starts: Vec<u32>,
     /// Shift that leaves a hash's leading bits.
     shift: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    prefix: u32,
+    worker: WorkerIndex,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -26,7 +38,10 @@ impl Ring {
     /// Places `virtual_nodes` (at least 1) nodes for each of `workers` (at least one).
     pub(super) fn new<W: AsRef<str>>(workers: &[W], virtual_nodes: u32, seed: u64) -> Self {
         let count = workers.len() * virtual_nodes as usize;
-        let bits = count.next_power_of_two().trailing_zeros().max(1);
+        let bits = (count / NODES_PER_START)
+            .max(2)
+            .next_power_of_two()
+            .trailing_zeros();
         let shift = u64::BITS - bits;
 
         let mut hashes = Vec::with_capacity(count);
@@ -45,7 +60,7 @@ impl Ring {
             *start = total;
         }
 
-        // Filling each slot from its end turns the ends in `starts` into beginnings.
+        // Filling each group from its end turns the ends in `starts` into beginnings.
         let mut nodes = vec![Node::default(); count];
         let mut remaining = hashes.chunks_exact(virtual_nodes as usize);
         for worker in (0..workers.len() as WorkerIndex).rev() {
@@ -55,7 +70,7 @@ impl Ring {
                 nodes[*start as usize] = Node { hash, worker };
             }
         }
-        // Only nodes with the same leading bits are out of order: each is a step or two away.
+        // Only nodes with the same leading bits are out of order: each is a few steps away.
         for end in 1..nodes.len() {
             let node = nodes[end];
             let mut place = end;
@@ -65,7 +80,12 @@ impl Ring {
             }
             nodes[place] = node;
         }
+        let slot = |node: &Node| Slot {
+            prefix: (node.hash >> 32) as u32,
+            worker: node.worker,
+        };
         Self {
+            slots: nodes.iter().map(slot).collect(),
             nodes,
             starts,
             shift,
@@ -74,9 +94,17 @@ impl Ring {
 
     /// The worker that `hash` belongs to.
     pub(super) fn owner(&self, hash: u64) -> WorkerIndex {
+        let prefix = (hash >> 32) as u32;
         let start = self.starts[(hash >> self.shift) as usize] as usize;
-        let beyond = self.nodes[start..].iter().find(|node| node.hash >= hash);
-        beyond.unwrap_or(&self.nodes[0]).worker
+        let slots = self.slots[start..].iter();
+        let mut place = start + slots.take_while(|slot| slot.prefix < prefix).count();
+        while let Some(slot) = self.slots.get(place) {
+            if slot.prefix > prefix || self.nodes[place].hash >= hash {
+                return slot.worker;
+            }
+            place += 1;
+        }
+        self.slots[0].worker
     }
 }
 
