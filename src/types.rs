@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn canonical_order_is_key_by_key_bytewise_shorter_first() {
-        let mut list = vec![
+        let mut list = [
             Partition::new(["b"], 0),
             Partition::new(["a", "b"], 0),
             Partition::new(["a"], 0),
