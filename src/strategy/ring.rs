@@ -12,30 +12,28 @@ const NODES_PER_START: usize = 4;
 /// of the answer: building takes a counting pass instead of a sort, and a lookup no search.
 /// What a lookup reads is kept small, as it is the processor's cache that decides its speed.
 pub(super) struct Ring {
-    /// The nodes in hash order, without the lower half of their hashes.
+    /// The nodes in hash order.
     slots: Vec<Slot>,
-    /// The same nodes with the whole of them.
-    nodes: Vec<Node>,
     /// For each value of the leading bits, the first node that has it (or a later one).
     starts: Vec<u32>,
     /// Shift that leaves a hash's leading bits.
     shift: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    prefix: u32,
-    worker: WorkerIndex,
+    /// The nodes' whole hashes, worker by worker.
+    hashes: Vec<u64>,
+    virtual_nodes: u32,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Node {
-    hash: u64,
-    worker: WorkerIndex,
+struct Slot {
+    /// Upper half of the node's hash.
+    prefix: u32,
+    /// Place of the node in `hashes`.
+    node: u32,
 }
 
 impl Ring {
-    /// Places `virtual_nodes` (at least 1) nodes for each of `workers` (at least one).
+    /// Places `virtual_nodes` (at least 1) nodes for each of `workers` (at least one); there
+    /// are fewer than 2^32 in all.
     pub(super) fn new<W: AsRef<str>>(workers: &[W], virtual_nodes: u32, seed: u64) -> Self {
         let count = workers.len() * virtual_nodes as usize;
         let bits = (count / NODES_PER_START)
@@ -61,34 +59,34 @@ impl Ring {
         }
 
         // Filling each group from its end turns the ends in `starts` into beginnings.
-        let mut nodes = vec![Node::default(); count];
-        let mut remaining = hashes.chunks_exact(virtual_nodes as usize);
-        for worker in (0..workers.len() as WorkerIndex).rev() {
-            for &hash in remaining.next_back().into_iter().flatten().rev() {
-                let start = &mut starts[(hash >> shift) as usize];
-                *start -= 1;
-                nodes[*start as usize] = Node { hash, worker };
-            }
+        let mut slots = vec![Slot::default(); count];
+        for (node, &hash) in (0..count as u32).zip(&hashes).rev() {
+            let start = &mut starts[(hash >> shift) as usize];
+            *start -= 1;
+            let prefix = (hash >> 32) as u32;
+            slots[*start as usize] = Slot { prefix, node };
         }
         // Only nodes with the same leading bits are out of order: each is a few steps away.
-        for end in 1..nodes.len() {
-            let node = nodes[end];
+        let hash_of = |slot: Slot| hashes[slot.node as usize];
+        for end in 1..slots.len() {
+            let slot = slots[end];
+            let is_after = |other: Slot| {
+                other.prefix > slot.prefix
+                    || other.prefix == slot.prefix && hash_of(other) > hash_of(slot)
+            };
             let mut place = end;
-            while place > 0 && nodes[place - 1].hash > node.hash {
-                nodes[place] = nodes[place - 1];
+            while place > 0 && is_after(slots[place - 1]) {
+                slots[place] = slots[place - 1];
                 place -= 1;
             }
-            nodes[place] = node;
+            slots[place] = slot;
         }
-        let slot = |node: &Node| Slot {
-            prefix: (node.hash >> 32) as u32,
-            worker: node.worker,
-        };
         Self {
-            slots: nodes.iter().map(slot).collect(),
-            nodes,
+            slots,
             starts,
             shift,
+            hashes,
+            virtual_nodes,
         }
     }
 
@@ -96,15 +94,11 @@ impl Ring {
     pub(super) fn owner(&self, hash: u64) -> WorkerIndex {
         let prefix = (hash >> 32) as u32;
         let start = self.starts[(hash >> self.shift) as usize] as usize;
-        let slots = self.slots[start..].iter();
-        let mut place = start + slots.take_while(|slot| slot.prefix < prefix).count();
-        while let Some(slot) = self.slots.get(place) {
-            if slot.prefix > prefix || self.nodes[place].hash >= hash {
-                return slot.worker;
-            }
-            place += 1;
-        }
-        self.slots[0].worker
+        let is_at_or_after = |slot: &&Slot| {
+            slot.prefix > prefix || slot.prefix == prefix && self.hashes[slot.node as usize] >= hash
+        };
+        let beyond = self.slots[start..].iter().find(is_at_or_after);
+        beyond.unwrap_or(&self.slots[0]).node / self.virtual_nodes
     }
 }
 
@@ -137,7 +131,7 @@ mod tests {
         for case in &file.cases {
             let seed = u64::from_str_radix(&case.seed, 16).unwrap();
             let ring = Ring::new(&case.workers, case.virtual_nodes, seed);
-            assert_eq!(ring.nodes.len(), case.size);
+            assert_eq!(ring.slots.len(), case.size);
             for (key, worker) in &case.lookups {
                 let owner = ring.owner(hash_keys(&[key], seed));
                 assert_eq!(&case.workers[owner as usize], worker, "{key}");
@@ -148,12 +142,14 @@ mod tests {
     #[test]
     fn hashes_at_and_beyond_the_ends_of_the_ring_have_an_owner() {
         let ring = Ring::new(&["a", "b", "c"], 2, 0);
-        assert!(ring.nodes.is_sorted_by_key(|node| node.hash));
-        let (first, last) = (ring.nodes[0], ring.nodes[5]);
-        assert_eq!(ring.owner(0), first.worker);
-        assert_eq!(ring.owner(first.hash), first.worker);
-        assert_eq!(ring.owner(last.hash), last.worker);
-        assert_eq!(ring.owner(last.hash + 1), first.worker);
-        assert_eq!(ring.owner(u64::MAX), first.worker);
+        let mut nodes: Vec<(u64, WorkerIndex)> =
+            (0..6).map(|i| (ring.hashes[i], i as u32 / 2)).collect();
+        nodes.sort_unstable();
+        let (first, last) = (nodes[0], nodes[5]);
+        assert_eq!(ring.owner(0), first.1);
+        assert_eq!(ring.owner(first.0), first.1);
+        assert_eq!(ring.owner(last.0), last.1);
+        assert_eq!(ring.owner(last.0 + 1), first.1);
+        assert_eq!(ring.owner(u64::MAX), first.1);
     }
 }
