@@ -412,13 +412,18 @@ impl State {
     }
 
     fn pump(&mut self, now: Time) {
-        for (client, watcher) in self.watchers.values_mut() {
-            let blind = (self.clients.get(client)).is_some_and(|c| c.plan.blindness().is_some());
+        let mut readers_gone = false;
+        let unsettled = self.watchers.values_mut().filter(|(_, w)| !w.is_settled());
+        for (client, watcher) in unsettled {
+            let client = self.clients.get(client);
+            let blind = client.is_some_and(|client| client.plan.blindness().is_some());
             let log = self.logs[watcher.bucket() as usize].as_ref();
             watcher.pump(log.filter(|_| !blind), now);
+            readers_gone |= watcher.is_disconnected();
         }
-        self.watchers
-            .retain(|_, (_, watcher)| !watcher.is_disconnected());
+        if readers_gone {
+            self.watchers.retain(|_, (_, w)| !w.is_disconnected());
+        }
     }
 
     // --- threads ---
@@ -446,7 +451,7 @@ impl State {
         for alarm in self.clients.values().filter_map(|c| c.alarm.as_ref()) {
             alarm.ring_if_late(shared);
         }
-        for (owner, watcher) in self.watchers.values() {
+        for (owner, watcher) in self.watchers.values().filter(|(_, w)| !w.is_settled()) {
             if let Some(alarm) = self.clients.get(owner).and_then(|c| c.alarm.as_ref()) {
                 alarm.ring_if_late(watcher.next_arrival());
                 if watcher.is_unattended() {
