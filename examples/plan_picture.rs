@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example plan_picture` writes `docs/plans.svg`.
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/support/fleets.rs"]
 mod support;
 
 use std::fmt::Write as _;

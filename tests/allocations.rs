@@ -137,7 +137,7 @@ fn ticks_of_a_settled_calculator_allocate_nothing() {
             calculator.tick(now);
             calculator.handle(now, Event::StoreHealth(None));
             assert!(calculator.poll_action().is_none());
-            assert_eq!(calculator.deadline(now), None);
+            assert_eq!(calculator.deadline(), None);
         }
     });
     assert_eq!(count, 0);

@@ -36,8 +36,6 @@ pub(super) struct Driver {
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
     pub started: Sender<Result<()>>,
-    /// When the machine was last given the time.
-    pub told: Time,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
 }
@@ -53,10 +51,7 @@ impl Driver {
                     Ok(message) => self.take_in(message),
                     Err(_) => return,
                 },
-                recv(timer) -> _ => {
-                    self.told = self.clock.now();
-                    self.machine.tick(self.told);
-                }
+                recv(timer) -> _ => self.machine.tick(self.clock.now()),
             }
             self.shared
                 .counters
@@ -176,15 +171,13 @@ impl Driver {
                 .poison
                 .fetch_add(u64::from(*count), Ordering::Relaxed);
         }
-        self.told = now;
         self.machine.handle(now, event);
     }
 
     fn timer(&self) -> Receiver<Instant> {
-        // What came due since the machine was told the time is due at once; asked for what comes
-        // after the present, the machine would leave it out, and nobody would wake it.
-        match self.machine.deadline(self.told) {
-            Some(time) => crossbeam_channel::after(time.since(self.clock.now())),
+        let now = self.clock.now();
+        match self.machine.deadline() {
+            Some(time) => crossbeam_channel::after(time.since(now)),
             None => never(),
         }
     }

@@ -244,7 +244,6 @@ impl Calculator {
             to_publisher,
             to_monitor: to_monitor.clone(),
             started,
-            told: now,
             is_up: Arc::clone(&is_up),
         };
         let life = Arc::new(Running {

@@ -16,6 +16,8 @@ mod notifier;
 pub mod publisher;
 pub mod rebalancer;
 mod shared;
+#[doc(hidden)]
+pub mod sim;
 mod status;
 mod worker_monitor;
 

@@ -283,7 +283,9 @@ impl Rebalancer {
         }
     }
 
-    /// By what share the fullest worker would exceed the fair level under the new weights.
+    /// By what share the fullest worker would exceed the fair level under the new weights. A
+    /// partition that alone is heavier than that is no reason for a new plan, which could not
+    /// divide it.
     fn excess(&self, plan: &Plan, list: &[Partition]) -> f64 {
         let weight_of = |p: &Partition| match p.weight {
             weight if weight > 0 => weight,
@@ -298,8 +300,9 @@ impl Rebalancer {
             return f64::INFINITY; // not the plan's partitions after all: worth a new plan
         };
         let quality = quality(&reweighted, None, &[]);
-        if quality.fair > 0.0 {
-            quality.max_to_mean * quality.mean / quality.fair - 1.0
+        let least = quality.fair.max(quality.lower_bound * quality.mean);
+        if least > 0.0 {
+            quality.max_to_mean * quality.mean / least - 1.0
         } else {
             0.0
         }

@@ -76,12 +76,12 @@ impl Calculator {
     }
 
     /// The next time at which some of the pending work is due or shown.
-    pub(super) fn agenda_deadline(&self, now: Time) -> Option<Time> {
+    pub(super) fn agenda_deadline(&self) -> Option<Time> {
         let times = self
             .agenda()
             .flat_map(|work| [Some(work.due), work.window.map(|w| w.opens)])
             .flatten();
-        times.filter(|&time| time > now).min()
+        times.filter(|&time| time > self.now).min()
     }
 
     /// With no live worker nothing is published, and nothing is deleted.

@@ -1,6 +1,7 @@
 //! What follows from the state of things, whatever event led there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::agenda::{Window, Work};
 use super::{
@@ -13,6 +14,17 @@ use crate::machine::takeover::is_mass;
 use crate::types::{Reason, State, Time, Version, WorkerId};
 
 impl Calculator {
+    /// A process that stood still (a paused container, a host that slept) knows nothing of the
+    /// time in between: who seems to be lost may have come back long ago, and is given the time to
+    /// be seen.
+    pub(super) fn note_standstill(&mut self, now: Time) {
+        let overdue = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if overdue > self.config.heartbeat_ttl / 2 {
+            let patience = now + self.config.emergency_grace_period;
+            self.members.postpone_confirmations(patience);
+        }
+    }
+
     pub(super) fn losses_are_frozen(&self) -> bool {
         let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
         self.blind || in_restart || self.mass != Mass::None
@@ -33,7 +45,7 @@ impl Calculator {
             .is_some_and(|time| time <= now)
         {
             for worker in self.members.confirm_lost(now) {
-                self.give_up(&worker);
+                self.tell_lost(worker);
             }
         }
     }
@@ -69,7 +81,7 @@ impl Calculator {
 
     pub(super) fn give_up_restart(&mut self, now: Time) {
         for worker in self.members.give_up_missing(now) {
-            self.give_up(&worker);
+            self.tell_lost(worker);
         }
     }
 
@@ -99,14 +111,14 @@ impl Calculator {
     }
 
     /// When [`Calculator::work`] will find something to do that it does not find now.
-    pub(super) fn work_deadline(&self, now: Time) -> Option<Time> {
+    pub(super) fn work_deadline(&self) -> Option<Time> {
         if self.job.is_some() || self.deposed || !self.taken_over {
             return None;
         }
         let settling = self.retry_at.filter(|_| !self.suspects.is_empty());
         let inspecting = self.inspect_retry_at;
         let inspection = inspecting.filter(|_| self.inspect_wanted && self.source_ready);
-        [self.agenda_deadline(now), settling, inspection]
+        [self.agenda_deadline(), settling, inspection]
             .into_iter()
             .flatten()
             .min()
@@ -224,15 +236,13 @@ impl Calculator {
         self.actions.push_back(Action::List { op });
     }
 
-    pub(super) fn give_up(&mut self, worker: &WorkerId) {
-        if self.members.is_lost(worker) {
-            self.notify(Notice::Member(MemberChange::Lost(worker.clone())));
-        }
-        self.actions.push_back(Action::Forget(worker.clone()));
+    pub(super) fn tell_lost(&mut self, worker: WorkerId) {
+        self.notify(Notice::Member(MemberChange::Lost(worker)));
     }
 
-    /// These were missing and nobody waits for them any more.
-    pub(super) fn forget(&mut self, workers: Vec<WorkerId>) {
+    /// Nobody waits for these any more. Until they are replaced their leases are kept, so that one
+    /// that comes back is told at once and not as a newcomer.
+    pub(super) fn forget(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
         for worker in workers {
             self.actions.push_back(Action::Forget(worker));
         }

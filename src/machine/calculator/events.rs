@@ -27,7 +27,7 @@ impl Calculator {
         }
         self.actions.push_back(Action::Watch {
             alive: evidence.alive.clone().into_iter().collect(),
-            missing: evidence.missing.iter().cloned().collect(),
+            missing: evidence.missing.union(&evidence.lost).cloned().collect(),
         });
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
@@ -46,7 +46,7 @@ impl Calculator {
         }
         for worker in evidence.lost {
             self.members.lose(worker.clone());
-            self.give_up(&worker);
+            self.tell_lost(worker);
         }
         let adopted = !found.planned.is_empty()
             && found.consistent
@@ -106,7 +106,7 @@ impl Calculator {
         self.notify(Notice::Member(MemberChange::Missing(worker.clone())));
         if !planned {
             // It holds nothing, so there is nothing to wait for.
-            self.give_up(&worker);
+            self.forget([worker]);
             return;
         }
         let recent = self.members.missing_within(self.config.heartbeat_ttl, now);

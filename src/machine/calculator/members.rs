@@ -147,8 +147,8 @@ impl Members {
         self.publishing = workers;
     }
 
-    /// A plan for exactly these workers was published. Returns the missing that nobody waits for
-    /// any more, since it does not have them.
+    /// A plan for exactly these workers was published. Returns who has been replaced: nobody waits
+    /// for them any more.
     pub fn published(
         &mut self,
         workers: impl IntoIterator<Item = WorkerId>,
@@ -167,12 +167,13 @@ impl Members {
     fn settle_plan(&mut self, now: Time) -> Vec<WorkerId> {
         self.publishing = Arc::default();
         let planned = &self.planned;
-        self.leavers.retain(|w, _| planned.contains(w));
+        let is_out = |worker: &&WorkerId| !planned.contains(*worker);
+        let gone = self.missing.keys().chain(&self.lost).chain(&self.gone);
+        let dropped: Vec<WorkerId> = gone.filter(is_out).cloned().collect();
+        self.missing.retain(|w, _| planned.contains(w));
         self.lost.retain(|w| planned.contains(w));
         self.gone.retain(|w| planned.contains(w));
-        let is_dropped = |w: &&WorkerId| !planned.contains(*w);
-        let dropped: Vec<WorkerId> = self.missing.keys().filter(is_dropped).cloned().collect();
-        self.missing.retain(|w, _| planned.contains(w));
+        self.leavers.retain(|w, _| planned.contains(w));
         self.joiners.retain(|w, _| !planned.contains(w));
         // Who was planned, left and came back while a plan without it was on its way.
         for worker in self.alive.difference(planned) {
@@ -217,10 +218,6 @@ impl Members {
 
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
-    }
-
-    pub fn is_lost(&self, worker: &WorkerId) -> bool {
-        self.lost.contains(worker) || self.gone.contains(worker)
     }
 
     /// Whether the plan differs from the fleet in any way.

@@ -36,6 +36,8 @@ use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
 #[derive(Debug)]
 pub struct Calculator {
     config: CalculatorConfig,
+    /// When the last tick was.
+    now: Time,
     position: Position,
     members: Members,
     term: Term,
@@ -115,6 +117,7 @@ impl Calculator {
         let backoff =
             |salt: u64| Backoff::new(config.retry_delay_min, config.retry_delay_max, seed ^ salt);
         Self {
+            now,
             position: Position::idle(now),
             members: Members::default(),
             term: 0,
@@ -153,6 +156,7 @@ impl Calculator {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, event: Event) {
+        self.note_standstill(now);
         match event {
             Event::TakenOver(found) => self.take_over(now, &found),
             Event::Sighting(sighting) => self.sighted(now, sighting),
@@ -181,6 +185,8 @@ impl Calculator {
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Time) {
+        self.note_standstill(now);
+        self.now = now;
         // While a job runs, a higher term may be one that our own publisher opened.
         if self.fence_seen > self.term && self.job.is_none() && self.taken_over {
             self.depose();
@@ -205,7 +211,7 @@ impl Calculator {
     /// When the next tick is due. `now` is the time that the machine was told last: what came due
     /// since then is still to be told.
     #[must_use]
-    pub fn deadline(&self, now: Time) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Time> {
         let losses = if self.losses_are_frozen() {
             None
         } else {
@@ -215,8 +221,9 @@ impl Calculator {
             Mass::Retry(time) => Some(time),
             Mass::None | Mass::Listing(_) => None,
         };
-        let window = self.window.map(|w| w.ends).filter(|&ends| ends > now);
-        let work = self.work_deadline(now);
+        let window = self.window.map(|w| w.ends);
+        let window = window.filter(|&ends| ends > self.now);
+        let work = self.work_deadline();
         [losses, mass, window, work, self.health.deadline()]
             .into_iter()
             .flatten()

@@ -214,13 +214,13 @@ fn a_look_tells_same_changed_and_reweighted_with_the_excess() {
         assert_eq!(inspect(&mut rebalancer).1, Finding::Changed);
     }
     let mut heavy = list(&["p", "q", "r", "s"]);
-    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1, the mean is 3.5
+    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1; nobody can have less than the 4 alone
     heavy[3].weight = -9; // as good as the default, 1
     partitions.push(heavy).unwrap();
     let Finding::Reweighted { excess } = inspect(&mut rebalancer).1 else {
         panic!("not noticed");
     };
-    assert!((excess - (5.0 / 3.5 - 1.0)).abs() < 1e-9, "{excess}");
+    assert!((excess - (5.0 / 4.0 - 1.0)).abs() < 1e-9, "{excess}");
 }
 
 #[test]

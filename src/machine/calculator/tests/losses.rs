@@ -10,7 +10,6 @@ fn a_missing_worker_is_lost_after_the_grace_and_replaced_at_once() {
     world.at(60_000);
     world.expect(
         "7.000 lost w-2
-         7.000 forget w-2
          7.000 Idle->Emergency emergency
          7.000 plan emergency for w-1 w-3
          7.000 published v8
@@ -37,13 +36,11 @@ fn who_goes_missing_while_the_grace_of_another_runs_is_replaced_later() {
     world.at(60_000);
     world.expect(
         "5.000 lost w-1
-         5.000 forget w-1
          5.000 Idle->Emergency emergency
          5.000 plan emergency for w-2 w-3 w-4 w-5
          5.000 published v8
          5.000 Emergency->Idle
          8.000 lost w-2
-         8.000 forget w-2
          8.000 Idle->Emergency emergency
          8.000 plan emergency for w-3 w-4 w-5
          8.000 published v9
@@ -61,7 +58,6 @@ fn an_emergency_preempts_a_window_and_takes_the_joiners_along() {
     world.expect(
         "1.000 Idle->Scaling planned_scale
          5.000 lost w-2
-         5.000 forget w-2
          5.000 Scaling->Emergency emergency
          5.000 plan emergency for w-1 w-3
          5.000 published v8
@@ -81,7 +77,6 @@ fn an_emergency_during_a_rebalance_runs_right_after_it() {
         "4.000 Idle->Rebalancing manual-refresh
          4.000 plan manual-refresh for w-1 w-2
          5.000 lost w-2
-         5.000 forget w-2
          7.000 published v8
          7.000 Rebalancing->Idle
          7.000 reply 1 v8
@@ -102,7 +97,6 @@ fn a_lost_worker_that_joins_again_before_its_replacement_keeps_its_place() {
     world.at(60_000);
     world.expect_untimed(
         "lost w-2
-         forget w-2
          Idle->Emergency emergency
          plan emergency for w-1
          failed to publish: source_failed
@@ -138,9 +132,9 @@ fn a_joiner_that_goes_missing_before_it_holds_anything_is_forgotten() {
     world.at(4_000);
     world.missing("w-2");
     world.at(60_000);
+    assert_eq!(world.forgotten, ["w-2"]);
     world.expect(
         "0.000 Idle->Scaling planned_scale
-         4.000 forget w-2
          4.000 Scaling->Idle",
     );
 }
@@ -160,7 +154,6 @@ fn a_worker_that_goes_missing_while_its_first_plan_is_published_gets_its_grace()
          12.000 published v8
          12.000 Rebalancing->Idle
          16.000 lost w-2
-         16.000 forget w-2
          16.000 Idle->Emergency emergency
          16.000 plan emergency for w-1
          18.000 published v9
@@ -199,7 +192,7 @@ fn a_joiner_that_goes_missing_during_a_publication_that_fails_is_forgotten() {
     world.at(11_000);
     world.missing("w-2");
     world.at(60_000);
-    assert_eq!(world.times_of("forget w-2"), [12_000]);
+    assert_eq!(world.forgotten, ["w-2"]);
     assert_eq!(world.times_of("plan "), [10_000]);
 }
 
@@ -233,7 +226,6 @@ fn who_is_not_back_at_the_end_of_a_restart_is_replaced_then() {
         "0.000 list
          0.000 Idle->Scaling restart
          30.000 lost w-2
-         30.000 forget w-2
          30.000 Scaling->Rebalancing restart
          30.000 plan restart for w-1 w-3
          30.000 published v8
@@ -264,13 +256,11 @@ fn who_goes_missing_late_in_a_restart_still_has_its_grace() {
          20.500 list
          20.500 Idle->Scaling restart
          50.500 lost w-1
-         50.500 forget w-1
          50.500 Scaling->Rebalancing restart
          50.500 plan restart for w-2 w-3
          50.500 published v8
          50.500 Rebalancing->Idle
          54.000 lost w-3
-         54.000 forget w-3
          54.000 Idle->Emergency emergency
          54.000 plan emergency for w-2
          54.000 published v9
@@ -294,7 +284,6 @@ fn a_mass_loss_that_the_second_listing_denies_is_no_restart() {
         "0.000 list
          5.000 list
          5.000 lost w-1
-         5.000 forget w-1
          5.000 Idle->Emergency emergency
          5.000 plan emergency for w-2 w-3
          5.000 published v8
@@ -325,9 +314,7 @@ fn a_whole_fleet_lost_in_a_restart_starts_cold_when_it_returns() {
         "0.000 list
          0.000 Idle->Scaling restart
          30.000 lost w-1
-         30.000 forget w-1
          30.000 lost w-2
-         30.000 forget w-2
          30.000 Scaling->Idle
          50.000 Idle->Scaling cold_start
          80.000 Scaling->Rebalancing cold_start
@@ -350,7 +337,6 @@ fn nobody_is_given_up_while_blind_and_all_get_a_ttl_and_a_grace_afterwards() {
         "1.000 degraded [blind]
          100.000 degraded []
          121.000 lost w-2
-         121.000 forget w-2
          121.000 Idle->Emergency emergency
          121.000 plan emergency for w-1
          121.000 published v8
@@ -376,7 +362,6 @@ fn a_restart_window_is_not_acted_upon_while_blind() {
          10.000 degraded [blind]
          100.000 degraded []
          121.000 lost w-2
-         121.000 forget w-2
          121.000 Scaling->Rebalancing restart
          121.000 plan restart for w-1 w-3
          121.000 published v8
@@ -392,4 +377,37 @@ fn plans_made_while_blind_are_for_the_workers_last_seen() {
     world.at(50_000);
     world.trigger(1);
     assert_eq!(world.times_of("plan manual-refresh for w-1 w-2"), [50_000]);
+}
+
+/// Symptom: a leader whose process had stood still gave up a worker that had come back meanwhile.
+/// Cause: the grace ran while nobody looked.
+#[test]
+fn a_leader_that_stood_still_looks_before_it_gives_anybody_up() {
+    for seen in [true, false] {
+        let mut world = World::settled(&["w-1", "w-2"]);
+        world.missing("w-2");
+        world.at(1_000);
+        world.now = Time::from_millis(30_000);
+        world.calculator.tick(world.now);
+        world.drain();
+        world.expect("");
+        world.at(30_100);
+        if seen {
+            world.back("w-2");
+        }
+        world.at(60_000);
+        let plans: &[u64] = if seen { &[] } else { &[35_000] };
+        assert_eq!(world.times_of("plan emergency"), plans);
+    }
+}
+
+#[test]
+fn the_lease_of_a_lost_worker_is_kept_until_it_is_replaced() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.fail(Code::Unavailable);
+    world.missing("w-2");
+    world.at(5_000);
+    assert_eq!(world.forgotten, [""; 0]);
+    world.at(6_000);
+    assert_eq!(world.forgotten, ["w-2"]);
 }

@@ -81,6 +81,8 @@ struct World {
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
     state: State,
+    /// Whose leases need not be kept any more.
+    forgotten: Vec<String>,
     trace: Vec<String>,
 }
 
@@ -98,6 +100,7 @@ impl World {
             job: None,
             listings: VecDeque::new(),
             state: State::Idle,
+            forgotten: Vec::new(),
             trace: Vec::new(),
         }
     }
@@ -194,7 +197,7 @@ impl World {
         let end = Time::from_millis(millis);
         for _ in 0..STEPS_MAX {
             let job_ends = self.job.as_ref().map(|(_, _, ends)| *ends);
-            let due = self.calculator.deadline(self.now);
+            let due = self.calculator.deadline();
             let Some(next) = due.into_iter().chain(job_ends).min() else {
                 break;
             };
@@ -206,12 +209,12 @@ impl World {
                 self.end_job();
             } else {
                 self.calculator.tick(self.now);
-                let moved = self.drain() > 0 || self.calculator.deadline(self.now) != due;
+                let moved = self.drain() > 0 || self.calculator.deadline() != due;
                 assert!(moved, "a tick at its deadline {next:?} changed nothing");
             }
         }
         assert!(
-            self.calculator.deadline(self.now).is_none_or(|d| d > end),
+            self.calculator.deadline().is_none_or(|d| d > end),
             "no end of work at {:?}",
             self.now
         );
@@ -296,7 +299,10 @@ impl World {
             },
             Action::List { .. } => "list".into(),
             Action::Watch { .. } => return None,
-            Action::Forget(worker) => format!("forget {worker}"),
+            Action::Forget(worker) => {
+                self.forgotten.push(worker.to_string());
+                return None;
+            }
             Action::Reply { ticket, result } => match result {
                 Ok(version) => format!("reply {} v{version}", ticket.0),
                 Err(error) => format!("reply {} {}", ticket.0, error.code().name()),

@@ -155,7 +155,6 @@ fn from_the_last_beat_to_the_emergency_it_takes_one_ttl_and_the_grace() {
          30.000 published v1
          30.000 Rebalancing->Idle
          69.050 lost w-2
-         69.050 forget w-2
          69.050 Idle->Emergency emergency
          69.050 plan emergency for w-1
          69.050 published v2

@@ -150,7 +150,6 @@ fn the_former_leader_is_replaced_at_once_on_two_pieces_of_evidence() {
     world.at(60_000);
     world.expect(
         "0.000 lost w-3
-         0.000 forget w-3
          0.000 Idle->Rebalancing cold_start_immediate
          0.000 plan cold_start_immediate for w-1 w-2
          0.000 published v8
@@ -205,9 +204,7 @@ fn a_fleet_that_never_returns_after_a_take_over_makes_room_for_a_cold_start() {
     world.at(15_000);
     world.expect(
         "11.000 lost w-1
-         11.000 forget w-1
-         11.000 lost w-2
-         11.000 forget w-2",
+         11.000 lost w-2",
     );
     world.join(&["w-3"]);
     world.at(60_000);

@@ -42,7 +42,7 @@ fn a_change_that_goes_away_closes_its_window_without_a_publication() {
         "0.000 Idle->Scaling planned_scale
          5.000 Scaling->Idle",
     );
-    assert_eq!(world.calculator.deadline(world.now), None);
+    assert_eq!(world.calculator.deadline(), None);
 }
 
 #[test]
@@ -177,7 +177,6 @@ fn a_cold_start_whose_workers_all_go_again_closes_and_the_next_counts_anew() {
     world.at(60_000);
     world.expect(
         "0.000 Idle->Scaling cold_start
-         10.000 forget w-1
          10.000 Scaling->Idle
          20.000 Idle->Scaling cold_start
          50.000 Scaling->Rebalancing cold_start
@@ -217,7 +216,6 @@ fn a_fleet_that_returns_whole_after_all_were_lost_moves_nothing() {
     world.at(200_000);
     world.expect(
         "5.000 lost w-1
-         5.000 forget w-1
          100.000 Idle->Scaling cold_start
          130.000 Scaling->Idle",
     );
