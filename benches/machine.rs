@@ -121,7 +121,7 @@ fn benches(c: &mut Criterion) {
                             version: 8,
                             workers,
                             partitions: 10_000,
-                            moved: 10,
+                            quality: divvy::strategy::Quality::default(),
                             generation: 0,
                         };
                         let result = Ok(JobReport::Published(done));

@@ -1,7 +1,7 @@
 //! Time of the strategies, single thread, cold; beside each figure the multiple of one pass that
 //! hashes every partition's keys, measured in the same run (both in processor time). `cargo bench --bench strategy`.
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/support/fleets.rs"]
 mod support;
 
 use std::hint::black_box;

@@ -2,10 +2,10 @@
 //!
 //! | thread | owns | talks to |
 //! | --- | --- | --- |
-//! | `dv-calc` ([`driver`]) | the calculator machine and its timers | everyone, by channel |
-//! | `dv-watch` ([`worker_monitor`]) | the watches and the leases | -> `dv-calc` |
-//! | `dv-publish` ([`assignment_publisher`]) | rebalance jobs | <-> `dv-calc` |
-//! | `dv-notify` ([`notifier`]) | subscriber callbacks | <- `dv-calc` |
+//! | `dv-calc` (`driver`) | the calculator machine and its timers | everyone, by channel |
+//! | `dv-watch` (`worker_monitor`) | the watches and the leases | -> `dv-calc` |
+//! | `dv-publish` (`assignment_publisher`) | rebalance jobs | <-> `dv-calc` |
+//! | `dv-notify` (`notifier`) | subscriber callbacks | <- `dv-calc` |
 
 mod assignment_publisher;
 mod calculator;

@@ -11,7 +11,7 @@ use super::publisher::{Found, Publisher};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
-use crate::strategy::{Input, Plan, Strategy, canonical_partitions};
+use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
 /// Where the partition list comes from when it is pulled.
@@ -256,14 +256,14 @@ impl Rebalancer {
         })?;
         let plan = Plan::new(Arc::clone(&workers), list, owners)?;
         let version = self.publisher.publish(&plan, reason, deadline)?;
-        let moved = moved(self.plan.as_ref(), &plan);
+        let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
         self.plan = Some(plan);
         Ok(JobReport::Published(Publication {
             version,
             workers,
             partitions,
-            moved,
+            quality,
             generation,
         }))
     }
@@ -283,24 +283,29 @@ impl Rebalancer {
         }
     }
 
-    /// By what share the fullest worker would exceed the mean under the new weights.
-    #[allow(clippy::cast_precision_loss)] // a ratio; its last digits do not matter
+    /// By what share the fullest worker would exceed the fair level under the new weights. A
+    /// partition that alone is heavier than that is no reason for a new plan, which could not
+    /// divide it.
     fn excess(&self, plan: &Plan, list: &[Partition]) -> f64 {
-        let mut loads = vec![0_i128; plan.workers().len()];
-        for (partition, &owner) in list.iter().zip(plan.owners()) {
-            let weight = if partition.weight > 0 {
-                partition.weight
-            } else {
-                self.default_weight
-            };
-            loads[owner as usize] += i128::from(weight);
+        let weight_of = |p: &Partition| match p.weight {
+            weight if weight > 0 => weight,
+            _ => self.default_weight,
+        };
+        let reweighted: Arc<[Partition]> = list
+            .iter()
+            .map(|p| Partition::new(p.keys.iter().cloned(), weight_of(p)))
+            .collect();
+        let workers = Arc::clone(plan.workers());
+        let Ok(reweighted) = Plan::new(workers, reweighted, plan.owners().to_vec()) else {
+            return f64::INFINITY; // not the plan's partitions after all: worth a new plan
+        };
+        let quality = quality(&reweighted, None, &[]);
+        let least = quality.fair.max(quality.lower_bound * quality.mean);
+        if least > 0.0 {
+            quality.max_to_mean * quality.mean / least - 1.0
+        } else {
+            0.0
         }
-        let total: i128 = loads.iter().sum();
-        let fullest = loads.iter().max().copied().unwrap_or(0);
-        if total == 0 {
-            return 0.0;
-        }
-        fullest as f64 * loads.len() as f64 / total as f64 - 1.0
     }
 }
 
@@ -327,24 +332,6 @@ fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<(Plan, bool)> {
         .collect();
     let plan = Plan::new(workers, partitions, owners).ok()?;
     Some((plan, held.len() == count))
-}
-
-/// How many partitions of the former plan have another owner now.
-fn moved(before: Option<&Plan>, after: &Plan) -> usize {
-    let Some(before) = before else { return 0 };
-    let stayed = before
-        .previous_for(after.workers(), after.partitions())
-        .iter()
-        .zip(after.owners())
-        .filter(|&(previous, &owner)| *previous == Some(owner))
-        .count();
-    let mut kept = 0;
-    let mut ours = before.partitions().iter().peekable();
-    for partition in after.partitions().iter() {
-        while ours.next_if(|p| p.keys < partition.keys).is_some() {}
-        kept += usize::from(ours.peek().is_some_and(|p| p.keys == partition.keys));
-    }
-    kept - stayed
 }
 
 /// Calls the host's code; a panic in it becomes an error.

@@ -5,7 +5,7 @@ use super::fair::fair_level;
 use super::{Plan, diff};
 
 /// How even a plan is, and how much it moves. Loads are weight per capacity.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
     /// Mean load.
     pub mean: f64,
@@ -18,7 +18,9 @@ pub struct Quality {
     /// What `max_to_mean` cannot go below: 1, or the heaviest partition alone on the largest
     /// worker.
     pub lower_bound: f64,
-    /// Share of all weight that has another owner than in the previous plan.
+    /// How many partitions have another owner than in the previous plan.
+    pub moved_partitions: usize,
+    /// Their share of all weight.
     pub moved: f64,
     /// Share of all weight that had to move, as its owner is gone.
     pub moved_least: f64,
@@ -41,12 +43,10 @@ pub fn quality(plan: &Plan, previous: Option<&Plan>, capacities: &[f64]) -> Qual
     let mean = total as f64 / capacities.iter().sum::<f64>();
     let difference = previous.map(|previous| diff(previous, plan));
     let share = |weight: i128| weight as f64 / (total as f64).max(1.0);
-    let (moved, moved_least) = difference.map_or((0.0, 0.0), |difference| {
-        (
-            share(difference.moved_weight),
-            share(difference.orphaned_weight),
-        )
-    });
+    let difference = difference.unwrap_or_default();
+    let moved_partitions = difference.moved;
+    let moved = share(difference.moved_weight);
+    let moved_least = share(difference.orphaned_weight);
     if total == 0 || workers == 0 {
         return Quality {
             mean: 0.0,
@@ -54,6 +54,7 @@ pub fn quality(plan: &Plan, previous: Option<&Plan>, capacities: &[f64]) -> Qual
             max_to_mean: 1.0,
             min_to_mean: 1.0,
             lower_bound: 1.0,
+            moved_partitions,
             moved,
             moved_least,
         };
@@ -77,6 +78,7 @@ pub fn quality(plan: &Plan, previous: Option<&Plan>, capacities: &[f64]) -> Qual
         max_to_mean: levels().fold(0.0, f64::max),
         min_to_mean: levels().fold(f64::MAX, f64::min),
         lower_bound: (heaviest / largest / mean).max(1.0),
+        moved_partitions,
         moved,
         moved_least,
     }

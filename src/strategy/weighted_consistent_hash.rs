@@ -45,10 +45,10 @@ impl WeightedConsistentHash {
         }
     }
 
-    /// Sets the virtual nodes per worker; 0 counts as 1.
+    /// Sets the virtual nodes per worker; 0 counts as 1, more than 10 000 as 10 000.
     #[must_use]
     pub fn virtual_nodes(mut self, virtual_nodes: u32) -> Self {
-        self.virtual_nodes = virtual_nodes.max(1);
+        self.virtual_nodes = virtual_nodes.clamp(1, ConsistentHash::VIRTUAL_NODES_MAX);
         self
     }
 

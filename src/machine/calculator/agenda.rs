@@ -165,6 +165,15 @@ impl Calculator {
         })
     }
 
+    /// The window after a mass loss, whether or not anyone is there to publish a plan for.
+    pub(super) fn restart_window(&self) -> Option<Shown> {
+        let window = self.window.filter(|w| w.publishes == Reason::Restart)?;
+        Some(Shown {
+            reason: window.shown_as(),
+            opens: window.opened,
+        })
+    }
+
     fn joins(&self) -> Option<Work> {
         if self.window.is_some() {
             return None;

@@ -182,6 +182,8 @@ impl Calculator {
             .agenda()
             .filter_map(|work| work.window)
             .find(|window| window.opens <= now)
+            // A fleet that is gone as a whole is waited for, though nothing could be published.
+            .or_else(|| self.restart_window())
             .filter(|_| !self.deposed);
         let shown = open.map(|window| window.reason);
         if self.position.state == State::Scaling && self.position.reason != shown {

@@ -251,7 +251,7 @@ impl Calculator {
             reason,
             workers: done.workers.len(),
             partitions: done.partitions,
-            moved: done.moved,
+            quality: done.quality,
         });
         self.go(now, State::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));

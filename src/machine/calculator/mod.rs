@@ -208,7 +208,8 @@ impl Calculator {
         self.actions.pop_front()
     }
 
-    /// When the next tick is due.
+    /// When the next tick is due. `now` is the time that the machine was told last: what came due
+    /// since then is still to be told.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let losses = if self.losses_are_frozen() {

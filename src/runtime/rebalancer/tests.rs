@@ -124,7 +124,10 @@ fn an_empty_partition_list_leaves_every_worker_an_empty_assignment() {
         let world = world(kind);
         let mut rebalancer = leading(&world, &pushed(&[]), RoundRobin);
         let publication = publish(&mut rebalancer, &["a", "b"]).unwrap();
-        assert_eq!((publication.partitions, publication.moved), (0, 0));
+        assert_eq!(
+            (publication.partitions, publication.quality.moved_partitions),
+            (0, 0)
+        );
         assert_eq!(held(&world).len(), 2);
         assert_eq!(inspect(&mut rebalancer).1, Finding::Same);
     }
@@ -184,7 +187,10 @@ fn a_strategy_that_fails_panics_or_lies_changes_nothing() {
         }
         *answer.lock() = Some(Ok(vec![1, 1]));
         let publication = publish(&mut rebalancer, &["a", "b"]).unwrap();
-        assert_eq!((publication.version, publication.moved), (2, 1));
+        assert_eq!(
+            (publication.version, publication.quality.moved_partitions),
+            (2, 1)
+        );
         holds_exactly(&world, rebalancer.plan().unwrap(), 2);
     }
 }
@@ -208,13 +214,13 @@ fn a_look_tells_same_changed_and_reweighted_with_the_excess() {
         assert_eq!(inspect(&mut rebalancer).1, Finding::Changed);
     }
     let mut heavy = list(&["p", "q", "r", "s"]);
-    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1, the mean is 3.5
+    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1; nobody can have less than the 4 alone
     heavy[3].weight = -9; // as good as the default, 1
     partitions.push(heavy).unwrap();
     let Finding::Reweighted { excess } = inspect(&mut rebalancer).1 else {
         panic!("not noticed");
     };
-    assert!((excess - (5.0 / 3.5 - 1.0)).abs() < 1e-9, "{excess}");
+    assert!((excess - (5.0 / 4.0 - 1.0)).abs() < 1e-9, "{excess}");
 }
 
 #[test]
@@ -244,11 +250,23 @@ fn moved_counts_partitions_of_the_former_plan_with_another_owner() {
     let partitions = pushed(&["p", "q", "r"]);
     let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 1, 1]))));
     let mut rebalancer = leading(&world, &partitions, Scripted(Arc::clone(&answer)));
-    assert_eq!(publish(&mut rebalancer, &["a", "b"]).unwrap().moved, 0);
+    assert_eq!(
+        publish(&mut rebalancer, &["a", "b"])
+            .unwrap()
+            .quality
+            .moved_partitions,
+        0
+    );
     // `a` is gone, `p` with it; `q` stays; `r` moves to the new worker; `z` is new.
     partitions.push(list(&["p", "q", "r", "z"])).unwrap();
     *answer.lock() = Some(Ok(vec![0, 0, 1, 1]));
-    assert_eq!(publish(&mut rebalancer, &["b", "c"]).unwrap().moved, 2);
+    assert_eq!(
+        publish(&mut rebalancer, &["b", "c"])
+            .unwrap()
+            .quality
+            .moved_partitions,
+        2
+    );
 }
 
 /// Notes what it is told of the previous plan.

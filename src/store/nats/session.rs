@@ -32,7 +32,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// What the crate's handshake may take beyond our own greeting.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection that is let go may take to end before it is left to the reaper.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
+const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
+/// Servers remembered; a cluster that tells of more has enough to choose from.
+const SERVERS_MAX: usize = 64;
 /// A connection that lived this long is replaced without a pause.
 const LASTING: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to connect.
@@ -289,6 +291,10 @@ impl Supervisor {
                     self.retire(attempt, CLOSE_PATIENCE);
                     return Err(error);
                 }
+                Some(Event::Lost { generation, why }) if generation == attempt.generation => {
+                    self.retire(attempt, Duration::ZERO);
+                    return Err(unavailable(why));
+                }
                 Some(_) => {}
                 None => {
                     self.retire(attempt, CLOSE_PATIENCE);
@@ -392,21 +398,19 @@ impl Supervisor {
         }
     }
 
+    /// Adds the servers that the cluster tells of, with the scheme and credentials of ours.
     fn learn_servers(&mut self, urls: &[String]) {
-        let tls = self.servers.iter().any(ServerAddress::tls_required);
+        let Some(model) = self.servers.first().cloned() else {
+            return;
+        };
         for url in urls {
-            let url = if tls {
-                format!("tls://{url}")
-            } else {
-                format!("nats://{url}")
-            };
-            let Ok(address) = url.parse::<ServerAddress>() else {
+            let Some(address) = like(&model, url) else {
                 continue;
             };
             let known = |other: &ServerAddress| {
                 (other.host(), other.port()) == (address.host(), address.port())
             };
-            if !self.servers.iter().any(known) && self.servers.len() < 64 {
+            if !self.servers.iter().any(known) && self.servers.len() < SERVERS_MAX {
                 self.servers.push(address);
             }
         }
@@ -424,5 +428,35 @@ impl Supervisor {
         let base = Duration::from_millis(20 * 2_u64.pow(rounds.min(6))).min(BACKOFF_MAX);
         let jitter = Duration::from_millis(fastrand::u64(0..20));
         self.session.halting.recv_timeout(base + jitter).ok();
+    }
+}
+
+/// The server at `host:port`, reached as `model` is.
+fn like(model: &ServerAddress, host_and_port: &str) -> Option<ServerAddress> {
+    let address: ServerAddress = host_and_port.parse().ok()?;
+    let mut url = model.clone().into_inner();
+    url.set_host(Some(address.into_inner().host_str()?)).ok()?;
+    let port = host_and_port.rsplit(':').next()?.parse().ok()?;
+    url.set_port(Some(port)).ok()?;
+    ServerAddress::from_url(url).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_a_cluster_tells_of_are_reached_as_the_first_is() {
+        let model: ServerAddress = "tls://joe:pw@first:4222".parse().unwrap();
+        for (told, expected) in [
+            ("10.0.0.7:4333", "tls://joe:pw@10.0.0.7:4333"),
+            ("[::1]:4333", "tls://joe:pw@[::1]:4333"),
+        ] {
+            let url = like(&model, told).unwrap().into_inner();
+            assert_eq!(url.as_str().trim_end_matches('/'), expected);
+        }
+        for hostile in ["", ":", "host", "host:port", "a b:1", "\r\n:1"] {
+            assert!(like(&model, hostile).is_none(), "{hostile:?}");
+        }
     }
 }

@@ -164,8 +164,8 @@ impl State<'_> {
         true
     }
 
-    /// Sheds the heaviest partition that leaves a worker at the fair level, or else the lightest
-    /// that leaves it in the band; none that is heavier than twice what is wanted if it can.
+    /// Sheds the heaviest partition that leaves a worker at the fair level and is not more than
+    /// wanted, or else the lightest, if that leaves it in the band.
     fn shed_one(
         &mut self,
         worker: WorkerIndex,

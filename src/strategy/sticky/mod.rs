@@ -35,7 +35,7 @@ const CAPACITY_MAX: f64 = 1_000.0;
 ///   tolerances above or 6 below the fair level; chains of up to 6 moves are tried then.
 /// * A plan that cannot be improved by these rules comes out as it went in.
 ///
-/// The time is near-linear in partitions and workers, the memory about 40 bytes a partition.
+/// The time is near-linear in partitions and workers, the memory about 30 bytes a partition.
 #[derive(Clone, Debug)]
 pub struct Sticky {
     tolerance: f64,

@@ -48,7 +48,6 @@ impl State<'_> {
     /// Follows the best chain by which partitions are pulled to this worker.
     fn pull_chain(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
         let mut search = self.search(worker);
-        let granted = self.granted(&search);
         let sand = self.spare_sand(terms);
         self.expand_pull(&mut search, None, sand, terms);
         let mut found = None;
@@ -71,7 +70,7 @@ impl State<'_> {
                 }
             }
         }
-        self.close(&search, granted);
+        self.close(&search);
         let Some(node) = found else {
             return false;
         };
@@ -101,79 +100,87 @@ impl State<'_> {
         workers.map(spare).sum::<i64>() / 2
     }
 
-    /// Ways to make up for the node's partition (at first, for what the origin lacks) with one
-    /// partition of another worker.
-    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, sand: i64, terms: Terms) {
-        let (cost, coarse, depth, worker, load, given) = match parent {
-            Some(index) => {
-                let node = *search.node(index);
-                let first = search
-                    .path(index)
-                    .last()
-                    .expect("the path has a node")
-                    .partition;
-                let load = self.loads[node.worker as usize] - self.weight(node.partition);
-                (
-                    node.cost,
-                    node.coarse,
-                    node.depth + 1,
-                    node.worker,
-                    load,
-                    self.weight(first),
-                )
-            }
-            None => (
-                0,
-                0,
-                1,
-                search.origin,
-                self.loads[search.origin as usize],
-                0,
-            ),
+    /// What the worker at the end of a chain lacks, or the origin at first.
+    fn hole(&self, search: &Search, parent: Option<u32>) -> Hole {
+        let Some(index) = parent else {
+            return Hole {
+                worker: search.origin,
+                load: self.loads[search.origin as usize],
+                given: 0,
+                cost: 0,
+                coarse: 0,
+                depth: 1,
+            };
         };
-        let lack = self.model.load_min(worker, terms.band) - load;
+        let node = search.node(index);
+        let first = search.path(index).last().unwrap_or(node);
+        Hole {
+            worker: node.worker,
+            load: self.loads[node.worker as usize] - self.weight(node.partition),
+            given: self.weight(first.partition),
+            cost: node.cost,
+            coarse: node.coarse,
+            depth: node.depth + 1,
+        }
+    }
+
+    /// Ways to fill the hole at the end of a chain with one partition of another worker.
+    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, sand: i64, terms: Terms) {
+        let hole = self.hole(search, parent);
+        let wanted = self.model.load_min(hole.worker, terms.band) - hole.load;
         for other in 0..self.lists.len() as WorkerIndex {
             let on_path = |index| search.path(index).any(|node| node.worker == other);
-            if other == worker || parent.is_some_and(on_path) {
+            if other == hole.worker || parent.is_some_and(on_path) {
                 continue;
             }
-            let first = self.place_of(other, lack);
+            let first = self.place_of(other, wanted);
             let mut list = self.lists[other as usize][first..].iter().copied();
             let Some(partition) = list.find(|&p| self.may_move(p, terms.price)) else {
                 continue;
             };
             let weight = self.weight(partition);
-            if load + weight > self.model.load_max(worker, weight, terms.band) {
+            if hole.load + weight > self.model.load_max(hole.worker, weight, terms.band) {
                 continue;
             }
-            let is_exchange = other == search.origin;
-            let got = if is_exchange { given } else { 0 };
-            let rest = self.loads[other as usize] + got - weight;
-            let (own_cost, own_coarse) = self.costs(partition);
+            let (cost, coarse) = self.costs(partition);
             let node = Node {
                 partition,
                 worker: other,
                 sand: 0,
                 parent,
-                depth,
-                cost: cost + own_cost,
-                coarse: coarse + own_coarse,
+                depth: hole.depth,
+                cost: hole.cost + cost,
+                coarse: hole.coarse + coarse,
             };
+            // Back to where the chain began, it is an exchange.
+            let is_exchange = other == search.origin;
+            let got = if is_exchange { hole.given } else { 0 };
+            let rest = self.loads[other as usize] + got - weight;
             let lack = self.model.load_min(other, terms.band) - rest;
             if lack <= sand {
                 // Fine partitions make up for what little is lacking in the end.
-                let index = search.nodes.len() as u32;
-                search.nodes.push(node);
                 let step = Step::End {
-                    node: index,
+                    node: search.nodes.len() as u32,
                     worker: other,
                     sand: 0,
                 };
-                search.end(node.cost + lack.max(0), weight, step);
+                search.nodes.push(node);
+                search.add(node.cost + lack.max(0), weight, step);
             }
-            if lack > 0 && !is_exchange && depth < DEPTH_MAX {
+            if lack > 0 && !is_exchange && node.depth < DEPTH_MAX {
                 self.push(search, node);
             }
         }
     }
+}
+
+/// A worker that lacks load because of what a chain has pulled from it.
+struct Hole {
+    worker: WorkerIndex,
+    load: i64,
+    /// What the chain has given to its origin.
+    given: i64,
+    cost: i64,
+    coarse: i64,
+    depth: u32,
 }

@@ -83,7 +83,6 @@ impl State<'_> {
     /// Follows the best chain by which one of the partitions that the search starts from is
     /// pushed to another worker.
     fn push_out(&mut self, mut search: Search, terms: Terms, cost_max: i64) -> bool {
-        let granted = self.granted(&search);
         let mut found = None;
         while let Some(step) = search.pop() {
             match step {
@@ -103,7 +102,7 @@ impl State<'_> {
                 }
             }
         }
-        self.close(&search, granted);
+        self.close(&search);
         let Some((node, worker, sand)) = found else {
             return false;
         };
@@ -143,7 +142,7 @@ impl State<'_> {
                     .load_max(worker, weight.max(self.top(worker)), terms.band);
                 if node.depth > 1 && load <= max && load >= root_min {
                     let (node, sand) = (index, 0);
-                    search.end(
+                    search.add(
                         search.node(index).cost,
                         load,
                         Step::End { node, worker, sand },
@@ -168,7 +167,7 @@ impl State<'_> {
         }
         if let Some((_, worker)) = emptiest {
             let (node, sand) = (index, 0);
-            search.end(search.node(index).cost, 0, Step::End { node, worker, sand });
+            search.add(search.node(index).cost, 0, Step::End { node, worker, sand });
         }
     }
 
@@ -198,7 +197,7 @@ impl State<'_> {
                 worker,
                 sand,
             };
-            search.end(node.cost + sand, sand, step);
+            search.add(node.cost + sand, sand, step);
         }
         if node.depth == DEPTH_MAX {
             return;

@@ -70,7 +70,8 @@ pub(super) struct Search {
     pub(super) origin: WorkerIndex,
     pub(super) nodes: Vec<Node>,
     open: BinaryHeap<Reverse<(i64, i64, Step)>>,
-    /// Looks at workers that are left.
+    /// Looks at workers that were granted, and those that are left.
+    granted: i64,
     looks: i64,
 }
 
@@ -80,6 +81,7 @@ impl Search {
             origin,
             nodes: Vec::new(),
             open: BinaryHeap::new(),
+            granted: looks,
             looks,
         }
     }
@@ -94,7 +96,8 @@ impl Search {
         std::iter::successors(Some(self.node(index)), parent)
     }
 
-    pub(super) fn end(&mut self, cost: i64, tie: i64, step: Step) {
+    /// Adds a step; the cheapest is taken first.
+    pub(super) fn add(&mut self, cost: i64, tie: i64, step: Step) {
         self.open.push(Reverse((cost, tie, step)));
     }
 
@@ -111,22 +114,18 @@ impl Search {
 }
 
 impl State<'_> {
+    /// A search with its share of the looks that are left.
     pub(super) fn search(&self, origin: WorkerIndex) -> Search {
         let looks = 20_000 + 50 * self.lists.len() as i64;
         Search::new(origin, looks.min(self.looks_left))
     }
 
     /// Settles the account of a search that has ended.
-    pub(super) fn close(&mut self, search: &Search, granted: i64) {
-        self.looks_left -= granted - search.looks.max(0);
+    pub(super) fn close(&mut self, search: &Search) {
+        self.looks_left -= search.granted - search.looks.max(0);
         for node in &search.nodes {
             self.seen[node.partition as usize] = i64::MAX;
         }
-    }
-
-    /// How many looks a search was granted.
-    pub(super) fn granted(&self, search: &Search) -> i64 {
-        search.looks
     }
 
     /// Adds a node, unless a cheaper way to it is known. Cheap nodes with a light partition,
@@ -141,7 +140,7 @@ impl State<'_> {
         let index = search.nodes.len() as u32;
         search.nodes.push(node);
         let step = Step::Open { node: index };
-        search.end(node.cost + weight, weight, step);
+        search.add(node.cost + weight, weight, step);
         Some(index)
     }
 

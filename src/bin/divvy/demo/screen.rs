@@ -525,7 +525,7 @@ mod tests {
         let text = texts(&frame(&view(&rows, &ledger), &events, 80, 24)).join("\n");
         for part in [
             "leader-1 Scaling (planned_scale)   version 7   64 partitions, 0 unowned",
-            "worker-0     up            v7          13  ████",
+            "worker-0     up             v7          13  ████",
             "worker-1     left",
             "event 98",
         ] {

@@ -330,14 +330,14 @@ impl Stage {
                     Notice::Published {
                         version,
                         reason,
-                        moved,
+                        quality,
                         ..
                     } => {
                         if let Some(step) = self.ledger.current() {
                             step.published.push(Published {
                                 version: *version,
                                 reason: *reason,
-                                moved: *moved,
+                                moved: quality.moved_partitions,
                             });
                         }
                     }

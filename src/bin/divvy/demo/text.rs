@@ -22,9 +22,10 @@ pub fn of(notice: &Notice) -> Option<String> {
             reason,
             workers,
             partitions,
-            moved,
+            quality,
         } => format!(
-            "published version {version} ({reason}): {workers} workers, {moved} of {partitions} moved"
+            "published version {version} ({reason}): {workers} workers, {} of {partitions} moved",
+            quality.moved_partitions
         ),
         Notice::Failed { operation, error } => format!("{operation} failed: {error}"),
         Notice::Degraded(why) if why.is_empty() => "no longer degraded".into(),

@@ -312,8 +312,10 @@ fn a_whole_fleet_lost_in_a_restart_starts_cold_when_it_returns() {
     world.at(100_000);
     world.expect(
         "0.000 list
+         0.000 Idle->Scaling restart
          30.000 lost w-1
          30.000 lost w-2
+         30.000 Scaling->Idle
          50.000 Idle->Scaling cold_start
          80.000 Scaling->Rebalancing cold_start
          80.000 plan cold_start for w-1

@@ -22,6 +22,7 @@ use crate::machine::liveness::Sighting;
 use crate::machine::state::is_legal;
 use crate::machine::takeover::{Heartbeat, TakeOver};
 use crate::store::Operation;
+use crate::strategy::Quality;
 use crate::types::{State, Time, Version, WorkerId};
 
 /// More steps than any test needs from one point in time to another.
@@ -237,7 +238,7 @@ impl World {
                     version: self.version,
                     workers: workers.clone(),
                     partitions: 10,
-                    moved: 0,
+                    quality: Quality::default(),
                     generation: self.generation,
                 })
             }
