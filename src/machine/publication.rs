@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::store::{Entry, Listing};
 use crate::strategy::Plan;
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
-use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Hash over the partitions of one assignment: equal hash, equal content.
 pub type ContentHash = u128;
@@ -20,8 +20,9 @@ pub struct Slot {
     pub revision: Revision,
     /// What it holds.
     pub content: Content,
-    /// Whether a write of it ended as unknown and may still arrive: as long as the revision
-    /// stays, nothing else would keep it out.
+    /// Whether the next publication writes it, whatever it holds: because a write of it ended as
+    /// unknown and may still arrive (as long as the revision stays, nothing else would keep it
+    /// out), or because its worker may refuse what it holds as older than what it has applied.
     pub in_doubt: bool,
 }
 
@@ -97,8 +98,8 @@ impl Reading {
     /// there is one, has their digest.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        let malformed = |slot: &Slot| slot.content == Content::Malformed;
-        if self.slots.values().any(malformed) {
+        let unfit = |slot: &Slot| slot.content == Content::Malformed || slot.in_doubt;
+        if self.slots.values().any(unfit) {
             return false;
         }
         let Some(commit) = &self.commit.value else {
@@ -156,6 +157,39 @@ impl Reading {
         for (worker, old) in before.iter().filter(|(_, slot)| slot.in_doubt) {
             let slot = self.slots.entry(worker.clone()).or_insert(Slot::NONE);
             slot.in_doubt = slot.revision == old.revision;
+        }
+    }
+
+    /// Puts the keys in doubt that somebody else wrote since `before`: what they hold may be what
+    /// the plan says under a version that their worker refuses.
+    pub fn doubt_foreign(&mut self, before: &BTreeMap<WorkerId, Slot>, term: Term) {
+        for (worker, assignment) in &self.stored {
+            let Some(slot) = self.slots.get_mut(worker) else {
+                continue;
+            };
+            let known = before.get(worker).map(|slot| slot.revision);
+            if assignment.term != Some(term) && known != Some(slot.revision) {
+                slot.in_doubt = true;
+            }
+        }
+    }
+
+    /// Puts the keys in doubt that hold something older than what their worker says that it has
+    /// applied.
+    pub fn doubt_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>) {
+        for (worker, assignment) in &self.stored {
+            let (Some(slot), Some(applied)) = (self.slots.get_mut(worker), applied.get(worker))
+            else {
+                continue;
+            };
+            // As workers judge: by version alone where one of the two has no term.
+            let is_older = match assignment.term {
+                Some(term) if applied.term > 0 => {
+                    (term, assignment.version) < (applied.term, applied.version)
+                }
+                _ => assignment.version < applied.version,
+            };
+            slot.in_doubt |= is_older;
         }
     }
 }

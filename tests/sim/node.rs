@@ -112,7 +112,6 @@ impl Node {
         if self.phase != Phase::Running || self.is_frozen(now) {
             return None;
         }
-        let local = self.clock.of(now);
         let watch = match self.lists {
             Some(_) => None,
             None => self

@@ -288,6 +288,7 @@ impl Publisher {
             self.standing = Standing::InForce;
         } else {
             reading.keep_doubts(&self.known.slots);
+            reading.doubt_foreign(&self.known.slots, self.term);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only

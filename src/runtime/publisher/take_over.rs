@@ -1,5 +1,6 @@
 //! Opening a term: the fence first, then everything else.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::class_b::graver;
@@ -42,6 +43,8 @@ pub(super) struct Beats {
     heartbeats: Vec<Heartbeat>,
     /// The highest term and version that any worker has applied.
     applied: Applied,
+    /// What each worker has applied, where it says so.
+    applied_by: BTreeMap<WorkerId, Applied>,
     poison: u32,
 }
 
@@ -131,6 +134,7 @@ impl Publisher {
                 return Ok(Learned::HigherTerm(highest));
             }
             self.known = reading;
+            self.known.doubt_refused(&beats.applied_by);
             match self.rewrite(class_b_until, deadline) {
                 Ok(()) => return Ok(Learned::All(beats)),
                 Err(Setback::Failed(error)) => return Err(error.during("take over")),
@@ -322,6 +326,7 @@ impl Publisher {
         let mut beats = Beats {
             heartbeats: Vec::with_capacity(listing.entries.len()),
             applied: Applied::default(),
+            applied_by: BTreeMap::new(),
             poison: 0,
         };
         for entry in listing.entries {
@@ -332,6 +337,7 @@ impl Publisher {
             if let Some(applied) = wire::decode_heartbeat(&entry.value) {
                 beats.applied.term = beats.applied.term.max(applied.term);
                 beats.applied.version = beats.applied.version.max(applied.version);
+                beats.applied_by.insert(worker.clone(), applied);
             }
             beats.heartbeats.push(Heartbeat {
                 worker,

@@ -160,3 +160,38 @@ fn each_blind_put_of_a_go_leader_is_answered_until_it_ends() {
         }
     }
 }
+
+/// Symptom: a worker that had applied version 9 refused for ever what a Go leader had put under
+/// version 8, since that was by chance what the plan said, and so was left as it was.
+#[test]
+fn a_foreign_write_that_says_what_the_plan_says_is_written_again_above() {
+    for kind in BOTH {
+        let (world, mut leader) = leading(kind);
+        let revision = put(&world, "assignment.a", &raw(3, None, &["p"]));
+        let seen = seen("assignment.a", revision);
+        assert!(leader.publisher.settle(&seen, later()).unwrap());
+        let version = leader.publish(&lists()).unwrap();
+        assert_eq!(held(&world)["a"].version, version);
+        // And that is that.
+        leader.publish(&plan(&[("a", &["p"]), ("b", &[])])).unwrap();
+        assert_eq!(held(&world)["a"].version, version);
+    }
+}
+
+#[test]
+fn a_take_over_writes_again_what_a_worker_refuses_as_older_than_it_has_applied() {
+    for kind in BOTH {
+        for (applied, refused) in [((0, 5), true), ((1, 5), true), ((1, 3), false)] {
+            let (world, _leader) = leading(kind);
+            put(&world, "assignment.b", &raw(4, None, &["q"]));
+            let (term, version) = applied;
+            beat(&world, "b", term, version);
+            let mut successor = Leader::new(&world);
+            let found = successor.take_over().unwrap();
+            assert_eq!(found.consistent, !refused, "{applied:?}");
+            let version = successor.publish(&lists()).unwrap();
+            let now = held(&world)["b"].version;
+            assert_eq!(now == version, refused, "{applied:?}");
+        }
+    }
+}
