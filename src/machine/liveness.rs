@@ -184,6 +184,8 @@ impl Leases {
                         lease.ends = lease.ends.max(ends);
                     }
                 }
+                // Whatever waited for sight is done with everybody who is there.
+                self.report_joins();
                 self.events.push_back(Sighting::Sighted);
             }
         }
@@ -452,6 +454,22 @@ mod tests {
         assert_eq!(
             events(&mut leases),
             [Sighting::Missing(id("w-1")), Sighting::Missing(id("w-2"))]
+        );
+    }
+
+    #[test]
+    fn who_joined_during_blindness_is_told_before_its_end() {
+        let mut leases = live_with(&["w-1"]);
+        leases.blind();
+        leases.beat(at(1_000), "w-2", Duration::ZERO);
+        leases.live(at(1_010));
+        let joined = Sighting::Joined {
+            since: at(1_000),
+            workers: vec![id("w-2")],
+        };
+        assert_eq!(
+            events(&mut leases),
+            [Sighting::Blind, joined, Sighting::Sighted]
         );
     }
 

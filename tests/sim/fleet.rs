@@ -22,7 +22,7 @@ pub struct Worker {
     /// Told apart from the beats of an earlier life.
     pub life: u64,
     pub applied: Option<(Option<Term>, Version)>,
-    /// When it beat, newest last; cleared when it takes its leave.
+    /// When the store took a beat, newest last; cleared when it takes its leave.
     pub beats: VecDeque<Time>,
 }
 
@@ -60,11 +60,14 @@ impl Worker {
             expect: Expect::Any,
         };
         let outcomes = store.write(Bucket::Heartbeat, &[write], far_future());
-        self.beats.push_back(now);
+        let is_stored = matches!(outcomes[0], Outcome::Done(_));
+        if is_stored {
+            self.beats.push_back(now);
+        }
         while self.beats.front().is_some_and(|&t| t + MEMORY < now) {
             self.beats.pop_front();
         }
-        matches!(outcomes[0], Outcome::Done(_))
+        is_stored
     }
 
     /// Deletes the heartbeat: a graceful leave.

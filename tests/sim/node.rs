@@ -513,8 +513,9 @@ impl World {
             .to_true(self.config.heartbeat_ttl)
             .min(self.config.heartbeat_ttl);
         let from = now - ttl - grace;
-        // Confirmed before it stood still; what came after it has yet to see.
-        if node.frozen_until + WATCH_DELAY_MAX * 2 > now {
+        // Who was lost before it stood still, or before it went blind, may be back unseen.
+        let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 > now;
+        if stood_still || !node.observer.leases().is_live() {
             return Ok(());
         }
         if self.purged_at.is_some_and(|purged| purged + ttl > from) {

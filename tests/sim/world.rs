@@ -318,7 +318,10 @@ impl World {
             Event::Arrives(serial) => return self.arrives(serial),
             Event::ArrivesLate(sent, parcel) => {
                 let outcome = self.apply(sent, &parcel)?;
-                self.note(|| format!("late from node {}: {parcel:?} -> {outcome:?}", sent.node));
+                self.note(|| {
+                    let parcel = readable(&format!("{parcel:?}"));
+                    format!("late from node {}: {parcel} -> {outcome:?}", sent.node)
+                });
             }
             Event::Answered {
                 node,
@@ -447,7 +450,7 @@ impl World {
         self.serials += 1;
         let serial = self.serials;
         self.nodes[node].waits_for = Some(serial);
-        self.note(|| format!("node {node} asks {ask:?}"));
+        self.note(|| format!("node {node} asks {}", readable(&format!("{ask:?}"))));
         match ask {
             Ask::Pause(duration) => {
                 let answer = Answer::Pause;
@@ -596,7 +599,7 @@ impl World {
             }
             read => self.read(read, call.fates[0]),
         };
-        self.note(|| format!("node {node} gets {answer:?}"));
+        self.note(|| format!("node {node} gets {}", readable(&format!("{answer:?}"))));
         let at = call.answer_at.max(self.now());
         self.at(
             at,
@@ -695,6 +698,31 @@ impl World {
     pub fn alive(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes.len()).filter(|&n| self.nodes[n].phase != Phase::Down)
     }
+}
+
+/// Lists of bytes as the text that they are.
+fn readable(debug: &str) -> String {
+    let mut text = String::with_capacity(debug.len());
+    let mut rest = debug;
+    while let Some(start) = rest.find('[') {
+        let end = rest[start..]
+            .find(']')
+            .map_or(rest.len(), |end| start + end);
+        let bytes = rest[start + 1..end].split(", ").map(str::parse::<u8>);
+        match bytes.collect::<Result<Vec<u8>, _>>() {
+            Ok(bytes) => {
+                text.push_str(&rest[..start]);
+                text.push_str(&String::from_utf8_lossy(&bytes));
+                rest = &rest[(end + 1).min(rest.len())..];
+            }
+            Err(_) => {
+                text.push_str(&rest[..=start]);
+                rest = &rest[start + 1..];
+            }
+        }
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Timing as users have it, and shorter.
