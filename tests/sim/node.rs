@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use divvy::config::PublishClass;
-use divvy::machine::calculator::{Action, Calculator, Event as Input, Job, Notice, OpId};
+use divvy::machine::calculator::{
+    Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
+};
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::Settings;
 use divvy::runtime::rebalancer::Partitions;
@@ -478,6 +480,15 @@ impl World {
 
     fn notify(&mut self, n: usize, notice: Notice) -> Checked {
         self.note(|| format!("node {n}: {notice:?}"));
+        match &notice {
+            Notice::Published { reason, .. } => self.tally(reason.name()),
+            Notice::LeadershipLost => self.tally("leadership lost"),
+            Notice::Failed { operation, .. } => self.tally(operation),
+            Notice::Member(MemberChange::Lost(_)) => self.tally("lost"),
+            Notice::Member(MemberChange::Left(_)) => self.tally("left"),
+            Notice::Degraded(why) if why.contains(&Degradation::Blind) => self.tally("blind"),
+            _ => {}
+        }
         let node = &mut self.nodes[n];
         node.story.told(&notice)?;
         if matches!(notice, Notice::LeadershipLost) {
@@ -576,10 +587,14 @@ impl World {
             }
             Some(Said::TookOver(Err(error))) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
+                self.tally("take-over failed");
                 self.stop_node(n)
             }
             Some(Said::Done(term, result)) => {
                 self.note(|| format!("node {n} in term {term}: {result:?}"));
+                if let Ok(JobReport::Settled { foreign: true }) = &result {
+                    self.tally("foreign write settled");
+                }
                 let node = &mut self.nodes[n];
                 let op = node.job.take().ok_or("an end without a job")?;
                 node.inbox.push_back(Input::JobDone { op, term, result });
