@@ -547,7 +547,8 @@ impl World {
             } else {
                 from
             };
-            let seen_until = now - WATCH_DELAY_MAX;
+            // What the watches bring waits while the thread waits for a listing.
+            let seen_until = now - WATCH_DELAY_MAX - ttl;
             if worker.has_beaten_within(from, seen_until) {
                 return Err(format!(
                     "node {n} leaves out {planned}, which beat at {:?}",
