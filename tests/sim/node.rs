@@ -523,7 +523,8 @@ impl World {
             .clock
             .to_true(self.config.heartbeat_ttl)
             .min(self.config.heartbeat_ttl);
-        let from = now - ttl - grace;
+        // A little less, since clocks round.
+        let from = now - ttl - grace + Duration::from_millis(1);
         // Who was lost before it stood still, or before it went blind, may be back unseen.
         let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 > now;
         if stood_still || !node.observer.leases().is_live() {
