@@ -144,9 +144,11 @@ impl Checker {
         }
     }
 
-    /// A take-over is over.
+    /// A take-over is over. One whose fence somebody has removed meanwhile deposes nobody.
     pub fn took_over(&mut self, term: Term) {
-        self.taken_over = self.taken_over.max(term);
+        if term == self.fence {
+            self.taken_over = term;
+        }
     }
 
     /// A plan was published in one piece: what is stored now must be that plan.
