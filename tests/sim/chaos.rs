@@ -56,6 +56,9 @@ impl World {
             return Err("publishes on though nothing changes".into());
         }
         self.judge_leaders()?;
+        if self.nodes.len() > 1 {
+            self.tally("several leaders");
+        }
         let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
         Ok(Summary {
             commits,

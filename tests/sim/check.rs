@@ -176,7 +176,7 @@ impl Checker {
             }
             workers.insert(worker);
         }
-        if self.lists.iter().any(|list| *list == all) {
+        if self.lists.contains(&all) {
             return Ok(workers);
         }
         Err(format!(

@@ -11,15 +11,42 @@ mod fleet;
 mod node;
 mod world;
 
+use std::num::NonZero;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chaos::Summary;
-use world::World;
+use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
+
+/// What many seeds together must have met.
+const MET: [&str; 21] = [
+    "blind",
+    "cold_start",
+    "cold_start_final",
+    "cold_start_immediate",
+    "deposed write before the take-over's end",
+    "deposed write refused",
+    "emergency",
+    "foreign write settled",
+    "late write accepted",
+    "late write refused",
+    "leadership lost",
+    "left",
+    "lost",
+    "manual-refresh",
+    "partition_change",
+    "planned_scale",
+    "publish",
+    "read partitions",
+    "restart",
+    "several leaders",
+    "take-over failed",
+];
 
 /// How often a long run says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -40,8 +67,8 @@ fn fleets_stay_safe_under_faults_and_recover_after_them() {
 #[test]
 fn the_same_seed_leads_to_the_same_history() {
     for seed in [1, 2, 3] {
-        let first = simulate(seed, true).0.expect("a good seed");
-        let again = simulate(seed, true).0.expect("a good seed");
+        let first = simulate(seed, true).result.expect("a good seed");
+        let again = simulate(seed, true).result.expect("a good seed");
         assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
     }
 }
@@ -54,74 +81,115 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-fn simulate(seed: u64, tracing: bool) -> (Result<Summary, String>, Vec<String>) {
+/// One seed's run.
+struct Run {
+    result: Result<Summary, String>,
+    tally: Tally,
+    trace: Vec<String>,
+}
+
+fn simulate(seed: u64, tracing: bool) -> Run {
     let mut world = World::new(seed, tracing);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     world.note_ends();
     let trace = world.take_trace();
+    let tally = std::mem::take(&mut world.tally);
     let result = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Err(format!("panic: {}", text.unwrap_or("without a message")))
     });
-    (result, trace)
+    Run {
+        result,
+        tally,
+        trace,
+    }
+}
+
+/// What a run of many seeds came to.
+#[derive(Default)]
+struct Total {
+    runs: u64,
+    commits: u64,
+    leaders: usize,
+    slowest: f64,
+    tally: Tally,
+    told: Option<Instant>,
+}
+
+impl Total {
+    fn take_in(&mut self, summary: &Summary, tally: Tally, seeds: u64) {
+        self.runs += 1;
+        self.commits += summary.commits;
+        self.leaders += summary.leaders;
+        self.slowest = self.slowest.max(summary.recovery);
+        for (what, count) in tally {
+            *self.tally.entry(what).or_default() += count;
+        }
+        let told = self.told.get_or_insert_with(Instant::now);
+        if told.elapsed() >= PROGRESS {
+            *told = Instant::now();
+            eprintln!("{} of {seeds} seeds", self.runs);
+        }
+    }
 }
 
 /// Runs the seeds on all cores; the lowest that fails is told with its trace.
-fn run_seeds(seeds: std::ops::Range<u64>) {
+fn run_seeds(seeds: Range<u64>) {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
-    let total = Mutex::new((0_u64, 0_u64, 0_usize, 0.0_f64));
+    let total = Mutex::new(Total::default());
     let started = Instant::now();
-    let told = Mutex::new(started);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || seed > failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let run = simulate(seed, false);
+            match run.result {
+                Ok(summary) => {
+                    let mut total = total.lock().expect("the totals");
+                    total.take_in(&summary, run.tally, seeds.end - seeds.start);
+                }
+                Err(_) => {
+                    failed.fetch_min(seed, Ordering::Relaxed);
+                }
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || seed > failed.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    match simulate(seed, false).0 {
-                        Ok(summary) => {
-                            let mut total = total.lock().expect("the totals");
-                            total.0 += 1;
-                            total.1 += summary.commits;
-                            total.2 += summary.leaders;
-                            total.3 = total.3.max(summary.recovery);
-                        }
-                        Err(_) => {
-                            failed.fetch_min(seed, Ordering::Relaxed);
-                        }
-                    }
-                    let mut told = told.lock().expect("the time of the last progress");
-                    if told.elapsed() >= PROGRESS {
-                        *told = Instant::now();
-                        let done = seed - seeds.start + 1;
-                        eprintln!("{done} of {} seeds", seeds.end - seeds.start);
-                    }
-                }
-            });
+            scope.spawn(work);
         }
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
         return replay(failed);
     }
-    let (runs, commits, leaders, recovery) = *total.lock().expect("the totals");
+    let total = total.into_inner().expect("the totals");
     eprintln!(
-        "{runs} seeds in {:.1} s: {commits} commits by {leaders} leaders, slowest recovery {:.0} % of its bound",
+        "{} seeds in {:.1} s: {} commits by {} leaders, slowest recovery {:.0} % of its bound",
+        total.runs,
         started.elapsed().as_secs_f64(),
-        recovery * 100.0
+        total.commits,
+        total.leaders,
+        total.slowest * 100.0
     );
-    // A run without commits would prove nothing.
-    assert!(runs == seeds.end - seeds.start && commits >= runs);
+    eprintln!("{:?}", total.tally);
+    assert_eq!(total.runs, seeds.end - seeds.start);
+    // So many seeds that do not meet what they are there for would prove nothing.
+    if total.runs >= 500 {
+        for what in MET {
+            assert!(total.tally.contains_key(what), "no seed has met: {what}");
+        }
+    }
 }
 
 /// Runs one seed and tells its trace; fails when the seed does.
 fn replay(seed: u64) {
-    let (result, trace) = simulate(seed, true);
+    let Run { result, trace, .. } = simulate(seed, true);
     let lines = match std::env::var("DIVVY_TRACE") {
         Ok(_) => trace.len(),
         Err(_) => TRACE_LINES.min(trace.len()),

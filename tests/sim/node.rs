@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use divvy::config::PublishClass;
-use divvy::machine::calculator::{Action, Calculator, Event as Input, Job, Notice, OpId};
+use divvy::machine::calculator::{
+    Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
+};
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::Settings;
 use divvy::runtime::rebalancer::Partitions;
@@ -478,6 +480,15 @@ impl World {
 
     fn notify(&mut self, n: usize, notice: Notice) -> Checked {
         self.note(|| format!("node {n}: {notice:?}"));
+        match &notice {
+            Notice::Published { reason, .. } => self.tally(reason.name()),
+            Notice::LeadershipLost => self.tally("leadership lost"),
+            Notice::Failed { operation, .. } => self.tally(operation),
+            Notice::Member(MemberChange::Lost(_)) => self.tally("lost"),
+            Notice::Member(MemberChange::Left(_)) => self.tally("left"),
+            Notice::Degraded(why) if why.contains(&Degradation::Blind) => self.tally("blind"),
+            _ => {}
+        }
         let node = &mut self.nodes[n];
         node.story.told(&notice)?;
         if matches!(notice, Notice::LeadershipLost) {
@@ -512,7 +523,8 @@ impl World {
             .clock
             .to_true(self.config.heartbeat_ttl)
             .min(self.config.heartbeat_ttl);
-        let from = now - ttl - grace;
+        // A little less, since clocks round.
+        let from = now - ttl - grace + Duration::from_millis(1);
         // Who was lost before it stood still, or before it went blind, may be back unseen.
         let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 > now;
         if stood_still || !node.observer.leases().is_live() {
@@ -536,7 +548,8 @@ impl World {
             } else {
                 from
             };
-            let seen_until = now - WATCH_DELAY_MAX;
+            // What the watches bring waits while the thread waits for a listing.
+            let seen_until = now - WATCH_DELAY_MAX - ttl;
             if worker.has_beaten_within(from, seen_until) {
                 return Err(format!(
                     "node {n} leaves out {planned}, which beat at {:?}",
@@ -576,10 +589,14 @@ impl World {
             }
             Some(Said::TookOver(Err(error))) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
+                self.tally("take-over failed");
                 self.stop_node(n)
             }
             Some(Said::Done(term, result)) => {
                 self.note(|| format!("node {n} in term {term}: {result:?}"));
+                if let Ok(JobReport::Settled { foreign: true }) = &result {
+                    self.tally("foreign write settled");
+                }
                 let node = &mut self.nodes[n];
                 let op = node.job.take().ok_or("an end without a job")?;
                 node.inbox.push_back(Input::JobDone { op, term, result });

@@ -20,10 +20,16 @@ use crate::node::{Node, Phase};
 /// Lines of trace that are kept.
 const TRACE_MAX: usize = 100_000;
 
+/// How often a leader stands still in the middle of a publication.
+const NAP: f64 = 0.04;
+
 /// Steps at one moment of virtual time after which something goes round in circles.
 const STEPS_MAX: u32 = 100_000;
 
 pub type Serial = u64;
+
+/// What happened, how often.
+pub type Tally = BTreeMap<&'static str, u64>;
 
 /// What is due at some time.
 pub enum Event {
@@ -142,6 +148,7 @@ pub struct World {
     pub tickets: u64,
     pub chaos_ends: Time,
     pub converged_since: Option<Time>,
+    pub tally: Tally,
     events: BTreeMap<(Time, u64), Event>,
     events_made: u64,
     pub calls: BTreeMap<Serial, Call>,
@@ -201,6 +208,7 @@ impl World {
             tickets: 0,
             chaos_ends: Time::ZERO,
             converged_since: None,
+            tally: Tally::new(),
             events: BTreeMap::new(),
             events_made: 0,
             calls: BTreeMap::new(),
@@ -243,6 +251,11 @@ impl World {
 
     pub fn chance(&mut self, probability: f64) -> bool {
         self.rng.f64() < probability
+    }
+
+    /// Counts something that happened, to tell that it did.
+    pub fn tally(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
     }
 
     pub fn note(&mut self, line: impl FnOnce() -> String) {
@@ -318,6 +331,10 @@ impl World {
             Event::Arrives(serial) => return self.arrives(serial),
             Event::ArrivesLate(sent, parcel) => {
                 let outcome = self.apply(sent, &parcel)?;
+                self.tally(match outcome {
+                    Outcome::Done(_) => "late write accepted",
+                    _ => "late write refused",
+                });
                 self.note(|| {
                     let parcel = readable(&format!("{parcel:?}"));
                     format!("late from node {}: {parcel} -> {outcome:?}", sent.node)
@@ -526,7 +543,10 @@ impl World {
         };
         let is_write = matches!(ask, Ask::Write(..) | Ask::Batch(..));
         let fates: Vec<Fate> = (0..count).map(|_| self.fate(is_write)).collect();
-        let arrives_at = now + self.millis(0, self.network.delay_max_ms);
+        let mut arrives_at = now + self.millis(0, self.network.delay_max_ms);
+        if is_write && !self.is_quiet && self.chance(NAP) {
+            arrives_at = self.nap(node);
+        }
         let mut answer_at = arrives_at + self.millis(0, self.network.delay_max_ms);
         let is_unknown = |fate: &Fate| !matches!(fate, Fate::Arrives | Fate::Busy | Fate::Refused);
         if fates.iter().any(is_unknown) && self.rng.bool() {
@@ -552,6 +572,25 @@ impl World {
         };
         self.calls.insert(serial, call);
         self.at(arrives_at, Event::Arrives(serial));
+    }
+
+    /// A leader stands still with its hand on the pen, while another one is elected: what it writes
+    /// reaches the store when it goes on.
+    fn nap(&mut self, node: usize) -> Time {
+        let nap = self.millis(200, 12_000);
+        let until = self.now() + nap;
+        let sleeper = &mut self.nodes[node];
+        sleeper.frozen_until = sleeper.frozen_until.max(until);
+        // Not every clock that deadlines are kept by runs on.
+        let stops = self.rng.bool();
+        if stops {
+            self.nodes[node].deadline = self.nodes[node].deadline + nap;
+        }
+        self.tally("nap in mid-publication");
+        self.note(|| format!("node {node} takes a nap until {until:?}"));
+        self.at(until, Event::Thaw);
+        self.elect();
+        until
     }
 
     fn sent_by(&self, node: usize, ask: &Ask) -> Sent {
@@ -643,6 +682,12 @@ impl World {
                 (outcome, &batch.writes[..])
             }
         };
+        if sent.term < self.checker.fence {
+            self.tally(match outcome {
+                Outcome::Done(_) => "deposed write before the take-over's end",
+                _ => "deposed write refused",
+            });
+        }
         if let Outcome::Done(_) = outcome {
             for write in writes {
                 self.checker.accepted(sent.term, sent.promise, write)?;
