@@ -49,6 +49,11 @@ impl Thread {
         })
     }
 
+    /// The thread's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Waits until the thread has ended. Any number of threads may do so, at the same time.
     ///
     /// # Errors

@@ -69,7 +69,9 @@ impl AssignmentPublisher {
     fn take_over(&mut self, deadline: Instant) -> Result<(Event, u32)> {
         let mut pause = self.config.retry_delay_min;
         loop {
-            let error = match self.try_take_over(deadline) {
+            // One call without an answer must not use up the time of all tries.
+            let patience = deadline.min(Instant::now() + self.config.operation_timeout);
+            let error = match self.try_take_over(patience) {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };

@@ -1,42 +1,31 @@
 //! The handle of a calculator: builds it, starts and stops its threads, passes calls on.
 
-use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use super::assignment_publisher::{AssignmentPublisher, RealSurroundings};
-use super::driver::{Driver, ToDriver};
-use super::notifier::{Events, Hub, Interest, Subscription};
-use super::publisher::{Publisher, Settings};
-use super::rebalancer::{PartitionSource, Partitions, Rebalancer, panic_text};
-use super::shared::{Board, OwnThread, Shared};
+use super::driver::ToDriver;
+use super::gate::Gated;
+use super::lifecycle::Running;
+use super::notifier::{Events, Interest, Subscription};
+use super::rebalancer::{PartitionSource, Partitions};
+use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
-use super::worker_monitor::{ToMonitor, WorkerMonitor};
+use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
-use crate::machine::observer::Observer;
 use crate::machine::state::Position;
 use crate::store::Store;
 use crate::strategy::{RoundRobin, Strategy};
-use crate::thread::Thread;
 use crate::types::{Partition, Reason, State, Version, WorkerId};
-use crate::wire::KeyPrefix;
-
-/// Messages that may wait for `dv-calc` before senders wait themselves.
-const INBOX_MAX: usize = 1_024;
 
 /// How long a status waits for a thread before it goes without.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long dropping a handle waits for its threads.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a calculator to be built. See [`Calculator::builder`].
 #[must_use]
@@ -85,20 +74,24 @@ impl CalculatorBuilder {
         }
         let position = Position::idle(self.clock.now());
         let idle = Machine::new(self.config.clone(), self.clock.now(), 0, false);
-        let hub = Arc::new(Hub::new(
-            idle.current_state(),
-            self.config.subscriber_backlog,
-        ));
         let board = Board {
             position,
             version: 0,
         };
+        let backlog_max = self.config.subscriber_backlog;
+        let shared = Shared::new(idle.current_state(), backlog_max, board);
+        let partitions = match self.source {
+            Some(inner) => Partitions::pulled(Arc::new(Gated {
+                inner,
+                // A list that comes too late does no harm: the strategy's gate is shut by then.
+                stop: crossbeam_channel::never(),
+                activity: Arc::clone(&shared.activity),
+            })),
+            None => Partitions::pushed(),
+        };
         Ok(Calculator {
-            shared: Arc::new(Shared::new(hub, board)),
-            partitions: Arc::new(match self.source {
-                Some(source) => Partitions::pulled(source),
-                None => Partitions::pushed(),
-            }),
+            shared: Arc::new(shared),
+            partitions: Arc::new(partitions),
             store: self.store,
             config: self.config,
             strategy: self.strategy,
@@ -112,30 +105,32 @@ impl CalculatorBuilder {
 ///
 /// For a host that has its own election: start it where the host leads, stop it where it no
 /// longer does. All methods may be called from any thread. Dropping the handle stops it, waiting
-/// up to 5 s.
+/// up to 5 s; dropped inside a callback it does not wait. Durations may be of any length.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use divvy::store::memory::MemoryStore;
+/// use divvy::{Calculator, Partition};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let calculator = Calculator::builder(Arc::new(MemoryStore::new()))
+///     .source(|| Ok(vec![Partition::new(["tool001", "chamber1"], 100)]))
+///     .build()?;
+/// calculator.start(Duration::from_secs(30))?;
+/// assert!(calculator.is_started());
+/// calculator.stop(Duration::from_secs(10))
+/// # }
+/// ```
 pub struct Calculator {
-    shared: Arc<Shared>,
-    partitions: Arc<Partitions>,
-    store: Arc<dyn Store>,
-    config: CalculatorConfig,
-    strategy: Arc<dyn Strategy>,
-    clock: Arc<dyn Clock>,
-    running: Mutex<Option<Arc<Running>>>,
-}
-
-/// The threads of a started calculator.
-struct Running {
-    threads: Mutex<Vec<Arc<Thread>>>,
-    notifier: Mutex<Option<Arc<Thread>>>,
-    to_driver: Sender<ToDriver>,
-    to_monitor: Sender<ToMonitor>,
-    /// Dropped to stop the threads that work.
-    stop: Mutex<Option<Sender<Infallible>>>,
-    /// Dropped to let `dv-notify` deliver what is left and end.
-    finish: Mutex<Option<Sender<Infallible>>>,
-    /// Dropped to stop `dv-notify` after the callback that runs.
-    halt: Mutex<Option<Sender<Infallible>>>,
-    is_up: AtomicBool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) partitions: Arc<Partitions>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) config: CalculatorConfig,
+    pub(super) strategy: Arc<dyn Strategy>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) running: Mutex<Option<Arc<Running>>>,
 }
 
 impl Calculator {
@@ -151,78 +146,42 @@ impl Calculator {
     }
 
     /// Reaches the store, takes over, learns what is stored and who is alive, and goes to work.
-    /// What may pass is retried until `timeout`.
+    /// What may pass is retried until `timeout`. Blocks for at most that, plus 1 s for cleaning
+    /// up after a failure.
     ///
     /// # Errors
     /// `AlreadyStarted`; `TimedOut`, `Unavailable`, `Unauthorized`, `Unsupported` (an assignment
     /// bucket with a TTL), `Conflict` (another leader takes over at the same moment),
-    /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (stopped meanwhile).
-    /// After an error nothing is left behind, unless a partition source hangs: then the message
-    /// says so, and `stop` waits for it.
+    /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (stopped meanwhile),
+    /// `Panicked`.
+    /// After an error nothing is left behind and subscriptions stay, unless the host's code hangs
+    /// (or the store, after a stop meanwhile): then the message says so, and `stop` waits for it.
     pub fn start(&self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
-        let (running, started) = {
-            let mut slot = self.running.lock();
-            if slot.is_some() {
-                return Err(Error::new(
-                    Code::AlreadyStarted,
-                    "the calculator is started; stop it first",
-                ));
-            }
-            let (running, started) = self.spawn(deadline)?;
-            *slot = Some(Arc::clone(&running));
-            (running, started)
-        };
-        let error = match started.recv_deadline(deadline + Duration::from_millis(50)) {
-            Ok(Ok(())) => {
-                running.is_up.store(true, Ordering::Release);
-                return Ok(());
-            }
-            Ok(Err(error)) => error,
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
-                Error::new(Code::TimedOut, format!("not started within {timeout:?}"))
-            }
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
-                Error::new(Code::NotRunning, "stopped while starting")
-            }
-        };
-        // The store's calls end with the same deadline; only the host's own code may take longer.
-        self.stop_running(&running, Instant::now() + Duration::from_secs(1))
-            .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
-        Err(error.during("start"))
+        self.start_by(deadline_in(timeout))
+            .map_err(|error| error.during("start"))
     }
 
-    /// Stops: nothing is published any more, the threads are joined. Subscribers get what is in
-    /// their backlog, as far as time allows, and then their end. Stopping what is not started is
-    /// fine, from any thread, at the same time.
+    /// Stops: nothing is published any more, the threads are joined, what waits for an answer
+    /// gets `NotRunning`. Subscribers get what is in their backlog, for callbacks as far as half
+    /// of the time allows, and then their end. Stopping what is not started ends the
+    /// subscriptions and is fine otherwise, from any thread, at the same time. Blocks for at most
+    /// `timeout`.
     ///
     /// # Errors
     /// `WouldDeadlock` from inside a callback, a partition source or a strategy of this
-    /// calculator; `TimedOut` naming the thread that is still busy: no callback starts any more,
-    /// the handle stays valid, call again.
+    /// calculator; `TimedOut` naming the threads that are still busy and with what: no callback
+    /// starts any more, nothing new is published, the handle stays valid, call again.
     pub fn stop(&self, timeout: Duration) -> Result<()> {
-        if OwnThread::belongs_to(self.shared.id) {
-            return Err(Error::new(
-                Code::WouldDeadlock,
-                "stop would wait for the thread that calls it; call it from another thread",
-            )
-            .during("stop"));
-        }
-        let running = self.running.lock().clone();
-        match running {
-            Some(running) => self.stop_running(&running, Instant::now() + timeout),
-            None => Ok(()),
-        }
+        self.stop_by(deadline_in(timeout))
+            .map_err(|error| error.during("stop"))
     }
 
-    /// Whether it is started and at work.
+    /// Whether it is started and at work: not before [`Calculator::start`] has succeeded, not
+    /// once a stop was asked for, not after a thread of it panicked.
     #[must_use]
     pub fn is_started(&self) -> bool {
         let running = self.running.lock();
-        let is_up = running
-            .as_ref()
-            .is_some_and(|r| r.is_up.load(Ordering::Acquire));
-        is_up && self.shared.failed.lock().is_none()
+        running.as_ref().is_some_and(|r| r.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
     /// What it is doing. `Idle` when it is not started.
@@ -269,31 +228,62 @@ impl Calculator {
         })
     }
 
-    /// Pushes the partition list: the whole of it. May be called before the start.
+    /// Pushes the partition list: the whole of it. May be called before the start; the list is
+    /// kept over stop and start. An empty list is a list: every worker gets nothing. Waits for
+    /// nothing but, for up to 1 s, a calculator that is flooded with events.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the first offenders, for duplicates (by keys) and partitions
-    /// without keys, and when the calculator has a partition source.
+    /// without keys, and when the calculator has a partition source. `TimedOut` when the
+    /// calculator could not be told; the next rebalance uses the list all the same.
     pub fn set_partitions(&self, partitions: Vec<Partition>) -> Result<()> {
         let generation = self.partitions.push(partitions)?;
-        if let Some(running) = self.running.lock().clone() {
-            let event = Event::PartitionsChanged {
-                generation,
-                ticket: None,
-            };
-            // Fails only when it is stopping; the next start reads the list.
-            let _ = running
-                .to_driver
-                .send_timeout(ToDriver::Event(event), STATUS_PATIENCE);
+        let Some(running) = self.running.lock().clone() else {
+            return Ok(()); // the next start reads the list
+        };
+        let event = Event::PartitionsChanged {
+            generation,
+            ticket: None,
+        };
+        let told = running
+            .to_driver
+            .send_timeout(ToDriver::Event(event), STATUS_PATIENCE);
+        match told {
+            Ok(()) | Err(SendTimeoutError::Disconnected(_)) => Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => Err(Error::new(
+                Code::TimedOut,
+                "the list is taken, but the calculator is too busy to be told; call refresh",
+            )
+            .during("set_partitions")),
         }
-        Ok(())
     }
 
     /// Has `callback` called with the current state at once, and then with every event, in
-    /// order, one at a time, on the thread `dv-notify`.
+    /// order, one at a time, on the thread `dv-notify`. May be called before the start;
+    /// callbacks begin with it. A stop ends the subscription, a failed start does not. Does not
+    /// wait.
     ///
-    /// A callback may call everything but [`Calculator::stop`]. A slow one delays other
-    /// callbacks, nothing else. One that panics is closed.
+    /// A callback may call everything but [`Calculator::stop`], which returns `WouldDeadlock`. A
+    /// slow one delays other callbacks, nothing else. One that panics is closed. What a callback
+    /// owns is dropped on `dv-notify`, or where the subscription is ended, with no lock held.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use divvy::store::memory::MemoryStore;
+    /// # use divvy::{Calculator, Interest, Notice};
+    /// # fn main() -> divvy::Result<()> {
+    /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
+    /// let subscription = calculator.subscribe(Interest::State, |notice| {
+    ///     if let Notice::StateChanged(change) = notice {
+    ///         println!("{} -> {}", change.from, change.to);
+    ///     }
+    /// });
+    /// calculator.start(Duration::from_secs(10))?;
+    /// subscription.unsubscribe(Duration::from_secs(1))?; // no callback runs after this
+    /// # calculator.stop(Duration::from_secs(10))
+    /// # }
+    /// ```
     pub fn subscribe(
         &self,
         interest: Interest,
@@ -302,7 +292,27 @@ impl Calculator {
         self.shared.hub.subscribe(interest, Box::new(callback))
     }
 
-    /// The current state, and then every event, in order, to be read by the host.
+    /// The current state, and then every event, in order, to be read by the host. May be called
+    /// before the start. Does not wait.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use divvy::store::memory::MemoryStore;
+    /// # use divvy::{Calculator, Interest, Notice};
+    /// # fn main() -> divvy::Result<()> {
+    /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
+    /// let events = calculator.events(Interest::StateAndMembers);
+    /// let reader = std::thread::spawn(move || {
+    ///     for event in events {
+    ///         println!("{event:?}");
+    ///     } // ends when the calculator stops
+    /// });
+    /// # calculator.stop(Duration::from_secs(10))?;
+    /// # reader.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self, interest: Interest) -> Events {
         self.shared.hub.events(interest)
@@ -386,243 +396,44 @@ impl Calculator {
         operation: &'static str,
         event: impl FnOnce(Ticket) -> Event,
     ) -> Result<Version> {
-        let deadline = Instant::now() + timeout;
-        if OwnThread::belongs_to(self.shared.id) && !OwnThread::is_notifier() {
+        self.try_ask(timeout, event)
+            .map_err(|error| error.during(operation))
+    }
+
+    fn try_ask(&self, timeout: Duration, event: impl FnOnce(Ticket) -> Event) -> Result<Version> {
+        let deadline = deadline_in(timeout);
+        let id = self.shared.id;
+        if OwnThread::belongs_to(id) && !OwnThread::is_notifier_of(id) {
             return Err(Error::new(
                 Code::WouldDeadlock,
                 "called from a partition source or a strategy, which it would wait for",
-            )
-            .during(operation));
+            ));
         }
-        let stopped = || {
-            let failed = self.shared.failed.lock().clone();
-            let (code, why) = match failed {
-                Some(message) => (Code::Panicked, message),
-                None => (Code::NotRunning, "the calculator is not started".into()),
-            };
-            Error::new(code, why).during(operation)
-        };
-        let running = self.running.lock().clone().ok_or_else(stopped)?;
+        let running = self.running.lock().clone();
+        let running = running
+            .filter(|running| running.is_at_work())
+            .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;
         let (ticket, answer) = self.shared.wait_for_answer();
         let message = ToDriver::Event(event(ticket));
-        let sent = running.to_driver.send_deadline(message, deadline);
-        let answered = sent.is_ok().then(|| answer.recv_deadline(deadline));
+        let answered = match running.to_driver.send_deadline(message, deadline) {
+            Ok(()) => answer.recv_deadline(deadline),
+            Err(SendTimeoutError::Timeout(_)) => Err(RecvTimeoutError::Timeout),
+            Err(SendTimeoutError::Disconnected(_)) => Err(RecvTimeoutError::Disconnected),
+        };
+        self.shared.give_up(ticket);
         match answered {
-            Some(Ok(result)) => result.map_err(|error| error.during(operation)),
-            Some(Err(crossbeam_channel::RecvTimeoutError::Timeout)) => {
-                self.shared.give_up(ticket);
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
                 let error = Error::new(
                     Code::TimedOut,
                     format!("not done within {timeout:?}; it stays pending"),
-                )
-                .during(operation);
+                );
                 Err(match self.shared.last_failure.lock().clone() {
                     Some(cause) => error.caused_by(cause),
                     None => error,
                 })
             }
-            Some(Err(crossbeam_channel::RecvTimeoutError::Disconnected)) | None => {
-                self.shared.give_up(ticket);
-                Err(stopped())
-            }
-        }
-    }
-}
-
-/// Starting and ending the threads.
-impl Calculator {
-    fn spawn(&self, deadline: Instant) -> Result<(Arc<Running>, Receiver<Result<()>>)> {
-        let now = self.clock.now();
-        *self.shared.failed.lock() = None;
-        let machine = Machine::new(
-            self.config.clone(),
-            now,
-            fastrand::u64(..),
-            self.partitions.is_ready(),
-        );
-        self.shared.hub.reset(machine.current_state());
-
-        let (to_driver, driver_inbox) = bounded(INBOX_MAX);
-        let (to_monitor, monitor_orders) = unbounded();
-        let (to_publisher, publisher_jobs) = bounded(1);
-        let (started, when_started) = bounded(1);
-        let (stop, stopped) = bounded(0);
-        let (finish, finished) = bounded(0);
-        let (halt, halted) = bounded(0);
-
-        let driver = Driver {
-            machine,
-            clock: Arc::clone(&self.clock),
-            shared: Arc::clone(&self.shared),
-            to_publisher,
-            to_monitor: to_monitor.clone(),
-            started,
-        };
-        let monitor = WorkerMonitor {
-            store: Arc::clone(&self.store),
-            clock: Arc::clone(&self.clock),
-            observer: Observer::new(&self.config)?,
-            config: self.config.clone(),
-            shared: Arc::clone(&self.shared),
-            to_driver: to_driver.clone(),
-        };
-        let publisher = self.publisher(&stopped, to_driver.clone())?;
-
-        let running = Arc::new(Running {
-            threads: Mutex::new(Vec::new()),
-            notifier: Mutex::new(None),
-            to_driver,
-            to_monitor,
-            stop: Mutex::new(Some(stop)),
-            finish: Mutex::new(Some(finish)),
-            halt: Mutex::new(Some(halt)),
-            is_up: AtomicBool::new(false),
-        });
-        let hub = Arc::clone(&self.shared.hub);
-        let id = self.shared.id;
-        let notifier = Thread::spawn("dv-notify", move || {
-            OwnThread::mark(id, true);
-            hub.run(&finished, &halted);
-        })?;
-        *running.notifier.lock() = Some(Arc::new(notifier));
-        let spawned = (|| {
-            let stop = stopped.clone();
-            self.spawn_worker(&running, "dv-calc", move || {
-                driver.run(&driver_inbox, &stop)
-            })?;
-            let stop = stopped.clone();
-            self.spawn_worker(&running, "dv-watch", move || {
-                monitor.run(&monitor_orders, &stop)
-            })?;
-            self.spawn_worker(&running, "dv-publish", move || {
-                publisher.run(deadline, &publisher_jobs, &stopped);
-            })
-        })();
-        if let Err(error) = spawned {
-            self.stop_running(&running, deadline)?;
-            return Err(error.during("start"));
-        }
-        Ok((running, when_started))
-    }
-
-    fn publisher(
-        &self,
-        stopped: &Receiver<Infallible>,
-        to_driver: Sender<ToDriver>,
-    ) -> Result<AssignmentPublisher> {
-        let surroundings = Arc::new(RealSurroundings {
-            stop: stopped.clone(),
-        });
-        let settings = Settings {
-            leader: self.config.name.clone(),
-            assignment: KeyPrefix::new(&self.config.assignment_prefix)?,
-            heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
-            class: self.config.publish_class,
-            batch_max: self.config.publish_batch_max,
-        };
-        let publisher = Publisher::new(
-            Arc::clone(&self.store),
-            surroundings.clone(),
-            settings,
-            Arc::clone(&self.shared.term_in_force),
-        );
-        Ok(AssignmentPublisher {
-            store: Arc::clone(&self.store),
-            config: self.config.clone(),
-            rebalancer: Rebalancer::new(
-                publisher,
-                Arc::clone(&self.partitions),
-                Arc::clone(&self.strategy),
-                self.config.default_weight,
-                self.config.former_leader_lease_over,
-            ),
-            surroundings,
-            to_driver,
-        })
-    }
-
-    /// Starts a thread that works. A panic on it fails the handle and stops the others.
-    fn spawn_worker(
-        &self,
-        running: &Arc<Running>,
-        name: &'static str,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let weak = Arc::downgrade(running);
-        let thread = Thread::spawn(name, move || {
-            OwnThread::mark(shared.id, false);
-            let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
-                return;
-            };
-            let message = format!("thread {name} panicked: {}", panic_text(panic.as_ref()));
-            log::error!(target: "divvy::calculator", "{message}; the calculator has failed");
-            *shared.failed.lock() = Some(message.clone());
-            if let Some(running) = weak.upgrade() {
-                *running.stop.lock() = None;
-            }
-            shared.abandon_callers();
-            shared.hub.publish(Notice::Fatal { message });
-        })?;
-        running.threads.lock().push(Arc::new(thread));
-        Ok(())
-    }
-
-    fn stop_running(&self, running: &Arc<Running>, deadline: Instant) -> Result<()> {
-        running.is_up.store(false, Ordering::Release);
-        *running.stop.lock() = None;
-        let threads = running.threads.lock().clone();
-        for thread in threads {
-            if let Err(error) = thread.join(deadline) {
-                if error.code() == Code::TimedOut {
-                    *running.halt.lock() = None; // no callback starts any more
-                    return Err(error.during("stop"));
-                }
-            }
-        }
-        self.shared.abandon_callers();
-        self.stop_notifier(running, deadline)?;
-        self.shared.hub.close();
-        self.shared.board.lock().position = Position::idle(self.clock.now());
-        let mut slot = self.running.lock();
-        if slot
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, running))
-        {
-            *slot = None;
-        }
-        Ok(())
-    }
-
-    /// What is left is delivered for half of the time there is; then only the callback that runs
-    /// is waited for.
-    fn stop_notifier(&self, running: &Running, deadline: Instant) -> Result<()> {
-        *running.finish.lock() = None;
-        let Some(thread) = running.notifier.lock().clone() else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        let half = now + deadline.saturating_duration_since(now) / 2;
-        if thread.join(half).is_ok() {
-            return Ok(());
-        }
-        *running.halt.lock() = None;
-        match thread.join(deadline) {
-            Err(error) if error.code() == Code::TimedOut => Err(error.during("stop")),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Calculator {
-    fn drop(&mut self) {
-        if let Err(error) = self.stop(DROP_TIMEOUT) {
-            if let Some(running) = self.running.lock().as_ref() {
-                *running.stop.lock() = None;
-                *running.finish.lock() = None;
-                *running.halt.lock() = None;
-            }
-            log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
+            Err(RecvTimeoutError::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
         }
     }
 }

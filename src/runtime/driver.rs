@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
@@ -35,6 +35,8 @@ pub(super) struct Driver {
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
     pub started: Sender<Result<()>>,
+    /// Set when the take-over has succeeded.
+    pub is_up: Arc<AtomicBool>,
 }
 
 impl Driver {
@@ -68,9 +70,14 @@ impl Driver {
             ToDriver::Started(Ok((taken_over, poison))) => {
                 self.machine.handle(now, taken_over);
                 if poison > 0 {
-                    self.machine.handle(now, Event::Poison { count: poison });
+                    let event = Event::Poison { count: poison };
+                    self.count(&event);
+                    self.machine.handle(now, event);
                 }
                 self.show();
+                self.shared.hub.set_version(self.machine.version());
+                // Before anyone is told anything: callbacks may call the handle.
+                self.is_up.store(true, Ordering::Release);
                 let _ = self.started.try_send(Ok(()));
             }
             ToDriver::Started(Err(error)) => {

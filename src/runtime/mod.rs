@@ -10,6 +10,8 @@
 mod assignment_publisher;
 mod calculator;
 mod driver;
+mod gate;
+mod lifecycle;
 mod notifier;
 pub mod publisher;
 pub mod rebalancer;

@@ -8,17 +8,18 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select_biased};
 use parking_lot::{Condvar, Mutex};
 
 use super::rebalancer::panic_text;
-use super::shared::OwnThread;
+use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Notice, StateChange};
+use crate::types::{State, Time, Version};
 
 /// Which events a subscriber wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,26 @@ struct Queue {
     is_running: bool,
 }
 
+impl Queue {
+    /// The next event. After the last event of a full backlog comes the one that says so, also
+    /// when the calculator has stopped meanwhile, and then nothing.
+    fn pop(&mut self) -> Option<Arc<Notice>> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if self.missed == 0 {
+            return None;
+        }
+        self.is_open = false;
+        let missed = std::mem::take(&mut self.missed);
+        Some(Arc::new(Notice::Lagged { missed }))
+    }
+
+    fn is_over(&self) -> bool {
+        !self.is_open && self.events.is_empty() && self.missed == 0
+    }
+}
+
 impl Subscriber {
     fn new(interest: Interest, backlog_max: usize, callback: Option<Callback>) -> Self {
         Self {
@@ -92,38 +113,65 @@ impl Subscriber {
         false
     }
 
-    /// The next event. After the last event of a full backlog comes the one that says so, and
-    /// then nothing.
-    fn pop(queue: &mut Queue) -> Option<Arc<Notice>> {
-        if let Some(event) = queue.events.pop_front() {
-            return Some(event);
-        }
-        if queue.missed > 0 && queue.is_open {
-            queue.is_open = false;
-            let missed = queue.missed;
-            return Some(Arc::new(Notice::Lagged { missed }));
-        }
-        None
-    }
-
+    /// Nothing more comes; what is in the backlog stays to be read.
     fn close(&self) {
         self.queue.lock().is_open = false;
         self.changed.notify_all();
     }
 
+    /// Nothing more comes, and what is in the backlog is forgotten.
     fn discard(&self) {
         let mut queue = self.queue.lock();
         queue.is_open = false;
         queue.missed = 0;
-        queue.events.clear();
+        let events = std::mem::take(&mut queue.events);
         drop(queue);
         self.changed.notify_all();
+        drop(events);
     }
+
+    /// Drops the host's callback with whatever it owns, unless it is running: then that happens
+    /// on its return. No lock of ours may be held by the caller.
+    fn drop_callback(&self) {
+        let callback = self.callback.lock().take();
+        drop_guarded(callback);
+    }
+
+    /// Waits until the callback is not running.
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()> {
+        let mut queue = self.queue.lock();
+        while queue.is_running {
+            if self.changed.wait_until(&mut queue, deadline).timed_out() && queue.is_running {
+                return Err(Error::new(
+                    Code::TimedOut,
+                    "the callback is still running; no further one will",
+                )
+                .during("unsubscribe"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drops what the host gave us; whether that panicked.
+fn drop_guarded<T>(value: T) -> bool {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return false;
+    };
+    log::error!(
+        target: "divvy::notify",
+        "dropping what the host gave panicked: {}", panic_text(panic.as_ref())
+    );
+    // Its own destructor may panic, too.
+    std::mem::forget(panic);
+    true
 }
 
 /// All subscribers of one handle.
 pub(super) struct Hub {
     inner: Mutex<HubState>,
+    /// The calculator that the events are about, see [`OwnThread`].
+    owner: u64,
     backlog_max: usize,
     bell: Sender<()>,
     rung: Receiver<()>,
@@ -131,20 +179,28 @@ pub(super) struct Hub {
     pub callback_panics: AtomicU64,
 }
 
+/// Subscribers that were taken out of their hub.
+#[derive(Default)]
+pub(super) struct Subscribers(Vec<Arc<Subscriber>>);
+
 struct HubState {
     subscribers: Vec<Arc<Subscriber>>,
     current: StateChange,
+    /// Whether the last event of this life was published.
+    is_over: bool,
 }
 
 impl Hub {
-    pub fn new(current: StateChange, backlog_max: usize) -> Self {
+    pub fn new(owner: u64, current: StateChange, backlog_max: usize) -> Self {
         // One place suffices: the bell says "look at the queues", not how often.
         let (bell, rung) = bounded(1);
         Self {
             inner: Mutex::new(HubState {
                 subscribers: Vec::new(),
                 current,
+                is_over: false,
             }),
+            owner,
             backlog_max,
             bell,
             rung,
@@ -153,40 +209,81 @@ impl Hub {
         }
     }
 
-    /// Puts an event into every backlog. Never waits for a subscriber.
+    /// Puts an event into every backlog. Never waits for a subscriber, and drops nothing of the
+    /// host's: this is `dv-calc`.
     pub fn publish(&self, notice: Notice) {
         let notice = Arc::new(notice);
         let mut inner = self.inner.lock();
+        if inner.is_over {
+            return; // nothing follows a fatal event
+        }
         if let Notice::StateChanged(change) = &*notice {
             inner.current = StateChange {
                 from: change.to,
                 ..*change
             };
         }
+        inner.is_over = matches!(&*notice, Notice::Fatal { .. });
         for subscriber in &inner.subscribers {
             if subscriber.push(&notice) {
                 self.lagged.fetch_add(1, Ordering::Relaxed);
             }
+            if inner.is_over && !subscriber.has_callback {
+                subscriber.close();
+            }
         }
-        let is_closed = |s: &mut Arc<Subscriber>| !s.queue.lock().is_open;
-        let closed: Vec<_> = inner.subscribers.extract_if(.., is_closed).collect();
         drop(inner);
-        // With no lock held: the host's callbacks, and what they own, are dropped here.
-        drop(closed);
         let _ = self.bell.try_send(());
     }
 
     /// A new life begins in this state.
     pub fn reset(&self, current: StateChange) {
-        self.inner.lock().current = current;
+        let mut inner = self.inner.lock();
+        inner.current = current;
+        inner.is_over = false;
     }
 
-    /// Forgets all subscribers; receivers still get what is in their backlog, then their end.
-    pub fn close(&self) {
-        let subscribers = std::mem::take(&mut self.inner.lock().subscribers);
-        for subscriber in subscribers {
+    /// A life is over.
+    pub fn go_idle(&self, since: Time, version: Version) {
+        self.reset(StateChange {
+            from: State::Idle,
+            to: State::Idle,
+            reason: None,
+            version,
+            time: since,
+        });
+    }
+
+    /// The version in force was learned without a change of state.
+    pub fn set_version(&self, version: Version) {
+        self.inner.lock().current.version = version;
+    }
+
+    /// Receivers get what is in their backlog, then their end.
+    pub fn close_receivers(&self) {
+        let receivers: Vec<_> = {
+            let mut inner = self.inner.lock();
+            inner
+                .subscribers
+                .extract_if(.., |s| !s.has_callback)
+                .collect()
+        };
+        for receiver in receivers {
+            receiver.close();
+        }
+    }
+
+    /// Forgets all subscribers; hand them to [`Hub::end`].
+    pub fn take_subscribers(&self) -> Subscribers {
+        Subscribers(std::mem::take(&mut self.inner.lock().subscribers))
+    }
+
+    /// Ends subscriptions and drops their callbacks. The caller holds no lock.
+    pub fn end(subscribers: Subscribers) {
+        for subscriber in subscribers.0 {
             if subscriber.has_callback {
                 subscriber.discard();
+                subscriber.drop_callback();
             } else {
                 subscriber.close();
             }
@@ -196,12 +293,17 @@ impl Hub {
     pub fn subscribe(self: &Arc<Self>, interest: Interest, callback: Callback) -> Subscription {
         let subscriber = self.add(interest, Some(callback));
         let _ = self.bell.try_send(());
-        Subscription { subscriber }
+        Subscription {
+            subscriber: Some(subscriber),
+            hub: Arc::downgrade(self),
+            owner: self.owner,
+        }
     }
 
-    pub fn events(&self, interest: Interest) -> Events {
+    pub fn events(self: &Arc<Self>, interest: Interest) -> Events {
         Events {
             subscriber: self.add(interest, None),
+            hub: Arc::downgrade(self),
         }
     }
 
@@ -215,19 +317,26 @@ impl Hub {
         subscriber
     }
 
+    fn remove(&self, subscriber: &Arc<Subscriber>) {
+        let mut inner = self.inner.lock();
+        inner.subscribers.retain(|s| !Arc::ptr_eq(s, subscriber));
+    }
+
     /// The body of `dv-notify`: runs callbacks. When `finish` is disconnected it delivers what is
     /// left and ends; when `halt` is, it ends after the callback that runs.
     pub fn run(&self, finish: &Receiver<Infallible>, halt: &Receiver<Infallible>) {
+        let mut is_last = false;
         loop {
-            let is_last = select_biased! {
-                recv(halt) -> _ => return,
-                recv(finish) -> _ => true,
-                recv(self.rung) -> _ => false,
-            };
+            // Before the first wait, too: who subscribed before the start is waiting.
             while !is_disconnected(halt) && self.deliver_round() {}
             if is_last {
                 return;
             }
+            is_last = select_biased! {
+                recv(halt) -> _ => return,
+                recv(finish) -> _ => true,
+                recv(self.rung) -> _ => false,
+            };
         }
     }
 
@@ -245,33 +354,51 @@ impl Hub {
         any
     }
 
-    fn deliver_one(&self, subscriber: &Subscriber) -> bool {
+    fn deliver_one(&self, subscriber: &Arc<Subscriber>) -> bool {
         let event = {
             let mut queue = subscriber.queue.lock();
-            let event = Subscriber::pop(&mut queue);
+            let event = queue.pop();
             queue.is_running = event.is_some();
             event
         };
         let Some(event) = event else { return false };
         let callback = subscriber.callback.lock().take();
-        if let Some(mut callback) = callback {
-            let run = catch_unwind(AssertUnwindSafe(|| callback(&event)));
-            match run {
-                Ok(()) => *subscriber.callback.lock() = Some(callback),
-                Err(panic) => {
-                    self.callback_panics.fetch_add(1, Ordering::Relaxed);
-                    log::error!(
-                        target: "divvy::notify",
-                        "a subscriber's callback panicked and is closed: {}",
-                        panic_text(panic.as_ref())
-                    );
-                    subscriber.discard();
-                }
-            }
+        if let Some(callback) = callback {
+            self.call(subscriber, callback, &event);
         }
-        subscriber.queue.lock().is_running = false;
+        let mut queue = subscriber.queue.lock();
+        queue.is_running = false;
+        let is_over = queue.is_over();
+        drop(queue);
         subscriber.changed.notify_all();
+        if is_over {
+            self.remove(subscriber);
+        }
         true
+    }
+
+    /// Runs a callback, and keeps it for the next event unless this was its last one.
+    fn call(&self, subscriber: &Subscriber, mut callback: Callback, event: &Notice) {
+        let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        if let Err(panic) = run {
+            self.callback_panics.fetch_add(1, Ordering::Relaxed);
+            log::error!(
+                target: "divvy::notify",
+                "a subscriber's callback panicked and is closed: {}",
+                panic_text(panic.as_ref())
+            );
+            drop_guarded(panic);
+            subscriber.discard();
+        }
+        let queue = subscriber.queue.lock();
+        if !queue.is_over() {
+            // Under the lock of the queue, so that whoever closes it finds the callback here.
+            *subscriber.callback.lock() = Some(callback);
+            return;
+        }
+        drop(queue);
+        // Before anyone is told that it no longer runs: what it owns may be freed then.
+        drop_guarded(callback);
     }
 }
 
@@ -283,53 +410,51 @@ fn is_disconnected(signal: &Receiver<Infallible>) -> bool {
 /// callback; [`Subscription::forever`] lets it run as long as the calculator does.
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
-    subscriber: Arc<Subscriber>,
+    /// `None` when it was ended or let run.
+    subscriber: Option<Arc<Subscriber>>,
+    hub: Weak<Hub>,
+    owner: u64,
 }
 
 impl Subscription {
-    /// Ends the subscription. After it returns `Ok` no callback runs or will run; from inside the
-    /// callback it returns at once, and that holds from the callback's return on.
+    /// Ends the subscription. After it returns `Ok` no callback runs or will run, and what the
+    /// callback owned has been dropped. From inside a callback of the same calculator it returns
+    /// at once; then that holds from the callback's return on.
     ///
     /// # Errors
-    /// `TimedOut` when the callback still runs after `timeout`; no further one will.
-    pub fn unsubscribe(self, timeout: Duration) -> Result<()> {
-        let result = self.end(Instant::now() + timeout);
-        std::mem::forget(self);
-        result
+    /// `TimedOut` when the callback still runs after `timeout`; no further one will, and what it
+    /// owns is dropped when it returns.
+    pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
+        self.end(timeout)
     }
 
-    /// Keeps the subscription for as long as the calculator runs.
-    pub fn forever(self) {
-        std::mem::forget(self);
+    /// Keeps the subscription until the calculator is stopped or dropped.
+    pub fn forever(mut self) {
+        self.subscriber = None;
     }
 
-    fn end(&self, deadline: Instant) -> Result<()> {
-        self.subscriber.discard();
-        if OwnThread::is_notifier() {
+    fn end(&mut self, timeout: Duration) -> Result<()> {
+        let Some(subscriber) = self.subscriber.take() else {
             return Ok(());
+        };
+        subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&subscriber);
         }
-        let mut queue = self.subscriber.queue.lock();
-        while queue.is_running {
-            if self
-                .subscriber
-                .changed
-                .wait_until(&mut queue, deadline)
-                .timed_out()
-            {
-                return Err(Error::new(
-                    Code::TimedOut,
-                    "the callback is still running; no further one will",
-                )
-                .during("unsubscribe"));
-            }
+        // Callbacks run one at a time: on their thread no other one is running.
+        if !OwnThread::is_notifier_of(self.owner) {
+            subscriber.wait_for_callback(deadline_in(timeout))?;
         }
+        subscriber.drop_callback();
         Ok(())
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let _ = self.end(Instant::now() + Duration::from_secs(5));
+        if let Err(error) = self.end(DROP_TIMEOUT) {
+            log::warn!(target: "divvy::notify", "subscription dropped: {error}");
+        }
     }
 }
 
@@ -339,72 +464,81 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-/// A subscription that is read: an iterator over events that ends when the calculator stops.
+/// A subscription that is read: an iterator over events that ends when the calculator was
+/// stopped or dropped, or has failed, after what is in the backlog.
 ///
 /// May be shared; each event goes to one reader. Dropping it unsubscribes.
 pub struct Events {
     subscriber: Arc<Subscriber>,
+    hub: Weak<Hub>,
 }
 
 impl Events {
     /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
     /// [`Events::is_closed`].
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<Notice>> {
-        let deadline = Instant::now() + timeout;
+        self.next_by(Some(deadline_in(timeout)))
+    }
+
+    /// The next event, if there is one now. Does not wait.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Arc<Notice>> {
+        self.subscriber.queue.lock().pop()
+    }
+
+    /// Whether no event will come any more: all were read, and the calculator was stopped or
+    /// dropped, or has failed, or the last event said that this subscriber was too slow.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.subscriber.queue.lock().is_over()
+    }
+
+    fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<Notice>> {
         let mut queue = self.subscriber.queue.lock();
         loop {
-            if let Some(event) = Subscriber::pop(&mut queue) {
+            if let Some(event) = queue.pop() {
                 return Some(event);
             }
             if !queue.is_open {
                 return None;
             }
-            if self
-                .subscriber
-                .changed
-                .wait_until(&mut queue, deadline)
-                .timed_out()
-            {
-                return Subscriber::pop(&mut queue);
+            let changed = &self.subscriber.changed;
+            match deadline {
+                None => changed.wait(&mut queue),
+                Some(deadline) => {
+                    if changed.wait_until(&mut queue, deadline).timed_out() {
+                        return queue.pop();
+                    }
+                }
             }
         }
-    }
-
-    /// The next event, if there is one now.
-    #[must_use]
-    pub fn try_recv(&self) -> Option<Arc<Notice>> {
-        Subscriber::pop(&mut self.subscriber.queue.lock())
-    }
-
-    /// Whether no event will come any more.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        let queue = self.subscriber.queue.lock();
-        !queue.is_open && queue.events.is_empty()
     }
 }
 
 impl Iterator for Events {
     type Item = Arc<Notice>;
 
-    /// Waits for the next event without limit; `None` when the calculator has stopped.
+    /// Waits for the next event without limit; `None` when there will be none.
     fn next(&mut self) -> Option<Self::Item> {
-        let mut queue = self.subscriber.queue.lock();
-        loop {
-            if let Some(event) = Subscriber::pop(&mut queue) {
-                return Some(event);
-            }
-            if !queue.is_open {
-                return None;
-            }
-            self.subscriber.changed.wait(&mut queue);
-        }
+        self.next_by(None)
+    }
+}
+
+impl Iterator for &Events {
+    type Item = Arc<Notice>;
+
+    /// As for [`Events`] itself, for readers that share it.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_by(None)
     }
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
         self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
     }
 }
 

@@ -4,15 +4,27 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 
+use super::gate::CurrentActivity;
 use super::notifier::Hub;
-use crate::error::{Error, Result};
-use crate::machine::calculator::Ticket;
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::state::Position;
 use crate::types::Version;
+
+/// How long dropping a handle or a subscription waits for threads and callbacks.
+pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The deadline of a call that may wait for `timeout`; no time-out is too long for it.
+pub(super) fn deadline_in(timeout: Duration) -> Instant {
+    /// Longer than any process lives, and far from what the platform's clock cannot hold.
+    const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+    Instant::now() + timeout.min(FOREVER)
+}
 
 /// What callers read without asking a thread.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +52,8 @@ pub(super) struct Shared {
     pub board: Mutex<Board>,
     pub counters: Counters,
     pub term_in_force: Arc<AtomicI64>,
+    /// What `dv-publish` waits for.
+    pub activity: Arc<CurrentActivity>,
     /// Why the last job failed; cleared by the next success.
     pub last_failure: Mutex<Option<Error>>,
     /// Why the handle has failed.
@@ -49,14 +63,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(hub: Arc<Hub>, board: Board) -> Self {
+    pub fn new(current: StateChange, subscriber_backlog: usize, board: Board) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            hub,
+            id,
+            hub: Arc::new(Hub::new(id, current, subscriber_backlog)),
             board: Mutex::new(board),
             counters: Counters::default(),
             term_in_force: Arc::default(),
+            activity: Arc::default(),
             last_failure: Mutex::new(None),
             failed: Mutex::new(None),
             waiting: Mutex::new(HashMap::new()),
@@ -82,6 +98,19 @@ impl Shared {
         self.waiting.lock().remove(&ticket);
     }
 
+    /// A panic on a thread of this calculator. The first one is told.
+    pub fn fail(&self, message: &str) {
+        self.failed.lock().get_or_insert_with(|| message.to_owned());
+    }
+
+    /// The error of a call that the end of the threads cut short.
+    pub fn ended(&self, why: &str) -> Error {
+        match self.failed.lock().clone() {
+            Some(message) => Error::new(Code::Panicked, message),
+            None => Error::new(Code::NotRunning, why),
+        }
+    }
+
     /// Nobody will answer any more: every waiting caller's channel disconnects.
     pub fn abandon_callers(&self) {
         self.waiting.lock().clear();
@@ -105,7 +134,8 @@ impl OwnThread {
         OWNER.get().0 == owner
     }
 
-    pub fn is_notifier() -> bool {
-        OWNER.get().1
+    /// Whether this is the thread that runs the callbacks of that calculator.
+    pub fn is_notifier_of(owner: u64) -> bool {
+        OWNER.get() == (owner, true)
     }
 }

@@ -45,88 +45,155 @@ pub(super) struct WorkerMonitor {
     pub to_driver: Sender<ToDriver>,
 }
 
+/// The watches, as far as they are open.
+struct Watches {
+    heartbeats: Option<Watch>,
+    assignments: Option<Watch>,
+    /// When those that are not open are tried again, and how long to wait after that.
+    retry_at: Time,
+    retry_delay: Duration,
+    /// Whether it was told that the heartbeats are not open.
+    is_blind_told: bool,
+}
+
 impl WorkerMonitor {
     /// The thread's body; ends when `stop` is disconnected.
     pub fn run(mut self, orders: &Receiver<ToMonitor>, stop: &Receiver<Infallible>) {
-        let Some(first) = self.wait_for_watch(orders, stop) else {
+        if !self.wait_for_take_over(orders, stop) {
             return;
+        }
+        let mut watches = Watches {
+            heartbeats: None,
+            assignments: None,
+            retry_at: Time::ZERO,
+            retry_delay: self.config.retry_delay_min,
+            is_blind_told: false,
         };
-        let (heartbeats, assignments) = first;
-        let health = self.store.health_events();
+        let mut health = self.store.health_events();
         let mut reconcile_at = None;
+        let nothing = never();
         loop {
-            let timer = self.timer(reconcile_at);
+            self.open_missing(&mut watches);
+            let due = self.next_due(&watches, reconcile_at);
+            let timer = self.timer(due);
+            let heartbeats = watches.heartbeats.as_ref().map_or(&nothing, |w| &w.events);
+            let assignments = watches.assignments.as_ref().map_or(&nothing, |w| &w.events);
+            // The rare ones first: a flood of beats must not hide them.
             select_biased! {
                 recv(stop) -> _ => return,
                 recv(orders) -> order => match order {
                     Ok(order) => self.obey(order),
                     Err(_) => return,
                 },
-                recv(heartbeats.events) -> event => match event {
-                    Ok(event) => self.heartbeat(&event),
-                    Err(_) => return self.store_ended(stop),
+                recv(health) -> told => match told {
+                    Ok(told) => self.tell_health(told),
+                    Err(_) => health = never(),
                 },
-                recv(assignments.events) -> event => match event {
-                    Ok(event) => {
-                        let term = self.shared.term_in_force.load(Ordering::Acquire);
-                        self.observer.assignment(&event, term);
+                recv(assignments) -> event => match event {
+                    Ok(event) => self.assignment(&event),
+                    Err(_) => watches.assignments = None,
+                },
+                recv(heartbeats) -> event => match event {
+                    Ok(event) => self.heartbeats(event, heartbeats),
+                    Err(_) => {
+                        watches.heartbeats = None;
+                        watches.is_blind_told = true;
+                        self.heartbeat(&WatchEvent::Blind("the watch ended".into()));
                     }
-                    Err(_) => return self.store_ended(stop),
-                },
-                recv(health) -> health => match health {
-                    Ok(health) => self.tell_health(health),
-                    Err(_) => return self.store_ended(stop),
                 },
                 recv(timer) -> _ => {}
             }
             let now = self.clock.now();
+            self.note_stall(now, due);
             reconcile_at = self.reconcile(now, reconcile_at);
-            self.observer.tick(now);
+            self.observer.tick(self.clock.now());
             if !self.pass_on() {
                 return;
             }
         }
     }
 
-    /// Until the take-over is done there is nothing to watch from.
-    fn wait_for_watch(
+    /// Until the take-over is done there is nothing to watch from. `false`: it never will be.
+    fn wait_for_take_over(
         &mut self,
         orders: &Receiver<ToMonitor>,
         stop: &Receiver<Infallible>,
-    ) -> Option<(Watch, Watch)> {
+    ) -> bool {
         loop {
             let order = select_biased! {
-                recv(stop) -> _ => return None,
-                recv(orders) -> order => order.ok()?,
+                recv(stop) -> _ => return false,
+                recv(orders) -> order => order,
             };
             match order {
-                ToMonitor::Watch { alive, missing } => {
+                Ok(ToMonitor::Watch { alive, missing }) => {
                     let now = self.clock.now();
                     self.observer.leases_mut().seed(now, alive, missing);
-                    break;
+                    return true;
                 }
-                other => self.obey(other),
-            }
-        }
-        let heartbeats = self.open(Bucket::Heartbeat, &self.config.heartbeat_prefix)?;
-        let assignments = self.open(Bucket::Assignment, "")?;
-        Some((heartbeats, assignments))
-    }
-
-    fn open(&self, bucket: Bucket, prefix: &str) -> Option<Watch> {
-        match self.store.watch(bucket, prefix) {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                self.tell(Event::StoreHealth(Some(error.to_string())));
-                None
+                Ok(other) => self.obey(other),
+                Err(_) => return false,
             }
         }
     }
 
-    /// The store was stopped under us: say so and wait for the handle to follow.
-    fn store_ended(&self, stop: &Receiver<Infallible>) {
-        self.tell(Event::StoreHealth(Some("the store was stopped".into())));
-        let _ = stop.recv();
+    /// A watch that could not be opened, or ended, is tried again for as long as it takes.
+    fn open_missing(&mut self, watches: &mut Watches) {
+        let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
+        let now = self.clock.now();
+        if is_whole || now < watches.retry_at {
+            return;
+        }
+        let Err(error) = self.open(watches) else {
+            watches.retry_delay = self.config.retry_delay_min;
+            // For the case that it ends again at once.
+            watches.retry_at = now + watches.retry_delay;
+            return;
+        };
+        if watches.retry_delay == self.config.retry_delay_min {
+            log::warn!(target: "divvy::watch", "watching failed, trying again: {error}");
+        }
+        if watches.heartbeats.is_none() && !watches.is_blind_told {
+            self.heartbeat(&WatchEvent::Blind(error.to_string()));
+            watches.is_blind_told = true;
+        }
+        watches.retry_at = now + watches.retry_delay;
+        watches.retry_delay = (watches.retry_delay * 2).min(self.config.retry_delay_max);
+    }
+
+    fn open(&self, watches: &mut Watches) -> Result<()> {
+        if watches.heartbeats.is_none() {
+            let prefix = self.config.heartbeat_prefix.as_str();
+            watches.heartbeats = Some(self.store.watch(Bucket::Heartbeat, prefix)?);
+            watches.is_blind_told = false;
+        }
+        if watches.assignments.is_none() {
+            watches.assignments = Some(self.store.watch(Bucket::Assignment, "")?);
+        }
+        Ok(())
+    }
+
+    fn assignment(&mut self, event: &WatchEvent) {
+        let term = self.shared.term_in_force.load(Ordering::Acquire);
+        self.observer.assignment(event, term);
+    }
+
+    /// Takes in a beat and all that wait behind it: no lease may run out while the beat that
+    /// prolongs it is here already.
+    fn heartbeats(&mut self, first: WatchEvent, more: &Receiver<WatchEvent>) {
+        self.heartbeat(&first);
+        for event in more.try_iter().take(more.len()) {
+            self.heartbeat(&event);
+        }
+    }
+
+    /// When this thread stood still (a frozen process, a starved machine, a slow listing), beats
+    /// may be on their way that were sent in time: the leases start afresh.
+    fn note_stall(&mut self, now: Time, due: Option<Time>) {
+        let late = due.map_or(Duration::ZERO, |due| now.since(due));
+        if late > self.config.heartbeat_ttl / 2 && self.observer.leases().is_live() {
+            self.heartbeat(&WatchEvent::Blind(format!("nobody looked for {late:?}")));
+            self.heartbeat(&WatchEvent::Live);
+        }
     }
 
     fn heartbeat(&mut self, event: &WatchEvent) {
@@ -163,16 +230,17 @@ impl WorkerMonitor {
         if self.observer.leases().is_live() {
             return None;
         }
-        let next = now + self.config.heartbeat_ttl / 2;
+        let pause = self.config.heartbeat_ttl / 2;
         match due {
             Some(due) if due > now => Some(due),
             Some(_) => {
                 if let Err(error) = self.list() {
                     log::debug!(target: "divvy::watch", "reconciling listing failed: {error}");
                 }
-                Some(next)
+                // From now on: the listing may have taken all of that time.
+                Some(self.clock.now() + pause)
             }
-            None => Some(next),
+            None => Some(now + pause),
         }
     }
 
@@ -193,14 +261,15 @@ impl WorkerMonitor {
         Ok(())
     }
 
-    fn timer(&self, reconcile_at: Option<Time>) -> Receiver<Instant> {
-        let next = self
-            .observer
-            .deadline()
-            .into_iter()
-            .chain(reconcile_at)
-            .min();
-        match next {
+    fn next_due(&self, watches: &Watches, reconcile_at: Option<Time>) -> Option<Time> {
+        let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
+        let retry_at = (!is_whole).then_some(watches.retry_at);
+        let dues = [self.observer.deadline(), reconcile_at, retry_at];
+        dues.into_iter().flatten().min()
+    }
+
+    fn timer(&self, due: Option<Time>) -> Receiver<Instant> {
+        match due {
             Some(time) => crossbeam_channel::after(time.since(self.clock.now())),
             None => never(),
         }

@@ -1,0 +1,165 @@
+//! What `dv-publish` works with, wrapped: so that a stop can say what it waits for, and so that
+//! nothing new begins once a stop was asked for.
+//!
+//! Host code may hang for as long as it likes. When it comes back after the stop, its result is
+//! thrown away: a plan that was computed by then is never published. Reads are refused for the
+//! same reason. Writes pass, so that a publication which has begun is not left half done.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::rebalancer::PartitionSource;
+use crate::error::{Code, Error, Result};
+use crate::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Outcome,
+    Store, Watch, Write,
+};
+use crate::strategy::{Input, Strategy, WorkerIndex};
+use crate::types::Partition;
+
+/// What `dv-publish` is waiting for, if for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Activity {
+    None,
+    Store,
+    Source,
+    Strategy,
+}
+
+/// The last activity, to be read by whoever wants to stop it.
+#[derive(Debug, Default)]
+pub(super) struct CurrentActivity(AtomicU8);
+
+impl CurrentActivity {
+    /// In words that continue "still busy".
+    pub fn words(&self) -> &'static str {
+        const STORE: u8 = Activity::Store as u8;
+        const SOURCE: u8 = Activity::Source as u8;
+        const STRATEGY: u8 = Activity::Strategy as u8;
+        match self.0.load(Ordering::Acquire) {
+            STORE => " (waiting for the store)",
+            SOURCE => " (in the host's partition source)",
+            STRATEGY => " (in the strategy)",
+            _ => "",
+        }
+    }
+
+    fn during<R>(&self, activity: Activity, work: impl FnOnce() -> R) -> R {
+        /// Also when the host's code panics.
+        struct Reset<'a>(&'a AtomicU8);
+        impl Drop for Reset<'_> {
+            fn drop(&mut self) {
+                self.0.store(Activity::None as u8, Ordering::Release);
+            }
+        }
+        self.0.store(activity as u8, Ordering::Release);
+        let _reset = Reset(&self.0);
+        work()
+    }
+}
+
+/// Something that `dv-publish` works with, until it is to stop.
+#[derive(Clone)]
+pub(super) struct Gated<T: ?Sized> {
+    pub inner: Arc<T>,
+    pub stop: Receiver<Infallible>,
+    pub activity: Arc<CurrentActivity>,
+}
+
+impl<T: ?Sized> Gated<T> {
+    fn is_stopped(&self) -> bool {
+        self.stop.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.is_stopped() {
+            return Err(Error::new(
+                Code::NotRunning,
+                "the calculator is being stopped",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Carries out what may take long, unless a stop was asked for before.
+    fn pass<R>(&self, activity: Activity, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        self.check()?;
+        self.activity.during(activity, || work(&self.inner))
+    }
+}
+
+impl PartitionSource for Gated<dyn PartitionSource> {
+    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
+        let list = self.pass(Activity::Source, |source| source.list_partitions(deadline))?;
+        self.check()?;
+        Ok(list)
+    }
+}
+
+impl Strategy for Gated<dyn Strategy> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        let owners = self.pass(Activity::Strategy, |strategy| strategy.assign(input))?;
+        self.check()?;
+        Ok(owners)
+    }
+}
+
+impl Store for Gated<dyn Store> {
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        self.pass(Activity::Store, |s| s.ensure(bucket, config, deadline))
+    }
+
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        self.pass(Activity::Store, |s| s.capabilities(bucket, deadline))
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        self.pass(Activity::Store, |s| s.read(bucket, key, deadline))
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        self.pass(Activity::Store, |s| s.list(bucket, prefix, deadline))
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        self.activity.during(Activity::Store, || {
+            self.inner.write(bucket, writes, deadline)
+        })
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        self.activity.during(Activity::Store, || {
+            self.inner.write_batch(bucket, batch, deadline)
+        })
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        self.inner.watch(bucket, prefix)
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+
+    fn health_events(&self) -> Receiver<Health> {
+        self.inner.health_events()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.inner.stop(deadline)
+    }
+}

@@ -1,0 +1,395 @@
+//! Starting, stopping and losing the threads of a calculator.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use super::assignment_publisher::{AssignmentPublisher, RealSurroundings};
+use super::calculator::Calculator;
+use super::driver::{Driver, ToDriver};
+use super::gate::Gated;
+use super::notifier::Hub;
+use super::publisher::{Publisher, Settings};
+use super::rebalancer::{Rebalancer, panic_text};
+use super::shared::{DROP_TIMEOUT, OwnThread, Shared, deadline_in};
+use super::worker_monitor::{ToMonitor, WorkerMonitor};
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{Calculator as Machine, Notice};
+use crate::machine::observer::Observer;
+use crate::machine::state::Position;
+use crate::store::Store;
+use crate::strategy::Strategy;
+use crate::thread::Thread;
+use crate::wire::KeyPrefix;
+
+/// Messages that may wait for `dv-calc` before senders wait themselves.
+const INBOX_MAX: usize = 1_024;
+
+/// How long a start that failed waits for what it started.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The thread that runs callbacks; it is stopped last.
+const NOTIFIER: &str = "dv-notify";
+
+/// The thread that waits for the store and runs the host's code.
+const PUBLISHER: &str = "dv-publish";
+
+/// One life of a calculator, from start to stop.
+pub(super) struct Running {
+    threads: Mutex<Vec<Arc<Thread>>>,
+    notifier: Mutex<Option<Arc<Thread>>>,
+    pub to_driver: Sender<ToDriver>,
+    pub to_monitor: Sender<ToMonitor>,
+    /// Dropped to stop the threads that work.
+    stop: Mutex<Option<Sender<Infallible>>>,
+    /// Dropped to let `dv-notify` deliver what is left and end.
+    finish: Mutex<Option<Sender<Infallible>>>,
+    /// Dropped to stop `dv-notify` after the callback that runs.
+    halt: Mutex<Option<Sender<Infallible>>>,
+    /// Set by `dv-calc` when the take-over has succeeded.
+    is_up: Arc<AtomicBool>,
+    /// How the take-over ended; `dv-calc` tells it once.
+    when_started: Receiver<Result<()>>,
+}
+
+impl Running {
+    /// Whether it has started and nobody has asked it to stop.
+    pub fn is_at_work(&self) -> bool {
+        self.is_up.load(Ordering::Acquire) && self.stop.lock().is_some()
+    }
+
+    /// Asks the threads that work to stop.
+    fn signal_stop(&self) {
+        *self.stop.lock() = None;
+    }
+
+    /// Asks all threads to end as soon as they can.
+    fn signal_end(&self) {
+        self.signal_stop();
+        *self.finish.lock() = None;
+        *self.halt.lock() = None;
+    }
+
+    /// Waits for the threads that work; names those that are still busy at the deadline.
+    fn join_workers(&self, deadline: Instant, shared: &Shared) -> Result<()> {
+        let threads = self.threads.lock().clone();
+        let busy: Vec<String> = threads
+            .iter()
+            .filter(|thread| !has_ended(thread, deadline))
+            .map(|thread| match thread.name() {
+                name @ PUBLISHER => format!("{name}{}", shared.activity.words()),
+                name => name.to_owned(),
+            })
+            .collect();
+        if busy.is_empty() {
+            return Ok(());
+        }
+        Err(still_busy(&busy.join(", ")))
+    }
+
+    /// What is left is delivered for half of the time there is; then only the callback that runs
+    /// is waited for.
+    fn join_notifier(&self, deadline: Instant) -> Result<()> {
+        *self.finish.lock() = None;
+        let Some(thread) = self.notifier.lock().clone() else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        if has_ended(&thread, half) {
+            return Ok(());
+        }
+        *self.halt.lock() = None;
+        if has_ended(&thread, deadline) {
+            return Ok(());
+        }
+        Err(still_busy(&format!(
+            "{NOTIFIER} (in a subscriber's callback)"
+        )))
+    }
+}
+
+/// Joins a thread; how it ended was told when it did.
+fn has_ended(thread: &Thread, deadline: Instant) -> bool {
+    !matches!(thread.join(deadline), Err(error) if error.code() == Code::TimedOut)
+}
+
+fn still_busy(what: &str) -> Error {
+    Error::new(Code::TimedOut, format!("still busy: {what}; call again"))
+}
+
+impl Calculator {
+    pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
+        let (life, spawned) = {
+            // Held throughout, so that nobody ends a life that is only half there.
+            let mut slot = self.running.lock();
+            if slot.is_some() {
+                return Err(Error::new(
+                    Code::AlreadyStarted,
+                    "the calculator is started, or still stopping; stop it first",
+                ));
+            }
+            let (life, spawned) = self.spawn(deadline)?;
+            *slot = Some(Arc::clone(&life));
+            (life, spawned)
+        };
+        let started = spawned.and_then(|()| {
+            match life
+                .when_started
+                .recv_deadline(deadline + Duration::from_millis(50))
+            {
+                Ok(result) => result,
+                Err(RecvTimeoutError::Timeout) => Err(Error::new(
+                    Code::TimedOut,
+                    format!("not started in time{}", self.shared.activity.words()),
+                )),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Err(self.shared.ended("stopped while it was starting"))
+                }
+            }
+        });
+        let Err(error) = started else { return Ok(()) };
+        // The store's calls end with the same deadline; only the host's own code may take longer.
+        let has_failed = self.shared.failed.lock().is_some();
+        self.end(&life, deadline_in(CLEANUP_TIMEOUT), has_failed)
+            .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
+        Err(error)
+    }
+
+    pub(super) fn stop_by(&self, deadline: Instant) -> Result<()> {
+        if OwnThread::belongs_to(self.shared.id) {
+            return Err(Error::new(
+                Code::WouldDeadlock,
+                "stop would wait for the thread that calls it; call it from another thread",
+            ));
+        }
+        let running = self.running.lock().clone();
+        match running {
+            Some(running) => self.end(&running, deadline, true),
+            None => {
+                Hub::end(self.shared.hub.take_subscribers());
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends one life. Any number of threads may do so at the same time.
+    fn end(&self, life: &Arc<Running>, deadline: Instant, close_hub: bool) -> Result<()> {
+        life.signal_stop();
+        if let Err(busy) = life.join_workers(deadline, &self.shared) {
+            *life.halt.lock() = None; // no callback starts any more
+            return Err(busy);
+        }
+        if close_hub {
+            // Nothing is published any more, and a callback may be waiting for a receiver's end.
+            self.shared.hub.close_receivers();
+        }
+        life.join_notifier(deadline)?;
+        let subscribers = {
+            let mut slot = self.running.lock();
+            let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
+            if !is_current {
+                return Ok(()); // somebody else was faster, and it may have been started again
+            }
+            let idle = Position::idle(self.clock.now());
+            let mut board = self.shared.board.lock();
+            board.position = idle;
+            self.shared.hub.go_idle(idle.since, board.version);
+            *slot = None;
+            close_hub.then(|| self.shared.hub.take_subscribers())
+        };
+        // With no lock held: what the host's callbacks own is dropped here.
+        Hub::end(subscribers.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Starts the threads of a new life. The life is there to be ended also when that failed
+    /// half way.
+    fn spawn(&self, deadline: Instant) -> Result<(Arc<Running>, Result<()>)> {
+        let now = self.clock.now();
+        let machine = Machine::new(
+            self.config.clone(),
+            now,
+            fastrand::u64(..),
+            self.partitions.is_ready(),
+        );
+        let (to_driver, driver_inbox) = bounded(INBOX_MAX);
+        let (to_monitor, monitor_orders) = unbounded();
+        let (to_publisher, publisher_jobs) = bounded(1);
+        let (started, when_started) = bounded(1);
+        let (stop, stopped) = bounded(0);
+        let (finish, finished) = bounded(0);
+        let (halt, halted) = bounded(0);
+        let monitor = WorkerMonitor {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            observer: Observer::new(&self.config)?,
+            config: self.config.clone(),
+            shared: Arc::clone(&self.shared),
+            to_driver: to_driver.clone(),
+        };
+        let publisher = self.publisher(&stopped, to_driver.clone())?;
+        *self.shared.failed.lock() = None;
+        self.shared.hub.reset(machine.current_state());
+        let is_up = Arc::new(AtomicBool::new(false));
+        let driver = Driver {
+            machine,
+            clock: Arc::clone(&self.clock),
+            shared: Arc::clone(&self.shared),
+            to_publisher,
+            to_monitor: to_monitor.clone(),
+            started,
+            is_up: Arc::clone(&is_up),
+        };
+        let life = Arc::new(Running {
+            threads: Mutex::new(Vec::new()),
+            notifier: Mutex::new(None),
+            to_driver,
+            to_monitor,
+            stop: Mutex::new(Some(stop)),
+            finish: Mutex::new(Some(finish)),
+            halt: Mutex::new(Some(halt)),
+            when_started,
+            is_up,
+        });
+        let spawned = (|| {
+            let hub = Arc::clone(&self.shared.hub);
+            let notifier = self.spawn_guarded(&life, NOTIFIER, move || {
+                hub.run(&finished, &halted);
+            })?;
+            *life.notifier.lock() = Some(notifier);
+            let stop = stopped.clone();
+            let shared = Arc::clone(&self.shared);
+            self.spawn_worker(&life, "dv-calc", move || {
+                // However this thread ends: nobody answers any more, and the inbox is closed
+                // before the waiting callers are told, so that none is overlooked.
+                let _farewell = Farewell(shared);
+                let inbox = driver_inbox;
+                driver.run(&inbox, &stop);
+            })?;
+            let stop = stopped.clone();
+            self.spawn_worker(&life, "dv-watch", move || {
+                monitor.run(&monitor_orders, &stop)
+            })?;
+            self.spawn_worker(&life, PUBLISHER, move || {
+                publisher.run(deadline, &publisher_jobs, &stopped);
+            })?;
+            Ok(())
+        })();
+        Ok((life, spawned))
+    }
+
+    fn publisher(
+        &self,
+        stopped: &Receiver<Infallible>,
+        to_driver: Sender<ToDriver>,
+    ) -> Result<AssignmentPublisher> {
+        let surroundings = Arc::new(RealSurroundings {
+            stop: stopped.clone(),
+        });
+        let settings = Settings {
+            leader: self.config.name.clone(),
+            assignment: KeyPrefix::new(&self.config.assignment_prefix)?,
+            heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
+            class: self.config.publish_class,
+            batch_max: self.config.publish_batch_max,
+        };
+        let store: Arc<dyn Store> = Arc::new(Gated {
+            inner: Arc::clone(&self.store),
+            stop: stopped.clone(),
+            activity: Arc::clone(&self.shared.activity),
+        });
+        let strategy: Arc<dyn Strategy> = Arc::new(Gated {
+            inner: Arc::clone(&self.strategy),
+            stop: stopped.clone(),
+            activity: Arc::clone(&self.shared.activity),
+        });
+        let publisher = Publisher::new(
+            Arc::clone(&store),
+            surroundings.clone(),
+            settings,
+            Arc::clone(&self.shared.term_in_force),
+        );
+        Ok(AssignmentPublisher {
+            store,
+            config: self.config.clone(),
+            rebalancer: Rebalancer::new(
+                publisher,
+                Arc::clone(&self.partitions),
+                strategy,
+                self.config.default_weight,
+                self.config.former_leader_lease_over,
+            ),
+            surroundings,
+            to_driver,
+        })
+    }
+
+    fn spawn_worker(
+        &self,
+        life: &Arc<Running>,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let thread = self.spawn_guarded(life, name, body)?;
+        life.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Starts a thread. A panic on it fails the handle and stops the others.
+    fn spawn_guarded(
+        &self,
+        life: &Arc<Running>,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Thread>> {
+        let shared = Arc::clone(&self.shared);
+        let life = Arc::downgrade(life);
+        let thread = Thread::spawn(name, move || {
+            OwnThread::mark(shared.id, name == NOTIFIER);
+            let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
+                return;
+            };
+            let message = format!("thread {name} panicked: {}", panic_text(panic.as_ref()));
+            // Its destructor may panic, too.
+            std::mem::forget(panic);
+            shared.fail(&message);
+            if let Some(life) = life.upgrade() {
+                life.signal_stop();
+            }
+            shared.hub.publish(Notice::Fatal {
+                message: message.clone(),
+            });
+            // Last, for it runs the host's code.
+            log::error!(target: "divvy::calculator", "{message}; the calculator has failed");
+        })?;
+        Ok(Arc::new(thread))
+    }
+}
+
+/// Tells the waiting callers that nobody will answer, when `dv-calc` ends in whatever way.
+struct Farewell(Arc<Shared>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.abandon_callers();
+    }
+}
+
+impl Drop for Calculator {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_by(deadline_in(DROP_TIMEOUT)) {
+            log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
+            if let Some(life) = self.running.lock().take() {
+                life.signal_end();
+            }
+            // Readers must not wait for ever for events of a calculator that is gone.
+            Hub::end(self.shared.hub.take_subscribers());
+        }
+    }
+}
