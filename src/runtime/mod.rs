@@ -20,6 +20,6 @@ mod status;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
-pub use notifier::{Events, Interest, Subscription};
+pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};

@@ -37,6 +37,8 @@ pub use plan::{Plan, previous_from_lists};
 pub use round_robin::RoundRobin;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
+use std::sync::Arc;
+
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
@@ -98,4 +100,42 @@ pub trait Strategy: Send + Sync {
     /// # Errors
     /// Whatever keeps the strategy from making a plan; the last plan stays and this is retried.
     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error>;
+}
+
+impl<S: Strategy + ?Sized> Strategy for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+        (**self).assign(input)
+    }
+}
+
+/// The strategies that can be chosen by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrategyKind {
+    /// [`RoundRobin`].
+    #[default]
+    RoundRobin,
+    /// [`ConsistentHash`].
+    ConsistentHash,
+    /// [`WeightedConsistentHash`].
+    WeightedConsistentHash,
+}
+
+impl StrategyKind {
+    /// The strategy, with the seed and default weight where it takes them.
+    #[must_use]
+    pub fn build(self, hash_seed: u64, default_weight: i64) -> Arc<dyn Strategy> {
+        match self {
+            Self::RoundRobin => Arc::new(RoundRobin),
+            Self::ConsistentHash => Arc::new(ConsistentHash::new().seed(hash_seed)),
+            Self::WeightedConsistentHash => Arc::new(
+                WeightedConsistentHash::new()
+                    .seed(hash_seed)
+                    .default_weight(default_weight),
+            ),
+        }
+    }
 }
