@@ -8,6 +8,8 @@
     clippy::unwrap_used
 )]
 
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod clock;
 pub mod config;
 pub mod error;

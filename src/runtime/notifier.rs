@@ -451,7 +451,9 @@ impl Subscription {
     /// `TimedOut` when the callback still runs after `timeout`; no further one will, and what it
     /// owns is dropped when it returns.
     pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
-        self.end(timeout)
+        let result = self.end(timeout);
+        self.subscriber = None;
+        result
     }
 
     /// Keeps the subscription until the calculator is stopped or dropped.
@@ -459,19 +461,25 @@ impl Subscription {
         self.subscriber = None;
     }
 
-    fn end(&mut self, timeout: Duration) -> Result<()> {
-        let Some(subscriber) = self.subscriber.take() else {
+    /// As [`Subscription::unsubscribe`], for callers that want to wait again after `TimedOut`.
+    /// Once it returned `Ok` another call does nothing.
+    ///
+    /// # Errors
+    /// As [`Subscription::unsubscribe`].
+    pub fn end(&mut self, timeout: Duration) -> Result<()> {
+        let Some(subscriber) = &self.subscriber else {
             return Ok(());
         };
         subscriber.discard();
         if let Some(hub) = self.hub.upgrade() {
-            hub.remove(&subscriber);
+            hub.remove(subscriber);
         }
         // Callbacks run one at a time: on their thread no other one is running.
         if !OwnThread::is_notifier_of(self.owner) {
             subscriber.wait_for_callback(deadline_in(timeout))?;
         }
         subscriber.drop_callback();
+        self.subscriber = None;
         Ok(())
     }
 }
@@ -562,6 +570,14 @@ impl Events {
         self.subscriber.queue.lock().pop()
     }
 
+    /// Ends the subscription: readers that wait return, and nothing more comes.
+    pub fn close(&self) {
+        self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
+    }
+
     /// Whether no event will come any more: all were read, and the calculator was stopped or
     /// dropped, or has failed, or the last event said that this subscriber was too slow.
     #[must_use]
@@ -626,10 +642,7 @@ impl Iterator for &Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.subscriber.discard();
-        if let Some(hub) = self.hub.upgrade() {
-            hub.remove(&self.subscriber);
-        }
+        self.close();
     }
 }
 

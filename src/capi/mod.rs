@@ -1,0 +1,28 @@
+//! The C ABI: the only `extern "C"` of this crate, and nearly all of its `unsafe`.
+//!
+//! `include/divvy.h` is generated from this folder; the comments of public items are its manual
+//! and speak to C programmers. Rules of the house:
+//!
+//! * Handles are an index and a generation, looked up in a table and never dereferenced.
+//! * Every body runs inside [`guard::call`], which catches panics and knows a forked child.
+//! * Outputs are written last, and only on success.
+#![allow(non_camel_case_types, reason = "the names are those of the header")]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "the comments become the header's manual, whose preamble says what holds for all"
+)]
+
+mod calculator;
+mod config;
+mod event;
+mod events;
+mod guard;
+mod log;
+mod partitions;
+mod registry;
+mod status;
+mod store;
+mod strategy;
+mod text;
+mod userdata;
+mod version;
