@@ -4,10 +4,16 @@ use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
+
+/// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
+/// cloned and selected on, is disconnected from then on.
+pub(crate) fn signal() -> (Sender<Infallible>, Receiver<Infallible>) {
+    bounded(0)
+}
 
 /// A running thread that has to be joined.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ impl Thread {
     /// [`Code::Unavailable`] when the system cannot start another thread.
     pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Self> {
         debug_assert!(name.len() <= 15, "{name}");
-        let (alive, done) = bounded::<Infallible>(0);
+        let (alive, done) = signal();
         let _mask = SignalMask::block_all();
         let handle = Builder::new()
             .name(name.to_owned())
@@ -52,6 +58,11 @@ impl Thread {
     /// The thread's name.
     pub(crate) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether the thread's work is over.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
     }
 
     /// Waits until the thread has ended. Any number of threads may do so, at the same time.

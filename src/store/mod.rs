@@ -21,7 +21,8 @@
 //! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
 //!   write that ended as done before they began.
 //! * **Watches lose nothing silently.** A watch delivers the last state of every key and then
-//!   every change, per key in order, or says [`WatchEvent::Blind`] first.
+//!   every change, per key in order, or says [`WatchEvent::Blind`] first. Of changes of one key in
+//!   quick succession those that were overtaken may be left out, never the last.
 
 pub mod memory;
 #[cfg(feature = "nats")]

@@ -378,6 +378,12 @@ impl State {
         self.watchers.remove(&id);
     }
 
+    /// How many watches there are, of all clients.
+    #[cfg(test)]
+    pub(super) fn watches(&self) -> usize {
+        self.watchers.len()
+    }
+
     fn watchers_of(&mut self, bucket: Bucket) -> impl Iterator<Item = &mut Watcher> {
         self.watchers
             .values_mut()

@@ -1,1 +1,331 @@
+//! The NATS JetStream KV store: the store of real fleets.
+//!
+//! A bucket is a stream `KV_<bucket>` whose subjects are `$KV.<bucket>.<key>`, as all NATS
+//! clients have it. The `nats` crate below is synchronous, as this library must be, but waits
+//! without limit in many places and loses watches in silence. So it is used for its protocol
+//! only, by one thread per connection that may be abandoned ([`connection`]); requests, watches,
+//! supervision and reconnecting are our own.
+//!
+//! Everything that names the crate is in this folder.
+#![allow(
+    deprecated,
+    reason = "the whole crate is, in favour of an asynchronous one"
+)]
 
+mod bucket;
+mod connection;
+mod dial;
+mod failure;
+mod health;
+mod jetstream;
+mod link;
+mod nudge;
+mod options;
+mod read;
+mod reaper;
+mod session;
+mod told;
+mod watch;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
+
+use self::bucket::Proven;
+use self::failure::Failure;
+use self::jetstream::{Stream, StreamInfo};
+use self::session::{Session, Supervisor};
+use self::watch::Watcher;
+use super::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Outcome,
+    Refusal, Store, Watch, Write,
+};
+use crate::error::{Code, Error, Result};
+use crate::thread::{Thread, signal};
+use crate::types::{key_fault, truncated};
+
+pub use self::options::{NatsOptions, Storage};
+pub use self::reaper::abandoned_connections;
+
+/// How long dropping a store may take.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A store on NATS JetStream, from server 2.10 on. Dropping it stops it, within 5 s.
+pub struct NatsStore {
+    session: Arc<Session>,
+    threads: Mutex<Threads>,
+    proven: Mutex<[Option<Proven>; 4]>,
+}
+
+struct Threads {
+    supervisor: Arc<Thread>,
+    watches: Vec<Arc<Thread>>,
+}
+
+impl NatsStore {
+    /// Connects to NATS and keeps connected until stopped.
+    ///
+    /// Blocks until the first connection works or the deadline passes. Servers that cannot be
+    /// reached are tried again until then; refused credentials end the call at once.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, `Unauthorized`, `Unsupported` (server without headers or TLS),
+    /// `Unavailable`. Nothing is left behind.
+    pub fn connect(options: NatsOptions, deadline: Instant) -> Result<Self> {
+        options.check()?;
+        let session = Session::new(options);
+        let supervisor = Supervisor::new(Arc::clone(&session));
+        let supervisor = Thread::spawn("dv-nats", move || supervisor.run())?;
+        let store = Self {
+            session,
+            threads: Mutex::new(Threads {
+                supervisor: Arc::new(supervisor),
+                watches: Vec::new(),
+            }),
+            proven: Mutex::default(),
+        };
+        // An early return drops the store, which stops it.
+        store.session.wait_connected(deadline)?;
+        Ok(store)
+    }
+
+    fn stream(&self, bucket: Bucket) -> Result<Stream, Failure> {
+        let options = &self.session.options;
+        Ok(Stream {
+            link: self.session.link()?,
+            name: options.stream(bucket),
+            api: options.api_prefix(),
+        })
+    }
+
+    /// The connection for a call, unless its deadline has passed.
+    fn stream_by(&self, bucket: Bucket, deadline: Instant) -> Result<Stream, Failure> {
+        let stream = self.stream(bucket);
+        match stream {
+            Err(Failure::NotRunning) => stream,
+            _ if deadline <= Instant::now() => Err(Failure::TimedOut),
+            _ => stream,
+        }
+    }
+
+    fn ensure_bucket(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<StreamInfo, Failure> {
+        let stream = self.stream_by(bucket, deadline)?;
+        let options = &self.session.options;
+        let subject = options.subject(bucket, ">");
+        bucket::ensure(&stream, &subject, config, options, deadline)
+    }
+
+    fn prove(
+        &self,
+        bucket: Bucket,
+        deadline: Instant,
+    ) -> Result<(StreamInfo, Stream, bool), Failure> {
+        let stream = self.stream_by(bucket, deadline)?;
+        let info = stream.info(deadline)?;
+        let known = self.proven.lock()[bucket as usize].clone();
+        let subject = self.session.options.subject(bucket, "divvy.probe");
+        let proven = bucket::prove(&stream, &subject, &info, known, deadline)?;
+        let batches = proven.batches;
+        self.proven.lock()[bucket as usize] = Some(proven);
+        Ok((info, stream, batches))
+    }
+
+    /// The watches first: they tell the server that they are gone, over the connection that the
+    /// supervisor then lets go.
+    fn join_threads(&self, deadline: Instant) -> Result<()> {
+        // No watch starts any more, so this is all of them; nobody holds the lock while waiting.
+        let (watches, supervisor) = {
+            let threads = self.threads.lock();
+            (threads.watches.clone(), Arc::clone(&threads.supervisor))
+        };
+        for watch in watches {
+            match watch.join(deadline) {
+                Err(error) if error.code() == Code::TimedOut => return Err(error),
+                Err(error) => log::error!("{error}"),
+                Ok(()) => {}
+            }
+        }
+        self.session.halt();
+        supervisor.join(deadline)
+    }
+}
+
+impl Store for NatsStore {
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        let options = &self.session.options;
+        let name = &options.buckets[bucket as usize];
+        let info = self
+            .ensure_bucket(bucket, config, deadline)
+            .map_err(|failure| failure.into_error("ensure").on_key(name.as_str()))?;
+        let status = bucket::status(name, &info, config, options);
+        for warning in &status.warnings {
+            log::warn!("{warning}");
+        }
+        Ok(status)
+    }
+
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        let (info, stream, batches) = self
+            .prove(bucket, deadline)
+            .map_err(|failure| failure.into_error("capabilities"))?;
+        let server = &stream.link.info;
+        let version = info.server_version().unwrap_or(&server.version);
+        let level = info.level();
+        Ok(Capabilities {
+            batch_max: bucket::batch_max(batches),
+            value_max: bucket::value_max(&stream, Some(&info)),
+            description: format!(
+                "NATS {version} (API level {level}) by {}",
+                server.server_name
+            ),
+        })
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        check_key("read", key)?;
+        let subject = self.session.options.subject(bucket, key);
+        self.stream_by(bucket, deadline)
+            .and_then(|stream| read::read(&stream, &subject, key, deadline))
+            .map_err(|failure| failure.into_error("read").on_key(key))
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        check_prefix("list", prefix)?;
+        let (filter, subject_prefix) = self.filter(bucket, prefix);
+        self.stream_by(bucket, deadline)
+            .and_then(|stream| read::list(&stream, &filter, subject_prefix.len(), deadline))
+            .map(|snapshot| snapshot.listing)
+            .map_err(|failure| failure.into_error("list").on_key(prefix))
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let stream = match self.stream_by(bucket, deadline) {
+            Ok(stream) => stream,
+            Err(failure) => return vec![failure.into_outcome(false); writes.len()],
+        };
+        let target = write::Target {
+            stream: &stream,
+            prefix: &self.session.options.subject(bucket, ""),
+            value_max: bucket::value_max(&stream, None),
+        };
+        target.write(writes, deadline)
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        let (info, stream, batches) = match self.prove(bucket, deadline) {
+            Ok(proven) => proven,
+            Err(failure) => return failure.into_outcome(false),
+        };
+        let batch_max = bucket::batch_max(batches);
+        if !batches || batch.writes.len() > batch_max {
+            return Outcome::Refused(Refusal::Invalid(format!(
+                "a batch of {} writes; the bucket takes {batch_max}",
+                batch.writes.len()
+            )));
+        }
+        let target = write::Target {
+            stream: &stream,
+            prefix: &self.session.options.subject(bucket, ""),
+            value_max: bucket::value_max(&stream, Some(&info)),
+        };
+        target.write_batch(batch, deadline)
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        check_prefix("watch", prefix)?;
+        let not_running = || Failure::NotRunning.into_error("watch");
+        let (filter, subject_prefix) = self.filter(bucket, prefix);
+        let (events, receiver) = bounded(watch::EVENTS_CAPACITY);
+        let (cancel, cancelled) = signal();
+        let watcher = Watcher {
+            session: Arc::clone(&self.session),
+            stream: self.session.options.stream(bucket),
+            subject_prefix,
+            filter,
+            events,
+            cancelled,
+        };
+        let mut threads = self.threads.lock();
+        if self.session.is_stopping() {
+            return Err(not_running());
+        }
+        threads.watches.retain(|watch| !watch.is_finished());
+        let thread = Thread::spawn("dv-nats-watch", move || watcher.run())?;
+        threads.watches.push(Arc::new(thread));
+        Ok(Watch::new(receiver, move || drop(cancel)))
+    }
+
+    fn health(&self) -> Health {
+        self.session.health.now()
+    }
+
+    fn health_events(&self) -> Receiver<Health> {
+        self.session.health.listen()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.session.begin_stop();
+        self.join_threads(deadline)
+            .map_err(|error| error.during("stop"))
+    }
+}
+
+impl NatsStore {
+    /// The filter of the keys under a prefix, and what comes before a key in its subject.
+    fn filter(&self, bucket: Bucket, prefix: &str) -> (String, String) {
+        let options = &self.session.options;
+        let filter = match prefix {
+            "" => options.subject(bucket, ">"),
+            prefix => options.subject(bucket, &format!("{prefix}.>")),
+        };
+        (filter, options.subject(bucket, ""))
+    }
+}
+
+impl Drop for NatsStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Instant::now() + DROP_TIMEOUT) {
+            log::warn!("dropping the NATS store: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for NatsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsStore")
+            .field("options", &self.session.options)
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_key(operation: &'static str, key: &str) -> Result<()> {
+    match key_fault(key, write::KEY_BYTES_MAX) {
+        None => Ok(()),
+        Some(fault) => {
+            let text = format!("key {:?} {fault}", truncated(key, 60));
+            Err(Error::new(Code::InvalidArgument, text).during(operation))
+        }
+    }
+}
+
+fn check_prefix(operation: &'static str, prefix: &str) -> Result<()> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    check_key(operation, prefix)
+}

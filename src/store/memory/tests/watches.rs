@@ -1,0 +1,269 @@
+//! Watches that go wrong, and time that is driven.
+
+use super::*;
+
+#[test]
+fn lost_events_are_silent_until_the_next_resynchronisation() {
+    let (store, _) = driven();
+    let watch = store.watch(BUCKET, "").unwrap();
+    store.faults().lose_watch_events(2);
+    set(&store, "a", "1");
+    set(&store, "b", "1");
+    set(&store, "c", "1");
+    set(&store, "b", "2");
+    assert_eq!(delivered(&watch), ["live", "c=1", "b=2"]);
+    store.faults().blind_watches("the test wants it");
+    store.faults().recover_watches();
+    assert_eq!(delivered(&watch), ["blind", "a=1", "live"]);
+}
+
+#[test]
+fn late_events_arrive_in_order_after_their_time() {
+    let (store, clock) = driven();
+    let watch = store.watch(BUCKET, "").unwrap();
+    let faults = store.faults();
+    faults.delay_watch_events(Duration::from_secs(2));
+    set(&store, "a", "1");
+    clock.advance(Duration::from_secs(1));
+    set(&store, "a", "2");
+    faults.delay_watch_events(Duration::ZERO);
+    set(&store, "a", "3");
+    store.tick();
+    assert_eq!(delivered(&watch), ["live"]);
+    clock.advance(Duration::from_secs(1));
+    store.tick();
+    assert_eq!(delivered(&watch), ["a=1"]);
+    clock.advance(Duration::from_secs(1));
+    store.tick();
+    assert_eq!(delivered(&watch), ["a=2", "a=3"]);
+    set(&store, "a", "4");
+    assert_eq!(delivered(&watch), ["a=4"]);
+}
+
+#[test]
+fn late_events_that_a_blackout_swallows_are_made_up_for() {
+    let (store, _) = driven();
+    let watch = store.watch(BUCKET, "").unwrap();
+    let faults = store.faults();
+    faults.delay_watch_events(Duration::from_secs(2));
+    set(&store, "a", "1");
+    set(&store, "a", "2");
+    faults.blackout(Blackout::Refuse);
+    faults.restore();
+    assert_eq!(delivered(&watch), ["live", "blind", "a=2", "live"]);
+}
+
+#[test]
+fn late_events_arrive_though_nobody_calls() {
+    let store = timed();
+    let watch = store.watch(BUCKET, "").unwrap();
+    store.faults().delay_watch_events(Duration::from_millis(50));
+    let begin = Instant::now();
+    set(&store, "a", "1");
+    let next = || short(&watch.events.recv_deadline(soon()).unwrap());
+    assert_eq!(next(), "live");
+    assert_eq!(next(), "a=1");
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+}
+
+#[test]
+fn a_held_write_reaches_watches_though_nobody_calls() {
+    let store = timed();
+    let other = store.client("other");
+    let watch = other.watch(BUCKET, "").unwrap();
+    let hold = Fault::Hold(Some(Duration::from_millis(50)));
+    store.faults().next(&Call::WRITES, 1, hold);
+    assert!(matches!(write(&store, put("a", "1")), Outcome::Unknown(_)));
+    let next = || short(&watch.events.recv_deadline(soon()).unwrap());
+    assert_eq!(next(), "live");
+    assert_eq!(next(), "a=1");
+}
+
+#[test]
+fn after_a_blackout_the_watch_gets_exactly_what_it_missed() {
+    let (store, clock) = driven();
+    let other = store.client("other");
+    for key in ["changed", "deleted", "expiring", "same"] {
+        set(&other, key, "1");
+    }
+    let watch = store.watch(BUCKET, "").unwrap();
+    assert_eq!(delivered(&watch).len(), 5);
+    store.faults().blackout(Blackout::Refuse);
+    clock.advance(TTL / 2);
+    for key in ["changed", "created", "same.new"] {
+        set(&other, key, "2");
+    }
+    set(&other, "changed", "3");
+    set(&other, "same", "1");
+    store.faults().restore();
+    assert_eq!(
+        delivered(&watch),
+        [
+            "blind",
+            "created=2",
+            "same.new=2",
+            "changed=3",
+            "same=1",
+            "live"
+        ]
+    );
+
+    store.faults().blackout(Blackout::Refuse);
+    let delete = Write {
+        value: None,
+        ..put("deleted", "")
+    };
+    assert!(matches!(write(&other, delete), Outcome::Done(_)));
+    clock.advance(TTL / 2);
+    store.faults().restore();
+    assert_eq!(
+        delivered(&watch),
+        ["blind", "expiring?", "deleted-", "live"]
+    );
+}
+
+#[test]
+fn a_watch_begun_while_blind_waits_for_the_recovery() {
+    let (store, _) = driven();
+    set(&store, "a", "1");
+    store.faults().blind_watches("the test wants it");
+    let watch = store.watch(BUCKET, "").unwrap();
+    set(&store, "b", "1");
+    assert_eq!(delivered(&watch), ["blind"]);
+    store.faults().blackout(Blackout::Hang);
+    store.faults().recover_watches();
+    assert_eq!(delivered(&watch), [""; 0]);
+    store.faults().restore();
+    assert_eq!(delivered(&watch), ["a=1", "b=1", "live"]);
+}
+
+#[test]
+fn the_watches_of_other_clients_stay_sighted() {
+    let (store, _) = driven();
+    let other = store.client("other");
+    let watch = other.watch(BUCKET, "").unwrap();
+    store.faults().blackout(Blackout::Hang);
+    store.faults().lose_watch_events(5);
+    set(&other, "a", "1");
+    assert_eq!(delivered(&watch), ["live", "a=1"]);
+}
+
+#[test]
+fn a_purge_is_silent_until_the_next_resynchronisation() {
+    let (store, _) = driven();
+    set(&store, "a", "1");
+    set(&store, "b", "1");
+    let watch = store.watch(BUCKET, "").unwrap();
+    store.server().purge(BUCKET);
+    set(&store, "b", "2");
+    assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "b=2"]);
+    store.faults().blind_watches("the test wants it");
+    store.faults().recover_watches();
+    assert_eq!(delivered(&watch), ["blind", "a?", "live"]);
+}
+
+#[test]
+fn a_deleted_bucket_blinds_its_watches_until_it_is_back() {
+    let (store, _) = driven();
+    set(&store, "a", "1");
+    set(&store, "b", "1");
+    let watch = store.watch(BUCKET, "").unwrap();
+    store.server().delete_bucket(BUCKET);
+    assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "blind"]);
+    ensure(&store);
+    assert_eq!(delivered(&watch), ["a?", "b?", "live"]);
+    // The same number as in the former life, and yet another value.
+    assert_eq!(set(&store, "a", "2"), 1);
+    assert_eq!(delivered(&watch), ["a=2"]);
+}
+
+#[test]
+fn values_and_markers_expire_in_the_order_of_time() {
+    let (store, clock) = driven_by(MemoryStore::builder().expiry_markers(true));
+    let watch = store.watch(BUCKET, "").unwrap();
+    set(&store, "b", "1");
+    clock.advance(TTL / 3);
+    set(&store, "a", "1");
+    assert_eq!(store.next_due(), Some(Time::ZERO + TTL));
+    clock.advance(TTL - TTL / 3);
+    store.tick();
+    assert_eq!(delivered(&watch), ["live", "b=1", "a=1", "b!"]);
+    clock.advance(TTL / 3);
+    store.tick();
+    assert_eq!(delivered(&watch), ["a!"]);
+    // The markers live for another TTL and leave nothing.
+    let markers = store.list(BUCKET, "", soon()).unwrap();
+    assert_eq!((markers.entries.len(), markers.last_sequence), (2, 4));
+    clock.advance(TTL);
+    let empty = store.list(BUCKET, "", soon()).unwrap();
+    assert_eq!((empty.entries.len(), empty.last_sequence), (0, 4));
+    assert_eq!(delivered(&watch), [""; 0]);
+    assert_eq!(store.next_due(), None);
+}
+
+#[test]
+fn a_long_step_of_time_is_taken_in_order() {
+    let (store, clock) = driven_by(MemoryStore::builder().expiry_markers(true));
+    let watch = store.watch(BUCKET, "").unwrap();
+    let renewal = Fault::Hold(Some(TTL / 2));
+    set(&store, "renewed", "1");
+    set(&store, "lapsing", "1");
+    store.faults().next(&Call::WRITES, 1, renewal);
+    assert!(matches!(
+        write(&store, put("renewed", "2")),
+        Outcome::Unknown(_)
+    ));
+    clock.advance(TTL + TTL / 4);
+    store.tick();
+    assert_eq!(
+        delivered(&watch),
+        ["live", "renewed=1", "lapsing=1", "renewed=2", "lapsing!"]
+    );
+    let renewed = store.read(BUCKET, "renewed", soon()).unwrap().unwrap();
+    assert_eq!(renewed.age, Some(TTL - TTL / 4));
+}
+
+#[test]
+fn a_driven_store_has_no_thread_and_a_watching_one_has_one_until_it_stops() {
+    let (driven, _) = driven();
+    let _watch = driven.watch(BUCKET, "").unwrap();
+    assert!(driven.0.thread.lock().is_none());
+
+    let store = timed();
+    assert!(store.0.thread.lock().is_none());
+    let _first = store.watch(BUCKET, "").unwrap();
+    let thread = store.0.thread.lock().clone().unwrap();
+    let _second = store.watch(BUCKET, "").unwrap();
+    assert!(Arc::ptr_eq(
+        &thread,
+        store.0.thread.lock().as_ref().unwrap()
+    ));
+    assert!(thread.join(Instant::now()).is_err());
+    store.stop(soon()).unwrap();
+    assert!(thread.join(Instant::now()).is_ok());
+}
+
+#[test]
+fn dropping_the_last_clone_of_a_client_stops_it() {
+    let store = timed();
+    let client = store.client("short-lived");
+    let clone = client.clone();
+    let watch = client.watch(BUCKET, "").unwrap();
+    drop(client);
+    assert_eq!(clone.health(), Health::Connected);
+    drop(clone);
+    let events: Vec<_> = watch.events.iter().map(|event| short(&event)).collect();
+    assert_eq!(events, ["live"]);
+    set(&store, "a", "the others go on");
+}
+
+#[test]
+fn a_dropped_watch_leaves_nothing_behind() {
+    let (store, _) = driven();
+    for _ in 0..100 {
+        let watch = store.watch(BUCKET, "").unwrap();
+        drop(watch);
+    }
+    let Watch { .. } = store.watch(BUCKET, "").unwrap();
+    assert_eq!(store.0.world.with(|state, _| state.watches()), 0);
+}

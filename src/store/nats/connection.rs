@@ -1,0 +1,406 @@
+//! One connection and the one thread of ours that calls into the client crate for it.
+//!
+//! The crate's `publish`, `flush` and `close` can wait without limit, so nobody with a deadline
+//! may call them. They run here, on `dv-nats-io`, which takes messages from a bounded queue,
+//! publishes them and flushes at once (the crate's own flush is throttled to 5 ms). Each flush is
+//! a PING and its PONG: a flush that does not end is how a hung server is noticed. Such a thread
+//! is abandoned together with its connection; see [`super::reaper`].
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use nats::ServerAddress;
+use nats::header::HeaderMap;
+use parking_lot::Mutex;
+
+use super::dial::{self, ServerInfo};
+use super::nudge::{self, Nudger};
+use super::options::NatsOptions;
+use crate::error::{Code, Error, Result};
+
+/// An idle connection is asked for a sign of life this often.
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest one write to the socket may take before the crate calls it failed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages of one subscription waiting for their reader; the crate drops the newest of more.
+const INBOUND_MAX: usize = 65_536;
+/// Commands waiting for the I/O thread.
+const QUEUE_CAPACITY: usize = 1_024;
+/// Commands carried out before the next flush.
+const BURST_MAX: usize = 4_096;
+
+/// What the I/O thread is asked to do.
+pub(super) enum Command {
+    Publish(Outgoing),
+    /// Subscribes and answers with where the messages arrive.
+    Subscribe(String, Sender<Receiver<nats::Message>>),
+    Unsubscribe(String),
+}
+
+/// A message on its way out.
+pub(super) struct Outgoing {
+    pub(super) subject: Arc<str>,
+    pub(super) reply: Option<String>,
+    pub(super) headers: Option<HeaderMap>,
+    pub(super) payload: Vec<u8>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// How many messages of one call were handed to the crate, and whether more may be.
+///
+/// The two are one atomic, so that a caller that gives up knows exactly what may have been sent.
+#[derive(Default)]
+pub(super) struct Progress(AtomicU64);
+
+const GIVEN_UP: u64 = 1 << 63;
+
+impl Progress {
+    /// Counts one message as sent, unless the caller has given up.
+    fn advance(&self) -> bool {
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                (state & GIVEN_UP == 0).then_some(state + 1)
+            })
+            .is_ok()
+    }
+
+    /// Nothing more will be sent; returns how many messages may have been.
+    pub(super) fn give_up(&self) -> u64 {
+        self.0.fetch_or(GIVEN_UP, Ordering::AcqRel) & !GIVEN_UP
+    }
+}
+
+/// What happens to connections, told to the supervisor.
+pub(super) enum Event {
+    Up(Box<Up>),
+    Failed { generation: u64, error: Error },
+    Lost { generation: u64, why: String },
+    ServerError { generation: u64, text: String },
+}
+
+/// A connection that works.
+pub(super) struct Up {
+    pub(super) tracker: Arc<Tracker>,
+    pub(super) inbox: String,
+    pub(super) info: ServerInfo,
+    pub(super) queue: Sender<Command>,
+    pub(super) messages: Receiver<nats::Message>,
+}
+
+/// What is known of a connection from outside its thread, without waiting.
+pub(super) struct Tracker {
+    pub(super) generation: u64,
+    events: Sender<Event>,
+    origin: Instant,
+    /// Milliseconds from the origin to the start of the crate call that runs, plus 1; 0: none.
+    busy_since: AtomicU64,
+    abandoned: AtomicBool,
+    /// Requests without a reply so far.
+    waiting: AtomicUsize,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Tracker {
+    pub(super) fn new(generation: u64, events: Sender<Event>) -> Arc<Self> {
+        Arc::new(Self {
+            generation,
+            events,
+            origin: Instant::now(),
+            busy_since: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            last_error: Mutex::new(None),
+        })
+    }
+
+    /// How long the crate has been busy with one call.
+    pub(super) fn busy_for(&self) -> Duration {
+        match self.busy_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => {
+                let started = self.origin + Duration::from_millis(since - 1);
+                Instant::now().saturating_duration_since(started)
+            }
+        }
+    }
+
+    /// Notes how many requests have no reply so far.
+    pub(super) fn set_waiting(&self, requests: usize) {
+        self.waiting.store(requests, Ordering::Release);
+    }
+
+    /// Marks the connection as replaced: its ghost reconnects without hurry and in silence.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    fn busy(&self) {
+        let millis = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.busy_since.store(millis + 1, Ordering::Release);
+    }
+
+    fn idle(&self) {
+        self.busy_since.store(0, Ordering::Release);
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.lost("the connection broke");
+    }
+
+    fn lost(&self, why: &str) {
+        if !self.is_abandoned() {
+            let why = match self.last_error.lock().as_deref() {
+                Some(error) => format!("{why} ({error})"),
+                None => why.to_owned(),
+            };
+            let generation = self.generation;
+            self.events.send(Event::Lost { generation, why }).ok();
+        }
+    }
+
+    /// Takes an error that the server sent outside of any reply.
+    pub(super) fn server_error(&self, text: &str) {
+        if text.starts_with("slow consumer") {
+            // The crate's own, once for each message it drops; the watch notices by itself.
+            return;
+        }
+        *self.last_error.lock() = Some(text.to_owned());
+        if !self.is_abandoned() {
+            let (generation, text) = (self.generation, text.to_owned());
+            self.events
+                .send(Event::ServerError { generation, text })
+                .ok();
+        }
+    }
+
+    /// How long the crate waits before it connects (attempt 0) or reconnects.
+    pub(super) fn reconnect_delay(&self, attempt: usize) -> Duration {
+        if attempt == 0 && !self.is_abandoned() {
+            return Duration::ZERO;
+        }
+        let exponent = u32::try_from(attempt.min(6)).unwrap_or(6);
+        let millis = 20 * 2_u64.pow(exponent).min(50);
+        Duration::from_millis(millis + fastrand::u64(0..100))
+    }
+}
+
+/// The events of a store's connections. Unbounded, for the crate's reader must never wait on it;
+/// what a server sends outside of replies is little, and the supervisor does nothing but read it.
+pub(super) fn events() -> (Sender<Event>, Receiver<Event>) {
+    unbounded()
+}
+
+/// The body of `dv-nats-io`: connects, serves the queue until the connection is lost or closed
+/// from outside, then closes it. Blocks for as long as the crate does.
+pub(super) fn run(
+    options: &NatsOptions,
+    address: &ServerAddress,
+    tracker: &Arc<Tracker>,
+    close: &Receiver<Infallible>,
+) {
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        let (connection, info) = match dial::dial(options, address, tracker) {
+            Ok(connected) => connected,
+            Err(error) => return Some(error),
+        };
+        let inbox = format!("_INBOX.dv{}", unique_id());
+        let nudger = match &info.tls {
+            false => None,
+            true => match Nudger::start(connection.clone(), &inbox, tracker) {
+                Ok(nudger) => Some(nudger),
+                Err(error) => return Some(error),
+            },
+        };
+        let mut pump = Pump {
+            connection: &connection,
+            tracker,
+            nudger: nudger.as_ref(),
+            subscriptions: HashMap::new(),
+        };
+        let failure = pump.serve(inbox, info, close).err();
+        let subscriptions = pump.subscriptions;
+        // Only `close` ends the crate's threads; while the server is away it waits for it.
+        tracker.busy();
+        if let Some(nudger) = &nudger {
+            nudger.watch();
+        }
+        connection.close();
+        tracker.idle();
+        // After that the end of a subscription sends nothing and waits for nobody.
+        drop(subscriptions);
+        failure
+    }));
+    let generation = tracker.generation;
+    match served {
+        Ok(None) => {}
+        Ok(Some(error)) => {
+            tracker
+                .events
+                .send(Event::Failed { generation, error })
+                .ok();
+        }
+        Err(_) => tracker.lost("the NATS client panicked"),
+    }
+}
+
+/// What the I/O thread works with.
+struct Pump<'a> {
+    connection: &'a nats::Connection,
+    tracker: &'a Arc<Tracker>,
+    nudger: Option<&'a Nudger>,
+    subscriptions: HashMap<String, nats::Subscription>,
+}
+
+impl Pump<'_> {
+    /// Opens the inbox, reports the connection and works until it is lost or closed from outside.
+    fn serve(
+        &mut self,
+        inbox: String,
+        info: ServerInfo,
+        close: &Receiver<Infallible>,
+    ) -> Result<()> {
+        let unusable =
+            |error: io::Error| Error::new(Code::Unavailable, error.to_string()).during("connect");
+        // One token deep: replies. What is deeper is subscribed by name, since a server sends
+        // nothing to a consumer's subject while only a wildcard matches it.
+        let replies = self
+            .connection
+            .subscribe(&format!("{inbox}.*"))
+            .map_err(unusable)?;
+        let messages = replies.receiver().clone();
+        self.subscriptions.insert(String::new(), replies);
+        self.flush().map_err(unusable)?;
+        let refused = self.tracker.last_error.lock().clone();
+        if let Some(why) = refused.filter(|why| why.contains("Violation for Subscription")) {
+            let text = format!("no permission to subscribe to _INBOX.>: {why}");
+            return Err(Error::new(Code::Unauthorized, text).during("connect"));
+        }
+        let (queue, commands) = bounded(QUEUE_CAPACITY);
+        let up = Up {
+            tracker: Arc::clone(self.tracker),
+            inbox,
+            info,
+            queue,
+            messages,
+        };
+        if self.tracker.events.send(Event::Up(Box::new(up))).is_ok() {
+            self.work(&commands, close);
+        }
+        Ok(())
+    }
+
+    /// Carries out commands and flushes until the connection is lost or closed from outside; what
+    /// was queued before that still goes out.
+    fn work(&mut self, commands: &Receiver<Command>, close: &Receiver<Infallible>) {
+        let mut closing = false;
+        while !closing {
+            let first = select! {
+                recv(commands) -> command => {
+                    closing = command.is_err();
+                    command.ok()
+                }
+                recv(close) -> _ => {
+                    closing = true;
+                    None
+                }
+                default(self.probe_interval()) => None,
+            };
+            let burst = first.into_iter().chain(commands.try_iter()).take(BURST_MAX);
+            for command in burst {
+                if self.tracker.is_abandoned() {
+                    return;
+                }
+                self.tracker.busy();
+                if let Err(error) = self.carry_out(command) {
+                    return self.tracker.lost(&format!("cannot send: {error}"));
+                }
+            }
+            if let Err(error) = self.flush() {
+                return self.tracker.lost(&format!("cannot flush: {error}"));
+            }
+        }
+    }
+
+    /// How long the server may be left alone: where replies can be overlooked, not for long while
+    /// someone waits for one.
+    fn probe_interval(&self) -> Duration {
+        match self.nudger {
+            Some(_) if self.tracker.waiting.load(Ordering::Acquire) > 0 => nudge::NUDGE_AFTER,
+            _ => PROBE_INTERVAL,
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.tracker.busy();
+        if let Some(nudger) = self.nudger {
+            nudger.watch();
+        }
+        let flushed = self.connection.flush_timeout(WRITE_TIMEOUT);
+        self.tracker.idle();
+        flushed
+    }
+
+    fn carry_out(&mut self, command: Command) -> io::Result<()> {
+        match command {
+            Command::Publish(message) if message.progress.advance() => {
+                return self.connection.publish_with_reply_or_headers(
+                    &message.subject,
+                    message.reply.as_deref(),
+                    message.headers.as_ref(),
+                    &message.payload,
+                );
+            }
+            Command::Publish(_) => {}
+            Command::Subscribe(subject, answer) => {
+                let subscription = self.connection.subscribe(&subject)?;
+                subscription.set_message_limits(INBOUND_MAX);
+                answer.send(subscription.receiver().clone()).ok();
+                self.subscriptions.insert(subject, subscription);
+            }
+            Command::Unsubscribe(subject) => drop(self.subscriptions.remove(&subject)),
+        }
+        Ok(())
+    }
+}
+
+/// 128 random bits as text.
+pub(super) fn unique_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_that_gives_up_knows_how_much_was_sent_and_nothing_follows() {
+        let progress = Progress::default();
+        assert!(progress.advance());
+        assert!(progress.advance());
+        assert_eq!(progress.give_up(), 2);
+        assert!(!progress.advance());
+        assert_eq!(progress.give_up(), 2);
+    }
+
+    #[test]
+    fn the_first_connect_does_not_wait_and_reconnects_wait_at_most_1100_ms() {
+        let (events, _receiver) = events();
+        let tracker = Tracker::new(1, events);
+        assert_eq!(tracker.reconnect_delay(0), Duration::ZERO);
+        for attempt in 1..100 {
+            let delay = tracker.reconnect_delay(attempt);
+            assert!(delay >= Duration::from_millis(20), "{delay:?}");
+            assert!(delay <= Duration::from_millis(1_100), "{delay:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Why a request has no good answer, and what the store's contract calls that.
+
+use serde::Deserialize;
+
+use crate::error::{Code, Error};
+use crate::store::{Outcome, Refusal};
+
+/// An error as JetStream reports it. Classified by `err_code`, never by its words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct ApiError {
+    #[serde(default)]
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) err_code: u64,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+/// JetStream's error numbers that mean something to us.
+pub(super) mod number {
+    pub(crate) const TOO_MANY_CONSUMERS: u64 = 10_026;
+    pub(crate) const NO_MESSAGE: u64 = 10_037;
+    pub(crate) const TOO_LARGE: u64 = 10_054;
+    pub(crate) const STREAM_EXISTS: u64 = 10_058;
+    pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
+    pub(crate) const HEADERS_TOO_LARGE: u64 = 10_097;
+    pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10_071;
+    pub(crate) const BATCH_DISABLED: u64 = 10_174;
+    pub(crate) const BATCH_SEQUENCE_MISSING: u64 = 10_175;
+    pub(crate) const BATCH_HEADER: u64 = 10_177;
+    pub(crate) const BATCH_ID: u64 = 10_179;
+    pub(crate) const BATCH_TOO_LARGE: u64 = 10_199;
+    pub(crate) const BATCH_COMMIT: u64 = 10_200;
+    /// Another write of the subject, or too many batches, are in process: try again.
+    /// 10163 and 10164: expectation not decidable yet. 10167: too many requests. 10158: duplicate
+    /// in process. 10176: batch incomplete (too many open, or the leader changed). 10210, 10211:
+    /// too many batches in flight.
+    pub(crate) const BUSY: [u64; 7] = [10_163, 10_164, 10_167, 10_158, 10_176, 10_210, 10_211];
+    /// No leader, no quorum, no JetStream, or the stream is offline.
+    pub(crate) const UNAVAILABLE: [u64; 12] = [
+        10_004, 10_005, 10_006, 10_007, 10_008, 10_009, 10_010, 10_035, 10_039, 10_076, 10_118,
+        10_194,
+    ];
+}
+
+/// Why a request has no good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No answer by the deadline.
+    TimedOut,
+    /// There is no connection, or it ended while we waited.
+    Disconnected(String),
+    /// The store was stopped.
+    NotRunning,
+    /// Nobody answers for this subject: no JetStream, no such stream, or no leader.
+    NoResponders,
+    /// The server denied the request.
+    Denied(String),
+    /// JetStream answered with an error.
+    Api(ApiError),
+    /// The answer makes no sense.
+    Malformed(String),
+}
+
+impl Failure {
+    pub(super) fn is_api(&self, number: u64) -> bool {
+        matches!(self, Failure::Api(error) if error.err_code == number)
+    }
+
+    /// As the error of a read.
+    pub(super) fn into_error(self, operation: &'static str) -> Error {
+        let error = match self {
+            Failure::TimedOut => Error::new(Code::TimedOut, "the store did not answer in time"),
+            Failure::Disconnected(why) => Error::new(Code::Unavailable, why),
+            Failure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
+            Failure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
+            Failure::Denied(why) => Error::new(Code::Unauthorized, why),
+            Failure::Malformed(why) => Error::new(Code::Store, why),
+            Failure::Api(error) => match refusal_of(error) {
+                Refusal::Other { code, text } => {
+                    Error::new(Code::Store, format!("{text} (error {code})"))
+                }
+                refusal => refusal.into_error(),
+            },
+        };
+        error.during(operation)
+    }
+
+    /// As the outcome of a write of which `sent` tells whether it may have reached the server.
+    pub(super) fn into_outcome(self, sent: bool) -> Outcome {
+        match self {
+            Failure::TimedOut if sent => Outcome::Unknown("no answer in time".to_owned()),
+            Failure::Disconnected(why) if sent => Outcome::Unknown(why),
+            Failure::NotRunning if sent => Outcome::Unknown("the store was stopped".to_owned()),
+            Failure::Malformed(why) => Outcome::Unknown(why),
+            Failure::TimedOut => Outcome::Refused(Refusal::Unavailable(
+                "not sent before the deadline".to_owned(),
+            )),
+            Failure::Disconnected(why) => Outcome::Refused(Refusal::Unavailable(why)),
+            Failure::NotRunning => Outcome::Refused(Refusal::NotRunning),
+            Failure::NoResponders => {
+                Outcome::Refused(Refusal::Unavailable(NO_RESPONDERS.to_owned()))
+            }
+            Failure::Denied(why) => Outcome::Refused(Refusal::Unauthorized(why)),
+            Failure::Api(error) => Outcome::Refused(refusal_of(error)),
+        }
+    }
+}
+
+const NO_RESPONDERS: &str = "nobody answers: no JetStream, no such bucket, or no leader";
+
+/// What an error of JetStream means for a write: each is sent instead of storing anything.
+fn refusal_of(error: ApiError) -> Refusal {
+    let text = error.description;
+    match error.err_code {
+        number::WRONG_LAST_SEQUENCE => Refusal::Conflict,
+        busy if number::BUSY.contains(&busy) => Refusal::Busy,
+        number::STREAM_NOT_FOUND => Refusal::Unavailable(format!("no such bucket: {text}")),
+        number::TOO_LARGE | number::HEADERS_TOO_LARGE => Refusal::TooLarge { size: 0, limit: 0 },
+        number::BATCH_DISABLED
+        | number::BATCH_SEQUENCE_MISSING
+        | number::BATCH_HEADER
+        | number::BATCH_ID
+        | number::BATCH_TOO_LARGE
+        | number::BATCH_COMMIT => Refusal::Invalid(text),
+        gone if number::UNAVAILABLE.contains(&gone) => Refusal::Unavailable(text),
+        _ if matches!(error.code, 401 | 403) => Refusal::Unauthorized(text),
+        code => Refusal::Other { code, text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(code: u16, err_code: u64) -> Failure {
+        Failure::Api(ApiError {
+            code,
+            err_code,
+            description: "words".into(),
+        })
+    }
+
+    #[test]
+    fn only_10071_is_a_conflict_and_busy_is_told_from_it() {
+        let outcome = |failure: Failure| failure.into_outcome(true);
+        assert_eq!(
+            outcome(api(400, 10_071)),
+            Outcome::Refused(Refusal::Conflict)
+        );
+        for busy in number::BUSY {
+            assert_eq!(
+                outcome(api(400, busy)),
+                Outcome::Refused(Refusal::Busy),
+                "{busy}"
+            );
+        }
+        assert_eq!(
+            outcome(api(400, 10_999)),
+            Outcome::Refused(Refusal::Other {
+                code: 10_999,
+                text: "words".into()
+            })
+        );
+    }
+
+    #[test]
+    fn silence_is_unknown_only_when_something_may_have_been_sent() {
+        for failure in [
+            Failure::TimedOut,
+            Failure::Disconnected("cut".into()),
+            Failure::NotRunning,
+        ] {
+            assert!(matches!(
+                failure.clone().into_outcome(true),
+                Outcome::Unknown(_)
+            ));
+            assert!(matches!(failure.into_outcome(false), Outcome::Refused(_)));
+        }
+    }
+}

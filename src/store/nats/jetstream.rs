@@ -1,0 +1,351 @@
+//! JetStream's API as far as the store uses it: requests, and replies read tolerantly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::failure::{ApiError, Failure, number};
+use super::link::{Link, Reply};
+use crate::store::Operation;
+use crate::types::Revision;
+
+/// A request that nobody has answered for so long is sent again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
+
+/// Requests to one stream over one connection.
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub(super) link: Arc<Link>,
+    pub(super) name: String,
+    pub(super) api: String,
+}
+
+/// What a stream is: `STREAM.INFO`.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamInfo {
+    /// Kept whole, so that an update loses nobody's settings.
+    pub(super) config: Map<String, Value>,
+    #[serde(default)]
+    pub(super) created: String,
+    pub(super) state: StreamState,
+    #[serde(default)]
+    pub(super) cluster: Option<Cluster>,
+    #[serde(default)]
+    ts: Option<String>,
+    #[serde(default)]
+    total: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamState {
+    #[serde(default)]
+    pub(super) last_seq: Revision,
+    #[serde(default)]
+    subjects: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Cluster {
+    #[serde(default)]
+    pub(super) leader: String,
+}
+
+/// A message as it is stored: `STREAM.MSG.GET`.
+#[derive(Debug)]
+pub(super) struct StoredMessage {
+    pub(super) sequence: Revision,
+    pub(super) operation: Operation,
+    pub(super) data: Vec<u8>,
+    pub(super) time: Option<SystemTime>,
+}
+
+/// The acknowledgement of a write or a batch.
+#[derive(Debug, Deserialize)]
+pub(super) struct PublishAck {
+    pub(super) seq: Revision,
+    #[serde(default)]
+    pub(super) batch: Option<String>,
+}
+
+/// All subjects of a stream that a filter matches, at one moment or later.
+pub(super) struct Subjects {
+    pub(super) names: Vec<String>,
+    pub(super) info: StreamInfo,
+}
+
+impl Stream {
+    /// Sends a request to the JetStream API and reads the reply as `T`.
+    ///
+    /// It is sent again while nobody answers: what is sent while a stream has no leader is lost.
+    /// So every request that goes this way must be one that may be carried out twice.
+    pub(super) fn request<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        body: &impl Serialize,
+        deadline: Instant,
+    ) -> Result<T, Failure> {
+        let payload = serde_json::to_vec(body).map_err(|e| Failure::Malformed(e.to_string()))?;
+        self.ask(
+            &Arc::from(format!("{}.{what}", self.api)),
+            &payload,
+            deadline,
+        )
+        .and_then(read_reply)
+    }
+
+    /// Sends a request until someone answers.
+    fn ask(&self, subject: &Arc<str>, payload: &[u8], deadline: Instant) -> Result<Reply, Failure> {
+        loop {
+            let patience = deadline.min(Instant::now() + ASK_AGAIN_AFTER);
+            let mut exchange = self.link.exchange(1, patience);
+            let answer = exchange
+                .send(Arc::clone(subject), None, payload.to_vec(), true)
+                .and_then(|()| exchange.receive());
+            match answer {
+                Err(Failure::TimedOut) if patience < deadline => {}
+                answer => return answer.map(|(_, reply)| reply),
+            }
+        }
+    }
+
+    /// What the stream is and does.
+    pub(super) fn info(&self, deadline: Instant) -> Result<StreamInfo, Failure> {
+        let info = self.request(
+            &format!("STREAM.INFO.{}", self.name),
+            &serde_json::json!({}),
+            deadline,
+        )?;
+        Ok(self.timed(info))
+    }
+
+    /// The subjects that `filter` matches. Every write up to the last sequence told is reflected.
+    pub(super) fn subjects(&self, filter: &str, deadline: Instant) -> Result<Subjects, Failure> {
+        let what = format!("STREAM.INFO.{}", self.name);
+        let page = |offset: usize| -> Result<StreamInfo, Failure> {
+            let body = serde_json::json!({ "subjects_filter": filter, "offset": offset });
+            self.request(&what, &body, deadline)
+        };
+        let mut info = self.timed(page(0)?);
+        let mut names: Vec<String> = take_subjects(&mut info);
+        while names.len() < info.total {
+            let before = names.len();
+            names.extend(take_subjects(&mut page(before)?));
+            if names.len() == before {
+                // Keys vanished while we read; the pages that remain are empty.
+                break;
+            }
+        }
+        Ok(Subjects { names, info })
+    }
+
+    /// The last message of a subject, told by the stream's leader.
+    pub(super) fn last_message(
+        &self,
+        subject: &str,
+        deadline: Instant,
+    ) -> Result<Option<StoredMessage>, Failure> {
+        let (api, body) = self.last_message_request(subject);
+        self.ask(&api, &body, deadline).and_then(read_message)
+    }
+
+    /// The request for the last message of a subject, answered by the stream's leader.
+    pub(super) fn last_message_request(&self, subject: &str) -> (Arc<str>, Vec<u8>) {
+        let api = Arc::from(format!("{}.STREAM.MSG.GET.{}", self.api, self.name));
+        let body = serde_json::json!({ "last_by_subj": subject });
+        (api, body.to_string().into_bytes())
+    }
+
+    fn timed(&self, info: StreamInfo) -> StreamInfo {
+        if let Some(time) = info.ts.as_deref().and_then(parse_time) {
+            self.link.note_server_time(time);
+        }
+        info
+    }
+}
+
+impl StreamInfo {
+    /// A duration of the configuration, kept in nanoseconds; 0 means none.
+    pub(super) fn duration(&self, field: &str) -> Option<Duration> {
+        match self.config.get(field).and_then(Value::as_u64) {
+            None | Some(0) => None,
+            Some(nanos) => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// A number of the configuration that is not negative.
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.config.get(field).and_then(Value::as_u64)
+    }
+
+    pub(super) fn flag(&self, field: &str) -> bool {
+        self.config
+            .get(field)
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    }
+
+    /// The API level that the stream's leader works at; 0 where it does not tell.
+    pub(super) fn level(&self) -> u32 {
+        self.metadata("_nats.level")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// The version of the stream's leader, where it tells.
+    pub(super) fn server_version(&self) -> Option<&str> {
+        self.metadata("_nats.ver")
+    }
+
+    pub(super) fn leader(&self) -> &str {
+        self.cluster.as_ref().map_or("", |cluster| &cluster.leader)
+    }
+
+    fn metadata(&self, key: &str) -> Option<&str> {
+        self.config.get("metadata")?.get(key)?.as_str()
+    }
+}
+
+/// Reads a reply of the JetStream API, or of a publication.
+pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, Failure> {
+    #[derive(Deserialize)]
+    struct MaybeError {
+        error: Option<ApiError>,
+    }
+    let data = match reply {
+        Reply::Data(data) => data,
+        Reply::Status(503, _) => return Err(Failure::NoResponders),
+        Reply::Status(code, text) => {
+            return Err(Failure::Malformed(format!("status {code} {text}")));
+        }
+        Reply::Denied(why) => return Err(Failure::Denied(why)),
+        Reply::Closed => return Err(Failure::Disconnected("the connection was closed".into())),
+    };
+    let malformed = |error: serde_json::Error| Failure::Malformed(format!("reply: {error}"));
+    let maybe: MaybeError = serde_json::from_slice(&data).map_err(malformed)?;
+    match maybe.error {
+        Some(error) => Err(Failure::Api(error)),
+        None => serde_json::from_slice(&data).map_err(malformed),
+    }
+}
+
+/// Reads the reply to a request for a message; nothing when there is no such message.
+pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, Failure> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        message: Message,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        seq: Revision,
+        #[serde(default, deserialize_with = "bytes")]
+        hdrs: Vec<u8>,
+        #[serde(default, deserialize_with = "bytes")]
+        data: Vec<u8>,
+        #[serde(default)]
+        time: String,
+    }
+    let message = match read_reply::<Envelope>(reply) {
+        Ok(envelope) => envelope.message,
+        Err(failure) if failure.is_api(number::NO_MESSAGE) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let operation = operation_in(&message.hdrs);
+    let data = if operation == Operation::Put {
+        message.data
+    } else {
+        Vec::new()
+    };
+    Ok(Some(StoredMessage {
+        sequence: message.seq,
+        operation,
+        data,
+        time: parse_time(&message.time),
+    }))
+}
+
+/// What the markers of a stored message say, by its `KV-Operation` and `Nats-Marker-Reason`.
+pub(super) fn operation_of(kv_operation: Option<&str>, marker: Option<&str>) -> Operation {
+    match (kv_operation, marker) {
+        (Some("DEL" | "PURGE"), _) => Operation::Delete,
+        (_, Some("MaxAge")) => Operation::Expired,
+        (_, Some("Remove" | "Purge")) => Operation::Delete,
+        _ => Operation::Put,
+    }
+}
+
+/// The operation in raw headers, which anyone may have written: what is malformed is passed over.
+fn operation_in(headers: &[u8]) -> Operation {
+    let value = |name: &str| {
+        headers.split(|b| *b == b'\n').find_map(|line| {
+            let line = std::str::from_utf8(line).ok()?;
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == name).then(|| value.trim())
+        })
+    };
+    operation_of(value("KV-Operation"), value("Nats-Marker-Reason"))
+}
+
+fn take_subjects(info: &mut StreamInfo) -> Vec<String> {
+    let subjects = info.state.subjects.take().unwrap_or_default();
+    subjects.into_iter().map(|(name, _)| name).collect()
+}
+
+fn parse_time(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339_weak(text).ok()
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    BASE64.decode(text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_are_told_from_values_even_in_malformed_headers() {
+        for (headers, expected) in [
+            (&b""[..], Operation::Put),
+            (b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", Operation::Delete),
+            (b"NATS/1.0\r\nKV-Operation:PURGE\r\n\r\n", Operation::Delete),
+            (
+                b"NATS/1.0\r\nno colon here\r\n\xff\xfe: x\r\nNats-Marker-Reason: MaxAge\r\n\r\n",
+                Operation::Expired,
+            ),
+            (
+                b"NATS/1.0\r\nNats-Marker-Reason: Remove\r\n\r\n",
+                Operation::Delete,
+            ),
+            (b"NATS/1.0\r\nOther: KV-Operation\r\n\r\n", Operation::Put),
+        ] {
+            assert_eq!(operation_in(headers), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_message_is_none_and_a_hostile_reply_is_a_failure() {
+        let data = |text: &str| Reply::Data(text.as_bytes().to_vec());
+        let missing = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
+        assert!(matches!(read_message(data(missing)), Ok(None)));
+        for hostile in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"message":{"seq":-1}}"#,
+            r#"{"message":{"seq":1,"data":"%"}}"#,
+        ] {
+            assert!(read_message(data(hostile)).is_err(), "{hostile}");
+        }
+        let message = r#"{"message":{"subject":"s","seq":7,"data":"aGk=","time":"2026-01-02T03:04:05.123456789Z","new":1}}"#;
+        let message = read_message(data(message)).unwrap().unwrap();
+        assert_eq!((message.sequence, message.data.as_slice()), (7, &b"hi"[..]));
+        assert!(message.time.is_some());
+    }
+}

@@ -1,0 +1,396 @@
+//! Requests and replies over one connection.
+//!
+//! A link has one inbox for all replies, told apart by a number at the end of their subject. Calls
+//! and watches never touch the client crate: they send commands to the connection's I/O thread.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, select};
+use nats::header::HeaderMap;
+use parking_lot::Mutex;
+
+use super::connection::{Command, Outgoing, Progress, Tracker, Up};
+use super::dial::ServerInfo;
+use super::failure::Failure;
+use crate::thread::signal;
+
+/// A server's time is believed this long after it was told.
+const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
+
+/// A connection as the calls see it. Dead once the connection is; then every call fails at once.
+pub(super) struct Link {
+    pub(super) info: ServerInfo,
+    tracker: Arc<Tracker>,
+    inbox: String,
+    queue: Sender<Command>,
+    routes: Mutex<Routes>,
+    next_token: AtomicU64,
+    server_time: Mutex<Option<(SystemTime, Instant)>>,
+    /// Disconnected when the link dies.
+    pub(super) dead: Receiver<Infallible>,
+}
+
+/// Where messages go. `closed` tells why nothing goes anywhere any more.
+struct Routes {
+    closed: Option<Failure>,
+    waiters: HashMap<u64, Waiter>,
+    alive: Option<Sender<Infallible>>,
+}
+
+struct Waiter {
+    replies: Sender<(usize, Reply)>,
+    index: usize,
+    subject: Arc<str>,
+}
+
+/// What comes back for a request.
+pub(super) enum Reply {
+    Data(Vec<u8>),
+    /// A status without data: the number and its text.
+    Status(u16, String),
+    /// The server denied the publication, with these words.
+    Denied(String),
+    /// The link died.
+    Closed,
+}
+
+impl Link {
+    pub(super) fn new(up: Up) -> (Arc<Self>, Receiver<nats::Message>) {
+        let (alive, dead) = signal();
+        let link = Self {
+            info: up.info,
+            tracker: up.tracker,
+            inbox: up.inbox,
+            queue: up.queue,
+            routes: Mutex::new(Routes {
+                closed: None,
+                waiters: HashMap::new(),
+                alive: Some(alive),
+            }),
+            next_token: AtomicU64::new(0),
+            server_time: Mutex::new(None),
+            dead,
+        };
+        (Arc::new(link), up.messages)
+    }
+
+    /// Tells this connection from those before and after it.
+    pub(super) fn generation(&self) -> u64 {
+        self.tracker.generation
+    }
+
+    /// Starts a call of up to `messages_max` messages that must be over by the deadline.
+    pub(super) fn exchange(&self, messages_max: usize, deadline: Instant) -> Exchange<'_> {
+        let (sender, replies) = bounded(messages_max);
+        let tokens = u64::try_from(messages_max).unwrap_or(u64::MAX);
+        Exchange {
+            link: self,
+            first_token: self.next_token.fetch_add(tokens, Ordering::Relaxed),
+            sent: 0,
+            messages_max,
+            sender,
+            replies,
+            progress: Arc::default(),
+            deadline,
+        }
+    }
+
+    /// Sends one message that nobody waits for, if there is room for it right now.
+    pub(super) fn post(&self, subject: &str, payload: Vec<u8>) {
+        let message = Outgoing {
+            subject: Arc::from(subject),
+            reply: None,
+            headers: None,
+            payload,
+            progress: Arc::default(),
+        };
+        self.queue.try_send(Command::Publish(message)).ok();
+    }
+
+    /// A subject of this link that only one consumer delivers to.
+    pub(super) fn delivery_subject(&self, consumer: &str) -> String {
+        format!("{}.watch.{consumer}", self.inbox)
+    }
+
+    /// Subscribes to a subject; the messages arrive where the result tells.
+    pub(super) fn subscribe(
+        &self,
+        subject: &str,
+        deadline: Instant,
+    ) -> Result<Receiver<nats::Message>, Failure> {
+        let (answer, subscribed) = bounded(1);
+        let command = Command::Subscribe(subject.to_owned(), answer);
+        if let Err(error) = self.queue.send_deadline(command, deadline) {
+            return Err(match error {
+                SendTimeoutError::Timeout(_) => Failure::TimedOut,
+                SendTimeoutError::Disconnected(_) => self.closed(),
+            });
+        }
+        select! {
+            recv(subscribed) -> messages => messages.map_err(|_| self.closed()),
+            recv(self.dead) -> _ => Err(self.closed()),
+            default(deadline.saturating_duration_since(Instant::now())) => Err(Failure::TimedOut),
+        }
+    }
+
+    /// Ends a subscription, if there is room for the request right now.
+    pub(super) fn unsubscribe(&self, subject: &str) {
+        self.queue
+            .try_send(Command::Unsubscribe(subject.to_owned()))
+            .ok();
+    }
+
+    /// Ends every call and watch of this link, now and in future.
+    pub(super) fn close(&self, why: Failure) {
+        let mut routes = self.routes.lock();
+        routes.closed.get_or_insert(why);
+        for (_, waiter) in routes.waiters.drain() {
+            waiter.replies.try_send((waiter.index, Reply::Closed)).ok();
+        }
+        routes.alive = None;
+    }
+
+    /// Answers the requests that a permission error of the server is about.
+    pub(super) fn deny(&self, text: &str) {
+        let Some(subject) = denied_subject(text) else {
+            return;
+        };
+        let mut routes = self.routes.lock();
+        routes.waiters.retain(|_, waiter| {
+            let meant = *waiter.subject == *subject;
+            if meant {
+                let reply = Reply::Denied(text.to_owned());
+                waiter.replies.try_send((waiter.index, reply)).ok();
+            }
+            !meant
+        });
+    }
+
+    /// Notes the server's own time as told by a reply that has just arrived.
+    pub(super) fn note_server_time(&self, time: SystemTime) {
+        *self.server_time.lock() = Some((time, Instant::now()));
+    }
+
+    /// How long ago `time` was by the server's clock, where that is known.
+    pub(super) fn age_of(&self, time: SystemTime) -> Option<Duration> {
+        let (server_time, at) = (*self.server_time.lock())?;
+        let passed = at.elapsed();
+        if passed > SERVER_TIME_VALID {
+            return None;
+        }
+        Some(
+            (server_time + passed)
+                .duration_since(time)
+                .unwrap_or_default(),
+        )
+    }
+
+    /// The body of `dv-nats-recv`: hands each message to whoever waits for it.
+    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, stop: &Receiver<Infallible>) {
+        loop {
+            select! {
+                recv(stop) -> _ => return,
+                recv(messages) -> message => match message {
+                    Ok(message) => self.route(message),
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn route(&self, message: nats::Message) {
+        let token = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|last| last.parse().ok());
+        let waiter = token.and_then(|token: u64| self.routes.lock().waiters.remove(&token));
+        if let Some(waiter) = waiter {
+            waiter
+                .replies
+                .try_send((waiter.index, reply_of(message)))
+                .ok();
+        }
+    }
+
+    /// Why the link is dead.
+    fn closed(&self) -> Failure {
+        let closed = self.routes.lock().closed.clone();
+        closed.unwrap_or_else(|| Failure::Disconnected("the connection was closed".to_owned()))
+    }
+}
+
+/// One call: messages out, replies in, by a deadline.
+pub(super) struct Exchange<'a> {
+    link: &'a Link,
+    first_token: u64,
+    sent: usize,
+    messages_max: usize,
+    sender: Sender<(usize, Reply)>,
+    replies: Receiver<(usize, Reply)>,
+    progress: Arc<Progress>,
+    deadline: Instant,
+}
+
+impl Exchange<'_> {
+    /// Queues the next message; its replies come with the number of the message, from 0.
+    pub(super) fn send(
+        &mut self,
+        subject: Arc<str>,
+        headers: Option<HeaderMap>,
+        payload: Vec<u8>,
+        wants_reply: bool,
+    ) -> Result<(), Failure> {
+        assert!(
+            self.sent < self.messages_max,
+            "more messages than announced"
+        );
+        let index = self.sent;
+        self.sent += 1;
+        let token = self.first_token + index as u64;
+        if wants_reply {
+            let mut routes = self.link.routes.lock();
+            if let Some(why) = &routes.closed {
+                return Err(why.clone());
+            }
+            let waiter = Waiter {
+                replies: self.sender.clone(),
+                index,
+                subject: Arc::clone(&subject),
+            };
+            routes.waiters.insert(token, waiter);
+            self.link.tracker.set_waiting(routes.waiters.len());
+        }
+        let message = Outgoing {
+            subject,
+            reply: wants_reply.then(|| format!("{}.{token}", self.link.inbox)),
+            headers,
+            payload,
+            progress: Arc::clone(&self.progress),
+        };
+        match self
+            .link
+            .queue
+            .send_deadline(Command::Publish(message), self.deadline)
+        {
+            Ok(()) => Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => Err(Failure::TimedOut),
+            Err(SendTimeoutError::Disconnected(_)) => Err(self.link.closed()),
+        }
+    }
+
+    /// The next reply, in whatever order the server answers.
+    pub(super) fn receive(&self) -> Result<(usize, Reply), Failure> {
+        match self.replies.recv_deadline(self.deadline) {
+            Ok((_, Reply::Closed)) | Err(RecvTimeoutError::Disconnected) => Err(self.link.closed()),
+            Ok(reply) => Ok(reply),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
+        }
+    }
+
+    /// Nothing more will be sent; returns how many messages may have been.
+    pub(super) fn give_up(&self) -> usize {
+        usize::try_from(self.progress.give_up()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.progress.give_up();
+        let mut routes = self.link.routes.lock();
+        for token in self.first_token..self.first_token + self.sent as u64 {
+            routes.waiters.remove(&token);
+        }
+        self.link.tracker.set_waiting(routes.waiters.len());
+    }
+}
+
+/// The reply subject of a delivered message, which tells where it stands:
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, newer
+/// `$JS.ACK.<domain>.<account>.<stream>...<pending>.<random>`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AckSubject {
+    pub(super) stream_sequence: u64,
+    pub(super) consumer_sequence: u64,
+}
+
+impl AckSubject {
+    pub(super) fn parse(subject: &str) -> Option<Self> {
+        let rest = subject.strip_prefix("$JS.ACK.")?;
+        let skip = match rest.split('.').count() {
+            7 => 0,
+            9.. => 2,
+            _ => return None,
+        };
+        let tokens = rest.split('.').skip(skip + 3);
+        let mut numbers = tokens.map(|token| token.parse::<u64>().ok());
+        Some(Self {
+            stream_sequence: numbers.next()??,
+            consumer_sequence: numbers.next()??,
+        })
+    }
+}
+
+fn reply_of(message: nats::Message) -> Reply {
+    let headers = message.headers.as_ref();
+    let status = headers
+        .and_then(|h| h.get("Status"))
+        .and_then(|s| s.parse().ok());
+    match status {
+        Some(code) if message.data.is_empty() => {
+            let text = headers.and_then(|h| h.get("Description")).cloned();
+            Reply::Status(code, text.unwrap_or_default())
+        }
+        _ => Reply::Data(message.data),
+    }
+}
+
+/// The subject in `Permissions Violation for Publish to "subject"`.
+fn denied_subject(text: &str) -> Option<&str> {
+    let (_, quoted) = text.split_once("Permissions Violation for Publish to \"")?;
+    quoted.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_ack_subjects_are_understood_and_others_refused() {
+        let expected = AckSubject {
+            stream_sequence: 22,
+            consumer_sequence: 33,
+        };
+        for subject in [
+            "$JS.ACK.S.c.1.22.33.1700000000000000000.5",
+            "$JS.ACK.domain.hash.S.c.1.22.33.1700000000000000000.5.rnd",
+            "$JS.ACK.domain.hash.S.c.1.22.33.1700000000000000000.5",
+        ] {
+            assert_eq!(
+                AckSubject::parse(subject).as_ref(),
+                Some(&expected),
+                "{subject}"
+            );
+        }
+        for subject in [
+            "",
+            "$JS.ACK.",
+            "$JS.ACK.S.c.1.x.33.1.5",
+            "$JS.ACK.S.c.1.2",
+            "other",
+        ] {
+            assert_eq!(AckSubject::parse(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn the_denied_subject_is_found_in_the_servers_words() {
+        let text = "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_x\"";
+        assert_eq!(denied_subject(text), Some("$JS.API.STREAM.INFO.KV_x"));
+        assert_eq!(denied_subject("Authorization Violation"), None);
+    }
+}

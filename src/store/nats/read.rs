@@ -1,0 +1,76 @@
+//! Reading keys and listings, always from the stream's leader and as JSON.
+//!
+//! A direct get may be answered by a replica that has not seen the last acknowledged write, and
+//! would bring stored headers into the client crate, which drops the connection over malformed
+//! ones. `STREAM.MSG.GET` does neither.
+
+use std::time::Instant;
+
+use super::failure::Failure;
+use super::jetstream::{StoredMessage, Stream, read_message};
+use crate::store::{Entry, Listing};
+
+/// Requests for messages in flight at once; the server queues 10 000 for everyone.
+const WINDOW: usize = 256;
+
+/// A listing, and which life of the bucket it is of.
+pub(super) struct Snapshot {
+    pub(super) listing: Listing,
+    pub(super) created: String,
+}
+
+/// The last state of one key.
+pub(super) fn read(
+    stream: &Stream,
+    subject: &str,
+    key: &str,
+    deadline: Instant,
+) -> Result<Option<Entry>, Failure> {
+    let message = stream.last_message(subject, deadline)?;
+    Ok(message.map(|message| entry(stream, key.to_owned(), message)))
+}
+
+/// All keys that `filter` matches; `keys_at` is the length of the bucket's part of a subject.
+pub(super) fn list(
+    stream: &Stream,
+    filter: &str,
+    keys_at: usize,
+    deadline: Instant,
+) -> Result<Snapshot, Failure> {
+    let subjects = stream.subjects(filter, deadline)?;
+    let mut names = subjects.names;
+    names.retain(|name| name.is_char_boundary(keys_at.min(name.len())) && name.len() > keys_at);
+    let mut entries = Vec::with_capacity(names.len());
+    let mut exchange = stream.link.exchange(names.len(), deadline);
+    let mut asked = 0;
+    for answered in 0..names.len() {
+        while asked < names.len().min(answered + WINDOW) {
+            let (api, body) = stream.last_message_request(&names[asked]);
+            exchange.send(api, None, body, true)?;
+            asked += 1;
+        }
+        let (index, reply) = exchange.receive()?;
+        // A key that is gone by now expired or was purged since the subjects were read.
+        if let Some(message) = read_message(reply)? {
+            entries.push(entry(stream, names[index][keys_at..].to_owned(), message));
+        }
+    }
+    let listing = Listing {
+        entries,
+        last_sequence: subjects.info.state.last_seq,
+    };
+    Ok(Snapshot {
+        listing,
+        created: subjects.info.created,
+    })
+}
+
+fn entry(stream: &Stream, key: String, message: StoredMessage) -> Entry {
+    Entry {
+        key,
+        value: message.data,
+        revision: message.sequence,
+        operation: message.operation,
+        age: message.time.and_then(|time| stream.link.age_of(time)),
+    }
+}

@@ -1,0 +1,407 @@
+//! The supervised session: one connection at a time, watched, and replaced when it is no good.
+//!
+//! `dv-nats` is the supervisor. It never calls into the client crate; it starts a `dv-nats-io`
+//! thread for each connection, decides when a connection is lost or stale, and leaves it to the
+//! reaper when its thread does not end at once. The crate's own reconnecting is not used: a
+//! connection lives as long as its TCP connection, so nothing survives that a fault made doubtful.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use nats::ServerAddress;
+use parking_lot::{Condvar, Mutex};
+
+use super::connection::{self, Event, Tracker, Up};
+use super::failure::Failure;
+use super::health::HealthBoard;
+use super::link::Link;
+use super::options::NatsOptions;
+use super::reaper;
+use crate::error::{Code, Error, Result};
+use crate::store::Health;
+use crate::thread::{Thread, signal};
+
+/// Connections that may be stuck before the store refuses to make another one.
+const ABANDONED_MAX: usize = 8;
+/// How often a connection is checked for staleness.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// What the crate's handshake may take beyond our own greeting.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection that is let go may take to end before it is left to the reaper.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
+/// A connection that lived this long is replaced without a pause.
+const LASTING: Duration = Duration::from_secs(1);
+/// The longest pause between attempts to connect.
+const BACKOFF_MAX: Duration = Duration::from_millis(1_000);
+
+static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
+
+/// What calls, watches and the supervisor share.
+pub(super) struct Session {
+    pub(super) options: NatsOptions,
+    pub(super) health: HealthBoard,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Disconnected when the store stops.
+    pub(super) stopping: Receiver<Infallible>,
+    stop: Mutex<Option<Sender<Infallible>>>,
+    /// Disconnected when the supervisor shall end as well, after the watches.
+    halting: Receiver<Infallible>,
+    halt: Mutex<Option<Sender<Infallible>>>,
+}
+
+struct State {
+    link: Option<Arc<Link>>,
+    /// Why there is no link.
+    why: Failure,
+    /// A first connect that can never succeed ends with this.
+    fatal: Option<Error>,
+    /// Woken at each new link.
+    listeners: Vec<Sender<()>>,
+}
+
+impl Session {
+    pub(super) fn new(options: NatsOptions) -> Arc<Self> {
+        let (stop, stopping) = signal();
+        let (halt, halting) = signal();
+        let why = "not connected yet".to_owned();
+        Arc::new(Self {
+            options,
+            health: HealthBoard::new(Health::Degraded(why.clone())),
+            state: Mutex::new(State {
+                link: None,
+                why: Failure::Disconnected(why),
+                fatal: None,
+                listeners: Vec::new(),
+            }),
+            changed: Condvar::new(),
+            stopping,
+            stop: Mutex::new(Some(stop)),
+            halting,
+            halt: Mutex::new(Some(halt)),
+        })
+    }
+
+    /// The connection that works right now. Infallible waits: who calls retries by its own rules.
+    pub(super) fn link(&self) -> Result<Arc<Link>, Failure> {
+        let state = self.state.lock();
+        state.link.clone().ok_or_else(|| state.why.clone())
+    }
+
+    /// Tells of each new link until the receiver is dropped.
+    pub(super) fn new_links(&self) -> Receiver<()> {
+        let (sender, receiver) = bounded(1);
+        self.state.lock().listeners.push(sender);
+        receiver
+    }
+
+    /// Waits for the first link; what can never succeed, and the deadline, are errors.
+    pub(super) fn wait_connected(&self, deadline: Instant) -> Result<()> {
+        let mut state = self.state.lock();
+        loop {
+            if state.link.is_some() {
+                return Ok(());
+            }
+            if let Some(error) = state.fatal.take() {
+                return Err(error);
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                let why = match &state.why {
+                    Failure::Disconnected(why) => why.clone(),
+                    other => format!("{other:?}"),
+                };
+                return Err(Error::new(Code::Unavailable, why).during("connect"));
+            }
+        }
+    }
+
+    /// Ends every call and watch, now and in future.
+    pub(super) fn begin_stop(&self) {
+        self.stop.lock().take();
+        let link = {
+            let mut state = self.state.lock();
+            state.why = Failure::NotRunning;
+            state.listeners.clear();
+            state.link.take()
+        };
+        self.changed.notify_all();
+        if let Some(link) = link {
+            link.close(Failure::NotRunning);
+        }
+        self.health.set(Health::Closed);
+    }
+
+    /// Ends the supervisor, which lets the connection go.
+    pub(super) fn halt(&self) {
+        self.halt.lock().take();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.lock().is_none()
+    }
+
+    fn connected(&self, link: &Arc<Link>) {
+        let mut state = self.state.lock();
+        if state.why == Failure::NotRunning {
+            drop(state);
+            return link.close(Failure::NotRunning);
+        }
+        state.link = Some(Arc::clone(link));
+        state.listeners.retain(|listener| {
+            !matches!(
+                listener.try_send(()),
+                Err(crossbeam_channel::TrySendError::Disconnected(()))
+            )
+        });
+        drop(state);
+        self.changed.notify_all();
+        self.health.set(Health::Connected);
+    }
+
+    fn degraded(&self, why: &str, fatal: Option<Error>) {
+        let mut state = self.state.lock();
+        if state.why == Failure::NotRunning {
+            return;
+        }
+        state.link = None;
+        state.why = Failure::Disconnected(why.to_owned());
+        state.fatal = fatal;
+        drop(state);
+        self.changed.notify_all();
+        self.health.set(Health::Degraded(why.to_owned()));
+    }
+}
+
+/// The supervisor; its body is `dv-nats`.
+pub(super) struct Supervisor {
+    session: Arc<Session>,
+    store: u64,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    servers: Vec<ServerAddress>,
+    generation: u64,
+}
+
+/// A connection's thread and what controls it.
+struct Attempt {
+    generation: u64,
+    tracker: Arc<Tracker>,
+    close: Sender<Infallible>,
+    thread: Thread,
+}
+
+impl Supervisor {
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        let (sender, events) = connection::events();
+        let mut servers: Vec<_> = session
+            .options
+            .urls
+            .iter()
+            .filter_map(|url| url.parse().ok())
+            .collect();
+        fastrand::shuffle(&mut servers);
+        Self {
+            session,
+            store: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
+            sender,
+            events,
+            servers,
+            generation: 0,
+        }
+    }
+
+    /// Keeps the store connected until it stops; a panic is reported as lasting degradation.
+    pub(super) fn run(mut self) {
+        let session = Arc::clone(&self.session);
+        if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
+            session.degraded("the thread of the NATS session panicked", None);
+        }
+    }
+
+    fn supervise(&mut self) {
+        let mut failures: u32 = 0;
+        while self.session.halt.lock().is_some() {
+            match self.establish() {
+                Ok((attempt, up)) => {
+                    let since = Instant::now();
+                    self.serve(attempt, *up);
+                    if since.elapsed() >= LASTING {
+                        failures = 0;
+                        continue;
+                    }
+                }
+                Err(error) => self.report_failure(&error),
+            }
+            failures = failures.saturating_add(1);
+            self.pause(failures);
+        }
+    }
+
+    /// Makes one attempt to connect, to the next server in turn.
+    fn establish(&mut self) -> Result<(Attempt, Box<Up>)> {
+        let unavailable = |why: String| Error::new(Code::Unavailable, why).during("connect");
+        let abandoned = reaper::count_of(self.store);
+        if abandoned >= ABANDONED_MAX {
+            return Err(unavailable(format!(
+                "{abandoned} connections hang in the NATS client; waiting for them to end"
+            )));
+        }
+        let attempt = self
+            .start()
+            .map_err(|error| unavailable(error.to_string()))?;
+        let deadline = Instant::now() + self.session.options.connect_timeout + HANDSHAKE_TIMEOUT;
+        loop {
+            let event = select! {
+                recv(self.events) -> event => event.ok(),
+                recv(self.session.halting) -> _ => None,
+                default(deadline.saturating_duration_since(Instant::now())) => None,
+            };
+            match event {
+                Some(Event::Up(up)) if up.tracker.generation == attempt.generation => {
+                    return Ok((attempt, up));
+                }
+                Some(Event::Failed { generation, error }) if generation == attempt.generation => {
+                    self.retire(attempt, CLOSE_PATIENCE);
+                    return Err(error);
+                }
+                Some(_) => {}
+                None => {
+                    self.retire(attempt, CLOSE_PATIENCE);
+                    return Err(unavailable("the server accepted and then hung".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<Attempt> {
+        self.generation += 1;
+        let turn = usize::try_from(self.generation).unwrap_or(0) % self.servers.len().max(1);
+        let address = self.servers[turn].clone();
+        let tracker = Tracker::new(self.generation, self.sender.clone());
+        let (close, closed) = signal();
+        let thread = Thread::spawn("dv-nats-io", {
+            let session = Arc::clone(&self.session);
+            let tracker = Arc::clone(&tracker);
+            move || connection::run(&session.options, &address, &tracker, &closed)
+        })?;
+        Ok(Attempt {
+            generation: self.generation,
+            tracker,
+            close,
+            thread,
+        })
+    }
+
+    /// Watches over a connection until it is lost, stale, or the store stops.
+    fn serve(&mut self, attempt: Attempt, up: Up) {
+        self.learn_servers(&up.info.connect_urls);
+        let (link, messages) = Link::new(up);
+        let (stop, stopped) = signal();
+        let dispatcher = Thread::spawn("dv-nats-recv", {
+            let link = Arc::clone(&link);
+            move || link.dispatch(&messages, &stopped)
+        });
+        let why = match &dispatcher {
+            Ok(_) => {
+                self.session.connected(&link);
+                self.watch_over(&attempt, &link)
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        // A connection that is no good is not waited for: its replacement is what matters.
+        let patience = match why {
+            Some(why) => {
+                self.session.degraded(&why, None);
+                link.close(Failure::Disconnected(why));
+                Duration::ZERO
+            }
+            None => CLOSE_PATIENCE,
+        };
+        drop(stop);
+        if let Ok(dispatcher) = dispatcher {
+            // It waits for nothing but its channels, so this ends at once.
+            dispatcher.join(Instant::now() + CLOSE_PATIENCE).ok();
+        }
+        self.retire(attempt, patience);
+    }
+
+    /// Returns why the connection is no good any more, nothing when the store stops.
+    fn watch_over(&self, attempt: &Attempt, link: &Link) -> Option<String> {
+        let stale_limit = self.session.options.stale_limit;
+        loop {
+            let event = select! {
+                recv(self.session.halting) -> _ => return None,
+                recv(self.events) -> event => event.ok(),
+                default(CHECK_INTERVAL) => None,
+            };
+            match event {
+                Some(Event::Lost { generation, why }) if generation == attempt.generation => {
+                    return Some(why);
+                }
+                Some(Event::ServerError { generation, text })
+                    if generation == attempt.generation =>
+                {
+                    log::warn!("the NATS server says: {text}");
+                    link.deny(&text);
+                }
+                _ => {}
+            }
+            // A hang starts at most one probe interval before the call that does not end.
+            let busy_for = attempt.tracker.busy_for();
+            if busy_for + connection::PROBE_INTERVAL + CHECK_INTERVAL >= stale_limit {
+                return Some(format!("the server has not answered for {busy_for:.1?}"));
+            }
+        }
+    }
+
+    /// Lets a connection go: it ends at once when it can, and is the reaper's when it cannot.
+    fn retire(&self, attempt: Attempt, patience: Duration) {
+        if patience.is_zero() {
+            attempt.tracker.abandon();
+        }
+        drop(attempt.close);
+        let joined = attempt.thread.join(Instant::now() + patience);
+        if joined.is_err_and(|error| error.code() == Code::TimedOut) {
+            attempt.tracker.abandon();
+            reaper::adopt(self.store, attempt.thread);
+        }
+    }
+
+    fn learn_servers(&mut self, urls: &[String]) {
+        let tls = self.servers.iter().any(ServerAddress::tls_required);
+        for url in urls {
+            let url = if tls {
+                format!("tls://{url}")
+            } else {
+                format!("nats://{url}")
+            };
+            let Ok(address) = url.parse::<ServerAddress>() else {
+                continue;
+            };
+            let known = |other: &ServerAddress| {
+                (other.host(), other.port()) == (address.host(), address.port())
+            };
+            if !self.servers.iter().any(known) && self.servers.len() < 64 {
+                self.servers.push(address);
+            }
+        }
+    }
+
+    fn report_failure(&self, error: &Error) {
+        let hopeless = matches!(error.code(), Code::Unauthorized | Code::Unsupported);
+        self.session
+            .degraded(&error.to_string(), hopeless.then(|| error.clone()));
+    }
+
+    /// Waits longer after each failed round through the servers.
+    fn pause(&self, failures: u32) {
+        let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
+        let base = Duration::from_millis(20 * 2_u64.pow(rounds.min(6))).min(BACKOFF_MAX);
+        let jitter = Duration::from_millis(fastrand::u64(0..20));
+        self.session.halting.recv_timeout(base + jitter).ok();
+    }
+}

@@ -1,0 +1,222 @@
+//! What the reader of a watch has been told, and so what it still has to be told.
+
+use std::collections::HashMap;
+
+use super::read::Snapshot;
+use crate::store::{Entry, Operation, WatchEvent};
+use crate::types::Revision;
+
+/// What the reader has been told.
+#[derive(Default)]
+pub(super) struct Told {
+    incarnation: Option<String>,
+    /// Every write up to here was delivered, or never will be needed.
+    horizon: Revision,
+    /// Writes beyond the horizon that a listing has delivered early.
+    ahead: HashMap<String, Revision>,
+    /// The keys that hold a value, with its revision.
+    live: HashMap<String, Revision>,
+}
+
+impl Told {
+    /// What a listing has that the reader has not seen, the keys that vanished first.
+    pub(super) fn catch_up(&mut self, snapshot: Snapshot) -> Vec<Entry> {
+        let first = self.incarnation.is_none();
+        let created = snapshot.created;
+        if self.incarnation.as_ref() != Some(&created) {
+            self.incarnation = Some(created);
+            self.horizon = 0;
+            self.ahead.clear();
+        }
+        let Snapshot { listing, .. } = snapshot;
+        let mut vanished = std::mem::take(&mut self.live);
+        let mut missing = Vec::new();
+        for entry in listing.entries {
+            let before = vanished.remove(&entry.key);
+            if entry.is_live() {
+                self.live.insert(entry.key.clone(), entry.revision);
+            }
+            let seen = self.has_seen(&entry.key, entry.revision);
+            if entry.revision > listing.last_sequence {
+                self.ahead.insert(entry.key.clone(), entry.revision);
+            }
+            // A marker of a key that the reader never knew is no news to a new reader.
+            if !seen && (entry.is_live() || before.is_some() || !first) {
+                missing.push(entry);
+            }
+        }
+        let gone = vanished.into_iter().map(|(key, revision)| Entry {
+            key,
+            value: Vec::new(),
+            revision,
+            operation: Operation::Gone,
+            age: None,
+        });
+        self.reached(listing.last_sequence);
+        gone.chain(missing).collect()
+    }
+
+    /// Takes note of a change; nothing is left of one that was delivered before.
+    pub(super) fn pass(&mut self, entry: Entry) -> Option<Entry> {
+        if self.has_seen(&entry.key, entry.revision) {
+            return None;
+        }
+        match self.live.get_mut(&entry.key) {
+            Some(revision) if entry.is_live() => *revision = entry.revision,
+            Some(_) => {
+                self.live.remove(&entry.key);
+            }
+            None if entry.is_live() => {
+                self.live.insert(entry.key.clone(), entry.revision);
+            }
+            None => {}
+        }
+        Some(entry)
+    }
+
+    /// Everything up to `revision` was delivered.
+    pub(super) fn reached(&mut self, revision: Revision) {
+        self.horizon = self.horizon.max(revision);
+        if !self.ahead.is_empty() {
+            let horizon = self.horizon;
+            self.ahead.retain(|_, ahead| *ahead > horizon);
+        }
+    }
+
+    /// Takes back a change that could not be handed over, so that a listing delivers it.
+    pub(super) fn undo(&mut self, event: &WatchEvent) {
+        if let WatchEvent::Change(entry) = event {
+            // The revision serves for keys that vanish only; that the key is known is what counts.
+            self.live.entry(entry.key.clone()).or_insert(entry.revision);
+        }
+    }
+
+    fn has_seen(&self, key: &str, revision: Revision) -> bool {
+        let ahead = self.ahead.get(key).copied().unwrap_or(0);
+        revision <= self.horizon.max(ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Listing;
+
+    fn entry(key: &str, revision: Revision, operation: Operation) -> Entry {
+        Entry {
+            key: key.to_owned(),
+            value: Vec::new(),
+            revision,
+            operation,
+            age: None,
+        }
+    }
+
+    fn put(key: &str, revision: Revision) -> Entry {
+        entry(key, revision, Operation::Put)
+    }
+
+    fn snapshot(created: &str, last_sequence: Revision, entries: Vec<Entry>) -> Snapshot {
+        Snapshot {
+            listing: Listing {
+                entries,
+                last_sequence,
+            },
+            created: created.to_owned(),
+        }
+    }
+
+    fn shown(entries: Vec<Entry>) -> Vec<(String, Revision, Operation)> {
+        let mut shown: Vec<_> = entries
+            .into_iter()
+            .map(|entry| (entry.key, entry.revision, entry.operation))
+            .collect();
+        shown.sort_by(|a, b| a.0.cmp(&b.0));
+        shown
+    }
+
+    #[test]
+    fn a_resynchronisation_tells_exactly_what_is_new() {
+        let mut told = Told::default();
+        let first = vec![put("a", 1), put("b", 2), entry("x", 3, Operation::Delete)];
+        assert_eq!(told.catch_up(snapshot("s", 3, first)).len(), 2);
+        assert!(told.pass(put("c", 4)).is_some());
+        told.reached(4);
+        let second = vec![
+            put("a", 1),
+            put("c", 7),
+            put("d", 6),
+            entry("e", 8, Operation::Expired),
+        ];
+        assert_eq!(
+            shown(told.catch_up(snapshot("s", 8, second))),
+            [
+                ("b".to_owned(), 2, Operation::Gone),
+                ("c".to_owned(), 7, Operation::Put),
+                ("d".to_owned(), 6, Operation::Put),
+                ("e".to_owned(), 8, Operation::Expired),
+            ]
+        );
+        assert!(
+            told.catch_up(snapshot(
+                "s",
+                8,
+                vec![put("a", 1), put("c", 7), put("d", 6)]
+            ))
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_a_listing_told_early_is_not_told_again_by_the_consumer() {
+        let mut told = Told::default();
+        // The listing began at 5, and while it was read "a" was written as 9.
+        assert_eq!(
+            told.catch_up(snapshot("s", 5, vec![put("a", 9), put("b", 2)]))
+                .len(),
+            2
+        );
+        assert!(told.pass(put("a", 7)).is_none());
+        assert!(told.pass(put("b", 8)).is_some());
+        told.reached(8);
+        // Nor by another listing after a break.
+        let again = vec![put("a", 9), put("b", 8)];
+        assert!(told.catch_up(snapshot("s", 8, again)).is_empty());
+        assert!(told.pass(put("a", 9)).is_none());
+        assert!(told.pass(put("a", 10)).is_some());
+        told.reached(10);
+        assert!(told.ahead.is_empty());
+    }
+
+    #[test]
+    fn a_new_life_of_the_bucket_ends_all_keys_of_the_old_one() {
+        let mut told = Told::default();
+        told.catch_up(snapshot("first", 100, vec![put("a", 90), put("b", 100)]));
+        assert_eq!(
+            shown(told.catch_up(snapshot("second", 1, vec![put("b", 1)]))),
+            [
+                ("a".to_owned(), 90, Operation::Gone),
+                ("b".to_owned(), 1, Operation::Put),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_handed_over_is_told_by_the_next_listing() {
+        let mut told = Told::default();
+        told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
+        let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
+        told.undo(&WatchEvent::Change(lost));
+        // With its marker, or as gone when that has vanished, too.
+        let marker = vec![entry("a", 2, Operation::Delete)];
+        assert_eq!(
+            shown(told.catch_up(snapshot("s", 2, marker))),
+            [("a".to_owned(), 2, Operation::Delete)]
+        );
+        let mut told = Told::default();
+        told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
+        let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
+        told.undo(&WatchEvent::Change(lost));
+        assert_eq!(told.catch_up(snapshot("s", 2, vec![])).len(), 1);
+    }
+}

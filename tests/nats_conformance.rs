@@ -1,0 +1,16 @@
+//! The NATS store keeps the contract of `divvy::store`, on the newest and the oldest server. All
+//! the others, and clusters, are in `nats_matrix.rs`.
+#![cfg(all(feature = "nats", target_os = "linux"))]
+
+#[macro_use]
+#[path = "support/conformance/mod.rs"]
+mod conformance;
+#[path = "support/nats_fixture.rs"]
+mod nats_fixture;
+mod support;
+
+use nats_fixture::Nats;
+use support::nats_binary::{NEWEST, OLDEST};
+
+store_conformance!(newest_in_files, Nats::file(NEWEST));
+store_conformance!(oldest_in_files, Nats::file(OLDEST));

@@ -1,0 +1,26 @@
+//! The NATS store keeps the contract on every supported server, kind of storage, and in clusters.
+//!
+//! Takes many minutes, so it runs only when asked for: `cargo test --test nats_matrix`.
+#![cfg(all(feature = "nats", target_os = "linux"))]
+
+#[macro_use]
+#[path = "support/conformance/mod.rs"]
+mod conformance;
+#[path = "support/nats_fixture.rs"]
+mod nats_fixture;
+mod support;
+
+use nats_fixture::Nats;
+use support::nats_binary::{NEWEST, OLDEST};
+
+store_conformance!(newest_in_memory, Nats::memory(NEWEST));
+store_conformance!(newest_in_a_cluster, Nats::cluster(NEWEST));
+store_conformance!(oldest_in_memory, Nats::memory(OLDEST));
+store_conformance!(oldest_in_a_cluster, Nats::cluster(OLDEST));
+store_conformance!(v2_11_in_files, Nats::file("2.11.11"));
+store_conformance!(v2_11_in_a_cluster, Nats::cluster("2.11.11"));
+store_conformance!(v2_12_0_in_files, Nats::file("2.12.0"));
+store_conformance!(v2_12_in_files, Nats::file("2.12.8"));
+store_conformance!(v2_12_in_a_cluster, Nats::cluster("2.12.8"));
+store_conformance!(v2_14_in_files, Nats::file("2.14.5"));
+store_conformance!(v2_14_in_a_cluster, Nats::cluster("2.14.5"));

@@ -1,0 +1,248 @@
+//! The conformance suite: what every store proves, whatever it is made of.
+//!
+//! A backend implements [`Fixture`] and calls [`store_conformance!`], which makes one `#[test]` a
+//! guarantee. Each test gets a fixture of its own, with buckets that do not exist yet.
+
+pub mod batches;
+pub mod expiry;
+pub mod lifecycle;
+pub mod reads;
+pub mod watches;
+pub mod writes;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use divvy::store::{
+    Bucket, BucketConfig, Entry, Expect, Outcome, Refusal, Store, Watch, WatchEvent, Write,
+};
+use divvy::types::Revision;
+
+/// The bucket of the tests that do not care which one they use.
+pub const BUCKET: Bucket = Bucket::Assignment;
+
+/// How long a test waits for what has to come before it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store under test.
+pub trait Fixture: Sync {
+    /// Another client of the same store.
+    fn client(&self) -> Arc<dyn Store>;
+    /// Whether the store has to offer atomic batches.
+    fn batches(&self) -> bool;
+    /// Whether expiry has to leave markers.
+    fn expiry_markers(&self) -> bool;
+    /// A TTL that suits the store: short, but long beside a round trip.
+    fn ttl(&self) -> Duration;
+    /// Lets this much time pass for the store.
+    fn pass(&self, time: Duration);
+    /// Called again and again while a test waits; a store whose time is driven moves on.
+    fn idle(&self);
+    /// More changes of different keys than a watch keeps for a reader that does not read.
+    fn flood(&self) -> usize;
+    /// Writes bytes under a key past all checks, as a foreign program can.
+    fn put_raw(&self, bucket: Bucket, key: &str, value: &[u8]);
+    /// Deletes a bucket and creates it anew.
+    fn recreate(&self, bucket: Bucket, config: BucketConfig);
+}
+
+/// Makes one test a guarantee, in a module named for the backend. The fixture expression is
+/// evaluated for each test.
+macro_rules! store_conformance {
+    ($backend:ident, $fixture:expr) => {
+        mod $backend {
+            use super::*;
+            store_conformance! { @tests $fixture;
+                writes::every_write_and_delete_takes_the_next_number
+                writes::a_key_is_written_on_its_own_revision_only_once
+                writes::revision_zero_writes_only_a_key_without_any_revision
+                writes::a_deleted_key_is_written_on_the_revision_of_its_marker
+                writes::last_sequence_covers_the_whole_bucket
+                writes::refused_writes_change_nothing
+                writes::pipelined_writes_are_independent_and_answered_in_order
+                writes::pipelined_writes_of_one_key_leave_the_last
+                writes::deletes_obey_conditions_and_leave_a_marker
+                writes::values_are_any_bytes_up_to_the_limit
+                writes::invalid_keys_are_refused_and_hold_up_nobody
+                writes::buckets_number_their_writes_apart
+                writes::concurrent_conditional_writes_lose_no_update
+                writes::a_past_deadline_sends_nothing
+                reads::a_key_that_was_never_written_has_no_entry
+                reads::reads_of_all_clients_see_every_done_write
+                reads::a_list_takes_the_prefix_followed_by_a_dot
+                reads::a_list_shows_markers_and_the_last_sequence
+                reads::age_is_the_time_since_the_write
+                reads::foreign_bytes_are_delivered_unchecked
+                reads::a_missing_bucket_is_unavailable
+                reads::an_existing_bucket_is_used_as_it_is
+                reads::a_recreated_bucket_has_another_incarnation
+                reads::reads_with_a_past_deadline_time_out
+                batches::batches_are_offered_where_they_must_be
+                batches::a_batch_is_numbered_without_gaps
+                batches::one_failed_condition_refuses_the_whole_batch
+                batches::a_moved_fence_refuses_the_whole_batch
+                batches::a_batch_has_a_greatest_size
+                batches::ill_formed_batches_are_refused
+                batches::of_rival_batches_at_most_one_is_applied_and_wholly
+                watches::a_watch_delivers_the_state_then_live_then_changes
+                watches::a_watch_of_an_empty_bucket_is_live_at_once
+                watches::changes_of_concurrent_writers_arrive_in_order_and_the_last_of_each_key_always
+                watches::a_watch_takes_the_prefix_followed_by_a_dot
+                watches::a_slow_reader_goes_blind_and_resynchronises_without_loss
+                watches::a_slow_reader_holds_up_nobody
+                watches::dropping_a_watch_never_waits
+                watches::foreign_bytes_reach_the_watch_unchecked
+                watches::a_watch_waits_blind_for_its_bucket
+                watches::a_watch_survives_the_recreation_of_its_bucket
+                watches::an_invalid_prefix_is_refused
+                expiry::a_value_expires_with_the_buckets_ttl
+                expiry::without_a_ttl_nothing_expires
+                expiry::a_rewritten_value_lives_on
+                expiry::an_expired_key_is_written_anew
+                expiry::watches_see_an_expiry_only_by_its_marker
+                lifecycle::a_running_store_is_connected
+                lifecycle::after_stop_every_call_is_refused
+                lifecycle::stop_is_idempotent_and_concurrent
+                lifecycle::stop_ends_watches_and_health_events
+                lifecycle::stopping_one_client_leaves_the_others
+                lifecycle::calls_race_with_stop_without_harm
+            }
+        }
+    };
+    (@tests $fixture:expr; $($group:ident :: $test:ident)*) => {
+        $(
+            #[test]
+            fn $test() {
+                crate::conformance::$group::$test(&$fixture);
+            }
+        )*
+    };
+}
+
+/// A deadline that is far enough for anything that works.
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// A deadline that has passed.
+pub fn past() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
+}
+
+/// A client, and its bucket of this kind without a TTL.
+pub fn ready(fixture: &dyn Fixture) -> Arc<dyn Store> {
+    ready_with(fixture, BUCKET, None)
+}
+
+pub fn ready_with(fixture: &dyn Fixture, bucket: Bucket, ttl: Option<Duration>) -> Arc<dyn Store> {
+    let store = fixture.client();
+    store.ensure(bucket, BucketConfig { ttl }, soon()).unwrap();
+    store
+}
+
+pub fn put(key: &str, value: &[u8], expect: Expect) -> Write {
+    Write {
+        key: key.to_owned(),
+        value: Some(value.to_vec()),
+        expect,
+    }
+}
+
+pub fn delete(key: &str, expect: Expect) -> Write {
+    Write {
+        key: key.to_owned(),
+        value: None,
+        expect,
+    }
+}
+
+/// Carries out one write.
+pub fn write(store: &dyn Store, write: Write) -> Outcome {
+    write_in(store, BUCKET, write)
+}
+
+pub fn write_in(store: &dyn Store, bucket: Bucket, write: Write) -> Outcome {
+    let outcomes = store.write(bucket, &[write], soon());
+    assert_eq!(outcomes.len(), 1);
+    outcomes.into_iter().next().unwrap()
+}
+
+/// Writes a value whatever is there.
+pub fn set(store: &dyn Store, key: &str, value: &[u8]) -> Revision {
+    done(write(store, put(key, value, Expect::Any)))
+}
+
+pub fn done(outcome: Outcome) -> Revision {
+    match outcome {
+        Outcome::Done(revision) => revision,
+        other => panic!("done expected: {other:?}"),
+    }
+}
+
+pub fn conflict() -> Outcome {
+    Outcome::Refused(Refusal::Conflict)
+}
+
+/// What a bucket holds, without ages, in the order of the keys.
+pub fn contents(store: &dyn Store, bucket: Bucket) -> (Vec<Entry>, Revision) {
+    let listing = store.list(bucket, "", soon()).unwrap();
+    (timeless(listing.entries), listing.last_sequence)
+}
+
+pub fn timeless(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    for entry in &mut entries {
+        entry.age = None;
+    }
+    entries
+}
+
+pub fn keys(entries: &[Entry]) -> Vec<&str> {
+    let mut keys: Vec<_> = entries.iter().map(|e| e.key.as_str()).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The next event of a watch.
+pub fn next(fixture: &dyn Fixture, watch: &Watch) -> WatchEvent {
+    let deadline = soon();
+    loop {
+        match watch.events.recv_timeout(Duration::from_millis(5)) {
+            Ok(event) => return event,
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => fixture.idle(),
+            Err(error) => panic!("the watch delivers nothing: {error}"),
+        }
+    }
+}
+
+/// The next event of a watch, which has to be a change.
+pub fn next_change(fixture: &dyn Fixture, watch: &Watch) -> Entry {
+    match next(fixture, watch) {
+        WatchEvent::Change(entry) => entry,
+        other => panic!("a change expected: {other:?}"),
+    }
+}
+
+/// The changes up to the next [`WatchEvent::Live`], whether the watch goes blind or not.
+pub fn until_live(fixture: &dyn Fixture, watch: &Watch) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    loop {
+        match next(fixture, watch) {
+            WatchEvent::Change(entry) => entries.push(entry),
+            WatchEvent::Live => return entries,
+            WatchEvent::Blind(_) => {}
+        }
+    }
+}
+
+/// Waits, letting the store move on, until the condition holds.
+pub fn eventually(fixture: &dyn Fixture, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        fixture.idle();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

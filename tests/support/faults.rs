@@ -1,0 +1,271 @@
+//! A store under a fault: someone who calls it, someone who writes, someone who watches, and what
+//! must hold for all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{
+    Bucket, BucketConfig, Expect, Health, Operation, Outcome, Store, Watch, WatchEvent, Write,
+};
+
+pub const BUCKET: Bucket = Bucket::Assignment;
+pub const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
+/// What a call may take beyond its deadline; the contract's 50 ms and as much for a busy machine.
+pub const OVERRUN_MAX: Duration = Duration::from_millis(100);
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub fn connect(url: &str) -> Arc<NatsStore> {
+    Arc::new(NatsStore::connect(NatsOptions::new([url]), soon()).expect("a connection"))
+}
+
+pub fn put(key: &str, value: &str) -> Write {
+    Write {
+        key: key.into(),
+        value: Some(value.as_bytes().to_vec()),
+        expect: Expect::Any,
+    }
+}
+
+/// Calls a store without pause, and notes the longest overrun of a deadline.
+struct Caller {
+    end: Arc<AtomicBool>,
+    thread: JoinHandle<(Duration, usize)>,
+}
+
+impl Caller {
+    fn start(store: &Arc<NatsStore>) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (store, end) = (Arc::clone(store), Arc::clone(&end));
+            move || {
+                let mut worst = Duration::ZERO;
+                let mut done = 0;
+                for n in 0.. {
+                    if end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let started = Instant::now();
+                    let deadline = started + CALL_TIMEOUT;
+                    match n % 3 {
+                        0 => {
+                            let outcome = store.write(BUCKET, &[put("calls.k", "v")], deadline);
+                            done += usize::from(matches!(outcome[0], Outcome::Done(_)));
+                        }
+                        1 => drop(store.read(BUCKET, "calls.k", deadline)),
+                        _ => drop(store.list(BUCKET, "calls", deadline)),
+                    }
+                    worst = worst.max(started.elapsed().saturating_sub(CALL_TIMEOUT));
+                    thread::sleep(Duration::from_millis(5));
+                }
+                (worst, done)
+            }
+        });
+        Self { end, thread }
+    }
+
+    fn finish(self) -> (Duration, usize) {
+        self.end.store(true, Ordering::SeqCst);
+        self.thread.join().expect("no panic in a call")
+    }
+}
+
+/// Writes ever new keys through a connection of its own and notes what was acknowledged.
+pub struct Writer {
+    end: Arc<AtomicBool>,
+    thread: JoinHandle<BTreeMap<String, u64>>,
+}
+
+impl Writer {
+    pub fn start(url: &str) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let store = connect(url);
+        let thread = thread::spawn({
+            let end = Arc::clone(&end);
+            move || {
+                let mut acked = BTreeMap::new();
+                for n in 0.. {
+                    if end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let key = format!("watched.k{}", n % 400);
+                    let deadline = Instant::now() + CALL_TIMEOUT;
+                    let outcome = store.write(BUCKET, &[put(&key, &n.to_string())], deadline);
+                    if let Outcome::Done(revision) = outcome[0] {
+                        acked.insert(key, revision);
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                }
+                acked
+            }
+        });
+        Self { end, thread }
+    }
+
+    pub fn finish(self) -> BTreeMap<String, u64> {
+        self.end.store(true, Ordering::SeqCst);
+        self.thread.join().expect("no panic in a call")
+    }
+}
+
+/// What a reader of a watch knows.
+#[derive(Default)]
+pub struct Reader {
+    pub live: BTreeMap<String, u64>,
+    pub blind: Vec<String>,
+    delivered_twice: usize,
+}
+
+impl Reader {
+    pub fn take(&mut self, event: WatchEvent) -> bool {
+        match event {
+            WatchEvent::Change(entry) if entry.operation == Operation::Put => {
+                let before = self.live.insert(entry.key, entry.revision);
+                self.delivered_twice += usize::from(before == Some(entry.revision));
+            }
+            WatchEvent::Change(entry) => drop(self.live.remove(&entry.key)),
+            WatchEvent::Blind(why) => self.blind.push(why),
+            WatchEvent::Live => return true,
+        }
+        false
+    }
+
+    /// Reads until a live event, or nothing comes for so long.
+    pub fn until_live(&mut self, watch: &Watch, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while let Ok(event) = watch.events.recv_deadline(deadline) {
+            if self.take(event) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Reads until what it knows is what the store holds.
+    pub fn catch_up(&mut self, watch: &Watch, store: &NatsStore) {
+        let listing = store.list(BUCKET, "watched", soon()).expect("a listing");
+        let stored: BTreeMap<_, _> = listing
+            .entries
+            .into_iter()
+            .filter(|entry| entry.operation == Operation::Put)
+            .map(|entry| (entry.key, entry.revision))
+            .collect();
+        while self.live != stored {
+            let event = watch.events.recv_timeout(Duration::from_secs(10));
+            let Ok(event) = event else {
+                let missing: Vec<_> = stored
+                    .iter()
+                    .filter(|(key, revision)| self.live.get(*key) != Some(revision))
+                    .take(5)
+                    .collect();
+                panic!(
+                    "the watch lost changes, such as {missing:?}; blind: {:?}",
+                    self.blind
+                );
+            };
+            self.take(event);
+        }
+    }
+}
+
+/// One fault, from a healthy start to a healthy end.
+pub struct Trial {
+    name: &'static str,
+    pub store: Arc<NatsStore>,
+    direct: String,
+    pub watch: Watch,
+    pub reader: Reader,
+}
+
+impl Trial {
+    /// A store on `url`; the writer that feeds the watch uses `direct`.
+    pub fn new(name: &'static str, url: &str, direct: &str) -> Self {
+        let store = connect(url);
+        store.ensure(BUCKET, FOR_EVER, soon()).expect("a bucket");
+        let watch = store.watch(BUCKET, "watched").expect("a watch");
+        let mut reader = Reader::default();
+        assert!(reader.until_live(&watch, Duration::from_secs(10)));
+        Self {
+            name,
+            store,
+            direct: direct.to_owned(),
+            watch,
+            reader,
+        }
+    }
+
+    /// Injects the fault, lets it last, heals it, and checks what must hold.
+    pub fn run(mut self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) {
+        let caller = Caller::start(&self.store);
+        let writer = Writer::start(&self.direct);
+        thread::sleep(Duration::from_millis(300));
+        inject();
+        thread::sleep(lasting);
+        heal();
+        let healed = Instant::now();
+        let mut went_blind = !self.reader.blind.is_empty();
+        while !went_blind || !self.reader.until_live(&self.watch, Duration::from_secs(20)) {
+            if !went_blind {
+                let event = self.watch.events.recv_timeout(Duration::from_millis(3_500));
+                let Ok(event) = event else { break };
+                self.reader.take(event);
+                went_blind = !self.reader.blind.is_empty();
+                if healed.elapsed() > Duration::from_secs(5) {
+                    break;
+                }
+            }
+        }
+        let fresh = healed.elapsed();
+        self.until_connected();
+        let acked = writer.finish();
+        let (overrun, done) = caller.finish();
+        assert!(
+            !acked.is_empty() && done > 0,
+            "{}: nothing was written",
+            self.name
+        );
+        self.reader.catch_up(&self.watch, &self.store);
+        let lost: Vec<_> = acked
+            .iter()
+            .filter(|(key, revision)| self.reader.live.get(*key).is_none_or(|r| r < revision))
+            .collect();
+        println!(
+            "| {} | overrun {overrun:?} | fresh {fresh:?} after heal | {} acked, {} lost | blind {:?} |",
+            self.name,
+            acked.len(),
+            lost.len(),
+            self.reader.blind
+        );
+        assert!(
+            lost.is_empty(),
+            "{}: acknowledged, not there: {lost:?}",
+            self.name
+        );
+        assert_eq!(self.reader.delivered_twice, 0, "{}", self.name);
+        assert!(
+            overrun < OVERRUN_MAX,
+            "{}: a call overran by {overrun:?}",
+            self.name
+        );
+        self.store.stop(soon()).expect("all threads end");
+    }
+
+    fn until_connected(&self) {
+        let deadline = soon();
+        while self.store.health() != Health::Connected {
+            assert!(
+                Instant::now() < deadline,
+                "{}: not connected again",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the tests against real servers share.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod faults;
+pub mod nats_binary;
+pub mod nats_server;
+pub mod proxy;
+pub mod raw_nats;

@@ -1,0 +1,310 @@
+//! Real NATS servers: started on free ports with folders of their own, hurt in every way a server
+//! can be hurt, and gone when the test is, however it ends.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::nats_binary;
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A server to be.
+#[derive(Clone)]
+pub struct Setup {
+    version: String,
+    jetstream: bool,
+    config: String,
+}
+
+/// A real server. Dropping it kills it; so does the end of the test process.
+pub struct Server {
+    child: Option<Child>,
+    folder: tempfile::TempDir,
+    binary: PathBuf,
+    pub port: u16,
+    pub monitor: u16,
+}
+
+/// Three servers that share their JetStream.
+pub struct Cluster {
+    pub nodes: Vec<Server>,
+}
+
+impl Setup {
+    pub fn new(version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            jetstream: true,
+            config: String::new(),
+        }
+    }
+
+    /// Adds text to the server's configuration file.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config.push_str(text);
+        self.config.push('\n');
+        self
+    }
+
+    pub fn without_jetstream(mut self) -> Self {
+        self.jetstream = false;
+        self
+    }
+
+    pub fn start(self) -> Server {
+        let folder = tempfile::tempdir().expect("a folder for the server");
+        let binary = nats_binary::find(&self.version);
+        let mut server = Server {
+            child: None,
+            folder,
+            binary,
+            port: 0,
+            monitor: 0,
+        };
+        // A port that is free now may be taken in a moment.
+        for _ in 0..10 {
+            server.port = free_port();
+            server.monitor = free_port();
+            server.write_config(&self);
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("nats-server does not start:\n{}", server.log());
+    }
+}
+
+impl Server {
+    /// A server with JetStream and no authentication.
+    pub fn start(version: &str) -> Self {
+        Setup::new(version).start()
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server as a power cut would.
+    pub fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.reap();
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub fn terminate(&mut self) {
+        self.signal(libc::SIGTERM);
+        self.reap();
+    }
+
+    /// Stops the server's clock: it hangs, its sockets stay open.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// Starts a killed server again: same port, same data.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the server still runs");
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.launch() {
+            assert!(Instant::now() < deadline, "no restart:\n{}", self.log());
+        }
+    }
+
+    /// Has the server read its configuration again, changed.
+    pub fn reload(&self, change: impl FnOnce(String) -> String) {
+        let path = self.folder.path().join("server.conf");
+        let config = std::fs::read_to_string(&path).expect("the configuration is there");
+        std::fs::write(&path, change(config)).expect("the configuration can be written");
+        self.signal(libc::SIGHUP);
+    }
+
+    /// What the server's monitoring says under a path, as JSON.
+    pub fn monitoring(&self, path: &str) -> Option<serde_json::Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.monitor)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// How many connections clients have to this server.
+    pub fn connections(&self) -> u64 {
+        let varz = self.monitoring("varz").expect("the server answers");
+        varz["connections"].as_u64().expect("a number")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn write_config(&self, setup: &Setup) {
+        let folder = self.folder.path().display();
+        let mut text = format!(
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nlog_file: \"{folder}/log\"\n",
+            self.port, self.monitor
+        );
+        if setup.jetstream {
+            let _ = writeln!(text, "jetstream {{ store_dir: \"{folder}/data\" }}");
+        }
+        text.push_str(&setup.config);
+        std::fs::write(self.folder.path().join("server.conf"), text).expect("a configuration");
+    }
+
+    /// Starts the process and waits until it answers; false when it ended instead.
+    fn launch(&mut self) -> bool {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("-c")
+            .arg(self.folder.path().join("server.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.child = Some(spawn(command));
+        let deadline = Instant::now() + START_TIMEOUT;
+        while Instant::now() < deadline {
+            if greets(self.port) {
+                return true;
+            }
+            let child = self.child.as_mut().expect("it was just started");
+            if child.try_wait().expect("a child can be asked").is_some() {
+                self.child = None;
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("nats-server does not answer:\n{}", self.log());
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let child = self.child.as_ref().expect("the server runs");
+        let pid = libc::pid_t::try_from(child.id()).expect("a process id");
+        // SAFETY: the child was not waited for yet, so the id is still its own.
+        let status = unsafe { libc::kill(pid, signal) };
+        assert_eq!(status, 0, "kill: {}", std::io::Error::last_os_error());
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("a child can be waited for");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts three servers and waits until their JetStream has a leader.
+    pub fn start(version: &str) -> Self {
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let all = routes
+            .iter()
+            .map(|port| format!("\"nats-route://127.0.0.1:{port}\""))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let nodes = routes
+            .iter()
+            .enumerate()
+            .map(|(index, port)| {
+                Setup::new(version)
+                    .config(&format!(
+                        "server_name: \"n{index}\"\ncluster {{ name: \"c\", \
+                         listen: \"127.0.0.1:{port}\", routes: [{all}] }}"
+                    ))
+                    .start()
+            })
+            .collect();
+        let cluster = Self { nodes };
+        cluster.wait_healthy();
+        cluster
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Server::url).collect()
+    }
+
+    /// Waits until every node that runs has caught up with the others.
+    pub fn wait_healthy(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
+            loop {
+                let health = node.monitoring("healthz");
+                if health.is_some_and(|health| health["status"] == "ok") {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "no healthy cluster:\n{}",
+                    node.log()
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn greets(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok();
+    let mut start = [0; 5];
+    stream.read_exact(&mut start).is_ok() && &start == b"INFO "
+}
+
+/// Starts a child that dies with this process.
+///
+/// The kernel kills such a child when the *thread* that started it ends, so all are started by one
+/// thread that lives as long as the process.
+fn spawn(mut command: Command) -> Child {
+    type Job = (Command, Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<std::sync::Mutex<Sender<Job>>> = OnceLock::new();
+    // SAFETY: prctl is async-signal-safe and touches nothing but the child itself.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, jobs) = channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in jobs {
+                answer.send(command.spawn()).ok();
+            }
+        });
+        std::sync::Mutex::new(sender)
+    });
+    let (answer, child) = channel();
+    let sender = spawner
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .clone();
+    sender.send((command, answer)).expect("the spawner lives");
+    child
+        .recv()
+        .expect("the spawner answers")
+        .expect("nats-server can be run")
+}

@@ -1,0 +1,224 @@
+//! A TCP proxy that does to a connection what networks do.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const STEP: Duration = Duration::from_millis(5);
+
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    ToServer,
+    ToClient,
+}
+
+/// A proxy in front of one server. Its threads are joined when it is dropped.
+pub struct Proxy {
+    pub port: u16,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    ended: AtomicBool,
+    refusing: AtomicBool,
+    /// Bytes vanish, the connection stays.
+    swallow: [AtomicBool; 2],
+    /// Bytes wait, none is lost.
+    hold: [AtomicBool; 2],
+    delay_ms: AtomicU64,
+    /// Bytes that may still pass to the client before the connection is cut; `u64::MAX`: all.
+    client_budget: AtomicU64,
+    connections: Mutex<Vec<(TcpStream, TcpStream)>>,
+    pumps: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Proxy {
+    /// A proxy on a free port to `port` on this host.
+    pub fn start(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a socket option");
+        let shared = Arc::new(Shared {
+            target: SocketAddr::from(([127, 0, 0, 1], port)),
+            ended: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            swallow: Default::default(),
+            hold: Default::default(),
+            delay_ms: AtomicU64::new(0),
+            client_budget: AtomicU64::new(u64::MAX),
+            connections: Mutex::default(),
+            pumps: Mutex::default(),
+        });
+        let port = listener.local_addr().expect("an address").port();
+        let acceptor = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared)
+        });
+        Self {
+            port,
+            shared,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Cuts every connection and refuses new ones, until [`Proxy::heal`].
+    pub fn cut(&self) {
+        self.shared.refusing.store(true, Ordering::SeqCst);
+        self.cut_once();
+    }
+
+    /// Cuts every connection; new ones are welcome.
+    pub fn cut_once(&self) {
+        for (client, server) in self.shared.connections.lock().unwrap().drain(..) {
+            client.shutdown(Shutdown::Both).ok();
+            server.shutdown(Shutdown::Both).ok();
+        }
+    }
+
+    /// Ends one direction of every connection, as `shutdown(SHUT_WR)` of its sender would.
+    pub fn half_close(&self, way: Way) {
+        for (client, server) in self.shared.connections.lock().unwrap().iter() {
+            let receiver = if way == Way::ToServer { server } else { client };
+            receiver.shutdown(Shutdown::Write).ok();
+        }
+    }
+
+    /// Bytes of one direction vanish while the connection stays: they are lost for ever.
+    pub fn swallow(&self, way: Way) {
+        self.shared.swallow[way as usize].store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes of one direction wait until [`Proxy::heal`], as in a black hole that ends.
+    pub fn hold(&self, way: Way) {
+        self.shared.hold[way as usize].store(true, Ordering::SeqCst);
+    }
+
+    /// Each piece of data is held up for so long, both ways.
+    pub fn delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).expect("a short delay");
+        self.shared.delay_ms.store(millis, Ordering::SeqCst);
+    }
+
+    /// Lets so many more bytes pass to clients, then cuts in the middle.
+    pub fn truncate_after(&self, bytes: u64) {
+        self.shared.client_budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Ends every fault.
+    pub fn heal(&self) {
+        let shared = &self.shared;
+        for flag in shared
+            .swallow
+            .iter()
+            .chain(&shared.hold)
+            .chain([&shared.refusing])
+        {
+            flag.store(false, Ordering::SeqCst);
+        }
+        shared.delay_ms.store(0, Ordering::SeqCst);
+        shared.client_budget.store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.cut_once();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().ok();
+        }
+        self.cut_once();
+        let pumps = std::mem::take(&mut *self.shared.pumps.lock().unwrap());
+        for pump in pumps {
+            pump.join().ok();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while !shared.ended.load(Ordering::SeqCst) {
+        let Ok((client, _)) = listener.accept() else {
+            std::thread::sleep(STEP);
+            continue;
+        };
+        if shared.refusing.load(Ordering::SeqCst) {
+            continue;
+        }
+        let Ok(server) = TcpStream::connect(shared.target) else {
+            continue;
+        };
+        for stream in [&client, &server] {
+            stream.set_nonblocking(false).ok();
+            stream.set_nodelay(true).ok();
+            stream.set_read_timeout(Some(STEP)).ok();
+        }
+        let pair = || Some((client.try_clone().ok()?, server.try_clone().ok()?));
+        let (Some(a), Some(b), Some(c)) = (pair(), pair(), pair()) else {
+            continue;
+        };
+        shared.connections.lock().unwrap().push(a);
+        let mut pumps = shared.pumps.lock().unwrap();
+        pumps.retain(|pump| !pump.is_finished());
+        for (from, to, way) in [(b.0, b.1, Way::ToServer), (c.1, c.0, Way::ToClient)] {
+            let shared = Arc::clone(shared);
+            pumps.push(std::thread::spawn(move || pump(from, to, way, &shared)));
+        }
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
+    let mut buffer = [0; 16 * 1024];
+    while !shared.ended.load(Ordering::SeqCst) {
+        if shared.hold[way as usize].load(Ordering::SeqCst) {
+            std::thread::sleep(STEP);
+            continue;
+        }
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if is_timeout(&error) => continue,
+            Err(_) => break,
+        };
+        if shared.swallow[way as usize].load(Ordering::SeqCst) {
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(
+            shared.delay_ms.load(Ordering::SeqCst),
+        ));
+        let passing = match way {
+            Way::ToServer => count,
+            Way::ToClient => spend(&shared.client_budget, count),
+        };
+        if to.write_all(&buffer[..passing]).is_err() || passing < count {
+            break;
+        }
+    }
+    from.shutdown(Shutdown::Both).ok();
+    to.shutdown(Shutdown::Both).ok();
+}
+
+/// Takes up to `count` from a budget and tells how much it was.
+fn spend(budget: &AtomicU64, count: usize) -> usize {
+    let before = budget
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            (left != u64::MAX).then(|| left.saturating_sub(count as u64))
+        })
+        .unwrap_or(u64::MAX);
+    usize::try_from(before).unwrap_or(usize::MAX).min(count)
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    )
+}
