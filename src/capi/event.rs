@@ -25,7 +25,7 @@ pub struct divvy_event {
 /// What an event is about. New kinds may appear in any release: ignore those you do not know.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_event_kind {
+pub enum divvy_kind {
     /// The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns().
     /// The first event of every subscriber tells the current state; both states are equal then.
     DIVVY_EVENT_STATE = 1,
@@ -104,7 +104,7 @@ pub enum divvy_member_change {
     DIVVY_MEMBER_LOST = 5,
 }
 
-use divvy_event_kind::*;
+use divvy_kind::*;
 use divvy_member_change::*;
 use divvy_reason::*;
 use divvy_state::*;
@@ -156,7 +156,7 @@ const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
     ),
 ];
 
-const KINDS: [(divvy_event_kind, &CStr); 8] = [
+const KINDS: [(divvy_kind, &CStr); 8] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -233,7 +233,7 @@ pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
 
 /// An event with everything that C may ask about it.
 pub(super) struct EventRecord {
-    kind: divvy_event_kind,
+    kind: divvy_kind,
     from: i32,
     to: i32,
     reason: divvy_reason,
@@ -256,7 +256,7 @@ struct Counts {
 }
 
 impl EventRecord {
-    fn empty(kind: divvy_event_kind) -> Self {
+    fn empty(kind: divvy_kind) -> Self {
         Self {
             kind,
             from: 0,
@@ -450,7 +450,7 @@ fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventRecord) -> T
 /// Tells what an event is about.
 ///
 /// Parameters: event - the event.
-/// Returns: a divvy_event_kind; a status (below 0) for an invalid handle.
+/// Returns: a divvy_kind; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -163,10 +163,16 @@ pub unsafe extern "C" fn divvy_log_set(
 }
 
 fn filter_of(level: i32) -> Outcome<LevelFilter> {
-    let filter = usize::try_from(level)
-        .ok()
-        .and_then(|level| LevelFilter::iter().nth(level));
-    filter.ok_or_else(|| {
+    const LEVELS: [(divvy_log_level, LevelFilter); 6] = [
+        (divvy_log_level::DIVVY_LOG_OFF, LevelFilter::Off),
+        (divvy_log_level::DIVVY_LOG_ERROR, LevelFilter::Error),
+        (divvy_log_level::DIVVY_LOG_WARN, LevelFilter::Warn),
+        (divvy_log_level::DIVVY_LOG_INFO, LevelFilter::Info),
+        (divvy_log_level::DIVVY_LOG_DEBUG, LevelFilter::Debug),
+        (divvy_log_level::DIVVY_LOG_TRACE, LevelFilter::Trace),
+    ];
+    let found = LEVELS.iter().find(|(number, _)| *number as i32 == level);
+    found.map(|(_, filter)| *filter).ok_or_else(|| {
         Failure::new(
             divvy_status::DIVVY_INVALID_ARGUMENT,
             format!("max_level = {level} is no divvy_log_level"),

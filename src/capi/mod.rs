@@ -12,17 +12,30 @@
     reason = "the comments become the header's manual, whose preamble says what holds for all"
 )]
 
-mod calculator;
-mod config;
-mod event;
-mod events;
-mod guard;
-mod log;
-mod partitions;
-mod registry;
+// In the order of the header.
 mod status;
-mod store;
-mod strategy;
-mod text;
-mod userdata;
+
 mod version;
+
+mod text;
+
+mod userdata;
+
+mod log;
+
+mod config;
+
+mod store;
+
+mod partitions;
+
+mod strategy;
+
+mod calculator;
+
+mod events;
+
+mod event;
+
+mod guard;
+mod registry;
