@@ -2,13 +2,12 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::config::{self, divvy_config};
 use super::event::{self, EventRecord};
-use super::events::{self, divvy_event_fn, divvy_events, divvy_subscription};
+use super::events::{self, SubscriptionCell, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Failure, Outcome};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
@@ -350,16 +349,19 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
         let calculator = calculator_of(calculator)?;
         let interest = events::interest_of(interest)?;
         let callback = callback.ok_or_else(|| Failure::null("callback"))?;
-        // In place before the first callback, which may use it.
-        let cell = Arc::new(Mutex::new(None));
+        let cell = Arc::<SubscriptionCell>::default();
         let handle = events::take_in_subscription(&cell)?;
         let userdata = UserData::new(userdata, destroy);
-        let mut slot = cell.lock();
+        let is_ended = Arc::clone(&cell.is_ended);
+        // In place before the first callback, which may use it.
         out.write(handle);
-        *slot = Some(calculator.subscribe(interest, move |notice| {
-            let record = EventRecord::new(notice);
-            events::deliver(record, callback, &userdata);
-        }));
+        events::complete(&cell, handle, || {
+            calculator.subscribe(interest, move |notice| {
+                if !is_ended.load(Ordering::Acquire) {
+                    events::deliver(EventRecord::new(notice), callback, &userdata);
+                }
+            })
+        });
         Ok(())
     })
 }

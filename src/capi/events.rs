@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -54,7 +55,14 @@ pub struct divvy_events {
 /// ends the process.
 pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, event: divvy_event)>;
 
-type SubscriptionCell = Mutex<Option<Subscription>>;
+/// What a subscription's handle stands for.
+#[derive(Default)]
+pub(super) struct SubscriptionCell {
+    /// `None` while it is being made, and once it was ended.
+    pub slot: Mutex<Option<Subscription>>,
+    /// No callback is called any more.
+    pub is_ended: Arc<AtomicBool>,
+}
 
 static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
 static QUEUES: Registry<EventQueue> = Registry::new(8);
@@ -85,6 +93,26 @@ pub(super) fn interest_of(interest: i32) -> Outcome<Interest> {
 pub(super) fn take_in_subscription(cell: &Arc<SubscriptionCell>) -> Outcome<divvy_subscription> {
     let id = SUBSCRIPTIONS.insert(Arc::clone(cell))?;
     Ok(divvy_subscription { id })
+}
+
+/// Completes the cell of a subscription, whose callback may have ended it meanwhile.
+pub(super) fn complete(
+    cell: &SubscriptionCell,
+    handle: divvy_subscription,
+    make: impl FnOnce() -> Subscription,
+) {
+    let mut slot = cell.slot.lock();
+    let subscription = make();
+    if !cell.is_ended.load(Ordering::Acquire) {
+        *slot = Some(subscription);
+        // Ended between the look and here: nobody else can take it out.
+        if !cell.is_ended.load(Ordering::Acquire) {
+            return;
+        }
+        *slot = None;
+    }
+    drop(slot);
+    let _ = SUBSCRIPTIONS.remove(handle.id);
 }
 
 pub(super) fn open(events: Events) -> Outcome<divvy_events> {
@@ -136,11 +164,13 @@ pub unsafe extern "C" fn divvy_unsubscribe(
         }
         let cell = SUBSCRIPTIONS.get(subscription.id)?;
         let timeout = timeout(timeout_ms)?;
+        cell.is_ended.store(true, Ordering::Release);
         let slot = if IN_CALLBACK.get() {
-            // Another thread may hold the lock while it waits for this very callback.
-            cell.try_lock()
+            // Another thread may hold the lock while it waits for this very callback, or be
+            // about to learn that the subscription which it makes is ended already.
+            cell.slot.try_lock()
         } else {
-            cell.try_lock_for(timeout)
+            cell.slot.try_lock_for(timeout)
         };
         let Some(mut slot) = slot else {
             return if IN_CALLBACK.get() {

@@ -96,7 +96,7 @@ pub fn library() -> &'static Path {
     })
 }
 
-fn succeed(command: &mut Command) -> Output {
+pub fn succeed(command: &mut Command) -> Output {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));

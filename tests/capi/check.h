@@ -79,6 +79,15 @@ static const char *const FAST UNUSED =
     "\"cold_start_window\":\"150ms\",\"planned_scale_window\":\"100ms\",\"leave_window\":\"20ms\","
     "\"join_coalescing\":\"5ms\",\"recovery_grace\":\"200ms\"}";
 
+/* Programs that share a server do not share its buckets. */
+static void name_bucket(divvy_config config, const char *setting) UNUSED;
+static void name_bucket(divvy_config config, const char *setting) {
+    const char *program = getenv("DIVVY_TEST_BUCKETS");
+    char name[128];
+    snprintf(name, sizeof name, "%s-%s", program ? program : "test", setting);
+    OK(divvy_config_set(config, setting, name, ERR));
+}
+
 static divvy_config new_config(void) UNUSED;
 static divvy_config new_config(void) {
     divvy_config config = {0};
@@ -88,6 +97,10 @@ static divvy_config new_config(void) {
     if (url) {
         OK(divvy_config_set(config, "nats_url", url, ERR));
         OK(divvy_config_set(config, "nats_storage", "memory", ERR));
+        name_bucket(config, "stable_id_bucket");
+        name_bucket(config, "election_bucket");
+        name_bucket(config, "heartbeat_bucket");
+        name_bucket(config, "assignment_bucket");
     }
     return config;
 }

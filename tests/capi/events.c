@@ -133,8 +133,8 @@ int main(void) {
     CHECK(pthread_create(&poller, NULL, by_poll, poll_arguments) == 0);
     CHECK(pthread_create(&watcher, NULL, by_fd, fd_arguments) == 0);
 
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     wake_and_close(calculator);
+    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     WAIT_UNTIL(held(store, 0) == 4);
     fleet_resize(&workers, 4);
     WAIT_UNTIL(held(store, 0) == 2);
