@@ -97,3 +97,16 @@ fn the_same_programs_pass_on_a_real_server() {
         );
     }
 }
+
+#[test]
+fn the_examples_run_until_they_are_told_to_stop() {
+    for (source, language) in [
+        ("examples/c/events.c", C99),
+        ("examples/c/events_epoll.c", C99),
+        ("bindings/cpp/example/events.cpp", CXX11),
+    ] {
+        for executable in build::build(source, language, Link::Shared) {
+            build::run_until_published(&executable);
+        }
+    }
+}

@@ -17,23 +17,12 @@ use crate::types::truncated;
 pub const VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// What all settings together say.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(super) struct Values {
     pub calculator: CalculatorConfig,
     pub strategy: StrategyKind,
     pub hash_seed: u64,
     pub nats: NatsSettings,
-}
-
-impl Default for Values {
-    fn default() -> Self {
-        Self {
-            calculator: CalculatorConfig::default(),
-            strategy: StrategyKind::default(),
-            hash_seed: 0,
-            nats: NatsSettings::default(),
-        }
-    }
 }
 
 /// How to reach NATS. Empty texts are left out. `Debug` is not derived: there are secrets here.

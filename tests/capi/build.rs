@@ -204,6 +204,27 @@ pub fn run_with(source: &str, language: Language, link: Link, variables: &[(&str
     }
 }
 
+/// Runs an example until it tells of a plan, then asks it to stop; it must end well.
+pub fn run_until_published(executable: &Path) {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new(executable)
+        .env("DIVVY_COLD_START_WINDOW", "100ms")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let is_published = lines.any(|line| line.unwrap().contains("\"kind\":\"published\""));
+    // SAFETY: no pointers; the child was not waited for, so the number is still its own.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(is_published, "{executable:?}: {rest:?}");
+    assert!(child.wait().unwrap().success(), "{executable:?}: {rest:?}");
+    assert!(
+        rest.iter().any(|line| line.contains("stopping")) || rest.is_empty(),
+        "{rest:?}"
+    );
+}
+
 fn within_time(command: &mut Command) -> Output {
     let files = tempfile::tempdir().unwrap();
     let open = |name: &str| std::fs::File::create(files.path().join(name)).unwrap();

@@ -25,7 +25,9 @@ static void on_event(void *userdata, divvy_event event) {
     CHECK(divvy_event_kind(event) > 0);
 }
 
-static void one_life(divvy_config config, divvy_store store) {
+/* With a store of its own: what a store keeps for those who listen to it goes with it. */
+static void one_life(divvy_config config) {
+    divvy_store store = new_store(config);
     divvy_calculator calculator = {0};
     divvy_subscription subscription = {0};
     divvy_events events = {0};
@@ -44,26 +46,25 @@ static void one_life(divvy_config config, divvy_store store) {
     OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
     OK(divvy_events_free(events));
     OK(divvy_calculator_free(calculator, ERR));
+    OK(divvy_store_free(store));
 }
 
 int main(void) {
     divvy_config config = new_config();
-    divvy_store store = new_store(config);
     const char *wanted = getenv("DIVVY_TEST_CYCLES");
     int cycles = wanted ? atoi(wanted) : 1000, index, threads, descriptors;
     long resident;
-    for (index = 0; index < cycles / 5; index++) one_life(config, store);
+    for (index = 0; index < cycles / 5; index++) one_life(config);
     threads = entries("/proc/self/task");
     descriptors = entries("/proc/self/fd");
     resident = resident_kib();
     if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the first lives\n", resident);
-    for (index = cycles / 5; index < cycles; index++) one_life(config, store);
+    for (index = cycles / 5; index < cycles; index++) one_life(config);
     CHECK(entries("/proc/self/task") == threads);
     CHECK(entries("/proc/self/fd") == descriptors);
     if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the last\n", resident_kib());
     if (!getenv("DIVVY_TEST_SANITIZE") && resident_kib() > resident + 1024)
         FAIL("memory grew from %ld to %ld KiB", resident, resident_kib());
     OK(divvy_config_free(config));
-    OK(divvy_store_free(store));
     return 0;
 }
