@@ -15,10 +15,6 @@ SEEDS ?= 2000
 START ?= 0
 SEED ?=
 
-# The servers that `test-matrix` runs against: the last of each line that NATS still
-# distinguishes, and those around a change of behaviour that divvy depends on.
-NATS_VERSIONS ?= 2.10.26 2.11.0 2.11.7 2.12.0 2.12.8 2.14.5 2.15.1
-
 .PHONY: help
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## "; print "make <command>\n" } \
@@ -54,9 +50,9 @@ sim: need-build ## Simulate fleets in virtual time under faults
 	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture
 
 .PHONY: test-matrix
-test-matrix: need-test ## Run the tests on real servers for every supported version
-## NATS_VERSIONS="2.12.8 2.15.1" chooses them
-	DIVVY_NATS_VERSIONS="$(NATS_VERSIONS)" $(CARGO) test $(LOCKED) --all-features --test 'nats*'
+test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)
+## ARGS=v2_12 runs those whose name contains it
+	$(CARGO) test $(LOCKED) --all-features --test nats_matrix --test nats_cluster -- $(ARGS)
 
 .PHONY: need-build need-lint need-test
 need-build need-lint need-test: need-%:

@@ -30,6 +30,6 @@ pub use runtime::{
 pub use types::{Partition, Reason, State, Version, WorkerId};
 
 /// The README's programs are tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "nats"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

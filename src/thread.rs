@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
@@ -55,14 +55,18 @@ impl Thread {
         })
     }
 
+    /// Whether the thread's work is over.
+    #[cfg(feature = "nats")]
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(
+            self.done.try_recv(),
+            Err(crossbeam_channel::TryRecvError::Disconnected)
+        )
+    }
+
     /// The thread's name.
     pub(crate) fn name(&self) -> &'static str {
         self.name
-    }
-
-    /// Whether the thread's work is over.
-    pub(crate) fn is_finished(&self) -> bool {
-        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
     }
 
     /// Waits until the thread has ended. Any number of threads may do so, at the same time.

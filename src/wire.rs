@@ -101,7 +101,8 @@ struct AssignmentToStore<'a> {
     version: Version,
     lifecycle: &'a str,
     partitions: &'a serde_json::value::RawValue,
-    term: Term,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
 }
 
 impl Assignment {
@@ -130,11 +131,12 @@ impl Assignment {
         })
     }
 
-    /// The bytes to store, around a partition list from [`encode_partitions`].
+    /// The bytes to store, around a partition list from [`encode_partitions`]. Only what a leader
+    /// without terms wrote has none.
     #[must_use]
     pub fn encode(
         version: Version,
-        term: Term,
+        term: impl Into<Option<Term>>,
         lifecycle: &str,
         partitions: &serde_json::value::RawValue,
     ) -> Vec<u8> {
@@ -142,7 +144,7 @@ impl Assignment {
             version,
             lifecycle,
             partitions,
-            term,
+            term: term.into(),
         })
     }
 }
@@ -172,6 +174,14 @@ pub struct Fence {
     /// every revision stale that the former knows.
     #[serde(default)]
     pub class: String,
+    /// The highest term in which a leader of class B may have learned the keys' revisions; 0:
+    /// none. Carried on from fence to fence, since a take-over may end before it has rewritten
+    /// the keys of those terms.
+    #[serde(default)]
+    pub class_b_until: Term,
+    /// Drawn anew for each fence, so that no two leaders ever write the same bytes.
+    #[serde(default)]
+    pub nonce: u64,
 }
 
 /// The commit record: written last (class B) or with everything else (class A).
@@ -311,6 +321,13 @@ fn check_number(field: &str, number: i64) -> Result<()> {
 }
 
 fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    // The decoder would take an array for a struct, field by field in the order of our source.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(
+            Code::InvalidData,
+            "malformed value: not a JSON object",
+        ));
+    }
     serde_json::from_slice(bytes)
         .map_err(|fault| Error::new(Code::InvalidData, format!("malformed value: {fault}")))
 }
@@ -356,6 +373,7 @@ mod tests {
             b"{",
             b"null",
             b"[]",
+            b"[7]",
             b"{\"version\":\"1\"}",
             b"{\"version\":1.5}",
             b"{\"version\":-1}",
@@ -371,6 +389,8 @@ mod tests {
         assert!(Assignment::decode("[".repeat(100_000).as_bytes()).is_err());
         assert!(Fence::decode(b"{\"term\":-4}").is_err());
         assert!(Commit::decode(b"{\"term\":1}").is_err());
+        assert!(Commit::decode(b"[1,2]").is_err());
+        assert!(Fence::decode(b"[4]").is_err());
     }
 
     #[test]

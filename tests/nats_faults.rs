@@ -5,7 +5,10 @@
 mod support;
 
 use std::cell::RefCell;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -263,7 +266,7 @@ fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
 
 #[test]
 fn a_server_that_accepts_and_says_nothing_is_passed_over() {
-    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("nats://{}", mute.local_addr().unwrap());
     let server = Server::start(NEWEST);
     for _ in 0..4 {
@@ -277,6 +280,42 @@ fn a_server_that_accepts_and_says_nothing_is_passed_over() {
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.to_string().contains("greet"), "{error}");
     assert!(started.elapsed() < Duration::from_millis(1_500));
+}
+
+#[test]
+fn hostile_greetings_are_errors_in_time() {
+    let endless = vec![b'x'; 100_000];
+    let long = [b"INFO {\"x\":\"", &endless[..8_000], b"\"}\r\n"].concat();
+    let greetings: [(&[u8], &str); 5] = [
+        (b"", "closed the connection"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "does not greet like a NATS server",
+        ),
+        (b"INFO {not json}\r\n", "malformed INFO"),
+        (&endless, "more than 4096 bytes"),
+        (&long, "more than 4096 bytes"),
+    ];
+    for (greeting, expected) in greetings {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::SeqCst) {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.write_all(greeting).ok();
+                }
+            });
+            let options = NatsOptions::new([format!("nats://{address}")]);
+            let started = Instant::now();
+            let error = NatsStore::connect(options, started + CALL_TIMEOUT).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(started.elapsed() < CALL_TIMEOUT + Duration::from_secs(1));
+            ended.store(true, Ordering::SeqCst);
+            drop(TcpStream::connect(address));
+        });
+    }
 }
 
 #[test]

@@ -195,6 +195,9 @@ fn a_batch_is_applied_whole_under_its_fence_or_not_at_all() {
     let store = ready(&server);
     let capabilities = store.capabilities(BUCKET, soon()).unwrap();
     assert_eq!(capabilities.batch_max, 1_000, "{capabilities:?}");
+    // Finding that out has stored nothing.
+    let listing = store.list(BUCKET, "", soon()).unwrap();
+    assert_eq!((listing.entries.len(), listing.last_sequence), (0, 0));
     let fence = done(write_one(&store, put("divvy.fence", "1", Expect::Any)));
     let writes: Vec<_> = (0..1_000)
         .map(|n| {

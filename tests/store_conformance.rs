@@ -21,11 +21,10 @@ struct Memory {
 
 impl Memory {
     fn new(builder: Builder, batches: bool, expiry_markers: bool) -> Self {
-        let builder = builder.expiry_markers(expiry_markers);
-        let builder = match batches {
-            true => builder,
-            false => builder.batch_max(0),
-        };
+        let mut builder = builder.expiry_markers(expiry_markers);
+        if !batches {
+            builder = builder.batch_max(0);
+        }
         Self {
             store: builder.build(),
             clock: None,

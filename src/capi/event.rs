@@ -289,14 +289,14 @@ impl EventRecord {
                 reason,
                 workers,
                 partitions,
-                moved,
+                quality,
             } => Self {
                 version: *version,
                 reason: reason_of(Some(*reason)),
                 counts: Counts {
                     workers: *workers as u64,
                     partitions: *partitions as u64,
-                    moved: *moved as u64,
+                    moved: quality.moved_partitions as u64,
                     missed: 0,
                 },
                 ..Self::empty(DIVVY_EVENT_PUBLISHED)
@@ -415,6 +415,13 @@ pub(super) fn status_json(status: &Status) -> String {
         },
         "degraded": degradation_words(&status.degraded),
         "last_failure": status.last_failure,
+        "quality": status.quality.map(|quality| json!({
+            "max_to_mean": quality.max_to_mean,
+            "min_to_mean": quality.min_to_mean,
+            "lower_bound": quality.lower_bound,
+            "moved_partitions": quality.moved_partitions,
+            "moved": quality.moved,
+        })),
         "counters": {
             "publications": counters.publications,
             "failures": counters.failures,

@@ -355,6 +355,7 @@ macro_rules! named_text {
 }
 named_text!(PublishClass: "auto" => PublishClass::Auto, "a" => PublishClass::A, "b" => PublishClass::B);
 named_text!(StrategyKind:
+    "sticky" => StrategyKind::Sticky,
     "round_robin" => StrategyKind::RoundRobin,
     "consistent_hash" => StrategyKind::ConsistentHash,
     "weighted_consistent_hash" => StrategyKind::WeightedConsistentHash);

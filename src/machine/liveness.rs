@@ -128,21 +128,26 @@ impl Leases {
 
     /// The worker deleted its heartbeat: it leaves.
     pub fn left(&mut self, worker: &str) {
-        if let Some((worker, lease)) = self.workers.remove_entry(worker) {
-            if lease.status != Status::Joining {
-                self.events.push_back(Sighting::Left(worker));
-            }
+        if let Some((worker, lease)) = self.workers.remove_entry(worker)
+            && lease.status != Status::Joining
+        {
+            self.events.push_back(Sighting::Left(worker));
         }
     }
 
     /// The store says that the worker's heartbeat expired there.
     pub fn expired(&mut self, now: Time, worker: &str) {
-        if let Some(lease) = self.workers.get_mut(worker) {
+        let Some(worker) = self.known(worker).cloned() else {
+            return;
+        };
+        if self.sight == Sight::Live {
+            self.end_lease(worker);
+        } else if let Some(lease) = self.workers.get_mut(&worker) {
+            // Told once everything is in sight, unless a beat comes first. The entry in the
+            // queue may be later than that, so another takes its place.
             lease.ends = now;
-            let ended = self.workers.get_key_value(worker).map(|(id, _)| id.clone());
-            if let (Some(worker), true) = (ended, self.sight == Sight::Live) {
-                self.end_lease(worker);
-            }
+            lease.queued = None;
+            self.enqueue(&worker);
         }
     }
 
@@ -179,6 +184,8 @@ impl Leases {
                         lease.ends = lease.ends.max(ends);
                     }
                 }
+                // Whatever waited for sight is done with everybody who is there.
+                self.report_joins();
                 self.events.push_back(Sighting::Sighted);
             }
         }
@@ -301,11 +308,11 @@ impl Leases {
     }
 
     fn enqueue(&mut self, worker: &WorkerId) {
-        if let Some(lease) = self.workers.get_mut(worker) {
-            if lease.queued.is_none() {
-                lease.queued = Some(lease.ends);
-                self.queue.push(Reverse((lease.ends, worker.clone())));
-            }
+        if let Some(lease) = self.workers.get_mut(worker)
+            && lease.queued.is_none()
+        {
+            lease.queued = Some(lease.ends);
+            self.queue.push(Reverse((lease.ends, worker.clone())));
         }
     }
 
@@ -451,6 +458,22 @@ mod tests {
     }
 
     #[test]
+    fn who_joined_during_blindness_is_told_before_its_end() {
+        let mut leases = live_with(&["w-1"]);
+        leases.blind();
+        leases.beat(at(1_000), "w-2", Duration::ZERO);
+        leases.live(at(1_010));
+        let joined = Sighting::Joined {
+            since: at(1_000),
+            workers: vec![id("w-2")],
+        };
+        assert_eq!(
+            events(&mut leases),
+            [Sighting::Blind, joined, Sighting::Sighted]
+        );
+    }
+
+    #[test]
     fn nothing_expires_before_the_first_full_view() {
         let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
         leases.seed(at(0), [(id("w-1"), Duration::from_secs(1))], [id("w-2")]);
@@ -463,6 +486,22 @@ mod tests {
             events(&mut leases),
             [Sighting::Back(id("w-2")), Sighting::Missing(id("w-1"))]
         );
+    }
+
+    #[test]
+    fn an_expiry_marker_found_by_the_first_view_ends_the_lease_with_it() {
+        let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
+        leases.seed(at(0), [(id("w-1"), TTL), (id("w-2"), TTL)], []);
+        leases.expired(at(100), "w-1");
+        leases.expired(at(100), "w-2");
+        leases.expired(at(100), "stranger");
+        leases.beat(at(200), "w-2", Duration::ZERO);
+        leases.live(at(300));
+        assert_eq!(leases.deadline(), Some(at(100)));
+        leases.tick(at(300));
+        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        let left: Vec<_> = leases.remaining(at(300)).map(|(_, left)| left).collect();
+        assert_eq!(left, [Duration::ZERO, Duration::from_millis(5_900)]);
     }
 
     #[test]
@@ -512,5 +551,136 @@ mod tests {
             workers: vec![id("w-1")],
         };
         assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1")), joined]);
+    }
+
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        const NAMES: [&str; 3] = ["w-0", "w-1", "w-2"];
+
+        #[derive(Clone, Debug)]
+        enum Step {
+            Beat(usize, u64),
+            Left(usize),
+            Forget(usize),
+            Blind,
+            Live,
+            Wait(u64),
+        }
+
+        fn step() -> impl Strategy<Value = Step> {
+            let worker = 0..NAMES.len();
+            // Either dead on arrival or alive for longer than joins are held back.
+            let age = prop_oneof![5 => 0..5_000_u64, 1 => 6_000..7_000_u64];
+            prop_oneof![
+                6 => (worker.clone(), age).prop_map(|(w, age)| Step::Beat(w, age)),
+                1 => worker.clone().prop_map(Step::Left),
+                1 => worker.prop_map(Step::Forget),
+                1 => Just(Step::Blind),
+                2 => Just(Step::Live),
+                6 => (0..4_000_u64).prop_map(Step::Wait),
+            ]
+        }
+
+        /// What has been told of one worker: whether it is in the fleet, and when it must be
+        /// missing.
+        #[derive(Clone, Copy, Default)]
+        struct Told {
+            present: bool,
+            missing: bool,
+            ends: u64,
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+            #[test]
+            fn what_is_told_agrees_with_a_plain_list_of_last_beats(
+                steps in prop::collection::vec(step(), 0..60),
+            ) {
+                let mut leases = live_with(&[]);
+                let mut told = [Told::default(); NAMES.len()];
+                let mut now = 0;
+                let mut blind = false;
+                for step in steps {
+                    let mut until = now;
+                    match step {
+                        Step::Beat(w, age) => {
+                            leases.beat(at(now), NAMES[w], Duration::from_millis(age));
+                            let ends = now + 6_000_u64.saturating_sub(age);
+                            let known = if told[w].missing { 0 } else { told[w].ends };
+                            if ends > now || known > 0 {
+                                told[w].ends = ends.max(known);
+                            }
+                        }
+                        Step::Left(w) => {
+                            leases.left(NAMES[w]);
+                            if !told[w].present {
+                                told[w] = Told::default();
+                            }
+                        }
+                        Step::Forget(w) => {
+                            leases.forget(NAMES[w]);
+                            if told[w].missing {
+                                told[w] = Told::default();
+                            }
+                        }
+                        Step::Blind => {
+                            leases.blind();
+                            blind = true;
+                        }
+                        Step::Live => {
+                            leases.live(at(now));
+                            if std::mem::take(&mut blind) {
+                                for worker in told.iter_mut().filter(|w| w.ends > 0) {
+                                    worker.ends = worker.ends.max(now + 21_000);
+                                }
+                            }
+                        }
+                        Step::Wait(millis) => until = now + millis,
+                    }
+                    let mut spins = 0;
+                    while let Some(due) = leases.deadline().filter(|&due| due <= at(until)) {
+                        now = now.max(due.as_nanos() / 1_000_000);
+                        leases.tick(at(now));
+                        spins += 1;
+                        prop_assert!(spins < 100, "the deadline does not move on");
+                        for event in events(&mut leases) {
+                            if let Sighting::Missing(worker) = &event {
+                                let w = NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
+                                prop_assert!(!blind && told[w].present && !told[w].missing);
+                                prop_assert!(told[w].ends <= now, "{worker} went missing early");
+                            }
+                            follow(&mut told, &event);
+                        }
+                    }
+                    now = until;
+                    for event in events(&mut leases) {
+                        follow(&mut told, &event);
+                    }
+                    for worker in told.iter().filter(|w| w.present && !w.missing && !blind) {
+                        prop_assert!(worker.ends > now, "a lease that ran out was not told");
+                    }
+                }
+            }
+        }
+
+        fn follow(told: &mut [Told], event: &Sighting) {
+            let at = |worker: &WorkerId| NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
+            match event {
+                Sighting::Joined { workers, .. } => {
+                    for worker in workers {
+                        told[at(worker)].present = true;
+                        told[at(worker)].missing = false;
+                    }
+                }
+                Sighting::Left(worker) => told[at(worker)] = Told::default(),
+                Sighting::Missing(worker) => told[at(worker)].missing = true,
+                Sighting::Back(worker) => told[at(worker)].missing = false,
+                Sighting::Blind | Sighting::Sighted => {}
+            }
+        }
     }
 }

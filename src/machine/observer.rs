@@ -10,7 +10,7 @@ use super::liveness::Leases;
 use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
-use crate::types::{Term, Time, WorkerId};
+use crate::types::{Revision, Term, Time, WorkerId};
 use crate::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Turns watch events into calculator events. After each call drain
@@ -93,7 +93,11 @@ impl Observer {
         }
         self.events.push_back(Event::ForeignSuspected {
             key: entry.key.clone(),
-            revision: entry.revision,
+            revision: match entry.operation {
+                // Gone without a trace: whatever is known of it is out of date.
+                Operation::Gone => Revision::MAX,
+                _ => entry.revision,
+            },
         });
     }
 
@@ -148,7 +152,7 @@ impl Observer {
             // Removed or overwritten: the publisher's next look settles it.
             Some(Err(_)) | None => self.events.push_back(Event::ForeignSuspected {
                 key: entry.key.clone(),
-                revision: entry.revision,
+                revision: Revision::MAX,
             }),
         }
     }

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::store::{Entry, Listing};
 use crate::strategy::Plan;
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
-use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Hash over the partitions of one assignment: equal hash, equal content.
 pub type ContentHash = u128;
@@ -20,6 +20,10 @@ pub struct Slot {
     pub revision: Revision,
     /// What it holds.
     pub content: Content,
+    /// Whether the next publication writes it, whatever it holds: because a write of it ended as
+    /// unknown and may still arrive (as long as the revision stays, nothing else would keep it
+    /// out), or because its worker may refuse what it holds as older than what it has applied.
+    pub in_doubt: bool,
 }
 
 /// What a worker's key holds.
@@ -94,8 +98,8 @@ impl Reading {
     /// there is one, has their digest.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        let malformed = |slot: &Slot| slot.content == Content::Malformed;
-        if self.slots.values().any(malformed) {
+        let unfit = |slot: &Slot| slot.content == Content::Malformed || slot.in_doubt;
+        if self.slots.values().any(unfit) {
             return false;
         }
         let Some(commit) = &self.commit.value else {
@@ -139,8 +143,69 @@ impl Reading {
             self.poison += 1;
             Content::Malformed
         };
-        let revision = entry.revision;
-        self.slots.insert(worker, Slot { revision, content });
+        let slot = Slot {
+            revision: entry.revision,
+            content,
+            in_doubt: false,
+        };
+        self.slots.insert(worker, slot);
+    }
+
+    /// Takes over from an older reading which keys are in doubt: those whose revision has not
+    /// moved since.
+    pub fn keep_doubts(&mut self, before: &BTreeMap<WorkerId, Slot>) {
+        for (worker, old) in before.iter().filter(|(_, slot)| slot.in_doubt) {
+            let slot = self.slots.entry(worker.clone()).or_insert(Slot::NONE);
+            slot.in_doubt = slot.revision == old.revision;
+        }
+    }
+
+    /// Puts the keys in doubt that somebody else wrote since `before`: what they hold may be what
+    /// the plan says under a version that their worker refuses.
+    pub fn doubt_foreign(&mut self, before: &BTreeMap<WorkerId, Slot>, term: Term) {
+        for (worker, assignment) in &self.stored {
+            let Some(slot) = self.slots.get_mut(worker) else {
+                continue;
+            };
+            let known = before.get(worker).map(|slot| slot.revision);
+            if assignment.term != Some(term) && known != Some(slot.revision) {
+                slot.in_doubt = true;
+            }
+        }
+    }
+
+    /// Puts the keys in doubt that hold something older than what their worker says that it has
+    /// applied.
+    pub fn doubt_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>) {
+        for (worker, assignment) in &self.stored {
+            let (Some(slot), Some(applied)) = (self.slots.get_mut(worker), applied.get(worker))
+            else {
+                continue;
+            };
+            // As workers judge: by version alone where one of the two has no term.
+            let is_older = match assignment.term {
+                Some(term) if applied.term > 0 => {
+                    (term, assignment.version) < (applied.term, applied.version)
+                }
+                _ => assignment.version < applied.version,
+            };
+            slot.in_doubt |= is_older;
+        }
+    }
+}
+
+impl Slot {
+    /// A key that was never written.
+    pub const NONE: Slot = Slot {
+        revision: 0,
+        content: Content::Deleted,
+        in_doubt: false,
+    };
+
+    /// The revision that protects the key from a deposed leader: a take-over rewrites every
+    /// readable assignment, and nothing else.
+    fn protection(&self) -> Option<Revision> {
+        matches!(self.content, Content::Assigned(_)).then_some(self.revision)
     }
 }
 
@@ -168,15 +233,17 @@ fn record<T>(
 pub struct Change {
     /// Whose key.
     pub worker: WorkerId,
-    /// The key's last revision; `None` when it holds nothing, so that no revision protects it.
+    /// The key's last revision; `None` when it holds no readable assignment, so that no revision
+    /// protects it.
     pub revision: Option<Revision>,
     /// Its new partitions; `None`: the key is deleted.
     pub partitions: Option<(Box<RawValue>, ContentHash)>,
 }
 
 /// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
-/// workers that it does not have. There is always at least one assignment to write, since a
-/// leader of parti learns versions from nothing else.
+/// workers that it does not have. A key in doubt is written whatever it holds, so that the write
+/// on its way comes too late. There is always at least one assignment to write, since a leader of
+/// parti learns versions from nothing else.
 #[must_use]
 pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -184,23 +251,23 @@ pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
         let slot = slots.get(worker);
         let hash = content_hash(plan.partitions_of(index));
-        if slot.is_some_and(|s| s.content == Content::Assigned(hash)) {
+        if slot.is_some_and(|s| s.content == Content::Assigned(hash) && !s.in_doubt) {
             unchanged = unchanged.or(Some((index, worker, hash)));
             continue;
         }
         changes.push(assign(plan, index, worker, slot, hash));
     }
-    if changes.is_empty() {
-        if let Some((index, worker, hash)) = unchanged {
-            changes.push(assign(plan, index, worker, slots.get(worker), hash));
-        }
+    if changes.is_empty()
+        && let Some((index, worker, hash)) = unchanged
+    {
+        changes.push(assign(plan, index, worker, slots.get(worker), hash));
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();
-        if departed && slot.content != Content::Deleted {
+        if departed && (slot.content != Content::Deleted || slot.in_doubt) {
             changes.push(Change {
                 worker: worker.clone(),
-                revision: Some(slot.revision),
+                revision: slot.protection(),
                 partitions: None,
             });
         }
@@ -217,9 +284,7 @@ fn assign(
 ) -> Change {
     Change {
         worker: worker.clone(),
-        revision: slot
-            .filter(|s| s.content != Content::Deleted)
-            .map(|s| s.revision),
+        revision: slot.and_then(Slot::protection),
         partitions: Some((wire::encode_partitions(plan.partitions_of(index)), hash)),
     }
 }
@@ -259,4 +324,186 @@ pub fn plan_digest(plan: &Plan) -> String {
         .map(|(index, _)| content_hash(plan.partitions_of(index)))
         .collect();
     digest(plan.workers().iter().zip(hashes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Operation;
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn plan(owners: &[u32]) -> Plan {
+        let workers = ["a", "b", "c"].map(id);
+        let keys = ["p", "q", "r", "s"];
+        let partitions = keys[..owners.len()].iter();
+        let partitions = partitions.map(|key| Partition::new([*key], 1)).collect();
+        Plan::new(workers.into(), partitions, owners.to_vec()).unwrap()
+    }
+
+    fn slot(content: Content, in_doubt: bool) -> Slot {
+        Slot {
+            revision: 7,
+            content,
+            in_doubt,
+        }
+    }
+
+    /// The slots after `plan` was published.
+    fn published(plan: &Plan) -> BTreeMap<WorkerId, Slot> {
+        (0..)
+            .zip(plan.workers().iter())
+            .map(|(index, worker)| {
+                let hash = content_hash(plan.partitions_of(index));
+                (worker.clone(), slot(Content::Assigned(hash), false))
+            })
+            .collect()
+    }
+
+    fn told(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<String> {
+        let changes = changes(slots, plan);
+        let tell = |change: &Change| {
+            let verb = if change.partitions.is_some() {
+                "set"
+            } else {
+                "delete"
+            };
+            let guard = change
+                .revision
+                .map_or("unprotected".into(), |r| format!("at {r}"));
+            format!("{verb} {} {guard}", change.worker)
+        };
+        changes.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_holds_no_readable_assignment_is_not_protected_by_its_revision() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        slots.insert(id("a"), slot(Content::Deleted, false));
+        slots.insert(id("b"), slot(Content::Malformed, false));
+        slots.insert(id("x"), slot(Content::Malformed, false));
+        slots.insert(id("y"), slot(Content::Deleted, false));
+        slots.insert(id("z"), slot(Content::Assigned(0), false));
+        assert_eq!(
+            told(&slots, &plan(&[0, 1, 2])),
+            [
+                "set a unprotected",
+                "set b unprotected",
+                "delete x unprotected",
+                "delete z at 7"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_assignment_is_written_when_none_changed_also_beside_deletions() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), ["set a at 7"]);
+        slots.insert(id("z"), slot(Content::Assigned(0), false));
+        let expected = ["set a at 7", "delete z at 7"];
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+    }
+
+    #[test]
+    fn a_key_in_doubt_is_written_whatever_it_holds_until_its_revision_moves() {
+        let mut slots = published(&plan(&[0, 1, 2]));
+        slots.get_mut("b").unwrap().in_doubt = true;
+        slots.insert(
+            id("y"),
+            Slot {
+                in_doubt: true,
+                ..Slot::NONE
+            },
+        );
+        let expected = ["set b at 7", "delete y unprotected"];
+        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+
+        let mut reading = Reading {
+            slots: published(&plan(&[0, 1, 2])),
+            ..Reading::default()
+        };
+        reading.keep_doubts(&slots);
+        assert_eq!(reading.slots, slots);
+        reading.slots = published(&plan(&[0, 1, 2]));
+        reading.slots.get_mut("b").unwrap().revision = 8;
+        reading
+            .slots
+            .insert(id("y"), slot(Content::Assigned(0), false));
+        reading.keep_doubts(&slots);
+        assert!(reading.slots.values().all(|slot| !slot.in_doubt));
+    }
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            revision: 3,
+            operation: if value.is_empty() {
+                Operation::Delete
+            } else {
+                Operation::Put
+            },
+            age: None,
+        }
+    }
+
+    fn reading(entries: &[(&str, &str)]) -> Reading {
+        let listing = Listing {
+            entries: entries.iter().map(|(k, v)| entry(k, v)).collect(),
+            last_sequence: 9,
+        };
+        Reading::of(&listing, &KeyPrefix::new("assignment").unwrap())
+    }
+
+    #[test]
+    fn a_plan_is_consistent_as_far_as_its_record_knows_it() {
+        let a = ("assignment.a", r#"{"version":4,"term":1}"#);
+        let b = ("assignment.b", r#"{"version":2,"term":1}"#);
+        let digest = reading(&[a, b]);
+        let digest = digest_of(&digest);
+        let commit = format!(r#"{{"term":1,"version":4,"digest":"{digest}"}}"#);
+        let commit = ("divvy.commit", commit.as_str());
+        assert!(reading(&[]).is_consistent());
+        assert!(reading(&[a, b]).is_consistent(), "parti keeps no record");
+        assert!(reading(&[a, b, commit]).is_consistent());
+        assert!(!reading(&[a, commit]).is_consistent());
+        assert!(!reading(&[a, b, ("divvy.commit", "")]).is_consistent());
+        assert!(!reading(&[a, b, ("divvy.commit", "junk")]).is_consistent());
+        assert!(!reading(&[a, b, commit, ("assignment.c", "junk")]).is_consistent());
+        let gos = (
+            "assignment.a",
+            r#"{"version":5,"partitions":[{"keys":["p"]}]}"#,
+        );
+        assert!(reading(&[gos, b, commit]).is_consistent());
+        let cut_short = ("assignment.b", r#"{"version":6,"term":2,"partitions":[]}"#);
+        assert!(!reading(&[gos, cut_short, commit]).is_consistent());
+    }
+
+    fn digest_of(reading: &Reading) -> String {
+        digest(reading.contents())
+    }
+
+    #[test]
+    fn hashes_tell_contents_apart_that_look_alike_when_joined() {
+        let hash = |lists: &[&[&str]]| {
+            let list: Vec<Partition> = lists
+                .iter()
+                .map(|keys| Partition::new(keys.iter().copied(), 1))
+                .collect();
+            content_hash(list.iter())
+        };
+        let all = [
+            hash(&[]),
+            hash(&[&["ab"]]),
+            hash(&[&["a", "b"]]),
+            hash(&[&["a"], &["b"]]),
+            hash(&[&["b"], &["a"]]),
+            content_hash([Partition::new(["ab"], 2)].iter()),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other != one));
+        }
+    }
 }

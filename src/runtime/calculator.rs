@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
 use crate::store::Store;
-use crate::strategy::{RoundRobin, Strategy};
+use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
 
 /// How long a status waits for a thread before it goes without.
@@ -44,7 +44,7 @@ impl CalculatorBuilder {
         self
     }
 
-    /// How partitions are divided.
+    /// How partitions are divided. Default: [`Sticky`].
     pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
         self.strategy = Arc::new(strategy);
         self
@@ -139,7 +139,7 @@ impl Calculator {
         CalculatorBuilder {
             store,
             config: CalculatorConfig::default(),
-            strategy: Arc::new(RoundRobin),
+            strategy: Arc::new(Sticky::default()),
             source: None,
             clock: Arc::new(SystemClock),
         }
@@ -347,6 +347,7 @@ impl Calculator {
             workers: merge_workers(&machine.planned, leases),
             pending: machine.pending,
             degraded: machine.degraded,
+            quality: *self.shared.quality.lock(),
             last_failure: self
                 .shared
                 .last_failure

@@ -15,6 +15,7 @@ use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::machine::calculator::{Action, Calculator, Event, Notice};
+use crate::types::Time;
 
 /// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
 /// place, which is soon free since `dv-calc` waits for nobody.
@@ -63,16 +64,11 @@ impl Driver {
     fn take_in(&mut self, message: ToDriver) {
         let now = self.clock.now();
         match message {
-            ToDriver::Event(event) => {
-                self.count(&event);
-                self.machine.handle(now, event);
-            }
+            ToDriver::Event(event) => self.hand_in(now, event),
             ToDriver::Started(Ok((taken_over, poison))) => {
-                self.machine.handle(now, taken_over);
+                self.hand_in(now, taken_over);
                 if poison > 0 {
-                    let event = Event::Poison { count: poison };
-                    self.count(&event);
-                    self.machine.handle(now, event);
+                    self.hand_in(now, Event::Poison { count: poison });
                 }
                 self.show();
                 self.shared.hub.set_version(self.machine.version());
@@ -126,14 +122,19 @@ impl Driver {
                 reason,
                 workers,
                 partitions,
-                moved,
+                quality,
             } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
-                counters.moved.fetch_add(*moved as u64, Ordering::Relaxed);
+                counters
+                    .moved
+                    .fetch_add(quality.moved_partitions as u64, Ordering::Relaxed);
+                *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
                 log::info!(
                     target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions, moved = *moved;
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions, moved_weight = quality.moved,
+                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
                     "published version {version} ({reason})"
                 );
             }
@@ -163,18 +164,19 @@ impl Driver {
         };
     }
 
-    fn count(&self, event: &Event) {
-        if let Event::Poison { count } = event {
+    fn hand_in(&mut self, now: Time, event: Event) {
+        if let Event::Poison { count } = &event {
             self.shared
                 .counters
                 .poison
                 .fetch_add(u64::from(*count), Ordering::Relaxed);
         }
+        self.machine.handle(now, event);
     }
 
     fn timer(&self) -> Receiver<Instant> {
         let now = self.clock.now();
-        match self.machine.deadline(now) {
+        match self.machine.deadline() {
             Some(time) => crossbeam_channel::after(time.since(now)),
             None => never(),
         }

@@ -15,8 +15,8 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use super::rebalancer::PartitionSource;
 use crate::error::{Code, Error, Result};
 use crate::store::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Outcome,
-    Store, Watch, Write,
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Store, Watch, Write,
 };
 use crate::strategy::{Input, Strategy, WorkerIndex};
 use crate::types::Partition;
@@ -155,7 +155,7 @@ impl Store for Gated<dyn Store> {
         self.inner.health()
     }
 
-    fn health_events(&self) -> Receiver<Health> {
+    fn health_events(&self) -> HealthEvents {
         self.inner.health_events()
     }
 

@@ -2,10 +2,10 @@
 //!
 //! | thread | owns | talks to |
 //! | --- | --- | --- |
-//! | `dv-calc` ([`driver`]) | the calculator machine and its timers | everyone, by channel |
-//! | `dv-watch` ([`worker_monitor`]) | the watches and the leases | -> `dv-calc` |
-//! | `dv-publish` ([`assignment_publisher`]) | rebalance jobs | <-> `dv-calc` |
-//! | `dv-notify` ([`notifier`]) | subscriber callbacks | <- `dv-calc` |
+//! | `dv-calc` (`driver`) | the calculator machine and its timers | everyone, by channel |
+//! | `dv-watch` (`worker_monitor`) | the watches and the leases | -> `dv-calc` |
+//! | `dv-publish` (`assignment_publisher`) | rebalance jobs | <-> `dv-calc` |
+//! | `dv-notify` (`notifier`) | subscriber callbacks | <- `dv-calc` |
 
 mod assignment_publisher;
 mod calculator;
@@ -17,6 +17,8 @@ mod notifier;
 pub mod publisher;
 pub mod rebalancer;
 mod shared;
+#[doc(hidden)]
+pub mod sim;
 mod status;
 mod worker_monitor;
 

@@ -11,7 +11,7 @@ use super::publisher::{Found, Publisher};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
-use crate::strategy::{Input, Plan, Strategy, canonical_partitions};
+use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
 /// Where the partition list comes from when it is pulled.
@@ -173,7 +173,10 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
-        let plan = plan_of(&found.stored);
+        let (plan, is_whole) = match plan_of(&found.stored) {
+            Some((plan, is_whole)) => (Some(plan), is_whole),
+            None => (None, found.stored.is_empty()),
+        };
         let (finding, generation) = match self.partitions.read(deadline) {
             Ok((list, generation)) => {
                 let finding = match &plan {
@@ -188,7 +191,7 @@ impl Rebalancer {
             }
         };
         let poison = found.poison;
-        let take_over = self.take_over_of(found, plan.is_some(), finding, generation);
+        let take_over = self.take_over_of(found, is_whole, finding, generation);
         self.plan = plan;
         Ok((take_over, poison))
     }
@@ -196,14 +199,14 @@ impl Rebalancer {
     fn take_over_of(
         &self,
         found: Found,
-        is_a_plan: bool,
+        is_whole: bool,
         finding: Option<Finding>,
         generation: u64,
     ) -> TakeOver {
         TakeOver {
             term: found.term,
             version: found.version,
-            consistent: found.consistent && (is_a_plan || found.stored.is_empty()),
+            consistent: found.consistent && is_whole,
             planned: found.stored.into_iter().map(|(worker, _)| worker).collect(),
             finding,
             heartbeats: found.heartbeats,
@@ -216,7 +219,8 @@ impl Rebalancer {
     /// Carries out one job.
     ///
     /// # Errors
-    /// `SourceFailed`, `StrategyFailed`, `InvalidPlan`, and those of [`Publisher::publish`].
+    /// `SourceFailed`, `StrategyFailed`, `InvalidPlan`, and those of [`Publisher::publish`]. After
+    /// an error the last plan stays.
     pub fn run(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
         match job {
             Job::Publish { reason, workers } => self.publish(reason, workers, deadline),
@@ -249,7 +253,7 @@ impl Rebalancer {
             Some(plan) => plan.previous_for(&workers, &list),
             None => vec![None; list.len()],
         };
-        let owners = guarded(Code::StrategyFailed, self.strategy.name(), || {
+        let owners = guarded(Code::StrategyFailed, "strategy", || {
             self.strategy.assign(&Input {
                 workers: &workers,
                 partitions: &list,
@@ -258,14 +262,14 @@ impl Rebalancer {
         })?;
         let plan = Plan::new(Arc::clone(&workers), list, owners)?;
         let version = self.publisher.publish(&plan, reason, deadline)?;
-        let moved = moved(self.plan.as_ref(), &plan);
+        let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
         self.plan = Some(plan);
         Ok(JobReport::Published(Publication {
             version,
             workers,
             partitions,
-            moved,
+            quality,
             generation,
         }))
     }
@@ -285,30 +289,36 @@ impl Rebalancer {
         }
     }
 
-    /// By what share the fullest worker would exceed the mean under the new weights.
-    #[allow(clippy::cast_precision_loss)] // a ratio; its last digits do not matter
+    /// By what share the fullest worker would exceed the fair level under the new weights. A
+    /// partition that alone is heavier than that is no reason for a new plan, which could not
+    /// divide it.
     fn excess(&self, plan: &Plan, list: &[Partition]) -> f64 {
-        let mut loads = vec![0_i128; plan.workers().len()];
-        for (partition, &owner) in list.iter().zip(plan.owners()) {
-            let weight = if partition.weight > 0 {
-                partition.weight
-            } else {
-                self.default_weight
-            };
-            loads[owner as usize] += i128::from(weight);
+        let weight_of = |p: &Partition| match p.weight {
+            weight if weight > 0 => weight,
+            _ => self.default_weight,
+        };
+        let reweighted: Arc<[Partition]> = list
+            .iter()
+            .map(|p| Partition::new(p.keys.iter().cloned(), weight_of(p)))
+            .collect();
+        let workers = Arc::clone(plan.workers());
+        let Ok(reweighted) = Plan::new(workers, reweighted, plan.owners().to_vec()) else {
+            return f64::INFINITY; // not the plan's partitions after all: worth a new plan
+        };
+        let quality = quality(&reweighted, None, &[]);
+        let least = quality.fair.max(quality.lower_bound * quality.mean);
+        if least > 0.0 {
+            quality.max_to_mean * quality.mean / least - 1.0
+        } else {
+            0.0
         }
-        let total: i128 = loads.iter().sum();
-        let fullest = loads.iter().max().copied().unwrap_or(0);
-        if total == 0 {
-            return 0.0;
-        }
-        fullest as f64 * loads.len() as f64 / total as f64 - 1.0
     }
 }
 
-/// The stored assignments as a plan; `None` when they are none: nothing stored, a partition
-/// twice, a partition without keys.
-fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<Plan> {
+/// The stored assignments as a plan, and whether they are one: a publication that was cut short
+/// may leave a partition with two workers (the first, by id, counts as its owner), and a foreign
+/// leader one without keys. `None` when nothing is stored.
+fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<(Plan, bool)> {
     if stored.is_empty() {
         return None;
     }
@@ -317,35 +327,17 @@ fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<Plan> {
         .zip(stored)
         .flat_map(|(index, (_, partitions))| partitions.iter().map(move |p| (p, index)))
         .collect();
-    held.sort_by(|a, b| a.0.keys.cmp(&b.0.keys));
-    let twice = held.windows(2).any(|pair| pair[0].0.keys == pair[1].0.keys);
-    if twice || held.iter().any(|(partition, _)| partition.keys.is_empty()) {
-        return None;
-    }
+    let count = held.len();
+    held.retain(|(partition, _)| !partition.keys.is_empty());
+    held.sort_by(|a, b| a.0.keys.cmp(&b.0.keys)); // stable: in order of worker within
+    held.dedup_by(|later, first| later.0.keys == first.0.keys);
     let owners = held.iter().map(|&(_, owner)| owner).collect();
     let partitions: Arc<[Partition]> = held
         .iter()
         .map(|&(partition, _)| partition.clone())
         .collect();
-    Plan::new(workers, partitions, owners).ok()
-}
-
-/// How many partitions of the former plan have another owner now.
-fn moved(before: Option<&Plan>, after: &Plan) -> usize {
-    let Some(before) = before else { return 0 };
-    let stayed = before
-        .previous_for(after.workers(), after.partitions())
-        .iter()
-        .zip(after.owners())
-        .filter(|&(previous, &owner)| *previous == Some(owner))
-        .count();
-    let mut kept = 0;
-    let mut ours = before.partitions().iter().peekable();
-    for partition in after.partitions().iter() {
-        while ours.next_if(|p| p.keys < partition.keys).is_some() {}
-        kept += usize::from(ours.peek().is_some_and(|p| p.keys == partition.keys));
-    }
-    kept - stayed
+    let plan = Plan::new(workers, partitions, owners).ok()?;
+    Some((plan, held.len() == count))
 }
 
 /// Calls the host's code; a panic in it becomes an error.
@@ -378,3 +370,6 @@ impl std::fmt::Debug for Rebalancer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

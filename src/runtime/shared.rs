@@ -14,6 +14,7 @@ use super::notifier::Hub;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::state::Position;
+use crate::strategy::Quality;
 use crate::types::Version;
 
 /// How long dropping a handle or a subscription waits for threads and callbacks.
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub term_in_force: Arc<AtomicI64>,
     /// What `dv-publish` waits for.
     pub activity: Arc<CurrentActivity>,
+    /// How good the plan last published is.
+    pub quality: Mutex<Option<Quality>>,
     /// Why the last job failed; cleared by the next success.
     pub last_failure: Mutex<Option<Error>>,
     /// Why the handle has failed.
@@ -73,6 +76,7 @@ impl Shared {
             counters: Counters::default(),
             term_in_force: Arc::default(),
             activity: Arc::default(),
+            quality: Mutex::new(None),
             last_failure: Mutex::new(None),
             failed: Mutex::new(None),
             waiting: Mutex::new(HashMap::new()),

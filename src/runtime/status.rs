@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::machine::calculator::{Calculator, Degradation, Pending};
+use crate::strategy::Quality;
 use crate::types::{Reason, State, Term, Time, Version, WorkerId};
 
 /// One moment of a calculator.
@@ -29,6 +30,8 @@ pub struct Status {
     pub pending: Pending,
     /// What keeps it from doing its whole work.
     pub degraded: Vec<Degradation>,
+    /// How good the plan last published is; `None` before the first.
+    pub quality: Option<Quality>,
     /// The last failure, until the next success.
     pub last_failure: Option<String>,
     /// Counters since the handle was made.

@@ -69,15 +69,16 @@ impl WorkerMonitor {
             retry_delay: self.config.retry_delay_min,
             is_blind_told: false,
         };
-        let mut health = self.store.health_events();
+        let mut health = Some(self.store.health_events());
         let mut reconcile_at = None;
-        let nothing = never();
+        let (nothing, silence) = (never(), never());
         loop {
             self.open_missing(&mut watches);
             let due = self.next_due(&watches, reconcile_at);
             let timer = self.timer(due);
             let heartbeats = watches.heartbeats.as_ref().map_or(&nothing, |w| &w.events);
             let assignments = watches.assignments.as_ref().map_or(&nothing, |w| &w.events);
+            let told = health.as_ref().map_or(&silence, |h| &**h);
             // The rare ones first: a flood of beats must not hide them.
             select_biased! {
                 recv(stop) -> _ => return,
@@ -85,9 +86,9 @@ impl WorkerMonitor {
                     Ok(order) => self.obey(order),
                     Err(_) => return,
                 },
-                recv(health) -> told => match told {
+                recv(told) -> told => match told {
                     Ok(told) => self.tell_health(told),
-                    Err(_) => health = never(),
+                    Err(_) => health = None,
                 },
                 recv(assignments) -> event => match event {
                     Ok(event) => self.assignment(&event),

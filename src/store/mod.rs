@@ -24,6 +24,7 @@
 //!   every change, per key in order, or says [`WatchEvent::Blind`] first. Of changes of one key in
 //!   quick succession those that were overtaken may be left out, never the last.
 
+mod health;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+pub use self::health::HealthEvents;
 use crate::error::{Code, Error, Result};
 use crate::types::Revision;
 
@@ -362,7 +364,7 @@ pub trait Store: Send + Sync {
     fn health(&self) -> Health;
 
     /// Changes of [`Store::health`], the current one first. Only the newest few are kept.
-    fn health_events(&self) -> Receiver<Health>;
+    fn health_events(&self) -> HealthEvents;
 
     /// Ends the store's threads; afterwards every call fails with `NotRunning`. Idempotent.
     ///

@@ -18,6 +18,8 @@ pub struct ConsistentHash {
 impl ConsistentHash {
     /// Virtual nodes per worker unless set otherwise.
     pub const DEFAULT_VIRTUAL_NODES: u32 = 150;
+    /// The most virtual nodes per worker.
+    pub const VIRTUAL_NODES_MAX: u32 = 10_000;
 
     /// The strategy with 150 virtual nodes per worker and seed 0.
     #[must_use]
@@ -28,11 +30,11 @@ impl ConsistentHash {
         }
     }
 
-    /// Sets the virtual nodes per worker; 0 counts as 1. More make loads more even and the
-    /// ring larger (16 bytes each).
+    /// Sets the virtual nodes per worker; 0 counts as 1, more than 10 000 as 10 000. More make
+    /// loads more even and the ring larger (about 20 bytes each).
     #[must_use]
     pub fn virtual_nodes(mut self, virtual_nodes: u32) -> Self {
-        self.virtual_nodes = virtual_nodes.max(1);
+        self.virtual_nodes = virtual_nodes.clamp(1, Self::VIRTUAL_NODES_MAX);
         self
     }
 

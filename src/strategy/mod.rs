@@ -22,19 +22,28 @@
 
 mod check;
 mod consistent_hash;
+mod diff;
+mod explain;
+mod fair;
 mod hash;
 mod normalise;
 mod plan;
+mod quality;
 mod ring;
 mod round_robin;
+mod sticky;
 mod weighted_consistent_hash;
 
 pub use check::check;
 pub use consistent_hash::ConsistentHash;
+pub use diff::{Diff, WorkerDiff, diff};
+pub use explain::{Cause, Explanation, explain};
 pub use hash::hash_keys;
 pub use normalise::{canonical_partitions, canonical_workers};
 pub use plan::{Plan, previous_from_lists};
+pub use quality::{Quality, quality};
 pub use round_robin::RoundRobin;
+pub use sticky::Sticky;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
 use std::sync::Arc;
@@ -115,8 +124,10 @@ impl<S: Strategy + ?Sized> Strategy for Arc<S> {
 /// The strategies that can be chosen by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StrategyKind {
-    /// [`RoundRobin`].
+    /// [`Sticky`].
     #[default]
+    Sticky,
+    /// [`RoundRobin`].
     RoundRobin,
     /// [`ConsistentHash`].
     ConsistentHash,
@@ -129,6 +140,7 @@ impl StrategyKind {
     #[must_use]
     pub fn build(self, hash_seed: u64, default_weight: i64) -> Arc<dyn Strategy> {
         match self {
+            Self::Sticky => Arc::new(Sticky::new().default_weight(default_weight)),
             Self::RoundRobin => Arc::new(RoundRobin),
             Self::ConsistentHash => Arc::new(ConsistentHash::new().seed(hash_seed)),
             Self::WeightedConsistentHash => Arc::new(

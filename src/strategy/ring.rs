@@ -3,30 +3,43 @@
 use super::WorkerIndex;
 use super::hash::{hash_virtual_node, hash_worker};
 
+/// Nodes per entry of the table of leading bits, about.
+const NODES_PER_START: usize = 4;
+
 /// A ring of virtual nodes. A hash belongs to the first node at or after it, wrapping round.
 ///
-/// Nodes are in hash order. Hashes are uniform, so a table with about one entry per node,
-/// indexed by a hash's leading bits, leads to within a node or two of the answer: building
-/// takes one counting pass instead of a sort, and a lookup has no search.
+/// Hashes are uniform, so a table indexed by a hash's leading bits leads to within a few nodes
+/// of the answer: building takes a counting pass instead of a sort, and a lookup no search.
+/// What a lookup reads is kept small, as it is the processor's cache that decides its speed.
 pub(super) struct Ring {
-    nodes: Vec<Node>,
+    /// The nodes in hash order.
+    slots: Vec<Slot>,
     /// For each value of the leading bits, the first node that has it (or a later one).
     starts: Vec<u32>,
     /// Shift that leaves a hash's leading bits.
     shift: u32,
+    /// The nodes' whole hashes, worker by worker.
+    hashes: Vec<u64>,
+    virtual_nodes: u32,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Node {
-    hash: u64,
-    worker: WorkerIndex,
+struct Slot {
+    /// Upper half of the node's hash.
+    prefix: u32,
+    /// Place of the node in `hashes`.
+    node: u32,
 }
 
 impl Ring {
-    /// Places `virtual_nodes` (at least 1) nodes for each of `workers` (at least one).
+    /// Places `virtual_nodes` (at least 1) nodes for each of `workers` (at least one); there
+    /// are fewer than 2^32 in all.
     pub(super) fn new<W: AsRef<str>>(workers: &[W], virtual_nodes: u32, seed: u64) -> Self {
         let count = workers.len() * virtual_nodes as usize;
-        let bits = count.next_power_of_two().trailing_zeros().max(1);
+        let bits = (count / NODES_PER_START)
+            .max(2)
+            .next_power_of_two()
+            .trailing_zeros();
         let shift = u64::BITS - bits;
 
         let mut hashes = Vec::with_capacity(count);
@@ -45,31 +58,47 @@ impl Ring {
             *start = total;
         }
 
-        // Filling each slot from its end turns the ends in `starts` into beginnings.
-        let mut nodes = vec![Node::default(); count];
-        let mut remaining = hashes.chunks_exact(virtual_nodes as usize);
-        for worker in (0..workers.len() as WorkerIndex).rev() {
-            for &hash in remaining.next_back().into_iter().flatten().rev() {
-                let start = &mut starts[(hash >> shift) as usize];
-                *start -= 1;
-                nodes[*start as usize] = Node { hash, worker };
-            }
+        // Filling each group from its end turns the ends in `starts` into beginnings.
+        let mut slots = vec![Slot::default(); count];
+        for (node, &hash) in (0..count as u32).zip(&hashes).rev() {
+            let start = &mut starts[(hash >> shift) as usize];
+            *start -= 1;
+            let prefix = (hash >> 32) as u32;
+            slots[*start as usize] = Slot { prefix, node };
         }
-        for slot in starts.windows(2) {
-            nodes[slot[0] as usize..slot[1] as usize].sort_by_key(|node| node.hash);
+        // Only nodes with the same leading bits are out of order: each is a few steps away.
+        let hash_of = |slot: Slot| hashes[slot.node as usize];
+        for end in 1..slots.len() {
+            let slot = slots[end];
+            let is_after = |other: Slot| {
+                other.prefix > slot.prefix
+                    || other.prefix == slot.prefix && hash_of(other) > hash_of(slot)
+            };
+            let mut place = end;
+            while place > 0 && is_after(slots[place - 1]) {
+                slots[place] = slots[place - 1];
+                place -= 1;
+            }
+            slots[place] = slot;
         }
         Self {
-            nodes,
+            slots,
             starts,
             shift,
+            hashes,
+            virtual_nodes,
         }
     }
 
     /// The worker that `hash` belongs to.
     pub(super) fn owner(&self, hash: u64) -> WorkerIndex {
+        let prefix = (hash >> 32) as u32;
         let start = self.starts[(hash >> self.shift) as usize] as usize;
-        let beyond = self.nodes[start..].iter().find(|node| node.hash >= hash);
-        beyond.unwrap_or(&self.nodes[0]).worker
+        let is_at_or_after = |slot: &&Slot| {
+            slot.prefix > prefix || slot.prefix == prefix && self.hashes[slot.node as usize] >= hash
+        };
+        let beyond = self.slots[start..].iter().find(is_at_or_after);
+        beyond.unwrap_or(&self.slots[0]).node / self.virtual_nodes
     }
 }
 
@@ -102,7 +131,7 @@ mod tests {
         for case in &file.cases {
             let seed = u64::from_str_radix(&case.seed, 16).unwrap();
             let ring = Ring::new(&case.workers, case.virtual_nodes, seed);
-            assert_eq!(ring.nodes.len(), case.size);
+            assert_eq!(ring.slots.len(), case.size);
             for (key, worker) in &case.lookups {
                 let owner = ring.owner(hash_keys(&[key], seed));
                 assert_eq!(&case.workers[owner as usize], worker, "{key}");
@@ -113,12 +142,14 @@ mod tests {
     #[test]
     fn hashes_at_and_beyond_the_ends_of_the_ring_have_an_owner() {
         let ring = Ring::new(&["a", "b", "c"], 2, 0);
-        assert!(ring.nodes.is_sorted_by_key(|node| node.hash));
-        let (first, last) = (ring.nodes[0], ring.nodes[5]);
-        assert_eq!(ring.owner(0), first.worker);
-        assert_eq!(ring.owner(first.hash), first.worker);
-        assert_eq!(ring.owner(last.hash), last.worker);
-        assert_eq!(ring.owner(last.hash + 1), first.worker);
-        assert_eq!(ring.owner(u64::MAX), first.worker);
+        let mut nodes: Vec<(u64, WorkerIndex)> =
+            (0..6).map(|i| (ring.hashes[i], i as u32 / 2)).collect();
+        nodes.sort_unstable();
+        let (first, last) = (nodes[0], nodes[5]);
+        assert_eq!(ring.owner(0), first.1);
+        assert_eq!(ring.owner(first.0), first.1);
+        assert_eq!(ring.owner(last.0), last.1);
+        assert_eq!(ring.owner(last.0 + 1), first.1);
+        assert_eq!(ring.owner(u64::MAX), first.1);
     }
 }

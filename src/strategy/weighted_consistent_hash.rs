@@ -45,10 +45,10 @@ impl WeightedConsistentHash {
         }
     }
 
-    /// Sets the virtual nodes per worker; 0 counts as 1.
+    /// Sets the virtual nodes per worker; 0 counts as 1, more than 10 000 as 10 000.
     #[must_use]
     pub fn virtual_nodes(mut self, virtual_nodes: u32) -> Self {
-        self.virtual_nodes = virtual_nodes.max(1);
+        self.virtual_nodes = virtual_nodes.clamp(1, ConsistentHash::VIRTUAL_NODES_MAX);
         self
     }
 
@@ -145,6 +145,7 @@ impl Lightest {
 
     fn find(&mut self, loads: &[i128]) -> WorkerIndex {
         loop {
+            // Entries are replaced and never removed, and there is at least one worker.
             let mut top = self.0.peek_mut().expect("there is an entry per worker");
             let Reverse((load, worker)) = *top;
             if load == loads[worker as usize] {

@@ -1,14 +1,15 @@
 //! Real NATS servers: started on free ports with folders of their own, hurt in every way a server
 //! can be hurt, and gone when the test is, however it ends.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::nats_binary;
@@ -59,25 +60,31 @@ impl Setup {
     }
 
     pub fn start(self) -> Server {
-        let folder = tempfile::tempdir().expect("a folder for the server");
-        let binary = nats_binary::find(&self.version);
-        let mut server = Server {
-            child: None,
-            folder,
-            binary,
-            port: 0,
-            monitor: 0,
-        };
         // A port that is free now may be taken in a moment.
+        let mut log = String::new();
         for _ in 0..10 {
-            server.port = free_port();
-            server.monitor = free_port();
-            server.write_config(&self);
-            if server.launch() {
-                return server;
+            match self.try_start() {
+                Ok(server) => return server,
+                Err(why) => log = why,
             }
         }
-        panic!("nats-server does not start:\n{}", server.log());
+        panic!("nats-server does not start:\n{log}");
+    }
+
+    /// One attempt, on ports that are free just now; the server's log when it fails.
+    fn try_start(&self) -> Result<Server, String> {
+        let mut server = Server {
+            child: None,
+            folder: tempfile::tempdir().expect("a folder for the server"),
+            binary: nats_binary::find(&self.version),
+            port: free_port(),
+            monitor: free_port(),
+        };
+        server.write_config(self);
+        if server.launch() {
+            return Ok(server);
+        }
+        Err(server.log())
     }
 }
 
@@ -143,6 +150,17 @@ impl Server {
     pub fn connections(&self) -> u64 {
         let varz = self.monitoring("varz").expect("the server answers");
         varz["connections"].as_u64().expect("a number")
+    }
+
+    /// Whether this server leads a JetStream cluster in which so many servers are up to date.
+    fn leads(&self, servers: usize) -> bool {
+        let jsz = self.monitoring("jsz").unwrap_or_default();
+        let others = jsz["meta_cluster"]["replicas"].as_array();
+        let current = others
+            .into_iter()
+            .flatten()
+            .filter(|other| other["current"] == true && other["offline"] != true);
+        current.count() + 1 >= servers
     }
 
     pub fn log(&self) -> String {
@@ -213,56 +231,76 @@ impl Drop for Server {
 impl Cluster {
     /// Starts three servers and waits until their JetStream has a leader.
     pub fn start(version: &str) -> Self {
+        let mut log = String::new();
+        for _ in 0..10 {
+            match Self::try_start(version) {
+                Ok(nodes) => {
+                    let cluster = Self { nodes };
+                    cluster.wait_healthy();
+                    return cluster;
+                }
+                Err(why) => log = why,
+            }
+        }
+        panic!("no cluster of nats-servers starts:\n{log}");
+    }
+
+    fn try_start(version: &str) -> Result<Vec<Server>, String> {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let all = routes
             .iter()
             .map(|port| format!("\"nats-route://127.0.0.1:{port}\""))
             .collect::<Vec<_>>()
             .join(", ");
-        let nodes = routes
+        routes
             .iter()
             .enumerate()
             .map(|(index, port)| {
-                Setup::new(version)
-                    .config(&format!(
-                        "server_name: \"n{index}\"\ncluster {{ name: \"c\", \
-                         listen: \"127.0.0.1:{port}\", routes: [{all}] }}"
-                    ))
-                    .start()
+                let config = format!(
+                    "server_name: \"n{index}\"\ncluster {{ name: \"c\", \
+                     listen: \"127.0.0.1:{port}\", routes: [{all}] }}"
+                );
+                Setup::new(version).config(&config).try_start()
             })
-            .collect();
-        let cluster = Self { nodes };
-        cluster.wait_healthy();
-        cluster
+            .collect()
     }
 
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(Server::url).collect()
     }
 
-    /// Waits until every node that runs has caught up with the others.
+    /// Waits until every node that runs has caught up, and their leader knows them all.
     pub fn wait_healthy(&self) {
+        let running: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|node| node.child.is_some())
+            .collect();
         let deadline = Instant::now() + Duration::from_secs(60);
-        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
-            loop {
-                let health = node.monitoring("healthz");
-                if health.is_some_and(|health| health["status"] == "ok") {
-                    break;
-                }
-                assert!(
-                    Instant::now() < deadline,
-                    "no healthy cluster:\n{}",
-                    node.log()
-                );
-                std::thread::sleep(Duration::from_millis(50));
-            }
+        let healthy = |node: &Server| {
+            let health = node.monitoring("healthz");
+            health.is_some_and(|health| health["status"] == "ok")
+        };
+        while !running.iter().all(|node| healthy(node))
+            || !running.iter().any(|node| node.leads(running.len()))
+        {
+            let log = running.first().map(|node| node.log()).unwrap_or_default();
+            assert!(Instant::now() < deadline, "no healthy cluster:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
+/// A port that nobody listens on, and that no other test of this process is given.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if GIVEN.lock().expect("no panic in here").insert(port) {
+            return port;
+        }
+    }
 }
 
 fn greets(port: u16) -> bool {
@@ -280,7 +318,7 @@ fn greets(port: u16) -> bool {
 /// thread that lives as long as the process.
 fn spawn(mut command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
-    static SPAWNER: OnceLock<std::sync::Mutex<Sender<Job>>> = OnceLock::new();
+    static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
     // SAFETY: prctl is async-signal-safe and touches nothing but the child itself.
     unsafe {
         command.pre_exec(|| {
@@ -295,12 +333,12 @@ fn spawn(mut command: Command) -> Child {
                 answer.send(command.spawn()).ok();
             }
         });
-        std::sync::Mutex::new(sender)
+        Mutex::new(sender)
     });
     let (answer, child) = channel();
     let sender = spawner
         .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .unwrap_or_else(PoisonError::into_inner)
         .clone();
     sender.send((command, answer)).expect("the spawner lives");
     child

@@ -42,6 +42,11 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Whether it waits for a fleet to come (back): nobody is given up before its end.
+    pub fn is_gathering(&self) -> bool {
+        matches!(self.publishes, Reason::ColdStart | Reason::Restart)
+    }
+
     /// The reason that subscribers see while it is open.
     fn shown_as(&self) -> Reason {
         match self.publishes {
@@ -52,21 +57,22 @@ impl Window {
 }
 
 /// The kinds of work, most urgent first.
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 impl Calculator {
     /// Every pending piece of work, most urgent first. Nothing while nothing can be published.
     pub(super) fn agenda(&self) -> impl Iterator<Item = Work> {
         let works: [Option<Work>; KINDS] = if self.can_publish() {
             [
+                self.immediate(),
                 self.emergency(),
                 self.manual(),
-                self.immediate(),
                 self.foreign_write(),
                 self.leaves(),
                 self.fleet_window(),
                 self.joins(),
                 self.partition_change(),
+                self.unfinished(),
             ]
         } else {
             [None; KINDS]
@@ -75,17 +81,26 @@ impl Calculator {
     }
 
     /// The next time at which some of the pending work is due or shown.
-    pub(super) fn agenda_deadline(&self, now: Time) -> Option<Time> {
+    pub(super) fn agenda_deadline(&self) -> Option<Time> {
         let times = self
             .agenda()
             .flat_map(|work| [Some(work.due), work.window.map(|w| w.opens)])
             .flatten();
-        times.filter(|&time| time > now).min()
+        times.filter(|&time| time > self.now).min()
     }
 
     /// With no live worker nothing is published, and nothing is deleted.
     fn can_publish(&self) -> bool {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
+    }
+
+    /// What a start finds broken is repaired at once, whoever is lost by then.
+    fn immediate(&self) -> Option<Work> {
+        self.gap_at_start.then(|| Work {
+            reason: Reason::ColdStartImmediate,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
     }
 
     fn emergency(&self) -> Option<Work> {
@@ -109,16 +124,11 @@ impl Calculator {
         })
     }
 
-    fn immediate(&self) -> Option<Work> {
-        self.gap_at_start.then(|| Work {
-            reason: Reason::ColdStartImmediate,
-            due: self.not_before_retry(Time::ZERO),
-            window: None,
-        })
-    }
-
+    /// Somebody else wrote: only a publication above it restores the plan. There is no reason of
+    /// its own on the wire for that; it is a refresh that nobody asked for.
     fn foreign_write(&self) -> Option<Work> {
-        self.foreign_due.map(|due| Work {
+        let due = self.foreign_due.filter(|_| !self.in_cold_start())?;
+        Some(Work {
             reason: Reason::ManualRefresh,
             due: self.not_before_retry(due),
             window: None,
@@ -146,12 +156,21 @@ impl Calculator {
             due: if frozen {
                 Time::FAR_FUTURE
             } else {
-                self.not_before_retry(window.ends)
+                self.not_before_retry(window.ends.max(self.cooldown_ends))
             },
             window: Some(Shown {
                 reason: window.shown_as(),
                 opens: window.opened,
             }),
+        })
+    }
+
+    /// The window after a mass loss, whether or not anyone is there to publish a plan for.
+    pub(super) fn restart_window(&self) -> Option<Shown> {
+        let window = self.window.filter(|w| w.publishes == Reason::Restart)?;
+        Some(Shown {
+            reason: window.shown_as(),
+            opens: window.opened,
         })
     }
 
@@ -181,6 +200,27 @@ impl Calculator {
             due: self.not_before_retry(self.cooldown_ends),
             window: None,
         })
+    }
+
+    /// A publication that failed may have been done in part, or be done yet: only one that
+    /// succeeds settles that, even when the change that led to it has gone away.
+    fn unfinished(&self) -> Option<Work> {
+        let reason = self.unfinished?;
+        let is_the_windows_own = self.window.is_some_and(|w| w.publishes == reason);
+        if is_the_windows_own || self.in_cold_start() {
+            return None;
+        }
+        Some(Work {
+            reason,
+            due: self.not_before_retry(Time::ZERO),
+            window: None,
+        })
+    }
+
+    /// A fleet that starts from no workers: nothing is published before it has gathered.
+    fn in_cold_start(&self) -> bool {
+        self.window
+            .is_some_and(|window| window.publishes == Reason::ColdStart)
     }
 
     fn not_before_retry(&self, due: Time) -> Time {

@@ -5,6 +5,7 @@
 //! what changed and the question "is anything pending" costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{Time, WorkerId};
@@ -21,13 +22,18 @@ pub(super) struct Absence {
 pub(super) struct Members {
     /// The workers of the last published plan.
     planned: BTreeSet<WorkerId>,
+    /// The workers of the plan that is being published, in order. Who of them goes meanwhile is
+    /// treated as planned, or the new plan would start with a worker that nobody misses.
+    publishing: Arc<[WorkerId]>,
     /// Workers with a running lease, planned or not.
     alive: BTreeSet<WorkerId>,
-    /// Alive but not planned.
-    joiners: BTreeSet<WorkerId>,
+    /// Alive but not planned, since when.
+    joiners: BTreeMap<WorkerId, Time>,
+    /// Of those that joined since nobody was waiting; stays when the first goes again.
     first_join: Option<Time>,
-    /// Planned, and took their leave.
-    leavers: BTreeSet<WorkerId>,
+    /// Planned, and took their leave, when.
+    leavers: BTreeMap<WorkerId, Time>,
+    /// As `first_join`.
     first_leave: Option<Time>,
     /// Planned, lease ran out, may come back.
     missing: BTreeMap<WorkerId, Absence>,
@@ -44,7 +50,7 @@ impl Members {
         self.gone.remove(&worker);
         self.leavers.remove(&worker);
         if !self.planned.contains(&worker) {
-            self.joiners.insert(worker.clone());
+            self.joiners.entry(worker.clone()).or_insert(since);
             self.first_join.get_or_insert(since);
         }
         self.alive.insert(worker);
@@ -56,23 +62,23 @@ impl Members {
         self.joiners.remove(worker);
         self.missing.remove(worker);
         self.lost.remove(worker);
-        if self.planned.contains(worker) && !self.gone.contains(worker) {
-            self.leavers.insert(worker.clone());
+        if self.is_expected(worker) && !self.gone.contains(worker) {
+            self.leavers.entry(worker.clone()).or_insert(now);
             self.first_leave.get_or_insert(now);
         }
         self.settle_firsts();
     }
 
-    /// Whether the worker is planned, so that it has a grace to come back.
+    /// Whether the worker is expected to hold something, so that it has a grace to come back.
     pub fn missing(&mut self, worker: &WorkerId, absence: Absence) -> bool {
         self.alive.remove(worker);
         self.joiners.remove(worker);
         self.settle_firsts();
-        let planned = self.planned.contains(worker);
-        if planned {
+        let expected = self.is_expected(worker);
+        if expected {
             self.missing.insert(worker.clone(), absence);
         }
-        planned
+        expected
     }
 
     /// Moves the missing whose grace is over to the lost; returns them.
@@ -126,23 +132,56 @@ impl Members {
     /// A cold start begins: who is gone by now waits for its end instead of an emergency.
     pub fn carry_over_gone(&mut self) {
         self.gone.append(&mut self.lost);
-        self.gone.append(&mut self.leavers);
+        self.gone
+            .extend(std::mem::take(&mut self.leavers).into_keys());
         self.settle_firsts();
     }
 
-    /// A plan for exactly these workers was published.
-    pub fn published(&mut self, workers: impl IntoIterator<Item = WorkerId>, now: Time) {
+    /// There is no cold start any more that the gone could wait for.
+    pub fn lose_gone(&mut self) {
+        self.lost.append(&mut self.gone);
+    }
+
+    /// A plan for these workers is on its way.
+    pub fn publishing(&mut self, workers: Arc<[WorkerId]>) {
+        self.publishing = workers;
+    }
+
+    /// A plan for exactly these workers was published. Returns who has been replaced: nobody waits
+    /// for them any more.
+    pub fn published(
+        &mut self,
+        workers: impl IntoIterator<Item = WorkerId>,
+        now: Time,
+    ) -> Vec<WorkerId> {
         self.planned = workers.into_iter().collect();
+        self.settle_plan(now)
+    }
+
+    /// The plan on its way was not published. Returns as `published`.
+    pub fn not_published(&mut self, now: Time) -> Vec<WorkerId> {
+        self.settle_plan(now)
+    }
+
+    /// Compares everybody with the plan anew.
+    fn settle_plan(&mut self, now: Time) -> Vec<WorkerId> {
+        self.publishing = Arc::default();
         let planned = &self.planned;
-        self.leavers.retain(|w| planned.contains(w));
+        let is_out = |worker: &&WorkerId| !planned.contains(*worker);
+        let gone = self.missing.keys().chain(&self.lost).chain(&self.gone);
+        let dropped: Vec<WorkerId> = gone.filter(is_out).cloned().collect();
+        self.missing.retain(|w, _| planned.contains(w));
         self.lost.retain(|w| planned.contains(w));
         self.gone.retain(|w| planned.contains(w));
-        self.missing.retain(|w, _| planned.contains(w));
-        self.joiners = self.alive.difference(planned).cloned().collect();
-        if !self.joiners.is_empty() {
-            self.first_join.get_or_insert(now);
+        self.leavers.retain(|w, _| planned.contains(w));
+        self.joiners.retain(|w, _| !planned.contains(w));
+        // Who was planned, left and came back while a plan without it was on its way.
+        for worker in self.alive.difference(planned) {
+            self.joiners.entry(worker.clone()).or_insert(now);
         }
-        self.settle_firsts();
+        self.first_join = self.joiners.values().min().copied();
+        self.first_leave = self.leavers.values().min().copied();
+        dropped
     }
 
     /// The workers that a plan made now is for, in order: everyone alive, and the missing that
@@ -181,10 +220,6 @@ impl Members {
         !self.lost.is_empty()
     }
 
-    pub fn is_lost(&self, worker: &WorkerId) -> bool {
-        self.lost.contains(worker) || self.gone.contains(worker)
-    }
-
     /// Whether the plan differs from the fleet in any way.
     pub fn differ(&self) -> bool {
         !(self.joiners.is_empty()
@@ -199,6 +234,10 @@ impl Members {
 
     pub fn first_leave(&self) -> Option<Time> {
         self.first_leave
+    }
+
+    fn is_expected(&self, worker: &WorkerId) -> bool {
+        self.planned.contains(worker) || self.publishing.binary_search(worker).is_ok()
     }
 
     fn settle_firsts(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
+use crate::strategy::Quality;
 use crate::types::{Reason, Revision, State, Term, Time, Version, WorkerId};
 
 /// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
@@ -104,8 +105,8 @@ pub struct Publication {
     pub workers: Arc<[WorkerId]>,
     /// How many partitions it has.
     pub partitions: usize,
-    /// How many partitions changed hands.
-    pub moved: usize,
+    /// How even it is, and how much it moved.
+    pub quality: Quality,
     /// The newest change of the partition list that it covers.
     pub generation: u64,
 }
@@ -197,8 +198,8 @@ pub enum Notice {
         workers: usize,
         /// How many partitions it has.
         partitions: usize,
-        /// How many partitions changed hands.
-        moved: usize,
+        /// How even it is, and how much it moved.
+        quality: Quality,
     },
     /// A job failed; it stays pending unless the error says otherwise.
     Failed {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Attempt, Draft, Publisher, Setback, refused};
-use crate::store::{Batch, Bucket, Expect, Outcome, Refusal, Write};
+use crate::store::{Batch, Bucket, Expect, Outcome, Write};
 use crate::types::Revision;
 use crate::wire::{COMMIT_KEY, FENCE_KEY, GUARD_KEY};
 
@@ -31,7 +31,20 @@ impl Publisher {
                     expect: Expect::Revision(known.map_or(0, |slot| slot.revision)),
                 });
             }
-            let end = self.write_batch(writes, deadline)?;
+            let batch = Batch {
+                fence: Some((FENCE_KEY.into(), self.fence.revision)),
+                writes,
+            };
+            let end = match self.store.write_batch(Bucket::Assignment, &batch, deadline) {
+                Outcome::Done(end) => end,
+                Outcome::Refused(refusal) => {
+                    return Err(refused(refusal, &self.key_of(&chunk[0].worker)));
+                }
+                Outcome::Unknown(why) => {
+                    chunk.iter().for_each(|change| self.doubted(change));
+                    return Err(Setback::Doubt(why));
+                }
+            };
             // The writes of a batch are numbered without gaps and end with this number.
             let mut revision = end - chunk.len() as Revision;
             if is_last {
@@ -56,20 +69,6 @@ impl Publisher {
             key: key.into(),
             value: Some(value),
             expect: Expect::Any,
-        }
-    }
-
-    fn write_batch(&mut self, writes: Vec<Write>, deadline: Instant) -> Attempt<Revision> {
-        let batch = Batch {
-            fence: Some((FENCE_KEY.into(), self.fence)),
-            writes,
-        };
-        let key = batch.writes.last().map_or("", |write| &write.key);
-        match self.store.write_batch(Bucket::Assignment, &batch, deadline) {
-            Outcome::Done(end) => Ok(end),
-            Outcome::Refused(Refusal::Conflict) => Err(self.settle_conflict(key, deadline)),
-            Outcome::Refused(refusal) => Err(refused(refusal, key)),
-            Outcome::Unknown(why) => Err(Setback::Doubt(why)),
         }
     }
 }

@@ -4,14 +4,11 @@ use std::time::Instant;
 
 use super::{Attempt, Draft, Publisher, Setback, refused};
 use crate::machine::publication::Change;
-use crate::store::{Bucket, Expect, Outcome, Refusal, Write};
+use crate::store::{Bucket, Expect, Outcome, Write};
 use crate::wire::COMMIT_KEY;
 
 impl Publisher {
     pub(super) fn publish_singly(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
-        // The writes themselves are safe without this look; it saves a leader that was deposed
-        // long ago from leaving half a plan behind in the moment of the take-over.
-        self.check_fence(deadline)?;
         self.overwrite(draft, deadline)?;
         self.create(draft, deadline)?;
         self.commit(draft, deadline)
@@ -39,10 +36,8 @@ impl Publisher {
         // Every outcome is taken in before the first bad one is acted upon.
         let mut worst = Ok(());
         for ((change, write), outcome) in changes.iter().zip(&writes).zip(outcomes) {
-            let result = self.take_in(&write.key, outcome, deadline);
-            match result {
-                Ok(revision) => self.stored(change, revision),
-                Err(setback) => worst = Err(graver(worst, setback)),
+            if let Err(setback) = self.take_in(change, &write.key, outcome) {
+                worst = Err(graver(worst, setback));
             }
         }
         worst
@@ -63,8 +58,7 @@ impl Publisher {
             };
             let key = write.key.clone();
             let outcome = self.write_one(write, deadline);
-            let revision = self.take_in(&key, outcome, deadline)?;
-            self.stored(change, revision);
+            self.take_in(change, &key, outcome)?;
         }
         Ok(())
     }
@@ -81,23 +75,33 @@ impl Publisher {
             },
         };
         let outcome = self.write_one(write, deadline);
-        let revision = self.take_in(COMMIT_KEY, outcome, deadline)?;
-        self.committed(&draft.commit, revision);
-        Ok(())
+        match outcome {
+            Outcome::Done(revision) => {
+                self.committed(&draft.commit, revision);
+                Ok(())
+            }
+            Outcome::Refused(refusal) => Err(refused(refusal, COMMIT_KEY)),
+            Outcome::Unknown(why) => Err(Setback::Doubt(why)),
+        }
     }
 
-    fn take_in(&mut self, key: &str, outcome: Outcome, deadline: Instant) -> Attempt<u64> {
+    fn take_in(&mut self, change: &Change, key: &str, outcome: Outcome) -> Attempt<()> {
         match outcome {
-            Outcome::Done(revision) => Ok(revision),
-            Outcome::Refused(Refusal::Conflict) => Err(self.settle_conflict(key, deadline)),
+            Outcome::Done(revision) => {
+                self.stored(change, revision);
+                Ok(())
+            }
             Outcome::Refused(refusal) => Err(refused(refusal, key)),
-            Outcome::Unknown(why) => Err(Setback::Doubt(why)),
+            Outcome::Unknown(why) => {
+                self.doubted(change);
+                Err(Setback::Doubt(why))
+            }
         }
     }
 }
 
 /// Of two setbacks the one that rules out more: a failure, then a doubt, then business.
-fn graver(worst: Attempt<()>, setback: Setback) -> Setback {
+pub(super) fn graver(worst: Attempt<()>, setback: Setback) -> Setback {
     match (worst, setback) {
         (Err(Setback::Failed(error)), _) | (_, Setback::Failed(error)) => Setback::Failed(error),
         (Err(Setback::Doubt(why)), _) | (_, Setback::Doubt(why)) => Setback::Doubt(why),

@@ -9,13 +9,21 @@
 //! * **Class B** (others): every write depends on its own key's revision, and a key that holds
 //!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
 //!   key and the commit record, so that each revision a former leader knows is stale.
-//! * A refused condition is settled by reading the fence: moved means deposed, for good; unmoved
-//!   means that somebody wrote without one, which is learned and published above.
-//! * An unknown outcome is settled by reading back.
+//! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
+//!   good; one that did not, that somebody wrote without a fence, which is published above.
+//! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
+//!   keys are written by the next publication whatever they hold, so that it comes too late.
+//!
+//! What class B leaves open: *during* a take-over, until the new leader has rewritten a key, the
+//! former one can still change what the key holds. The new leader's rewrite is refused then, so it
+//! learns of it and goes over it; when [`Publisher::take_over`] has returned, nothing of the former
+//! leader is accepted any more, and nothing that stands is newer than what it returned.
 
 mod class_a;
 mod class_b;
 mod take_over;
+#[cfg(test)]
+pub(in crate::runtime) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,7 +36,7 @@ use crate::machine::publication::{Change, Content, Reading, Record, Slot, change
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
-use crate::wire::{Assignment, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// How often one publication is attempted before it is reported as failed (and stays pending).
 const ATTEMPTS_MAX: u32 = 5;
@@ -40,6 +48,11 @@ pub trait Surroundings: Send + Sync {
 
     /// Waits; `false` when it was cut short because everything is to stop.
     fn pause(&self, duration: Duration) -> bool;
+
+    /// A number that no other leader draws, to tell fence records apart.
+    fn nonce(&self) -> u64 {
+        fastrand::u64(..)
+    }
 }
 
 /// Which guarantees a publication leans on.
@@ -80,11 +93,27 @@ pub struct Publisher {
     /// The term in force, for whoever watches the bucket: set before the fence is written.
     term_in_force: Arc<AtomicI64>,
     term: Term,
-    fence: Revision,
+    standing: Standing,
+    /// The fence in force.
+    fence: Record<Fence>,
+    /// The fence last tried: the one in force unless a further term is being opened.
+    claim: Fence,
     /// The highest version used or seen; each publication, failed or not, takes a new one.
     version: Version,
     known: Reading,
-    deposed: bool,
+}
+
+/// How a publisher stands to the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has not taken over, or the attempt failed.
+    Outside,
+    /// Its fence stands: it may publish.
+    InForce,
+    /// Opening a further term failed half-way: which of its two fences stands is not known.
+    Reopening,
+    /// A newer leader has taken over.
+    Deposed,
 }
 
 /// Why one attempt at a publication did not succeed.
@@ -129,10 +158,11 @@ impl Publisher {
             value_max: usize::MAX,
             term_in_force,
             term: 0,
-            fence: 0,
+            standing: Standing::Outside,
+            fence: Record::default(),
+            claim: Fence::default(),
             version: 0,
             known: Reading::default(),
-            deposed: false,
         }
     }
 
@@ -151,11 +181,21 @@ impl Publisher {
     /// Publishes `plan` under a new version and returns that version.
     ///
     /// # Errors
-    /// `Fenced` when a newer leader has taken over (for good); `TooLarge`, before anything was
-    /// written, naming worker, size and limit; what the store reports otherwise. After an error
-    /// part of the plan may be visible (class B); the next publication puts that right.
+    /// `Fenced` when a newer leader has taken over (for good); `NotRunning` before a take-over has
+    /// succeeded; `NoWorkers` for a plan without any, which would delete everything; `TooLarge`,
+    /// before anything was written, naming worker, size and limit; what the store reports
+    /// otherwise. After an error part of the plan may be visible (class B, or several batches), or
+    /// all of it; the next publication puts that right.
     pub fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
-        self.check_deposed()?;
+        self.check_standing()?;
+        if plan.workers().is_empty() {
+            return Err(Error::new(
+                Code::NoWorkers,
+                "there is no live worker: nothing is published and nothing is deleted",
+            ));
+        }
+        self.check_fence(deadline)
+            .map_err(|error| error.during("publish"))?;
         let mut doubt = String::new();
         for attempt in 1..=ATTEMPTS_MAX {
             let draft = self.draft(plan, reason)?;
@@ -192,31 +232,35 @@ impl Publisher {
     }
 
     /// Looks whether these writes, seen in the bucket, were made by somebody else. If so, what
-    /// the bucket holds is learned anew.
+    /// the bucket holds is learned anew. A key that is gone without a trace is seen with the
+    /// revision [`Revision::MAX`].
     ///
     /// # Errors
     /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
     pub fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
-        self.check_deposed()?;
-        if seen
-            .iter()
-            .all(|(key, revision)| self.is_own(key, *revision))
-        {
+        self.check_standing()?;
+        // An attempt that failed half-way has forgotten what it compared with.
+        let is_resumed = self.standing == Standing::Reopening;
+        let is_own = |(key, revision): &(String, Revision)| self.is_own(key, *revision);
+        if seen.iter().all(is_own) && !is_resumed {
             return Ok(false);
         }
-        let before = self.known.clone();
+        let before = (self.known.slots.clone(), self.known.commit.clone());
         self.relearn(deadline)?;
-        Ok(before.slots != self.known.slots || before.commit != self.known.commit)
+        let is_changed = before.0 != self.known.slots || before.1 != self.known.commit;
+        Ok(is_changed || is_resumed)
     }
 
     /// Whether the key's write with this revision is one that this publisher made or has
     /// learned of.
     fn is_own(&self, key: &str, revision: Revision) -> bool {
-        let Some(worker) = self.settings.assignment.suffix(key) else {
-            return revision <= self.known.commit.revision.max(self.fence);
+        let known = match (key, self.settings.assignment.suffix(key)) {
+            (FENCE_KEY, _) => self.fence.revision,
+            (COMMIT_KEY, _) => self.known.commit.revision,
+            (_, Some(worker)) => self.known.slots.get(worker).map_or(0, |slot| slot.revision),
+            (_, None) => return true, // nothing depends on it
         };
-        let slot = self.known.slots.get(worker);
-        slot.is_some_and(|slot| revision <= slot.revision)
+        revision <= known
     }
 
     /// Reads the whole bucket. The answer is at least as new as the call.
@@ -227,48 +271,61 @@ impl Publisher {
 
     /// Learns what the bucket holds, under the same fence.
     fn relearn(&mut self, deadline: Instant) -> Result<()> {
-        let reading = self.read_all(deadline)?;
-        if reading.fence.revision != self.fence {
+        let mut reading = self.read_all(deadline)?;
+        if !self.holds(&reading.fence) {
             return Err(self.depose(&reading.fence));
         }
         self.version = self.version.max(reading.highest_version);
-        if reading.highest_term > self.term {
+        if self.standing == Standing::Reopening || reading.highest_term > self.term {
             // Workers would refuse our term: somebody wrote a higher one without taking over.
             log::warn!(
                 target: "divvy::publisher", term = self.term, found = reading.highest_term;
                 "a foreign write carries a higher term: opening a term above it"
             );
-            let floor = reading.highest_term;
+            self.standing = Standing::Reopening;
+            let floor = reading.highest_term.max(self.term);
             self.open_term(&reading, floor, deadline)?;
+            self.standing = Standing::InForce;
         } else {
+            reading.keep_doubts(&self.known.slots);
+            reading.doubt_foreign(&self.known.slots, self.term);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only
         Ok(())
     }
 
-    /// A refused condition is settled by reading the fence.
-    fn settle_conflict(&mut self, key: &str, deadline: Instant) -> Setback {
-        match self.check_fence(deadline) {
-            Ok(()) => Setback::Doubt(format!("somebody else wrote {key}")),
-            Err(error) => Setback::Failed(error),
-        }
-    }
-
+    /// Sees to it that this leader's fence stands before anything is tried.
+    ///
+    /// The writes are safe without this look, with two exceptions that it makes small: a bucket
+    /// that was created anew numbers its writes from the start, so that a deposed leader's
+    /// revisions may come true again (what the fence says never does); and in class B a leader
+    /// that was deposed long ago must not leave half a plan behind in the moment of a take-over.
     fn check_fence(&mut self, deadline: Instant) -> Result<()> {
+        if self.standing == Standing::Reopening {
+            return self.relearn(deadline);
+        }
         let entry = self.store.read(Bucket::Assignment, FENCE_KEY, deadline)?;
-        let revision = entry.as_ref().map_or(0, |e| e.revision);
-        if revision == self.fence {
+        let live = entry.as_ref().filter(|e| e.is_live());
+        let found = Record {
+            revision: entry.as_ref().map_or(0, |e| e.revision),
+            value: live.and_then(|e| Fence::decode(&e.value).ok()),
+        };
+        if self.holds(&found) {
             return Ok(());
         }
-        let live = entry.as_ref().filter(|e| e.is_live());
-        let value = live.and_then(|e| Fence::decode(&e.value).ok());
-        Err(self.depose(&Record { revision, value }))
+        Err(self.depose(&found))
     }
 
-    /// From here on this publisher never writes again.
+    /// Whether the fence found is this leader's.
+    fn holds(&self, found: &Record<Fence>) -> bool {
+        let is_claim = || found.value.as_ref() == Some(&self.claim);
+        *found == self.fence || self.standing == Standing::Reopening && is_claim()
+    }
+
+    /// From here on this publisher never writes again, unless it takes over anew.
     fn depose(&mut self, fence: &Record<Fence>) -> Error {
-        self.deposed = true;
+        self.standing = Standing::Deposed;
         let by = match &fence.value {
             Some(fence) => format!("{:?} leads in term {}", fence.leader, fence.term),
             None => "the fence record was removed".into(),
@@ -282,17 +339,21 @@ impl Publisher {
         )
     }
 
-    fn check_deposed(&self) -> Result<()> {
-        if !self.deposed {
-            return Ok(());
+    fn check_standing(&self) -> Result<()> {
+        match self.standing {
+            Standing::InForce | Standing::Reopening => Ok(()),
+            Standing::Outside => Err(Error::new(
+                Code::NotRunning,
+                "no take-over has succeeded yet; nothing can be published before",
+            )),
+            Standing::Deposed => Err(Error::new(
+                Code::Fenced,
+                format!(
+                    "deposed in term {}; this leader must not publish again",
+                    self.term
+                ),
+            )),
         }
-        Err(Error::new(
-            Code::Fenced,
-            format!(
-                "deposed in term {}; this leader must not publish again",
-                self.term
-            ),
-        ))
     }
 
     fn draft(&mut self, plan: &Plan, reason: Reason) -> Result<Draft> {
@@ -342,9 +403,28 @@ impl Publisher {
             Some((_, hash)) => Content::Assigned(*hash),
             None => Content::Deleted,
         };
-        let slot = Slot { revision, content };
+        let slot = Slot {
+            revision,
+            content,
+            in_doubt: false,
+        };
         self.known.slots.insert(change.worker.clone(), slot);
-        self.known.last_sequence = self.known.last_sequence.max(revision);
+        self.numbered(revision);
+    }
+
+    /// Takes in that a change may have been stored, or may yet be.
+    fn doubted(&mut self, change: &Change) {
+        let slots = &mut self.known.slots;
+        let slot = slots.entry(change.worker.clone()).or_insert(Slot::NONE);
+        slot.in_doubt = true;
+    }
+
+    /// Takes in the number of an own write. After a gap the bucket's last sequence is left as it
+    /// was known: what lies in the gap was not seen, and may be a new leader's fence.
+    fn numbered(&mut self, revision: Revision) {
+        if revision == self.known.last_sequence + 1 {
+            self.known.last_sequence = revision;
+        }
     }
 
     fn committed(&mut self, commit: &Commit, revision: Revision) {
@@ -352,7 +432,7 @@ impl Publisher {
             revision,
             value: Some(commit.clone()),
         };
-        self.known.last_sequence = self.known.last_sequence.max(revision);
+        self.numbered(revision);
     }
 
     fn set_term(&mut self, term: Term) {
@@ -396,10 +476,11 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
     })
 }
 
-/// A refusal that is neither a lost condition nor mere business, as an error.
+/// What a refusal means for the attempt.
 fn refused(refusal: Refusal, key: &str) -> Setback {
     match refusal {
         Refusal::Busy => Setback::Busy,
+        Refusal::Conflict => Setback::Doubt(format!("somebody else wrote {key}, or the fence")),
         other => Setback::Failed(other.into_error().on_key(key)),
     }
 }
@@ -410,7 +491,7 @@ impl std::fmt::Debug for Publisher {
             .field("term", &self.term)
             .field("version", &self.version)
             .field("class", &self.class)
-            .field("deposed", &self.deposed)
+            .field("standing", &self.standing)
             .finish_non_exhaustive()
     }
 }

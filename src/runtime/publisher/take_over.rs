@@ -1,18 +1,23 @@
 //! Opening a term: the fence first, then everything else.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Attempt, Class, Publisher, Setback, next_number, refused};
+use super::class_b::graver;
+use super::{Attempt, Class, Publisher, Setback, Standing, next_number, refused};
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{Reading, Record};
 use crate::machine::takeover::Heartbeat;
-use crate::store::{Bucket, Expect, Outcome, Refusal, Write};
+use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
-use crate::wire::{self, Applied, Assignment, COMMIT_KEY, FENCE_KEY, Fence};
+use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence};
 
 /// How often a term is opened anew because something above it was found afterwards.
 const TERMS_MAX: u32 = 4;
+
+/// How class A is named in a fence record.
+const CLASS_A: &str = "A";
 
 /// What a take-over found.
 #[derive(Debug)]
@@ -38,28 +43,41 @@ pub(super) struct Beats {
     heartbeats: Vec<Heartbeat>,
     /// The highest term and version that any worker has applied.
     applied: Applied,
+    /// What each worker has applied, where it says so.
+    applied_by: BTreeMap<WorkerId, Applied>,
     poison: u32,
 }
 
+enum Learned {
+    /// Everything, the heartbeats as well.
+    All(Beats),
+    /// A term above the one just opened.
+    HigherTerm(Term),
+}
+
 impl Publisher {
-    /// Takes over: opens a term above everything found and learns what is stored.
+    /// Takes over: opens a term above everything found and learns what is stored. May be called
+    /// again, after a failure as well as after a deposition.
     ///
     /// # Errors
-    /// `Conflict` when another leader takes over at the same moment; `InvalidData` when a stored
-    /// number leaves no room above it; what the store reports otherwise.
+    /// `Conflict` or `Fenced` when another leader takes over at the same moment; `InvalidData` when
+    /// a stored number leaves no room above it; what the store reports otherwise.
     pub fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+        self.standing = Standing::Outside;
         self.learn_capabilities(deadline)?;
         let reading = self.read_all(deadline)?;
         let former_leader = former_leader(&reading.fence);
         let beats = self.read_beats(deadline)?;
         let floor = reading.highest_term.max(beats.applied.term);
         let beats = self.open_term(&reading, floor, deadline)?;
+        self.standing = Standing::InForce;
         let found = Found {
             term: self.term,
             version: self.version,
             consistent: self.known.is_consistent(),
             former_leader,
-            poison: self.known.poison + beats.poison,
+            // The first look alone has met the former fence.
+            poison: reading.poison.max(self.known.poison) + beats.poison,
             heartbeats: beats.heartbeats,
             stored: std::mem::take(&mut self.known.stored)
                 .into_iter()
@@ -82,34 +100,52 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<Beats> {
         let mut expected = found.fence.revision;
-        // A former leader of class B may hold revisions that only a rewrite makes stale.
-        let former_is_b = found.fence.value.as_ref().is_some_and(|f| f.class != "A");
+        let class_b_until = class_b_until(found);
         for _ in 0..TERMS_MAX {
             self.set_term(next_number("term", floor)?);
-            self.fence = self.write_fence(expected, deadline)?;
-            expected = self.fence;
-            // From here on no former leader can change what is read (class A), or the rewrite
-            // below finds out that one did (class B).
-            let reading = self.learn(deadline)?;
-            let beats = self.read_beats(deadline)?;
-            let highest = reading.highest_term.max(beats.applied.term);
-            self.version = self
-                .version
-                .max(reading.highest_version)
-                .max(beats.applied.version);
-            if highest > self.term {
-                floor = highest;
-                continue;
+            self.fence = self.write_fence(expected, class_b_until, deadline)?;
+            expected = self.fence.revision;
+            match self.bring_under_term(class_b_until, deadline)? {
+                Learned::All(beats) => return Ok(beats),
+                Learned::HigherTerm(term) => floor = term,
             }
-            self.known = reading;
-            if self.class == Class::B || former_is_b {
-                self.rewrite_all(deadline)?;
-            }
-            return Ok(beats);
         }
         Err(Error::new(
             Code::Conflict,
             "somebody keeps writing terms above the one being opened; find out who",
+        )
+        .during("take over"))
+    }
+
+    /// Learns what is stored. From here on no former leader can change it (class A), or the
+    /// rewrite finds out that one did (class B): then it is learned anew.
+    fn bring_under_term(&mut self, class_b_until: Term, deadline: Instant) -> Result<Learned> {
+        for attempt in 1..=super::ATTEMPTS_MAX {
+            let reading = self.read_all(deadline)?;
+            if reading.fence != self.fence {
+                return Err(self.depose(&reading.fence).during("take over"));
+            }
+            let beats = self.read_beats(deadline)?;
+            let version = reading.highest_version.max(beats.applied.version);
+            self.version = self.version.max(version);
+            next_number("version", self.version)?;
+            let highest = reading.highest_term.max(beats.applied.term);
+            if highest > self.term {
+                return Ok(Learned::HigherTerm(highest));
+            }
+            self.known = reading;
+            self.known.doubt_refused(&beats.applied_by);
+            match self.rewrite(class_b_until, deadline) {
+                Ok(()) => return Ok(Learned::All(beats)),
+                Err(Setback::Failed(error)) => return Err(error.during("take over")),
+                // Most likely the former leader's last writes: take them in, go over them.
+                Err(Setback::Doubt(_)) => {}
+                Err(Setback::Busy) => self.pause_before_retry(attempt)?,
+            }
+        }
+        Err(Error::new(
+            Code::Unavailable,
+            "the assignments could not be brought under the new term; try again",
         )
         .during("take over"))
     }
@@ -127,7 +163,8 @@ impl Publisher {
                 return Err(Error::new(
                     Code::Unsupported,
                     format!(
-                        "publish_class is A, but {} has no atomic batches for this bucket;                          use auto or B, or upgrade the server",
+                        "publish_class is A, but {} has no atomic batches for this bucket; \
+                         use auto or B, or upgrade the server",
                         proven.description
                     ),
                 )
@@ -137,27 +174,25 @@ impl Publisher {
         Ok(())
     }
 
-    /// Reads everything under the new fence; another take-over in between wins.
-    fn learn(&mut self, deadline: Instant) -> Result<Reading> {
-        let reading = self.read_all(deadline)?;
-        if reading.fence.revision == self.fence {
-            return Ok(reading);
-        }
-        Err(self.depose(&reading.fence))
-    }
-
     /// Writes the fence by compare-and-set; an unknown outcome is settled by reading it back.
-    fn write_fence(&mut self, expected: Revision, deadline: Instant) -> Result<Revision> {
-        let fence = Fence {
+    fn write_fence(
+        &mut self,
+        expected: Revision,
+        class_b_until: Term,
+        deadline: Instant,
+    ) -> Result<Record<Fence>> {
+        self.claim = Fence {
             term: self.term,
             leader: self.settings.leader.clone(),
             time: self.surroundings.wall_clock(),
             class: match self.class {
-                Class::A { .. } => "A".into(),
+                Class::A { .. } => CLASS_A.into(),
                 Class::B => "B".into(),
             },
+            class_b_until,
+            nonce: self.surroundings.nonce(),
         };
-        let value = fence.encode();
+        let value = self.claim.encode();
         for attempt in 1..=super::ATTEMPTS_MAX {
             let write = Write {
                 key: FENCE_KEY.into(),
@@ -165,19 +200,16 @@ impl Publisher {
                 expect: Expect::Revision(expected),
             };
             match self.write_one(write, deadline) {
-                Outcome::Done(revision) => return Ok(revision),
+                Outcome::Done(revision) => return Ok(self.claimed(revision)),
                 Outcome::Refused(Refusal::Conflict) | Outcome::Unknown(_) => {
                     // The same bytes are tried again, so an attempt that arrives late is ours.
                     let stored = self.store.read(Bucket::Assignment, FENCE_KEY, deadline)?;
                     match stored {
-                        Some(entry) if entry.value == value => return Ok(entry.revision),
+                        Some(entry) if entry.value == value => {
+                            return Ok(self.claimed(entry.revision));
+                        }
                         Some(entry) if entry.revision != expected => {
-                            return Err(Error::new(
-                                Code::Conflict,
-                                "another leader takes over at the same moment; let it lead, or try again",
-                            )
-                            .during("take over")
-                            .on_key(FENCE_KEY));
+                            return Err(self.lost_to(&entry).during("take over"));
                         }
                         _ => self.pause_before_retry(attempt)?,
                     }
@@ -195,44 +227,51 @@ impl Publisher {
         )
     }
 
-    /// Class B: rewrites every assignment and the commit record, same content, new term, so that
-    /// every revision that a former leader knows is stale.
-    fn rewrite_all(&mut self, deadline: Instant) -> Result<()> {
-        for attempt in 1..=super::ATTEMPTS_MAX {
-            match self.rewrite_once(deadline) {
-                Ok(()) => return Ok(()),
-                Err(Setback::Failed(error)) => return Err(error.during("take over")),
-                Err(Setback::Busy) => self.pause_before_retry(attempt)?,
-                Err(Setback::Doubt(_)) => {
-                    // Most likely the former leader's last writes: take them in, go over them.
-                    let reading = self.learn(deadline)?;
-                    self.version = self.version.max(reading.highest_version);
-                    self.known = reading;
-                }
-            }
+    fn claimed(&self, revision: Revision) -> Record<Fence> {
+        Record {
+            revision,
+            value: Some(self.claim.clone()),
         }
-        Err(Error::new(
-            Code::Unavailable,
-            "the assignments could not be brought under the new term; try again",
-        )
-        .during("take over"))
     }
 
-    fn rewrite_once(&mut self, deadline: Instant) -> Attempt<()> {
+    /// The fence is somebody else's: a leader that wanted a further term is deposed by that.
+    fn lost_to(&mut self, entry: &Entry) -> Error {
+        if self.standing == Standing::Reopening {
+            let value = Fence::decode(&entry.value).ok();
+            let revision = entry.revision;
+            return self.depose(&Record { revision, value });
+        }
+        Error::new(
+            Code::Conflict,
+            "another leader takes over at the same moment; let it lead, or try again",
+        )
+        .on_key(FENCE_KEY)
+    }
+
+    /// Rewrites the assignments and the commit record, same content, new term, so that every
+    /// revision that a former leader of class B knows is stale.
+    ///
+    /// What has no term, since a leader of parti wrote it, gets none: workers judge it by version
+    /// alone, and a term would make them accept an old one.
+    fn rewrite(&mut self, until: Term, deadline: Instant) -> Attempt<()> {
+        let is_known_to_b = |term: Option<Term>| match self.class {
+            Class::B => term != Some(self.term),
+            Class::A { .. } => until > 0 && term.unwrap_or(0) <= until,
+        };
         let mut workers = Vec::new();
         let mut writes = Vec::new();
         for (worker, assignment) in &self.known.stored {
-            if assignment.term == Some(self.term) {
-                continue; // an earlier attempt got this far
-            }
             let Some(slot) = self.known.slots.get(worker) else {
                 continue;
             };
+            if !is_known_to_b(assignment.term) {
+                continue; // an earlier attempt got this far
+            }
             writes.push(Write {
                 key: self.key_of(worker),
                 value: Some(Assignment::encode(
                     assignment.version,
-                    self.term,
+                    assignment.term.map(|_| self.term),
                     &assignment.lifecycle,
                     &wire::encode_partitions(assignment.partitions.iter()),
                 )),
@@ -240,45 +279,32 @@ impl Publisher {
             });
             workers.push(worker.clone());
         }
-        let mut commit = self.known.commit.value.clone();
-        if let Some(commit) = &mut commit {
-            if commit.term != self.term {
-                commit.term = self.term;
-                writes.push(Write {
-                    key: COMMIT_KEY.into(),
-                    value: Some(commit.encode()),
-                    expect: Expect::Revision(self.known.commit.revision),
-                });
-            }
+        let commit = self.known.commit.value.clone();
+        let commit = commit.filter(|commit| is_known_to_b(Some(commit.term)));
+        let term = self.term;
+        let commit = commit.map(|commit| Commit { term, ..commit });
+        if let Some(commit) = &commit {
+            writes.push(Write {
+                key: COMMIT_KEY.into(),
+                value: Some(commit.encode()),
+                expect: Expect::Revision(self.known.commit.revision),
+            });
         }
         if writes.is_empty() {
             return Ok(());
         }
         let outcomes = self.store.write(Bucket::Assignment, &writes, deadline);
         let mut worst = Ok(());
-        for (index, outcome) in outcomes.into_iter().enumerate() {
+        for (index, (write, outcome)) in writes.iter().zip(outcomes).enumerate() {
             match outcome {
-                Outcome::Done(revision) => {
-                    self.known.last_sequence = self.known.last_sequence.max(revision);
-                    match workers.get(index) {
-                        Some(worker) => self.rewritten(worker, revision),
-                        None => {
-                            self.known.commit = Record {
-                                revision,
-                                value: commit.clone(),
-                            };
-                        }
-                    }
-                }
-                Outcome::Refused(Refusal::Conflict) => {
-                    worst = Err(Setback::Doubt("a key was written meanwhile".into()));
-                }
-                Outcome::Unknown(why) => worst = Err(Setback::Doubt(why)),
+                Outcome::Done(revision) => match (workers.get(index), &commit) {
+                    (Some(worker), _) => self.rewritten(worker, revision),
+                    (None, Some(commit)) => self.committed(commit, revision),
+                    (None, None) => {}
+                },
+                Outcome::Unknown(why) => worst = Err(graver(worst, Setback::Doubt(why))),
                 Outcome::Refused(refusal) => {
-                    let setback = refused(refusal, &writes[index].key);
-                    if worst.is_ok() {
-                        worst = Err(setback);
-                    }
+                    worst = Err(graver(worst, refused(refusal, &write.key)));
                 }
             }
         }
@@ -289,10 +315,7 @@ impl Publisher {
         if let Some(slot) = self.known.slots.get_mut(worker) {
             slot.revision = revision;
         }
-        let place = self.known.stored.binary_search_by(|(w, _)| w.cmp(worker));
-        if let Ok(index) = place {
-            self.known.stored[index].1.term = Some(self.term);
-        }
+        self.numbered(revision);
     }
 
     fn read_beats(&self, deadline: Instant) -> Result<Beats> {
@@ -303,6 +326,7 @@ impl Publisher {
         let mut beats = Beats {
             heartbeats: Vec::with_capacity(listing.entries.len()),
             applied: Applied::default(),
+            applied_by: BTreeMap::new(),
             poison: 0,
         };
         for entry in listing.entries {
@@ -313,6 +337,7 @@ impl Publisher {
             if let Some(applied) = wire::decode_heartbeat(&entry.value) {
                 beats.applied.term = beats.applied.term.max(applied.term);
                 beats.applied.version = beats.applied.version.max(applied.version);
+                beats.applied_by.insert(worker.clone(), applied);
             }
             beats.heartbeats.push(Heartbeat {
                 worker,
@@ -322,6 +347,15 @@ impl Publisher {
         }
         beats.heartbeats.sort_by(|a, b| a.worker.cmp(&b.worker));
         Ok(beats)
+    }
+}
+
+/// Up to which term a leader of class B may know the revisions of keys; 0: there was none.
+fn class_b_until(found: &Reading) -> Term {
+    match &found.fence.value {
+        Some(fence) if fence.class == CLASS_A => fence.class_b_until,
+        // It was one, or nobody can tell.
+        _ => found.highest_term,
     }
 }
 

@@ -39,8 +39,8 @@ use self::world::{ClientId, Request, State, World};
 use crate::clock::ManualClock;
 use crate::error::{Code, Error, Result};
 use crate::store::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Expect, Health, Listing,
-    Outcome, Refusal, Store, Watch, Write,
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Expect, Health, HealthEvents,
+    Listing, Outcome, Refusal, Store, Watch, Write,
 };
 use crate::thread::Thread;
 use crate::types::{Time, key_fault, truncated};
@@ -301,10 +301,10 @@ impl Store for MemoryStore {
         self.0.world.with(|state, _| state.health(self.0.id))
     }
 
-    fn health_events(&self) -> Receiver<Health> {
+    fn health_events(&self) -> HealthEvents {
         self.0
             .world
-            .with(|state, _| state.subscribe_health(self.0.id))
+            .with(|state, _| state.listen_to_health(self.0.id))
     }
 
     fn stop(&self, deadline: Instant) -> Result<()> {

@@ -124,6 +124,11 @@ impl Watcher {
         self.bucket == bucket && covers(&self.prefix, key)
     }
 
+    /// Whether nothing is to be done before the next change.
+    pub(super) fn is_settled(&self) -> bool {
+        self.phase == Phase::Live && self.complaint.is_none() && self.late.is_empty()
+    }
+
     /// Whether the reader has gone away.
     pub(super) fn is_disconnected(&self) -> bool {
         self.disconnected

@@ -13,14 +13,12 @@ use super::log::{Key, Log, Remains};
 use super::pump::Alarm;
 use super::watcher::{Delivery, Watcher};
 use crate::clock::{Clock, ManualClock, SystemClock};
-use crate::store::{Batch, Bucket, Health, Outcome, Refusal, WatchEvent, Write};
+use crate::store::health::HealthBoard;
+use crate::store::{Batch, Bucket, Health, HealthEvents, Outcome, Refusal, WatchEvent, Write};
 use crate::types::{Revision, Time};
 
 pub(super) type ClientId = u64;
 pub(super) type WatchId = u64;
-
-/// Changes of health that are kept for a subscriber.
-const HEALTH_BACKLOG: usize = 16;
 
 /// The shared part of a memory store.
 pub(super) struct World {
@@ -83,8 +81,7 @@ struct Held {
 pub(super) struct Client {
     pub(super) plan: Plan,
     pub(super) alarm: Option<Alarm>,
-    health: Health,
-    subscribers: Vec<(Sender<Health>, Receiver<Health>)>,
+    health: HealthBoard,
     /// Dropped with the client, which wakes all who wait.
     _stop: Sender<Infallible>,
 }
@@ -128,8 +125,7 @@ impl State {
         let client = Client {
             plan: Plan::default(),
             alarm: None,
-            health: Health::Connected,
-            subscribers: Vec::new(),
+            health: HealthBoard::new(Health::Connected),
             _stop: stop,
         };
         self.clients.insert(self.clients_made, client);
@@ -165,31 +161,22 @@ impl State {
 
     pub(super) fn health(&self, id: ClientId) -> Health {
         match self.clients.get(&id) {
-            Some(client) => client.health.clone(),
+            Some(client) => client.health.now().clone(),
             None => Health::Closed,
         }
     }
 
     fn set_health(&mut self, id: ClientId, health: Health) {
-        let Some(client) = self.clients.get_mut(&id) else {
-            return;
-        };
-        if client.health == health {
-            return;
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.health.set(health);
         }
-        for (sender, receiver) in &client.subscribers {
-            push_newest(sender, receiver, health.clone());
-        }
-        client.health = health;
     }
 
-    pub(super) fn subscribe_health(&mut self, id: ClientId) -> Receiver<Health> {
-        let (sender, receiver) = bounded(HEALTH_BACKLOG);
-        push_newest(&sender, &receiver, self.health(id));
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.subscribers.push((sender, receiver.clone()));
+    pub(super) fn listen_to_health(&mut self, id: ClientId) -> HealthEvents {
+        match self.clients.get_mut(&id) {
+            Some(client) => client.health.listen(),
+            None => HealthBoard::new(Health::Closed).listen(),
         }
-        receiver
     }
 
     // --- buckets ---
@@ -412,13 +399,18 @@ impl State {
     }
 
     fn pump(&mut self, now: Time) {
-        for (client, watcher) in self.watchers.values_mut() {
-            let blind = (self.clients.get(client)).is_some_and(|c| c.plan.blindness().is_some());
+        let mut readers_gone = false;
+        let unsettled = self.watchers.values_mut().filter(|(_, w)| !w.is_settled());
+        for (client, watcher) in unsettled {
+            let client = self.clients.get(client);
+            let blind = client.is_some_and(|client| client.plan.blindness().is_some());
             let log = self.logs[watcher.bucket() as usize].as_ref();
             watcher.pump(log.filter(|_| !blind), now);
+            readers_gone |= watcher.is_disconnected();
         }
-        self.watchers
-            .retain(|_, (_, watcher)| !watcher.is_disconnected());
+        if readers_gone {
+            self.watchers.retain(|_, (_, w)| !w.is_disconnected());
+        }
     }
 
     // --- threads ---
@@ -446,7 +438,7 @@ impl State {
         for alarm in self.clients.values().filter_map(|c| c.alarm.as_ref()) {
             alarm.ring_if_late(shared);
         }
-        for (owner, watcher) in self.watchers.values() {
+        for (owner, watcher) in self.watchers.values().filter(|(_, w)| !w.is_settled()) {
             if let Some(alarm) = self.clients.get(owner).and_then(|c| c.alarm.as_ref()) {
                 alarm.ring_if_late(watcher.next_arrival());
                 if watcher.is_unattended() {
@@ -468,13 +460,4 @@ impl State {
 pub(super) struct Agenda {
     pub(super) due: Option<Time>,
     pub(super) rooms: Vec<Sender<WatchEvent>>,
-}
-
-/// Sends, at the cost of the oldest when the channel is full.
-fn push_newest(sender: &Sender<Health>, receiver: &Receiver<Health>, health: Health) {
-    while sender.try_send(health.clone()).is_err() {
-        if receiver.try_recv().is_err() {
-            return;
-        }
-    }
 }

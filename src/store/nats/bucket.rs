@@ -21,6 +21,8 @@ const MARKER_LEVEL: u32 = 1;
 const MARKER_TTL: Duration = Duration::from_secs(1);
 /// The longest window in which a server looks for duplicates of a message id; its default.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// The pause before a cluster that is not ready is asked again; what NATS itself advises.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Bytes of a message kept free for its headers.
 const HEADER_RESERVE: usize = 1_024;
 
@@ -34,7 +36,28 @@ pub(super) struct Proven {
 }
 
 /// Creates a bucket or takes the existing one, with the flags we profit from where allowed.
+///
+/// A cluster that has just come up refuses for a while; it is asked again until the deadline.
 pub(super) fn ensure(
+    stream: &Stream,
+    subject: &str,
+    config: BucketConfig,
+    options: &NatsOptions,
+    deadline: Instant,
+) -> Result<StreamInfo, Failure> {
+    loop {
+        let ensured = try_ensure(stream, subject, config, options, deadline);
+        match &ensured {
+            Err(failure) if failure.passes() && Instant::now() + RETRY_AFTER < deadline => {
+                // Ends early when the connection does, and then so does the next attempt.
+                stream.link.dead.recv_timeout(RETRY_AFTER).ok();
+            }
+            _ => return ensured,
+        }
+    }
+}
+
+fn try_ensure(
     stream: &Stream,
     subject: &str,
     config: BucketConfig,

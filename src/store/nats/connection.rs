@@ -229,6 +229,8 @@ pub(super) fn run(
         };
         let failure = pump.serve(inbox, info, close).err();
         let subscriptions = pump.subscriptions;
+        // From here on the end of the connection is no news.
+        tracker.abandon();
         // Only `close` ends the crate's threads; while the server is away it waits for it.
         tracker.busy();
         if let Some(nudger) = &nudger {

@@ -36,6 +36,8 @@ pub(super) mod number {
     /// in process. 10176: batch incomplete (too many open, or the leader changed). 10210, 10211:
     /// too many batches in flight.
     pub(crate) const BUSY: [u64; 7] = [10_163, 10_164, 10_167, 10_158, 10_176, 10_210, 10_211];
+    /// No suitable peers, no quorum, no leader: a cluster that is coming up.
+    pub(crate) const PASSING: [u64; 4] = [10_004, 10_005, 10_008, 10_009];
     /// No leader, no quorum, no JetStream, or the stream is offline.
     pub(crate) const UNAVAILABLE: [u64; 12] = [
         10_004, 10_005, 10_006, 10_007, 10_008, 10_009, 10_010, 10_035, 10_039, 10_076, 10_118,
@@ -65,6 +67,11 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn is_api(&self, number: u64) -> bool {
         matches!(self, Failure::Api(error) if error.err_code == number)
+    }
+
+    /// Whether a cluster says this while it is electing a leader or its members are joining.
+    pub(super) fn passes(&self) -> bool {
+        matches!(self, Failure::Api(error) if number::PASSING.contains(&error.err_code))
     }
 
     /// As the error of a read.

@@ -3,7 +3,7 @@
 //! A bucket is a stream `KV_<bucket>` whose subjects are `$KV.<bucket>.<key>`, as all NATS
 //! clients have it. The `nats` crate below is synchronous, as this library must be, but waits
 //! without limit in many places and loses watches in silence. So it is used for its protocol
-//! only, by one thread per connection that may be abandoned ([`connection`]); requests, watches,
+//! only, by one thread per connection that may be abandoned (`connection`); requests, watches,
 //! supervision and reconnecting are our own.
 //!
 //! Everything that names the crate is in this folder.
@@ -16,7 +16,6 @@ mod bucket;
 mod connection;
 mod dial;
 mod failure;
-mod health;
 mod jetstream;
 mod link;
 mod nudge;
@@ -32,7 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use self::bucket::Proven;
@@ -41,8 +40,8 @@ use self::jetstream::{Stream, StreamInfo};
 use self::session::{Session, Supervisor};
 use self::watch::Watcher;
 use super::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, Listing, Outcome,
-    Refusal, Store, Watch, Write,
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
 use crate::thread::{Thread, signal};
@@ -270,11 +269,11 @@ impl Store for NatsStore {
     }
 
     fn health(&self) -> Health {
-        self.session.health.now()
+        self.session.health.lock().now().clone()
     }
 
-    fn health_events(&self) -> Receiver<Health> {
-        self.session.health.listen()
+    fn health_events(&self) -> HealthEvents {
+        self.session.health.lock().listen()
     }
 
     fn stop(&self, deadline: Instant) -> Result<()> {

@@ -7,8 +7,8 @@
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -17,12 +17,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connection::{self, Event, Tracker, Up};
 use super::failure::Failure;
-use super::health::HealthBoard;
 use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
 use crate::error::{Code, Error, Result};
 use crate::store::Health;
+use crate::store::health::HealthBoard;
 use crate::thread::{Thread, signal};
 
 /// Connections that may be stuck before the store refuses to make another one.
@@ -32,7 +32,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// What the crate's handshake may take beyond our own greeting.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection that is let go may take to end before it is left to the reaper.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
+const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
+/// Servers remembered; a cluster that tells of more has enough to choose from.
+const SERVERS_MAX: usize = 64;
 /// A connection that lived this long is replaced without a pause.
 const LASTING: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to connect.
@@ -43,7 +45,7 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 /// What calls, watches and the supervisor share.
 pub(super) struct Session {
     pub(super) options: NatsOptions,
-    pub(super) health: HealthBoard,
+    pub(super) health: Mutex<HealthBoard>,
     state: Mutex<State>,
     changed: Condvar,
     /// Disconnected when the store stops.
@@ -61,7 +63,13 @@ struct State {
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
     /// Woken at each new link.
-    listeners: Vec<Sender<()>>,
+    listeners: Vec<(Sender<()>, Weak<()>)>,
+}
+
+/// Tells of each new link; dropping it ends that.
+pub(super) struct NewLinks {
+    pub(super) told: Receiver<()>,
+    _listening: Arc<()>,
 }
 
 impl Session {
@@ -71,7 +79,7 @@ impl Session {
         let why = "not connected yet".to_owned();
         Arc::new(Self {
             options,
-            health: HealthBoard::new(Health::Degraded(why.clone())),
+            health: Mutex::new(HealthBoard::new(Health::Degraded(why.clone()))),
             state: Mutex::new(State {
                 link: None,
                 why: Failure::Disconnected(why),
@@ -92,11 +100,17 @@ impl Session {
         state.link.clone().ok_or_else(|| state.why.clone())
     }
 
-    /// Tells of each new link until the receiver is dropped.
-    pub(super) fn new_links(&self) -> Receiver<()> {
-        let (sender, receiver) = bounded(1);
-        self.state.lock().listeners.push(sender);
-        receiver
+    /// Tells of each new link from now on.
+    pub(super) fn new_links(&self) -> NewLinks {
+        let (sender, told) = bounded(1);
+        let listening = Arc::new(());
+        let listeners = &mut self.state.lock().listeners;
+        listeners.retain(|(_, listening)| listening.strong_count() > 0);
+        listeners.push((sender, Arc::downgrade(&listening)));
+        NewLinks {
+            told,
+            _listening: listening,
+        }
     }
 
     /// Waits for the first link; what can never succeed, and the deadline, are errors.
@@ -132,7 +146,7 @@ impl Session {
         if let Some(link) = link {
             link.close(Failure::NotRunning);
         }
-        self.health.set(Health::Closed);
+        self.set_health(Health::Closed);
     }
 
     /// Ends the supervisor, which lets the connection go.
@@ -144,6 +158,18 @@ impl Session {
         self.stop.lock().is_none()
     }
 
+    fn set_health(&self, health: Health) {
+        let line = health.clone();
+        if !self.health.lock().set(health) {
+            return;
+        }
+        match line {
+            Health::Connected => log::info!("store connected"),
+            Health::Degraded(why) => log::warn!("store degraded: {why}"),
+            Health::Closed => log::debug!("store closed"),
+        }
+    }
+
     fn connected(&self, link: &Arc<Link>) {
         let mut state = self.state.lock();
         if state.why == Failure::NotRunning {
@@ -151,15 +177,12 @@ impl Session {
             return link.close(Failure::NotRunning);
         }
         state.link = Some(Arc::clone(link));
-        state.listeners.retain(|listener| {
-            !matches!(
-                listener.try_send(()),
-                Err(crossbeam_channel::TrySendError::Disconnected(()))
-            )
-        });
+        for (listener, _) in &state.listeners {
+            let _ = listener.try_send(()); // full: it is yet to see the one before
+        }
         drop(state);
         self.changed.notify_all();
-        self.health.set(Health::Connected);
+        self.set_health(Health::Connected);
     }
 
     fn degraded(&self, why: &str, fatal: Option<Error>) {
@@ -172,7 +195,7 @@ impl Session {
         state.fatal = fatal;
         drop(state);
         self.changed.notify_all();
-        self.health.set(Health::Degraded(why.to_owned()));
+        self.set_health(Health::Degraded(why.to_owned()));
     }
 }
 
@@ -267,6 +290,10 @@ impl Supervisor {
                 Some(Event::Failed { generation, error }) if generation == attempt.generation => {
                     self.retire(attempt, CLOSE_PATIENCE);
                     return Err(error);
+                }
+                Some(Event::Lost { generation, why }) if generation == attempt.generation => {
+                    self.retire(attempt, Duration::ZERO);
+                    return Err(unavailable(why));
                 }
                 Some(_) => {}
                 None => {
@@ -371,21 +398,19 @@ impl Supervisor {
         }
     }
 
+    /// Adds the servers that the cluster tells of, with the scheme and credentials of ours.
     fn learn_servers(&mut self, urls: &[String]) {
-        let tls = self.servers.iter().any(ServerAddress::tls_required);
+        let Some(model) = self.servers.first().cloned() else {
+            return;
+        };
         for url in urls {
-            let url = if tls {
-                format!("tls://{url}")
-            } else {
-                format!("nats://{url}")
-            };
-            let Ok(address) = url.parse::<ServerAddress>() else {
+            let Some(address) = like(&model, url) else {
                 continue;
             };
             let known = |other: &ServerAddress| {
                 (other.host(), other.port()) == (address.host(), address.port())
             };
-            if !self.servers.iter().any(known) && self.servers.len() < 64 {
+            if !self.servers.iter().any(known) && self.servers.len() < SERVERS_MAX {
                 self.servers.push(address);
             }
         }
@@ -403,5 +428,35 @@ impl Supervisor {
         let base = Duration::from_millis(20 * 2_u64.pow(rounds.min(6))).min(BACKOFF_MAX);
         let jitter = Duration::from_millis(fastrand::u64(0..20));
         self.session.halting.recv_timeout(base + jitter).ok();
+    }
+}
+
+/// The server at `host:port`, reached as `model` is.
+fn like(model: &ServerAddress, host_and_port: &str) -> Option<ServerAddress> {
+    let address: ServerAddress = host_and_port.parse().ok()?;
+    let mut url = model.clone().into_inner();
+    url.set_host(Some(address.into_inner().host_str()?)).ok()?;
+    let port = host_and_port.rsplit(':').next()?.parse().ok()?;
+    url.set_port(Some(port)).ok()?;
+    ServerAddress::from_url(url).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_a_cluster_tells_of_are_reached_as_the_first_is() {
+        let model: ServerAddress = "tls://joe:pw@first:4222".parse().unwrap();
+        for (told, expected) in [
+            ("10.0.0.7:4333", "tls://joe:pw@10.0.0.7:4333"),
+            ("[::1]:4333", "tls://joe:pw@[::1]:4333"),
+        ] {
+            let url = like(&model, told).unwrap().into_inner();
+            assert_eq!(url.as_str().trim_end_matches('/'), expected);
+        }
+        for hostile in ["", ":", "host", "host:port", "a b:1", "\r\n:1"] {
+            assert!(like(&model, hostile).is_none(), "{hostile:?}");
+        }
     }
 }

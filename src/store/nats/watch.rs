@@ -109,7 +109,7 @@ impl Watcher {
             select! {
                 recv(self.cancelled) -> _ => return,
                 recv(self.session.stopping) -> _ => return,
-                recv(new_links) -> _ => pace.pause = BACKOFF_MIN,
+                recv(new_links.told) -> _ => pace.pause = BACKOFF_MIN,
                 default(pace.pause) => pace.pause = (pace.pause * 2).min(BACKOFF_MAX),
             }
         }

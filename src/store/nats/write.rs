@@ -193,8 +193,8 @@ impl Target<'_> {
     }
 }
 
-/// Whether the leader keeps the messages of a batch until its commit: tried with a batch whose
-/// condition cannot hold, so that no server, whatever it takes the messages for, stores anything.
+/// Whether the leader keeps the messages of a batch until its commit, and checks the fence then:
+/// tried with a fence that cannot hold, so that nothing is stored.
 pub(super) fn batches_work(
     stream: &Stream,
     subject: &str,
@@ -202,36 +202,45 @@ pub(super) fn batches_work(
 ) -> Result<bool, Failure> {
     let id = batch_id();
     let mut exchange = stream.link.exchange(2, deadline);
-    let subject: Arc<str> = Arc::from(subject);
-    for index in 0..2 {
-        let mut headers = batch_headers(&id, index, 1);
-        if index == 0 {
-            headers.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
-        }
-        // Should the server store messages alone, the second must be refused as well.
-        if index == 1 {
-            headers.insert(EXPECTED_STREAM, "divvy-probe-of-batches");
-        }
-        exchange.send(Arc::clone(&subject), Some(headers), Vec::new(), true)?;
-        let (_, reply) = exchange.receive()?;
-        match (index, reply) {
-            (0, Reply::Data(data)) if data.is_empty() => {}
-            (0, reply) => {
-                return match read_reply::<PublishAck>(reply) {
-                    Err(Failure::Api(error)) => refused_probe(error),
-                    Err(failure) => Err(failure),
-                    Ok(_) => Ok(false),
-                };
-            }
-            // Refused, as it must be; by which check does not matter.
-            _ => {}
-        }
+    let mut first = batch_headers(&id, 0, 1);
+    first.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
+    first.insert(LAST_SUBJECT_SEQUENCE_SUBJECT, format!("{subject}.fence"));
+    exchange.send(
+        Arc::from(format!("{subject}.1")),
+        Some(first),
+        Vec::new(),
+        true,
+    )?;
+    match exchange.receive()?.1 {
+        Reply::Data(data) if data.is_empty() => {}
+        reply => return refused_probe(reply),
     }
-    Ok(true)
+    let commit = batch_headers(&id, 1, 1);
+    exchange.send(
+        Arc::from(format!("{subject}.2")),
+        Some(commit),
+        Vec::new(),
+        true,
+    )?;
+    match read_reply::<PublishAck>(exchange.receive()?.1) {
+        Err(failure) if failure.is_api(number::WRONG_LAST_SEQUENCE) => Ok(true),
+        Err(Failure::Api(error)) => refused_probe_error(error),
+        Err(failure) => Err(failure),
+        Ok(_) => Ok(false),
+    }
 }
 
-/// What a refused first message says: busy servers may batch, all others do not.
-fn refused_probe(error: ApiError) -> Result<bool, Failure> {
+/// What a first message says that did not open a batch.
+fn refused_probe(reply: Reply) -> Result<bool, Failure> {
+    match read_reply::<PublishAck>(reply) {
+        Err(Failure::Api(error)) => refused_probe_error(error),
+        Err(failure) => Err(failure),
+        Ok(_) => Ok(false),
+    }
+}
+
+/// Servers that are busy, or without a leader, may batch; all others do not.
+fn refused_probe_error(error: ApiError) -> Result<bool, Failure> {
     if number::BUSY.contains(&error.err_code) || number::UNAVAILABLE.contains(&error.err_code) {
         return Err(Failure::Api(error));
     }

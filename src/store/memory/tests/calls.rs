@@ -266,6 +266,28 @@ fn in_a_hanging_blackout_calls_end_at_their_deadline_and_apply_nothing() {
 }
 
 #[test]
+fn a_blackout_meets_calls_that_are_being_delayed() {
+    let store = timed();
+    store
+        .faults()
+        .delay(&[Call::Write], Duration::from_millis(300));
+    let (tell, told) = bounded(0);
+    let outcome = std::thread::scope(|scope| {
+        let delayed = scope.spawn(|| {
+            tell.send(()).unwrap();
+            write(&store, put("a", "1"))
+        });
+        told.recv().unwrap();
+        // Were the call to begin later than this, the blackout would meet it all the same.
+        std::thread::sleep(Duration::from_millis(20));
+        store.faults().blackout(Blackout::Refuse);
+        delayed.join().unwrap()
+    });
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Unavailable(_))));
+    assert_eq!(value(&store.client("other"), "a"), None);
+}
+
+#[test]
 fn only_the_newest_health_events_are_kept() {
     let (store, _) = driven();
     let health = store.health_events();

@@ -1,0 +1,141 @@
+//! What one step of the core costs with 1 000 workers.
+//!
+//! `cargo bench --bench machine`
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use divvy::CalculatorConfig;
+use divvy::machine::calculator::{Action, Calculator, Event, Finding, Job, JobReport, Publication};
+use divvy::machine::liveness::{Leases, Sighting};
+use divvy::machine::takeover::{Heartbeat, TakeOver};
+use divvy::store::Operation;
+use divvy::types::{Time, WorkerId};
+
+const WORKERS: usize = 1_000;
+
+fn ids() -> Vec<WorkerId> {
+    (0..WORKERS)
+        .map(|i| WorkerId::new(&format!("worker-{i}")).expect("a valid id"))
+        .collect()
+}
+
+fn leases(workers: &[WorkerId]) -> Leases {
+    let config = CalculatorConfig::default();
+    let mut leases = Leases::new(
+        config.heartbeat_ttl,
+        config.join_coalescing,
+        config.recovery_grace,
+    );
+    let alive = workers.iter().map(|w| (w.clone(), config.heartbeat_ttl));
+    leases.seed(Time::ZERO, alive, []);
+    leases.live(Time::ZERO);
+    leases
+}
+
+/// A calculator that adopted a plan of all workers, all alive.
+fn calculator(workers: &[WorkerId]) -> Calculator {
+    let mut calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, true);
+    let found = TakeOver {
+        term: 2,
+        version: 7,
+        planned: workers.iter().cloned().collect(),
+        consistent: true,
+        finding: Some(Finding::Same),
+        heartbeats: workers
+            .iter()
+            .map(|worker| Heartbeat {
+                worker: worker.clone(),
+                operation: Operation::Put,
+                age: None,
+            })
+            .collect(),
+        former_leader: None,
+        former_leader_lease_over: false,
+        generation: 0,
+    };
+    calculator.handle(Time::ZERO, Event::TakenOver(Box::new(found)));
+    while calculator.poll_action().is_some() {}
+    calculator
+}
+
+fn drain(calculator: &mut Calculator) {
+    while let Some(action) = calculator.poll_action() {
+        black_box(action);
+    }
+}
+
+fn benches(c: &mut Criterion) {
+    let workers = ids();
+    let mut group = c.benchmark_group("machine_1000_workers");
+
+    let mut beating = leases(&workers);
+    let mut beat: u64 = 0;
+    group.bench_function("beat", |b| {
+        b.iter(|| {
+            beat += 1;
+            // Every worker beats every 2 s.
+            let now = Time::from_nanos(beat * 2_000_000);
+            let worker = &workers[beat as usize % WORKERS];
+            beating.beat(now, worker.as_str(), Duration::ZERO);
+            beating.tick(now);
+            assert!(beating.poll_event().is_none());
+        });
+    });
+
+    let mut idle = calculator(&workers);
+    group.bench_function("tick", |b| {
+        b.iter(|| {
+            idle.tick(black_box(Time::from_millis(1_000)));
+            black_box(idle.deadline());
+        });
+    });
+
+    let mut flapping = calculator(&workers);
+    group.bench_function("missing_and_back", |b| {
+        b.iter(|| {
+            let now = Time::from_millis(1_000);
+            let worker = &workers[500];
+            flapping.handle(now, Event::Sighting(Sighting::Missing(worker.clone())));
+            flapping.handle(now, Event::Sighting(Sighting::Back(worker.clone())));
+            drain(&mut flapping);
+        });
+    });
+
+    group.bench_function("emergency_from_loss_to_published", |b| {
+        b.iter_batched(
+            || calculator(&workers),
+            |mut calculator| {
+                let lost = Sighting::Missing(workers[500].clone());
+                calculator.handle(Time::from_millis(1_000), Event::Sighting(lost));
+                let confirmed = Time::from_millis(6_000);
+                calculator.tick(confirmed);
+                while let Some(action) = calculator.poll_action() {
+                    if let Action::Start {
+                        op,
+                        job: Job::Publish { workers, .. },
+                    } = action
+                    {
+                        let done = Publication {
+                            version: 8,
+                            workers,
+                            partitions: 10_000,
+                            quality: divvy::strategy::Quality::default(),
+                            generation: 0,
+                        };
+                        let result = Ok(JobReport::Published(done));
+                        let term = 2;
+                        calculator.handle(confirmed, Event::JobDone { op, term, result });
+                    }
+                }
+                calculator
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(machine, benches);
+criterion_main!(machine);

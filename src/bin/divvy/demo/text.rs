@@ -1,0 +1,53 @@
+//! Words for what the calculator tells.
+
+use divvy::{Degradation, MemberChange, Notice};
+
+/// What an event says, for people; `None` when it says nothing new.
+pub fn of(notice: &Notice) -> Option<String> {
+    let text = match notice {
+        Notice::StateChanged(change) if change.from == change.to => return None,
+        Notice::StateChanged(change) => match change.reason {
+            Some(reason) => format!("{} -> {} ({reason})", change.from, change.to),
+            None => format!("{} -> {}", change.from, change.to),
+        },
+        Notice::Member(change) => match change {
+            MemberChange::Joined(worker) => format!("{worker} joined"),
+            MemberChange::Left(worker) => format!("{worker} took its leave"),
+            MemberChange::Missing(worker) => format!("{worker} is missing"),
+            MemberChange::Back(worker) => format!("{worker} is back"),
+            MemberChange::Lost(worker) => format!("{worker} is lost"),
+        },
+        Notice::Published {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        } => format!(
+            "published version {version} ({reason}): {workers} workers, {} of {partitions} moved",
+            quality.moved_partitions
+        ),
+        Notice::Failed { operation, error } => format!("{operation} failed: {error}"),
+        Notice::Degraded(why) if why.is_empty() => "no longer degraded".into(),
+        Notice::Degraded(why) => {
+            let list: Vec<_> = why.iter().map(degradation).collect();
+            format!("degraded: {}", list.join("; "))
+        }
+        Notice::LeadershipLost => "deposed: a newer leader has taken over".into(),
+        Notice::Lagged { missed } => format!("{missed} events were missed"),
+        Notice::Fatal { message } => format!("failed: {message}"),
+        other => format!("{other:?}"),
+    };
+    Some(text)
+}
+
+fn degradation(degradation: &Degradation) -> String {
+    match degradation {
+        Degradation::Blind => "blind, so nobody is declared dead".into(),
+        Degradation::Store(why) => format!("store: {why}"),
+        Degradation::Publishing(why) => format!("publishing: {why}"),
+        Degradation::Source(why) => format!("partition source: {why}"),
+        Degradation::Poison => "unreadable values in the store".into(),
+        Degradation::Deposed => "a newer leader has taken over".into(),
+    }
+}

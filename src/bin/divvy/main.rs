@@ -1,0 +1,40 @@
+//! The `divvy` command.
+
+mod demo;
+mod plan;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps partitions divided among a changing fleet of workers.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::DemoArguments),
+    Plan(plan::Arguments),
+}
+
+fn main() -> ExitCode {
+    // Silent unless RUST_LOG asks for more: what the library logs would tear the screen apart.
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Off)
+        .parse_default_env()
+        .init();
+    match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Plan(arguments) => match plan::run(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("divvy: {message}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

@@ -1,0 +1,461 @@
+//! `divvy plan`: what would be published, without a store.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use divvy::strategy::{
+    ConsistentHash, Diff, Input, Plan, Quality, RoundRobin, Sticky, Strategy,
+    WeightedConsistentHash, canonical_partitions, canonical_workers, diff, explain, quality,
+};
+use divvy::types::{Partition, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// What goes wrong is told in one line.
+type Result<T> = std::result::Result<T, String>;
+
+/// Computes a plan and shows it, with its quality and what it moves: the dry run.
+#[derive(Args)]
+pub struct Arguments {
+    /// Workers: a number N for worker-0 to worker-(N-1), or a file (- for standard input) with
+    /// one id a line or a JSON list of ids.
+    #[arg(long, value_name = "FILE|N")]
+    workers: String,
+    /// Partitions: a number N for partition.0000000 and so on, or a file (- for standard input)
+    /// with a JSON list as in an assignment, or lines of keys joined by dots, then optionally a
+    /// space and the weight.
+    #[arg(long, value_name = "FILE|N")]
+    partitions: String,
+    /// How partitions are divided.
+    #[arg(long, value_enum, default_value_t = Name::Sticky)]
+    strategy: Name,
+    /// The plan to start from, as --json prints it (- for standard input).
+    #[arg(long, value_name = "FILE")]
+    previous: Option<String>,
+    /// Print the plan as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Say why this partition (its keys joined by dots) is where it is; may be repeated.
+    #[arg(long, value_name = "PARTITION")]
+    explain: Vec<String>,
+
+    /// sticky: how far loads may be from the fair level, as a share of it (0 to 1).
+    #[arg(long, default_value_t = Sticky::DEFAULT_TOLERANCE)]
+    tolerance: f64,
+    /// sticky: share of all weight that may move beyond what has to (0 to 1).
+    #[arg(long, value_name = "SHARE")]
+    movement_budget: Option<f64>,
+    /// sticky: relative capacity of a worker, 1 unless given; may be repeated.
+    #[arg(long, value_name = "WORKER=CAPACITY")]
+    capacity: Vec<String>,
+    /// Hash strategies: virtual nodes per worker.
+    #[arg(long, default_value_t = ConsistentHash::DEFAULT_VIRTUAL_NODES)]
+    virtual_nodes: u32,
+    /// Hash strategies: seed of all hashes.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// weighted_consistent_hash: load, as a multiple of the mean, that passes a worker over.
+    #[arg(long, default_value_t = WeightedConsistentHash::DEFAULT_OVERLOAD_THRESHOLD)]
+    overload_threshold: f64,
+    /// weighted_consistent_hash: weight, as a multiple of the mean, that is dealt out in turn.
+    #[arg(long, default_value_t = WeightedConsistentHash::DEFAULT_EXTREME_THRESHOLD)]
+    extreme_threshold: f64,
+    /// Weight of partitions whose own is 0 or less.
+    #[arg(long, default_value_t = divvy::strategy::DEFAULT_WEIGHT)]
+    default_weight: i64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Name {
+    Sticky,
+    RoundRobin,
+    ConsistentHash,
+    WeightedConsistentHash,
+}
+
+/// A plan as this command prints it, and as it reads the one before.
+#[derive(Deserialize)]
+struct Previous {
+    assignments: BTreeMap<String, Vec<Partition>>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    strategy: &'a str,
+    assignments: BTreeMap<&'a str, Vec<&'a Partition>>,
+    quality: QualityOutput,
+    diff: Option<DiffOutput<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explanations: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct QualityOutput {
+    mean: f64,
+    fair: f64,
+    max_to_mean: f64,
+    min_to_mean: f64,
+    lower_bound: f64,
+    moved: f64,
+    moved_least: f64,
+}
+
+#[derive(Serialize)]
+struct DiffOutput<'a> {
+    added: usize,
+    removed: usize,
+    moved: usize,
+    moved_weight: i128,
+    orphaned_weight: i128,
+    total_weight: i128,
+    workers: BTreeMap<&'a str, WorkerOutput>,
+}
+
+#[derive(Serialize)]
+struct WorkerOutput {
+    added: usize,
+    removed: usize,
+    moved_in: usize,
+    moved_out: usize,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    check_standard_input_is_read_once(arguments)?;
+    let workers: Arc<[WorkerId]> = read_workers(&arguments.workers)?.into();
+    if workers.is_empty() {
+        return Err("--workers: there is no worker to give partitions to".to_owned());
+    }
+    let partitions: Arc<[Partition]> = read_partitions(&arguments.partitions)?.into();
+    let previous = arguments.previous.as_deref().map(read_plan).transpose()?;
+    let capacities = read_capacities(&arguments.capacity, &workers)?;
+    let strategy = build_strategy(arguments, &workers, &capacities)?;
+
+    let before = match &previous {
+        Some(previous) => previous.previous_for(&workers, &partitions),
+        None => vec![None; partitions.len()],
+    };
+    let input = Input {
+        workers: &workers,
+        partitions: &partitions,
+        previous: &before,
+    };
+    let owners = strategy.assign(&input).map_err(|error| error.to_string())?;
+    let plan = Plan::new(workers, partitions, owners).map_err(|error| error.to_string())?;
+    let quality = quality(&plan, previous.as_ref(), &capacities);
+    let diff = previous.as_ref().map(|previous| diff(previous, &plan));
+    let explanations = arguments.explain.iter().map(|name| {
+        let keys: Vec<String> = name.split('.').map(str::to_owned).collect();
+        let explanation = explain(&plan, previous.as_ref(), &keys);
+        explanation
+            .map(|e| e.to_string())
+            .map_err(|e| format!("--explain: {e}"))
+    });
+    let explanations = explanations.collect::<Result<Vec<_>>>()?;
+
+    let text = if arguments.json {
+        let output = Output {
+            strategy: strategy.name(),
+            assignments: assignments(&plan),
+            quality: QualityOutput::from(quality),
+            diff: diff.as_ref().map(DiffOutput::from),
+            explanations,
+        };
+        let json = serde_json::to_string_pretty(&output);
+        json.map_err(|error| format!("cannot write JSON: {error}"))? + "\n"
+    } else {
+        describe(
+            &plan,
+            strategy.name(),
+            &capacities,
+            quality,
+            diff.as_ref(),
+            &explanations,
+        )
+    };
+    // A reader that has seen enough (head, less) is no failure.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_standard_input_is_read_once(arguments: &Arguments) -> Result<()> {
+    let sources = [
+        Some(arguments.workers.as_str()),
+        Some(&arguments.partitions),
+        arguments.previous.as_deref(),
+    ];
+    let readers = sources
+        .iter()
+        .filter(|source| **source == Some("-"))
+        .count();
+    match readers {
+        0 | 1 => Ok(()),
+        _ => Err("only one of --workers, --partitions and --previous can be -".to_owned()),
+    }
+}
+
+fn build_strategy(
+    arguments: &Arguments,
+    workers: &[WorkerId],
+    capacities: &[f64],
+) -> Result<Box<dyn Strategy>> {
+    let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
+        true => Ok(value),
+        false => Err(format!("{name}: {value} is not between 0 and 1")),
+    };
+    Ok(match arguments.strategy {
+        Name::RoundRobin => Box::new(RoundRobin),
+        Name::ConsistentHash => Box::new(
+            ConsistentHash::new()
+                .virtual_nodes(arguments.virtual_nodes)
+                .seed(arguments.seed),
+        ),
+        Name::WeightedConsistentHash => Box::new(
+            WeightedConsistentHash::new()
+                .virtual_nodes(arguments.virtual_nodes)
+                .seed(arguments.seed)
+                .overload_threshold(arguments.overload_threshold)
+                .extreme_threshold(arguments.extreme_threshold)
+                .default_weight(arguments.default_weight),
+        ),
+        Name::Sticky => {
+            let mut sticky = Sticky::new()
+                .tolerance(share("--tolerance", arguments.tolerance)?)
+                .default_weight(arguments.default_weight);
+            if let Some(budget) = arguments.movement_budget {
+                sticky = sticky.movement_budget(share("--movement-budget", budget)?);
+            }
+            for (id, &capacity) in workers.iter().zip(capacities) {
+                sticky = sticky.capacity(id.clone(), capacity);
+            }
+            Box::new(sticky)
+        }
+    })
+}
+
+fn read_text(option: &str, source: &str) -> Result<String> {
+    let text = if source == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(source)
+    };
+    text.map_err(|error| format!("{option} {source}: {error}"))
+}
+
+fn read_workers(source: &str) -> Result<Vec<WorkerId>> {
+    let option = "--workers";
+    let ids: Vec<String> = match source.parse::<u32>() {
+        Ok(count) => (0..count)
+            .map(|number| format!("worker-{number}"))
+            .collect(),
+        Err(_) => {
+            let text = read_text(option, source)?;
+            if text.trim_start().starts_with('[') {
+                serde_json::from_str(&text)
+                    .map_err(|error| format!("{option} {source}: {error}"))?
+            } else {
+                let lines = text.lines().map(str::trim);
+                lines
+                    .filter(|line| !line.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            }
+        }
+    };
+    let ids = ids.iter().map(|id| WorkerId::new(id));
+    let ids = ids.collect::<std::result::Result<Vec<_>, _>>();
+    let ids = ids.map_err(|error| format!("{option} {source}: {error}"))?;
+    Ok(canonical_workers(ids))
+}
+
+fn read_partitions(source: &str) -> Result<Vec<Partition>> {
+    let option = "--partitions";
+    let list: Vec<Partition> = match source.parse::<u32>() {
+        Ok(count) => (0..count)
+            .map(|number| Partition::new(["partition".to_owned(), format!("{number:07}")], 0))
+            .collect(),
+        Err(_) => {
+            let text = read_text(option, source)?;
+            if text.trim_start().starts_with('[') {
+                serde_json::from_str(&text)
+                    .map_err(|error| format!("{option} {source}: {error}"))?
+            } else {
+                let lines = (1_usize..).zip(text.lines());
+                let lines = lines.filter(|(_, line)| !line.trim().is_empty());
+                let parse = |(number, line)| {
+                    parse_partition(line)
+                        .map_err(|fault| format!("{option} {source}: line {number}: {fault}"))
+                };
+                lines.map(parse).collect::<Result<_>>()?
+            }
+        }
+    };
+    canonical_partitions(list).map_err(|error| format!("{option} {source}: {error}"))
+}
+
+fn parse_partition(line: &str) -> Result<Partition> {
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let weight = match words.next() {
+        None => 0,
+        Some(word) => word
+            .parse()
+            .map_err(|_| format!("{word:?} is not a weight"))?,
+    };
+    match words.next() {
+        Some(word) => Err(format!("{word:?} is one word too many")),
+        None => Ok(Partition::new(name.split('.'), weight)),
+    }
+}
+
+fn read_plan(source: &str) -> Result<Plan> {
+    let fault = |error: &dyn std::fmt::Display| format!("--previous {source}: {error}");
+    let text = read_text("--previous", source)?;
+    let previous: Previous = serde_json::from_str(&text).map_err(|error| fault(&error))?;
+    let ids = previous.assignments.keys().map(|id| WorkerId::new(id));
+    let workers = ids
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| fault(&e))?;
+    let mut owned: Vec<(Partition, u32)> = (0..)
+        .zip(previous.assignments.into_values())
+        .flat_map(|(owner, list)| list.into_iter().map(move |partition| (partition, owner)))
+        .collect();
+    owned.sort();
+    let (partitions, owners): (Vec<_>, Vec<_>) = owned.into_iter().unzip();
+    let partitions = canonical_partitions(partitions).map_err(|error| fault(&error))?;
+    Plan::new(workers.into(), partitions.into(), owners).map_err(|error| fault(&error))
+}
+
+/// The capacity of each worker, from `WORKER=CAPACITY`.
+fn read_capacities(given: &[String], workers: &[WorkerId]) -> Result<Vec<f64>> {
+    let mut capacities = vec![1.0; workers.len()];
+    for text in given {
+        let parsed = text.rsplit_once('=').and_then(|(id, capacity)| {
+            let capacity: f64 = capacity.parse().ok()?;
+            (0.001..=1_000.0)
+                .contains(&capacity)
+                .then_some((id, capacity))
+        });
+        let Some((id, capacity)) = parsed else {
+            let rule = "use WORKER=CAPACITY with a capacity from 0.001 to 1000";
+            return Err(format!("--capacity {text}: {rule}"));
+        };
+        let Ok(place) = workers.binary_search_by(|worker| worker.as_str().cmp(id)) else {
+            return Err(format!("--capacity {text}: there is no worker {id:?}"));
+        };
+        capacities[place] = capacity;
+    }
+    Ok(capacities)
+}
+
+fn assignments(plan: &Plan) -> BTreeMap<&str, Vec<&Partition>> {
+    let workers = (0..).zip(plan.workers().iter());
+    workers
+        .map(|(index, id)| (id.as_str(), plan.partitions_of(index).collect()))
+        .collect()
+}
+
+fn describe(
+    plan: &Plan,
+    strategy: &str,
+    capacities: &[f64],
+    quality: Quality,
+    diff: Option<&Diff>,
+    explanations: &[String],
+) -> String {
+    let mut text = format!(
+        "{strategy}: {} partitions on {} workers\n\n",
+        plan.partitions().len(),
+        plan.workers().len()
+    );
+    let width = plan.workers().iter().map(|id| id.as_str().len()).max();
+    let width = width.unwrap_or(0).max("worker".len());
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{:width$}  partitions  load/fair  in  out", "worker");
+    for (index, id) in (0..).zip(plan.workers().iter()) {
+        let partitions = plan.partitions_of(index);
+        let weights = partitions.clone().map(|p| p.weight.max(1) as f64);
+        let load = weights.sum::<f64>() / capacities[index as usize];
+        let level = if quality.fair > 0.0 {
+            load / quality.fair
+        } else {
+            1.0
+        };
+        let row = diff.and_then(|diff| {
+            let place = diff.workers.binary_search_by(|row| row.worker.cmp(id));
+            place.ok().map(|place| &diff.workers[place])
+        });
+        let (coming, going) = row.map_or((partitions.len(), 0), |row| {
+            (row.added + row.moved_in, row.removed + row.moved_out)
+        });
+        let count = partitions.len();
+        let _ = writeln!(
+            text,
+            "{id:width$}  {count:>10}  {level:>9.3}  {coming:>2}  {going:>3}"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nquality: fullest {:.3} of the mean (at best {:.3}), emptiest {:.3}",
+        quality.max_to_mean, quality.lower_bound, quality.min_to_mean
+    );
+    if let Some(diff) = diff {
+        let _ = writeln!(
+            text,
+            "diff: {} added, {} removed, {} moved: {:.2} % of all weight, at least {:.2} % had to",
+            diff.added,
+            diff.removed,
+            diff.moved,
+            quality.moved * 100.0,
+            quality.moved_least * 100.0
+        );
+    }
+    for explanation in explanations {
+        let _ = writeln!(text, "{explanation}");
+    }
+    text
+}
+
+impl From<Quality> for QualityOutput {
+    fn from(quality: Quality) -> Self {
+        Self {
+            mean: quality.mean,
+            fair: quality.fair,
+            max_to_mean: quality.max_to_mean,
+            min_to_mean: quality.min_to_mean,
+            lower_bound: quality.lower_bound,
+            moved: quality.moved,
+            moved_least: quality.moved_least,
+        }
+    }
+}
+
+impl<'a> From<&'a Diff> for DiffOutput<'a> {
+    fn from(diff: &'a Diff) -> Self {
+        let worker = |row: &'a divvy::strategy::WorkerDiff| {
+            let output = WorkerOutput {
+                added: row.added,
+                removed: row.removed,
+                moved_in: row.moved_in,
+                moved_out: row.moved_out,
+            };
+            (row.worker.as_str(), output)
+        };
+        Self {
+            added: diff.added,
+            removed: diff.removed,
+            moved: diff.moved,
+            moved_weight: diff.moved_weight,
+            orphaned_weight: diff.orphaned_weight,
+            total_weight: diff.total_weight,
+            workers: diff.workers.iter().map(worker).collect(),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What follows from the state of things, whatever event led there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agenda::{Window, Work};
+use super::{
+    Action, Calculator, Finding, Job, Mass, MemberChange, Notice, OpId, Running, RunningKind,
+    StateChange, Ticket,
+};
+use crate::error::{Code, Error, Result};
+use crate::machine::state::{Position, is_legal};
+use crate::machine::takeover::is_mass;
+use crate::types::{Reason, State, Time, Version, WorkerId};
+
+impl Calculator {
+    /// A process that stood still (a paused container, a host that slept) knows nothing of the
+    /// time in between: who seems to be lost may have come back long ago, and is given the time to
+    /// be seen.
+    pub(super) fn note_standstill(&mut self, now: Time) {
+        let overdue = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if overdue > self.config.heartbeat_ttl / 2 {
+            let patience = now + self.config.emergency_grace_period;
+            self.members.postpone_confirmations(patience);
+        }
+    }
+
+    pub(super) fn losses_are_frozen(&self) -> bool {
+        let is_gathering = self.window.is_some_and(|window| window.is_gathering());
+        self.blind || is_gathering || self.mass != Mass::None
+    }
+
+    pub(super) fn confirm_losses(&mut self, now: Time) {
+        if let Mass::Retry(time) = self.mass
+            && time <= now
+        {
+            self.ask_for_listing();
+        }
+        if self.losses_are_frozen() {
+            return;
+        }
+        if self
+            .members
+            .next_confirmation()
+            .is_some_and(|time| time <= now)
+        {
+            for worker in self.members.confirm_lost(now) {
+                self.tell_lost(worker);
+            }
+        }
+    }
+
+    /// A window at whose end nothing differs closes without a publication, and one that lost its
+    /// whole fleet makes room for a cold start.
+    pub(super) fn close_idle_window(&mut self, now: Time) {
+        let Some(window) = self.window else { return };
+        let restart = window.publishes == Reason::Restart;
+        let gathering = window.is_gathering();
+        let over = window.ends <= now && !(gathering && self.blind);
+        if gathering && over && !self.members.has_alive() && self.job.is_none() {
+            self.give_up_missing(now);
+            self.close_window();
+            return;
+        }
+        let settled = !self.members.differ() && !self.partitions_differ && !self.gap_at_start;
+        let came_back = restart && self.members.missing_count() == 0;
+        let overdue = self
+            .members
+            .next_confirmation()
+            .is_some_and(|time| time <= now);
+        let nothing_to_do = settled && (came_back || (over && !(gathering && overdue)));
+        if self.members.is_empty() || nothing_to_do {
+            self.close_window();
+        }
+    }
+
+    /// Who was to be replaced at the window's end is now to be replaced at once.
+    pub(super) fn close_window(&mut self) {
+        self.window = None;
+        self.members.lose_gone();
+    }
+
+    pub(super) fn give_up_missing(&mut self, now: Time) {
+        for worker in self.members.give_up_missing(now) {
+            self.tell_lost(worker);
+        }
+    }
+
+    /// Starts the most urgent job that is due.
+    pub(super) fn work(&mut self, now: Time) {
+        if self.job.is_some() || self.deposed || !self.taken_over {
+            return;
+        }
+        if !self.triggers.is_empty() && !self.members.has_alive() {
+            let nobody = Error::new(Code::NoWorkers, "the last live worker is gone");
+            self.answer_triggers(self.triggers.len(), &Err(nobody));
+        }
+        let due = self.agenda().find(|work| work.due <= now);
+        if let Some(work) = due {
+            self.publish(now, work);
+            return;
+        }
+        let is_due = |time: Option<Time>| time.is_none_or(|time| time <= now);
+        if !self.suspects.is_empty() && is_due(self.retry_at) {
+            let suspects = std::mem::take(&mut self.suspects);
+            let seen = suspects.clone().into_iter().collect();
+            self.start_job(Job::Settle { seen }, RunningKind::Settle { suspects });
+        } else if self.inspect_wanted && is_due(self.inspect_retry_at) && self.source_ready {
+            let tickets = self.inspect_tickets.len();
+            self.start_job(Job::Inspect, RunningKind::Inspect { tickets });
+        }
+    }
+
+    /// When [`Calculator::work`] will find something to do that it does not find now.
+    pub(super) fn work_deadline(&self) -> Option<Time> {
+        if self.job.is_some() || self.deposed || !self.taken_over {
+            return None;
+        }
+        let settling = self.retry_at.filter(|_| !self.suspects.is_empty());
+        let inspecting = self.inspect_retry_at;
+        let inspection = inspecting.filter(|_| self.inspect_wanted && self.source_ready);
+        [self.agenda_deadline(), settling, inspection]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A failure is over when what failed need not be done any more. A source that failed is
+    /// read again until it works.
+    pub(super) fn forget_settled_failures(&mut self) {
+        if self.health.source.is_some() && !self.inspect_wanted {
+            self.inspect_wanted = true;
+        }
+        if self.retry_at.is_none() || self.job.is_some() || self.is_anything_pending() {
+            return;
+        }
+        self.retry_at = None;
+        self.retry_backoff.reset();
+        self.health.publishing = None;
+    }
+
+    /// Whether anything is to be published or settled, now or when that becomes possible.
+    pub(super) fn is_anything_pending(&self) -> bool {
+        self.members.differ()
+            || self.partitions_differ
+            || self.gap_at_start
+            || self.unfinished.is_some()
+            || self.foreign_due.is_some()
+            || !self.suspects.is_empty()
+            || !self.triggers.is_empty()
+    }
+
+    pub(super) fn publish(&mut self, now: Time, work: Work) {
+        let ends_gathering = |w: &Window| w.is_gathering() && w.publishes == work.reason;
+        if self.window.as_ref().is_some_and(ends_gathering) && !self.blind {
+            self.give_up_missing(now);
+        }
+        let retrying = self.retry_at.is_some();
+        if let (Some(shown), State::Idle, false) = (work.window, self.position.state, retrying) {
+            self.go(now, State::Scaling, Some(shown.reason));
+        }
+        self.go(now, work.state(), Some(work.reason));
+        let workers: Arc<[WorkerId]> = self.members.wanted().into();
+        let kind = RunningKind::Publish {
+            reason: work.reason,
+            triggers: self.triggers.len(),
+        };
+        self.members.publishing(Arc::clone(&workers));
+        let job = Job::Publish {
+            reason: work.reason,
+            workers,
+        };
+        self.start_job(job, kind);
+    }
+
+    /// Shows an open window as `Scaling`, and a window that went away as `Idle`.
+    pub(super) fn show_window(&mut self, now: Time) {
+        if !matches!(self.position.state, State::Idle | State::Scaling) {
+            return;
+        }
+        let open = self
+            .agenda()
+            .filter_map(|work| work.window)
+            .find(|window| window.opens <= now)
+            // A fleet that is gone as a whole is waited for, though nothing could be published.
+            .or_else(|| self.restart_window())
+            .filter(|_| !self.deposed);
+        let shown = open.map(|window| window.reason);
+        if self.position.state == State::Scaling && self.position.reason != shown {
+            self.go(now, State::Idle, None);
+        }
+        // After a failure the work is retried from Idle, without a new window.
+        let retrying = self.retry_at.is_some();
+        if self.position.state == State::Idle && shown.is_some() && !retrying {
+            self.go(now, State::Scaling, shown);
+        }
+    }
+
+    /// A fleet that starts from no workers gets a cold-start window, counted from the first.
+    pub(super) fn note_start_from_none(&mut self, now: Time, since: Time) {
+        let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
+        // With some of the last workers lost and the rest still missing it is no other story.
+        let all_gone = self.members.differ() && !self.members.has_alive() && !in_restart;
+        if self.taken_over && (all_gone || self.members.is_empty()) {
+            self.members.carry_over_gone();
+            // The window's publication covers whatever was to be repaired for the old fleet.
+            self.gap_at_start = false;
+            self.retry_at = None;
+            self.open_window(now, since, Reason::ColdStart);
+        }
+    }
+
+    pub(super) fn open_window(&mut self, now: Time, opened: Time, publishes: Reason) {
+        self.window = Some(Window {
+            publishes,
+            opened: opened.min(now),
+            ends: opened + self.config.cold_start_window,
+        });
+    }
+
+    pub(super) fn is_mass(&self, absent: usize) -> bool {
+        is_mass(
+            absent,
+            self.members.planned().len(),
+            self.config.restart_ratio,
+        )
+    }
+
+    pub(super) fn is_worth_a_plan(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Same => false,
+            Finding::Changed => true,
+            Finding::Reweighted { excess } => excess > self.config.min_rebalance_threshold,
+        }
+    }
+
+    pub(super) fn ask_for_listing(&mut self) {
+        let op = self.new_op();
+        self.mass = Mass::Listing(op);
+        self.actions.push_back(Action::List { op });
+    }
+
+    pub(super) fn tell_lost(&mut self, worker: WorkerId) {
+        self.notify(Notice::Member(MemberChange::Lost(worker)));
+    }
+
+    /// Nobody waits for these any more. Until they are replaced their leases are kept, so that one
+    /// that comes back is told at once and not as a newcomer.
+    pub(super) fn forget(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
+        for worker in workers {
+            self.actions.push_back(Action::Forget(worker));
+        }
+    }
+
+    pub(super) fn start_job(&mut self, job: Job, kind: RunningKind) {
+        let op = self.new_op();
+        self.job = Some(Running { op, kind });
+        self.actions.push_back(Action::Start { op, job });
+    }
+
+    pub(super) fn new_op(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+
+    pub(super) fn go(&mut self, now: Time, to: State, reason: Option<Reason>) {
+        let from = self.position.state;
+        if !is_legal(from, to) {
+            log::error!(target: "divvy::calculator", "refused the illegal move {from} -> {to}");
+            debug_assert!(false, "illegal move {from} -> {to}");
+            return;
+        }
+        self.position = Position {
+            state: to,
+            reason,
+            since: now,
+        };
+        self.notify(Notice::StateChanged(StateChange {
+            from,
+            to,
+            reason,
+            version: self.version,
+            time: now,
+        }));
+    }
+
+    pub(super) fn answer_triggers(&mut self, count: usize, result: &Result<Version>) {
+        // Fewer when the waiting callers were told in the meantime that the term is over.
+        let count = count.min(self.triggers.len());
+        for ticket in self.triggers.drain(..count).collect::<Vec<_>>() {
+            self.reply(ticket, result.clone());
+        }
+    }
+
+    pub(super) fn answer_inspections(&mut self, count: usize, result: &Result<Version>) {
+        let count = count.min(self.inspect_tickets.len());
+        for ticket in self.inspect_tickets.drain(..count).collect::<Vec<_>>() {
+            self.reply(ticket, result.clone());
+        }
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, result: Result<Version>) {
+        self.actions.push_back(Action::Reply { ticket, result });
+    }
+
+    pub(super) fn notify(&mut self, notice: Notice) {
+        self.actions.push_back(Action::Notify(notice));
+    }
+}

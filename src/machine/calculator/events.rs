@@ -1,0 +1,364 @@
+//! What happened: one method an event.
+
+use super::members::Absence;
+use super::{
+    Action, Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication,
+    RunningKind, Ticket,
+};
+use crate::error::{Class, Code, Error, Result};
+use crate::machine::liveness::Sighting;
+use crate::machine::takeover::{TakeOver, Timing, judge};
+use crate::types::{Reason, Revision, State, Time, WorkerId};
+
+impl Calculator {
+    pub(super) fn take_over(&mut self, now: Time, found: &TakeOver) {
+        let timing = Timing {
+            ttl: self.config.heartbeat_ttl,
+            grace: self.config.emergency_grace_period,
+            restart_ratio: self.config.restart_ratio,
+        };
+        let evidence = judge(found, timing, now);
+        self.taken_over = true;
+        self.term = found.term;
+        self.version = found.version;
+        self.generation_wanted = self.generation_wanted.max(found.generation);
+        if found.finding.is_none() && self.source_ready {
+            self.inspect_wanted = true;
+        }
+        self.actions.push_back(Action::Watch {
+            alive: evidence.alive.clone().into_iter().collect(),
+            missing: evidence.missing.union(&evidence.lost).cloned().collect(),
+        });
+        self.members.published(found.planned.iter().cloned(), now);
+        let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
+        for worker in evidence.alive.into_keys() {
+            self.members.joined(worker, now);
+        }
+        for worker in &evidence.left {
+            self.members.left(worker, now);
+        }
+        let absence = Absence {
+            since: now,
+            confirm_at: evidence.missing_until,
+        };
+        for worker in &evidence.missing {
+            self.members.missing(worker, absence);
+        }
+        for worker in evidence.lost {
+            self.members.lose(worker.clone());
+            self.tell_lost(worker);
+        }
+        let adopted = !found.planned.is_empty()
+            && found.consistent
+            && found.finding != Some(Finding::Changed)
+            && !moved;
+        let differ = found
+            .finding
+            .is_some_and(|finding| self.is_worth_a_plan(finding));
+        self.partitions_differ = differ || !found.consistent;
+        // With nobody there, and nobody expected back, the first to join starts a cold start.
+        if !adopted && !self.members.is_empty() {
+            self.gap_at_start = true;
+            self.open_window(now, now, Reason::ColdStartFinal);
+        }
+    }
+
+    pub(super) fn sighted(&mut self, now: Time, sighting: Sighting) {
+        match sighting {
+            Sighting::Joined { since, workers } => {
+                self.note_start_from_none(now, since);
+                for worker in workers {
+                    self.members.joined(worker.clone(), since);
+                    self.notify(Notice::Member(MemberChange::Joined(worker)));
+                }
+            }
+            Sighting::Back(worker) => {
+                self.note_start_from_none(now, now);
+                self.members.joined(worker.clone(), now);
+                self.notify(Notice::Member(MemberChange::Back(worker)));
+            }
+            Sighting::Left(worker) => {
+                self.members.left(&worker, now);
+                self.notify(Notice::Member(MemberChange::Left(worker)));
+            }
+            Sighting::Missing(worker) => self.went_missing(now, worker),
+            Sighting::Blind => self.blind = true,
+            Sighting::Sighted => {
+                self.blind = false;
+                self.store_recovered(now);
+                let patience = now + self.config.heartbeat_ttl + self.config.recovery_grace;
+                self.members.postpone_confirmations(patience);
+                if let Some(window) = &mut self.window
+                    && window.publishes == Reason::Restart
+                {
+                    window.ends = window.ends.max(patience);
+                }
+            }
+        }
+    }
+
+    fn went_missing(&mut self, now: Time, worker: WorkerId) {
+        let absence = Absence {
+            since: now,
+            confirm_at: now + self.config.emergency_grace_period,
+        };
+        let planned = self.members.missing(&worker, absence);
+        self.notify(Notice::Member(MemberChange::Missing(worker.clone())));
+        if !planned {
+            // It holds nothing, so there is nothing to wait for.
+            self.forget([worker]);
+            return;
+        }
+        let recent = self.members.missing_within(self.config.heartbeat_ttl, now);
+        let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
+        if self.mass == Mass::None && !in_restart && self.is_mass(recent) {
+            self.ask_for_listing();
+        }
+    }
+
+    pub(super) fn listed(&mut self, now: Time, op: OpId, result: Result<()>) {
+        if self.mass != Mass::Listing(op) {
+            return;
+        }
+        if result.is_err() {
+            self.mass = Mass::Retry(now + self.config.retry_delay_max);
+            return;
+        }
+        self.mass = Mass::None;
+        if self.is_mass(self.members.missing_count()) {
+            self.open_window(now, now, Reason::Restart);
+        }
+    }
+
+    /// One entry a key: the newest write decides.
+    pub(super) fn suspect(&mut self, key: String, revision: Revision) {
+        let newest = self.suspects.entry(key).or_insert(revision);
+        *newest = revision.max(*newest);
+    }
+
+    pub(super) fn partitions_changed(&mut self, generation: u64, ticket: Option<Ticket>) {
+        self.source_ready = true;
+        self.inspect_wanted = true;
+        self.inspect_retry_at = None;
+        self.generation_wanted = self.generation_wanted.max(generation);
+        match ticket {
+            Some(ticket) if self.deposed => self.reply(ticket, Err(deposed())),
+            ticket => self.inspect_tickets.extend(ticket),
+        }
+    }
+
+    /// What failed while the store was away is tried again at once.
+    pub(super) fn store_recovered(&mut self, now: Time) {
+        if self.retry_at.is_some() && !self.retry_is_slow {
+            self.retry_at = Some(now);
+            self.retry_backoff.reset();
+        }
+        if self.inspect_retry_at.is_some() {
+            self.inspect_retry_at = Some(now);
+            self.inspect_backoff.reset();
+        }
+        if let Mass::Retry(_) = self.mass {
+            self.mass = Mass::Retry(now);
+        }
+    }
+
+    pub(super) fn triggered(&mut self, ticket: Ticket) {
+        let refusal = if self.deposed {
+            deposed()
+        } else if !self.source_ready {
+            Error::new(
+                Code::SourceFailed,
+                "there is no partition list yet; push one first",
+            )
+        } else if !self.members.has_alive() {
+            Error::new(
+                Code::NoWorkers,
+                "there is no live worker to publish a plan for",
+            )
+        } else {
+            self.triggers.push(ticket);
+            self.trigger_tried = false;
+            return;
+        };
+        self.reply(ticket, Err(refusal));
+    }
+
+    pub(super) fn job_done(&mut self, now: Time, op: OpId, result: Result<JobReport>) {
+        if self.job.as_ref().is_none_or(|job| job.op != op) {
+            return; // the answer to a job that was given up
+        }
+        let Some(job) = self.job.take() else { return };
+        match (job.kind, result) {
+            (RunningKind::Publish { reason, triggers }, Ok(JobReport::Published(done))) => {
+                self.published(now, reason, triggers, &done);
+            }
+            (
+                RunningKind::Inspect { tickets },
+                Ok(JobReport::Inspected {
+                    generation,
+                    finding,
+                }),
+            ) => {
+                self.inspected(tickets, generation, finding);
+            }
+            (RunningKind::Settle { .. }, Ok(JobReport::Settled { foreign })) => {
+                if self.unfinished.is_none() {
+                    self.retry_at = None;
+                    self.health.publishing = None;
+                }
+                if foreign {
+                    if now.since(self.cooldown_ends) > self.config.cooldown {
+                        self.foreign_backoff.reset();
+                    }
+                    self.foreign_due = Some(now + self.foreign_backoff.next_delay());
+                }
+            }
+            (kind, result) => {
+                let error = result.err().unwrap_or_else(|| {
+                    Error::new(Code::Panicked, "a job ended with the report of another")
+                });
+                self.job_failed(now, kind, error);
+            }
+        }
+    }
+
+    fn published(&mut self, now: Time, reason: Reason, triggers: usize, done: &Publication) {
+        self.version = done.version;
+        self.cooldown_ends = now + self.config.cooldown;
+        self.retry_at = None;
+        self.retry_backoff.reset();
+        self.health.publishing = None;
+        self.health.source = None;
+        self.gap_at_start = false;
+        self.foreign_due = None;
+        self.unfinished = None;
+        let dropped = self.members.published(done.workers.iter().cloned(), now);
+        self.forget(dropped);
+        let looked_at_newest = done.generation >= self.generation_wanted;
+        if looked_at_newest {
+            self.inspect_wanted = false;
+            self.inspect_retry_at = None;
+            self.partitions_differ = false;
+        }
+        if self
+            .window
+            .is_some_and(|w| w.publishes == reason && w.ends <= now)
+        {
+            self.close_window();
+        }
+        self.notify(Notice::Published {
+            version: done.version,
+            reason,
+            workers: done.workers.len(),
+            partitions: done.partitions,
+            quality: done.quality,
+        });
+        self.go(now, State::Idle, None);
+        self.answer_triggers(triggers, &Ok(done.version));
+        if looked_at_newest {
+            self.answer_inspections(self.inspect_tickets.len(), &Ok(done.version));
+        }
+    }
+
+    fn inspected(&mut self, tickets: usize, generation: u64, finding: Finding) {
+        self.health.source = None;
+        self.inspect_backoff.reset();
+        self.inspect_retry_at = None;
+        self.partitions_differ = self.is_worth_a_plan(finding);
+        self.answer_inspections(tickets, &Ok(self.version));
+        let asked_again = !self.inspect_tickets.is_empty();
+        self.inspect_wanted = generation < self.generation_wanted || asked_again;
+    }
+
+    fn job_failed(&mut self, now: Time, kind: RunningKind, error: Error) {
+        let operation = match kind {
+            RunningKind::Publish { .. } => "publish",
+            RunningKind::Inspect { .. } => "read partitions",
+            RunningKind::Settle { .. } => "settle a foreign write",
+        };
+        self.notify(Notice::Failed {
+            operation,
+            error: error.clone(),
+        });
+        if let RunningKind::Publish { reason, .. } = kind {
+            if may_have_written(&error) {
+                self.unfinished = Some(reason);
+            }
+            let dropped = self.members.not_published(now);
+            self.forget(dropped);
+            self.go(now, State::Idle, None);
+        }
+        if error.code() == Code::Fenced {
+            self.depose();
+            return;
+        }
+        let why = error.to_string();
+        let is_source = matches!(kind, RunningKind::Inspect { .. });
+        if is_source || error.code() == Code::SourceFailed {
+            self.health.source = Some(why);
+        } else {
+            self.health.publishing = Some(why);
+        }
+        match kind {
+            RunningKind::Publish { triggers, .. } => {
+                self.delay_retry(now, &error);
+                // Those that came while it was under way have not been tried yet.
+                self.trigger_tried = triggers == self.triggers.len();
+                if !error.is_retriable() && error.class() != Class::Conflict {
+                    self.answer_triggers(triggers, &Err(error));
+                }
+            }
+            RunningKind::Inspect { tickets } => {
+                self.inspect_retry_at = Some(now + self.inspect_backoff.next_delay());
+                self.answer_inspections(tickets, &Err(error));
+            }
+            RunningKind::Settle { suspects } => {
+                for (key, revision) in suspects {
+                    self.suspect(key, revision);
+                }
+                self.delay_retry(now, &error);
+            }
+        }
+    }
+
+    /// What will not go away by itself is retried at the slowest pace, the rest with backoff.
+    fn delay_retry(&mut self, now: Time, error: &Error) {
+        self.retry_is_slow = matches!(error.class(), Class::Permanent | Class::Invalid);
+        let delay = if self.retry_is_slow {
+            self.config.retry_delay_max
+        } else {
+            self.retry_backoff.next_delay()
+        };
+        self.retry_at = Some(now + delay);
+    }
+
+    pub(super) fn depose(&mut self) {
+        if self.deposed {
+            return;
+        }
+        self.deposed = true;
+        self.notify(Notice::LeadershipLost);
+        self.answer_triggers(self.triggers.len(), &Err(deposed()));
+        self.answer_inspections(self.inspect_tickets.len(), &Err(deposed()));
+    }
+}
+
+fn deposed() -> Error {
+    Error::new(
+        Code::Fenced,
+        "a newer leader has taken over; nothing is published here",
+    )
+}
+
+/// Whether a publication that ended like this may have changed the store: all but those that
+/// never came to the writing.
+fn may_have_written(error: &Error) -> bool {
+    !matches!(
+        error.code(),
+        Code::SourceFailed
+            | Code::StrategyFailed
+            | Code::InvalidPlan
+            | Code::InvalidArgument
+            | Code::NoWorkers
+    )
+}

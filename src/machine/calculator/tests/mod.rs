@@ -1,0 +1,408 @@
+//! The calculator machine driven by hand: time is stepped to its deadlines, jobs are answered as
+//! the test wants, and what comes out is kept as lines of text.
+
+mod losses;
+mod pending;
+mod properties;
+mod regressions;
+mod start;
+mod windows;
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{
+    Action, Calculator, Degradation, Event, Finding, Job, JobReport, MemberChange, Notice, OpId,
+    Publication, Ticket,
+};
+use crate::config::CalculatorConfig;
+use crate::error::{Code, Error};
+use crate::machine::liveness::Sighting;
+use crate::machine::state::is_legal;
+use crate::machine::takeover::{Heartbeat, TakeOver};
+use crate::store::Operation;
+use crate::strategy::Quality;
+use crate::types::{State, Time, Version, WorkerId};
+
+/// More steps than any test needs from one point in time to another.
+const STEPS_MAX: usize = 10_000;
+
+fn id(name: &str) -> WorkerId {
+    WorkerId::new(name).unwrap()
+}
+
+fn ids(names: &[&str]) -> Vec<WorkerId> {
+    names.iter().map(|name| id(name)).collect()
+}
+
+/// Heartbeat keys that hold a fresh value.
+fn beating(names: &[&str]) -> Vec<Heartbeat> {
+    let beat = |name: &&str| Heartbeat {
+        worker: id(name),
+        operation: Operation::Put,
+        age: None,
+    };
+    names.iter().map(beat).collect()
+}
+
+/// A stored plan of version 7 for these workers that covers all partitions, and nobody's
+/// heartbeat.
+fn stored(planned: &[&str]) -> TakeOver {
+    TakeOver {
+        term: 2,
+        version: if planned.is_empty() { 0 } else { 7 },
+        planned: planned.iter().map(|name| id(name)).collect(),
+        consistent: true,
+        finding: Some(if planned.is_empty() {
+            Finding::Changed
+        } else {
+            Finding::Same
+        }),
+        heartbeats: Vec::new(),
+        former_leader: None,
+        former_leader_lease_over: false,
+        generation: 0,
+    }
+}
+
+/// A calculator and everything around it.
+struct World {
+    calculator: Calculator,
+    now: Time,
+    version: Version,
+    term: i64,
+    generation: u64,
+    /// How long a job takes.
+    job_time: Duration,
+    /// How the next jobs end; those after them succeed.
+    job_ends: VecDeque<Result<Finding, Error>>,
+    /// The job under way, and when it ends.
+    job: Option<(OpId, Job, Time)>,
+    listings: VecDeque<Result<(), Error>>,
+    state: State,
+    /// Whose leases need not be kept any more.
+    forgotten: Vec<String>,
+    trace: Vec<String>,
+}
+
+impl World {
+    /// A calculator that has not taken over yet.
+    fn new(config: CalculatorConfig) -> Self {
+        Self {
+            calculator: Calculator::new(config, Time::ZERO, 1, true),
+            now: Time::ZERO,
+            version: 0,
+            term: 2,
+            generation: 0,
+            job_time: Duration::ZERO,
+            job_ends: VecDeque::new(),
+            job: None,
+            listings: VecDeque::new(),
+            state: State::Idle,
+            forgotten: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    /// A calculator of default timing that adopted the plan of these workers, all alive.
+    fn settled(workers: &[&str]) -> Self {
+        Self::settled_with(CalculatorConfig::default(), workers)
+    }
+
+    fn settled_with(config: CalculatorConfig, workers: &[&str]) -> Self {
+        let mut world = World::new(config);
+        let found = TakeOver {
+            heartbeats: beating(workers),
+            ..stored(workers)
+        };
+        world.take_over(found);
+        world.expect("");
+        world
+    }
+
+    /// A calculator of default timing that found an empty store.
+    fn empty() -> Self {
+        let mut world = World::new(CalculatorConfig::default());
+        world.take_over(stored(&[]));
+        world.expect("");
+        world
+    }
+
+    fn take_over(&mut self, found: TakeOver) {
+        self.version = found.version;
+        self.term = found.term;
+        self.handle(Event::TakenOver(Box::new(found)));
+    }
+
+    fn join(&mut self, workers: &[&str]) {
+        self.handle(Event::Sighting(Sighting::Joined {
+            since: self.now,
+            workers: ids(workers),
+        }));
+    }
+
+    fn leave(&mut self, worker: &str) {
+        self.handle(Event::Sighting(Sighting::Left(id(worker))));
+    }
+
+    fn missing(&mut self, worker: &str) {
+        self.handle(Event::Sighting(Sighting::Missing(id(worker))));
+    }
+
+    fn back(&mut self, worker: &str) {
+        self.handle(Event::Sighting(Sighting::Back(id(worker))));
+    }
+
+    fn blind(&mut self) {
+        self.handle(Event::Sighting(Sighting::Blind));
+    }
+
+    fn sighted(&mut self) {
+        self.handle(Event::Sighting(Sighting::Sighted));
+    }
+
+    fn trigger(&mut self, ticket: u64) {
+        let ticket = Ticket(ticket);
+        self.handle(Event::Trigger { ticket });
+    }
+
+    /// The partition list changed; the next look at it finds this.
+    fn partitions_changed(&mut self, ticket: Option<u64>) {
+        self.generation += 1;
+        self.handle(Event::PartitionsChanged {
+            generation: self.generation,
+            ticket: ticket.map(Ticket),
+        });
+    }
+
+    /// The next job fails.
+    fn fail(&mut self, code: Code) {
+        self.job_ends.push_back(Err(Error::new(code, "as told")));
+    }
+
+    /// The next job is a look at the partitions and finds this, or a look at a foreign write and
+    /// finds one unless this is `Same`.
+    fn find(&mut self, finding: Finding) {
+        self.job_ends.push_back(Ok(finding));
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.calculator.handle(self.now, event);
+        self.drain();
+    }
+
+    /// Lets time pass up to `millis` from the start.
+    fn at(&mut self, millis: u64) {
+        let end = Time::from_millis(millis);
+        for _ in 0..STEPS_MAX {
+            let job_ends = self.job.as_ref().map(|(_, _, ends)| *ends);
+            let due = self.calculator.deadline();
+            let Some(next) = due.into_iter().chain(job_ends).min() else {
+                break;
+            };
+            if next > end {
+                break;
+            }
+            self.now = self.now.max(next);
+            if job_ends.is_some_and(|ends| ends <= self.now) {
+                self.end_job();
+            } else {
+                self.calculator.tick(self.now);
+                let moved = self.drain() > 0 || self.calculator.deadline() != due;
+                assert!(moved, "a tick at its deadline {next:?} changed nothing");
+            }
+        }
+        assert!(
+            self.calculator.deadline().is_none_or(|d| d > end),
+            "no end of work at {:?}",
+            self.now
+        );
+        self.now = self.now.max(end);
+    }
+
+    /// Ends the job under way as the test wants.
+    fn end_job(&mut self) {
+        let (op, job, _) = self.job.take().expect("no job is under way");
+        let result = self.result_of(&job);
+        let term = self.term;
+        self.handle(Event::JobDone { op, term, result });
+    }
+
+    fn result_of(&mut self, job: &Job) -> Result<JobReport, Error> {
+        let end = self.job_ends.pop_front().unwrap_or(Ok(Finding::Same))?;
+        Ok(match job {
+            Job::Publish { workers, .. } => {
+                self.version += 1;
+                JobReport::Published(Publication {
+                    version: self.version,
+                    workers: workers.clone(),
+                    partitions: 10,
+                    quality: Quality::default(),
+                    generation: self.generation,
+                })
+            }
+            Job::Inspect => JobReport::Inspected {
+                generation: self.generation,
+                finding: end,
+            },
+            Job::Settle { .. } => JobReport::Settled {
+                foreign: end != Finding::Same,
+            },
+        })
+    }
+
+    /// Carries out what the machine wants; how many orders there were.
+    fn drain(&mut self) -> usize {
+        let mut orders = 0;
+        let mut listing = None;
+        while let Some(action) = self.calculator.poll_action() {
+            orders += 1;
+            let line = self.line_of(&action);
+            self.trace
+                .extend(line.map(|line| format!("{} {line}", text_of(self.now))));
+            match action {
+                Action::Start { op, job } => {
+                    assert!(self.job.is_none(), "two jobs at once");
+                    self.job = Some((op, job, self.now + self.job_time));
+                }
+                Action::List { op } => listing = Some(op),
+                Action::Notify(_)
+                | Action::Forget(_)
+                | Action::Reply { .. }
+                | Action::Watch { .. } => {}
+            }
+        }
+        if let Some(op) = listing {
+            let result = self.listings.pop_front().unwrap_or(Ok(()));
+            self.handle(Event::Listed { op, result });
+        }
+        if self
+            .job
+            .as_ref()
+            .is_some_and(|(_, _, ends)| *ends <= self.now)
+        {
+            self.end_job();
+        }
+        orders
+    }
+
+    fn line_of(&mut self, action: &Action) -> Option<String> {
+        Some(match action {
+            Action::Start { job, .. } => match job {
+                Job::Publish { reason, workers } => {
+                    let names: Vec<&str> = workers.iter().map(WorkerId::as_str).collect();
+                    format!("plan {reason} for {}", names.join(" "))
+                }
+                Job::Inspect => "inspect".into(),
+                Job::Settle { seen } => format!("settle {}", seen.len()),
+            },
+            Action::List { .. } => "list".into(),
+            Action::Watch { .. } => return None,
+            Action::Forget(worker) => {
+                self.forgotten.push(worker.to_string());
+                return None;
+            }
+            Action::Reply { ticket, result } => match result {
+                Ok(version) => format!("reply {} v{version}", ticket.0),
+                Err(error) => format!("reply {} {}", ticket.0, error.code().name()),
+            },
+            Action::Notify(notice) => return self.line_of_notice(notice),
+        })
+    }
+
+    fn line_of_notice(&mut self, notice: &Notice) -> Option<String> {
+        Some(match notice {
+            Notice::StateChanged(change) => {
+                assert_eq!(change.from, self.state, "a transition was not told");
+                assert!(is_legal(change.from, change.to), "{change:?}");
+                assert_eq!(change.reason.is_none(), change.to == State::Idle);
+                self.state = change.to;
+                let mut line = format!("{}->{}", change.from, change.to);
+                if let Some(reason) = change.reason {
+                    let _ = write!(line, " {reason}");
+                }
+                line
+            }
+            // Told by the test itself.
+            Notice::Member(
+                MemberChange::Joined(_)
+                | MemberChange::Left(_)
+                | MemberChange::Missing(_)
+                | MemberChange::Back(_),
+            ) => return None,
+            Notice::Member(MemberChange::Lost(worker)) => format!("lost {worker}"),
+            Notice::Published { version, .. } => format!("published v{version}"),
+            Notice::Failed { operation, error } => {
+                format!("failed to {operation}: {}", error.code().name())
+            }
+            Notice::Degraded(list) => {
+                let names: Vec<&str> = list.iter().map(name_of).collect();
+                format!("degraded [{}]", names.join(" "))
+            }
+            Notice::LeadershipLost => "leadership lost".into(),
+            other => unreachable!("the machine does not tell {other:?}"),
+        })
+    }
+
+    /// The trace so far is this; lines are compared without indentation.
+    #[track_caller]
+    fn expect(&mut self, expected: &str) {
+        let actual = std::mem::take(&mut self.trace);
+        compare(&actual, expected);
+    }
+
+    /// As `expect`, for what depends on the jitter of retries: without the times.
+    #[track_caller]
+    fn expect_untimed(&mut self, expected: &str) {
+        let actual: Vec<String> = std::mem::take(&mut self.trace)
+            .iter()
+            .map(|line| line.split_once(' ').expect("time and text").1.to_owned())
+            .collect();
+        compare(&actual, expected);
+    }
+
+    /// The times of the trace's lines that contain `text`, in milliseconds.
+    fn times_of(&self, text: &str) -> Vec<u64> {
+        let time_of = |line: &String| {
+            let seconds: f64 = line.split_once(' ').unwrap().0.parse().unwrap();
+            Duration::from_secs_f64(seconds).as_millis()
+        };
+        let lines = self.trace.iter().filter(|line| line.contains(text));
+        lines
+            .map(|line| u64::try_from(time_of(line)).unwrap())
+            .collect()
+    }
+}
+
+#[track_caller]
+fn compare(actual: &[String], expected: &str) {
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert!(
+        actual == expected,
+        "expected:\n{}\nactual:\n{}",
+        expected.join("\n"),
+        actual.join("\n")
+    );
+}
+
+fn text_of(time: Time) -> String {
+    let nanos = time.as_nanos();
+    let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1_000);
+    format!("{seconds}.{millis:03}")
+}
+
+fn name_of(degradation: &Degradation) -> &'static str {
+    match degradation {
+        Degradation::Blind => "blind",
+        Degradation::Store(_) => "store",
+        Degradation::Publishing(_) => "publishing",
+        Degradation::Source(_) => "source",
+        Degradation::Poison => "poison",
+        Degradation::Deposed => "deposed",
+    }
+}

@@ -1,0 +1,656 @@
+//! Pending work stays pending: failures and retries, manual triggers, partition changes, foreign
+//! writes, the end of a term, poison.
+
+use super::*;
+
+const RETRIES_MAX: u64 = 5_000;
+
+#[test]
+fn a_failed_publication_stays_pending_and_is_retried_without_a_new_window() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::Unavailable);
+    world.fail(Code::Store);
+    world.join(&["w-2"]);
+    world.at(60_000);
+    let plans = world.times_of("plan ");
+    assert!(
+        plans[0] == 10_000
+            && (10_050..=10_100).contains(&plans[1])
+            && (plans[1] + 100..=plans[1] + 200).contains(&plans[2]),
+        "{plans:?}"
+    );
+    world.expect_untimed(
+        "Idle->Scaling planned_scale
+         Scaling->Rebalancing planned_scale
+         plan planned_scale for w-1 w-2
+         failed to publish: unavailable
+         Rebalancing->Idle
+         degraded [publishing]
+         Idle->Rebalancing planned_scale
+         plan planned_scale for w-1 w-2
+         failed to publish: store
+         Rebalancing->Idle
+         Idle->Rebalancing planned_scale
+         plan planned_scale for w-1 w-2
+         published v8
+         Rebalancing->Idle
+         degraded []",
+    );
+}
+
+#[test]
+fn retries_slow_down_to_the_longest_delay_and_never_end() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    for _ in 0..100 {
+        world.fail(Code::TimedOut);
+    }
+    world.leave("w-2");
+    world.at(3_600_000);
+    let plans = world.times_of("plan ");
+    assert_eq!(plans.len(), 101);
+    let gaps: Vec<u64> = plans.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| (50..=RETRIES_MAX).contains(gap)));
+    assert!(gaps[10..].iter().all(|&gap| gap >= RETRIES_MAX / 2));
+    assert_eq!(world.times_of("published").len(), 1);
+}
+
+#[test]
+fn the_return_of_the_store_ends_the_wait_for_a_retry() {
+    for by_health in [true, false] {
+        let mut world = World::settled(&["w-1", "w-2"]);
+        for _ in 0..20 {
+            world.fail(Code::Unavailable);
+        }
+        if by_health {
+            world.handle(Event::StoreHealth(Some("gone".into())));
+        } else {
+            world.blind();
+        }
+        world.leave("w-2");
+        world.at(30_000);
+        world.job_ends.clear();
+        world.trace.clear();
+        if by_health {
+            world.handle(Event::StoreHealth(None));
+        } else {
+            world.sighted();
+        }
+        assert_eq!(world.times_of("published"), [30_000]);
+    }
+}
+
+#[test]
+fn a_permanent_error_is_reported_and_retried_at_the_slowest_pace_only() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::Unauthorized);
+    world.fail(Code::TooLarge);
+    world.trigger(1);
+    world.at(7_000);
+    world.handle(Event::StoreHealth(Some("restarting".into())));
+    world.handle(Event::StoreHealth(None));
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Rebalancing manual-refresh
+         0.000 plan manual-refresh for w-1
+         0.000 failed to publish: unauthorized
+         0.000 Rebalancing->Idle
+         0.000 reply 1 unauthorized
+         0.000 degraded [publishing]
+         5.000 Idle->Rebalancing manual-refresh
+         5.000 plan manual-refresh for w-1
+         5.000 failed to publish: too_large
+         5.000 Rebalancing->Idle
+         7.000 degraded [store publishing]
+         7.000 degraded [publishing]
+         10.000 Idle->Rebalancing manual-refresh
+         10.000 plan manual-refresh for w-1
+         10.000 published v8
+         10.000 Rebalancing->Idle
+         10.000 degraded []",
+    );
+}
+
+#[test]
+fn a_publication_that_may_have_been_done_in_part_is_repeated_though_its_cause_went_away() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::TimedOut);
+    world.join(&["w-2"]);
+    world.at(10_000);
+    world.leave("w-2");
+    world.at(60_000);
+    world.expect_untimed(
+        "Idle->Scaling planned_scale
+         Scaling->Rebalancing planned_scale
+         plan planned_scale for w-1 w-2
+         failed to publish: timed_out
+         Rebalancing->Idle
+         degraded [publishing]
+         Idle->Rebalancing planned_scale
+         plan planned_scale for w-1
+         published v8
+         Rebalancing->Idle
+         degraded []",
+    );
+}
+
+#[test]
+fn a_publication_that_never_came_to_writing_goes_away_with_its_cause() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::StrategyFailed);
+    world.join(&["w-2"]);
+    world.at(10_000);
+    world.leave("w-2");
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Scaling planned_scale
+         10.000 Scaling->Rebalancing planned_scale
+         10.000 plan planned_scale for w-1 w-2
+         10.000 failed to publish: strategy_failed
+         10.000 Rebalancing->Idle
+         10.000 degraded [publishing]
+         10.000 degraded []",
+    );
+    world.join(&["w-3"]);
+    world.expect("60.000 Idle->Scaling planned_scale");
+}
+
+#[test]
+fn what_changes_while_a_publication_is_under_way_is_published_after_it() {
+    let mut world = World::settled(&["w-1", "w-2", "w-3"]);
+    world.job_time = Duration::from_secs(4);
+    world.trigger(1);
+    world.at(1_000);
+    world.leave("w-2");
+    world.partitions_changed(None);
+    world.missing("w-3");
+    world.join(&["w-4"]);
+    world.at(100_000);
+    world.expect(
+        "0.000 Idle->Rebalancing manual-refresh
+         0.000 plan manual-refresh for w-1 w-2 w-3
+         4.000 published v8
+         4.000 Rebalancing->Idle
+         4.000 reply 1 v8
+         4.000 Idle->Scaling planned_scale
+         4.000 Scaling->Rebalancing planned_scale
+         4.000 plan planned_scale for w-1 w-3 w-4
+         6.000 lost w-3
+         8.000 published v9
+         8.000 Rebalancing->Idle
+         8.000 Idle->Emergency emergency
+         8.000 plan emergency for w-1 w-4
+         12.000 published v10
+         12.000 Emergency->Idle",
+    );
+}
+
+#[test]
+fn a_manual_trigger_always_publishes_a_new_version() {
+    let mut world = World::settled(&["w-1"]);
+    for round in 1..=3 {
+        world.trigger(round);
+    }
+    assert_eq!(world.times_of("published"), [0, 0, 0]);
+    world.at(60_000);
+    assert_eq!(world.times_of("published").len(), 3);
+}
+
+#[test]
+fn a_manual_trigger_preempts_a_window_and_one_during_a_publication_gets_its_own() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.join(&["w-2"]);
+    world.at(2_000);
+    world.trigger(1);
+    world.at(2_500);
+    world.trigger(2);
+    world.trigger(3);
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Scaling planned_scale
+         2.000 Scaling->Rebalancing manual-refresh
+         2.000 plan manual-refresh for w-1 w-2
+         3.000 published v8
+         3.000 Rebalancing->Idle
+         3.000 reply 1 v8
+         3.000 Idle->Rebalancing manual-refresh
+         3.000 plan manual-refresh for w-1 w-2
+         4.000 published v9
+         4.000 Rebalancing->Idle
+         4.000 reply 2 v9
+         4.000 reply 3 v9",
+    );
+}
+
+#[test]
+fn a_fresh_trigger_is_tried_at_once_while_others_back_off() {
+    let mut world = World::settled(&["w-1"]);
+    for _ in 0..8 {
+        world.fail(Code::Unavailable);
+    }
+    world.trigger(1);
+    world.at(12_000);
+    world.trace.clear();
+    world.job_ends.clear();
+    world.trigger(2);
+    world.expect(
+        "12.000 Idle->Rebalancing manual-refresh
+         12.000 plan manual-refresh for w-1
+         12.000 published v8
+         12.000 Rebalancing->Idle
+         12.000 reply 1 v8
+         12.000 reply 2 v8
+         12.000 degraded []",
+    );
+}
+
+#[test]
+fn a_trigger_without_live_workers_is_refused() {
+    let mut world = World::settled(&["w-1"]);
+    world.missing("w-1");
+    world.trigger(1);
+    world.expect("0.000 reply 1 no_workers");
+}
+
+#[test]
+fn a_trigger_that_outlives_the_last_worker_is_answered() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.fail(Code::Unavailable);
+    world.trigger(1);
+    world.at(500);
+    world.missing("w-1");
+    world.at(2_000);
+    assert_eq!(world.times_of("reply 1 no_workers"), [1_000]);
+}
+
+#[test]
+fn a_changed_partition_list_is_published_within_cooldown_and_without_a_window() {
+    let mut world = World::settled(&["w-1"]);
+    world.find(Finding::Changed);
+    world.partitions_changed(Some(1));
+    world.expect(
+        "0.000 inspect
+         0.000 reply 1 v7
+         0.000 Idle->Rebalancing partition_change
+         0.000 plan partition_change for w-1
+         0.000 published v8
+         0.000 Rebalancing->Idle",
+    );
+    world.at(4_000);
+    world.find(Finding::Changed);
+    world.partitions_changed(None);
+    world.at(60_000);
+    world.expect(
+        "4.000 inspect
+         10.000 Idle->Rebalancing partition_change
+         10.000 plan partition_change for w-1
+         10.000 published v9
+         10.000 Rebalancing->Idle",
+    );
+}
+
+#[test]
+fn an_unchanged_partition_list_changes_nothing() {
+    let mut world = World::settled(&["w-1"]);
+    world.find(Finding::Same);
+    world.partitions_changed(Some(9));
+    world.at(60_000);
+    world.expect(
+        "0.000 inspect
+         0.000 reply 9 v7",
+    );
+}
+
+#[test]
+fn changed_weights_lead_to_a_plan_only_above_the_threshold() {
+    for (excess, plans) in [(0.2, 0), (0.200_001, 1)] {
+        let mut world = World::settled(&["w-1", "w-2"]);
+        world.find(Finding::Reweighted { excess });
+        world.partitions_changed(None);
+        world.at(60_000);
+        assert_eq!(world.times_of("plan partition_change").len(), plans);
+    }
+}
+
+#[test]
+fn a_partition_list_that_changes_back_needs_no_plan() {
+    let mut world = World::settled(&["w-1"]);
+    world.trigger(1);
+    world.trace.clear();
+    world.find(Finding::Changed);
+    world.partitions_changed(None);
+    world.find(Finding::Same);
+    world.partitions_changed(None);
+    world.at(60_000);
+    world.expect(
+        "0.000 inspect
+         0.000 inspect",
+    );
+}
+
+#[test]
+fn a_plan_that_read_the_newest_partition_list_covers_it_and_answers_who_waits() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.trigger(1);
+    world.partitions_changed(Some(2));
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Rebalancing manual-refresh
+         0.000 plan manual-refresh for w-1
+         1.000 published v8
+         1.000 Rebalancing->Idle
+         1.000 reply 1 v8
+         1.000 reply 2 v8",
+    );
+}
+
+#[test]
+fn a_partition_change_that_a_running_plan_missed_is_looked_at_after_it() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.trigger(1);
+    world.generation += 1;
+    let event = Event::PartitionsChanged {
+        generation: 5,
+        ticket: Some(Ticket(2)),
+    };
+    world.handle(event);
+    world.at(1_000);
+    world.generation = 5;
+    world.find(Finding::Changed);
+    world.at(60_000);
+    assert_eq!(world.times_of("inspect"), [1_000]);
+    assert_eq!(world.times_of("reply 2 v8"), [2_000]);
+    assert_eq!(world.times_of("plan partition_change"), [11_000]);
+}
+
+#[test]
+fn a_look_asked_for_during_a_look_is_answered_by_another() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    let look = |ticket| Event::PartitionsChanged {
+        generation: 0,
+        ticket: Some(Ticket(ticket)),
+    };
+    world.handle(look(1));
+    world.at(500);
+    world.handle(look(2));
+    world.at(60_000);
+    world.expect(
+        "0.000 inspect
+         1.000 reply 1 v7
+         1.000 inspect
+         2.000 reply 2 v7",
+    );
+}
+
+#[test]
+fn a_partition_source_that_fails_answers_and_is_read_again_until_it_works() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::SourceFailed);
+    world.fail(Code::SourceFailed);
+    world.partitions_changed(Some(1));
+    world.at(60_000);
+    world.expect_untimed(
+        "inspect
+         failed to read partitions: source_failed
+         reply 1 source_failed
+         degraded [source]
+         inspect
+         failed to read partitions: source_failed
+         inspect
+         degraded []",
+    );
+}
+
+#[test]
+fn a_partition_change_rides_on_an_open_window() {
+    let mut world = World::settled(&["w-1"]);
+    world.join(&["w-2"]);
+    world.at(3_000);
+    world.find(Finding::Changed);
+    world.partitions_changed(None);
+    world.at(60_000);
+    assert_eq!(world.times_of("plan "), [10_000]);
+}
+
+#[test]
+fn a_foreign_write_is_settled_and_published_over() {
+    let mut world = World::settled(&["w-1"]);
+    world.find(Finding::Changed);
+    let seen = |revision| Event::ForeignSuspected {
+        key: "assignment.w-1".into(),
+        revision,
+    };
+    world.handle(seen(40));
+    world.at(60_000);
+    let plans = world.times_of("plan manual-refresh");
+    assert!(plans.len() == 1 && plans[0] <= 100, "{plans:?}");
+    world.expect_untimed(
+        "settle 1
+         Idle->Rebalancing manual-refresh
+         plan manual-refresh for w-1
+         published v8
+         Rebalancing->Idle",
+    );
+    world.handle(seen(41));
+    world.at(120_000);
+    world.expect("60.000 settle 1");
+}
+
+#[test]
+fn a_settlement_that_fails_is_repeated_with_all_that_was_seen() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_millis(10);
+    world.fail(Code::Unavailable);
+    let seen = |key: &str| Event::ForeignSuspected {
+        key: key.into(),
+        revision: 40,
+    };
+    world.handle(seen("assignment.w-1"));
+    world.handle(seen("assignment.w-2"));
+    world.at(60_000);
+    world.expect_untimed(
+        "settle 1
+         failed to settle a foreign write: unavailable
+         degraded [publishing]
+         settle 2
+         degraded []",
+    );
+}
+
+#[test]
+fn foreign_writes_without_end_are_answered_ever_slower() {
+    let mut world = World::settled(&["w-1"]);
+    for round in 0..200_u64 {
+        world.find(Finding::Changed);
+        world.handle(Event::ForeignSuspected {
+            key: "assignment.w-1".into(),
+            revision: round,
+        });
+        world.at((round + 1) * 1_000);
+    }
+    let plans = world.times_of("plan ");
+    assert!((35..=90).contains(&plans.len()), "{}", plans.len());
+}
+
+#[test]
+fn a_storm_of_foreign_writes_does_not_hold_up_an_emergency() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.job_time = Duration::from_millis(20);
+    world.missing("w-2");
+    for round in 0..6_000_u64 {
+        world.handle(Event::ForeignSuspected {
+            key: "assignment.w-1".into(),
+            revision: round,
+        });
+        world.at(round);
+    }
+    let plans = world.times_of("plan emergency");
+    assert!(plans.len() == 1 && plans[0] <= 5_020, "{plans:?}");
+}
+
+#[test]
+fn a_fenced_publisher_stops_for_good_and_says_so() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.job_time = Duration::from_secs(1);
+    world.fail(Code::Fenced);
+    world.trigger(1);
+    world.partitions_changed(Some(2));
+    world.at(1_000);
+    world.trigger(3);
+    world.partitions_changed(Some(4));
+    world.leave("w-2");
+    world.join(&["w-3"]);
+    world.at(3_600_000);
+    world.expect(
+        "0.000 Idle->Rebalancing manual-refresh
+         0.000 plan manual-refresh for w-1 w-2
+         1.000 failed to publish: fenced
+         1.000 Rebalancing->Idle
+         1.000 leadership lost
+         1.000 reply 1 fenced
+         1.000 reply 2 fenced
+         1.000 degraded [deposed]
+         1.000 reply 3 fenced
+         1.000 reply 4 fenced",
+    );
+    assert!(world.calculator.is_deposed());
+}
+
+#[test]
+fn a_moved_fence_ends_the_term_and_closes_the_window() {
+    let mut world = World::settled(&["w-1"]);
+    world.join(&["w-2"]);
+    world.handle(Event::FenceMoved { term: 2 });
+    world.expect("0.000 Idle->Scaling planned_scale");
+    world.handle(Event::FenceMoved { term: 3 });
+    world.at(60_000);
+    world.expect(
+        "0.000 leadership lost
+         0.000 Scaling->Idle
+         0.000 degraded [deposed]",
+    );
+}
+
+#[test]
+fn a_fence_that_our_own_publisher_moved_ends_nothing() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.trigger(1);
+    world.handle(Event::FenceMoved { term: 3 });
+    world.term = 3;
+    world.at(60_000);
+    assert!(!world.calculator.is_deposed());
+    assert_eq!(world.calculator.term(), 3);
+    world.trigger(2);
+    world.handle(Event::FenceMoved { term: 4 });
+    world.at(120_000);
+    assert!(world.calculator.is_deposed());
+}
+
+#[test]
+fn a_source_that_fails_leaves_nothing_that_spins_after_the_end_of_the_term() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::SourceFailed);
+    world.partitions_changed(None);
+    world.handle(Event::FenceMoved { term: 3 });
+    world.at(60_000);
+    assert_eq!(world.calculator.deadline(), None);
+}
+
+#[test]
+fn poison_degrades_from_the_threshold_on_and_wears_off() {
+    let mut world = World::settled(&["w-1"]);
+    world.handle(Event::Poison { count: 9 });
+    world.at(30_000);
+    world.handle(Event::Poison { count: 1 });
+    world.at(200_000);
+    world.expect(
+        "30.000 degraded [poison]
+         60.000 degraded []",
+    );
+    world.handle(Event::Poison { count: u32::MAX });
+    world.expect("200.000 degraded [poison]");
+}
+
+#[test]
+fn the_answer_to_another_job_is_dropped() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.trigger(1);
+    let (op, ..) = *world.job.as_ref().unwrap();
+    for stale in [OpId(op.0 - 1), OpId(op.0 + 1)] {
+        world.handle(Event::JobDone {
+            op: stale,
+            term: 2,
+            result: Err(Error::new(Code::Fenced, "stale")),
+        });
+        world.handle(Event::Listed {
+            op: stale,
+            result: Ok(()),
+        });
+    }
+    world.at(1_000);
+    world.handle(Event::JobDone {
+        op,
+        term: 2,
+        result: Err(Error::new(Code::Fenced, "twice")),
+    });
+    world.expect(
+        "0.000 Idle->Rebalancing manual-refresh
+         0.000 plan manual-refresh for w-1
+         1.000 published v8
+         1.000 Rebalancing->Idle
+         1.000 reply 1 v8",
+    );
+}
+
+#[test]
+fn a_report_of_another_kind_of_job_is_a_failure_and_no_panic() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.trigger(1);
+    let (op, ..) = world.job.take().unwrap();
+    world.handle(Event::JobDone {
+        op,
+        term: 2,
+        result: Ok(JobReport::Settled { foreign: false }),
+    });
+    world.at(60_000);
+    assert_eq!(world.times_of("failed to publish: panicked"), [0]);
+    assert_eq!(world.times_of("published v8"), [6_000]);
+}
+
+#[test]
+fn what_is_pending_is_told_with_its_due_time() {
+    let mut world = World::settled(&["w-1"]);
+    assert_eq!(world.calculator.pending(world.now), Default::default());
+    world.join(&["w-2"]);
+    world.at(4_000);
+    let pending = world.calculator.pending(world.now);
+    assert_eq!(pending.reason, Some(crate::types::Reason::PlannedScale));
+    assert_eq!(pending.due_in, Some(Duration::from_secs(6)));
+    assert_eq!(world.calculator.worker_counts(), (2, 0));
+    assert_eq!(world.calculator.wanted(), ids(&["w-1", "w-2"]));
+    let current = world.calculator.current_state();
+    assert_eq!((current.from, current.to), (State::Scaling, State::Scaling));
+    assert!(world.calculator.degraded().is_empty());
+}
+
+/// Symptom: work that came due between the last tick and the question for the next deadline was
+/// left alone until something else happened. Cause: the deadline left out what is due already.
+#[test]
+fn what_comes_due_just_after_a_tick_is_still_a_deadline() {
+    let mut world = World::settled(&["w-1"]);
+    world.join(&["w-2"]);
+    world.calculator.tick(Time::from_millis(9_999));
+    // The shell asks only now, at 10.001 s.
+    assert_eq!(world.calculator.deadline(), Some(Time::from_millis(10_000)));
+    world.now = Time::from_millis(10_001);
+    world.calculator.tick(world.now);
+    world.drain();
+    assert_eq!(world.times_of("plan planned_scale"), [10_001]);
+}

@@ -1,0 +1,276 @@
+//! Start and take-over.
+
+use super::*;
+
+#[test]
+fn a_plan_that_still_holds_is_adopted_and_nothing_moves() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.at(3_600_000);
+    world.expect("");
+    assert_eq!(world.calculator.version(), 7);
+    assert_eq!(world.calculator.term(), 2);
+    let planned: Vec<_> = world.calculator.planned().cloned().collect();
+    assert_eq!(planned, ids(&["w-1", "w-2"]));
+}
+
+#[test]
+fn an_adopted_plan_takes_newcomers_in_after_the_window_for_joins() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1", "w-2"]),
+        ..stored(&["w-1"])
+    };
+    world.take_over(found);
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Scaling planned_scale
+         10.000 Scaling->Rebalancing planned_scale
+         10.000 plan planned_scale for w-1 w-2
+         10.000 published v8
+         10.000 Rebalancing->Idle",
+    );
+}
+
+#[test]
+fn a_gap_is_closed_at_once_and_the_final_plan_follows_only_when_something_changed() {
+    for late_joiner in [false, true] {
+        let mut world = World::new(CalculatorConfig::default());
+        let found = TakeOver {
+            heartbeats: beating(&["w-1", "w-2"]),
+            ..stored(&[])
+        };
+        world.take_over(found);
+        world.expect(
+            "0.000 Idle->Rebalancing cold_start_immediate
+             0.000 plan cold_start_immediate for w-1 w-2
+             0.000 published v1
+             0.000 Rebalancing->Idle
+             0.000 Idle->Scaling cold_start",
+        );
+        world.at(20_000);
+        if late_joiner {
+            world.join(&["w-3"]);
+        }
+        world.at(60_000);
+        world.expect(if late_joiner {
+            "30.000 Scaling->Rebalancing cold_start_final
+             30.000 plan cold_start_final for w-1 w-2 w-3
+             30.000 published v2
+             30.000 Rebalancing->Idle"
+        } else {
+            "30.000 Scaling->Idle"
+        });
+    }
+}
+
+#[test]
+fn partitions_that_the_stored_plan_does_not_cover_are_a_gap() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        finding: Some(Finding::Changed),
+        ..stored(&["w-1"])
+    };
+    world.take_over(found);
+    assert_eq!(world.times_of("plan cold_start_immediate for w-1"), [0]);
+}
+
+#[test]
+fn a_stored_plan_that_is_not_whole_is_a_gap() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        consistent: false,
+        ..stored(&["w-1"])
+    };
+    world.take_over(found);
+    assert_eq!(world.times_of("plan cold_start_immediate for w-1"), [0]);
+}
+
+#[test]
+fn weights_that_changed_before_the_start_are_adopted_and_judged_by_the_threshold() {
+    for (excess, plans) in [(0.19, 0), (0.21, 1)] {
+        let mut world = World::new(CalculatorConfig::default());
+        let found = TakeOver {
+            heartbeats: beating(&["w-1", "w-2"]),
+            finding: Some(Finding::Reweighted { excess }),
+            ..stored(&["w-1", "w-2"])
+        };
+        world.take_over(found);
+        world.at(60_000);
+        assert_eq!(world.times_of("plan partition_change").len(), plans);
+        assert_eq!(world.times_of("plan ").len(), plans);
+    }
+}
+
+#[test]
+fn a_worker_that_left_before_the_take_over_is_replaced_at_once() {
+    let mut world = World::new(CalculatorConfig::default());
+    let mut heartbeats = beating(&["w-1", "w-2"]);
+    heartbeats[1].operation = Operation::Delete;
+    let found = TakeOver {
+        heartbeats,
+        ..stored(&["w-1", "w-2"])
+    };
+    world.take_over(found);
+    world.at(60_000);
+    world.expect(
+        "0.000 Idle->Rebalancing cold_start_immediate
+         0.000 plan cold_start_immediate for w-1
+         0.000 published v8
+         0.000 Rebalancing->Idle
+         0.000 Idle->Scaling cold_start
+         30.000 Scaling->Idle",
+    );
+}
+
+#[test]
+fn an_absent_worker_gets_its_grace_before_it_is_replaced() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1", "w-2"]),
+        ..stored(&["w-1", "w-2", "w-3"])
+    };
+    world.take_over(found);
+    world.at(60_000);
+    assert_eq!(world.times_of("plan "), [5_000]);
+    assert_eq!(world.times_of("plan emergency for w-1 w-2"), [5_000]);
+}
+
+#[test]
+fn the_former_leader_is_replaced_at_once_on_two_pieces_of_evidence() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1", "w-2"]),
+        former_leader: Some(id("w-3")),
+        former_leader_lease_over: true,
+        ..stored(&["w-1", "w-2", "w-3"])
+    };
+    world.take_over(found);
+    world.at(60_000);
+    world.expect(
+        "0.000 lost w-3
+         0.000 Idle->Rebalancing cold_start_immediate
+         0.000 plan cold_start_immediate for w-1 w-2
+         0.000 published v8
+         0.000 Rebalancing->Idle
+         0.000 Idle->Scaling cold_start
+         30.000 Scaling->Idle",
+    );
+}
+
+#[test]
+fn a_mass_absence_gives_everybody_a_ttl_and_the_grace() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        former_leader: Some(id("w-3")),
+        former_leader_lease_over: true,
+        ..stored(&["w-1", "w-2", "w-3"])
+    };
+    world.take_over(found);
+    world.at(8_000);
+    world.back("w-2");
+    world.at(60_000);
+    assert_eq!(world.times_of("plan "), [11_000]);
+    assert_eq!(world.times_of("plan emergency for w-1 w-2"), [11_000]);
+}
+
+#[test]
+fn a_gap_at_a_start_without_live_workers_waits_for_the_first() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        consistent: false,
+        ..stored(&["w-1", "w-2"])
+    };
+    world.take_over(found);
+    world.at(4_000);
+    world.expect("");
+    world.back("w-1");
+    assert_eq!(
+        world.times_of("plan cold_start_immediate for w-1 w-2"),
+        [4_000]
+    );
+}
+
+#[test]
+fn a_fleet_that_never_returns_after_a_take_over_makes_room_for_a_cold_start() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        consistent: false,
+        ..stored(&["w-1", "w-2"])
+    };
+    world.take_over(found);
+    world.at(15_000);
+    world.expect(
+        "11.000 lost w-1
+         11.000 lost w-2",
+    );
+    world.join(&["w-3"]);
+    world.at(60_000);
+    world.expect(
+        "15.000 Idle->Scaling cold_start
+         45.000 Scaling->Rebalancing cold_start
+         45.000 plan cold_start for w-3
+         45.000 published v8
+         45.000 Rebalancing->Idle",
+    );
+}
+
+#[test]
+fn a_source_that_fails_at_the_start_is_looked_at_again() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        finding: None,
+        ..stored(&["w-1"])
+    };
+    world.fail(Code::SourceFailed);
+    world.find(Finding::Changed);
+    world.take_over(found);
+    world.at(60_000);
+    world.expect_untimed(
+        "inspect
+         failed to read partitions: source_failed
+         degraded [source]
+         inspect
+         Idle->Rebalancing partition_change
+         plan partition_change for w-1
+         degraded []
+         published v8
+         Rebalancing->Idle",
+    );
+}
+
+#[test]
+fn nothing_happens_before_the_first_partition_list_is_pushed() {
+    let mut world = World::new(CalculatorConfig::default());
+    world.calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, false);
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        finding: None,
+        ..stored(&[])
+    };
+    world.take_over(found);
+    world.at(5_000);
+    world.trigger(1);
+    world.expect("5.000 reply 1 source_failed");
+    world.partitions_changed(Some(2));
+    world.expect(
+        "5.000 Idle->Rebalancing cold_start_immediate
+         5.000 plan cold_start_immediate for w-1
+         5.000 published v1
+         5.000 Rebalancing->Idle
+         5.000 reply 2 v1
+         5.000 Idle->Scaling cold_start",
+    );
+}
+
+#[test]
+fn nothing_is_done_before_the_take_over() {
+    let mut world = World::new(CalculatorConfig::default());
+    world.join(&["w-1"]);
+    world.partitions_changed(None);
+    world.at(60_000);
+    world.expect("");
+}

@@ -1,0 +1,144 @@
+//! Writes of which nobody knows how they ended.
+
+use super::*;
+use crate::store::memory::{Call, Fault};
+
+fn first() -> Plan {
+    plan(&[("a", &["p"]), ("b", &["q"]), ("c", &["r"]), ("d", &["s"])])
+}
+
+/// Changes `a` and `b`, drops `d`, adds `e`.
+fn second() -> Plan {
+    plan(&[("a", &["p", "q"]), ("b", &[]), ("c", &["r"]), ("e", &["s"])])
+}
+
+fn versions_rise(before: &BTreeMap<String, Held>, after: &BTreeMap<String, Held>) {
+    for (worker, held) in after {
+        let was = before.get(worker).map_or(0, |held| held.version);
+        assert!(
+            held.version >= was,
+            "{worker}: {} after {was}",
+            held.version
+        );
+    }
+}
+
+/// Makes the writes from the given one on end with this fault, `count` of them.
+fn spoil(leader: &Leader, skipped: u32, count: u32, fault: Fault) {
+    // The look at the fence is call 1; in class A each batch is a call, in class B the overwrites
+    // are one call and each creation and the commit record another.
+    let client = leader.client.clone();
+    leader.spy.before_call(2 + skipped, move || {
+        client.faults().next(&Call::WRITES, count, fault);
+    });
+}
+
+#[test]
+fn whatever_became_of_a_write_the_plan_stands_in_the_end_and_versions_only_rise() {
+    for kind in [Kind::A, Kind::Few(3), Kind::B] {
+        for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
+            for skipped in 0..4 {
+                for count in 1..6 {
+                    let world = world(kind);
+                    let mut leader = Leader::leading(&world);
+                    leader.publish(&first()).unwrap();
+                    let before = held(&world);
+                    spoil(&leader, skipped, count, fault.clone());
+                    let mut version = leader.publish(&second());
+                    if version.is_err() {
+                        leader.client.faults().clear();
+                        version = leader.publish(&second());
+                    }
+                    let version = version.unwrap();
+                    holds_exactly(&world, &second(), version);
+                    leader.spy.stand_down();
+                    let middle = held(&world);
+                    versions_rise(&before, &middle);
+                    leader.client.faults().clear();
+                    leader.client.faults().release_held();
+                    let name = format!("{kind:?} {fault:?} {skipped} {count}");
+                    assert_eq!(held(&world), middle, "{name}: a late write was accepted");
+                    let next = leader.publish(&first()).unwrap();
+                    assert!(next > version);
+                    holds_exactly(&world, &first(), next);
+                    versions_rise(&middle, &held(&world));
+                }
+            }
+        }
+    }
+}
+
+/// A publication failed with writes on their way, and the next one is about another plan: one that
+/// needs none of those keys. They must not land on top of it.
+#[test]
+fn a_write_given_up_never_lands_on_top_of_a_later_plan() {
+    for kind in [Kind::A, Kind::Few(2), Kind::Few(3), Kind::B] {
+        for skipped in 0..4 {
+            let world = world(kind);
+            let mut leader = Leader::leading(&world);
+            leader.publish(&first()).unwrap();
+            let client = leader.client.clone();
+            leader.spy.before_call(2 + skipped, move || {
+                client.faults().next(&Call::WRITES, 10, Fault::Hold(None));
+                client.faults().next(&Call::READS, 10, Fault::LoseReply);
+            });
+            if leader.publish(&second()).is_ok() {
+                assert!(skipped > 0);
+                continue;
+            }
+            leader.client.faults().clear();
+            // What made the change necessary went away again.
+            let version = leader.publish(&first()).unwrap();
+            leader.client.faults().release_held();
+            holds_exactly(&world, &first(), version);
+            // And is rewritten no more than once for it.
+            let next = leader.publish(&first()).unwrap();
+            let newest = held(&world).values().filter(|h| h.version == next).count();
+            assert_eq!(newest, 1);
+        }
+    }
+}
+
+#[test]
+fn a_publication_that_arrived_after_all_keeps_its_version() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut leader = Leader::leading(&world);
+        leader.publish(&first()).unwrap();
+        let last = if kind == Kind::A { 0 } else { 2 };
+        spoil(&leader, last, 1, Fault::LoseReply);
+        assert_eq!(leader.publish(&second()).unwrap(), 2);
+        holds_exactly(&world, &second(), 2);
+    }
+}
+
+#[test]
+fn a_take_over_settles_what_became_of_its_own_rewrites() {
+    for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
+        for count in 1..5 {
+            let world = world(Kind::B);
+            Leader::leading(&world).publish(&first()).unwrap();
+            let before = held(&world);
+            let mut leader = Leader::new(&world);
+            let client = leader.client.clone();
+            let fault = fault.clone();
+            // Calls: capabilities, two listings, the fence, two listings, the rewrites.
+            leader.spy.before_call(7, move || {
+                client.faults().next(&[Call::Write], count, fault);
+            });
+            let found = leader.take_over().unwrap();
+            assert!(!leader.spy.is_waiting());
+            assert!(found.consistent);
+            let after = held(&world);
+            for (worker, held) in &after {
+                assert_eq!(held.term, Some(2));
+                assert_eq!(held.version, before[worker].version);
+            }
+            leader.client.faults().release_held();
+            assert_eq!(held(&world), after);
+            let version = leader.publish(&second()).unwrap();
+            assert_eq!(version, 2);
+            holds_exactly(&world, &second(), version);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Opening a term: above everything found, whatever was lost, and never twice.
+
+use super::*;
+use crate::store::memory::{Call, Fault};
+
+#[test]
+fn term_and_version_are_one_above_everything_found_wherever_it_stands() {
+    for kind in BOTH {
+        for place in ["fence", "commit", "assignment", "heartbeat"] {
+            let world = world(kind);
+            let bytes: &[u8] = match place {
+                "fence" => br#"{"term":41}"#,
+                _ => br#"{"term":41,"version":70}"#,
+            };
+            match place {
+                "fence" => drop(put(&world, FENCE_KEY, bytes)),
+                "commit" => drop(put(&world, COMMIT_KEY, bytes)),
+                "assignment" => drop(put(&world, "assignment.w-1", bytes)),
+                _ => beat(&world, "w-1", 41, 70),
+            }
+            let mut leader = Leader::new(&world);
+            let found = leader.take_over().unwrap();
+            assert_eq!(found.term, 42, "{place}");
+            let version = leader.publish(&plan(&[("w-1", &["p"])])).unwrap();
+            assert_eq!(version, if place == "fence" { 1 } else { 71 }, "{place}");
+            assert_eq!(fence(&world).unwrap().term, 42);
+        }
+    }
+}
+
+#[test]
+fn terms_and_versions_go_on_after_every_loss_that_workers_remember() {
+    for kind in BOTH {
+        for loss in ["keys", "purge", "re-creation"] {
+            let world = world(kind);
+            let mut first = Leader::leading(&world);
+            let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+            for _ in 0..5 {
+                first.publish(&lists).unwrap();
+            }
+            beat(&world, "w-1", 1, 5);
+            let server = world.server();
+            match loss {
+                "keys" => {
+                    for key in ["assignment.w-1", "assignment.w-2", COMMIT_KEY, FENCE_KEY] {
+                        server.delete(Bucket::Assignment, key);
+                    }
+                }
+                "purge" => server.purge(Bucket::Assignment),
+                _ => server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None }),
+            }
+            // Nobody has taken over yet, but the fence is gone: that is enough.
+            assert_eq!(first.publish(&lists).unwrap_err().code(), Code::Fenced);
+            let mut second = Leader::new(&world);
+            assert_eq!(second.take_over().unwrap().term, 2, "{kind:?} {loss}");
+            assert_eq!(second.publish(&lists).unwrap(), 6, "{kind:?} {loss}");
+            holds_exactly(&world, &lists, 6);
+            assert_eq!(first.publish(&lists).unwrap_err().code(), Code::Fenced);
+            holds_exactly(&world, &lists, 6);
+        }
+    }
+}
+
+/// A bucket that is created anew numbers its writes from the start, so that the successor's fence
+/// and keys have the very revisions that the deposed leader knows.
+#[test]
+fn revisions_that_come_true_again_in_a_new_bucket_do_not_bring_a_deposed_leader_back() {
+    for kind in BOTH {
+        let world = world(kind);
+        let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+        let mut first = Leader::leading(&world);
+        first.publish(&lists).unwrap();
+        let before = held(&world);
+        let server = world.server();
+        server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None });
+        let mut second = Leader::leading(&world);
+        second.publish(&lists).unwrap();
+        let after = held(&world);
+        assert_eq!(
+            before.values().map(|h| h.revision).collect::<Vec<_>>(),
+            after.values().map(|h| h.revision).collect::<Vec<_>>(),
+            "the case is not met"
+        );
+        let swapped = plan(&[("w-1", &["q"]), ("w-2", &["p"])]);
+        assert_eq!(first.publish(&swapped).unwrap_err().code(), Code::Fenced);
+        assert_eq!(held(&world), after);
+    }
+}
+
+/// Two leaders of the same name, in the same instant: the loser must not take the winner's fence,
+/// read back, for its own.
+#[test]
+fn of_two_take_overs_at_once_one_wins_or_the_later_wins_cleanly() {
+    for kind in BOTH {
+        let mut call = 1;
+        loop {
+            let world = world(kind);
+            Leader::leading(&world)
+                .publish(&plan(&[("w-1", &["p"]), ("w-2", &["q"])]))
+                .unwrap();
+            let mut one = Leader::new(&world);
+            let rival = Arc::new(Mutex::new(Leader::new(&world)));
+            let rivals = rival.clone();
+            one.spy.before_call(call, move || {
+                rivals.lock().take_over().unwrap();
+            });
+            let outcome = one.take_over();
+            if one.spy.is_waiting() {
+                assert!(call > 5, "too few calls to mean anything");
+                break;
+            }
+            let mut rival = rival.lock();
+            let lists = plan(&[("w-1", &["p", "q"])]);
+            let (loser, winner) = match outcome {
+                Ok(found) if found.term > rival.publisher.term() => (&mut *rival, &mut one),
+                // It had learned everything when the rival came.
+                Ok(found) if found.term < rival.publisher.term() => (&mut one, &mut *rival),
+                Ok(found) => panic!("call {call}: term {} twice", found.term),
+                Err(error) => {
+                    assert!(
+                        matches!(error.code(), Code::Conflict | Code::Fenced),
+                        "call {call}: {error}"
+                    );
+                    (&mut one, &mut *rival)
+                }
+            };
+            assert!(loser.publish(&lists).is_err(), "{kind:?} call {call}");
+            let version = winner.publish(&lists).unwrap();
+            holds_exactly(&world, &lists, version);
+            assert_eq!(fence(&world).unwrap().term, winner.publisher.term());
+            // Who lost may try again, with a term of its own.
+            let term = winner.publisher.term();
+            assert!(loser.take_over().unwrap().term > term);
+            let version = loser.publish(&lists).unwrap();
+            holds_exactly(&world, &lists, version);
+            call += 1;
+        }
+    }
+}
+
+#[test]
+fn an_unknown_outcome_of_the_fence_write_is_settled_whether_it_landed_or_not() {
+    for kind in BOTH {
+        for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
+            let world = world(kind);
+            let mut leader = Leader::new(&world);
+            leader
+                .client
+                .faults()
+                .next(&[Call::Write], 1, fault.clone());
+            assert_eq!(leader.take_over().unwrap().term, 1, "{fault:?}");
+            let revision = entry(&world, FENCE_KEY).unwrap().revision;
+            leader.client.faults().release_held();
+            assert_eq!(entry(&world, FENCE_KEY).unwrap().revision, revision);
+            let lists = plan(&[("w-1", &["p"])]);
+            assert_eq!(leader.publish(&lists).unwrap(), 1);
+            holds_exactly(&world, &lists, 1);
+        }
+    }
+}
+
+/// The write of the fence was given up and lands when another leader has long taken over.
+#[test]
+fn a_fence_write_that_lands_late_deposes_nobody() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut slow = Leader::new(&world);
+        slow.client
+            .faults()
+            .next(&[Call::Write], 1, Fault::Hold(None));
+        let cut_off = Fault::Refuse(Refusal::Unavailable("gone".into()));
+        slow.client.faults().next(&[Call::Read], 1, cut_off);
+        assert!(slow.take_over().unwrap_err().is_retriable());
+        let mut leader = Leader::leading(&world);
+        slow.client.faults().release_held();
+        let lists = plan(&[("w-1", &["p"])]);
+        let version = leader.publish(&lists).unwrap();
+        holds_exactly(&world, &lists, version);
+        assert_eq!(slow.publish(&lists).unwrap_err().code(), Code::NotRunning);
+    }
+}
+
+#[test]
+fn numbers_without_room_above_them_are_refused_by_name() {
+    let max = i64::MAX;
+    for kind in BOTH {
+        for (what, key, value) in [
+            ("term", FENCE_KEY, format!(r#"{{"term":{max}}}"#)),
+            (
+                "term",
+                COMMIT_KEY,
+                format!(r#"{{"term":{max},"version":1}}"#),
+            ),
+            (
+                "term",
+                "assignment.w-1",
+                format!(r#"{{"version":1,"term":{max}}}"#),
+            ),
+            (
+                "version",
+                COMMIT_KEY,
+                format!(r#"{{"term":1,"version":{max}}}"#),
+            ),
+            (
+                "version",
+                "assignment.w-1",
+                format!(r#"{{"version":{max}}}"#),
+            ),
+        ] {
+            let world = world(kind);
+            put(&world, key, value.as_bytes());
+            let error = Leader::new(&world).take_over().unwrap_err();
+            assert_eq!(error.code(), Code::InvalidData);
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(error.to_string().contains(&max.to_string()), "{error}");
+        }
+        for (what, term, version) in [("term", max, 1), ("version", 1, max)] {
+            let world = world(kind);
+            beat(&world, "w-1", term, version);
+            let error = Leader::new(&world).take_over().unwrap_err();
+            assert_eq!(error.code(), Code::InvalidData);
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_an_error_and_never_version_0() {
+    for kind in BOTH {
+        let refusal = Refusal::Unavailable("no leader".into());
+        for fault in [Fault::Refuse(refusal), Fault::LoseReply] {
+            for nth in 0..3 {
+                let world = world(kind);
+                put(&world, "assignment.w-1", &raw(70, None, &["p"]));
+                let mut leader = Leader::new(&world);
+                let client = leader.client.clone();
+                let fault = fault.clone();
+                // Calls of a take-over: capabilities, two listings, the fence, two listings.
+                let number = [2, 3, 5][nth];
+                leader.spy.before_call(number, move || {
+                    client.faults().next(&[Call::List], 1, fault);
+                });
+                let error = leader.take_over().unwrap_err();
+                assert!(error.is_retriable(), "{error}");
+                let lists = plan(&[("w-1", &["p"])]);
+                assert_eq!(leader.publish(&lists).unwrap_err().code(), Code::NotRunning);
+                assert_eq!(held(&world)["w-1"].version, 70);
+                leader.take_over().unwrap();
+                assert_eq!(leader.publish(&lists).unwrap(), 71);
+            }
+        }
+    }
+}
+
+#[test]
+fn poison_is_counted_and_skipped_everywhere() {
+    for kind in BOTH {
+        let world = world(kind);
+        put(&world, "assignment.w-1", &raw(3, None, &["p"]));
+        put(&world, "assignment.w-2", b"\xff\xfe junk");
+        put(&world, "assignment.a b", &raw(900, Some(900), &["p"]));
+        put(&world, "assignment.", b"{}");
+        put(&world, FENCE_KEY, b"{");
+        put(&world, COMMIT_KEY, b"[1,2]");
+        put(&world, "stranger", b"\0");
+        let server = world.server();
+        server.put(Bucket::Heartbeat, "heartbeat.a b", b"x");
+        server.put(Bucket::Heartbeat, "heartbeat.w-1", b"\xff");
+        server.put(
+            Bucket::Heartbeat,
+            "heartbeat.w-2",
+            br#"{"applied_version":"9"}"#,
+        );
+        let mut leader = Leader::new(&world);
+        let found = leader.take_over().unwrap();
+        assert_eq!((found.poison, found.version), (6, 3));
+        assert!(!found.consistent);
+        assert_eq!(found.heartbeats.len(), 2);
+        assert_eq!(found.stored.len(), 1);
+        assert_eq!(found.former_leader, None);
+        let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+        assert_eq!(leader.publish(&lists).unwrap(), 4);
+        assert_eq!(held(&world)["w-2"].partitions, ["q"]);
+    }
+}
+
+#[test]
+fn a_class_that_the_store_cannot_give_is_refused() {
+    let world = world(Kind::B);
+    let mut leader = Leader::of_class(&world, PublishClass::A);
+    assert_eq!(leader.take_over().unwrap_err().code(), Code::Unsupported);
+    assert!(entry(&world, FENCE_KEY).is_none());
+}
+
+/// A leader of class A needs no rewrite after one of its kind, and rewrites everything after one
+/// of class B, also when the leader between them died before it could.
+#[test]
+fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
+    let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+    for dies_between in [false, true] {
+        let world = world(Kind::A);
+        let mut single = Leader::of_class(&world, PublishClass::B);
+        single.take_over().unwrap();
+        single.publish(&lists).unwrap();
+        if dies_between {
+            let mut dying = Leader::new(&world);
+            let client = dying.client.clone();
+            dying.spy.before_call(5, move || {
+                let fault = Fault::Refuse(Refusal::Unavailable("cut off".into()));
+                client.faults().next(&[Call::List], 1, fault);
+            });
+            dying.take_over().unwrap_err();
+            assert_eq!(
+                fence(&world).unwrap().term,
+                2,
+                "it died too early to matter"
+            );
+        }
+        let before = held(&world);
+        let mut leader = Leader::leading(&world);
+        let after = held(&world);
+        for (worker, held) in &after {
+            assert_eq!(held.term, Some(leader.publisher.term()));
+            assert!(held.revision > before[worker].revision);
+            assert_eq!(held.version, before[worker].version);
+        }
+        assert!(commit(&world).unwrap().term == leader.publisher.term());
+        // Content alone moved: nothing of this is a new plan.
+        leader.publisher.settle(&[], later()).unwrap();
+        let found = Leader::new(&world).take_over().unwrap();
+        assert!(found.consistent);
+        assert_eq!(held(&world), after, "rewritten twice");
+    }
+}
+
+#[test]
+fn a_leader_of_class_a_writes_nothing_but_the_fence_when_it_adopts() {
+    let world = world(Kind::A);
+    let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+    Leader::leading(&world).publish(&lists).unwrap();
+    let before = world.list(Bucket::Assignment, "", later()).unwrap();
+    let found = Leader::new(&world).take_over().unwrap();
+    assert!(found.consistent);
+    let after = world.list(Bucket::Assignment, "", later()).unwrap();
+    assert_eq!(after.last_sequence, before.last_sequence + 1);
+}
+
+/// In class B the assignments get a term when they are rewritten; the record that tells a plan of
+/// parti from one cut short must survive that.
+#[test]
+fn a_plan_that_parti_published_after_a_commit_record_stays_adoptable() {
+    for kind in BOTH {
+        let world = world(kind);
+        let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+        Leader::leading(&world).publish(&lists).unwrap();
+        put(&world, "assignment.w-1", &raw(2, None, &["q"]));
+        put(&world, "assignment.w-2", &raw(2, None, &["p"]));
+        for turn in 0..3 {
+            let found = Leader::new(&world).take_over().unwrap();
+            assert!(found.consistent, "{kind:?} {turn}");
+            assert_eq!(found.version, 2);
+        }
+        // A plan cut short is none.
+        put(&world, "assignment.w-1", &raw(3, Some(1), &["p", "q"]));
+        assert!(!Leader::new(&world).take_over().unwrap().consistent);
+    }
+}

@@ -1,0 +1,35 @@
+//! What the simulation (`tests/sim`) needs of the shell and users do not.
+
+use std::sync::Arc;
+
+use super::notifier::{Events, Hub, Interest};
+use crate::machine::calculator::{Notice, StateChange};
+
+/// The hub of a calculator that has no threads.
+#[derive(Clone)]
+pub struct BareHub(Arc<Hub>);
+
+impl BareHub {
+    /// A hub without subscribers, of a calculator in this state.
+    #[must_use]
+    pub fn new(current: StateChange, backlog_max: usize) -> Self {
+        Self(Arc::new(Hub::new(0, current, backlog_max)))
+    }
+
+    /// As `dv-calc` does.
+    pub fn publish(&self, notice: Notice) {
+        self.0.publish(notice);
+    }
+
+    /// As a handle does.
+    #[must_use]
+    pub fn events(&self, interest: Interest) -> Events {
+        self.0.events(interest)
+    }
+}
+
+impl std::fmt::Debug for BareHub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BareHub").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! How a store is doing, and who wants to know: one board for every store.
+
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::Health;
+
+/// Changes kept for a listener who does not read.
+const BACKLOG: usize = 16;
+
+/// Changes of a store's health, the health at the time of the call first. The newest few are
+/// kept for a reader that is slow. The channel closes when the store is stopped; dropping this
+/// ends the listening.
+#[derive(Debug)]
+pub struct HealthEvents {
+    events: Receiver<Health>,
+    _listening: Arc<()>,
+}
+
+impl Deref for HealthEvents {
+    type Target = Receiver<Health>;
+
+    fn deref(&self) -> &Receiver<Health> {
+        &self.events
+    }
+}
+
+/// The present health and its listeners. Its owner locks it.
+#[derive(Debug)]
+pub(super) struct HealthBoard {
+    now: Health,
+    listeners: Vec<Listener>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    sender: Sender<Health>,
+    /// The same channel's other end, to make room at the cost of the oldest.
+    receiver: Receiver<Health>,
+    listening: Weak<()>,
+}
+
+impl HealthBoard {
+    pub(super) fn new(now: Health) -> Self {
+        Self {
+            now,
+            listeners: Vec::new(),
+        }
+    }
+
+    pub(super) fn now(&self) -> &Health {
+        &self.now
+    }
+
+    /// A new listener, who is told the present health first.
+    pub(super) fn listen(&mut self) -> HealthEvents {
+        // Those who no longer listen are forgotten here, so that coming and going costs nothing.
+        self.listeners.retain(|l| l.listening.strong_count() > 0);
+        let (sender, receiver) = bounded(BACKLOG);
+        let listening = Arc::new(());
+        let listener = Listener {
+            sender,
+            receiver: receiver.clone(),
+            listening: Arc::downgrade(&listening),
+        };
+        listener.tell(&self.now);
+        if self.now != Health::Closed {
+            self.listeners.push(listener);
+        }
+        HealthEvents {
+            events: receiver,
+            _listening: listening,
+        }
+    }
+
+    /// Records a change and tells it; closed is final. Whether there was a change.
+    pub(super) fn set(&mut self, health: Health) -> bool {
+        if self.now == health || self.now == Health::Closed {
+            return false;
+        }
+        for listener in &self.listeners {
+            listener.tell(&health);
+        }
+        if health == Health::Closed {
+            self.listeners.clear();
+        }
+        self.now = health;
+        true
+    }
+}
+
+impl Listener {
+    fn tell(&self, health: &Health) {
+        let mut message = health.clone();
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
+            self.receiver.try_recv().ok();
+            message = back;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_who_does_not_read_keeps_the_newest_changes() {
+        let mut board = HealthBoard::new(Health::Connected);
+        let events = board.listen();
+        for n in 0..100 {
+            board.set(Health::Degraded(n.to_string()));
+        }
+        let seen: Vec<_> = events.try_iter().collect();
+        assert_eq!(seen.len(), BACKLOG);
+        assert_eq!(seen.last(), Some(&Health::Degraded("99".into())));
+    }
+
+    #[test]
+    fn the_current_health_comes_first_and_closed_is_last() {
+        let mut board = HealthBoard::new(Health::Degraded("connecting".into()));
+        let events = board.listen();
+        board.set(Health::Connected);
+        board.set(Health::Closed);
+        board.set(Health::Connected);
+        let seen: Vec<_> = events.iter().collect();
+        assert_eq!(
+            seen,
+            [
+                Health::Degraded("connecting".into()),
+                Health::Connected,
+                Health::Closed
+            ]
+        );
+        assert_eq!(board.now(), &Health::Closed);
+    }
+
+    #[test]
+    fn who_no_longer_listens_is_forgotten() {
+        let mut board = HealthBoard::new(Health::Connected);
+        for _ in 0..1_000 {
+            drop(board.listen());
+        }
+        let _last = board.listen();
+        assert_eq!(board.listeners.len(), 1);
+    }
+}

@@ -1,0 +1,186 @@
+//! Chains that pull partitions to a worker that lacks load.
+
+use std::cmp::Reverse;
+
+use super::search::{CRUMBS, DEPTH_MAX, Node, Price, Search, Step, Terms};
+use super::state::State;
+use crate::strategy::WorkerIndex;
+
+impl State<'_> {
+    /// Brings a worker that lacks load nearer to the band. Tells whether it could.
+    pub(super) fn replenish(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+        self.pull_one(worker, terms) || self.pull_chain(worker, terms)
+    }
+
+    /// Takes the heaviest partition that does not overshoot from a worker that can spare it.
+    fn pull_one(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+        let lack = -self.offence(worker, terms.band);
+        let mut best: Option<(i64, Reverse<i64>, u64, Reverse<u32>)> = None;
+        for other in 0..self.lists.len() as WorkerIndex {
+            let spare = self.loads[other as usize] - self.model.load_min(other, terms.band);
+            if other == worker || spare <= 0 {
+                continue;
+            }
+            let end = self.place_of(other, spare.min(lack) + 1);
+            let crumbs = self.place_of(other, lack / CRUMBS).min(end);
+            let mut list = self.lists[other as usize][crumbs..end].iter().rev();
+            let Some(&partition) = list.find(|&&p| self.may_move(p, terms.price)) else {
+                continue;
+            };
+            let cost = self.cost(partition);
+            // Of several alike, one from the fullest worker.
+            let level = self
+                .model
+                .level(other, self.loads[other as usize])
+                .to_bits();
+            let weight = self.weight(partition);
+            let key = (weight, Reverse(cost), level, Reverse(partition));
+            if cost <= self.allowance && best.is_none_or(|best| key > best) {
+                best = Some(key);
+            }
+        }
+        if let Some((.., Reverse(partition))) = best {
+            self.give(partition, worker);
+        }
+        best.is_some()
+    }
+
+    /// Follows the best chain by which partitions are pulled to this worker.
+    fn pull_chain(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+        let mut search = self.search(worker);
+        let sand = self.spare_sand(terms);
+        self.expand_pull(&mut search, None, sand, terms);
+        let mut found = None;
+        while let Some(step) = search.pop() {
+            match step {
+                Step::End {
+                    node, worker: last, ..
+                } => {
+                    let end = *search.node(node);
+                    if end.cost <= self.allowance && self.is_worth(end.coarse, worker, last, terms)
+                    {
+                        found = Some(node);
+                        break;
+                    }
+                }
+                Step::Open { node } => {
+                    if search.look(self.lists.len()) {
+                        self.expand_pull(&mut search, Some(node), sand, terms);
+                    }
+                }
+            }
+        }
+        self.close(&search);
+        let Some(node) = found else {
+            return false;
+        };
+        for node in search.path(node) {
+            let to = node
+                .parent
+                .map_or(worker, |parent| search.node(parent).worker);
+            self.give(node.partition, to);
+        }
+        let last = search.node(node).worker;
+        while self.offence(last, terms.band) < 0 && self.pull_one(last, terms) {}
+        true
+    }
+
+    /// Weight of fine partitions that workers can spare, for the last of a chain; 0 when it is
+    /// not for fine partitions to make up for coarse ones.
+    fn spare_sand(&self, terms: Terms) -> i64 {
+        if terms.price != Price::Any {
+            return 0;
+        }
+        let spare = |worker: WorkerIndex| {
+            let spare = self.loads[worker as usize] - self.model.load_min(worker, terms.band);
+            spare.clamp(0, self.fine_loads[worker as usize])
+        };
+        let workers = 0..self.lists.len() as WorkerIndex;
+        // Half of it, as it has to be in the right places.
+        workers.map(spare).sum::<i64>() / 2
+    }
+
+    /// What the worker at the end of a chain lacks, or the origin at first.
+    fn hole(&self, search: &Search, parent: Option<u32>) -> Hole {
+        let Some(index) = parent else {
+            return Hole {
+                worker: search.origin,
+                load: self.loads[search.origin as usize],
+                given: 0,
+                cost: 0,
+                coarse: 0,
+                depth: 1,
+            };
+        };
+        let node = search.node(index);
+        let first = search.path(index).last().unwrap_or(node);
+        Hole {
+            worker: node.worker,
+            load: self.loads[node.worker as usize] - self.weight(node.partition),
+            given: self.weight(first.partition),
+            cost: node.cost,
+            coarse: node.coarse,
+            depth: node.depth + 1,
+        }
+    }
+
+    /// Ways to fill the hole at the end of a chain with one partition of another worker.
+    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, sand: i64, terms: Terms) {
+        let hole = self.hole(search, parent);
+        let wanted = self.model.load_min(hole.worker, terms.band) - hole.load;
+        for other in 0..self.lists.len() as WorkerIndex {
+            let on_path = |index| search.path(index).any(|node| node.worker == other);
+            if other == hole.worker || parent.is_some_and(on_path) {
+                continue;
+            }
+            let first = self.place_of(other, wanted);
+            let mut list = self.lists[other as usize][first..].iter().copied();
+            let Some(partition) = list.find(|&p| self.may_move(p, terms.price)) else {
+                continue;
+            };
+            let weight = self.weight(partition);
+            if hole.load + weight > self.model.load_max(hole.worker, weight, terms.band) {
+                continue;
+            }
+            let (cost, coarse) = self.costs(partition);
+            let node = Node {
+                partition,
+                worker: other,
+                sand: 0,
+                parent,
+                depth: hole.depth,
+                cost: hole.cost + cost,
+                coarse: hole.coarse + coarse,
+            };
+            // Back to where the chain began, it is an exchange.
+            let is_exchange = other == search.origin;
+            let got = if is_exchange { hole.given } else { 0 };
+            let rest = self.loads[other as usize] + got - weight;
+            let lack = self.model.load_min(other, terms.band) - rest;
+            if lack <= sand {
+                // Fine partitions make up for what little is lacking in the end.
+                let step = Step::End {
+                    node: search.nodes.len() as u32,
+                    worker: other,
+                    sand: 0,
+                };
+                search.nodes.push(node);
+                search.add(node.cost + lack.max(0), weight, step);
+            }
+            if lack > 0 && !is_exchange && node.depth < DEPTH_MAX {
+                self.push(search, node);
+            }
+        }
+    }
+}
+
+/// A worker that lacks load because of what a chain has pulled from it.
+struct Hole {
+    worker: WorkerIndex,
+    load: i64,
+    /// What the chain has given to its origin.
+    given: i64,
+    cost: i64,
+    coarse: i64,
+    depth: u32,
+}

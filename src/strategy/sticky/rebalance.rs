@@ -1,0 +1,194 @@
+//! The order of work: place what has no owner, level with fine partitions, then repair.
+
+use super::model::{Band, Model};
+use super::search::{Price, Terms};
+use super::state::State;
+use crate::strategy::WorkerIndex;
+
+/// Rounds of repair at most; each begins with the worst offender.
+const REPAIR_ROUNDS_MAX: u32 = 3;
+
+/// Plans are planned again until they settle, at most so often.
+const SETTLE_ROUNDS_MAX: u32 = 6;
+
+/// The owner of each partition, near to `previous`. With a movement budget at most `budget` of
+/// weight leaves its home beyond what has to.
+pub(super) fn rebalance(
+    model: &Model,
+    previous: &[Option<WorkerIndex>],
+    tolerance: f64,
+    budget: Option<i64>,
+) -> Vec<WorkerIndex> {
+    if let Some(budget) = budget {
+        return plan(model, previous, tolerance, budget);
+    }
+    // Bounded searches can leave something that a fresh one finds. What comes out must stay as
+    // it is when nothing changes, so that is looked for now; in the usual case it costs one look
+    // at the loads.
+    let mut owners = plan(model, previous, tolerance, UNLIMITED);
+    for _ in 0..SETTLE_ROUNDS_MAX {
+        let previous: Vec<_> = owners.iter().copied().map(Some).collect();
+        let again = plan(model, &previous, tolerance, UNLIMITED);
+        if again == owners {
+            break;
+        }
+        owners = again;
+    }
+    owners
+}
+
+/// An allowance that is never used up.
+const UNLIMITED: i64 = i64::MAX / 4;
+
+fn plan(
+    model: &Model,
+    previous: &[Option<WorkerIndex>],
+    tolerance: f64,
+    allowance: i64,
+) -> Vec<WorkerIndex> {
+    let band = |above: f64, below: f64| Band {
+        above: tolerance * above,
+        below: tolerance * below,
+        strict: false,
+    };
+    let (tight, tolerable, wide) = (band(0.2, 0.5), band(1.0, 1.0), band(3.0, 6.0));
+    if let Some(owners) = unchanged(model, previous, tolerable) {
+        return owners;
+    }
+
+    let terms = |band, price| Terms { band, price };
+    let fine = (model.fair * tolerance * 4.0) as i64;
+    let mut state = State::new(model, previous, fine, allowance);
+    let mut aside = state.fill(fine + 1, tolerable);
+    aside.retain(|&p| !state.insert(p, terms(tolerable, Price::Any)));
+    aside.retain(|&p| !state.insert(p, terms(wide, Price::Any)));
+    state.force(aside);
+    state.shed(tolerable);
+    let aside = state.fill(0, tolerable);
+    state.force(aside);
+
+    state.repair(terms(wide, Price::Any));
+    state.clear_small_workers(wide);
+    state.repair(terms(tolerable, Price::Worth));
+    state.repair(terms(tight, Price::Free));
+    state.go_home(tolerable);
+    state.owners
+}
+
+/// The previous plan, if every partition has an owner and every worker is in the band.
+fn unchanged(
+    model: &Model,
+    previous: &[Option<WorkerIndex>],
+    band: Band,
+) -> Option<Vec<WorkerIndex>> {
+    let owners: Vec<WorkerIndex> = previous.iter().copied().collect::<Option<_>>()?;
+    let mut loads = vec![0; model.capacities.len()];
+    let mut tops = vec![0; model.capacities.len()];
+    for (&owner, &weight) in owners.iter().zip(&model.weights) {
+        let worker = owner as usize;
+        loads[worker] += weight;
+        tops[worker] = weight.max(tops[worker]);
+    }
+    let is_within = |worker: WorkerIndex| {
+        let (load, top) = (loads[worker as usize], tops[worker as usize]);
+        load <= model.load_max(worker, top, band) && load >= model.load_min(worker, band)
+    };
+    (0..loads.len() as WorkerIndex)
+        .all(is_within)
+        .then_some(owners)
+}
+
+impl State<'_> {
+    /// Brings workers into the band one by one, the worst first.
+    fn repair(&mut self, terms: Terms) {
+        let offence = |state: &Self, worker: WorkerIndex| {
+            let offence = state.offence(worker, terms.band);
+            state.model.level(worker, offence.abs())
+        };
+        for _ in 0..REPAIR_ROUNDS_MAX {
+            let mut offenders: Vec<(f64, WorkerIndex)> = (0..self.lists.len() as WorkerIndex)
+                .map(|worker| (offence(self, worker), worker))
+                .filter(|(by, _)| *by > 0.0)
+                .collect();
+            offenders.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let mut progress = false;
+            for (_, worker) in offenders {
+                loop {
+                    let done = match self.offence(worker, terms.band) {
+                        0 => break,
+                        1.. => self.relieve(worker, terms),
+                        _ => self.replenish(worker, terms),
+                    };
+                    if !done && !self.ease(worker, terms) {
+                        break;
+                    }
+                    progress = true;
+                }
+            }
+            let aside = self.fill(0, terms.band);
+            self.force(aside);
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Takes partitions that fill small workers to larger ones while others lack load: what such
+    /// a worker holds beyond its share is what the others lack.
+    fn clear_small_workers(&mut self, wide: Band) {
+        let strict = Band {
+            strict: true,
+            ..wide
+        };
+        let mut overfull: Vec<(f64, WorkerIndex)> = (0..self.lists.len() as WorkerIndex)
+            .map(|worker| {
+                (
+                    self.model.level(worker, self.offence(worker, strict)),
+                    worker,
+                )
+            })
+            .filter(|(by, _)| *by > 0.0)
+            .collect();
+        overfull.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for (_, worker) in overfull {
+            if !self.lacks(wide) {
+                return;
+            }
+            let price = Price::Any;
+            if self.relieve(
+                worker,
+                Terms {
+                    band: strict,
+                    price,
+                },
+            ) {
+                self.repair(Terms { band: wide, price });
+            }
+        }
+    }
+
+    /// Whether some worker holds less than the band asks.
+    fn lacks(&self, band: Band) -> bool {
+        (0..self.lists.len() as WorkerIndex).any(|worker| self.offence(worker, band) < 0)
+    }
+
+    /// Sends back what turned out to have room at home.
+    fn go_home(&mut self, band: Band) {
+        for partition in 0..self.owners.len() as u32 {
+            let Some(home) = self.home[partition as usize] else {
+                continue;
+            };
+            let owner = self.owner(partition);
+            if owner == home {
+                continue;
+            }
+            let weight = self.weight(partition);
+            let fits = self.loads[home as usize] + weight
+                <= self.model.load_max(home, self.top(home).max(weight), band);
+            let stays = self.loads[owner as usize] - weight >= self.model.load_min(owner, band);
+            if fits && stays {
+                self.give(partition, home);
+            }
+        }
+    }
+}

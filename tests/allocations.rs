@@ -1,0 +1,144 @@
+//! In the steady state (beats of 1 000 workers, ticks) the core allocates nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use divvy::CalculatorConfig;
+use divvy::machine::calculator::{Calculator, Event, Finding};
+use divvy::machine::observer::Observer;
+use divvy::machine::takeover::{Heartbeat, TakeOver};
+use divvy::store::{Entry, Operation, WatchEvent};
+use divvy::types::{Time, WorkerId};
+use divvy::wire::{Applied, encode_heartbeat};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting the calls of each thread for itself.
+struct Counting;
+
+fn count() {
+    // Fails only while a thread ends; nobody reads the count then.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller of this function promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller of this function promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller of this function promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often `work` allocates.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+const WORKERS: usize = 1_000;
+const BEAT_MILLIS: u64 = 2_000;
+
+fn workers() -> Vec<WorkerId> {
+    (0..WORKERS)
+        .map(|i| WorkerId::new(&format!("worker-{i}")).unwrap())
+        .collect()
+}
+
+/// What the heartbeat watch delivers of each worker.
+fn beats(workers: &[WorkerId]) -> Vec<WatchEvent> {
+    let beat = |worker: &WorkerId| {
+        WatchEvent::Change(Entry {
+            key: format!("heartbeat.{worker}"),
+            value: encode_heartbeat(worker, "2026-01-01T00:00:00Z", Applied::default()),
+            revision: 1,
+            operation: Operation::Put,
+            age: Some(Duration::ZERO),
+        })
+    };
+    workers.iter().map(beat).collect()
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(Box::new(7_u64))), 1);
+}
+
+#[test]
+fn beats_of_1000_workers_allocate_nothing() {
+    let workers = workers();
+    let beats = beats(&workers);
+    let mut observer = Observer::new(&CalculatorConfig::default()).unwrap();
+    let ttl = CalculatorConfig::default().heartbeat_ttl;
+    let alive = workers.iter().map(|worker| (worker.clone(), ttl));
+    observer.leases_mut().seed(Time::ZERO, alive, []);
+    observer.heartbeat(Time::ZERO, &WatchEvent::Live);
+    let mut ticks = 0;
+    let count = allocations(|| {
+        for round in 1..=100_u64 {
+            for (index, beat) in (0..).zip(&beats) {
+                let now = Time::from_millis(round * BEAT_MILLIS + index);
+                observer.heartbeat(now, beat);
+                if observer.deadline().is_some_and(|deadline| deadline <= now) {
+                    observer.tick(now);
+                    ticks += 1;
+                }
+                assert!(observer.poll_event().is_none());
+            }
+        }
+    });
+    assert!(ticks > 30, "the leases' timers were not driven: {ticks}");
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn ticks_of_a_settled_calculator_allocate_nothing() {
+    let workers = workers();
+    let mut calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, true);
+    let heartbeat = |worker: &WorkerId| Heartbeat {
+        worker: worker.clone(),
+        operation: Operation::Put,
+        age: None,
+    };
+    let found = TakeOver {
+        term: 2,
+        version: 7,
+        planned: workers.iter().cloned().collect(),
+        consistent: true,
+        finding: Some(Finding::Same),
+        heartbeats: workers.iter().map(heartbeat).collect(),
+        former_leader: None,
+        former_leader_lease_over: false,
+        generation: 0,
+    };
+    calculator.handle(Time::ZERO, Event::TakenOver(Box::new(found)));
+    while calculator.poll_action().is_some() {}
+    let count = allocations(|| {
+        for second in 0..10_000 {
+            let now = Time::from_millis(second * 1_000);
+            calculator.tick(now);
+            calculator.handle(now, Event::StoreHealth(None));
+            assert!(calculator.poll_action().is_none());
+            assert_eq!(calculator.deadline(), None);
+        }
+    });
+    assert_eq!(count, 0);
+}

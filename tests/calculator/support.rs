@@ -1,0 +1,404 @@
+//! What the tests share: a scaled-down calculator, a fleet that beats, gates to hang host code.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use divvy::store::memory::MemoryStore;
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::wire::Assignment;
+use divvy::{
+    Calculator, CalculatorConfig, Error, Events, Interest, Notice, Partition, Result, State,
+    Version,
+};
+use parking_lot::Mutex;
+
+/// Longer than anything takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TTL: Duration = Duration::from_millis(800);
+
+pub fn config() -> CalculatorConfig {
+    let mut config = CalculatorConfig::default();
+    config.heartbeat_ttl = TTL;
+    config.emergency_grace_period = Duration::from_millis(100);
+    config.cooldown = Duration::from_millis(10);
+    config.cold_start_window = Duration::from_millis(60);
+    config.planned_scale_window = Duration::from_millis(40);
+    config.leave_window = Duration::from_millis(10);
+    config.join_coalescing = Duration::from_millis(5);
+    config.recovery_grace = Duration::from_millis(200);
+    config.retry_delay_min = Duration::from_millis(10);
+    config.retry_delay_max = Duration::from_millis(50);
+    config
+}
+
+pub fn partitions(count: usize) -> Vec<Partition> {
+    (0..count)
+        .map(|i| Partition::new([format!("p{i:04}")], 1))
+        .collect()
+}
+
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+pub fn store() -> MemoryStore {
+    with_heartbeats(MemoryStore::new())
+}
+
+/// A store without batches: class B.
+pub fn store_b() -> MemoryStore {
+    with_heartbeats(MemoryStore::builder().batch_max(0).build())
+}
+
+fn with_heartbeats(store: MemoryStore) -> MemoryStore {
+    let ttl = Some(TTL);
+    store
+        .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon())
+        .unwrap();
+    store
+}
+
+/// A calculator over its own client of the store, with ten partitions.
+pub fn calculator(store: &MemoryStore) -> Calculator {
+    Calculator::builder(Arc::new(store.client("leader")))
+        .config(config())
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap()
+}
+
+/// Waits for a condition; says which one did not come true.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until no window is open and nothing is pending.
+#[track_caller]
+pub fn wait_for_rest(calculator: &Calculator) {
+    let deadline = soon();
+    loop {
+        let status = calculator.status();
+        if status.pending.reason.is_none() && status.state == State::Idle {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never at rest: {status:#?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reads events until one fulfils the condition, and returns that one.
+#[track_caller]
+pub fn wait_for(events: &Events, what: &str, condition: impl Fn(&Notice) -> bool) -> Arc<Notice> {
+    let deadline = soon();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(event) = events.recv_timeout(left) else {
+            panic!(
+                "{what}: no such event (closed: {}) in {PATIENCE:?}",
+                events.is_closed()
+            );
+        };
+        if condition(&event) {
+            return event;
+        }
+    }
+}
+
+#[track_caller]
+pub fn wait_for_publication(events: &Events) -> Version {
+    let event = wait_for(events, "publication", |e| {
+        matches!(e, Notice::Published { .. })
+    });
+    match &*event {
+        Notice::Published { version, .. } => *version,
+        _ => unreachable!(),
+    }
+}
+
+pub fn beat(store: &MemoryStore, worker: &str) {
+    let write = Write {
+        key: format!("heartbeat.{worker}"),
+        value: Some(b"alive".to_vec()),
+        expect: Expect::Any,
+    };
+    let outcomes = store.write(Bucket::Heartbeat, &[write], soon());
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{outcomes:?}");
+}
+
+pub fn held(store: &MemoryStore, worker: &str) -> Option<Assignment> {
+    let key = format!("assignment.{worker}");
+    let entry = store.read(Bucket::Assignment, &key, soon()).unwrap()?;
+    entry
+        .is_live()
+        .then(|| Assignment::decode(&entry.value).unwrap())
+}
+
+/// The ids of all partitions that the given workers hold, each counted.
+pub fn all_held(store: &MemoryStore, workers: &[&str]) -> Vec<String> {
+    let mut all: Vec<_> = workers
+        .iter()
+        .filter_map(|worker| held(store, worker))
+        .flat_map(|assignment| assignment.partitions)
+        .map(|partition| partition.id())
+        .collect();
+    all.sort();
+    all
+}
+
+pub fn ids(count: usize) -> Vec<String> {
+    partitions(count).iter().map(Partition::id).collect()
+}
+
+/// Workers that beat, on a thread of their own, until they crash, leave or are dropped.
+pub struct Fleet {
+    store: MemoryStore,
+    beating: Arc<Mutex<BTreeSet<String>>>,
+    rounds: Arc<std::sync::atomic::AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Fleet {
+    pub fn new<W: Into<String>>(store: &MemoryStore, workers: impl IntoIterator<Item = W>) -> Self {
+        let store = store.client("fleet");
+        let beating: BTreeSet<String> = workers.into_iter().map(Into::into).collect();
+        for worker in &beating {
+            beat(&store, worker);
+        }
+        let beating = Arc::new(Mutex::new(beating));
+        let stop = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::default();
+        let thread = std::thread::spawn({
+            let (store, beating, stop) = (store.clone(), Arc::clone(&beating), Arc::clone(&stop));
+            let rounds: Arc<std::sync::atomic::AtomicU64> = Arc::clone(&rounds);
+            move || {
+                while !stop.load(Ordering::Acquire) {
+                    {
+                        let beating = beating.lock();
+                        for worker in beating.iter() {
+                            beat(&store, worker);
+                        }
+                    }
+                    rounds.fetch_add(1, Ordering::AcqRel);
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+            }
+        });
+        Self {
+            store,
+            beating,
+            rounds,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn join(&self, worker: &str) {
+        self.beating.lock().insert(worker.to_owned());
+    }
+
+    /// The worker beats no more; its key expires.
+    pub fn crash(&self, worker: &str) {
+        self.beating.lock().remove(worker);
+    }
+
+    /// The worker deletes its heartbeat.
+    pub fn leave(&self, worker: &str) {
+        let mut beating = self.beating.lock();
+        beating.remove(worker);
+        self.store
+            .server()
+            .delete(Bucket::Heartbeat, &format!("heartbeat.{worker}"));
+    }
+
+    /// Waits until everybody has beaten that many more times.
+    pub fn beats(&self, rounds: u64) {
+        let before = self.rounds.load(Ordering::Acquire);
+        wait_until("beats", || {
+            self.rounds.load(Ordering::Acquire) > before + rounds
+        });
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Hangs whoever passes it, while it is shut.
+#[derive(Clone)]
+pub struct Gate {
+    passing: Arc<Mutex<Option<Receiver<()>>>>,
+    opener: Arc<Mutex<Option<Sender<()>>>>,
+    arrived: (Sender<()>, Receiver<()>),
+}
+
+impl Gate {
+    pub fn open() -> Self {
+        Self {
+            passing: Arc::default(),
+            opener: Arc::default(),
+            arrived: unbounded(),
+        }
+    }
+
+    pub fn shut() -> Self {
+        let gate = Self::open();
+        gate.close();
+        gate
+    }
+
+    pub fn close(&self) {
+        let (opener, passing) = bounded(0);
+        *self.opener.lock() = Some(opener);
+        *self.passing.lock() = Some(passing);
+    }
+
+    pub fn release(&self) {
+        *self.passing.lock() = None;
+        *self.opener.lock() = None;
+    }
+
+    pub fn pass(&self) {
+        let Some(passing) = self.passing.lock().clone() else {
+            return;
+        };
+        let _ = self.arrived.0.send(());
+        let _ = passing.recv();
+    }
+
+    /// Waits until somebody hangs here.
+    #[track_caller]
+    pub fn wait_for_arrival(&self) {
+        self.arrived.1.recv_timeout(PATIENCE).expect("an arrival");
+    }
+}
+
+/// Runs something on a thread of its own and hands out its result within the deadline.
+#[track_caller]
+pub fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
+    let (tell, told) = bounded(1);
+    std::thread::spawn(move || tell.send(work()));
+    match told.recv_timeout(PATIENCE) {
+        Ok(result) => result,
+        Err(_) => panic!("{what} hangs"),
+    }
+}
+
+/// A store that calls a hook before each call, with the call's name. Watches of names in
+/// `deny_watches` fail.
+pub struct Hooked<H> {
+    pub inner: MemoryStore,
+    pub hook: H,
+}
+
+macro_rules! hooked {
+    ($self:ident, $name:ident ( $($arg:expr),* )) => {{
+        ($self.hook)(stringify!($name))?;
+        $self.inner.$name($($arg),*)
+    }};
+}
+
+impl<H: Fn(&'static str) -> Result<()> + Send + Sync> Store for Hooked<H> {
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<divvy::store::BucketStatus> {
+        hooked!(self, ensure(bucket, config, deadline))
+    }
+
+    fn capabilities(
+        &self,
+        bucket: Bucket,
+        deadline: Instant,
+    ) -> Result<divvy::store::Capabilities> {
+        hooked!(self, capabilities(bucket, deadline))
+    }
+
+    fn read(
+        &self,
+        bucket: Bucket,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<Option<divvy::store::Entry>> {
+        hooked!(self, read(bucket, key, deadline))
+    }
+
+    fn list(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        deadline: Instant,
+    ) -> Result<divvy::store::Listing> {
+        hooked!(self, list(bucket, prefix, deadline))
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let _ = (self.hook)("write");
+        self.inner.write(bucket, writes, deadline)
+    }
+
+    fn write_batch(
+        &self,
+        bucket: Bucket,
+        batch: &divvy::store::Batch,
+        deadline: Instant,
+    ) -> Outcome {
+        let _ = (self.hook)("write_batch");
+        self.inner.write_batch(bucket, batch, deadline)
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<divvy::store::Watch> {
+        hooked!(self, watch(bucket, prefix))
+    }
+
+    fn health(&self) -> divvy::store::Health {
+        self.inner.health()
+    }
+
+    fn health_events(&self) -> divvy::store::HealthEvents {
+        self.inner.health_events()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.inner.stop(deadline)
+    }
+}
+
+/// A calculator over a store with a hook.
+pub fn hooked_calculator(
+    store: &MemoryStore,
+    hook: impl Fn(&'static str) -> Result<()> + Send + Sync + 'static,
+) -> Calculator {
+    let inner = store.client("leader");
+    Calculator::builder(Arc::new(Hooked { inner, hook }))
+        .config(config())
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap()
+}
+
+pub fn refused(code: divvy::error::Code) -> Error {
+    Error::new(code, "as the test wants")
+}
+
+/// The calculator's events, from its start on.
+pub fn started(calculator: &Calculator) -> Events {
+    let events = calculator.events(Interest::State);
+    calculator.start(PATIENCE).unwrap();
+    events
+}

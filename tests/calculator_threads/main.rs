@@ -1,0 +1,43 @@
+//! The calculator's threads, counted: a process of its own, one test at a time.
+#![cfg(target_os = "linux")]
+
+#[allow(dead_code)]
+#[path = "../calculator/support.rs"]
+mod support;
+
+mod panics;
+mod resources;
+
+use std::fs;
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// The tests look at the whole process, so they take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let guard = TURN.lock();
+    support::wait_until("no thread of an earlier test", || own_threads().is_empty());
+    guard
+}
+
+/// The tasks of this process whose names begin with `dv-`, by name, with their folder.
+fn own_tasks() -> Vec<(String, std::path::PathBuf)> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| {
+            let path = task.unwrap().path();
+            // A thread may end while it is looked at.
+            let name = fs::read_to_string(path.join("comm")).ok()?;
+            Some((name.trim().to_owned(), path))
+        })
+        .filter(|(name, _)| name.starts_with("dv-"))
+        .collect()
+}
+
+/// The calculator's own threads, sorted; the store's are not its own.
+fn own_threads() -> Vec<String> {
+    let mut names: Vec<_> = own_tasks().into_iter().map(|(name, _)| name).collect();
+    names.retain(|name| name != "dv-memory");
+    names.sort();
+    names
+}

@@ -1,0 +1,421 @@
+//! The calculator on real NATS servers: the newest (atomic batches) and the oldest (single
+//! conditional writes) that divvy supports.
+#![cfg(all(feature = "nats", target_os = "linux"))]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::wire::Assignment;
+use divvy::{Calculator, CalculatorConfig, Error, Interest, Notice, Partition, State};
+use support::nats_binary::{NEWEST, OLDEST};
+use support::nats_server::Server;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TTL: Duration = Duration::from_millis(1_500);
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+fn config(name: &str) -> CalculatorConfig {
+    let mut config = CalculatorConfig::default();
+    config.name = name.into();
+    config.heartbeat_ttl = TTL;
+    config.emergency_grace_period = Duration::from_millis(300);
+    config.cooldown = Duration::from_millis(100);
+    config.cold_start_window = Duration::from_millis(300);
+    config.planned_scale_window = Duration::from_millis(200);
+    config.leave_window = Duration::from_millis(50);
+    config.join_coalescing = Duration::from_millis(20);
+    config.recovery_grace = Duration::from_millis(500);
+    config
+}
+
+fn partitions(count: usize) -> Vec<Partition> {
+    (0..count)
+        .map(|i| Partition::new([format!("p{i:04}")], 1))
+        .collect()
+}
+
+fn connect(server: &Server) -> NatsStore {
+    NatsStore::connect(NatsOptions::new([server.url()]), soon()).expect("a connection")
+}
+
+fn calculator(server: &Server, name: &str, strategy: impl Strategy + 'static) -> Calculator {
+    Calculator::builder(Arc::new(connect(server)))
+        .config(config(name))
+        .strategy(strategy)
+        .source(|| Ok(partitions(60)))
+        .build()
+        .unwrap()
+}
+
+/// Workers that beat until they leave (deleting their key) or crash (just no longer beating).
+struct Fleet {
+    store: Arc<NatsStore>,
+    workers: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fleet {
+    fn new(server: &Server, names: &[&str]) -> Self {
+        let store = Arc::new(connect(server));
+        let ttl = Some(TTL);
+        store
+            .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon())
+            .unwrap();
+        let workers = Arc::new(Mutex::new(names.iter().map(ToString::to_string).collect()));
+        let stop = Arc::new(AtomicBool::new(false));
+        beat(&store, &workers.lock().unwrap());
+        let thread = {
+            let (store, workers, stop) = (store.clone(), workers.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    beat(&store, &workers.lock().unwrap());
+                    std::thread::park_timeout(TTL / 5);
+                }
+            })
+        };
+        Self {
+            store,
+            workers,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn join(&self, name: &str) {
+        let mut workers = self.workers.lock().unwrap();
+        workers.insert(name.into());
+        beat(&self.store, &workers);
+    }
+
+    fn crash(&self, name: &str) {
+        self.workers.lock().unwrap().remove(name);
+    }
+
+    fn leave(&self, name: &str) {
+        let mut workers = self.workers.lock().unwrap();
+        workers.remove(name);
+        let write = Write {
+            key: format!("heartbeat.{name}"),
+            value: None,
+            expect: Expect::Any,
+        };
+        let outcome = self
+            .store
+            .write(Bucket::Heartbeat, &[write], soon())
+            .remove(0);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// How many partitions each worker holds, how many different ones that are, and the highest
+    /// version.
+    fn held(&self) -> (BTreeMap<String, usize>, usize, i64) {
+        let listing = self
+            .store
+            .list(Bucket::Assignment, "assignment", soon())
+            .unwrap();
+        let mut version = 0;
+        let mut held = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        for entry in listing.entries.iter().filter(|e| e.is_live()) {
+            let assignment = Assignment::decode(&entry.value).unwrap();
+            version = version.max(assignment.version);
+            for partition in &assignment.partitions {
+                all.insert(partition.clone());
+            }
+            let worker = entry.key.strip_prefix("assignment.").unwrap();
+            held.insert(worker.to_owned(), assignment.partitions.len());
+        }
+        (held, all.len(), version)
+    }
+
+    /// Waits until exactly these workers hold all partitions.
+    fn wait_divided(&self, names: &[&str]) -> i64 {
+        let deadline = soon();
+        loop {
+            let (held, different, version) = self.held();
+            let workers: Vec<&str> = held.keys().map(String::as_str).collect();
+            let total: usize = held.values().sum();
+            if workers == names && total == 60 && different == 60 {
+                return version;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not divided among {names:?}: {held:?}"
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn beat(store: &NatsStore, workers: &BTreeSet<String>) {
+    let writes: Vec<Write> = workers
+        .iter()
+        .map(|worker| Write {
+            key: format!("heartbeat.{worker}"),
+            value: Some(b"2026-01-01T00:00:00Z".to_vec()),
+            expect: Expect::Any,
+        })
+        .collect();
+    store.write(Bucket::Heartbeat, &writes, soon());
+}
+
+fn on_both(body: fn(&Server)) {
+    for version in [NEWEST, OLDEST] {
+        eprintln!("nats-server {version}");
+        body(&Server::start(version));
+    }
+}
+
+#[test]
+fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let leader = calculator(server, "leader", RoundRobin);
+        let events = leader.events(Interest::StateAndMembers);
+        leader.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+        // A join within the window that follows the start would be part of the cold start.
+        while !matches!(
+            &*events.recv_timeout(PATIENCE).expect("the window ends"),
+            Notice::StateChanged(change)
+                if (change.from, change.to) == (State::Scaling, State::Idle)
+        ) {}
+        fleet.join("w-3");
+        fleet.wait_divided(&["w-1", "w-2", "w-3"]);
+        fleet.leave("w-1");
+        fleet.wait_divided(&["w-2", "w-3"]);
+        let before = Instant::now();
+        fleet.crash("w-2");
+        let version = fleet.wait_divided(&["w-3"]);
+        eprintln!("crash to published: {:?}", before.elapsed());
+        // The plan is visible before its publisher knows.
+        let deadline = soon();
+        while leader.current_version() != version {
+            assert!(Instant::now() < deadline, "at {}", leader.current_version());
+            std::thread::yield_now();
+        }
+        leader.stop(PATIENCE).unwrap();
+        let reasons: Vec<String> = events
+            .filter_map(|event| match &*event {
+                Notice::Published { reason, .. } => Some(reason.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons, ["planned_scale", "planned_scale", "emergency"]);
+    });
+}
+
+/// A strategy that waits at a gate: a leader that is paused in the middle of a rebalance.
+struct Gated {
+    is_open: Arc<(Mutex<bool>, std::sync::Condvar)>,
+    at_gate: Arc<AtomicBool>,
+}
+
+impl Strategy for Gated {
+    fn name(&self) -> &str {
+        "gated"
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+        let (is_open, changed) = &*self.is_open;
+        self.at_gate.store(true, Ordering::Release);
+        let mut open = is_open.lock().unwrap();
+        while !*open {
+            open = changed.wait(open).unwrap();
+        }
+        RoundRobin.assign(input)
+    }
+}
+
+#[test]
+fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_worker() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let gate = Arc::new((Mutex::new(true), std::sync::Condvar::new()));
+        let at_gate = Arc::new(AtomicBool::new(false));
+        let gated = Gated {
+            is_open: gate.clone(),
+            at_gate: at_gate.clone(),
+        };
+        let old = calculator(server, "old", gated);
+        let events = old.events(Interest::State);
+        old.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+
+        // The old leader stops in the middle of a rebalance for a worker that has no key yet.
+        *gate.0.lock().unwrap() = false;
+        at_gate.store(false, Ordering::Release);
+        fleet.join("w-9");
+        let deadline = soon();
+        while !at_gate.load(Ordering::Acquire) {
+            assert!(
+                Instant::now() < deadline,
+                "the old leader never planned for w-9"
+            );
+            std::thread::yield_now();
+        }
+        fleet.leave("w-9");
+
+        let new = calculator(server, "new", RoundRobin);
+        new.start(PATIENCE).unwrap();
+        let version = new.trigger_rebalance(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        loop {
+            let event = events
+                .recv_timeout(PATIENCE)
+                .expect("the old leader learns of it");
+            if matches!(&*event, Notice::LeadershipLost) {
+                break;
+            }
+        }
+        let refused = old.trigger_rebalance(PATIENCE).unwrap_err();
+        assert_eq!(refused.code(), Code::Fenced, "{refused}");
+        let (held, _, highest) = fleet.held();
+        assert_eq!(held.keys().collect::<Vec<_>>(), ["w-1", "w-2"]);
+        assert!(highest <= new.current_version() && new.current_version() >= version);
+        old.stop(PATIENCE).unwrap();
+        new.stop(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_blind_write_of_a_foreign_leader_is_answered_with_a_higher_version() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let leader = calculator(server, "leader", RoundRobin);
+        leader.start(PATIENCE).unwrap();
+        let before = fleet.wait_divided(&["w-1", "w-2"]);
+        let blind = Write {
+            key: "assignment.w-1".into(),
+            value: Some(br#"{"version":700,"lifecycle":"emergency","partitions":null}"#.to_vec()),
+            expect: Expect::Any,
+        };
+        let outcome = fleet
+            .store
+            .write(Bucket::Assignment, &[blind], soon())
+            .remove(0);
+        assert!(matches!(outcome, Outcome::Done(_)));
+        let deadline = soon();
+        while leader.current_version() <= 700 {
+            assert!(
+                Instant::now() < deadline,
+                "still at {}",
+                leader.current_version()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert!(before < 700);
+        fleet.wait_divided(&["w-1", "w-2"]);
+        leader.stop(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn stop_under_load_ends_in_time_and_leaves_whole_plans() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2", "w-3"]);
+        let leader = Arc::new(calculator(server, "leader", RoundRobin));
+        leader.start(PATIENCE).unwrap();
+        let load: Vec<_> = (0..3)
+            .map(|_| {
+                let leader = leader.clone();
+                std::thread::spawn(move || while leader.trigger_rebalance(PATIENCE).is_ok() {})
+            })
+            .collect();
+        let deadline = soon();
+        while leader.current_version() < 50 {
+            assert!(Instant::now() < deadline, "no load");
+            std::thread::yield_now();
+        }
+        let before = Instant::now();
+        leader.stop(PATIENCE).unwrap();
+        assert!(
+            before.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            before.elapsed()
+        );
+        for thread in load {
+            thread.join().unwrap();
+        }
+        // The next leader repairs what the stop may have torn (single writes only).
+        leader.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2", "w-3"]);
+        leader.stop(PATIENCE).unwrap();
+    });
+}
+
+/// Threads, descriptors and resident KiB of this process.
+fn footprint() -> (usize, usize, usize) {
+    let count = |dir: &str| std::fs::read_dir(dir).unwrap().count();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    (count("/proc/self/task"), count("/proc/self/fd"), pages * 4)
+}
+
+/// Starts and stops a calculator in a process of its own, so that nothing else is measured.
+#[test]
+fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
+    const NAME: &str = "a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat";
+    if std::env::var_os("DIVVY_CYCLES").is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
+            .env("DIVVY_CYCLES", "1000")
+            // One arena: what the allocator keeps for threads long gone would hide a leak.
+            .env("MALLOC_ARENA_MAX", "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "see above");
+        return;
+    }
+    let server = Server::start(NEWEST);
+    let _fleet = Fleet::new(&server, &["w-1", "w-2"]);
+    let leader = calculator(&server, "leader", RoundRobin);
+    let cycle = || {
+        leader.start(PATIENCE).unwrap();
+        leader.stop(PATIENCE).unwrap();
+    };
+    for _ in 0..100 {
+        cycle();
+    }
+    let before = footprint();
+    for _ in 0..1_000 {
+        cycle();
+    }
+    let after = footprint();
+    eprintln!("threads, descriptors, KiB: {before:?} -> {after:?}");
+    assert!(after.0 <= before.0 + 2, "threads: {before:?} -> {after:?}");
+    assert!(
+        after.1 <= before.1 + 2,
+        "descriptors: {before:?} -> {after:?}"
+    );
+    assert!(
+        after.2 <= before.2 + 1_024,
+        "memory: {before:?} -> {after:?}"
+    );
+}

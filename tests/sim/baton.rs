@@ -1,0 +1,317 @@
+//! A simulated leader's publisher thread: the shipped code, run in strict hand-over.
+//!
+//! The thread runs only between an order or answer of the scheduler and its next word: each call
+//! of the store, each pause, each look at the partition source and each run of the strategy asks
+//! the scheduler and waits. So exactly one thread of a simulation runs at a time, and everything
+//! that happens is decided by the seed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use divvy::error::{Code, Error, Result};
+use divvy::machine::calculator::{Job, JobReport};
+use divvy::machine::takeover::TakeOver;
+use divvy::runtime::publisher::{Publisher, Settings, Surroundings};
+use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
+use divvy::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
+};
+use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::types::{Partition, Term};
+
+/// What the scheduler wants (scheduler -> publisher thread).
+pub enum Order {
+    TakeOver,
+    Run(Job),
+}
+
+/// What the thread waits for (publisher thread -> scheduler).
+#[derive(Debug)]
+pub enum Ask {
+    Capabilities,
+    Read(Bucket, String),
+    List(Bucket, String),
+    Write(Bucket, Vec<Write>),
+    Batch(Bucket, Batch),
+    Pause(Duration),
+    Source,
+    Think,
+}
+
+/// The answer, of the same kind as what was asked (scheduler -> publisher thread).
+#[derive(Debug)]
+pub enum Answer {
+    Capabilities(Result<Capabilities>),
+    Read(Result<Option<Entry>>),
+    List(Result<Listing>),
+    Write(Vec<Outcome>),
+    Batch(Outcome),
+    Pause,
+    Source(Result<Vec<Partition>>),
+    Think(Thought),
+}
+
+/// How a strategy's run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thought {
+    Good,
+    Failed,
+    Invalid,
+}
+
+/// What the thread says next (publisher thread -> scheduler).
+pub enum Said {
+    Asks(Ask),
+    TookOver(Result<(TakeOver, u32)>),
+    Done(Term, Result<JobReport>),
+}
+
+/// A publisher thread, waiting.
+pub struct Actor {
+    orders: Option<Sender<Order>>,
+    answers: Option<Sender<Answer>>,
+    said: Option<Receiver<Said>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a publisher thread is made of.
+pub struct Parts {
+    pub settings: Settings,
+    pub term_in_force: Arc<AtomicI64>,
+    pub default_weight: i64,
+    pub former_leader_lease_over: bool,
+    pub nonce: u64,
+}
+
+impl Actor {
+    /// Starts the thread; also hands out what notes changes of the partition list.
+    pub fn spawn(parts: Parts) -> (Self, Arc<Partitions>) {
+        let (orders, order_inbox) = bounded(1);
+        let (answers, answer_inbox) = bounded(1);
+        let (says, said) = bounded(1);
+        let baton = Arc::new(Baton {
+            says: says.clone(),
+            answers: answer_inbox,
+            nonce: parts.nonce,
+        });
+        let source: Arc<dyn PartitionSource> = baton.clone();
+        let partitions = Arc::new(Partitions::pulled(source));
+        let publisher = Publisher::new(
+            baton.clone(),
+            baton.clone(),
+            parts.settings,
+            parts.term_in_force,
+        );
+        let rebalancer = Rebalancer::new(
+            publisher,
+            Arc::clone(&partitions),
+            baton,
+            parts.default_weight,
+            parts.former_leader_lease_over,
+        );
+        let thread = std::thread::spawn(move || run(rebalancer, &order_inbox, &says));
+        let actor = Self {
+            orders: Some(orders),
+            answers: Some(answers),
+            said: Some(said),
+            thread: Some(thread),
+        };
+        (actor, partitions)
+    }
+
+    /// Gives an order and waits for the thread's next word; `None` when it panicked.
+    pub fn order(&self, order: Order) -> Option<Said> {
+        self.orders.as_ref()?.send(order).ok()?;
+        self.said.as_ref()?.recv().ok()
+    }
+
+    /// Answers and waits for the thread's next word; `None` when it panicked.
+    pub fn answer(&self, answer: Answer) -> Option<Said> {
+        self.answers.as_ref()?.send(answer).ok()?;
+        self.said.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Actor {
+    /// The process dies: whatever the thread asks for fails, so that it ends.
+    fn drop(&mut self) {
+        self.orders = None;
+        self.answers = None;
+        self.said = None;
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.expect("a publisher thread panicked");
+            }
+        }
+    }
+}
+
+fn run(mut rebalancer: Rebalancer, orders: &Receiver<Order>, says: &Sender<Said>) {
+    // Nobody looks at it: the simulation keeps deadlines of its own in virtual time.
+    let deadline = far_future();
+    for order in orders {
+        let word = match order {
+            Order::TakeOver => Said::TookOver(rebalancer.take_over(deadline)),
+            Order::Run(job) => {
+                let result = rebalancer.run(job, deadline);
+                Said::Done(rebalancer.publisher().term(), result)
+            }
+        };
+        if says.send(word).is_err() {
+            return;
+        }
+    }
+}
+
+/// Later than any simulation takes in real time.
+pub fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(365 * 24 * 3600)
+}
+
+/// The publisher's whole outside: each method hands over to the scheduler and waits.
+struct Baton {
+    says: Sender<Said>,
+    answers: Receiver<Answer>,
+    nonce: u64,
+}
+
+impl Baton {
+    fn ask(&self, ask: Ask) -> Option<Answer> {
+        self.says.send(Said::Asks(ask)).ok()?;
+        self.answers.recv().ok()
+    }
+}
+
+fn dead() -> Error {
+    Error::new(Code::NotRunning, "the process died")
+}
+
+impl Store for Baton {
+    fn ensure(&self, _: Bucket, _: BucketConfig, _: Instant) -> Result<BucketStatus> {
+        unreachable!("the publisher ensures no bucket")
+    }
+
+    fn capabilities(&self, _bucket: Bucket, _deadline: Instant) -> Result<Capabilities> {
+        match self.ask(Ask::Capabilities) {
+            Some(Answer::Capabilities(result)) => result,
+            _ => Err(dead()),
+        }
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, _deadline: Instant) -> Result<Option<Entry>> {
+        match self.ask(Ask::Read(bucket, key.to_owned())) {
+            Some(Answer::Read(result)) => result,
+            _ => Err(dead()),
+        }
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, _deadline: Instant) -> Result<Listing> {
+        match self.ask(Ask::List(bucket, prefix.to_owned())) {
+            Some(Answer::List(result)) => result,
+            _ => Err(dead()),
+        }
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], _deadline: Instant) -> Vec<Outcome> {
+        match self.ask(Ask::Write(bucket, writes.to_vec())) {
+            Some(Answer::Write(outcomes)) => outcomes,
+            _ => vec![Outcome::Refused(Refusal::NotRunning); writes.len()],
+        }
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, _deadline: Instant) -> Outcome {
+        match self.ask(Ask::Batch(bucket, batch.clone())) {
+            Some(Answer::Batch(outcome)) => outcome,
+            _ => Outcome::Refused(Refusal::NotRunning),
+        }
+    }
+
+    fn watch(&self, _: Bucket, _: &str) -> Result<Watch> {
+        unreachable!("the publisher watches nothing")
+    }
+
+    fn health(&self) -> Health {
+        unreachable!("the publisher asks for no health")
+    }
+
+    fn health_events(&self) -> HealthEvents {
+        unreachable!("the publisher asks for no health")
+    }
+
+    fn stop(&self, _: Instant) -> Result<()> {
+        unreachable!("the publisher stops no store")
+    }
+}
+
+impl Surroundings for Baton {
+    fn wall_clock(&self) -> String {
+        "2026-01-01T00:00:00Z".into()
+    }
+
+    fn pause(&self, duration: Duration) -> bool {
+        matches!(self.ask(Ask::Pause(duration)), Some(Answer::Pause))
+    }
+
+    fn nonce(&self) -> u64 {
+        self.nonce
+    }
+}
+
+impl PartitionSource for Baton {
+    fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
+        match self.ask(Ask::Source) {
+            Some(Answer::Source(result)) => result,
+            _ => Err(dead()),
+        }
+    }
+}
+
+impl Strategy for Baton {
+    fn name(&self) -> &str {
+        "simulated"
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        let thought = match self.ask(Ask::Think) {
+            Some(Answer::Think(thought)) => thought,
+            _ => return Err(dead()),
+        };
+        match thought {
+            Thought::Good => sticky(input),
+            Thought::Failed => Err(Error::new(Code::StrategyFailed, "as the seed wants")),
+            Thought::Invalid => Ok(vec![0; input.partitions.len() + 1]),
+        }
+    }
+}
+
+/// Keeps what is held by somebody live, up to an even share; round robin deals out the rest. Not
+/// the shipped one, but one that leaves assignments unchanged as a good one does.
+fn sticky(input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    let mut owners = RoundRobin.assign(input)?;
+    let fair = input.partitions.len().div_ceil(input.workers.len());
+    let mut held = vec![0_usize; input.workers.len()];
+    let mut free = Vec::new();
+    for (index, previous) in input.previous.iter().enumerate() {
+        match previous {
+            Some(owner) if held[*owner as usize] < fair => {
+                owners[index] = *owner;
+                held[*owner as usize] += 1;
+            }
+            _ => free.push(index),
+        }
+    }
+    for index in free {
+        let (lightest, _) = (0_u32..)
+            .zip(&held)
+            .min_by_key(|&(_, &count)| count)
+            .unwrap_or((0, &0));
+        owners[index] = lightest;
+        held[lightest as usize] += 1;
+    }
+    Ok(owners)
+}

@@ -1,0 +1,476 @@
+//! What the seed makes go wrong, and how a run goes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use divvy::machine::calculator::{Event as Input, Ticket};
+use divvy::store::Bucket;
+use divvy::store::memory::Blackout;
+use divvy::wire::{COMMIT_KEY, FENCE_KEY};
+
+use crate::check::Checked;
+use crate::fleet::assignments;
+use crate::node::{Phase, WATCH_DELAY_MAX};
+use crate::world::{Event, Network, World};
+
+/// Leaders alive at once, at most.
+const LEADERS_MAX: usize = 4;
+
+/// How long a request may be held up, at most: it may still arrive after the faults have stopped.
+const LATE_MAX: Duration = Duration::from_secs(20);
+
+/// What a run came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Summary {
+    pub commits: u64,
+    pub leaders: usize,
+    /// Share of the bound that recovery took.
+    pub recovery: f64,
+    pub fingerprint: u64,
+}
+
+impl World {
+    /// One whole run: chaos, then quiet, then the recovery is judged.
+    pub fn run(&mut self) -> Result<Summary, String> {
+        for worker in 0..self.workers.len() {
+            if self.rng.bool() {
+                self.worker_up(worker);
+            }
+        }
+        self.elect();
+        self.after(Duration::ZERO, Event::Chaos);
+        self.chaos_ends = self.now() + self.millis(30_000, 240_000);
+        self.run_until(self.chaos_ends)?;
+        self.become_quiet()?;
+        let quiet = self.now();
+        let bound = self.recovery_bound();
+        self.after(Duration::ZERO, Event::Probe);
+        self.run_until(quiet + bound)?;
+        self.judge_division()
+            .map_err(|why| format!("not recovered within {bound:?}: {why}"))?;
+        let commits = self.checker.commits;
+        self.run_until(quiet + bound + Duration::from_secs(60))?;
+        self.judge_division()
+            .map_err(|why| format!("recovered, then: {why}"))?;
+        if self.checker.commits != commits {
+            return Err("publishes on though nothing changes".into());
+        }
+        self.judge_leaders()?;
+        let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
+        Ok(Summary {
+            commits,
+            leaders: self.nodes.len(),
+            recovery: recovered.as_secs_f64() / bound.as_secs_f64(),
+            fingerprint: self.fingerprint,
+        })
+    }
+
+    /// How long it may take from the end of all faults until the division is right: what is still
+    /// on its way, a new leader's start, the return of sight, one restart or cold start with a
+    /// cooldown, and an emergency after that, all by the slowest clock.
+    fn recovery_bound(&self) -> Duration {
+        let config = &self.config;
+        let sum = LATE_MAX
+            + Duration::from_secs(15)
+            + config.operation_timeout * 3
+            + config.heartbeat_ttl * 3
+            + config.recovery_grace
+            + config.emergency_grace_period * 2
+            + config.cold_start_window * 2
+            + config.planned_scale_window
+            + config.cooldown * 2
+            + config.retry_delay_max * 4;
+        sum * 10 / 9
+    }
+
+    fn become_quiet(&mut self) -> Checked {
+        let now = self.now();
+        self.is_quiet = true;
+        self.network = Network::GOOD;
+        self.note(|| "quiet".into());
+        self.happen_to_world(Event::Restore);
+        for n in 0..self.nodes.len() {
+            self.happen_to_world(Event::Recover(n));
+            let node = &mut self.nodes[n];
+            node.frozen_until = node.frozen_until.min(now);
+        }
+        for worker in &mut self.workers {
+            worker.frozen_until = worker.frozen_until.min(now);
+        }
+        if self.workers.iter().all(|worker| !worker.is_up) {
+            self.worker_up(0);
+        }
+        if self.leader.is_none() && self.starts_due == 0 {
+            self.elect();
+        }
+        self.poll_nodes()
+    }
+
+    /// Exactly the live workers hold exactly the partitions, each once, and take up what they are
+    /// assigned.
+    fn judge_division(&self) -> Checked {
+        let listing = self.listing();
+        let holders = self.checker.is_newest_division(&listing)?;
+        let up = self.workers.iter().filter(|worker| worker.is_up);
+        let up: BTreeSet<String> = up.map(|worker| worker.id.to_string()).collect();
+        if holders != up {
+            return Err(format!("{holders:?} hold something, {up:?} are alive"));
+        }
+        for (name, assignment) in assignments(&listing) {
+            let worker = self
+                .workers
+                .iter()
+                .find(|worker| worker.id.as_str() == name);
+            let (Some(worker), Some(assignment)) = (worker, assignment) else {
+                continue;
+            };
+            if !worker.accepts(assignment.term, assignment.version) {
+                return Err(format!(
+                    "{name} applied {:?} and refuses ({:?}, {})",
+                    worker.applied, assignment.term, assignment.version
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// One leader is left, it knows of nothing to do, and everybody was told everything.
+    fn judge_leaders(&mut self) -> Checked {
+        let now = self.now();
+        let leaders: Vec<usize> = self.alive().filter(|&n| !self.nodes[n].is_over).collect();
+        for &n in &leaders {
+            let node = &mut self.nodes[n];
+            node.listen(usize::MAX)?;
+            let local = node.clock.of(now);
+            let (state, pending) = (node.machine.position().state, node.machine.pending(local));
+            if pending.reason.is_some() || state != divvy::State::Idle {
+                return Err(format!("node {n} is {state} with {pending:?} at the end"));
+            }
+            if !node.machine.degraded().is_empty() {
+                return Err(format!(
+                    "node {n} ends degraded: {:?}",
+                    node.machine.degraded()
+                ));
+            }
+            if !node.tickets.is_empty() {
+                return Err(format!("node {n} never answered {:?}", node.tickets));
+            }
+        }
+        if leaders.len() == 1 && Some(leaders[0]) == self.leader {
+            return Ok(());
+        }
+        Err(format!(
+            "{leaders:?} lead at the end, the host's is {:?}",
+            self.leader
+        ))
+    }
+
+    /// Whatever is due beside the traffic of calls.
+    pub fn happen_to_world(&mut self, event: Event) {
+        match event {
+            Event::StartLeader => {
+                self.starts_due -= 1;
+                if self.leader.is_none() || self.alive().count() < LEADERS_MAX {
+                    let started = self.start_node();
+                    debug_assert!(started.is_ok(), "{started:?}");
+                }
+            }
+            Event::StopNode(n) => {
+                let stopped = self.stop_node(n);
+                debug_assert!(stopped.is_ok(), "{stopped:?}");
+            }
+            Event::Restore => {
+                self.blackout = None;
+                self.workers_store.faults().restore();
+                self.note(|| "the store is back".into());
+                for n in 0..self.nodes.len() {
+                    if self.nodes[n].blackout.is_none() {
+                        self.nodes[n].client.faults().restore();
+                    }
+                }
+            }
+            Event::Recover(n) => {
+                self.nodes[n].blackout = None;
+                let faults = self.nodes[n].client.faults();
+                if self.blackout.is_none() {
+                    faults.restore();
+                }
+                faults.recover_watches();
+                faults.delay_watch_events(Duration::ZERO);
+                self.note(|| format!("node {n} sees well again"));
+            }
+            Event::Calm => self.network = Network::GOOD,
+            Event::Thaw => {}
+            Event::Probe => {
+                match (self.judge_division(), self.converged_since) {
+                    (Ok(()), None) => self.converged_since = Some(self.now()),
+                    (Err(_), _) => self.converged_since = None,
+                    (Ok(()), Some(_)) => {}
+                }
+                self.after(Duration::from_secs(1), Event::Probe);
+            }
+            Event::Chaos if self.is_quiet => {}
+            Event::Chaos => {
+                self.chaos();
+                let pause = self.millis(0, 12_000);
+                self.after(pause, Event::Chaos);
+            }
+            _ => unreachable!("traffic is handled elsewhere"),
+        }
+    }
+
+    fn chaos(&mut self) {
+        match self.rng.u8(0..24) {
+            0..=5 => self.trouble_a_worker(),
+            6 => self.trouble_the_fleet(),
+            7..=11 => self.trouble_a_leader(),
+            12..=13 => self.trouble_the_network(),
+            14 => self.black_out(),
+            15..=17 => self.ask_a_leader(),
+            18..=19 => self.change_partitions(),
+            20..=21 => self.write_as_a_stranger(),
+            22 => self.listen(),
+            _ => {
+                for _ in 0..3 {
+                    self.trouble_a_worker();
+                }
+            }
+        }
+    }
+
+    fn trouble_a_worker(&mut self) {
+        let index = self.rng.usize(0..self.workers.len());
+        if !self.workers[index].is_up {
+            return self.worker_up(index);
+        }
+        match self.rng.u8(0..4) {
+            0 => self.worker_down(index, true),
+            1 => self.worker_down(index, false),
+            2 => {
+                let until = self.now() + self.millis(500, 20_000);
+                self.workers[index].frozen_until = until;
+                self.note(|| format!("w-{index} freezes until {until:?}"));
+            }
+            _ => {
+                let gracefully = self.rng.bool();
+                self.worker_down(index, gracefully);
+                self.worker_up(index);
+            }
+        }
+    }
+
+    /// Many at once: a restart of the fleet, a pause of all of it, or heartbeats that are gone.
+    fn trouble_the_fleet(&mut self) {
+        match self.rng.u8(0..4) {
+            0 => {
+                for index in 0..self.workers.len() {
+                    if self.workers[index].is_up && self.chance(0.7) {
+                        self.worker_down(index, false);
+                    }
+                }
+            }
+            1 => {
+                for index in 0..self.workers.len() {
+                    if !self.workers[index].is_up {
+                        self.worker_up(index);
+                    }
+                }
+            }
+            2 => {
+                let until = self.now() + self.millis(5_000, 25_000);
+                self.note(|| format!("the fleet freezes until {until:?}"));
+                for index in 0..self.workers.len() {
+                    if self.chance(0.7) {
+                        self.workers[index].frozen_until = until;
+                    }
+                }
+            }
+            _ => {
+                self.note(|| "heartbeats are purged".into());
+                self.purged_at = Some(self.now());
+                self.store.server().purge(Bucket::Heartbeat);
+            }
+        }
+    }
+
+    fn trouble_a_leader(&mut self) {
+        let alive: Vec<usize> = self.alive().collect();
+        let Some(&n) = alive.get(self.rng.usize(0..alive.len().max(1))) else {
+            return;
+        };
+        match self.rng.u8(0..7) {
+            0 => {
+                let stopped = self.stop_node(n);
+                debug_assert!(stopped.is_ok(), "{stopped:?}");
+            }
+            1 | 2 => {
+                // Frozen, and perhaps another one is elected meanwhile: it resumes beside that.
+                let until = self.now() + self.millis(100, 40_000);
+                self.nodes[n].frozen_until = until;
+                self.note(|| format!("node {n} freezes until {until:?}"));
+                self.at(until, Event::Thaw);
+                if self.rng.bool() {
+                    self.elect();
+                }
+            }
+            3 => self.elect(),
+            4 => {
+                self.nodes[n]
+                    .client
+                    .faults()
+                    .blind_watches("as the seed wants");
+                self.note(|| format!("node {n} goes blind"));
+                let until = self.millis(100, 30_000);
+                self.after(until, Event::Recover(n));
+            }
+            5 => {
+                let late = self.millis(1, u64::try_from(WATCH_DELAY_MAX.as_millis()).unwrap_or(0));
+                self.nodes[n].client.faults().delay_watch_events(late);
+                self.note(|| format!("node {n} sees everything {late:?} late"));
+                let until = self.millis(1_000, 20_000);
+                self.after(until, Event::Recover(n));
+            }
+            _ => {
+                let how = if self.rng.bool() {
+                    Blackout::Refuse
+                } else {
+                    Blackout::Hang
+                };
+                self.nodes[n].blackout = Some(how);
+                self.nodes[n].client.faults().blackout(how);
+                self.note(|| format!("node {n} is cut off: {how:?}"));
+                let until = self.millis(100, 20_000);
+                self.after(until, Event::Recover(n));
+            }
+        }
+    }
+
+    fn trouble_the_network(&mut self) {
+        self.network = Network {
+            fault: self.rng.f64() * 0.5,
+            delay_max_ms: [5, 200, 3_000][self.rng.usize(0..3)],
+            source_fault: self.rng.f64() * 0.4,
+            strategy_fault: self.rng.f64() * 0.4,
+            think_max_ms: [1, 100, 8_000][self.rng.usize(0..3)],
+        };
+        let network = self.network;
+        self.note(|| format!("{network:?}"));
+        let until = self.millis(1_000, 40_000);
+        self.after(until, Event::Calm);
+    }
+
+    fn black_out(&mut self) {
+        let how = if self.rng.bool() {
+            Blackout::Refuse
+        } else {
+            Blackout::Hang
+        };
+        self.blackout = Some(how);
+        self.workers_store.faults().blackout(how);
+        for n in self.alive().collect::<Vec<_>>() {
+            self.nodes[n].client.faults().blackout(how);
+        }
+        self.note(|| format!("the store is gone: {how:?}"));
+        let until = self.millis(100, 30_000);
+        self.after(until, Event::Restore);
+    }
+
+    fn ask_a_leader(&mut self) {
+        let running = |n: &usize| self.nodes[*n].phase == Phase::Running;
+        let running: Vec<usize> = self.alive().filter(running).collect();
+        let Some(&n) = running.get(self.rng.usize(0..running.len().max(1))) else {
+            return;
+        };
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let refresh = self.rng.bool();
+        let generation = self.nodes[n].partitions.touch();
+        let node = &mut self.nodes[n];
+        node.tickets.insert(ticket.0);
+        node.inbox.push_back(if refresh {
+            let ticket = Some(ticket);
+            Input::PartitionsChanged { generation, ticket }
+        } else {
+            Input::Trigger { ticket }
+        });
+    }
+
+    fn change_partitions(&mut self) {
+        self.set_partitions();
+        let count = self.partitions.len();
+        self.note(|| format!("there are {count} partitions now"));
+        // The host tells every leader that it runs.
+        for n in self.alive().collect::<Vec<_>>() {
+            let generation = self.nodes[n].partitions.touch();
+            let ticket = None;
+            self.nodes[n]
+                .inbox
+                .push_back(Input::PartitionsChanged { generation, ticket });
+        }
+    }
+
+    fn listen(&mut self) {
+        let alive: Vec<usize> = self.alive().collect();
+        for n in alive {
+            let count = self.rng.usize(0..20);
+            let heard = self.nodes[n].listen(count);
+            debug_assert!(heard.is_ok(), "{heard:?}");
+            self.nodes[n].subscribe();
+        }
+    }
+
+    /// A leader of the Go library that does not know that it was deposed, or a human.
+    fn write_as_a_stranger(&mut self) {
+        let worker = self.rng.usize(0..self.workers.len() + 2);
+        let key = format!("assignment.w-{worker}");
+        let newest = self.newest_version();
+        let version = match self.rng.u8(0..4) {
+            0 => newest.saturating_sub(2).max(1),
+            1 => newest,
+            2 => newest + 1,
+            _ => newest + self.rng.i64(2..1_000),
+        };
+        let held = self.rng.usize(0..=self.partitions.len());
+        let list = &self.partitions[..held];
+        let partitions = serde_json::to_string(list).expect("partitions as JSON");
+        // A Go leader writes none, but garbage may. The term in force is nobody's to guess: who
+        // writes under it is taken for the leader.
+        let bogus = self.rng.i64(0..9);
+        let term = match self.rng.u8(0..8) {
+            0 if bogus != self.checker.fence => format!(r#","term":{bogus}"#),
+            _ => String::new(),
+        };
+        let plan = format!(
+            r#"{{"version":{version},"lifecycle":"emergency","partitions":{partitions}{term}}}"#
+        );
+        let (key, value) = match self.rng.u8(0..12) {
+            0..=6 => (key, Some(plan)),
+            7 | 8 => (key, None),
+            9 => (key, Some("{junk".to_owned())),
+            10 => (
+                COMMIT_KEY.to_owned(),
+                self.rng.bool().then(|| "{}".to_owned()),
+            ),
+            _ => (
+                FENCE_KEY.to_owned(),
+                self.rng.bool().then(|| "{}".to_owned()),
+            ),
+        };
+        self.note(|| format!("a stranger writes {key}: {value:?}"));
+        let value = value.map(String::into_bytes);
+        self.checker.foreign(&key, value.as_deref());
+        let server = self.store.server();
+        match value {
+            Some(value) => server.put(Bucket::Assignment, &key, &value),
+            None => server.delete(Bucket::Assignment, &key),
+        };
+    }
+
+    fn newest_version(&self) -> i64 {
+        let listing = self.listing();
+        let versions = assignments(&listing)
+            .into_iter()
+            .filter_map(|(_, a)| Some(a?.version));
+        versions.max().unwrap_or(0)
+    }
+}

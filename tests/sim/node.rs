@@ -1,0 +1,597 @@
+//! A simulated leader process: the shipped machine, observer, publisher and hub, and a shell as
+//! dull as the shipped one, without its threads.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use divvy::config::PublishClass;
+use divvy::machine::calculator::{Action, Calculator, Event as Input, Job, Notice, OpId};
+use divvy::machine::observer::Observer;
+use divvy::runtime::publisher::Settings;
+use divvy::runtime::rebalancer::Partitions;
+use divvy::runtime::sim::BareHub;
+use divvy::runtime::{Events, Interest};
+use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::store::{Bucket, Health, HealthEvents, Listing, Store, Watch};
+use divvy::types::{Term, Time, WorkerId};
+use divvy::wire::KeyPrefix;
+
+use crate::baton::{Actor, Answer, Order, Parts, Said};
+use crate::check::{Checked, Story};
+use crate::world::{Event, Serial, World};
+
+/// Steps of one process at one moment after which it goes round in circles.
+const SPINS_MAX: u32 = 10_000;
+
+/// Watch events may be this late.
+pub const WATCH_DELAY_MAX: Duration = Duration::from_millis(1_500);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Running,
+    Down,
+}
+
+/// A process's own clock: it counts from elsewhere, and at another speed.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalClock {
+    pub rate: u64,
+    pub offset: u64,
+}
+
+impl LocalClock {
+    pub fn of(self, time: Time) -> Time {
+        let nanos = u128::from(time.as_nanos()) * u128::from(self.rate) / 1_000;
+        Time::from_nanos(u64::try_from(nanos).expect("a time") + self.offset)
+    }
+
+    /// The first true time at which the clock shows at least this.
+    fn when(self, local: Time) -> Time {
+        let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1_000;
+        let time = nanos.div_ceil(u128::from(self.rate));
+        Time::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
+    }
+
+    pub fn to_true(self, local: Duration) -> Duration {
+        local * 1_000 / u32::try_from(self.rate).expect("a rate")
+    }
+}
+
+/// A subscriber that listens now and then.
+struct Subscriber {
+    events: Events,
+    start: usize,
+    heard: Vec<String>,
+}
+
+pub struct Node {
+    pub phase: Phase,
+    name: String,
+    pub clock: LocalClock,
+    pub machine: Calculator,
+    pub observer: Observer,
+    pub client: MemoryStore,
+    pub partitions: Arc<Partitions>,
+    pub frozen_until: Time,
+    pub blackout: Option<Blackout>,
+    /// When the job under way, or the take-over, runs out of time.
+    pub deadline: Time,
+    pub waits_for: Option<Serial>,
+    pub ready: Option<Answer>,
+    pub lists: Option<Serial>,
+    /// The answer to the listing; `None` inside: it failed.
+    pub listed: Option<Option<Listing>>,
+    pub inbox: VecDeque<Input>,
+    pub tickets: BTreeSet<u64>,
+    pub is_over: bool,
+    actor: Option<Actor>,
+    term_in_force: Arc<AtomicI64>,
+    watches: Option<(Watch, Watch, HealthEvents)>,
+    list_op: Option<OpId>,
+    reconcile_at: Option<Time>,
+    job: Option<OpId>,
+    hub: BareHub,
+    story: Story,
+    subscribers: Vec<Subscriber>,
+}
+
+impl Node {
+    pub fn term_in_force(&self) -> Term {
+        self.term_in_force.load(Ordering::Acquire)
+    }
+
+    pub fn is_frozen(&self, now: Time) -> bool {
+        self.frozen_until > now
+    }
+
+    /// When the process has something to do by itself.
+    pub fn next_time(&self, now: Time) -> Option<Time> {
+        if self.phase != Phase::Running || self.is_frozen(now) {
+            return None;
+        }
+        let watch = match self.lists {
+            Some(_) => None,
+            None => self
+                .observer
+                .deadline()
+                .into_iter()
+                .chain(self.reconcile_at)
+                .min(),
+        };
+        let next = self.machine.deadline().into_iter().chain(watch).min()?;
+        Some(self.clock.when(next).max(now))
+    }
+
+    pub fn subscribe(&mut self) {
+        let subscriber = Subscriber {
+            events: self.hub.events(Interest::State),
+            start: self.story.len(),
+            heard: Vec::new(),
+        };
+        // The first event tells the present state and is no part of the story.
+        let first = subscriber.events.try_recv();
+        let position = self.machine.position();
+        match first.as_deref() {
+            Some(Notice::StateChanged(change)) => assert_eq!(change.from, change.to),
+            other => panic!("told {other:?} first, in {position:?}"),
+        }
+        self.subscribers.push(subscriber);
+    }
+
+    /// Subscribers take in up to `count` events each and compare.
+    pub fn listen(&mut self, count: usize) -> Checked {
+        for subscriber in &mut self.subscribers {
+            let events = &subscriber.events;
+            let heard = std::iter::from_fn(|| events.try_recv()).take(count);
+            subscriber
+                .heard
+                .extend(heard.map(|notice| format!("{notice:?}")));
+            self.story.agrees(subscriber.start, &subscriber.heard)?;
+            if count == usize::MAX && subscriber.start + subscriber.heard.len() != self.story.len()
+            {
+                return Err("a subscriber was not told everything".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// A new leader process takes over.
+    pub fn start_node(&mut self) -> Checked {
+        let index = self.nodes.len();
+        let clock = LocalClock {
+            rate: self.rng.u64(900..=1_100),
+            offset: self.rng.u64(1..1_000_000_000_000),
+        };
+        let leader = self.rng.usize(0..self.workers.len() + 1);
+        let mut config = self.config.clone();
+        config.name = format!("w-{leader}");
+        config.former_leader_lease_over = self.rng.bool();
+        let class = match self.rng.u8(0..6) {
+            0 => PublishClass::B,
+            _ => PublishClass::Auto,
+        };
+        let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
+        let term_in_force = Arc::new(AtomicI64::new(0));
+        let (actor, partitions) = Actor::spawn(Parts {
+            settings: Settings {
+                leader: config.name.clone(),
+                assignment: prefix(&config.assignment_prefix),
+                heartbeat: prefix(&config.heartbeat_prefix),
+                class,
+                batch_max: config.publish_batch_max,
+            },
+            term_in_force: Arc::clone(&term_in_force),
+            default_weight: config.default_weight,
+            former_leader_lease_over: config.former_leader_lease_over,
+            nonce: self.rng.u64(..),
+        });
+        let now = self.now();
+        let seed = self.rng.u64(..);
+        let machine = Calculator::new(config.clone(), clock.of(now), seed, true);
+        let hub = BareHub::new(machine.current_state(), config.subscriber_backlog);
+        self.note(|| {
+            format!(
+                "node {index} starts as {} ({class:?}), {clock:?}",
+                config.name
+            )
+        });
+        self.nodes.push(Node {
+            phase: Phase::Starting,
+            name: config.name.clone(),
+            clock,
+            machine,
+            observer: Observer::new(&config).expect("valid prefixes"),
+            client: self.store.client(&format!("node {index}")),
+            partitions,
+            frozen_until: Time::ZERO,
+            blackout: None,
+            deadline: now + clock.to_true(Duration::from_secs(30)),
+            waits_for: None,
+            ready: None,
+            lists: None,
+            listed: None,
+            inbox: VecDeque::new(),
+            tickets: BTreeSet::new(),
+            is_over: false,
+            actor: Some(actor),
+            term_in_force,
+            watches: None,
+            list_op: None,
+            reconcile_at: None,
+            job: None,
+            hub,
+            story: Story::default(),
+            subscribers: Vec::new(),
+        });
+        self.nodes[index].subscribe();
+        self.leader = Some(index);
+        self.order(index, Order::TakeOver)
+    }
+
+    /// The process ends, by a stop or a crash.
+    pub fn stop_node(&mut self, n: usize) -> Checked {
+        let node = &mut self.nodes[n];
+        if node.phase == Phase::Down {
+            return Ok(());
+        }
+        node.phase = Phase::Down;
+        node.actor = None;
+        node.watches = None;
+        node.waits_for = None;
+        node.lists = None;
+        let _ = node.client.stop(crate::baton::far_future());
+        node.listen(usize::MAX)?;
+        self.note(|| format!("node {n} is down"));
+        if self.leader == Some(n) {
+            self.leader = None;
+            self.elect();
+        }
+        Ok(())
+    }
+
+    /// The host's election finds another leader, soon.
+    pub fn elect(&mut self) {
+        self.starts_due += 1;
+        let delay = self.millis(100, 3_000);
+        self.after(delay, Event::StartLeader);
+    }
+
+    pub fn poll_nodes(&mut self) -> Checked {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].phase != Phase::Down {
+                self.poll(n)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a process do all that it can do now.
+    fn poll(&mut self, n: usize) -> Checked {
+        for _ in 0..SPINS_MAX {
+            let now = self.now();
+            let node = &mut self.nodes[n];
+            if node.phase == Phase::Down || node.is_frozen(now) {
+                return Ok(());
+            }
+            if let Some(answer) = node.ready.take() {
+                node.waits_for = None;
+                let said = node.actor.as_ref().and_then(|actor| actor.answer(answer));
+                self.said(n, said)?;
+                continue;
+            }
+            if node.phase == Phase::Starting {
+                return Ok(());
+            }
+            let busy = self.watch(n)? | self.calculate(n)?;
+            if !busy {
+                return Ok(());
+            }
+        }
+        Err(format!("node {n} goes round in circles"))
+    }
+
+    /// One round of `dv-watch`; whether there was anything to do.
+    fn watch(&mut self, n: usize) -> Result<bool, String> {
+        let local = self.nodes[n].clock.of(self.now());
+        let node = &mut self.nodes[n];
+        let mut busy = false;
+        if let Some(listing) = node.listed.take() {
+            // The thread waited for it: what the watches brought meanwhile comes after.
+            node.lists = None;
+            busy = true;
+            let result = match listing {
+                Some(listing) => {
+                    node.observer.listed(local, &listing);
+                    Ok(())
+                }
+                None => Err(divvy::error::Error::new(
+                    divvy::error::Code::Unavailable,
+                    "no listing",
+                )),
+            };
+            let op = node.list_op.take();
+            self.pass_on(n);
+            if let Some(op) = op {
+                self.nodes[n].inbox.push_back(Input::Listed { op, result });
+            }
+        }
+        if self.nodes[n].lists.is_some() {
+            return Ok(busy);
+        }
+        busy |= self.take_in_watch_event(n, local);
+        let node = &mut self.nodes[n];
+        let due = node
+            .observer
+            .deadline()
+            .is_some_and(|deadline| deadline <= local);
+        busy |= due;
+        self.reconcile(n, local);
+        self.nodes[n].observer.tick(local);
+        self.pass_on(n);
+        Ok(busy)
+    }
+
+    fn take_in_watch_event(&mut self, n: usize, local: Time) -> bool {
+        let node = &mut self.nodes[n];
+        let Some((heartbeats, assignments, health)) = &node.watches else {
+            return false;
+        };
+        if let Ok(event) = heartbeats.events.try_recv() {
+            node.observer.heartbeat(local, &event);
+            return true;
+        }
+        if let Ok(event) = assignments.events.try_recv() {
+            let term = node.term_in_force.load(Ordering::Acquire);
+            node.observer.assignment(&event, term);
+            return true;
+        }
+        if let Ok(health) = health.try_recv() {
+            let why = match health {
+                Health::Connected => None,
+                Health::Degraded(why) => Some(why),
+                Health::Closed => Some("the store was stopped".into()),
+            };
+            node.inbox.push_back(Input::StoreHealth(why));
+            return true;
+        }
+        false
+    }
+
+    fn reconcile(&mut self, n: usize, local: Time) {
+        let half = self.config.heartbeat_ttl / 2;
+        let node = &mut self.nodes[n];
+        if node.observer.leases().is_live() {
+            node.reconcile_at = None;
+            return;
+        }
+        let due = *node.reconcile_at.get_or_insert(local + half);
+        if due <= local {
+            node.reconcile_at = Some(local + half);
+            self.list(n, None);
+        }
+    }
+
+    fn list(&mut self, n: usize, op: Option<OpId>) {
+        self.serials += 1;
+        let serial = self.serials;
+        let patience = self
+            .config
+            .operation_timeout
+            .min(self.config.heartbeat_ttl / 2);
+        let node = &mut self.nodes[n];
+        node.lists = Some(serial);
+        node.list_op = op;
+        let deadline = self.now() + self.nodes[n].clock.to_true(patience);
+        let is_lost = self.chance(self.network.fault);
+        if self.blackout.is_some() || self.nodes[n].blackout.is_some() || is_lost {
+            let event = Event::ListAnswered {
+                node: n,
+                serial,
+                listing: None,
+            };
+            return self.at(deadline, event);
+        }
+        let arrives_at = self.now() + self.millis(0, self.network.delay_max_ms);
+        let answer_at = arrives_at + self.millis(0, self.network.delay_max_ms);
+        if answer_at >= deadline {
+            let event = Event::ListAnswered {
+                node: n,
+                serial,
+                listing: None,
+            };
+            return self.at(deadline, event);
+        }
+        self.at(
+            arrives_at,
+            Event::ListArrives {
+                node: n,
+                serial,
+                answer_at,
+            },
+        );
+    }
+
+    fn pass_on(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        while let Some(event) = node.observer.poll_event() {
+            node.inbox.push_back(event);
+        }
+    }
+
+    /// One round of `dv-calc`; whether there was anything to do.
+    fn calculate(&mut self, n: usize) -> Result<bool, String> {
+        let local = self.nodes[n].clock.of(self.now());
+        let node = &mut self.nodes[n];
+        if let Some(input) = node.inbox.pop_front() {
+            if !matches!(input, Input::JobDone { .. }) {
+                self.note(|| format!("node {n} takes in {input:?}"));
+            }
+            self.nodes[n].machine.handle(local, input);
+        } else if node
+            .machine
+            .deadline()
+            .is_some_and(|deadline| deadline <= local)
+        {
+            node.machine.tick(local);
+        } else {
+            return Ok(false);
+        }
+        self.carry_out(n)?;
+        Ok(true)
+    }
+
+    fn carry_out(&mut self, n: usize) -> Checked {
+        let local = self.nodes[n].clock.of(self.now());
+        while let Some(action) = self.nodes[n].machine.poll_action() {
+            match action {
+                Action::Start { op, job } => self.start_job(n, op, job)?,
+                Action::List { op } => self.list(n, Some(op)),
+                Action::Watch { alive, missing } => {
+                    let node = &mut self.nodes[n];
+                    node.observer.leases_mut().seed(local, alive, missing);
+                    let watch =
+                        |bucket, prefix| node.client.watch(bucket, prefix).expect("a watch");
+                    let heartbeats = watch(Bucket::Heartbeat, "heartbeat");
+                    let assignments = watch(Bucket::Assignment, "");
+                    let health = node.client.health_events();
+                    node.watches = Some((heartbeats, assignments, health));
+                }
+                Action::Forget(worker) => {
+                    self.nodes[n].observer.leases_mut().forget(worker.as_str());
+                }
+                Action::Reply { ticket, result } => {
+                    self.note(|| format!("node {n} replies {} {result:?}", ticket.0));
+                    if !self.nodes[n].tickets.remove(&ticket.0) {
+                        return Err(format!("ticket {} was answered twice", ticket.0));
+                    }
+                }
+                Action::Notify(notice) => self.notify(n, notice)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn notify(&mut self, n: usize, notice: Notice) -> Checked {
+        self.note(|| format!("node {n}: {notice:?}"));
+        let node = &mut self.nodes[n];
+        node.story.told(&notice)?;
+        if matches!(notice, Notice::LeadershipLost) {
+            node.is_over = true;
+            let patience = self.millis(0, 5_000);
+            self.after(patience, Event::StopNode(n));
+        }
+        self.nodes[n].hub.publish(notice);
+        Ok(())
+    }
+
+    fn start_job(&mut self, n: usize, op: OpId, job: Job) -> Checked {
+        if self.nodes[n].job.is_some() {
+            return Err("two jobs at once".into());
+        }
+        if let Job::Publish { workers, .. } = &job {
+            self.check_removals(n, workers)?;
+        }
+        let timeout = self.nodes[n].clock.to_true(self.config.operation_timeout);
+        self.nodes[n].job = Some(op);
+        self.nodes[n].deadline = self.now() + timeout;
+        self.note(|| format!("node {n} job {job:?}"));
+        self.order(n, Order::Run(job))
+    }
+
+    /// No worker that the leader must have seen alive is left out of a plan.
+    fn check_removals(&self, n: usize, workers: &[WorkerId]) -> Checked {
+        let node = &self.nodes[n];
+        let now = self.now();
+        let grace = node.clock.to_true(self.config.emergency_grace_period);
+        let ttl = node
+            .clock
+            .to_true(self.config.heartbeat_ttl)
+            .min(self.config.heartbeat_ttl);
+        let from = now - ttl - grace;
+        // Who was lost before it stood still, or before it went blind, may be back unseen.
+        let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 > now;
+        if stood_still || !node.observer.leases().is_live() {
+            return Ok(());
+        }
+        if self.purged_at.is_some_and(|purged| purged + ttl > from) {
+            return Ok(());
+        }
+        let leaders_lease = node.clock.to_true(self.config.heartbeat_ttl);
+        for planned in node.machine.planned() {
+            if workers.binary_search(planned).is_ok() {
+                continue;
+            }
+            let Some(worker) = self.workers.iter().find(|w| w.id == *planned) else {
+                continue; // a foreign hand's invention
+            };
+            // The former leader's absence at the take-over needs no grace.
+            let is_former_leader = self.nodes.iter().any(|other| other.is_named(planned));
+            let from = if is_former_leader {
+                now - ttl.min(leaders_lease)
+            } else {
+                from
+            };
+            let seen_until = now - WATCH_DELAY_MAX;
+            if worker.has_beaten_within(from, seen_until) {
+                return Err(format!(
+                    "node {n} leaves out {planned}, which beat at {:?}",
+                    worker.beats.iter().rev().take(8).collect::<Vec<_>>()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, n: usize, order: Order) -> Checked {
+        let actor = self.nodes[n].actor.as_ref();
+        let said = actor.and_then(|actor| actor.order(order));
+        self.said(n, said)
+    }
+
+    /// The publisher's thread has said its next word.
+    fn said(&mut self, n: usize, said: Option<Said>) -> Checked {
+        match said {
+            None => Err(format!("the publisher's thread of node {n} panicked")),
+            Some(Said::Asks(ask)) => {
+                self.asked(n, ask);
+                Ok(())
+            }
+            Some(Said::TookOver(Ok((found, poison)))) => {
+                self.note(|| format!("node {n} took over: {found:?}"));
+                self.checker.took_over(found.term);
+                let local = self.nodes[n].clock.of(self.now());
+                let node = &mut self.nodes[n];
+                node.phase = Phase::Running;
+                node.machine
+                    .handle(local, Input::TakenOver(Box::new(found)));
+                if poison > 0 {
+                    node.machine.handle(local, Input::Poison { count: poison });
+                }
+                self.carry_out(n)
+            }
+            Some(Said::TookOver(Err(error))) => {
+                self.note(|| format!("node {n} failed to take over: {error}"));
+                self.stop_node(n)
+            }
+            Some(Said::Done(term, result)) => {
+                self.note(|| format!("node {n} in term {term}: {result:?}"));
+                let node = &mut self.nodes[n];
+                let op = node.job.take().ok_or("an end without a job")?;
+                node.inbox.push_back(Input::JobDone { op, term, result });
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Whether the process leads under the worker's name.
+    fn is_named(&self, worker: &WorkerId) -> bool {
+        self.name == worker.as_str()
+    }
+}

@@ -1,0 +1,782 @@
+//! The simulated world: virtual time, what is due, the store and its network.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use divvy::CalculatorConfig;
+use divvy::clock::{Clock, ManualClock};
+use divvy::error::{Code, Error};
+use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::store::{Batch, Bucket, BucketConfig, Listing, Outcome, Refusal, Store, Write};
+use divvy::types::{Partition, Term, Time};
+use fastrand::Rng;
+
+use crate::baton::{Answer, Ask, Thought, far_future};
+use crate::check::{Checked, Checker, Promise, names};
+use crate::fleet::Worker;
+use crate::node::{Node, Phase};
+
+/// Lines of trace that are kept.
+const TRACE_MAX: usize = 100_000;
+
+/// Steps at one moment of virtual time after which something goes round in circles.
+const STEPS_MAX: u32 = 100_000;
+
+pub type Serial = u64;
+
+/// What is due at some time.
+pub enum Event {
+    Beat {
+        worker: usize,
+        life: u64,
+    },
+    /// A request reaches the store.
+    Arrives(Serial),
+    /// A write that was given up long ago reaches the store.
+    ArrivesLate(Sent, Parcel),
+    /// An answer reaches the publisher's thread.
+    Answered {
+        node: usize,
+        serial: Serial,
+        answer: Answer,
+    },
+    SourceRead {
+        node: usize,
+        serial: Serial,
+    },
+    ListArrives {
+        node: usize,
+        serial: Serial,
+        answer_at: Time,
+    },
+    ListAnswered {
+        node: usize,
+        serial: Serial,
+        listing: Option<Listing>,
+    },
+    StartLeader,
+    StopNode(usize),
+    /// Something that lasted is over; nodes and workers look around.
+    Thaw,
+    Restore,
+    Recover(usize),
+    Calm,
+    Chaos,
+    Probe,
+}
+
+/// Who sent a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub node: usize,
+    pub term: Term,
+    pub promise: Promise,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub enum Parcel {
+    One(Bucket, Write),
+    Batch(Bucket, Batch),
+}
+
+/// What becomes of one write or read on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Arrives,
+    RequestLost,
+    ReplyLost,
+    Late(Duration),
+    Busy,
+    Refused,
+}
+
+/// A request on its way to the store.
+pub struct Call {
+    sent: Sent,
+    ask: Ask,
+    fates: Vec<Fate>,
+    answer_at: Time,
+}
+
+/// How the network is at present.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    pub fault: f64,
+    pub delay_max_ms: u64,
+    pub source_fault: f64,
+    pub strategy_fault: f64,
+    pub think_max_ms: u64,
+}
+
+impl Network {
+    pub const GOOD: Network = Network {
+        fault: 0.0,
+        delay_max_ms: 3,
+        source_fault: 0.0,
+        strategy_fault: 0.0,
+        think_max_ms: 1,
+    };
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub clock: ManualClock,
+    /// The store as operators see it: no faults apply.
+    pub store: MemoryStore,
+    /// The store as workers see it.
+    pub workers_store: MemoryStore,
+    pub config: CalculatorConfig,
+    pub network: Network,
+    pub blackout: Option<Blackout>,
+    pub nodes: Vec<Node>,
+    pub leader: Option<usize>,
+    pub starts_due: u32,
+    pub workers: Vec<Worker>,
+    pub partitions: Vec<Partition>,
+    pub checker: Checker,
+    pub is_quiet: bool,
+    /// When heartbeats were last purged: evidence that proves nothing.
+    pub purged_at: Option<Time>,
+    pub tickets: u64,
+    pub chaos_ends: Time,
+    pub converged_since: Option<Time>,
+    events: BTreeMap<(Time, u64), Event>,
+    events_made: u64,
+    pub calls: BTreeMap<Serial, Call>,
+    pub serials: Serial,
+    trace: Option<VecDeque<String>>,
+    /// Hash over everything that was traced: the same seed leads to the same.
+    pub fingerprint: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, tracing: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_secs(1_000));
+        let has_batches = rng.bool();
+        let batch_max = match (has_batches, rng.u8(0..3)) {
+            (false, _) => 0,
+            (true, 0) => 3,
+            (true, _) => 1_000,
+        };
+        let store = MemoryStore::builder()
+            .manual_clock(clock.clone())
+            .batch_max(batch_max)
+            .expiry_markers(rng.bool())
+            .watch_capacity(if rng.bool() { 32 } else { 1_024 })
+            .build();
+        let config = config(&mut rng);
+        let heartbeats = BucketConfig {
+            ttl: Some(config.heartbeat_ttl),
+        };
+        let assignments = BucketConfig { ttl: None };
+        store
+            .ensure(Bucket::Heartbeat, heartbeats, far_future())
+            .expect("a bucket");
+        store
+            .ensure(Bucket::Assignment, assignments, far_future())
+            .expect("a bucket");
+        let workers_store = store.client("workers");
+        let workers = (0..rng.usize(1..=8))
+            .map(|index| Worker::new(index, rng.u64(900..=1_100)))
+            .collect();
+        let mut world = Self {
+            clock,
+            store,
+            workers_store,
+            config,
+            network: Network::GOOD,
+            blackout: None,
+            nodes: Vec::new(),
+            leader: None,
+            starts_due: 0,
+            workers,
+            partitions: Vec::new(),
+            checker: Checker::default(),
+            is_quiet: false,
+            purged_at: None,
+            tickets: 0,
+            chaos_ends: Time::ZERO,
+            converged_since: None,
+            events: BTreeMap::new(),
+            events_made: 0,
+            calls: BTreeMap::new(),
+            serials: 0,
+            trace: tracing.then(VecDeque::new),
+            fingerprint: seed,
+            rng,
+        };
+        world.set_partitions();
+        world
+    }
+
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Another partition list: some go, some come, some change their weight.
+    pub fn set_partitions(&mut self) {
+        let count = self.rng.usize(0..=24);
+        self.partitions = (0..count)
+            .map(|index| Partition::new([format!("p{index:02}")], self.rng.i64(0..5)))
+            .collect();
+        let names = names(&self.partitions);
+        self.checker.lists.retain(|list| *list != names);
+        self.checker.lists.push(names);
+    }
+
+    pub fn at(&mut self, time: Time, event: Event) {
+        self.events_made += 1;
+        self.events.insert((time, self.events_made), event);
+    }
+
+    pub fn after(&mut self, delay: Duration, event: Event) {
+        self.at(self.now() + delay, event);
+    }
+
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(from..=to))
+    }
+
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.rng.f64() < probability
+    }
+
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        let line = line();
+        for byte in line.bytes() {
+            self.fingerprint = (self.fingerprint ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if trace.len() == TRACE_MAX {
+            trace.pop_front();
+        }
+        let nanos = self.clock.now().as_nanos();
+        trace.push_back(format!("{:.6} {line}", nanos as f64 / 1e9));
+    }
+
+    /// How the leaders stand at the end of a run.
+    pub fn note_ends(&mut self) {
+        let now = self.now();
+        for n in self.alive().collect::<Vec<_>>() {
+            let node = &self.nodes[n];
+            let local = node.clock.of(now);
+            let deadline = node.machine.deadline().map(|d| d.since(local));
+            let line = format!(
+                "node {n} now {local:?} due in {deadline:?}: {:?}",
+                node.machine
+            );
+            self.note(|| line);
+        }
+    }
+
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.take().map(Vec::from).unwrap_or_default()
+    }
+
+    /// Lets time pass until `end`.
+    pub fn run_until(&mut self, end: Time) -> Checked {
+        let mut steps = 0;
+        loop {
+            let next = self.next_time();
+            if next > end {
+                self.clock.advance_to(end);
+                return Ok(());
+            }
+            steps = if next > self.now() { 0 } else { steps + 1 };
+            if steps > STEPS_MAX {
+                return Err(format!("no end of work at {next:?}"));
+            }
+            self.clock.advance_to(next);
+            self.store.tick();
+            while let Some(entry) = self.events.first_entry() {
+                if entry.key().0 > next {
+                    break;
+                }
+                let event = entry.remove();
+                self.happen(event)?;
+                self.poll_nodes()?;
+            }
+            self.poll_nodes()?;
+        }
+    }
+
+    fn next_time(&self) -> Time {
+        let now = self.now();
+        let event = self.events.keys().next().map(|(time, _)| *time);
+        let nodes = self.nodes.iter().filter_map(|node| node.next_time(now));
+        let next = nodes.chain(event).chain(self.store.next_due()).min();
+        next.unwrap_or(Time::FAR_FUTURE).max(now)
+    }
+
+    fn happen(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Beat { worker, life } => self.beat(worker, life),
+            Event::Arrives(serial) => return self.arrives(serial),
+            Event::ArrivesLate(sent, parcel) => {
+                let outcome = self.apply(sent, &parcel)?;
+                self.note(|| {
+                    let parcel = readable(&format!("{parcel:?}"));
+                    format!("late from node {}: {parcel} -> {outcome:?}", sent.node)
+                });
+            }
+            Event::Answered {
+                node,
+                serial,
+                answer,
+            } => {
+                let node = &mut self.nodes[node];
+                if node.waits_for == Some(serial) {
+                    node.ready = Some(answer);
+                }
+            }
+            Event::SourceRead { node, serial } => {
+                let answer = if self.chance(self.network.source_fault) {
+                    Err(Error::new(Code::SourceFailed, "as the seed wants"))
+                } else {
+                    Ok(self.partitions.clone())
+                };
+                let answer = Answer::Source(answer);
+                self.after(
+                    Duration::ZERO,
+                    Event::Answered {
+                        node,
+                        serial,
+                        answer,
+                    },
+                );
+            }
+            Event::ListArrives {
+                node,
+                serial,
+                answer_at,
+            } => {
+                let listing = self
+                    .store
+                    .list(Bucket::Heartbeat, "heartbeat", far_future());
+                let listing = listing.ok();
+                self.at(
+                    answer_at,
+                    Event::ListAnswered {
+                        node,
+                        serial,
+                        listing,
+                    },
+                );
+            }
+            Event::ListAnswered {
+                node,
+                serial,
+                listing,
+            } => {
+                let node = &mut self.nodes[node];
+                if node.lists == Some(serial) {
+                    node.listed = Some(listing);
+                }
+            }
+            other => self.happen_to_world(other),
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self, index: usize, life: u64) {
+        let now = self.now();
+        let worker = &mut self.workers[index];
+        if !worker.is_up || worker.life != life {
+            return;
+        }
+        let frozen_until = worker.frozen_until;
+        if frozen_until > now {
+            let worker = index;
+            return self.at(frozen_until, Event::Beat { worker, life });
+        }
+        let interval = Duration::from_secs(2) * 1_000 / u32::try_from(worker.rate).expect("a rate");
+        let before = worker.applied;
+        worker.take_up(&self.workers_store);
+        let beat = worker.beat(&self.workers_store, now);
+        let applied = worker.applied;
+        if !beat || applied != before {
+            self.note(|| format!("w-{index} beats, applied {applied:?}, stored: {beat}"));
+        }
+        self.after(
+            interval,
+            Event::Beat {
+                worker: index,
+                life,
+            },
+        );
+    }
+
+    /// Brings a worker up.
+    pub fn worker_up(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        worker.is_up = true;
+        worker.life += 1;
+        worker.frozen_until = Time::ZERO;
+        let life = worker.life;
+        self.note(|| format!("w-{index} starts"));
+        self.after(
+            Duration::ZERO,
+            Event::Beat {
+                worker: index,
+                life,
+            },
+        );
+    }
+
+    /// Ends a worker: by a leave, or by a crash.
+    pub fn worker_down(&mut self, index: usize, gracefully: bool) {
+        let worker = &mut self.workers[index];
+        worker.is_up = false;
+        worker.life += 1;
+        if gracefully {
+            worker.leave(&self.workers_store);
+        }
+        self.note(|| {
+            format!(
+                "w-{index} {}",
+                if gracefully { "leaves" } else { "crashes" }
+            )
+        });
+    }
+
+    // --- the publisher's calls ---
+
+    /// A publisher's thread waits for something.
+    pub fn asked(&mut self, node: usize, ask: Ask) {
+        self.serials += 1;
+        let serial = self.serials;
+        self.nodes[node].waits_for = Some(serial);
+        self.note(|| format!("node {node} asks {}", readable(&format!("{ask:?}"))));
+        match ask {
+            Ask::Pause(duration) => {
+                let answer = Answer::Pause;
+                let delay = self.nodes[node].clock.to_true(duration);
+                self.after(
+                    delay,
+                    Event::Answered {
+                        node,
+                        serial,
+                        answer,
+                    },
+                );
+            }
+            Ask::Think => {
+                let delay = self.millis(0, self.network.think_max_ms);
+                let thought = match (self.chance(self.network.strategy_fault), self.rng.bool()) {
+                    (false, _) => Thought::Good,
+                    (true, false) => Thought::Failed,
+                    (true, true) => Thought::Invalid,
+                };
+                let answer = Answer::Think(thought);
+                self.after(
+                    delay,
+                    Event::Answered {
+                        node,
+                        serial,
+                        answer,
+                    },
+                );
+            }
+            Ask::Source => {
+                let delay = self.millis(0, self.network.think_max_ms);
+                self.after(delay, Event::SourceRead { node, serial });
+            }
+            ask => self.send(node, serial, ask),
+        }
+    }
+
+    fn send(&mut self, node: usize, serial: Serial, ask: Ask) {
+        let now = self.now();
+        let deadline = self.nodes[node].deadline;
+        if now >= deadline {
+            let answer = not_sent(&ask);
+            self.after(
+                Duration::ZERO,
+                Event::Answered {
+                    node,
+                    serial,
+                    answer,
+                },
+            );
+            return;
+        }
+        let blackout = self.blackout.or(self.nodes[node].blackout);
+        if let Some(blackout) = blackout {
+            let (at, answer) = match blackout {
+                Blackout::Refuse => (now + self.millis(0, 5), refused(&ask)),
+                Blackout::Hang => (deadline, unanswered(&ask)),
+            };
+            self.at(
+                at,
+                Event::Answered {
+                    node,
+                    serial,
+                    answer,
+                },
+            );
+            return;
+        }
+        let count = match &ask {
+            Ask::Write(_, writes) => writes.len(),
+            _ => 1,
+        };
+        let is_write = matches!(ask, Ask::Write(..) | Ask::Batch(..));
+        let fates: Vec<Fate> = (0..count).map(|_| self.fate(is_write)).collect();
+        let arrives_at = now + self.millis(0, self.network.delay_max_ms);
+        let mut answer_at = arrives_at + self.millis(0, self.network.delay_max_ms);
+        let is_unknown = |fate: &Fate| !matches!(fate, Fate::Arrives | Fate::Busy | Fate::Refused);
+        if fates.iter().any(is_unknown) && self.rng.bool() {
+            answer_at = deadline;
+        }
+        if answer_at >= deadline {
+            let answer = unanswered(&ask);
+            self.at(
+                deadline,
+                Event::Answered {
+                    node,
+                    serial,
+                    answer,
+                },
+            );
+        }
+        let sent = self.sent_by(node, &ask);
+        let call = Call {
+            sent,
+            ask,
+            fates,
+            answer_at,
+        };
+        self.calls.insert(serial, call);
+        self.at(arrives_at, Event::Arrives(serial));
+    }
+
+    fn sent_by(&self, node: usize, ask: &Ask) -> Sent {
+        let promise = match ask {
+            Ask::Batch(..) => Promise::FromFence,
+            _ => Promise::FromTakeOver,
+        };
+        Sent {
+            node,
+            term: self.nodes[node].term_in_force(),
+            promise,
+        }
+    }
+
+    fn fate(&mut self, is_write: bool) -> Fate {
+        if !self.chance(self.network.fault) {
+            return Fate::Arrives;
+        }
+        match self.rng.u8(0..if is_write { 5 } else { 2 }) {
+            0 => Fate::Refused,
+            1 => Fate::RequestLost,
+            2 => Fate::ReplyLost,
+            3 => Fate::Busy,
+            _ => Fate::Late(self.millis(0, 20_000)),
+        }
+    }
+
+    fn arrives(&mut self, serial: Serial) -> Checked {
+        let Some(call) = self.calls.remove(&serial) else {
+            return Ok(());
+        };
+        let node = call.sent.node;
+        let answer = match &call.ask {
+            Ask::Write(bucket, writes) => {
+                let mut outcomes = Vec::with_capacity(writes.len());
+                for (write, fate) in writes.iter().zip(&call.fates) {
+                    let parcel = Parcel::One(*bucket, write.clone());
+                    outcomes.push(self.deliver(call.sent, parcel, *fate)?);
+                }
+                Answer::Write(outcomes)
+            }
+            Ask::Batch(bucket, batch) => {
+                let parcel = Parcel::Batch(*bucket, batch.clone());
+                Answer::Batch(self.deliver(call.sent, parcel, call.fates[0])?)
+            }
+            read => self.read(read, call.fates[0]),
+        };
+        self.note(|| format!("node {node} gets {}", readable(&format!("{answer:?}"))));
+        let at = call.answer_at.max(self.now());
+        self.at(
+            at,
+            Event::Answered {
+                node,
+                serial,
+                answer,
+            },
+        );
+        Ok(())
+    }
+
+    fn deliver(&mut self, sent: Sent, parcel: Parcel, fate: Fate) -> Result<Outcome, String> {
+        let unknown = || Outcome::Unknown("no answer".into());
+        Ok(match fate {
+            Fate::Arrives => self.apply(sent, &parcel)?,
+            Fate::RequestLost => unknown(),
+            Fate::ReplyLost => {
+                self.apply(sent, &parcel)?;
+                unknown()
+            }
+            Fate::Late(by) => {
+                self.after(by, Event::ArrivesLate(sent, parcel));
+                unknown()
+            }
+            Fate::Busy => Outcome::Refused(Refusal::Busy),
+            Fate::Refused => Outcome::Refused(Refusal::Unavailable("as the seed wants".into())),
+        })
+    }
+
+    /// The store takes a write or refuses it; what it takes is checked.
+    fn apply(&mut self, sent: Sent, parcel: &Parcel) -> Result<Outcome, String> {
+        let (outcome, writes) = match parcel {
+            Parcel::One(bucket, write) => {
+                let one = std::slice::from_ref(write);
+                let mut outcomes = self.store.write(*bucket, one, far_future());
+                (outcomes.remove(0), one)
+            }
+            Parcel::Batch(bucket, batch) => {
+                let outcome = self.store.write_batch(*bucket, batch, far_future());
+                (outcome, &batch.writes[..])
+            }
+        };
+        if let Outcome::Done(_) = outcome {
+            for write in writes {
+                self.checker.accepted(sent.term, sent.promise, write)?;
+            }
+            if let Parcel::Batch(..) = parcel {
+                self.check_batch(writes)?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// A batch with the commit record that carries a whole publication leaves a whole plan.
+    fn check_batch(&mut self, writes: &[Write]) -> Checked {
+        let is_commit = writes[0].key == divvy::wire::COMMIT_KEY;
+        let is_split = self.store_batch_max() < 1_000;
+        if !is_commit || is_split {
+            return Ok(());
+        }
+        let listing = self.listing();
+        self.checker.published_whole(&listing)
+    }
+
+    fn store_batch_max(&self) -> usize {
+        let proven = self.store.capabilities(Bucket::Assignment, far_future());
+        proven.map_or(0, |c| c.batch_max)
+    }
+
+    /// The assignment bucket as it is.
+    pub fn listing(&self) -> Listing {
+        self.store
+            .list(Bucket::Assignment, "", far_future())
+            .expect("an unimpeded listing")
+    }
+
+    fn read(&mut self, ask: &Ask, fate: Fate) -> Answer {
+        match fate {
+            Fate::Arrives => {}
+            Fate::Refused => return refused(ask),
+            _ => return unanswered(ask),
+        }
+        match ask {
+            Ask::Capabilities => {
+                Answer::Capabilities(self.store.capabilities(Bucket::Assignment, far_future()))
+            }
+            Ask::Read(bucket, key) => Answer::Read(self.store.read(*bucket, key, far_future())),
+            Ask::List(bucket, prefix) => {
+                Answer::List(self.store.list(*bucket, prefix, far_future()))
+            }
+            _ => unreachable!("not a read"),
+        }
+    }
+
+    pub fn alive(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|&n| self.nodes[n].phase != Phase::Down)
+    }
+}
+
+/// Lists of bytes as the text that they are.
+fn readable(debug: &str) -> String {
+    let mut text = String::with_capacity(debug.len());
+    let mut rest = debug;
+    while let Some(start) = rest.find('[') {
+        let end = rest[start..]
+            .find(']')
+            .map_or(rest.len(), |end| start + end);
+        let bytes = rest[start + 1..end].split(", ").map(str::parse::<u8>);
+        match bytes.collect::<Result<Vec<u8>, _>>() {
+            Ok(bytes) => {
+                text.push_str(&rest[..start]);
+                text.push_str(&String::from_utf8_lossy(&bytes));
+                rest = &rest[(end + 1).min(rest.len())..];
+            }
+            Err(_) => {
+                text.push_str(&rest[..=start]);
+                rest = &rest[start + 1..];
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+/// Timing as users have it, and shorter.
+fn config(rng: &mut Rng) -> CalculatorConfig {
+    let mut config = CalculatorConfig::default();
+    let seconds =
+        |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..=to) * 500);
+    if rng.bool() {
+        config.emergency_grace_period = seconds(rng, 2, 10);
+        config.cooldown = seconds(rng, 1, 20);
+        config.cold_start_window = seconds(rng, 1, 60);
+        config.planned_scale_window = seconds(rng, 1, 20);
+        config.leave_window = seconds(rng, 0, 4);
+        config.join_coalescing = Duration::from_millis(rng.u64(0..200));
+        config.recovery_grace = seconds(rng, 0, 30);
+        config.operation_timeout = seconds(rng, 2, 20);
+    }
+    config
+}
+
+/// The deadline had passed before anything was sent.
+fn not_sent(ask: &Ask) -> Answer {
+    let refusal = || Outcome::Refused(Refusal::Unavailable("too late to be sent".into()));
+    match ask {
+        Ask::Write(_, writes) => Answer::Write(writes.iter().map(|_| refusal()).collect()),
+        Ask::Batch(..) => Answer::Batch(refusal()),
+        read => unanswered(read),
+    }
+}
+
+fn unanswered(ask: &Ask) -> Answer {
+    let unknown = || Outcome::Unknown("no answer by the deadline".into());
+    match ask {
+        Ask::Write(_, writes) => Answer::Write(writes.iter().map(|_| unknown()).collect()),
+        Ask::Batch(..) => Answer::Batch(unknown()),
+        read => failed(read, Code::TimedOut),
+    }
+}
+
+fn refused(ask: &Ask) -> Answer {
+    let refusal = || Outcome::Refused(Refusal::Unavailable("blackout".into()));
+    match ask {
+        Ask::Write(_, writes) => Answer::Write(writes.iter().map(|_| refusal()).collect()),
+        Ask::Batch(..) => Answer::Batch(refusal()),
+        read => failed(read, Code::Unavailable),
+    }
+}
+
+fn failed(ask: &Ask, code: Code) -> Answer {
+    let error = Error::new(code, "as the seed wants");
+    match ask {
+        Ask::Capabilities => Answer::Capabilities(Err(error)),
+        Ask::Read(..) => Answer::Read(Err(error)),
+        Ask::List(..) => Answer::List(Err(error)),
+        other => unreachable!("{other:?} is no read"),
+    }
+}

@@ -1,0 +1,408 @@
+//! The house rules that a compiler does not check, checked on the sources.
+//!
+//! Test code is exempt: files and folders named `tests`, and what follows `#[cfg(test)]` at the
+//! end of a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 700;
+const FUNCTION_LINES_MAX: usize = 100;
+
+/// One source file without its tests.
+struct Source {
+    /// Relative to `src`, with `/` on every platform.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn is_under(&self, folder: &str) -> bool {
+        self.path.starts_with(folder)
+    }
+
+    /// The lines that are not comments, numbered from 1.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = (1..).zip(self.text.lines());
+        numbered.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// What the file imports or names of this crate: `store::Operation`, `types::Time`, …
+    fn crate_paths(&self) -> Vec<String> {
+        let code: Vec<&str> = self.code().map(|(_, line)| line).collect();
+        paths_after("crate::", &code.join("\n"))
+    }
+}
+
+/// The paths that follow `root` in the text, with `{…}` groups spread out.
+fn paths_after(root: &str, text: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (start, _) in text.match_indices(root) {
+        let is_whole = !text[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        if is_whole {
+            spread(&text[start + root.len()..], "", &mut paths);
+        }
+    }
+    paths
+}
+
+/// Takes one path or group at the start of `text`; returns how many bytes it took.
+fn spread(text: &str, before: &str, paths: &mut Vec<String>) -> usize {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '*';
+    let end = text.find(|c| !word(c)).unwrap_or(text.len());
+    let path = format!("{before}{}", &text[..end]);
+    if !text[end..].starts_with('{') {
+        paths.push(path);
+        return end;
+    }
+    let mut at = end + 1;
+    while let Some(c) = text[at..].chars().next() {
+        match c {
+            '}' => return at + 1,
+            ',' | ' ' | '\n' => at += 1,
+            _ => at += spread(&text[at..], &path, paths).max(c.len_utf8()),
+        }
+    }
+    at
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    files.sort();
+    let sources: Vec<Source> = files
+        .iter()
+        .map(|file| {
+            let text = fs::read_to_string(file).expect("a readable source");
+            let relative = file.strip_prefix(&root).expect("a file under src");
+            Source {
+                path: relative.to_string_lossy().replace('\\', "/"),
+                text: without_tests(&text).to_owned(),
+            }
+        })
+        .collect();
+    for folder in ["machine/calculator/", "strategy/", "store/", "runtime/"] {
+        let found = sources.iter().any(|source| source.is_under(folder));
+        assert!(
+            found,
+            "nothing found under src/{folder}: is the house still built so?"
+        );
+    }
+    sources
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a folder entry").path();
+        if path.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn without_tests(text: &str) -> &str {
+    let tests = text.find("\n#[cfg(test)]\nmod tests {");
+    tests.map_or(text, |start| &text[..start])
+}
+
+fn assert_none(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
+}
+
+/// Every code line of `sources` that contains one of `words`.
+fn lines_with(sources: &[Source], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        for (number, line) in source.code() {
+            if words.iter().any(|word| contains_word(line, word)) {
+                found.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether `line` contains `word`, and not only as a part of a longer identifier.
+fn contains_word(line: &str, word: &str) -> bool {
+    let joins = |c: char| c.is_alphanumeric() || c == '_';
+    let open_end = !word.ends_with(joins);
+    line.match_indices(word).any(|(start, _)| {
+        let end = start + word.len();
+        !line[..start].ends_with(joins) && (open_end || !line[end..].starts_with(joins))
+    })
+}
+
+fn only(sources: Vec<Source>, keep: impl Fn(&Source) -> bool) -> Vec<Source> {
+    sources.into_iter().filter(|source| keep(source)).collect()
+}
+
+fn is_pure(source: &Source) -> bool {
+    source.is_under("machine/") || source.is_under("strategy/")
+}
+
+#[test]
+fn machine_and_strategy_reach_nothing_that_reads_time_spawns_locks_or_does_io() {
+    const BANNED: [&str; 26] = [
+        "Instant",
+        "SystemTime",
+        "UNIX_EPOCH",
+        "humantime",
+        "thread",
+        "thread_local",
+        "Mutex",
+        "RwLock",
+        "Condvar",
+        "Once",
+        "OnceLock",
+        "atomic",
+        "mpsc",
+        "parking_lot",
+        "crossbeam",
+        "crossbeam_channel",
+        "std::net",
+        "std::fs",
+        "std::io",
+        "std::env",
+        "std::process",
+        "libc",
+        "rand",
+        "fastrand",
+        "HashMap",
+        "HashSet",
+    ];
+    let pure = only(sources(), is_pure);
+    assert_none("impure", &lines_with(&pure, &BANNED));
+    assert_none("unsafe", &lines_with(&pure, &["unsafe"]));
+}
+
+#[test]
+fn machine_and_strategy_know_of_the_store_its_plain_data_only() {
+    const PLAIN: [&str; 4] = ["Entry", "Listing", "Operation", "WatchEvent"];
+    let mut offences = Vec::new();
+    for source in only(sources(), is_pure) {
+        for path in source.crate_paths() {
+            let plain = path
+                .strip_prefix("store::")
+                .is_none_or(|name| PLAIN.contains(&name));
+            if !plain {
+                offences.push(format!("{}: crate::{path}", source.path));
+            }
+        }
+    }
+    assert_none("not plain data", &offences);
+}
+
+#[test]
+fn imports_never_point_back() {
+    /// Who may import whom, by the first part of the path; `lib.rs` is the crate's face.
+    fn may_import(from: &str) -> &'static [&'static str] {
+        match from {
+            "types" | "error" | "wire" | "config" => &["types", "error", "wire", "config"],
+            "clock" | "thread" => &["types", "error"],
+            "strategy" => &["types", "error", "wire", "config", "strategy"],
+            "machine" => &[
+                "types", "error", "wire", "config", "strategy", "store", "machine",
+            ],
+            "store" | "metrics" => &[
+                "types", "error", "wire", "config", "clock", "thread", "store", "metrics",
+            ],
+            "runtime" => &[
+                "types", "error", "wire", "config", "clock", "thread", "strategy", "store",
+                "metrics", "machine", "runtime",
+            ],
+            _ => &[],
+        }
+    }
+    let mut offences = Vec::new();
+    for source in sources() {
+        let from = source.path.trim_end_matches(".rs").split('/').next();
+        let from = from.expect("split gives at least one part");
+        if ["lib", "capi", "bin"].contains(&from) {
+            continue;
+        }
+        assert!(
+            !may_import(from).is_empty(),
+            "{from} has no place in the house yet"
+        );
+        for path in source.crate_paths() {
+            let to = path.split("::").next().unwrap_or_default();
+            if !may_import(from).contains(&to) {
+                offences.push(format!("{}: crate::{path}", source.path));
+            }
+        }
+    }
+    assert_none("an import that points back", &offences);
+}
+
+#[test]
+fn only_the_nats_store_names_the_nats_crate() {
+    let others = only(sources(), |source| !source.is_under("store/nats/"));
+    let mut offences = lines_with(&others, &["use nats", "extern crate nats"]);
+    for line in lines_with(&others, &["nats::"]) {
+        let is_module = ["store::nats::", "self::nats::", "super::nats::"];
+        if !is_module.iter().any(|module| line.contains(module)) {
+            offences.push(line);
+        }
+    }
+    assert_none("nats outside src/store/nats", &offences);
+}
+
+#[test]
+fn threads_are_only_started_through_the_thread_module() {
+    // The command is a host of the library and runs its own threads as hosts do.
+    let others = only(sources(), |source| {
+        source.path != "thread.rs" && !source.is_under("bin/")
+    });
+    let words = [
+        "thread::spawn",
+        "thread::Builder",
+        "thread::scope",
+        "thread::sleep",
+    ];
+    assert_none("a thread of its own", &lines_with(&others, &words));
+}
+
+#[test]
+fn nothing_is_unwrapped_without_a_comment_that_proves_it() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (number, line) in source.code() {
+            if !line.contains(".unwrap()") && !line.contains(".expect(") {
+                continue;
+            }
+            let near = &lines[number.saturating_sub(4)..number];
+            if !near.iter().any(|line| line.contains("// ")) {
+                offences.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert_none("unwrapped without a proof", &offences);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let words = ["todo!", "unimplemented!", "dbg!"];
+    assert_none("unfinished", &lines_with(&sources(), &words));
+    let marks = ["TODO", "FIXME", "XXX"];
+    let mut offences = Vec::new();
+    for source in sources() {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            if marks.iter().any(|mark| contains_word(line, mark)) {
+                offences.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert_none("unfinished", &offences);
+}
+
+#[test]
+fn files_and_functions_stay_short() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let lines = source.text.lines().count();
+        if lines > FILE_LINES_MAX {
+            offences.push(format!("{}: {lines} lines", source.path));
+        }
+        for (name, length) in functions(&source.text) {
+            if length > FUNCTION_LINES_MAX {
+                offences.push(format!("{}: {name} has {length} lines", source.path));
+            }
+        }
+    }
+    assert_none("too long", &offences);
+}
+
+/// Name and length of each function; relies on rustfmt's indentation.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (start, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else {
+            continue;
+        };
+        let indent = line.len() - line.trim_start().len();
+        let closing = format!("{}}}", " ".repeat(indent));
+        let end = lines[start..].iter().position(|l| *l == closing);
+        // Without a body of its own there is nothing to measure.
+        let is_declaration = line.ends_with(';');
+        if let (Some(length), false) = (end, is_declaration) {
+            found.push((name, length + 1));
+        }
+    }
+    found
+}
+
+fn function_name(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    let is_modifier = |word: &&str| {
+        word.starts_with("pub") || ["const", "unsafe", "extern", "\"C\"", "in"].contains(word)
+    };
+    let first = words.by_ref().find(|word| !is_modifier(word))?;
+    if first != "fn" {
+        return None;
+    }
+    let name = words.next()?;
+    let end = name.find(['(', '<']).unwrap_or(name.len());
+    Some(name[..end].to_owned())
+}
+
+/// The checkers themselves find what they look for.
+mod checkers {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source {
+            path: path.into(),
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn words_are_found_in_code_and_not_in_comments_or_longer_names() {
+        let bad = [
+            source("machine/a.rs", "// Instant\nuse std::time::Instant;\n"),
+            source("machine/b.rs", "use std::time::{Duration, Instant};\n"),
+            source("machine/c.rs", "let x = MyInstant::now();\n"),
+        ];
+        let found = lines_with(&bad, &["Instant"]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("machine/a.rs:2:"), "{found:?}");
+    }
+
+    #[test]
+    fn groups_of_imports_are_spread_out() {
+        let text = "use crate::store::{self, Entry, memory::{A, B}};\nfn f(_: crate::types::Time) {}\nmycrate::x";
+        let found = source("a.rs", text).crate_paths();
+        assert_eq!(
+            found,
+            [
+                "store::self",
+                "store::Entry",
+                "store::memory::A",
+                "store::memory::B",
+                "types::Time"
+            ]
+        );
+    }
+
+    #[test]
+    fn tests_at_the_end_are_left_out() {
+        let text = "fn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n";
+        assert_eq!(without_tests(text), "fn a() {}\n");
+        let declared = "#[cfg(test)]\nmod tests;\nfn a() {}\n";
+        assert_eq!(without_tests(declared), declared);
+    }
+
+    #[test]
+    fn lengths_of_functions_are_measured_to_their_closing_brace() {
+        let text = "impl A {\n    pub(super) const fn a(\n        x: u8,\n    ) {\n        x;\n    }\n\n    fn b();\n}\n";
+        assert_eq!(functions(text), [("a".to_owned(), 5)]);
+    }
+}
