@@ -41,7 +41,11 @@ lint: need-lint ## Check format, clippy and documentation, warnings denied
 .PHONY: bench
 bench: need-build ## Run the benchmarks
 ## ARGS=name runs those whose name contains it
-	$(CARGO) bench $(LOCKED) --all-features --bench '*' -- $(ARGS)
+	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine -- $(ARGS)
+
+.PHONY: bench-nats
+bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (3 minutes)
+	$(CARGO) bench $(LOCKED) --bench nats
 
 .PHONY: sim
 sim: need-build ## Simulate fleets in virtual time under faults
@@ -57,3 +61,54 @@ test-matrix: need-test ## Run the store's tests on every supported server, alone
 .PHONY: need-build need-lint need-test
 need-build need-lint need-test: need-%:
 	@./.ci/need $*
+
+# The C library. SONAME and symbols are the binary interface, see "What may change" in divvy.h.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+MAJOR := $(word 1,$(subst ., ,$(VERSION)))
+MINOR := $(word 2,$(subst ., ,$(VERSION)))
+SOVERSION := $(if $(filter 0,$(MAJOR)),0.$(MINOR),$(MAJOR))
+# What the static library needs besides: `rustc --print native-static-libs`.
+PRIVATE_LIBS ?= -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+CAPI_TARGET ?= target/capi
+# Where libdivvy.so and libdivvy.a are taken from by `install`; set it to libraries of your own.
+LIBRARY_DIR ?= $(CAPI_TARGET)/capi
+PREFIX ?= /usr/local
+DESTDIR ?=
+STRIP ?= strip
+STAGE = $(DESTDIR)$(PREFIX)
+# One kind of library at a time: beside another one link-time optimisation is without effect.
+CAPI_BUILD = $(CARGO) rustc $(LOCKED) --profile capi --lib --features capi --target-dir $(CAPI_TARGET)
+FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' \
+  -e 's|@MINOR@|$(MINOR)|g' -e 's|@PRIVATE_LIBS@|$(PRIVATE_LIBS)|g'
+
+.PHONY: capi
+capi: need-build ## Build the C library, shared and static, optimised
+	$(CAPI_BUILD) --crate-type staticlib
+	$(CAPI_BUILD) --crate-type cdylib -- -Clink-arg=-Wl,-soname,libdivvy.so.$(SOVERSION) \
+	  -Clink-arg=-Wl,-z,nodelete
+	$(STRIP) -S $(CAPI_TARGET)/capi/libdivvy.a
+	$(STRIP) -x $(CAPI_TARGET)/capi/libdivvy.so
+
+.PHONY: install
+install: $(if $(filter $(CAPI_TARGET)/capi,$(LIBRARY_DIR)),capi) ## Install the C library, headers, pkg-config and CMake files
+## PREFIX=/usr/local DESTDIR= where to
+	install -d $(STAGE)/lib/pkgconfig $(STAGE)/lib/cmake/divvy $(STAGE)/include $(STAGE)/share/doc/divvy
+	install -m 644 include/divvy.h include/divvy.hpp $(STAGE)/include
+	install -m 644 $(LIBRARY_DIR)/libdivvy.a $(STAGE)/lib
+	install -m 755 $(LIBRARY_DIR)/libdivvy.so $(STAGE)/lib/libdivvy.so.$(VERSION)
+	ln -sf libdivvy.so.$(VERSION) $(STAGE)/lib/libdivvy.so.$(SOVERSION)
+	ln -sf libdivvy.so.$(SOVERSION) $(STAGE)/lib/libdivvy.so
+	$(FILL) packaging/divvy.pc.in > $(STAGE)/lib/pkgconfig/divvy.pc
+	$(FILL) packaging/divvyConfig.cmake.in > $(STAGE)/lib/cmake/divvy/divvyConfig.cmake
+	$(FILL) packaging/divvyConfigVersion.cmake.in > $(STAGE)/lib/cmake/divvy/divvyConfigVersion.cmake
+	install -m 644 LICENSE-MIT LICENSE-APACHE packaging/THIRD-PARTY-NOTICES $(STAGE)/share/doc/divvy
+
+# Sanitizers see the C and C++ programs, and the memory and locks of the Rust code through them.
+.PHONY: test-sanitize
+test-sanitize: need-test ## Run the C and C++ tests under sanitizers and valgrind
+	DIVVY_TEST_SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test capi
+	DIVVY_TEST_WRAPPER="valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --fair-sched=yes" \
+	  DIVVY_TEST_CYCLES=20 $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1
+	DIVVY_TEST_SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" \
+	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test capi

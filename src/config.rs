@@ -1,5 +1,11 @@
 //! The calculator's configuration: every setting with its unit, default and rule.
 
+pub mod duration;
+pub mod keys;
+mod settings;
+
+pub use settings::{NatsSettings, Settings, VALUE_MAX_BYTES};
+
 use std::fmt;
 use std::time::Duration;
 
@@ -323,7 +329,7 @@ impl Rules {
 }
 
 fn text(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+    duration::format(duration)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
     clippy::unwrap_used
 )]
 
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -19,10 +21,12 @@ mod thread;
 pub mod types;
 pub mod wire;
 
-pub use config::CalculatorConfig;
+pub use config::{CalculatorConfig, Settings};
 pub use error::{Error, Result};
 pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
-pub use runtime::{Calculator, Events, Interest, PartitionSource, Status, Subscription};
+pub use runtime::{
+    Calculator, Events, Interest, PartitionSource, Polled, Readiness, Status, Subscription,
+};
 pub use types::{Partition, Reason, State, Version, WorkerId};
 
 /// The README's programs are tests.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
+use divvy::runtime::publisher::Class;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
@@ -226,6 +227,30 @@ fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
             .collect();
         assert_eq!(reasons, ["planned_scale", "planned_scale", "emergency"]);
     });
+}
+
+#[test]
+fn the_status_shows_the_class_in_force_and_the_server_as_the_take_over_proved_it() {
+    for (version, class, batches) in [
+        (
+            NEWEST,
+            Class::A { batch_max: 1_000 },
+            ", atomic batches of up to 1000",
+        ),
+        (OLDEST, Class::B, ", no atomic batches"),
+    ] {
+        let server = Server::start(version);
+        let leader = calculator(&server, "leader", RoundRobin);
+        assert_eq!(leader.status().publish_class, None);
+        leader.start(PATIENCE).unwrap();
+        let status = leader.status();
+        eprintln!("{}", status.store);
+        assert_eq!(status.publish_class, Some(class), "{}", status.store);
+        let named = format!("NATS {version} (API level ");
+        assert!(status.store.starts_with(&named), "{}", status.store);
+        assert!(status.store.ends_with(batches), "{}", status.store);
+        leader.stop(PATIENCE).unwrap();
+    }
 }
 
 /// A strategy that waits at a gate: a leader that is paused in the middle of a rebalance.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
-use super::driver::ToDriver;
+use super::driver::{Started, ToDriver};
 use super::publisher::Surroundings;
 use super::rebalancer::Rebalancer;
+use super::shared::Proven;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Event, Job, OpId};
@@ -66,7 +67,7 @@ impl AssignmentPublisher {
     }
 
     /// Retries what may pass until the deadline; reports the rest at once.
-    fn take_over(&mut self, deadline: Instant) -> Result<(Event, u32)> {
+    fn take_over(&mut self, deadline: Instant) -> Result<Started> {
         let mut pause = self.config.retry_delay_min;
         loop {
             // One call without an answer must not use up the time of all tries.
@@ -84,7 +85,7 @@ impl AssignmentPublisher {
         }
     }
 
-    fn try_take_over(&mut self, deadline: Instant) -> Result<(Event, u32)> {
+    fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
         let heartbeats = BucketConfig {
             ttl: Some(self.config.heartbeat_ttl),
         };
@@ -111,7 +112,15 @@ impl AssignmentPublisher {
             ));
         }
         let (found, poison) = self.rebalancer.take_over(deadline)?;
-        Ok((Event::TakenOver(Box::new(found)), poison))
+        let publisher = self.rebalancer.publisher();
+        Ok(Started {
+            taken_over: Event::TakenOver(Box::new(found)),
+            poison,
+            proven: Proven {
+                class: publisher.class(),
+                store: publisher.store_description().to_owned(),
+            },
+        })
     }
 }
 

@@ -328,6 +328,7 @@ impl Calculator {
             None => (None, Vec::new()),
         };
         let board = *self.shared.board.lock();
+        let proven = self.shared.proven.lock().clone();
         let now = self.clock.now();
         let machine = machine.unwrap_or_else(|| MachineStatus {
             since: now.since(board.position.since),
@@ -344,6 +345,8 @@ impl Calculator {
             since: machine.since,
             version: board.version,
             term: machine.term,
+            publish_class: proven.as_ref().map(|proven| proven.class),
+            store: proven.map(|proven| proven.store).unwrap_or_default(),
             workers: merge_workers(&machine.planned, leases),
             pending: machine.pending,
             degraded: machine.degraded,

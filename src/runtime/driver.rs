@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::assignment_publisher::ToPublisher;
-use super::shared::{Board, Shared};
+use super::shared::{Board, Proven, Shared};
 use super::status::MachineStatus;
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
@@ -23,9 +23,17 @@ pub(super) enum ToDriver {
     /// Something happened (`dv-watch`, `dv-publish`, handle -> `dv-calc`).
     Event(Event),
     /// The take-over ended (`dv-publish` -> `dv-calc`).
-    Started(Result<(Event, u32)>),
+    Started(Result<Started>),
     /// Somebody wants to know (handle -> `dv-calc`).
     Status(Sender<MachineStatus>),
+}
+
+/// A take-over that has succeeded.
+pub(super) struct Started {
+    pub taken_over: Event,
+    /// Values that could not be understood.
+    pub poison: u32,
+    pub proven: Proven,
 }
 
 /// The thread's own state.
@@ -65,10 +73,12 @@ impl Driver {
         let now = self.clock.now();
         match message {
             ToDriver::Event(event) => self.hand_in(now, event),
-            ToDriver::Started(Ok((taken_over, poison))) => {
-                self.hand_in(now, taken_over);
-                if poison > 0 {
-                    self.hand_in(now, Event::Poison { count: poison });
+            ToDriver::Started(Ok(started)) => {
+                *self.shared.proven.lock() = Some(started.proven);
+                self.hand_in(now, started.taken_over);
+                if started.poison > 0 {
+                    let count = started.poison;
+                    self.hand_in(now, Event::Poison { count });
                 }
                 self.show();
                 self.shared.hub.set_version(self.machine.version());

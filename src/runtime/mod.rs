@@ -9,6 +9,7 @@
 
 mod assignment_publisher;
 mod calculator;
+mod connect;
 mod driver;
 mod gate;
 mod lifecycle;
@@ -22,6 +23,7 @@ mod status;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
-pub use notifier::{Events, Interest, Subscription};
+pub use connect::connect_nats;
+pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};

@@ -57,13 +57,33 @@ struct Queue {
     missed: u64,
     is_open: bool,
     is_running: bool,
+    /// Readers that wait now.
+    waiting: usize,
+    /// How often waiting readers were woken without an event.
+    wakes: u64,
+    /// A wake while nobody waited: for the next reader that would.
+    is_woken: bool,
+    readiness: Option<Box<dyn Readiness>>,
+    was_ready: bool,
 }
 
 impl Queue {
+    /// Tells whoever watches the readiness that it changed. After each change of the queue.
+    fn tell_readiness(&mut self) {
+        let is_ready = !self.events.is_empty() || self.missed > 0 || !self.is_open || self.is_woken;
+        if let Some(readiness) = self.readiness.as_deref()
+            && is_ready != self.was_ready
+        {
+            self.was_ready = is_ready;
+            readiness.set(is_ready);
+        }
+    }
+
     /// The next event. After the last event of a full backlog comes the one that says so, also
     /// when the calculator has stopped meanwhile, and then nothing.
     fn pop(&mut self) -> Option<Arc<Notice>> {
         if let Some(event) = self.events.pop_front() {
+            self.tell_readiness();
             return Some(event);
         }
         if self.missed == 0 {
@@ -71,6 +91,7 @@ impl Queue {
         }
         self.is_open = false;
         let missed = std::mem::take(&mut self.missed);
+        self.tell_readiness();
         Some(Arc::new(Notice::Lagged { missed }))
     }
 
@@ -108,6 +129,7 @@ impl Subscriber {
             return queue.missed == 1;
         }
         queue.events.push_back(Arc::clone(notice));
+        queue.tell_readiness();
         drop(queue);
         self.changed.notify_all();
         false
@@ -115,7 +137,10 @@ impl Subscriber {
 
     /// Nothing more comes; what is in the backlog stays to be read.
     fn close(&self) {
-        self.queue.lock().is_open = false;
+        let mut queue = self.queue.lock();
+        queue.is_open = false;
+        queue.tell_readiness();
+        drop(queue);
         self.changed.notify_all();
     }
 
@@ -125,6 +150,7 @@ impl Subscriber {
         queue.is_open = false;
         queue.missed = 0;
         let events = std::mem::take(&mut queue.events);
+        queue.tell_readiness();
         drop(queue);
         self.changed.notify_all();
         drop(events);
@@ -425,7 +451,9 @@ impl Subscription {
     /// `TimedOut` when the callback still runs after `timeout`; no further one will, and what it
     /// owns is dropped when it returns.
     pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
-        self.end(timeout)
+        let result = self.end(timeout);
+        self.subscriber = None;
+        result
     }
 
     /// Keeps the subscription until the calculator is stopped or dropped.
@@ -433,19 +461,25 @@ impl Subscription {
         self.subscriber = None;
     }
 
-    fn end(&mut self, timeout: Duration) -> Result<()> {
-        let Some(subscriber) = self.subscriber.take() else {
+    /// As [`Subscription::unsubscribe`], for callers that want to wait again after `TimedOut`.
+    /// Once it returned `Ok` another call does nothing.
+    ///
+    /// # Errors
+    /// As [`Subscription::unsubscribe`].
+    pub fn end(&mut self, timeout: Duration) -> Result<()> {
+        let Some(subscriber) = &self.subscriber else {
             return Ok(());
         };
         subscriber.discard();
         if let Some(hub) = self.hub.upgrade() {
-            hub.remove(&subscriber);
+            hub.remove(subscriber);
         }
         // Callbacks run one at a time: on their thread no other one is running.
         if !OwnThread::is_notifier_of(self.owner) {
             subscriber.wait_for_callback(deadline_in(timeout))?;
         }
         subscriber.drop_callback();
+        self.subscriber = None;
         Ok(())
     }
 }
@@ -464,6 +498,27 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
+/// Told whether a reader would get something without waiting, for event loops that wait for a
+/// descriptor. Called at each change, with a lock held: it must be quick and call nothing of ours.
+pub trait Readiness: Send {
+    /// Whether [`Events::poll`] would return at once with something other than
+    /// [`Polled::TimedOut`].
+    fn set(&self, is_ready: bool);
+}
+
+/// How [`Events::poll`] ended.
+#[derive(Clone, Debug)]
+pub enum Polled {
+    /// The next event.
+    Event(Arc<Notice>),
+    /// Nothing came in time.
+    TimedOut,
+    /// [`Events::wake`] was called.
+    Woken,
+    /// No event will come any more.
+    Closed,
+}
+
 /// A subscription that is read: an iterator over events that ends when the calculator was
 /// stopped or dropped, or has failed, after what is in the backlog.
 ///
@@ -475,15 +530,52 @@ pub struct Events {
 
 impl Events {
     /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
-    /// [`Events::is_closed`].
+    /// [`Events::is_closed`]. Wakes do not end it.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<Notice>> {
         self.next_by(Some(deadline_in(timeout)))
+    }
+
+    /// The next event; waits for at most `timeout`, without limit for `None`.
+    #[must_use]
+    pub fn poll(&self, timeout: Option<Duration>) -> Polled {
+        self.wait(timeout.map(deadline_in), true)
+    }
+
+    /// Ends every [`Events::poll`] that waits now; when none does, the next one that would wait
+    /// returns at once.
+    pub fn wake(&self) {
+        let mut queue = self.subscriber.queue.lock();
+        if queue.waiting > 0 {
+            queue.wakes += 1;
+        } else {
+            queue.is_woken = true;
+            queue.tell_readiness();
+        }
+        drop(queue);
+        self.subscriber.changed.notify_all();
+    }
+
+    /// Has changes of readiness told, the current one first when it is ready. Replaces an
+    /// earlier one.
+    pub fn set_readiness(&self, readiness: impl Readiness + 'static) {
+        let mut queue = self.subscriber.queue.lock();
+        queue.readiness = Some(Box::new(readiness));
+        queue.was_ready = false;
+        queue.tell_readiness();
     }
 
     /// The next event, if there is one now. Does not wait.
     #[must_use]
     pub fn try_recv(&self) -> Option<Arc<Notice>> {
         self.subscriber.queue.lock().pop()
+    }
+
+    /// Ends the subscription: readers that wait return, and nothing more comes.
+    pub fn close(&self) {
+        self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
     }
 
     /// Whether no event will come any more: all were read, and the calculator was stopped or
@@ -494,23 +586,38 @@ impl Events {
     }
 
     fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<Notice>> {
+        match self.wait(deadline, false) {
+            Polled::Event(event) => Some(event),
+            Polled::TimedOut | Polled::Woken | Polled::Closed => None,
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>, heeds_wakes: bool) -> Polled {
         let mut queue = self.subscriber.queue.lock();
+        let wakes = queue.wakes;
+        let mut is_late = false;
         loop {
             if let Some(event) = queue.pop() {
-                return Some(event);
+                return Polled::Event(event);
             }
             if !queue.is_open {
-                return None;
+                return Polled::Closed;
+            }
+            if heeds_wakes && (queue.is_woken || queue.wakes != wakes) {
+                queue.is_woken = false;
+                queue.tell_readiness();
+                return Polled::Woken;
+            }
+            if is_late {
+                return Polled::TimedOut;
             }
             let changed = &self.subscriber.changed;
+            queue.waiting += usize::from(heeds_wakes);
             match deadline {
                 None => changed.wait(&mut queue),
-                Some(deadline) => {
-                    if changed.wait_until(&mut queue, deadline).timed_out() {
-                        return queue.pop();
-                    }
-                }
+                Some(deadline) => is_late = changed.wait_until(&mut queue, deadline).timed_out(),
             }
+            queue.waiting -= usize::from(heeds_wakes);
         }
     }
 }
@@ -535,10 +642,7 @@ impl Iterator for &Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.subscriber.discard();
-        if let Some(hub) = self.hub.upgrade() {
-            hub.remove(&self.subscriber);
-        }
+        self.close();
     }
 }
 

@@ -35,6 +35,12 @@ where
     }
 }
 
+impl<S: PartitionSource> PartitionSource for Arc<S> {
+    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
+        (**self).list_partitions(deadline)
+    }
+}
+
 /// The partition list: pulled from a source, or pushed by the host. Shared with the handle.
 pub struct Partitions {
     source: Option<Arc<dyn PartitionSource>>,

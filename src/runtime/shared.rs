@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::gate::CurrentActivity;
 use super::notifier::Hub;
+use super::publisher::Class;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::state::Position;
@@ -34,6 +35,13 @@ pub(super) struct Board {
     pub version: Version,
 }
 
+/// What the last take-over proved of the store.
+#[derive(Clone, Debug)]
+pub(super) struct Proven {
+    pub class: Class,
+    pub store: String,
+}
+
 /// Counters since the handle was made.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -55,6 +63,8 @@ pub(super) struct Shared {
     pub term_in_force: Arc<AtomicI64>,
     /// What `dv-publish` waits for.
     pub activity: Arc<CurrentActivity>,
+    /// What the last take-over proved of the store; `None` before the first.
+    pub proven: Mutex<Option<Proven>>,
     /// How good the plan last published is.
     pub quality: Mutex<Option<Quality>>,
     /// Why the last job failed; cleared by the next success.
@@ -76,6 +86,7 @@ impl Shared {
             counters: Counters::default(),
             term_in_force: Arc::default(),
             activity: Arc::default(),
+            proven: Mutex::new(None),
             quality: Mutex::new(None),
             last_failure: Mutex::new(None),
             failed: Mutex::new(None),

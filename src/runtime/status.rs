@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::publisher::Class;
 use crate::machine::calculator::{Calculator, Degradation, Pending};
 use crate::strategy::Quality;
 use crate::types::{Reason, State, Term, Time, Version, WorkerId};
@@ -24,6 +25,11 @@ pub struct Status {
     pub version: Version,
     /// The term that it opened; 0 before it took over.
     pub term: Term,
+    /// The class it publishes in, as its last take-over settled it; `None` before the first.
+    pub publish_class: Option<Class>,
+    /// The store as its last take-over proved it to be: product, version, whether it has atomic
+    /// batches. For people; empty before the first.
+    pub store: String,
     /// The workers, in order.
     pub workers: Vec<WorkerStatus>,
     /// What is pending.

@@ -46,6 +46,8 @@ pub use round_robin::RoundRobin;
 pub use sticky::Sticky;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
+use std::sync::Arc;
+
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
@@ -107,4 +109,45 @@ pub trait Strategy: Send + Sync {
     /// # Errors
     /// Whatever keeps the strategy from making a plan; the last plan stays and this is retried.
     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error>;
+}
+
+impl<S: Strategy + ?Sized> Strategy for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+        (**self).assign(input)
+    }
+}
+
+/// The strategies that can be chosen by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrategyKind {
+    /// [`Sticky`].
+    #[default]
+    Sticky,
+    /// [`RoundRobin`].
+    RoundRobin,
+    /// [`ConsistentHash`].
+    ConsistentHash,
+    /// [`WeightedConsistentHash`].
+    WeightedConsistentHash,
+}
+
+impl StrategyKind {
+    /// The strategy, with the seed and default weight where it takes them.
+    #[must_use]
+    pub fn build(self, hash_seed: u64, default_weight: i64) -> Arc<dyn Strategy> {
+        match self {
+            Self::Sticky => Arc::new(Sticky::new().default_weight(default_weight)),
+            Self::RoundRobin => Arc::new(RoundRobin),
+            Self::ConsistentHash => Arc::new(ConsistentHash::new().seed(hash_seed)),
+            Self::WeightedConsistentHash => Arc::new(
+                WeightedConsistentHash::new()
+                    .seed(hash_seed)
+                    .default_weight(default_weight),
+            ),
+        }
+    }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use divvy::config::PublishClass;
 use divvy::error::Code;
+use divvy::runtime::publisher::Class;
 use divvy::store::memory::{Blackout, Call, MemoryStore};
 use divvy::store::{Bucket, BucketConfig, Store};
 use divvy::{Calculator, CalculatorConfig, Interest, Notice, State};
@@ -264,4 +266,45 @@ fn a_store_that_is_slow_but_answers_is_no_reason_to_fail() {
         .build()
         .unwrap();
     calculator.start(PATIENCE).unwrap();
+}
+
+#[test]
+fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it() {
+    let named = format!("divvy memory store {}", env!("CARGO_PKG_VERSION"));
+    for (store, class, batches) in [
+        (
+            store(),
+            Class::A { batch_max: 1_000 },
+            "atomic batches of up to 1000",
+        ),
+        (store_b(), Class::B, "no atomic batches"),
+    ] {
+        let calculator = calculator(&store);
+        let before = calculator.status();
+        assert_eq!((before.publish_class, before.store.as_str()), (None, ""));
+        calculator.start(PATIENCE).unwrap();
+        let status = calculator.status();
+        assert_eq!(status.publish_class, Some(class));
+        assert_eq!(status.store, format!("{named}, {batches}"));
+        calculator.stop(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_class_that_is_forced_shows_in_the_status_beside_what_the_store_could_do() {
+    let mut config = config();
+    config.publish_class = PublishClass::B;
+    let calculator = Calculator::builder(Arc::new(store()))
+        .config(config)
+        .build()
+        .unwrap();
+    calculator.start(PATIENCE).unwrap();
+    let status = calculator.status();
+    assert_eq!(status.publish_class, Some(Class::B));
+    assert!(
+        status.store.ends_with("atomic batches of up to 1000"),
+        "{}",
+        status.store
+    );
+    calculator.stop(PATIENCE).unwrap();
 }

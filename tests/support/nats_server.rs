@@ -98,6 +98,11 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
     /// Ends the server as a power cut would.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);

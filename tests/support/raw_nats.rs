@@ -64,22 +64,8 @@ impl RawNats {
     }
 
     fn exchange(&mut self, subject: &[u8], headers: &[u8], payload: &[u8]) -> serde_json::Value {
-        self.requests += 1;
-        let reply = format!("RAW.reply.{}", self.requests);
-        let mut bytes = if headers.is_empty() {
-            b"PUB ".to_vec()
-        } else {
-            b"HPUB ".to_vec()
-        };
-        bytes.extend_from_slice(subject);
-        bytes.extend_from_slice(format!(" {reply} ").as_bytes());
-        if !headers.is_empty() {
-            bytes.extend_from_slice(format!("{} ", headers.len()).as_bytes());
-        }
-        bytes.extend_from_slice(format!("{}\r\n", headers.len() + payload.len()).as_bytes());
-        bytes.extend_from_slice(headers);
-        bytes.extend_from_slice(payload);
-        bytes.extend_from_slice(b"\r\n");
+        let mut bytes = Vec::new();
+        let reply = self.request(&mut bytes, subject, headers, payload);
         self.send(&bytes);
         loop {
             let (got, payload) = self.message();
@@ -89,7 +75,22 @@ impl RawNats {
         }
     }
 
-    fn message(&mut self) -> (String, Vec<u8>) {
+    /// Appends a publication that is answered; returns the subject of the answer.
+    pub fn request(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        subject: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> String {
+        self.requests += 1;
+        let reply = format!("RAW.reply.{}", self.requests);
+        publication(bytes, subject, &reply, headers, payload);
+        reply
+    }
+
+    /// The next message: its subject and payload.
+    pub fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let mut line = String::new();
             self.reader
@@ -111,4 +112,29 @@ impl RawNats {
             return (words[1].to_owned(), payload.split_off(head));
         }
     }
+}
+
+/// Appends a publication; without an answer when `reply` is empty.
+pub fn publication(
+    bytes: &mut Vec<u8>,
+    subject: &[u8],
+    reply: &str,
+    headers: &[u8],
+    payload: &[u8],
+) {
+    let verb: &[u8] = if headers.is_empty() {
+        b"PUB "
+    } else {
+        b"HPUB "
+    };
+    bytes.extend_from_slice(verb);
+    bytes.extend_from_slice(subject);
+    bytes.extend_from_slice(format!(" {reply} ").as_bytes());
+    if !headers.is_empty() {
+        bytes.extend_from_slice(format!("{} ", headers.len()).as_bytes());
+    }
+    bytes.extend_from_slice(format!("{}\r\n", headers.len() + payload.len()).as_bytes());
+    bytes.extend_from_slice(headers);
+    bytes.extend_from_slice(payload);
+    bytes.extend_from_slice(b"\r\n");
 }

@@ -88,6 +88,8 @@ pub struct Publisher {
     surroundings: Arc<dyn Surroundings>,
     settings: Settings,
     class: Class,
+    /// What the store is and whether it batches, for people.
+    store_description: String,
     /// Largest value that the store takes, in bytes.
     value_max: usize,
     /// The term in force, for whoever watches the bucket: set before the fence is written.
@@ -155,6 +157,7 @@ impl Publisher {
             surroundings,
             settings,
             class: Class::B,
+            store_description: String::new(),
             value_max: usize::MAX,
             term_in_force,
             term: 0,
@@ -176,6 +179,12 @@ impl Publisher {
     #[must_use]
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// The store, its version and whether it batches, as proven at the take-over; empty before.
+    #[must_use]
+    pub fn store_description(&self) -> &str {
+        &self.store_description
     }
 
     /// Publishes `plan` under a new version and returns that version.

@@ -156,6 +156,10 @@ impl Publisher {
         // A batch has a leading record, so that one of a single write is of no use.
         let can_batch = batch_max >= 2;
         self.value_max = proven.value_max;
+        self.store_description = match proven.batch_max {
+            0 => format!("{}, no atomic batches", proven.description),
+            most => format!("{}, atomic batches of up to {most}", proven.description),
+        };
         self.class = match (self.settings.class, can_batch) {
             (PublishClass::Auto | PublishClass::A, true) => Class::A { batch_max },
             (PublishClass::Auto, false) | (PublishClass::B, _) => Class::B,

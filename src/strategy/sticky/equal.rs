@@ -41,6 +41,7 @@ pub(super) fn rebalance(
     {
         *owner = places
             .next()
+            // The rooms are the targets less what is kept, so there is one for each that is left.
             .expect("targets add up to the number of partitions");
     }
     owners

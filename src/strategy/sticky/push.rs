@@ -123,6 +123,7 @@ impl State<'_> {
         let root = search
             .path(index)
             .last()
+            // A path begins with the node that it is asked for.
             .expect("the path has a node")
             .partition;
         let (root_load, root_min) = match origin {

@@ -1,0 +1,73 @@
+//! What publishing and watching cost on a real NATS server, beside a raw client that sends the
+//! same messages to the same server in the same run.
+//!
+//! `make bench-nats`. The server is `nats-server` 2.15, alone, storing in files.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod publish;
+mod raw;
+mod steady;
+
+use std::time::{Duration, Instant};
+
+use divvy::config::PublishClass;
+use support::nats_binary::NEWEST;
+use support::nats_server::Server;
+
+/// What the figures may be at most.
+const RATIO_MAX: f64 = 1.5;
+const MEMORY_MAX_MB: f64 = 15.0;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[1..] {
+        ["beat", port, workers] => steady::beat(port, workers),
+        ["remember", port] => steady::remember(port),
+        _ => report(),
+    }
+}
+
+/// The instant by which everything must be over.
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn report() {
+    println!(
+        "nats-server {NEWEST}, load average {}",
+        std::fs::read_to_string("/proc/loadavg")
+            .unwrap_or_default()
+            .trim_end()
+    );
+    println!(
+        "\n| publish, median (least) of n | divvy ms | raw ms | ratio | target | \n\
+         | --- | --- | --- | --- | --- |"
+    );
+    let server = Server::start(NEWEST);
+    for (what, workers, class, rounds) in [
+        ("999 assignments, class A", 999, PublishClass::A, 31),
+        ("999 assignments, class B", 999, PublishClass::B, 15),
+        ("64 assignments, class A", 64, PublishClass::A, 51),
+        ("200 assignments, class A", 200, PublishClass::A, 51),
+        ("10 000 assignments, class A", 10_000, PublishClass::A, 5),
+    ] {
+        let name = format!("{what} ({rounds})");
+        publish::measure(&server, workers, class, rounds).print(&name);
+    }
+    drop(server);
+    println!(
+        "\n| workers, beating every 2 s | leader CPU % | target | server CPU added % | target | \
+         listings | API calls | dv-calc wake-ups | \n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |"
+    );
+    steady::measure(1_000, 1.0, "<= 2");
+    steady::measure(200, 0.3, "");
+    let memory = steady::memory();
+    println!(
+        "\nleader with 1 000 workers x 10 000 partitions: {memory:.1} MB over the bare process \
+         (target <= {MEMORY_MAX_MB})"
+    );
+}

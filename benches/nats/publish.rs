@@ -1,0 +1,166 @@
+//! One publication, by divvy and by the raw client in turns.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use divvy::config::PublishClass;
+use divvy::runtime::publisher::{Publisher, Settings, Surroundings};
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::strategy::Plan;
+use divvy::wire::{COMMIT_KEY, FENCE_KEY, KeyPrefix};
+use divvy::{Partition, Reason, WorkerId};
+
+use crate::raw::{Message, Raw};
+use crate::support::nats_server::Server;
+use crate::{RATIO_MAX, soon};
+
+/// Times of as many publications by divvy as by the raw client.
+pub struct Times {
+    divvy: Vec<Duration>,
+    raw: Vec<Duration>,
+}
+
+impl Times {
+    pub fn print(mut self, name: &str) {
+        let (divvy, raw) = (middle(&mut self.divvy), middle(&mut self.raw));
+        println!(
+            "| {name} | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.2} ({:.2}) | <= {RATIO_MAX} |",
+            divvy.0,
+            divvy.1,
+            raw.0,
+            raw.1,
+            divvy.0 / raw.0,
+            divvy.1 / raw.1
+        );
+    }
+}
+
+/// The median and the least, in milliseconds.
+fn middle(times: &mut [Duration]) -> (f64, f64) {
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    (ms(times[times.len() / 2]), ms(times[0]))
+}
+
+/// Every publication changes every assignment, of about 430 bytes each.
+pub fn measure(server: &Server, workers: usize, class: PublishClass, rounds: usize) -> Times {
+    let kind = format!("{class:?}-{workers}");
+    let store = connect(server, &format!("divvy-{kind}"));
+    let plans = plans(workers);
+    let mut publisher = publisher(&store, class);
+    publisher.take_over(soon()).expect("the take-over");
+    let mut publish = |round: usize| {
+        let plan = &plans[round % plans.len()];
+        publisher
+            .publish(plan, Reason::PlannedScale, soon())
+            .expect("a publication");
+    };
+    publish(0);
+    let mut raw = raw_like(server, &store, &format!("raw-{kind}"));
+    let mut publish_raw = || match class {
+        PublishClass::B => raw.publish_singly(),
+        _ => raw.publish_atomically(),
+    };
+    publish(1);
+    publish_raw();
+    publish_raw();
+    let mut times = Times {
+        divvy: Vec::new(),
+        raw: Vec::new(),
+    };
+    for round in 0..rounds {
+        let began = Instant::now();
+        publish(round);
+        times.divvy.push(began.elapsed());
+        let began = Instant::now();
+        publish_raw();
+        times.raw.push(began.elapsed());
+    }
+    times
+}
+
+/// A store with an assignment bucket of its own.
+fn connect(server: &Server, bucket: &str) -> Arc<NatsStore> {
+    let options = NatsOptions::new([server.url()]).bucket_name(Bucket::Assignment, bucket);
+    let store = NatsStore::connect(options, soon()).expect("a connection");
+    for (bucket, ttl) in [
+        (Bucket::Assignment, None),
+        (Bucket::Heartbeat, Some(Duration::from_secs(6))),
+    ] {
+        store
+            .ensure(bucket, BucketConfig { ttl }, soon())
+            .expect("a bucket");
+    }
+    Arc::new(store)
+}
+
+struct Quiet;
+
+impl Surroundings for Quiet {
+    fn wall_clock(&self) -> String {
+        "2026-01-01T00:00:00Z".into()
+    }
+
+    fn pause(&self, duration: Duration) -> bool {
+        std::thread::sleep(duration);
+        true
+    }
+}
+
+fn publisher(store: &Arc<NatsStore>, class: PublishClass) -> Publisher {
+    let prefix = |text| KeyPrefix::new(text).expect("a prefix");
+    let settings = Settings {
+        leader: "leader".into(),
+        assignment: prefix("assignment"),
+        heartbeat: prefix("heartbeat"),
+        class,
+        batch_max: 1_000,
+    };
+    Publisher::new(store.clone(), Arc::new(Quiet), settings, Arc::default())
+}
+
+/// Two plans that give each worker ten partitions, and none what it has in the other.
+fn plans(workers: usize) -> [Plan; 2] {
+    let ids: Arc<[WorkerId]> = (0..workers)
+        .map(|i| WorkerId::new(&format!("worker-{i:05}")).expect("an id"))
+        .collect();
+    let partitions: Arc<[Partition]> = (0..10 * workers)
+        .map(|i| Partition::new([format!("part-{i:05}")], 100))
+        .collect();
+    [0, 1].map(|shift| {
+        let owner = |i: usize| u32::try_from((i + shift) % workers).expect("few workers");
+        let owners = (0..partitions.len()).map(owner).collect();
+        Plan::new(ids.clone(), partitions.clone(), owners).expect("a plan")
+    })
+}
+
+/// A raw client that publishes, to a bucket of its own, what the store's bucket holds.
+fn raw_like(server: &Server, store: &NatsStore, bucket: &str) -> Raw {
+    drop(connect(server, bucket));
+    let subject = |key: &str| format!("$KV.{bucket}.{key}");
+    let mut entries = store
+        .list(Bucket::Assignment, "", soon())
+        .expect("a listing")
+        .entries;
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    let message = |entry: divvy::store::Entry| Message {
+        subject: subject(&entry.key),
+        payload: entry.value,
+        revision: 0,
+    };
+    let mut leading = None;
+    let mut messages = Vec::new();
+    for entry in entries {
+        match entry.key.as_str() {
+            COMMIT_KEY => leading = Some(message(entry)),
+            key if key.starts_with("assignment.") => messages.push(message(entry)),
+            _ => {}
+        }
+    }
+    let leading = leading.expect("a commit record");
+    let bytes: usize = messages.iter().map(|m| m.payload.len()).sum();
+    let mean = bytes / messages.len();
+    assert!((400..=460).contains(&mean), "{mean} bytes each");
+    Raw::new(server.port, subject(FENCE_KEY), leading, messages)
+}

@@ -1,0 +1,171 @@
+// The C++ layer: a calculator's life, callbacks that throw, objects that own.
+#include <divvy.hpp>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <type_traits>
+
+#define CHECK(condition)                                                                  \
+    do {                                                                                  \
+        if (!(condition)) {                                                               \
+            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
+            std::abort();                                                                 \
+        }                                                                                 \
+    } while (0)
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+static const milliseconds patience = seconds(20);
+
+template <class Condition> static void wait_until(Condition condition) {
+    const auto limit = std::chrono::steady_clock::now() + patience;
+    while (!condition()) {
+        CHECK(std::chrono::steady_clock::now() < limit);
+        std::this_thread::sleep_for(milliseconds(2));
+    }
+}
+
+template <class T> static void check_move_only() {
+    static_assert(!std::is_copy_constructible<T>::value, "copied");
+    static_assert(!std::is_copy_assignable<T>::value, "copied");
+    static_assert(std::is_nothrow_move_constructible<T>::value, "not moved");
+}
+
+static divvy::config settings() {
+    return divvy::config{{"heartbeat_ttl", "5s"},         {"cooldown", "50ms"},
+                         {"cold_start_window", "100ms"},  {"planned_scale_window", "50ms"},
+                         {"leave_window", "10ms"},        {"join_coalescing", "5ms"}};
+}
+
+static void beat(divvy::store &store, const char *worker) {
+    store.put(DIVVY_BUCKET_HEARTBEAT, std::string("heartbeat.") + worker, "alive", patience);
+}
+
+static void whole_life() {
+    divvy::store store = divvy::store::memory();
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience);
+    beat(store, "a");
+    beat(store, "b");
+    divvy::config config = settings();
+    config.set("name", "cpp").set("cooldown", milliseconds(40));
+    CHECK(config.dump().find("\"40ms\"") != std::string::npos);
+    CHECK(!config.try_set("cooldwon", "1s"));
+    divvy::calculator calculator(config, store);
+    divvy::partitions list;
+    list.add({"x", "1"}).add({"y"}, 5).add_json("[{\"keys\":[\"z\"]}]");
+    CHECK(list.size() == 3);
+    calculator.set_partitions(list);
+
+    std::atomic<int> states{0}, throws{0};
+    divvy::set_exception_handler([&] {
+        try {
+            throw;
+        } catch (const std::runtime_error &thrown) {
+            CHECK(std::string(thrown.what()) == "from a callback");
+            throws++;
+        }
+    });
+    auto held = std::make_shared<int>(7);
+    divvy::subscription subscription =
+        calculator.subscribe(DIVVY_INTEREST_STATE_AND_MEMBERS, [&states, held](const divvy::event &event) {
+            CHECK(event.json().find("\"kind\"") != std::string::npos);
+            states++;
+            throw std::runtime_error("from a callback"); // harmless
+        });
+    divvy::events events = calculator.open_events(DIVVY_INTEREST_STATE);
+    CHECK(events.fd() >= 0);
+    calculator.start(patience);
+    CHECK(calculator.is_started());
+    CHECK(calculator.try_start(patience).status() == DIVVY_ALREADY_STARTED);
+    wait_until([&] { return calculator.current_version() > 0; });
+    CHECK(calculator.trigger_rebalance(patience) > 1);
+    wait_until([&] { return states > 3 && throws > 3; });
+    CHECK(held.use_count() == 2);
+    CHECK(subscription.try_unsubscribe(patience));
+    CHECK(held.use_count() == 1); // what the callback held is gone
+
+    events.wake();
+    bool is_woken = false;
+    while (!is_woken)
+        is_woken = events.wait([](const divvy::event &) {}) == DIVVY_WOKEN;
+    std::string value;
+    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", patience, value));
+    CHECK(value.find("partitions") != std::string::npos);
+    CHECK(!store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.nobody", patience, value));
+    CHECK(calculator.status_json().find("\"is_started\":true") != std::string::npos);
+    calculator.stop(patience);
+    while (events.poll(milliseconds(0), [](const divvy::event &) {}) != DIVVY_CLOSED) {
+    }
+    divvy::calculator moved = std::move(calculator);
+    CHECK(!calculator.is_started() && moved.state() == DIVVY_STATE_IDLE);
+}
+
+static void host_code() {
+    divvy::store store = divvy::store::memory();
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience);
+    beat(store, "a");
+    beat(store, "b");
+    std::atomic<bool> fails{false};
+    divvy::config config = settings();
+    config.set_source([&](divvy::partition_sink &sink, milliseconds) {
+        sink.add({"one"}, 2);
+        if (fails) throw std::runtime_error("no list");
+        sink.add({"two", "x"});
+    });
+    config.set_strategy("first", [](const divvy::plan_input &input) {
+        CHECK(input.workers() == 2 && input.worker(0) == "a");
+        CHECK(input.keys(1).size() == 2 && input.weight(0) == 2);
+        return std::vector<std::uint32_t>(input.partitions(), 0);
+    });
+    divvy::calculator calculator(config, store);
+    calculator.start(patience);
+    wait_until([&] { return calculator.current_version() > 0; });
+    divvy::set_exception_handler(nullptr);
+    fails = true;
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    try {
+        calculator.refresh(seconds(2));
+        CHECK(!"thrown");
+    } catch (const divvy::error &error) {
+        CHECK(error.status() == DIVVY_SOURCE_FAILED);
+    }
+    try {
+        divvy::config{{"nonsense", "1"}};
+        CHECK(!"thrown");
+    } catch (const divvy::error &error) {
+        CHECK(error.status() == DIVVY_INVALID_CONFIG && !error.is_retriable());
+    }
+#endif
+    std::string value;
+    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.b", patience, value));
+    CHECK(value.find("\"partitions\":[]") != std::string::npos);
+}
+
+static void log_lines() {
+    std::atomic<int> lines{0};
+    divvy::set_log(DIVVY_LOG_TRACE, [&](divvy_log_level, const char *, const std::string &line) {
+        lines += line.empty() ? 0 : 1;
+    });
+    divvy::store store = divvy::store::memory();
+    divvy::config config;
+    config.set("cooldown", "1h"); // warned of
+    divvy::calculator calculator(config, store);
+    wait_until([&] { return lines > 0; });
+    divvy::set_log(DIVVY_LOG_OFF, nullptr);
+}
+
+int main() {
+    check_move_only<divvy::config>();
+    check_move_only<divvy::store>();
+    check_move_only<divvy::calculator>();
+    check_move_only<divvy::subscription>();
+    check_move_only<divvy::events>();
+    check_move_only<divvy::partitions>();
+    whole_life();
+    host_code();
+    log_lines();
+    return 0;
+}

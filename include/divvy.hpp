@@ -1,0 +1,617 @@
+// divvy: keeps a set of partitions divided among a changing fleet of workers. C++11 and later,
+// header-only, over divvy.h, which says what each call does.
+//
+// Objects are move-only and own their handle. Failures are exceptions of type divvy::error; with
+// DIVVY_NO_EXCEPTIONS defined (or -fno-exceptions) they are what divvy::last_status() of the call's
+// object tells instead: every call that can fail then returns a divvy_status.
+//
+// A callback that throws does no harm: the exception is caught, counted, and handed to the handler
+// of set_exception_handler(). After a stop or an unsubscribe, callbacks and what they hold are gone.
+#ifndef DIVVY_HPP
+#define DIVVY_HPP
+
+#include <divvy.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+#if __cplusplus >= 201703L
+#include <string_view>
+#endif
+
+#if !defined(DIVVY_NO_EXCEPTIONS) && !defined(__cpp_exceptions) && !defined(__EXCEPTIONS)
+#define DIVVY_NO_EXCEPTIONS
+#endif
+#if !defined(DIVVY_NO_EXCEPTIONS)
+#include <stdexcept>
+#endif
+
+namespace divvy {
+
+#if __cplusplus >= 201703L
+using text_view = std::string_view;
+#else
+using text_view = const std::string &;
+#endif
+using milliseconds = std::chrono::milliseconds;
+
+/// A status with its detail. Also thrown, unless exceptions are off.
+class error
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    : public std::runtime_error
+#endif
+{
+public:
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    error(divvy_status status, const std::string &detail)
+        : std::runtime_error(std::string(divvy_status_name(status)) + ": " + detail), status_(status) {}
+#else
+    error(divvy_status status, const std::string &detail)
+        : what_(std::string(divvy_status_name(status)) + ": " + detail), status_(status) {}
+    const char *what() const noexcept { return what_.c_str(); }
+#endif
+    divvy_status status() const noexcept { return status_; }
+    bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
+
+private:
+#if defined(DIVVY_NO_EXCEPTIONS)
+    std::string what_;
+#endif
+    divvy_status status_;
+};
+
+/// How a call ended: converts to true on success. Asked for with the try_ functions.
+class result {
+public:
+    result(divvy_status status, const char *detail) : status_(status), detail_(status ? detail : "") {}
+    explicit operator bool() const noexcept { return status_ == DIVVY_OK; }
+    divvy_status status() const noexcept { return status_; }
+    const std::string &detail() const noexcept { return detail_; }
+    /// Throws the failure, if it is one; ends the process where exceptions are off.
+    void check() const {
+        if (status_ == DIVVY_OK) return;
+#if !defined(DIVVY_NO_EXCEPTIONS)
+        throw error(status_, detail_);
+#else
+        std::terminate();
+#endif
+    }
+
+private:
+    divvy_status status_;
+    std::string detail_;
+};
+
+namespace detail {
+
+struct errbuf {
+    char text[512];
+    errbuf() { text[0] = 0; }
+    result operator()(divvy_status status) const { return result(status, text); }
+};
+
+/// A handle that is freed with its owner.
+template <class Handle, divvy_status (*Free)(Handle)> class owned {
+public:
+    owned() noexcept : handle_() {}
+    explicit owned(Handle handle) noexcept : handle_(handle) {}
+    owned(owned &&other) noexcept : handle_(other.release()) {}
+    owned &operator=(owned &&other) noexcept {
+        if (this != &other) {
+            reset();
+            handle_ = other.release();
+        }
+        return *this;
+    }
+    owned(const owned &) = delete;
+    owned &operator=(const owned &) = delete;
+    ~owned() { reset(); }
+    Handle get() const noexcept { return handle_; }
+    explicit operator bool() const noexcept { return handle_.id != 0; }
+    Handle release() noexcept {
+        Handle handle = handle_;
+        handle_ = Handle();
+        return handle;
+    }
+    void reset() noexcept {
+        if (handle_.id != 0) Free(release());
+    }
+
+private:
+    Handle handle_;
+};
+
+inline divvy_status free_calculator(divvy_calculator handle) noexcept {
+    return divvy_calculator_free(handle, nullptr, 0);
+}
+inline divvy_status free_subscription(divvy_subscription handle) noexcept {
+    return divvy_unsubscribe(handle, 5000, nullptr, 0);
+}
+
+template <class T> void destroy(void *userdata) { delete static_cast<T *>(userdata); }
+
+using exception_handler = std::function<void()>;
+inline exception_handler &handler() {
+    static exception_handler value;
+    return value;
+}
+
+/// Runs a callback of the host; what it throws ends here.
+template <class Fallback, class Body> Fallback contain(Fallback fallback, Body &&body) noexcept {
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    try {
+        return body();
+    } catch (...) {
+        try {
+            if (handler()) handler()();
+        } catch (...) {
+        }
+        return fallback;
+    }
+#else
+    (void)fallback;
+    return body();
+#endif
+}
+
+inline std::string to_string(divvy_text handle) {
+    owned<divvy_text, divvy_text_free> text(handle);
+    std::size_t length = 0;
+    const char *data = divvy_text_data(text.get(), &length);
+    return std::string(data, length);
+}
+
+} // namespace detail
+
+/// Sets what is called, inside a catch block, when a callback has thrown: `throw;` there tells what.
+/// Set it before the first callback; it is called from the library's threads.
+inline void set_exception_handler(std::function<void()> handler) {
+    detail::handler() = std::move(handler);
+}
+
+/// An event: owned when polled, borrowed inside a callback.
+class event {
+public:
+    explicit event(divvy_event handle) noexcept : handle_(handle) {}
+    divvy_kind kind() const noexcept { return static_cast<divvy_kind>(divvy_event_kind(handle_)); }
+    divvy_state state() const noexcept { return static_cast<divvy_state>(divvy_event_state(handle_)); }
+    divvy_state from_state() const noexcept {
+        return static_cast<divvy_state>(divvy_event_from_state(handle_));
+    }
+    divvy_reason reason() const noexcept { return static_cast<divvy_reason>(divvy_event_reason(handle_)); }
+    divvy_member_change member_change() const noexcept {
+        return static_cast<divvy_member_change>(divvy_event_member_change(handle_));
+    }
+    divvy_status status() const noexcept { return static_cast<divvy_status>(divvy_event_status(handle_)); }
+    std::int64_t version() const noexcept { return divvy_event_version(handle_); }
+    std::uint64_t time_ns() const noexcept { return divvy_event_time_ns(handle_); }
+    std::uint64_t workers() const noexcept { return divvy_event_worker_count(handle_); }
+    std::uint64_t partitions() const noexcept { return divvy_event_partition_count(handle_); }
+    std::uint64_t moved() const noexcept { return divvy_event_moved_count(handle_); }
+    std::uint64_t missed() const noexcept { return divvy_event_missed_count(handle_); }
+    std::string worker() const { return text(divvy_event_worker); }
+    std::string message() const { return text(divvy_event_message); }
+    std::string json() const { return text(divvy_event_json); }
+    divvy_event get() const noexcept { return handle_; }
+
+private:
+    std::string text(const char *(*read)(divvy_event, std::size_t *)) const {
+        std::size_t length = 0;
+        const char *data = read(handle_, &length);
+        return std::string(data, length);
+    }
+    divvy_event handle_;
+};
+
+/// A list of partitions.
+class partitions {
+public:
+    partitions() {
+        divvy_partitions handle = {};
+        detail::errbuf e;
+        e(divvy_partitions_new(&handle, e.text, sizeof e.text)).check();
+        handle_ = owner(handle);
+    }
+    result try_add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
+        return add_to(handle_.get(), keys, weight);
+    }
+    partitions &add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
+        try_add(keys, weight).check();
+        return *this;
+    }
+    result try_add_json(text_view json) {
+        detail::errbuf e;
+        return e(divvy_partitions_add_json(handle_.get(), json.data(), json.size(), e.text, sizeof e.text));
+    }
+    partitions &add_json(text_view json) {
+        try_add_json(json).check();
+        return *this;
+    }
+    std::int64_t size() const noexcept { return divvy_partitions_count(handle_.get()); }
+    divvy_partitions get() const noexcept { return handle_.get(); }
+
+    static result add_to(divvy_partitions list, const std::vector<std::string> &keys, std::int64_t weight) {
+        std::vector<const char *> pointers;
+        for (const std::string &key : keys) pointers.push_back(key.c_str());
+        detail::errbuf e;
+        const char *none[1] = {""};
+        return e(divvy_partitions_add(list, pointers.empty() ? none : pointers.data(), pointers.size(),
+                                      weight, e.text, sizeof e.text));
+    }
+
+private:
+    using owner = detail::owned<divvy_partitions, divvy_partitions_free>;
+    owner handle_;
+};
+
+/// What a partition source fills.
+class partition_sink {
+public:
+    explicit partition_sink(divvy_partitions list) noexcept : list_(list) {}
+    void add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
+        partitions::add_to(list_, keys, weight).check();
+    }
+    void add_json(text_view json) {
+        detail::errbuf e;
+        e(divvy_partitions_add_json(list_, json.data(), json.size(), e.text, sizeof e.text)).check();
+    }
+
+private:
+    divvy_partitions list_;
+};
+
+/// What a strategy works on.
+class plan_input {
+public:
+    explicit plan_input(divvy_plan_input handle) noexcept : handle_(handle) {}
+    std::size_t workers() const noexcept { return count(divvy_plan_input_worker_count(handle_)); }
+    std::size_t partitions() const noexcept { return count(divvy_plan_input_partition_count(handle_)); }
+    std::string worker(std::size_t index) const {
+        const char *id = divvy_plan_input_worker(handle_, index, nullptr);
+        return id ? id : "";
+    }
+    std::vector<std::string> keys(std::size_t partition) const {
+        std::vector<std::string> keys;
+        const std::size_t keys_there = count(divvy_plan_input_key_count(handle_, partition));
+        for (std::size_t key = 0; key < keys_there; ++key) {
+            std::size_t length = 0;
+            const char *text = divvy_plan_input_key(handle_, partition, key, &length);
+            keys.push_back(text ? std::string(text, length) : std::string());
+        }
+        return keys;
+    }
+    std::int64_t weight(std::size_t partition) const noexcept {
+        return divvy_plan_input_weight(handle_, partition);
+    }
+    /// The worker that holds it now, or DIVVY_NO_WORKER.
+    std::uint32_t previous(std::size_t partition) const noexcept {
+        return divvy_plan_input_previous(handle_, partition);
+    }
+
+private:
+    static std::size_t count(std::int64_t value) noexcept {
+        return value > 0 ? static_cast<std::size_t>(value) : 0;
+    }
+    divvy_plan_input handle_;
+};
+
+/// Settings by name, and the host's callbacks.
+class config {
+public:
+    using source = std::function<void(partition_sink &, milliseconds)>;
+    using strategy = std::function<std::vector<std::uint32_t>(const plan_input &)>;
+
+    config() {
+        divvy_config handle = {};
+        detail::errbuf e;
+        e(divvy_config_new(&handle, e.text, sizeof e.text)).check();
+        handle_ = owner(handle);
+    }
+    config(std::initializer_list<std::pair<const char *, const char *>> settings) : config() {
+        for (const auto &setting : settings) set(setting.first, setting.second);
+    }
+    result try_set(const std::string &key, const std::string &value) {
+        detail::errbuf e;
+        return e(divvy_config_set(get(), key.c_str(), value.c_str(), e.text, sizeof e.text));
+    }
+    config &set(const std::string &key, const std::string &value) {
+        try_set(key, value).check();
+        return *this;
+    }
+    config &set(const std::string &key, milliseconds value) {
+        return set(key, std::to_string(value.count()) + "ms");
+    }
+    result try_merge_json(text_view json) {
+        detail::errbuf e;
+        return e(divvy_config_merge_json(get(), json.data(), json.size(), e.text, sizeof e.text));
+    }
+    config &merge_json(text_view json) {
+        try_merge_json(json).check();
+        return *this;
+    }
+    result try_merge_env(const std::string &prefix = "DIVVY_") {
+        detail::errbuf e;
+        return e(divvy_config_merge_env(get(), prefix.c_str(), e.text, sizeof e.text));
+    }
+    config &merge_env(const std::string &prefix = "DIVVY_") {
+        try_merge_env(prefix).check();
+        return *this;
+    }
+    std::string dump() const {
+        divvy_text text = {};
+        detail::errbuf e;
+        e(divvy_config_dump(get(), &text, e.text, sizeof e.text)).check();
+        return detail::to_string(text);
+    }
+    /// A source that throws has failed: the last plan stays, and it is asked again.
+    config &set_source(source fill) {
+        std::unique_ptr<source> userdata(new source(std::move(fill)));
+        detail::errbuf e;
+        e(divvy_config_set_source(get(), call_source, userdata.get(), detail::destroy<source>, e.text,
+                                  sizeof e.text))
+            .check();
+        userdata.release();
+        return *this;
+    }
+    /// A strategy that throws has failed: the last plan stays, and it is asked again.
+    config &set_strategy(const std::string &name, strategy divide) {
+        std::unique_ptr<strategy> userdata(new strategy(std::move(divide)));
+        detail::errbuf e;
+        e(divvy_config_set_strategy(get(), name.c_str(), call_strategy, userdata.get(),
+                                    detail::destroy<strategy>, e.text, sizeof e.text))
+            .check();
+        userdata.release();
+        return *this;
+    }
+    divvy_config get() const noexcept { return handle_.get(); }
+
+private:
+    static std::int32_t call_source(void *userdata, divvy_partitions list, std::int64_t timeout_ms) {
+        return detail::contain<std::int32_t>(DIVVY_SOURCE_FAILED, [&]() -> std::int32_t {
+            partition_sink sink(list);
+            (*static_cast<source *>(userdata))(sink, milliseconds(timeout_ms));
+            return DIVVY_OK;
+        });
+    }
+    static std::int32_t call_strategy(void *userdata, divvy_plan_input input, std::uint32_t *owners,
+                                      std::size_t count) {
+        return detail::contain<std::int32_t>(DIVVY_STRATEGY_FAILED, [&]() -> std::int32_t {
+            const std::vector<std::uint32_t> plan = (*static_cast<strategy *>(userdata))(plan_input(input));
+            if (plan.size() != count) return DIVVY_INVALID_PLAN;
+            for (std::size_t index = 0; index < count; ++index) owners[index] = plan[index];
+            return DIVVY_OK;
+        });
+    }
+    using owner = detail::owned<divvy_config, divvy_config_free>;
+    owner handle_;
+};
+
+/// A store that a fleet shares.
+class store {
+public:
+    static store memory() {
+        divvy_store handle = {};
+        detail::errbuf e;
+        e(divvy_store_memory_new(&handle, e.text, sizeof e.text)).check();
+        return store(handle);
+    }
+    static store nats(const config &settings, milliseconds timeout) {
+        divvy_store handle = {};
+        detail::errbuf e;
+        e(divvy_store_nats_connect(settings.get(), timeout.count(), &handle, e.text, sizeof e.text)).check();
+        return store(handle);
+    }
+    void ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
+        detail::errbuf e;
+        e(divvy_store_ensure(get(), bucket, ttl.count(), timeout.count(), e.text, sizeof e.text)).check();
+    }
+    result try_put(divvy_bucket bucket, const std::string &key, text_view value, milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_store_put(get(), bucket, key.c_str(), value.data(), value.size(), timeout.count(),
+                                 e.text, sizeof e.text));
+    }
+    void put(divvy_bucket bucket, const std::string &key, text_view value, milliseconds timeout) {
+        try_put(bucket, key, value, timeout).check();
+    }
+    void remove(divvy_bucket bucket, const std::string &key, milliseconds timeout) {
+        detail::errbuf e;
+        e(divvy_store_delete(get(), bucket, key.c_str(), timeout.count(), e.text, sizeof e.text)).check();
+    }
+    /// The value, or false when there is none.
+    bool get_value(divvy_bucket bucket, const std::string &key, milliseconds timeout, std::string &value) {
+        divvy_text text = {};
+        detail::errbuf e;
+        const result read = e(divvy_store_get(get(), bucket, key.c_str(), timeout.count(), &text, e.text,
+                                              sizeof e.text));
+        if (read.status() == DIVVY_NOT_FOUND) return false;
+        read.check();
+        value = detail::to_string(text);
+        return true;
+    }
+    result try_stop(milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_store_stop(get(), timeout.count(), e.text, sizeof e.text));
+    }
+    divvy_store get() const noexcept { return handle_.get(); }
+
+private:
+    using owner = detail::owned<divvy_store, divvy_store_free>;
+    explicit store(divvy_store handle) noexcept : handle_(handle) {}
+    owner handle_;
+};
+
+/// A subscription with a callback; ends with this object, waiting up to 5 s for a running callback.
+class subscription {
+public:
+    subscription() = default;
+    explicit subscription(divvy_subscription handle) noexcept : handle_(handle) {}
+    result try_unsubscribe(milliseconds timeout) {
+        detail::errbuf e;
+        const result ended = e(divvy_unsubscribe(handle_.get(), timeout.count(), e.text, sizeof e.text));
+        if (ended) handle_.release();
+        return ended;
+    }
+    explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
+
+private:
+    detail::owned<divvy_subscription, detail::free_subscription> handle_;
+};
+
+/// A queue of events.
+class events {
+public:
+    explicit events(divvy_events handle) noexcept : handle_(handle) {}
+    /// Waits for the next event and hands it to `see`; 0 ms does not wait.
+    /// OK, TIMED_OUT, WOKEN and CLOSED are returned, everything else is a failure.
+    template <class See> divvy_status poll(milliseconds timeout, See &&see) {
+        return take(timeout.count(), std::forward<See>(see));
+    }
+    /// As poll(), without limit.
+    template <class See> divvy_status wait(See &&see) { return take(-1, std::forward<See>(see)); }
+    void wake() {
+        detail::errbuf e;
+        e(divvy_events_wake(handle_.get(), e.text, sizeof e.text)).check();
+    }
+    int fd() const {
+        int fd = -1;
+        detail::errbuf e;
+        e(divvy_events_fd(handle_.get(), &fd, e.text, sizeof e.text)).check();
+        return fd;
+    }
+
+private:
+    template <class See> divvy_status take(std::int64_t timeout_ms, See &&see) {
+        divvy_event handle = {};
+        detail::errbuf e;
+        const result polled =
+            e(divvy_events_poll(handle_.get(), timeout_ms, &handle, e.text, sizeof e.text));
+        switch (polled.status()) {
+        case DIVVY_TIMED_OUT:
+        case DIVVY_WOKEN:
+        case DIVVY_CLOSED:
+            return polled.status();
+        default:
+            polled.check();
+        }
+        detail::owned<divvy_event, divvy_event_free> owner(handle);
+        std::forward<See>(see)(event(handle));
+        return DIVVY_OK;
+    }
+    detail::owned<divvy_events, divvy_events_free> handle_;
+};
+
+/// A calculator. Its destructor stops it, with a time-out of 10 s; not inside one of its callbacks.
+class calculator {
+public:
+    using callback = std::function<void(const event &)>;
+
+    calculator(const config &settings, const store &shared) {
+        divvy_calculator handle = {};
+        detail::errbuf e;
+        e(divvy_calculator_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text)).check();
+        handle_ = owner(handle);
+    }
+    result try_start(milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_calculator_start(get(), timeout.count(), e.text, sizeof e.text));
+    }
+    void start(milliseconds timeout) { try_start(timeout).check(); }
+    result try_stop(milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_calculator_stop(get(), timeout.count(), e.text, sizeof e.text));
+    }
+    void stop(milliseconds timeout) { try_stop(timeout).check(); }
+    bool is_started() const noexcept { return divvy_calculator_is_started(get()) == 1; }
+    divvy_state state() const noexcept { return static_cast<divvy_state>(divvy_calculator_state(get())); }
+    divvy_reason scaling_reason() const noexcept {
+        return static_cast<divvy_reason>(divvy_calculator_scaling_reason(get()));
+    }
+    std::int64_t current_version() const noexcept { return divvy_calculator_current_version(get()); }
+    result try_trigger_rebalance(milliseconds timeout, std::int64_t *version = nullptr) {
+        detail::errbuf e;
+        return e(divvy_calculator_trigger_rebalance(get(), timeout.count(), version, e.text, sizeof e.text));
+    }
+    std::int64_t trigger_rebalance(milliseconds timeout) {
+        std::int64_t version = 0;
+        try_trigger_rebalance(timeout, &version).check();
+        return version;
+    }
+    std::int64_t refresh(milliseconds timeout) {
+        std::int64_t version = 0;
+        detail::errbuf e;
+        e(divvy_calculator_refresh(get(), timeout.count(), &version, e.text, sizeof e.text)).check();
+        return version;
+    }
+    void set_partitions(const partitions &list) {
+        detail::errbuf e;
+        e(divvy_calculator_set_partitions(get(), list.get(), e.text, sizeof e.text)).check();
+    }
+    std::string status_json() const {
+        divvy_text text = {};
+        detail::errbuf e;
+        e(divvy_calculator_status_json(get(), &text, e.text, sizeof e.text)).check();
+        return detail::to_string(text);
+    }
+    subscription subscribe(divvy_interest interest, callback see) {
+        std::unique_ptr<callback> userdata(new callback(std::move(see)));
+        divvy_subscription handle = {};
+        detail::errbuf e;
+        e(divvy_calculator_subscribe(get(), interest, call, userdata.get(), detail::destroy<callback>,
+                                     &handle, e.text, sizeof e.text))
+            .check();
+        userdata.release();
+        return subscription(handle);
+    }
+    events open_events(divvy_interest interest) {
+        divvy_events handle = {};
+        detail::errbuf e;
+        e(divvy_calculator_events(get(), interest, &handle, e.text, sizeof e.text)).check();
+        return events(handle);
+    }
+    divvy_calculator get() const noexcept { return handle_.get(); }
+
+private:
+    static void call(void *userdata, divvy_event handle) {
+        detail::contain(0, [&] {
+            (*static_cast<callback *>(userdata))(event(handle));
+            return 0;
+        });
+    }
+    using owner = detail::owned<divvy_calculator, detail::free_calculator>;
+    owner handle_;
+};
+
+/// Where the log goes; an empty function: nowhere.
+inline void set_log(divvy_log_level max_level,
+                    std::function<void(divvy_log_level, const char *, const std::string &)> tell) {
+    using function = std::function<void(divvy_log_level, const char *, const std::string &)>;
+    struct trampoline {
+        static void call(void *userdata, std::int32_t level, const char *target, const char *message,
+                         std::size_t length) {
+            detail::contain(0, [&] {
+                (*static_cast<function *>(userdata))(static_cast<divvy_log_level>(level), target,
+                                                     std::string(message, length));
+                return 0;
+            });
+        }
+    };
+    detail::errbuf e;
+    if (!tell) {
+        e(divvy_log_set(DIVVY_LOG_OFF, nullptr, nullptr, nullptr, e.text, sizeof e.text)).check();
+        return;
+    }
+    std::unique_ptr<function> userdata(new function(std::move(tell)));
+    e(divvy_log_set(max_level, trampoline::call, userdata.get(), detail::destroy<function>, e.text,
+                    sizeof e.text))
+        .check();
+    userdata.release();
+}
+
+} // namespace divvy
+
+#endif

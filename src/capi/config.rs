@@ -1,0 +1,268 @@
+//! The configuration: settings by name, and the host's callbacks that a calculator is made with.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::guard::{self, Detail, Failure};
+use super::partitions::{HostSource, divvy_source_fn};
+use super::registry::Registry;
+use super::status::divvy_status;
+use super::strategy::{HostStrategy, divvy_strategy_fn};
+use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
+use super::userdata::{UserData, divvy_destroy_fn};
+use crate::config::Settings;
+
+/// Settings by name. The names, with defaults, are what divvy_config_dump() tells; each is
+/// described in the manual of the Rust crate. Values are text: durations such as "1m30s",
+/// "250ms" or "0", numbers, "true" and "false", lists separated by commas.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_config {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// What a calculator or a store is made from.
+#[derive(Clone, Default)]
+pub(super) struct Blueprint {
+    pub settings: Settings,
+    pub source: Option<Arc<HostSource>>,
+    pub strategy: Option<Arc<HostStrategy>>,
+}
+
+static CONFIGS: Registry<Mutex<Blueprint>> = Registry::new(2);
+
+/// A copy of what a configuration says; all defaults for {0}.
+pub(super) fn blueprint(config: divvy_config) -> guard::Outcome<Blueprint> {
+    if config.id == 0 {
+        return Ok(Blueprint::default());
+    }
+    let config = CONFIGS.get(config.id)?;
+    let blueprint = config.lock().clone();
+    Ok(blueprint)
+}
+
+/// Makes a configuration with every setting at its default.
+///
+/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK.
+/// Ownership: the caller's, freed with divvy_config_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_new(
+    out: *mut divvy_config,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let id = CONFIGS.insert(Arc::default())?;
+        out.write(divvy_config { id });
+        Ok(())
+    })
+}
+
+/// Frees a configuration. Calculators and stores made from it keep what they need.
+///
+/// Parameters: config - the configuration; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also the second time.
+/// Thread: any. Does not block; may run the destroy functions of callbacks set on it.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_config_free(config: divvy_config) -> divvy_status {
+    guard::call(Detail::new(std::ptr::null_mut(), 0), || {
+        if config.id != 0 {
+            CONFIGS.remove(config.id)?;
+        }
+        Ok(())
+    })
+}
+
+/// Sets one setting. A second call replaces the value.
+///
+/// Parameters: config - the configuration. key - its name, not NULL. value - its value as text,
+/// not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_CONFIG - there is no such setting (the detail tells the nearest one) or
+/// the value cannot be read: nothing is changed; BAD_UTF8; TOO_LONG.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_set(
+    config: divvy_config,
+    key: *const c_char,
+    value: *const c_char,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        // SAFETY: both are texts by the header's rule.
+        let (key, value) = unsafe { (text::read(key, "key")?, text::read(value, "value")?) };
+        Ok(config.lock().settings.set(key, value)?)
+    })
+}
+
+/// Sets every member of a JSON object: {"cooldown": "5s", "restart_ratio": 0.4}. Values may be
+/// texts, numbers, booleans or lists of texts; null stands for the default.
+///
+/// Parameters: config - the configuration. json, length - the text, not NULL unless length is 0,
+/// and its bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_CONFIG - no JSON object, or as divvy_config_set(): nothing is changed;
+/// BAD_UTF8; TOO_LONG.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_merge_json(
+    config: divvy_config,
+    json: *const c_char,
+    length: usize,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        // SAFETY: `length` bytes by the header's rule.
+        let json = unsafe { text::read_counted(json, length, DIVVY_BYTES_MAX, "json") }?;
+        Ok(config.lock().settings.merge_json(json)?)
+    })
+}
+
+/// Sets what the environment names: PREFIX and the setting's name in upper case, such as
+/// DIVVY_COOLDOWN=5s. An empty variable counts as not set.
+///
+/// Parameters: config - the configuration. prefix - what the variables begin with, not empty;
+/// NULL: "DIVVY_". errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_CONFIG - a variable with the prefix names no setting (the detail tells
+/// the nearest one) or has a value that cannot be read: nothing is changed; INVALID_ARGUMENT -
+/// the prefix is empty; BAD_UTF8; TOO_LONG.
+/// Thread: any, while no other one changes the environment. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_merge_env(
+    config: divvy_config,
+    prefix: *const c_char,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        // SAFETY: a text or NULL by the header's rule.
+        let prefix = unsafe { text::read_optional(prefix, "prefix") }?.unwrap_or("DIVVY_");
+        if prefix.is_empty() {
+            return Err(Failure::new(
+                divvy_status::DIVVY_INVALID_ARGUMENT,
+                "prefix is empty: every variable would be a setting",
+            ));
+        }
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(prefix)) else {
+                continue;
+            };
+            let Some(value) = value.to_str() else {
+                return Err(Failure::new(
+                    divvy_status::DIVVY_BAD_UTF8,
+                    format!("the variable {name} is not UTF-8"),
+                ));
+            };
+            variables.push((name.to_owned(), value.to_owned()));
+        }
+        let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        Ok(config.lock().settings.merge_env(prefix, variables)?)
+    })
+}
+
+/// Tells every setting with its effective value and where that came from, as JSON:
+/// {"cooldown": {"value": "10s", "origin": "default"}, ...}. Secrets are masked.
+///
+/// Parameters: config - the configuration; {0}: the defaults. out - where the text goes, not
+/// NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK.
+/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_dump(
+    config: divvy_config,
+    out: *mut divvy_text,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let dump = blueprint(config)?.settings.dump();
+        out.write(text::hand_out(dump)?);
+        Ok(())
+    })
+}
+
+/// Has calculators read their partitions from a callback of the host, at the start, at every
+/// rebalance and at divvy_calculator_refresh(). Without one, they are pushed with
+/// divvy_calculator_set_partitions(). A second call replaces the callback.
+///
+/// Parameters: config - the configuration. source - see divvy_source_fn; NULL: none any more.
+/// userdata - handed to it. destroy - frees userdata when the configuration and all calculators
+/// made from it are freed; NULL allowed. errbuf, errlen - see "Errors" above.
+/// Returns: OK. On a failure userdata stays the caller's and destroy is not called.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_set_source(
+    config: divvy_config,
+    source: divvy_source_fn,
+    userdata: *mut c_void,
+    destroy: divvy_destroy_fn,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        let userdata = UserData::new(userdata, destroy);
+        let source = source.map(|call| Arc::new(HostSource { call, userdata }));
+        let former = std::mem::replace(&mut config.lock().source, source);
+        drop(former); // with no lock held: it may run the host's destroy function
+        Ok(())
+    })
+}
+
+/// Has calculators divide partitions by a callback of the host instead of the strategy that the
+/// setting "strategy" names. A second call replaces the callback.
+///
+/// Parameters: config - the configuration. name - for logs and status, not NULL. strategy - see
+/// divvy_strategy_fn; NULL: none any more. userdata - handed to it. destroy - frees userdata when
+/// the configuration and all calculators made from it are freed; NULL allowed. errbuf, errlen -
+/// see "Errors" above.
+/// Returns: OK; BAD_UTF8; TOO_LONG. On a failure userdata stays the caller's and destroy is not
+/// called.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_set_strategy(
+    config: divvy_config,
+    name: *const c_char,
+    strategy: divvy_strategy_fn,
+    userdata: *mut c_void,
+    destroy: divvy_destroy_fn,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        // SAFETY: a text by the header's rule.
+        let name = unsafe { text::read(name, "name") }?.to_owned();
+        let userdata = UserData::new(userdata, destroy);
+        let strategy = strategy.map(|call| {
+            Arc::new(HostStrategy {
+                name,
+                call,
+                userdata,
+            })
+        });
+        let former = std::mem::replace(&mut config.lock().strategy, strategy);
+        drop(former); // with no lock held: it may run the host's destroy function
+        Ok(())
+    })
+}

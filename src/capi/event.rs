@@ -1,0 +1,636 @@
+//! What happened, as C reads it.
+
+use std::ffi::{CStr, c_char};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Value, json};
+
+use super::guard::{self, Detail, Outcome};
+use super::registry::Registry;
+use super::status::{self, divvy_status};
+use super::text::{self, Terminated};
+use crate::machine::calculator::{Degradation, MemberChange, Notice};
+use crate::runtime::Status;
+use crate::types::{Reason, State};
+
+/// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
+/// those handed to a callback are valid until it returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_event {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// What an event is about. New kinds may appear in any release: ignore those you do not know.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_kind {
+    /// The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns().
+    /// The first event of every subscriber tells the current state; both states are equal then.
+    DIVVY_EVENT_STATE = 1,
+    /// The fleet changed: divvy_event_member_change(), _worker().
+    DIVVY_EVENT_MEMBER = 2,
+    /// A plan was published: divvy_event_version(), _reason(), _worker_count(),
+    /// _partition_count(), _moved_count().
+    DIVVY_EVENT_PUBLISHED = 3,
+    /// A job failed; it stays pending and is retried: divvy_event_status(), _message().
+    DIVVY_EVENT_FAILED = 4,
+    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), empty
+    /// when nothing does any more.
+    DIVVY_EVENT_DEGRADED = 5,
+    /// A newer leader has taken over: nothing more is published by this calculator.
+    DIVVY_EVENT_LEADERSHIP_LOST = 6,
+    /// The subscriber was too slow and is closed; its last event: divvy_event_missed_count().
+    DIVVY_EVENT_LAGGED = 7,
+    /// A thread of the calculator panicked and it has failed; the last event:
+    /// divvy_event_message().
+    DIVVY_EVENT_FATAL = 8,
+}
+
+/// What a calculator is doing.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_state {
+    /// Nothing is pending, or what is pending waits for cooldown or a retry.
+    DIVVY_STATE_IDLE = 1,
+    /// A stabilisation window is open.
+    DIVVY_STATE_SCALING = 2,
+    /// A plan is being computed and published.
+    DIVVY_STATE_REBALANCING = 3,
+    /// A plan without confirmed lost workers is being computed and published.
+    DIVVY_STATE_EMERGENCY = 4,
+}
+
+/// Why a plan is made.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_reason {
+    /// No plan is being made.
+    DIVVY_REASON_NONE = 0,
+    /// The window after starting from no workers.
+    DIVVY_REASON_COLD_START = 1,
+    /// Published at once at a start to close a coverage gap.
+    DIVVY_REASON_COLD_START_IMMEDIATE = 2,
+    /// Published at the end of the window that follows an immediate cold start.
+    DIVVY_REASON_COLD_START_FINAL = 3,
+    /// Workers joined or left in an orderly way.
+    DIVVY_REASON_PLANNED_SCALE = 4,
+    /// A large part of the fleet went missing and (some of it) came back.
+    DIVVY_REASON_RESTART = 5,
+    /// Workers were confirmed lost.
+    DIVVY_REASON_EMERGENCY = 6,
+    /// Asked for with divvy_calculator_trigger_rebalance().
+    DIVVY_REASON_MANUAL_REFRESH = 7,
+    /// The partition list or its weights changed.
+    DIVVY_REASON_PARTITION_CHANGE = 8,
+}
+
+/// How the fleet changed.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_member_change {
+    /// The event is about something else.
+    DIVVY_MEMBER_NONE = 0,
+    /// Beats for the first time.
+    DIVVY_MEMBER_JOINED = 1,
+    /// Took its leave.
+    DIVVY_MEMBER_LEFT = 2,
+    /// Its lease ran out.
+    DIVVY_MEMBER_MISSING = 3,
+    /// Was missing and beats again.
+    DIVVY_MEMBER_BACK = 4,
+    /// Was missing for too long.
+    DIVVY_MEMBER_LOST = 5,
+}
+
+use divvy_kind::*;
+use divvy_member_change::*;
+use divvy_reason::*;
+use divvy_state::*;
+
+const STATES: [(State, divvy_state, &CStr); 4] = [
+    (State::Idle, DIVVY_STATE_IDLE, c"Idle"),
+    (State::Scaling, DIVVY_STATE_SCALING, c"Scaling"),
+    (State::Rebalancing, DIVVY_STATE_REBALANCING, c"Rebalancing"),
+    (State::Emergency, DIVVY_STATE_EMERGENCY, c"Emergency"),
+];
+
+const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
+    (None, DIVVY_REASON_NONE, c""),
+    (
+        Some(Reason::ColdStart),
+        DIVVY_REASON_COLD_START,
+        c"cold_start",
+    ),
+    (
+        Some(Reason::ColdStartImmediate),
+        DIVVY_REASON_COLD_START_IMMEDIATE,
+        c"cold_start_immediate",
+    ),
+    (
+        Some(Reason::ColdStartFinal),
+        DIVVY_REASON_COLD_START_FINAL,
+        c"cold_start_final",
+    ),
+    (
+        Some(Reason::PlannedScale),
+        DIVVY_REASON_PLANNED_SCALE,
+        c"planned_scale",
+    ),
+    (Some(Reason::Restart), DIVVY_REASON_RESTART, c"restart"),
+    (
+        Some(Reason::Emergency),
+        DIVVY_REASON_EMERGENCY,
+        c"emergency",
+    ),
+    (
+        Some(Reason::ManualRefresh),
+        DIVVY_REASON_MANUAL_REFRESH,
+        c"manual-refresh",
+    ),
+    (
+        Some(Reason::PartitionChange),
+        DIVVY_REASON_PARTITION_CHANGE,
+        c"partition_change",
+    ),
+];
+
+const KINDS: [(divvy_kind, &CStr); 8] = [
+    (DIVVY_EVENT_STATE, c"state"),
+    (DIVVY_EVENT_MEMBER, c"member"),
+    (DIVVY_EVENT_PUBLISHED, c"published"),
+    (DIVVY_EVENT_FAILED, c"failed"),
+    (DIVVY_EVENT_DEGRADED, c"degraded"),
+    (DIVVY_EVENT_LEADERSHIP_LOST, c"leadership_lost"),
+    (DIVVY_EVENT_LAGGED, c"lagged"),
+    (DIVVY_EVENT_FATAL, c"fatal"),
+];
+
+const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
+    (DIVVY_MEMBER_NONE, c""),
+    (DIVVY_MEMBER_JOINED, c"joined"),
+    (DIVVY_MEMBER_LEFT, c"left"),
+    (DIVVY_MEMBER_MISSING, c"missing"),
+    (DIVVY_MEMBER_BACK, c"back"),
+    (DIVVY_MEMBER_LOST, c"lost"),
+];
+
+/// The number of a state.
+pub(super) fn state_of(state: State) -> divvy_state {
+    let found = STATES.iter().find(|(known, ..)| *known == state);
+    found.map_or(DIVVY_STATE_IDLE, |(_, number, _)| *number)
+}
+
+/// The number of a reason.
+pub(super) fn reason_of(reason: Option<Reason>) -> divvy_reason {
+    let found = REASONS.iter().find(|(known, ..)| *known == reason);
+    found.map_or(DIVVY_REASON_NONE, |(_, number, _)| *number)
+}
+
+fn name_of(names: impl Iterator<Item = (i32, &'static CStr)>, number: i32) -> *const c_char {
+    let mut names = names;
+    let found = names.find(|(known, _)| *known == number);
+    found.map_or(c"unknown", |(_, name)| name).as_ptr()
+}
+
+/// Tells the name of a state, such as "Scaling".
+///
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
+/// Ownership: static, never freed.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_state_name(state: i32) -> *const c_char {
+    name_of(STATES.iter().map(|&(_, n, name)| (n as i32, name)), state)
+}
+
+/// Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
+    name_of(REASONS.iter().map(|&(_, n, name)| (n as i32, name)), reason)
+}
+
+/// Tells the name of a kind of event, such as "published".
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
+    name_of(KINDS.iter().map(|&(n, name)| (n as i32, name)), kind)
+}
+
+/// Tells the name of a change of the fleet, such as "joined"; "" for none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
+    let names = MEMBER_CHANGES.iter().map(|&(n, name)| (n as i32, name));
+    name_of(names, change)
+}
+
+/// An event with everything that C may ask about it.
+pub(super) struct EventRecord {
+    kind: divvy_kind,
+    from: i32,
+    to: i32,
+    reason: divvy_reason,
+    version: i64,
+    time_ns: u64,
+    member_change: divvy_member_change,
+    counts: Counts,
+    status: i32,
+    worker: Terminated,
+    message: Terminated,
+    json: OnceLock<Terminated>,
+}
+
+#[derive(Default)]
+struct Counts {
+    workers: u64,
+    partitions: u64,
+    moved: u64,
+    missed: u64,
+}
+
+impl EventRecord {
+    fn empty(kind: divvy_kind) -> Self {
+        Self {
+            kind,
+            from: 0,
+            to: 0,
+            reason: DIVVY_REASON_NONE,
+            version: 0,
+            time_ns: 0,
+            member_change: DIVVY_MEMBER_NONE,
+            counts: Counts::default(),
+            status: 0,
+            worker: Terminated::new(""),
+            message: Terminated::new(""),
+            json: OnceLock::new(),
+        }
+    }
+
+    pub fn new(notice: &Notice) -> Self {
+        match notice {
+            Notice::StateChanged(change) => Self {
+                from: state_of(change.from) as i32,
+                to: state_of(change.to) as i32,
+                reason: reason_of(change.reason),
+                version: change.version,
+                time_ns: change.time.as_nanos(),
+                ..Self::empty(DIVVY_EVENT_STATE)
+            },
+            Notice::Member(change) => Self::of_member(change),
+            Notice::Published {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => Self {
+                version: *version,
+                reason: reason_of(Some(*reason)),
+                counts: Counts {
+                    workers: *workers as u64,
+                    partitions: *partitions as u64,
+                    moved: quality.moved_partitions as u64,
+                    missed: 0,
+                },
+                ..Self::empty(DIVVY_EVENT_PUBLISHED)
+            },
+            Notice::Failed { operation, error } => Self {
+                status: status::of(error.code()) as i32,
+                message: Terminated::new(format!("{operation}: {error}")),
+                ..Self::empty(DIVVY_EVENT_FAILED)
+            },
+            Notice::Degraded(list) => Self {
+                message: Terminated::new(degradation_words(list).join("; ")),
+                ..Self::empty(DIVVY_EVENT_DEGRADED)
+            },
+            Notice::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
+            Notice::Lagged { missed } => Self {
+                counts: Counts {
+                    missed: *missed,
+                    ..Counts::default()
+                },
+                ..Self::empty(DIVVY_EVENT_LAGGED)
+            },
+            Notice::Fatal { message } => Self {
+                status: divvy_status::DIVVY_PANICKED as i32,
+                message: Terminated::new(message.as_str()),
+                ..Self::empty(DIVVY_EVENT_FATAL)
+            },
+        }
+    }
+
+    fn of_member(change: &MemberChange) -> Self {
+        let (member_change, worker) = match change {
+            MemberChange::Joined(worker) => (DIVVY_MEMBER_JOINED, worker),
+            MemberChange::Left(worker) => (DIVVY_MEMBER_LEFT, worker),
+            MemberChange::Missing(worker) => (DIVVY_MEMBER_MISSING, worker),
+            MemberChange::Back(worker) => (DIVVY_MEMBER_BACK, worker),
+            MemberChange::Lost(worker) => (DIVVY_MEMBER_LOST, worker),
+        };
+        Self {
+            member_change,
+            worker: Terminated::new(worker.as_str()),
+            ..Self::empty(DIVVY_EVENT_MEMBER)
+        }
+    }
+
+    fn json(&self) -> Terminated {
+        let text = |name: *const c_char| {
+            // SAFETY: the names are static texts of this file.
+            unsafe { CStr::from_ptr(name) }.to_string_lossy()
+        };
+        let json = json!({
+            "kind": text(divvy_event_kind_name(self.kind as i32)),
+            "from": text(divvy_state_name(self.from)),
+            "state": text(divvy_state_name(self.to)),
+            "reason": text(divvy_reason_name(self.reason as i32)),
+            "version": self.version,
+            "time_ns": self.time_ns,
+            "member_change": text(divvy_member_change_name(self.member_change as i32)),
+            "worker": self.worker.lossy(),
+            "workers": self.counts.workers,
+            "partitions": self.counts.partitions,
+            "moved": self.counts.moved,
+            "missed": self.counts.missed,
+            "status": text(status::divvy_status_name(self.status)),
+            "message": self.message.lossy(),
+        });
+        let Value::Object(mut members) = json else {
+            return Terminated::new("{}");
+        };
+        let has_states = self.kind == DIVVY_EVENT_STATE;
+        members.retain(|name, value| match name.as_str() {
+            "from" | "state" => has_states,
+            "kind" => true,
+            "status" => self.status != 0,
+            _ => !matches!(value.as_str(), Some("")) && value.as_u64() != Some(0),
+        });
+        Terminated::new(Value::Object(members).to_string())
+    }
+}
+
+/// What a calculator suffers from, one sentence each.
+fn degradation_words(list: &[Degradation]) -> Vec<String> {
+    let words = list.iter().map(|degradation| match degradation {
+        Degradation::Blind => "heartbeats are out of sight".to_owned(),
+        Degradation::Store(why) => format!("the store is not well: {why}"),
+        Degradation::Publishing(why) => format!("publishing fails: {why}"),
+        Degradation::Source(why) => format!("the partition source fails: {why}"),
+        Degradation::Poison => "too many stored values cannot be understood".to_owned(),
+        Degradation::Deposed => "a newer leader has taken over".to_owned(),
+    });
+    words.collect()
+}
+
+/// A calculator's status as JSON.
+pub(super) fn status_json(status: &Status) -> String {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let workers = status.workers.iter().map(|worker| {
+        json!({
+            "worker": worker.worker.as_str(),
+            "is_planned": worker.is_planned,
+            "lease_left_ms": worker.lease_left.map(millis),
+        })
+    });
+    let counters = &status.counters;
+    json!({
+        "is_started": status.is_started,
+        "failed": status.failed,
+        "state": status.state.name(),
+        "reason": status.reason.map(Reason::name),
+        "since_ms": millis(status.since),
+        "version": status.version,
+        "term": status.term,
+        "workers": workers.collect::<Vec<_>>(),
+        "pending": {
+            "reason": status.pending.reason.map(Reason::name),
+            "due_in_ms": status.pending.due_in.map(millis),
+        },
+        "degraded": degradation_words(&status.degraded),
+        "last_failure": status.last_failure,
+        "quality": status.quality.map(|quality| json!({
+            "max_to_mean": quality.max_to_mean,
+            "min_to_mean": quality.min_to_mean,
+            "lower_bound": quality.lower_bound,
+            "moved_partitions": quality.moved_partitions,
+            "moved": quality.moved,
+        })),
+        "counters": {
+            "publications": counters.publications,
+            "failures": counters.failures,
+            "moved": counters.moved,
+            "poison": counters.poison,
+            "listings": counters.listings,
+            "blindness": counters.blindness,
+            "lagged_subscribers": counters.lagged_subscribers,
+            "callback_panics": counters.callback_panics,
+            "calculator_wakes": counters.calculator_wakes,
+        },
+    })
+    .to_string()
+}
+
+static EVENTS: Registry<EventRecord> = Registry::new(9);
+
+/// Hands an event out to C.
+pub(super) fn hand_out(record: EventRecord) -> Outcome<divvy_event> {
+    let id = EVENTS.insert(Arc::new(record))?;
+    Ok(divvy_event { id })
+}
+
+/// Frees an event that was handed to a callback.
+pub(super) fn take_back(event: divvy_event) {
+    let _ = EVENTS.remove(event.id); // gone already when the host freed it, against the rule
+}
+
+fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventRecord) -> T) -> T {
+    guard::or(None, || EVENTS.with(event.id, |record| Some(look(record)))).unwrap_or(fallback)
+}
+
+/// Tells what an event is about.
+///
+/// Parameters: event - the event.
+/// Returns: a divvy_kind; a status (below 0) for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_kind(event: divvy_event) -> i32 {
+    guard::small_value(|| EVENTS.with(event.id, |record| record.kind as i32))
+}
+
+/// Tells the state after the change.
+///
+/// Parameters: event - the event.
+/// Returns: a divvy_state; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_state(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.to)
+}
+
+/// Tells the state before the change.
+///
+/// Parameters, Returns, Thread, Since: as divvy_event_state().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_from_state(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.from)
+}
+
+/// Tells why the plan is or was made.
+///
+/// Parameters: event - the event.
+/// Returns: a divvy_reason; DIVVY_REASON_NONE for other kinds of events, for a change to
+/// DIVVY_STATE_IDLE, and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.reason as i32)
+}
+
+/// Tells the version: of the plan, or of the last plan at a change of state.
+///
+/// Parameters: event - the event.
+/// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
+/// handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
+    look(event, 0, |record| record.version)
+}
+
+/// Tells when the state changed: nanoseconds of the clock that runs on while the system sleeps
+/// (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC elsewhere).
+///
+/// Parameters: event - the event.
+/// Returns: the time; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_time_ns(event: divvy_event) -> u64 {
+    look(event, 0, |record| record.time_ns)
+}
+
+/// Tells how the fleet changed.
+///
+/// Parameters: event - the event.
+/// Returns: a divvy_member_change; DIVVY_MEMBER_NONE for other kinds of events and for an invalid
+/// handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_member_change(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.member_change as i32)
+}
+
+/// Tells how many workers the published plan has.
+///
+/// Parameters: event - the event.
+/// Returns: the number; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_worker_count(event: divvy_event) -> u64 {
+    look(event, 0, |record| record.counts.workers)
+}
+
+/// Tells how many partitions the published plan has.
+///
+/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_partition_count(event: divvy_event) -> u64 {
+    look(event, 0, |record| record.counts.partitions)
+}
+
+/// Tells how many partitions changed hands with the published plan.
+///
+/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_moved_count(event: divvy_event) -> u64 {
+    look(event, 0, |record| record.counts.moved)
+}
+
+/// Tells how many events a subscriber that was too slow did not get.
+///
+/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_missed_count(event: divvy_event) -> u64 {
+    look(event, 0, |record| record.counts.missed)
+}
+
+/// Tells the status of a failure.
+///
+/// Parameters: event - the event.
+/// Returns: a divvy_status; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_status(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.status)
+}
+
+/// Tells which worker joined, left, went missing, came back or was lost.
+///
+/// Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
+/// Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.
+/// Never NULL.
+/// Ownership: borrowed until the event is freed, or the callback returns that it was handed to.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_worker(
+    event: divvy_event,
+    length: *mut usize,
+) -> *const c_char {
+    look(event, None, |record| Some(record.worker.expose(length)))
+        .unwrap_or_else(|| text::empty(length))
+}
+
+/// Tells what an event says, for people.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_message(
+    event: divvy_event,
+    length: *mut usize,
+) -> *const c_char {
+    look(event, None, |record| Some(record.message.expose(length)))
+        .unwrap_or_else(|| text::empty(length))
+}
+
+/// Tells everything about an event as a JSON object with the member "kind" and those that apply.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_json(event: divvy_event, length: *mut usize) -> *const c_char {
+    look(event, None, |record| {
+        let json = record.json.get_or_init(|| record.json());
+        Some(json.expose(length))
+    })
+    .unwrap_or_else(|| text::empty(length))
+}
+
+/// Frees an event that divvy_events_poll() returned.
+///
+/// Parameters: event - the event; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also the second time.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_free(event: divvy_event) -> divvy_status {
+    guard::call(Detail::new(std::ptr::null_mut(), 0), || {
+        if event.id != 0 {
+            EVENTS.remove(event.id)?;
+        }
+        Ok(())
+    })
+}

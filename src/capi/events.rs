@@ -1,0 +1,369 @@
+//! Events by callback, by poll and by descriptor.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::event::{self, EventRecord, divvy_event};
+use super::guard::{self, Detail, Failure, Outcome};
+use super::registry::Registry;
+use super::status::divvy_status;
+use super::store::timeout;
+use super::text::Out;
+use super::userdata::UserData;
+use crate::runtime::{Events, Interest, Polled, Readiness, Subscription};
+
+/// Which events a subscriber wants.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum divvy_interest {
+    /// State changes, publications, failures, degradations.
+    DIVVY_INTEREST_STATE = 1,
+    /// Those, and every worker that joined, left, went missing, came back or was lost.
+    DIVVY_INTEREST_STATE_AND_MEMBERS = 2,
+}
+
+/// A subscription with a callback.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_subscription {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// A queue of events.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_events {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// Called with every event.
+///
+/// Parameters: userdata - as given with the callback. event - valid until the callback returns;
+/// must not be freed.
+/// Thread: "dv-notify" of the calculator, one call at a time for all its subscribers, in order,
+/// with no lock held. A slow callback delays other callbacks of the calculator, nothing else; one
+/// that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED. Every
+/// function of the library may be called, except that divvy_calculator_stop() and _free() of the
+/// same calculator return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
+/// ends the process.
+pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, event: divvy_event)>;
+
+/// What a subscription's handle stands for.
+#[derive(Default)]
+pub(super) struct SubscriptionCell {
+    /// `None` while it is being made, and once it was ended.
+    pub slot: Mutex<Option<Subscription>>,
+    /// No callback is called any more.
+    pub is_ended: Arc<AtomicBool>,
+}
+
+static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
+static QUEUES: Registry<EventQueue> = Registry::new(8);
+
+struct EventQueue {
+    events: Events,
+    ready: OnceLock<Arc<ReadyFd>>,
+}
+
+thread_local! {
+    /// Whether this thread is inside an event callback.
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn interest_of(interest: i32) -> Outcome<Interest> {
+    const STATE: i32 = divvy_interest::DIVVY_INTEREST_STATE as i32;
+    const MEMBERS: i32 = divvy_interest::DIVVY_INTEREST_STATE_AND_MEMBERS as i32;
+    match interest {
+        STATE => Ok(Interest::State),
+        MEMBERS => Ok(Interest::StateAndMembers),
+        _ => Err(Failure::new(
+            divvy_status::DIVVY_INVALID_ARGUMENT,
+            format!("interest = {interest} is no divvy_interest"),
+        )),
+    }
+}
+
+pub(super) fn take_in_subscription(cell: &Arc<SubscriptionCell>) -> Outcome<divvy_subscription> {
+    let id = SUBSCRIPTIONS.insert(Arc::clone(cell))?;
+    Ok(divvy_subscription { id })
+}
+
+/// Completes the cell of a subscription, whose callback may have ended it meanwhile.
+pub(super) fn complete(
+    cell: &SubscriptionCell,
+    handle: divvy_subscription,
+    make: impl FnOnce() -> Subscription,
+) {
+    let mut slot = cell.slot.lock();
+    let subscription = make();
+    if !cell.is_ended.load(Ordering::Acquire) {
+        *slot = Some(subscription);
+        // Ended between the look and here: nobody else can take it out.
+        if !cell.is_ended.load(Ordering::Acquire) {
+            return;
+        }
+        *slot = None;
+    }
+    drop(slot);
+    let _ = SUBSCRIPTIONS.remove(handle.id);
+}
+
+pub(super) fn open(events: Events) -> Outcome<divvy_events> {
+    let id = QUEUES.insert(Arc::new(EventQueue {
+        events,
+        ready: OnceLock::new(),
+    }))?;
+    Ok(divvy_events { id })
+}
+
+/// Calls the host with one event.
+pub(super) fn deliver(
+    record: EventRecord,
+    callback: unsafe extern "C" fn(*mut c_void, divvy_event),
+    userdata: &UserData,
+) {
+    let Ok(event) = event::hand_out(record) else {
+        log::error!(target: "divvy::capi", "no handle is left for an event");
+        return;
+    };
+    let outer = IN_CALLBACK.replace(true);
+    // SAFETY: the host gave this function to be called with this userdata.
+    unsafe { callback(userdata.pointer(), event) };
+    IN_CALLBACK.set(outer);
+    event::take_back(event);
+}
+
+/// Ends a subscription and frees it. After OK no callback runs or will run, and its userdata was
+/// destroyed. From inside a callback of the same calculator it returns at once; then that holds
+/// from the callback's return on.
+///
+/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - the
+/// longest wait for a callback that runs, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors"
+/// above.
+/// Returns: OK; BAD_HANDLE, also the second time; INVALID_ARGUMENT; TIMED_OUT - the callback still
+/// runs, no further one will: the handle stays valid, call again.
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_unsubscribe(
+    subscription: divvy_subscription,
+    timeout_ms: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        if subscription.id == 0 {
+            return Ok(());
+        }
+        let cell = SUBSCRIPTIONS.get(subscription.id)?;
+        let timeout = timeout(timeout_ms)?;
+        cell.is_ended.store(true, Ordering::Release);
+        let slot = if IN_CALLBACK.get() {
+            // Another thread may hold the lock while it waits for this very callback, or be
+            // about to learn that the subscription which it makes is ended already.
+            cell.slot.try_lock()
+        } else {
+            cell.slot.try_lock_for(timeout)
+        };
+        let Some(mut slot) = slot else {
+            return if IN_CALLBACK.get() {
+                Ok(())
+            } else {
+                Err(Failure::new(
+                    divvy_status::DIVVY_TIMED_OUT,
+                    "another thread is ending this subscription",
+                ))
+            };
+        };
+        if let Some(subscription) = slot.as_mut() {
+            subscription.end(timeout)?;
+        }
+        *slot = None;
+        drop(slot);
+        SUBSCRIPTIONS.remove(subscription.id)?;
+        Ok(())
+    })
+}
+
+/// Takes the next event out of a queue, waiting for it if need be.
+///
+/// Parameters: events - the queue. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS; -1:
+/// without limit. out - where the event goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK; TIMED_OUT - nothing came in time; WOKEN - see divvy_events_wake(); CLOSED - no
+/// event will come any more: all were read, and the calculator was stopped or freed, or has
+/// failed, or the last event said that this queue lagged, or it was freed meanwhile;
+/// INVALID_ARGUMENT.
+/// Ownership: the event is the caller's, freed with divvy_event_free().
+/// Thread: any; of several, each event goes to one. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_events_poll(
+    events: divvy_events,
+    timeout_ms: i64,
+    out: *mut divvy_event,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let queue = QUEUES.get(events.id)?;
+        let timeout: Option<Duration> = match timeout_ms {
+            -1 => None,
+            _ => Some(timeout(timeout_ms)?),
+        };
+        let none = |status, why| Err(Failure::new(status, why));
+        match queue.events.poll(timeout) {
+            Polled::Event(notice) => {
+                out.write(event::hand_out(EventRecord::new(&notice))?);
+                Ok(())
+            }
+            Polled::TimedOut => none(divvy_status::DIVVY_TIMED_OUT, "no event came in time"),
+            Polled::Woken => none(divvy_status::DIVVY_WOKEN, "woken"),
+            Polled::Closed => none(divvy_status::DIVVY_CLOSED, "no event will come any more"),
+        }
+    })
+}
+
+/// Ends every divvy_events_poll() of this queue that waits now, with WOKEN; when none does, the
+/// next one that would wait returns at once.
+///
+/// Parameters: events - the queue. errbuf, errlen - see "Errors" above.
+/// Returns: OK.
+/// Thread: any. Does not block. Not from a signal handler.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_events_wake(
+    events: divvy_events,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        QUEUES.get(events.id)?.events.wake();
+        Ok(())
+    })
+}
+
+/// Tells a file descriptor for event loops: readable exactly while divvy_events_poll() with a
+/// time-out of 0 would return something other than TIMED_OUT. Wait for it level-triggered, then
+/// poll with 0 until TIMED_OUT. A second call tells the same descriptor.
+///
+/// Parameters: events - the queue. fd - where the descriptor goes, not NULL. errbuf, errlen - see
+/// "Errors" above.
+/// Returns: OK; UNAVAILABLE - the system gave no descriptor; UNSUPPORTED - not on this platform.
+/// Ownership: the library's, closed with the queue: wait for it, never read or close it, and take
+/// it out of the event loop before divvy_events_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_events_fd(
+    events: divvy_events,
+    fd: *mut c_int,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(fd, "fd")?;
+        let queue = QUEUES.get(events.id)?;
+        if queue.ready.get().is_none() {
+            let ready = Arc::new(ReadyFd::new()?);
+            // Of two threads that are here at once, one wins; its descriptor is the one told.
+            if queue.ready.set(Arc::clone(&ready)).is_ok() {
+                queue.events.set_readiness(Told(ready));
+            }
+        }
+        let ready = queue.ready.get().ok_or_else(|| Failure::null("fd"))?;
+        out.write(ready.number());
+        Ok(())
+    })
+}
+
+/// Frees a queue. Polls of other threads that wait return CLOSED.
+///
+/// Parameters: events - the queue; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also the second time.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_events_free(events: divvy_events) -> divvy_status {
+    guard::call(Detail::new(std::ptr::null_mut(), 0), || {
+        if events.id != 0 {
+            QUEUES.remove(events.id)?.events.close();
+        }
+        Ok(())
+    })
+}
+
+struct Told(Arc<ReadyFd>);
+
+impl Readiness for Told {
+    fn set(&self, is_ready: bool) {
+        self.0.set(is_ready);
+    }
+}
+
+/// A descriptor that is readable while something is ready.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct ReadyFd(std::os::fd::OwnedFd);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl ReadyFd {
+    fn new() -> Outcome<Self> {
+        use std::os::fd::FromRawFd;
+        // SAFETY: no pointers are involved.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            let cause = std::io::Error::last_os_error();
+            return Err(Failure::new(
+                divvy_status::DIVVY_UNAVAILABLE,
+                format!("the system gives no event descriptor: {cause}"),
+            ));
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        Ok(Self(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn number(&self) -> c_int {
+        use std::os::fd::AsRawFd;
+        self.0.as_raw_fd()
+    }
+
+    fn set(&self, is_ready: bool) {
+        let mut count = 1_u64.to_ne_bytes();
+        let fd = self.number();
+        // SAFETY: eight bytes of this stack are read or written, as an eventfd demands. Neither
+        // can fail: the count is 0 before the write and above 0 before the read.
+        unsafe {
+            if is_ready {
+                libc::write(fd, count.as_ptr().cast(), count.len());
+            } else {
+                libc::read(fd, count.as_mut_ptr().cast(), count.len());
+            }
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+struct ReadyFd;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl ReadyFd {
+    fn new() -> Outcome<Self> {
+        Err(Failure::new(
+            divvy_status::DIVVY_UNSUPPORTED,
+            "event descriptors are there on Linux only; poll with a time-out",
+        ))
+    }
+
+    fn number(&self) -> c_int {
+        -1
+    }
+
+    fn set(&self, _is_ready: bool) {}
+}

@@ -1,0 +1,202 @@
+//! What stands between C and every body: panics are caught, a forked child is told so, and what
+//! went wrong is written where the caller wants it.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::status::{self, divvy_status};
+use crate::error::Error;
+use crate::types::truncated;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub status: divvy_status,
+    pub message: Cow<'static, str>,
+}
+
+impl Failure {
+    pub fn new(status: divvy_status, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub fn null(name: &str) -> Self {
+        Self::new(divvy_status::DIVVY_NULL_ARGUMENT, format!("{name} is NULL"))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(status::of(error.code()), error.to_string())
+    }
+}
+
+pub(super) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Where the caller wants to read what went wrong.
+#[derive(Clone, Copy)]
+pub(super) struct Detail {
+    buffer: *mut c_char,
+    length: usize,
+}
+
+impl Detail {
+    pub fn new(buffer: *mut c_char, length: usize) -> Self {
+        Self { buffer, length }
+    }
+
+    fn write(self, message: &str) {
+        if self.buffer.is_null() || self.length == 0 {
+            return;
+        }
+        let mut end = message.len().min(self.length - 1);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let bytes = message.as_bytes()[..end].iter();
+        let buffer = self.buffer.cast::<u8>();
+        for (index, &byte) in bytes.enumerate() {
+            let byte = if byte == 0 { b'?' } else { byte };
+            // SAFETY: the caller vouches for `length` writable bytes, and index < length - 1.
+            unsafe { buffer.add(index).write(byte) };
+        }
+        // SAFETY: as above, with end <= length - 1.
+        unsafe { buffer.add(end).write(0) };
+    }
+}
+
+/// Runs the body of a fallible function.
+pub(super) fn call(detail: Detail, body: impl FnOnce() -> Outcome) -> divvy_status {
+    match caught(body) {
+        Ok(()) => divvy_status::DIVVY_OK,
+        Err(failure) => {
+            detail.write(&failure.message);
+            failure.status
+        }
+    }
+}
+
+/// Runs the body of a function that returns a value, or a status (which is negative) instead.
+pub(super) fn value(body: impl FnOnce() -> Outcome<i64>) -> i64 {
+    match caught(body) {
+        Ok(value) => value,
+        Err(failure) => failure.status as i64,
+    }
+}
+
+/// As [`value`], for numbers that are known to be small.
+pub(super) fn small_value(body: impl FnOnce() -> Outcome<i32>) -> i32 {
+    match caught(body) {
+        Ok(value) => value,
+        Err(failure) => failure.status as i32,
+    }
+}
+
+/// Runs the body of a function that has `fallback` to return when it fails.
+pub(super) fn or<T>(fallback: T, body: impl FnOnce() -> Outcome<T>) -> T {
+    caught(body).unwrap_or(fallback)
+}
+
+fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    // Before anything else: a lock may have been held by a thread that the child does not have.
+    if IS_FORKED.load(Ordering::Relaxed) {
+        return Err(Failure::new(
+            divvy_status::DIVVY_FORKED,
+            "divvy was in use when this process was forked; use it in one process, after the fork",
+        ));
+    }
+    let outer = IN_GUARD.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(body));
+    IN_GUARD.set(outer);
+    result.unwrap_or_else(|panic| {
+        let text = crate::runtime::rebalancer::panic_text(panic.as_ref());
+        let text = format!("panicked: {}", truncated(text, 400));
+        Err(Failure::new(divvy_status::DIVVY_PANICKED, text))
+    })
+}
+
+thread_local! {
+    static IN_GUARD: Cell<bool> = const { Cell::new(false) };
+}
+
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_fork() {
+    IS_FORKED.store(true, Ordering::Relaxed);
+}
+
+/// What the process has to know once there is a first handle: when it is forked, and that
+/// panics on our threads and in our calls must not be printed.
+pub(super) fn prepare_process() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        #[cfg(unix)]
+        // SAFETY: the handler only stores to an atomic, which is allowed after a fork.
+        unsafe {
+            libc::pthread_atfork(None, None, Some(note_fork));
+        }
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let thread = std::thread::current();
+            let is_ours = thread.name().is_some_and(|name| name.starts_with("dv-"));
+            if is_ours || IN_GUARD.get() {
+                log::error!(target: "divvy::panic", "{info}");
+            } else {
+                previous(info);
+            }
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing(message: &'static str, buffer: &mut [u8]) -> divvy_status {
+        let detail = Detail::new(buffer.as_mut_ptr().cast(), buffer.len());
+        call(detail, || {
+            Err(Failure::new(divvy_status::DIVVY_CONFLICT, message))
+        })
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status_with_its_text() {
+        prepare_process();
+        let mut buffer = [b'x'; 64];
+        let detail = Detail::new(buffer.as_mut_ptr().cast(), buffer.len());
+        let status = call(detail, || panic!("as the test wants"));
+        assert_eq!(status, divvy_status::DIVVY_PANICKED);
+        let text = std::ffi::CStr::from_bytes_until_nul(&buffer).unwrap();
+        assert_eq!(text.to_str().unwrap(), "panicked: as the test wants");
+        assert_eq!(small_value(|| panic!("again")), -200);
+    }
+
+    #[test]
+    fn the_detail_is_cut_at_a_character_and_always_ended() {
+        let mut buffer = [b'x'; 5];
+        failing("ab\u{e9}\u{e9}", &mut buffer);
+        assert_eq!(&buffer, "ab\u{e9}\0".as_bytes());
+        let mut buffer = [b'x'; 4];
+        failing("ab\u{e9}\u{e9}", &mut buffer);
+        assert_eq!(&buffer[..3], b"ab\0");
+        let mut buffer = [b'x'; 4];
+        failing("a\0b", &mut buffer);
+        assert_eq!(&buffer, b"a?b\0");
+        failing("abc", &mut buffer[..1]);
+        assert_eq!(buffer[0], 0);
+        failing("abc", &mut []);
+        assert_eq!(
+            call(Detail::new(std::ptr::null_mut(), 9), || Err(Failure::null(
+                "x"
+            ))),
+            divvy_status::DIVVY_NULL_ARGUMENT
+        );
+    }
+}

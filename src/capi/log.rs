@@ -1,0 +1,268 @@
+//! The library's log, handed to a callback of the host on a thread of its own.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::{Mutex, RwLock};
+
+use super::guard::{self, Detail, Failure, Outcome, prepare_process};
+use super::status::divvy_status;
+use super::text::Terminated;
+use super::userdata::{UserData, divvy_destroy_fn};
+use crate::thread::Thread;
+
+/// Records that may wait for the callback; more are dropped, counted, and told.
+const BACKLOG_MAX: usize = 4_096;
+
+/// How long taking the callback away waits for it to return.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much is logged.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum divvy_log_level {
+    /// Nothing.
+    DIVVY_LOG_OFF = 0,
+    /// What went wrong and needs somebody's attention.
+    DIVVY_LOG_ERROR = 1,
+    /// What is odd.
+    DIVVY_LOG_WARN = 2,
+    /// What happens, a few lines for each rebalance.
+    DIVVY_LOG_INFO = 3,
+    /// How it happens.
+    DIVVY_LOG_DEBUG = 4,
+    /// Everything.
+    DIVVY_LOG_TRACE = 5,
+}
+
+/// Called with every record of the log.
+///
+/// Parameters: userdata - as given with the callback. level - DIVVY_LOG_ERROR to DIVVY_LOG_TRACE.
+/// target - the part of the library, such as "divvy::calculator". message, message_length - the
+/// text, NUL-terminated, and its bytes; both texts are borrowed until the callback returns.
+/// Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses
+/// records, it delays nothing. Must not call divvy_log_set(), must not throw or longjmp.
+pub type divvy_log_fn = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        level: i32,
+        target: *const c_char,
+        message: *const c_char,
+        message_length: usize,
+    ),
+>;
+
+struct Line {
+    level: Level,
+    target: String,
+    message: String,
+}
+
+/// Where records go now.
+struct Sink {
+    lines: Sender<Line>,
+    dropped: AtomicU64,
+}
+
+struct Running {
+    /// Dropped to end the thread.
+    _stop: Sender<Infallible>,
+    thread: Thread,
+}
+
+struct ToHost;
+
+static SINK: RwLock<Option<std::sync::Arc<Sink>>> = RwLock::new(None);
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+
+thread_local! {
+    static IS_LOG_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets where the log goes, for the whole process. Until the first call, and with callback NULL,
+/// nothing is logged; the library never writes to the standard streams. A second call replaces
+/// callback and level.
+///
+/// Parameters: max_level - a divvy_log_level; records beyond it are not made. callback - see
+/// divvy_log_fn; NULL: none. userdata - handed to it. destroy - frees userdata when the callback
+/// was replaced and no longer runs; NULL allowed. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT - no such level; WOULD_DEADLOCK - called from the callback;
+/// UNSUPPORTED - a Rust program around this library has a logger of its own; TIMED_OUT - the
+/// former callback has not returned for 10 s: it gets no further record, and nothing is logged
+/// until another call. On a failure userdata stays the caller's and destroy is not called.
+/// Thread: any. Blocks while the former callback runs, up to 10 s. Records that wait when the
+/// callback is replaced still reach it.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_log_set(
+    max_level: i32,
+    callback: divvy_log_fn,
+    userdata: *mut c_void,
+    destroy: divvy_destroy_fn,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let filter = filter_of(max_level)?;
+        if IS_LOG_THREAD.get() {
+            return Err(Failure::new(
+                divvy_status::DIVVY_WOULD_DEADLOCK,
+                "called from the log's callback, which it would wait for",
+            ));
+        }
+        prepare_process();
+        install()?;
+        let mut running = RUNNING.lock();
+        *SINK.write() = None;
+        if let Some(Running { _stop, thread }) = running.take() {
+            drop(_stop);
+            if let Err(error) = thread.join(Instant::now() + END_TIMEOUT) {
+                // Kept, so that the next call waits for it again.
+                let (stop, _) = bounded(0);
+                *running = Some(Running {
+                    _stop: stop,
+                    thread,
+                });
+                return Err(error.into());
+            }
+        }
+        let Some(callback) = callback.filter(|_| filter != LevelFilter::Off) else {
+            log::set_max_level(LevelFilter::Off);
+            drop(UserData::new(userdata, destroy));
+            return Ok(());
+        };
+        let (sender, lines) = bounded(BACKLOG_MAX);
+        let (stop, stopped) = bounded(0);
+        let sink = std::sync::Arc::new(Sink {
+            lines: sender,
+            dropped: AtomicU64::new(0),
+        });
+        let their_sink = std::sync::Arc::clone(&sink);
+        let (hand_over, userdata_arrives) = bounded::<UserData>(1);
+        let thread = Thread::spawn("dv-log", move || {
+            IS_LOG_THREAD.set(true);
+            if let Ok(userdata) = userdata_arrives.recv() {
+                run(&lines, &stopped, &their_sink, callback, &userdata);
+            }
+        })?;
+        // Only now nothing can fail any more, and userdata is ours.
+        let _ = hand_over.send(UserData::new(userdata, destroy));
+        *running = Some(Running {
+            _stop: stop,
+            thread,
+        });
+        *SINK.write() = Some(sink);
+        log::set_max_level(filter);
+        Ok(())
+    })
+}
+
+fn filter_of(level: i32) -> Outcome<LevelFilter> {
+    const LEVELS: [(divvy_log_level, LevelFilter); 6] = [
+        (divvy_log_level::DIVVY_LOG_OFF, LevelFilter::Off),
+        (divvy_log_level::DIVVY_LOG_ERROR, LevelFilter::Error),
+        (divvy_log_level::DIVVY_LOG_WARN, LevelFilter::Warn),
+        (divvy_log_level::DIVVY_LOG_INFO, LevelFilter::Info),
+        (divvy_log_level::DIVVY_LOG_DEBUG, LevelFilter::Debug),
+        (divvy_log_level::DIVVY_LOG_TRACE, LevelFilter::Trace),
+    ];
+    let found = LEVELS.iter().find(|(number, _)| *number as i32 == level);
+    found.map(|(_, filter)| *filter).ok_or_else(|| {
+        Failure::new(
+            divvy_status::DIVVY_INVALID_ARGUMENT,
+            format!("max_level = {level} is no divvy_log_level"),
+        )
+    })
+}
+
+/// Makes ours the process's logger, once.
+fn install() -> Outcome {
+    static IS_OURS: Mutex<bool> = Mutex::new(false);
+    let mut is_ours = IS_OURS.lock();
+    if !*is_ours {
+        log::set_logger(&ToHost).map_err(|_| {
+            Failure::new(
+                divvy_status::DIVVY_UNSUPPORTED,
+                "this process has a logger of its own, which gets divvy's records",
+            )
+        })?;
+        *is_ours = true;
+    }
+    Ok(())
+}
+
+impl Log for ToHost {
+    fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // What the callback causes must not cause callbacks.
+        if IS_LOG_THREAD.get() {
+            return;
+        }
+        let Some(sink) = SINK.read().clone() else {
+            return;
+        };
+        let line = Line {
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: record.args().to_string(),
+        };
+        if let Err(TrySendError::Full(_)) = sink.lines.try_send(line) {
+            sink.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn run(
+    lines: &Receiver<Line>,
+    stopped: &Receiver<Infallible>,
+    sink: &Sink,
+    callback: unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char, usize),
+    userdata: &UserData,
+) {
+    let tell = |line: Line| {
+        let target = Terminated::new(line.target);
+        let message = Terminated::new(line.message);
+        let mut length = 0;
+        let text = message.expose(&raw mut length);
+        let target = target.expose(std::ptr::null_mut());
+        // SAFETY: the host gave this function to be called with this userdata; both texts live
+        // until it returns.
+        unsafe { callback(userdata.pointer(), line.level as i32, target, text, length) };
+    };
+    let tell_dropped = || {
+        let dropped = sink.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tell(Line {
+                level: Level::Warn,
+                target: "divvy::log".into(),
+                message: format!("{dropped} records were dropped: the callback is too slow"),
+            });
+        }
+    };
+    loop {
+        select! {
+            recv(lines) -> line => match line {
+                Ok(line) => {
+                    tell(line);
+                    tell_dropped();
+                }
+                Err(_) => return,
+            },
+            recv(stopped) -> _ => {
+                lines.try_iter().for_each(tell);
+                tell_dropped();
+                return;
+            }
+        }
+    }
+}

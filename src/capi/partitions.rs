@@ -1,0 +1,217 @@
+//! Partition lists: built by the host, pushed or asked for.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::guard::{self, Detail, Failure, Outcome};
+use super::registry::Registry;
+use super::status::{TABLE, divvy_status};
+use super::text::{self, DIVVY_BYTES_MAX, Out};
+use super::userdata::UserData;
+use crate::error::{Code, Error, Result};
+use crate::runtime::PartitionSource;
+use crate::types::Partition;
+
+/// Most keys of one partition.
+pub const DIVVY_PARTITION_KEYS_MAX: usize = 64;
+
+/// A list of partitions that the host builds. Each partition has one or more keys that name it,
+/// unique in the list, and a weight.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_partitions {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// Tells the library all partitions: called with an empty list to be filled with
+/// divvy_partitions_add() or divvy_partitions_add_json().
+///
+/// Parameters: userdata - as given with the callback. partitions - the list, valid until the
+/// callback returns; must not be freed. timeout_ms - how long the calculator is willing to wait;
+/// a longer call delays the rebalance.
+/// Returns: DIVVY_OK (0); anything else is a failure: the last plan stays and the call is retried.
+/// Thread: "dv-publish", one call at a time for each calculator. May take time. Must not call
+/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator
+/// (they return WOULD_DEADLOCK), must not throw or longjmp.
+pub type divvy_source_fn = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        partitions: divvy_partitions,
+        timeout_ms: i64,
+    ) -> i32,
+>;
+
+/// A partition source behind a C callback.
+pub(super) struct HostSource {
+    pub call: unsafe extern "C" fn(*mut c_void, divvy_partitions, i64) -> i32,
+    pub userdata: UserData,
+}
+
+static LISTS: Registry<Mutex<Vec<Partition>>> = Registry::new(3);
+
+/// A copy of what a list holds.
+pub(super) fn content(partitions: divvy_partitions) -> Outcome<Vec<Partition>> {
+    let list = LISTS.get(partitions.id)?;
+    let content = list.lock().clone();
+    Ok(content)
+}
+
+impl PartitionSource for HostSource {
+    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
+        let list = Arc::new(Mutex::new(Vec::new()));
+        let failed = |why| Error::new(Code::SourceFailed, why);
+        let id = LISTS
+            .insert(Arc::clone(&list))
+            .map_err(|failure| failed(failure.message.into_owned()))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+        // SAFETY: the host gave this function to be called with this userdata, from any thread.
+        let status =
+            unsafe { (self.call)(self.userdata.pointer(), divvy_partitions { id }, timeout_ms) };
+        let _ = LISTS.remove(id); // gone already when the host freed it, against the rule
+        if status != divvy_status::DIVVY_OK as i32 {
+            return Err(failed(host_status(status)));
+        }
+        Ok(std::mem::take(&mut list.lock()))
+    }
+}
+
+/// What a host's callback returned, in words.
+pub(super) fn host_status(status: i32) -> String {
+    let known = TABLE.iter().find(|(known, _)| *known as i32 == status);
+    match known {
+        Some((_, name)) => format!("the host's callback returned {}", name.to_string_lossy()),
+        None => format!("the host's callback returned {status}"),
+    }
+}
+
+/// Makes an empty list.
+///
+/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK.
+/// Ownership: the caller's, freed with divvy_partitions_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_partitions_new(
+    out: *mut divvy_partitions,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let id = LISTS.insert(Arc::default())?;
+        out.write(divvy_partitions { id });
+        Ok(())
+    })
+}
+
+/// Frees a list. What was made of it stays.
+///
+/// Parameters: partitions - the list; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also the second time.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_partitions_free(partitions: divvy_partitions) -> divvy_status {
+    guard::call(Detail::new(std::ptr::null_mut(), 0), || {
+        if partitions.id != 0 {
+            LISTS.remove(partitions.id)?;
+        }
+        Ok(())
+    })
+}
+
+/// Adds a partition at the end. Whether it is there already is checked when the list is used.
+///
+/// Parameters: partitions - the list. keys, key_count - the texts that name the partition, in
+/// order, each not NULL; 1 to DIVVY_PARTITION_KEYS_MAX. weight - its relative cost; 0 or less:
+/// the setting default_weight. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT - there is no key; BAD_UTF8; TOO_LONG.
+/// Ownership: the keys are copied.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_partitions_add(
+    partitions: divvy_partitions,
+    keys: *const *const c_char,
+    key_count: usize,
+    weight: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let list = LISTS.get(partitions.id)?;
+        if keys.is_null() {
+            return Err(Failure::null("keys"));
+        }
+        if key_count == 0 {
+            return Err(Failure::new(
+                divvy_status::DIVVY_INVALID_ARGUMENT,
+                "a partition needs at least one key",
+            ));
+        }
+        if key_count > DIVVY_PARTITION_KEYS_MAX {
+            return Err(Failure::new(
+                divvy_status::DIVVY_TOO_LONG,
+                "a partition has at most 64 keys",
+            ));
+        }
+        let mut texts = Vec::with_capacity(key_count);
+        for index in 0..key_count {
+            // SAFETY: `keys` has `key_count` elements by the header's rule, each a text.
+            texts.push(unsafe { text::read(*keys.add(index), "a key") }?);
+        }
+        list.lock().push(Partition::new(texts, weight));
+        Ok(())
+    })
+}
+
+/// Adds every partition of a JSON list: [{"keys": ["tool001", "chamber1"], "weight": 100}, ...].
+/// The weight may be left out; other members are ignored.
+///
+/// Parameters: partitions - the list. json, length - the text, not NULL unless length is 0, and
+/// its bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT - no such list: nothing is added; BAD_UTF8; TOO_LONG.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_partitions_add_json(
+    partitions: divvy_partitions,
+    json: *const c_char,
+    length: usize,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let list = LISTS.get(partitions.id)?;
+        // SAFETY: `length` bytes by the header's rule.
+        let json = unsafe { text::read_counted(json, length, DIVVY_BYTES_MAX, "json") }?;
+        let mut added: Vec<Partition> = serde_json::from_str(json).map_err(|error| {
+            Failure::new(
+                divvy_status::DIVVY_INVALID_ARGUMENT,
+                format!("json is no list of partitions: {error}"),
+            )
+        })?;
+        list.lock().append(&mut added);
+        Ok(())
+    })
+}
+
+/// Tells how many partitions a list has.
+///
+/// Returns: the number; a status (below 0) for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_partitions_count(partitions: divvy_partitions) -> i64 {
+    guard::value(|| {
+        let list = LISTS.get(partitions.id)?;
+        let count = list.lock().len();
+        Ok(i64::try_from(count).unwrap_or(i64::MAX))
+    })
+}

@@ -1,0 +1,218 @@
+//! Statuses: what every fallible call returns.
+
+use std::ffi::{CStr, c_char};
+
+use crate::error::{Class, Code};
+
+/// How a call ended. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
+/// surroundings, -200 and below from the library itself. Numbers are never reused; new ones may
+/// appear in any release, so treat an unknown one as a failure of its range.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_status {
+    /// Done.
+    DIVVY_OK = 0,
+    /// A pointer or handle that must be given is NULL or {0}.
+    DIVVY_NULL_ARGUMENT = -1,
+    /// The handle was freed, is of another kind, or was never one.
+    DIVVY_BAD_HANDLE = -2,
+    /// An argument breaks a rule that its function states.
+    DIVVY_INVALID_ARGUMENT = -3,
+    /// A text is not UTF-8.
+    DIVVY_BAD_UTF8 = -4,
+    /// A text, a list or a number of bytes exceeds the stated maximum.
+    DIVVY_TOO_LONG = -5,
+    /// A setting does not exist, cannot be read or breaks a rule; the detail names each.
+    DIVVY_INVALID_CONFIG = -6,
+    /// The calculator or store is not started, or was stopped.
+    DIVVY_NOT_RUNNING = -7,
+    /// The calculator is already started.
+    DIVVY_ALREADY_STARTED = -8,
+    /// The call would wait for the thread that makes it: a stop from inside a callback.
+    DIVVY_WOULD_DEADLOCK = -9,
+    /// This process was forked from the one that used the library.
+    DIVVY_FORKED = -10,
+    /// The header that the program was compiled with does not fit this library.
+    DIVVY_ABI_MISMATCH = -11,
+    /// No event will come any more. Not a failure.
+    DIVVY_CLOSED = -12,
+    /// A wait was ended by a wake. Not a failure.
+    DIVVY_WOKEN = -13,
+    /// There is no value under that key. Not a failure.
+    DIVVY_NOT_FOUND = -14,
+    /// The deadline passed; the detail says what was still going on.
+    DIVVY_TIMED_OUT = -100,
+    /// The store cannot be reached or does not answer.
+    DIVVY_UNAVAILABLE = -101,
+    /// The store refuses the credentials, or a permission is missing.
+    DIVVY_UNAUTHORIZED = -102,
+    /// The store, the bucket, the platform or this build cannot do what is asked.
+    DIVVY_UNSUPPORTED = -103,
+    /// A newer leader has taken over: nothing of this term is accepted any more.
+    DIVVY_FENCED = -104,
+    /// Somebody else wrote or took over at the same moment.
+    DIVVY_CONFLICT = -105,
+    /// There is no live worker.
+    DIVVY_NO_WORKERS = -106,
+    /// A stored value is malformed, oversized or of a wrong type.
+    DIVVY_INVALID_DATA = -107,
+    /// A value is larger than the store takes.
+    DIVVY_TOO_LARGE = -108,
+    /// Anything else that the store reported.
+    DIVVY_STORE_ERROR = -109,
+    /// The host's partition source failed or told an unusable list.
+    DIVVY_SOURCE_FAILED = -110,
+    /// The host's strategy failed.
+    DIVVY_STRATEGY_FAILED = -111,
+    /// The strategy made a plan that cannot be used.
+    DIVVY_INVALID_PLAN = -112,
+    /// A panic was caught: a defect of the library. Please report it with the detail.
+    DIVVY_PANICKED = -200,
+}
+
+use divvy_status::*;
+
+/// Every status with its name, in the order of the header.
+pub(super) const TABLE: [(divvy_status, &CStr); 29] = [
+    (DIVVY_OK, c"DIVVY_OK"),
+    (DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
+    (DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
+    (DIVVY_INVALID_ARGUMENT, c"DIVVY_INVALID_ARGUMENT"),
+    (DIVVY_BAD_UTF8, c"DIVVY_BAD_UTF8"),
+    (DIVVY_TOO_LONG, c"DIVVY_TOO_LONG"),
+    (DIVVY_INVALID_CONFIG, c"DIVVY_INVALID_CONFIG"),
+    (DIVVY_NOT_RUNNING, c"DIVVY_NOT_RUNNING"),
+    (DIVVY_ALREADY_STARTED, c"DIVVY_ALREADY_STARTED"),
+    (DIVVY_WOULD_DEADLOCK, c"DIVVY_WOULD_DEADLOCK"),
+    (DIVVY_FORKED, c"DIVVY_FORKED"),
+    (DIVVY_ABI_MISMATCH, c"DIVVY_ABI_MISMATCH"),
+    (DIVVY_CLOSED, c"DIVVY_CLOSED"),
+    (DIVVY_WOKEN, c"DIVVY_WOKEN"),
+    (DIVVY_NOT_FOUND, c"DIVVY_NOT_FOUND"),
+    (DIVVY_TIMED_OUT, c"DIVVY_TIMED_OUT"),
+    (DIVVY_UNAVAILABLE, c"DIVVY_UNAVAILABLE"),
+    (DIVVY_UNAUTHORIZED, c"DIVVY_UNAUTHORIZED"),
+    (DIVVY_UNSUPPORTED, c"DIVVY_UNSUPPORTED"),
+    (DIVVY_FENCED, c"DIVVY_FENCED"),
+    (DIVVY_CONFLICT, c"DIVVY_CONFLICT"),
+    (DIVVY_NO_WORKERS, c"DIVVY_NO_WORKERS"),
+    (DIVVY_INVALID_DATA, c"DIVVY_INVALID_DATA"),
+    (DIVVY_TOO_LARGE, c"DIVVY_TOO_LARGE"),
+    (DIVVY_STORE_ERROR, c"DIVVY_STORE_ERROR"),
+    (DIVVY_SOURCE_FAILED, c"DIVVY_SOURCE_FAILED"),
+    (DIVVY_STRATEGY_FAILED, c"DIVVY_STRATEGY_FAILED"),
+    (DIVVY_INVALID_PLAN, c"DIVVY_INVALID_PLAN"),
+    (DIVVY_PANICKED, c"DIVVY_PANICKED"),
+];
+
+/// Tells the name of a status, such as "DIVVY_TIMED_OUT".
+///
+/// Parameters: status - any number.
+/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
+/// Ownership: static, never freed.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_status_name(status: i32) -> *const c_char {
+    let found = TABLE.iter().find(|(known, _)| *known as i32 == status);
+    found.map_or(c"unknown", |(_, name)| name).as_ptr()
+}
+
+/// Tells whether the same call may succeed later without anybody changing anything.
+///
+/// Parameters: status - any number.
+/// Returns: 1 if so, else 0; 0 for a number that this library does not know.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_status_is_retriable(status: i32) -> i32 {
+    let is_retriable = CODES
+        .iter()
+        .any(|&(code, known)| known as i32 == status && code.class() == Class::Retriable);
+    i32::from(is_retriable)
+}
+
+/// Walks through every status that this library knows, for generators of bindings.
+///
+/// Parameters: index - from 0 on.
+/// Returns: the status, 1 (which is no status) behind the last one.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_status_at(index: usize) -> i32 {
+    TABLE.get(index).map_or(1, |(status, _)| *status as i32)
+}
+
+const CODES: [(Code, divvy_status); 19] = [
+    (Code::InvalidArgument, DIVVY_INVALID_ARGUMENT),
+    (Code::InvalidConfig, DIVVY_INVALID_CONFIG),
+    (Code::InvalidData, DIVVY_INVALID_DATA),
+    (Code::InvalidPlan, DIVVY_INVALID_PLAN),
+    (Code::TooLarge, DIVVY_TOO_LARGE),
+    (Code::NotRunning, DIVVY_NOT_RUNNING),
+    (Code::AlreadyStarted, DIVVY_ALREADY_STARTED),
+    (Code::WouldDeadlock, DIVVY_WOULD_DEADLOCK),
+    (Code::TimedOut, DIVVY_TIMED_OUT),
+    (Code::Unavailable, DIVVY_UNAVAILABLE),
+    (Code::Unauthorized, DIVVY_UNAUTHORIZED),
+    (Code::Unsupported, DIVVY_UNSUPPORTED),
+    (Code::Fenced, DIVVY_FENCED),
+    (Code::Conflict, DIVVY_CONFLICT),
+    (Code::NoWorkers, DIVVY_NO_WORKERS),
+    (Code::SourceFailed, DIVVY_SOURCE_FAILED),
+    (Code::StrategyFailed, DIVVY_STRATEGY_FAILED),
+    (Code::Panicked, DIVVY_PANICKED),
+    (Code::Store, DIVVY_STORE_ERROR),
+];
+
+/// The status of an error of the library.
+pub(super) fn of(code: Code) -> divvy_status {
+    let found = CODES.iter().find(|(known, _)| *known == code);
+    found.map_or(DIVVY_STORE_ERROR, |(_, status)| *status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These numbers are compiled into programs: a change here breaks all of them.
+    #[test]
+    fn numbers_of_statuses_never_change() {
+        let numbers: Vec<_> = TABLE.iter().map(|(status, _)| *status as i32).collect();
+        assert_eq!(
+            numbers,
+            [
+                0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -100, -101, -102,
+                -103, -104, -105, -106, -107, -108, -109, -110, -111, -112, -200,
+            ]
+        );
+    }
+
+    #[test]
+    fn every_status_has_its_own_name_and_number() {
+        for (index, (status, name)) in TABLE.iter().enumerate() {
+            assert_eq!(format!("{status:?}"), name.to_str().unwrap());
+            assert_eq!(divvy_status_at(index), *status as i32);
+            let same = TABLE.iter().filter(|(other, _)| other == status);
+            assert_eq!(same.count(), 1);
+        }
+        assert_eq!(divvy_status_at(TABLE.len()), 1);
+    }
+
+    #[test]
+    fn every_code_of_the_library_has_a_status_of_its_own() {
+        let mut seen = Vec::new();
+        for (code, status) in CODES {
+            assert_eq!(of(code), status);
+            assert!(!seen.contains(&status));
+            seen.push(status);
+            let name = code.name().to_uppercase();
+            let expected = if name == "STORE" {
+                "STORE_ERROR".into()
+            } else {
+                name
+            };
+            assert_eq!(format!("{status:?}"), format!("DIVVY_{expected}"));
+        }
+    }
+}

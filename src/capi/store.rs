@@ -1,0 +1,342 @@
+//! Stores: the embedded one and NATS, and the few raw operations that hosts need.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::config::{self, divvy_config};
+use super::guard::{self, Detail, Failure, Outcome};
+use super::registry::Registry;
+use super::status::divvy_status;
+use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
+use crate::runtime::connect_nats;
+use crate::store::memory::MemoryStore;
+use crate::store::{self, Bucket, BucketConfig, Expect, Store, Write};
+use crate::thread::Thread;
+
+/// The longest time-out of a call, in milliseconds: a year.
+pub const DIVVY_TIMEOUT_MAX_MS: i64 = 31_536_000_000;
+
+/// A key-value store that a fleet shares. It lives until it is freed and every calculator made
+/// with it is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_store {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// The buckets of a fleet.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum divvy_bucket {
+    /// Claims of stable ids.
+    DIVVY_BUCKET_STABLE_ID = 1,
+    /// The leader's lease.
+    DIVVY_BUCKET_ELECTION = 2,
+    /// Signs of life of every worker; entries expire.
+    DIVVY_BUCKET_HEARTBEAT = 3,
+    /// Assignments, the fence record and the commit record; nothing expires.
+    DIVVY_BUCKET_ASSIGNMENT = 4,
+}
+
+static STORES: Registry<Arc<dyn Store>> = Registry::new(5);
+
+/// The store behind a handle.
+pub(super) fn store_of(store: divvy_store) -> Outcome<Arc<dyn Store>> {
+    STORES.with(store.id, |store| Arc::clone(store.as_ref()))
+}
+
+/// A time-out in milliseconds, checked.
+pub(super) fn timeout(timeout_ms: i64) -> Outcome<Duration> {
+    match u64::try_from(timeout_ms) {
+        Ok(millis) if timeout_ms <= DIVVY_TIMEOUT_MAX_MS => Ok(Duration::from_millis(millis)),
+        _ => Err(Failure::new(
+            divvy_status::DIVVY_INVALID_ARGUMENT,
+            format!("timeout_ms = {timeout_ms} is not from 0 to {DIVVY_TIMEOUT_MAX_MS}"),
+        )),
+    }
+}
+
+fn deadline(timeout_ms: i64) -> Outcome<Instant> {
+    Ok(Instant::now() + timeout(timeout_ms)?)
+}
+
+/// Makes a store in memory: for trying, for tests, for fleets that live in one process.
+///
+/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK.
+/// Ownership: the caller's, freed with divvy_store_free().
+/// Thread: any. Does not block. The store has one thread, "dv-memory", once it is watched.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_memory_new(
+    out: *mut divvy_store,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        out.write(take_in(Arc::new(MemoryStore::new()))?);
+        Ok(())
+    })
+}
+
+/// Connects to NATS and keeps connected until the store is stopped or freed. Reads the settings
+/// nats_* and *_bucket.
+///
+/// Parameters: config - the configuration; {0}: the defaults. timeout_ms - how long to try, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. out - where the handle goes, not NULL. errbuf, errlen - see "Errors"
+/// above.
+/// Returns: OK; INVALID_ARGUMENT; INVALID_CONFIG - every broken rule is in the detail;
+/// UNAUTHORIZED; UNSUPPORTED - a server without headers or TLS, or a library built without NATS;
+/// UNAVAILABLE or TIMED_OUT - no server could be reached in time. After a failure nothing is left
+/// behind.
+/// Ownership: the caller's, freed with divvy_store_free().
+/// Thread: any. Blocks for up to timeout_ms. The store has threads "dv-nats*".
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_nats_connect(
+    config: divvy_config,
+    timeout_ms: i64,
+    out: *mut divvy_store,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let deadline = deadline(timeout_ms)?;
+        let settings = config::blueprint(config)?.settings;
+        out.write(take_in(connect_nats(&settings, deadline)?)?);
+        Ok(())
+    })
+}
+
+fn take_in(store: Arc<dyn Store>) -> Outcome<divvy_store> {
+    let id = STORES.insert(Arc::new(store))?;
+    Ok(divvy_store { id })
+}
+
+/// Ends a store's threads and connections, under running calculators as well: they then fail to
+/// reach it. A second call returns OK at once.
+///
+/// Parameters: store - the store. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail says what is still busy; the handle
+/// stays valid, call again.
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_stop(
+    store: divvy_store,
+    timeout_ms: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let store = store_of(store)?;
+        Ok(store.stop(deadline(timeout_ms)?)?)
+    })
+}
+
+/// Frees a store. Calculators made with it keep it alive; the last of them stops it.
+///
+/// Parameters: store - the store; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also the second time.
+/// Thread: any. Blocks for a few seconds at most, when this ends a store that does not answer.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_store_free(store: divvy_store) -> divvy_status {
+    guard::call(Detail::new(std::ptr::null_mut(), 0), || {
+        if store.id != 0 {
+            STORES.remove(store.id)?;
+        }
+        Ok(())
+    })
+}
+
+/// Sees to it that a bucket exists. One that exists is used as it is. A calculator does this for
+/// the buckets that it needs.
+///
+/// Parameters: store - the store. bucket - a divvy_bucket. ttl_ms - how long a value of a bucket
+/// that is made here lives after its write, in milliseconds; 0: for ever. timeout_ms - the longest
+/// wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED.
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_ensure(
+    store: divvy_store,
+    bucket: i32,
+    ttl_ms: i64,
+    timeout_ms: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let store = store_of(store)?;
+        let bucket = bucket_of(bucket)?;
+        let deadline = deadline(timeout_ms)?;
+        let ttl = Some(timeout(ttl_ms)?).filter(|ttl| !ttl.is_zero());
+        on_own_thread(move || {
+            store.ensure(bucket, BucketConfig { ttl }, deadline)?;
+            Ok(())
+        })
+    })
+}
+
+/// Writes a value, whatever was there. What workers do: a heartbeat is any value under
+/// "heartbeat.<worker>" in the heartbeat bucket, written anew before it expires.
+///
+/// Parameters: store - the store. bucket - a divvy_bucket. key - letters, digits and - / _ = in
+/// parts joined by dots, at most 512 bytes, not NULL. value, length - the bytes, NULL if length is
+/// 0; at most DIVVY_BYTES_MAX, and what the store takes. timeout_ms - the longest wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
+/// Returns: OK; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT - it may have been
+/// written; UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_put(
+    store: divvy_store,
+    bucket: i32,
+    key: *const c_char,
+    value: *const c_char,
+    length: usize,
+    timeout_ms: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        // SAFETY: `length` bytes by the header's rule.
+        let value =
+            unsafe { text::read_bytes(value.cast(), length, DIVVY_BYTES_MAX, "value") }?.to_vec();
+        // SAFETY: a text by the header's rule.
+        let key = unsafe { text::read(key, "key") }?;
+        write(store, bucket, key, Some(value), timeout_ms)
+    })
+}
+
+/// Deletes a value. What a worker does that leaves for good: it deletes its heartbeat.
+///
+/// Parameters: as divvy_store_put().
+/// Returns: OK, also when there was none; otherwise as divvy_store_put().
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_delete(
+    store: divvy_store,
+    bucket: i32,
+    key: *const c_char,
+    timeout_ms: i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        // SAFETY: a text by the header's rule.
+        let key = unsafe { text::read(key, "key") }?;
+        write(store, bucket, key, None, timeout_ms)
+    })
+}
+
+/// Reads a value. An assignment is JSON under "assignment.<worker>" in the assignment bucket.
+///
+/// Parameters: store, bucket, key, timeout_ms - as divvy_store_put(). out - where the value goes,
+/// not NULL. errbuf, errlen - see "Errors" above.
+/// Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT;
+/// UNAVAILABLE; UNAUTHORIZED; STORE_ERROR.
+/// Ownership: the text is the caller's, freed with divvy_text_free(). It is whatever was written,
+/// not necessarily UTF-8.
+/// Thread: any. Blocks for up to timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_store_get(
+    store: divvy_store,
+    bucket: i32,
+    key: *const c_char,
+    timeout_ms: i64,
+    out: *mut divvy_text,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let store = store_of(store)?;
+        let bucket = bucket_of(bucket)?;
+        // SAFETY: a text by the header's rule.
+        let key = unsafe { text::read(key, "key") }?.to_owned();
+        let deadline = deadline(timeout_ms)?;
+        let entry = on_own_thread(move || Ok(store.read(bucket, &key, deadline)?))?;
+        let Some(entry) = entry.filter(|entry| entry.is_live()) else {
+            return Err(Failure::new(
+                divvy_status::DIVVY_NOT_FOUND,
+                "there is no value under this key",
+            ));
+        };
+        out.write(text::hand_out(entry.value)?);
+        Ok(())
+    })
+}
+
+fn write(
+    store: divvy_store,
+    bucket: i32,
+    key: &str,
+    value: Option<Vec<u8>>,
+    timeout_ms: i64,
+) -> Outcome {
+    let store = store_of(store)?;
+    let bucket = bucket_of(bucket)?;
+    let deadline = deadline(timeout_ms)?;
+    let write = Write {
+        key: key.to_owned(),
+        value,
+        expect: Expect::Any,
+    };
+    let mut outcomes = on_own_thread(move || Ok(store.write(bucket, &[write], deadline)))?;
+    match outcomes.pop() {
+        Some(store::Outcome::Done(_)) => Ok(()),
+        Some(store::Outcome::Refused(refusal)) => Err(refusal.into_error().into()),
+        Some(store::Outcome::Unknown(_)) | None => Err(Failure::new(
+            divvy_status::DIVVY_TIMED_OUT,
+            "no answer in time; it may have been written",
+        )),
+    }
+}
+
+fn bucket_of(bucket: i32) -> Outcome<Bucket> {
+    const STABLE_ID: i32 = divvy_bucket::DIVVY_BUCKET_STABLE_ID as i32;
+    const ELECTION: i32 = divvy_bucket::DIVVY_BUCKET_ELECTION as i32;
+    const HEARTBEAT: i32 = divvy_bucket::DIVVY_BUCKET_HEARTBEAT as i32;
+    const ASSIGNMENT: i32 = divvy_bucket::DIVVY_BUCKET_ASSIGNMENT as i32;
+    match bucket {
+        STABLE_ID => Ok(Bucket::StableId),
+        ELECTION => Ok(Bucket::Election),
+        HEARTBEAT => Ok(Bucket::Heartbeat),
+        ASSIGNMENT => Ok(Bucket::Assignment),
+        _ => Err(Failure::new(
+            divvy_status::DIVVY_INVALID_ARGUMENT,
+            format!("bucket = {bucket} is no divvy_bucket"),
+        )),
+    }
+}
+
+/// Runs what may write to a socket on a thread that no signal reaches: a write to a closed TLS
+/// connection raises SIGPIPE on the thread that makes it, and the host's threads must not get it.
+fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    let (reply, answer) = crossbeam_channel::bounded(1);
+    let thread = Thread::spawn("dv-call", move || {
+        let _ = reply.send(work());
+    })?;
+    let result = answer.recv();
+    let ended = thread.join(Instant::now() + Duration::from_secs(60));
+    match result {
+        Ok(result) => result,
+        Err(_) => Err(ended.err().map_or_else(
+            || Failure::new(divvy_status::DIVVY_PANICKED, "thread dv-call ended"),
+            Failure::from,
+        )),
+    }
+}

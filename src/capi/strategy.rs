@@ -1,0 +1,269 @@
+//! A strategy of the host: what it is asked, and how it answers.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+use super::guard;
+use super::partitions::host_status;
+use super::registry::Registry;
+use super::status::divvy_status;
+use super::userdata::UserData;
+use crate::error::{Code, Error, Result};
+use crate::strategy::{Input, Strategy, WorkerIndex};
+
+/// The owner of a partition that nobody holds, see divvy_plan_input_previous().
+pub const DIVVY_NO_WORKER: u32 = u32::MAX;
+
+/// What a plan is to be made from: workers, sorted bytewise and at least one; partitions, sorted
+/// key by key; and who holds each partition now. Valid until the strategy's callback returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct divvy_plan_input {
+    /// Private. 0: none.
+    pub id: u64,
+}
+
+/// Divides the partitions: writes the index of a worker for each partition. The same input must
+/// always lead to the same plan.
+///
+/// Parameters: userdata - as given with the callback. input - workers and partitions. owners - one
+/// element for each partition, all preset to DIVVY_NO_WORKER; each must be set to the index of a
+/// worker. owner_count - their number.
+/// Returns: DIVVY_OK (0); anything else is a failure: the last plan stays and the call is retried,
+/// as it is when an owner is missing or does not exist.
+/// Thread: "dv-publish", one call at a time for each calculator. May take time. Must not call
+/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator
+/// (they return WOULD_DEADLOCK), must not throw or longjmp.
+pub type divvy_strategy_fn = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        input: divvy_plan_input,
+        owners: *mut u32,
+        owner_count: usize,
+    ) -> i32,
+>;
+
+/// A strategy behind a C callback.
+pub(super) struct HostStrategy {
+    pub name: String,
+    pub call: unsafe extern "C" fn(*mut c_void, divvy_plan_input, *mut u32, usize) -> i32,
+    pub userdata: UserData,
+}
+
+/// A copy of the input whose texts C can read: all of them in one buffer, each with a NUL.
+struct Question {
+    texts: Vec<u8>,
+    /// Where each worker's id begins and ends in `texts`.
+    workers: Vec<(usize, usize)>,
+    /// The same for the keys of all partitions.
+    keys: Vec<(usize, usize)>,
+    partitions: Vec<Asked>,
+}
+
+struct Asked {
+    /// Its keys are `keys[first_key..end_key]`.
+    first_key: usize,
+    end_key: usize,
+    weight: i64,
+    previous: u32,
+}
+
+impl Question {
+    fn new(input: &Input<'_>) -> Self {
+        let mut question = Self {
+            texts: Vec::new(),
+            workers: Vec::with_capacity(input.workers.len()),
+            keys: Vec::with_capacity(input.partitions.len()),
+            partitions: Vec::with_capacity(input.partitions.len()),
+        };
+        for worker in input.workers {
+            let place = question.keep(worker.as_str());
+            question.workers.push(place);
+        }
+        for (partition, previous) in input.partitions.iter().zip(input.previous) {
+            let first_key = question.keys.len();
+            for key in &partition.keys {
+                let place = question.keep(key);
+                question.keys.push(place);
+            }
+            question.partitions.push(Asked {
+                first_key,
+                end_key: question.keys.len(),
+                weight: partition.weight,
+                previous: previous.unwrap_or(DIVVY_NO_WORKER),
+            });
+        }
+        question
+    }
+
+    fn keep(&mut self, text: &str) -> (usize, usize) {
+        let start = self.texts.len();
+        self.texts.extend_from_slice(text.as_bytes());
+        self.texts.push(0);
+        (start, self.texts.len() - 1)
+    }
+
+    fn keys(&self, index: usize) -> Option<&[(usize, usize)]> {
+        let asked = self.partitions.get(index)?;
+        Some(&self.keys[asked.first_key..asked.end_key])
+    }
+
+    fn expose(&self, &(start, end): &(usize, usize), length: *mut usize) -> *const c_char {
+        if !length.is_null() {
+            // SAFETY: writable by the header's rule for every length pointer.
+            unsafe { length.write(end - start) };
+        }
+        self.texts[start..].as_ptr().cast()
+    }
+}
+
+static QUESTIONS: Registry<Question> = Registry::new(4);
+
+impl Strategy for HostStrategy {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        let failed = |why| Error::new(Code::StrategyFailed, why);
+        let mut owners = vec![DIVVY_NO_WORKER; input.partitions.len()];
+        let id = QUESTIONS
+            .insert(Arc::new(Question::new(input)))
+            .map_err(|failure| failed(failure.message.into_owned()))?;
+        // SAFETY: the host gave this function to be called with this userdata, from any thread;
+        // `owners` has as many elements as said.
+        let status = unsafe {
+            (self.call)(
+                self.userdata.pointer(),
+                divvy_plan_input { id },
+                owners.as_mut_ptr(),
+                owners.len(),
+            )
+        };
+        let _ = QUESTIONS.remove(id);
+        if status == divvy_status::DIVVY_OK as i32 {
+            Ok(owners)
+        } else {
+            Err(failed(host_status(status)))
+        }
+    }
+}
+
+/// Tells how many workers there are.
+///
+/// Returns: the number; a status (below 0) for an invalid handle.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_plan_input_worker_count(input: divvy_plan_input) -> i64 {
+    count(input, |question| question.workers.len())
+}
+
+/// Tells how many partitions there are.
+///
+/// Returns: the number; a status (below 0) for an invalid handle.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_plan_input_partition_count(input: divvy_plan_input) -> i64 {
+    count(input, |question| question.partitions.len())
+}
+
+/// Tells how many keys a partition has.
+///
+/// Parameters: input - the input. partition - its index.
+/// Returns: the number, 0 for an index that is too large; a status (below 0) for an invalid
+/// handle.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_plan_input_key_count(input: divvy_plan_input, partition: usize) -> i64 {
+    count(input, |question| {
+        question.keys(partition).map_or(0, <[_]>::len)
+    })
+}
+
+fn count(input: divvy_plan_input, count: impl FnOnce(&Question) -> usize) -> i64 {
+    guard::value(|| {
+        let count = QUESTIONS.with(input.id, |question| count(question))?;
+        Ok(i64::try_from(count).unwrap_or(i64::MAX))
+    })
+}
+
+/// Tells a worker's id.
+///
+/// Parameters: input - the input. worker - its index. length - where the id's length in bytes
+/// goes, NULL if not wanted.
+/// Returns: the id; NULL for an invalid handle or an index that is too large.
+/// Ownership: borrowed until the callback returns.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_plan_input_worker(
+    input: divvy_plan_input,
+    worker: usize,
+    length: *mut usize,
+) -> *const c_char {
+    guard::or(ptr::null(), || {
+        QUESTIONS.with(input.id, |question| {
+            let place = question.workers.get(worker);
+            place.map_or(ptr::null(), |place| question.expose(place, length))
+        })
+    })
+}
+
+/// Tells a key of a partition.
+///
+/// Parameters: input - the input. partition - its index. key - the key's index. length - where
+/// the key's length in bytes goes, NULL if not wanted.
+/// Returns: the key; NULL for an invalid handle or an index that is too large.
+/// Ownership: borrowed until the callback returns.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_plan_input_key(
+    input: divvy_plan_input,
+    partition: usize,
+    key: usize,
+    length: *mut usize,
+) -> *const c_char {
+    guard::or(ptr::null(), || {
+        QUESTIONS.with(input.id, |question| {
+            let place = question.keys(partition).and_then(|keys| keys.get(key));
+            place.map_or(ptr::null(), |place| question.expose(place, length))
+        })
+    })
+}
+
+/// Tells the weight of a partition as the host gave it: 0 or less stands for the default weight.
+///
+/// Parameters: input - the input. partition - its index.
+/// Returns: the weight; 0 for an invalid handle or an index that is too large.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_plan_input_weight(input: divvy_plan_input, partition: usize) -> i64 {
+    guard::or(0, || {
+        QUESTIONS.with(input.id, |question| {
+            question.partitions.get(partition).map_or(0, |p| p.weight)
+        })
+    })
+}
+
+/// Tells which worker holds a partition now.
+///
+/// Parameters: input - the input. partition - its index.
+/// Returns: the worker's index; DIVVY_NO_WORKER when nobody holds it, or nobody who is live, and
+/// for an invalid handle or an index that is too large.
+/// Thread: any, during the callback. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_plan_input_previous(input: divvy_plan_input, partition: usize) -> u32 {
+    guard::or(DIVVY_NO_WORKER, || {
+        QUESTIONS.with(input.id, |question| {
+            let asked = question.partitions.get(partition);
+            asked.map_or(DIVVY_NO_WORKER, |p| p.previous)
+        })
+    })
+}

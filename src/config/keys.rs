@@ -1,0 +1,395 @@
+//! Every setting that has a name: one table for JSON, the environment, the command line and C.
+
+use std::time::Duration;
+
+use super::settings::{NatsSettings, Values};
+use super::{PublishClass, duration};
+use crate::strategy::StrategyKind;
+
+/// One setting.
+pub struct Key {
+    /// Its name: lower case, words joined by `_`. In the environment it is in upper case.
+    pub name: &'static str,
+    /// What it is, with the default's unit where the value has none of its own.
+    pub help: &'static str,
+    /// Whether its value must never be shown.
+    pub is_secret: bool,
+    pub(super) show: fn(&Values) -> String,
+    pub(super) set: fn(&mut Values, &str) -> Result<(), String>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! key {
+    ($name:literal, $($path:ident).+, $help:literal) => {
+        key!($name, $($path).+, $help, false)
+    };
+    ($name:literal, $($path:ident).+, $help:literal, $is_secret:literal) => {
+        Key {
+            name: $name,
+            help: $help,
+            is_secret: $is_secret,
+            show: |values| Text::show(&values.$($path).+),
+            set: |values, text| {
+                values.$($path).+ = Text::read(text)?;
+                Ok(())
+            },
+        }
+    };
+}
+
+/// Every setting, in the order of the documentation.
+pub static KEYS: &[Key] = &[
+    key!(
+        "name",
+        calculator.name,
+        "name of this leader, written to the fence record"
+    ),
+    key!(
+        "heartbeat_prefix",
+        calculator.heartbeat_prefix,
+        "prefix of the heartbeat keys"
+    ),
+    key!(
+        "assignment_prefix",
+        calculator.assignment_prefix,
+        "prefix of the assignment keys"
+    ),
+    key!(
+        "heartbeat_ttl",
+        calculator.heartbeat_ttl,
+        "a worker not heard of for this long is missing"
+    ),
+    key!(
+        "emergency_grace_period",
+        calculator.emergency_grace_period,
+        "a worker missing for this long is lost"
+    ),
+    key!(
+        "cooldown",
+        calculator.cooldown,
+        "least time from one publication to the next; emergencies, leaves and manual triggers do not wait for it"
+    ),
+    key!(
+        "cold_start_window",
+        calculator.cold_start_window,
+        "how long to wait for more workers when starting from none, and after a mass loss"
+    ),
+    key!(
+        "planned_scale_window",
+        calculator.planned_scale_window,
+        "how long to wait for more workers after the first joined"
+    ),
+    key!(
+        "leave_window",
+        calculator.leave_window,
+        "how long to wait for more leaves after the first worker left"
+    ),
+    key!(
+        "join_coalescing",
+        calculator.join_coalescing,
+        "joins seen within this time are reported together"
+    ),
+    key!(
+        "restart_ratio",
+        calculator.restart_ratio,
+        "when more than this share of the workers goes missing within one TTL it is a restart; 0 to 1"
+    ),
+    key!(
+        "min_rebalance_threshold",
+        calculator.min_rebalance_threshold,
+        "new weights lead to a rebalance when the fullest worker exceeds the fair level by more than this share"
+    ),
+    key!(
+        "default_weight",
+        calculator.default_weight,
+        "weight of a partition that has none; 1 or more"
+    ),
+    key!(
+        "recovery_grace",
+        calculator.recovery_grace,
+        "added to the TTL before anyone can go missing after the store was out of sight"
+    ),
+    key!(
+        "retry_delay_min",
+        calculator.retry_delay_min,
+        "first delay before a failed publication is retried"
+    ),
+    key!(
+        "retry_delay_max",
+        calculator.retry_delay_max,
+        "longest delay before a failed publication is retried"
+    ),
+    key!(
+        "operation_timeout",
+        calculator.operation_timeout,
+        "longest time that one rebalance may spend on the store"
+    ),
+    key!(
+        "poison_threshold",
+        calculator.poison_threshold,
+        "poisonous values within poison_window from which on the calculator is degraded"
+    ),
+    key!(
+        "poison_window",
+        calculator.poison_window,
+        "see poison_threshold"
+    ),
+    key!(
+        "subscriber_backlog",
+        calculator.subscriber_backlog,
+        "events kept for a slow subscriber before it is closed"
+    ),
+    key!(
+        "former_leader_lease_over",
+        calculator.former_leader_lease_over,
+        "whether the host knows that the former leader's lease has run out"
+    ),
+    key!(
+        "publish_class",
+        calculator.publish_class,
+        "how assignments are published: auto, a (atomic batches) or b (single writes)"
+    ),
+    key!(
+        "publish_batch_max",
+        calculator.publish_batch_max,
+        "most writes in one atomic batch; 2 or more"
+    ),
+    key!(
+        "allow_assignment_ttl",
+        calculator.allow_assignment_ttl,
+        "whether an assignment bucket whose values expire is accepted"
+    ),
+    key!("strategy", strategy, "how partitions are divided, by name"),
+    key!(
+        "hash_seed",
+        hash_seed,
+        "seed of the hashing strategies; the same in the whole fleet"
+    ),
+    key!(
+        "stable_id_bucket",
+        nats.stable_id_bucket,
+        "bucket of the stable ids"
+    ),
+    key!(
+        "election_bucket",
+        nats.election_bucket,
+        "bucket of the leader's lease"
+    ),
+    key!(
+        "heartbeat_bucket",
+        nats.heartbeat_bucket,
+        "bucket of the heartbeats"
+    ),
+    key!(
+        "assignment_bucket",
+        nats.assignment_bucket,
+        "bucket of the assignments"
+    ),
+    key!(
+        "nats_url",
+        nats.urls,
+        "servers, separated by commas: nats://host:port, tls://host:port or host:port"
+    ),
+    key!(
+        "nats_name",
+        nats.name,
+        "the client's name as operators of the server see it"
+    ),
+    key!("nats_user", nats.user, "user, with nats_password"),
+    key!(
+        "nats_password",
+        nats.password,
+        "password of nats_user",
+        true
+    ),
+    key!("nats_token", nats.token, "token to authenticate with", true),
+    key!(
+        "nats_creds",
+        nats.creds,
+        "path of a .creds file (JWT and NKey seed), read at each connect"
+    ),
+    key!(
+        "nats_nkey_seed",
+        nats.nkey_seed,
+        "NKey seed to authenticate with",
+        true
+    ),
+    key!(
+        "nats_tls_required",
+        nats.tls_required,
+        "refuse servers without TLS"
+    ),
+    key!(
+        "nats_tls_ca",
+        nats.tls_ca,
+        "PEM files of the trusted authorities, separated by commas, instead of the system's"
+    ),
+    key!(
+        "nats_tls_cert",
+        nats.tls_cert,
+        "PEM file of the client's certificate, with nats_tls_key"
+    ),
+    key!("nats_tls_key", nats.tls_key, "PEM file of the client's key"),
+    key!(
+        "nats_domain",
+        nats.domain,
+        "JetStream domain; empty: the server's own"
+    ),
+    key!(
+        "nats_replicas",
+        nats.replicas,
+        "copies of each bucket that is created; 1 to 5"
+    ),
+    key!(
+        "nats_storage",
+        nats.storage,
+        "where created buckets keep their data: file or memory"
+    ),
+    key!(
+        "nats_manage_buckets",
+        nats.manage_buckets,
+        "whether missing buckets are created and existing ones improved"
+    ),
+    key!(
+        "nats_stale_limit",
+        nats.stale_limit,
+        "how long a connection may be silent before it is replaced; 1s or more"
+    ),
+    key!(
+        "nats_connect_timeout",
+        nats.connect_timeout,
+        "how long one server may take to accept a connection"
+    ),
+];
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The name most like an unknown one; `None` when none is like it.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    let by_likeness = |key: &&Key| strsim::jaro_winkler(&lower, key.name);
+    let best = KEYS
+        .iter()
+        .max_by(|a, b| by_likeness(a).total_cmp(&by_likeness(b)))?;
+    (by_likeness(&best) > 0.75).then_some(best.name)
+}
+
+/// A value that can be read from text and shown as it.
+trait Text: Sized {
+    fn read(text: &str) -> Result<Self, String>;
+    fn show(&self) -> String;
+}
+
+impl Text for String {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Text for Vec<String> {
+    fn read(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim);
+        Ok(parts.filter(|p| !p.is_empty()).map(str::to_owned).collect())
+    }
+    fn show(&self) -> String {
+        self.join(",")
+    }
+}
+
+impl Text for Duration {
+    fn read(text: &str) -> Result<Self, String> {
+        duration::parse(text)
+    }
+    fn show(&self) -> String {
+        duration::format(*self)
+    }
+}
+
+macro_rules! plain_text {
+    ($($type:ty: $what:literal),+) => {$(
+        impl Text for $type {
+            fn read(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| concat!("is not ", $what).to_owned())
+            }
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+plain_text!(bool: "true or false", f64: "a number", i64: "a whole number",
+    u32: "a whole number of 0 or more", u64: "a whole number of 0 or more",
+    usize: "a whole number of 0 or more");
+
+macro_rules! named_text {
+    ($type:ty: $($name:literal => $value:path),+) => {
+        impl Text for $type {
+            fn read(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok($value),)+
+                    _ => Err(concat!("is none of:" $(, " ", $name)+).to_owned()),
+                }
+            }
+            fn show(&self) -> String {
+                match self {
+                    $($value => $name.to_owned(),)+
+                }
+            }
+        }
+    };
+}
+named_text!(PublishClass: "auto" => PublishClass::Auto, "a" => PublishClass::A, "b" => PublishClass::B);
+named_text!(StrategyKind:
+    "sticky" => StrategyKind::Sticky,
+    "round_robin" => StrategyKind::RoundRobin,
+    "consistent_hash" => StrategyKind::ConsistentHash,
+    "weighted_consistent_hash" => StrategyKind::WeightedConsistentHash);
+named_text!(StorageKind: "file" => StorageKind::File, "memory" => StorageKind::Memory);
+
+/// Where the server keeps a bucket's data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    /// On disk.
+    #[default]
+    File,
+    /// In memory.
+    Memory,
+}
+
+/// A URL's own credentials must not be shown either.
+pub(super) fn shown(key: &Key, values: &Values) -> String {
+    let text = (key.show)(values);
+    if key.is_secret {
+        return if text.is_empty() { text } else { "***".into() };
+    }
+    if key.name == "nats_url" {
+        return redact_urls(&values.nats);
+    }
+    text
+}
+
+fn redact_urls(nats: &NatsSettings) -> String {
+    let redacted = nats.urls.iter().map(|url| match url.rsplit_once('@') {
+        None => url.clone(),
+        Some((before, host)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://***@{host}"),
+            None => format!("***@{host}"),
+        },
+    });
+    redacted.collect::<Vec<_>>().join(",")
+}

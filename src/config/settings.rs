@@ -1,0 +1,403 @@
+//! Settings by name, layer over layer, each knowing where it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::CalculatorConfig;
+use super::keys::{self, KEYS, Key, StorageKind};
+use crate::error::{Code, Error, Result};
+use crate::store::Bucket;
+use crate::strategy::StrategyKind;
+use crate::types::truncated;
+
+/// Longest value of one setting, in bytes.
+pub const VALUE_MAX_BYTES: usize = 16 * 1024;
+
+/// What all settings together say.
+#[derive(Clone, Default, PartialEq)]
+pub(super) struct Values {
+    pub calculator: CalculatorConfig,
+    pub strategy: StrategyKind,
+    pub hash_seed: u64,
+    pub nats: NatsSettings,
+}
+
+/// How to reach NATS. Empty texts are left out. `Debug` is not derived: there are secrets here.
+#[derive(Clone, PartialEq)]
+#[allow(missing_docs)] // each is a key of the table in `keys`, described there
+pub struct NatsSettings {
+    pub urls: Vec<String>,
+    pub name: String,
+    pub user: String,
+    pub password: String,
+    pub token: String,
+    pub creds: String,
+    pub nkey_seed: String,
+    pub tls_required: bool,
+    pub tls_ca: Vec<String>,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub domain: String,
+    pub replicas: u32,
+    pub storage: StorageKind,
+    pub manage_buckets: bool,
+    pub stale_limit: Duration,
+    pub connect_timeout: Duration,
+    pub stable_id_bucket: String,
+    pub election_bucket: String,
+    pub heartbeat_bucket: String,
+    pub assignment_bucket: String,
+}
+
+impl Default for NatsSettings {
+    fn default() -> Self {
+        Self {
+            urls: vec!["nats://127.0.0.1:4222".into()],
+            name: "divvy".into(),
+            user: String::new(),
+            password: String::new(),
+            token: String::new(),
+            creds: String::new(),
+            nkey_seed: String::new(),
+            tls_required: false,
+            tls_ca: Vec::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            domain: String::new(),
+            replicas: 1,
+            storage: StorageKind::File,
+            manage_buckets: true,
+            stale_limit: Duration::from_millis(2_500),
+            connect_timeout: Duration::from_secs(2),
+            stable_id_bucket: Bucket::StableId.default_name().into(),
+            election_bucket: Bucket::Election.default_name().into(),
+            heartbeat_bucket: Bucket::Heartbeat.default_name().into(),
+            assignment_bucket: Bucket::Assignment.default_name().into(),
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Code,
+    Json,
+    Environment(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Code => f.write_str("code"),
+            Origin::Json => f.write_str("json"),
+            Origin::Environment(variable) => write!(f, "env {variable}"),
+        }
+    }
+}
+
+/// Settings by name: defaults, then whatever was set, the last one counts.
+///
+/// Names are those of [`KEYS`]. Values are text: durations like `1m30s`, numbers, `true` and
+/// `false`, lists separated by commas. Each call applies wholly or, on an error, not at all.
+/// Relations between settings are checked when something is built from them.
+#[derive(Clone, Default)]
+pub struct Settings {
+    values: Values,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Settings {
+    /// Every setting at its default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`] for a name that does not exist (with the nearest one that does)
+    /// and a value that cannot be read.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let mut next = self.clone();
+        next.apply(name, value, Origin::Code)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Sets every member of a JSON object. Values are texts, numbers, booleans or lists of
+    /// texts; `null` stands for the default.
+    ///
+    /// # Errors
+    /// As [`Settings::set`]; and when it is no JSON object.
+    pub fn merge_json(&mut self, text: &str) -> Result<()> {
+        let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
+            Error::new(Code::InvalidConfig, "the configuration is no JSON object").caused_by(cause)
+        })?;
+        let mut next = self.clone();
+        for (name, value) in &object {
+            match json_text(value) {
+                Some(text) => next.apply(name, &text, Origin::Json)?,
+                None if value.is_null() => next.reset(name)?,
+                None => {
+                    return Err(fault(
+                        name,
+                        "must be a text, a number, true, false, null or a list of texts",
+                    ));
+                }
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// Sets what the environment names: `<prefix><NAME>`, such as `DIVVY_HEARTBEAT_TTL`. An
+    /// empty variable counts as not set.
+    ///
+    /// # Errors
+    /// As [`Settings::set`], also for a variable with the prefix that names no setting.
+    pub fn merge_env<'a>(
+        &mut self,
+        prefix: &str,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        let mut next = self.clone();
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix(prefix) else {
+                continue;
+            };
+            if value.is_empty() || prefix.is_empty() {
+                continue;
+            }
+            let origin = Origin::Environment(variable.to_owned());
+            next.apply(&name.to_ascii_lowercase(), value, origin)
+                .map_err(|error| {
+                    Error::new(error.code(), format!("{variable}: {}", error.message()))
+                })?;
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// Every setting with its effective value and where that came from, as JSON:
+    /// `{"cooldown": {"value": "10s", "origin": "default"}, ...}`. Secrets are masked.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        let mut object = Map::new();
+        for key in KEYS {
+            let origin = match self.origins.get(key.name) {
+                Some(origin) => origin.to_string(),
+                None => "default".into(),
+            };
+            let value = keys::shown(key, &self.values);
+            object.insert(key.name.into(), json!({ "value": value, "origin": origin }));
+        }
+        Value::Object(object).to_string()
+    }
+
+    /// The calculator's part.
+    #[must_use]
+    pub fn calculator(&self) -> &CalculatorConfig {
+        &self.values.calculator
+    }
+
+    /// The strategy that is named.
+    #[must_use]
+    pub fn strategy(&self) -> StrategyKind {
+        self.values.strategy
+    }
+
+    /// The seed of the hashing strategies.
+    #[must_use]
+    pub fn hash_seed(&self) -> u64 {
+        self.values.hash_seed
+    }
+
+    /// The part about NATS.
+    #[must_use]
+    pub fn nats(&self) -> &NatsSettings {
+        &self.values.nats
+    }
+
+    fn apply(&mut self, name: &str, value: &str, origin: Origin) -> Result<()> {
+        let key = key_of(name)?;
+        if value.len() > VALUE_MAX_BYTES {
+            return Err(fault(name, "is longer than 16 KiB"));
+        }
+        (key.set)(&mut self.values, value).map_err(|why| {
+            let shown = if key.is_secret {
+                "***"
+            } else {
+                truncated(value, 60)
+            };
+            fault(name, &format!("= {shown:?} {why}"))
+        })?;
+        self.origins.insert(key.name, origin);
+        Ok(())
+    }
+
+    fn reset(&mut self, name: &str) -> Result<()> {
+        let key = key_of(name)?;
+        let default = (key.show)(&Values::default());
+        (key.set)(&mut self.values, &default).map_err(|why| fault(name, &why))?;
+        self.origins.remove(key.name);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.dump())
+    }
+}
+
+fn key_of(name: &str) -> Result<&'static Key> {
+    keys::find(name).ok_or_else(|| {
+        let hint = match keys::nearest(name) {
+            Some(nearest) => format!("; did you mean {nearest}?"),
+            None => String::new(),
+        };
+        let name = truncated(name, 60);
+        Error::new(
+            Code::InvalidConfig,
+            format!("there is no setting {name:?}{hint}"),
+        )
+    })
+}
+
+fn fault(name: &str, why: &str) -> Error {
+    Error::new(
+        Code::InvalidConfig,
+        format!("{} {why}", truncated(name, 60)),
+    )
+}
+
+fn json_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Array(list) => {
+            let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
+            Some(texts?.join(","))
+        }
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_shows_what_it_reads_and_the_default_reads_back() {
+        let defaults = Values::default();
+        let mut names = std::collections::BTreeSet::new();
+        for key in KEYS {
+            let mut values = Values::default();
+            (key.set)(&mut values, &(key.show)(&defaults)).unwrap();
+            assert!(values == defaults, "{}", key.name);
+            assert!(names.insert(key.name), "{} is there twice", key.name);
+            assert!(!key.help.is_empty());
+        }
+    }
+
+    /// The table is written by hand; this fails when a field is added and the table is not.
+    #[test]
+    fn every_field_of_the_calculator_has_a_key() {
+        let text = format!("{:?}", CalculatorConfig::default());
+        let body = text.split_once('{').unwrap().1;
+        for field in body.split(',') {
+            let name = field.split(':').next().unwrap().trim();
+            assert!(keys::find(name).is_some(), "{name} has no key");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_nearest_one() {
+        let mut settings = Settings::new();
+        for (wrong, right) in [
+            ("cooldwon", "cooldown"),
+            ("heartbeat-ttl", "heartbeat_ttl"),
+            ("HEARTBEAT_TTL", "heartbeat_ttl"),
+            ("nats_urls", "nats_url"),
+        ] {
+            let error = settings.set(wrong, "1s").unwrap_err();
+            assert_eq!(error.code(), Code::InvalidConfig);
+            let expected = format!("did you mean {right}?");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+        let error = settings.set("zzzzqqqq", "1s").unwrap_err();
+        assert!(!error.to_string().contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn json_is_applied_wholly_or_not_at_all() {
+        let mut settings = Settings::new();
+        settings
+            .merge_json(r#"{"cooldown":"3s","restart_ratio":0.25,"nats_url":["a:1","b:2"],"nats_tls_required":true}"#)
+            .unwrap();
+        assert_eq!(settings.calculator().cooldown, Duration::from_secs(3));
+        assert_eq!(settings.nats().urls, ["a:1", "b:2"]);
+        for broken in [
+            r#"{"cooldown":"4s","nonsense":1}"#,
+            r#"{"cooldown":4}"#,
+            r#"{"cooldown":{}}"#,
+            r#"{"cooldown":"4s","restart_ratio":"much"}"#,
+            "[]",
+            "",
+            "{",
+        ] {
+            let error = settings.merge_json(broken).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidConfig, "{broken}");
+            assert_eq!(settings.calculator().cooldown, Duration::from_secs(3));
+        }
+        settings.merge_json(r#"{"cooldown":null}"#).unwrap();
+        assert_eq!(settings.calculator().cooldown, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_environment_names_settings_in_upper_case() {
+        let mut settings = Settings::new();
+        let variables = [
+            ("PATH", "/bin"),
+            ("DIVVY_COOLDOWN", "2s"),
+            ("DIVVY_NAME", ""),
+            ("OTHER_COOLDOWN", "9s"),
+        ];
+        settings.merge_env("DIVVY_", variables).unwrap();
+        assert_eq!(settings.calculator().cooldown, Duration::from_secs(2));
+        let error = settings
+            .merge_env("DIVVY_", [("DIVVY_COOLDWON", "2s")])
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("did you mean cooldown?"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("DIVVY_COOLDWON"), "{error}");
+    }
+
+    #[test]
+    fn the_dump_tells_values_and_origins_but_no_secret() {
+        let mut settings = Settings::new();
+        settings.set("nats_password", "hunter2").unwrap();
+        settings
+            .set("nats_url", "nats://me:hunter2@host:1,host:2")
+            .unwrap();
+        settings.merge_env("D_", [("D_COOLDOWN", "90s")]).unwrap();
+        let dump = settings.dump();
+        assert!(!dump.contains("hunter2"), "{dump}");
+        let dump: Value = serde_json::from_str(&dump).unwrap();
+        assert_eq!(
+            dump["cooldown"],
+            json!({"value": "1m30s", "origin": "env D_COOLDOWN"})
+        );
+        assert_eq!(dump["name"], json!({"value": "divvy", "origin": "default"}));
+        assert_eq!(dump["nats_url"]["value"], "nats://***@host:1,host:2");
+        assert_eq!(dump.as_object().unwrap().len(), KEYS.len());
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,92 @@
+//! From settings to a connected store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Settings;
+use crate::error::{Code, Error, Result};
+use crate::store::Store;
+
+/// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
+/// connection works or the deadline passes.
+///
+/// # Errors
+/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
+/// build has no NATS).
+#[cfg(feature = "nats")]
+pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
+    use crate::store::nats::NatsStore;
+    let options = nats_options(settings.nats())?;
+    Ok(Arc::new(NatsStore::connect(options, deadline)?))
+}
+
+#[cfg(feature = "nats")]
+fn nats_options(nats: &crate::config::NatsSettings) -> Result<crate::store::nats::NatsOptions> {
+    use crate::config::keys::StorageKind;
+    use crate::store::Bucket;
+    use crate::store::nats::{NatsOptions, Storage};
+    let is_set = |text: &String| !text.is_empty();
+    let kinds = [&nats.user, &nats.token, &nats.creds, &nats.nkey_seed];
+    if kinds.into_iter().filter(|text| is_set(text)).count() > 1 {
+        return Err(Error::new(
+            Code::InvalidConfig,
+            "nats_user, nats_token, nats_creds, nats_nkey_seed: set only one of them",
+        ));
+    }
+    if is_set(&nats.tls_cert) != is_set(&nats.tls_key) {
+        return Err(Error::new(
+            Code::InvalidConfig,
+            "nats_tls_cert, nats_tls_key: set both or none",
+        ));
+    }
+    let mut options = NatsOptions::new(nats.urls.iter().cloned())
+        .name(&nats.name)
+        .tls_required(nats.tls_required)
+        .replicas(nats.replicas)
+        .storage(match nats.storage {
+            StorageKind::File => Storage::File,
+            StorageKind::Memory => Storage::Memory,
+        })
+        .manage_buckets(nats.manage_buckets)
+        .stale_limit(nats.stale_limit)
+        .connect_timeout(nats.connect_timeout)
+        .bucket_name(Bucket::StableId, &nats.stable_id_bucket)
+        .bucket_name(Bucket::Election, &nats.election_bucket)
+        .bucket_name(Bucket::Heartbeat, &nats.heartbeat_bucket)
+        .bucket_name(Bucket::Assignment, &nats.assignment_bucket);
+    if is_set(&nats.user) {
+        options = options.user_password(&nats.user, &nats.password);
+    }
+    if is_set(&nats.token) {
+        options = options.token(&nats.token);
+    }
+    if is_set(&nats.creds) {
+        options = options.credentials_file(&nats.creds);
+    }
+    if is_set(&nats.nkey_seed) {
+        options = options.nkey_seed(&nats.nkey_seed);
+    }
+    for authority in &nats.tls_ca {
+        options = options.tls_ca(authority);
+    }
+    if is_set(&nats.tls_cert) {
+        options = options.tls_identity(&nats.tls_cert, &nats.tls_key);
+    }
+    if is_set(&nats.domain) {
+        options = options.domain(&nats.domain);
+    }
+    Ok(options)
+}
+
+/// Connects to NATS as the settings `nats_*` and `*_bucket` say.
+///
+/// # Errors
+/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
+/// build has no NATS).
+#[cfg(not(feature = "nats"))]
+pub fn connect_nats(_settings: &Settings, _deadline: Instant) -> Result<Arc<dyn Store>> {
+    Err(Error::new(
+        Code::Unsupported,
+        "this build of divvy has no NATS; build it with the feature `nats`",
+    ))
+}

@@ -1,0 +1,70 @@
+/* 1 000 lives leave nothing behind: threads, descriptors and memory stay flat. */
+#include <dirent.h>
+
+#include "check.h"
+
+static int entries(const char *path) {
+    DIR *directory = opendir(path);
+    int count = 0;
+    CHECK(directory != NULL);
+    while (readdir(directory)) count++;
+    closedir(directory);
+    return count;
+}
+
+static long resident_kib(void) {
+    long total = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL && fscanf(file, "%ld %ld", &total, &resident) == 2);
+    fclose(file);
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void on_event(void *userdata, divvy_event event) {
+    ++*(volatile int *)userdata;
+    CHECK(divvy_event_kind(event) > 0);
+}
+
+/* With a store of its own: what a store keeps for those who listen to it goes with it. */
+static void one_life(divvy_config config) {
+    divvy_store store = new_store(config);
+    divvy_calculator calculator = {0};
+    divvy_subscription subscription = {0};
+    divvy_events events = {0};
+    divvy_event event = {0};
+    int fd = -1, calls = 0;
+    OK(divvy_calculator_new(config, store, &calculator, ERR));
+    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, &calls, NULL,
+                                  &subscription, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_events_fd(events, &fd, ERR));
+    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_events_poll(events, PATIENCE, &event, ERR));
+    OK(divvy_event_free(event));
+    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    CHECK(calls > 0);
+    OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
+    OK(divvy_events_free(events));
+    OK(divvy_calculator_free(calculator, ERR));
+    OK(divvy_store_free(store));
+}
+
+int main(void) {
+    divvy_config config = new_config();
+    const char *wanted = getenv("DIVVY_TEST_CYCLES");
+    int cycles = wanted ? atoi(wanted) : 1000, index, threads, descriptors;
+    long resident;
+    for (index = 0; index < cycles / 5; index++) one_life(config);
+    threads = entries("/proc/self/task");
+    descriptors = entries("/proc/self/fd");
+    resident = resident_kib();
+    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the first lives\n", resident);
+    for (index = cycles / 5; index < cycles; index++) one_life(config);
+    CHECK(entries("/proc/self/task") == threads);
+    CHECK(entries("/proc/self/fd") == descriptors);
+    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the last\n", resident_kib());
+    if (!getenv("DIVVY_TEST_SANITIZE") && resident_kib() > resident + 1024)
+        FAIL("memory grew from %ld to %ld KiB", resident, resident_kib());
+    OK(divvy_config_free(config));
+    return 0;
+}

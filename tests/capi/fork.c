@@ -1,0 +1,74 @@
+/* A forked child: a status at once from every call, never a hang; the parent does not notice. */
+#include <sys/wait.h>
+
+#include "check.h"
+
+static divvy_calculator calculator;
+
+static void child(divvy_store store, divvy_events events) {
+    divvy_event event = {0};
+    divvy_config config = {0};
+    divvy_text text = {0};
+    alarm(10); /* a hang ends here */
+    EXPECT(DIVVY_FORKED, divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    CHECK(strstr(err, "fork") != NULL);
+    EXPECT(DIVVY_FORKED, divvy_calculator_start(calculator, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_stop(calculator, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_free(calculator, ERR));
+    EXPECT(DIVVY_FORKED, divvy_events_poll(events, -1, &event, ERR));
+    EXPECT(DIVVY_FORKED, divvy_events_free(events));
+    EXPECT(DIVVY_FORKED, divvy_store_free(store));
+    EXPECT(DIVVY_FORKED, divvy_config_new(&config, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_status_json(calculator, &text, ERR));
+    EXPECT(DIVVY_FORKED, divvy_log_set(0, NULL, NULL, NULL, ERR));
+    CHECK(divvy_calculator_state(calculator) == DIVVY_FORKED);
+    CHECK(strcmp(divvy_text_data(text, NULL), "") == 0);
+    CHECK(divvy_version()[0] != 0);
+    CHECK(strcmp(divvy_status_name(DIVVY_FORKED), "DIVVY_FORKED") == 0);
+    _exit(0);
+}
+
+int main(void) {
+    divvy_config config;
+    divvy_store store;
+    divvy_events events = {0};
+    divvy_partitions list;
+    fleet workers;
+    pid_t pid;
+    int status = -1, round;
+
+    /* Before the first handle a fork is no matter, on either side. */
+    CHECK(divvy_version()[0] != 0);
+    pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        OK(divvy_config_new(&config, ERR));
+        OK(divvy_config_free(config));
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+
+    config = new_config();
+    store = new_store(config);
+    list = new_partitions(4);
+    fleet_start(&workers, store, 2);
+    OK(divvy_calculator_new(config, store, &calculator, ERR));
+    OK(divvy_calculator_set_partitions(calculator, list, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    for (round = 0; round < 20; round++) {
+        pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0) child(store, events);
+        CHECK(waitpid(pid, &status, 0) == pid);
+        if (status != 0) FAIL("the child ended with %d", status);
+    }
+    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_free(calculator, ERR));
+    OK(divvy_events_free(events));
+    OK(divvy_partitions_free(list));
+    OK(divvy_config_free(config));
+    fleet_stop(&workers);
+    OK(divvy_store_free(store));
+    return 0;
+}

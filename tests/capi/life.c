@@ -1,0 +1,96 @@
+/* A calculator's whole life: partitions pushed, a fleet that grows, shrinks and loses a worker. */
+#include "check.h"
+
+static int64_t version_of(divvy_calculator calculator) {
+    return divvy_calculator_current_version(calculator);
+}
+
+static void check_status(divvy_calculator calculator) {
+    divvy_text text = {0};
+    size_t length = 0;
+    const char *json;
+    OK(divvy_calculator_status_json(calculator, &text, ERR));
+    json = divvy_text_data(text, &length);
+    CHECK(length == strlen(json) && json[0] == '{');
+    CHECK(strstr(json, "\"is_started\":true") != NULL);
+    CHECK(strstr(json, "\"worker\":\"worker-0\"") != NULL);
+    OK(divvy_text_free(text));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_text_free(text));
+    CHECK(strcmp(divvy_text_data(text, &length), "") == 0 && length == 0);
+}
+
+int main(void) {
+    divvy_config config;
+    divvy_store store;
+    divvy_calculator calculator = {0};
+    divvy_partitions list;
+    fleet workers;
+    int64_t before, version = 0;
+
+    OK(divvy_check_abi(DIVVY_ABI_VERSION));
+    CHECK(divvy_version_number() == DIVVY_VERSION_MAJOR * 1000000 + DIVVY_VERSION_MINOR * 1000 +
+                                        DIVVY_VERSION_PATCH);
+    config = new_config();
+    store = new_store(config);
+    OK(divvy_calculator_new(config, store, &calculator, ERR));
+    OK(divvy_config_free(config));
+    CHECK(divvy_calculator_is_started(calculator) == 0);
+    CHECK(divvy_calculator_state(calculator) == DIVVY_STATE_IDLE);
+    EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
+    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+
+    fleet_start(&workers, store, 2);
+    list = new_partitions(10);
+    OK(divvy_calculator_set_partitions(calculator, list, ERR));
+    OK(divvy_partitions_free(list));
+    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    EXPECT(DIVVY_ALREADY_STARTED, divvy_calculator_start(calculator, PATIENCE, ERR));
+    CHECK(divvy_calculator_is_started(calculator) == 1);
+    WAIT_UNTIL(held(store, 0) == 5 && held(store, 1) == 5);
+    check_status(calculator);
+
+    fleet_resize(&workers, 5);
+    WAIT_UNTIL(held(store, 0) == 2 && held(store, 4) == 2);
+
+    before = version_of(calculator);
+    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
+    CHECK(version > before && version_of(calculator) >= version);
+
+    list = new_partitions(20);
+    OK(divvy_calculator_set_partitions(calculator, list, ERR));
+    OK(divvy_partitions_free(list));
+    WAIT_UNTIL(held(store, 0) == 4);
+    OK(divvy_calculator_refresh(calculator, PATIENCE, NULL, ERR));
+
+    fleet_resize(&workers, 4); /* one leaves, its key goes with it */
+    nap_ms(250);
+    OK(divvy_store_delete(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-4", PATIENCE, ERR));
+    WAIT_UNTIL(held(store, 0) == 5 && held(store, 4) == -1);
+
+    fleet_resize(&workers, 3); /* one just dies */
+    WAIT_UNTIL(held(store, 3) == -1);
+    WAIT_UNTIL(divvy_calculator_state(calculator) == DIVVY_STATE_IDLE);
+    CHECK(divvy_calculator_scaling_reason(calculator) == DIVVY_REASON_NONE);
+
+    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    CHECK(divvy_calculator_is_started(calculator) == 0);
+    EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
+
+    before = version_of(calculator); /* a second life: nothing is lost, nothing goes back */
+    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
+    CHECK(version > before);
+
+    OK(divvy_calculator_free(calculator, ERR)); /* stops it, too */
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_free(calculator, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_start(calculator, PATIENCE, ERR));
+    fleet_stop(&workers);
+    OK(divvy_store_stop(store, PATIENCE, ERR));
+    OK(divvy_store_stop(store, PATIENCE, ERR));
+    EXPECT(DIVVY_NOT_RUNNING,
+           divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, "a.b", "", 0, 100, ERR));
+    OK(divvy_store_free(store));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_store_free(store));
+    return 0;
+}
