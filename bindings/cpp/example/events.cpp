@@ -44,6 +44,7 @@ int main() try {
 
     int number = 0;
     sigwait(&signals, &number);
+    std::printf("stopping: signal %d\n", number);
     calculator.stop(seconds(10));
 } catch (const divvy::error &error) {
     std::fprintf(stderr, "%s\n", error.what());
