@@ -15,6 +15,9 @@ SEEDS ?= 2000
 START ?= 0
 SEED ?=
 
+# Deposed leaders: how many tries.
+TRIES ?= 10000
+
 .PHONY: help
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## "; print "make <command>\n" } \
@@ -57,6 +60,12 @@ sim: need-build ## Simulate fleets in virtual time under faults
 test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)
 ## ARGS=v2_12 runs those whose name contains it
 	$(CARGO) test $(LOCKED) --all-features --test nats_matrix --test nats_cluster -- $(ARGS)
+
+.PHONY: stale
+stale: need-test ## Let deposed leaders try to publish, on every supported server
+## TRIES=10000 how many, for each server and class
+	DIVVY_STALE_TRIES=$(TRIES) DIVVY_NATS_VERSIONS=2.10.26,2.11.11,2.12.8,2.14.5,2.15.1 \
+	  $(CARGO) test $(LOCKED) --all-features --test nats_stale_leader -- --nocapture
 
 .PHONY: need-build need-lint need-test
 need-build need-lint need-test: need-%:
