@@ -121,3 +121,10 @@ test-sanitize: need-test ## Run the C and C++ tests under sanitizers and valgrin
 	  DIVVY_TEST_CYCLES=20 $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1
 	DIVVY_TEST_SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" \
 	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test capi
+
+.PHONY: figures
+figures: capi ## Measure what the C ABI costs
+	$(CC) -std=gnu99 -O2 -Iinclude -Itests/capi tests/capi/figures.c $(CAPI_TARGET)/capi/libdivvy.a \
+	  $(PRIVATE_LIBS) -o $(CAPI_TARGET)/figures
+	$(CAPI_TARGET)/figures
+	ls -l $(CAPI_TARGET)/capi/libdivvy.so $(CAPI_TARGET)/capi/libdivvy.a

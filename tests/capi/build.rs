@@ -207,7 +207,12 @@ pub fn run_with(source: &str, language: Language, link: Link, variables: &[(&str
 /// Runs an example until it tells of a plan, then asks it to stop; it must end well.
 pub fn run_until_published(executable: &Path) {
     use std::io::{BufRead, BufReader};
-    let mut child = Command::new(executable)
+    let mut command = Command::new(executable);
+    // The examples read their settings from variables that begin like those of the tests.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DIVVY_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
         .env("DIVVY_COLD_START_WINDOW", "100ms")
         .stdout(std::process::Stdio::piped())
         .spawn()

@@ -7,19 +7,30 @@ use crate::machine::publication::Change;
 use crate::store::{Bucket, Expect, Outcome, Write};
 use crate::wire::COMMIT_KEY;
 
+/// What one round of writes does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Assign,
+    Delete,
+}
+
 impl Publisher {
     pub(super) fn publish_singly(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
-        self.overwrite(draft, deadline)?;
+        self.overwrite(draft, Step::Assign, deadline)?;
         self.create(draft, deadline)?;
+        // Not before the new version stands somewhere: the keys of departed workers may be the
+        // last that tell of the versions so far.
+        self.overwrite(draft, Step::Delete, deadline)?;
         self.commit(draft, deadline)
     }
 
     /// Keys that hold something are protected by their own revision: all in flight at once.
-    fn overwrite(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
+    fn overwrite(&mut self, draft: &Draft, step: Step, deadline: Instant) -> Attempt<()> {
         let (changes, writes): (Vec<&Change>, Vec<Write>) = draft
             .changes
             .iter()
             .zip(&draft.values)
+            .filter(|(_, value)| value.is_none() == (step == Step::Delete))
             .filter_map(|(change, value)| {
                 let write = Write {
                     key: self.key_of(&change.worker),

@@ -26,7 +26,7 @@ fn versions_rise(before: &BTreeMap<String, Held>, after: &BTreeMap<String, Held>
 /// Makes the writes from the given one on end with this fault, `count` of them.
 fn spoil(leader: &Leader, skipped: u32, count: u32, fault: Fault) {
     // The look at the fence is call 1; in class A each batch is a call, in class B the overwrites
-    // are one call and each creation and the commit record another.
+    // are one call, each creation another, then the deletions, then the commit record.
     let client = leader.client.clone();
     leader.spy.before_call(2 + skipped, move || {
         client.faults().next(&Call::WRITES, count, fault);
@@ -105,7 +105,8 @@ fn a_publication_that_arrived_after_all_keeps_its_version() {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
         leader.publish(&first()).unwrap();
-        let last = if kind == Kind::A { 0 } else { 2 };
+        // Of class B: an assignment, a new key, a departed one's, then the record.
+        let last = if kind == Kind::A { 0 } else { 3 };
         spoil(&leader, last, 1, Fault::LoseReply);
         assert_eq!(leader.publish(&second()).unwrap(), 2);
         holds_exactly(&world, &second(), 2);
@@ -139,6 +140,28 @@ fn a_take_over_settles_what_became_of_its_own_rewrites() {
             let version = leader.publish(&second()).unwrap();
             assert_eq!(version, 2);
             holds_exactly(&world, &second(), version);
+        }
+    }
+}
+
+/// Symptom: versions began anew at 1. Cause: the departed workers' keys, the last that told of a
+/// version after the commit record had been removed, were deleted before the new ones were made.
+#[test]
+fn a_publication_cut_short_anywhere_leaves_evidence_of_the_versions_so_far() {
+    for kind in BOTH {
+        for done in 0..5 {
+            let world = world(kind);
+            let mut leader = Leader::leading(&world);
+            for _ in 0..5 {
+                leader
+                    .publish(&plan(&[("a", &["p"]), ("b", &["q"])]))
+                    .unwrap();
+            }
+            world.server().delete(Bucket::Assignment, COMMIT_KEY);
+            spoil(&leader, done, 100, Fault::LoseRequest);
+            let _ = leader.publish(&plan(&[("c", &["p"]), ("d", &["q"])]));
+            let successor = Leader::new(&world).take_over().unwrap();
+            assert!(successor.version >= 5, "{kind:?}, after {done} writes");
         }
     }
 }
