@@ -4,7 +4,7 @@
 //! and speak to C programmers. Rules of the house:
 //!
 //! * Handles are an index and a generation, looked up in a table and never dereferenced.
-//! * Every body runs inside [`guard::call`], which catches panics and knows a forked child.
+//! * Every body runs inside `guard::call`, which catches panics and knows a forked child.
 //! * Outputs are written last, and only on success.
 #![allow(non_camel_case_types, reason = "the names are those of the header")]
 #![allow(
