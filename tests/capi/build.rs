@@ -133,6 +133,9 @@ pub fn header_alone(header: &str, c: &[&str], cpp: &[&str]) {
 /// Builds a program with every compiler and returns the executables.
 pub fn build(source: &str, language: Language, link: Link) -> Vec<PathBuf> {
     let library = library();
+    // ThreadSanitizer tells code that it did not see compiled by the object that it is in.
+    let is_shared_only = std::env::var_os("DIVVY_TEST_SHARED_ONLY").is_some();
+    let link = if is_shared_only { Link::Shared } else { link };
     let is_sanitized = std::env::var("DIVVY_TEST_SANITIZE").ok();
     let mut executables = Vec::new();
     for compiler in compilers(language.is_cpp) {

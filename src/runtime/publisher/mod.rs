@@ -284,20 +284,25 @@ impl Publisher {
         if !self.holds(&reading.fence) {
             return Err(self.depose(&reading.fence));
         }
-        self.version = self.version.max(reading.highest_version);
-        if self.standing == Standing::Reopening || reading.highest_term > self.term {
+        // A foreign version may be gone from the bucket and yet be applied somewhere.
+        let beats = self.read_beats(deadline)?;
+        let version = reading.highest_version.max(beats.applied.version);
+        self.version = self.version.max(version);
+        let highest_term = reading.highest_term.max(beats.applied.term);
+        if self.standing == Standing::Reopening || highest_term > self.term {
             // Workers would refuse our term: somebody wrote a higher one without taking over.
             log::warn!(
-                target: "divvy::publisher", term = self.term, found = reading.highest_term;
+                target: "divvy::publisher", term = self.term, found = highest_term;
                 "a foreign write carries a higher term: opening a term above it"
             );
             self.standing = Standing::Reopening;
-            let floor = reading.highest_term.max(self.term);
+            let floor = highest_term.max(self.term);
             self.open_term(&reading, floor, deadline)?;
             self.standing = Standing::InForce;
         } else {
             reading.keep_doubts(&self.known.slots);
             reading.doubt_foreign(&self.known.slots, self.term);
+            reading.doubt_refused(&beats.applied_by);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only

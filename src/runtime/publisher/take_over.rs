@@ -42,9 +42,9 @@ pub struct Found {
 pub(super) struct Beats {
     heartbeats: Vec<Heartbeat>,
     /// The highest term and version that any worker has applied.
-    applied: Applied,
+    pub(super) applied: Applied,
     /// What each worker has applied, where it says so.
-    applied_by: BTreeMap<WorkerId, Applied>,
+    pub(super) applied_by: BTreeMap<WorkerId, Applied>,
     poison: u32,
 }
 
@@ -322,7 +322,7 @@ impl Publisher {
         self.numbered(revision);
     }
 
-    fn read_beats(&self, deadline: Instant) -> Result<Beats> {
+    pub(super) fn read_beats(&self, deadline: Instant) -> Result<Beats> {
         let prefix = &self.settings.heartbeat;
         let listing = self
             .store

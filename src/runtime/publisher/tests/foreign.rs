@@ -195,3 +195,19 @@ fn a_take_over_writes_again_what_a_worker_refuses_as_older_than_it_has_applied()
         }
     }
 }
+
+/// Symptom: a worker that had taken up what a stranger wrote, and a stranger deleted before the
+/// leader saw it, refused everything that the leader published after.
+#[test]
+fn a_foreign_version_that_a_worker_has_applied_is_published_above_though_it_is_gone() {
+    for kind in BOTH {
+        let (world, mut leader) = leading(kind);
+        put(&world, "assignment.a", &raw(80, None, &["x"]));
+        beat(&world, "a", 0, 80);
+        let revision = world.server().delete(Bucket::Assignment, "assignment.a");
+        let seen = seen("assignment.a", revision);
+        assert!(leader.publisher.settle(&seen, later()).unwrap());
+        assert_eq!(leader.publish(&lists()).unwrap(), 81);
+        holds_exactly(&world, &lists(), 81);
+    }
+}
