@@ -1,11 +1,5 @@
 //! The calculator's configuration: every setting with its unit, default and rule.
 
-pub mod duration;
-pub mod keys;
-mod settings;
-
-pub use settings::{NatsSettings, Settings, VALUE_MAX_BYTES};
-
 use std::fmt;
 use std::time::Duration;
 
@@ -329,7 +323,7 @@ impl Rules {
 }
 
 fn text(duration: Duration) -> String {
-    duration::format(duration)
+    crate::duration::format(duration)
 }
 
 #[cfg(test)]

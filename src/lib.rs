@@ -12,21 +12,24 @@
 pub mod capi;
 pub mod clock;
 pub mod config;
+pub mod duration;
 pub mod error;
 pub mod machine;
 pub mod runtime;
+pub mod settings;
 pub mod store;
 pub mod strategy;
 mod thread;
 pub mod types;
 pub mod wire;
 
-pub use config::{CalculatorConfig, Settings};
+pub use config::CalculatorConfig;
 pub use error::{Error, Result};
 pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
 pub use runtime::{
     Calculator, Events, Interest, PartitionSource, Polled, Readiness, Status, Subscription,
 };
+pub use settings::Settings;
 pub use types::{Partition, Reason, State, Version, WorkerId};
 
 /// The README's programs are tests.

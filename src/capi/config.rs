@@ -12,7 +12,7 @@ use super::status::divvy_status;
 use super::strategy::{HostStrategy, divvy_strategy_fn};
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
 use super::userdata::{UserData, divvy_destroy_fn};
-use crate::config::Settings;
+use crate::settings::Settings;
 
 /// Settings by name. The names, with defaults, are what divvy_config_dump() tells; each is
 /// described in the manual of the Rust crate. Values are text: durations such as "1m30s",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Settings;
 use crate::error::{Code, Error, Result};
+use crate::settings::Settings;
 use crate::store::Store;
 
 /// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
@@ -21,8 +21,8 @@ pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn St
 }
 
 #[cfg(feature = "nats")]
-fn nats_options(nats: &crate::config::NatsSettings) -> Result<crate::store::nats::NatsOptions> {
-    use crate::config::keys::StorageKind;
+fn nats_options(nats: &crate::settings::NatsSettings) -> Result<crate::store::nats::NatsOptions> {
+    use crate::settings::keys::StorageKind;
     use crate::store::Bucket;
     use crate::store::nats::{NatsOptions, Storage};
     let is_set = |text: &String| !text.is_empty();

@@ -1,13 +1,15 @@
 //! Settings by name, layer over layer, each knowing where it came from.
 
+pub mod keys;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::CalculatorConfig;
-use super::keys::{self, KEYS, Key, StorageKind};
+use self::keys::{KEYS, Key, StorageKind};
+use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::store::Bucket;
 use crate::strategy::StrategyKind;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::settings::{NatsSettings, Values};
-use super::{PublishClass, duration};
+use super::{NatsSettings, Values};
+use crate::config::PublishClass;
+use crate::duration;
 use crate::strategy::StrategyKind;
 
 /// One setting.
