@@ -422,8 +422,9 @@ fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
             assert!(!panics, "as the test wants");
         })
     };
-    let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
     wait_for_publication(&started(&calculator));
+    // Only now: a callback that was there before the start may panic while it is under way.
+    let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
     assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
     in_time("unsubscribe", move || unsubscribed.unsubscribe(PATIENCE)).unwrap();
     assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
