@@ -8,6 +8,9 @@ const TOTAL_MAX: i128 = 1 << 52;
 /// Share of the fair level that a worker may hold beside one partition that fills it alone.
 const BESIDE_GIANT: f64 = 0.05;
 
+/// Tolerances above the fair level to which loads may rise.
+const WIDE_ABOVE: f64 = 3.0;
+
 /// Weights and capacities as the search uses them.
 pub(super) struct Model {
     /// Positive; their sum is exact in an `f64`.
@@ -27,8 +30,38 @@ pub(super) struct Model {
 pub(super) struct Band {
     pub(super) above: f64,
     pub(super) below: f64,
+    /// What is above this, too, is above every band; one that is excused for a heavy partition
+    /// must not be over this for what it holds beside.
+    pub(super) limit: f64,
     /// Whether a partition that fills a small worker but not the largest one is out of place.
     pub(super) strict: bool,
+}
+
+impl Band {
+    /// What loads are levelled to once they are touched.
+    pub(super) fn tight(tolerance: f64) -> Self {
+        Self::of(tolerance, 0.2, 0.5)
+    }
+
+    /// What is left alone.
+    pub(super) fn tolerable(tolerance: f64) -> Self {
+        Self::of(tolerance, 1.0, 1.0)
+    }
+
+    /// Out of it heavy partitions move, too.
+    pub(super) fn wide(tolerance: f64) -> Self {
+        Self::of(tolerance, WIDE_ABOVE, 6.0)
+    }
+
+    /// So many tolerances above and below.
+    fn of(tolerance: f64, above: f64, below: f64) -> Self {
+        Self {
+            above: tolerance * above,
+            below: tolerance * below,
+            limit: tolerance * WIDE_ABOVE,
+            strict: false,
+        }
+    }
 }
 
 impl Model {
@@ -66,10 +99,15 @@ impl Model {
         let max = (fair * (1.0 + band.above)) as i64;
         let largest = (self.fair * self.largest * (1.0 + band.above)) as i64;
         let is_excused = top > if band.strict { largest } else { max };
-        if is_excused && top > max {
-            top + (fair * BESIDE_GIANT) as i64
+        if !is_excused || top <= max {
+            return max;
+        }
+        let beside = top + (fair * BESIDE_GIANT) as i64;
+        let limit = (fair * (1.0 + band.limit)) as i64;
+        if top > limit {
+            beside
         } else {
-            max
+            beside.min(limit)
         }
     }
 
@@ -77,5 +115,13 @@ impl Model {
     pub(super) fn load_min(&self, worker: u32, band: Band) -> i64 {
         let fair = self.fair * self.capacities[worker as usize];
         (fair * (1.0 - band.below)).ceil() as i64
+    }
+
+    /// How much a worker with this load holds beyond the band, or lacks (negative), 0 within;
+    /// its heaviest partition weighs `top`.
+    pub(super) fn offence(&self, worker: u32, load: i64, top: i64, band: Band) -> i64 {
+        let max = self.load_max(worker, top, band);
+        let min = self.load_min(worker, band);
+        (load - max).max(0) + (load - min).min(0)
     }
 }

@@ -8,8 +8,12 @@ use crate::strategy::WorkerIndex;
 /// Rounds of repair at most; each begins with the worst offender.
 const REPAIR_ROUNDS_MAX: u32 = 3;
 
-/// Plans are planned again until they settle, at most so often.
-const SETTLE_ROUNDS_MAX: u32 = 6;
+/// Plans are planned again until that makes them no better; at most so often, so that the time of
+/// a call stays bounded.
+const SETTLE_ROUNDS_MAX: u32 = 64;
+
+/// A plan may get worse before it gets better; it is followed for so many rounds.
+const DETOUR_MAX: u32 = 6;
 
 /// The owner of each partition, near to `previous`. With a movement budget at most `budget` of
 /// weight leaves its home beyond what has to.
@@ -19,20 +23,22 @@ pub(super) fn rebalance(
     tolerance: f64,
     budget: Option<i64>,
 ) -> Vec<WorkerIndex> {
+    let held: Option<Vec<WorkerIndex>> = previous.iter().copied().collect();
     if let Some(budget) = budget {
-        return plan(model, previous, tolerance, budget);
+        return match held {
+            Some(held) => improve(model, &held, tolerance, budget).unwrap_or(held),
+            None => plan(model, previous, tolerance, budget),
+        };
     }
     // Bounded searches can leave something that a fresh one finds. What comes out must stay as
     // it is when nothing changes, so that is looked for now; in the usual case it costs one look
     // at the loads.
-    let mut owners = plan(model, previous, tolerance, UNLIMITED);
+    let mut owners = held.unwrap_or_else(|| plan(model, previous, tolerance, UNLIMITED));
     for _ in 0..SETTLE_ROUNDS_MAX {
-        let previous: Vec<_> = owners.iter().copied().map(Some).collect();
-        let again = plan(model, &previous, tolerance, UNLIMITED);
-        if again == owners {
-            break;
+        match improve(model, &owners, tolerance, UNLIMITED) {
+            Some(better) => owners = better,
+            None => break,
         }
-        owners = again;
     }
     owners
 }
@@ -40,22 +46,79 @@ pub(super) fn rebalance(
 /// An allowance that is never used up.
 const UNLIMITED: i64 = i64::MAX / 4;
 
+/// A plan that is nearer to balance than what is held. Moves that only exchange one imbalance for
+/// another would go on for ever, so they do not count.
+fn improve(
+    model: &Model,
+    held: &[WorkerIndex],
+    tolerance: f64,
+    allowance: i64,
+) -> Option<Vec<WorkerIndex>> {
+    let before = Imbalance::of(model, held, tolerance);
+    if before.tolerable == 0 {
+        return None;
+    }
+    let mut owners = held.to_vec();
+    for _ in 0..DETOUR_MAX {
+        let previous: Vec<_> = owners.iter().copied().map(Some).collect();
+        let next = plan(model, &previous, tolerance, allowance);
+        if next == owners {
+            return None;
+        }
+        if Imbalance::of(model, &next, tolerance) < before {
+            return Some(next);
+        }
+        owners = next;
+    }
+    None
+}
+
+/// Load per capacity outside the bands. The worker that is farthest out of the wide one counts
+/// first, then all that are, then what is out of the narrow one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Imbalance {
+    worst: i128,
+    wide: i128,
+    tolerable: i128,
+}
+
+impl Imbalance {
+    fn of(model: &Model, owners: &[WorkerIndex], tolerance: f64) -> Self {
+        let mut loads = vec![0; model.capacities.len()];
+        let mut tops = vec![0; model.capacities.len()];
+        for (&owner, &weight) in owners.iter().zip(&model.weights) {
+            let worker = owner as usize;
+            loads[worker] += weight;
+            tops[worker] = weight.max(tops[worker]);
+        }
+        let mut imbalance = Self {
+            worst: 0,
+            wide: 0,
+            tolerable: 0,
+        };
+        for (worker, (&load, &top)) in (0..).zip(loads.iter().zip(&tops)) {
+            let outside = |band| {
+                let offence = model.offence(worker, load, top, band).abs();
+                model.level(worker, offence).ceil() as i128
+            };
+            let beyond = outside(Band::wide(tolerance));
+            imbalance.worst = imbalance.worst.max(beyond);
+            imbalance.wide += beyond;
+            imbalance.tolerable += outside(Band::tolerable(tolerance));
+        }
+        imbalance
+    }
+}
+
 fn plan(
     model: &Model,
     previous: &[Option<WorkerIndex>],
     tolerance: f64,
     allowance: i64,
 ) -> Vec<WorkerIndex> {
-    let band = |above: f64, below: f64| Band {
-        above: tolerance * above,
-        below: tolerance * below,
-        strict: false,
-    };
-    let (tight, tolerable, wide) = (band(0.2, 0.5), band(1.0, 1.0), band(3.0, 6.0));
-    if let Some(owners) = unchanged(model, previous, tolerable) {
-        return owners;
-    }
-
+    let tight = Band::tight(tolerance);
+    let tolerable = Band::tolerable(tolerance);
+    let wide = Band::wide(tolerance);
     let terms = |band, price| Terms { band, price };
     let fine = (model.fair * tolerance * 4.0) as i64;
     let mut state = State::new(model, previous, fine, allowance);
@@ -73,29 +136,6 @@ fn plan(
     state.repair(terms(tight, Price::Free));
     state.go_home(tolerable);
     state.owners
-}
-
-/// The previous plan, if every partition has an owner and every worker is in the band.
-fn unchanged(
-    model: &Model,
-    previous: &[Option<WorkerIndex>],
-    band: Band,
-) -> Option<Vec<WorkerIndex>> {
-    let owners: Vec<WorkerIndex> = previous.iter().copied().collect::<Option<_>>()?;
-    let mut loads = vec![0; model.capacities.len()];
-    let mut tops = vec![0; model.capacities.len()];
-    for (&owner, &weight) in owners.iter().zip(&model.weights) {
-        let worker = owner as usize;
-        loads[worker] += weight;
-        tops[worker] = weight.max(tops[worker]);
-    }
-    let is_within = |worker: WorkerIndex| {
-        let (load, top) = (loads[worker as usize], tops[worker as usize]);
-        load <= model.load_max(worker, top, band) && load >= model.load_min(worker, band)
-    };
-    (0..loads.len() as WorkerIndex)
-        .all(is_within)
-        .then_some(owners)
 }
 
 impl State<'_> {

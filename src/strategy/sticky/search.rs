@@ -17,7 +17,7 @@ use crate::strategy::WorkerIndex;
 pub(super) const DEPTH_MAX: u32 = 6;
 
 /// Partitions lighter than an offence by this factor are not moved one by one to make up for it.
-pub(super) const CRUMBS: i64 = 64;
+pub(super) const CRUMBS: i64 = 256;
 
 /// Which partitions may be moved to bring loads into a band.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -106,9 +106,7 @@ impl<'a> State<'a> {
     /// How much a worker holds beyond the band, or lacks (negative), 0 within.
     pub(super) fn offence(&self, worker: WorkerIndex, band: Band) -> i64 {
         let load = self.loads[worker as usize];
-        let max = self.model.load_max(worker, self.top(worker), band);
-        let min = self.model.load_min(worker, band);
-        (load - max).max(0) + (load - min).min(0)
+        self.model.offence(worker, load, self.top(worker), band)
     }
 
     /// Takes a partition from its owner, if it has one, and gives it to `worker`.
