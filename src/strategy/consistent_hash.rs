@@ -1,6 +1,5 @@
 //! Partitions placed on a hash ring.
 
-use super::hash::hash_keys;
 use super::ring::Ring;
 use super::{Input, Strategy, WorkerIndex};
 use crate::error::Result;
@@ -60,7 +59,6 @@ impl Strategy for ConsistentHash {
     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
         input.worker_count()?;
         let ring = Ring::new(input.workers, self.virtual_nodes, self.seed);
-        let owner_of = |keys: &[String]| ring.owner(hash_keys(keys, self.seed));
-        Ok(input.partitions.iter().map(|p| owner_of(&p.keys)).collect())
+        Ok(ring.owners(input.partitions, self.seed))
     }
 }

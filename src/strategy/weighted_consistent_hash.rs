@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::consistent_hash::ConsistentHash;
-use super::hash::hash_keys;
 use super::ring::Ring;
 use super::{Input, Strategy, WorkerIndex};
 use crate::error::Result;
@@ -99,15 +98,14 @@ impl Strategy for WeightedConsistentHash {
         let weights = input.weights(self.default_weight);
         let total: i128 = weights.iter().map(|&w| i128::from(w)).sum();
         let ring = Ring::new(input.workers, self.virtual_nodes, self.seed);
-        let ring_owner = |i: usize| ring.owner(hash_keys(&input.partitions[i].keys, self.seed));
+        let mut owners = ring.owners(input.partitions, self.seed);
         if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-            return Ok((0..weights.len()).map(ring_owner).collect());
+            return Ok(owners);
         }
 
         let extreme_above = total as f64 / weights.len() as f64 * self.extreme_threshold;
         let load_max = total as f64 / f64::from(worker_count) * self.overload_threshold;
         let is_extreme = |i: usize| weights[i] as f64 > extreme_above;
-        let mut owners = vec![0; weights.len()];
         let mut loads = vec![0_i128; input.workers.len()];
 
         let mut extremes: Vec<usize> = (0..weights.len()).filter(|&i| is_extreme(i)).collect();
@@ -120,12 +118,10 @@ impl Strategy for WeightedConsistentHash {
         let mut lightest = Lightest::new(&loads);
         for i in (0..weights.len()).filter(|&i| !is_extreme(i)) {
             let weight = i128::from(weights[i]);
-            let mut worker = ring_owner(i);
-            if (loads[worker as usize] + weight) as f64 > load_max {
-                worker = lightest.find(&loads);
+            if (loads[owners[i] as usize] + weight) as f64 > load_max {
+                owners[i] = lightest.find(&loads);
             }
-            owners[i] = worker;
-            loads[worker as usize] += weight;
+            loads[owners[i] as usize] += weight;
         }
         Ok(owners)
     }
