@@ -254,6 +254,23 @@ pub struct Applied {
     pub version: Version,
 }
 
+impl Applied {
+    /// Whether it holds a higher term or a higher version than `other`.
+    #[must_use]
+    pub fn exceeds(self, other: Applied) -> bool {
+        self.term > other.term || self.version > other.version
+    }
+
+    /// The higher term and the higher version of both.
+    #[must_use]
+    pub fn highest(self, other: Applied) -> Applied {
+        Applied {
+            term: self.term.max(other.term),
+            version: self.version.max(other.version),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct StoredHeartbeat {
     #[serde(default)]

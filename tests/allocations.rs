@@ -91,13 +91,14 @@ fn beats_of_1000_workers_allocate_nothing() {
     let ttl = CalculatorConfig::default().heartbeat_ttl;
     let alive = workers.iter().map(|worker| (worker.clone(), ttl));
     observer.leases_mut().seed(Time::ZERO, alive, []);
-    observer.heartbeat(Time::ZERO, &WatchEvent::Live);
+    let in_force = Applied::default();
+    observer.heartbeat(Time::ZERO, &WatchEvent::Live, in_force);
     let mut ticks = 0;
     let count = allocations(|| {
         for round in 1..=100_u64 {
             for (index, beat) in (0..).zip(&beats) {
                 let now = Time::from_millis(round * BEAT_MILLIS + index);
-                observer.heartbeat(now, beat);
+                observer.heartbeat(now, beat, in_force);
                 if observer.deadline().is_some_and(|deadline| deadline <= now) {
                     observer.tick(now);
                     ticks += 1;

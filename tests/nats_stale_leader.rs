@@ -9,7 +9,6 @@ mod support;
 
 use std::env;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use divvy::config::PublishClass;
@@ -236,12 +235,11 @@ fn publisher(store: &Arc<NatsStore>, class: PublishClass) -> Publisher {
         class,
         batch_max: 1_000,
     };
-    let term = Arc::new(AtomicI64::new(0));
     Publisher::new(
         Arc::clone(store) as Arc<dyn Store>,
         Arc::new(Real),
         settings,
-        term,
+        Arc::default(),
     )
 }
 

@@ -11,7 +11,7 @@ use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
 use crate::types::{Revision, Term, Time, WorkerId};
-use crate::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Turns watch events into calculator events. After each call drain
 /// [`Observer::poll_event`]; [`Observer::deadline`] tells when `tick` is due.
@@ -21,6 +21,8 @@ pub struct Observer {
     heartbeat: KeyPrefix,
     assignment: KeyPrefix,
     poison: u32,
+    /// The highest term and version reported as applied that were passed on.
+    ahead: Applied,
     events: VecDeque<Event>,
 }
 
@@ -39,6 +41,7 @@ impl Observer {
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
             poison: 0,
+            ahead: Applied::default(),
             events: VecDeque::new(),
         })
     }
@@ -54,10 +57,10 @@ impl Observer {
         &mut self.leases
     }
 
-    /// Takes in an event of the heartbeat watch.
-    pub fn heartbeat(&mut self, now: Time, event: &WatchEvent) {
+    /// Takes in an event of the heartbeat watch. `in_force` is what the publisher has reached.
+    pub fn heartbeat(&mut self, now: Time, event: &WatchEvent, in_force: Applied) {
         match event {
-            WatchEvent::Change(entry) => self.heartbeat_entry(now, entry),
+            WatchEvent::Change(entry) => self.heartbeat_entry(now, entry, in_force),
             WatchEvent::Live => self.leases.live(now),
             WatchEvent::Blind(_) => self.leases.blind(),
         }
@@ -65,14 +68,15 @@ impl Observer {
 
     /// Takes in a listing of the heartbeats: who has a key is alive, who deleted it has left.
     /// Who has none is left to its lease.
-    pub fn listed(&mut self, now: Time, listing: &Listing) {
+    pub fn listed(&mut self, now: Time, listing: &Listing, in_force: Applied) {
         for entry in &listing.entries {
-            self.heartbeat_entry(now, entry);
+            self.heartbeat_entry(now, entry, in_force);
         }
     }
 
     /// Takes in an event of the assignment watch. Whatever carries the term in force is our own.
-    pub fn assignment(&mut self, event: &WatchEvent, term_in_force: Term) {
+    pub fn assignment(&mut self, event: &WatchEvent, in_force: Applied) {
+        let term_in_force = in_force.term;
         let WatchEvent::Change(entry) = event else {
             return; // what was missed is delivered after the recovery
         };
@@ -124,7 +128,7 @@ impl Observer {
         self.events.pop_front()
     }
 
-    fn heartbeat_entry(&mut self, now: Time, entry: &Entry) {
+    fn heartbeat_entry(&mut self, now: Time, entry: &Entry, in_force: Applied) {
         let Some(worker) = self.heartbeat.suffix(&entry.key) else {
             return;
         };
@@ -135,11 +139,24 @@ impl Observer {
                     return;
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
+                self.applied(&entry.value, in_force);
             }
             Operation::Delete => self.leases.left(worker),
             Operation::Expired => self.leases.expired(now, worker),
             // Nobody knows how it went: the lease decides.
             Operation::Gone => {}
+        }
+    }
+
+    /// A worker that has applied what this leader knows nothing of will refuse all that is older:
+    /// the bucket has lost writes. Each such finding is passed on once.
+    fn applied(&mut self, beat: &[u8], in_force: Applied) {
+        let Some(applied) = wire::decode_heartbeat(beat) else {
+            return;
+        };
+        if applied.exceeds(in_force) && applied.exceeds(self.ahead) {
+            self.ahead = self.ahead.highest(applied);
+            self.events.push_back(Event::AppliedAhead(applied));
         }
     }
 
@@ -163,11 +180,10 @@ mod tests {
     use super::*;
     use crate::machine::liveness::Sighting;
     use crate::types::Reason;
-    use crate::wire;
 
     fn observer() -> Observer {
         let mut observer = Observer::new(&CalculatorConfig::default()).unwrap();
-        observer.heartbeat(Time::ZERO, &WatchEvent::Live);
+        observer.heartbeat(Time::ZERO, &WatchEvent::Live, in_force(0));
         observer
     }
 
@@ -179,6 +195,10 @@ mod tests {
             operation,
             age: None,
         })
+    }
+
+    fn in_force(term: Term) -> Applied {
+        Applied { term, version: 7 }
     }
 
     fn events(observer: &mut Observer) -> Vec<String> {
@@ -201,7 +221,8 @@ mod tests {
             "heartbeat.",
             "heartbeatx.w-2",
         ] {
-            observer.heartbeat(Time::ZERO, &change(key, b"\xff", Operation::Put));
+            let beat = change(key, b"\xff", Operation::Put);
+            observer.heartbeat(Time::ZERO, &beat, in_force(0));
         }
         observer.tick(Time::from_millis(100));
         let Some(Event::Sighting(Sighting::Joined { workers, .. })) = observer.poll_event() else {
@@ -214,8 +235,11 @@ mod tests {
     #[test]
     fn own_writes_end_here_and_others_are_suspected() {
         let mut observer = observer();
-        observer.assignment(&change("assignment.w-1", &assignment(3), Operation::Put), 3);
-        observer.assignment(&change("other.key", b"x", Operation::Put), 3);
+        observer.assignment(
+            &change("assignment.w-1", &assignment(3), Operation::Put),
+            in_force(3),
+        );
+        observer.assignment(&change("other.key", b"x", Operation::Put), in_force(3));
         assert_eq!(events(&mut observer), [""; 0]);
         let go = br#"{"version":5,"lifecycle":"emergency","partitions":null}"#;
         for (value, operation) in [
@@ -223,12 +247,15 @@ mod tests {
             (&assignment(2), Operation::Put),
             (b"", Operation::Delete),
         ] {
-            observer.assignment(&change("assignment.w-1", value, operation), 3);
+            observer.assignment(&change("assignment.w-1", value, operation), in_force(3));
             let told = events(&mut observer);
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].starts_with("ForeignSuspected"), "{told:?}");
         }
-        observer.assignment(&change("assignment.w-1", b"junk", Operation::Put), 3);
+        observer.assignment(
+            &change("assignment.w-1", b"junk", Operation::Put),
+            in_force(3),
+        );
         assert_eq!(events(&mut observer).len(), 2);
     }
 
@@ -242,11 +269,29 @@ mod tests {
             };
             change(FENCE_KEY, &fence.encode(), Operation::Put)
         };
-        observer.assignment(&fence(3), 3);
+        observer.assignment(&fence(3), in_force(3));
         assert_eq!(events(&mut observer), [""; 0]);
-        observer.assignment(&fence(4), 3);
+        observer.assignment(&fence(4), in_force(3));
         assert_eq!(events(&mut observer), ["FenceMoved { term: 4 }"]);
-        observer.assignment(&change(FENCE_KEY, b"", Operation::Delete), 3);
+        observer.assignment(&change(FENCE_KEY, b"", Operation::Delete), in_force(3));
         assert_eq!(events(&mut observer).len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_applied_what_the_leader_does_not_know_is_told_once() {
+        let mut observer = observer();
+        let worker = WorkerId::new("w-1").unwrap();
+        let mut beat = |term, version, of: Term| {
+            let applied = Applied { term, version };
+            let value = wire::encode_heartbeat(&worker, "t", applied);
+            let beat = change("heartbeat.w-1", &value, Operation::Put);
+            observer.heartbeat(Time::ZERO, &beat, in_force(of));
+            events(&mut observer).len()
+        };
+        assert_eq!(beat(3, 7, 3), 0);
+        assert_eq!(beat(3, 9, 3), 1);
+        assert_eq!(beat(3, 9, 3), 0);
+        assert_eq!(beat(4, 1, 3), 1);
+        assert_eq!(beat(4, 10, 5), 1);
     }
 }

@@ -126,6 +126,17 @@ impl Reading {
             })
     }
 
+    /// The highest term and version that a publication has left here.
+    fn shown(&self) -> Applied {
+        let commit = self.commit.value.iter().map(|c| (c.term, c.version));
+        let stored = self.stored.iter();
+        let stored = stored.map(|(_, a)| (a.term.unwrap_or(0), a.version));
+        let all = commit.chain(stored);
+        all.fold(Applied::default(), |shown, (term, version)| {
+            shown.highest(Applied { term, version })
+        })
+    }
+
     fn take_assignment(&mut self, entry: &Entry, prefix: &KeyPrefix) {
         let Ok(worker) = wire::worker_of_key(prefix, &entry.key) else {
             self.poison += 1;
@@ -175,8 +186,13 @@ impl Reading {
     }
 
     /// Puts the keys in doubt that hold something older than what their worker says that it has
-    /// applied.
-    pub fn doubt_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>) {
+    /// applied; all of them, when some worker has applied (`highest`) what the bucket has lost.
+    pub fn doubt_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Applied) {
+        if highest.exceeds(self.shown()) {
+            for slot in self.slots.values_mut() {
+                slot.in_doubt |= matches!(slot.content, Content::Assigned(_));
+            }
+        }
         for (worker, assignment) in &self.stored {
             let (Some(slot), Some(applied)) = (self.slots.get_mut(worker), applied.get(worker))
             else {

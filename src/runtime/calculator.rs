@@ -332,7 +332,7 @@ impl Calculator {
         let now = self.clock.now();
         let machine = machine.unwrap_or_else(|| MachineStatus {
             since: now.since(board.position.since),
-            term: self.shared.term_in_force.load(Ordering::Acquire),
+            term: self.shared.in_force.get().term,
             planned: Vec::new(),
             pending: Default::default(),
             degraded: Vec::new(),

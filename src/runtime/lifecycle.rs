@@ -313,7 +313,7 @@ impl Calculator {
             Arc::clone(&store),
             surroundings.clone(),
             settings,
-            Arc::clone(&self.shared.term_in_force),
+            Arc::clone(&self.shared.in_force),
         );
         Ok(AssignmentPublisher {
             store,

@@ -235,7 +235,8 @@ impl Rebalancer {
                     finding,
                 })
             }
-            Job::Settle { seen } => {
+            Job::Settle { seen, applied } => {
+                self.publisher.heed(applied);
                 let foreign = self.publisher.settle(&seen, deadline)?;
                 Ok(JobReport::Settled { foreign })
             }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::gate::CurrentActivity;
 use super::notifier::Hub;
-use super::publisher::Class;
+use super::publisher::{Class, InForce};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::state::Position;
@@ -60,7 +60,7 @@ pub(super) struct Shared {
     pub hub: Arc<Hub>,
     pub board: Mutex<Board>,
     pub counters: Counters,
-    pub term_in_force: Arc<AtomicI64>,
+    pub in_force: Arc<InForce>,
     /// What `dv-publish` waits for.
     pub activity: Arc<CurrentActivity>,
     /// What the last take-over proved of the store; `None` before the first.
@@ -84,7 +84,7 @@ impl Shared {
             hub: Arc::new(Hub::new(id, current, subscriber_backlog)),
             board: Mutex::new(board),
             counters: Counters::default(),
-            term_in_force: Arc::default(),
+            in_force: Arc::default(),
             activity: Arc::default(),
             proven: Mutex::new(None),
             quality: Mutex::new(None),

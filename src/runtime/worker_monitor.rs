@@ -174,8 +174,7 @@ impl WorkerMonitor {
     }
 
     fn assignment(&mut self, event: &WatchEvent) {
-        let term = self.shared.term_in_force.load(Ordering::Acquire);
-        self.observer.assignment(event, term);
+        self.observer.assignment(event, self.shared.in_force.get());
     }
 
     /// Takes in a beat and all that wait behind it: no lease may run out while the beat that
@@ -205,7 +204,8 @@ impl WorkerMonitor {
                 .fetch_add(1, Ordering::Relaxed);
             log::warn!(target: "divvy::watch", "heartbeats are out of sight: {why}; nobody is declared missing");
         }
-        self.observer.heartbeat(self.clock.now(), event);
+        let in_force = self.shared.in_force.get();
+        self.observer.heartbeat(self.clock.now(), event, in_force);
     }
 
     fn obey(&mut self, order: ToMonitor) {
@@ -258,7 +258,8 @@ impl WorkerMonitor {
         let prefix = self.config.heartbeat_prefix.as_str();
         let deadline = Instant::now() + patience;
         let listing = self.store.list(Bucket::Heartbeat, prefix, deadline)?;
-        self.observer.listed(self.clock.now(), &listing);
+        let in_force = self.shared.in_force.get();
+        self.observer.listed(self.clock.now(), &listing, in_force);
         Ok(())
     }
 

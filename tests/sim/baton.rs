@@ -6,7 +6,6 @@
 //! that happens is decided by the seed.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
-use divvy::runtime::publisher::{Publisher, Settings, Surroundings};
+use divvy::runtime::publisher::{InForce, Publisher, Settings, Surroundings};
 use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
@@ -81,7 +80,7 @@ pub struct Actor {
 /// What a publisher thread is made of.
 pub struct Parts {
     pub settings: Settings,
-    pub term_in_force: Arc<AtomicI64>,
+    pub in_force: Arc<InForce>,
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
@@ -100,12 +99,8 @@ impl Actor {
         });
         let source: Arc<dyn PartitionSource> = baton.clone();
         let partitions = Arc::new(Partitions::pulled(source));
-        let publisher = Publisher::new(
-            baton.clone(),
-            baton.clone(),
-            parts.settings,
-            parts.term_in_force,
-        );
+        let publisher =
+            Publisher::new(baton.clone(), baton.clone(), parts.settings, parts.in_force);
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use divvy::config::PublishClass;
@@ -11,7 +10,7 @@ use divvy::machine::calculator::{
     Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
 };
 use divvy::machine::observer::Observer;
-use divvy::runtime::publisher::Settings;
+use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
 use divvy::runtime::sim::BareHub;
 use divvy::runtime::{Events, Interest};
@@ -90,7 +89,7 @@ pub struct Node {
     pub tickets: BTreeSet<u64>,
     pub is_over: bool,
     actor: Option<Actor>,
-    term_in_force: Arc<AtomicI64>,
+    in_force: Arc<InForce>,
     watches: Option<(Watch, Watch, HealthEvents)>,
     list_op: Option<OpId>,
     reconcile_at: Option<Time>,
@@ -102,7 +101,7 @@ pub struct Node {
 
 impl Node {
     pub fn term_in_force(&self) -> Term {
-        self.term_in_force.load(Ordering::Acquire)
+        self.in_force.get().term
     }
 
     pub fn is_frozen(&self, now: Time) -> bool {
@@ -178,7 +177,7 @@ impl World {
             _ => PublishClass::Auto,
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
-        let term_in_force = Arc::new(AtomicI64::new(0));
+        let in_force = Arc::new(InForce::default());
         let (actor, partitions) = Actor::spawn(Parts {
             settings: Settings {
                 leader: config.name.clone(),
@@ -187,7 +186,7 @@ impl World {
                 class,
                 batch_max: config.publish_batch_max,
             },
-            term_in_force: Arc::clone(&term_in_force),
+            in_force: Arc::clone(&in_force),
             default_weight: config.default_weight,
             former_leader_lease_over: config.former_leader_lease_over,
             nonce: self.rng.u64(..),
@@ -221,7 +220,7 @@ impl World {
             tickets: BTreeSet::new(),
             is_over: false,
             actor: Some(actor),
-            term_in_force,
+            in_force,
             watches: None,
             list_op: None,
             reconcile_at: None,
@@ -308,7 +307,7 @@ impl World {
             busy = true;
             let result = match listing {
                 Some(listing) => {
-                    node.observer.listed(local, &listing);
+                    node.observer.listed(local, &listing, node.in_force.get());
                     Ok(())
                 }
                 None => Err(divvy::error::Error::new(
@@ -344,12 +343,11 @@ impl World {
             return false;
         };
         if let Ok(event) = heartbeats.events.try_recv() {
-            node.observer.heartbeat(local, &event);
+            node.observer.heartbeat(local, &event, node.in_force.get());
             return true;
         }
         if let Ok(event) = assignments.events.try_recv() {
-            let term = node.term_in_force.load(Ordering::Acquire);
-            node.observer.assignment(&event, term);
+            node.observer.assignment(&event, node.in_force.get());
             return true;
         }
         if let Ok(health) = health.try_recv() {

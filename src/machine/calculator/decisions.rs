@@ -103,8 +103,11 @@ impl Calculator {
         let is_due = |time: Option<Time>| time.is_none_or(|time| time <= now);
         if !self.suspects.is_empty() && is_due(self.retry_at) {
             let suspects = std::mem::take(&mut self.suspects);
-            let seen = suspects.clone().into_iter().collect();
-            self.start_job(Job::Settle { seen }, RunningKind::Settle { suspects });
+            let job = Job::Settle {
+                seen: suspects.writes.clone().into_iter().collect(),
+                applied: suspects.applied,
+            };
+            self.start_job(job, RunningKind::Settle { suspects });
         } else if self.inspect_wanted && is_due(self.inspect_retry_at) && self.source_ready {
             let tickets = self.inspect_tickets.len();
             self.start_job(Job::Inspect, RunningKind::Inspect { tickets });

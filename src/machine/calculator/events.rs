@@ -8,7 +8,7 @@ use super::{
 use crate::error::{Class, Code, Error, Result};
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::{TakeOver, Timing, judge};
-use crate::types::{Reason, Revision, State, Time, WorkerId};
+use crate::types::{Reason, State, Time, WorkerId};
 
 impl Calculator {
     pub(super) fn take_over(&mut self, now: Time, found: &TakeOver) {
@@ -128,12 +128,6 @@ impl Calculator {
         if self.is_mass(self.members.missing_count()) {
             self.open_window(now, now, Reason::Restart);
         }
-    }
-
-    /// One entry a key: the newest write decides.
-    pub(super) fn suspect(&mut self, key: String, revision: Revision) {
-        let newest = self.suspects.entry(key).or_insert(revision);
-        *newest = revision.max(*newest);
     }
 
     pub(super) fn partitions_changed(&mut self, generation: u64, ticket: Option<Ticket>) {
@@ -313,9 +307,10 @@ impl Calculator {
                 self.answer_inspections(tickets, &Err(error));
             }
             RunningKind::Settle { suspects } => {
-                for (key, revision) in suspects {
-                    self.suspect(key, revision);
+                for (key, revision) in suspects.writes {
+                    self.suspects.add(key, revision);
                 }
+                self.suspects.applied = self.suspects.applied.highest(suspects.applied);
                 self.delay_retry(now, &error);
             }
         }

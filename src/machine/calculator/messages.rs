@@ -8,6 +8,7 @@ use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
 use crate::strategy::Quality;
 use crate::types::{Reason, Revision, State, Term, Time, Version, WorkerId};
+use crate::wire::Applied;
 
 /// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,9 @@ pub enum Event {
         /// The write's number.
         revision: Revision,
     },
+    /// A worker reports a higher term or version as applied than this leader has reached
+    /// (dv-watch -> calculator).
+    AppliedAhead(Applied),
     /// The fence record names a higher term (dv-watch -> calculator).
     FenceMoved {
         /// The term that it names.
@@ -173,10 +177,13 @@ pub enum Job {
     },
     /// Compare the partition list with the published plan.
     Inspect,
-    /// Look whether somebody else made these writes (key, number) in the assignment bucket.
+    /// Look whether somebody else made these writes (key, number) in the assignment bucket, or
+    /// whether it has lost some.
     Settle {
         /// The writes in question.
         seen: Vec<(String, Revision)>,
+        /// The highest term and version that a worker reports as applied.
+        applied: Applied,
     },
 }
 

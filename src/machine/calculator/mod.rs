@@ -31,6 +31,7 @@ use super::backoff::Backoff;
 use super::state::Position;
 use crate::config::CalculatorConfig;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
+use crate::wire::Applied;
 
 /// The calculator machine. See the module for the protocol of use.
 #[derive(Debug)]
@@ -58,8 +59,7 @@ pub struct Calculator {
     gap_at_start: bool,
     /// Why the publication was made that failed and may nevertheless have changed the store.
     unfinished: Option<Reason>,
-    /// Writes that may be somebody else's, to be looked into.
-    suspects: BTreeMap<String, Revision>,
+    suspects: Suspects,
     foreign_due: Option<Time>,
     foreign_backoff: Backoff,
     triggers: Vec<Ticket>,
@@ -95,8 +95,29 @@ enum RunningKind {
         tickets: usize,
     },
     Settle {
-        suspects: BTreeMap<String, Revision>,
+        suspects: Suspects,
     },
+}
+
+/// What is to be looked into.
+#[derive(Clone, Debug, Default)]
+struct Suspects {
+    /// Writes that may be somebody else's.
+    writes: BTreeMap<String, Revision>,
+    /// What workers have applied that the bucket may have lost.
+    applied: Applied,
+}
+
+impl Suspects {
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.applied == Applied::default()
+    }
+
+    /// One entry a key: the newest write decides.
+    fn add(&mut self, key: String, revision: Revision) {
+        let newest = self.writes.entry(key).or_insert(revision);
+        *newest = revision.max(*newest);
+    }
 }
 
 /// The suspicion that a large part of the fleet went missing at once.
@@ -135,7 +156,7 @@ impl Calculator {
             partitions_differ: false,
             gap_at_start: false,
             unfinished: None,
-            suspects: BTreeMap::new(),
+            suspects: Suspects::default(),
             foreign_due: None,
             foreign_backoff: backoff(2),
             triggers: Vec::new(),
@@ -165,7 +186,10 @@ impl Calculator {
                 self.term = self.term.max(term);
                 self.job_done(now, op, result);
             }
-            Event::ForeignSuspected { key, revision } => self.suspect(key, revision),
+            Event::ForeignSuspected { key, revision } => self.suspects.add(key, revision),
+            Event::AppliedAhead(applied) => {
+                self.suspects.applied = self.suspects.applied.highest(applied);
+            }
             Event::FenceMoved { term } => self.fence_seen = self.fence_seen.max(term),
             Event::Trigger { ticket } => self.triggered(ticket),
             Event::PartitionsChanged { generation, ticket } => {

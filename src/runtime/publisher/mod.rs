@@ -36,7 +36,7 @@ use crate::machine::publication::{Change, Content, Reading, Record, Slot, change
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
-use crate::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// How often one publication is attempted before it is reported as failed (and stays pending).
 const ATTEMPTS_MAX: u32 = 5;
@@ -92,8 +92,7 @@ pub struct Publisher {
     store_description: String,
     /// Largest value that the store takes, in bytes.
     value_max: usize,
-    /// The term in force, for whoever watches the bucket: set before the fence is written.
-    term_in_force: Arc<AtomicI64>,
+    in_force: Arc<InForce>,
     term: Term,
     standing: Standing,
     /// The fence in force.
@@ -102,7 +101,28 @@ pub struct Publisher {
     claim: Fence,
     /// The highest version used or seen; each publication, failed or not, takes a new one.
     version: Version,
+    /// The highest term and version that any worker was heard to have applied.
+    applied: Applied,
     known: Reading,
+}
+
+/// The term and version that a publisher has reached, for whoever watches the bucket. Each is
+/// set before anything that bears it is written.
+#[derive(Debug, Default)]
+pub struct InForce {
+    term: AtomicI64,
+    version: AtomicI64,
+}
+
+impl InForce {
+    /// The numbers reached so far.
+    #[must_use]
+    pub fn get(&self) -> Applied {
+        Applied {
+            term: self.term.load(Ordering::Acquire),
+            version: self.version.load(Ordering::Acquire),
+        }
+    }
 }
 
 /// How a publisher stands to the fence.
@@ -145,12 +165,12 @@ struct Draft {
 }
 
 impl Publisher {
-    /// A publisher that has not taken over yet. `term_in_force` tells others its term.
+    /// A publisher that has not taken over yet. `in_force` tells others how far it is.
     pub fn new(
         store: Arc<dyn Store>,
         surroundings: Arc<dyn Surroundings>,
         settings: Settings,
-        term_in_force: Arc<AtomicI64>,
+        in_force: Arc<InForce>,
     ) -> Self {
         Self {
             store,
@@ -159,12 +179,13 @@ impl Publisher {
             class: Class::B,
             store_description: String::new(),
             value_max: usize::MAX,
-            term_in_force,
+            in_force,
             term: 0,
             standing: Standing::Outside,
             fence: Record::default(),
             claim: Fence::default(),
             version: 0,
+            applied: Applied::default(),
             known: Reading::default(),
         }
     }
@@ -240,6 +261,12 @@ impl Publisher {
         .during("publish"))
     }
 
+    /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all
+    /// that follows is above it.
+    pub fn heed(&mut self, applied: Applied) {
+        self.applied = self.applied.highest(applied);
+    }
+
     /// Looks whether these writes, seen in the bucket, were made by somebody else. If so, what
     /// the bucket holds is learned anew. A key that is gone without a trace is seen with the
     /// revision [`Revision::MAX`].
@@ -248,8 +275,10 @@ impl Publisher {
     /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
     pub fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
         self.check_standing()?;
-        // An attempt that failed half-way has forgotten what it compared with.
-        let is_resumed = self.standing == Standing::Reopening;
+        // An attempt that failed half-way has forgotten what it compared with, and what a worker
+        // has applied shows in no key.
+        let is_behind = self.applied.exceeds(self.in_force.get());
+        let is_resumed = self.standing == Standing::Reopening || is_behind;
         let is_own = |(key, revision): &(String, Revision)| self.is_own(key, *revision);
         if seen.iter().all(is_own) && !is_resumed {
             return Ok(false);
@@ -286,9 +315,9 @@ impl Publisher {
         }
         // A foreign version may be gone from the bucket and yet be applied somewhere.
         let beats = self.read_beats(deadline)?;
-        let version = reading.highest_version.max(beats.applied.version);
-        self.version = self.version.max(version);
-        let highest_term = reading.highest_term.max(beats.applied.term);
+        self.heed(beats.applied);
+        self.see_version(reading.highest_version.max(self.applied.version));
+        let highest_term = reading.highest_term.max(self.applied.term);
         if self.standing == Standing::Reopening || highest_term > self.term {
             // Workers would refuse our term: somebody wrote a higher one without taking over.
             log::warn!(
@@ -302,7 +331,7 @@ impl Publisher {
         } else {
             reading.keep_doubts(&self.known.slots);
             reading.doubt_foreign(&self.known.slots, self.term);
-            reading.doubt_refused(&beats.applied_by);
+            reading.doubt_refused(&beats.applied_by, self.applied);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only
@@ -393,7 +422,7 @@ impl Publisher {
             values.push(value);
         }
         // Taken from here on, whatever comes of the attempt.
-        self.version = version;
+        self.see_version(version);
         let commit = Commit {
             term: self.term,
             version,
@@ -451,7 +480,12 @@ impl Publisher {
 
     fn set_term(&mut self, term: Term) {
         self.term = term;
-        self.term_in_force.store(term, Ordering::Release);
+        self.in_force.term.store(term, Ordering::Release);
+    }
+
+    fn see_version(&mut self, version: Version) {
+        self.version = self.version.max(version);
+        self.in_force.version.store(self.version, Ordering::Release);
     }
 
     fn key_of(&self, worker: &WorkerId) -> String {

@@ -126,15 +126,15 @@ impl Publisher {
                 return Err(self.depose(&reading.fence).during("take over"));
             }
             let beats = self.read_beats(deadline)?;
-            let version = reading.highest_version.max(beats.applied.version);
-            self.version = self.version.max(version);
+            self.heed(beats.applied);
+            self.see_version(reading.highest_version.max(self.applied.version));
             next_number("version", self.version)?;
-            let highest = reading.highest_term.max(beats.applied.term);
+            let highest = reading.highest_term.max(self.applied.term);
             if highest > self.term {
                 return Ok(Learned::HigherTerm(highest));
             }
             self.known = reading;
-            self.known.doubt_refused(&beats.applied_by);
+            self.known.doubt_refused(&beats.applied_by, self.applied);
             match self.rewrite(class_b_until, deadline) {
                 Ok(()) => return Ok(Learned::All(beats)),
                 Err(Setback::Failed(error)) => return Err(error.during("take over")),

@@ -1,7 +1,5 @@
 //! Jobs against sources and strategies that fail, and plans found at a take-over.
 
-use std::sync::atomic::AtomicI64;
-
 use super::*;
 use crate::config::PublishClass;
 use crate::runtime::publisher::tests::{
@@ -29,7 +27,7 @@ fn rebalancer_of(
         Arc::new(world.client("leader")),
         Arc::new(Still::default()),
         settings(class),
-        Arc::new(AtomicI64::new(0)),
+        Arc::default(),
     );
     Rebalancer::new(publisher, Arc::clone(partitions), strategy, 1, false)
 }

@@ -295,7 +295,7 @@ impl World {
                     format!("plan {reason} for {}", names.join(" "))
                 }
                 Job::Inspect => "inspect".into(),
-                Job::Settle { seen } => format!("settle {}", seen.len()),
+                Job::Settle { seen, .. } => format!("settle {}", seen.len()),
             },
             Action::List { .. } => "list".into(),
             Action::Watch { .. } => return None,

@@ -2,6 +2,7 @@
 //! writes, the end of a term, poison.
 
 use super::*;
+use crate::wire::Applied;
 
 const RETRIES_MAX: u64 = 5_000;
 
@@ -438,6 +439,30 @@ fn a_foreign_write_is_settled_and_published_over() {
     world.handle(seen(41));
     world.at(120_000);
     world.expect("60.000 settle 1");
+}
+
+#[test]
+fn what_a_worker_has_applied_above_the_leader_is_looked_into_until_that_succeeds() {
+    let mut world = World::settled(&["w-1"]);
+    world.fail(Code::Unavailable);
+    let applied = Applied {
+        term: 2,
+        version: 40,
+    };
+    world.handle(Event::AppliedAhead(applied));
+    world.find(Finding::Changed);
+    world.at(60_000);
+    world.expect_untimed(
+        "settle 0
+         failed to settle a foreign write: unavailable
+         degraded [publishing]
+         settle 0
+         degraded []
+         Idle->Rebalancing manual-refresh
+         plan manual-refresh for w-1
+         published v8
+         Rebalancing->Idle",
+    );
 }
 
 #[test]

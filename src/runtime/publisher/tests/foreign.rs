@@ -211,3 +211,26 @@ fn a_foreign_version_that_a_worker_has_applied_is_published_above_though_it_is_g
         holds_exactly(&world, &lists(), 81);
     }
 }
+
+/// Symptom: a worker went without work for good. Cause: it had applied a version that the bucket
+/// lost, refused every lower one, and its leader, which looked at beats at its take-over only,
+/// did not know.
+#[test]
+fn what_a_worker_has_applied_counts_while_leading_and_every_key_is_brought_above_it() {
+    for kind in BOTH {
+        for (term, version) in [(0, 90), (1, 90), (9, 3), (9, 90)] {
+            let (world, mut leader) = leading(kind);
+            leader.publisher.heed(Applied { term, version });
+            assert!(leader.publisher.settle(&[], later()).unwrap());
+            let published = leader.publish(&lists()).unwrap();
+            assert_eq!(published, version.max(5) + 1);
+            assert!(leader.publisher.term() > term || term <= 1);
+            holds_exactly(&world, &lists(), published);
+            for (worker, held) in held(&world) {
+                let now = (held.term.unwrap(), held.version);
+                assert!(now > (term, version), "{worker} still refuses {now:?}");
+            }
+            assert!(!leader.publisher.settle(&[], later()).unwrap());
+        }
+    }
+}

@@ -9,7 +9,7 @@ mod take_over;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -104,7 +104,7 @@ impl Leader {
             spy.clone(),
             surroundings.clone(),
             settings(class),
-            Arc::new(AtomicI64::new(0)),
+            Arc::default(),
         );
         Self {
             client,
