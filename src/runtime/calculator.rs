@@ -187,19 +187,19 @@ impl Calculator {
     /// What it is doing. `Idle` when it is not started.
     #[must_use]
     pub fn state(&self) -> State {
-        self.shared.board.lock().position.state
+        self.shared.board.load().position.state
     }
 
     /// Why it is doing that; `None` in `Idle`.
     #[must_use]
     pub fn scaling_reason(&self) -> Option<Reason> {
-        self.shared.board.lock().position.reason
+        self.shared.board.load().position.reason
     }
 
     /// The version last published or adopted; 0 when there is none.
     #[must_use]
     pub fn current_version(&self) -> Version {
-        self.shared.board.lock().version
+        self.shared.board.load().version
     }
 
     /// Has a new version published, at once or right after the one that is under way, and waits
@@ -327,7 +327,7 @@ impl Calculator {
             Some(running) => self.ask_threads(running),
             None => (None, Vec::new()),
         };
-        let board = *self.shared.board.lock();
+        let board = self.shared.board.load();
         let proven = self.shared.proven.lock().clone();
         let now = self.clock.now();
         let machine = machine.unwrap_or_else(|| MachineStatus {

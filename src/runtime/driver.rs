@@ -168,10 +168,10 @@ impl Driver {
     }
 
     fn show(&self) {
-        *self.shared.board.lock() = Board {
+        self.shared.board.store(Board {
             position: self.machine.position(),
             version: self.machine.version(),
-        };
+        });
     }
 
     fn hand_in(&mut self, now: Time, event: Event) {

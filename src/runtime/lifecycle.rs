@@ -16,7 +16,7 @@ use super::gate::Gated;
 use super::notifier::Hub;
 use super::publisher::{Publisher, Settings};
 use super::rebalancer::{Rebalancer, panic_text};
-use super::shared::{DROP_TIMEOUT, OwnThread, Shared, deadline_in};
+use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Notice};
@@ -197,9 +197,12 @@ impl Calculator {
                 return Ok(()); // somebody else was faster, and it may have been started again
             }
             let idle = Position::idle(self.clock.now());
-            let mut board = self.shared.board.lock();
-            board.position = idle;
-            self.shared.hub.go_idle(idle.since, board.version);
+            let version = self.shared.board.load().version;
+            self.shared.board.store(Board {
+                position: idle,
+                version,
+            });
+            self.shared.hub.go_idle(idle.since, version);
             *slot = None;
             close_hub.then(|| self.shared.hub.take_subscribers())
         };

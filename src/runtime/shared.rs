@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
+use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 
 use super::gate::CurrentActivity;
@@ -58,7 +59,7 @@ pub(super) struct Counters {
 pub(super) struct Shared {
     pub id: u64,
     pub hub: Arc<Hub>,
-    pub board: Mutex<Board>,
+    pub board: AtomicCell<Board>,
     pub counters: Counters,
     pub in_force: Arc<InForce>,
     /// What `dv-publish` waits for.
@@ -82,7 +83,7 @@ impl Shared {
         Self {
             id,
             hub: Arc::new(Hub::new(id, current, subscriber_backlog)),
-            board: Mutex::new(board),
+            board: AtomicCell::new(board),
             counters: Counters::default(),
             in_force: Arc::default(),
             activity: Arc::default(),
