@@ -84,9 +84,12 @@ impl Reading {
             }
         }
         reading.stored.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some(fence) = &reading.fence.value {
-            reading.highest_term = reading.highest_term.max(fence.term);
-        }
+        let fence_term = match &reading.fence.value {
+            Some(fence) => fence.term,
+            // Somebody removed or broke it, and its term with it. Each term takes a write of it.
+            None => Term::try_from(reading.fence.revision).unwrap_or(Term::MAX - 1),
+        };
+        reading.highest_term = reading.highest_term.max(fence_term);
         if let Some(commit) = &reading.commit.value {
             reading.highest_term = reading.highest_term.max(commit.term);
             reading.highest_version = reading.highest_version.max(commit.version);

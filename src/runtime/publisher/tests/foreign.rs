@@ -105,7 +105,7 @@ fn a_fence_that_anyone_touches_ends_the_term() {
             let error = leader.publisher.settle(&seen, later()).unwrap_err();
             assert_eq!(error.code(), Code::Fenced);
             assert_eq!(leader.publish(&lists()).unwrap_err().code(), Code::Fenced);
-            assert_eq!(leader.take_over().unwrap().term, 2);
+            assert!(leader.take_over().unwrap().term >= 2);
             assert_eq!(leader.publish(&lists()).unwrap(), 6);
         }
     }

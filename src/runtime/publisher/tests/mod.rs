@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Batch, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing, Watch,
+    Batch, BucketConfig, BucketStatus, Capabilities, Entry, Expect, Health, HealthEvents, Listing,
+    Watch,
 };
 use crate::types::{Partition, Term};
 
