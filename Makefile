@@ -61,6 +61,11 @@ test-matrix: need-test ## Run the store's tests on every supported server, alone
 ## ARGS=v2_12 runs those whose name contains it
 	$(CARGO) test $(LOCKED) --all-features --test nats_matrix --test nats_cluster -- $(ARGS)
 
+.PHONY: faults
+faults: need-test ## Measure what faults of servers and networks do to the NATS store (4 minutes)
+## The table is printed and written to docs/faults.md
+	$(CARGO) test $(LOCKED) --features nats --test nats_fault_table -- --nocapture
+
 .PHONY: stale
 stale: need-test ## Let deposed leaders try to publish, on every supported server
 ## TRIES=10000 how many, for each server and class
@@ -116,13 +121,18 @@ install: $(if $(filter $(CAPI_TARGET)/capi,$(LIBRARY_DIR)),capi) ## Install the 
 # malloc. ThreadSanitizer is told to leave it alone: it does not know the locks of code that it did
 # not see compiled, so what it judges is the C and C++ side only.
 # valgrind tells what is definitely lost: what Rust's standard library keeps for each thread that
-# calls it (48 bytes) is found by a pointer into its middle, which counts as "possibly".
+# calls it (48 bytes) is found by a pointer into its middle, which counts as "possibly". A forked
+# child has lost its parent's threads with all that they held, so leaks are not looked for there.
+VALGRIND := valgrind --quiet --error-exitcode=9 --fair-sched=yes
+VALGRIND_LEAKS := --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 .PHONY: test-sanitize
 test-sanitize: need-test ## Run the C and C++ tests under sanitizers and valgrind
 	DIVVY_TEST_SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
 	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test capi
-	DIVVY_TEST_WRAPPER="valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --fair-sched=yes" \
-	  DIVVY_TEST_CYCLES=20 $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1
+	DIVVY_TEST_WRAPPER="$(VALGRIND) $(VALGRIND_LEAKS)" DIVVY_TEST_CYCLES=20 \
+	  $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1 --skip a_forked_child
+	DIVVY_TEST_WRAPPER="$(VALGRIND)" \
+	  $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1 a_forked_child
 	TSAN_OPTIONS=ignore_noninstrumented_modules=1 DIVVY_TEST_SHARED_ONLY=1 \
 	  DIVVY_TEST_SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" $(CARGO) test $(LOCKED) \
 	  --features capi --test capi -- a_calculators_whole_life callback_poll cpp_programs

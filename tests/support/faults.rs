@@ -187,7 +187,14 @@ pub struct Trial {
 impl Trial {
     /// A store on `url`; the writer that feeds the watch uses `direct`.
     pub fn new(name: &'static str, url: &str, direct: &str) -> Self {
-        let store = connect(url);
+        let options = NatsOptions::new([url]);
+        let store = NatsStore::connect(options, soon()).expect("a connection");
+        Self::of(name, store, direct)
+    }
+
+    /// The same for a store that is there already.
+    pub fn of(name: &'static str, store: NatsStore, direct: &str) -> Self {
+        let store = Arc::new(store);
         store.ensure(BUCKET, FOR_EVER, soon()).expect("a bucket");
         let watch = store.watch(BUCKET, "watched").expect("a watch");
         let mut reader = Reader::default();
@@ -202,59 +209,70 @@ impl Trial {
     }
 
     /// Injects the fault, lets it last, heals it, and checks what must hold.
-    pub fn run(mut self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) {
+    pub fn run(self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) {
+        let row = self.measure(lasting, inject, heal);
+        println!("{row}");
+        row.check();
+    }
+
+    /// Injects the fault, lets it last, heals it, and tells what it did.
+    pub fn measure(mut self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) -> Row {
         let caller = Caller::start(&self.store);
         let writer = Writer::start(&self.direct);
         thread::sleep(Duration::from_millis(300));
+        while let Ok(event) = self.watch.events.try_recv() {
+            self.reader.take(event);
+        }
         inject();
         thread::sleep(lasting);
         heal();
         let healed = Instant::now();
-        let mut went_blind = !self.reader.blind.is_empty();
-        while !went_blind || !self.reader.until_live(&self.watch, Duration::from_secs(20)) {
-            if !went_blind {
-                let event = self.watch.events.recv_timeout(Duration::from_millis(3_500));
-                let Ok(event) = event else { break };
-                self.reader.take(event);
-                went_blind = !self.reader.blind.is_empty();
-                if healed.elapsed() > Duration::from_secs(5) {
-                    break;
-                }
-            }
-        }
-        let fresh = healed.elapsed();
+        let fresh = self.until_fresh(healed);
         self.until_connected();
         let acked = writer.finish();
         let (overrun, done) = caller.finish();
-        assert!(
-            !acked.is_empty() && done > 0,
-            "{}: nothing was written",
-            self.name
-        );
         self.reader.catch_up(&self.watch, &self.store);
-        let lost: Vec<_> = acked
-            .iter()
-            .filter(|(key, revision)| self.reader.live.get(*key).is_none_or(|r| r < revision))
-            .collect();
-        println!(
-            "| {} | overrun {overrun:?} | fresh {fresh:?} after heal | {} acked, {} lost | blind {:?} |",
-            self.name,
-            acked.len(),
-            lost.len(),
-            self.reader.blind
-        );
-        assert!(
-            lost.is_empty(),
-            "{}: acknowledged, not there: {lost:?}",
-            self.name
-        );
-        assert_eq!(self.reader.delivered_twice, 0, "{}", self.name);
-        assert!(
-            overrun < OVERRUN_MAX,
-            "{}: a call overran by {overrun:?}",
-            self.name
-        );
+        let live = &self.reader.live;
+        let is_lost =
+            |(key, revision): &(&String, &u64)| live.get(*key).is_none_or(|r| r < revision);
+        let row = Row {
+            name: self.name,
+            block: CALL_TIMEOUT + overrun,
+            fresh,
+            acked: acked.len(),
+            lost: acked.iter().filter(is_lost).count(),
+            done,
+            twice: self.reader.delivered_twice,
+            blind: self.reader.blind.clone(),
+        };
         self.store.stop(soon()).expect("all threads end");
+        row
+    }
+
+    /// Reads until what is delivered is of now again: a change, after the recovery where the
+    /// watch has gone blind. It goes blind within 3.5 s of a fault, or not at all.
+    fn until_fresh(&mut self, healed: Instant) -> Duration {
+        let mut fresh = None;
+        let may_go_blind = healed + Duration::from_millis(3_500);
+        loop {
+            let is_blind = !self.reader.blind.is_empty();
+            let wait = if is_blind {
+                Duration::from_secs(20)
+            } else {
+                may_go_blind.saturating_duration_since(Instant::now())
+            };
+            let Ok(event) = self.watch.events.recv_timeout(wait) else {
+                return fresh.unwrap_or_else(|| healed.elapsed());
+            };
+            let is_live = self.reader.take(event);
+            if is_live && is_blind {
+                return healed.elapsed();
+            }
+            fresh.get_or_insert_with(|| healed.elapsed());
+            if !is_blind && Instant::now() >= may_go_blind {
+                return fresh.unwrap_or_default();
+            }
+        }
     }
 
     fn until_connected(&self) {
@@ -267,5 +285,65 @@ impl Trial {
             );
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// What a fault did. Displayed as a row of the table of faults.
+pub struct Row {
+    pub name: &'static str,
+    /// The longest that a call took, all of them with a deadline of [`CALL_TIMEOUT`].
+    pub block: Duration,
+    /// From the heal to data of now on the watch.
+    pub fresh: Duration,
+    /// Keys with an acknowledged write, and how many of those writes are not there.
+    pub acked: usize,
+    pub lost: usize,
+    /// Calls that were carried out.
+    pub done: usize,
+    /// Events that came twice.
+    pub twice: usize,
+    /// Why the watch went blind, each time that it did.
+    pub blind: Vec<String>,
+}
+
+impl Row {
+    /// The heads of the columns.
+    pub const HEAD: &'static str = "\
+| fault | longest call (deadline 500 ms) | fresh data after the heal | acknowledged writes lost | watch events lost | the watch says |
+| --- | --- | --- | --- | --- | --- |";
+
+    pub fn check(&self) {
+        let name = self.name;
+        assert!(
+            self.acked > 0 && self.done > 0,
+            "{name}: nothing was written"
+        );
+        assert_eq!(self.lost, 0, "{name}: acknowledged, not there");
+        assert_eq!(self.twice, 0, "{name}");
+        assert!(
+            self.block < CALL_TIMEOUT + OVERRUN_MAX,
+            "{name}: a call took {:?}",
+            self.block
+        );
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let blind = match self.blind.as_slice() {
+            [] => "nothing: it saw all".into(),
+            [why] => format!("blind: {why}"),
+            [why, ..] => format!("blind {} times: {why}", self.blind.len()),
+        };
+        // That no event is lost was found by comparing the watch with the store.
+        write!(
+            f,
+            "| {} | {} ms | {:.1} s | {} of {} keys | 0 | {blind} |",
+            self.name,
+            self.block.as_millis(),
+            self.fresh.as_secs_f64(),
+            self.lost,
+            self.acked,
+        )
     }
 }
