@@ -134,7 +134,8 @@ impl Calculator {
         if self.health.source.is_some() && !self.inspect_wanted {
             self.inspect_wanted = true;
         }
-        if self.retry_at.is_none() || self.job.is_some() || self.is_anything_pending() {
+        let has_failed = self.retry_at.is_some() || self.health.publishing.is_some();
+        if !has_failed || self.job.is_some() || self.is_anything_pending() {
             return;
         }
         self.retry_at = None;

@@ -679,3 +679,22 @@ fn what_comes_due_just_after_a_tick_is_still_a_deadline() {
     world.drain();
     assert_eq!(world.times_of("plan planned_scale"), [10_001]);
 }
+
+/// Symptom: a calculator said for ever that publishing fails. Cause: the fleet was lost as a whole
+/// before the retry, which ended the wait for it, and came back as it was: nothing was left to do.
+#[test]
+fn a_failure_is_over_when_the_fleet_that_it_was_for_was_lost_and_came_back() {
+    let mut world = World::settled(&["w-1"]);
+    for _ in 0..3 {
+        world.fail(Code::InvalidPlan);
+    }
+    world.trigger(1);
+    world.at(300);
+    world.missing("w-1");
+    world.at(10_000);
+    assert!(!world.calculator.degraded().is_empty());
+    world.back("w-1");
+    world.at(600_000);
+    assert!(world.times_of("published").is_empty());
+    assert!(world.calculator.degraded().is_empty());
+}
