@@ -15,6 +15,9 @@ SEEDS ?= 2000
 START ?= 0
 SEED ?=
 
+# Rival leaders: for how long.
+MINUTES ?= 10
+
 # Deposed leaders: how many tries.
 TRIES ?= 10000
 
@@ -65,6 +68,12 @@ test-matrix: need-test ## Run the store's tests on every supported server, alone
 faults: need-test ## Measure what faults of servers and networks do to the NATS store (4 minutes)
 ## The table is printed and written to docs/faults.md
 	$(CARGO) test $(LOCKED) --features nats --test nats_fault_table -- --nocapture
+
+.PHONY: rivals
+rivals: need-test ## Let three leaders fight over a cluster whose nodes are killed
+## MINUTES=10 for how long, half of it in each class
+	DIVVY_RIVALS_MINUTES=$(MINUTES) \
+	  $(CARGO) test $(LOCKED) --features nats --test nats_rivals -- --nocapture
 
 .PHONY: stale
 stale: need-test ## Let deposed leaders try to publish, on every supported server

@@ -8,20 +8,19 @@
 mod support;
 
 use std::env;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use divvy::Reason;
 use divvy::config::PublishClass;
 use divvy::error::Code;
-use divvy::runtime::publisher::{Class, Publisher, Settings, Surroundings};
+use divvy::runtime::publisher::Class;
 use divvy::store::nats::NatsStore;
 use divvy::store::{Batch, Bucket, BucketConfig, Expect, Listing, Outcome, Refusal, Store, Write};
-use divvy::strategy::Plan;
-use divvy::wire::{COMMIT_KEY, FENCE_KEY, KeyPrefix};
-use divvy::{Partition, Reason, WorkerId};
+use divvy::wire::{COMMIT_KEY, FENCE_KEY};
 use support::faults::connect;
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::Server;
+use support::publishers::{plan, publisher};
 
 const TRIES: usize = 500;
 /// Each with a leader of its own that is deposed.
@@ -212,45 +211,6 @@ impl Knowledge {
         let mut entries = self.0.entries.iter();
         entries.find(|e| e.key == key).map_or(0, |e| e.revision)
     }
-}
-
-struct Real;
-
-impl Surroundings for Real {
-    fn wall_clock(&self) -> String {
-        "2026-01-01T00:00:00Z".into()
-    }
-
-    fn pause(&self, duration: Duration) -> bool {
-        std::thread::sleep(duration);
-        true
-    }
-}
-
-fn publisher(store: &Arc<NatsStore>, class: PublishClass) -> Publisher {
-    let settings = Settings {
-        leader: "divvy".into(),
-        assignment: KeyPrefix::new("assignment").unwrap(),
-        heartbeat: KeyPrefix::new("heartbeat").unwrap(),
-        class,
-        batch_max: 1_000,
-    };
-    Publisher::new(
-        Arc::clone(store) as Arc<dyn Store>,
-        Arc::new(Real),
-        settings,
-        Arc::default(),
-    )
-}
-
-/// One partition for each worker.
-fn plan(names: &[&str]) -> Plan {
-    let mut names = names.to_vec();
-    names.sort_unstable();
-    let workers: Vec<WorkerId> = names.iter().map(|n| WorkerId::new(n).unwrap()).collect();
-    let partitions: Vec<Partition> = names.iter().map(|n| Partition::new([*n], 1)).collect();
-    let owners = (0..).take(names.len()).collect();
-    Plan::new(workers.into(), partitions.into(), owners).unwrap()
 }
 
 fn later() -> Instant {

@@ -5,4 +5,5 @@ pub mod faults;
 pub mod nats_binary;
 pub mod nats_server;
 pub mod proxy;
+pub mod publishers;
 pub mod raw_nats;
