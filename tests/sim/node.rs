@@ -523,8 +523,9 @@ impl World {
             .min(self.config.heartbeat_ttl);
         // A little less, since clocks round.
         let from = now - ttl - grace + Duration::from_millis(1);
-        // Who was lost before it stood still, or before it went blind, may be back unseen.
-        let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 > now;
+        // Who was lost before it stood still, or before it went blind, may be back unseen, as may
+        // who left meanwhile; and first of all it may have waited for a listing.
+        let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 + ttl > now;
         if stood_still || !node.observer.leases().is_live() {
             return Ok(());
         }
