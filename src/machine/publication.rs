@@ -97,6 +97,17 @@ impl Reading {
         reading
     }
 
+    /// What no version so far exceeds. Whoever removed or broke the commit record may have removed
+    /// what else told of the newest version; each version took a write.
+    #[must_use]
+    pub fn version_floor(&self) -> Version {
+        if self.commit.value.is_some() || self.commit.revision == 0 {
+            return self.highest_version;
+        }
+        let writes = Version::try_from(self.last_sequence).unwrap_or(Version::MAX);
+        self.highest_version.saturating_add(writes)
+    }
+
     /// Whether the assignments are one complete plan: all readable, and the commit record, where
     /// there is one, has their digest.
     #[must_use]

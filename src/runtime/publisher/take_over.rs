@@ -127,7 +127,7 @@ impl Publisher {
             }
             let beats = self.read_beats(deadline)?;
             self.heed(beats.applied);
-            self.see_version(reading.highest_version.max(self.applied.version));
+            self.see_version(reading.version_floor().max(self.applied.version));
             next_number("version", self.version)?;
             let highest = reading.highest_term.max(self.applied.term);
             if highest > self.term {

@@ -53,10 +53,11 @@ fn terms_and_versions_go_on_after_every_loss_that_workers_remember() {
             assert_eq!(first.publish(&lists).unwrap_err().code(), Code::Fenced);
             let mut second = Leader::new(&world);
             assert!(second.take_over().unwrap().term >= 2, "{kind:?} {loss}");
-            assert_eq!(second.publish(&lists).unwrap(), 6, "{kind:?} {loss}");
-            holds_exactly(&world, &lists, 6);
+            let version = second.publish(&lists).unwrap();
+            assert!(version >= 6, "{kind:?} {loss}");
+            holds_exactly(&world, &lists, version);
             assert_eq!(first.publish(&lists).unwrap_err().code(), Code::Fenced);
-            holds_exactly(&world, &lists, 6);
+            holds_exactly(&world, &lists, version);
         }
     }
 }
@@ -273,13 +274,14 @@ fn poison_is_counted_and_skipped_everywhere() {
         );
         let mut leader = Leader::new(&world);
         let found = leader.take_over().unwrap();
-        assert_eq!((found.poison, found.version), (6, 3));
+        assert_eq!(found.poison, 6);
+        assert!(found.version >= 3);
         assert!(!found.consistent);
         assert_eq!(found.heartbeats.len(), 2);
         assert_eq!(found.stored.len(), 1);
         assert_eq!(found.former_leader, None);
         let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
-        assert_eq!(leader.publish(&lists).unwrap(), 4);
+        assert!(leader.publish(&lists).unwrap() > found.version);
         assert_eq!(held(&world)["w-2"].partitions, ["q"]);
     }
 }
@@ -391,6 +393,35 @@ fn a_fence_that_was_removed_or_broken_leaves_no_room_for_a_term_that_was() {
             remove(FENCE_KEY, broken);
             let successor = Leader::leading(&world);
             assert!(successor.publisher.term() > leader.publisher.term());
+        }
+    }
+}
+
+/// Symptom: a version was published twice. Cause: a foreign hand broke the commit record and removed
+/// the newest assignment, and the worker that had applied it was gone.
+#[test]
+fn a_commit_record_that_was_removed_or_broken_leaves_no_room_for_a_version_that_was() {
+    for kind in BOTH {
+        for broken in [None, Some(b"junk".to_vec())] {
+            let world = world(kind);
+            put(&world, "assignment.w-1", &raw(950, None, &["p"]));
+            let mut leader = Leader::leading(&world);
+            let lists = plan(&[("w-2", &["p"])]);
+            for _ in 0..3 {
+                leader.publish(&lists).unwrap();
+            }
+            let last = leader.publish(&lists).unwrap();
+            put(&world, "assignment.w-1", &raw(950, None, &["p"]));
+            for (key, value) in [("assignment.w-2", None), (COMMIT_KEY, broken)] {
+                let write = Write {
+                    key: key.into(),
+                    value,
+                    expect: Expect::Any,
+                };
+                world.write(Bucket::Assignment, &[write], later());
+            }
+            let mut successor = Leader::leading(&world);
+            assert!(successor.publish(&lists).unwrap() > last);
         }
     }
 }
