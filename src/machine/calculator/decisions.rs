@@ -207,8 +207,11 @@ impl Calculator {
         let all_gone = self.members.differ() && !self.members.has_alive() && !in_restart;
         if self.taken_over && (all_gone || self.members.is_empty()) {
             self.members.carry_over_gone();
-            // The window's publication covers whatever was to be repaired for the old fleet.
-            self.gap_at_start = false;
+            // What is to be repaired waits for the window, and is still to be repaired if that ends
+            // without a publication because the old fleet is back.
+            if std::mem::take(&mut self.gap_at_start) {
+                self.unfinished.get_or_insert(Reason::ColdStart);
+            }
             self.retry_at = None;
             self.open_window(now, since, Reason::ColdStart);
         }

@@ -274,3 +274,20 @@ fn nothing_is_done_before_the_take_over() {
     world.at(60_000);
     world.expect("");
 }
+
+/// Symptom: an assignment that nobody could read stayed as it was. Cause: the fleet was lost as a
+/// whole before what the take-over had found broken was repaired, and came back as it was planned.
+#[test]
+fn what_a_take_over_finds_broken_is_repaired_though_the_fleet_is_lost_and_comes_back() {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        consistent: false,
+        ..stored(&["w-1"])
+    };
+    world.take_over(found);
+    world.at(60_000);
+    world.expect_untimed("lost w-1");
+    world.back("w-1");
+    world.at(600_000);
+    assert_eq!(world.times_of("published").len(), 1);
+}
