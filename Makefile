@@ -36,6 +36,38 @@ demo: need-build ## Build and run `divvy demo`: a fleet that starts, grows, shri
 test: need-test ## Run all tests, real nats-servers and 2 000 simulated fleets included
 	$(CARGO) test $(LOCKED) --all-features
 	$(CARGO) test $(LOCKED) --no-default-features --lib
+	$(MAKE) --no-print-directory test-go
+
+# The Go binding, with the library as the other tests built it. The race detector watches both.
+GO = GOTOOLCHAIN=local $(shell ./.ci/go || echo false)
+GO_LIBRARY = install -m 644 include/divvy.h bindings/go/include/ && install -m 644
+
+.PHONY: test-go
+test-go: need-test ## Run the tests of the Go binding (part of `make test`)
+	$(CARGO) rustc $(LOCKED) --all-features --lib --crate-type staticlib
+	$(GO_LIBRARY) target/debug/libdivvy.a bindings/go/lib/
+	cd bindings/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && $(GO) vet ./...
+	cd bindings/go && $(GO) test -short -race ./...
+	cd bindings/go && CGO_ENABLED=0 $(GO) test ./
+	cd bindings/go/foreign && $(GO) vet ./... && $(GO) test ./...
+
+.PHONY: test-go-long
+test-go-long: go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
+	cd bindings/go && $(GO) test ./...
+	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -short ./...
+	cd bindings/go/foreign && $(GO) mod vendor && cp ../include/divvy.h vendor/github.com/divvy-rs/divvy/bindings/go/include/ && \
+	  $(GO) test -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
+	$(MAKE) --no-print-directory install PREFIX=$(abspath target/go-prefix)
+	cd bindings/go && PKG_CONFIG_PATH=$(abspath target/go-prefix/lib/pkgconfig) \
+	  LD_LIBRARY_PATH=$(abspath target/go-prefix/lib) $(GO) test -short -tags divvy_dynamic ./
+	cd bindings/go && $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0 ./...
+	cd bindings/go && $(GO) test -run xxx -bench . ./
+
+.PHONY: go-lib
+go-lib: need-build ## Build the C library, optimised, and lay it where the Go binding links it
+	$(CAPI_BUILD) --crate-type staticlib
+	$(STRIP) -S $(CAPI_TARGET)/capi/libdivvy.a
+	$(GO_LIBRARY) $(CAPI_TARGET)/capi/libdivvy.a bindings/go/lib/
 
 .PHONY: lint
 lint: need-lint ## Check format, clippy and documentation, warnings denied

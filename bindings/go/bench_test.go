@@ -1,0 +1,117 @@
+//go:build cgo && linux
+
+package divvy
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+func started(b *testing.B, config *Config) *Calculator {
+	config.HeartbeatTTL = time.Hour
+	must(b, config.Store.Ensure(patient(b), BucketHeartbeat, 0))
+	must(b, config.Store.Put(patient(b), BucketHeartbeat, "heartbeat.w-1", []byte("up")))
+	calculator := calculator(b, config)
+	must(b, calculator.Start(patient(b)))
+	must(b, calculator.TriggerRebalance(patient(b)))
+	return calculator
+}
+
+func BenchmarkGetState(b *testing.B) {
+	calculator := started(b, config(memory(b)))
+	for range b.N {
+		_ = calculator.GetState()
+	}
+}
+
+// From the transition to its arrival on the channel; a rebalance has two of them.
+func BenchmarkTransitionToChannel(b *testing.B) {
+	calculator := started(b, config(memory(b)))
+	subscription, err := calculator.Subscribe()
+	must(b, err)
+	go func() {
+		for range b.N {
+			_ = calculator.TriggerRebalance(patient(b))
+			time.Sleep(200 * time.Microsecond) // rebalances are rare
+		}
+		subscription.Cancel()
+	}()
+	delays := []time.Duration{}
+	for event := range subscription.C {
+		if event.Kind == EventState && event.From != event.State {
+			delays = append(delays, monotonic()-event.Time)
+		}
+	}
+	tell(b, delays)
+}
+
+// A rebalance of 100 000 partitions for 1 000 workers by a strategy in Go and by the library's own of
+// the same kind: the difference is what handing them over and taking the plan back costs.
+func BenchmarkRebalance(b *testing.B) {
+	for _, way := range []string{"round_robin", "go"} {
+		b.Run(way, func(b *testing.B) {
+			store := memory(b)
+			config := config(store)
+			config.Source = nil
+			config.Settings["strategy"] = "round_robin"
+			inside, rounds := time.Duration(0), 0
+			if way == "go" {
+				config.Strategy = strategyFunc(func(workers []string, partitions []Partition) (map[string][]Partition, error) {
+					start := time.Now()
+					plan := make(map[string][]Partition, len(workers))
+					for index, partition := range partitions {
+						worker := workers[index%len(workers)]
+						plan[worker] = append(plan[worker], partition)
+					}
+					inside += time.Since(start)
+					rounds++
+					return plan, nil
+				})
+			}
+			must(b, store.Ensure(patient(b), BucketHeartbeat, 0))
+			for worker := range 1_000 {
+				must(b, store.Put(patient(b), BucketHeartbeat, fmt.Sprintf("heartbeat.w-%04d", worker), []byte("up")))
+			}
+			config.HeartbeatTTL = time.Hour
+			calculator := calculator(b, config)
+			must(b, calculator.SetPartitions(large(100_000)))
+			must(b, calculator.Start(patient(b)))
+			must(b, calculator.TriggerRebalance(patient(b)))
+			inside, rounds = 0, 0
+			for range b.N {
+				must(b, calculator.TriggerRebalance(patient(b)))
+			}
+			if rounds > 0 {
+				b.ReportMetric(float64(inside.Milliseconds())/float64(rounds), "strategy-ms/op")
+			}
+		})
+	}
+}
+
+func large(count int) []Partition {
+	list := make([]Partition, count)
+	for index := range list {
+		list[index] = Partition{Keys: []string{"topic", fmt.Sprintf("p-%07d", index)}, Weight: 100}
+	}
+	return list
+}
+
+func tell(b *testing.B, delays []time.Duration) {
+	if len(delays) == 0 {
+		b.Fatal("no transition")
+	}
+	slices.Sort(delays)
+	b.ReportMetric(float64(delays[len(delays)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(delays[len(delays)*99/100].Microseconds()), "p99-us")
+}
+
+// monotonic is the clock that events are stamped with: CLOCK_BOOTTIME.
+func monotonic() time.Duration {
+	var now syscall.Timespec
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 7, uintptr(unsafe.Pointer(&now)), 0)
+	return time.Duration(now.Nano())
+}

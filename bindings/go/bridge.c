@@ -1,0 +1,95 @@
+//go:build cgo
+
+#include "bridge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "_cgo_export.h"
+
+/* A handle travels as the number that it is, and back. */
+static uintptr_t handle_of(void *userdata) { return (uintptr_t)userdata; }
+
+static void on_destroy(void *userdata) { divvyGoDestroy(handle_of(userdata)); }
+
+static int32_t on_source(void *userdata, divvy_partitions partitions, int64_t timeout_ms) {
+    return divvyGoSource(handle_of(userdata), partitions.id, timeout_ms);
+}
+
+static void on_log(void *userdata, int32_t level, const char *target, const char *message,
+                   size_t length) {
+    divvyGoLog(handle_of(userdata), level, (char *)target, (char *)message, length);
+}
+
+/* Bytes that grow. */
+typedef struct {
+    char *data;
+    size_t length, capacity;
+} bytes;
+
+static int append(bytes *to, const void *data, size_t length) {
+    if (to->capacity - to->length < length) {
+        size_t capacity = (to->capacity + length) * 2;
+        char *grown = realloc(to->data, capacity);
+        if (!grown) return 0;
+        to->data = grown;
+        to->capacity = capacity;
+    }
+    memcpy(to->data + to->length, data, length);
+    to->length += length;
+    return 1;
+}
+
+static int append_text(bytes *to, const char *text, size_t length) {
+    uint32_t size = (uint32_t)length;
+    return append(to, &size, sizeof size) && append(to, text, length);
+}
+
+/* Number of workers and partitions; each worker's name; each partition's weight, number of keys and
+ * keys. Numbers as this machine stores them. */
+static int pack(divvy_plan_input input, bytes *to) {
+    uint64_t workers = (uint64_t)divvy_plan_input_worker_count(input);
+    uint64_t partitions = (uint64_t)divvy_plan_input_partition_count(input);
+    uint64_t index;
+    if (!append(to, &workers, sizeof workers) || !append(to, &partitions, sizeof partitions)) return 0;
+    for (index = 0; index < workers; index++) {
+        size_t length = 0;
+        const char *name = divvy_plan_input_worker(input, index, &length);
+        if (!append_text(to, name, length)) return 0;
+    }
+    for (index = 0; index < partitions; index++) {
+        int64_t weight = divvy_plan_input_weight(input, index);
+        uint32_t keys = (uint32_t)divvy_plan_input_key_count(input, index), key;
+        if (!append(to, &weight, sizeof weight) || !append(to, &keys, sizeof keys)) return 0;
+        for (key = 0; key < keys; key++) {
+            size_t length = 0;
+            const char *text = divvy_plan_input_key(input, index, key, &length);
+            if (!append_text(to, text, length)) return 0;
+        }
+    }
+    return 1;
+}
+
+static int32_t on_strategy(void *userdata, divvy_plan_input input, uint32_t *owners, size_t count) {
+    bytes packed = {0};
+    int32_t status = -1;
+    if (pack(input, &packed))
+        status = divvyGoStrategy(handle_of(userdata), packed.data, packed.length, owners, count);
+    free(packed.data);
+    return status;
+}
+
+divvy_status divvy_go_set_source(divvy_config config, uintptr_t handle, char *errbuf, size_t errlen) {
+    return divvy_config_set_source(config, on_source, (void *)handle, on_destroy, errbuf, errlen);
+}
+
+divvy_status divvy_go_set_strategy(divvy_config config, const char *name, uintptr_t handle,
+                                   char *errbuf, size_t errlen) {
+    return divvy_config_set_strategy(config, name, on_strategy, (void *)handle, on_destroy, errbuf,
+                                     errlen);
+}
+
+divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf, size_t errlen) {
+    return divvy_log_set(max_level, handle ? on_log : NULL, (void *)handle,
+                         handle ? on_destroy : NULL, errbuf, errlen);
+}

@@ -1,0 +1,240 @@
+//go:build cgo
+
+package divvy
+
+// #include <stdlib.h>
+// #include "bridge.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/cgo"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+const errorTextMax = 1024
+
+// errorText is where a C function writes what went wrong.
+type errorText [errorTextMax]C.char
+
+func (t *errorText) at() (*C.char, C.size_t) {
+	return &t[0], errorTextMax
+}
+
+// check turns a status into an error.
+func check(status C.divvy_status, op string, text *errorText) error {
+	code := Code(status)
+	if code == codeOK {
+		return nil
+	}
+	return &Error{
+		Code:      code,
+		Op:        op,
+		Message:   C.GoString(&text[0]),
+		Retriable: C.divvy_status_is_retriable(C.int32_t(code)) == 1,
+	}
+}
+
+// cText hands a Go string to a C function that copies it.
+func cText(text string, use func(*C.char)) {
+	c := C.CString(text)
+	defer C.free(unsafe.Pointer(c))
+	use(c)
+}
+
+var abi = sync.OnceValue(func() error {
+	status := C.divvy_check_abi(C.DIVVY_ABI_VERSION)
+	if Code(status) == codeOK {
+		return nil
+	}
+	return &Error{
+		Code: Code(status), Op: "load",
+		Message: fmt.Sprintf("the library found is %s, this package is for ABI %d",
+			C.GoString(C.divvy_version()), C.DIVVY_ABI_VERSION),
+	}
+})
+
+// Version is the version of the C library.
+func Version() string {
+	return C.GoString(C.divvy_version())
+}
+
+// statusTable is every status of the C library, with its name there.
+func statusTable() map[Code]string {
+	table := map[Code]string{}
+	for index := C.size_t(0); ; index++ {
+		status := C.divvy_status_at(index)
+		if status > 0 { // beyond the last one
+			return table
+		}
+		table[Code(status)] = C.GoString(C.divvy_status_name(status))
+	}
+}
+
+// newConfig makes a configuration of the C library; the caller frees it.
+func newConfig(settings map[string]string, op string) (C.divvy_config, error) {
+	var config C.divvy_config
+	if err := abi(); err != nil {
+		return config, err
+	}
+	var text errorText
+	buffer, size := text.at()
+	if err := check(C.divvy_config_new(&config, buffer, size), op, &text); err != nil {
+		return config, err
+	}
+	var broken []error
+	for key, value := range settings {
+		cText(key, func(key *C.char) {
+			cText(value, func(value *C.char) {
+				if err := check(C.divvy_config_set(config, key, value, buffer, size), op, &text); err != nil {
+					broken = append(broken, err)
+				}
+			})
+		})
+	}
+	if err := errors.Join(broken...); err != nil {
+		C.divvy_config_free(config)
+		return C.divvy_config{}, err
+	}
+	return config, nil
+}
+
+// guarded runs the host's code; a panic becomes an error.
+func guarded(what string, run func() error) (err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("divvy: the %s panicked: %v", what, panicked)
+		}
+	}()
+	return run()
+}
+
+// host is what the callbacks of one calculator run, and how they failed last.
+type host struct {
+	source   PartitionSource
+	strategy AssignmentStrategy
+
+	mutex sync.Mutex
+	// Ends when the calculator is stopped.
+	ctx     context.Context
+	failure error
+}
+
+func (h *host) context() context.Context {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return h.ctx
+}
+
+func (h *host) failed(err error) C.int32_t {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	h.failure = err
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// cause adds to an error of the library the host's own, where that is why.
+func (h *host) cause(err error) error {
+	var ours *Error
+	if errors.As(err, &ours) && (ours.Code == codeSourceFailed || ours.Code == codeStrategyFailed) {
+		h.mutex.Lock()
+		defer h.mutex.Unlock()
+		if h.failure != nil {
+			ours.cause = h.failure
+			ours.Message += ": " + h.failure.Error()
+		}
+	}
+	return err
+}
+
+//export divvyGoDestroy
+func divvyGoDestroy(handle C.uintptr_t) {
+	cgo.Handle(handle).Delete()
+}
+
+//export divvyGoSource
+func divvyGoSource(handle C.uintptr_t, list C.uint64_t, timeoutMs C.int64_t) C.int32_t {
+	host := cgo.Handle(handle).Value().(*host)
+	ctx, cancel := context.WithTimeout(host.context(), time.Duration(timeoutMs)*time.Millisecond)
+	defer cancel()
+	return host.failed(guarded("partition source", func() error {
+		partitions, err := host.source.ListPartitions(ctx)
+		if err != nil {
+			return err
+		}
+		return addPartitions(C.divvy_partitions{id: list}, partitions)
+	}))
+}
+
+//export divvyGoStrategy
+func divvyGoStrategy(
+	handle C.uintptr_t, packed *C.char, length C.size_t, owners *C.uint32_t, count C.size_t,
+) C.int32_t {
+	host := cgo.Handle(handle).Value().(*host)
+	return host.failed(guarded("strategy", func() error {
+		input := unpack(unsafe.String((*byte)(unsafe.Pointer(packed)), int(length)))
+		plan, err := host.strategy.Assign(input.workers, input.partitions)
+		if err != nil {
+			return err
+		}
+		to := unsafe.Slice((*uint32)(unsafe.Pointer(owners)), int(count))
+		return input.owners(plan, to)
+	}))
+}
+
+//export divvyGoLog
+func divvyGoLog(handle C.uintptr_t, level C.int32_t, target, message *C.char, length C.size_t) {
+	logger := cgo.Handle(handle).Value().(Logger)
+	text := C.GoStringN(message, C.int(length))
+	_ = guarded("logger", func() error {
+		log := logger.Debug
+		switch level {
+		case C.DIVVY_LOG_ERROR:
+			log = logger.Error
+		case C.DIVVY_LOG_WARN:
+			log = logger.Warn
+		case C.DIVVY_LOG_INFO:
+			log = logger.Info
+		}
+		log(text, "target", C.GoString(target))
+		return nil
+	})
+}
+
+// SetLogger has the whole library log to logger, at levels from debug up; nil: to nobody. There is
+// one logger for the process.
+func SetLogger(logger Logger) error {
+	if err := abi(); err != nil {
+		return err
+	}
+	var text errorText
+	buffer, size := text.at()
+	if logger == nil {
+		return check(C.divvy_go_log_set(C.DIVVY_LOG_OFF, 0, buffer, size), "set logger", &text)
+	}
+	handle := cgo.NewHandle(logger)
+	status := C.divvy_go_log_set(C.DIVVY_LOG_DEBUG, C.uintptr_t(handle), buffer, size)
+	if err := check(status, "set logger", &text); err != nil {
+		handle.Delete()
+		return err
+	}
+	return nil
+}
+
+// timeout is how long a call of the library may take at most: until the context's deadline, or
+// the default.
+func timeout(ctx context.Context, standard time.Duration) C.int64_t {
+	left := standard
+	if deadline, limited := ctx.Deadline(); limited {
+		left = max(time.Until(deadline), 0)
+	}
+	// Rounded up, so that it is the context that ends first, and no more than the library takes.
+	return C.int64_t(min((left+time.Millisecond-1)/time.Millisecond, C.DIVVY_TIMEOUT_MAX_MS))
+}

@@ -1,0 +1,32 @@
+// Package divvy keeps a set of partitions divided among a changing fleet of workers: the calculator
+// of the Go library parti, by the same method names, on the library divvy.
+//
+// A calculator watches the heartbeats of a fleet in NATS JetStream KV (or in memory, for tests),
+// decides when its partitions are to be divided anew, and publishes the plan. It is for hosts that
+// have an election of their own: start it where the host leads, stop it where it no longer does.
+//
+//	store, err := divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{"nats://127.0.0.1:4222"}})
+//	...
+//	calculator, err := divvy.NewCalculator(&divvy.Config{Store: store, Source: source})
+//	...
+//	err = calculator.Start(ctx)
+//
+// # Linking
+//
+// The package needs cgo and the C library. By default it is linked statically with what
+// `make go-lib` in divvy's repository lays into lib and include; with the build tag divvy_dynamic
+// it is linked with the installed library that pkg-config finds as "divvy". Without cgo everything
+// returns [ErrNoCgo].
+//
+// # Contexts
+//
+// Every call that waits takes a context and returns when that is done, with an error for which
+// errors.Is tells context.Canceled or context.DeadlineExceeded. A context without a deadline gets
+// the default that the call states.
+//
+// # Threads
+//
+// All methods may be called from any goroutine, at the same time. Events are read through the
+// runtime's network poller, so a subscription costs a goroutine and no thread. Sources, strategies
+// and loggers are called from threads of the library; a panic in one of them becomes an error.
+package divvy

@@ -1,0 +1,138 @@
+package divvy
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code says what kind of thing went wrong: a number of the C ABI, never reused.
+type Code int32
+
+// Error is what the library reports. errors.Is(err, ErrTimedOut) and the like tell its code;
+// errors.As gets at the rest.
+type Error struct {
+	// Code is the kind of failure.
+	Code Code
+	// Op is the operation that failed, such as "start".
+	Op string
+	// Message is one line of text, for people: what went wrong, with operation, key and cause.
+	Message string
+	// Retriable is whether the same call may succeed later.
+	Retriable bool
+	cause     error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("divvy: %s: %s", e.Code, e.Message)
+}
+
+// Is tells whether target is the sentinel of this error's code.
+func (e *Error) Is(target error) bool {
+	var other *sentinel
+	return errors.As(target, &other) && other.code == e.Code
+}
+
+// Unwrap is the error that the host's source or strategy returned, where that is the cause.
+func (e *Error) Unwrap() error {
+	return e.cause
+}
+
+// sentinel stands for every error of one code.
+type sentinel struct {
+	code Code
+	text string
+}
+
+func (s *sentinel) Error() string {
+	return "divvy: " + s.text
+}
+
+// The kinds of failure, for errors.Is.
+var (
+	ErrInvalidArgument error = &sentinel{codeInvalidArgument, "an argument breaks a rule"}
+	ErrInvalidConfig   error = &sentinel{codeInvalidConfig, "the configuration breaks a rule"}
+	ErrNotRunning      error = &sentinel{codeNotRunning, "not started, or stopped"}
+	ErrAlreadyStarted  error = &sentinel{codeAlreadyStarted, "already started"}
+	ErrWouldDeadlock   error = &sentinel{codeWouldDeadlock, "the call would wait for itself"}
+	ErrForked          error = &sentinel{codeForked, "the process was forked after the library was used"}
+	ErrClosed          error = &sentinel{codeBadHandle, "closed"}
+	ErrNotFound        error = &sentinel{codeNotFound, "there is no value under that key"}
+	ErrTimedOut        error = &sentinel{codeTimedOut, "the deadline passed"}
+	ErrUnavailable     error = &sentinel{codeUnavailable, "the store cannot be reached"}
+	ErrUnauthorized    error = &sentinel{codeUnauthorized, "the store refuses the credentials"}
+	ErrUnsupported     error = &sentinel{codeUnsupported, "the store or this build cannot do that"}
+	ErrFenced          error = &sentinel{codeFenced, "a newer leader has taken over"}
+	ErrConflict        error = &sentinel{codeConflict, "somebody else was faster"}
+	ErrNoWorkers       error = &sentinel{codeNoWorkers, "there is no live worker"}
+	ErrInvalidData     error = &sentinel{codeInvalidData, "a stored value is malformed"}
+	ErrTooLarge        error = &sentinel{codeTooLarge, "a value is larger than the store takes"}
+	ErrStore           error = &sentinel{codeStoreError, "the store failed"}
+	ErrSourceFailed    error = &sentinel{codeSourceFailed, "the partition source failed"}
+	ErrStrategyFailed  error = &sentinel{codeStrategyFailed, "the strategy failed"}
+	ErrInvalidPlan     error = &sentinel{codeInvalidPlan, "the plan cannot be used"}
+	ErrPanicked        error = &sentinel{codePanicked, "a defect of the library"}
+	// ErrLagged: a subscriber read so slowly that its backlog was full; its channel is closed.
+	ErrLagged error = &sentinel{codeLagged, "the subscriber was too slow and is closed"}
+	// ErrNoCgo: the package was built without cgo.
+	ErrNoCgo error = &sentinel{codeNoCgo,
+		"built without cgo: set CGO_ENABLED=1, have a C compiler, and run `make go-lib` in divvy's repository"}
+)
+
+// The numbers of the C ABI, see divvy.h, and two of this package.
+const (
+	codeOK              Code = 0
+	codeNullArgument    Code = -1
+	codeBadHandle       Code = -2
+	codeInvalidArgument Code = -3
+	codeBadUTF8         Code = -4
+	codeTooLong         Code = -5
+	codeInvalidConfig   Code = -6
+	codeNotRunning      Code = -7
+	codeAlreadyStarted  Code = -8
+	codeWouldDeadlock   Code = -9
+	codeForked          Code = -10
+	codeABIMismatch     Code = -11
+	codeClosed          Code = -12
+	codeWoken           Code = -13
+	codeNotFound        Code = -14
+	codeTimedOut        Code = -100
+	codeUnavailable     Code = -101
+	codeUnauthorized    Code = -102
+	codeUnsupported     Code = -103
+	codeFenced          Code = -104
+	codeConflict        Code = -105
+	codeNoWorkers       Code = -106
+	codeInvalidData     Code = -107
+	codeTooLarge        Code = -108
+	codeStoreError      Code = -109
+	codeSourceFailed    Code = -110
+	codeStrategyFailed  Code = -111
+	codeInvalidPlan     Code = -112
+	codePanicked        Code = -200
+	codeNoCgo           Code = -300
+	codeLagged          Code = -301
+)
+
+// codeNames has every code of the C ABI.
+var codeNames = map[Code]string{
+	codeOK: "OK", codeNullArgument: "NULL_ARGUMENT", codeBadHandle: "BAD_HANDLE",
+	codeInvalidArgument: "INVALID_ARGUMENT", codeBadUTF8: "BAD_UTF8", codeTooLong: "TOO_LONG",
+	codeInvalidConfig: "INVALID_CONFIG", codeNotRunning: "NOT_RUNNING",
+	codeAlreadyStarted: "ALREADY_STARTED", codeWouldDeadlock: "WOULD_DEADLOCK",
+	codeForked: "FORKED", codeABIMismatch: "ABI_MISMATCH", codeClosed: "CLOSED",
+	codeWoken: "WOKEN", codeNotFound: "NOT_FOUND", codeTimedOut: "TIMED_OUT",
+	codeUnavailable: "UNAVAILABLE", codeUnauthorized: "UNAUTHORIZED",
+	codeUnsupported: "UNSUPPORTED", codeFenced: "FENCED", codeConflict: "CONFLICT",
+	codeNoWorkers: "NO_WORKERS", codeInvalidData: "INVALID_DATA", codeTooLarge: "TOO_LARGE",
+	codeStoreError: "STORE_ERROR", codeSourceFailed: "SOURCE_FAILED",
+	codeStrategyFailed: "STRATEGY_FAILED", codeInvalidPlan: "INVALID_PLAN",
+	codePanicked: "PANICKED",
+}
+
+// String is the code's name in the C ABI, without DIVVY_.
+func (c Code) String() string {
+	if name, known := codeNames[c]; known {
+		return name
+	}
+	return fmt.Sprintf("CODE(%d)", int32(c))
+}

@@ -1,0 +1,287 @@
+package foreign
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	divvy "github.com/divvy-rs/divvy/bindings/go"
+	"github.com/nats-io/nats.go"
+)
+
+const patience = 20 * time.Second
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func patient(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// server starts a nats-server of its own: NATS_SERVER, the one in PATH, or the newest of .tools.
+func server(t testing.TB) string {
+	t.Helper()
+	binary := os.Getenv("NATS_SERVER")
+	if binary == "" {
+		binary, _ = exec.LookPath("nats-server")
+	}
+	if binary == "" {
+		found, err := filepath.Glob("../../../.tools/nats-server/*/nats-server")
+		must(t, err)
+		if len(found) == 0 {
+			t.Fatal("no nats-server: run `make test`, which fetches one, or set NATS_SERVER")
+		}
+		sort.Strings(found)
+		binary = found[len(found)-1]
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := listener.Addr().(*net.TCPAddr).Port
+	must(t, listener.Close())
+	command := exec.Command(binary, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, command.Start())
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	return fmt.Sprintf("nats://127.0.0.1:%d", port)
+}
+
+// worker is one that has never heard of divvy.
+type worker struct {
+	name  string
+	stop  chan struct{}
+	ended sync.WaitGroup
+
+	mutex    sync.Mutex
+	version  int64
+	problems []string
+	held     []string
+}
+
+type fleet struct {
+	t          testing.TB
+	heartbeats nats.KeyValue
+	assigned   nats.KeyValue
+}
+
+func (f *fleet) join(name string) *worker {
+	f.t.Helper()
+	w := &worker{name: name, stop: make(chan struct{})}
+	watch, err := f.assigned.Watch("assignment." + name)
+	must(f.t, err)
+	beat := func() {
+		_, _ = f.heartbeats.PutString("heartbeat."+name, time.Now().Format(time.RFC3339Nano))
+	}
+	beat()
+	w.ended.Add(1)
+	go func() {
+		defer w.ended.Done()
+		defer func() { _ = watch.Stop() }()
+		ticker := time.NewTicker(200 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-w.stop:
+				return
+			case <-ticker.C:
+				beat()
+			case entry := <-watch.Updates():
+				if entry != nil {
+					w.take(entry)
+				}
+			}
+		}
+	}()
+	return w
+}
+
+func (w *worker) take(entry nats.KeyValueEntry) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if entry.Operation() != nats.KeyValuePut {
+		w.held = nil
+		return
+	}
+	var assignment struct {
+		Version    int64  `json:"version"`
+		Lifecycle  string `json:"lifecycle"`
+		Partitions []struct {
+			Keys   []string `json:"keys"`
+			Weight int64    `json:"weight"`
+		} `json:"partitions"`
+	}
+	if err := json.Unmarshal(entry.Value(), &assignment); err != nil || assignment.Lifecycle == "" {
+		w.problems = append(w.problems, string(entry.Value()))
+	}
+	if assignment.Version <= w.version {
+		w.problems = append(w.problems, fmt.Sprintf("version %d after %d", assignment.Version, w.version))
+	}
+	w.version = assignment.Version
+	w.held = nil
+	for _, partition := range assignment.Partitions {
+		w.held = append(w.held, strings.Join(partition.Keys, "."))
+	}
+}
+
+func (w *worker) crash() {
+	close(w.stop)
+	w.ended.Wait()
+}
+
+func divided(count int, workers ...*worker) bool {
+	seen := map[string]bool{}
+	for _, worker := range workers {
+		worker.mutex.Lock()
+		held := worker.held
+		worker.mutex.Unlock()
+		if len(held) == 0 {
+			return false
+		}
+		for _, id := range held {
+			if seen[id] {
+				return false
+			}
+			seen[id] = true
+		}
+	}
+	return len(seen) == count
+}
+
+func until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for ctx := patient(t); !holds(); time.Sleep(10 * time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+type topics struct{}
+
+func (topics) ListPartitions(context.Context) ([]divvy.Partition, error) {
+	list := make([]divvy.Partition, 20)
+	for index := range list {
+		list[index] = divvy.Partition{Keys: []string{"topic", fmt.Sprint(index)}, Weight: int64(index)}
+	}
+	return list, nil
+}
+
+func setUp(t testing.TB) (*fleet, *divvy.Calculator) {
+	t.Helper()
+	url := server(t)
+	var store *divvy.Store
+	var err error
+	until(t, "a connection", func() bool {
+		store, err = divvy.ConnectNATS(patient(t), divvy.NATSOptions{URLs: []string{url}, Name: "leader"})
+		return err == nil
+	})
+	t.Cleanup(func() { must(t, store.Close()) })
+	client, err := nats.Connect(url)
+	must(t, err)
+	t.Cleanup(client.Close)
+	jetStream, err := client.JetStream()
+	must(t, err)
+	// The buckets are there already, as in a fleet that runs.
+	heartbeats, err := jetStream.CreateKeyValue(&nats.KeyValueConfig{Bucket: "parti-heartbeat", TTL: 2 * time.Second})
+	must(t, err)
+	assigned, err := jetStream.CreateKeyValue(&nats.KeyValueConfig{Bucket: "parti-assignment"})
+	must(t, err)
+	calculator, err := divvy.NewCalculator(&divvy.Config{
+		Store: store, Source: topics{},
+		HeartbeatTTL: 2 * time.Second, EmergencyGracePeriod: 300 * time.Millisecond, Cooldown: 200 * time.Millisecond,
+		ColdStartWindow: 300 * time.Millisecond, PlannedScaleWindow: 300 * time.Millisecond,
+		Settings: map[string]string{"leave_window": "50ms", "recovery_grace": "200ms"},
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, calculator.Close()) })
+	return &fleet{t: t, heartbeats: heartbeats, assigned: assigned}, calculator
+}
+
+func TestDivvyLeadsAFleetOfWorkersThatKnowNothingOfIt(t *testing.T) {
+	fleet, calculator := setUp(t)
+	first, second := fleet.join("w-1"), fleet.join("w-2")
+	must(t, calculator.Start(patient(t)))
+	until(t, "cold start", func() bool { return divided(20, first, second) })
+	third := fleet.join("w-3")
+	until(t, "planned scale", func() bool { return divided(20, first, second, third) })
+	first.crash()
+	must(t, fleet.heartbeats.Delete("heartbeat.w-1"))
+	until(t, "leave", func() bool { return divided(20, second, third) })
+	second.crash()
+	until(t, "emergency", func() bool { return divided(20, third) })
+	if _, err := fleet.assigned.Get("assignment.w-2"); !errors.Is(err, nats.ErrKeyNotFound) {
+		t.Fatal("a lost worker's assignment stays")
+	}
+	// A leader of the predecessor that does not know that it was deposed writes blindly.
+	_, err := fleet.assigned.PutString("assignment.w-3", `{"version":1,"lifecycle":"emergency","partitions":[]}`)
+	must(t, err)
+	until(t, "the foreign write answered", func() bool { return divided(20, third) && calculator.CurrentVersion() > 4 })
+	must(t, calculator.Stop(patient(t)))
+	third.crash()
+	for _, worker := range []*worker{first, second} {
+		if len(worker.problems) > 0 {
+			t.Errorf("%s: %v", worker.name, worker.problems)
+		}
+	}
+}
+
+// A host with signals and children of its own, under load, while connections break.
+func TestSignalsAndChildrenOfTheHostAreLeftAlone(t *testing.T) {
+	fleet, calculator := setUp(t)
+	worker := fleet.join("w-1")
+	defer worker.crash()
+	must(t, calculator.Start(patient(t)))
+	signals := make(chan os.Signal, 1_000)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+	end := time.Now().Add(time.Second)
+	var busy sync.WaitGroup
+	for range runtime.NumCPU() {
+		busy.Add(1)
+		go func() { // preempted by SIGURG
+			defer busy.Done()
+			for time.Now().Before(end) {
+				runtime.Gosched()
+			}
+		}()
+	}
+	sent := 0
+	for time.Now().Before(end) {
+		must(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
+		sent++
+		must(t, exec.Command("true").Run())
+		must(t, calculator.TriggerRebalance(patient(t)))
+	}
+	busy.Wait()
+	until(t, "signals", func() bool { return len(signals) > 0 })
+	for len(signals) > 0 {
+		if <-signals == syscall.SIGPIPE {
+			t.Fatal("SIGPIPE reached the host")
+		}
+	}
+	if sent < 10 {
+		t.Fatalf("%d signals only", sent)
+	}
+}

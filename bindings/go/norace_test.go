@@ -1,0 +1,5 @@
+//go:build !race
+
+package divvy
+
+const raceEnabled = false

@@ -1,0 +1,142 @@
+//go:build !cgo
+
+package divvy
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// LinkInfo tells how the C library is linked.
+const LinkInfo = "not at all: built without cgo"
+
+// Bucket is one of the buckets that a fleet coordinates in.
+type Bucket int32
+
+// The buckets.
+const (
+	BucketStableID   Bucket = 1
+	BucketElection   Bucket = 2
+	BucketHeartbeat  Bucket = 3
+	BucketAssignment Bucket = 4
+)
+
+// EventKind is what an event is about.
+type EventKind int32
+
+// The kinds of events.
+const (
+	EventState          EventKind = 1
+	EventMember         EventKind = 2
+	EventPublished      EventKind = 3
+	EventFailed         EventKind = 4
+	EventDegraded       EventKind = 5
+	EventLeadershipLost EventKind = 6
+	EventLagged         EventKind = 7
+	EventFatal          EventKind = 8
+)
+
+// Event is something that happened to a calculator.
+type Event struct {
+	Kind                       EventKind
+	State, From                CalculatorState
+	Reason                     string
+	Version                    int64
+	Worker, Change             string
+	Workers, Partitions, Moved int
+	Err                        error
+	Message                    string
+	Time                       time.Duration
+}
+
+// Version is empty: there is no library.
+func Version() string { return "" }
+
+// SetLogger returns ErrNoCgo.
+func SetLogger(Logger) error { return ErrNoCgo }
+
+// Store cannot be had without cgo.
+type Store struct{}
+
+// NewMemoryStore returns ErrNoCgo.
+func NewMemoryStore() (*Store, error) { return nil, ErrNoCgo }
+
+// ConnectNATS returns ErrNoCgo.
+func ConnectNATS(context.Context, NATSOptions) (*Store, error) { return nil, ErrNoCgo }
+
+// Close does nothing.
+func (*Store) Close() error { return nil }
+
+// Ensure returns ErrNoCgo.
+func (*Store) Ensure(context.Context, Bucket, time.Duration) error { return ErrNoCgo }
+
+// Put returns ErrNoCgo.
+func (*Store) Put(context.Context, Bucket, string, []byte) error { return ErrNoCgo }
+
+// Delete returns ErrNoCgo.
+func (*Store) Delete(context.Context, Bucket, string) error { return ErrNoCgo }
+
+// Get returns ErrNoCgo.
+func (*Store) Get(context.Context, Bucket, string) ([]byte, error) { return nil, ErrNoCgo }
+
+// Validate returns ErrNoCgo.
+func (*Config) Validate() error { return ErrNoCgo }
+
+// Calculator cannot be had without cgo.
+type Calculator struct{}
+
+// NewCalculator returns ErrNoCgo.
+func NewCalculator(*Config) (*Calculator, error) { return nil, ErrNoCgo }
+
+// Start returns ErrNoCgo.
+func (*Calculator) Start(context.Context) error { return ErrNoCgo }
+
+// Stop returns ErrNoCgo.
+func (*Calculator) Stop(context.Context) error { return ErrNoCgo }
+
+// Close does nothing.
+func (*Calculator) Close() error { return nil }
+
+// IsStarted is false.
+func (*Calculator) IsStarted() bool { return false }
+
+// GetState is Idle.
+func (*Calculator) GetState() CalculatorState { return CalculatorStateIdle }
+
+// GetScalingReason is empty.
+func (*Calculator) GetScalingReason() string { return "" }
+
+// CurrentVersion is 0.
+func (*Calculator) CurrentVersion() int64 { return 0 }
+
+// TriggerRebalance returns ErrNoCgo.
+func (*Calculator) TriggerRebalance(context.Context) error { return ErrNoCgo }
+
+// Refresh returns ErrNoCgo.
+func (*Calculator) Refresh(context.Context) error { return ErrNoCgo }
+
+// SetPartitions returns ErrNoCgo.
+func (*Calculator) SetPartitions([]Partition) error { return ErrNoCgo }
+
+// Status returns ErrNoCgo.
+func (*Calculator) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
+
+// Subscription cannot be had without cgo.
+type Subscription struct{ C <-chan Event }
+
+// Cancel does nothing.
+func (*Subscription) Cancel() {}
+
+// Err is ErrNoCgo.
+func (*Subscription) Err() error { return ErrNoCgo }
+
+// Subscribe returns ErrNoCgo.
+func (*Calculator) Subscribe() (*Subscription, error) { return nil, ErrNoCgo }
+
+// SubscribeToStateChanges is a closed channel.
+func (*Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) {
+	states := make(chan CalculatorState)
+	close(states)
+	return states, func() {}
+}

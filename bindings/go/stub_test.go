@@ -1,0 +1,16 @@
+//go:build !cgo
+
+package divvy
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestWithoutCgoEverythingSaysWhatToDo(t *testing.T) {
+	_, err := NewCalculator(nil)
+	if !errors.Is(err, ErrNoCgo) || !strings.Contains(err.Error(), "make go-lib") {
+		t.Fatal(err)
+	}
+}

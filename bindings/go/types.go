@@ -1,0 +1,106 @@
+package divvy
+
+import "context"
+
+// CalculatorState is what a calculator is doing.
+type CalculatorState int
+
+// The states of a calculator.
+const (
+	// CalculatorStateIdle: nothing is pending, or what is pending waits for cooldown or a retry.
+	CalculatorStateIdle CalculatorState = iota
+	// CalculatorStateScaling: a stabilisation window is open.
+	CalculatorStateScaling
+	// CalculatorStateRebalancing: a plan is being computed and published.
+	CalculatorStateRebalancing
+	// CalculatorStateEmergency: a plan without confirmed lost workers is being computed and published.
+	CalculatorStateEmergency
+)
+
+// String is the state's name: Idle, Scaling, Rebalancing or Emergency.
+func (s CalculatorState) String() string {
+	switch s {
+	case CalculatorStateIdle:
+		return "Idle"
+	case CalculatorStateScaling:
+		return "Scaling"
+	case CalculatorStateRebalancing:
+		return "Rebalancing"
+	case CalculatorStateEmergency:
+		return "Emergency"
+	default:
+		return "Unknown"
+	}
+}
+
+// Partition is a unit of work: keys that name it, at least one, and a weight (0 or less: the
+// default weight).
+type Partition struct {
+	Keys   []string `json:"keys"`
+	Weight int64    `json:"weight"`
+}
+
+// PartitionSource tells all partitions. It is read at the start, at every rebalance and at
+// [Calculator.Refresh], one call at a time. An error (or a panic) keeps the last plan; the source
+// is read again. The context ends with the time that the calculator is willing to wait, and when
+// the calculator is stopped. Must not call Stop, TriggerRebalance or Refresh of its calculator.
+type PartitionSource interface {
+	ListPartitions(ctx context.Context) ([]Partition, error)
+}
+
+// AssignmentStrategy divides partitions among workers: workers are sorted and at least one,
+// partitions are in canonical order. Every partition must be given to exactly one of the workers.
+// The same input must lead to the same plan. An error (or a panic, or an unusable plan) keeps the
+// last plan; it is tried again. Must not call Stop, TriggerRebalance or Refresh of its calculator.
+type AssignmentStrategy interface {
+	Assign(workers []string, partitions []Partition) (map[string][]Partition, error)
+}
+
+// Logger takes what the library tells; *slog.Logger is one. It is called from a thread of the
+// library and must not call back into the package.
+type Logger interface {
+	Debug(msg string, keysAndValues ...any)
+	Info(msg string, keysAndValues ...any)
+	Warn(msg string, keysAndValues ...any)
+	Error(msg string, keysAndValues ...any)
+}
+
+// CalculatorMetrics is told what a calculator does, in order, from one goroutine. Embed
+// [NopMetrics] to implement only some.
+type CalculatorMetrics interface {
+	// RecordStateTransition: the state changed after so many seconds in the former one.
+	RecordStateTransition(from, to CalculatorState, seconds float64)
+	// RecordRebalanceAttempt: a plan was published for this reason, or the attempt failed.
+	RecordRebalanceAttempt(reason string, success bool)
+	// RecordEmergencyRebalance: a plan without lost workers was published.
+	RecordEmergencyRebalance(workers int)
+	// RecordPartitionCount: the partitions of the plan just published.
+	RecordPartitionCount(count int)
+	// RecordActiveWorkers: the workers of the plan just published.
+	RecordActiveWorkers(count int)
+	// RecordWorkerChange: workers joined (or came back) or were removed (left or were lost).
+	RecordWorkerChange(added, removed int)
+}
+
+// NopMetrics records nothing.
+type NopMetrics struct{}
+
+// RecordStateTransition does nothing.
+func (NopMetrics) RecordStateTransition(CalculatorState, CalculatorState, float64) {}
+
+// RecordRebalanceAttempt does nothing.
+func (NopMetrics) RecordRebalanceAttempt(string, bool) {}
+
+// RecordEmergencyRebalance does nothing.
+func (NopMetrics) RecordEmergencyRebalance(int) {}
+
+// RecordPartitionCount does nothing.
+func (NopMetrics) RecordPartitionCount(int) {}
+
+// RecordActiveWorkers does nothing.
+func (NopMetrics) RecordActiveWorkers(int) {}
+
+// RecordWorkerChange does nothing.
+func (NopMetrics) RecordWorkerChange(int, int) {}
+
+var _ CalculatorMetrics = NopMetrics{}
