@@ -142,6 +142,20 @@ impl Checker {
             let now = (assignment.version, hash);
             self.current.insert(key.to_owned(), now);
         }
+        self.forget_what_left_no_trace();
+    }
+
+    /// A version whose commit record somebody broke, and that no key holds any more, can be known
+    /// to nobody but the leader that made it.
+    fn forget_what_left_no_trace(&mut self) {
+        let Some((_, version)) = self.committed else {
+            return;
+        };
+        let is_held = self.current.values().any(|(held, _)| *held >= version);
+        if self.foreign.contains(COMMIT_KEY) && !is_held {
+            self.committed = None;
+            self.digests.split_off(&version);
+        }
     }
 
     /// A take-over is over. One whose fence somebody has removed meanwhile deposes nobody.
