@@ -36,6 +36,11 @@ const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
 /// A watch that the server has no room for looks for changes this often, and up to half as often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time from one look at what the server sent to the next. What comes after a silence of
+/// that length is passed on at once.
+const PACE: Duration = Duration::from_millis(50);
+/// More than that in one look is no trickle of beats: the next look follows at once.
+const PACED_MAX: usize = 256;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -196,7 +201,18 @@ impl Watcher {
     fn follow(&self, tail: &Tail, told: &mut Told) -> Stop {
         let blind = |why: &str| Stop::Blind(why.to_owned());
         let mut delivered = 0;
+        let mut next_look = Instant::now();
         loop {
+            // What comes close behind is taken in together: waking up costs more than a beat.
+            let pause = next_look.saturating_duration_since(Instant::now());
+            if !pause.is_zero() {
+                select! {
+                    recv(self.cancelled) -> _ => return Stop::Ended,
+                    recv(self.session.stopping) -> _ => return Stop::Ended,
+                    recv(tail.stream.link.dead) -> _ => return blind("the connection was lost"),
+                    default(pause) => {}
+                }
+            }
             let message = select! {
                 recv(tail.inbound) -> message => message,
                 recv(self.cancelled) -> _ => return Stop::Ended,
@@ -207,32 +223,54 @@ impl Watcher {
             let Ok(message) = message else {
                 return blind("the connection was lost");
             };
-            let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
-                if !tail.control(&message, delivered) {
-                    return blind("the last messages of the server's watch were lost");
+            let mut count = 0;
+            for message in std::iter::once(message).chain(tail.inbound.try_iter()) {
+                if let Err(stop) = self.take_in(tail, message, told, &mut delivered) {
+                    return stop;
                 }
-                continue;
-            };
-            if position.consumer_sequence != delivered + 1 {
-                return blind("messages of the server's watch were lost");
+                count += 1;
             }
-            delivered += 1;
-            let revision = position.stream_sequence;
-            let Some(entry) = self.entry(message, revision) else {
-                continue;
-            };
-            if let Some(entry) = told.pass(entry) {
-                match self.events.try_send(WatchEvent::Change(entry)) {
-                    Ok(()) => {}
-                    Err(TrySendError::Disconnected(_)) => return Stop::Ended,
-                    Err(TrySendError::Full(event)) => {
-                        told.undo(&event);
-                        return blind("the reader of the watch is too slow");
-                    }
-                }
+            if count < PACED_MAX {
+                next_look = Instant::now() + PACE;
             }
-            told.reached(revision);
         }
+    }
+
+    /// One message of the consumer, for the reader or for us.
+    fn take_in(
+        &self,
+        tail: &Tail,
+        message: nats::Message,
+        told: &mut Told,
+        delivered: &mut u64,
+    ) -> Result<(), Stop> {
+        let blind = |why: &str| Err(Stop::Blind(why.to_owned()));
+        let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
+            if tail.control(&message, *delivered) {
+                return Ok(());
+            }
+            return blind("the last messages of the server's watch were lost");
+        };
+        if position.consumer_sequence != *delivered + 1 {
+            return blind("messages of the server's watch were lost");
+        }
+        *delivered += 1;
+        let revision = position.stream_sequence;
+        let Some(entry) = self.entry(message, revision) else {
+            return Ok(());
+        };
+        if let Some(entry) = told.pass(entry) {
+            match self.events.try_send(WatchEvent::Change(entry)) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Stop::Ended),
+                Err(TrySendError::Full(event)) => {
+                    told.undo(&event);
+                    return blind("the reader of the watch is too slow");
+                }
+            }
+        }
+        told.reached(revision);
+        Ok(())
     }
 
     fn entry(&self, message: nats::Message, revision: Revision) -> Option<Entry> {
