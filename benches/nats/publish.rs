@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use divvy::config::PublishClass;
-use divvy::runtime::publisher::{Publisher, Settings, Surroundings};
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Store};
 use divvy::strategy::Plan;
-use divvy::wire::{COMMIT_KEY, FENCE_KEY, KeyPrefix};
+use divvy::wire::{COMMIT_KEY, FENCE_KEY};
 use divvy::{Partition, Reason, WorkerId};
 
 use crate::raw::{Message, Raw};
 use crate::support::nats_server::Server;
+use crate::support::publishers::publisher;
 use crate::{RATIO_MAX, soon};
 
 /// Times of as many publications by divvy as by the raw client.
@@ -93,31 +93,6 @@ fn connect(server: &Server, bucket: &str) -> Arc<NatsStore> {
             .expect("a bucket");
     }
     Arc::new(store)
-}
-
-struct Quiet;
-
-impl Surroundings for Quiet {
-    fn wall_clock(&self) -> String {
-        "2026-01-01T00:00:00Z".into()
-    }
-
-    fn pause(&self, duration: Duration) -> bool {
-        std::thread::sleep(duration);
-        true
-    }
-}
-
-fn publisher(store: &Arc<NatsStore>, class: PublishClass) -> Publisher {
-    let prefix = |text| KeyPrefix::new(text).expect("a prefix");
-    let settings = Settings {
-        leader: "leader".into(),
-        assignment: prefix("assignment"),
-        heartbeat: prefix("heartbeat"),
-        class,
-        batch_max: 1_000,
-    };
-    Publisher::new(store.clone(), Arc::new(Quiet), settings, Arc::default())
 }
 
 /// Two plans that give each worker ten partitions, and none what it has in the other.

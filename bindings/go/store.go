@@ -13,17 +13,6 @@ import (
 	"unsafe"
 )
 
-// Bucket is one of the buckets that a fleet coordinates in.
-type Bucket int32
-
-// The buckets.
-const (
-	BucketStableID   Bucket = 1
-	BucketElection   Bucket = 2
-	BucketHeartbeat  Bucket = 3
-	BucketAssignment Bucket = 4
-)
-
 // Store is where a fleet coordinates. Close it when every calculator made with it is closed.
 type Store struct {
 	handle C.divvy_store

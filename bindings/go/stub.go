@@ -11,45 +11,6 @@ import (
 // LinkInfo tells how the C library is linked.
 const LinkInfo = "not at all: built without cgo"
 
-// Bucket is one of the buckets that a fleet coordinates in.
-type Bucket int32
-
-// The buckets.
-const (
-	BucketStableID   Bucket = 1
-	BucketElection   Bucket = 2
-	BucketHeartbeat  Bucket = 3
-	BucketAssignment Bucket = 4
-)
-
-// EventKind is what an event is about.
-type EventKind int32
-
-// The kinds of events.
-const (
-	EventState          EventKind = 1
-	EventMember         EventKind = 2
-	EventPublished      EventKind = 3
-	EventFailed         EventKind = 4
-	EventDegraded       EventKind = 5
-	EventLeadershipLost EventKind = 6
-	EventLagged         EventKind = 7
-	EventFatal          EventKind = 8
-)
-
-// Event is something that happened to a calculator.
-type Event struct {
-	Kind                       EventKind
-	State, From                CalculatorState
-	Reason                     string
-	Version                    int64
-	Worker, Change             string
-	Workers, Partitions, Moved int
-	Err                        error
-	Message                    string
-	Time                       time.Duration
-}
-
 // Version is empty: there is no library.
 func Version() string { return "" }
 

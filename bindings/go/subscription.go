@@ -13,42 +13,6 @@ import (
 	"time"
 )
 
-// EventKind is what an event is about.
-type EventKind int32
-
-// The kinds of events. More may come; ignore those that you do not know.
-const (
-	EventState          EventKind = 1
-	EventMember         EventKind = 2
-	EventPublished      EventKind = 3
-	EventFailed         EventKind = 4
-	EventDegraded       EventKind = 5
-	EventLeadershipLost EventKind = 6
-	EventLagged         EventKind = 7
-	EventFatal          EventKind = 8
-)
-
-// Event is something that happened to a calculator.
-type Event struct {
-	Kind EventKind
-	// State and From: of EventState; equal in the first event, which tells the current state.
-	State, From CalculatorState
-	// Reason: of EventState and EventPublished; empty in Idle.
-	Reason string
-	// Version: of EventState and EventPublished.
-	Version int64
-	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
-	Worker, Change string
-	// Workers, Partitions and Moved: of EventPublished.
-	Workers, Partitions, Moved int
-	// Err: of EventFailed; it is retried.
-	Err error
-	// Message: of EventDegraded (empty when nothing is wrong any more) and EventFatal.
-	Message string
-	// Time is when it happened, since an arbitrary moment of the past.
-	Time time.Duration
-}
-
 // Subscription delivers the current state and then every event, in order, none left out. A reader
 // may be slow: 65 536 events are kept for it. When there are more, it is closed after those.
 type Subscription struct {

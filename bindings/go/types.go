@@ -1,6 +1,9 @@
 package divvy
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // CalculatorState is what a calculator is doing.
 type CalculatorState int
@@ -104,3 +107,50 @@ func (NopMetrics) RecordActiveWorkers(int) {}
 func (NopMetrics) RecordWorkerChange(int, int) {}
 
 var _ CalculatorMetrics = NopMetrics{}
+
+// Bucket is one of the buckets that a fleet coordinates in.
+type Bucket int32
+
+// The buckets.
+const (
+	BucketStableID   Bucket = 1
+	BucketElection   Bucket = 2
+	BucketHeartbeat  Bucket = 3
+	BucketAssignment Bucket = 4
+)
+
+// EventKind is what an event is about.
+type EventKind int32
+
+// The kinds of events. More may come; ignore those that you do not know.
+const (
+	EventState          EventKind = 1
+	EventMember         EventKind = 2
+	EventPublished      EventKind = 3
+	EventFailed         EventKind = 4
+	EventDegraded       EventKind = 5
+	EventLeadershipLost EventKind = 6
+	EventLagged         EventKind = 7
+	EventFatal          EventKind = 8
+)
+
+// Event is something that happened to a calculator.
+type Event struct {
+	Kind EventKind
+	// State and From: of EventState; equal in the first event, which tells the current state.
+	State, From CalculatorState
+	// Reason: of EventState and EventPublished; empty in Idle.
+	Reason string
+	// Version: of EventState and EventPublished.
+	Version int64
+	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
+	Worker, Change string
+	// Workers, Partitions and Moved: of EventPublished.
+	Workers, Partitions, Moved int
+	// Err: of EventFailed; it is retried.
+	Err error
+	// Message: of EventDegraded (empty when nothing is wrong any more) and EventFatal.
+	Message string
+	// Time is when it happened, since an arbitrary moment of the past.
+	Time time.Duration
+}

@@ -1,4 +1,4 @@
-//! Exponential backoff with full jitter.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
