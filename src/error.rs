@@ -1,7 +1,11 @@
 //! The one error type: what happened, to which operation and key, and what to do next.
 
+mod failures;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use self::failures::Failures;
 
 /// A result with divvy's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Attempt, Draft, Publisher, Setback, refused};
+use crate::error::Failures;
 use crate::machine::publication::Change;
 use crate::store::{Bucket, Expect, Outcome, Write};
 use crate::wire::COMMIT_KEY;
@@ -44,14 +45,13 @@ impl Publisher {
             return Ok(());
         }
         let outcomes = self.store.write(Bucket::Assignment, &writes, deadline);
-        // Every outcome is taken in before the first bad one is acted upon.
-        let mut worst = Ok(());
+        let mut worst = Worst::of(writes.len());
         for ((change, write), outcome) in changes.iter().zip(&writes).zip(outcomes) {
             if let Err(setback) = self.take_in(change, &write.key, outcome) {
-                worst = Err(graver(worst, setback));
+                worst.add(setback);
             }
         }
-        worst
+        worst.into_attempt()
     }
 
     /// A key that holds nothing has no revision that a take-over would have made stale. It is
@@ -111,11 +111,39 @@ impl Publisher {
     }
 }
 
-/// Of two setbacks the one that rules out more: a failure, then a doubt, then business.
-pub(super) fn graver(worst: Attempt<()>, setback: Setback) -> Setback {
-    match (worst, setback) {
-        (Err(Setback::Failed(error)), _) | (_, Setback::Failed(error)) => Setback::Failed(error),
-        (Err(Setback::Doubt(why)), _) | (_, Setback::Doubt(why)) => Setback::Doubt(why),
-        (_, Setback::Busy) => Setback::Busy,
+/// What many writes at once came to: each outcome is taken in before the worst is acted upon.
+pub(super) struct Worst {
+    failures: Failures,
+    doubt: Option<String>,
+    is_busy: bool,
+}
+
+impl Worst {
+    pub(super) fn of(writes: usize) -> Self {
+        Self {
+            failures: Failures::new(writes),
+            doubt: None,
+            is_busy: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, setback: Setback) {
+        match setback {
+            Setback::Failed(error) => self.failures.add(error),
+            Setback::Doubt(why) => self.doubt = self.doubt.take().or(Some(why)),
+            Setback::Busy => self.is_busy = true,
+        }
+    }
+
+    /// What rules out most: failures, then a doubt, then business.
+    pub(super) fn into_attempt(self) -> Attempt<()> {
+        if let Some(error) = self.failures.into_error() {
+            return Err(Setback::Failed(error));
+        }
+        match self.doubt {
+            Some(why) => Err(Setback::Doubt(why)),
+            None if self.is_busy => Err(Setback::Busy),
+            None => Ok(()),
+        }
     }
 }

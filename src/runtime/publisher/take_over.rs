@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::class_b::graver;
+use super::class_b::Worst;
 use super::{Attempt, Class, Publisher, Setback, Standing, next_number, refused};
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
@@ -298,7 +298,7 @@ impl Publisher {
             return Ok(());
         }
         let outcomes = self.store.write(Bucket::Assignment, &writes, deadline);
-        let mut worst = Ok(());
+        let mut worst = Worst::of(writes.len());
         for (index, (write, outcome)) in writes.iter().zip(outcomes).enumerate() {
             match outcome {
                 Outcome::Done(revision) => match (workers.get(index), &commit) {
@@ -306,13 +306,11 @@ impl Publisher {
                     (None, Some(commit)) => self.committed(commit, revision),
                     (None, None) => {}
                 },
-                Outcome::Unknown(why) => worst = Err(graver(worst, Setback::Doubt(why))),
-                Outcome::Refused(refusal) => {
-                    worst = Err(graver(worst, refused(refusal, &write.key)));
-                }
+                Outcome::Unknown(why) => worst.add(Setback::Doubt(why)),
+                Outcome::Refused(refusal) => worst.add(refused(refusal, &write.key)),
             }
         }
-        worst
+        worst.into_attempt()
     }
 
     fn rewritten(&mut self, worker: &WorkerId, revision: Revision) {

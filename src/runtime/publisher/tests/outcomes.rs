@@ -165,3 +165,18 @@ fn a_publication_cut_short_anywhere_leaves_evidence_of_the_versions_so_far() {
         }
     }
 }
+
+#[test]
+fn what_keeps_many_keys_from_being_written_is_told_once_with_counts_and_examples() {
+    let world = world(Kind::B);
+    let mut leader = Leader::leading(&world);
+    leader.publish(&first()).unwrap();
+    let refusal = Refusal::Unavailable("no answer".into());
+    spoil(&leader, 0, 100, Fault::Refuse(refusal));
+    let error = leader.publish(&second()).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(
+        error.message(),
+        "2 of 2 keys failed: 2 x unavailable (assignment.a, assignment.b): no answer"
+    );
+}
