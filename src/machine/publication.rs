@@ -94,7 +94,23 @@ impl Reading {
             reading.highest_term = reading.highest_term.max(commit.term);
             reading.highest_version = reading.highest_version.max(commit.version);
         }
+        reading.doubt_forged();
         reading
+    }
+
+    /// A leader writes an assignment and the commit record of its version in one term. Of an earlier
+    /// term it is a foreign hand's, and its worker may refuse it as older than what it has applied.
+    fn doubt_forged(&mut self) {
+        let Some(commit) = &self.commit.value else {
+            return;
+        };
+        for (worker, assignment) in &self.stored {
+            let is_forged = assignment.version == commit.version
+                && assignment.term.is_some_and(|term| term < commit.term);
+            if let Some(slot) = self.slots.get_mut(worker) {
+                slot.in_doubt |= is_forged;
+            }
+        }
     }
 
     /// What no version so far exceeds. Whoever removed or broke the commit record may have removed

@@ -134,9 +134,11 @@ impl Publisher {
                 return Ok(Learned::HigherTerm(highest));
             }
             self.known = reading;
-            self.known.doubt_refused(&beats.applied_by, self.applied);
             match self.rewrite(class_b_until, deadline) {
-                Ok(()) => return Ok(Learned::All(beats)),
+                Ok(()) => {
+                    self.known.doubt_refused(&beats.applied_by, self.applied);
+                    return Ok(Learned::All(beats));
+                }
                 Err(Setback::Failed(error)) => return Err(error.during("take over")),
                 // Most likely the former leader's last writes: take them in, go over them.
                 Err(Setback::Doubt(_)) => {}
@@ -316,6 +318,7 @@ impl Publisher {
     fn rewritten(&mut self, worker: &WorkerId, revision: Revision) {
         if let Some(slot) = self.known.slots.get_mut(worker) {
             slot.revision = revision;
+            slot.in_doubt = false;
         }
         self.numbered(revision);
     }

@@ -425,3 +425,21 @@ fn a_commit_record_that_was_removed_or_broken_leaves_no_room_for_a_version_that_
         }
     }
 }
+
+/// Symptom: a worker went without work for good. Cause: a foreign hand wrote its assignment as it
+/// was, but in an earlier term, while the worker, which refuses that, was away.
+#[test]
+fn an_assignment_of_an_earlier_term_than_its_version_is_written_again() {
+    let world = world(Kind::A);
+    Leader::leading(&world);
+    let mut leader = Leader::leading(&world);
+    let lists = plan(&[("w-1", &["p"])]);
+    let version = leader.publish(&lists).unwrap();
+    assert_eq!(leader.publisher.term(), 2);
+    put(&world, "assignment.w-1", &raw(version, Some(1), &["p"]));
+    let mut successor = Leader::new(&world);
+    assert!(!successor.take_over().unwrap().consistent);
+    let next = successor.publish(&lists).unwrap();
+    assert!(next > version);
+    assert_eq!(held(&world)["w-1"].version, next);
+}
