@@ -261,6 +261,16 @@ impl Applied {
         self.term > other.term || self.version > other.version
     }
 
+    /// Whether a worker that has applied this refuses an assignment as older: by (term, version),
+    /// or by the version alone where one of the two has no term.
+    #[must_use]
+    pub fn refuses(self, term: Option<Term>, version: Version) -> bool {
+        match term {
+            Some(term) if self.term > 0 => (term, version) < (self.term, self.version),
+            _ => version < self.version,
+        }
+    }
+
     /// The higher term and the higher version of both.
     #[must_use]
     pub fn highest(self, other: Applied) -> Applied {

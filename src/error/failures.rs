@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Class, Code, Error};
+use super::{Class, Error};
 
 /// Keys named of each kind of failure.
 const KEYS_NAMED_MAX: usize = 3;
@@ -125,6 +125,7 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     fn failure(code: Code, key: usize) -> Error {
         Error::new(code, "as the test wants").on_key(format!("assignment.w-{key}"))

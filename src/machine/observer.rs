@@ -3,14 +3,14 @@
 //! Runs on `dv-watch`: plain beats end in the leases, own writes end here; only what changes the
 //! fleet, or may be somebody else's doing, goes on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::calculator::Event;
 use super::liveness::Leases;
 use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
-use crate::types::{Revision, Term, Time, WorkerId};
+use crate::types::{Revision, Term, Time, Version, WorkerId};
 use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Turns watch events into calculator events. After each call drain
@@ -23,7 +23,16 @@ pub struct Observer {
     poison: u32,
     /// The highest term and version reported as applied that were passed on.
     ahead: Applied,
+    held: BTreeMap<Box<str>, Held>,
     events: VecDeque<Event>,
+}
+
+/// What a worker's key holds, and what its worker was found to have applied instead.
+#[derive(Debug)]
+struct Held {
+    term: Option<Term>,
+    version: Version,
+    refused_by: Applied,
 }
 
 impl Observer {
@@ -42,6 +51,7 @@ impl Observer {
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
             poison: 0,
             ahead: Applied::default(),
+            held: BTreeMap::new(),
             events: VecDeque::new(),
         })
     }
@@ -83,9 +93,7 @@ impl Observer {
         let term = match entry.key.as_str() {
             FENCE_KEY => return self.fence(entry, term_in_force),
             COMMIT_KEY => Commit::decode(&entry.value).map(|commit| commit.term),
-            key if self.assignment.suffix(key).is_some() => {
-                Assignment::decode(&entry.value).map(|a| a.term.unwrap_or(0))
-            }
+            key if self.assignment.suffix(key).is_some() => self.assigned(entry),
             _ => return,
         };
         let is_ours = entry.is_live() && term.as_ref().is_ok_and(|&t| t == term_in_force);
@@ -139,7 +147,7 @@ impl Observer {
                     return;
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
-                self.applied(&entry.value, in_force);
+                self.applied(worker, &entry.value, in_force);
             }
             Operation::Delete => self.leases.left(worker),
             Operation::Expired => self.leases.expired(now, worker),
@@ -148,12 +156,42 @@ impl Observer {
         }
     }
 
+    /// Takes note of what a worker's key holds; tells its term.
+    fn assigned(&mut self, entry: &Entry) -> Result<Term> {
+        let worker = self.assignment.suffix(&entry.key).unwrap_or_default();
+        let assignment = Assignment::decode(&entry.value);
+        match &assignment {
+            Ok(assignment) if entry.is_live() => {
+                let held = Held {
+                    term: assignment.term,
+                    version: assignment.version,
+                    refused_by: Applied::default(),
+                };
+                self.held.insert(worker.into(), held);
+            }
+            _ => drop(self.held.remove(worker)),
+        }
+        assignment.map(|a| a.term.unwrap_or(0))
+    }
+
     /// A worker that has applied what this leader knows nothing of will refuse all that is older:
     /// the bucket has lost writes. Each such finding is passed on once.
-    fn applied(&mut self, beat: &[u8], in_force: Applied) {
+    fn applied(&mut self, worker: &str, beat: &[u8], in_force: Applied) {
         let Some(applied) = wire::decode_heartbeat(beat) else {
             return;
         };
+        // What its key holds may be older than what it has applied, though the leader knows of
+        // both: a foreign hand wrote it while the worker was away.
+        if let Some(held) = self.held.get_mut(worker)
+            && applied.refuses(held.term, held.version)
+            && applied != held.refused_by
+        {
+            held.refused_by = applied;
+            self.events.push_back(Event::ForeignSuspected {
+                key: format!("{}.{worker}", self.assignment.as_str()),
+                revision: Revision::MAX,
+            });
+        }
         if applied.exceeds(in_force) && applied.exceeds(self.ahead) {
             self.ahead = self.ahead.highest(applied);
             self.events.push_back(Event::AppliedAhead(applied));
@@ -293,5 +331,35 @@ mod tests {
         assert_eq!(beat(3, 9, 3), 0);
         assert_eq!(beat(4, 1, 3), 1);
         assert_eq!(beat(4, 10, 5), 1);
+    }
+
+    #[test]
+    fn a_worker_whose_key_holds_what_it_refuses_is_told_once() {
+        let mut observer = observer();
+        let worker = WorkerId::new("w-1").unwrap();
+        let beat = |version| {
+            let applied = Applied { term: 3, version };
+            let value = wire::encode_heartbeat(&worker, "t", applied);
+            change("heartbeat.w-1", &value, Operation::Put)
+        };
+        let in_force = in_force(3);
+        observer.assignment(
+            &change("assignment.w-1", &assignment(3), Operation::Put),
+            in_force,
+        );
+        observer.heartbeat(Time::ZERO, &beat(4), in_force);
+        assert_eq!(events(&mut observer), [""; 0]);
+        // The same key, written as it was two versions ago.
+        let go = br#"{"version":2,"lifecycle":"emergency","partitions":null}"#;
+        observer.assignment(&change("assignment.w-1", go, Operation::Put), in_force);
+        events(&mut observer);
+        for wanted in [1, 0, 0] {
+            observer.heartbeat(Time::ZERO, &beat(4), in_force);
+            assert_eq!(events(&mut observer).len(), wanted);
+        }
+        observer.assignment(&change("assignment.w-1", b"", Operation::Delete), in_force);
+        events(&mut observer);
+        observer.heartbeat(Time::ZERO, &beat(5), in_force);
+        assert_eq!(events(&mut observer), [""; 0]);
     }
 }

@@ -228,14 +228,7 @@ impl Reading {
             else {
                 continue;
             };
-            // As workers judge: by version alone where one of the two has no term.
-            let is_older = match assignment.term {
-                Some(term) if applied.term > 0 => {
-                    (term, assignment.version) < (applied.term, applied.version)
-                }
-                _ => assignment.version < applied.version,
-            };
-            slot.in_doubt |= is_older;
+            slot.in_doubt |= applied.refuses(assignment.term, assignment.version);
         }
     }
 }
