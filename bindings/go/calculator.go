@@ -131,9 +131,7 @@ func (c *Calculator) Start(ctx context.Context) error {
 	c.host.mutex.Lock()
 	c.host.ctx = hostContext
 	c.host.mutex.Unlock()
-	if c.metrics != nil {
-		c.record()
-	}
+	metrics := c.record()
 	// A start ends at once when the calculator is stopped.
 	abort := context.AfterFunc(ctx, func() { _ = c.stop(time.Second) })
 	var text errorText
@@ -144,9 +142,12 @@ func (c *Calculator) Start(ctx context.Context) error {
 	case wasAborted && err == nil:
 		// Started in the moment that the context was done: nothing is left behind.
 		_ = c.stop(time.Second)
-		return ctx.Err()
+		return ctx.Err() // the metrics' subscription ended with the stop
 	case err != nil && !errors.Is(err, ErrAlreadyStarted):
 		cancel()
+	}
+	if err != nil && metrics != nil {
+		metrics.Cancel() // a start that failed leaves the other subscriptions for the next one
 	}
 	return ended(ctx, c.host.cause(err))
 }
@@ -181,30 +182,35 @@ func (c *Calculator) stop(wait time.Duration) error {
 }
 
 // Close stops the calculator, waiting up to 5 s, ends its subscriptions whether they are read or
-// not, and frees it; every call afterwards is ErrClosed. A second call does nothing.
+// not, and frees it; every call afterwards is ErrClosed. A second call does nothing. ErrTimedOut and
+// ErrWouldDeadlock (from inside a source or strategy) leave it as it is: call again.
 func (c *Calculator) Close() error {
 	c.mutex.Lock()
 	if c.isClosed {
 		c.mutex.Unlock()
 		return nil
 	}
-	c.isClosed = true
 	if c.cancel != nil {
 		c.cancel()
 	}
+	c.mutex.Unlock()
+	var text errorText
+	buffer, size := text.at()
+	if err := check(C.divvy_calculator_free(c.handle, buffer, size), "close", &text); err != nil && !errors.Is(err, ErrClosed) {
+		return err
+	}
+	c.mutex.Lock()
+	c.isClosed = true
 	subscriptions := make([]*Subscription, 0, len(c.subscriptions))
 	for subscription := range c.subscriptions {
 		subscriptions = append(subscriptions, subscription)
 	}
 	c.mutex.Unlock()
 	runtime.SetFinalizer(c, nil)
-	var text errorText
-	buffer, size := text.at()
-	err := check(C.divvy_calculator_free(c.handle, buffer, size), "close", &text)
 	for _, subscription := range subscriptions {
 		subscription.Cancel()
 	}
-	return err
+	return nil
 }
 
 // IsStarted is whether it is started and at work.

@@ -471,6 +471,42 @@ func (c *Calculator) lastFailure() string {
 	return fmt.Sprint(c.host.failure)
 }
 
+// closer closes its own calculator, which cannot be done.
+type closer struct{ calculator *Calculator }
+
+func (c *closer) ListPartitions(context.Context) ([]Partition, error) {
+	return nil, c.calculator.Close()
+}
+
+func TestACloseFromInsideACallbackIsRefusedAndCanBeRepeated(t *testing.T) {
+	store := memory(t)
+	newFleet(t, store, "w-1")
+	source := &closer{}
+	source.calculator = calculatorWith(t, store, source)
+	must(t, source.calculator.Start(patient(t)))
+	if err := source.calculator.Refresh(patient(t)); !errors.Is(err, ErrSourceFailed) || !errors.Is(err, ErrWouldDeadlock) {
+		t.Fatal(err)
+	}
+	must(t, source.calculator.Close())
+	must(t, source.calculator.Close())
+}
+
+func TestAStartThatFailsLeavesNoGoroutineBehind(t *testing.T) {
+	store := memory(t)
+	config := config(store)
+	config.Metrics = &metrics{}
+	calculator := calculator(t, config)
+	done, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+	defer cancel()
+	before := runtime.NumGoroutine()
+	for range 20 {
+		if err := calculator.Start(done); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	until(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+}
+
 func TestPartitionsMayBePushed(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")

@@ -216,11 +216,14 @@ func (s *Subscription) poll() (Event, Code) {
 	return told, codeOK
 }
 
-// record has the calculator's metrics told of every event, until its next stop.
-func (c *Calculator) record() {
+// record has the calculator's metrics, if any, told of every event, until its next stop.
+func (c *Calculator) record() *Subscription {
+	if c.metrics == nil {
+		return nil
+	}
 	subscription, err := c.Subscribe()
 	if err != nil {
-		return
+		return nil
 	}
 	go func() {
 		var since time.Duration
@@ -250,4 +253,5 @@ func (c *Calculator) record() {
 			}
 		}
 	}()
+	return subscription
 }
