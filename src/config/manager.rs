@@ -168,7 +168,12 @@ impl ManagerConfig {
         let ttl = self.calculator.heartbeat_ttl;
         rules.at_least("heartbeat_ttl", ttl, interval * 2, "2 x heartbeat_interval");
         let id_ttl = self.worker_id_ttl;
-        rules.at_least("worker_id_ttl", id_ttl, interval * 3, "3 x heartbeat_interval");
+        rules.at_least(
+            "worker_id_ttl",
+            id_ttl,
+            interval * 3,
+            "3 x heartbeat_interval",
+        );
         rules.at_least("worker_id_ttl", id_ttl, ttl, "heartbeat_ttl");
         rules.0
     }

@@ -19,9 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use self::departure::Departing;
-pub use self::messages::{
-    Action, CalculatorEvent, Departure, Event, ManagerChange, ManagerNotice,
-};
+pub use self::messages::{Action, CalculatorEvent, Departure, Event, ManagerChange, ManagerNotice};
 use super::assignment::{Assignments, Held};
 use super::backoff::Backoff;
 use super::calculator::OpId;
@@ -192,7 +190,7 @@ impl Manager {
         self.id_news(now);
         self.see_to_certainty(now);
         self.election.tick(now);
-        self.election_news(now);
+        self.election_news();
         self.see_to_ownership(now);
         self.go_on_departing(now);
         self.ask(now);
@@ -215,7 +213,9 @@ impl Manager {
             Phase::Working | Phase::Departing(_) => [
                 self.id.deadline(),
                 // Silent under an id that is not certain; that changes by an answer.
-                self.heart.deadline().filter(|_| self.id_is_certain(self.now)),
+                self.heart
+                    .deadline()
+                    .filter(|_| self.id_is_certain(self.now)),
                 self.election.deadline(),
                 self.certainty_ends(),
                 self.ownership_deadline(),
@@ -534,7 +534,7 @@ impl Manager {
 
     // --- the election and the calculator ---
 
-    fn election_news(&mut self, now: Time) {
+    fn election_news(&mut self) {
         while let Some(event) = self.election.poll_event() {
             match event {
                 ElectionEvent::Won | ElectionEvent::Lost(_) | ElectionEvent::Leader(_) => {
