@@ -207,7 +207,9 @@ impl Calculator {
             close_hub.then(|| self.shared.hub.take_subscribers())
         };
         // With no lock held: what the host's callbacks own is dropped here.
-        Hub::end(subscribers.unwrap_or_default());
+        if let Some(subscribers) = subscribers {
+            Hub::end(subscribers);
+        }
         Ok(())
     }
 
