@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::machine::assignment::AssignmentChange;
-use crate::machine::calculator::{MemberChange, OpId};
+use crate::machine::calculator::{Notice, OpId};
 use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
@@ -113,8 +113,8 @@ pub enum ManagerNotice {
         /// Whether that is this worker.
         is_self: bool,
     },
-    /// While this worker leads: the fleet changed.
-    Member(MemberChange),
+    /// While this worker leads: an event of its calculator.
+    Calculator(Notice),
     /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
     Degraded {
         /// Why.
