@@ -22,6 +22,7 @@ mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
+mod told;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
@@ -29,6 +30,7 @@ pub use connect::connect_nats;
 pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
 };
-pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
+pub use notifier::{Events, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
+pub use told::Interest;

@@ -17,68 +17,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::rebalancer::panic_text;
 use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
+use super::told::Told;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Notice, StateChange};
-use crate::types::{State, Time, Version};
-
-/// A kind of events that a hub can deliver.
-pub trait Told: Sized + Send + Sync + 'static {
-    /// Which of them a subscriber wants.
-    type Interest: Copy + Send + Sync + 'static;
-    /// What a new subscriber has to know first.
-    type Current: Clone + Send + 'static;
-
-    /// Whether such a subscriber wants it.
-    fn is_wanted(&self, interest: Self::Interest) -> bool;
-    /// What a new subscriber is told first.
-    fn introduce(current: &Self::Current) -> Vec<Self>;
-    /// Takes into what a new subscriber is told what this event changes of it.
-    fn note(&self, current: &mut Self::Current);
-    /// The last event of a subscriber that was too slow.
-    fn lagged(missed: u64) -> Self;
-    /// Whether nothing follows this event.
-    fn is_last(&self) -> bool;
-}
-
-impl Told for Notice {
-    type Interest = Interest;
-    type Current = StateChange;
-
-    fn is_wanted(&self, interest: Interest) -> bool {
-        interest == Interest::StateAndMembers || !matches!(self, Notice::Member(_))
-    }
-
-    fn introduce(current: &StateChange) -> Vec<Self> {
-        vec![Notice::StateChanged(*current)]
-    }
-
-    fn note(&self, current: &mut StateChange) {
-        if let Notice::StateChanged(change) = self {
-            *current = StateChange {
-                from: change.to,
-                ..*change
-            };
-        }
-    }
-
-    fn lagged(missed: u64) -> Self {
-        Notice::Lagged { missed }
-    }
-
-    fn is_last(&self) -> bool {
-        matches!(self, Notice::Fatal { .. })
-    }
-}
-
-/// Which events a subscriber wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Interest {
-    /// State changes, publications, failures, degradations.
-    #[default]
-    State,
-    /// Those, and every worker that joined, left, went missing, came back or was lost.
-    StateAndMembers,
-}
+use crate::machine::calculator::Notice;
 
 type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
@@ -316,6 +257,11 @@ impl<N: Told> Hub<N> {
         inner.is_over = false;
     }
 
+    /// Corrects what a new subscriber is told first.
+    pub fn amend(&self, amend: impl FnOnce(&mut N::Current)) {
+        amend(&mut self.inner.lock().current);
+    }
+
     /// Receivers get what is in their backlog, then their end.
     pub fn close_receivers(&self) {
         let receivers: Vec<_> = {
@@ -463,24 +409,6 @@ impl<N: Told> Hub<N> {
         drop(queue);
         // Before anyone is told that it no longer runs: what it owns may be freed then.
         drop_guarded(callback);
-    }
-}
-
-impl Hub {
-    /// A life is over.
-    pub fn go_idle(&self, since: Time, version: Version) {
-        self.reset(StateChange {
-            from: State::Idle,
-            to: State::Idle,
-            reason: None,
-            version,
-            time: since,
-        });
-    }
-
-    /// The version in force was learned without a change of state.
-    pub fn set_version(&self, version: Version) {
-        self.inner.lock().current.version = version;
     }
 }
 

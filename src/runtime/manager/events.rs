@@ -2,7 +2,7 @@
 
 use crate::machine::assignment::{AssignmentChange, Held};
 use crate::machine::manager::{ManagerChange, ManagerNotice};
-use crate::runtime::notifier::Told;
+use crate::runtime::told::Told;
 use crate::types::WorkerId;
 
 /// Which events a subscriber of a manager wants.

@@ -12,7 +12,7 @@ use crate::error::{Code, Result};
 use crate::machine::calculator::Notice;
 use crate::machine::manager::{CalculatorEvent, Event};
 use crate::runtime::calculator::Calculator;
-use crate::runtime::notifier::Interest;
+use crate::runtime::told::Interest;
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this
 /// worker does not lead again.
