@@ -1,5 +1,7 @@
 //! What happened: one method an event.
 
+use std::time::Duration;
+
 use super::members::Absence;
 use super::{
     Action, Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication,
@@ -29,6 +31,10 @@ impl Calculator {
             alive: evidence.alive.clone().into_iter().collect(),
             missing: evidence.missing.union(&evidence.lost).cloned().collect(),
         });
+        // A beat after the take-over would keep it alive for longer than that.
+        self.doubted = evidence
+            .doubted
+            .map(|w| (w, now + self.config.heartbeat_ttl));
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
         for worker in evidence.alive.into_keys() {
@@ -98,9 +104,17 @@ impl Calculator {
     }
 
     fn went_missing(&mut self, now: Time, worker: WorkerId) {
+        let is_doubted = self
+            .doubted
+            .take_if(|(doubted, _)| *doubted == worker)
+            .is_some_and(|(_, until)| now < until);
+        let grace = match is_doubted {
+            true => Duration::ZERO,
+            false => self.config.emergency_grace_period,
+        };
         let absence = Absence {
             since: now,
-            confirm_at: now + self.config.emergency_grace_period,
+            confirm_at: now + grace,
         };
         let planned = self.members.missing(&worker, absence);
         self.notify(Notice::Member(MemberChange::Missing(worker.clone())));

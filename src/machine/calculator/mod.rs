@@ -66,6 +66,10 @@ pub struct Calculator {
     trigger_tried: bool,
     window: Option<Window>,
     mass: Mass,
+    /// The former leader, and until when its silence is beyond doubt: see [`Evidence::doubted`].
+    ///
+    /// [`Evidence::doubted`]: crate::machine::takeover::Evidence::doubted
+    doubted: Option<(WorkerId, Time)>,
     cooldown_ends: Time,
     retry_at: Option<Time>,
     /// The last failure will not go away by itself.
@@ -163,6 +167,7 @@ impl Calculator {
             trigger_tried: false,
             window: None,
             mass: Mass::None,
+            doubted: None,
             cooldown_ends: Time::ZERO,
             retry_at: None,
             retry_is_slow: false,
