@@ -2,6 +2,7 @@
 
 mod demo;
 mod plan;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ struct Arguments {
 enum Command {
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
+    Worker(worker::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -29,12 +31,17 @@ fn main() -> ExitCode {
         .init();
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Plan(arguments) => match plan::run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("divvy: {message}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Plan(arguments) => exit_code(plan::run(&arguments)),
+        Command::Worker(arguments) => exit_code(worker::run(&arguments)),
+    }
+}
+
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("divvy: {message}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -275,7 +275,7 @@ fn read_workers(source: &str) -> Result<Vec<WorkerId>> {
     Ok(canonical_workers(ids))
 }
 
-fn read_partitions(source: &str) -> Result<Vec<Partition>> {
+pub fn read_partitions(source: &str) -> Result<Vec<Partition>> {
     let option = "--partitions";
     let list: Vec<Partition> = match source.parse::<u32>() {
         Ok(count) => (0..count)
