@@ -26,8 +26,11 @@ pub mod wire;
 pub use config::CalculatorConfig;
 pub use error::{Error, Result};
 pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
+pub use machine::comparison::{Comparison, Difference, Intended};
+pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use runtime::{
     Calculator, Events, Interest, PartitionSource, Polled, Readiness, Status, Subscription,
+    read_fleet,
 };
 pub use settings::Settings;
 pub use types::{Partition, Reason, State, Version, WorkerId};

@@ -5,6 +5,8 @@
 
 pub mod backoff;
 pub mod calculator;
+pub mod comparison;
+pub mod fleet;
 pub mod liveness;
 pub mod observer;
 pub mod publication;

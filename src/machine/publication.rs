@@ -147,6 +147,20 @@ impl Reading {
         commit.digest == digest(self.contents())
     }
 
+    /// Whether the assignments are one plan, published as a whole, whoever leads. A leader without
+    /// terms writes every assignment in each version and leaves no record that tells.
+    #[must_use]
+    pub fn is_one_publication(&self) -> bool {
+        let newest = |(_, a): &&(WorkerId, Assignment)| a.version == self.highest_version;
+        let count = self.stored.iter().filter(newest).count();
+        let is_foreign = self
+            .stored
+            .iter()
+            .filter(newest)
+            .any(|(_, a)| a.term.is_none());
+        self.is_consistent() && (!is_foreign || count == self.stored.len())
+    }
+
     fn contents(&self) -> impl Iterator<Item = (&WorkerId, ContentHash)> {
         self.slots
             .iter()

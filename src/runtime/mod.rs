@@ -11,6 +11,7 @@ mod assignment_publisher;
 mod calculator;
 mod connect;
 mod driver;
+mod fleet;
 mod gate;
 mod lifecycle;
 mod notifier;
@@ -24,6 +25,7 @@ mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
+pub use fleet::read_fleet;
 pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
