@@ -87,12 +87,12 @@ impl Difference {
 }
 
 impl Comparison {
-    /// Whether the leader published just what the shadow would have, for a reason that the shadow
-    /// saw as well.
+    /// Whether the leader published one complete plan, the very one that the shadow has. When, and
+    /// whether the shadow had come to it yet, `intended` tells.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        let is_same = self.difference.as_ref().is_some_and(Difference::is_none);
-        self.is_whole && self.intended.is_some() && is_same
+        let difference = self.difference.as_ref();
+        self.is_whole && difference.is_some_and(Difference::is_none)
     }
 }
 

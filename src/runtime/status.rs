@@ -86,7 +86,7 @@ pub struct StatusCounters {
     pub would_publish: u64,
     /// Publications of the live leader that a shadow followed.
     pub followed: u64,
-    /// Those of them that were not just what it would have published.
+    /// Those of them whose plan was not the one that it would have published.
     pub disagreements: u64,
 }
 

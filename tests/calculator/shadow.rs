@@ -138,24 +138,18 @@ fn a_shadow_follows_a_leader_of_its_own_strategy_without_a_difference() {
         wait_for_rest(&first); // a join within the window would be part of the start
         let (shadow, _) = shadow(&store);
         let events = started(&shadow);
-        let is_same = |comparison: &Comparison| {
-            let difference = comparison.difference.as_ref();
-            comparison.is_whole && difference.is_some_and(|difference| difference.is_none())
-        };
         fleet.join("w-3");
         let seen = wait_for_comparison(&events, "the join", |c| c.workers == 3);
-        assert!(
-            is_same(&seen) && seen.lifecycle == "planned_scale",
-            "{seen}"
-        );
+        assert!(seen.agrees() && seen.lifecycle == "planned_scale", "{seen}");
         assert_eq!((seen.term, seen.partitions), (Some(1), 10));
         assert!(seen.quality.moved_partitions > 0, "{seen}");
         fleet.crash("w-1");
         let seen = wait_for_comparison(&events, "the crash", |c| c.workers == 2);
-        assert!(is_same(&seen) && seen.lifecycle == "emergency", "{seen}");
+        assert!(seen.agrees() && seen.lifecycle == "emergency", "{seen}");
         wait_until("the leader's version", || {
             shadow.current_version() == first.current_version()
         });
+        assert_eq!(shadow.status().counters.disagreements, 0);
         // Another leader is nothing that would end a shadow.
         let second = leader(&store);
         second.start(PATIENCE).unwrap();

@@ -1,7 +1,12 @@
 //! The `divvy` command.
 
+mod connection;
 mod demo;
+mod output;
 mod plan;
+mod shadow;
+mod status;
+mod text;
 
 use std::process::ExitCode;
 
@@ -19,6 +24,8 @@ struct Arguments {
 enum Command {
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
+    Shadow(shadow::Arguments),
+    Status(status::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -27,14 +34,17 @@ fn main() -> ExitCode {
         .filter_level(log::LevelFilter::Off)
         .parse_default_env()
         .init();
-    match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Plan(arguments) => match plan::run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("divvy: {message}");
-                ExitCode::FAILURE
-            }
-        },
+    let ended = match Arguments::parse().command {
+        Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Shadow(arguments) => shadow::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("divvy: {message}");
+            ExitCode::FAILURE
+        }
     }
 }
