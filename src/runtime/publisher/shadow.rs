@@ -11,12 +11,11 @@ use crate::strategy::Plan;
 use crate::types::{Partition, Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment};
 
-/// A leader without fence or batches writes key by key. Half a publication is given this long to
-/// become a whole one.
-const QUIET: Duration = Duration::from_millis(250);
-
-/// How long to wait before looking again.
+/// How long to wait before looking again, while what is stored may be half a publication.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// After so many looks without a change no more of it is expected.
+const QUIET_LOOKS: u32 = 12;
 
 /// No leader's term: to a shadow every write is somebody else's.
 const NO_TERM: Term = -1;
@@ -30,6 +29,8 @@ pub struct Shadow {
 /// What the live leader has published.
 #[derive(Debug)]
 pub struct Live {
+    /// When it was first looked at.
+    pub seen: Instant,
     /// Its version.
     pub version: Version,
     /// The term it was published in; `None` for a leader without terms.
@@ -49,18 +50,18 @@ impl Shadow {
         Self { reader }
     }
 
-    /// Reads the bucket, again while it shows half a publication and goes on changing.
+    /// Reads the bucket. A leader without terms writes key by key and leaves no record that tells
+    /// when it is done: what it wrote counts when nothing has changed for a while.
     fn read(&self, deadline: Instant) -> Result<Reading> {
         let mut reading = self.reader.read_all(deadline)?;
-        let mut quiet_since = Instant::now();
-        while !reading.is_one_publication() && quiet_since.elapsed() < QUIET {
+        let mut quiet = 0;
+        while (reading.is_foreign() || !reading.is_one_publication()) && quiet < QUIET_LOOKS {
             if !self.reader.surroundings.pause(LOOK_AGAIN) {
                 return Err(Error::new(Code::NotRunning, "stopped while reading"));
             }
             let newer = self.reader.read_all(deadline)?;
-            if newer.last_sequence != reading.last_sequence {
-                quiet_since = Instant::now();
-            }
+            let is_same = newer.last_sequence == reading.last_sequence;
+            quiet = if is_same { quiet + 1 } else { 0 };
             reading = newer;
         }
         Ok(reading)
@@ -117,6 +118,7 @@ impl Publish for Shadow {
     }
 
     fn settle(&mut self, _: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
+        let seen = Instant::now();
         let reading = self.read(deadline)?;
         let newest = reading.stored.iter().max_by_key(|(_, a)| a.version);
         let (version, term, lifecycle) = match newest {
@@ -131,6 +133,7 @@ impl Publish for Shadow {
             return Ok(Settled::Known);
         }
         Ok(Settled::Live(Box::new(Live {
+            seen,
             version,
             term,
             lifecycle,

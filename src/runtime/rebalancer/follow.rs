@@ -64,7 +64,7 @@ impl Rebalancer {
             intended: intended.map(|last| Intended {
                 version: last.version,
                 reason: last.reason,
-                ahead: last.published.elapsed(),
+                ahead: live.seen.saturating_duration_since(last.published),
             }),
             difference: shadows
                 .map(|shadows| Difference::between(&shadows, &leaders, before.as_ref())),
