@@ -453,6 +453,8 @@ pub(super) fn status_json(status: &Status) -> String {
             "moved_partitions": quality.moved_partitions,
             "moved": quality.moved,
         })),
+        "is_shadow": status.is_shadow,
+        "comparison": status.comparison.as_ref().map(ToString::to_string),
         "counters": {
             "publications": counters.publications,
             "failures": counters.failures,
@@ -463,6 +465,9 @@ pub(super) fn status_json(status: &Status) -> String {
             "lagged_subscribers": counters.lagged_subscribers,
             "callback_panics": counters.callback_panics,
             "calculator_wakes": counters.calculator_wakes,
+            "would_publish": counters.would_publish,
+            "followed": counters.followed,
+            "disagreements": counters.disagreements,
         },
     })
     .to_string()

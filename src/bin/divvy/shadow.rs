@@ -183,11 +183,11 @@ fn names(workers: &[divvy::WorkerId]) -> Vec<&str> {
 
 fn beginning(shadow: &Calculator) -> (String, Value) {
     let status = shadow.status();
-    let alive = status.workers.iter().filter(|w| w.lease_left.is_some());
-    let (alive, version, term) = (alive.count(), status.version, status.term);
-    let words = format!("watching: version {version}, term {term}, {alive} workers alive");
+    let planned = status.workers.iter().filter(|w| w.is_planned);
+    let (planned, version, term) = (planned.count(), status.version, status.term);
+    let words = format!("watching: version {version}, term {term}, {planned} workers");
     let details = json!({
-        "event": "watching", "version": version, "term": term, "workers": alive,
+        "event": "watching", "version": version, "term": term, "workers": planned,
     });
     (words, details)
 }
