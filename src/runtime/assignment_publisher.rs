@@ -86,6 +86,22 @@ impl AssignmentPublisher {
     }
 
     fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
+        if !self.config.shadow {
+            self.ensure_buckets(deadline)?;
+        }
+        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        let proven = self.rebalancer.publisher().proven();
+        Ok(Started {
+            taken_over: Event::TakenOver(Box::new(found)),
+            poison,
+            proven: proven.map(|(class, store)| Proven {
+                class,
+                store: store.to_owned(),
+            }),
+        })
+    }
+
+    fn ensure_buckets(&self, deadline: Instant) -> Result<()> {
         let heartbeats = BucketConfig {
             ttl: Some(self.config.heartbeat_ttl),
         };
@@ -111,16 +127,7 @@ impl AssignmentPublisher {
                 ),
             ));
         }
-        let (found, poison) = self.rebalancer.take_over(deadline)?;
-        let publisher = self.rebalancer.publisher();
-        Ok(Started {
-            taken_over: Event::TakenOver(Box::new(found)),
-            poison,
-            proven: Proven {
-                class: publisher.class(),
-                store: publisher.store_description().to_owned(),
-            },
-        })
+        Ok(())
     }
 }
 

@@ -1,7 +1,12 @@
 //! The `divvy` command.
 
+mod connection;
 mod demo;
+mod output;
 mod plan;
+mod shadow;
+mod status;
+mod text;
 mod worker;
 
 use std::process::ExitCode;
@@ -20,6 +25,8 @@ struct Arguments {
 enum Command {
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
+    Shadow(shadow::Arguments),
+    Status(status::Arguments),
     Worker(worker::Arguments),
 }
 
@@ -29,15 +36,14 @@ fn main() -> ExitCode {
         .filter_level(log::LevelFilter::Off)
         .parse_default_env()
         .init();
-    match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Plan(arguments) => exit_code(plan::run(&arguments)),
-        Command::Worker(arguments) => exit_code(worker::run(&arguments)),
-    }
-}
-
-fn exit_code(result: Result<(), String>) -> ExitCode {
-    match result {
+    let ended = match Arguments::parse().command {
+        Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Shadow(arguments) => shadow::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("divvy: {message}");

@@ -1,22 +1,20 @@
 //! `divvy worker`: one worker as a process, printing what happens to it.
 
-use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use divvy::runtime::connect_nats;
+use divvy::store::Store;
 use divvy::{
     AssignmentChange, Departure, Manager, ManagerConfig, ManagerInterest, ManagerNotice, Notice,
     Partition, Settings,
 };
 use serde_json::{Value, json};
 
-use super::plan::read_partitions;
-
-/// What goes wrong is told in one line.
-type Result<T> = std::result::Result<T, String>;
+use crate::connection::Connection;
+use crate::output::{Result, print};
+use crate::plan::read_partitions;
 
 /// How often it is looked whether somebody asked for the end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -26,10 +24,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Every worker of a fleet may lead, so each needs the same partitions.
 #[derive(Args)]
 pub struct Arguments {
-    /// The NATS server (with JetStream) that the fleet shares; several, separated by commas, for
-    /// a cluster.
-    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
-    nats: String,
+    #[command(flatten)]
+    connection: Connection,
     /// Partitions: a number N for partition.0000000 and so on, or a file (- for standard input)
     /// with a JSON list as in an assignment, or lines of keys joined by dots, then optionally a
     /// space and the weight.
@@ -38,9 +34,6 @@ pub struct Arguments {
     /// How it goes when it is asked to end.
     #[arg(long, value_enum, default_value_t = Going::Leave)]
     departure: Going,
-    /// Any setting by name, such as cooldown=2s; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
     /// Print each event as one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -56,30 +49,22 @@ enum Going {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let partitions = read_partitions(&arguments.partitions)?;
-    let mut settings = Settings::new();
+    let settings = arguments.connection.settings()?;
     let text = |error: divvy::Error| error.to_string();
-    settings.set("nats_url", &arguments.nats).map_err(text)?;
-    for setting in &arguments.set {
-        let (name, value) = setting
-            .split_once('=')
-            .ok_or_else(|| format!("--set {setting}: must be NAME=VALUE"))?;
-        settings
-            .set(name, value)
-            .map_err(|error| format!("--set {setting}: {error}"))?;
-    }
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended))
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
     }
-    let manager = build(&settings, partitions)?;
+    let store = arguments.connection.connect(&settings)?;
+    let manager = build(store, &settings, partitions)?;
     let is_json = arguments.json;
     let pipe = Arc::new(AtomicBool::new(false));
     let broken = Arc::clone(&pipe);
     manager
         .subscribe(ManagerInterest::WorkerAndCalculator, move |notice| {
             // A reader that has seen enough is no reason to work on.
-            if print(notice, is_json).is_err() {
+            if !show(notice, is_json) {
                 broken.store(true, Ordering::Relaxed);
             }
         })
@@ -101,10 +86,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .map_err(text)
 }
 
-fn build(settings: &Settings, partitions: Vec<Partition>) -> Result<Manager> {
-    let text = |error: divvy::Error| error.to_string();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let store = connect_nats(settings, deadline).map_err(text)?;
+fn build(
+    store: Arc<dyn Store>,
+    settings: &Settings,
+    partitions: Vec<Partition>,
+) -> Result<Manager> {
     let mut config = ManagerConfig::default();
     config.calculator = settings.calculator().clone();
     let strategy = settings
@@ -115,18 +101,17 @@ fn build(settings: &Settings, partitions: Vec<Partition>) -> Result<Manager> {
         .strategy(strategy)
         .source(move || Ok(partitions.clone()))
         .build()
-        .map_err(text)
+        .map_err(|error| error.to_string())
 }
 
-fn print(notice: &ManagerNotice, is_json: bool) -> io::Result<()> {
+/// Whether anybody reads it.
+fn show(notice: &ManagerNotice, is_json: bool) -> bool {
     let line = if is_json {
         as_json(notice).to_string()
     } else {
         as_text(notice)
     };
-    let mut output = io::stdout().lock();
-    writeln!(output, "{line}")?;
-    output.flush()
+    print(&(line + "\n")).unwrap_or(false)
 }
 
 fn as_text(notice: &ManagerNotice) -> String {
