@@ -15,6 +15,7 @@ pub mod config;
 pub mod duration;
 pub mod error;
 pub mod machine;
+mod repeats;
 pub mod runtime;
 pub mod settings;
 pub mod store;
@@ -25,7 +26,8 @@ pub mod wire;
 
 pub use config::CalculatorConfig;
 pub use error::{Error, Result};
-pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
+pub use machine::breaker::BreakerState;
+pub use machine::calculator::{Degradation, Degraded, MemberChange, Notice, StateChange};
 pub use runtime::{
     Calculator, Events, Interest, PartitionSource, Polled, Readiness, Status, Subscription,
 };

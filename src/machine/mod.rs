@@ -4,6 +4,8 @@
 //! (`tests/tidy.rs`) enforces it.
 
 pub mod backoff;
+pub mod breaker;
+pub mod budget;
 pub mod calculator;
 pub mod liveness;
 pub mod observer;

@@ -11,6 +11,7 @@ use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
 use super::notifier::{Events, Interest, Subscription};
+use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
@@ -80,6 +81,7 @@ impl CalculatorBuilder {
         };
         let backlog_max = self.config.subscriber_backlog;
         let shared = Shared::new(idle.current_state(), backlog_max, board);
+        let store = Protected::new(self.store, Arc::clone(&self.clock), fastrand::u64(..));
         let partitions = match self.source {
             Some(inner) => Partitions::pulled(Arc::new(Gated {
                 inner,
@@ -92,7 +94,7 @@ impl CalculatorBuilder {
         Ok(Calculator {
             shared: Arc::new(shared),
             partitions: Arc::new(partitions),
-            store: self.store,
+            store: Arc::new(store),
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
@@ -126,7 +128,7 @@ impl CalculatorBuilder {
 pub struct Calculator {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions: Arc<Partitions>,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Protected>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
@@ -335,7 +337,7 @@ impl Calculator {
             term: self.shared.in_force.get().term,
             planned: Vec::new(),
             pending: Default::default(),
-            degraded: Vec::new(),
+            degraded: Default::default(),
         });
         Status {
             is_started: self.is_started(),
@@ -350,6 +352,7 @@ impl Calculator {
             workers: merge_workers(&machine.planned, leases),
             pending: machine.pending,
             degraded: machine.degraded,
+            breaker: self.store.status(),
             quality: *self.shared.quality.lock(),
             last_failure: self
                 .shared

@@ -240,6 +240,10 @@ impl Rebalancer {
                 let foreign = self.publisher.settle(&seen, deadline)?;
                 Ok(JobReport::Settled { foreign })
             }
+            Job::Probe => {
+                self.publisher.probe(deadline)?;
+                Ok(JobReport::Probed)
+            }
         }
     }
 

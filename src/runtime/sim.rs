@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+pub use super::journal::Journal;
 use super::notifier::{Events, Hub, Interest};
+pub use super::protected::Protected;
 use crate::machine::calculator::{Notice, StateChange};
 
 /// The hub of a calculator that has no threads.

@@ -261,6 +261,16 @@ impl Publisher {
         .during("publish"))
     }
 
+    /// Asks the store for as little as can be asked.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn probe(&self, deadline: Instant) -> Result<()> {
+        self.store
+            .read(Bucket::Assignment, FENCE_KEY, deadline)
+            .map(drop)
+    }
+
     /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all
     /// that follows is above it.
     pub fn heed(&mut self, applied: Applied) {
