@@ -10,11 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use divvy::clock::Clock;
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
 use divvy::runtime::publisher::{InForce, Publisher, Settings, Surroundings};
 use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
+use divvy::runtime::sim::Protected;
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
@@ -84,11 +86,19 @@ pub struct Parts {
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a publisher thread shares with the rest of its process.
+pub struct Spawned {
+    pub actor: Actor,
+    pub partitions: Arc<Partitions>,
+    pub store: Arc<Protected>,
 }
 
 impl Actor {
-    /// Starts the thread; also hands out what notes changes of the partition list.
-    pub fn spawn(parts: Parts) -> (Self, Arc<Partitions>) {
+    /// Starts the thread.
+    pub fn spawn(parts: Parts) -> Spawned {
         let (orders, order_inbox) = bounded(1);
         let (answers, answer_inbox) = bounded(1);
         let (says, said) = bounded(1);
@@ -99,8 +109,9 @@ impl Actor {
         });
         let source: Arc<dyn PartitionSource> = baton.clone();
         let partitions = Arc::new(Partitions::pulled(source));
+        let store = Arc::new(Protected::new(baton.clone(), parts.clock, parts.nonce));
         let publisher =
-            Publisher::new(baton.clone(), baton.clone(), parts.settings, parts.in_force);
+            Publisher::new(store.clone(), baton.clone(), parts.settings, parts.in_force);
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),
@@ -115,7 +126,11 @@ impl Actor {
             said: Some(said),
             thread: Some(thread),
         };
-        (actor, partitions)
+        Spawned {
+            actor,
+            partitions,
+            store,
+        }
     }
 
     /// Gives an order and waits for the thread's next word; `None` when it panicked.

@@ -24,8 +24,10 @@ use world::{Tally, World};
 const SEEDS: u64 = 2_000;
 
 /// What many seeds together must have met.
-const MET: [&str; 21] = [
+const MET: [&str; 23] = [
     "blind",
+    "breaker closed",
+    "breaker opened",
     "cold_start",
     "cold_start_final",
     "cold_start_immediate",
