@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
-use crate::machine::calculator::{Degraded, Notice};
+use crate::machine::calculator::{Degraded, MemberChange, Notice};
 use crate::repeats::{Repeats, words};
 use crate::types::Time;
 
@@ -13,6 +13,7 @@ use crate::types::Time;
 pub struct Journal {
     /// What happened again and again, by what was attempted.
     failures: BTreeMap<&'static str, Repeats>,
+    absences: BTreeMap<&'static str, Repeats>,
     degradations: Repeats,
     is_degraded_told: bool,
     sights: Repeats,
@@ -62,10 +63,38 @@ impl Journal {
                 target: "divvy::calculator",
                 "a newer leader has taken over: this calculator publishes nothing more"
             ),
-            Notice::Member(change) => log::info!(target: "divvy::calculator", "{change:?}"),
+            Notice::Member(change) => self.member(now, change),
             // The first is the store's own to log, the others are logged where they happen.
             Notice::Breaker(_) | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
         }
+    }
+
+    /// Who is missing is often back before anyone could act: told as a count.
+    fn member(&mut self, now: Time, change: &MemberChange) {
+        let (what, worker) = match change {
+            MemberChange::Joined(worker) => ("joined", worker),
+            MemberChange::Left(worker) => ("left", worker),
+            MemberChange::Lost(worker) => ("is lost", worker),
+            MemberChange::Missing(worker) => ("is missing", worker),
+            MemberChange::Back(worker) => ("is back", worker),
+        };
+        let silent = match change {
+            MemberChange::Missing(_) | MemberChange::Back(_) => {
+                match self.absences.entry(what).or_default().happened(now) {
+                    Some(silent) => silent,
+                    None => return,
+                }
+            }
+            _ => 0,
+        };
+        let level = match change {
+            MemberChange::Lost(_) => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            target: "divvy::calculator", level, worker = worker.as_str();
+            "{worker} {what}{}", words(silent)
+        );
     }
 
     /// Something failed and is tried again.

@@ -8,7 +8,9 @@ mod baton;
 mod chaos;
 mod check;
 mod fleet;
+mod lines;
 mod node;
+mod profiles;
 mod world;
 
 use std::num::NonZero;

@@ -12,6 +12,7 @@ use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
     Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
 };
+use divvy::machine::liveness::Sighting;
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
@@ -106,6 +107,11 @@ pub struct Node {
     actor: Option<Actor>,
     in_force: Arc<InForce>,
     pub store: Arc<Protected>,
+    pub started: Time,
+    /// Calls that went out to the store, beside those of the watches.
+    pub calls: u64,
+    /// Whether the machine was told that nobody can be seen.
+    is_blind: bool,
     breaker: Receiver<BreakerState>,
     journal: Journal,
     watches: Option<(Watch, Watch, HealthEvents)>,
@@ -249,6 +255,9 @@ impl World {
             in_force,
             breaker: store.changes(),
             store,
+            started: now,
+            calls: 0,
+            is_blind: false,
             journal: Journal::default(),
             watches: None,
             list_op: None,
@@ -467,6 +476,11 @@ impl World {
             if !matches!(input, Input::JobDone { .. }) {
                 self.note(|| format!("node {n} takes in {input:?}"));
             }
+            match input {
+                Input::Sighting(Sighting::Blind) => self.nodes[n].is_blind = true,
+                Input::Sighting(Sighting::Sighted) => self.nodes[n].is_blind = false,
+                _ => {}
+            }
             self.nodes[n].machine.handle(local, input);
         } else if node
             .machine
@@ -527,6 +541,9 @@ impl World {
         }
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
+        if node.is_blind && matches!(notice, Notice::Member(MemberChange::Lost(_))) {
+            return Err(format!("node {n} is blind and says {notice:?}"));
+        }
         node.journal.note(local, &notice);
         node.story.told(&notice)?;
         if matches!(notice, Notice::LeadershipLost) {
