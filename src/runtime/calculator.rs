@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
-use super::notifier::{Events, Interest, Subscription};
+use super::notifier::{Events, Subscription};
 use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
+use super::told::Interest;
 use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
@@ -26,16 +27,18 @@ use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
 
 /// How long a status waits for a thread before it goes without.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Settings of a calculator to be built. See [`Calculator::builder`].
 #[must_use]
 pub struct CalculatorBuilder {
     store: Arc<dyn Store>,
-    config: CalculatorConfig,
-    strategy: Arc<dyn Strategy>,
-    source: Option<Arc<dyn PartitionSource>>,
-    clock: Arc<dyn Clock>,
+    pub(super) config: CalculatorConfig,
+    pub(super) strategy: Arc<dyn Strategy>,
+    pub(super) source: Option<Arc<dyn PartitionSource>>,
+    /// Where a list is pushed to that outlives the calculator.
+    pub(super) pushed: Option<Arc<Partitions>>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl CalculatorBuilder {
@@ -83,17 +86,19 @@ impl CalculatorBuilder {
         let shared = Shared::new(idle.current_state(), backlog_max, board);
         let store = Protected::new(self.store, Arc::clone(&self.clock), fastrand::u64(..));
         let partitions = match self.source {
-            Some(inner) => Partitions::pulled(Arc::new(Gated {
+            Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
                 inner,
                 // A list that comes too late does no harm: the strategy's gate is shut by then.
                 stop: crossbeam_channel::never(),
                 activity: Arc::clone(&shared.activity),
-            })),
-            None => Partitions::pushed(),
+            }))),
+            None => self
+                .pushed
+                .unwrap_or_else(|| Arc::new(Partitions::pushed())),
         };
         Ok(Calculator {
             shared: Arc::new(shared),
-            partitions: Arc::new(partitions),
+            partitions,
             store: Arc::new(store),
             config: self.config,
             strategy: self.strategy,
@@ -143,6 +148,7 @@ impl Calculator {
             config: CalculatorConfig::default(),
             strategy: Arc::new(Sticky::default()),
             source: None,
+            pushed: None,
             clock: Arc::new(SystemClock),
         }
     }

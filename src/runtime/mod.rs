@@ -10,10 +10,12 @@
 mod assignment_publisher;
 mod calculator;
 mod connect;
+mod crew;
 mod driver;
 mod gate;
 mod journal;
 mod lifecycle;
+mod manager;
 mod notifier;
 mod protected;
 pub mod publisher;
@@ -22,11 +24,16 @@ mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
+mod told;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
-pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
+pub use manager::{
+    LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
+};
+pub use notifier::{Events, Polled, Readiness, Subscription};
 pub use protected::BreakerStatus;
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
+pub use told::Interest;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 pub use super::journal::Journal;
-use super::notifier::{Events, Hub, Interest};
+use super::notifier::{Events, Hub};
 pub use super::protected::Protected;
+use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};
 
 /// The hub of a calculator that has no threads.
