@@ -12,7 +12,7 @@ use super::text::{self, Terminated};
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
 use crate::runtime::Status;
 use crate::strategy::Quality;
-use crate::types::{Reason, State};
+use crate::types::{Reason, State, Time};
 
 /// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
 /// those handed to a callback are valid until it returns.
@@ -37,8 +37,9 @@ pub enum divvy_kind {
     DIVVY_EVENT_PUBLISHED = 3,
     /// A job failed; it stays pending and is retried: divvy_event_status(), _message().
     DIVVY_EVENT_FAILED = 4,
-    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), empty
-    /// when nothing does any more.
+    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), which
+    /// says what works nevertheless and is empty when nothing is wrong any more, and
+    /// divvy_event_time_ns(), since when.
     DIVVY_EVENT_DEGRADED = 5,
     /// A newer leader has taken over: nothing more is published by this calculator.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
@@ -53,6 +54,9 @@ pub enum divvy_kind {
     /// _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
     /// divvy_event_message() says how the shadow's differs.
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
+    /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
+    /// again: divvy_event_message() says why it is open and is empty when it is closed.
+    DIVVY_EVENT_BREAKER = 11,
 }
 
 /// What a calculator is doing.
@@ -163,7 +167,7 @@ const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
     ),
 ];
 
-const KINDS: [(divvy_kind, &CStr); 10] = [
+const KINDS: [(divvy_kind, &CStr); 11] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -174,6 +178,7 @@ const KINDS: [(divvy_kind, &CStr); 10] = [
     (DIVVY_EVENT_FATAL, c"fatal"),
     (DIVVY_EVENT_WOULD_PUBLISH, c"would_publish"),
     (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
+    (DIVVY_EVENT_BREAKER, c"breaker"),
 ];
 
 const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
@@ -338,8 +343,13 @@ impl EventRecord {
                 ..Self::empty(DIVVY_EVENT_FAILED)
             },
             Notice::Degraded(list) => Self {
+                time_ns: list.since.map_or(0, Time::as_nanos),
                 message: Terminated::new(degradation_words(list).join("; ")),
                 ..Self::empty(DIVVY_EVENT_DEGRADED)
+            },
+            Notice::Breaker(state) => Self {
+                message: Terminated::new(state.why().unwrap_or_default()),
+                ..Self::empty(DIVVY_EVENT_BREAKER)
             },
             Notice::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
             Notice::Lagged { missed } => Self {
@@ -407,17 +417,11 @@ impl EventRecord {
     }
 }
 
-/// What a calculator suffers from, one sentence each.
+/// What a calculator suffers from and what works nevertheless, one sentence each.
 fn degradation_words(list: &[Degradation]) -> Vec<String> {
-    let words = list.iter().map(|degradation| match degradation {
-        Degradation::Blind => "heartbeats are out of sight".to_owned(),
-        Degradation::Store(why) => format!("the store is not well: {why}"),
-        Degradation::Publishing(why) => format!("publishing fails: {why}"),
-        Degradation::Source(why) => format!("the partition source fails: {why}"),
-        Degradation::Poison => "too many stored values cannot be understood".to_owned(),
-        Degradation::Deposed => "a newer leader has taken over".to_owned(),
-    });
-    words.collect()
+    list.iter()
+        .map(|what| format!("{what} ({})", what.still_works()))
+        .collect()
 }
 
 /// A calculator's status as JSON.
@@ -445,6 +449,15 @@ pub(super) fn status_json(status: &Status) -> String {
             "due_in_ms": status.pending.due_in.map(millis),
         },
         "degraded": degradation_words(&status.degraded),
+        "breaker": {
+            "state": status.breaker.state.name(),
+            "why": status.breaker.state.why(),
+            "opened": status.breaker.opened,
+            "probes": status.breaker.probes,
+            "refused": status.breaker.refused,
+            "retries": status.breaker.retries,
+            "retries_refused": status.breaker.retries_refused,
+        },
         "last_failure": status.last_failure,
         "quality": status.quality.map(|quality| json!({
             "max_to_mean": quality.max_to_mean,
@@ -544,11 +557,13 @@ pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.version)
 }
 
-/// Tells when the state changed: nanoseconds of the clock that runs on while the system sleeps
-/// (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC elsewhere).
+/// Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
+/// clock that runs on while the system sleeps (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC
+/// elsewhere).
 ///
 /// Parameters: event - the event.
-/// Returns: the time; 0 for other kinds of events and for an invalid handle.
+/// Returns: the time; 0 for other kinds of events, when nothing is wrong any more, and for an
+/// invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

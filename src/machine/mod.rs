@@ -5,6 +5,8 @@
 
 pub mod assignment;
 pub mod backoff;
+pub mod breaker;
+pub mod budget;
 pub mod calculator;
 pub mod comparison;
 pub mod election;

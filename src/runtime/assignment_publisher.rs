@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
 use super::driver::{Started, ToDriver};
+use super::journal::Journal;
+use super::protected::Protected;
 use super::publisher::Surroundings;
 use super::rebalancer::Rebalancer;
 use super::shared::Proven;
+use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
+use crate::machine::backoff::Backoff;
+use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{Event, Job, OpId};
 use crate::store::{Bucket, BucketConfig, Store};
 
@@ -25,6 +30,9 @@ pub(super) struct ToPublisher {
 /// The thread's own state.
 pub(super) struct AssignmentPublisher {
     pub store: Arc<dyn Store>,
+    /// The same, for what its breaker does.
+    pub protected: Arc<Protected>,
+    pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub rebalancer: Rebalancer,
     pub surroundings: Arc<dyn Surroundings>,
@@ -53,7 +61,7 @@ impl AssignmentPublisher {
                     Err(_) => return,
                 },
             };
-            let deadline = Instant::now() + self.config.operation_timeout;
+            let deadline = Instant::now() + job.job.timeout(&self.config);
             let result = self.rebalancer.run(job.job, deadline);
             let done = Event::JobDone {
                 op: job.op,
@@ -68,7 +76,10 @@ impl AssignmentPublisher {
 
     /// Retries what may pass until the deadline; reports the rest at once.
     fn take_over(&mut self, deadline: Instant) -> Result<Started> {
-        let mut pause = self.config.retry_delay_min;
+        let config = &self.config;
+        let seed = fastrand::u64(..);
+        let mut backoff = Backoff::new(config.retry_delay_min, config.retry_delay_max, seed);
+        let mut journal = Journal::default();
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
@@ -76,12 +87,24 @@ impl AssignmentPublisher {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let is_late = Instant::now() + pause >= deadline;
-            if !error.is_retriable() || is_late || !self.surroundings.pause(pause) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = backoff.next_delay_within(left);
+            let error = error.after_attempts(backoff.attempts());
+            let Some(pause) = pause.filter(|_| error.is_retriable()) else {
+                return Err(error.during("start"));
+            };
+            journal.failed(self.clock.now(), "take-over", &error);
+            if !self.surroundings.pause(self.until_probe().unwrap_or(pause)) {
                 return Err(error.during("start"));
             }
-            log::warn!(target: "divvy::calculator", "take-over failed, trying again: {error}");
-            pause = (pause * 2).min(self.config.retry_delay_max);
+        }
+    }
+
+    /// While the breaker is open the next try is its probe: its pauses take the place of ours.
+    fn until_probe(&self) -> Option<Duration> {
+        match self.protected.status().state {
+            BreakerState::Open { probe_at, .. } => Some(probe_at.since(self.clock.now())),
+            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
 use super::notifier::{Events, Subscription};
+use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
@@ -83,6 +84,7 @@ impl CalculatorBuilder {
         };
         let backlog_max = self.config.subscriber_backlog;
         let shared = Shared::new(idle.current_state(), backlog_max, board);
+        let store = Protected::new(self.store, Arc::clone(&self.clock), fastrand::u64(..));
         let partitions = match self.source {
             Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
                 inner,
@@ -97,7 +99,7 @@ impl CalculatorBuilder {
         Ok(Calculator {
             shared: Arc::new(shared),
             partitions,
-            store: self.store,
+            store: Arc::new(store),
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
@@ -131,7 +133,7 @@ impl CalculatorBuilder {
 pub struct Calculator {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions: Arc<Partitions>,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Protected>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
@@ -341,7 +343,7 @@ impl Calculator {
             term: self.shared.in_force.get().term,
             planned: Vec::new(),
             pending: Default::default(),
-            degraded: Vec::new(),
+            degraded: Default::default(),
         });
         Status {
             is_started: self.is_started(),
@@ -356,6 +358,7 @@ impl Calculator {
             workers: merge_workers(&machine.planned, leases),
             pending: machine.pending,
             degraded: machine.degraded,
+            breaker: self.store.status(),
             quality: *self.shared.quality.lock(),
             is_shadow: self.config.shadow,
             comparison: self.shared.comparison.lock().clone(),

@@ -9,11 +9,13 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::assignment_publisher::ToPublisher;
+use super::journal::Journal;
 use super::shared::{Board, Proven, Shared};
 use super::status::MachineStatus;
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{Action, Calculator, Event, Notice};
 use crate::types::Time;
 
@@ -43,6 +45,9 @@ pub(super) struct Driver {
     pub shared: Arc<Shared>,
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
+    /// How the store's breaker changes.
+    pub breaker: Receiver<BreakerState>,
+    pub journal: Journal,
     pub started: Sender<Result<()>>,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
@@ -55,6 +60,11 @@ impl Driver {
             let timer = self.timer();
             select_biased! {
                 recv(stop) -> _ => return,
+                // Before the inbox: a job is told to have failed after the breaker that it opened.
+                recv(self.breaker) -> state => match state {
+                    Ok(state) => self.hand_in(self.clock.now(), Event::Breaker(state)),
+                    Err(_) => return, // everybody who could use the store is gone
+                },
                 recv(inbox) -> message => match message {
                     Ok(message) => self.take_in(message),
                     Err(_) => return,
@@ -118,77 +128,36 @@ impl Driver {
         let _ = self.to_monitor.try_send(order);
     }
 
-    fn notify(&self, notice: Notice) {
+    fn notify(&mut self, notice: Notice) {
         let counters = &self.shared.counters;
         match &notice {
-            Notice::StateChanged(change) => log::info!(
-                target: "divvy::calculator",
-                version = change.version;
-                "{} -> {}{}", change.from, change.to,
-                change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
-            ),
-            Notice::Published {
-                version,
-                reason,
-                workers,
-                partitions,
-                quality,
-            } => {
+            Notice::Published { quality, .. } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
                 counters
                     .moved
                     .fetch_add(quality.moved_partitions as u64, Ordering::Relaxed);
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
-                log::info!(
-                    target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions,
-                    moved = quality.moved_partitions, moved_weight = quality.moved,
-                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
-                    "published version {version} ({reason})"
-                );
             }
-            Notice::WouldPublish {
-                version,
-                reason,
-                workers,
-                partitions,
-                quality,
-            } => {
+            Notice::WouldPublish { quality, .. } => {
                 counters.would_publish.fetch_add(1, Ordering::Relaxed);
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
-                log::info!(
-                    target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions,
-                    moved = quality.moved_partitions;
-                    "would publish version {version} ({reason})"
-                );
             }
             Notice::LeaderPublished(comparison) => {
                 counters.followed.fetch_add(1, Ordering::Relaxed);
                 if !comparison.agrees() {
                     counters.disagreements.fetch_add(1, Ordering::Relaxed);
                 }
-                log::info!(target: "divvy::calculator", "{comparison}");
                 *self.shared.comparison.lock() = Some((**comparison).clone());
             }
-            Notice::Failed { operation, error } => {
+            Notice::Failed { error, .. } => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 *self.shared.last_failure.lock() = Some(error.clone());
-                log::warn!(target: "divvy::calculator", "{operation} failed: {error}");
             }
-            Notice::Degraded(why) if why.is_empty() => {
-                log::info!(target: "divvy::calculator", "no longer degraded");
-            }
-            Notice::Degraded(why) => log::warn!(target: "divvy::calculator", "degraded: {why:?}"),
-            Notice::LeadershipLost => log::error!(
-                target: "divvy::calculator",
-                "a newer leader has taken over: this calculator publishes nothing more"
-            ),
-            Notice::Member(change) => log::info!(target: "divvy::calculator", "{change:?}"),
-            Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+            _ => {}
         }
+        self.journal.note(self.clock.now(), &notice);
         self.shared.hub.publish(notice);
     }
 

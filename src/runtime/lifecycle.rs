@@ -12,6 +12,7 @@ use super::calculator::Calculator;
 use super::crew::{Crew, Signals};
 use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
+use super::journal::Journal;
 use super::notifier::Hub;
 use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
@@ -182,6 +183,7 @@ impl Calculator {
             observer: Observer::new(&self.config)?,
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
+            journal: Journal::default(),
             to_driver: to_driver.clone(),
         };
         let publisher = self.publisher(&stopped, to_driver.clone())?;
@@ -194,6 +196,8 @@ impl Calculator {
             shared: Arc::clone(&self.shared),
             to_publisher,
             to_monitor: to_monitor.clone(),
+            breaker: self.store.changes(),
+            journal: Journal::default(),
             started,
             is_up: Arc::clone(&is_up),
         };
@@ -245,8 +249,9 @@ impl Calculator {
             class: self.config.publish_class,
             batch_max: self.config.publish_batch_max,
         };
+        let protected: Arc<dyn Store> = self.store.clone();
         let store: Arc<dyn Store> = Arc::new(Gated {
-            inner: Arc::clone(&self.store),
+            inner: protected,
             stop: stopped.clone(),
             activity: Arc::clone(&self.shared.activity),
         });
@@ -268,6 +273,8 @@ impl Calculator {
         };
         Ok(AssignmentPublisher {
             store,
+            protected: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
             config: self.config.clone(),
             rebalancer: Rebalancer::over(
                 publisher,

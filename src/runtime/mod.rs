@@ -14,9 +14,11 @@ mod crew;
 mod driver;
 mod fleet;
 mod gate;
+mod journal;
 mod lifecycle;
 mod manager;
 mod notifier;
+mod protected;
 pub mod publisher;
 pub mod rebalancer;
 mod shared;
@@ -33,6 +35,7 @@ pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
 };
 pub use notifier::{Events, Polled, Readiness, Subscription};
+pub use protected::BreakerStatus;
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
 pub use told::Interest;

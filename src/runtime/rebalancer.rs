@@ -267,6 +267,10 @@ impl Rebalancer {
                     }
                 })
             }
+            Job::Probe => {
+                self.publisher.probe(deadline)?;
+                Ok(JobReport::Probed)
+            }
         }
     }
 

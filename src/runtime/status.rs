@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::protected::BreakerStatus;
 use super::publisher::Class;
-use crate::machine::calculator::{Calculator, Degradation, Pending};
+use crate::machine::calculator::{Calculator, Degraded, Pending};
 use crate::machine::comparison::Comparison;
 use crate::strategy::Quality;
 use crate::types::{Reason, State, Term, Time, Version, WorkerId};
@@ -36,7 +37,9 @@ pub struct Status {
     /// What is pending.
     pub pending: Pending,
     /// What keeps it from doing its whole work.
-    pub degraded: Vec<Degradation>,
+    pub degraded: Degraded,
+    /// How the store's circuit breaker stands, and what it did.
+    pub breaker: BreakerStatus,
     /// How good the plan last published is (a shadow's: would have been); `None` before the first.
     pub quality: Option<Quality>,
     /// Whether it is a shadow, which writes nothing.
@@ -97,7 +100,7 @@ pub(super) struct MachineStatus {
     pub term: Term,
     pub planned: Vec<WorkerId>,
     pub pending: Pending,
-    pub degraded: Vec<Degradation>,
+    pub degraded: Degraded,
 }
 
 impl MachineStatus {

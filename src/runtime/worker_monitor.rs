@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::driver::ToDriver;
+use super::journal::Journal;
+use super::protected::Protected;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
+use crate::machine::backoff::Backoff;
 use crate::machine::calculator::{Event, OpId};
 use crate::machine::observer::Observer;
 use crate::store::{Bucket, Health, Store, Watch, WatchEvent};
@@ -37,11 +40,12 @@ pub(super) enum ToMonitor {
 
 /// The thread's own state.
 pub(super) struct WorkerMonitor {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Protected>,
     pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub observer: Observer,
     pub shared: Arc<Shared>,
+    pub journal: Journal,
     pub to_driver: Sender<ToDriver>,
 }
 
@@ -49,9 +53,9 @@ pub(super) struct WorkerMonitor {
 struct Watches {
     heartbeats: Option<Watch>,
     assignments: Option<Watch>,
-    /// When those that are not open are tried again, and how long to wait after that.
+    /// When those that are not open are tried again.
     retry_at: Time,
-    retry_delay: Duration,
+    backoff: Backoff,
     /// Whether it was told that the heartbeats are not open.
     is_blind_told: bool,
 }
@@ -66,7 +70,11 @@ impl WorkerMonitor {
             heartbeats: None,
             assignments: None,
             retry_at: Time::ZERO,
-            retry_delay: self.config.retry_delay_min,
+            backoff: Backoff::new(
+                self.config.retry_delay_min,
+                self.config.retry_delay_max,
+                fastrand::u64(..),
+            ),
             is_blind_told: false,
         };
         let mut health = Some(self.store.health_events());
@@ -145,20 +153,18 @@ impl WorkerMonitor {
             return;
         }
         let Err(error) = self.open(watches) else {
-            watches.retry_delay = self.config.retry_delay_min;
+            watches.backoff.reset();
             // For the case that it ends again at once.
-            watches.retry_at = now + watches.retry_delay;
+            watches.retry_at = now + self.config.retry_delay_min;
             return;
         };
-        if watches.retry_delay == self.config.retry_delay_min {
-            log::warn!(target: "divvy::watch", "watching failed, trying again: {error}");
-        }
+        watches.retry_at = now + watches.backoff.next_delay();
+        let error = error.after_attempts(watches.backoff.attempts());
+        self.journal.failed(now, "watch", &error);
         if watches.heartbeats.is_none() && !watches.is_blind_told {
             self.heartbeat(&WatchEvent::Blind(error.to_string()));
             watches.is_blind_told = true;
         }
-        watches.retry_at = now + watches.retry_delay;
-        watches.retry_delay = (watches.retry_delay * 2).min(self.config.retry_delay_max);
     }
 
     fn open(&self, watches: &mut Watches) -> Result<()> {
@@ -202,7 +208,7 @@ impl WorkerMonitor {
                 .counters
                 .blindness
                 .fetch_add(1, Ordering::Relaxed);
-            log::warn!(target: "divvy::watch", "heartbeats are out of sight: {why}; nobody is declared missing");
+            self.journal.out_of_sight(self.clock.now(), why);
         }
         let in_force = self.shared.in_force.get();
         self.observer.heartbeat(self.clock.now(), event, in_force);
@@ -278,6 +284,8 @@ impl WorkerMonitor {
     }
 
     fn tell_health(&self, health: Health) {
+        // First, so that the probe is due when the machine hears of it.
+        self.store.heed(&health);
         let why = match health {
             Health::Connected => None,
             Health::Degraded(why) => Some(why),

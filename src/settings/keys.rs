@@ -143,6 +143,16 @@ pub static KEYS: &[Key] = &[
         "see poison_threshold"
     ),
     key!(
+        "degraded_enter_after",
+        calculator.degraded_enter_after,
+        "what goes wrong for so long, on and off, is told as degraded"
+    ),
+    key!(
+        "degraded_leave_after",
+        calculator.degraded_leave_after,
+        "what goes well for so long without a break is no longer told as degraded"
+    ),
+    key!(
         "subscriber_backlog",
         calculator.subscriber_backlog,
         "events kept for a slow subscriber before it is closed"

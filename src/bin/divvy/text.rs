@@ -44,6 +44,10 @@ pub fn of(notice: &Notice) -> Option<String> {
             let list: Vec<_> = why.iter().map(degradation).collect();
             format!("degraded: {}", list.join("; "))
         }
+        Notice::Breaker(state) => match state.why() {
+            Some(why) => format!("the store is left alone: {why}"),
+            None => "the store answers again".into(),
+        },
         Notice::LeadershipLost => "deposed: a newer leader has taken over".into(),
         Notice::Lagged { missed } => format!("{missed} events were missed"),
         Notice::Fatal { message } => format!("failed: {message}"),

@@ -8,9 +8,14 @@ use super::{
     Publication, RunningKind, Ticket,
 };
 use crate::error::{Class, Code, Error, Result};
+use crate::machine::breaker::BreakerState;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::{TakeOver, Timing, judge};
 use crate::types::{Reason, State, Time, WorkerId};
+
+/// Least time from a failure to the next try that the store's return leads to, and from one probe
+/// that told nothing to the next.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Calculator {
     pub(super) fn take_over(&mut self, now: Time, found: &TakeOver) {
@@ -155,18 +160,29 @@ impl Calculator {
         }
     }
 
-    /// What failed while the store was away is tried again at once.
+    /// What failed while the store was away is tried again at once, unless that was just now: a
+    /// store that comes and goes is not to be asked each time. Only a success ends the backoff.
     pub(super) fn store_recovered(&mut self, now: Time) {
-        if self.retry_at.is_some() && !self.retry_is_slow {
-            self.retry_at = Some(now);
-            self.retry_backoff.reset();
+        let soon = now.max(self.failed_at + RECOVERY_PAUSE);
+        if !self.retry_is_slow {
+            self.retry_at = self.retry_at.map(|retry_at| retry_at.min(soon));
         }
-        if self.inspect_retry_at.is_some() {
-            self.inspect_retry_at = Some(now);
-            self.inspect_backoff.reset();
+        self.inspect_retry_at = self.inspect_retry_at.map(|retry_at| retry_at.min(soon));
+        if let Mass::Retry(retry_at) = self.mass {
+            self.mass = Mass::Retry(retry_at.min(now + RECOVERY_PAUSE));
         }
-        if let Mass::Retry(_) = self.mass {
-            self.mass = Mass::Retry(now);
+    }
+
+    pub(super) fn breaker_changed(&mut self, now: Time, state: BreakerState) {
+        let is_closed = state == BreakerState::Closed;
+        let was_closed = self.breaker == BreakerState::Closed;
+        self.health.breaker = state.why().map(ToOwned::to_owned);
+        if is_closed != was_closed {
+            self.notify(Notice::Breaker(state.clone()));
+        }
+        self.breaker = state;
+        if is_closed && !was_closed {
+            self.store_recovered(now);
         }
     }
 
@@ -224,12 +240,22 @@ impl Calculator {
             (RunningKind::Settle { .. }, Ok(JobReport::Followed(live))) => {
                 self.followed(now, *live);
             }
+            (RunningKind::Probe { due }, _) => self.probed(now, due),
             (kind, result) => {
                 let error = result.err().unwrap_or_else(|| {
                     Error::new(Code::Panicked, "a job ended with the report of another")
                 });
                 self.job_failed(now, kind, error);
             }
+        }
+    }
+
+    /// What the probe found out is told by the breaker. One that came to nothing is repeated.
+    fn probed(&mut self, now: Time, due: Time) {
+        if let BreakerState::Open { probe_at, .. } = &mut self.breaker
+            && *probe_at == due
+        {
+            *probe_at = now + RECOVERY_PAUSE;
         }
     }
 
@@ -324,7 +350,14 @@ impl Calculator {
             RunningKind::Publish { .. } => "publish",
             RunningKind::Inspect { .. } => "read partitions",
             RunningKind::Settle { .. } => "settle a foreign write",
+            RunningKind::Probe { .. } => return,
         };
+        self.failed_at = now;
+        let retries = match kind {
+            RunningKind::Inspect { .. } => self.inspect_backoff.attempts(),
+            _ => self.retry_backoff.attempts(),
+        };
+        let error = error.after_attempts(retries + 1);
         self.notify(Notice::Failed {
             operation,
             error: error.clone(),
@@ -368,16 +401,16 @@ impl Calculator {
                 self.suspects.applied = self.suspects.applied.highest(suspects.applied);
                 self.delay_retry(now, &error);
             }
+            RunningKind::Probe { .. } => {}
         }
     }
 
     /// What will not go away by itself is retried at the slowest pace, the rest with backoff.
     fn delay_retry(&mut self, now: Time, error: &Error) {
         self.retry_is_slow = matches!(error.class(), Class::Permanent | Class::Invalid);
-        let delay = if self.retry_is_slow {
-            self.config.retry_delay_max
-        } else {
-            self.retry_backoff.next_delay()
+        let delay = match (self.retry_backoff.next_delay(), self.retry_is_slow) {
+            (_, true) => self.config.retry_delay_max,
+            (delay, false) => delay,
         };
         self.retry_at = Some(now + delay);
     }

@@ -24,10 +24,11 @@ use self::agenda::Window;
 use self::health::Health;
 use self::members::Members;
 pub use self::messages::{
-    Action, Degradation, Event, Finding, Followed, Job, JobReport, MemberChange, Notice, OpId,
-    Pending, Publication, StateChange, Ticket,
+    Action, Degradation, Degraded, Event, Finding, Followed, Job, JobReport, MemberChange, Notice,
+    OpId, Pending, Publication, StateChange, Ticket,
 };
 use super::backoff::Backoff;
+use super::breaker::BreakerState;
 use super::state::Position;
 use crate::config::CalculatorConfig;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
@@ -72,6 +73,10 @@ pub struct Calculator {
     doubted: Option<(WorkerId, Time)>,
     cooldown_ends: Time,
     retry_at: Option<Time>,
+    /// When a job failed last.
+    failed_at: Time,
+    /// How the store's circuit breaker stands: nothing is published unless it is closed.
+    breaker: BreakerState,
     /// The last failure will not go away by itself.
     retry_is_slow: bool,
     retry_backoff: Backoff,
@@ -100,6 +105,10 @@ enum RunningKind {
     },
     Settle {
         suspects: Suspects,
+    },
+    /// Carries when it was due.
+    Probe {
+        due: Time,
     },
 }
 
@@ -170,11 +179,13 @@ impl Calculator {
             doubted: None,
             cooldown_ends: Time::ZERO,
             retry_at: None,
+            failed_at: Time::ZERO,
+            breaker: BreakerState::Closed,
             retry_is_slow: false,
             retry_backoff: backoff(3),
             job: None,
             next_op: 0,
-            health: Health::new(config.poison_threshold, config.poison_window),
+            health: Health::new(&config),
             actions: VecDeque::new(),
             config,
         }
@@ -211,6 +222,7 @@ impl Calculator {
                     self.store_recovered(now);
                 }
             }
+            Event::Breaker(state) => self.breaker_changed(now, state),
             Event::Poison { count } => self.health.poisoned(now, count),
         }
         self.tick(now);
@@ -307,7 +319,7 @@ impl Calculator {
 
     /// What keeps the calculator from doing its whole work.
     #[must_use]
-    pub fn degraded(&self) -> Vec<Degradation> {
+    pub fn degraded(&self) -> Degraded {
         self.health.list()
     }
 

@@ -108,6 +108,12 @@ pub trait Publish: fmt::Debug + Send {
     /// As [`Publisher::settle`].
     fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled>;
 
+    /// Asks the store for something small, to find out whether it answers.
+    ///
+    /// # Errors
+    /// As [`Publisher::probe`].
+    fn probe(&self, deadline: Instant) -> Result<()>;
+
     /// Whether it only tells what it would write.
     fn is_shadow(&self) -> bool {
         false
@@ -139,6 +145,10 @@ impl Publish for Publisher {
 
     fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
         self.publish(plan, reason, deadline)
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.probe(deadline)
     }
 
     fn heed(&mut self, applied: Applied) {
@@ -338,6 +348,16 @@ impl Publisher {
             format!("gave up after {ATTEMPTS_MAX} attempts: {doubt}; it stays pending"),
         )
         .during("publish"))
+    }
+
+    /// Asks the store for as little as can be asked.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn probe(&self, deadline: Instant) -> Result<()> {
+        self.store
+            .read(Bucket::Assignment, FENCE_KEY, deadline)
+            .map(drop)
     }
 
     /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all

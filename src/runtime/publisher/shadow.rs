@@ -83,6 +83,10 @@ impl Shadow {
 }
 
 impl Publish for Shadow {
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.reader.probe(deadline)
+    }
+
     /// Learns what is stored and who is alive. Takes nothing over.
     fn take_over(&mut self, deadline: Instant) -> Result<Found> {
         let reading = self.read(deadline)?;
