@@ -15,6 +15,7 @@ pub mod config;
 pub mod duration;
 pub mod error;
 pub mod machine;
+pub mod metrics;
 pub mod runtime;
 pub mod settings;
 pub mod store;

@@ -178,6 +178,70 @@ impl fmt::Display for State {
     }
 }
 
+/// What a manager is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ManagerState {
+    /// Not started, or seeing to the buckets.
+    Init,
+    /// Claiming a stable id.
+    ClaimingId,
+    /// A member, and nobody is known to lead.
+    Election,
+    /// Somebody leads; nothing was assigned to this worker yet.
+    WaitingAssignment,
+    /// What is assigned is applied.
+    Stable,
+    /// This worker leads, and waits for more workers to come or go.
+    Scaling,
+    /// This worker leads, and computes and publishes a plan.
+    Rebalancing,
+    /// This worker leads, and publishes a plan without workers that are lost.
+    Emergency,
+    /// The store is out of reach: what is held may be out of date, or ownership is suspended.
+    Degraded,
+    /// Leaving, or gone.
+    Shutdown,
+}
+
+impl ManagerState {
+    /// Every state.
+    pub const ALL: [ManagerState; 10] = [
+        ManagerState::Init,
+        ManagerState::ClaimingId,
+        ManagerState::Election,
+        ManagerState::WaitingAssignment,
+        ManagerState::Stable,
+        ManagerState::Scaling,
+        ManagerState::Rebalancing,
+        ManagerState::Emergency,
+        ManagerState::Degraded,
+        ManagerState::Shutdown,
+    ];
+
+    /// The state's name as parti prints it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ManagerState::Init => "Init",
+            ManagerState::ClaimingId => "ClaimingID",
+            ManagerState::Election => "Election",
+            ManagerState::WaitingAssignment => "WaitingAssignment",
+            ManagerState::Stable => "Stable",
+            ManagerState::Scaling => "Scaling",
+            ManagerState::Rebalancing => "Rebalancing",
+            ManagerState::Emergency => "Emergency",
+            ManagerState::Degraded => "Degraded",
+            ManagerState::Shutdown => "Shutdown",
+        }
+    }
+}
+
+impl fmt::Display for ManagerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Why a plan is made: the `lifecycle` of the assignments it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
