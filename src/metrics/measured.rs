@@ -104,11 +104,7 @@ impl Store for MeasuredStore {
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
         let begun = Instant::now();
         let outcome = self.inner.write_batch(bucket, batch, deadline);
-        self.tell_outcomes(
-            StoreCall::WriteBatch,
-            begun,
-            std::slice::from_ref(&outcome),
-        );
+        self.tell_outcomes(StoreCall::WriteBatch, begun, std::slice::from_ref(&outcome));
         outcome
     }
 

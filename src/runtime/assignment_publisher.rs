@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 use super::driver::{Started, ToDriver};
 use super::publisher::Surroundings;
 use super::rebalancer::Rebalancer;
-use super::shared::Proven;
+use super::shared::{Proven, Shared};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Event, Job, OpId};
+use crate::machine::calculator::{Event, Job, JobReport, OpId};
+use crate::metrics::{JobKind, Success};
 use crate::store::{Bucket, BucketConfig, Store};
 
 /// A job for `dv-publish` (`dv-calc` -> `dv-publish`). At most one is under way.
@@ -29,6 +30,7 @@ pub(super) struct AssignmentPublisher {
     pub rebalancer: Rebalancer,
     pub surroundings: Arc<dyn Surroundings>,
     pub to_driver: Sender<ToDriver>,
+    pub shared: Arc<Shared>,
 }
 
 impl AssignmentPublisher {
@@ -54,7 +56,7 @@ impl AssignmentPublisher {
                 },
             };
             let deadline = Instant::now() + self.config.operation_timeout;
-            let result = self.rebalancer.run(job.job, deadline);
+            let result = self.work(job.job, deadline);
             let done = Event::JobDone {
                 op: job.op,
                 term: self.rebalancer.publisher().term(),
@@ -66,13 +68,47 @@ impl AssignmentPublisher {
         }
     }
 
+    fn work(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
+        let (kind, reason) = match &job {
+            Job::Publish { reason, .. } => (JobKind::Publish, Some(*reason)),
+            Job::Inspect => (JobKind::Inspect, None),
+            Job::Settle { .. } => (JobKind::Settle, None),
+        };
+        let begun = Instant::now();
+        let result = self.rebalancer.run(job, deadline);
+        let success = success_of(&result);
+        let metrics = &self.shared.telling.calculator;
+        metrics.job_done(kind, success);
+        if let Some(reason) = reason {
+            metrics.rebalanced(reason, success, begun.elapsed());
+        }
+        if reason.is_some() && result.is_ok() {
+            self.note_loads();
+        }
+        result
+    }
+
+    /// Before the machine learns of the plan, so that it is there when that tells of it.
+    fn note_loads(&self) {
+        let plan = self.rebalancer.plan();
+        let workers = plan.into_iter().flat_map(|plan| {
+            let counts = (0..).map(|index| plan.indices_of(index).len());
+            plan.workers().iter().cloned().zip(counts)
+        });
+        *self.shared.loads.lock() = workers.collect();
+    }
+
     /// Retries what may pass until the deadline; reports the rest at once.
     fn take_over(&mut self, deadline: Instant) -> Result<Started> {
         let mut pause = self.config.retry_delay_min;
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
-            let error = match self.try_take_over(patience) {
+            let result = self.try_take_over(patience);
+            let success = success_of(&result);
+            let metrics = &self.shared.telling.calculator;
+            metrics.job_done(JobKind::TakeOver, success);
+            let error = match result {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
@@ -112,6 +148,7 @@ impl AssignmentPublisher {
             ));
         }
         let (found, poison) = self.rebalancer.take_over(deadline)?;
+        self.note_loads();
         let publisher = self.rebalancer.publisher();
         Ok(Started {
             taken_over: Event::TakenOver(Box::new(found)),
@@ -121,6 +158,13 @@ impl AssignmentPublisher {
                 store: publisher.store_description().to_owned(),
             },
         })
+    }
+}
+
+fn success_of<T>(result: &Result<T>) -> Success {
+    match result {
+        Ok(_) => Success::Yes,
+        Err(_) => Success::No,
     }
 }
 

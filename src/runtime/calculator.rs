@@ -14,12 +14,14 @@ use super::notifier::{Events, Interest, Subscription};
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
+use super::telling::{CalculatorProbe, Telling};
 use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics, MeasuredStore};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
@@ -35,6 +37,7 @@ pub struct CalculatorBuilder {
     strategy: Arc<dyn Strategy>,
     source: Option<Arc<dyn PartitionSource>>,
     clock: Arc<dyn Clock>,
+    telling: Option<Telling>,
 }
 
 impl CalculatorBuilder {
@@ -54,6 +57,19 @@ impl CalculatorBuilder {
     /// [`Calculator::set_partitions`], and nothing is published before.
     pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Who is told what it does, for metrics. The host keeps its own reference, to render a page
+    /// from it. Default: nobody.
+    pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
+    where
+        M: CalculatorMetrics + AssignmentMetrics + 'static,
+    {
+        self.telling = Some(Telling {
+            calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
+            assignment: metrics,
+        });
         self
     }
 
@@ -79,7 +95,16 @@ impl CalculatorBuilder {
             version: 0,
         };
         let backlog_max = self.config.subscriber_backlog;
-        let shared = Shared::new(idle.current_state(), backlog_max, board);
+        let store = match &self.telling {
+            Some(telling) => {
+                let metrics = Arc::clone(&telling.calculator);
+                Arc::new(MeasuredStore::new(self.store, metrics))
+            }
+            None => self.store,
+        };
+        let telling = self.telling.unwrap_or_default();
+        let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
+        let shared = Arc::new(shared);
         let partitions = match self.source {
             Some(inner) => Partitions::pulled(Arc::new(Gated {
                 inner,
@@ -89,15 +114,22 @@ impl CalculatorBuilder {
             })),
             None => Partitions::pushed(),
         };
-        Ok(Calculator {
-            shared: Arc::new(shared),
+        let calculator = Calculator {
+            probe: Arc::new(CalculatorProbe {
+                shared: Arc::clone(&shared),
+                clock: Arc::clone(&self.clock),
+                life: Mutex::default(),
+            }),
+            shared,
             partitions: Arc::new(partitions),
-            store: self.store,
+            store,
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
             running: Mutex::new(None),
-        })
+        };
+        calculator.attach_probe();
+        Ok(calculator)
     }
 }
 
@@ -131,6 +163,7 @@ pub struct Calculator {
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) running: Mutex<Option<Arc<Running>>>,
+    pub(super) probe: Arc<CalculatorProbe>,
 }
 
 impl Calculator {
@@ -142,6 +175,7 @@ impl Calculator {
             strategy: Arc::new(Sticky::default()),
             source: None,
             clock: Arc::new(SystemClock),
+            telling: None,
         }
     }
 

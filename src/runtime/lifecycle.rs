@@ -135,6 +135,7 @@ impl Calculator {
                 ));
             }
             let (life, spawned) = self.spawn(deadline)?;
+            *self.probe.life.lock() = Arc::downgrade(&life);
             *slot = Some(Arc::clone(&life));
             (life, spawned)
         };
@@ -240,8 +241,11 @@ impl Calculator {
         *self.shared.failed.lock() = None;
         self.shared.hub.reset(machine.current_state());
         let is_up = Arc::new(AtomicBool::new(false));
+        self.shared.last_heard.forget();
         let driver = Driver {
             machine,
+            state_since: now,
+            is_fleet_changed: true,
             clock: Arc::clone(&self.clock),
             shared: Arc::clone(&self.shared),
             to_publisher,
@@ -317,7 +321,8 @@ impl Calculator {
             surroundings.clone(),
             settings,
             Arc::clone(&self.shared.in_force),
-        );
+        )
+        .with_metrics(Arc::clone(&self.shared.telling.assignment));
         Ok(AssignmentPublisher {
             store,
             config: self.config.clone(),
@@ -327,9 +332,11 @@ impl Calculator {
                 strategy,
                 self.config.default_weight,
                 self.config.former_leader_lease_over,
-            ),
+            )
+            .with_metrics(Arc::clone(&self.shared.telling.assignment)),
             surroundings,
             to_driver,
+            shared: Arc::clone(&self.shared),
         })
     }
 

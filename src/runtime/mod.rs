@@ -20,6 +20,7 @@ mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
+mod telling;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};

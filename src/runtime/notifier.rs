@@ -19,6 +19,7 @@ use super::rebalancer::panic_text;
 use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Notice, StateChange};
+use crate::metrics::{CalculatorMetrics, NoMetrics};
 use crate::types::{State, Time, Version};
 
 /// Which events a subscriber wants.
@@ -115,24 +116,24 @@ impl Subscriber {
         }
     }
 
-    /// Whether the backlog was full for the first time.
-    fn push(&self, notice: &Arc<Notice>) -> bool {
+    /// Whether the backlog was full, and if so, whether for the first time.
+    fn push(&self, notice: &Arc<Notice>) -> Option<bool> {
         if !self.interest.covers(notice) {
-            return false;
+            return None;
         }
         let mut queue = self.queue.lock();
         if !queue.is_open {
-            return false;
+            return None;
         }
         if queue.missed > 0 || queue.events.len() >= self.backlog_max {
             queue.missed += 1;
-            return queue.missed == 1;
+            return Some(queue.missed == 1);
         }
         queue.events.push_back(Arc::clone(notice));
         queue.tell_readiness();
         drop(queue);
         self.changed.notify_all();
-        false
+        None
     }
 
     /// Nothing more comes; what is in the backlog stays to be read.
@@ -203,6 +204,7 @@ pub(super) struct Hub {
     rung: Receiver<()>,
     pub lagged: AtomicU64,
     pub callback_panics: AtomicU64,
+    metrics: Arc<dyn CalculatorMetrics>,
 }
 
 /// Subscribers that were taken out of their hub.
@@ -232,7 +234,22 @@ impl Hub {
             rung,
             lagged: AtomicU64::new(0),
             callback_panics: AtomicU64::new(0),
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has callbacks and missed events told.
+    pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many subscribers there are, and how many events wait for the slowest of them.
+    pub fn backlog(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        let waiting = |s: &Arc<Subscriber>| s.queue.lock().events.len();
+        let longest = inner.subscribers.iter().map(waiting).max();
+        (inner.subscribers.len(), longest.unwrap_or(0))
     }
 
     /// Puts an event into every backlog. Never waits for a subscriber, and drops nothing of the
@@ -251,8 +268,10 @@ impl Hub {
         }
         inner.is_over = matches!(&*notice, Notice::Fatal { .. });
         for subscriber in &inner.subscribers {
-            if subscriber.push(&notice) {
-                self.lagged.fetch_add(1, Ordering::Relaxed);
+            if let Some(is_first) = subscriber.push(&notice) {
+                self.lagged
+                    .fetch_add(u64::from(is_first), Ordering::Relaxed);
+                self.metrics.event_missed(is_first);
             }
             if inner.is_over && !subscriber.has_callback {
                 subscriber.close();
@@ -405,9 +424,12 @@ impl Hub {
 
     /// Runs a callback, and keeps it for the next event unless this was its last one.
     fn call(&self, subscriber: &Subscriber, mut callback: Callback, event: &Notice) {
+        let begun = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        self.metrics.called_back(begun.elapsed());
         if let Err(panic) = run {
             self.callback_panics.fetch_add(1, Ordering::Relaxed);
+            self.metrics.callback_panicked();
             log::error!(
                 target: "divvy::notify",
                 "a subscriber's callback panicked and is closed: {}",

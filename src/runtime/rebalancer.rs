@@ -8,9 +8,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::publisher::{Found, Publisher};
+use super::telling::published_as;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
+use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedPlan, Step};
 use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
@@ -134,6 +136,7 @@ pub struct Rebalancer {
     former_leader_lease_over: bool,
     /// The plan last published or found at the start.
     plan: Option<Plan>,
+    metrics: Arc<dyn AssignmentMetrics>,
 }
 
 impl Rebalancer {
@@ -152,7 +155,15 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has what it does told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The publisher.
@@ -173,6 +184,8 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
+        let class = published_as(self.publisher.class());
+        self.metrics.took_over(found.term, found.version, class);
         let (plan, is_whole) = match plan_of(&found.stored) {
             Some((plan, is_whole)) => (Some(plan), is_whole),
             None => (None, found.stored.is_empty()),
@@ -249,22 +262,38 @@ impl Rebalancer {
         workers: Arc<[WorkerId]>,
         deadline: Instant,
     ) -> Result<JobReport> {
-        let (list, generation) = self.partitions.read(deadline)?;
+        let read = self.timed(Step::List, || self.partitions.read(deadline));
+        let (list, generation) = read?;
         let previous = match &self.plan {
             Some(plan) => plan.previous_for(&workers, &list),
             None => vec![None; list.len()],
         };
-        let owners = guarded(Code::StrategyFailed, "strategy", || {
-            self.strategy.assign(&Input {
-                workers: &workers,
-                partitions: &list,
-                previous: &previous,
-            })
+        let plan = self.timed(Step::Compute, || {
+            let owners = guarded(Code::StrategyFailed, "strategy", || {
+                self.strategy.assign(&Input {
+                    workers: &workers,
+                    partitions: &list,
+                    previous: &previous,
+                })
+            })?;
+            Plan::new(Arc::clone(&workers), Arc::clone(&list), owners)
         })?;
-        let plan = Plan::new(Arc::clone(&workers), list, owners)?;
-        let version = self.publisher.publish(&plan, reason, deadline)?;
+        let begun = Instant::now();
+        let published = self.publisher.publish(&plan, reason, deadline);
+        self.metrics.step(Step::Publish, begun.elapsed());
+        let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
+        self.metrics.published(&PublishedPlan {
+            version,
+            term: self.publisher.term(),
+            class: published_as(self.publisher.class()),
+            workers: workers.len(),
+            partitions,
+            moved: quality.moved_partitions,
+            moved_share: quality.moved,
+            max_to_mean: quality.max_to_mean,
+        });
         self.plan = Some(plan);
         Ok(JobReport::Published(Publication {
             version,
@@ -273,6 +302,14 @@ impl Rebalancer {
             quality,
             generation,
         }))
+    }
+
+    /// Carries out a part of a rebalance and tells how long it took.
+    fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        self.metrics.step(step, begun.elapsed());
+        result
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {

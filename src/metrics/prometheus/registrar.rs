@@ -22,6 +22,9 @@ const CALL_SECONDS: &[f64] = &[
     5.0, 10.0,
 ];
 
+/// Labels that some series have of their own, beside those that vary.
+const RESERVED: [&str; 2] = ["le", "version"];
+
 /// How fine a histogram is.
 #[derive(Clone, Copy)]
 pub(super) enum Scale {
@@ -67,6 +70,9 @@ impl Registrar {
             let Some((name, value)) = pair.filter(|(name, _)| !name.is_empty()) else {
                 return Err(invalid(format!("the label {label:?} is not name=value")));
             };
+            if RESERVED.contains(&name) {
+                return Err(invalid(format!("series have a label {name:?} already")));
+            }
             if labels.insert(name.to_owned(), value.to_owned()).is_some() {
                 return Err(invalid(format!("the label {name:?} is there twice")));
             }
@@ -187,6 +193,12 @@ impl Registrar {
 
     /// Registers a collector of another kind.
     pub fn register<C: Collector + Clone + 'static>(&mut self, made: C) -> Result<C> {
+        for varying in made.desc().into_iter().flat_map(|d| &d.variable_labels) {
+            // The crate would render both.
+            if self.labels.contains_key(varying) {
+                return Err(invalid(format!("series have a label {varying:?} already")));
+            }
+        }
         let registered = self.registry.register(Box::new(made.clone()));
         registered.map_err(|cause| {
             invalid(format!(
