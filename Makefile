@@ -80,7 +80,7 @@ lint: need-lint ## Check format, clippy and documentation, warnings denied
 .PHONY: bench
 bench: need-build ## Run the benchmarks
 ## ARGS=name runs those whose name contains it
-	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine -- $(ARGS)
+	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine --bench metrics -- $(ARGS)
 
 .PHONY: bench-nats
 bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (3 minutes)
