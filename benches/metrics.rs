@@ -11,10 +11,11 @@ use divvy::machine::calculator::{Action, Calculator as Machine, Event, Finding, 
 use divvy::machine::liveness::Sighting;
 use divvy::machine::takeover::{Heartbeat, TakeOver};
 use divvy::metrics::{CalculatorMetrics, NoMetrics, Prometheus, WorkerChange};
+use divvy::runtime::sim::BareHub;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Operation, Store, Write};
 use divvy::types::{Time, WorkerId};
-use divvy::{Calculator, CalculatorConfig, Partition};
+use divvy::{Calculator, CalculatorConfig, Interest, Partition};
 
 const WORKERS: usize = 1_000;
 const PARTITIONS: usize = 10_000;
@@ -49,20 +50,29 @@ fn machine(workers: &[WorkerId]) -> Machine {
 }
 
 /// What `dv-calc` does for one event: hands it in, carries out, tells.
-fn step(machine: &mut Machine, sighting: Sighting, metrics: Option<&dyn CalculatorMetrics>) {
+fn step(
+    machine: &mut Machine,
+    hub: &BareHub,
+    sighting: Sighting,
+    metrics: Option<&dyn CalculatorMetrics>,
+) {
     machine.handle(Time::from_millis(1_000), Event::Sighting(sighting));
     let mut is_changed = false;
     while let Some(action) = machine.poll_action() {
-        if let (Action::Notify(Notice::Member(_)), Some(metrics)) = (&action, metrics) {
+        let Action::Notify(notice) = action else {
+            black_box(action);
+            continue;
+        };
+        if let (Notice::Member(_), Some(metrics)) = (&notice, metrics) {
             metrics.worker_changed(WorkerChange::Missing);
             is_changed = true;
         }
-        black_box(action);
+        hub.publish(notice);
     }
     if let (true, Some(metrics)) = (is_changed, metrics) {
         let (alive, missing) = machine.worker_counts();
         metrics.workers(alive, missing);
-        metrics.unassigned(machine.gone().count());
+        black_box(machine.gone().count());
     }
 }
 
@@ -115,11 +125,15 @@ fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("machine_step_1000_workers");
     for (name, metrics) in choices {
         let mut machine = machine(&workers);
+        let hub = BareHub::new(machine.current_state(), 65_536);
+        let events = hub.events(Interest::StateAndMembers);
         let worker = &workers[500];
         group.bench_function(name, |b| {
             b.iter(|| {
-                step(&mut machine, Sighting::Missing(worker.clone()), metrics);
-                step(&mut machine, Sighting::Back(worker.clone()), metrics);
+                let missing = Sighting::Missing(worker.clone());
+                step(&mut machine, &hub, missing, metrics);
+                step(&mut machine, &hub, Sighting::Back(worker.clone()), metrics);
+                while events.try_recv().is_some() {}
             });
         });
     }

@@ -44,6 +44,8 @@ pub(super) struct Driver {
     pub state_since: Time,
     /// Whether anything of the fleet changed that was not told to the metrics yet.
     pub is_fleet_changed: bool,
+    /// What was told of partitions without an owner.
+    pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
     pub to_publisher: Sender<ToPublisher>,
@@ -210,7 +212,11 @@ impl Driver {
         if std::mem::take(&mut self.is_fleet_changed) {
             let (alive, missing) = self.machine.worker_counts();
             self.shared.telling.calculator.workers(alive, missing);
-            self.shared.telling.calculator.unassigned(self.unassigned());
+            let unassigned = self.unassigned();
+            if unassigned != self.unassigned_told {
+                self.unassigned_told = unassigned;
+                self.shared.telling.calculator.unassigned(unassigned);
+            }
         }
     }
 

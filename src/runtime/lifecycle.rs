@@ -246,6 +246,8 @@ impl Calculator {
             machine,
             state_since: now,
             is_fleet_changed: true,
+            // No number of partitions: the first one is told, whatever it is.
+            unassigned_told: usize::MAX,
             clock: Arc::clone(&self.clock),
             shared: Arc::clone(&self.shared),
             to_publisher,
