@@ -228,6 +228,18 @@ enum divvy_status
      */
     DIVVY_INVALID_PLAN = -112,
     /**
+     * Every stable id of the configured range is taken.
+     */
+    DIVVY_IDS_EXHAUSTED = -113,
+    /**
+     * Somebody else holds this worker's id.
+     */
+    DIVVY_ID_LOST = -114,
+    /**
+     * This worker does not lead: the call is the leader's.
+     */
+    DIVVY_NOT_LEADER = -115,
+    /**
      * A panic was caught: a defect of the library. Please report it with the detail.
      */
     DIVVY_PANICKED = -200,

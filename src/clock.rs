@@ -38,6 +38,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// The wall clock as text (RFC 3339, to the nanosecond): for people who read the store, never
+/// compared.
+pub(crate) fn wall_clock() -> String {
+    humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string()
+}
+
 /// A clock that stands still until it is advanced. Clones share the same time.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<AtomicU64>);

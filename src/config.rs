@@ -1,8 +1,11 @@
 //! The calculator's configuration: every setting with its unit, default and rule.
 
+mod manager;
+
 use std::fmt;
 use std::time::Duration;
 
+pub use self::manager::{ManagerConfig, OutagePolicy, OutagePreset, OutageTiming};
 use crate::error::{Code, Error, Result};
 use crate::wire::KeyPrefix;
 

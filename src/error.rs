@@ -50,6 +50,12 @@ pub enum Code {
     StrategyFailed,
     /// A thread of the library panicked; the handle has failed.
     Panicked,
+    /// Every stable id of the configured range is taken.
+    IdsExhausted,
+    /// Somebody else holds this worker's id.
+    IdLost,
+    /// This worker does not lead: the call is the leader's.
+    NotLeader,
     /// Anything else the store reported.
     Store,
 }
@@ -90,6 +96,9 @@ impl Code {
             Code::SourceFailed => "source_failed",
             Code::StrategyFailed => "strategy_failed",
             Code::Panicked => "panicked",
+            Code::IdsExhausted => "ids_exhausted",
+            Code::IdLost => "id_lost",
+            Code::NotLeader => "not_leader",
             Code::Store => "store",
         }
     }
@@ -105,8 +114,10 @@ impl Code {
             | Code::SourceFailed
             | Code::StrategyFailed
             | Code::InvalidPlan
+            | Code::IdsExhausted
+            | Code::NotLeader
             | Code::Store => Class::Retriable,
-            Code::Fenced | Code::Conflict => Class::Conflict,
+            Code::Fenced | Code::Conflict | Code::IdLost => Class::Conflict,
             Code::InvalidData
             | Code::TooLarge
             | Code::NotRunning

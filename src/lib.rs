@@ -24,14 +24,17 @@ mod thread;
 pub mod types;
 pub mod wire;
 
-pub use config::CalculatorConfig;
+pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
 pub use error::{Error, Result};
+pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
+pub use machine::manager::{Departure, ManagerChange, ManagerNotice};
 pub use runtime::{
-    Calculator, Events, Interest, PartitionSource, Polled, Readiness, Status, Subscription,
+    Calculator, Events, Interest, LeaderElection, Manager, ManagerInterest, ManagerStatus,
+    PartitionSource, Polled, Readiness, Status, Subscription,
 };
 pub use settings::Settings;
-pub use types::{Partition, Reason, State, Version, WorkerId};
+pub use types::{ManagerState, Partition, Reason, State, Version, WorkerId};
 
 /// The README's programs are tests.
 #[cfg(all(doctest, feature = "nats"))]

@@ -56,7 +56,6 @@ impl Thread {
     }
 
     /// Whether the thread's work is over.
-    #[cfg(feature = "nats")]
     pub(crate) fn is_finished(&self) -> bool {
         matches!(
             self.done.try_recv(),

@@ -14,6 +14,8 @@ pub const FENCE_KEY: &str = "divvy.fence";
 pub const COMMIT_KEY: &str = "divvy.commit";
 /// Key that carries the fence check of a batch without a commit record.
 pub const GUARD_KEY: &str = "divvy.guard";
+/// Key of the leader's lease in the election bucket.
+pub const LEASE_KEY: &str = "leader";
 /// Prefix of the keys that are divvy's alone.
 pub const DIVVY_PREFIX: &str = "divvy";
 
@@ -321,6 +323,20 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, applied: Applied) -> Vec<
         applied_term: applied.term,
         applied_version: applied.version,
     })
+}
+
+/// The bytes of a leader's lease.
+#[must_use]
+pub fn encode_lease(worker: &WorkerId, unix_seconds: u64) -> Vec<u8> {
+    format!("{worker}:{unix_seconds}").into_bytes()
+}
+
+/// Who holds a lease; `None` when its value is none that any leader writes.
+#[must_use]
+pub fn lease_holder(bytes: &[u8]) -> Option<WorkerId> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (worker, _) = text.rsplit_once(':')?;
+    WorkerId::new(worker).ok()
 }
 
 /// Takes the worker id out of a key, saying why where there is none.

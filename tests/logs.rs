@@ -101,9 +101,9 @@ fn code() -> BTreeSet<Line> {
     let mut lines = BTreeSet::new();
     for file in files {
         let relative = file.strip_prefix(&source).unwrap();
-        let is_tests = relative.components().any(|part| {
-            Path::new(part.as_os_str()).file_stem() == Some("tests".as_ref())
-        });
+        let is_tests = relative
+            .components()
+            .any(|part| Path::new(part.as_os_str()).file_stem() == Some("tests".as_ref()));
         if relative.starts_with("bin") || is_tests {
             continue;
         }

@@ -102,6 +102,30 @@ proptest! {
         let (plan, again) = planned_twice(&list, count, seed);
         prop_assert_eq!(plan, again);
     }
+
+    #[test]
+    fn one_round_moves_hardly_more_than_the_movement_budget(
+        weights in prop::collection::vec(1..50_000_i64, 2..60),
+        count in 2_usize..12,
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random(seed);
+        let name = |(n, weight): (usize, &i64)| Partition::new([format!("p{n:02}")], *weight);
+        let list: Vec<Partition> = weights.iter().enumerate().map(name).collect();
+        let held: Vec<Option<u32>> = list
+            .iter()
+            .map(|_| Some(random.below(count as u64) as u32))
+            .collect();
+        let plan = assign(&Sticky::new().movement_budget(0.1), &workers(0..count), &list, &held);
+        let moved: i64 = (0..list.len())
+            .filter(|&p| held[p] != Some(plan[p]))
+            .map(|p| list[p].weight)
+            .sum();
+        let share = weights.iter().sum::<i64>() as f64 * 0.1;
+        let budget = share.max(*weights.iter().max().unwrap() as f64);
+        // What light partitions make up for at the end of a chain is not counted beforehand.
+        prop_assert!(moved as f64 <= budget * 1.2, "{moved} of {budget}");
+    }
 }
 
 /// What sticky makes of a plan that the seed makes up, and what it makes of that.

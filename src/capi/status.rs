@@ -66,6 +66,12 @@ pub enum divvy_status {
     DIVVY_STRATEGY_FAILED = -111,
     /// The strategy made a plan that cannot be used.
     DIVVY_INVALID_PLAN = -112,
+    /// Every stable id of the configured range is taken.
+    DIVVY_IDS_EXHAUSTED = -113,
+    /// Somebody else holds this worker's id.
+    DIVVY_ID_LOST = -114,
+    /// This worker does not lead: the call is the leader's.
+    DIVVY_NOT_LEADER = -115,
     /// A panic was caught: a defect of the library. Please report it with the detail.
     DIVVY_PANICKED = -200,
 }
@@ -73,7 +79,7 @@ pub enum divvy_status {
 use divvy_status::*;
 
 /// Every status with its name, in the order of the header.
-pub(super) const TABLE: [(divvy_status, &CStr); 29] = [
+pub(super) const TABLE: [(divvy_status, &CStr); 32] = [
     (DIVVY_OK, c"DIVVY_OK"),
     (DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
@@ -102,6 +108,9 @@ pub(super) const TABLE: [(divvy_status, &CStr); 29] = [
     (DIVVY_SOURCE_FAILED, c"DIVVY_SOURCE_FAILED"),
     (DIVVY_STRATEGY_FAILED, c"DIVVY_STRATEGY_FAILED"),
     (DIVVY_INVALID_PLAN, c"DIVVY_INVALID_PLAN"),
+    (DIVVY_IDS_EXHAUSTED, c"DIVVY_IDS_EXHAUSTED"),
+    (DIVVY_ID_LOST, c"DIVVY_ID_LOST"),
+    (DIVVY_NOT_LEADER, c"DIVVY_NOT_LEADER"),
     (DIVVY_PANICKED, c"DIVVY_PANICKED"),
 ];
 
@@ -143,7 +152,7 @@ pub extern "C" fn divvy_status_at(index: usize) -> i32 {
     TABLE.get(index).map_or(1, |(status, _)| *status as i32)
 }
 
-const CODES: [(Code, divvy_status); 19] = [
+const CODES: [(Code, divvy_status); 22] = [
     (Code::InvalidArgument, DIVVY_INVALID_ARGUMENT),
     (Code::InvalidConfig, DIVVY_INVALID_CONFIG),
     (Code::InvalidData, DIVVY_INVALID_DATA),
@@ -161,6 +170,9 @@ const CODES: [(Code, divvy_status); 19] = [
     (Code::NoWorkers, DIVVY_NO_WORKERS),
     (Code::SourceFailed, DIVVY_SOURCE_FAILED),
     (Code::StrategyFailed, DIVVY_STRATEGY_FAILED),
+    (Code::IdsExhausted, DIVVY_IDS_EXHAUSTED),
+    (Code::IdLost, DIVVY_ID_LOST),
+    (Code::NotLeader, DIVVY_NOT_LEADER),
     (Code::Panicked, DIVVY_PANICKED),
     (Code::Store, DIVVY_STORE_ERROR),
 ];
@@ -183,7 +195,7 @@ mod tests {
             numbers,
             [
                 0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -100, -101, -102,
-                -103, -104, -105, -106, -107, -108, -109, -110, -111, -112, -200,
+                -103, -104, -105, -106, -107, -108, -109, -110, -111, -112, -113, -114, -115, -200,
             ]
         );
     }

@@ -50,9 +50,24 @@ impl Backoff {
 
 /// The SplitMix64 generator: enough for jitter, and the same on every platform.
 #[derive(Clone, Debug)]
-struct SplitMix(u64);
+pub(super) struct SplitMix(pub u64);
 
 impl SplitMix {
+    /// A duration from zero up to, not including, `ceiling`.
+    pub fn below(&mut self, ceiling: Duration) -> Duration {
+        ceiling.mul_f64(self.next_unit())
+    }
+
+    /// A number from 0 up to, not including, `count`; 0 for no count at all.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )] // counts are small, and the product stays below them
+    pub fn index(&mut self, count: usize) -> usize {
+        (self.next_unit() * count as f64) as usize
+    }
+
     /// A number from 0 up to, not including, 1.
     #[allow(clippy::cast_precision_loss)] // 53 bits fit a double exactly
     fn next_unit(&mut self) -> f64 {

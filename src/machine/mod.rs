@@ -3,10 +3,17 @@
 //! Nothing in here reads a clock, spawns, locks or does I/O; time is handed in. A test
 //! (`tests/tidy.rs`) enforces it.
 
+pub mod assignment;
 pub mod backoff;
 pub mod calculator;
+pub mod election;
+pub mod heartbeat;
 pub mod liveness;
+pub mod manager;
 pub mod observer;
+pub mod outage;
 pub mod publication;
+pub mod request;
+pub mod stable_id;
 pub mod state;
 pub mod takeover;

@@ -112,6 +112,10 @@ impl Store for MeasuredStore {
         self.measure(StoreCall::Watch, || self.inner.watch(bucket, prefix))
     }
 
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        self.measure(StoreCall::Watch, || self.inner.watch_key(bucket, key))
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

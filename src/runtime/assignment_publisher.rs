@@ -175,7 +175,7 @@ pub(super) struct RealSurroundings {
 
 impl Surroundings for RealSurroundings {
     fn wall_clock(&self) -> String {
-        humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string()
+        crate::clock::wall_clock()
     }
 
     fn pause(&self, duration: Duration) -> bool {

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
-use super::notifier::{Events, Interest, Subscription};
+use super::notifier::{Events, Subscription};
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
 use super::telling::{CalculatorProbe, Telling};
+use super::told::Interest;
 use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
@@ -27,17 +28,19 @@ use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
 
 /// How long a status waits for a thread before it goes without.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Settings of a calculator to be built. See [`Calculator::builder`].
 #[must_use]
 pub struct CalculatorBuilder {
     store: Arc<dyn Store>,
-    config: CalculatorConfig,
-    strategy: Arc<dyn Strategy>,
-    source: Option<Arc<dyn PartitionSource>>,
-    clock: Arc<dyn Clock>,
-    telling: Option<Telling>,
+    pub(super) config: CalculatorConfig,
+    pub(super) strategy: Arc<dyn Strategy>,
+    pub(super) source: Option<Arc<dyn PartitionSource>>,
+    /// Where a list is pushed to that outlives the calculator.
+    pub(super) pushed: Option<Arc<Partitions>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telling: Option<Telling>,
 }
 
 impl CalculatorBuilder {
@@ -106,13 +109,15 @@ impl CalculatorBuilder {
         let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
         let shared = Arc::new(shared);
         let partitions = match self.source {
-            Some(inner) => Partitions::pulled(Arc::new(Gated {
+            Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
                 inner,
                 // A list that comes too late does no harm: the strategy's gate is shut by then.
                 stop: crossbeam_channel::never(),
                 activity: Arc::clone(&shared.activity),
-            })),
-            None => Partitions::pushed(),
+            }))),
+            None => self
+                .pushed
+                .unwrap_or_else(|| Arc::new(Partitions::pushed())),
         };
         let calculator = Calculator {
             probe: Arc::new(CalculatorProbe {
@@ -121,7 +126,7 @@ impl CalculatorBuilder {
                 life: Mutex::default(),
             }),
             shared,
-            partitions: Arc::new(partitions),
+            partitions,
             store,
             config: self.config,
             strategy: self.strategy,
@@ -174,6 +179,7 @@ impl Calculator {
             config: CalculatorConfig::default(),
             strategy: Arc::new(Sticky::default()),
             source: None,
+            pushed: None,
             clock: Arc::new(SystemClock),
             telling: None,
         }

@@ -151,6 +151,10 @@ impl Store for Gated<dyn Store> {
         self.inner.watch(bucket, prefix)
     }
 
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        self.inner.watch_key(bucket, key)
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

@@ -1,21 +1,20 @@
 //! Starting, stopping and losing the threads of a calculator.
 
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use parking_lot::Mutex;
 
 use super::assignment_publisher::{AssignmentPublisher, RealSurroundings};
 use super::calculator::Calculator;
+use super::crew::{Crew, Signals};
 use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
 use super::notifier::Hub;
 use super::publisher::{Publisher, Settings};
-use super::rebalancer::{Rebalancer, panic_text};
+use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
 use crate::error::{Code, Error, Result};
@@ -24,7 +23,6 @@ use crate::machine::observer::Observer;
 use crate::machine::state::Position;
 use crate::store::Store;
 use crate::strategy::Strategy;
-use crate::thread::Thread;
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-calc` before senders wait themselves.
@@ -33,24 +31,14 @@ const INBOX_MAX: usize = 1_024;
 /// How long a start that failed waits for what it started.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The thread that runs callbacks; it is stopped last.
-const NOTIFIER: &str = "dv-notify";
-
 /// The thread that waits for the store and runs the host's code.
 const PUBLISHER: &str = "dv-publish";
 
 /// One life of a calculator, from start to stop.
 pub(super) struct Running {
-    threads: Mutex<Vec<Arc<Thread>>>,
-    notifier: Mutex<Option<Arc<Thread>>>,
+    crew: Crew,
     pub to_driver: Sender<ToDriver>,
     pub to_monitor: Sender<ToMonitor>,
-    /// Dropped to stop the threads that work.
-    stop: Mutex<Option<Sender<Infallible>>>,
-    /// Dropped to let `dv-notify` deliver what is left and end.
-    finish: Mutex<Option<Sender<Infallible>>>,
-    /// Dropped to stop `dv-notify` after the callback that runs.
-    halt: Mutex<Option<Sender<Infallible>>>,
     /// Set by `dv-calc` when the take-over has succeeded.
     is_up: Arc<AtomicBool>,
     /// How the take-over ended; `dv-calc` tells it once.
@@ -60,67 +48,8 @@ pub(super) struct Running {
 impl Running {
     /// Whether it has started and nobody has asked it to stop.
     pub fn is_at_work(&self) -> bool {
-        self.is_up.load(Ordering::Acquire) && self.stop.lock().is_some()
+        self.is_up.load(Ordering::Acquire) && self.crew.is_wanted()
     }
-
-    /// Asks the threads that work to stop.
-    fn signal_stop(&self) {
-        *self.stop.lock() = None;
-    }
-
-    /// Asks all threads to end as soon as they can.
-    fn signal_end(&self) {
-        self.signal_stop();
-        *self.finish.lock() = None;
-        *self.halt.lock() = None;
-    }
-
-    /// Waits for the threads that work; names those that are still busy at the deadline.
-    fn join_workers(&self, deadline: Instant, shared: &Shared) -> Result<()> {
-        let threads = self.threads.lock().clone();
-        let busy: Vec<String> = threads
-            .iter()
-            .filter(|thread| !has_ended(thread, deadline))
-            .map(|thread| match thread.name() {
-                name @ PUBLISHER => format!("{name}{}", shared.activity.words()),
-                name => name.to_owned(),
-            })
-            .collect();
-        if busy.is_empty() {
-            return Ok(());
-        }
-        Err(still_busy(&busy.join(", ")))
-    }
-
-    /// What is left is delivered for half of the time there is; then only the callback that runs
-    /// is waited for.
-    fn join_notifier(&self, deadline: Instant) -> Result<()> {
-        *self.finish.lock() = None;
-        let Some(thread) = self.notifier.lock().clone() else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        let half = now + deadline.saturating_duration_since(now) / 2;
-        if has_ended(&thread, half) {
-            return Ok(());
-        }
-        *self.halt.lock() = None;
-        if has_ended(&thread, deadline) {
-            return Ok(());
-        }
-        Err(still_busy(&format!(
-            "{NOTIFIER} (in a subscriber's callback)"
-        )))
-    }
-}
-
-/// Joins a thread; how it ended was told when it did.
-fn has_ended(thread: &Thread, deadline: Instant) -> bool {
-    !matches!(thread.join(deadline), Err(error) if error.code() == Code::TimedOut)
-}
-
-fn still_busy(what: &str) -> Error {
-    Error::new(Code::TimedOut, format!("still busy: {what}; call again"))
 }
 
 impl Calculator {
@@ -162,6 +91,14 @@ impl Calculator {
         Err(error)
     }
 
+    /// Publishes nothing more from now on, without waiting; [`Calculator::stop`] joins the threads.
+    pub(super) fn abandon(&self) {
+        let running = self.running.lock().clone();
+        if let Some(running) = running {
+            running.crew.signal_stop();
+        }
+    }
+
     pub(super) fn stop_by(&self, deadline: Instant) -> Result<()> {
         if OwnThread::belongs_to(self.shared.id) {
             return Err(Error::new(
@@ -181,16 +118,20 @@ impl Calculator {
 
     /// Ends one life. Any number of threads may do so at the same time.
     fn end(&self, life: &Arc<Running>, deadline: Instant, close_hub: bool) -> Result<()> {
-        life.signal_stop();
-        if let Err(busy) = life.join_workers(deadline, &self.shared) {
-            *life.halt.lock() = None; // no callback starts any more
+        life.crew.signal_stop();
+        let words = |name| match name {
+            PUBLISHER => self.shared.activity.words().to_owned(),
+            _ => String::new(),
+        };
+        if let Err(busy) = life.crew.join_workers(deadline, words) {
+            life.crew.signal_halt();
             return Err(busy);
         }
         if close_hub {
             // Nothing is published any more, and a callback may be waiting for a receiver's end.
             self.shared.hub.close_receivers();
         }
-        life.join_notifier(deadline)?;
+        life.crew.join_notifier(deadline)?;
         let subscribers = {
             let mut slot = self.running.lock();
             let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
@@ -208,7 +149,9 @@ impl Calculator {
             close_hub.then(|| self.shared.hub.take_subscribers())
         };
         // With no lock held: what the host's callbacks own is dropped here.
-        Hub::end(subscribers.unwrap_or_default());
+        if let Some(subscribers) = subscribers {
+            Hub::end(subscribers);
+        }
         Ok(())
     }
 
@@ -226,9 +169,14 @@ impl Calculator {
         let (to_monitor, monitor_orders) = unbounded();
         let (to_publisher, publisher_jobs) = bounded(1);
         let (started, when_started) = bounded(1);
-        let (stop, stopped) = bounded(0);
-        let (finish, finished) = bounded(0);
-        let (halt, halted) = bounded(0);
+        let (
+            crew,
+            Signals {
+                stopped,
+                finished,
+                halted,
+            },
+        ) = Crew::new();
         let monitor = WorkerMonitor {
             store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
@@ -256,22 +204,17 @@ impl Calculator {
             is_up: Arc::clone(&is_up),
         };
         let life = Arc::new(Running {
-            threads: Mutex::new(Vec::new()),
-            notifier: Mutex::new(None),
+            crew,
             to_driver,
             to_monitor,
-            stop: Mutex::new(Some(stop)),
-            finish: Mutex::new(Some(finish)),
-            halt: Mutex::new(Some(halt)),
             when_started,
             is_up,
         });
         let spawned = (|| {
             let hub = Arc::clone(&self.shared.hub);
-            let notifier = self.spawn_guarded(&life, NOTIFIER, move || {
-                hub.run(&finished, &halted);
-            })?;
-            *life.notifier.lock() = Some(notifier);
+            let run = move || hub.run(&finished, &halted);
+            let on_panic = self.on_panic(&life);
+            life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
             let stop = stopped.clone();
             let shared = Arc::clone(&self.shared);
             self.spawn_worker(&life, "dv-calc", move || {
@@ -348,39 +291,25 @@ impl Calculator {
         name: &'static str,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
-        let thread = self.spawn_guarded(life, name, body)?;
-        life.threads.lock().push(thread);
-        Ok(())
+        let on_panic = self.on_panic(life);
+        life.crew.spawn(self.shared.id, name, body, on_panic)
     }
 
-    /// Starts a thread. A panic on it fails the handle and stops the others.
-    fn spawn_guarded(
-        &self,
-        life: &Arc<Running>,
-        name: &'static str,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Result<Arc<Thread>> {
+    /// A panic on a thread fails the handle and stops the other threads.
+    fn on_panic(&self, life: &Arc<Running>) -> impl FnOnce(String) + Send + 'static {
         let shared = Arc::clone(&self.shared);
         let life = Arc::downgrade(life);
-        let thread = Thread::spawn(name, move || {
-            OwnThread::mark(shared.id, name == NOTIFIER);
-            let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
-                return;
-            };
-            let message = format!("thread {name} panicked: {}", panic_text(panic.as_ref()));
-            // Its destructor may panic, too.
-            std::mem::forget(panic);
+        move |message| {
             shared.fail(&message);
             if let Some(life) = life.upgrade() {
-                life.signal_stop();
+                life.crew.signal_stop();
             }
             shared.hub.publish(Notice::Fatal {
                 message: message.clone(),
             });
             // Last, for it runs the host's code.
             log::error!(target: "divvy::calculator", "{message}; the calculator has failed");
-        })?;
-        Ok(Arc::new(thread))
+        }
     }
 }
 
@@ -398,7 +327,7 @@ impl Drop for Calculator {
         if let Err(error) = self.stop_by(deadline_in(DROP_TIMEOUT)) {
             log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
             if let Some(life) = self.running.lock().take() {
-                life.signal_end();
+                life.crew.signal_end();
             }
             // Readers must not wait for ever for events of a calculator that is gone.
             Hub::end(self.shared.hub.take_subscribers());

@@ -10,9 +10,11 @@
 mod assignment_publisher;
 mod calculator;
 mod connect;
+mod crew;
 mod driver;
 mod gate;
 mod lifecycle;
+mod manager;
 mod notifier;
 pub mod publisher;
 pub mod rebalancer;
@@ -21,10 +23,15 @@ mod shared;
 pub mod sim;
 mod status;
 mod telling;
+mod told;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
-pub use notifier::{Events, Interest, Polled, Readiness, Subscription};
+pub use manager::{
+    LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
+};
+pub use notifier::{Events, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
+pub use told::Interest;

@@ -17,43 +17,26 @@ use parking_lot::{Condvar, Mutex};
 
 use super::rebalancer::panic_text;
 use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
+use super::told::Told;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Notice, StateChange};
+use crate::machine::calculator::Notice;
 use crate::metrics::{CalculatorMetrics, NoMetrics};
-use crate::types::{State, Time, Version};
 
-/// Which events a subscriber wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Interest {
-    /// State changes, publications, failures, degradations.
-    #[default]
-    State,
-    /// Those, and every worker that joined, left, went missing, came back or was lost.
-    StateAndMembers,
-}
-
-impl Interest {
-    fn covers(self, notice: &Notice) -> bool {
-        self == Interest::StateAndMembers || !matches!(notice, Notice::Member(_))
-    }
-}
-
-type Callback = Box<dyn FnMut(&Notice) + Send>;
+type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
 /// One subscriber's backlog, and its callback where it has one.
-struct Subscriber {
-    interest: Interest,
+struct Subscriber<N: Told> {
+    interest: N::Interest,
     backlog_max: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<N>>,
     changed: Condvar,
     /// Taken out while it runs, so that no lock is held then.
-    callback: Mutex<Option<Callback>>,
+    callback: Mutex<Option<Callback<N>>>,
     has_callback: bool,
 }
 
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<Arc<Notice>>,
+struct Queue<N> {
+    events: VecDeque<Arc<N>>,
     /// Events that came after the backlog was full; told in the last event.
     missed: u64,
     is_open: bool,
@@ -68,7 +51,21 @@ struct Queue {
     was_ready: bool,
 }
 
-impl Queue {
+impl<N: Told> Queue<N> {
+    fn new() -> Self {
+        Self {
+            events: VecDeque::new(),
+            missed: 0,
+            is_open: true,
+            is_running: false,
+            waiting: 0,
+            wakes: 0,
+            is_woken: false,
+            readiness: None,
+            was_ready: false,
+        }
+    }
+
     /// Tells whoever watches the readiness that it changed. After each change of the queue.
     fn tell_readiness(&mut self) {
         let is_ready = !self.events.is_empty() || self.missed > 0 || !self.is_open || self.is_woken;
@@ -82,7 +79,7 @@ impl Queue {
 
     /// The next event. After the last event of a full backlog comes the one that says so, also
     /// when the calculator has stopped meanwhile, and then nothing.
-    fn pop(&mut self) -> Option<Arc<Notice>> {
+    fn pop(&mut self) -> Option<Arc<N>> {
         if let Some(event) = self.events.pop_front() {
             self.tell_readiness();
             return Some(event);
@@ -93,7 +90,7 @@ impl Queue {
         self.is_open = false;
         let missed = std::mem::take(&mut self.missed);
         self.tell_readiness();
-        Some(Arc::new(Notice::Lagged { missed }))
+        Some(Arc::new(N::lagged(missed)))
     }
 
     fn is_over(&self) -> bool {
@@ -101,15 +98,12 @@ impl Queue {
     }
 }
 
-impl Subscriber {
-    fn new(interest: Interest, backlog_max: usize, callback: Option<Callback>) -> Self {
+impl<N: Told> Subscriber<N> {
+    fn new(interest: N::Interest, backlog_max: usize, callback: Option<Callback<N>>) -> Self {
         Self {
             interest,
             backlog_max,
-            queue: Mutex::new(Queue {
-                is_open: true,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue::new()),
             changed: Condvar::new(),
             has_callback: callback.is_some(),
             callback: Mutex::new(callback),
@@ -117,8 +111,8 @@ impl Subscriber {
     }
 
     /// Whether the backlog was full, and if so, whether for the first time.
-    fn push(&self, notice: &Arc<Notice>) -> Option<bool> {
-        if !self.interest.covers(notice) {
+    fn push(&self, notice: &Arc<N>) -> Option<bool> {
+        if !notice.is_wanted(self.interest) {
             return None;
         }
         let mut queue = self.queue.lock();
@@ -195,9 +189,9 @@ fn drop_guarded<T>(value: T) -> bool {
 }
 
 /// All subscribers of one handle.
-pub(super) struct Hub {
-    inner: Mutex<HubState>,
-    /// The calculator that the events are about, see [`OwnThread`].
+pub(super) struct Hub<N: Told = Notice> {
+    inner: Mutex<HubState<N>>,
+    /// The handle that the events are about, see [`OwnThread`].
     owner: u64,
     backlog_max: usize,
     bell: Sender<()>,
@@ -208,18 +202,17 @@ pub(super) struct Hub {
 }
 
 /// Subscribers that were taken out of their hub.
-#[derive(Default)]
-pub(super) struct Subscribers(Vec<Arc<Subscriber>>);
+pub(super) struct Subscribers<N: Told>(Vec<Arc<Subscriber<N>>>);
 
-struct HubState {
-    subscribers: Vec<Arc<Subscriber>>,
-    current: StateChange,
+struct HubState<N: Told> {
+    subscribers: Vec<Arc<Subscriber<N>>>,
+    current: N::Current,
     /// Whether the last event of this life was published.
     is_over: bool,
 }
 
-impl Hub {
-    pub fn new(owner: u64, current: StateChange, backlog_max: usize) -> Self {
+impl<N: Told> Hub<N> {
+    pub fn new(owner: u64, current: N::Current, backlog_max: usize) -> Self {
         // One place suffices: the bell says "look at the queues", not how often.
         let (bell, rung) = bounded(1);
         Self {
@@ -247,26 +240,21 @@ impl Hub {
     /// How many subscribers there are, and how many events wait for the slowest of them.
     pub fn backlog(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        let waiting = |s: &Arc<Subscriber>| s.queue.lock().events.len();
+        let waiting = |s: &Arc<Subscriber<N>>| s.queue.lock().events.len();
         let longest = inner.subscribers.iter().map(waiting).max();
         (inner.subscribers.len(), longest.unwrap_or(0))
     }
 
     /// Puts an event into every backlog. Never waits for a subscriber, and drops nothing of the
     /// host's: this is `dv-calc`.
-    pub fn publish(&self, notice: Notice) {
+    pub fn publish(&self, notice: N) {
         let notice = Arc::new(notice);
         let mut inner = self.inner.lock();
         if inner.is_over {
             return; // nothing follows a fatal event
         }
-        if let Notice::StateChanged(change) = &*notice {
-            inner.current = StateChange {
-                from: change.to,
-                ..*change
-            };
-        }
-        inner.is_over = matches!(&*notice, Notice::Fatal { .. });
+        notice.note(&mut inner.current);
+        inner.is_over = notice.is_last();
         for subscriber in &inner.subscribers {
             if let Some(is_first) = subscriber.push(&notice) {
                 self.lagged
@@ -282,26 +270,15 @@ impl Hub {
     }
 
     /// A new life begins in this state.
-    pub fn reset(&self, current: StateChange) {
+    pub fn reset(&self, current: N::Current) {
         let mut inner = self.inner.lock();
         inner.current = current;
         inner.is_over = false;
     }
 
-    /// A life is over.
-    pub fn go_idle(&self, since: Time, version: Version) {
-        self.reset(StateChange {
-            from: State::Idle,
-            to: State::Idle,
-            reason: None,
-            version,
-            time: since,
-        });
-    }
-
-    /// The version in force was learned without a change of state.
-    pub fn set_version(&self, version: Version) {
-        self.inner.lock().current.version = version;
+    /// Corrects what a new subscriber is told first.
+    pub fn amend(&self, amend: impl FnOnce(&mut N::Current)) {
+        amend(&mut self.inner.lock().current);
     }
 
     /// Receivers get what is in their backlog, then their end.
@@ -319,12 +296,12 @@ impl Hub {
     }
 
     /// Forgets all subscribers; hand them to [`Hub::end`].
-    pub fn take_subscribers(&self) -> Subscribers {
+    pub fn take_subscribers(&self) -> Subscribers<N> {
         Subscribers(std::mem::take(&mut self.inner.lock().subscribers))
     }
 
     /// Ends subscriptions and drops their callbacks. The caller holds no lock.
-    pub fn end(subscribers: Subscribers) {
+    pub fn end(subscribers: Subscribers<N>) {
         for subscriber in subscribers.0 {
             if subscriber.has_callback {
                 subscriber.discard();
@@ -335,34 +312,41 @@ impl Hub {
         }
     }
 
-    pub fn subscribe(self: &Arc<Self>, interest: Interest, callback: Callback) -> Subscription {
+    pub fn subscribe(
+        self: &Arc<Self>,
+        interest: N::Interest,
+        callback: Callback<N>,
+    ) -> Subscription {
         let subscriber = self.add(interest, Some(callback));
         let _ = self.bell.try_send(());
         Subscription {
-            subscriber: Some(subscriber),
-            hub: Arc::downgrade(self),
+            place: Some(Box::new(Place {
+                subscriber,
+                hub: Arc::downgrade(self),
+            })),
             owner: self.owner,
         }
     }
 
-    pub fn events(self: &Arc<Self>, interest: Interest) -> Events {
+    pub fn events(self: &Arc<Self>, interest: N::Interest) -> Events<N> {
         Events {
             subscriber: self.add(interest, None),
             hub: Arc::downgrade(self),
         }
     }
 
-    fn add(&self, interest: Interest, callback: Option<Callback>) -> Arc<Subscriber> {
+    fn add(&self, interest: N::Interest, callback: Option<Callback<N>>) -> Arc<Subscriber<N>> {
         let subscriber = Arc::new(Subscriber::new(interest, self.backlog_max, callback));
         let mut inner = self.inner.lock();
         // Under the same lock as every publication: the current state, then each later change.
-        let current = Notice::StateChanged(inner.current);
-        subscriber.push(&Arc::new(current));
+        for notice in N::introduce(&inner.current) {
+            subscriber.push(&Arc::new(notice));
+        }
         inner.subscribers.push(Arc::clone(&subscriber));
         subscriber
     }
 
-    fn remove(&self, subscriber: &Arc<Subscriber>) {
+    fn remove(&self, subscriber: &Arc<Subscriber<N>>) {
         let mut inner = self.inner.lock();
         inner.subscribers.retain(|s| !Arc::ptr_eq(s, subscriber));
     }
@@ -399,7 +383,7 @@ impl Hub {
         any
     }
 
-    fn deliver_one(&self, subscriber: &Arc<Subscriber>) -> bool {
+    fn deliver_one(&self, subscriber: &Arc<Subscriber<N>>) -> bool {
         let event = {
             let mut queue = subscriber.queue.lock();
             let event = queue.pop();
@@ -423,7 +407,7 @@ impl Hub {
     }
 
     /// Runs a callback, and keeps it for the next event unless this was its last one.
-    fn call(&self, subscriber: &Subscriber, mut callback: Callback, event: &Notice) {
+    fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, event: &N) {
         let begun = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
         self.metrics.called_back(begun.elapsed());
@@ -459,14 +443,44 @@ fn is_disconnected(signal: &Receiver<Infallible>) -> bool {
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     /// `None` when it was ended or let run.
-    subscriber: Option<Arc<Subscriber>>,
-    hub: Weak<Hub>,
+    place: Option<Box<dyn Occupied>>,
     owner: u64,
+}
+
+/// A subscriber's place in its hub.
+struct Place<N: Told> {
+    subscriber: Arc<Subscriber<N>>,
+    hub: Weak<Hub<N>>,
+}
+
+/// A [`Place`], whatever kind of events is delivered there.
+trait Occupied: Send + Sync {
+    /// Nothing more is delivered.
+    fn vacate(&self);
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()>;
+    fn drop_callback(&self);
+}
+
+impl<N: Told> Occupied for Place<N> {
+    fn vacate(&self) {
+        self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
+    }
+
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()> {
+        self.subscriber.wait_for_callback(deadline)
+    }
+
+    fn drop_callback(&self) {
+        self.subscriber.drop_callback();
+    }
 }
 
 impl Subscription {
     /// Ends the subscription. After it returns `Ok` no callback runs or will run, and what the
-    /// callback owned has been dropped. From inside a callback of the same calculator it returns
+    /// callback owned has been dropped. From inside a callback of the same handle it returns
     /// at once; then that holds from the callback's return on.
     ///
     /// # Errors
@@ -474,13 +488,13 @@ impl Subscription {
     /// owns is dropped when it returns.
     pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
         let result = self.end(timeout);
-        self.subscriber = None;
+        self.place = None;
         result
     }
 
-    /// Keeps the subscription until the calculator is stopped or dropped.
+    /// Keeps the subscription until the handle is stopped or dropped.
     pub fn forever(mut self) {
-        self.subscriber = None;
+        self.place = None;
     }
 
     /// As [`Subscription::unsubscribe`], for callers that want to wait again after `TimedOut`.
@@ -489,19 +503,16 @@ impl Subscription {
     /// # Errors
     /// As [`Subscription::unsubscribe`].
     pub fn end(&mut self, timeout: Duration) -> Result<()> {
-        let Some(subscriber) = &self.subscriber else {
+        let Some(place) = &self.place else {
             return Ok(());
         };
-        subscriber.discard();
-        if let Some(hub) = self.hub.upgrade() {
-            hub.remove(subscriber);
-        }
+        place.vacate();
         // Callbacks run one at a time: on their thread no other one is running.
         if !OwnThread::is_notifier_of(self.owner) {
-            subscriber.wait_for_callback(deadline_in(timeout))?;
+            place.wait_for_callback(deadline_in(timeout))?;
         }
-        subscriber.drop_callback();
-        self.subscriber = None;
+        place.drop_callback();
+        self.place = None;
         Ok(())
     }
 }
@@ -529,10 +540,10 @@ pub trait Readiness: Send {
 }
 
 /// How [`Events::poll`] ended.
-#[derive(Clone, Debug)]
-pub enum Polled {
+#[derive(Debug)]
+pub enum Polled<N = Notice> {
     /// The next event.
-    Event(Arc<Notice>),
+    Event(Arc<N>),
     /// Nothing came in time.
     TimedOut,
     /// [`Events::wake`] was called.
@@ -541,25 +552,25 @@ pub enum Polled {
     Closed,
 }
 
-/// A subscription that is read: an iterator over events that ends when the calculator was
+/// A subscription that is read: an iterator over events that ends when the handle was
 /// stopped or dropped, or has failed, after what is in the backlog.
 ///
 /// May be shared; each event goes to one reader. Dropping it unsubscribes.
-pub struct Events {
-    subscriber: Arc<Subscriber>,
-    hub: Weak<Hub>,
+pub struct Events<N: Told = Notice> {
+    subscriber: Arc<Subscriber<N>>,
+    hub: Weak<Hub<N>>,
 }
 
-impl Events {
+impl<N: Told> Events<N> {
     /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
     /// [`Events::is_closed`]. Wakes do not end it.
-    pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<Notice>> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<N>> {
         self.next_by(Some(deadline_in(timeout)))
     }
 
     /// The next event; waits for at most `timeout`, without limit for `None`.
     #[must_use]
-    pub fn poll(&self, timeout: Option<Duration>) -> Polled {
+    pub fn poll(&self, timeout: Option<Duration>) -> Polled<N> {
         self.wait(timeout.map(deadline_in), true)
     }
 
@@ -588,7 +599,7 @@ impl Events {
 
     /// The next event, if there is one now. Does not wait.
     #[must_use]
-    pub fn try_recv(&self) -> Option<Arc<Notice>> {
+    pub fn try_recv(&self) -> Option<Arc<N>> {
         self.subscriber.queue.lock().pop()
     }
 
@@ -607,14 +618,14 @@ impl Events {
         self.subscriber.queue.lock().is_over()
     }
 
-    fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<Notice>> {
+    fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<N>> {
         match self.wait(deadline, false) {
             Polled::Event(event) => Some(event),
             Polled::TimedOut | Polled::Woken | Polled::Closed => None,
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>, heeds_wakes: bool) -> Polled {
+    fn wait(&self, deadline: Option<Instant>, heeds_wakes: bool) -> Polled<N> {
         let mut queue = self.subscriber.queue.lock();
         let wakes = queue.wakes;
         let mut is_late = false;
@@ -644,8 +655,8 @@ impl Events {
     }
 }
 
-impl Iterator for Events {
-    type Item = Arc<Notice>;
+impl<N: Told> Iterator for Events<N> {
+    type Item = Arc<N>;
 
     /// Waits for the next event without limit; `None` when there will be none.
     fn next(&mut self) -> Option<Self::Item> {
@@ -653,8 +664,8 @@ impl Iterator for Events {
     }
 }
 
-impl Iterator for &Events {
-    type Item = Arc<Notice>;
+impl<N: Told> Iterator for &Events<N> {
+    type Item = Arc<N>;
 
     /// As for [`Events`] itself, for readers that share it.
     fn next(&mut self) -> Option<Self::Item> {
@@ -662,13 +673,13 @@ impl Iterator for &Events {
     }
 }
 
-impl Drop for Events {
+impl<N: Told> Drop for Events<N> {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl std::fmt::Debug for Events {
+impl<N: Told> std::fmt::Debug for Events<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").finish_non_exhaustive()
     }

@@ -30,6 +30,12 @@ pub(super) fn deadline_in(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(FOREVER)
 }
 
+/// Names a handle, for [`OwnThread`].
+pub(super) fn next_handle_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// What callers read without asking a thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Board {
@@ -89,8 +95,7 @@ impl Shared {
         board: Board,
         telling: Telling,
     ) -> Self {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let id = next_handle_id();
         Self {
             id,
             hub: Arc::new(

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::notifier::{Events, Hub, Interest};
+use super::notifier::{Events, Hub};
+use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};
 
 /// The hub of a calculator that has no threads.

@@ -360,6 +360,12 @@ pub trait Store: Send + Sync {
     /// `InvalidArgument` (prefix), `NotRunning` after the store was stopped.
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch>;
 
+    /// Watches one key. Otherwise as [`Store::watch`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` (key), `NotRunning` after the store was stopped.
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch>;
+
     /// How the store is doing. Never waits.
     fn health(&self) -> Health;
 

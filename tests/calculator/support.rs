@@ -366,6 +366,10 @@ impl<H: Fn(&'static str) -> Result<()> + Send + Sync> Store for Hooked<H> {
         hooked!(self, watch(bucket, prefix))
     }
 
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<divvy::store::Watch> {
+        hooked!(self, watch(bucket, key))
+    }
+
     fn health(&self) -> divvy::store::Health {
         self.inner.health()
     }

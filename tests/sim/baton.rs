@@ -230,6 +230,10 @@ impl Store for Baton {
         unreachable!("the publisher watches nothing")
     }
 
+    fn watch_key(&self, _: Bucket, _: &str) -> Result<Watch> {
+        unreachable!("the publisher watches nothing")
+    }
+
     fn health(&self) -> Health {
         unreachable!("the publisher asks for no health")
     }

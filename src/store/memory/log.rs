@@ -11,8 +11,25 @@ use crate::types::{Revision, Time};
 /// A key, shared by the log and the watchers.
 pub(super) type Key = Arc<str>;
 
+/// Which keys are watched.
+pub(super) enum Scope {
+    /// Those that begin with this, followed by a dot; all of them where it is empty.
+    Under(String),
+    /// This one.
+    Key(String),
+}
+
+impl Scope {
+    pub(super) fn covers(&self, key: &str) -> bool {
+        match self {
+            Scope::Under(prefix) => covers(prefix, key),
+            Scope::Key(only) => only == key,
+        }
+    }
+}
+
 /// Whether `key` begins with `prefix` followed by a dot; an empty prefix covers every key.
-pub(super) fn covers(prefix: &str, key: &str) -> bool {
+fn covers(prefix: &str, key: &str) -> bool {
     prefix.is_empty()
         || key
             .strip_prefix(prefix)
@@ -96,11 +113,16 @@ impl Log {
             .collect()
     }
 
-    /// The keys under a prefix with their revisions, in the order of the keys.
-    pub(super) fn keys(&self, prefix: &str) -> Vec<(Key, Revision)> {
-        self.under(prefix)
-            .map(|(key, record)| (key.clone(), record.revision))
-            .collect()
+    /// The keys of a scope with their revisions, in the order of the keys.
+    pub(super) fn keys(&self, scope: &Scope) -> Vec<(Key, Revision)> {
+        let keyed = |(key, record): (&Key, &Record)| (key.clone(), record.revision);
+        match scope {
+            Scope::Under(prefix) => self.under(prefix).map(keyed).collect(),
+            Scope::Key(key) => {
+                let found = self.records.get_key_value(key.as_str());
+                found.map(keyed).into_iter().collect()
+            }
+        }
     }
 
     fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a Record)> {

@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 
 use self::faults::BLACKOUT;
 pub use self::faults::{Blackout, Call, Fault, Faults, Server};
+use self::log::Scope;
 use self::world::{ClientId, Request, State, World};
 use crate::clock::ManualClock;
 use crate::error::{Code, Error, Result};
@@ -293,8 +294,14 @@ impl Store for MemoryStore {
 
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
         check_prefix(prefix)
-            .and_then(|()| self.0.watch(bucket, prefix))
+            .and_then(|()| self.0.watch(bucket, Scope::Under(prefix.to_owned())))
             .map_err(|e| e.during("watch").on_key(truncated(prefix, 60)))
+    }
+
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        check_key(key)
+            .and_then(|()| self.0.watch(bucket, Scope::Key(key.to_owned())))
+            .map_err(|e| e.during("watch").on_key(truncated(key, 60)))
     }
 
     fn health(&self) -> Health {
@@ -468,12 +475,12 @@ impl Client {
         self.stopped.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
     }
 
-    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+    fn watch(&self, bucket: Bucket, scope: Scope) -> Result<Watch> {
         self.start_thread()?;
         let (sender, events) = bounded(self.world.limits.watch_capacity);
         let id = self.world.with(|state, _| {
             state.client(self.id)?;
-            Some(state.add_watch(self.id, bucket, prefix, sender))
+            Some(state.add_watch(self.id, bucket, scope, sender))
         });
         let id = id.ok_or_else(|| Refusal::NotRunning.into_error())?;
         let world: Weak<World> = Arc::downgrade(&self.world);

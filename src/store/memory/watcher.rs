@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use super::log::{Key, Log, covers};
+use super::log::{Key, Log, Scope};
 use crate::store::{Bucket, Entry, Operation, WatchEvent};
 use crate::types::{Revision, Time};
 
@@ -72,7 +72,7 @@ impl Backlog {
 /// One watch.
 pub(super) struct Watcher {
     bucket: Bucket,
-    prefix: String,
+    scope: Scope,
     events: Sender<WatchEvent>,
     phase: Phase,
     /// Why the watch went blind, until the reader has been told.
@@ -93,17 +93,17 @@ impl Watcher {
     /// A watch that has yet to deliver what the bucket holds.
     pub(super) fn new(
         bucket: Bucket,
-        prefix: &str,
+        scope: Scope,
         events: Sender<WatchEvent>,
         log: Option<&Log>,
     ) -> Self {
         let mut backlog = Backlog::default();
-        for (key, revision) in log.map(|log| log.keys(prefix)).unwrap_or_default() {
+        for (key, revision) in log.map(|log| log.keys(&scope)).unwrap_or_default() {
             backlog.put(&key, revision);
         }
         Self {
             bucket,
-            prefix: prefix.to_owned(),
+            scope,
             events,
             phase: Phase::Starting,
             complaint: None,
@@ -121,7 +121,7 @@ impl Watcher {
     }
 
     pub(super) fn covers(&self, bucket: Bucket, key: &str) -> bool {
-        self.bucket == bucket && covers(&self.prefix, key)
+        self.bucket == bucket && self.scope.covers(key)
     }
 
     /// Whether nothing is to be done before the next change.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Limits;
 use super::faults::{BLACKOUT, Plan};
-use super::log::{Key, Log, Remains};
+use super::log::{Key, Log, Remains, Scope};
 use super::pump::Alarm;
 use super::watcher::{Delivery, Watcher};
 use crate::clock::{Clock, ManualClock, SystemClock};
@@ -345,11 +345,11 @@ impl State {
         &mut self,
         client: ClientId,
         bucket: Bucket,
-        prefix: &str,
+        scope: Scope,
         events: Sender<WatchEvent>,
     ) -> WatchId {
         let log = self.logs[bucket as usize].as_ref();
-        let mut watcher = Watcher::new(bucket, prefix, events, log);
+        let mut watcher = Watcher::new(bucket, scope, events, log);
         let blindness = self.clients.get(&client).and_then(|c| c.plan.blindness());
         if let Some(reason) = blindness {
             watcher.blind(reason);

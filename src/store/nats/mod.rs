@@ -246,26 +246,13 @@ impl Store for NatsStore {
 
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
         check_prefix("watch", prefix)?;
-        let not_running = || Failure::NotRunning.into_error("watch");
-        let (filter, subject_prefix) = self.filter(bucket, prefix);
-        let (events, receiver) = bounded(watch::EVENTS_CAPACITY);
-        let (cancel, cancelled) = signal();
-        let watcher = Watcher {
-            session: Arc::clone(&self.session),
-            stream: self.session.options.stream(bucket),
-            subject_prefix,
-            filter,
-            events,
-            cancelled,
-        };
-        let mut threads = self.threads.lock();
-        if self.session.is_stopping() {
-            return Err(not_running());
-        }
-        threads.watches.retain(|watch| !watch.is_finished());
-        let thread = Thread::spawn("dv-nats-watch", move || watcher.run())?;
-        threads.watches.push(Arc::new(thread));
-        Ok(Watch::new(receiver, move || drop(cancel)))
+        let (filter, _) = self.filter(bucket, prefix);
+        self.watch_filtered(bucket, filter)
+    }
+
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        check_key("watch", key)?;
+        self.watch_filtered(bucket, self.session.options.subject(bucket, key))
     }
 
     fn health(&self) -> Health {
@@ -284,6 +271,28 @@ impl Store for NatsStore {
 }
 
 impl NatsStore {
+    fn watch_filtered(&self, bucket: Bucket, filter: String) -> Result<Watch> {
+        let not_running = || Failure::NotRunning.into_error("watch");
+        let (events, receiver) = bounded(watch::EVENTS_CAPACITY);
+        let (cancel, cancelled) = signal();
+        let watcher = Watcher {
+            session: Arc::clone(&self.session),
+            stream: self.session.options.stream(bucket),
+            subject_prefix: self.session.options.subject(bucket, ""),
+            filter,
+            events,
+            cancelled,
+        };
+        let mut threads = self.threads.lock();
+        if self.session.is_stopping() {
+            return Err(not_running());
+        }
+        threads.watches.retain(|watch| !watch.is_finished());
+        let thread = Thread::spawn("dv-nats-watch", move || watcher.run())?;
+        threads.watches.push(Arc::new(thread));
+        Ok(Watch::new(receiver, move || drop(cancel)))
+    }
+
     /// The filter of the keys under a prefix, and what comes before a key in its subject.
     fn filter(&self, bucket: Bucket, prefix: &str) -> (String, String) {
         let options = &self.session.options;

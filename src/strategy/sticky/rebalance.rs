@@ -26,7 +26,8 @@ pub(super) fn rebalance(
     let held: Option<Vec<WorkerIndex>> = previous.iter().copied().collect();
     if let Some(budget) = budget {
         return match held {
-            Some(held) => improve(model, &held, tolerance, budget).unwrap_or(held),
+            // A detour would move the budget anew at each of its rounds.
+            Some(held) => improve(model, &held, tolerance, budget, 1).unwrap_or(held),
             None => plan(model, previous, tolerance, budget),
         };
     }
@@ -35,7 +36,7 @@ pub(super) fn rebalance(
     // at the loads.
     let mut owners = held.unwrap_or_else(|| plan(model, previous, tolerance, UNLIMITED));
     for _ in 0..SETTLE_ROUNDS_MAX {
-        match improve(model, &owners, tolerance, UNLIMITED) {
+        match improve(model, &owners, tolerance, UNLIMITED, DETOUR_MAX) {
             Some(better) => owners = better,
             None => break,
         }
@@ -46,20 +47,21 @@ pub(super) fn rebalance(
 /// An allowance that is never used up.
 const UNLIMITED: i64 = i64::MAX / 4;
 
-/// A plan that is nearer to balance than what is held. Moves that only exchange one imbalance for
-/// another would go on for ever, so they do not count.
+/// A plan that is nearer to balance than what is held, looked for in so many rounds. Moves that
+/// only exchange one imbalance for another would go on for ever, so they do not count.
 fn improve(
     model: &Model,
     held: &[WorkerIndex],
     tolerance: f64,
     allowance: i64,
+    rounds: u32,
 ) -> Option<Vec<WorkerIndex>> {
     let before = Imbalance::of(model, held, tolerance);
     if before.tolerable == 0 {
         return None;
     }
     let mut owners = held.to_vec();
-    for _ in 0..DETOUR_MAX {
+    for _ in 0..rounds {
         let previous: Vec<_> = owners.iter().copied().map(Some).collect();
         let next = plan(model, &previous, tolerance, allowance);
         if next == owners {

@@ -89,6 +89,7 @@ macro_rules! store_conformance {
                 watches::a_watch_of_an_empty_bucket_is_live_at_once
                 watches::changes_of_concurrent_writers_arrive_in_order_and_the_last_of_each_key_always
                 watches::a_watch_takes_the_prefix_followed_by_a_dot
+                watches::a_watch_of_one_key_takes_no_other
                 watches::a_slow_reader_goes_blind_and_resynchronises_without_loss
                 watches::a_slow_reader_holds_up_nobody
                 watches::dropping_a_watch_never_waits

@@ -40,6 +40,21 @@ pub fn a_watch_delivers_the_state_then_live_then_changes(fixture: &dyn Fixture) 
     }
 }
 
+pub fn a_watch_of_one_key_takes_no_other(fixture: &dyn Fixture) {
+    let store = ready(fixture);
+    let first = set(&*store, "p.a", b"1");
+    set(&*store, "p.a.b", b"not this");
+    set(&*store, "p", b"nor this");
+    let watch = store.watch_key(BUCKET, "p.a").unwrap();
+    assert_eq!(next_change(fixture, &watch).revision, first);
+    assert_eq!(next(fixture, &watch), WatchEvent::Live);
+    set(&*store, "p.ab", b"nor this");
+    let second = set(&*store, "p.a", b"2");
+    assert_eq!(next_change(fixture, &watch).revision, second);
+    assert!(store.watch_key(BUCKET, "").is_err());
+    assert!(store.watch_key(BUCKET, "p.*").is_err());
+}
+
 pub fn a_watch_of_an_empty_bucket_is_live_at_once(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let watch = store.watch(BUCKET, "p").unwrap();

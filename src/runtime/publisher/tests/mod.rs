@@ -221,6 +221,10 @@ impl Store for Spy {
         self.store.watch(bucket, prefix)
     }
 
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        self.store.watch_key(bucket, key)
+    }
+
     fn health(&self) -> Health {
         self.store.health()
     }

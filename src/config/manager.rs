@@ -1,0 +1,253 @@
+//! A manager's configuration: every setting with its unit, default and rule.
+
+use std::time::Duration;
+
+use super::{CalculatorConfig, Rules, Violation, into_result, text};
+use crate::error::Result;
+use crate::wire::KeyPrefix;
+
+/// Most ids in a pool.
+const IDS_MAX: u32 = 10_000;
+
+/// What becomes of a worker's partitions while it cannot reach the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OutagePolicy {
+    /// It goes on serving what it holds. When it alone is cut off, its partitions are given to
+    /// others after heartbeat TTL and grace, so that they have two owners for as long as the
+    /// outage lasts.
+    #[default]
+    Serve,
+    /// Its ownership ends, and the host is told, before its lease can run out at the leader.
+    /// Partitions have two owners at most for the time it takes to deliver a planned move; none
+    /// is served by a worker that has been cut off for nine tenths of a heartbeat TTL.
+    Strict,
+}
+
+/// When degraded mode begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutageTiming {
+    /// It begins when the store was not well for this long.
+    pub enter_after: Duration,
+    /// It is over when the store was well for this long.
+    pub leave_after: Duration,
+    /// It begins when this many requests failed within [`OutageTiming::error_window`].
+    pub errors_max: u32,
+    /// See [`OutageTiming::errors_max`].
+    pub error_window: Duration,
+}
+
+/// How quickly a worker calls itself degraded, as parti's presets have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OutagePreset {
+    /// After 30 s, or 10 errors in 30 s; over after 10 s; recovery grace 20 s.
+    Conservative,
+    /// After 10 s, or 5 errors in 30 s; over after 5 s; recovery grace 15 s.
+    #[default]
+    Balanced,
+    /// After 5 s, or 3 errors in 15 s; over after 3 s; recovery grace 10 s.
+    Aggressive,
+}
+
+impl OutagePreset {
+    /// The preset's timing.
+    #[must_use]
+    pub fn timing(self) -> OutageTiming {
+        let (enter_after, leave_after, errors_max, error_window) = match self {
+            OutagePreset::Conservative => (30, 10, 10, 30),
+            OutagePreset::Balanced => (10, 5, 5, 30),
+            OutagePreset::Aggressive => (5, 3, 3, 15),
+        };
+        OutageTiming {
+            enter_after: Duration::from_secs(enter_after),
+            leave_after: Duration::from_secs(leave_after),
+            errors_max,
+            error_window: Duration::from_secs(error_window),
+        }
+    }
+
+    /// The preset's [`CalculatorConfig::recovery_grace`].
+    #[must_use]
+    pub fn recovery_grace(self) -> Duration {
+        Duration::from_secs(match self {
+            OutagePreset::Conservative => 20,
+            OutagePreset::Balanced => 15,
+            OutagePreset::Aggressive => 10,
+        })
+    }
+}
+
+/// Configuration of a manager. Start from [`ManagerConfig::default`] and change fields.
+///
+/// All workers of a fleet should have the same one.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ManagerConfig {
+    /// What the calculator works by where this worker leads. Its name is the worker's id, whatever
+    /// it says here. Key prefixes, heartbeat TTL and operation timeout hold for the worker, too.
+    /// Default: [`CalculatorConfig::default`] with an emergency grace of 3 s.
+    pub calculator: CalculatorConfig,
+    /// What ids begin with: `worker` for `worker-7`. Default: `worker`.
+    pub worker_id_prefix: String,
+    /// The lowest number of an id. Default: 0.
+    pub worker_id_min: u32,
+    /// The highest number of an id; at most 10 000 ids. Default: 99.
+    pub worker_id_max: u32,
+    /// How long an id stays claimed without being renewed. Default: 30 s.
+    pub worker_id_ttl: Duration,
+    /// Time from one heartbeat to the next. Default: 2 s.
+    pub heartbeat_interval: Duration,
+    /// How long a leadership lasts without being renewed. Default: 5 s.
+    pub election_timeout: Duration,
+    /// Whether this worker may lead. Default: true.
+    pub may_lead: bool,
+    /// What becomes of the partitions during an outage. Default: they are served on.
+    pub outage_policy: OutagePolicy,
+    /// When degraded mode begins and ends. Default: [`OutagePreset::Balanced`].
+    pub outage: OutageTiming,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        let heartbeat_interval = Duration::from_secs(2);
+        Self {
+            calculator: CalculatorConfig {
+                emergency_grace_period: heartbeat_interval * 3 / 2,
+                ..CalculatorConfig::default()
+            },
+            worker_id_prefix: "worker".into(),
+            worker_id_min: 0,
+            worker_id_max: 99,
+            worker_id_ttl: Duration::from_secs(30),
+            heartbeat_interval,
+            election_timeout: Duration::from_secs(5),
+            may_lead: true,
+            outage_policy: OutagePolicy::default(),
+            outage: OutagePreset::default().timing(),
+        }
+    }
+}
+
+impl ManagerConfig {
+    /// Takes over the timing of a preset.
+    #[must_use]
+    pub fn outage_preset(mut self, preset: OutagePreset) -> Self {
+        self.outage = preset.timing();
+        self.calculator.recovery_grace = preset.recovery_grace();
+        self
+    }
+
+    /// Checks every rule, those of the calculator included.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::error::Code::InvalidConfig); the message lists every violation.
+    pub fn validate(&self) -> Result<()> {
+        into_result(&self.violations())
+    }
+
+    /// Which rules are broken.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        // What only warns a calculator used alone is refused here.
+        let mut rules = Rules(self.calculator.violations());
+        rules.0.extend(self.calculator.warnings());
+        self.check_ids(&mut rules);
+        for (field, value) in [
+            ("worker_id_ttl", self.worker_id_ttl),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("election_timeout", self.election_timeout),
+            ("outage.enter_after", self.outage.enter_after),
+            ("outage.leave_after", self.outage.leave_after),
+            ("outage.error_window", self.outage.error_window),
+        ] {
+            rules.positive(field, value);
+        }
+        if self.outage.errors_max == 0 {
+            rules.broken("outage.errors_max", "0".into(), "must be 1 or more");
+        }
+        let interval = self.heartbeat_interval;
+        let ttl = self.calculator.heartbeat_ttl;
+        rules.at_least("heartbeat_ttl", ttl, interval * 2, "2 x heartbeat_interval");
+        let id_ttl = self.worker_id_ttl;
+        rules.at_least(
+            "worker_id_ttl",
+            id_ttl,
+            interval * 3,
+            "3 x heartbeat_interval",
+        );
+        rules.at_least("worker_id_ttl", id_ttl, ttl, "heartbeat_ttl");
+        rules.0
+    }
+
+    fn check_ids(&self, rules: &mut Rules) {
+        let prefix = &self.worker_id_prefix;
+        if let Err(error) = KeyPrefix::new(prefix) {
+            rules.broken("worker_id_prefix", format!("{prefix:?}"), error.message());
+        } else if prefix.len() > 200 {
+            let value = format!("{prefix:?}");
+            rules.broken("worker_id_prefix", value, "must have at most 200 bytes");
+        }
+        let (min, max) = (self.worker_id_min, self.worker_id_max);
+        if max < min {
+            let rule = format!("must not be below worker_id_min ({min})");
+            rules.broken("worker_id_max", max.to_string(), rule);
+        } else if max - min >= IDS_MAX {
+            let rule = format!("must be below worker_id_min ({min}) + {IDS_MAX}");
+            rules.broken("worker_id_max", max.to_string(), rule);
+        }
+    }
+}
+
+impl Rules {
+    fn at_least(&mut self, field: &'static str, value: Duration, least: Duration, what: &str) {
+        if value < least {
+            let rule = format!("must not be below {what} ({})", text(least));
+            self.broken(field, text(value), rule);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        ManagerConfig::default().validate().unwrap();
+        for preset in [
+            OutagePreset::Conservative,
+            OutagePreset::Balanced,
+            OutagePreset::Aggressive,
+        ] {
+            let config = ManagerConfig::default().outage_preset(preset);
+            config.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_only_warns_a_calculator_is_refused_with_the_managers_own_rules() {
+        let mut config = ManagerConfig::default();
+        config.calculator.cold_start_window = Duration::from_secs(5);
+        config.calculator.emergency_grace_period = Duration::from_secs(7);
+        config.worker_id_prefix = "a b".into();
+        config.worker_id_min = 7;
+        config.worker_id_max = 6;
+        config.worker_id_ttl = Duration::from_secs(5);
+        config.heartbeat_interval = Duration::from_secs(4);
+        config.outage.errors_max = 0;
+        let fields: Vec<_> = config.violations().iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "cold_start_window",
+                "cooldown",
+                "emergency_grace_period",
+                "worker_id_prefix",
+                "worker_id_max",
+                "outage.errors_max",
+                "heartbeat_ttl",
+                "worker_id_ttl",
+                "worker_id_ttl",
+            ]
+        );
+    }
+}

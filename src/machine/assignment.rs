@@ -1,0 +1,187 @@
+//! What one worker holds: applied in order of term and version, with what came and what went.
+//!
+//! An assignment of an older term or version is refused; one without a term (a leader of parti
+//! wrote it) is judged by its version alone. A deleted assignment empties what is held. A value
+//! that cannot be understood changes nothing. Ownership can be *suspended* (strict mode): then
+//! nothing is held until it is resumed, whatever the store says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::store::Entry;
+use crate::types::{Partition, Term, Version};
+use crate::wire::{self, Applied};
+
+/// What is held now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The plan's version; 0 before the first assignment.
+    pub version: Version,
+    /// The term it was published in; 0 when a leader without terms (parti) wrote it.
+    pub term: Term,
+    /// Why the plan was made, as it was written.
+    pub lifecycle: String,
+    /// The partitions, in the order written.
+    pub partitions: Arc<[Partition]>,
+}
+
+/// A change of what is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignmentChange {
+    /// What is held now: all of it.
+    pub held: Held,
+    /// Partitions that were not held before.
+    pub added: Vec<Partition>,
+    /// Partitions that are no longer held.
+    pub removed: Vec<Partition>,
+}
+
+/// The assignment of one worker.
+#[derive(Debug, Default)]
+pub struct Assignments {
+    /// What the store says.
+    stored: Held,
+    /// What the host was told.
+    told: Held,
+    /// The highest term and version accepted.
+    applied: Applied,
+    has_one: bool,
+    is_suspended: bool,
+    refused: u64,
+}
+
+impl Assignments {
+    /// What the host was told to hold.
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        &self.told
+    }
+
+    /// What was applied, for the heartbeat.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// Whether there was an assignment at all.
+    #[must_use]
+    pub fn has_one(&self) -> bool {
+        self.has_one
+    }
+
+    /// Whether ownership is suspended.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended
+    }
+
+    /// How many assignments were refused for being old.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Takes in the state of the worker's key; what changed, if anything did.
+    ///
+    /// # Errors
+    /// `InvalidData`: the value cannot be understood, and nothing changed.
+    pub fn take_in(&mut self, entry: &Entry) -> Result<Option<AssignmentChange>> {
+        if !entry.is_live() {
+            if !self.has_one {
+                return Ok(None);
+            }
+            self.stored.partitions = Arc::default();
+            return Ok(self.tell());
+        }
+        let read = wire::Assignment::decode(&entry.value)?;
+        let is_newer = match read.term {
+            None => read.version > self.applied.version,
+            Some(term) if term == self.applied.term => read.version > self.applied.version,
+            Some(term) => term > self.applied.term,
+        };
+        let is_again = read.version == self.stored.version
+            && read.term.unwrap_or(0) == self.stored.term
+            && self.has_one;
+        if !is_newer && !is_again {
+            self.refused += 1;
+            return Ok(None);
+        }
+        self.has_one = true;
+        self.applied = Applied {
+            term: read.term.unwrap_or(0).max(self.applied.term),
+            version: read.version,
+        };
+        self.stored = Held {
+            version: read.version,
+            term: read.term.unwrap_or(0),
+            lifecycle: read.lifecycle,
+            partitions: read.partitions.into(),
+        };
+        Ok(self.tell())
+    }
+
+    /// The key does not exist: whatever was held is not any more.
+    pub fn gone(&mut self) -> Option<AssignmentChange> {
+        self.stored.partitions = Arc::default();
+        self.tell()
+    }
+
+    /// Nothing is held until [`Assignments::resume`].
+    pub fn suspend(&mut self) -> Option<AssignmentChange> {
+        self.is_suspended = true;
+        self.tell()
+    }
+
+    /// What the store says is held again.
+    pub fn resume(&mut self) -> Option<AssignmentChange> {
+        self.is_suspended = false;
+        self.tell()
+    }
+
+    /// The id is another one from now on: nothing is held under it yet.
+    pub fn forget(&mut self) -> Option<AssignmentChange> {
+        let refused = self.refused;
+        let told = std::mem::take(&mut self.told);
+        *self = Self {
+            told,
+            refused,
+            ..Self::default()
+        };
+        self.tell()
+    }
+
+    fn tell(&mut self) -> Option<AssignmentChange> {
+        let held = Held {
+            partitions: if self.is_suspended {
+                Arc::default()
+            } else {
+                Arc::clone(&self.stored.partitions)
+            },
+            ..self.stored.clone()
+        };
+        if held == self.told {
+            return None;
+        }
+        let (added, removed) = difference(&self.told.partitions, &held.partitions);
+        self.told = held.clone();
+        Some(AssignmentChange {
+            held,
+            added,
+            removed,
+        })
+    }
+}
+
+/// What is only in `after`, and what is only in `before`, by keys.
+fn difference(before: &[Partition], after: &[Partition]) -> (Vec<Partition>, Vec<Partition>) {
+    let by_keys = |list: &[Partition]| -> BTreeMap<Vec<String>, Partition> {
+        list.iter().map(|p| (p.keys.clone(), p.clone())).collect()
+    };
+    let (before, after) = (by_keys(before), by_keys(after));
+    let only = |these: &BTreeMap<Vec<String>, Partition>, those: &BTreeMap<Vec<String>, _>| {
+        let only = these.iter().filter(|(keys, _)| !those.contains_key(*keys));
+        only.map(|(_, partition)| partition.clone()).collect()
+    };
+    (only(&after, &before), only(&before, &after))
+}

@@ -1,0 +1,508 @@
+//! Who leads: a lease in the store that one worker holds at a time.
+//!
+//! The lease is taken by creating its key and prolonged by compare-and-set. A leader that could
+//! not prolong it steps down by its own clock before the store can let it expire; everybody else
+//! watches the key, so that a vacancy is seen at once. Only an own revision is ever deleted.
+//!
+//! A host may bring an election of its own, or a worker be told never to lead: then only the watch
+//! is left, to know who does.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::backoff::{Backoff, SplitMix};
+use super::request::{Answer, Request, Value};
+use crate::error::Error;
+use crate::store::{Bucket, Entry, Expect, Operation, Outcome, Refusal, WatchEvent};
+use crate::types::{Revision, Time, WorkerId};
+use crate::wire::{LEASE_KEY, lease_holder};
+
+/// Longest pause before a vacancy that was announced is filled. Rivals are kept apart by it.
+const PATIENCE: Duration = Duration::from_millis(25);
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How leaders are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// By the lease in the store.
+    Lease,
+    /// By the host's own election.
+    Host,
+    /// This worker never leads.
+    Never,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum ElectionEvent {
+    /// This worker leads from now on.
+    Won,
+    /// This worker leads no more.
+    Lost(&'static str),
+    /// Another one leads (or, `None`, nobody is known to).
+    Leader(Option<WorkerId>),
+    /// The store or the host's election failed; it is tried again.
+    Failed(Error),
+}
+
+/// One worker's part in the election. Polled and answered like the other parts of a manager.
+#[derive(Debug)]
+pub struct Election {
+    rule: Rule,
+    lease: Duration,
+    random: SplitMix,
+    backoff: Backoff,
+    /// Who this worker is; `None`: it takes no part now.
+    worker: Option<WorkerId>,
+    /// What the watch showed last.
+    seen: Seen,
+    standing: Standing,
+    /// Writes of the lease of which nobody knows whether they were carried out.
+    unknown: Vec<Attempt>,
+    /// The key is to be looked at before anything is written.
+    wants_look: bool,
+    /// It takes no part any more.
+    is_closed: bool,
+    /// It stands back until then.
+    not_before: Time,
+    /// What is under way, and for whom.
+    asked: Option<(Asked, WorkerId)>,
+    sent: Time,
+    events: VecDeque<ElectionEvent>,
+}
+
+/// The lease's key as far as the watch or a look showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nothing yet.
+    Nothing,
+    /// There is no lease; the key's last revision.
+    Vacant(Revision),
+    Held {
+        holder: Option<WorkerId>,
+        revision: Revision,
+        /// When it was written, or seen if that cannot be told.
+        since: Time,
+    },
+}
+
+#[derive(Debug)]
+enum Standing {
+    Follower {
+        /// When to try for the lease.
+        campaign_at: Option<Time>,
+    },
+    Leader {
+        revision: Revision,
+        /// Until when the leadership is certain.
+        until: Time,
+        renew_at: Time,
+        is_resigning: bool,
+    },
+}
+
+impl Standing {
+    const BYSTANDER: Standing = Standing::Follower { campaign_at: None };
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    value: Vec<u8>,
+    sent: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Take,
+    Look,
+    Resign,
+}
+
+impl Election {
+    /// Nobody is known to lead. `seed` determines who is faster.
+    #[must_use]
+    pub fn new(rule: Rule, lease: Duration, seed: u64) -> Self {
+        Self {
+            rule,
+            lease,
+            random: SplitMix(seed),
+            backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0xE1EC),
+            worker: None,
+            seen: Seen::Nothing,
+            standing: Standing::BYSTANDER,
+            unknown: Vec::new(),
+            wants_look: false,
+            is_closed: false,
+            not_before: Time::ZERO,
+            asked: None,
+            sent: Time::ZERO,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// How long the store keeps a lease, where that is less than what was configured.
+    pub fn limit_lease(&mut self, lease: Duration) {
+        self.lease = self.lease.min(lease);
+    }
+
+    /// Takes part under this id from now on, or not at all: then a leader steps down and its
+    /// lease, which is no longer its own to delete, is left to expire.
+    pub fn set_worker(&mut self, now: Time, worker: Option<WorkerId>) {
+        if self.worker == worker {
+            return;
+        }
+        self.step_down("it takes no part any more");
+        self.worker = worker;
+        self.unknown.clear();
+        self.wants_look = false;
+        self.plan_campaign(now);
+    }
+
+    /// Gives the lease back where it is held, and takes no part any more.
+    pub fn resign(&mut self) {
+        self.is_closed = true;
+        match &mut self.standing {
+            Standing::Leader { is_resigning, .. } => *is_resigning = true,
+            Standing::Follower { campaign_at } => *campaign_at = None,
+        }
+    }
+
+    /// Gives the lease back where it is held, and stands back for a while: leading did not work.
+    pub fn stand_back(&mut self, now: Time, pause: Duration) {
+        self.not_before = now + pause;
+        match &mut self.standing {
+            Standing::Leader { is_resigning, .. } => *is_resigning = true,
+            Standing::Follower { .. } => self.plan_campaign(now),
+        }
+    }
+
+    /// Whether this worker leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(
+            self.standing,
+            Standing::Leader {
+                is_resigning: false,
+                ..
+            }
+        )
+    }
+
+    /// Whether nothing is left to be given back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.standing, Standing::Follower { .. }) && self.asked.is_none()
+    }
+
+    /// Who leads, as far as is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<&WorkerId> {
+        match (&self.standing, &self.seen) {
+            (Standing::Leader { .. }, _) => self.worker.as_ref(),
+            (_, Seen::Held { holder, .. }) => holder.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// What changed, oldest first.
+    pub fn poll_event(&mut self) -> Option<ElectionEvent> {
+        self.events.pop_front()
+    }
+
+    /// When there is something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let is_idle = self.asked.is_none();
+        match &self.standing {
+            Standing::Follower { campaign_at } => campaign_at.filter(|_| is_idle),
+            Standing::Leader {
+                until,
+                renew_at,
+                is_resigning,
+                ..
+            } => {
+                let due = if *is_resigning { Time::ZERO } else { *renew_at };
+                Some(if is_idle { due.min(*until) } else { *until })
+            }
+        }
+    }
+
+    /// Lets time pass: a leader that is no longer certain to lead steps down.
+    pub fn tick(&mut self, now: Time) {
+        let is_over = matches!(self.standing, Standing::Leader { until, .. } if until <= now);
+        if is_over {
+            self.step_down("its lease could not be prolonged in time");
+            self.plan_campaign(now);
+        }
+    }
+
+    /// What the watch of the lease's key shows.
+    pub fn watched(&mut self, now: Time, event: &WatchEvent) {
+        match event {
+            WatchEvent::Change(entry) if entry.key == LEASE_KEY => self.see(now, entry),
+            WatchEvent::Live if self.seen == Seen::Nothing => self.vacant(now, 0),
+            WatchEvent::Change(_) | WatchEvent::Live | WatchEvent::Blind(_) => {}
+        }
+    }
+
+    /// What to ask of the store now.
+    pub fn poll_request(&mut self, now: Time) -> Option<Request> {
+        if self.asked.is_some() || self.deadline()? > now {
+            return None;
+        }
+        let worker = self.worker.clone()?;
+        let bucket = Bucket::Election;
+        let key = LEASE_KEY.to_owned();
+        let (asked, request) = match &self.standing {
+            Standing::Leader {
+                is_resigning: true,
+                revision,
+                ..
+            } => {
+                let expect = Expect::Revision(*revision);
+                let request = match self.rule {
+                    Rule::Host => Request::Resign(worker.clone()),
+                    _ => Request::Delete {
+                        bucket,
+                        key,
+                        expect,
+                    },
+                };
+                (Asked::Resign, request)
+            }
+            _ if self.rule == Rule::Host => (Asked::Take, Request::Campaign(worker.clone())),
+            _ if self.wants_look => (Asked::Look, Request::Read { bucket, key }),
+            standing => {
+                let revision = match (standing, &self.seen) {
+                    (Standing::Leader { revision, .. }, _) | (_, Seen::Vacant(revision)) => {
+                        *revision
+                    }
+                    // It has run out by our clock: the store has let it expire, or refuses.
+                    _ => 0,
+                };
+                let put = Request::Put {
+                    bucket,
+                    key,
+                    value: Value::Lease(worker.clone()),
+                    expect: Expect::Revision(revision),
+                };
+                (Asked::Take, put)
+            }
+        };
+        if asked == Asked::Take {
+            self.sent = now;
+        }
+        self.asked = Some((asked, worker));
+        Some(request)
+    }
+
+    /// The answer to the request under way.
+    pub fn answered(&mut self, now: Time, answer: Answer) {
+        let Some((asked, worker)) = self.asked.take() else {
+            return;
+        };
+        if let Some(error) = answer.failure() {
+            self.events
+                .push_back(ElectionEvent::Failed(error.during("election")));
+        }
+        if self.worker.as_ref() != Some(&worker) {
+            return; // the try of another life; what it won will expire
+        }
+        match (asked, answer) {
+            (Asked::Resign, _) => {
+                self.step_down("it resigned");
+                self.plan_campaign(now);
+            }
+            (Asked::Take, Answer::Campaigned(result)) => self.campaigned(now, result),
+            (Asked::Take, Answer::Written { outcome, value }) => self.taken(now, &outcome, value),
+            (Asked::Look, Answer::Read(Ok(entry))) => self.looked(now, entry),
+            (Asked::Take | Asked::Look, _) => self.retry(now),
+        }
+    }
+
+    fn campaigned(&mut self, now: Time, result: Result<Option<Duration>, Error>) {
+        match result {
+            Ok(Some(lease)) => self.lead(self.sent, lease, 0),
+            Ok(None) => {
+                self.step_down("the host's election chose another one");
+                self.try_in(now, self.lease / 3);
+            }
+            Err(error) => {
+                let failed = ElectionEvent::Failed(error.during("election"));
+                self.events.push_back(failed);
+                self.retry(now);
+            }
+        }
+    }
+
+    fn taken(&mut self, now: Time, outcome: &Outcome, value: Vec<u8>) {
+        let sent = self.sent;
+        match outcome {
+            Outcome::Done(revision) => self.lead(sent, self.lease, *revision),
+            Outcome::Refused(Refusal::Conflict) => {
+                self.wants_look = true;
+                self.try_in(now, Duration::ZERO);
+            }
+            Outcome::Refused(_) => self.retry(now),
+            Outcome::Unknown(_) => {
+                self.unknown.push(Attempt { value, sent });
+                self.wants_look = true;
+                self.retry(now);
+            }
+        }
+    }
+
+    /// What the key holds after a write that did not simply succeed.
+    fn looked(&mut self, now: Time, entry: Option<Entry>) {
+        self.wants_look = false;
+        let live = entry.as_ref().filter(|entry| entry.is_live());
+        let is_ours = |entry: &&Entry| self.unknown.iter().find(|a| a.value == entry.value);
+        let ours = live.and_then(|entry| is_ours(&entry).map(|a| (a.sent, entry.revision)));
+        if let Some((sent, revision)) = ours {
+            return self.lead(sent, self.lease, revision);
+        }
+        let Standing::Leader {
+            revision, renew_at, ..
+        } = &mut self.standing
+        else {
+            return self.look_at(now, entry);
+        };
+        match live {
+            // Not carried out, or not yet: written again.
+            Some(entry) if entry.revision == *revision => *renew_at = now,
+            Some(_) => {
+                self.step_down("another worker holds the lease");
+                self.look_at(now, entry);
+            }
+            // The key is gone, and nobody else has taken it.
+            None => {
+                *revision = entry.map_or(0, |entry| entry.revision);
+                *renew_at = now;
+            }
+        }
+    }
+
+    fn look_at(&mut self, now: Time, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => self.see(now, &entry),
+            None => self.vacant(now, 0),
+        }
+    }
+
+    /// The key as the watch or a look shows it.
+    fn see(&mut self, now: Time, entry: &Entry) {
+        match entry.operation {
+            Operation::Put => {
+                let holder = lease_holder(&entry.value);
+                let is_new =
+                    !matches!(self.seen, Seen::Held { revision, .. } if revision == entry.revision);
+                if is_new {
+                    let before = self.leader().cloned();
+                    self.seen = Seen::Held {
+                        holder: holder.clone(),
+                        revision: entry.revision,
+                        since: now - entry.age.unwrap_or_default(),
+                    };
+                    if self.leader() != before.as_ref() {
+                        let leader = self.leader().cloned();
+                        self.events.push_back(ElectionEvent::Leader(leader));
+                    }
+                }
+                if let Standing::Leader { revision, .. } = &self.standing {
+                    let is_foreign = entry.revision > *revision && holder != self.worker;
+                    if is_foreign && self.rule == Rule::Lease {
+                        self.step_down("another worker has taken the lease");
+                    }
+                }
+                self.plan_campaign(now);
+            }
+            Operation::Delete | Operation::Expired => self.vacant(now, entry.revision),
+            Operation::Gone => self.vacant(now, 0),
+        }
+    }
+
+    fn vacant(&mut self, now: Time, revision: Revision) {
+        if let Standing::Leader {
+            revision: ours,
+            renew_at,
+            ..
+        } = &mut self.standing
+        {
+            // Somebody deleted it (parti does, without condition): taken back if nobody else has.
+            if revision == 0 || revision > *ours {
+                *ours = revision;
+                *renew_at = now;
+            }
+            return;
+        }
+        let was_led = self.leader().is_some();
+        self.seen = Seen::Vacant(revision);
+        if was_led {
+            self.events.push_back(ElectionEvent::Leader(None));
+        }
+        self.plan_campaign(now);
+    }
+
+    /// When this worker tries for the lease, by what is known of it.
+    fn plan_campaign(&mut self, now: Time) {
+        let lease = self.lease;
+        let at = match (self.rule, &self.seen) {
+            _ if self.worker.is_none() || self.is_closed => None,
+            (Rule::Never, _) | (Rule::Lease, Seen::Nothing) => None,
+            (Rule::Host, _) => Some(now),
+            (Rule::Lease, Seen::Vacant(_)) => Some(now + self.random.below(PATIENCE)),
+            // The store lets it expire without a word.
+            (Rule::Lease, Seen::Held { since, .. }) => {
+                Some((*since + lease).max(now) + self.random.below(lease / 20))
+            }
+        };
+        if let Standing::Follower { campaign_at } = &mut self.standing {
+            let planned = campaign_at.filter(|_| self.rule == Rule::Host);
+            *campaign_at = planned.or(at).map(|at| at.max(self.not_before));
+        }
+    }
+
+    /// Tries for the lease, or to prolong it, after a pause.
+    fn try_in(&mut self, now: Time, pause: Duration) {
+        let takes_part = self.worker.is_some() && !self.is_closed;
+        match &mut self.standing {
+            Standing::Follower { campaign_at } => {
+                *campaign_at = takes_part.then_some((now + pause).max(self.not_before));
+            }
+            Standing::Leader { renew_at, .. } => *renew_at = now + pause.min(self.lease / 10),
+        }
+    }
+
+    fn retry(&mut self, now: Time) {
+        let pause = self.backoff.next_delay();
+        self.try_in(now, pause);
+    }
+
+    fn lead(&mut self, sent: Time, lease: Duration, revision: Revision) {
+        self.backoff.reset();
+        self.unknown.clear();
+        self.wants_look = false;
+        let (was_leader, was_resigning) = match self.standing {
+            Standing::Leader { is_resigning, .. } => (true, is_resigning),
+            Standing::Follower { .. } => (false, false),
+        };
+        self.standing = Standing::Leader {
+            revision,
+            until: sent + lease * 9 / 10,
+            renew_at: sent + lease / 3,
+            is_resigning: was_resigning || self.is_closed,
+        };
+        if !was_leader {
+            self.events.push_back(ElectionEvent::Won);
+        }
+    }
+
+    fn step_down(&mut self, why: &'static str) {
+        if let Standing::Leader { .. } = self.standing {
+            self.standing = Standing::BYSTANDER;
+            self.events.push_back(ElectionEvent::Lost(why));
+        }
+    }
+}

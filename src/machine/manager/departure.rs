@@ -1,0 +1,74 @@
+//! Leaving well: the calculator ends first, then the heartbeat key and the lease go, the id last,
+//! so that nobody takes an id whose former holder is not gone yet.
+
+use super::{Action, Departure, Lead, Manager, Phase};
+use crate::types::Time;
+
+/// How far the departure is.
+#[derive(Debug)]
+pub(super) struct Departing {
+    how: Departure,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Until no calculator of this worker can publish.
+    Calculator,
+    /// Until the heartbeat key and the lease are done with.
+    Announcement,
+    /// Until the id is given back.
+    Id,
+}
+
+impl Manager {
+    pub(super) fn depart(&mut self, how: Departure) {
+        match self.phase {
+            Phase::Departing(_) | Phase::Departed => return,
+            // Nothing was claimed: what is under way leads to nothing.
+            Phase::Created | Phase::Ensuring { .. } | Phase::Working => {}
+        }
+        self.phase = Phase::Departing(Departing {
+            how,
+            step: Step::Calculator,
+        });
+        if matches!(self.lead, Lead::Taking | Lead::Working(_)) {
+            self.step_down();
+        }
+        // The host has asked for it; whoever else listens is told.
+        let change = self.assignments.suspend();
+        self.tell_assignment(change);
+    }
+
+    pub(super) fn go_on_departing(&mut self, now: Time) {
+        loop {
+            let Phase::Departing(Departing { how, step }) = &mut self.phase else {
+                return;
+            };
+            match step {
+                Step::Calculator if self.lead == Lead::No => {
+                    *step = Step::Announcement;
+                    let is_certain = self.id.certain_until().is_some_and(|until| now < until);
+                    match how {
+                        // Not the key of whoever may have the id now.
+                        _ if !is_certain => self.heart.set_worker(None),
+                        Departure::Leave => self.heart.leave(),
+                        // The lease at the leader is whole when this worker goes.
+                        Departure::Keep => self.heart.beat_now(),
+                    }
+                    self.election.resign();
+                }
+                Step::Announcement if self.heart.is_settled() && self.election.is_settled() => {
+                    *step = Step::Id;
+                    self.heart.set_worker(None);
+                    self.id.release();
+                }
+                Step::Id if self.id.is_released() => {
+                    self.phase = Phase::Departed;
+                    self.actions.push_back(Action::Departed);
+                }
+                Step::Calculator | Step::Announcement | Step::Id => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What goes into the manager machine and what comes out.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::machine::assignment::AssignmentChange;
+use crate::machine::calculator::{Notice, OpId};
+use crate::machine::outage::AlertLevel;
+use crate::machine::request::{Answer, Request};
+use crate::store::WatchEvent;
+use crate::types::{ManagerState, State, Time, WorkerId};
+
+/// How a worker goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Departure {
+    /// For good: its partitions go to others at once.
+    Leave,
+    /// To be back soon: whoever claims its id within heartbeat TTL and grace finds its partitions
+    /// where they were.
+    Keep,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Join the fleet (handle -> manager, once, first).
+    Start,
+    /// A request is done (`dv-member` -> manager).
+    Answered {
+        /// The request's id.
+        op: OpId,
+        /// How it ended.
+        answer: Answer,
+    },
+    /// The watch of the election bucket shows something.
+    Lease(WatchEvent),
+    /// The watch of the assignments shows something; other workers' keys are ignored.
+    Assignment(WatchEvent),
+    /// The store's session changed its health; `Some` says why it is not well.
+    StoreHealth(Option<String>),
+    /// What the calculator of this worker does.
+    Calculator(CalculatorEvent),
+    /// Leave the fleet (handle -> manager).
+    Stop(Departure),
+}
+
+/// News of the calculator that runs while this worker leads.
+#[derive(Clone, Debug)]
+pub enum CalculatorEvent {
+    /// It has taken over and works.
+    Started,
+    /// Its state changed.
+    State(State),
+    /// It was refused because a newer leader has taken over.
+    Deposed,
+    /// It could not take over, or it broke.
+    Failed(Error),
+    /// All of its threads have ended.
+    Ended,
+}
+
+/// What to do. Each is carried out once, in order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Have the store (or the host's election) asked.
+    Request {
+        /// The request's id.
+        op: OpId,
+        /// What to ask.
+        request: Request,
+        /// How long to wait for the answer.
+        patience: Duration,
+    },
+    /// Watch the assignments for this worker from now on, instead of any before.
+    Watch(WorkerId),
+    /// Start a calculator under this name.
+    Lead(WorkerId),
+    /// Stop the calculator, and tell when it has ended.
+    StepDown,
+    /// Tell the subscribers.
+    Notify(ManagerNotice),
+    /// The worker has joined: its id is claimed and its heart beats.
+    Joined,
+    /// The worker has left: nothing more will be asked.
+    Departed,
+}
+
+/// What subscribers of a manager are told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ManagerNotice {
+    /// The manager's state changed.
+    StateChanged(ManagerChange),
+    /// The id under which this worker is a member from now on; `None`: it has none.
+    Id(Option<WorkerId>),
+    /// The id was lost: somebody else holds it. Nothing is owned any more; another id is claimed.
+    IdLost {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The id's key was gone (expired, removed, the bucket created anew) and nobody had taken it:
+    /// it is claimed again.
+    IdRegained {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// What is held changed: a new version was applied, which may hold the same partitions.
+    AssignmentChanged(AssignmentChange),
+    /// Another leader is known, or none.
+    Leader {
+        /// Who leads.
+        leader: Option<WorkerId>,
+        /// Whether that is this worker.
+        is_self: bool,
+    },
+    /// While this worker leads: an event of its calculator.
+    Calculator(Notice),
+    /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
+    Degraded {
+        /// Why.
+        why: String,
+    },
+    /// Degraded mode has lasted long enough to alarm somebody.
+    Alert {
+        /// How alarming that is.
+        level: AlertLevel,
+        /// For how long it has lasted.
+        lasted: Duration,
+    },
+    /// Degraded mode is over.
+    Recovered {
+        /// For how long it lasted.
+        lasted: Duration,
+    },
+    /// Something failed and is tried again; told once until it succeeds.
+    Failed {
+        /// Why; the error names the operation.
+        error: Error,
+    },
+    /// The subscriber was too slow and is closed; this is its last event.
+    Lagged {
+        /// How many events it did not get.
+        missed: u64,
+    },
+    /// A thread of the manager panicked; the handle has failed. The last event.
+    Fatal {
+        /// What is known about it.
+        message: String,
+    },
+}
+
+/// A change of a manager's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManagerChange {
+    /// The state before; equal to `to` in the first event, which tells the current state.
+    pub from: ManagerState,
+    /// The state now.
+    pub to: ManagerState,
+    /// When, by the manager's clock.
+    pub time: Time,
+}

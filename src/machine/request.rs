@@ -1,0 +1,121 @@
+//! What the parts of a manager ask of the store, and how it is answered.
+//!
+//! Each part ([`stable_id`](super::stable_id), [`election`](super::election),
+//! [`heartbeat`](super::heartbeat)) has at most one request under way. The values that are written
+//! carry the wall clock, which the core cannot read: the shell fills it in, and tells with the
+//! answer which bytes it wrote, so that they can be recognised in the store.
+
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+use crate::store::{Bucket, BucketStatus, Entry, Expect, Listing, Outcome, Refusal};
+use crate::types::WorkerId;
+use crate::wire::Applied;
+
+/// One piece of I/O.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// See to it that a bucket exists; its values live for `ttl`.
+    Ensure {
+        /// Which.
+        bucket: Bucket,
+        /// `None`: for ever.
+        ttl: Option<Duration>,
+    },
+    /// List all keys of a bucket.
+    List(Bucket),
+    /// Read one key.
+    Read {
+        /// Where.
+        bucket: Bucket,
+        /// Which.
+        key: String,
+    },
+    /// Write one key.
+    Put {
+        /// Where.
+        bucket: Bucket,
+        /// Which.
+        key: String,
+        /// What.
+        value: Value,
+        /// When it may happen.
+        expect: Expect,
+    },
+    /// Delete one key, leaving the marker that says so.
+    Delete {
+        /// Where.
+        bucket: Bucket,
+        /// Which.
+        key: String,
+        /// When it may happen.
+        expect: Expect,
+    },
+    /// Take or prolong the leadership by the host's own election.
+    Campaign(WorkerId),
+    /// Give the leadership back to the host's own election.
+    Resign(WorkerId),
+}
+
+/// What to write; the shell adds the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The claim of a stable id.
+    Claim,
+    /// The leader's lease.
+    Lease(WorkerId),
+    /// A heartbeat.
+    Beat(WorkerId, Applied),
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What the bucket is.
+    Ensured(Result<BucketStatus>),
+    /// What the bucket holds.
+    Listed(Result<Listing>),
+    /// What the key holds.
+    Read(Result<Option<Entry>>),
+    /// How a write or a deletion ended.
+    Written {
+        /// How.
+        outcome: Outcome,
+        /// What was written; empty for a deletion.
+        value: Vec<u8>,
+    },
+    /// For how long this worker leads, from when the request was made; `None`: another one does.
+    Campaigned(Result<Option<Duration>>),
+}
+
+impl Answer {
+    /// The failure of the store that the answer tells; `None` when the store did its part, if
+    /// only by refusing.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let error = match self {
+            Answer::Ensured(Err(error)) | Answer::Listed(Err(error)) | Answer::Read(Err(error)) => {
+                error.clone()
+            }
+            Answer::Written { outcome, .. } => failure_of(outcome)?,
+            Answer::Ensured(Ok(_))
+            | Answer::Listed(Ok(_))
+            | Answer::Read(Ok(_))
+            | Answer::Campaigned(_) => return None,
+        };
+        Some(error)
+    }
+}
+
+/// Why a write is not known to be done; `None` when it is, or somebody else was faster.
+#[must_use]
+pub fn failure_of(outcome: &Outcome) -> Option<Error> {
+    match outcome {
+        Outcome::Done(_) | Outcome::Refused(Refusal::Conflict) => None,
+        Outcome::Refused(refusal) => Some(refusal.clone().into_error()),
+        Outcome::Unknown(why) => Some(Error::new(
+            Code::TimedOut,
+            format!("nobody knows whether it was written: {why}"),
+        )),
+    }
+}

@@ -1,0 +1,513 @@
+//! A worker's stable id: the lowest free number of a pool, claimed by creating its key and kept by
+//! renewing it.
+//!
+//! Every write is conditional, so an id that was stolen (parti writes without condition), removed
+//! or left to expire is noticed at the next renewal, and is never stolen back. An id is *certain*
+//! until shortly before the store could let its key expire; after that nobody else may be assumed
+//! not to have it.
+//!
+//! # Protocol of use
+//! [`StableId::claim`] begins; [`StableId::poll_request`] hands out what to ask of the store, one
+//! request at a time, each to be answered by [`StableId::answered`]; after each call drain
+//! [`StableId::poll_event`]. [`StableId::deadline`] tells when to poll again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::backoff::{Backoff, SplitMix};
+use super::request::{Answer, Request, Value};
+use crate::error::{Code, Error};
+use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
+use crate::types::{Revision, Time, WorkerId};
+
+/// Conflicts after which the pool is listed again: by then what is known of it is old.
+const CONFLICTS_MAX: u32 = 4;
+
+/// Longest pause after a conflict. Rivals that start at once are kept apart by it.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Pauses while the store fails or the pool is exhausted.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Which ids there are, and how long a claim lasts.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// What ids begin with: `worker` for `worker-7`.
+    pub prefix: String,
+    /// The lowest number.
+    pub min: u32,
+    /// The highest number.
+    pub max: u32,
+    /// How long the store keeps a claim that is not renewed.
+    pub ttl: Duration,
+}
+
+impl Pool {
+    fn key(&self, number: u32) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    /// The number of an id of this pool, written as this pool writes it.
+    fn number(&self, key: &str) -> Option<u32> {
+        let text = key.strip_prefix(self.prefix.as_str())?.strip_prefix('-')?;
+        let number: u32 = text.parse().ok()?;
+        let is_plain = number.to_string() == text;
+        (is_plain && (self.min..=self.max).contains(&number)).then_some(number)
+    }
+}
+
+/// What became of the id.
+#[derive(Clone, Debug)]
+pub enum IdEvent {
+    /// The id is this worker's.
+    Claimed(WorkerId),
+    /// The id's key was gone (expired, removed, the bucket created anew) and nobody had taken it:
+    /// it is claimed again.
+    Regained(WorkerId),
+    /// Somebody else holds the id.
+    Lost(WorkerId),
+    /// Claiming or renewing failed, and is tried again.
+    Failed(Error),
+}
+
+/// The claim of one worker. See the module for the protocol of use.
+#[derive(Debug)]
+pub struct StableId {
+    pool: Pool,
+    random: SplitMix,
+    backoff: Backoff,
+    phase: Phase,
+    /// How often somebody else was faster.
+    rivals: u32,
+    /// Not before this.
+    due: Time,
+    is_asking: bool,
+    /// No id is wanted any more.
+    is_closing: bool,
+    events: VecDeque<IdEvent>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Listing,
+    Creating(Creating),
+    /// It is not known whether this create was carried out.
+    Settling(Creating, Attempt),
+    Held(Held),
+    /// The key is held and shall be given back; whether that was asked for.
+    Releasing(Held, bool),
+}
+
+/// What is known of the pool, and what is tried.
+#[derive(Debug)]
+struct Creating {
+    number: u32,
+    sent: Time,
+    /// Numbers not known to be taken, each with its key's last revision.
+    free: BTreeMap<u32, Revision>,
+}
+
+#[derive(Debug)]
+struct Held {
+    number: u32,
+    worker: WorkerId,
+    revision: Revision,
+    /// When the renewal was sent that was last confirmed.
+    confirmed: Time,
+    /// Renewals since then of which nobody knows whether they were carried out.
+    unknown: Vec<Attempt>,
+    asked: Asked,
+    sent: Time,
+    /// The key was found gone: the next renewal claims it again.
+    is_gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Renew,
+    Read,
+}
+
+/// A write that may have been carried out.
+#[derive(Clone, Debug)]
+struct Attempt {
+    value: Vec<u8>,
+    sent: Time,
+}
+
+impl StableId {
+    /// Nothing claimed yet. `seed` determines which way rivals are avoided.
+    #[must_use]
+    pub fn new(pool: Pool, seed: u64) -> Self {
+        Self {
+            pool,
+            random: SplitMix(seed),
+            backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
+            phase: Phase::Idle,
+            rivals: 0,
+            due: Time::ZERO,
+            is_asking: false,
+            is_closing: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// How long the store keeps a claim, where that is less than what was configured.
+    pub fn limit_ttl(&mut self, ttl: Duration) {
+        self.pool.ttl = self.pool.ttl.min(ttl);
+    }
+
+    /// Begins to claim an id, unless there is one.
+    pub fn claim(&mut self) {
+        if matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::Listing;
+            self.due = Time::ZERO;
+        }
+    }
+
+    /// Gives the id back, if there is one or one comes: deletes its key unless somebody else
+    /// wrote it.
+    pub fn release(&mut self) {
+        self.is_closing = true;
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.phase = self.closing(phase);
+    }
+
+    fn closing(&mut self, phase: Phase) -> Phase {
+        match phase {
+            Phase::Held(held) => {
+                self.due = Time::ZERO;
+                Phase::Releasing(held, false)
+            }
+            // It may be carried out yet.
+            Phase::Creating(_) | Phase::Settling(..) if self.is_asking => phase,
+            Phase::Releasing(..) => phase,
+            Phase::Idle | Phase::Listing | Phase::Creating(_) | Phase::Settling(..) => Phase::Idle,
+        }
+    }
+
+    /// Whether there is nothing to release any more.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    /// The id that is held.
+    #[must_use]
+    pub fn worker(&self) -> Option<&WorkerId> {
+        match &self.phase {
+            Phase::Held(held) => Some(&held.worker),
+            _ => None,
+        }
+    }
+
+    /// Until when nobody else can hold the id.
+    #[must_use]
+    pub fn certain_until(&self) -> Option<Time> {
+        match &self.phase {
+            Phase::Held(held) => Some(held.confirmed + self.pool.ttl * 9 / 10),
+            _ => None,
+        }
+    }
+
+    /// Has the claim looked at now: something looks as if somebody else used the id.
+    pub fn verify(&mut self) {
+        if matches!(self.phase, Phase::Held(_)) {
+            self.due = Time::ZERO;
+        }
+    }
+
+    /// When there is something to ask.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let is_waiting = !self.is_asking && !matches!(self.phase, Phase::Idle);
+        is_waiting.then_some(self.due)
+    }
+
+    /// What became of the id, oldest first.
+    pub fn poll_event(&mut self) -> Option<IdEvent> {
+        self.events.pop_front()
+    }
+
+    /// What to ask of the store now.
+    pub fn poll_request(&mut self, now: Time) -> Option<Request> {
+        if self.is_asking || self.due > now {
+            return None;
+        }
+        let bucket = Bucket::StableId;
+        let request = match &mut self.phase {
+            Phase::Idle => return None,
+            Phase::Listing => Request::List(bucket),
+            Phase::Creating(creating) => {
+                creating.sent = now;
+                let revision = creating.free.get(&creating.number).copied();
+                Request::Put {
+                    bucket,
+                    key: self.pool.key(creating.number),
+                    value: Value::Claim,
+                    expect: Expect::Revision(revision.unwrap_or_default()),
+                }
+            }
+            Phase::Settling(creating, _) => Request::Read {
+                bucket,
+                key: self.pool.key(creating.number),
+            },
+            Phase::Held(held) => {
+                let key = self.pool.key(held.number);
+                match held.asked {
+                    Asked::Read => Request::Read { bucket, key },
+                    Asked::Renew => {
+                        held.sent = now;
+                        Request::Put {
+                            bucket,
+                            key,
+                            value: Value::Claim,
+                            expect: Expect::Revision(held.revision),
+                        }
+                    }
+                }
+            }
+            Phase::Releasing(held, is_asked) => {
+                *is_asked = true;
+                Request::Delete {
+                    bucket,
+                    key: self.pool.key(held.number),
+                    expect: Expect::Revision(held.revision),
+                }
+            }
+        };
+        self.is_asking = true;
+        Some(request)
+    }
+
+    /// The answer to the request under way.
+    pub fn answered(&mut self, now: Time, answer: Answer) {
+        self.is_asking = false;
+        let failure = answer.failure();
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.phase = match (phase, answer) {
+            (Phase::Listing, Answer::Listed(Ok(listing))) => self.listed(now, &listing),
+            (Phase::Creating(creating), Answer::Written { outcome, value }) => {
+                self.created(now, creating, &outcome, value)
+            }
+            (Phase::Settling(creating, attempt), Answer::Read(Ok(entry))) => {
+                self.settled(now, creating, attempt, entry)
+            }
+            (Phase::Held(held), Answer::Written { outcome, value }) => {
+                self.renewed(now, held, &outcome, value)
+            }
+            (Phase::Held(held), Answer::Read(Ok(entry))) => self.looked(now, held, entry),
+            // Refused: somebody else has it. Unknown: it will expire.
+            (Phase::Releasing(_, true), _) => Phase::Idle,
+            // A renewal was under way.
+            (Phase::Releasing(mut held, false), answer) => {
+                if let Answer::Written {
+                    outcome: Outcome::Done(revision),
+                    ..
+                } = answer
+                {
+                    held.revision = revision;
+                }
+                Phase::Releasing(held, false)
+            }
+            (phase, _) => {
+                self.due = now + self.backoff.next_delay();
+                phase
+            }
+        };
+        if self.is_closing {
+            let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+            self.phase = self.closing(phase);
+            self.events.clear();
+            return;
+        }
+        if let Some(error) = failure {
+            let operation = match &self.phase {
+                Phase::Held(_) => "renew id",
+                _ => "claim id",
+            };
+            self.events
+                .push_back(IdEvent::Failed(error.during(operation)));
+        }
+    }
+
+    fn listed(&mut self, now: Time, listing: &Listing) -> Phase {
+        let mut free: BTreeMap<u32, Revision> =
+            (self.pool.min..=self.pool.max).map(|n| (n, 0)).collect();
+        for entry in &listing.entries {
+            let Some(number) = self.pool.number(&entry.key) else {
+                continue;
+            };
+            if entry.is_live() {
+                free.remove(&number);
+            } else {
+                free.insert(number, entry.revision);
+            }
+        }
+        if let Some(choice) = self.choose(now, free) {
+            return choice;
+        }
+        self.due = now + self.backoff.next_delay();
+        let (prefix, min, max) = (&self.pool.prefix, self.pool.min, self.pool.max);
+        self.events.push_back(IdEvent::Failed(Error::new(
+            Code::IdsExhausted,
+            format!(
+                "all ids from {prefix}-{min} to {prefix}-{max} are taken; widen the range, or wait \
+                 until ids of workers that are gone expire"
+            ),
+        )));
+        Phase::Listing
+    }
+
+    fn created(
+        &mut self,
+        now: Time,
+        creating: Creating,
+        outcome: &Outcome,
+        value: Vec<u8>,
+    ) -> Phase {
+        match outcome {
+            Outcome::Done(revision) => {
+                let (number, sent) = (creating.number, creating.sent);
+                self.hold(number, *revision, sent)
+            }
+            Outcome::Refused(Refusal::Conflict) => self.taken(now, creating),
+            Outcome::Refused(_) => {
+                self.due = now + self.backoff.next_delay();
+                Phase::Listing
+            }
+            Outcome::Unknown(_) => {
+                let sent = creating.sent;
+                self.due = now + self.backoff.next_delay();
+                Phase::Settling(creating, Attempt { value, sent })
+            }
+        }
+    }
+
+    fn settled(
+        &mut self,
+        now: Time,
+        mut creating: Creating,
+        attempt: Attempt,
+        entry: Option<Entry>,
+    ) -> Phase {
+        match entry {
+            Some(entry) if entry.is_live() && entry.value == attempt.value => {
+                self.hold(creating.number, entry.revision, attempt.sent)
+            }
+            Some(entry) if entry.is_live() => self.taken(now, creating),
+            // Not carried out, or not yet. The same create again: one of them at most succeeds,
+            // and the other one would be recognised.
+            entry => {
+                let revision = entry.map_or(0, |entry| entry.revision);
+                creating.free.insert(creating.number, revision);
+                Phase::Creating(creating)
+            }
+        }
+    }
+
+    /// Somebody else was faster: another number, farther away the more rivals there are.
+    fn taken(&mut self, now: Time, mut creating: Creating) -> Phase {
+        creating.free.remove(&creating.number);
+        self.rivals += 1;
+        let pause = Duration::from_millis(5).saturating_mul(1 << self.rivals.min(8));
+        self.due = now + self.random.below(pause.min(CONFLICT_PAUSE_MAX));
+        if self.rivals.is_multiple_of(CONFLICTS_MAX) {
+            return Phase::Listing;
+        }
+        self.choose(now, creating.free).unwrap_or(Phase::Listing)
+    }
+
+    /// The lowest free number; where there are rivals, one of the lowest, drawn.
+    fn choose(&mut self, now: Time, free: BTreeMap<u32, Revision>) -> Option<Phase> {
+        let width = 1_usize << self.rivals.min(16);
+        let index = self.random.index(width.min(free.len()));
+        let number = *free.keys().nth(index)?;
+        Some(Phase::Creating(Creating {
+            number,
+            sent: now,
+            free,
+        }))
+    }
+
+    fn hold(&mut self, number: u32, revision: Revision, confirmed: Time) -> Phase {
+        // The pool's prefix was checked with the longest number behind it.
+        let Ok(worker) = WorkerId::new(&self.pool.key(number)) else {
+            return Phase::Idle;
+        };
+        self.rivals = 0;
+        self.backoff.reset();
+        self.due = confirmed + self.pool.ttl / 3;
+        self.events.push_back(IdEvent::Claimed(worker.clone()));
+        Phase::Held(Held {
+            number,
+            worker,
+            revision,
+            confirmed,
+            unknown: Vec::new(),
+            asked: Asked::Renew,
+            sent: confirmed,
+            is_gone: false,
+        })
+    }
+
+    fn renewed(&mut self, now: Time, mut held: Held, outcome: &Outcome, value: Vec<u8>) -> Phase {
+        match outcome {
+            Outcome::Done(revision) => {
+                let sent = held.sent;
+                self.confirm(&mut held, *revision, sent);
+            }
+            Outcome::Refused(Refusal::Conflict) => held.asked = Asked::Read,
+            Outcome::Refused(_) => self.due = now + self.backoff.next_delay(),
+            Outcome::Unknown(_) => {
+                let sent = held.sent;
+                held.unknown.push(Attempt { value, sent });
+                held.asked = Asked::Read;
+                self.due = now + self.backoff.next_delay();
+            }
+        }
+        Phase::Held(held)
+    }
+
+    /// What the key holds after a renewal that did not simply succeed.
+    fn looked(&mut self, now: Time, mut held: Held, entry: Option<Entry>) -> Phase {
+        held.asked = Asked::Renew;
+        self.due = now;
+        let Some(entry) = entry.filter(|entry| entry.operation != Operation::Gone) else {
+            held.revision = 0;
+            held.is_gone = true;
+            return Phase::Held(held);
+        };
+        if !entry.is_live() {
+            held.revision = entry.revision;
+            held.is_gone = true;
+            return Phase::Held(held);
+        }
+        let ours = held.unknown.iter().find(|try_| try_.value == entry.value);
+        if let Some(sent) = ours.map(|attempt| attempt.sent) {
+            self.confirm(&mut held, entry.revision, sent);
+            return Phase::Held(held);
+        }
+        if entry.revision == held.revision && !held.is_gone {
+            return Phase::Held(held); // the renewal was not carried out, or not yet
+        }
+        self.events.push_back(IdEvent::Lost(held.worker));
+        self.due = Time::ZERO;
+        Phase::Idle
+    }
+
+    fn confirm(&mut self, held: &mut Held, revision: Revision, sent: Time) {
+        held.revision = revision;
+        held.confirmed = held.confirmed.max(sent);
+        held.unknown.clear();
+        held.asked = Asked::Renew;
+        if std::mem::take(&mut held.is_gone) {
+            self.events
+                .push_back(IdEvent::Regained(held.worker.clone()));
+        }
+        self.backoff.reset();
+        self.due = held.confirmed + self.pool.ttl / 3;
+    }
+}

@@ -1,0 +1,171 @@
+//! The threads of one life of a handle: started, watched for panics, and joined by a deadline.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use super::rebalancer::panic_text;
+use super::shared::OwnThread;
+use crate::error::{Code, Error, Result};
+use crate::thread::{Thread, signal};
+
+/// The thread that runs callbacks; it is stopped last.
+const NOTIFIER: &str = "dv-notify";
+
+/// The threads of one life, from start to stop.
+pub(super) struct Crew {
+    threads: Mutex<Vec<Arc<Thread>>>,
+    notifier: Mutex<Option<Arc<Thread>>>,
+    /// Dropped to stop the threads that work.
+    stop: Mutex<Option<Sender<Infallible>>>,
+    /// Dropped to let `dv-notify` deliver what is left and end.
+    finish: Mutex<Option<Sender<Infallible>>>,
+    /// Dropped to stop `dv-notify` after the callback that runs.
+    halt: Mutex<Option<Sender<Infallible>>>,
+}
+
+/// What the threads are told to end by.
+pub(super) struct Signals {
+    /// Disconnected when the threads that work are to stop.
+    pub stopped: Receiver<Infallible>,
+    /// Disconnected when `dv-notify` is to deliver what is left and end.
+    pub finished: Receiver<Infallible>,
+    /// Disconnected when `dv-notify` is to end after the callback that runs.
+    pub halted: Receiver<Infallible>,
+}
+
+impl Crew {
+    pub fn new() -> (Self, Signals) {
+        let (stop, stopped) = signal();
+        let (finish, finished) = signal();
+        let (halt, halted) = signal();
+        let crew = Self {
+            threads: Mutex::new(Vec::new()),
+            notifier: Mutex::new(None),
+            stop: Mutex::new(Some(stop)),
+            finish: Mutex::new(Some(finish)),
+            halt: Mutex::new(Some(halt)),
+        };
+        let signals = Signals {
+            stopped,
+            finished,
+            halted,
+        };
+        (crew, signals)
+    }
+
+    /// Starts a thread that works for the handle `owner`. `on_panic` is called on it when it
+    /// panics.
+    pub fn spawn(
+        &self,
+        owner: u64,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+        on_panic: impl FnOnce(String) + Send + 'static,
+    ) -> Result<()> {
+        let mut threads = self.threads.lock();
+        // Threads that come and go are forgotten once they are gone.
+        threads.retain(|thread| !thread.is_finished());
+        let thread = Thread::spawn(name, move || guarded(owner, name, body, on_panic))?;
+        threads.push(Arc::new(thread));
+        Ok(())
+    }
+
+    /// Starts the thread that runs callbacks.
+    pub fn spawn_notifier(
+        &self,
+        owner: u64,
+        body: impl FnOnce() + Send + 'static,
+        on_panic: impl FnOnce(String) + Send + 'static,
+    ) -> Result<()> {
+        let thread = Thread::spawn(NOTIFIER, move || guarded(owner, NOTIFIER, body, on_panic))?;
+        *self.notifier.lock() = Some(Arc::new(thread));
+        Ok(())
+    }
+
+    /// Whether nobody has asked the threads to stop.
+    pub fn is_wanted(&self) -> bool {
+        self.stop.lock().is_some()
+    }
+
+    /// Asks the threads that work to stop.
+    pub fn signal_stop(&self) {
+        *self.stop.lock() = None;
+    }
+
+    /// No callback starts any more.
+    pub fn signal_halt(&self) {
+        *self.halt.lock() = None;
+    }
+
+    /// Asks all threads to end as soon as they can.
+    pub fn signal_end(&self) {
+        self.signal_stop();
+        *self.finish.lock() = None;
+        self.signal_halt();
+    }
+
+    /// Waits for the threads that work; names those that are still busy at the deadline, each
+    /// followed by what `words` says it is busy with.
+    pub fn join_workers(
+        &self,
+        deadline: Instant,
+        words: impl Fn(&'static str) -> String,
+    ) -> Result<()> {
+        let threads = self.threads.lock().clone();
+        let busy: Vec<String> = threads
+            .iter()
+            .filter(|thread| !has_ended(thread, deadline))
+            .map(|thread| format!("{}{}", thread.name(), words(thread.name())))
+            .collect();
+        if busy.is_empty() {
+            return Ok(());
+        }
+        Err(still_busy(&busy.join(", ")))
+    }
+
+    /// What is left is delivered for half of the time there is; then only the callback that runs
+    /// is waited for.
+    pub fn join_notifier(&self, deadline: Instant) -> Result<()> {
+        *self.finish.lock() = None;
+        let Some(thread) = self.notifier.lock().clone() else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        if has_ended(&thread, half) {
+            return Ok(());
+        }
+        self.signal_halt();
+        if has_ended(&thread, deadline) {
+            return Ok(());
+        }
+        Err(still_busy(&format!(
+            "{NOTIFIER} (in a subscriber's callback)"
+        )))
+    }
+}
+
+fn guarded(owner: u64, name: &'static str, body: impl FnOnce(), on_panic: impl FnOnce(String)) {
+    OwnThread::mark(owner, name == NOTIFIER);
+    let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
+        return;
+    };
+    let message = format!("thread {name} panicked: {}", panic_text(panic.as_ref()));
+    // Its destructor may panic, too.
+    std::mem::forget(panic);
+    on_panic(message);
+}
+
+/// Joins a thread; how it ended was told when it did.
+pub(super) fn has_ended(thread: &Thread, deadline: Instant) -> bool {
+    !matches!(thread.join(deadline), Err(error) if error.code() == Code::TimedOut)
+}
+
+fn still_busy(what: &str) -> Error {
+    Error::new(Code::TimedOut, format!("still busy: {what}; call again"))
+}

@@ -1,0 +1,290 @@
+//! `dv-io`: waits for the store and for the host's election, so that `dv-member` need not.
+//!
+//! One thread suffices as long as answers come at once. While they do not, each further request
+//! gets a thread of its own, so that a heartbeat never waits behind a read of another bucket; who
+//! has had nothing to do for a while ends again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, after, select_biased, unbounded};
+use parking_lot::Mutex;
+
+use crate::clock::wall_clock;
+use crate::error::{Code, Error, Result};
+use crate::machine::request::{Answer, Request, Value};
+use crate::runtime::rebalancer::panic_text;
+use crate::store::{BucketConfig, Outcome, Store, Write};
+use crate::types::WorkerId;
+use crate::wire;
+
+/// How long a thread that is not the last one waits for something to do.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// An election of the host's, instead of the lease in the store.
+///
+/// Both methods are called on a thread of the manager, `campaign` again and again while the
+/// worker is a member: three times within what it was granted, or within the election time-out.
+/// They should return by the deadline; an error or a panic counts as "not known", and a leader
+/// leads on until what it was granted last is nearly over.
+pub trait LeaderElection: Send + Sync {
+    /// Takes the leadership or prolongs it: for how long from now on this worker leads, or `None`
+    /// when another one does.
+    ///
+    /// # Errors
+    /// Whatever keeps the election from telling.
+    fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>>;
+
+    /// Gives the leadership back.
+    ///
+    /// # Errors
+    /// Whatever keeps the election from taking it; it is not asked again.
+    fn resign(&self, worker: &WorkerId, deadline: Instant) -> Result<()>;
+}
+
+impl<E: LeaderElection> LeaderElection for Arc<E> {
+    fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>> {
+        (**self).campaign(worker, deadline)
+    }
+
+    fn resign(&self, worker: &WorkerId, deadline: Instant) -> Result<()> {
+        (**self).resign(worker, deadline)
+    }
+}
+
+/// Carries out one request and waits for its answer.
+pub fn perform(
+    store: &dyn Store,
+    election: Option<&dyn LeaderElection>,
+    request: Request,
+    deadline: Instant,
+) -> Answer {
+    match request {
+        Request::Ensure { bucket, ttl } => {
+            Answer::Ensured(store.ensure(bucket, BucketConfig { ttl }, deadline))
+        }
+        Request::List(bucket) => Answer::Listed(store.list(bucket, "", deadline)),
+        Request::Read { bucket, key } => Answer::Read(store.read(bucket, &key, deadline)),
+        Request::Put {
+            bucket,
+            key,
+            value,
+            expect,
+        } => {
+            let value = encode(&value);
+            let write = Write {
+                key,
+                value: Some(value.clone()),
+                expect,
+            };
+            let outcome = only(store.write(bucket, &[write], deadline));
+            Answer::Written { outcome, value }
+        }
+        Request::Delete {
+            bucket,
+            key,
+            expect,
+        } => {
+            let write = Write {
+                key,
+                value: None,
+                expect,
+            };
+            Answer::Written {
+                outcome: only(store.write(bucket, &[write], deadline)),
+                value: Vec::new(),
+            }
+        }
+        Request::Campaign(worker) => Answer::Campaigned(hosts(election, |election| {
+            election.campaign(&worker, deadline)
+        })),
+        Request::Resign(worker) => Answer::Campaigned(
+            hosts(election, |election| election.resign(&worker, deadline)).map(|()| None),
+        ),
+    }
+}
+
+fn encode(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Claim => wall_clock().into_bytes(),
+        Value::Lease(worker) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            wire::encode_lease(worker, now.unwrap_or_default().as_secs())
+        }
+        Value::Beat(worker, applied) => wire::encode_heartbeat(worker, &wall_clock(), *applied),
+    }
+}
+
+/// One write has one outcome.
+fn only(outcomes: Vec<Outcome>) -> Outcome {
+    let none = || Outcome::Unknown("the store gave no answer".into());
+    outcomes.into_iter().next().unwrap_or_else(none)
+}
+
+fn hosts<R>(
+    election: Option<&dyn LeaderElection>,
+    call: impl FnOnce(&dyn LeaderElection) -> Result<R>,
+) -> Result<R> {
+    let election =
+        election.ok_or_else(|| Error::new(Code::Unsupported, "the host has no election"))?;
+    let call = std::panic::AssertUnwindSafe(|| call(election));
+    std::panic::catch_unwind(call).unwrap_or_else(|panic| {
+        let message = format!(
+            "the host's election panicked: {}",
+            panic_text(panic.as_ref())
+        );
+        std::mem::forget(panic);
+        Err(Error::new(Code::Panicked, message))
+    })
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Starts another thread that runs this.
+pub(super) type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) -> Result<()> + Send + Sync>;
+
+/// The threads that wait.
+pub(super) struct Io {
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+    stopped: Receiver<Infallible>,
+    spawn: Spawn,
+    load: Mutex<Load>,
+}
+
+#[derive(Debug)]
+struct Load {
+    threads: usize,
+    /// Jobs that wait or are under way.
+    jobs: usize,
+}
+
+impl Io {
+    /// One thread to begin with; each ends when `stopped` is disconnected, after what it is doing.
+    ///
+    /// # Errors
+    /// When not even that thread can be started.
+    pub fn start(stopped: Receiver<Infallible>, spawn: Spawn) -> Result<Arc<Self>> {
+        // Each part of a manager has one request under way at most, so no bound is needed.
+        let (jobs, queue) = unbounded();
+        let io = Arc::new(Self {
+            jobs,
+            queue,
+            stopped,
+            spawn,
+            load: Mutex::new(Load {
+                threads: 1,
+                jobs: 0,
+            }),
+        });
+        io.spawn_one()?;
+        Ok(io)
+    }
+
+    fn spawn_one(self: &Arc<Self>) -> Result<()> {
+        let io = Arc::clone(self);
+        (self.spawn)(Box::new(move || io.run()))
+    }
+
+    /// Has `job` run on a thread. Does not wait for it.
+    pub fn submit(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) {
+        let needs_thread = {
+            let mut load = self.load.lock();
+            load.jobs += 1;
+            let needs_thread = load.jobs > load.threads;
+            load.threads += usize::from(needs_thread);
+            needs_thread
+        };
+        // The receiver is in our own hand.
+        let _ = self.jobs.send(Box::new(job));
+        // Where the system has no thread left, the job waits for one of those there are.
+        if needs_thread && self.spawn_one().is_err() {
+            self.load.lock().threads -= 1;
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            select_biased! {
+                recv(self.stopped) -> _ => return,
+                recv(self.queue) -> job => {
+                    let Ok(job) = job else { return };
+                    job();
+                    self.load.lock().jobs -= 1;
+                }
+                recv(after(IDLE_MAX)) -> _ => {
+                    let mut load = self.load.lock();
+                    if load.threads > 1 && load.jobs < load.threads {
+                        load.threads -= 1;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::thread::signal;
+
+    #[test]
+    fn a_job_never_waits_behind_one_that_hangs() {
+        let (_stop, stopped) = signal();
+        let threads = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&threads);
+        let spawn = move |body: Box<dyn FnOnce() + Send>| {
+            list.lock().push(std::thread::spawn(body));
+            Ok(())
+        };
+        let io = Io::start(stopped, Box::new(spawn)).unwrap();
+        let (release, hang) = bounded::<()>(0);
+        let (tell, told) = bounded(10);
+        for _ in 0..3 {
+            let hang = hang.clone();
+            io.submit(move || hang.recv().unwrap_or(()));
+        }
+        for n in 0..2 {
+            let tell = tell.clone();
+            io.submit(move || tell.send(n).unwrap());
+            assert_eq!(told.recv().unwrap(), n);
+        }
+        // The one that was free was used again, whether or not it had said so by then.
+        assert!((4..=5).contains(&threads.lock().len()));
+        drop(release);
+        drop(_stop);
+        for thread in threads.lock().drain(..) {
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn jobs_wait_for_the_threads_there_are_when_no_more_can_be_started() {
+        let (stop, stopped) = signal();
+        let threads = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&threads);
+        let spawn = move |body: Box<dyn FnOnce() + Send>| {
+            let mut list = list.lock();
+            if !list.is_empty() {
+                return Err(Error::new(Code::Unavailable, "no thread left"));
+            }
+            list.push(std::thread::spawn(body));
+            Ok(())
+        };
+        let io = Io::start(stopped, Box::new(spawn)).unwrap();
+        let (tell, told) = bounded(10);
+        for n in 0..5 {
+            let tell = tell.clone();
+            io.submit(move || tell.send(n).unwrap());
+        }
+        assert_eq!(told.iter().take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        drop(stop);
+        for thread in threads.lock().drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The calculator of a worker while it leads: started and stopped on `dv-io`, since both wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use super::driver::ToMember;
+use crate::error::{Code, Result};
+use crate::machine::calculator::Notice;
+use crate::machine::manager::{CalculatorEvent, Event};
+use crate::runtime::calculator::Calculator;
+use crate::runtime::told::Interest;
+
+/// How long one try to stop waits. It is tried again for as long as it takes: until then this
+/// worker does not lead again.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One leadership.
+pub(super) struct Leading {
+    pub calculator: Calculator,
+    to_member: Sender<ToMember>,
+    is_wanted: AtomicBool,
+    phase: Mutex<Phase>,
+    /// What keeps the calculator from ending.
+    busy: Mutex<Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The start is under way, or about to be.
+    Starting,
+    Working,
+    /// Somebody sees to the end.
+    Ending,
+}
+
+impl Leading {
+    pub fn new(calculator: Calculator, to_member: Sender<ToMember>) -> Arc<Self> {
+        Arc::new(Self {
+            calculator,
+            to_member,
+            is_wanted: AtomicBool::new(true),
+            phase: Mutex::new(Phase::Starting),
+            busy: Mutex::new(None),
+        })
+    }
+
+    /// Takes over. Runs on `dv-io`.
+    pub fn start(&self, patience: Duration) {
+        let to_member = self.to_member.clone();
+        let events = move |notice: &Notice| pass_on(&to_member, notice);
+        self.calculator
+            .subscribe(Interest::StateAndMembers, events)
+            .forever();
+        let started = match self.is_wanted() {
+            true => self.calculator.start(patience),
+            false => Ok(()),
+        };
+        let is_wanted = {
+            let mut phase = self.phase.lock();
+            // Under the lock: whoever asks for the end from now on sees to it.
+            let is_wanted = self.is_wanted();
+            *phase = if is_wanted {
+                Phase::Working
+            } else {
+                Phase::Ending
+            };
+            is_wanted
+        };
+        match started {
+            _ if !is_wanted => self.end(self.calculator.stop(STOP_PATIENCE)),
+            Ok(()) => self.tell(CalculatorEvent::Started),
+            Err(error) => self.tell(match error.code() {
+                Code::Fenced | Code::Conflict => CalculatorEvent::Deposed,
+                _ => CalculatorEvent::Failed(error),
+            }),
+        }
+    }
+
+    /// Publishes nothing more from now on.
+    pub fn revoke(&self) {
+        self.is_wanted.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends what was revoked, and tells when it has ended. Runs on `dv-io`.
+    pub fn stop(&self) {
+        // Cuts a start short that is under way.
+        let stopped = self.calculator.stop(STOP_PATIENCE);
+        {
+            let mut phase = self.phase.lock();
+            if *phase != Phase::Working {
+                return; // the start sees that nobody wants it any more, and ends it
+            }
+            *phase = Phase::Ending;
+        }
+        self.end(stopped);
+    }
+
+    fn end(&self, mut stopped: Result<()>) {
+        let mut is_told = false;
+        while let Err(error) = stopped {
+            if !is_told {
+                log::warn!(target: "divvy::manager", "this worker leads no more, but: {error}");
+                is_told = true;
+            }
+            *self.busy.lock() = Some(error.message().to_owned());
+            stopped = self.calculator.stop(STOP_PATIENCE);
+        }
+        *self.busy.lock() = None;
+        self.tell(CalculatorEvent::Ended);
+    }
+
+    /// What keeps the calculator from ending, if something does.
+    pub fn busy(&self) -> Option<String> {
+        self.busy.lock().clone()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::SeqCst)
+    }
+
+    fn tell(&self, event: CalculatorEvent) {
+        // Fails only when `dv-member` has ended: then nobody leads any more.
+        let _ = self
+            .to_member
+            .send(ToMember::Event(Event::Calculator(event)));
+    }
+}
+
+/// Runs on the calculator's `dv-notify`.
+fn pass_on(to_member: &Sender<ToMember>, notice: &Notice) {
+    let event = match notice {
+        Notice::StateChanged(change) => Some(CalculatorEvent::State(change.to)),
+        Notice::LeadershipLost => Some(CalculatorEvent::Deposed),
+        Notice::Fatal { message } => Some(CalculatorEvent::Failed(crate::error::Error::new(
+            Code::Panicked,
+            message.clone(),
+        ))),
+        _ => None,
+    };
+    let _ = to_member.send(ToMember::Calculator(notice.clone()));
+    if let Some(event) = event {
+        let _ = to_member.send(ToMember::Event(Event::Calculator(event)));
+    }
+}

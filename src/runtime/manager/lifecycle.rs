@@ -1,0 +1,330 @@
+//! Starting, stopping and losing the threads of a manager.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+
+use super::Manager;
+use super::driver::{Driver, MakeCalculator, ToMember};
+use super::io::Io;
+use super::shared::Board;
+use super::status::MachineStatus;
+use super::watch::AssignmentWatch;
+use crate::error::{Code, Error, Result};
+use crate::machine::backoff::Backoff;
+use crate::machine::election::Rule;
+use crate::machine::manager::{Departure, Event, Manager as Machine, ManagerNotice};
+use crate::runtime::calculator::Calculator;
+use crate::runtime::crew::{Crew, Signals};
+use crate::runtime::notifier::Hub;
+use crate::runtime::rebalancer::Partitions;
+use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
+use crate::types::ManagerState;
+use crate::wire::KeyPrefix;
+
+/// Messages that may wait for `dv-member` before senders wait themselves.
+const INBOX_MAX: usize = 1_024;
+
+/// How long a start that failed waits for what it started.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a take-over may take before another worker is given a chance.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The thread that waits for the store and runs the host's election.
+const IO: &str = "dv-io";
+
+/// The thread that owns the machine.
+const MEMBER: &str = "dv-member";
+
+/// One life of a manager, from start to stop.
+pub(super) struct Life {
+    crew: Crew,
+    to_member: Sender<ToMember>,
+    /// Disconnected when `dv-member` has ended: the worker has left, or the threads were stopped.
+    gone: Receiver<()>,
+    /// How joining ended; told once.
+    when_joined: Receiver<Result<()>>,
+    is_up: AtomicBool,
+}
+
+impl Life {
+    pub fn is_at_work(&self) -> bool {
+        self.is_up.load(Ordering::Acquire) && self.crew.is_wanted()
+    }
+
+    pub fn ask_status(&self, reply: Sender<MachineStatus>, patience: Duration) {
+        let _ = self
+            .to_member
+            .send_timeout(ToMember::Status(reply), patience);
+    }
+
+    /// Asks the worker to leave, and waits for that.
+    fn depart(&self, departure: Departure, deadline: Instant) {
+        let stop = ToMember::Event(Event::Stop(departure));
+        if self.to_member.send_deadline(stop, deadline).is_ok() {
+            let _ = self.gone.recv_deadline(deadline);
+        }
+    }
+}
+
+impl Manager {
+    pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
+        let life = {
+            // Held throughout, so that nobody ends a life that is only half there.
+            let mut slot = self.life.lock();
+            if slot.is_some() {
+                return Err(Error::new(
+                    Code::AlreadyStarted,
+                    "the manager is started, or still stopping; stop it first",
+                ));
+            }
+            let (life, spawned) = self.spawn()?;
+            *slot = Some(Arc::clone(&life));
+            spawned
+                .map(|()| life.clone())
+                .map_err(|error| (error, life))
+        };
+        let (error, life) = match life {
+            Err(failed) => failed,
+            Ok(life) => match self.wait_for_joining(&life, deadline) {
+                Ok(()) => {
+                    life.is_up.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Err(error) => (error, life),
+            },
+        };
+        let has_failed = self.shared.failed.lock().is_some();
+        let cleanup = deadline_in(CLEANUP_TIMEOUT);
+        self.end(&life, Departure::Leave, cleanup, has_failed)
+            .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
+        Err(error)
+    }
+
+    fn wait_for_joining(&self, life: &Life, deadline: Instant) -> Result<()> {
+        match life.when_joined.recv_deadline(deadline) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(self.shared.ended("stopped while it was starting"))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let board = self.shared.board();
+                let in_time = format!("not a member in time (state {})", board.state);
+                Err(match board.last_failure {
+                    // Told as what it is: waiting longer is not what would help most.
+                    Some(cause) if cause.code() == Code::IdsExhausted => cause,
+                    Some(cause) => Error::new(Code::TimedOut, in_time).caused_by(cause),
+                    None => Error::new(Code::TimedOut, in_time),
+                })
+            }
+        }
+    }
+
+    pub(super) fn stop_by(&self, departure: Departure, deadline: Instant) -> Result<()> {
+        if OwnThread::belongs_to(self.shared.id) {
+            return Err(Error::new(
+                Code::WouldDeadlock,
+                "stop would wait for the thread that calls it; call it from another thread",
+            ));
+        }
+        let life = self.life.lock().clone();
+        match life {
+            Some(life) => self.end(&life, departure, deadline, true),
+            None => {
+                Hub::end(self.shared.hub.take_subscribers());
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends one life. Any number of threads may do so at the same time.
+    fn end(
+        &self,
+        life: &Arc<Life>,
+        departure: Departure,
+        deadline: Instant,
+        close_hub: bool,
+    ) -> Result<()> {
+        life.is_up.store(false, Ordering::Release);
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        life.depart(departure, now + left * 3 / 4);
+        life.crew.signal_stop();
+        let leading = self.shared.leading.lock().clone();
+        let words = |name| match leading.as_ref().and_then(|leading| leading.busy()) {
+            Some(busy) if name == IO => format!(" (ending the calculator: {busy})"),
+            _ => String::new(),
+        };
+        if let Err(busy) = life.crew.join_workers(deadline, words) {
+            life.crew.signal_halt();
+            return Err(busy);
+        }
+        if let Some(leading) = &leading {
+            // The worker had no time to end it, or has failed.
+            leading
+                .calculator
+                .stop(deadline.saturating_duration_since(Instant::now()))?;
+            *self.shared.leading.lock() = None;
+        }
+        if close_hub {
+            self.shared.hub.close_receivers();
+        }
+        life.crew.join_notifier(deadline)?;
+        let subscribers = {
+            let mut slot = self.life.lock();
+            let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
+            if !is_current {
+                return Ok(()); // somebody else was faster, and it may have been started again
+            }
+            self.shared.show(Board::blank(ManagerState::Shutdown));
+            *slot = None;
+            close_hub.then(|| self.shared.hub.take_subscribers())
+        };
+        // With no lock held: what the host's callbacks own is dropped here.
+        if let Some(subscribers) = subscribers {
+            Hub::end(subscribers);
+        }
+        Ok(())
+    }
+
+    /// Starts the threads of a new life. The life is there to be ended also when that failed half
+    /// way.
+    fn spawn(&self) -> Result<(Arc<Life>, Result<()>)> {
+        let seed = fastrand::u64(..);
+        let machine = Machine::new(self.config.clone(), self.rule, self.clock.now(), seed)?;
+        let prefix = KeyPrefix::new(&self.config.calculator.assignment_prefix)?;
+        let (to_member, inbox) = bounded(INBOX_MAX);
+        let (to_watch, keys) = unbounded();
+        let (joined, when_joined) = bounded(1);
+        let (here, gone) = bounded(0);
+        let (crew, signals) = Crew::new();
+        let Signals {
+            stopped,
+            finished,
+            halted,
+        } = signals;
+        self.shared.begin(machine.current_state());
+        let life = Arc::new(Life {
+            crew,
+            to_member: to_member.clone(),
+            gone,
+            when_joined,
+            is_up: AtomicBool::new(false),
+        });
+        let spawned = (|| {
+            let hub = Arc::clone(&self.shared.hub);
+            let run = move || hub.run(&finished, &halted);
+            let on_panic = self.on_panic(&life);
+            life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+            let driver = Driver {
+                machine,
+                clock: Arc::clone(&self.clock),
+                shared: Arc::clone(&self.shared),
+                store: Arc::clone(&self.store),
+                election: self.election.clone(),
+                assignment_prefix: prefix,
+                make_calculator: self.make_calculator(),
+                take_over_patience: TAKE_OVER_TIMEOUT,
+                io: Io::start(stopped.clone(), self.spawn_io(&life))?,
+                to_member: to_member.clone(),
+                to_watch,
+                joined,
+                departed: false,
+            };
+            let calculator = &self.config.calculator;
+            let watch = AssignmentWatch {
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&self.clock),
+                to_member: to_member.clone(),
+                backoff: Backoff::new(calculator.retry_delay_min, calculator.retry_delay_max, seed),
+            };
+            let stop = stopped.clone();
+            let watching = move || watch.run(&keys, &stop);
+            life.crew
+                .spawn(self.shared.id, "dv-assign", watching, self.on_panic(&life))?;
+            let working = move || {
+                let _here = here;
+                driver.run(&inbox, &stopped);
+            };
+            life.crew
+                .spawn(self.shared.id, MEMBER, working, self.on_panic(&life))?;
+            let _ = to_member.send(ToMember::Event(Event::Start));
+            Ok(())
+        })();
+        Ok((life, spawned))
+    }
+
+    fn spawn_io(&self, life: &Arc<Life>) -> super::io::Spawn {
+        let weak = Arc::downgrade(life);
+        let owner = self.shared.id;
+        let on_panic = {
+            let shared = Arc::clone(&self.shared);
+            let weak = weak.clone();
+            move |message: String| fail(&shared, &weak, &message)
+        };
+        Box::new(move |body| {
+            let life = weak.upgrade();
+            let life = life.ok_or_else(|| Error::new(Code::NotRunning, "the manager is gone"))?;
+            life.crew.spawn(owner, IO, body, on_panic.clone())
+        })
+    }
+
+    /// Each leadership has a calculator of its own, over the same partitions.
+    fn make_calculator(&self) -> MakeCalculator {
+        let store = Arc::clone(&self.store);
+        let strategy = Arc::clone(&self.strategy);
+        let source = self.source.clone();
+        let clock = Arc::clone(&self.clock);
+        let partitions: Arc<Partitions> = Arc::clone(&self.partitions);
+        let mut config = self.config.calculator.clone();
+        // Who won the lease knows that the former one is over.
+        config.former_leader_lease_over = self.rule == Rule::Lease;
+        Box::new(move |worker| {
+            let mut builder = Calculator::builder(Arc::clone(&store)).config(config.clone());
+            builder.config.name = worker.as_str().to_owned();
+            builder.strategy = Arc::clone(&strategy);
+            builder.source.clone_from(&source);
+            builder.clock = Arc::clone(&clock);
+            builder.pushed = Some(Arc::clone(&partitions));
+            builder.build()
+        })
+    }
+
+    /// A panic on a thread fails the handle: the other threads stop, and so do the heartbeats.
+    fn on_panic(&self, life: &Arc<Life>) -> impl FnOnce(String) + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let life = Arc::downgrade(life);
+        move |message| fail(&shared, &life, &message)
+    }
+}
+
+fn fail(shared: &super::shared::Shared, life: &std::sync::Weak<Life>, message: &str) {
+    shared.fail(message);
+    if let Some(life) = life.upgrade() {
+        life.crew.signal_stop();
+    }
+    let leading = shared.leading.lock().clone();
+    if let Some(leading) = leading {
+        leading.calculator.abandon();
+    }
+    shared.hub.publish(ManagerNotice::Fatal {
+        message: message.to_owned(),
+    });
+    // Last, for it runs the host's code.
+    log::error!(target: "divvy::manager", "{message}; the manager has failed");
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_by(Departure::Leave, deadline_in(DROP_TIMEOUT)) {
+            log::warn!(target: "divvy::manager", "dropped while still at work: {error}");
+            if let Some(life) = self.life.lock().take() {
+                life.crew.signal_end();
+            }
+            Hub::end(self.shared.hub.take_subscribers());
+        }
+    }
+}

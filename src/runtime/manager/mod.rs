@@ -1,0 +1,375 @@
+//! The handle of a manager: builds it, starts and stops its threads, passes calls on.
+//!
+//! | thread | owns | talks to |
+//! | --- | --- | --- |
+//! | `dv-member` (`driver`) | the manager machine and its timers | everyone, by channel |
+//! | `dv-assign` (`watch`) | the watches of lease and assignment | -> `dv-member` |
+//! | `dv-io` (`io`) | calls that wait for the store | <-> `dv-member` |
+//! | `dv-notify` | subscriber callbacks | <- `dv-member` |
+//!
+//! While the worker leads, those of its calculator come on top (`leading`).
+
+mod driver;
+mod events;
+mod io;
+mod leading;
+mod lifecycle;
+mod shared;
+mod status;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use parking_lot::Mutex;
+
+pub use self::events::ManagerInterest;
+pub use self::io::{LeaderElection, perform};
+use self::leading::Leading;
+use self::lifecycle::Life;
+use self::shared::Shared;
+pub use self::status::ManagerStatus;
+use super::calculator::{Calculator, STATUS_PATIENCE};
+use super::notifier::{Events, Subscription};
+use super::rebalancer::{PartitionSource, Partitions};
+use super::shared::deadline_in;
+use crate::clock::{Clock, SystemClock};
+use crate::config::ManagerConfig;
+use crate::error::{Code, Error, Result};
+use crate::machine::assignment::Held;
+use crate::machine::election::Rule;
+use crate::machine::manager::{Departure, Manager as Machine, ManagerNotice};
+use crate::store::Store;
+use crate::strategy::{Sticky, Strategy};
+use crate::types::{ManagerState, Partition, Version, WorkerId};
+
+/// Settings of a manager to be built. See [`Manager::builder`].
+#[must_use]
+pub struct ManagerBuilder {
+    store: Arc<dyn Store>,
+    config: ManagerConfig,
+    strategy: Arc<dyn Strategy>,
+    source: Option<Arc<dyn PartitionSource>>,
+    election: Option<Arc<dyn LeaderElection>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ManagerBuilder {
+    /// Timing and names. Default: [`ManagerConfig::default`].
+    pub fn config(mut self, config: ManagerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How partitions are divided where this worker leads. Default: [`Sticky`].
+    pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    /// Where the partitions come from. Left out, they are pushed with
+    /// [`Manager::set_partitions`] to every worker that may lead.
+    pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The host's own election, instead of the lease in the store.
+    pub fn election(mut self, election: impl LeaderElection + 'static) -> Self {
+        self.election = Some(Arc::new(election));
+        self
+    }
+
+    /// Where time comes from. Default: the system's clock.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The manager, not started yet.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`], listing every broken rule.
+    pub fn build(self) -> Result<Manager> {
+        self.config.validate()?;
+        let rule = match self.election {
+            Some(_) => Rule::Host,
+            None => Rule::Lease,
+        };
+        let idle = Machine::new(self.config.clone(), rule, self.clock.now(), 0)?;
+        let backlog_max = self.config.calculator.subscriber_backlog;
+        Ok(Manager {
+            shared: Arc::new(Shared::new(idle.current_state(), backlog_max)),
+            partitions: Arc::new(Partitions::pushed()),
+            source: self.source,
+            store: self.store,
+            config: self.config,
+            strategy: self.strategy,
+            election: self.election,
+            clock: self.clock,
+            rule,
+            life: Mutex::new(None),
+        })
+    }
+}
+
+/// One worker's whole life: joins the fleet, is told what to work on, leads where it must, and
+/// leaves well.
+///
+/// It claims a stable id, sends heartbeats, takes part in the election, applies what is assigned
+/// to it, and runs a [`Calculator`] while it leads. All methods may be called from any thread.
+/// Dropping the handle stops it with [`Departure::Leave`], waiting up to 5 s.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use divvy::store::memory::MemoryStore;
+/// use divvy::{Departure, Manager, Partition};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let manager = Manager::builder(Arc::new(MemoryStore::new()))
+///     .source(|| Ok(vec![Partition::new(["tool001", "chamber1"], 100)]))
+///     .build()?;
+/// manager.start(Duration::from_secs(30))?;
+/// assert_eq!(manager.worker_id().unwrap().as_str(), "worker-0");
+/// manager.stop(Departure::Leave, Duration::from_secs(10))
+/// # }
+/// ```
+pub struct Manager {
+    shared: Arc<Shared>,
+    partitions: Arc<Partitions>,
+    source: Option<Arc<dyn PartitionSource>>,
+    store: Arc<dyn Store>,
+    config: ManagerConfig,
+    strategy: Arc<dyn Strategy>,
+    election: Option<Arc<dyn LeaderElection>>,
+    clock: Arc<dyn Clock>,
+    rule: Rule,
+    life: Mutex<Option<Arc<Life>>>,
+}
+
+impl Manager {
+    /// Begins a manager over a store that may be shared.
+    pub fn builder(store: Arc<dyn Store>) -> ManagerBuilder {
+        ManagerBuilder {
+            store,
+            config: ManagerConfig::default(),
+            strategy: Arc::new(Sticky::default()),
+            source: None,
+            election: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Joins the fleet: sees to the buckets, claims an id, and returns once its first heartbeat
+    /// is stored. Election and assignment follow; see [`Manager::wait_state`]. What may pass is
+    /// tried again until `timeout`. Blocks for at most that, plus 1 s for cleaning up after a
+    /// failure.
+    ///
+    /// # Errors
+    /// `AlreadyStarted`; `IdsExhausted` when all ids stayed taken; `Unauthorized`, `Unsupported`
+    /// (a bucket whose TTL cannot be worked with) at once; `TimedOut` with the last failure;
+    /// `NotRunning` (stopped meanwhile), `Panicked`. After an error nothing is left behind and
+    /// subscriptions stay.
+    pub fn start(&self, timeout: Duration) -> Result<()> {
+        self.start_by(deadline_in(timeout))
+            .map_err(|error| error.during("start"))
+    }
+
+    /// Leaves the fleet, for good or to be back soon, and joins the threads. The calculator ends
+    /// first, then heartbeat and leadership are given up, the id last. Subscribers get what is
+    /// in their backlog, and then their end. Stopping what is not started ends the subscriptions
+    /// and is fine otherwise. Blocks for at most `timeout`; when three quarters of it have not
+    /// sufficed to tell the store, the rest is left to expire there.
+    ///
+    /// # Errors
+    /// `WouldDeadlock` from inside a callback or the host's own code called by this manager;
+    /// `TimedOut` naming the threads that are still busy and with what: the handle stays valid,
+    /// call again.
+    pub fn stop(&self, departure: Departure, timeout: Duration) -> Result<()> {
+        self.stop_by(departure, deadline_in(timeout))
+            .map_err(|error| error.during("stop"))
+    }
+
+    /// Whether it is started: not before [`Manager::start`] has succeeded, not once a stop was
+    /// asked for, not after a thread of it panicked.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        let life = self.life.lock();
+        life.as_ref().is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
+    }
+
+    /// The id under which this worker is a member; `None` before it has one and after it lost it.
+    #[must_use]
+    pub fn worker_id(&self) -> Option<WorkerId> {
+        self.shared.read(|board| board.worker.clone())
+    }
+
+    /// Whether this worker leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.shared.read(|board| board.is_leader)
+    }
+
+    /// Who leads, as far as is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<WorkerId> {
+        self.shared.read(|board| board.leader.clone())
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> ManagerState {
+        self.shared.read(|board| board.state)
+    }
+
+    /// Waits until the manager is in that state; whether it was, within `timeout`. A state that
+    /// was passed through before the call, or too quickly to be seen, does not count: subscribe
+    /// to see every one.
+    #[must_use]
+    pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> bool {
+        self.shared
+            .wait(deadline_in(timeout), |board| board.state == state)
+    }
+
+    /// What this worker holds. The partitions are shared, not copied.
+    #[must_use]
+    pub fn assignment(&self) -> Held {
+        self.shared.read(|board| board.held.clone())
+    }
+
+    /// Has the partition source read and a change of it published, where this worker leads;
+    /// returns the version in force.
+    ///
+    /// # Errors
+    /// `NotLeader`, naming who leads; otherwise as [`Calculator::refresh`].
+    pub fn refresh_partitions(&self, timeout: Duration) -> Result<Version> {
+        self.with_calculator("refresh_partitions", |c| c.refresh(timeout))
+    }
+
+    /// Has a new version published at once, where this worker leads.
+    ///
+    /// # Errors
+    /// `NotLeader`, naming who leads; otherwise as [`Calculator::trigger_rebalance`].
+    pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
+        self.with_calculator("trigger_rebalance", |c| c.trigger_rebalance(timeout))
+    }
+
+    /// Pushes the partition list: the whole of it. Every worker that may lead needs it; whoever
+    /// leads publishes it. Kept over stop and start.
+    ///
+    /// # Errors
+    /// As [`Calculator::set_partitions`].
+    pub fn set_partitions(&self, partitions: Vec<Partition>) -> Result<()> {
+        if self.source.is_some() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "the manager has a partition source; call refresh_partitions where the list \
+                 has changed",
+            )
+            .during("set_partitions"));
+        }
+        let leading = self.shared.leading.lock().clone();
+        match leading {
+            Some(leading) => leading.calculator.set_partitions(partitions),
+            None => self
+                .partitions
+                .push(partitions)
+                .map(|_| ())
+                .map_err(|error| error.during("set_partitions")),
+        }
+    }
+
+    /// Has `callback` called with how things are, and then with every event, in order, one at a
+    /// time, on the manager's `dv-notify`. As [`Calculator::subscribe`] otherwise.
+    pub fn subscribe(
+        &self,
+        interest: ManagerInterest,
+        callback: impl FnMut(&ManagerNotice) + Send + 'static,
+    ) -> Subscription {
+        self.shared.hub.subscribe(interest, Box::new(callback))
+    }
+
+    /// How things are, and then every event, in order, to be read by the host. May be called
+    /// before the start. Does not wait.
+    #[must_use]
+    pub fn events(&self, interest: ManagerInterest) -> Events<ManagerNotice> {
+        self.shared.hub.events(interest)
+    }
+
+    /// A snapshot. Waits for up to 1 s for each thread that it asks; what is not told in time is
+    /// left empty.
+    #[must_use]
+    pub fn status(&self) -> ManagerStatus {
+        let life = self.life.lock().clone();
+        let machine = life.and_then(|life| {
+            let (reply, answer) = bounded(1);
+            life.ask_status(reply, STATUS_PATIENCE);
+            answer.recv_timeout(STATUS_PATIENCE).ok()
+        });
+        let machine = machine.unwrap_or_default();
+        let leading = self.shared.leading.lock().clone();
+        let board = self.shared.board();
+        ManagerStatus {
+            is_started: self.is_started(),
+            failed: self.shared.failed.lock().clone(),
+            state: board.state,
+            since: machine.since,
+            worker_id: board.worker,
+            is_id_certain: machine.is_id_certain,
+            leader: board.leader,
+            is_leader: board.is_leader,
+            version: board.held.version,
+            term: board.held.term,
+            partitions: board.held.partitions.len(),
+            refused: machine.refused,
+            poison: machine.poison,
+            last_failure: board.last_failure.map(|error| error.to_string()),
+            calculator: leading.map(|leading| leading.calculator.status()),
+        }
+    }
+
+    /// How often it was started since it was built.
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.shared.starts.load(Ordering::Relaxed)
+    }
+
+    fn with_calculator(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(&Calculator) -> Result<Version>,
+    ) -> Result<Version> {
+        let leading: Option<Arc<Leading>> = self.shared.leading.lock().clone();
+        if let Some(leading) = leading {
+            return call(&leading.calculator);
+        }
+        let who = match self.leader() {
+            Some(leader) => format!("{leader} leads"),
+            None => "nobody is known to lead".to_owned(),
+        };
+        let message = format!("this worker does not lead: {who}; ask the leader");
+        Err(Error::new(Code::NotLeader, message).during(operation))
+    }
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager")
+            .field("worker_id", &self.worker_id())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ManagerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManagerBuilder")
+            .field("config", &self.config)
+            .field("strategy", &self.strategy.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! What the threads of one manager and its handle share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::events::Introduction;
+use super::leading::Leading;
+use crate::error::{Code, Error};
+use crate::machine::assignment::Held;
+use crate::machine::manager::{Manager, ManagerChange, ManagerNotice};
+use crate::runtime::notifier::Hub;
+use crate::runtime::shared::next_handle_id;
+use crate::types::{ManagerState, WorkerId};
+
+/// What callers read without asking a thread.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    pub state: ManagerState,
+    pub worker: Option<WorkerId>,
+    pub leader: Option<WorkerId>,
+    pub is_leader: bool,
+    pub held: Held,
+    pub last_failure: Option<Error>,
+}
+
+impl Board {
+    pub fn of(machine: &Manager) -> Self {
+        Self {
+            state: machine.state(),
+            worker: machine.worker().cloned(),
+            leader: machine.leader().cloned(),
+            is_leader: machine.is_leader(),
+            held: machine.held().clone(),
+            last_failure: machine.last_failure().cloned(),
+        }
+    }
+
+    /// Of a worker that is no member.
+    pub fn blank(state: ManagerState) -> Self {
+        Self {
+            state,
+            worker: None,
+            leader: None,
+            is_leader: false,
+            held: Held::default(),
+            last_failure: None,
+        }
+    }
+}
+
+/// Shared by the handle and the threads of one manager.
+pub(super) struct Shared {
+    pub id: u64,
+    pub hub: Arc<Hub<ManagerNotice>>,
+    /// The calculator, while this worker leads.
+    pub leading: Mutex<Option<Arc<Leading>>>,
+    /// Why the handle has failed.
+    pub failed: Mutex<Option<String>>,
+    /// How often it was started.
+    pub starts: AtomicU64,
+    board: Mutex<Board>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub fn new(current: ManagerChange, subscriber_backlog: usize) -> Self {
+        let id = next_handle_id();
+        let introduction = Introduction::new(current);
+        Self {
+            id,
+            hub: Arc::new(Hub::new(id, introduction, subscriber_backlog)),
+            leading: Mutex::new(None),
+            failed: Mutex::new(None),
+            starts: AtomicU64::new(0),
+            board: Mutex::new(Board::blank(current.to)),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub fn show(&self, board: Board) {
+        let mut slot = self.board.lock();
+        // Dropped with no lock held.
+        let _before = std::mem::replace(&mut *slot, board);
+        drop(slot);
+        self.changed.notify_all();
+    }
+
+    pub fn board(&self) -> Board {
+        self.board.lock().clone()
+    }
+
+    /// Something of the board.
+    pub fn read<R>(&self, read: impl FnOnce(&Board) -> R) -> R {
+        read(&self.board.lock())
+    }
+
+    /// Waits until the condition holds; whether it did in time.
+    pub fn wait(&self, deadline: Instant, condition: impl Fn(&Board) -> bool) -> bool {
+        let mut board = self.board.lock();
+        while !condition(&board) {
+            if self.changed.wait_until(&mut board, deadline).timed_out() {
+                return condition(&board);
+            }
+        }
+        true
+    }
+
+    /// A panic on a thread of this manager. The first one is told.
+    pub fn fail(&self, message: &str) {
+        self.failed.lock().get_or_insert_with(|| message.to_owned());
+    }
+
+    /// The error of a call that the end of the threads cut short.
+    pub fn ended(&self, why: &str) -> Error {
+        match self.failed.lock().clone() {
+            Some(message) => Error::new(Code::Panicked, message),
+            None => Error::new(Code::NotRunning, why),
+        }
+    }
+
+    pub fn begin(&self, current: ManagerChange) {
+        *self.failed.lock() = None;
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.hub.reset(Introduction::new(current));
+        self.show(Board::blank(current.to));
+    }
+}

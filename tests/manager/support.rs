@@ -1,0 +1,128 @@
+//! What the tests share: scaled-down managers, and waiting with a limit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use divvy::runtime::Events;
+use divvy::store::Store;
+use divvy::store::memory::MemoryStore;
+use divvy::{
+    CalculatorConfig, Manager, ManagerConfig, ManagerInterest, ManagerNotice, Partition, WorkerId,
+};
+
+/// Longer than anything takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A tenth of what users have, and short windows.
+pub fn config() -> ManagerConfig {
+    let mut calculator = CalculatorConfig::default();
+    calculator.heartbeat_ttl = Duration::from_millis(600);
+    calculator.emergency_grace_period = Duration::from_millis(300);
+    calculator.cooldown = Duration::from_millis(10);
+    calculator.cold_start_window = Duration::from_millis(100);
+    calculator.planned_scale_window = Duration::from_millis(50);
+    calculator.leave_window = Duration::from_millis(10);
+    calculator.join_coalescing = Duration::from_millis(5);
+    calculator.recovery_grace = Duration::from_millis(200);
+    calculator.retry_delay_min = Duration::from_millis(10);
+    calculator.retry_delay_max = Duration::from_millis(50);
+    let mut config = ManagerConfig::default();
+    config.calculator = calculator;
+    config.heartbeat_interval = Duration::from_millis(200);
+    config.worker_id_ttl = Duration::from_secs(3);
+    config.election_timeout = Duration::from_millis(600);
+    config
+}
+
+pub fn partitions(count: usize) -> Vec<Partition> {
+    (0..count)
+        .map(|i| Partition::new([format!("p{i:04}")], 1))
+        .collect()
+}
+
+/// A manager over this client, of a fleet with so many partitions.
+pub fn manager_over(store: impl Store + 'static, config: ManagerConfig, count: usize) -> Manager {
+    Manager::builder(Arc::new(store))
+        .config(config)
+        .source(move || Ok(partitions(count)))
+        .build()
+        .unwrap()
+}
+
+/// A manager over a client of its own.
+pub fn manager(store: &MemoryStore) -> Manager {
+    manager_over(store.client("worker"), config(), 12)
+}
+
+pub fn started(store: &MemoryStore) -> Manager {
+    let manager = manager(store);
+    manager.start(PATIENCE).unwrap();
+    manager
+}
+
+/// Waits for a condition; says which one did not come true.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reads events until one fulfils the condition, and returns that one.
+#[track_caller]
+pub fn wait_for(
+    events: &Events<ManagerNotice>,
+    what: &str,
+    condition: impl Fn(&ManagerNotice) -> bool,
+) -> Arc<ManagerNotice> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(event) = events.recv_timeout(left) else {
+            panic!("{what}: not among {seen:#?}");
+        };
+        if condition(&event) {
+            return event;
+        }
+        seen.push(event);
+    }
+}
+
+/// What all of them hold together, sorted; twice if two do.
+pub fn held(managers: &[&Manager]) -> Vec<String> {
+    let mut held: Vec<String> = managers
+        .iter()
+        .flat_map(|m| {
+            m.assignment()
+                .partitions
+                .iter()
+                .map(Partition::id)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    held.sort();
+    held
+}
+
+/// Waits until each partition has one owner among them, and each of them has some.
+#[track_caller]
+pub fn wait_for_cover(managers: &[&Manager], count: usize) {
+    let all: Vec<String> = partitions(count).iter().map(Partition::id).collect();
+    wait_until("every partition with one owner", || {
+        let is_shared = managers
+            .iter()
+            .all(|m| !m.assignment().partitions.is_empty());
+        is_shared && held(managers) == all
+    });
+}
+
+pub fn events(manager: &Manager) -> Events<ManagerNotice> {
+    manager.events(ManagerInterest::WorkerAndCalculator)
+}
+
+pub fn worker(id: &str) -> WorkerId {
+    WorkerId::new(id).unwrap()
+}
