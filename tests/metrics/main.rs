@@ -2,6 +2,7 @@
 #![cfg(feature = "metrics")]
 
 mod dashboards;
+mod managers;
 mod page;
 mod run;
 #[allow(dead_code)] // each test program uses some of it
