@@ -142,7 +142,7 @@ fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish_10000_partitions");
     group.sample_size(50);
     let calculators = [
-        ("none", calculator(|store| Calculator::builder(store))),
+        ("none", calculator(Calculator::builder)),
         (
             "no_op",
             calculator(|store| Calculator::builder(store).metrics(Arc::new(NoMetrics))),

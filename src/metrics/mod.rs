@@ -316,7 +316,7 @@ pub trait WorkerMetrics: Send + Sync {
     fn heartbeat_late(&self, by: Duration) {}
     /// An assignment with this version was seen.
     fn assignment_seen(&self, version: Version) {}
-    /// An assignment was applied: the callback returned, so long after it was seen.
+    /// An assignment was applied: told to the subscribers, so long after it was taken in.
     fn assignment_applied(&self, version: Version, added: usize, removed: usize, took: Duration) {}
     /// An assignment was refused: older than what is applied.
     fn assignment_refused(&self) {}

@@ -335,7 +335,7 @@ impl MemberSeries {
             )?,
             apply_seconds: to.histogram(
                 "worker_apply_duration_seconds",
-                "Time from seeing an assignment to its callback's return.",
+                "Time from taking in an assignment to having told it to the subscribers.",
                 Scale::Work,
             )?,
             added: to.counter(
