@@ -1406,6 +1406,24 @@ divvy_status divvy_calculator_status_json(struct divvy_calculator calculator,
                                           size_t errlen);
 
 /**
+ * Tells a calculator's metrics as Prometheus reads them: text format 0.0.4, every line ended, so that
+ * a host's own metrics may follow on the same page. The settings "metrics_namespace" and
+ * "metrics_labels" name them; two calculators of one process whose pages are put together need
+ * labels that differ. Counters go on over stops and starts.
+ *
+ * Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
+ * see "Errors" above.
+ * Returns: OK.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_calculator_metrics(struct divvy_calculator calculator,
+                                      struct divvy_text *out,
+                                      char *errbuf,
+                                      size_t errlen);
+
+/**
  * Has a callback called with the current state at once, and then with every event, in order,
  * none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
  * called before the start; callbacks begin with it. Each call makes another subscription.

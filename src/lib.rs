@@ -15,6 +15,7 @@ pub mod config;
 pub mod duration;
 pub mod error;
 pub mod machine;
+pub mod metrics;
 mod repeats;
 pub mod runtime;
 pub mod settings;

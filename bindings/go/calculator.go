@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"runtime"
 	"runtime/cgo"
@@ -293,6 +294,20 @@ func (c *Calculator) Status() (json.RawMessage, error) {
 		return nil, err
 	}
 	return takeText(out), nil
+}
+
+// WriteMetrics writes the calculator's metrics as Prometheus reads them: text format 0.0.4, after
+// which other metrics may follow. The settings "metrics_namespace" and "metrics_labels" name them.
+func (c *Calculator) WriteMetrics(w io.Writer) error {
+	defer runtime.KeepAlive(c)
+	var out C.divvy_text
+	var text errorText
+	buffer, size := text.at()
+	if err := check(C.divvy_calculator_metrics(c.handle, &out, buffer, size), "metrics", &text); err != nil {
+		return err
+	}
+	_, err := w.Write(takeText(out))
+	return err
 }
 
 // addPartitions appends to a list of the library.

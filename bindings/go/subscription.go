@@ -228,17 +228,26 @@ func (c *Calculator) record() *Subscription {
 	}
 	go func() {
 		var since time.Duration
+		var reason string
+		assignments, _ := c.metrics.(AssignmentMetrics)
 		for event := range subscription.C {
 			switch event.Kind {
 			case EventState:
 				if event.From != event.State {
-					c.metrics.RecordStateTransition(event.From, event.State, (event.Time - since).Seconds())
+					seconds := (event.Time - since).Seconds()
+					c.metrics.RecordStateTransition(event.From, event.State, seconds)
+					if event.From == CalculatorStateRebalancing || event.From == CalculatorStateEmergency {
+						c.metrics.RecordRebalanceDuration(seconds, reason)
+					}
 				}
-				since = event.Time
+				since, reason = event.Time, event.Reason
 			case EventPublished:
 				c.metrics.RecordRebalanceAttempt(event.Reason, true)
 				c.metrics.RecordPartitionCount(event.Partitions)
 				c.metrics.RecordActiveWorkers(event.Workers)
+				if assignments != nil {
+					assignments.RecordPublication(event.Version, event.Workers, event.Partitions, event.Moved)
+				}
 				if event.Reason == "emergency" {
 					c.metrics.RecordEmergencyRebalance(event.Workers)
 				}

@@ -68,46 +68,6 @@ type Logger interface {
 	Error(msg string, keysAndValues ...any)
 }
 
-// CalculatorMetrics is told what a calculator does, in order, from one goroutine. Embed
-// [NopMetrics] to implement only some.
-type CalculatorMetrics interface {
-	// RecordStateTransition: the state changed after so many seconds in the former one.
-	RecordStateTransition(from, to CalculatorState, seconds float64)
-	// RecordRebalanceAttempt: a plan was published for this reason, or the attempt failed.
-	RecordRebalanceAttempt(reason string, success bool)
-	// RecordEmergencyRebalance: a plan without lost workers was published.
-	RecordEmergencyRebalance(workers int)
-	// RecordPartitionCount: the partitions of the plan just published.
-	RecordPartitionCount(count int)
-	// RecordActiveWorkers: the workers of the plan just published.
-	RecordActiveWorkers(count int)
-	// RecordWorkerChange: workers joined (or came back) or were removed (left or were lost).
-	RecordWorkerChange(added, removed int)
-}
-
-// NopMetrics records nothing.
-type NopMetrics struct{}
-
-// RecordStateTransition does nothing.
-func (NopMetrics) RecordStateTransition(CalculatorState, CalculatorState, float64) {}
-
-// RecordRebalanceAttempt does nothing.
-func (NopMetrics) RecordRebalanceAttempt(string, bool) {}
-
-// RecordEmergencyRebalance does nothing.
-func (NopMetrics) RecordEmergencyRebalance(int) {}
-
-// RecordPartitionCount does nothing.
-func (NopMetrics) RecordPartitionCount(int) {}
-
-// RecordActiveWorkers does nothing.
-func (NopMetrics) RecordActiveWorkers(int) {}
-
-// RecordWorkerChange does nothing.
-func (NopMetrics) RecordWorkerChange(int, int) {}
-
-var _ CalculatorMetrics = NopMetrics{}
-
 // Bucket is one of the buckets that a fleet coordinates in.
 type Bucket int32
 

@@ -12,13 +12,14 @@ use super::journal::Journal;
 use super::protected::Protected;
 use super::publisher::Surroundings;
 use super::rebalancer::Rebalancer;
-use super::shared::Proven;
+use super::shared::{Proven, Shared};
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::backoff::Backoff;
 use crate::machine::breaker::BreakerState;
-use crate::machine::calculator::{Event, Job, OpId};
+use crate::machine::calculator::{Event, Job, JobReport, OpId};
+use crate::metrics::{JobKind, Success};
 use crate::store::{Bucket, BucketConfig, Store};
 
 /// A job for `dv-publish` (`dv-calc` -> `dv-publish`). At most one is under way.
@@ -37,6 +38,7 @@ pub(super) struct AssignmentPublisher {
     pub rebalancer: Rebalancer,
     pub surroundings: Arc<dyn Surroundings>,
     pub to_driver: Sender<ToDriver>,
+    pub shared: Arc<Shared>,
 }
 
 impl AssignmentPublisher {
@@ -62,7 +64,7 @@ impl AssignmentPublisher {
                 },
             };
             let deadline = Instant::now() + job.job.timeout(&self.config);
-            let result = self.rebalancer.run(job.job, deadline);
+            let result = self.work(job.job, deadline);
             let done = Event::JobDone {
                 op: job.op,
                 term: self.rebalancer.publisher().term(),
@@ -74,6 +76,37 @@ impl AssignmentPublisher {
         }
     }
 
+    fn work(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
+        let (kind, reason) = match &job {
+            Job::Publish { reason, .. } => (JobKind::Publish, Some(*reason)),
+            Job::Inspect => (JobKind::Inspect, None),
+            Job::Settle { .. } => (JobKind::Settle, None),
+            Job::Probe => (JobKind::Probe, None),
+        };
+        let begun = Instant::now();
+        let result = self.rebalancer.run(job, deadline);
+        let success = success_of(&result);
+        let metrics = &self.shared.telling.calculator;
+        metrics.job_done(kind, success);
+        if let Some(reason) = reason {
+            metrics.rebalanced(reason, success, begun.elapsed());
+        }
+        if reason.is_some() && result.is_ok() {
+            self.note_loads();
+        }
+        result
+    }
+
+    /// Before the machine learns of the plan, so that it is there when that tells of it.
+    fn note_loads(&self) {
+        let plan = self.rebalancer.plan();
+        let workers = plan.into_iter().flat_map(|plan| {
+            let counts = (0..).map(|index| plan.indices_of(index).len());
+            plan.workers().iter().cloned().zip(counts)
+        });
+        *self.shared.loads.lock() = workers.collect();
+    }
+
     /// Retries what may pass until the deadline; reports the rest at once.
     fn take_over(&mut self, deadline: Instant) -> Result<Started> {
         let config = &self.config;
@@ -83,18 +116,27 @@ impl AssignmentPublisher {
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
-            let error = match self.try_take_over(patience) {
+            let result = self.try_take_over(patience);
+            let success = success_of(&result);
+            let metrics = &self.shared.telling.calculator;
+            metrics.job_done(JobKind::TakeOver, success);
+            let error = match result {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let pause = backoff.next_delay_within(left);
+            let probe = self.until_probe();
+            // No waiting for a try that could not finish.
+            let pause = pause
+                .map(|pause| probe.unwrap_or(pause))
+                .filter(|p| *p < left);
             let error = error.after_attempts(backoff.attempts());
             let Some(pause) = pause.filter(|_| error.is_retriable()) else {
                 return Err(error.during("start"));
             };
             journal.failed(self.clock.now(), "take-over", &error);
-            if !self.surroundings.pause(self.until_probe().unwrap_or(pause)) {
+            if !self.surroundings.pause(pause) {
                 return Err(error.during("start"));
             }
         }
@@ -113,6 +155,7 @@ impl AssignmentPublisher {
             self.ensure_buckets(deadline)?;
         }
         let (found, poison) = self.rebalancer.take_over(deadline)?;
+        self.note_loads();
         let proven = self.rebalancer.publisher().proven();
         Ok(Started {
             taken_over: Event::TakenOver(Box::new(found)),
@@ -151,6 +194,13 @@ impl AssignmentPublisher {
             ));
         }
         Ok(())
+    }
+}
+
+fn success_of<T>(result: &Result<T>) -> Success {
+    match result {
+        Ok(_) => Success::Yes,
+        Err(_) => Success::No,
     }
 }
 

@@ -15,6 +15,7 @@ use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
+use super::telling::{CalculatorProbe, Telling};
 use super::told::Interest;
 use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
@@ -22,6 +23,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics, MeasuredStore};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
@@ -39,6 +41,7 @@ pub struct CalculatorBuilder {
     /// Where a list is pushed to that outlives the calculator.
     pub(super) pushed: Option<Arc<Partitions>>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) telling: Option<Telling>,
 }
 
 impl CalculatorBuilder {
@@ -58,6 +61,19 @@ impl CalculatorBuilder {
     /// [`Calculator::set_partitions`], and nothing is published before.
     pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Who is told what it does, for metrics. The host keeps its own reference, to render a page
+    /// from it. Default: nobody.
+    pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
+    where
+        M: CalculatorMetrics + AssignmentMetrics + 'static,
+    {
+        self.telling = Some(Telling {
+            calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
+            assignment: metrics,
+        });
         self
     }
 
@@ -83,8 +99,17 @@ impl CalculatorBuilder {
             version: 0,
         };
         let backlog_max = self.config.subscriber_backlog;
-        let shared = Shared::new(idle.current_state(), backlog_max, board);
-        let store = Protected::new(self.store, Arc::clone(&self.clock), fastrand::u64(..));
+        let store = match &self.telling {
+            Some(telling) => {
+                let metrics = Arc::clone(&telling.calculator);
+                Arc::new(MeasuredStore::new(self.store, metrics))
+            }
+            None => self.store,
+        };
+        let store = Protected::new(store, Arc::clone(&self.clock), fastrand::u64(..));
+        let telling = self.telling.unwrap_or_default();
+        let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
+        let shared = Arc::new(shared);
         let partitions = match self.source {
             Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
                 inner,
@@ -96,15 +121,22 @@ impl CalculatorBuilder {
                 .pushed
                 .unwrap_or_else(|| Arc::new(Partitions::pushed())),
         };
-        Ok(Calculator {
-            shared: Arc::new(shared),
+        let calculator = Calculator {
+            probe: Arc::new(CalculatorProbe {
+                shared: Arc::clone(&shared),
+                clock: Arc::clone(&self.clock),
+                life: Mutex::default(),
+            }),
+            shared,
             partitions,
             store: Arc::new(store),
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
             running: Mutex::new(None),
-        })
+        };
+        calculator.attach_probe();
+        Ok(calculator)
     }
 }
 
@@ -138,6 +170,7 @@ pub struct Calculator {
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) running: Mutex<Option<Arc<Running>>>,
+    pub(super) probe: Arc<CalculatorProbe>,
 }
 
 impl Calculator {
@@ -150,6 +183,7 @@ impl Calculator {
             source: None,
             pushed: None,
             clock: Arc::new(SystemClock),
+            telling: None,
         }
     }
 

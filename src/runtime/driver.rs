@@ -12,6 +12,7 @@ use super::assignment_publisher::ToPublisher;
 use super::journal::Journal;
 use super::shared::{Board, Proven, Shared};
 use super::status::MachineStatus;
+use super::telling::{breaker_of, cause_of, change_of};
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -41,6 +42,12 @@ pub(super) struct Started {
 /// The thread's own state.
 pub(super) struct Driver {
     pub machine: Calculator,
+    /// Since when the machine has been in its state.
+    pub state_since: Time,
+    /// Whether anything of the fleet changed that was not told to the metrics yet.
+    pub is_fleet_changed: bool,
+    /// What was told of partitions without an owner.
+    pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
     pub to_publisher: Sender<ToPublisher>,
@@ -90,6 +97,7 @@ impl Driver {
                     let count = started.poison;
                     self.hand_in(now, Event::Poison { count });
                 }
+                self.is_fleet_changed = true;
                 self.show();
                 self.shared.hub.set_version(self.machine.version());
                 // Before anyone is told anything: callbacks may call the handle.
@@ -121,6 +129,7 @@ impl Driver {
                 Action::Reply { ticket, result } => self.shared.answer(ticket, result),
             }
         }
+        self.measure_fleet();
     }
 
     fn order(&self, order: ToMonitor) {
@@ -129,6 +138,7 @@ impl Driver {
     }
 
     fn notify(&mut self, notice: Notice) {
+        self.measure(&notice);
         let counters = &self.shared.counters;
         match &notice {
             Notice::Published { quality, .. } => {
@@ -161,6 +171,55 @@ impl Driver {
         self.shared.hub.publish(notice);
     }
 
+    fn measure(&mut self, notice: &Notice) {
+        let metrics = &self.shared.telling.calculator;
+        match notice {
+            Notice::StateChanged(change) => {
+                let spent = change.time.since(self.state_since);
+                self.state_since = change.time;
+                metrics.state_changed(change.from, change.to, spent);
+            }
+            Notice::Member(change) => {
+                metrics.worker_changed(change_of(change));
+                self.is_fleet_changed = true;
+            }
+            Notice::Published { .. } => self.is_fleet_changed = true,
+            Notice::Degraded(why) => {
+                // A handful at most, and none on a calculator that is well.
+                let causes: Vec<_> = why.iter().map(cause_of).collect();
+                metrics.degraded(&causes);
+            }
+            Notice::LeadershipLost => metrics.leadership_lost(),
+            Notice::Breaker(state) => metrics.breaker_changed(breaker_of(state)),
+            // A shadow publishes nothing that could be measured.
+            Notice::WouldPublish { .. }
+            | Notice::LeaderPublished(_)
+            | Notice::Failed { .. }
+            | Notice::Lagged { .. }
+            | Notice::Fatal { .. } => {}
+        }
+    }
+
+    /// How many partitions of the plan in force have an owner that is gone.
+    fn unassigned(&self) -> usize {
+        let loads = self.shared.loads.lock();
+        let held = |worker| loads.get(worker).copied().unwrap_or(0);
+        self.machine.gone().map(held).sum()
+    }
+
+    /// Once for all that changed together.
+    fn measure_fleet(&mut self) {
+        if std::mem::take(&mut self.is_fleet_changed) {
+            let (alive, missing) = self.machine.worker_counts();
+            self.shared.telling.calculator.workers(alive, missing);
+            let unassigned = self.unassigned();
+            if unassigned != self.unassigned_told {
+                self.unassigned_told = unassigned;
+                self.shared.telling.calculator.unassigned(unassigned);
+            }
+        }
+    }
+
     fn show(&self) {
         self.shared.board.store(Board {
             position: self.machine.position(),
@@ -170,6 +229,7 @@ impl Driver {
 
     fn hand_in(&mut self, now: Time, event: Event) {
         if let Event::Poison { count } = &event {
+            self.shared.telling.calculator.poisoned(*count);
             self.shared
                 .counters
                 .poison

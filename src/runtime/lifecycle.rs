@@ -65,6 +65,7 @@ impl Calculator {
                 ));
             }
             let (life, spawned) = self.spawn(deadline)?;
+            *self.probe.life.lock() = Arc::downgrade(&life);
             *slot = Some(Arc::clone(&life));
             (life, spawned)
         };
@@ -190,8 +191,13 @@ impl Calculator {
         *self.shared.failed.lock() = None;
         self.shared.hub.reset(machine.current_state());
         let is_up = Arc::new(AtomicBool::new(false));
+        self.shared.last_heard.forget();
         let driver = Driver {
             machine,
+            state_since: now,
+            is_fleet_changed: true,
+            // No number of partitions: the first one is told, whatever it is.
+            unassigned_told: usize::MAX,
             clock: Arc::clone(&self.clock),
             shared: Arc::clone(&self.shared),
             to_publisher,
@@ -265,7 +271,8 @@ impl Calculator {
             surroundings.clone(),
             settings,
             Arc::clone(&self.shared.in_force),
-        );
+        )
+        .with_metrics(Arc::clone(&self.shared.telling.assignment));
         let publisher: Box<dyn Publish> = if self.config.shadow {
             Box::new(Shadow::of(publisher))
         } else {
@@ -282,9 +289,11 @@ impl Calculator {
                 strategy,
                 self.config.default_weight,
                 self.config.former_leader_lease_over,
-            ),
+            )
+            .with_metrics(Arc::clone(&self.shared.telling.assignment)),
             surroundings,
             to_driver,
+            shared: Arc::clone(&self.shared),
         })
     }
 

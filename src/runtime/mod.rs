@@ -25,6 +25,7 @@ mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
+mod telling;
 mod told;
 mod worker_monitor;
 

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 
 use self::follow::Intention;
 use super::publisher::{Found, Publish, Publisher, Settled};
+use super::telling::published_as;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
+use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedPlan, Step};
 use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
@@ -137,6 +139,7 @@ pub struct Rebalancer {
     plan: Option<Plan>,
     /// In a shadow: how that plan came to be, until the live leader publishes one.
     intended: Option<Intention>,
+    metrics: Arc<dyn AssignmentMetrics>,
 }
 
 impl Rebalancer {
@@ -174,7 +177,15 @@ impl Rebalancer {
             former_leader_lease_over,
             plan: None,
             intended: None,
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has what it does told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The publisher.
@@ -195,6 +206,10 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
+        if let Some((class, _)) = self.publisher.proven() {
+            let class = published_as(class);
+            self.metrics.took_over(found.term, found.version, class);
+        }
         let (plan, is_whole) = match plan_of(&found.stored) {
             Some((plan, is_whole)) => (Some(plan), is_whole),
             None => (None, found.stored.is_empty()),
@@ -280,11 +295,27 @@ impl Rebalancer {
         workers: Arc<[WorkerId]>,
         deadline: Instant,
     ) -> Result<JobReport> {
-        let (list, generation) = self.partitions.read(deadline)?;
-        let plan = self.compute(&workers, list)?;
-        let version = self.publisher.publish(&plan, reason, deadline)?;
+        let read = self.timed(Step::List, || self.partitions.read(deadline));
+        let (list, generation) = read?;
+        let plan = self.timed(Step::Compute, || self.compute(&workers, list))?;
+        let begun = Instant::now();
+        let published = self.publisher.publish(&plan, reason, deadline);
+        self.metrics.step(Step::Publish, begun.elapsed());
+        let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
+        if let Some((class, _)) = self.publisher.proven() {
+            self.metrics.published(&PublishedPlan {
+                version,
+                term: self.publisher.term(),
+                class: published_as(class),
+                workers: workers.len(),
+                partitions,
+                moved: quality.moved_partitions,
+                moved_share: quality.moved,
+                max_to_mean: quality.max_to_mean,
+            });
+        }
         self.replace_plan(plan, version, reason);
         Ok(JobReport::Published(Publication {
             version,
@@ -308,6 +339,14 @@ impl Rebalancer {
             })
         })?;
         Plan::new(Arc::clone(workers), list, owners)
+    }
+
+    /// Carries out a part of a rebalance and tells how long it took.
+    fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        self.metrics.step(step, begun.elapsed());
+        result
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {

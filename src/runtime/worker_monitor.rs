@@ -16,8 +16,10 @@ use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
 use crate::machine::backoff::Backoff;
 use crate::machine::calculator::{Event, OpId};
+use crate::machine::liveness::Sighting;
 use crate::machine::observer::Observer;
-use crate::store::{Bucket, Health, Store, Watch, WatchEvent};
+use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
+use crate::store::{Bucket, Health, Operation, Store, Watch, WatchEvent};
 use crate::types::{Time, WorkerId};
 
 /// Orders for `dv-watch` (`dv-calc` and the handle -> `dv-watch`).
@@ -180,6 +182,7 @@ impl WorkerMonitor {
     }
 
     fn assignment(&mut self, event: &WatchEvent) {
+        self.measure_watch(Watched::Assignments, event);
         self.observer.assignment(event, self.shared.in_force.get());
     }
 
@@ -210,8 +213,29 @@ impl WorkerMonitor {
                 .fetch_add(1, Ordering::Relaxed);
             self.journal.out_of_sight(self.clock.now(), why);
         }
+        self.measure_watch(Watched::Heartbeats, event);
+        let now = self.clock.now();
+        if matches!(event, WatchEvent::Change(_)) {
+            self.shared.last_heard.set(now);
+        }
         let in_force = self.shared.in_force.get();
-        self.observer.heartbeat(self.clock.now(), event, in_force);
+        self.observer.heartbeat(now, event, in_force);
+        if matches!(event, WatchEvent::Change(entry) if entry.operation == Operation::Expired) {
+            // At once: what ends now was ended by the store's word.
+            self.pass_on_because(ExpiryCause::Marker);
+        }
+    }
+
+    fn measure_watch(&self, watched: Watched, event: &WatchEvent) {
+        match event {
+            WatchEvent::Change(_) => {}
+            WatchEvent::Live => self.metrics().watch_resynced(watched),
+            WatchEvent::Blind(_) => self.metrics().watch_lost(watched),
+        }
+    }
+
+    fn metrics(&self) -> &dyn CalculatorMetrics {
+        &*self.shared.telling.calculator
     }
 
     fn obey(&mut self, order: ToMonitor) {
@@ -263,7 +287,13 @@ impl WorkerMonitor {
             .min(self.config.heartbeat_ttl / 2);
         let prefix = self.config.heartbeat_prefix.as_str();
         let deadline = Instant::now() + patience;
-        let listing = self.store.list(Bucket::Heartbeat, prefix, deadline)?;
+        let listing = self.store.list(Bucket::Heartbeat, prefix, deadline);
+        self.metrics().heartbeats_listed(match &listing {
+            Ok(_) => Success::Yes,
+            Err(_) => Success::No,
+        });
+        let listing = listing?;
+        self.shared.last_heard.set(self.clock.now());
         let in_force = self.shared.in_force.get();
         self.observer.listed(self.clock.now(), &listing, in_force);
         Ok(())
@@ -296,7 +326,15 @@ impl WorkerMonitor {
 
     /// Whether `dv-calc` is still there to take events.
     fn pass_on(&mut self) -> bool {
+        self.pass_on_because(ExpiryCause::Silence)
+    }
+
+    /// As `pass_on`; leases that ended were ended by this.
+    fn pass_on_because(&mut self, cause: ExpiryCause) -> bool {
         while let Some(event) = self.observer.poll_event() {
+            if let Event::Sighting(Sighting::Missing(_)) = &event {
+                self.metrics().lease_ended(cause);
+            }
             if self.to_driver.send(ToDriver::Event(event)).is_err() {
                 return false;
             }

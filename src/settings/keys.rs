@@ -209,6 +209,21 @@ pub static KEYS: &[Key] = &[
         "bucket of the assignments"
     ),
     key!(
+        "metrics_namespace",
+        metrics.namespace,
+        "what the names of all metrics begin with"
+    ),
+    key!(
+        "metrics_labels",
+        metrics.labels,
+        "labels of all metrics, name=value each"
+    ),
+    key!(
+        "metrics_parti_names",
+        metrics.parti_names,
+        "whether metrics are kept under parti's names as well"
+    ),
+    key!(
         "nats_url",
         nats.urls,
         "servers, separated by commas: nats://host:port, tls://host:port or host:port"

@@ -306,6 +306,11 @@ impl Calculator {
         (self.members.alive_count(), self.members.missing_count())
     }
 
+    /// The workers of the last published plan that are gone: what they held has no owner.
+    pub fn gone(&self) -> impl Iterator<Item = &WorkerId> {
+        self.members.gone()
+    }
+
     /// The workers of the last published plan, in order.
     pub fn planned(&self) -> impl Iterator<Item = &WorkerId> {
         self.members.planned().iter()

@@ -36,6 +36,7 @@ pub use self::take_over::Found;
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{Change, Content, Reading, Record, Slot, changes, plan_digest};
+use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
@@ -193,6 +194,7 @@ pub struct Publisher {
     /// The highest term and version that any worker was heard to have applied.
     applied: Applied,
     known: Reading,
+    metrics: Arc<dyn AssignmentMetrics>,
 }
 
 /// The term and version that a publisher has reached, for whoever watches the bucket. Each is
@@ -276,7 +278,15 @@ impl Publisher {
             version: 0,
             applied: Applied::default(),
             known: Reading::default(),
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has what it does told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The term that this publisher opened last.
@@ -326,10 +336,12 @@ impl Publisher {
                 Ok(()) => return Ok(draft.version),
                 Err(Setback::Failed(error)) => return Err(error.during("publish")),
                 Err(Setback::Busy) => {
+                    self.metrics.retried(RetryCause::Busy);
                     doubt = "the store stayed busy".into();
                     self.pause_before_retry(attempt)?;
                 }
                 Err(Setback::Doubt(why)) => {
+                    self.metrics.retried(RetryCause::Doubt);
                     log::warn!(
                         target: "divvy::publisher",
                         version = draft.version, attempt = attempt;
