@@ -329,6 +329,16 @@ enum divvy_kind
      * divvy_event_message().
      */
     DIVVY_EVENT_FATAL = 8,
+    /**
+     * A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+     */
+    DIVVY_EVENT_WOULD_PUBLISH = 9,
+    /**
+     * The live leader that a shadow watches published a plan: divvy_event_version(),
+     * _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
+     * divvy_event_message() says how the shadow's differs.
+     */
+    DIVVY_EVENT_LEADER_PUBLISHED = 10,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

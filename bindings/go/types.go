@@ -84,14 +84,16 @@ type EventKind int32
 
 // The kinds of events. More may come; ignore those that you do not know.
 const (
-	EventState          EventKind = 1
-	EventMember         EventKind = 2
-	EventPublished      EventKind = 3
-	EventFailed         EventKind = 4
-	EventDegraded       EventKind = 5
-	EventLeadershipLost EventKind = 6
-	EventLagged         EventKind = 7
-	EventFatal          EventKind = 8
+	EventState           EventKind = 1
+	EventMember          EventKind = 2
+	EventPublished       EventKind = 3
+	EventFailed          EventKind = 4
+	EventDegraded        EventKind = 5
+	EventLeadershipLost  EventKind = 6
+	EventLagged          EventKind = 7
+	EventFatal           EventKind = 8
+	EventWouldPublish    EventKind = 9
+	EventLeaderPublished EventKind = 10
 )
 
 // Event is something that happened to a calculator.
@@ -99,17 +101,18 @@ type Event struct {
 	Kind EventKind
 	// State and From: of EventState; equal in the first event, which tells the current state.
 	State, From CalculatorState
-	// Reason: of EventState and EventPublished; empty in Idle.
+	// Reason: of EventState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: of EventState and EventPublished.
+	// Version: of EventState and of whatever is published.
 	Version int64
 	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
 	Worker, Change string
-	// Workers, Partitions and Moved: of EventPublished.
+	// Workers, Partitions and Moved: of EventPublished, EventWouldPublish and EventLeaderPublished.
 	Workers, Partitions, Moved int
 	// Err: of EventFailed; it is retried.
 	Err error
-	// Message: of EventDegraded (empty when nothing is wrong any more) and EventFatal.
+	// Message: of EventDegraded (empty when nothing is wrong any more), EventFatal and
+	// EventLeaderPublished.
 	Message string
 	// Time is when it happened, since an arbitrary moment of the past.
 	Time time.Duration

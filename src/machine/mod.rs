@@ -6,7 +6,9 @@
 pub mod assignment;
 pub mod backoff;
 pub mod calculator;
+pub mod comparison;
 pub mod election;
+pub mod fleet;
 pub mod heartbeat;
 pub mod liveness;
 pub mod manager;

@@ -122,6 +122,23 @@ impl AssignmentPublisher {
     }
 
     fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
+        if !self.config.shadow {
+            self.ensure_buckets(deadline)?;
+        }
+        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        self.note_loads();
+        let proven = self.rebalancer.publisher().proven();
+        Ok(Started {
+            taken_over: Event::TakenOver(Box::new(found)),
+            poison,
+            proven: proven.map(|(class, store)| Proven {
+                class,
+                store: store.to_owned(),
+            }),
+        })
+    }
+
+    fn ensure_buckets(&self, deadline: Instant) -> Result<()> {
         let heartbeats = BucketConfig {
             ttl: Some(self.config.heartbeat_ttl),
         };
@@ -147,17 +164,7 @@ impl AssignmentPublisher {
                 ),
             ));
         }
-        let (found, poison) = self.rebalancer.take_over(deadline)?;
-        self.note_loads();
-        let publisher = self.rebalancer.publisher();
-        Ok(Started {
-            taken_over: Event::TakenOver(Box::new(found)),
-            poison,
-            proven: Proven {
-                class: publisher.class(),
-                store: publisher.store_description().to_owned(),
-            },
-        })
+        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Started {
     pub taken_over: Event,
     /// Values that could not be understood.
     pub poison: u32,
-    pub proven: Proven,
+    pub proven: Option<Proven>,
 }
 
 /// The thread's own state.
@@ -81,7 +81,7 @@ impl Driver {
         match message {
             ToDriver::Event(event) => self.hand_in(now, event),
             ToDriver::Started(Ok(started)) => {
-                *self.shared.proven.lock() = Some(started.proven);
+                *self.shared.proven.lock() = started.proven;
                 self.hand_in(now, started.taken_over);
                 if started.poison > 0 {
                     let count = started.poison;
@@ -158,6 +158,31 @@ impl Driver {
                     "published version {version} ({reason})"
                 );
             }
+            Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                counters.would_publish.fetch_add(1, Ordering::Relaxed);
+                *self.shared.quality.lock() = Some(*quality);
+                *self.shared.last_failure.lock() = None;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions;
+                    "would publish version {version} ({reason})"
+                );
+            }
+            Notice::LeaderPublished(comparison) => {
+                counters.followed.fetch_add(1, Ordering::Relaxed);
+                if !comparison.agrees() {
+                    counters.disagreements.fetch_add(1, Ordering::Relaxed);
+                }
+                log::info!(target: "divvy::calculator", "{comparison}");
+                *self.shared.comparison.lock() = Some((**comparison).clone());
+            }
             Notice::Failed { operation, error } => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 *self.shared.last_failure.lock() = Some(error.clone());
@@ -196,7 +221,11 @@ impl Driver {
                 metrics.degraded(&causes);
             }
             Notice::LeadershipLost => metrics.leadership_lost(),
-            Notice::Failed { .. } | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+            Notice::WouldPublish { .. }
+            | Notice::LeaderPublished(_)
+            | Notice::Failed { .. }
+            | Notice::Lagged { .. }
+            | Notice::Fatal { .. } => {}
         }
     }
 

@@ -13,7 +13,7 @@ use super::crew::{Crew, Signals};
 use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
 use super::notifier::Hub;
-use super::publisher::{Publisher, Settings};
+use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
@@ -268,10 +268,15 @@ impl Calculator {
             Arc::clone(&self.shared.in_force),
         )
         .with_metrics(Arc::clone(&self.shared.telling.assignment));
+        let publisher: Box<dyn Publish> = if self.config.shadow {
+            Box::new(Shadow::of(publisher))
+        } else {
+            Box::new(publisher)
+        };
         Ok(AssignmentPublisher {
             store,
             config: self.config.clone(),
-            rebalancer: Rebalancer::new(
+            rebalancer: Rebalancer::over(
                 publisher,
                 Arc::clone(&self.partitions),
                 strategy,
