@@ -348,7 +348,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let closing = format!("{}}}", " ".repeat(indent));
         let end = lines[start..].iter().position(|l| *l == closing);
         // Without a body of its own there is nothing to measure.
-        let is_declaration = line.ends_with(';');
+        let is_declaration = line.ends_with(';') || line.ends_with("{}");
         if let (Some(length), false) = (end, is_declaration) {
             found.push((name, length + 1));
         }
@@ -419,7 +419,7 @@ mod checkers {
 
     #[test]
     fn lengths_of_functions_are_measured_to_their_closing_brace() {
-        let text = "impl A {\n    pub(super) const fn a(\n        x: u8,\n    ) {\n        x;\n    }\n\n    fn b();\n}\n";
+        let text = "impl A {\n    pub(super) const fn a(\n        x: u8,\n    ) {\n        x;\n    }\n\n    fn b();\n\n    fn c() {}\n}\n";
         assert_eq!(functions(text), [("a".to_owned(), 5)]);
     }
 }

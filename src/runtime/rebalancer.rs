@@ -13,7 +13,7 @@ use super::telling::published_as;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
-use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedPlan, Step};
+use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
 use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
@@ -137,9 +137,9 @@ pub struct Rebalancer {
     former_leader_lease_over: bool,
     /// The plan last published or found at the start.
     plan: Option<Plan>,
+    metrics: Arc<dyn AssignmentMetrics>,
     /// In a shadow: how that plan came to be, until the live leader publishes one.
     intended: Option<Intention>,
-    metrics: Arc<dyn AssignmentMetrics>,
 }
 
 impl Rebalancer {
@@ -206,8 +206,7 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
-        if let Some((class, _)) = self.publisher.proven() {
-            let class = published_as(class);
+        if let Some(class) = self.published_as() {
             self.metrics.took_over(found.term, found.version, class);
         }
         let (plan, is_whole) = match plan_of(&found.stored) {
@@ -304,11 +303,11 @@ impl Rebalancer {
         let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        if let Some((class, _)) = self.publisher.proven() {
+        if let Some(class) = self.published_as() {
             self.metrics.published(&PublishedPlan {
                 version,
                 term: self.publisher.term(),
-                class: published_as(class),
+                class,
                 workers: workers.len(),
                 partitions,
                 moved: quality.moved_partitions,
@@ -326,6 +325,21 @@ impl Rebalancer {
         }))
     }
 
+    /// The class it publishes in; `None` for a shadow, which publishes nothing.
+    fn published_as(&self) -> Option<PublishedAs> {
+        self.publisher
+            .proven()
+            .map(|(class, _)| published_as(class))
+    }
+
+    /// Carries out a part of a rebalance and tells how long it took.
+    fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        self.metrics.step(step, begun.elapsed());
+        result
+    }
+
     fn compute(&self, workers: &Arc<[WorkerId]>, list: Arc<[Partition]>) -> Result<Plan> {
         let previous = match &self.plan {
             Some(plan) => plan.previous_for(workers, &list),
@@ -339,14 +353,6 @@ impl Rebalancer {
             })
         })?;
         Plan::new(Arc::clone(workers), list, owners)
-    }
-
-    /// Carries out a part of a rebalance and tells how long it took.
-    fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
-        let begun = Instant::now();
-        let result = work();
-        self.metrics.step(step, begun.elapsed());
-        result
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {

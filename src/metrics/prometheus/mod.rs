@@ -15,7 +15,9 @@ use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 
 use self::registrar::Registrar;
 use self::sampled::{Sampled, count};
-use self::series::{AssignmentSeries, CalculatorSeries, MemberSeries, PartiSeries};
+use self::series::{
+    AssignmentSeries, CalculatorSeries, MemberSeries, PartiSeries, StoreSeries, SubscriberSeries,
+};
 use super::{
     AssignmentMetrics, BreakerState, CalculatorMetrics, DegradedCause, ExpiryCause, IdClaim,
     JobKind, LeadershipChange, ManagerMetrics, MetricNames, Probe, PublishedAs, PublishedPlan,
@@ -49,6 +51,8 @@ use crate::types::{ManagerState, Reason, State, Term, Version};
 /// ```
 pub struct Prometheus {
     calculator: CalculatorSeries,
+    subscribers: SubscriberSeries,
+    store: StoreSeries,
     assignment: AssignmentSeries,
     member: Option<MemberSeries>,
     parti: Option<PartiSeries>,
@@ -113,6 +117,8 @@ impl PrometheusBuilder {
         let mut to = Registrar::new(registry, &self.names)?;
         let mut made = Prometheus {
             calculator: CalculatorSeries::new(&mut to)?,
+            subscribers: SubscriberSeries::new(&mut to)?,
+            store: StoreSeries::new(&mut to)?,
             assignment: AssignmentSeries::new(&mut to)?,
             member: match self.has_member {
                 true => Some(MemberSeries::new(&mut to)?),
@@ -250,17 +256,19 @@ impl CalculatorMetrics for Prometheus {
     }
 
     fn called_back(&self, took: Duration) {
-        self.calculator.callback_seconds.observe(took.as_secs_f64());
+        self.subscribers
+            .callback_seconds
+            .observe(took.as_secs_f64());
     }
 
     fn callback_panicked(&self) {
-        self.calculator.callback_panics.inc();
+        self.subscribers.callback_panics.inc();
     }
 
     fn event_missed(&self, is_first: bool) {
-        self.calculator.events_missed.inc();
+        self.subscribers.events_missed.inc();
         if is_first {
-            self.calculator.subscribers_lagged.inc();
+            self.subscribers.subscribers_lagged.inc();
         }
         if let Some(parti) = &self.parti {
             parti.dropped.inc();
@@ -268,21 +276,21 @@ impl CalculatorMetrics for Prometheus {
     }
 
     fn store_called(&self, call: StoreCall, outcome: StoreOutcome, took: Duration) {
-        self.calculator.store_calls[call as usize][outcome as usize].inc();
-        self.calculator.store_seconds[call as usize].observe(took.as_secs_f64());
+        self.store.calls[call as usize][outcome as usize].inc();
+        self.store.call_seconds[call as usize].observe(took.as_secs_f64());
     }
 
     fn write_refused(&self, because: RefusedBecause) {
-        self.calculator.writes_refused[because as usize].inc();
+        self.store.writes_refused[because as usize].inc();
     }
 
     fn store_retried(&self) {
-        self.calculator.store_retries.inc();
+        self.store.retries.inc();
     }
 
     fn breaker_changed(&self, to: BreakerState) {
-        point_at(&self.calculator.breaker, to as usize);
-        self.calculator.breaker_changes[to as usize].inc();
+        point_at(&self.store.breaker, to as usize);
+        self.store.breaker_changes[to as usize].inc();
     }
 }
 

@@ -34,16 +34,6 @@ pub(super) struct CalculatorSeries {
     pub poison: IntCounter,
     pub degraded: Vec<IntGauge>,
     pub leadership_lost: IntCounter,
-    pub callback_seconds: Histogram,
-    pub callback_panics: IntCounter,
-    pub events_missed: IntCounter,
-    pub subscribers_lagged: IntCounter,
-    pub store_calls: Vec<Vec<IntCounter>>,
-    pub store_seconds: Vec<Histogram>,
-    pub writes_refused: Vec<IntCounter>,
-    pub store_retries: IntCounter,
-    pub breaker: Vec<IntGauge>,
-    pub breaker_changes: Vec<IntCounter>,
 }
 
 impl CalculatorSeries {
@@ -136,6 +126,20 @@ impl CalculatorSeries {
                 "calculator_deposed_total",
                 "Times that a newer leader took over from this calculator.",
             )?,
+        })
+    }
+}
+
+pub(super) struct SubscriberSeries {
+    pub callback_seconds: Histogram,
+    pub callback_panics: IntCounter,
+    pub events_missed: IntCounter,
+    pub subscribers_lagged: IntCounter,
+}
+
+impl SubscriberSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
             callback_seconds: to.histogram(
                 "callback_duration_seconds",
                 "Duration of subscribers' callbacks.",
@@ -153,13 +157,29 @@ impl CalculatorSeries {
                 "subscribers_lagged_total",
                 "Subscribers that were closed because they were too slow.",
             )?,
-            store_calls: to.counter_grid(
+        })
+    }
+}
+
+pub(super) struct StoreSeries {
+    pub calls: Vec<Vec<IntCounter>>,
+    pub call_seconds: Vec<Histogram>,
+    pub writes_refused: Vec<IntCounter>,
+    pub retries: IntCounter,
+    pub breaker: Vec<IntGauge>,
+    pub breaker_changes: Vec<IntCounter>,
+}
+
+impl StoreSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            calls: to.counter_grid(
                 "store_calls_total",
                 "Calls of the store.",
                 ["operation", "outcome"],
                 [names!(StoreCall), names!(StoreOutcome)],
             )?,
-            store_seconds: to.histograms(
+            call_seconds: to.histograms(
                 "store_call_duration_seconds",
                 "Duration of calls of the store.",
                 Scale::Call,
@@ -172,7 +192,7 @@ impl CalculatorSeries {
                 "cause",
                 names!(RefusedBecause),
             )?,
-            store_retries: to.counter(
+            retries: to.counter(
                 "store_retries_total",
                 "Calls of the store that were tried again within a retry budget.",
             )?,
