@@ -312,8 +312,9 @@ enum divvy_kind
      */
     DIVVY_EVENT_FAILED = 4,
     /**
-     * What keeps the calculator from doing its whole work changed: divvy_event_message(), empty
-     * when nothing does any more.
+     * What keeps the calculator from doing its whole work changed: divvy_event_message(), which
+     * says what works nevertheless and is empty when nothing is wrong any more, and
+     * divvy_event_time_ns(), since when.
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
@@ -329,6 +330,11 @@ enum divvy_kind
      * divvy_event_message().
      */
     DIVVY_EVENT_FATAL = 8,
+    /**
+     * The store's circuit breaker opened (nothing is published, calls fail at once) or closed
+     * again: divvy_event_message() says why it is open and is empty when it is closed.
+     */
+    DIVVY_EVENT_BREAKER = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1587,11 +1593,13 @@ int32_t divvy_event_reason(struct divvy_event event);
 int64_t divvy_event_version(struct divvy_event event);
 
 /**
- * Tells when the state changed: nanoseconds of the clock that runs on while the system sleeps
- * (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC elsewhere).
+ * Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
+ * clock that runs on while the system sleeps (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC
+ * elsewhere).
  *
  * Parameters: event - the event.
- * Returns: the time; 0 for other kinds of events and for an invalid handle.
+ * Returns: the time; 0 for other kinds of events, when nothing is wrong any more, and for an
+ * invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */

@@ -132,6 +132,7 @@ const (
 	EventLeadershipLost EventKind = 6
 	EventLagged         EventKind = 7
 	EventFatal          EventKind = 8
+	EventBreaker        EventKind = 9
 )
 
 // Event is something that happened to a calculator.
@@ -149,8 +150,10 @@ type Event struct {
 	Workers, Partitions, Moved int
 	// Err: of EventFailed; it is retried.
 	Err error
-	// Message: of EventDegraded (empty when nothing is wrong any more) and EventFatal.
+	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
+	// EventBreaker (why the store is left alone; empty when it answers again) and EventFatal.
 	Message string
-	// Time is when it happened, since an arbitrary moment of the past.
+	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
+	// of the past.
 	Time time.Duration
 }
