@@ -209,7 +209,7 @@ func (s *Subscription) poll() (Event, Code) {
 			Code: Code(status), Op: "rebalance", Message: C.GoString(C.divvy_event_message(event, nil)),
 			Retriable: C.divvy_status_is_retriable(status) == 1,
 		}
-	case EventDegraded, EventFatal:
+	case EventDegraded, EventBreaker, EventFatal:
 		told.Message = C.GoString(C.divvy_event_message(event, nil))
 	case EventLagged:
 		s.fail(ErrLagged)

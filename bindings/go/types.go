@@ -94,6 +94,7 @@ const (
 	EventFatal           EventKind = 8
 	EventWouldPublish    EventKind = 9
 	EventLeaderPublished EventKind = 10
+	EventBreaker         EventKind = 11
 )
 
 // Event is something that happened to a calculator.
@@ -111,9 +112,11 @@ type Event struct {
 	Workers, Partitions, Moved int
 	// Err: of EventFailed; it is retried.
 	Err error
-	// Message: of EventDegraded (empty when nothing is wrong any more), EventFatal and
+	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
+	// EventBreaker (why the store is left alone; empty when it answers again), EventFatal and
 	// EventLeaderPublished.
 	Message string
-	// Time is when it happened, since an arbitrary moment of the past.
+	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
+	// of the past.
 	Time time.Duration
 }

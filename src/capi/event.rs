@@ -258,6 +258,8 @@ pub(super) struct EventRecord {
     status: i32,
     worker: Terminated,
     message: Terminated,
+    key: String,
+    attempts: u32,
     json: OnceLock<Terminated>,
 }
 
@@ -294,6 +296,8 @@ impl EventRecord {
             status: 0,
             worker: Terminated::new(""),
             message: Terminated::new(""),
+            key: String::new(),
+            attempts: 0,
             json: OnceLock::new(),
         }
     }
@@ -340,6 +344,8 @@ impl EventRecord {
             Notice::Failed { operation, error } => Self {
                 status: status::of(error.code()) as i32,
                 message: Terminated::new(format!("{operation}: {error}")),
+                key: error.key().unwrap_or_default().to_owned(),
+                attempts: error.attempts(),
                 ..Self::empty(DIVVY_EVENT_FAILED)
             },
             Notice::Degraded(list) => Self {
@@ -402,6 +408,8 @@ impl EventRecord {
             "missed": self.counts.missed,
             "status": text(status::divvy_status_name(self.status)),
             "message": self.message.lossy(),
+            "key": self.key,
+            "attempts": self.attempts,
         });
         let Value::Object(mut members) = json else {
             return Terminated::new("{}");
