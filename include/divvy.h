@@ -331,10 +331,20 @@ enum divvy_kind
      */
     DIVVY_EVENT_FATAL = 8,
     /**
+     * A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+     */
+    DIVVY_EVENT_WOULD_PUBLISH = 9,
+    /**
+     * The live leader that a shadow watches published a plan: divvy_event_version(),
+     * _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
+     * divvy_event_message() says how the shadow's differs.
+     */
+    DIVVY_EVENT_LEADER_PUBLISHED = 10,
+    /**
      * The store's circuit breaker opened (nothing is published, calls fail at once) or closed
      * again: divvy_event_message() says why it is open and is empty when it is closed.
      */
-    DIVVY_EVENT_BREAKER = 9,
+    DIVVY_EVENT_BREAKER = 11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -90,6 +90,12 @@ pub struct CalculatorConfig {
     /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
     /// expire with them. Default: false.
     pub allow_assignment_ttl: bool,
+    /// Whether to write nothing at all: to watch and plan beside a live leader and tell what would
+    /// have been published ([`Notice::WouldPublish`](crate::Notice::WouldPublish)), and how that
+    /// differs from what the leader did
+    /// ([`Notice::LeaderPublished`](crate::Notice::LeaderPublished)). The buckets have to exist.
+    /// Default: false.
+    pub shadow: bool,
 }
 
 impl Default for CalculatorConfig {
@@ -121,6 +127,7 @@ impl Default for CalculatorConfig {
             publish_class: PublishClass::Auto,
             publish_batch_max: 1_000,
             allow_assignment_ttl: false,
+            shadow: false,
         }
     }
 }

@@ -29,10 +29,12 @@ pub use error::{Error, Result};
 pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::breaker::BreakerState;
 pub use machine::calculator::{Degradation, Degraded, MemberChange, Notice, StateChange};
+pub use machine::comparison::{Comparison, Difference, Intended};
+pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::manager::{Departure, ManagerChange, ManagerNotice};
 pub use runtime::{
     Calculator, Events, Interest, LeaderElection, Manager, ManagerInterest, ManagerStatus,
-    PartitionSource, Polled, Readiness, Status, Subscription,
+    PartitionSource, Polled, Readiness, Status, Subscription, read_fleet,
 };
 pub use settings::Settings;
 pub use types::{ManagerState, Partition, Reason, State, Version, WorkerId};

@@ -198,7 +198,8 @@ func (s *Subscription) poll() (Event, Code) {
 	case EventMember:
 		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		told.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))
-	case EventPublished:
+	case EventPublished, EventWouldPublish, EventLeaderPublished:
+		told.Message = C.GoString(C.divvy_event_message(event, nil))
 		told.Workers = int(C.divvy_event_worker_count(event))
 		told.Partitions = int(C.divvy_event_partition_count(event))
 		told.Moved = int(C.divvy_event_moved_count(event))

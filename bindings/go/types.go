@@ -124,15 +124,17 @@ type EventKind int32
 
 // The kinds of events. More may come; ignore those that you do not know.
 const (
-	EventState          EventKind = 1
-	EventMember         EventKind = 2
-	EventPublished      EventKind = 3
-	EventFailed         EventKind = 4
-	EventDegraded       EventKind = 5
-	EventLeadershipLost EventKind = 6
-	EventLagged         EventKind = 7
-	EventFatal          EventKind = 8
-	EventBreaker        EventKind = 9
+	EventState           EventKind = 1
+	EventMember          EventKind = 2
+	EventPublished       EventKind = 3
+	EventFailed          EventKind = 4
+	EventDegraded        EventKind = 5
+	EventLeadershipLost  EventKind = 6
+	EventLagged          EventKind = 7
+	EventFatal           EventKind = 8
+	EventWouldPublish    EventKind = 9
+	EventLeaderPublished EventKind = 10
+	EventBreaker         EventKind = 11
 )
 
 // Event is something that happened to a calculator.
@@ -140,18 +142,19 @@ type Event struct {
 	Kind EventKind
 	// State and From: of EventState; equal in the first event, which tells the current state.
 	State, From CalculatorState
-	// Reason: of EventState and EventPublished; empty in Idle.
+	// Reason: of EventState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: of EventState and EventPublished.
+	// Version: of EventState and of whatever is published.
 	Version int64
 	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
 	Worker, Change string
-	// Workers, Partitions and Moved: of EventPublished.
+	// Workers, Partitions and Moved: of EventPublished, EventWouldPublish and EventLeaderPublished.
 	Workers, Partitions, Moved int
 	// Err: of EventFailed; it is retried.
 	Err error
 	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
-	// EventBreaker (why the store is left alone; empty when it answers again) and EventFatal.
+	// EventBreaker (why the store is left alone; empty when it answers again), EventFatal and
+	// EventLeaderPublished.
 	Message string
 	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
 	// of the past.

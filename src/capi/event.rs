@@ -11,6 +11,7 @@ use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
 use crate::runtime::Status;
+use crate::strategy::Quality;
 use crate::types::{Reason, State, Time};
 
 /// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
@@ -47,9 +48,15 @@ pub enum divvy_kind {
     /// A thread of the calculator panicked and it has failed; the last event:
     /// divvy_event_message().
     DIVVY_EVENT_FATAL = 8,
+    /// A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+    DIVVY_EVENT_WOULD_PUBLISH = 9,
+    /// The live leader that a shadow watches published a plan: divvy_event_version(),
+    /// _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
+    /// divvy_event_message() says how the shadow's differs.
+    DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
     /// again: divvy_event_message() says why it is open and is empty when it is closed.
-    DIVVY_EVENT_BREAKER = 9,
+    DIVVY_EVENT_BREAKER = 11,
 }
 
 /// What a calculator is doing.
@@ -160,7 +167,7 @@ const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
     ),
 ];
 
-const KINDS: [(divvy_kind, &CStr); 9] = [
+const KINDS: [(divvy_kind, &CStr); 11] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -169,6 +176,8 @@ const KINDS: [(divvy_kind, &CStr); 9] = [
     (DIVVY_EVENT_LEADERSHIP_LOST, c"leadership_lost"),
     (DIVVY_EVENT_LAGGED, c"lagged"),
     (DIVVY_EVENT_FATAL, c"fatal"),
+    (DIVVY_EVENT_WOULD_PUBLISH, c"would_publish"),
+    (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
     (DIVVY_EVENT_BREAKER, c"breaker"),
 ];
 
@@ -262,6 +271,17 @@ struct Counts {
     missed: u64,
 }
 
+impl Counts {
+    fn of(workers: usize, partitions: usize, quality: &Quality) -> Self {
+        Self {
+            workers: workers as u64,
+            partitions: partitions as u64,
+            moved: quality.moved_partitions as u64,
+            missed: 0,
+        }
+    }
+}
+
 impl EventRecord {
     fn empty(kind: divvy_kind) -> Self {
         Self {
@@ -299,16 +319,27 @@ impl EventRecord {
                 workers,
                 partitions,
                 quality,
+            }
+            | Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
             } => Self {
                 version: *version,
                 reason: reason_of(Some(*reason)),
-                counts: Counts {
-                    workers: *workers as u64,
-                    partitions: *partitions as u64,
-                    moved: quality.moved_partitions as u64,
-                    missed: 0,
-                },
-                ..Self::empty(DIVVY_EVENT_PUBLISHED)
+                counts: Counts::of(*workers, *partitions, quality),
+                ..Self::empty(match notice {
+                    Notice::Published { .. } => DIVVY_EVENT_PUBLISHED,
+                    _ => DIVVY_EVENT_WOULD_PUBLISH,
+                })
+            },
+            Notice::LeaderPublished(seen) => Self {
+                version: seen.version,
+                counts: Counts::of(seen.workers, seen.partitions, &seen.quality),
+                message: Terminated::new(seen.to_string()),
+                ..Self::empty(DIVVY_EVENT_LEADER_PUBLISHED)
             },
             Notice::Failed { operation, error } => Self {
                 status: status::of(error.code()) as i32,
@@ -443,6 +474,8 @@ pub(super) fn status_json(status: &Status) -> String {
             "moved_partitions": quality.moved_partitions,
             "moved": quality.moved,
         })),
+        "is_shadow": status.is_shadow,
+        "comparison": status.comparison.as_ref().map(ToString::to_string),
         "counters": {
             "publications": counters.publications,
             "failures": counters.failures,
@@ -453,6 +486,9 @@ pub(super) fn status_json(status: &Status) -> String {
             "lagged_subscribers": counters.lagged_subscribers,
             "callback_panics": counters.callback_panics,
             "calculator_wakes": counters.calculator_wakes,
+            "would_publish": counters.would_publish,
+            "followed": counters.followed,
+            "disagreements": counters.disagreements,
         },
     })
     .to_string()

@@ -80,6 +80,7 @@ impl AssignmentPublisher {
         let seed = fastrand::u64(..);
         let mut backoff = Backoff::new(config.retry_delay_min, config.retry_delay_max, seed);
         let mut journal = Journal::default();
+        let mut attempts = 0;
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
@@ -88,13 +89,17 @@ impl AssignmentPublisher {
                 Err(error) => error,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let pause = backoff.next_delay_within(left);
-            let error = error.after_attempts(backoff.attempts());
+            let pause = match self.until_probe() {
+                Some(pause) => (pause < left).then_some(pause),
+                None => backoff.next_delay_within(left),
+            };
+            attempts += 1;
+            let error = error.after_attempts(attempts);
             let Some(pause) = pause.filter(|_| error.is_retriable()) else {
                 return Err(error.during("start"));
             };
             journal.failed(self.clock.now(), "take-over", &error);
-            if !self.surroundings.pause(self.until_probe().unwrap_or(pause)) {
+            if !self.surroundings.pause(pause) {
                 return Err(error.during("start"));
             }
         }
@@ -109,6 +114,22 @@ impl AssignmentPublisher {
     }
 
     fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
+        if !self.config.shadow {
+            self.ensure_buckets(deadline)?;
+        }
+        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        let proven = self.rebalancer.publisher().proven();
+        Ok(Started {
+            taken_over: Event::TakenOver(Box::new(found)),
+            poison,
+            proven: proven.map(|(class, store)| Proven {
+                class,
+                store: store.to_owned(),
+            }),
+        })
+    }
+
+    fn ensure_buckets(&self, deadline: Instant) -> Result<()> {
         let heartbeats = BucketConfig {
             ttl: Some(self.config.heartbeat_ttl),
         };
@@ -134,16 +155,7 @@ impl AssignmentPublisher {
                 ),
             ));
         }
-        let (found, poison) = self.rebalancer.take_over(deadline)?;
-        let publisher = self.rebalancer.publisher();
-        Ok(Started {
-            taken_over: Event::TakenOver(Box::new(found)),
-            poison,
-            proven: Proven {
-                class: publisher.class(),
-                store: publisher.store_description().to_owned(),
-            },
-        })
+        Ok(())
     }
 }
 

@@ -360,6 +360,8 @@ impl Calculator {
             degraded: machine.degraded,
             breaker: self.store.status(),
             quality: *self.shared.quality.lock(),
+            is_shadow: self.config.shadow,
+            comparison: self.shared.comparison.lock().clone(),
             last_failure: self
                 .shared
                 .last_failure
@@ -383,6 +385,9 @@ impl Calculator {
             lagged_subscribers: hub.lagged.load(Ordering::Relaxed),
             callback_panics: hub.callback_panics.load(Ordering::Relaxed),
             calculator_wakes: counters.calculator_wakes.load(Ordering::Relaxed),
+            would_publish: counters.would_publish.load(Ordering::Relaxed),
+            followed: counters.followed.load(Ordering::Relaxed),
+            disagreements: counters.disagreements.load(Ordering::Relaxed),
         }
     }
 

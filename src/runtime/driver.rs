@@ -35,7 +35,7 @@ pub(super) struct Started {
     pub taken_over: Event,
     /// Values that could not be understood.
     pub poison: u32,
-    pub proven: Proven,
+    pub proven: Option<Proven>,
 }
 
 /// The thread's own state.
@@ -84,7 +84,7 @@ impl Driver {
         match message {
             ToDriver::Event(event) => self.hand_in(now, event),
             ToDriver::Started(Ok(started)) => {
-                *self.shared.proven.lock() = Some(started.proven);
+                *self.shared.proven.lock() = started.proven;
                 self.hand_in(now, started.taken_over);
                 if started.poison > 0 {
                     let count = started.poison;
@@ -138,6 +138,18 @@ impl Driver {
                     .fetch_add(quality.moved_partitions as u64, Ordering::Relaxed);
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
+            }
+            Notice::WouldPublish { quality, .. } => {
+                counters.would_publish.fetch_add(1, Ordering::Relaxed);
+                *self.shared.quality.lock() = Some(*quality);
+                *self.shared.last_failure.lock() = None;
+            }
+            Notice::LeaderPublished(comparison) => {
+                counters.followed.fetch_add(1, Ordering::Relaxed);
+                if !comparison.agrees() {
+                    counters.disagreements.fetch_add(1, Ordering::Relaxed);
+                }
+                *self.shared.comparison.lock() = Some((**comparison).clone());
             }
             Notice::Failed { error, .. } => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);

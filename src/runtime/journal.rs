@@ -54,6 +54,24 @@ impl Journal {
                     "published version {version} ({reason})"
                 );
             }
+            Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                self.is_failing = false;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions;
+                    "would publish version {version} ({reason})"
+                );
+            }
+            Notice::LeaderPublished(comparison) => {
+                log::info!(target: "divvy::calculator", "{comparison}");
+            }
             Notice::Failed { operation, error } => {
                 self.is_failing = true;
                 self.failed(now, operation, error);

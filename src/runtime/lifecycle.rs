@@ -14,7 +14,7 @@ use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
 use super::journal::Journal;
 use super::notifier::Hub;
-use super::publisher::{Publisher, Settings};
+use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
@@ -266,12 +266,17 @@ impl Calculator {
             settings,
             Arc::clone(&self.shared.in_force),
         );
+        let publisher: Box<dyn Publish> = if self.config.shadow {
+            Box::new(Shadow::of(publisher))
+        } else {
+            Box::new(publisher)
+        };
         Ok(AssignmentPublisher {
             store,
             protected: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
             config: self.config.clone(),
-            rebalancer: Rebalancer::new(
+            rebalancer: Rebalancer::over(
                 publisher,
                 Arc::clone(&self.partitions),
                 strategy,

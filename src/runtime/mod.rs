@@ -12,6 +12,7 @@ mod calculator;
 mod connect;
 mod crew;
 mod driver;
+mod fleet;
 mod gate;
 mod journal;
 mod lifecycle;
@@ -29,6 +30,7 @@ mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
+pub use fleet::read_fleet;
 pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
 };

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::publisher::{Found, Publisher};
+use self::follow::Intention;
+use super::publisher::{Found, Publish, Publisher, Settled};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
@@ -127,19 +128,39 @@ impl std::fmt::Debug for Partitions {
 
 /// Carries out the jobs, one at a time.
 pub struct Rebalancer {
-    publisher: Publisher,
+    publisher: Box<dyn Publish>,
     partitions: Arc<Partitions>,
     strategy: Arc<dyn Strategy>,
     default_weight: i64,
     former_leader_lease_over: bool,
     /// The plan last published or found at the start.
     plan: Option<Plan>,
+    /// In a shadow: how that plan came to be, until the live leader publishes one.
+    intended: Option<Intention>,
 }
 
 impl Rebalancer {
     /// A rebalancer that has not taken over yet.
     pub fn new(
         publisher: Publisher,
+        partitions: Arc<Partitions>,
+        strategy: Arc<dyn Strategy>,
+        default_weight: i64,
+        former_leader_lease_over: bool,
+    ) -> Self {
+        let publisher = Box::new(publisher);
+        Self::over(
+            publisher,
+            partitions,
+            strategy,
+            default_weight,
+            former_leader_lease_over,
+        )
+    }
+
+    /// A rebalancer over any publisher, that of a shadow included.
+    pub fn over(
+        publisher: Box<dyn Publish>,
         partitions: Arc<Partitions>,
         strategy: Arc<dyn Strategy>,
         default_weight: i64,
@@ -152,13 +173,14 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            intended: None,
         }
     }
 
     /// The publisher.
     #[must_use]
-    pub fn publisher(&self) -> &Publisher {
-        &self.publisher
+    pub fn publisher(&self) -> &dyn Publish {
+        self.publisher.as_ref()
     }
 
     /// The plan last published or found at the start.
@@ -237,8 +259,13 @@ impl Rebalancer {
             }
             Job::Settle { seen, applied } => {
                 self.publisher.heed(applied);
-                let foreign = self.publisher.settle(&seen, deadline)?;
-                Ok(JobReport::Settled { foreign })
+                Ok(match self.publisher.settle(&seen, deadline)? {
+                    Settled::Known => JobReport::Settled { foreign: false },
+                    Settled::Foreign => JobReport::Settled { foreign: true },
+                    Settled::Live(live) => {
+                        JobReport::Followed(Box::new(self.follow(*live, deadline)))
+                    }
+                })
             }
             Job::Probe => {
                 self.publisher.probe(deadline)?;
@@ -254,22 +281,11 @@ impl Rebalancer {
         deadline: Instant,
     ) -> Result<JobReport> {
         let (list, generation) = self.partitions.read(deadline)?;
-        let previous = match &self.plan {
-            Some(plan) => plan.previous_for(&workers, &list),
-            None => vec![None; list.len()],
-        };
-        let owners = guarded(Code::StrategyFailed, "strategy", || {
-            self.strategy.assign(&Input {
-                workers: &workers,
-                partitions: &list,
-                previous: &previous,
-            })
-        })?;
-        let plan = Plan::new(Arc::clone(&workers), list, owners)?;
+        let plan = self.compute(&workers, list)?;
         let version = self.publisher.publish(&plan, reason, deadline)?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        self.plan = Some(plan);
+        self.replace_plan(plan, version, reason);
         Ok(JobReport::Published(Publication {
             version,
             workers,
@@ -277,6 +293,21 @@ impl Rebalancer {
             quality,
             generation,
         }))
+    }
+
+    fn compute(&self, workers: &Arc<[WorkerId]>, list: Arc<[Partition]>) -> Result<Plan> {
+        let previous = match &self.plan {
+            Some(plan) => plan.previous_for(workers, &list),
+            None => vec![None; list.len()],
+        };
+        let owners = guarded(Code::StrategyFailed, "strategy", || {
+            self.strategy.assign(&Input {
+                workers,
+                partitions: &list,
+                previous: &previous,
+            })
+        })?;
+        Plan::new(Arc::clone(workers), list, owners)
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {
@@ -376,5 +407,6 @@ impl std::fmt::Debug for Rebalancer {
     }
 }
 
+mod follow;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use super::notifier::Hub;
 use super::publisher::{Class, InForce};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
+use crate::machine::comparison::Comparison;
 use crate::machine::state::Position;
 use crate::strategy::Quality;
 use crate::types::Version;
@@ -59,6 +60,9 @@ pub(super) struct Counters {
     pub listings: AtomicU64,
     pub blindness: AtomicU64,
     pub calculator_wakes: AtomicU64,
+    pub would_publish: AtomicU64,
+    pub followed: AtomicU64,
+    pub disagreements: AtomicU64,
 }
 
 /// Shared by the handle and the threads of one calculator.
@@ -74,6 +78,8 @@ pub(super) struct Shared {
     pub proven: Mutex<Option<Proven>>,
     /// How good the plan last published is.
     pub quality: Mutex<Option<Quality>>,
+    /// What a shadow thought of the live leader's last publication.
+    pub comparison: Mutex<Option<Comparison>>,
     /// Why the last job failed; cleared by the next success.
     pub last_failure: Mutex<Option<Error>>,
     /// Why the handle has failed.
@@ -94,6 +100,7 @@ impl Shared {
             activity: Arc::default(),
             proven: Mutex::new(None),
             quality: Mutex::new(None),
+            comparison: Mutex::new(None),
             last_failure: Mutex::new(None),
             failed: Mutex::new(None),
             waiting: Mutex::new(HashMap::new()),

@@ -177,6 +177,11 @@ pub static KEYS: &[Key] = &[
         calculator.allow_assignment_ttl,
         "whether an assignment bucket whose values expire is accepted"
     ),
+    key!(
+        "shadow",
+        calculator.shadow,
+        "whether to write nothing, and to tell what would have been published beside a live leader"
+    ),
     key!("strategy", strategy, "how partitions are divided, by name"),
     key!(
         "hash_seed",

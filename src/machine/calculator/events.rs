@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::members::Absence;
 use super::{
-    Action, Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication,
-    RunningKind, Ticket,
+    Action, Calculator, Finding, Followed, JobReport, Mass, MemberChange, Notice, OpId,
+    Publication, RunningKind, Ticket,
 };
 use crate::error::{Class, Code, Error, Result};
 use crate::machine::breaker::BreakerState;
@@ -36,6 +36,10 @@ impl Calculator {
             alive: evidence.alive.clone().into_iter().collect(),
             missing: evidence.missing.union(&evidence.lost).cloned().collect(),
         });
+        // A beat after the take-over would keep it alive for longer than that.
+        self.doubted = evidence
+            .doubted
+            .map(|w| (w, now + self.config.heartbeat_ttl));
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
         for worker in evidence.alive.into_keys() {
@@ -105,9 +109,17 @@ impl Calculator {
     }
 
     fn went_missing(&mut self, now: Time, worker: WorkerId) {
+        let is_doubted = self
+            .doubted
+            .take_if(|(doubted, _)| *doubted == worker)
+            .is_some_and(|(_, until)| now < until);
+        let grace = match is_doubted {
+            true => Duration::ZERO,
+            false => self.config.emergency_grace_period,
+        };
         let absence = Absence {
             since: now,
-            confirm_at: now + self.config.emergency_grace_period,
+            confirm_at: now + grace,
         };
         let planned = self.members.missing(&worker, absence);
         self.notify(Notice::Member(MemberChange::Missing(worker.clone())));
@@ -225,6 +237,9 @@ impl Calculator {
                     self.foreign_due = Some(now + self.foreign_backoff.next_delay());
                 }
             }
+            (RunningKind::Settle { .. }, Ok(JobReport::Followed(live))) => {
+                self.followed(now, *live);
+            }
             (RunningKind::Probe { due }, _) => self.probed(now, due),
             (kind, result) => {
                 let error = result.err().unwrap_or_else(|| {
@@ -245,17 +260,11 @@ impl Calculator {
     }
 
     fn published(&mut self, now: Time, reason: Reason, triggers: usize, done: &Publication) {
-        self.version = done.version;
-        self.cooldown_ends = now + self.config.cooldown;
-        self.retry_at = None;
-        self.retry_backoff.reset();
-        self.health.publishing = None;
+        if !self.config.shadow {
+            self.version = done.version; // a shadow's is the live leader's
+        }
+        self.is_in_force(now, &done.workers);
         self.health.source = None;
-        self.gap_at_start = false;
-        self.foreign_due = None;
-        self.unfinished = None;
-        let dropped = self.members.published(done.workers.iter().cloned(), now);
-        self.forget(dropped);
         let looked_at_newest = done.generation >= self.generation_wanted;
         if looked_at_newest {
             self.inspect_wanted = false;
@@ -268,18 +277,62 @@ impl Calculator {
         {
             self.close_window();
         }
-        self.notify(Notice::Published {
-            version: done.version,
-            reason,
-            workers: done.workers.len(),
-            partitions: done.partitions,
-            quality: done.quality,
-        });
+        self.notify(self.told_of(reason, done));
         self.go(now, State::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));
         if looked_at_newest {
             self.answer_inspections(self.inspect_tickets.len(), &Ok(done.version));
         }
+    }
+
+    /// A plan for these workers is in force from now on: nothing that it was to mend is pending.
+    fn is_in_force(&mut self, now: Time, workers: &[WorkerId]) {
+        self.cooldown_ends = now + self.config.cooldown;
+        self.retry_at = None;
+        self.retry_backoff.reset();
+        self.health.publishing = None;
+        self.gap_at_start = false;
+        self.foreign_due = None;
+        self.unfinished = None;
+        let dropped = self.members.published(workers.iter().cloned(), now);
+        self.forget(dropped);
+    }
+
+    fn told_of(&self, reason: Reason, done: &Publication) -> Notice {
+        let (version, quality) = (done.version, done.quality);
+        let (workers, partitions) = (done.workers.len(), done.partitions);
+        if self.config.shadow {
+            return Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            };
+        }
+        Notice::Published {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        }
+    }
+
+    /// The live leader's plan is in force now, whatever this shadow would have published.
+    fn followed(&mut self, now: Time, live: Followed) {
+        self.version = live.comparison.version;
+        self.is_in_force(now, &live.workers);
+        self.partitions_differ = !live.comparison.is_whole;
+        match live.finding {
+            Some(finding) => {
+                self.health.source = None;
+                self.partitions_differ |= self.is_worth_a_plan(finding);
+                self.inspect_wanted = live.generation < self.generation_wanted;
+            }
+            None => self.inspect_wanted = true,
+        }
+        self.notify(Notice::LeaderPublished(Box::new(live.comparison)));
     }
 
     fn inspected(&mut self, tickets: usize, generation: u64, finding: Finding) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::CalculatorConfig;
 use crate::error::Error;
 use crate::machine::breaker::BreakerState;
+use crate::machine::comparison::Comparison;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
 use crate::strategy::Quality;
@@ -106,6 +107,21 @@ pub enum JobReport {
     },
     /// The store answered.
     Probed,
+    /// A shadow found that the live leader has published, and follows it.
+    Followed(Box<Followed>),
+}
+
+/// What the live leader published, for a shadow to go on from.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// Its workers, in order.
+    pub workers: Arc<[WorkerId]>,
+    /// How the partitions of the source differ from its; `None` when the source could not be read.
+    pub finding: Option<Finding>,
+    /// The newest change of the partition list that was looked at.
+    pub generation: u64,
+    /// How it compares with what the shadow would have published.
+    pub comparison: Comparison,
 }
 
 /// A plan that was published.
@@ -231,6 +247,21 @@ pub enum Notice {
         /// How even it is, and how much it moved.
         quality: Quality,
     },
+    /// A shadow would have published a plan now.
+    WouldPublish {
+        /// The version that it would have had: one above the live leader's.
+        version: Version,
+        /// Why.
+        reason: Reason,
+        /// How many workers it has.
+        workers: usize,
+        /// How many partitions it has.
+        partitions: usize,
+        /// How even it is, and how much it would have moved.
+        quality: Quality,
+    },
+    /// The live leader that a shadow watches published a plan.
+    LeaderPublished(Box<Comparison>),
     /// A job failed; it stays pending unless the error says otherwise.
     Failed {
         /// What was attempted.

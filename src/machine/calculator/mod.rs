@@ -24,15 +24,15 @@ use self::agenda::Window;
 use self::health::Health;
 use self::members::Members;
 pub use self::messages::{
-    Action, Degradation, Degraded, Event, Finding, Job, JobReport, MemberChange, Notice, OpId,
-    Pending, Publication, StateChange, Ticket,
+    Action, Degradation, Degraded, Event, Finding, Followed, Job, JobReport, MemberChange, Notice,
+    OpId, Pending, Publication, StateChange, Ticket,
 };
 use super::backoff::Backoff;
 use super::breaker::BreakerState;
 use super::state::Position;
 use crate::config::CalculatorConfig;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
-use crate::wire::Applied;
+use crate::wire::{Applied, FENCE_KEY};
 
 /// The calculator machine. See the module for the protocol of use.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ pub struct Calculator {
     trigger_tried: bool,
     window: Option<Window>,
     mass: Mass,
+    /// The former leader, and until when its silence is beyond doubt: see [`Evidence::doubted`].
+    ///
+    /// [`Evidence::doubted`]: crate::machine::takeover::Evidence::doubted
+    doubted: Option<(WorkerId, Time)>,
     cooldown_ends: Time,
     retry_at: Option<Time>,
     /// When a job failed last.
@@ -172,6 +176,7 @@ impl Calculator {
             trigger_tried: false,
             window: None,
             mass: Mass::None,
+            doubted: None,
             cooldown_ends: Time::ZERO,
             retry_at: None,
             failed_at: Time::ZERO,
@@ -200,6 +205,10 @@ impl Calculator {
             Event::ForeignSuspected { key, revision } => self.suspects.add(key, revision),
             Event::AppliedAhead(applied) => {
                 self.suspects.applied = self.suspects.applied.highest(applied);
+            }
+            // To a shadow it is a change of the leader that it watches.
+            Event::FenceMoved { .. } if self.config.shadow => {
+                self.suspects.add(FENCE_KEY.into(), Revision::MAX);
             }
             Event::FenceMoved { term } => self.fence_seen = self.fence_seen.max(term),
             Event::Trigger { ticket } => self.triggered(ticket),

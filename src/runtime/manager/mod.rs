@@ -202,6 +202,12 @@ impl Manager {
         life.as_ref().is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
+    /// Why the handle has failed, if it has: a thread of it panicked.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failed.lock().clone()
+    }
+
     /// The id under which this worker is a member; `None` before it has one and after it lost it.
     #[must_use]
     pub fn worker_id(&self) -> Option<WorkerId> {

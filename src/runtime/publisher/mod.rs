@@ -21,14 +21,17 @@
 
 mod class_a;
 mod class_b;
+mod shadow;
 mod take_over;
 #[cfg(test)]
 pub(in crate::runtime) mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::shadow::{Live, Shadow};
 pub use self::take_over::Found;
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
@@ -80,6 +83,92 @@ pub struct Settings {
     pub class: PublishClass,
     /// Most writes in one batch, below what the store takes.
     pub batch_max: usize,
+}
+
+/// What a rebalance is published through. Used from one thread.
+pub trait Publish: fmt::Debug + Send {
+    /// Learns what is stored and who is alive, and earns the right to publish.
+    ///
+    /// # Errors
+    /// As [`Publisher::take_over`].
+    fn take_over(&mut self, deadline: Instant) -> Result<Found>;
+
+    /// Publishes `plan` and returns its version.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
+
+    /// Takes in what some worker has applied.
+    fn heed(&mut self, applied: Applied);
+
+    /// Looks what these writes, seen in the bucket, are.
+    ///
+    /// # Errors
+    /// As [`Publisher::settle`].
+    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled>;
+
+    /// Asks the store for as little as can be asked.
+    ///
+    /// # Errors
+    /// What the store reports.
+    fn probe(&self, deadline: Instant) -> Result<()>;
+
+    /// Whether it only tells what it would write.
+    fn is_shadow(&self) -> bool {
+        false
+    }
+
+    /// The term that it publishes in, or watches.
+    fn term(&self) -> Term;
+
+    /// The class it publishes in and the store as proven at the take-over; `None` when nothing
+    /// was to be proven.
+    fn proven(&self) -> Option<(Class, &str)>;
+}
+
+/// What writes in the bucket turned out to be.
+#[derive(Debug)]
+pub enum Settled {
+    /// Nothing new.
+    Known,
+    /// Somebody else's, to be published above.
+    Foreign,
+    /// A publication of the live leader, to be followed.
+    Live(Box<Live>),
+}
+
+impl Publish for Publisher {
+    fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+        self.take_over(deadline)
+    }
+
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
+        self.publish(plan, reason, deadline)
+    }
+
+    fn heed(&mut self, applied: Applied) {
+        self.heed(applied);
+    }
+
+    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
+        Ok(match self.settle(seen, deadline)? {
+            true => Settled::Foreign,
+            false => Settled::Known,
+        })
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.probe(deadline)
+    }
+
+    fn term(&self) -> Term {
+        self.term
+    }
+
+    fn proven(&self) -> Option<(Class, &str)> {
+        Some((self.class, &self.store_description))
+    }
 }
 
 /// Publishes plans under one fence. Used from one thread.
@@ -543,8 +632,8 @@ fn refused(refusal: Refusal, key: &str) -> Setback {
     }
 }
 
-impl std::fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")
             .field("term", &self.term)
             .field("version", &self.version)

@@ -27,6 +27,17 @@ pub fn of(notice: &Notice) -> Option<String> {
             "published version {version} ({reason}): {workers} workers, {} of {partitions} moved",
             quality.moved_partitions
         ),
+        Notice::WouldPublish {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        } => format!(
+            "would publish version {version} ({reason}): {workers} workers, {} of {partitions} moved",
+            quality.moved_partitions
+        ),
+        Notice::LeaderPublished(comparison) => comparison.to_string(),
         Notice::Failed { operation, error } => format!("{operation} failed: {error}"),
         Notice::Degraded(why) if why.is_empty() => "no longer degraded".into(),
         Notice::Degraded(why) => {
