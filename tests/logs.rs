@@ -134,15 +134,18 @@ fn module(file: &Path) -> String {
 
 fn lines_of(text: &str, module: &str) -> Vec<Line> {
     let mut lines = Vec::new();
-    for level in ["error", "warn", "info", "debug", "trace"] {
-        for (start, call) in text.match_indices(&format!("log::{level}!(")) {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let macros = levels.map(|level| (level, level));
+    for (name, level) in macros.into_iter().chain([("log", "varies")]) {
+        for (start, call) in text.match_indices(&format!("log::{name}!(")) {
             lines.push(line_of(&text[start + call.len()..], level, module));
         }
     }
     lines
 }
 
-/// Reads `target: "…", a = b, c; "message", …`.
+/// Reads `target: "…", level, a = b, c; "message", …`, where the level is a macro's argument only
+/// if it varies.
 fn line_of(arguments: &str, level: &str, module: &str) -> Line {
     let (target, rest) = match arguments.trim_start().strip_prefix("target:") {
         Some(named) => {
@@ -156,6 +159,7 @@ fn line_of(arguments: &str, level: &str, module: &str) -> Line {
         Some((fields, _)) => fields
             .split(',')
             .map(|field| field.split(['=', ':']).next().unwrap().trim().to_owned())
+            .filter(|field| level != "varies" || field != "level")
             .collect(),
         None => Vec::new(),
     };

@@ -113,6 +113,7 @@ impl AssignmentPublisher {
         let seed = fastrand::u64(..);
         let mut backoff = Backoff::new(config.retry_delay_min, config.retry_delay_max, seed);
         let mut journal = Journal::default();
+        let mut attempts = 0;
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
@@ -125,13 +126,12 @@ impl AssignmentPublisher {
                 Err(error) => error,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let pause = backoff.next_delay_within(left);
-            let probe = self.until_probe();
-            // No waiting for a try that could not finish.
-            let pause = pause
-                .map(|pause| probe.unwrap_or(pause))
-                .filter(|p| *p < left);
-            let error = error.after_attempts(backoff.attempts());
+            let pause = match self.until_probe() {
+                Some(pause) => (pause < left).then_some(pause),
+                None => backoff.next_delay_within(left),
+            };
+            attempts += 1;
+            let error = error.after_attempts(attempts);
             let Some(pause) = pause.filter(|_| error.is_retriable()) else {
                 return Err(error.during("start"));
             };

@@ -148,10 +148,6 @@ impl Publish for Publisher {
         self.publish(plan, reason, deadline)
     }
 
-    fn probe(&self, deadline: Instant) -> Result<()> {
-        self.probe(deadline)
-    }
-
     fn heed(&mut self, applied: Applied) {
         self.heed(applied);
     }
@@ -161,6 +157,10 @@ impl Publish for Publisher {
             true => Settled::Foreign,
             false => Settled::Known,
         })
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.probe(deadline)
     }
 
     fn term(&self) -> Term {

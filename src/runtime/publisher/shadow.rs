@@ -83,10 +83,6 @@ impl Shadow {
 }
 
 impl Publish for Shadow {
-    fn probe(&self, deadline: Instant) -> Result<()> {
-        self.reader.probe(deadline)
-    }
-
     /// Learns what is stored and who is alive. Takes nothing over.
     fn take_over(&mut self, deadline: Instant) -> Result<Found> {
         let reading = self.read(deadline)?;
@@ -144,6 +140,10 @@ impl Publish for Shadow {
             stored,
             is_whole,
         })))
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.reader.probe(deadline)
     }
 
     fn is_shadow(&self) -> bool {
