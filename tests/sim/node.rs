@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use divvy::config::PublishClass;
+use divvy::config::{CalculatorConfig, PublishClass};
 use divvy::machine::calculator::{
     Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
 };
+use divvy::machine::manager::CalculatorEvent;
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
@@ -21,6 +22,7 @@ use divvy::wire::KeyPrefix;
 
 use crate::baton::{Actor, Answer, Order, Parts, Said};
 use crate::check::{Checked, Story};
+use crate::member::failure_to_lead;
 use crate::world::{Event, Serial, World};
 
 /// Steps of one process at one moment after which it goes round in circles.
@@ -50,7 +52,7 @@ impl LocalClock {
     }
 
     /// The first true time at which the clock shows at least this.
-    fn when(self, local: Time) -> Time {
+    pub fn when(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1_000;
         let time = nanos.div_ceil(u128::from(self.rate));
         Time::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
@@ -70,6 +72,8 @@ struct Subscriber {
 
 pub struct Node {
     pub phase: Phase,
+    /// Whose calculator it is, where whole managers are simulated.
+    pub member: Option<usize>,
     name: String,
     pub clock: LocalClock,
     pub machine: Calculator,
@@ -161,9 +165,8 @@ impl Node {
 }
 
 impl World {
-    /// A new leader process takes over.
-    pub fn start_node(&mut self) -> Checked {
-        let index = self.nodes.len();
+    /// A new leader process takes over, as the host's election wants.
+    pub fn start_leader(&mut self) -> Checked {
         let clock = LocalClock {
             rate: self.rng.u64(900..=1_100),
             offset: self.rng.u64(1..1_000_000_000_000),
@@ -172,8 +175,19 @@ impl World {
         let mut config = self.config.clone();
         config.name = format!("w-{leader}");
         config.former_leader_lease_over = self.rng.bool();
+        self.start_node(config, clock, None)
+    }
+
+    /// A calculator starts to take over.
+    pub fn start_node(
+        &mut self,
+        config: CalculatorConfig,
+        clock: LocalClock,
+        member: Option<usize>,
+    ) -> Checked {
+        let index = self.nodes.len();
         let class = match self.rng.u8(0..6) {
-            0 => PublishClass::B,
+            0 if !self.lives.is_atomic => PublishClass::B,
             _ => PublishClass::Auto,
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
@@ -203,6 +217,7 @@ impl World {
         });
         self.nodes.push(Node {
             phase: Phase::Starting,
+            member,
             name: config.name.clone(),
             clock,
             machine,
@@ -248,6 +263,9 @@ impl World {
         let _ = node.client.stop(crate::baton::far_future());
         node.listen(usize::MAX)?;
         self.note(|| format!("node {n} is down"));
+        if self.nodes[n].member.is_some() {
+            return Ok(());
+        }
         if self.leader == Some(n) {
             self.leader = None;
             self.elect();
@@ -489,7 +507,10 @@ impl World {
         }
         let node = &mut self.nodes[n];
         node.story.told(&notice)?;
-        if matches!(notice, Notice::LeadershipLost) {
+        if let Some(member) = node.member {
+            node.is_over |= matches!(notice, Notice::LeadershipLost);
+            self.tell_member(member, n, &notice);
+        } else if matches!(notice, Notice::LeadershipLost) {
             node.is_over = true;
             let patience = self.millis(0, 5_000);
             self.after(patience, Event::StopNode(n));
@@ -579,6 +600,10 @@ impl World {
                 let local = self.nodes[n].clock.of(self.now());
                 let node = &mut self.nodes[n];
                 node.phase = Phase::Running;
+                if let Some(member) = node.member {
+                    self.members[member].calculator(n, CalculatorEvent::Started);
+                }
+                let node = &mut self.nodes[n];
                 node.machine
                     .handle(local, Input::TakenOver(Box::new(found)));
                 if poison > 0 {
@@ -589,6 +614,9 @@ impl World {
             Some(Said::TookOver(Err(error))) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
                 self.tally("take-over failed");
+                if let Some(member) = self.nodes[n].member {
+                    self.members[member].calculator(n, failure_to_lead(error));
+                }
                 self.stop_node(n)
             }
             Some(Said::Done(term, result)) => {
