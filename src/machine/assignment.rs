@@ -185,3 +185,6 @@ fn difference(before: &[Partition], after: &[Partition]) -> (Vec<Partition>, Vec
     };
     (only(&after, &before), only(&before, &after))
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,8 +116,13 @@ impl Heartbeat {
     /// Until when no leader can have found this worker missing.
     #[must_use]
     pub fn lease_until(&self) -> Option<Time> {
-        self.confirmed
-            .map(|confirmed| confirmed + self.ttl * 9 / 10)
+        self.confirmed.map(|confirmed| confirmed + self.lease())
+    }
+
+    /// For how long a beat is relied upon.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.ttl * 9 / 10
     }
 
     /// Whether something looked as if somebody else beat under this id; asked once.
@@ -194,3 +199,6 @@ impl Heartbeat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

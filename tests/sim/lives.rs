@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use divvy::ManagerConfig;
 use divvy::config::OutagePolicy;
 use divvy::machine::manager::Departure;
 use divvy::store::memory::Blackout;
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::types::Time;
 use divvy::wire::{COMMIT_KEY, FENCE_KEY, LEASE_KEY};
+use divvy::{ManagerConfig, ManagerState};
 
 use crate::baton::far_future;
 use crate::chaos::Summary;
@@ -17,9 +17,8 @@ use crate::check::Checked;
 use crate::node::WATCH_DELAY_MAX;
 use crate::world::{Event, World};
 
-/// How often the predecessor's worker beats, and how often it writes its id.
+/// How often the predecessor's worker beats, and writes its id.
 const PARTI_BEAT: Duration = Duration::from_secs(2);
-const PARTI_BEATS_PER_CLAIM: u32 = 5;
 
 /// How often its leader prolongs its lease.
 const PARTI_LEASE: Duration = Duration::from_millis(1_500);
@@ -54,7 +53,6 @@ pub struct Lives {
 pub struct Parti {
     pub life: u64,
     pub id: String,
-    pub beats: u32,
 }
 
 impl World {
@@ -90,7 +88,26 @@ impl World {
             has_strangers: world.rng.bool(),
             ..Lives::default()
         };
+        if world.lives.has_strangers {
+            // Who of the predecessor's comes first makes them.
+            for bucket in [Bucket::StableId, Bucket::Election] {
+                let config = world.bucket_config(bucket);
+                let made = world.store.ensure(bucket, config, far_future());
+                made.expect("a bucket");
+            }
+        }
         world
+    }
+
+    fn bucket_config(&self, bucket: Bucket) -> BucketConfig {
+        let config = &self.lives.config;
+        let ttl = match bucket {
+            Bucket::StableId => Some(config.worker_id_ttl),
+            Bucket::Election => Some(config.election_timeout),
+            Bucket::Heartbeat => Some(config.calculator.heartbeat_ttl),
+            Bucket::Assignment => None,
+        };
+        BucketConfig { ttl }
     }
 
     /// One whole run: chaos, then quiet, then the recovery is judged, then one takes its leave.
@@ -171,7 +188,8 @@ impl World {
         let bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
         let bound = bound * 10 / 9;
         self.run_until(self.now() + bound)?;
-        self.judge_lives()
+        // A leader that has taken over waits for those who may come back.
+        self.judge_lives_in(&[ManagerState::Stable, ManagerState::Scaling])
             .map_err(|why| format!("a leave was not settled within {bound:?}: {why}"))?;
         self.tally(if leaves_as_leader {
             "leader took its leave"
@@ -367,13 +385,7 @@ impl World {
     /// An operator removes a key or creates a bucket anew, or a server lost it.
     fn remove_something(&mut self) {
         let now = self.now();
-        let config = &self.lives.config;
-        let (bucket, ttl) = match self.rng.u8(0..4) {
-            0 => (Bucket::StableId, Some(config.worker_id_ttl)),
-            1 => (Bucket::Election, Some(config.election_timeout)),
-            2 => (Bucket::Heartbeat, Some(config.calculator.heartbeat_ttl)),
-            _ => (Bucket::Assignment, None),
-        };
+        let bucket = Bucket::ALL[self.rng.usize(0..Bucket::ALL.len())];
         match bucket {
             Bucket::StableId => self.lives.ids_disturbed = Some(now),
             Bucket::Election => self.lives.lease_disturbed = Some(now),
@@ -401,8 +413,9 @@ impl World {
             if bucket == Bucket::Assignment {
                 self.checker.foreign(COMMIT_KEY, None);
                 self.checker.foreign(FENCE_KEY, None);
+                self.checker.all_lost();
             }
-            return server.recreate_bucket(bucket, BucketConfig { ttl });
+            return server.recreate_bucket(bucket, self.bucket_config(bucket));
         }
         for key in removed {
             server.delete(bucket, &key);
@@ -447,7 +460,7 @@ impl World {
         self.tally(if steals { "id stolen" } else { "parti joins" });
         self.note(|| format!("parti comes as {id}, steals: {steals}"));
         let life = self.lives.parti_lives;
-        self.lives.parti = Some(Parti { life, id, beats: 0 });
+        self.lives.parti = Some(Parti { life, id });
         self.after(Duration::ZERO, Event::Parti { life });
     }
 
@@ -459,10 +472,7 @@ impl World {
             return;
         }
         let server = self.store.server();
-        if parti.beats.is_multiple_of(PARTI_BEATS_PER_CLAIM) {
-            server.put(Bucket::StableId, &parti.id, b"2026-01-01T00:00:00Z");
-        }
-        parti.beats += 1;
+        server.put(Bucket::StableId, &parti.id, b"2026-01-01T00:00:00Z");
         let key = format!("heartbeat.{}", parti.id);
         server.put(Bucket::Heartbeat, &key, b"2026-01-01T00:00:00.5Z");
         self.after(PARTI_BEAT, Event::Parti { life });
@@ -484,7 +494,11 @@ impl World {
         let until = self.now() + self.millis(0, 20_000);
         // Some have led before, and do not know that they were deposed.
         let leads = matches!(outcome[0], Outcome::Done(_));
-        self.tally(if leads { "parti leads" } else { "parti deposed" });
+        self.tally(if leads {
+            "parti leads"
+        } else {
+            "parti deposed"
+        });
         self.note(|| format!("parti leads ({leads}) until {until:?}"));
         self.lives.parti_lives += 1;
         let life = self.lives.parti_lives;

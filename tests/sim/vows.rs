@@ -39,7 +39,11 @@ impl World {
     fn check_ids(&self) -> Checked {
         let now = self.now();
         // What was confirmed before a stranger's hand is believed until it is renewed, or over.
-        if is_recent(self.lives.ids_disturbed, now, self.lives.config.worker_id_ttl) {
+        if is_recent(
+            self.lives.ids_disturbed,
+            now,
+            self.lives.config.worker_id_ttl,
+        ) {
             return Ok(());
         }
         let mut certain = BTreeMap::new();
@@ -147,6 +151,11 @@ impl World {
 
     /// The live workers are those that the store knows, and hold exactly what there is.
     pub fn judge_lives(&self) -> Checked {
+        self.judge_lives_in(&[ManagerState::Stable])
+    }
+
+    /// The same, while the leader may be in one of these states.
+    pub fn judge_lives_in(&self, states: &[ManagerState]) -> Checked {
         let mut ids = BTreeSet::new();
         let mut leaders = Vec::new();
         let now = self.now();
@@ -157,7 +166,7 @@ impl World {
             if !machine.id_is_certain(member.clock.of(now)) || !member.has_joined {
                 return Err(format!("member {m} is not certain of {id}"));
             }
-            if machine.state() != ManagerState::Stable {
+            if !states.contains(&machine.state()) {
                 return Err(format!("member {m} is {}", machine.state()));
             }
             if machine.is_leader() {
@@ -174,7 +183,9 @@ impl World {
         for &m in &self.lives.alive {
             let known = self.members[m].machine.leader().map(ToString::to_string);
             if known.as_ref() != Some(leader) {
-                return Err(format!("member {m} takes {known:?} for the leader {leader}"));
+                return Err(format!(
+                    "member {m} takes {known:?} for the leader {leader}"
+                ));
             }
         }
         ids.extend(self.lives.parti.as_ref().map(|parti| parti.id.clone()));
@@ -209,7 +220,9 @@ impl World {
             return Err(format!("{beating:?} beat, {ids:?} are alive"));
         }
         use divvy::store::Store;
-        let lease = self.store.read(Bucket::Election, LEASE_KEY, crate::baton::far_future());
+        let lease = self
+            .store
+            .read(Bucket::Election, LEASE_KEY, crate::baton::far_future());
         let lease = lease.ok().flatten().ok_or("no lease")?;
         let holder = divvy::wire::lease_holder(&lease.value).map(|id| id.to_string());
         if holder.as_deref() != Some(leader) {
