@@ -63,6 +63,16 @@ fn a_change_tells_what_came_and_what_went_from_the_first_assignment_on() {
     assert!(assignments.has_one());
 }
 
+/// A leader that finds nothing wrong with it leaves it as it is.
+#[test]
+fn the_first_assignment_counts_whatever_its_version() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(None, 0, &[])).unwrap();
+    assert!(assignments.has_one());
+    let second = assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert!(second.is_some());
+}
+
 /// Defect 10: unordered goroutines let v5 overwrite v6.
 #[test]
 fn assignments_apply_in_order_of_term_and_version() {

@@ -14,6 +14,8 @@
 mod departure;
 mod messages;
 mod ownership;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
