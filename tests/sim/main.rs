@@ -26,7 +26,14 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
-const MANAGERS_SEEDS: u64 = 300;
+const MANAGERS_SEEDS: u64 = 200;
+
+/// Seeds by which defects of the manager machine were found. Each is a unit test, too.
+const ONCE_FAILED: [u64; 3] = [
+    38,    // a strict worker in an outage was due at once, for ever
+    597,   // likewise one that had lost its id while its assignments were out of sight
+    2_862, // a first assignment of version 0 was refused for ever
+];
 
 /// What many seeds together must have met.
 const MET: [&str; 21] = [
@@ -98,7 +105,7 @@ struct Kind {
 }
 
 const CALCULATORS: Kind = Kind {
-    test: "fleets_stay_safe_under_faults_and_recover_after_them",
+    test: "calculators_stay_safe_under_faults_and_recover_after_them",
     seeds: SEEDS,
     begin: World::new,
     run: World::run,
@@ -106,7 +113,7 @@ const CALCULATORS: Kind = Kind {
 };
 
 const MANAGERS: Kind = Kind {
-    test: "whole_managers_keep_their_vows_under_faults_and_recover_after_them",
+    test: "managers_keep_their_vows_under_faults_and_recover_after_them",
     seeds: MANAGERS_SEEDS,
     begin: World::of_managers,
     run: World::run_lives,
@@ -114,13 +121,22 @@ const MANAGERS: Kind = Kind {
 };
 
 #[test]
-fn fleets_stay_safe_under_faults_and_recover_after_them() {
+fn calculators_stay_safe_under_faults_and_recover_after_them() {
     run_or_replay(CALCULATORS);
 }
 
 #[test]
-fn whole_managers_keep_their_vows_under_faults_and_recover_after_them() {
+fn managers_keep_their_vows_under_faults_and_recover_after_them() {
     run_or_replay(MANAGERS);
+}
+
+#[test]
+fn managers_of_seeds_that_once_failed_keep_their_vows() {
+    for seed in ONCE_FAILED {
+        if simulate(MANAGERS, seed, false).result.is_err() {
+            replay(MANAGERS, seed);
+        }
+    }
 }
 
 fn run_or_replay(kind: Kind) {

@@ -121,9 +121,48 @@ fn a_leave_deletes_the_key_and_nothing_beats_after_it() {
         assert!(heart.is_settled());
         assert_eq!(heart.deadline(), None);
     }
+    // Somebody else beats under the id: that is not this worker's to delete.
+    let mut heart = heart();
+    beats(&mut heart, NOW, Expect::Any);
+    heart.answered(NOW, &written(Outcome::Done(7)));
+    heart.leave();
+    let leave = heart.poll_request(NOW);
+    assert!(
+        matches!(
+            leave,
+            Some(Request::Delete {
+                expect: Expect::Revision(7),
+                ..
+            })
+        ),
+        "{leave:?}"
+    );
+    heart.answered(NOW, &written(Outcome::Refused(Refusal::Conflict)));
+    assert!(heart.is_settled());
     let mut nobody = Heartbeat::new(KeyPrefix::new("heartbeat").unwrap(), INTERVAL, TTL);
     nobody.leave();
     assert!(nobody.is_settled());
+}
+
+#[test]
+fn a_leave_that_the_store_refuses_is_repeated_a_few_times() {
+    let mut heart = heart();
+    heart.leave();
+    let mut now = NOW;
+    let mut asked = 0;
+    while let Some(due) = heart.deadline() {
+        assert!(!heart.is_settled());
+        now = now.max(due);
+        assert!(matches!(
+            heart.poll_request(now),
+            Some(Request::Delete { .. })
+        ));
+        heart.answered(now, &written(Outcome::Refused(Refusal::Busy)));
+        asked += 1;
+    }
+    assert_eq!(asked, LEAVES_MAX);
+    assert!(heart.is_settled());
+    assert!(now.since(NOW) <= Duration::from_secs(1), "nobody waits");
 }
 
 #[test]

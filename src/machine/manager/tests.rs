@@ -337,8 +337,10 @@ fn a_prefix_that_no_key_may_have_is_refused() {
 
 #[test]
 fn an_exhausted_pool_is_told_once_however_long_it_lasts() {
-    let mut config = ManagerConfig::default();
-    config.worker_id_max = 0;
+    let config = ManagerConfig {
+        worker_id_max: 0,
+        ..ManagerConfig::default()
+    };
     let mut life = Life::new(config);
     life.handle(Event::Start);
     for _ in 0..4 {
@@ -522,8 +524,10 @@ fn a_failure_to_lead_is_over_when_another_one_leads() {
 
 #[test]
 fn a_worker_that_may_not_lead_knows_who_does() {
-    let mut config = ManagerConfig::default();
-    config.may_lead = false;
+    let config = ManagerConfig {
+        may_lead: false,
+        ..ManagerConfig::default()
+    };
     let mut life = Life::joined(config);
     life.handle(Event::Lease(WatchEvent::Live));
     life.pass(Duration::from_secs(30));
