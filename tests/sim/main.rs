@@ -26,7 +26,7 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
-const MANAGERS_SEEDS: u64 = 200;
+const MANAGERS_SEEDS: u64 = 150;
 
 /// Seeds by which defects of the manager machine were found. Each is a unit test, too.
 const ONCE_FAILED: [u64; 3] = [
