@@ -15,7 +15,7 @@ use crate::baton::far_future;
 use crate::chaos::Summary;
 use crate::check::Checked;
 use crate::node::WATCH_DELAY_MAX;
-use crate::world::{Event, World};
+use crate::world::{Event, World, make_buckets, store};
 
 /// How often the predecessor's worker beats, and writes its id.
 const PARTI_BEAT: Duration = Duration::from_secs(2);
@@ -60,6 +60,11 @@ impl World {
     pub fn of_managers(seed: u64, tracing: bool) -> Self {
         let mut world = World::new(seed, tracing);
         world.workers.clear();
+        if world.rng.bool() {
+            // Where publications are atomic, more can be promised.
+            world.store = store(&world.clock, 1_000, &mut world.rng);
+            make_buckets(&world.store, &world.config);
+        }
         let is_large = world.rng.u8(0..8) == 0;
         let slots = world.rng.usize(if is_large { 9..=30 } else { 1..=8 });
         let mut config = ManagerConfig::default();
@@ -70,7 +75,7 @@ impl World {
         calculator.cooldown = calculator.cooldown.min(calculator.planned_scale_window);
         config.calculator = calculator.clone();
         config.worker_id_prefix = "w".into();
-        let spare = if world.rng.bool() { 1 } else { 8 };
+        let spare = if world.rng.bool() { 0 } else { 8 };
         config.worker_id_max = u32::try_from(slots + spare).expect("a small pool");
         if world.rng.bool() {
             config.worker_id_ttl = Duration::from_secs(world.rng.u64(6..=15));

@@ -3,7 +3,8 @@
 //! whole managers, which claim ids, elect their leader and apply what it publishes.
 //!
 //! `DIVVY_SEEDS=n DIVVY_START=first` chooses how many and which; `DIVVY_SEED=s` replays one with
-//! its trace. `make sim` does the same in release mode.
+//! its trace. `make sim` does the same in release mode. Another simulation makes another history
+//! of the same seed: what a seed has found is kept as a unit test of the machine.
 
 mod baton;
 mod chaos;
@@ -28,14 +29,7 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
-const MANAGERS_SEEDS: u64 = 200;
-
-/// Seeds by which defects of the manager machine were found. Each is a unit test, too.
-const ONCE_FAILED: [u64; 3] = [
-    38,    // a strict worker in an outage was due at once, for ever
-    597,   // likewise one that had lost its id while its assignments were out of sight
-    2_862, // a first assignment of version 0 was refused for ever
-];
+const MANAGERS_SEEDS: u64 = 150;
 
 /// What many seeds together must have met.
 const MET: [&str; 23] = [
@@ -132,15 +126,6 @@ fn calculators_stay_safe_under_faults_and_recover_after_them() {
 #[test]
 fn managers_keep_their_vows_under_faults_and_recover_after_them() {
     run_or_replay(MANAGERS);
-}
-
-#[test]
-fn managers_of_seeds_that_once_failed_keep_their_vows() {
-    for seed in ONCE_FAILED {
-        if simulate(MANAGERS, seed, false).result.is_err() {
-            replay(MANAGERS, seed);
-        }
-    }
 }
 
 fn run_or_replay(kind: Kind) {

@@ -94,27 +94,24 @@ impl World {
         let bound = self.overlap_bound(is_strict);
         let is_excused = is_recent(self.lives.plan_disturbed, now, self.recovery_bound());
         let before = std::mem::take(&mut self.lives.overlaps);
-        let mut overlaps = BTreeMap::new();
-        for (partition, since) in before {
-            if is_excused || since + bound >= now {
-                continue;
-            }
-            let excuse = owners.get(&partition).map(|o| self.excuse(o, is_strict));
-            if excuse != Some(true) {
+        for (partition, &since) in &before {
+            // Whether it goes on or has just ended.
+            let owners = owners.get(partition).map_or(&[][..], Vec::as_slice);
+            let is_long = since + bound < now;
+            if is_long && !is_excused && !self.excuse(owners, is_strict) {
                 return Err(format!(
-                    "{partition} has had two owners since {since:?}: {:?}",
-                    owners.get(&partition)
+                    "{partition} has had two owners since {since:?}, now {owners:?}"
                 ));
             }
         }
         for (partition, owners) in owners {
-            let since = match self.lives.overlaps.get(&partition) {
-                Some(&since) if !self.excuse(&owners, is_strict) => since,
+            let known = before.get(&partition).copied();
+            let since = match known {
+                Some(since) if !is_excused && !self.excuse(&owners, is_strict) => since,
                 _ => now,
             };
-            overlaps.insert(partition, since);
+            self.lives.overlaps.insert(partition, since);
         }
-        self.lives.overlaps = overlaps;
         Ok(())
     }
 

@@ -189,23 +189,9 @@ impl World {
             (true, 0) => 3,
             (true, _) => 1_000,
         };
-        let store = MemoryStore::builder()
-            .manual_clock(clock.clone())
-            .batch_max(batch_max)
-            .expiry_markers(rng.bool())
-            .watch_capacity(if rng.bool() { 32 } else { 1_024 })
-            .build();
+        let store = store(&clock, batch_max, &mut rng);
         let config = config(&mut rng);
-        let heartbeats = BucketConfig {
-            ttl: Some(config.heartbeat_ttl),
-        };
-        let assignments = BucketConfig { ttl: None };
-        store
-            .ensure(Bucket::Heartbeat, heartbeats, far_future())
-            .expect("a bucket");
-        store
-            .ensure(Bucket::Assignment, assignments, far_future())
-            .expect("a bucket");
+        make_buckets(&store, &config);
         let workers_store = store.client("workers");
         let workers = (0..rng.usize(1..=8))
             .map(|index| Worker::new(index, rng.u64(900..=1_100)))
@@ -824,6 +810,30 @@ pub fn readable(debug: &str) -> String {
     }
     text.push_str(rest);
     text
+}
+
+pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> MemoryStore {
+    MemoryStore::builder()
+        .manual_clock(clock.clone())
+        .batch_max(batch_max)
+        .expiry_markers(rng.bool())
+        .watch_capacity(if rng.bool() { 32 } else { 1_024 })
+        .build()
+}
+
+/// What every leader needs.
+pub fn make_buckets(store: &MemoryStore, config: &CalculatorConfig) {
+    let heartbeats = BucketConfig {
+        ttl: Some(config.heartbeat_ttl),
+    };
+    let assignments = BucketConfig { ttl: None };
+    for (bucket, wanted) in [
+        (Bucket::Heartbeat, heartbeats),
+        (Bucket::Assignment, assignments),
+    ] {
+        let made = store.ensure(bucket, wanted, far_future());
+        made.expect("a bucket");
+    }
 }
 
 /// Timing as users have it, and shorter.
