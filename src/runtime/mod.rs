@@ -34,3 +34,5 @@ pub use notifier::{Events, Polled, Readiness, Subscription};
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
 pub use told::Interest;
+#[cfg(feature = "capi")]
+pub(crate) use told::Told;
