@@ -113,13 +113,15 @@ fn the_same_programs_pass_on_a_real_server() {
 
 #[test]
 fn the_examples_run_until_they_are_told_to_stop() {
-    for (source, language) in [
-        ("examples/c/events.c", C99),
-        ("examples/c/events_epoll.c", C99),
-        ("bindings/cpp/example/events.cpp", CXX11),
+    for (source, language, kind) in [
+        ("examples/c/events.c", C99, "published"),
+        ("examples/c/events_epoll.c", C99, "published"),
+        ("examples/c/worker.c", C99, "assignment"),
+        ("bindings/cpp/example/events.cpp", CXX11, "published"),
+        ("bindings/cpp/example/worker.cpp", CXX11, "assignment"),
     ] {
         for executable in build::build(source, language, Link::Shared) {
-            build::run_until_published(&executable);
+            build::run_until_told(&executable, kind);
         }
     }
 }
