@@ -144,11 +144,11 @@ enum divvy_status
      */
     DIVVY_INVALID_CONFIG = -6,
     /**
-     * The calculator or store is not started, or was stopped.
+     * The calculator, manager or store is not started, or was stopped.
      */
     DIVVY_NOT_RUNNING = -7,
     /**
-     * The calculator is already started.
+     * The calculator or manager is already started.
      */
     DIVVY_ALREADY_STARTED = -8,
     /**
