@@ -50,6 +50,7 @@ test-go: need-test ## Run the tests of the Go binding (part of `make test`)
 	cd bindings/go && $(GO) test -short -race ./...
 	cd bindings/go && CGO_ENABLED=0 $(GO) test ./
 	cd bindings/go/foreign && $(GO) vet ./... && $(GO) test ./...
+	cd bindings/go/prom && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: test-go-long
 test-go-long: go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
@@ -79,7 +80,7 @@ lint: need-lint ## Check format, clippy and documentation, warnings denied
 .PHONY: bench
 bench: need-build ## Run the benchmarks
 ## ARGS=name runs those whose name contains it
-	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine -- $(ARGS)
+	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine --bench metrics -- $(ARGS)
 
 .PHONY: bench-nats
 bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (3 minutes)

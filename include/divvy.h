@@ -312,8 +312,9 @@ enum divvy_kind
      */
     DIVVY_EVENT_FAILED = 4,
     /**
-     * What keeps the calculator from doing its whole work changed: divvy_event_message(), empty
-     * when nothing does any more.
+     * What keeps the calculator from doing its whole work changed: divvy_event_message(), which
+     * says what works nevertheless and is empty when nothing is wrong any more, and
+     * divvy_event_time_ns(), since when.
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
@@ -329,6 +330,21 @@ enum divvy_kind
      * divvy_event_message().
      */
     DIVVY_EVENT_FATAL = 8,
+    /**
+     * A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+     */
+    DIVVY_EVENT_WOULD_PUBLISH = 9,
+    /**
+     * The live leader that a shadow watches published a plan: divvy_event_version(),
+     * _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
+     * divvy_event_message() says how the shadow's differs.
+     */
+    DIVVY_EVENT_LEADER_PUBLISHED = 10,
+    /**
+     * The store's circuit breaker opened (nothing is published, calls fail at once) or closed
+     * again: divvy_event_message() says why it is open and is empty when it is closed.
+     */
+    DIVVY_EVENT_BREAKER = 11,
     /**
      * The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
      * event of a subscriber to a worker tells the current state; both states are equal then.
@@ -1735,6 +1751,24 @@ divvy_status divvy_calculator_status_json(struct divvy_calculator calculator,
                                           size_t errlen);
 
 /**
+ * Tells a calculator's metrics as Prometheus reads them: text format 0.0.4, every line ended, so that
+ * a host's own metrics may follow on the same page. The settings "metrics_namespace" and
+ * "metrics_labels" name them; two calculators of one process whose pages are put together need
+ * labels that differ. Counters go on over stops and starts.
+ *
+ * Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
+ * see "Errors" above.
+ * Returns: OK.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_calculator_metrics(struct divvy_calculator calculator,
+                                      struct divvy_text *out,
+                                      char *errbuf,
+                                      size_t errlen);
+
+/**
  * Has a callback called with the current state at once, and then with every event, in order,
  * none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
  * called before the start; callbacks begin with it. Each call makes another subscription.
@@ -2285,11 +2319,13 @@ int32_t divvy_event_reason(struct divvy_event event);
 int64_t divvy_event_version(struct divvy_event event);
 
 /**
- * Tells when the state changed: nanoseconds of the clock that runs on while the system sleeps
- * (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC elsewhere).
+ * Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
+ * clock that runs on while the system sleeps (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC
+ * elsewhere).
  *
  * Parameters: event - the event.
- * Returns: the time; 0 for other kinds of events and for an invalid handle.
+ * Returns: the time; 0 for other kinds of events, when nothing is wrong any more, and for an
+ * invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */

@@ -683,6 +683,12 @@ public:
         e(divvy_calculator_status_json(get(), &text, e.text, sizeof e.text)).check();
         return detail::to_string(text);
     }
+    std::string metrics() const {
+        divvy_text text = {};
+        detail::errbuf e;
+        e(divvy_calculator_metrics(get(), &text, e.text, sizeof e.text)).check();
+        return detail::to_string(text);
+    }
     subscription subscribe(divvy_interest interest, callback see) {
         return detail::subscribe(divvy_calculator_subscribe, get(), interest, std::move(see));
     }

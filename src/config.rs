@@ -72,6 +72,11 @@ pub struct CalculatorConfig {
     pub poison_threshold: u32,
     /// See [`CalculatorConfig::poison_threshold`]. Default: 60 s.
     pub poison_window: Duration,
+    /// Something that goes wrong for so long, on and off, is told as degraded. Default: 1 s.
+    pub degraded_enter_after: Duration,
+    /// What was told as degraded is told to be well again after it went well for so long without
+    /// a break. Default: 5 s.
+    pub degraded_leave_after: Duration,
     /// Events kept for a subscriber that is slow; one that exceeds it is closed with a last
     /// event that says so. 1 or more, default: 65 536.
     pub subscriber_backlog: usize,
@@ -85,6 +90,12 @@ pub struct CalculatorConfig {
     /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
     /// expire with them. Default: false.
     pub allow_assignment_ttl: bool,
+    /// Whether to write nothing at all: to watch and plan beside a live leader and tell what would
+    /// have been published ([`Notice::WouldPublish`](crate::Notice::WouldPublish)), and how that
+    /// differs from what the leader did
+    /// ([`Notice::LeaderPublished`](crate::Notice::LeaderPublished)). The buckets have to exist.
+    /// Default: false.
+    pub shadow: bool,
 }
 
 impl Default for CalculatorConfig {
@@ -109,11 +120,14 @@ impl Default for CalculatorConfig {
             operation_timeout: Duration::from_secs(10),
             poison_threshold: 10,
             poison_window: Duration::from_secs(60),
+            degraded_enter_after: Duration::from_secs(1),
+            degraded_leave_after: Duration::from_secs(5),
             subscriber_backlog: 65_536,
             former_leader_lease_over: false,
             publish_class: PublishClass::Auto,
             publish_batch_max: 1_000,
             allow_assignment_ttl: false,
+            shadow: false,
         }
     }
 }
@@ -268,11 +282,13 @@ impl CalculatorConfig {
         ]
     }
 
-    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 3] {
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 5] {
         [
             ("leave_window", self.leave_window),
             ("join_coalescing", self.join_coalescing),
             ("recovery_grace", self.recovery_grace),
+            ("degraded_enter_after", self.degraded_enter_after),
+            ("degraded_leave_after", self.degraded_leave_after),
         ]
     }
 }

@@ -132,7 +132,7 @@ impl Code {
 
 /// An error: code, message, and where known the operation, key and cause.
 ///
-/// `Display` prints the whole chain on one line: `operation key: message: cause`.
+/// `Display` prints the whole chain on one line: `operation key: message (n attempts): cause`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct Error(Box<Inner>);
 
@@ -142,6 +142,7 @@ struct Inner {
     message: String,
     operation: Option<&'static str>,
     key: Option<String>,
+    attempts: u32,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -153,6 +154,7 @@ impl Error {
             message: message.into(),
             operation: None,
             key: None,
+            attempts: 1,
             source: None,
         }))
     }
@@ -168,6 +170,13 @@ impl Error {
     #[must_use]
     pub fn on_key(mut self, key: impl Into<String>) -> Self {
         self.0.key.get_or_insert_with(|| key.into());
+        self
+    }
+
+    /// Says how often it was tried in vain, this time included.
+    #[must_use]
+    pub fn after_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = attempts;
         self
     }
 
@@ -213,6 +222,12 @@ impl Error {
     pub fn key(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
+
+    /// How often it was tried in vain, this time included: 1 where nothing was tried again.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
 }
 
 impl fmt::Display for Error {
@@ -225,6 +240,9 @@ impl fmt::Display for Error {
             (None, None) => {}
         }
         f.write_str(&inner.message)?;
+        if inner.attempts > 1 {
+            write!(f, " ({} attempts)", inner.attempts)?;
+        }
         if let Some(source) = &inner.source {
             write!(f, ": {source}")?;
         }
@@ -248,5 +266,12 @@ mod tests {
             "read divvy.fence: no answer: connection reset"
         );
         assert!(error.is_retriable());
+        assert_eq!(error.attempts(), 1);
+        let again = error.after_attempts(7);
+        assert_eq!(again.attempts(), 7);
+        assert_eq!(
+            again.to_string(),
+            "read divvy.fence: no answer (7 attempts): connection reset"
+        );
     }
 }

@@ -15,6 +15,8 @@ pub mod config;
 pub mod duration;
 pub mod error;
 pub mod machine;
+pub mod metrics;
+mod repeats;
 pub mod runtime;
 pub mod settings;
 pub mod store;
@@ -26,11 +28,14 @@ pub mod wire;
 pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
 pub use error::{Error, Result};
 pub use machine::assignment::{AssignmentChange, Held};
-pub use machine::calculator::{Degradation, MemberChange, Notice, StateChange};
+pub use machine::breaker::BreakerState;
+pub use machine::calculator::{Degradation, Degraded, MemberChange, Notice, StateChange};
+pub use machine::comparison::{Comparison, Difference, Intended};
+pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::manager::{Departure, ManagerChange, ManagerNotice};
 pub use runtime::{
     Calculator, Events, Interest, LeaderElection, Manager, ManagerInterest, ManagerStatus,
-    PartitionSource, Polled, Readiness, Status, Subscription,
+    PartitionSource, Polled, Readiness, Status, Subscription, read_fleet,
 };
 pub use settings::Settings;
 pub use types::{ManagerState, Partition, Reason, State, Version, WorkerId};

@@ -325,6 +325,22 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, applied: Applied) -> Vec<
     })
 }
 
+/// What follows the time in the value of a stable id that its worker will want again.
+const KEPT: &str = " kept";
+
+/// The bytes of a stable id that its worker will want again. To parti it is taken until it
+/// expires.
+#[must_use]
+pub fn encode_kept(time: &str) -> Vec<u8> {
+    format!("{time}{KEPT}").into_bytes()
+}
+
+/// Whether the value of a stable id says that its worker is gone and will want it again.
+#[must_use]
+pub fn is_kept(bytes: &[u8]) -> bool {
+    bytes.ends_with(KEPT.as_bytes())
+}
+
 /// The bytes of a leader's lease.
 #[must_use]
 pub fn encode_lease(worker: &WorkerId, unix_seconds: u64) -> Vec<u8> {

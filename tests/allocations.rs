@@ -144,3 +144,36 @@ fn ticks_of_a_settled_calculator_allocate_nothing() {
     });
     assert_eq!(count, 0);
 }
+
+/// Whatever a scrape costs, telling costs no allocation: neither on the calculator's threads nor on
+/// the way to the store.
+#[cfg(feature = "metrics")]
+#[test]
+fn recording_metrics_allocates_nothing() {
+    use divvy::metrics::{
+        AssignmentMetrics, CalculatorMetrics, DegradedCause, ExpiryCause, Prometheus, RetryCause,
+        Step, StoreCall, StoreOutcome, Success, WorkerChange,
+    };
+    use divvy::types::{Reason, State};
+
+    let metrics = Prometheus::builder().parti_names().build().unwrap();
+    let calculator: &dyn CalculatorMetrics = &metrics;
+    let took = Duration::from_millis(3);
+    let count = allocations(|| {
+        for _ in 0..1_000 {
+            calculator.state_changed(State::Idle, State::Scaling, took);
+            calculator.rebalanced(Reason::Emergency, Success::No, took);
+            calculator.worker_changed(WorkerChange::Lost);
+            calculator.workers(9_999, 1);
+            calculator.unassigned(7);
+            calculator.lease_ended(ExpiryCause::Silence);
+            calculator.degraded(&[DegradedCause::Blind]);
+            calculator.event_missed(true);
+            calculator.called_back(took);
+            calculator.store_called(StoreCall::WriteBatch, StoreOutcome::Done, took);
+            metrics.step(Step::Publish, took);
+            metrics.retried(RetryCause::Busy);
+        }
+    });
+    assert_eq!(count, 0);
+}

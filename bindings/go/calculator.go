@@ -9,6 +9,7 @@ import "C"
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"runtime"
 	"unsafe"
@@ -175,6 +176,20 @@ func (c *Calculator) Status() (json.RawMessage, error) {
 	return readText("status", func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
 		return C.divvy_calculator_status_json(c.handle, out, buffer, size)
 	})
+}
+
+// WriteMetrics writes the calculator's metrics as Prometheus reads them: text format 0.0.4, after
+// which other metrics may follow. The settings "metrics_namespace" and "metrics_labels" name them.
+func (c *Calculator) WriteMetrics(w io.Writer) error {
+	defer runtime.KeepAlive(c)
+	var out C.divvy_text
+	var text errorText
+	buffer, size := text.at()
+	if err := check(C.divvy_calculator_metrics(c.handle, &out, buffer, size), "metrics", &text); err != nil {
+		return err
+	}
+	_, err := w.Write(takeText(out))
+	return err
 }
 
 // addPartitions appends to a list of the library.

@@ -632,7 +632,7 @@ func (r *recorder) Error(string, ...any) { r.count("error") }
 
 type metrics struct {
 	NopMetrics
-	published, joined atomic.Int64
+	published, joined, measured, moved atomic.Int64
 }
 
 func (m *metrics) RecordRebalanceAttempt(_ string, success bool) {
@@ -640,7 +640,15 @@ func (m *metrics) RecordRebalanceAttempt(_ string, success bool) {
 		m.published.Add(1)
 	}
 }
+func (m *metrics) RecordRebalanceDuration(seconds float64, reason string) {
+	if seconds > 0 && reason != "" {
+		m.measured.Add(1)
+	}
+}
 func (m *metrics) RecordWorkerChange(added, _ int) { m.joined.Add(int64(added)) }
+func (m *metrics) RecordPublication(_ int64, _, _, moved int) {
+	m.moved.Add(int64(moved))
+}
 
 func TestLoggersAndMetricsAreTold(t *testing.T) {
 	store := memory(t)
@@ -653,7 +661,19 @@ func TestLoggersAndMetricsAreTold(t *testing.T) {
 	must(t, calculator.Start(patient(t)))
 	until(t, "cold start", func() bool { return fleet.divided(12, "w-1") })
 	fleet.join("w-2")
-	until(t, "metrics", func() bool { return metrics.published.Load() >= 2 && metrics.joined.Load() >= 1 })
+	until(t, "metrics", func() bool {
+		return metrics.published.Load() >= 2 && metrics.joined.Load() >= 1 &&
+			metrics.measured.Load() >= 2 && metrics.moved.Load() >= 6
+	})
+	var page strings.Builder
+	must(t, calculator.WriteMetrics(&page))
+	if !strings.Contains(page.String(), "divvy_plan_workers 2\n") {
+		t.Fatal(page.String())
+	}
+	must(t, calculator.Close())
+	if err := calculator.WriteMetrics(&page); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
 	until(t, "logs", func() bool {
 		logger.mutex.Lock()
 		defer logger.mutex.Unlock()

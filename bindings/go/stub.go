@@ -5,6 +5,7 @@ package divvy
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"time"
 )
 
@@ -82,6 +83,9 @@ func (*Calculator) SetPartitions([]Partition) error { return ErrNoCgo }
 
 // Status returns ErrNoCgo.
 func (*Calculator) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
+
+// WriteMetrics returns ErrNoCgo.
+func (*Calculator) WriteMetrics(io.Writer) error { return ErrNoCgo }
 
 // Subscription cannot be had without cgo.
 type Subscription struct{ C <-chan Event }

@@ -69,13 +69,14 @@ func eventOf(event C.divvy_event) Event {
 	case EventMember:
 		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		told.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))
-	case EventPublished:
+	case EventPublished, EventWouldPublish, EventLeaderPublished:
+		told.Message = C.GoString(C.divvy_event_message(event, nil))
 		told.Workers = int(C.divvy_event_worker_count(event))
 		told.Partitions = int(C.divvy_event_partition_count(event))
 		told.Moved = int(C.divvy_event_moved_count(event))
 	case EventFailed:
 		told.Err = failureOf(event, "rebalance")
-	case EventDegraded, EventFatal:
+	case EventDegraded, EventBreaker, EventFatal:
 		told.Message = C.GoString(C.divvy_event_message(event, nil))
 	}
 	return told
@@ -100,17 +101,26 @@ type metricsRecorder struct{ metrics CalculatorMetrics }
 func (c metricsRecorder) record(subscription *Subscription) {
 	go func() {
 		var since time.Duration
+		var reason string
+		assignments, _ := c.metrics.(AssignmentMetrics)
 		for event := range subscription.C {
 			switch event.Kind {
 			case EventState:
 				if event.From != event.State {
-					c.metrics.RecordStateTransition(event.From, event.State, (event.Time - since).Seconds())
+					seconds := (event.Time - since).Seconds()
+					c.metrics.RecordStateTransition(event.From, event.State, seconds)
+					if event.From == CalculatorStateRebalancing || event.From == CalculatorStateEmergency {
+						c.metrics.RecordRebalanceDuration(seconds, reason)
+					}
 				}
-				since = event.Time
+				since, reason = event.Time, event.Reason
 			case EventPublished:
 				c.metrics.RecordRebalanceAttempt(event.Reason, true)
 				c.metrics.RecordPartitionCount(event.Partitions)
 				c.metrics.RecordActiveWorkers(event.Workers)
+				if assignments != nil {
+					assignments.RecordPublication(event.Version, event.Workers, event.Partitions, event.Moved)
+				}
 				if event.Reason == "emergency" {
 					c.metrics.RecordEmergencyRebalance(event.Workers)
 				}

@@ -68,46 +68,6 @@ type Logger interface {
 	Error(msg string, keysAndValues ...any)
 }
 
-// CalculatorMetrics is told what a calculator does, in order, from one goroutine. Embed
-// [NopMetrics] to implement only some.
-type CalculatorMetrics interface {
-	// RecordStateTransition: the state changed after so many seconds in the former one.
-	RecordStateTransition(from, to CalculatorState, seconds float64)
-	// RecordRebalanceAttempt: a plan was published for this reason, or the attempt failed.
-	RecordRebalanceAttempt(reason string, success bool)
-	// RecordEmergencyRebalance: a plan without lost workers was published.
-	RecordEmergencyRebalance(workers int)
-	// RecordPartitionCount: the partitions of the plan just published.
-	RecordPartitionCount(count int)
-	// RecordActiveWorkers: the workers of the plan just published.
-	RecordActiveWorkers(count int)
-	// RecordWorkerChange: workers joined (or came back) or were removed (left or were lost).
-	RecordWorkerChange(added, removed int)
-}
-
-// NopMetrics records nothing.
-type NopMetrics struct{}
-
-// RecordStateTransition does nothing.
-func (NopMetrics) RecordStateTransition(CalculatorState, CalculatorState, float64) {}
-
-// RecordRebalanceAttempt does nothing.
-func (NopMetrics) RecordRebalanceAttempt(string, bool) {}
-
-// RecordEmergencyRebalance does nothing.
-func (NopMetrics) RecordEmergencyRebalance(int) {}
-
-// RecordPartitionCount does nothing.
-func (NopMetrics) RecordPartitionCount(int) {}
-
-// RecordActiveWorkers does nothing.
-func (NopMetrics) RecordActiveWorkers(int) {}
-
-// RecordWorkerChange does nothing.
-func (NopMetrics) RecordWorkerChange(int, int) {}
-
-var _ CalculatorMetrics = NopMetrics{}
-
 // Bucket is one of the buckets that a fleet coordinates in.
 type Bucket int32
 
@@ -124,14 +84,17 @@ type EventKind int32
 
 // The kinds of events. More may come; ignore those that you do not know.
 const (
-	EventState          EventKind = 1
-	EventMember         EventKind = 2
-	EventPublished      EventKind = 3
-	EventFailed         EventKind = 4
-	EventDegraded       EventKind = 5
-	EventLeadershipLost EventKind = 6
-	EventLagged         EventKind = 7
-	EventFatal          EventKind = 8
+	EventState           EventKind = 1
+	EventMember          EventKind = 2
+	EventPublished       EventKind = 3
+	EventFailed          EventKind = 4
+	EventDegraded        EventKind = 5
+	EventLeadershipLost  EventKind = 6
+	EventLagged          EventKind = 7
+	EventFatal           EventKind = 8
+	EventWouldPublish    EventKind = 9
+	EventLeaderPublished EventKind = 10
+	EventBreaker         EventKind = 11
 )
 
 // Event is something that happened to a calculator.
@@ -139,18 +102,21 @@ type Event struct {
 	Kind EventKind
 	// State and From: of EventState; equal in the first event, which tells the current state.
 	State, From CalculatorState
-	// Reason: of EventState and EventPublished; empty in Idle.
+	// Reason: of EventState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: of EventState and EventPublished.
+	// Version: of EventState and of whatever is published.
 	Version int64
 	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
 	Worker, Change string
-	// Workers, Partitions and Moved: of EventPublished.
+	// Workers, Partitions and Moved: of EventPublished, EventWouldPublish and EventLeaderPublished.
 	Workers, Partitions, Moved int
 	// Err: of EventFailed; it is retried.
 	Err error
-	// Message: of EventDegraded (empty when nothing is wrong any more) and EventFatal.
+	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
+	// EventBreaker (why the store is left alone; empty when it answers again), EventFatal and
+	// EventLeaderPublished.
 	Message string
-	// Time is when it happened, since an arbitrary moment of the past.
+	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
+	// of the past.
 	Time time.Duration
 }

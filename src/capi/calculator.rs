@@ -1,6 +1,7 @@
 //! The calculator's handle.
 
 use std::ffi::{c_char, c_void};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
 use super::userdata::divvy_destroy_fn;
 use crate::error::Result;
+use crate::metrics::Prometheus;
 use crate::runtime::Calculator;
 use crate::types::{Partition, Version};
 
@@ -36,9 +38,23 @@ pub struct divvy_calculator {
     pub id: u64,
 }
 
-static CALCULATORS: Registry<Calculator> = Registry::new(6);
+/// A calculator and what it records.
+struct Measured {
+    calculator: Calculator,
+    metrics: Arc<Prometheus>,
+}
 
-fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Calculator>> {
+impl Deref for Measured {
+    type Target = Calculator;
+
+    fn deref(&self) -> &Calculator {
+        &self.calculator
+    }
+}
+
+static CALCULATORS: Registry<Measured> = Registry::new(6);
+
+fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured>> {
     CALCULATORS.get(calculator.id)
 }
 
@@ -64,14 +80,22 @@ pub unsafe extern "C" fn divvy_calculator_new(
         let store = store::store_of(store)?;
         let blueprint = config::blueprint(config)?;
         let settings = &blueprint.settings;
-        let builder = Calculator::builder(store).config(settings.calculator().clone());
+        let names = settings.metrics().clone();
+        let metrics = Arc::new(Prometheus::builder().names(names).build()?);
+        let builder = Calculator::builder(store)
+            .config(settings.calculator().clone())
+            .metrics(Arc::clone(&metrics));
         let builder = builder.strategy(blueprint.strategy());
         let calculator = match blueprint.source {
             Some(source) => builder.source(source),
             None => builder,
         }
         .build()?;
-        let id = CALCULATORS.insert(Arc::new(calculator))?;
+        let measured = Measured {
+            calculator,
+            metrics,
+        };
+        let id = CALCULATORS.insert(Arc::new(measured))?;
         out.write(divvy_calculator { id });
         Ok(())
     })
@@ -304,6 +328,32 @@ pub unsafe extern "C" fn divvy_calculator_status_json(
         let out = Out::new(out, "out")?;
         let status = calculator_of(calculator)?.status();
         out.write(text::hand_out(event::status_json(&status).to_string())?);
+        Ok(())
+    })
+}
+
+/// Tells a calculator's metrics as Prometheus reads them: text format 0.0.4, every line ended, so that
+/// a host's own metrics may follow on the same page. The settings "metrics_namespace" and
+/// "metrics_labels" name them; two calculators of one process whose pages are put together need
+/// labels that differ. Counters go on over stops and starts.
+///
+/// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
+/// see "Errors" above.
+/// Returns: OK.
+/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_calculator_metrics(
+    calculator: divvy_calculator,
+    out: *mut divvy_text,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let page = calculator_of(calculator)?.metrics.render();
+        out.write(text::hand_out(page)?);
         Ok(())
     })
 }

@@ -16,7 +16,8 @@ use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
 use crate::runtime::{Status, Told};
-use crate::types::Reason;
+use crate::strategy::Quality;
+use crate::types::{Reason, Time};
 
 /// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
 /// those handed to a callback are valid until it returns.
@@ -41,8 +42,9 @@ pub enum divvy_kind {
     DIVVY_EVENT_PUBLISHED = 3,
     /// A job failed; it stays pending and is retried: divvy_event_status(), _message().
     DIVVY_EVENT_FAILED = 4,
-    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), empty
-    /// when nothing does any more.
+    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), which
+    /// says what works nevertheless and is empty when nothing is wrong any more, and
+    /// divvy_event_time_ns(), since when.
     DIVVY_EVENT_DEGRADED = 5,
     /// A newer leader has taken over: nothing more is published by this calculator.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
@@ -51,6 +53,15 @@ pub enum divvy_kind {
     /// A thread of the calculator panicked and it has failed; the last event:
     /// divvy_event_message().
     DIVVY_EVENT_FATAL = 8,
+    /// A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+    DIVVY_EVENT_WOULD_PUBLISH = 9,
+    /// The live leader that a shadow watches published a plan: divvy_event_version(),
+    /// _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
+    /// divvy_event_message() says how the shadow's differs.
+    DIVVY_EVENT_LEADER_PUBLISHED = 10,
+    /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
+    /// again: divvy_event_message() says why it is open and is empty when it is closed.
+    DIVVY_EVENT_BREAKER = 11,
     /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
     /// event of a subscriber to a worker tells the current state; both states are equal then.
     DIVVY_EVENT_WORKER_STATE = 20,
@@ -84,7 +95,7 @@ use divvy_kind::*;
 use divvy_member_change::*;
 use divvy_reason::DIVVY_REASON_NONE;
 
-const KINDS: [(divvy_kind, &CStr); 19] = [
+const KINDS: [(divvy_kind, &CStr); 22] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -93,6 +104,9 @@ const KINDS: [(divvy_kind, &CStr); 19] = [
     (DIVVY_EVENT_LEADERSHIP_LOST, c"leadership_lost"),
     (DIVVY_EVENT_LAGGED, c"lagged"),
     (DIVVY_EVENT_FATAL, c"fatal"),
+    (DIVVY_EVENT_WOULD_PUBLISH, c"would_publish"),
+    (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
+    (DIVVY_EVENT_BREAKER, c"breaker"),
     (DIVVY_EVENT_WORKER_STATE, c"worker_state"),
     (DIVVY_EVENT_WORKER_ID, c"worker_id"),
     (DIVVY_EVENT_WORKER_ID_LOST, c"worker_id_lost"),
@@ -127,6 +141,8 @@ pub(super) struct EventRecord {
     pub status: i32,
     pub worker: Terminated,
     pub message: Terminated,
+    pub key: String,
+    pub attempts: u32,
     /// What only events of a manager have.
     pub news: WorkerNews,
     pub json: OnceLock<Terminated>,
@@ -151,6 +167,17 @@ impl Recorded for Notice {
     }
 }
 
+impl Counts {
+    fn of(workers: usize, partitions: usize, quality: &Quality) -> Self {
+        Self {
+            workers: workers as u64,
+            partitions: partitions as u64,
+            moved: quality.moved_partitions as u64,
+            missed: 0,
+        }
+    }
+}
+
 impl EventRecord {
     pub fn empty(kind: divvy_kind) -> Self {
         Self {
@@ -166,6 +193,8 @@ impl EventRecord {
             worker: Terminated::new(""),
             message: Terminated::new(""),
             news: WorkerNews::default(),
+            key: String::new(),
+            attempts: 0,
             json: OnceLock::new(),
         }
     }
@@ -187,25 +216,43 @@ impl EventRecord {
                 workers,
                 partitions,
                 quality,
+            }
+            | Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
             } => Self {
                 version: *version,
                 reason: reason_of(Some(*reason)),
-                counts: Counts {
-                    workers: *workers as u64,
-                    partitions: *partitions as u64,
-                    moved: quality.moved_partitions as u64,
-                    missed: 0,
-                },
-                ..Self::empty(DIVVY_EVENT_PUBLISHED)
+                counts: Counts::of(*workers, *partitions, quality),
+                ..Self::empty(match notice {
+                    Notice::Published { .. } => DIVVY_EVENT_PUBLISHED,
+                    _ => DIVVY_EVENT_WOULD_PUBLISH,
+                })
+            },
+            Notice::LeaderPublished(seen) => Self {
+                version: seen.version,
+                counts: Counts::of(seen.workers, seen.partitions, &seen.quality),
+                message: Terminated::new(seen.to_string()),
+                ..Self::empty(DIVVY_EVENT_LEADER_PUBLISHED)
             },
             Notice::Failed { operation, error } => Self {
                 status: status::of(error.code()) as i32,
                 message: Terminated::new(format!("{operation}: {error}")),
+                key: error.key().unwrap_or_default().to_owned(),
+                attempts: error.attempts(),
                 ..Self::empty(DIVVY_EVENT_FAILED)
             },
             Notice::Degraded(list) => Self {
+                time_ns: list.since.map_or(0, Time::as_nanos),
                 message: Terminated::new(degradation_words(list).join("; ")),
                 ..Self::empty(DIVVY_EVENT_DEGRADED)
+            },
+            Notice::Breaker(state) => Self {
+                message: Terminated::new(state.why().unwrap_or_default()),
+                ..Self::empty(DIVVY_EVENT_BREAKER)
             },
             Notice::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
             Notice::Lagged { missed } => Self {
@@ -258,6 +305,8 @@ impl EventRecord {
             "missed": self.counts.missed,
             "status": text(status::divvy_status_name(self.status)),
             "message": self.message.lossy(),
+            "key": self.key,
+            "attempts": self.attempts,
         });
         let Value::Object(mut members) = json else {
             return Terminated::new("{}");
@@ -274,17 +323,11 @@ impl EventRecord {
     }
 }
 
-/// What a calculator suffers from, one sentence each.
+/// What a calculator suffers from and what works nevertheless, one sentence each.
 fn degradation_words(list: &[Degradation]) -> Vec<String> {
-    let words = list.iter().map(|degradation| match degradation {
-        Degradation::Blind => "heartbeats are out of sight".to_owned(),
-        Degradation::Store(why) => format!("the store is not well: {why}"),
-        Degradation::Publishing(why) => format!("publishing fails: {why}"),
-        Degradation::Source(why) => format!("the partition source fails: {why}"),
-        Degradation::Poison => "too many stored values cannot be understood".to_owned(),
-        Degradation::Deposed => "a newer leader has taken over".to_owned(),
-    });
-    words.collect()
+    list.iter()
+        .map(|what| format!("{what} ({})", what.still_works()))
+        .collect()
 }
 
 /// A calculator's status as JSON.
@@ -312,6 +355,15 @@ pub(super) fn status_json(status: &Status) -> Value {
             "due_in_ms": status.pending.due_in.map(millis),
         },
         "degraded": degradation_words(&status.degraded),
+        "breaker": {
+            "state": status.breaker.state.name(),
+            "why": status.breaker.state.why(),
+            "opened": status.breaker.opened,
+            "probes": status.breaker.probes,
+            "refused": status.breaker.refused,
+            "retries": status.breaker.retries,
+            "retries_refused": status.breaker.retries_refused,
+        },
         "last_failure": status.last_failure,
         "quality": status.quality.map(|quality| json!({
             "max_to_mean": quality.max_to_mean,
@@ -320,6 +372,8 @@ pub(super) fn status_json(status: &Status) -> Value {
             "moved_partitions": quality.moved_partitions,
             "moved": quality.moved,
         })),
+        "is_shadow": status.is_shadow,
+        "comparison": status.comparison.as_ref().map(ToString::to_string),
         "counters": {
             "publications": counters.publications,
             "failures": counters.failures,
@@ -330,6 +384,9 @@ pub(super) fn status_json(status: &Status) -> Value {
             "lagged_subscribers": counters.lagged_subscribers,
             "callback_panics": counters.callback_panics,
             "calculator_wakes": counters.calculator_wakes,
+            "would_publish": counters.would_publish,
+            "followed": counters.followed,
+            "disagreements": counters.disagreements,
         },
     })
 }
@@ -410,11 +467,13 @@ pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.version)
 }
 
-/// Tells when the state changed: nanoseconds of the clock that runs on while the system sleeps
-/// (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC elsewhere).
+/// Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
+/// clock that runs on while the system sleeps (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC
+/// elsewhere).
 ///
 /// Parameters: event - the event.
-/// Returns: the time; 0 for other kinds of events and for an invalid handle.
+/// Returns: the time; 0 for other kinds of events, when nothing is wrong any more, and for an
+/// invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

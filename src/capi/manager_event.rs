@@ -98,6 +98,8 @@ impl Recorded for ManagerNotice {
             },
             ManagerNotice::Failed { error } => EventRecord {
                 status: status::of(error.code()) as i32,
+                key: error.key().unwrap_or_default().to_owned(),
+                attempts: error.attempts(),
                 ..says(DIVVY_EVENT_MANAGER_FAILED, &error.to_string())
             },
             ManagerNotice::Lagged { missed } => EventRecord {

@@ -1,10 +1,13 @@
-//! Exponential backoff with jitter.
+//! Exponential backoff with full jitter: how long to wait before the next try, wherever there is one.
 
 use std::time::Duration;
 
-/// Delays that double from a minimum to a maximum, each drawn between half of itself and itself.
+/// Delays whose ceiling doubles from a minimum to a maximum, each drawn between nothing and its
+/// ceiling.
 ///
-/// The draw keeps rivals apart; the lower half is left out so that a retry never comes at once.
+/// The whole range is drawn from, since what fails for many fails for all of them at the same
+/// moment: only so are their retries spread evenly. That some come almost at once is paid for by
+/// the retry budget.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     min: Duration,
@@ -32,8 +35,14 @@ impl Backoff {
             .saturating_mul(1_u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX))
             .min(self.max);
         self.attempt = self.attempt.saturating_add(1);
-        let half = ceiling / 2;
-        half + half.mul_f64(self.random.next_unit())
+        self.random.below(ceiling)
+    }
+
+    /// The delay before the next attempt; `None` when `left` is over by then, so that the attempt
+    /// could not finish.
+    pub fn next_delay_within(&mut self, left: Duration) -> Option<Duration> {
+        let delay = self.next_delay();
+        (delay < left).then_some(delay)
     }
 
     /// How many delays were handed out since the last success.
@@ -94,15 +103,39 @@ mod tests {
             for attempt in 0..40 {
                 let ceiling = MIN.saturating_mul(1 << attempt.min(10)).min(MAX);
                 let delay = backoff.next_delay();
-                assert!(
-                    delay >= ceiling / 2 && delay <= ceiling,
-                    "{attempt}: {delay:?}"
-                );
+                assert!(delay <= ceiling, "{attempt}: {delay:?}");
             }
             backoff.reset();
             assert!(backoff.next_delay() <= MIN);
             assert_eq!(backoff.attempts(), 1);
         }
+    }
+
+    #[test]
+    fn the_whole_range_is_drawn_from_evenly() {
+        let mut quarters = [0_u32; 4];
+        for seed in 0..4_000 {
+            let delay = Backoff::new(MIN, MAX, seed).next_delay();
+            let quarter = (delay.as_nanos() * 4 / MIN.as_nanos()).min(3);
+            quarters[usize::try_from(quarter).unwrap()] += 1;
+        }
+        for count in quarters {
+            assert!((850..=1_150).contains(&count), "{quarters:?}");
+        }
+    }
+
+    #[test]
+    fn a_delay_after_which_no_time_is_left_is_none() {
+        let mut backoff = Backoff::new(MIN, MAX, 7);
+        assert_eq!(backoff.next_delay_within(Duration::ZERO), None);
+        let mut granted = 0;
+        for _ in 0..100 {
+            granted += backoff
+                .next_delay_within(MAX / 2)
+                .inspect(|delay| assert!(*delay < MAX / 2))
+                .map_or(0, |_| 1);
+        }
+        assert!((30..70).contains(&granted), "{granted}");
     }
 
     #[test]

@@ -5,8 +5,12 @@
 
 pub mod assignment;
 pub mod backoff;
+pub mod breaker;
+pub mod budget;
 pub mod calculator;
+pub mod comparison;
 pub mod election;
+pub mod fleet;
 pub mod heartbeat;
 pub mod liveness;
 pub mod manager;

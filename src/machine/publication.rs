@@ -147,6 +147,22 @@ impl Reading {
         commit.digest == digest(self.contents())
     }
 
+    /// Whether the assignments are one plan, published as a whole, whoever leads. A leader without
+    /// terms writes every assignment in each version.
+    #[must_use]
+    pub fn is_one_publication(&self) -> bool {
+        let is_newest = |(_, a): &(WorkerId, Assignment)| a.version == self.highest_version;
+        self.is_consistent() && (!self.is_foreign() || self.stored.iter().all(is_newest))
+    }
+
+    /// Whether a leader without terms (parti's) published last.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.stored
+            .iter()
+            .any(|(_, a)| a.version == self.highest_version && a.term.is_none())
+    }
+
     fn contents(&self) -> impl Iterator<Item = (&WorkerId, ContentHash)> {
         self.slots
             .iter()

@@ -62,6 +62,8 @@ pub enum Request {
 pub enum Value {
     /// The claim of a stable id.
     Claim,
+    /// An id that its worker will want again; whoever finds it may claim it.
+    Kept,
     /// The leader's lease.
     Lease(WorkerId),
     /// A heartbeat.

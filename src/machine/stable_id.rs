@@ -6,6 +6,9 @@
 //! until shortly before the store could let its key expire; after that nobody else may be assumed
 //! not to have it.
 //!
+//! An id can be *kept* for a worker that will be back: its key stays, marked, and whoever claims
+//! an id next takes that one first, so that the partitions planned for it stay where they are.
+//!
 //! # Protocol of use
 //! [`StableId::claim`] begins; [`StableId::poll_request`] hands out what to ask of the store, one
 //! request at a time, each to be answered by [`StableId::answered`]; after each call drain
@@ -19,6 +22,7 @@ use super::request::{Answer, Request, Value};
 use crate::error::{Code, Error};
 use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
 use crate::types::{Revision, Time, WorkerId};
+use crate::wire::is_kept;
 
 /// Conflicts after which the pool is listed again: by then what is known of it is old.
 const CONFLICTS_MAX: u32 = 4;
@@ -85,6 +89,8 @@ pub struct StableId {
     is_asking: bool,
     /// No id is wanted any more.
     is_closing: bool,
+    /// And it shall be kept for a worker that will be back.
+    is_kept: bool,
     events: VecDeque<IdEvent>,
 }
 
@@ -100,13 +106,22 @@ enum Phase {
     Releasing(Held, bool),
 }
 
+/// Which free numbers are taken first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Priority {
+    Kept,
+    Free,
+}
+
 /// What is known of the pool, and what is tried.
 #[derive(Debug)]
 struct Creating {
+    priority: Priority,
     number: u32,
     sent: Time,
-    /// Numbers not known to be taken, each with its key's last revision.
-    free: BTreeMap<u32, Revision>,
+    /// Numbers not known to be taken, each with its key's last revision; those kept for a worker
+    /// that will be back come first.
+    free: BTreeMap<(Priority, u32), Revision>,
 }
 
 #[derive(Debug)]
@@ -137,6 +152,12 @@ struct Attempt {
     sent: Time,
 }
 
+impl Creating {
+    fn choice(&self) -> (Priority, u32) {
+        (self.priority, self.number)
+    }
+}
+
 impl StableId {
     /// Nothing claimed yet. `seed` determines which way rivals are avoided.
     #[must_use]
@@ -150,6 +171,7 @@ impl StableId {
             due: Time::ZERO,
             is_asking: false,
             is_closing: false,
+            is_kept: false,
             events: VecDeque::new(),
         }
     }
@@ -168,9 +190,10 @@ impl StableId {
     }
 
     /// Gives the id back, if there is one or one comes: deletes its key unless somebody else
-    /// wrote it.
-    pub fn release(&mut self) {
+    /// wrote it, or marks it as kept.
+    pub fn release(&mut self, is_kept: bool) {
         self.is_closing = true;
+        self.is_kept = is_kept;
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.phase = self.closing(phase);
     }
@@ -242,7 +265,7 @@ impl StableId {
             Phase::Listing => Request::List(bucket),
             Phase::Creating(creating) => {
                 creating.sent = now;
-                let revision = creating.free.get(&creating.number).copied();
+                let revision = creating.free.get(&creating.choice()).copied();
                 Request::Put {
                     bucket,
                     key: self.pool.key(creating.number),
@@ -271,10 +294,20 @@ impl StableId {
             }
             Phase::Releasing(held, is_asked) => {
                 *is_asked = true;
-                Request::Delete {
-                    bucket,
-                    key: self.pool.key(held.number),
-                    expect: Expect::Revision(held.revision),
+                let key = self.pool.key(held.number);
+                let expect = Expect::Revision(held.revision);
+                match self.is_kept {
+                    true => Request::Put {
+                        bucket,
+                        key,
+                        value: Value::Kept,
+                        expect,
+                    },
+                    false => Request::Delete {
+                        bucket,
+                        key,
+                        expect,
+                    },
                 }
             }
         };
@@ -334,16 +367,20 @@ impl StableId {
     }
 
     fn listed(&mut self, now: Time, listing: &Listing) -> Phase {
-        let mut free: BTreeMap<u32, Revision> =
-            (self.pool.min..=self.pool.max).map(|n| (n, 0)).collect();
+        let mut free: BTreeMap<(Priority, u32), Revision> = (self.pool.min..=self.pool.max)
+            .map(|n| ((Priority::Free, n), 0))
+            .collect();
         for entry in &listing.entries {
             let Some(number) = self.pool.number(&entry.key) else {
                 continue;
             };
-            if entry.is_live() {
-                free.remove(&number);
-            } else {
-                free.insert(number, entry.revision);
+            if !entry.is_live() {
+                free.insert((Priority::Free, number), entry.revision);
+                continue;
+            }
+            free.remove(&(Priority::Free, number));
+            if is_kept(&entry.value) {
+                free.insert((Priority::Kept, number), entry.revision);
             }
         }
         if let Some(choice) = self.choose(now, free) {
@@ -397,12 +434,12 @@ impl StableId {
             Some(entry) if entry.is_live() && entry.value == attempt.value => {
                 self.hold(creating.number, entry.revision, attempt.sent)
             }
-            Some(entry) if entry.is_live() => self.taken(now, creating),
+            Some(entry) if entry.is_live() && !is_kept(&entry.value) => self.taken(now, creating),
             // Not carried out, or not yet. The same create again: one of them at most succeeds,
             // and the other one would be recognised.
             entry => {
                 let revision = entry.map_or(0, |entry| entry.revision);
-                creating.free.insert(creating.number, revision);
+                creating.free.insert(creating.choice(), revision);
                 Phase::Creating(creating)
             }
         }
@@ -410,7 +447,7 @@ impl StableId {
 
     /// Somebody else was faster: another number, farther away the more rivals there are.
     fn taken(&mut self, now: Time, mut creating: Creating) -> Phase {
-        creating.free.remove(&creating.number);
+        creating.free.remove(&creating.choice());
         self.rivals += 1;
         let pause = Duration::from_millis(5).saturating_mul(1 << self.rivals.min(8));
         self.due = now + self.random.below(pause.min(CONFLICT_PAUSE_MAX));
@@ -421,11 +458,12 @@ impl StableId {
     }
 
     /// The lowest free number; where there are rivals, one of the lowest, drawn.
-    fn choose(&mut self, now: Time, free: BTreeMap<u32, Revision>) -> Option<Phase> {
+    fn choose(&mut self, now: Time, free: BTreeMap<(Priority, u32), Revision>) -> Option<Phase> {
         let width = 1_usize << self.rivals.min(16);
         let index = self.random.index(width.min(free.len()));
-        let number = *free.keys().nth(index)?;
+        let (priority, number) = *free.keys().nth(index)?;
         Some(Phase::Creating(Creating {
+            priority,
             number,
             sent: now,
             free,

@@ -66,6 +66,9 @@ pub struct Evidence {
     pub missing: BTreeSet<WorkerId>,
     /// Lost at once.
     pub lost: BTreeSet<WorkerId>,
+    /// Alive by what is left of a beat from before its lease as a leader ran out: without another
+    /// beat that is the second piece of evidence, and no grace is given.
+    pub doubted: Option<WorkerId>,
     /// When the grace of the missing is over.
     pub missing_until: Time,
 }
@@ -106,6 +109,8 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
         // Two independent pieces of evidence: the lease ran out and the heartbeat is gone.
         if evidence.missing.remove(leader) {
             evidence.lost.insert(leader.clone());
+        } else if evidence.alive.contains_key(leader) {
+            evidence.doubted = Some(leader.clone());
         }
     }
     evidence
@@ -204,7 +209,9 @@ mod tests {
             operation: Operation::Put,
             age: None,
         });
-        assert!(judge(&case, TIMING, NOW).lost.is_empty());
+        let evidence = judge(&case, TIMING, NOW);
+        assert!(evidence.lost.is_empty());
+        assert_eq!(evidence.doubted, Some(id("w-1")));
     }
 
     #[test]

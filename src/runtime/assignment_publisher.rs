@@ -8,12 +8,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
 use super::driver::{Started, ToDriver};
+use super::journal::Journal;
+use super::protected::Protected;
 use super::publisher::Surroundings;
 use super::rebalancer::Rebalancer;
-use super::shared::Proven;
+use super::shared::{Proven, Shared};
+use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Event, Job, OpId};
+use crate::machine::backoff::Backoff;
+use crate::machine::breaker::BreakerState;
+use crate::machine::calculator::{Event, Job, JobReport, OpId};
+use crate::metrics::{JobKind, Success};
 use crate::store::{Bucket, BucketConfig, Store};
 
 /// A job for `dv-publish` (`dv-calc` -> `dv-publish`). At most one is under way.
@@ -25,10 +31,14 @@ pub(super) struct ToPublisher {
 /// The thread's own state.
 pub(super) struct AssignmentPublisher {
     pub store: Arc<dyn Store>,
+    /// The same, for what its breaker does.
+    pub protected: Arc<Protected>,
+    pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub rebalancer: Rebalancer,
     pub surroundings: Arc<dyn Surroundings>,
     pub to_driver: Sender<ToDriver>,
+    pub shared: Arc<Shared>,
 }
 
 impl AssignmentPublisher {
@@ -53,8 +63,8 @@ impl AssignmentPublisher {
                     Err(_) => return,
                 },
             };
-            let deadline = Instant::now() + self.config.operation_timeout;
-            let result = self.rebalancer.run(job.job, deadline);
+            let deadline = Instant::now() + job.job.timeout(&self.config);
+            let result = self.work(job.job, deadline);
             let done = Event::JobDone {
                 op: job.op,
                 term: self.rebalancer.publisher().term(),
@@ -66,26 +76,98 @@ impl AssignmentPublisher {
         }
     }
 
+    fn work(&mut self, job: Job, deadline: Instant) -> Result<JobReport> {
+        let (kind, reason) = match &job {
+            Job::Publish { reason, .. } => (JobKind::Publish, Some(*reason)),
+            Job::Inspect => (JobKind::Inspect, None),
+            Job::Settle { .. } => (JobKind::Settle, None),
+            Job::Probe => (JobKind::Probe, None),
+        };
+        let begun = Instant::now();
+        let result = self.rebalancer.run(job, deadline);
+        let success = success_of(&result);
+        let metrics = &self.shared.telling.calculator;
+        metrics.job_done(kind, success);
+        if let Some(reason) = reason {
+            metrics.rebalanced(reason, success, begun.elapsed());
+        }
+        if reason.is_some() && result.is_ok() {
+            self.note_loads();
+        }
+        result
+    }
+
+    /// Before the machine learns of the plan, so that it is there when that tells of it.
+    fn note_loads(&self) {
+        let plan = self.rebalancer.plan();
+        let workers = plan.into_iter().flat_map(|plan| {
+            let counts = (0..).map(|index| plan.indices_of(index).len());
+            plan.workers().iter().cloned().zip(counts)
+        });
+        *self.shared.loads.lock() = workers.collect();
+    }
+
     /// Retries what may pass until the deadline; reports the rest at once.
     fn take_over(&mut self, deadline: Instant) -> Result<Started> {
-        let mut pause = self.config.retry_delay_min;
+        let config = &self.config;
+        let seed = fastrand::u64(..);
+        let mut backoff = Backoff::new(config.retry_delay_min, config.retry_delay_max, seed);
+        let mut journal = Journal::default();
+        let mut attempts = 0;
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
-            let error = match self.try_take_over(patience) {
+            let result = self.try_take_over(patience);
+            let success = success_of(&result);
+            let metrics = &self.shared.telling.calculator;
+            metrics.job_done(JobKind::TakeOver, success);
+            let error = match result {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let is_late = Instant::now() + pause >= deadline;
-            if !error.is_retriable() || is_late || !self.surroundings.pause(pause) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = match self.until_probe() {
+                Some(pause) => (pause < left).then_some(pause),
+                None => backoff.next_delay_within(left),
+            };
+            attempts += 1;
+            let error = error.after_attempts(attempts);
+            let Some(pause) = pause.filter(|_| error.is_retriable()) else {
+                return Err(error.during("start"));
+            };
+            journal.failed(self.clock.now(), "take-over", &error);
+            if !self.surroundings.pause(pause) {
                 return Err(error.during("start"));
             }
-            log::warn!(target: "divvy::calculator", "take-over failed, trying again: {error}");
-            pause = (pause * 2).min(self.config.retry_delay_max);
+        }
+    }
+
+    /// While the breaker is open the next try is its probe: its pauses take the place of ours.
+    fn until_probe(&self) -> Option<Duration> {
+        match self.protected.status().state {
+            BreakerState::Open { probe_at, .. } => Some(probe_at.since(self.clock.now())),
+            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
         }
     }
 
     fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
+        if !self.config.shadow {
+            self.ensure_buckets(deadline)?;
+        }
+        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        self.note_loads();
+        let proven = self.rebalancer.publisher().proven();
+        Ok(Started {
+            taken_over: Event::TakenOver(Box::new(found)),
+            poison,
+            proven: proven.map(|(class, store)| Proven {
+                class,
+                store: store.to_owned(),
+            }),
+        })
+    }
+
+    fn ensure_buckets(&self, deadline: Instant) -> Result<()> {
         let heartbeats = BucketConfig {
             ttl: Some(self.config.heartbeat_ttl),
         };
@@ -111,16 +193,14 @@ impl AssignmentPublisher {
                 ),
             ));
         }
-        let (found, poison) = self.rebalancer.take_over(deadline)?;
-        let publisher = self.rebalancer.publisher();
-        Ok(Started {
-            taken_over: Event::TakenOver(Box::new(found)),
-            poison,
-            proven: Proven {
-                class: publisher.class(),
-                store: publisher.store_description().to_owned(),
-            },
-        })
+        Ok(())
+    }
+}
+
+fn success_of<T>(result: &Result<T>) -> Success {
+    match result {
+        Ok(_) => Success::Yes,
+        Err(_) => Success::No,
     }
 }
 

@@ -11,9 +11,11 @@ use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
 use super::notifier::{Events, Subscription};
+use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
 use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
+use super::telling::{CalculatorProbe, Telling};
 use super::told::Interest;
 use super::worker_monitor::ToMonitor;
 use crate::clock::{Clock, SystemClock};
@@ -21,6 +23,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics, MeasuredStore};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version, WorkerId};
@@ -38,6 +41,7 @@ pub struct CalculatorBuilder {
     /// Where a list is pushed to that outlives the calculator.
     pub(super) pushed: Option<Arc<Partitions>>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) telling: Option<Telling>,
 }
 
 impl CalculatorBuilder {
@@ -57,6 +61,19 @@ impl CalculatorBuilder {
     /// [`Calculator::set_partitions`], and nothing is published before.
     pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Who is told what it does, for metrics. The host keeps its own reference, to render a page
+    /// from it. Default: nobody.
+    pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
+    where
+        M: CalculatorMetrics + AssignmentMetrics + 'static,
+    {
+        self.telling = Some(Telling {
+            calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
+            assignment: metrics,
+        });
         self
     }
 
@@ -82,7 +99,17 @@ impl CalculatorBuilder {
             version: 0,
         };
         let backlog_max = self.config.subscriber_backlog;
-        let shared = Shared::new(idle.current_state(), backlog_max, board);
+        let store = match &self.telling {
+            Some(telling) => {
+                let metrics = Arc::clone(&telling.calculator);
+                Arc::new(MeasuredStore::new(self.store, metrics))
+            }
+            None => self.store,
+        };
+        let store = Protected::new(store, Arc::clone(&self.clock), fastrand::u64(..));
+        let telling = self.telling.unwrap_or_default();
+        let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
+        let shared = Arc::new(shared);
         let partitions = match self.source {
             Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
                 inner,
@@ -94,15 +121,22 @@ impl CalculatorBuilder {
                 .pushed
                 .unwrap_or_else(|| Arc::new(Partitions::pushed())),
         };
-        Ok(Calculator {
-            shared: Arc::new(shared),
+        let calculator = Calculator {
+            probe: Arc::new(CalculatorProbe {
+                shared: Arc::clone(&shared),
+                clock: Arc::clone(&self.clock),
+                life: Mutex::default(),
+            }),
+            shared,
             partitions,
-            store: self.store,
+            store: Arc::new(store),
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
             running: Mutex::new(None),
-        })
+        };
+        calculator.attach_probe();
+        Ok(calculator)
     }
 }
 
@@ -131,11 +165,12 @@ impl CalculatorBuilder {
 pub struct Calculator {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions: Arc<Partitions>,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Protected>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) running: Mutex<Option<Arc<Running>>>,
+    pub(super) probe: Arc<CalculatorProbe>,
 }
 
 impl Calculator {
@@ -148,6 +183,7 @@ impl Calculator {
             source: None,
             pushed: None,
             clock: Arc::new(SystemClock),
+            telling: None,
         }
     }
 
@@ -341,7 +377,7 @@ impl Calculator {
             term: self.shared.in_force.get().term,
             planned: Vec::new(),
             pending: Default::default(),
-            degraded: Vec::new(),
+            degraded: Default::default(),
         });
         Status {
             is_started: self.is_started(),
@@ -356,7 +392,10 @@ impl Calculator {
             workers: merge_workers(&machine.planned, leases),
             pending: machine.pending,
             degraded: machine.degraded,
+            breaker: self.store.status(),
             quality: *self.shared.quality.lock(),
+            is_shadow: self.config.shadow,
+            comparison: self.shared.comparison.lock().clone(),
             last_failure: self
                 .shared
                 .last_failure
@@ -380,6 +419,9 @@ impl Calculator {
             lagged_subscribers: hub.lagged.load(Ordering::Relaxed),
             callback_panics: hub.callback_panics.load(Ordering::Relaxed),
             calculator_wakes: counters.calculator_wakes.load(Ordering::Relaxed),
+            would_publish: counters.would_publish.load(Ordering::Relaxed),
+            followed: counters.followed.load(Ordering::Relaxed),
+            disagreements: counters.disagreements.load(Ordering::Relaxed),
         }
     }
 

@@ -9,11 +9,14 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::assignment_publisher::ToPublisher;
+use super::journal::Journal;
 use super::shared::{Board, Proven, Shared};
 use super::status::MachineStatus;
+use super::telling::{breaker_of, cause_of, change_of};
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{Action, Calculator, Event, Notice};
 use crate::types::Time;
 
@@ -33,16 +36,25 @@ pub(super) struct Started {
     pub taken_over: Event,
     /// Values that could not be understood.
     pub poison: u32,
-    pub proven: Proven,
+    pub proven: Option<Proven>,
 }
 
 /// The thread's own state.
 pub(super) struct Driver {
     pub machine: Calculator,
+    /// Since when the machine has been in its state.
+    pub state_since: Time,
+    /// Whether anything of the fleet changed that was not told to the metrics yet.
+    pub is_fleet_changed: bool,
+    /// What was told of partitions without an owner.
+    pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
+    /// How the store's breaker changes.
+    pub breaker: Receiver<BreakerState>,
+    pub journal: Journal,
     pub started: Sender<Result<()>>,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
@@ -55,6 +67,11 @@ impl Driver {
             let timer = self.timer();
             select_biased! {
                 recv(stop) -> _ => return,
+                // Before the inbox: a job is told to have failed after the breaker that it opened.
+                recv(self.breaker) -> state => match state {
+                    Ok(state) => self.hand_in(self.clock.now(), Event::Breaker(state)),
+                    Err(_) => return, // everybody who could use the store is gone
+                },
                 recv(inbox) -> message => match message {
                     Ok(message) => self.take_in(message),
                     Err(_) => return,
@@ -74,12 +91,13 @@ impl Driver {
         match message {
             ToDriver::Event(event) => self.hand_in(now, event),
             ToDriver::Started(Ok(started)) => {
-                *self.shared.proven.lock() = Some(started.proven);
+                *self.shared.proven.lock() = started.proven;
                 self.hand_in(now, started.taken_over);
                 if started.poison > 0 {
                     let count = started.poison;
                     self.hand_in(now, Event::Poison { count });
                 }
+                self.is_fleet_changed = true;
                 self.show();
                 self.shared.hub.set_version(self.machine.version());
                 // Before anyone is told anything: callbacks may call the handle.
@@ -111,6 +129,7 @@ impl Driver {
                 Action::Reply { ticket, result } => self.shared.answer(ticket, result),
             }
         }
+        self.measure_fleet();
     }
 
     fn order(&self, order: ToMonitor) {
@@ -118,53 +137,87 @@ impl Driver {
         let _ = self.to_monitor.try_send(order);
     }
 
-    fn notify(&self, notice: Notice) {
+    fn notify(&mut self, notice: Notice) {
+        self.measure(&notice);
         let counters = &self.shared.counters;
         match &notice {
-            Notice::StateChanged(change) => log::info!(
-                target: "divvy::calculator",
-                version = change.version;
-                "{} -> {}{}", change.from, change.to,
-                change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
-            ),
-            Notice::Published {
-                version,
-                reason,
-                workers,
-                partitions,
-                quality,
-            } => {
+            Notice::Published { quality, .. } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
                 counters
                     .moved
                     .fetch_add(quality.moved_partitions as u64, Ordering::Relaxed);
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
-                log::info!(
-                    target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions,
-                    moved = quality.moved_partitions, moved_weight = quality.moved,
-                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
-                    "published version {version} ({reason})"
-                );
             }
-            Notice::Failed { operation, error } => {
+            Notice::WouldPublish { quality, .. } => {
+                counters.would_publish.fetch_add(1, Ordering::Relaxed);
+                *self.shared.quality.lock() = Some(*quality);
+                *self.shared.last_failure.lock() = None;
+            }
+            Notice::LeaderPublished(comparison) => {
+                counters.followed.fetch_add(1, Ordering::Relaxed);
+                if !comparison.agrees() {
+                    counters.disagreements.fetch_add(1, Ordering::Relaxed);
+                }
+                *self.shared.comparison.lock() = Some((**comparison).clone());
+            }
+            Notice::Failed { error, .. } => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 *self.shared.last_failure.lock() = Some(error.clone());
-                log::warn!(target: "divvy::calculator", "{operation} failed: {error}");
             }
-            Notice::Degraded(why) if why.is_empty() => {
-                log::info!(target: "divvy::calculator", "no longer degraded");
-            }
-            Notice::Degraded(why) => log::warn!(target: "divvy::calculator", "degraded: {why:?}"),
-            Notice::LeadershipLost => log::error!(
-                target: "divvy::calculator",
-                "a newer leader has taken over: this calculator publishes nothing more"
-            ),
-            Notice::Member(change) => log::info!(target: "divvy::calculator", "{change:?}"),
-            Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+            _ => {}
         }
+        self.journal.note(self.clock.now(), &notice);
         self.shared.hub.publish(notice);
+    }
+
+    fn measure(&mut self, notice: &Notice) {
+        let metrics = &self.shared.telling.calculator;
+        match notice {
+            Notice::StateChanged(change) => {
+                let spent = change.time.since(self.state_since);
+                self.state_since = change.time;
+                metrics.state_changed(change.from, change.to, spent);
+            }
+            Notice::Member(change) => {
+                metrics.worker_changed(change_of(change));
+                self.is_fleet_changed = true;
+            }
+            Notice::Published { .. } => self.is_fleet_changed = true,
+            Notice::Degraded(why) => {
+                // A handful at most, and none on a calculator that is well.
+                let causes: Vec<_> = why.iter().map(cause_of).collect();
+                metrics.degraded(&causes);
+            }
+            Notice::LeadershipLost => metrics.leadership_lost(),
+            Notice::Breaker(state) => metrics.breaker_changed(breaker_of(state)),
+            // A shadow publishes nothing that could be measured.
+            Notice::WouldPublish { .. }
+            | Notice::LeaderPublished(_)
+            | Notice::Failed { .. }
+            | Notice::Lagged { .. }
+            | Notice::Fatal { .. } => {}
+        }
+    }
+
+    /// How many partitions of the plan in force have an owner that is gone.
+    fn unassigned(&self) -> usize {
+        let loads = self.shared.loads.lock();
+        let held = |worker| loads.get(worker).copied().unwrap_or(0);
+        self.machine.gone().map(held).sum()
+    }
+
+    /// Once for all that changed together.
+    fn measure_fleet(&mut self) {
+        if std::mem::take(&mut self.is_fleet_changed) {
+            let (alive, missing) = self.machine.worker_counts();
+            self.shared.telling.calculator.workers(alive, missing);
+            let unassigned = self.unassigned();
+            if unassigned != self.unassigned_told {
+                self.unassigned_told = unassigned;
+                self.shared.telling.calculator.unassigned(unassigned);
+            }
+        }
     }
 
     fn show(&self) {
@@ -176,6 +229,7 @@ impl Driver {
 
     fn hand_in(&mut self, now: Time, event: Event) {
         if let Event::Poison { count } = &event {
+            self.shared.telling.calculator.poisoned(*count);
             self.shared
                 .counters
                 .poison

@@ -12,8 +12,9 @@ use super::calculator::Calculator;
 use super::crew::{Crew, Signals};
 use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
+use super::journal::Journal;
 use super::notifier::Hub;
-use super::publisher::{Publisher, Settings};
+use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
@@ -64,6 +65,7 @@ impl Calculator {
                 ));
             }
             let (life, spawned) = self.spawn(deadline)?;
+            *self.probe.life.lock() = Arc::downgrade(&life);
             *slot = Some(Arc::clone(&life));
             (life, spawned)
         };
@@ -182,18 +184,26 @@ impl Calculator {
             observer: Observer::new(&self.config)?,
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
+            journal: Journal::default(),
             to_driver: to_driver.clone(),
         };
         let publisher = self.publisher(&stopped, to_driver.clone())?;
         *self.shared.failed.lock() = None;
         self.shared.hub.reset(machine.current_state());
         let is_up = Arc::new(AtomicBool::new(false));
+        self.shared.last_heard.forget();
         let driver = Driver {
             machine,
+            state_since: now,
+            is_fleet_changed: true,
+            // No number of partitions: the first one is told, whatever it is.
+            unassigned_told: usize::MAX,
             clock: Arc::clone(&self.clock),
             shared: Arc::clone(&self.shared),
             to_publisher,
             to_monitor: to_monitor.clone(),
+            breaker: self.store.changes(),
+            journal: Journal::default(),
             started,
             is_up: Arc::clone(&is_up),
         };
@@ -245,8 +255,9 @@ impl Calculator {
             class: self.config.publish_class,
             batch_max: self.config.publish_batch_max,
         };
+        let protected: Arc<dyn Store> = self.store.clone();
         let store: Arc<dyn Store> = Arc::new(Gated {
-            inner: Arc::clone(&self.store),
+            inner: protected,
             stop: stopped.clone(),
             activity: Arc::clone(&self.shared.activity),
         });
@@ -260,19 +271,29 @@ impl Calculator {
             surroundings.clone(),
             settings,
             Arc::clone(&self.shared.in_force),
-        );
+        )
+        .with_metrics(Arc::clone(&self.shared.telling.assignment));
+        let publisher: Box<dyn Publish> = if self.config.shadow {
+            Box::new(Shadow::of(publisher))
+        } else {
+            Box::new(publisher)
+        };
         Ok(AssignmentPublisher {
             store,
+            protected: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
             config: self.config.clone(),
-            rebalancer: Rebalancer::new(
+            rebalancer: Rebalancer::over(
                 publisher,
                 Arc::clone(&self.partitions),
                 strategy,
                 self.config.default_weight,
                 self.config.former_leader_lease_over,
-            ),
+            )
+            .with_metrics(Arc::clone(&self.shared.telling.assignment)),
             surroundings,
             to_driver,
+            shared: Arc::clone(&self.shared),
         })
     }
 

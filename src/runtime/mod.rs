@@ -12,25 +12,31 @@ mod calculator;
 mod connect;
 mod crew;
 mod driver;
+mod fleet;
 mod gate;
+mod journal;
 mod lifecycle;
 mod manager;
 mod notifier;
+mod protected;
 pub mod publisher;
 pub mod rebalancer;
 mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
+mod telling;
 mod told;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
+pub use fleet::read_fleet;
 pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
 };
 pub use notifier::{Events, Polled, Readiness, Subscription};
+pub use protected::BreakerStatus;
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
 pub use told::Interest;

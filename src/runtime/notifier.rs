@@ -20,6 +20,7 @@ use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
 use super::told::Told;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::Notice;
+use crate::metrics::{CalculatorMetrics, NoMetrics};
 
 type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
@@ -109,24 +110,24 @@ impl<N: Told> Subscriber<N> {
         }
     }
 
-    /// Whether the backlog was full for the first time.
-    fn push(&self, notice: &Arc<N>) -> bool {
+    /// Whether the backlog was full, and if so, whether for the first time.
+    fn push(&self, notice: &Arc<N>) -> Option<bool> {
         if !notice.is_wanted(self.interest) {
-            return false;
+            return None;
         }
         let mut queue = self.queue.lock();
         if !queue.is_open {
-            return false;
+            return None;
         }
         if queue.missed > 0 || queue.events.len() >= self.backlog_max {
             queue.missed += 1;
-            return queue.missed == 1;
+            return Some(queue.missed == 1);
         }
         queue.events.push_back(Arc::clone(notice));
         queue.tell_readiness();
         drop(queue);
         self.changed.notify_all();
-        false
+        None
     }
 
     /// Nothing more comes; what is in the backlog stays to be read.
@@ -197,6 +198,7 @@ pub(super) struct Hub<N: Told = Notice> {
     rung: Receiver<()>,
     pub lagged: AtomicU64,
     pub callback_panics: AtomicU64,
+    metrics: Arc<dyn CalculatorMetrics>,
 }
 
 /// Subscribers that were taken out of their hub.
@@ -225,7 +227,22 @@ impl<N: Told> Hub<N> {
             rung,
             lagged: AtomicU64::new(0),
             callback_panics: AtomicU64::new(0),
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has callbacks and missed events told.
+    pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many subscribers there are, and how many events wait for the slowest of them.
+    pub fn backlog(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        let waiting = |s: &Arc<Subscriber<N>>| s.queue.lock().events.len();
+        let longest = inner.subscribers.iter().map(waiting).max();
+        (inner.subscribers.len(), longest.unwrap_or(0))
     }
 
     /// Puts an event into every backlog. Never waits for a subscriber, and drops nothing of the
@@ -239,8 +256,10 @@ impl<N: Told> Hub<N> {
         notice.note(&mut inner.current);
         inner.is_over = notice.is_last();
         for subscriber in &inner.subscribers {
-            if subscriber.push(&notice) {
-                self.lagged.fetch_add(1, Ordering::Relaxed);
+            if let Some(is_first) = subscriber.push(&notice) {
+                self.lagged
+                    .fetch_add(u64::from(is_first), Ordering::Relaxed);
+                self.metrics.event_missed(is_first);
             }
             if inner.is_over && !subscriber.has_callback {
                 subscriber.close();
@@ -389,9 +408,12 @@ impl<N: Told> Hub<N> {
 
     /// Runs a callback, and keeps it for the next event unless this was its last one.
     fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, event: &N) {
+        let begun = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        self.metrics.called_back(begun.elapsed());
         if let Err(panic) = run {
             self.callback_panics.fetch_add(1, Ordering::Relaxed);
+            self.metrics.callback_panicked();
             log::error!(
                 target: "divvy::notify",
                 "a subscriber's callback panicked and is closed: {}",

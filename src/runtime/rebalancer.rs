@@ -7,10 +7,13 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::publisher::{Found, Publisher};
+use self::follow::Intention;
+use super::publisher::{Found, Publish, Publisher, Settled};
+use super::telling::published_as;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
+use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
 use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
@@ -127,19 +130,40 @@ impl std::fmt::Debug for Partitions {
 
 /// Carries out the jobs, one at a time.
 pub struct Rebalancer {
-    publisher: Publisher,
+    publisher: Box<dyn Publish>,
     partitions: Arc<Partitions>,
     strategy: Arc<dyn Strategy>,
     default_weight: i64,
     former_leader_lease_over: bool,
     /// The plan last published or found at the start.
     plan: Option<Plan>,
+    metrics: Arc<dyn AssignmentMetrics>,
+    /// In a shadow: how that plan came to be, until the live leader publishes one.
+    intended: Option<Intention>,
 }
 
 impl Rebalancer {
     /// A rebalancer that has not taken over yet.
     pub fn new(
         publisher: Publisher,
+        partitions: Arc<Partitions>,
+        strategy: Arc<dyn Strategy>,
+        default_weight: i64,
+        former_leader_lease_over: bool,
+    ) -> Self {
+        let publisher = Box::new(publisher);
+        Self::over(
+            publisher,
+            partitions,
+            strategy,
+            default_weight,
+            former_leader_lease_over,
+        )
+    }
+
+    /// A rebalancer over any publisher, that of a shadow included.
+    pub fn over(
+        publisher: Box<dyn Publish>,
         partitions: Arc<Partitions>,
         strategy: Arc<dyn Strategy>,
         default_weight: i64,
@@ -152,13 +176,22 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            intended: None,
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has what it does told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The publisher.
     #[must_use]
-    pub fn publisher(&self) -> &Publisher {
-        &self.publisher
+    pub fn publisher(&self) -> &dyn Publish {
+        self.publisher.as_ref()
     }
 
     /// The plan last published or found at the start.
@@ -173,6 +206,9 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
+        if let Some(class) = self.published_as() {
+            self.metrics.took_over(found.term, found.version, class);
+        }
         let (plan, is_whole) = match plan_of(&found.stored) {
             Some((plan, is_whole)) => (Some(plan), is_whole),
             None => (None, found.stored.is_empty()),
@@ -237,8 +273,17 @@ impl Rebalancer {
             }
             Job::Settle { seen, applied } => {
                 self.publisher.heed(applied);
-                let foreign = self.publisher.settle(&seen, deadline)?;
-                Ok(JobReport::Settled { foreign })
+                Ok(match self.publisher.settle(&seen, deadline)? {
+                    Settled::Known => JobReport::Settled { foreign: false },
+                    Settled::Foreign => JobReport::Settled { foreign: true },
+                    Settled::Live(live) => {
+                        JobReport::Followed(Box::new(self.follow(*live, deadline)))
+                    }
+                })
+            }
+            Job::Probe => {
+                self.publisher.probe(deadline)?;
+                Ok(JobReport::Probed)
             }
         }
     }
@@ -249,23 +294,28 @@ impl Rebalancer {
         workers: Arc<[WorkerId]>,
         deadline: Instant,
     ) -> Result<JobReport> {
-        let (list, generation) = self.partitions.read(deadline)?;
-        let previous = match &self.plan {
-            Some(plan) => plan.previous_for(&workers, &list),
-            None => vec![None; list.len()],
-        };
-        let owners = guarded(Code::StrategyFailed, "strategy", || {
-            self.strategy.assign(&Input {
-                workers: &workers,
-                partitions: &list,
-                previous: &previous,
-            })
-        })?;
-        let plan = Plan::new(Arc::clone(&workers), list, owners)?;
-        let version = self.publisher.publish(&plan, reason, deadline)?;
+        let read = self.timed(Step::List, || self.partitions.read(deadline));
+        let (list, generation) = read?;
+        let plan = self.timed(Step::Compute, || self.compute(&workers, list))?;
+        let begun = Instant::now();
+        let published = self.publisher.publish(&plan, reason, deadline);
+        self.metrics.step(Step::Publish, begun.elapsed());
+        let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        self.plan = Some(plan);
+        if let Some(class) = self.published_as() {
+            self.metrics.published(&PublishedPlan {
+                version,
+                term: self.publisher.term(),
+                class,
+                workers: workers.len(),
+                partitions,
+                moved: quality.moved_partitions,
+                moved_share: quality.moved,
+                max_to_mean: quality.max_to_mean,
+            });
+        }
+        self.replace_plan(plan, version, reason);
         Ok(JobReport::Published(Publication {
             version,
             workers,
@@ -273,6 +323,36 @@ impl Rebalancer {
             quality,
             generation,
         }))
+    }
+
+    /// The class it publishes in; `None` for a shadow, which publishes nothing.
+    fn published_as(&self) -> Option<PublishedAs> {
+        self.publisher
+            .proven()
+            .map(|(class, _)| published_as(class))
+    }
+
+    /// Carries out a part of a rebalance and tells how long it took.
+    fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        self.metrics.step(step, begun.elapsed());
+        result
+    }
+
+    fn compute(&self, workers: &Arc<[WorkerId]>, list: Arc<[Partition]>) -> Result<Plan> {
+        let previous = match &self.plan {
+            Some(plan) => plan.previous_for(workers, &list),
+            None => vec![None; list.len()],
+        };
+        let owners = guarded(Code::StrategyFailed, "strategy", || {
+            self.strategy.assign(&Input {
+                workers,
+                partitions: &list,
+                previous: &previous,
+            })
+        })?;
+        Plan::new(Arc::clone(workers), list, owners)
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {
@@ -372,5 +452,6 @@ impl std::fmt::Debug for Rebalancer {
     }
 }
 
+mod follow;
 #[cfg(test)]
 mod tests;

@@ -13,11 +13,13 @@ use parking_lot::Mutex;
 use super::gate::CurrentActivity;
 use super::notifier::Hub;
 use super::publisher::{Class, InForce};
+use super::telling::{LastHeard, Telling};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
+use crate::machine::comparison::Comparison;
 use crate::machine::state::Position;
 use crate::strategy::Quality;
-use crate::types::Version;
+use crate::types::{Version, WorkerId};
 
 /// How long dropping a handle or a subscription waits for threads and callbacks.
 pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +61,9 @@ pub(super) struct Counters {
     pub listings: AtomicU64,
     pub blindness: AtomicU64,
     pub calculator_wakes: AtomicU64,
+    pub would_publish: AtomicU64,
+    pub followed: AtomicU64,
+    pub disagreements: AtomicU64,
 }
 
 /// Shared by the handle and the threads of one calculator.
@@ -68,12 +73,19 @@ pub(super) struct Shared {
     pub board: AtomicCell<Board>,
     pub counters: Counters,
     pub in_force: Arc<InForce>,
+    /// Who is told what happens, for metrics.
+    pub telling: Telling,
+    pub last_heard: LastHeard,
+    /// How many partitions each worker of the plan in force has.
+    pub loads: Mutex<HashMap<WorkerId, usize>>,
     /// What `dv-publish` waits for.
     pub activity: Arc<CurrentActivity>,
     /// What the last take-over proved of the store; `None` before the first.
     pub proven: Mutex<Option<Proven>>,
     /// How good the plan last published is.
     pub quality: Mutex<Option<Quality>>,
+    /// What a shadow thought of the live leader's last publication.
+    pub comparison: Mutex<Option<Comparison>>,
     /// Why the last job failed; cleared by the next success.
     pub last_failure: Mutex<Option<Error>>,
     /// Why the handle has failed.
@@ -83,17 +95,29 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(current: StateChange, subscriber_backlog: usize, board: Board) -> Self {
+    pub fn new(
+        current: StateChange,
+        subscriber_backlog: usize,
+        board: Board,
+        telling: Telling,
+    ) -> Self {
         let id = next_handle_id();
         Self {
             id,
-            hub: Arc::new(Hub::new(id, current, subscriber_backlog)),
+            hub: Arc::new(
+                Hub::new(id, current, subscriber_backlog)
+                    .with_metrics(Arc::clone(&telling.calculator)),
+            ),
             board: AtomicCell::new(board),
             counters: Counters::default(),
             in_force: Arc::default(),
+            telling,
+            last_heard: LastHeard::default(),
+            loads: Mutex::default(),
             activity: Arc::default(),
             proven: Mutex::new(None),
             quality: Mutex::new(None),
+            comparison: Mutex::new(None),
             last_failure: Mutex::new(None),
             failed: Mutex::new(None),
             waiting: Mutex::new(HashMap::new()),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+pub use super::journal::Journal;
 use super::notifier::{Events, Hub};
+pub use super::protected::Protected;
 use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};
 

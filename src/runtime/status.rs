@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::protected::BreakerStatus;
 use super::publisher::Class;
-use crate::machine::calculator::{Calculator, Degradation, Pending};
+use crate::machine::calculator::{Calculator, Degraded, Pending};
+use crate::machine::comparison::Comparison;
 use crate::strategy::Quality;
 use crate::types::{Reason, State, Term, Time, Version, WorkerId};
 
@@ -35,9 +37,15 @@ pub struct Status {
     /// What is pending.
     pub pending: Pending,
     /// What keeps it from doing its whole work.
-    pub degraded: Vec<Degradation>,
-    /// How good the plan last published is; `None` before the first.
+    pub degraded: Degraded,
+    /// How the store's circuit breaker stands, and what it did.
+    pub breaker: BreakerStatus,
+    /// How good the plan last published is (a shadow's: would have been); `None` before the first.
     pub quality: Option<Quality>,
+    /// Whether it is a shadow, which writes nothing.
+    pub is_shadow: bool,
+    /// What a shadow thought of the live leader's last publication; `None` before the first.
+    pub comparison: Option<Comparison>,
     /// The last failure, until the next success.
     pub last_failure: Option<String>,
     /// Counters since the handle was made.
@@ -77,6 +85,12 @@ pub struct StatusCounters {
     pub callback_panics: u64,
     /// Times that `dv-calc` woke up.
     pub calculator_wakes: u64,
+    /// Plans that a shadow would have published.
+    pub would_publish: u64,
+    /// Publications of the live leader that a shadow followed.
+    pub followed: u64,
+    /// Those of them whose plan was not the one that it would have published.
+    pub disagreements: u64,
 }
 
 /// The machine's part of a status.
@@ -86,7 +100,7 @@ pub(super) struct MachineStatus {
     pub term: Term,
     pub planned: Vec<WorkerId>,
     pub pending: Pending,
-    pub degraded: Vec<Degradation>,
+    pub degraded: Degraded,
 }
 
 impl MachineStatus {

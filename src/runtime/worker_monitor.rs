@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::driver::ToDriver;
+use super::journal::Journal;
+use super::protected::Protected;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
+use crate::machine::backoff::Backoff;
 use crate::machine::calculator::{Event, OpId};
+use crate::machine::liveness::Sighting;
 use crate::machine::observer::Observer;
-use crate::store::{Bucket, Health, Store, Watch, WatchEvent};
+use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
+use crate::store::{Bucket, Health, Operation, Store, Watch, WatchEvent};
 use crate::types::{Time, WorkerId};
 
 /// Orders for `dv-watch` (`dv-calc` and the handle -> `dv-watch`).
@@ -37,11 +42,12 @@ pub(super) enum ToMonitor {
 
 /// The thread's own state.
 pub(super) struct WorkerMonitor {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Protected>,
     pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub observer: Observer,
     pub shared: Arc<Shared>,
+    pub journal: Journal,
     pub to_driver: Sender<ToDriver>,
 }
 
@@ -49,9 +55,9 @@ pub(super) struct WorkerMonitor {
 struct Watches {
     heartbeats: Option<Watch>,
     assignments: Option<Watch>,
-    /// When those that are not open are tried again, and how long to wait after that.
+    /// When those that are not open are tried again.
     retry_at: Time,
-    retry_delay: Duration,
+    backoff: Backoff,
     /// Whether it was told that the heartbeats are not open.
     is_blind_told: bool,
 }
@@ -66,7 +72,11 @@ impl WorkerMonitor {
             heartbeats: None,
             assignments: None,
             retry_at: Time::ZERO,
-            retry_delay: self.config.retry_delay_min,
+            backoff: Backoff::new(
+                self.config.retry_delay_min,
+                self.config.retry_delay_max,
+                fastrand::u64(..),
+            ),
             is_blind_told: false,
         };
         let mut health = Some(self.store.health_events());
@@ -145,20 +155,18 @@ impl WorkerMonitor {
             return;
         }
         let Err(error) = self.open(watches) else {
-            watches.retry_delay = self.config.retry_delay_min;
+            watches.backoff.reset();
             // For the case that it ends again at once.
-            watches.retry_at = now + watches.retry_delay;
+            watches.retry_at = now + self.config.retry_delay_min;
             return;
         };
-        if watches.retry_delay == self.config.retry_delay_min {
-            log::warn!(target: "divvy::watch", "watching failed, trying again: {error}");
-        }
+        watches.retry_at = now + watches.backoff.next_delay();
+        let error = error.after_attempts(watches.backoff.attempts());
+        self.journal.failed(now, "watch", &error);
         if watches.heartbeats.is_none() && !watches.is_blind_told {
             self.heartbeat(&WatchEvent::Blind(error.to_string()));
             watches.is_blind_told = true;
         }
-        watches.retry_at = now + watches.retry_delay;
-        watches.retry_delay = (watches.retry_delay * 2).min(self.config.retry_delay_max);
     }
 
     fn open(&self, watches: &mut Watches) -> Result<()> {
@@ -174,6 +182,7 @@ impl WorkerMonitor {
     }
 
     fn assignment(&mut self, event: &WatchEvent) {
+        self.measure_watch(Watched::Assignments, event);
         self.observer.assignment(event, self.shared.in_force.get());
     }
 
@@ -202,10 +211,31 @@ impl WorkerMonitor {
                 .counters
                 .blindness
                 .fetch_add(1, Ordering::Relaxed);
-            log::warn!(target: "divvy::watch", "heartbeats are out of sight: {why}; nobody is declared missing");
+            self.journal.out_of_sight(self.clock.now(), why);
+        }
+        self.measure_watch(Watched::Heartbeats, event);
+        let now = self.clock.now();
+        if matches!(event, WatchEvent::Change(_)) {
+            self.shared.last_heard.set(now);
         }
         let in_force = self.shared.in_force.get();
-        self.observer.heartbeat(self.clock.now(), event, in_force);
+        self.observer.heartbeat(now, event, in_force);
+        if matches!(event, WatchEvent::Change(entry) if entry.operation == Operation::Expired) {
+            // At once: what ends now was ended by the store's word.
+            self.pass_on_because(ExpiryCause::Marker);
+        }
+    }
+
+    fn measure_watch(&self, watched: Watched, event: &WatchEvent) {
+        match event {
+            WatchEvent::Change(_) => {}
+            WatchEvent::Live => self.metrics().watch_resynced(watched),
+            WatchEvent::Blind(_) => self.metrics().watch_lost(watched),
+        }
+    }
+
+    fn metrics(&self) -> &dyn CalculatorMetrics {
+        &*self.shared.telling.calculator
     }
 
     fn obey(&mut self, order: ToMonitor) {
@@ -257,7 +287,13 @@ impl WorkerMonitor {
             .min(self.config.heartbeat_ttl / 2);
         let prefix = self.config.heartbeat_prefix.as_str();
         let deadline = Instant::now() + patience;
-        let listing = self.store.list(Bucket::Heartbeat, prefix, deadline)?;
+        let listing = self.store.list(Bucket::Heartbeat, prefix, deadline);
+        self.metrics().heartbeats_listed(match &listing {
+            Ok(_) => Success::Yes,
+            Err(_) => Success::No,
+        });
+        let listing = listing?;
+        self.shared.last_heard.set(self.clock.now());
         let in_force = self.shared.in_force.get();
         self.observer.listed(self.clock.now(), &listing, in_force);
         Ok(())
@@ -278,6 +314,8 @@ impl WorkerMonitor {
     }
 
     fn tell_health(&self, health: Health) {
+        // First, so that the probe is due when the machine hears of it.
+        self.store.heed(&health);
         let why = match health {
             Health::Connected => None,
             Health::Degraded(why) => Some(why),
@@ -288,7 +326,15 @@ impl WorkerMonitor {
 
     /// Whether `dv-calc` is still there to take events.
     fn pass_on(&mut self) -> bool {
+        self.pass_on_because(ExpiryCause::Silence)
+    }
+
+    /// As `pass_on`; leases that ended were ended by this.
+    fn pass_on_because(&mut self, cause: ExpiryCause) -> bool {
         while let Some(event) = self.observer.poll_event() {
+            if let Event::Sighting(Sighting::Missing(_)) = &event {
+                self.metrics().lease_ended(cause);
+            }
             if self.to_driver.send(ToDriver::Event(event)).is_err() {
                 return false;
             }

@@ -143,6 +143,16 @@ pub static KEYS: &[Key] = &[
         "see poison_threshold"
     ),
     key!(
+        "degraded_enter_after",
+        calculator.degraded_enter_after,
+        "what goes wrong for so long, on and off, is told as degraded"
+    ),
+    key!(
+        "degraded_leave_after",
+        calculator.degraded_leave_after,
+        "what goes well for so long without a break is no longer told as degraded"
+    ),
+    key!(
         "subscriber_backlog",
         calculator.subscriber_backlog,
         "events kept for a slow subscriber before it is closed"
@@ -228,6 +238,11 @@ pub static KEYS: &[Key] = &[
         manager.outage.error_window,
         "see outage_errors_max"
     ),
+    key!(
+        "shadow",
+        calculator.shadow,
+        "whether to write nothing, and to tell what would have been published beside a live leader"
+    ),
     key!("strategy", strategy, "how partitions are divided, by name"),
     key!(
         "hash_seed",
@@ -253,6 +268,21 @@ pub static KEYS: &[Key] = &[
         "assignment_bucket",
         nats.assignment_bucket,
         "bucket of the assignments"
+    ),
+    key!(
+        "metrics_namespace",
+        metrics.namespace,
+        "what the names of all metrics begin with"
+    ),
+    key!(
+        "metrics_labels",
+        metrics.labels,
+        "labels of all metrics, name=value each"
+    ),
+    key!(
+        "metrics_parti_names",
+        metrics.parti_names,
+        "whether metrics are kept under parti's names as well"
     ),
     key!(
         "nats_url",

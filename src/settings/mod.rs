@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use self::keys::{KEYS, Key, StorageKind};
 use crate::config::{CalculatorConfig, ManagerConfig, OutagePreset};
 use crate::error::{Code, Error, Result};
+use crate::metrics::MetricNames;
 use crate::store::Bucket;
 use crate::strategy::StrategyKind;
 use crate::types::truncated;
@@ -27,6 +28,7 @@ pub(super) struct Values {
     pub outage_preset: OutagePreset,
     pub strategy: StrategyKind,
     pub hash_seed: u64,
+    pub metrics: MetricNames,
     pub nats: NatsSettings,
 }
 
@@ -230,6 +232,12 @@ impl Settings {
     #[must_use]
     pub fn hash_seed(&self) -> u64 {
         self.values.hash_seed
+    }
+
+    /// How metrics are named.
+    #[must_use]
+    pub fn metrics(&self) -> &MetricNames {
+        &self.values.metrics
     }
 
     /// The part about NATS.

@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
 /// A whole division: workers, partitions, and the owner of each partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     workers: Arc<[WorkerId]>,
     partitions: Arc<[Partition]>,

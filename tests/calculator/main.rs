@@ -5,6 +5,7 @@ mod support;
 mod liveness;
 mod partitions;
 mod poison;
+mod shadow;
 mod start;
 mod stop;
 mod subscriptions;

@@ -30,6 +30,8 @@ pub fn config() -> CalculatorConfig {
     config.join_coalescing = Duration::from_millis(5);
     config.recovery_grace = Duration::from_millis(200);
     config.retry_delay_min = Duration::from_millis(10);
+    config.degraded_enter_after = Duration::ZERO;
+    config.degraded_leave_after = Duration::ZERO;
     config.retry_delay_max = Duration::from_millis(50);
     config
 }

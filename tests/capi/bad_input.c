@@ -255,6 +255,7 @@ static void calculators(divvy_store store) {
     OK(divvy_partitions_free(list));
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_status_json(calculator, NULL, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_status_json(bad, &text, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_metrics(bad, &text, ERR));
 
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, NULL,
                                                            &destroyed, on_destroy, &subscription, ERR));

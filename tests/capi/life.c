@@ -19,6 +19,29 @@ static void check_status(divvy_calculator calculator) {
     CHECK(strcmp(divvy_text_data(text, &length), "") == 0 && length == 0);
 }
 
+static void check_metrics(divvy_calculator calculator) {
+    divvy_text text = {0};
+    size_t length = 0;
+    const char *page;
+    OK(divvy_calculator_metrics(calculator, &text, ERR));
+    page = divvy_text_data(text, &length);
+    CHECK(length == strlen(page) && page[length - 1] == '\n');
+    CHECK(strstr(page, "# TYPE divvy_rebalances_total counter\n") != NULL);
+    CHECK(strstr(page, "divvy_calculator_up{fleet=\"c\"} 1\n") != NULL);
+    CHECK(strstr(page, "divvy_workers_alive{fleet=\"c\"} 2\n") != NULL);
+    OK(divvy_text_free(text));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_metrics(calculator, NULL, ERR));
+}
+
+static void check_metric_names(divvy_store store) {
+    divvy_calculator calculator = {0};
+    divvy_config config = new_config();
+    OK(divvy_config_set(config, "metrics_labels", "state=clashes", ERR));
+    EXPECT(DIVVY_INVALID_CONFIG, divvy_calculator_new(config, store, &calculator, ERR));
+    CHECK(calculator.id == 0);
+    OK(divvy_config_free(config));
+}
+
 int main(void) {
     divvy_config config;
     divvy_store store;
@@ -32,6 +55,8 @@ int main(void) {
                                         DIVVY_VERSION_PATCH);
     config = new_config();
     store = new_store(config);
+    OK(divvy_config_set(config, "metrics_labels", "fleet=c", ERR));
+    check_metric_names(store);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_config_free(config));
     CHECK(divvy_calculator_is_started(calculator) == 0);
@@ -48,6 +73,7 @@ int main(void) {
     CHECK(divvy_calculator_is_started(calculator) == 1);
     WAIT_UNTIL(held(store, 0) == 5 && held(store, 1) == 5);
     check_status(calculator);
+    check_metrics(calculator);
 
     fleet_resize(&workers, 5);
     WAIT_UNTIL(held(store, 0) == 2 && held(store, 4) == 2);

@@ -6,21 +6,26 @@
 //! that happens is decided by the seed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use divvy::clock::Clock;
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
 use divvy::runtime::publisher::{InForce, Publisher, Settings, Surroundings};
 use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
+use divvy::runtime::sim::Protected;
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
 use divvy::types::{Partition, Term};
+
+use crate::lines::Lines;
 
 /// What the scheduler wants (scheduler -> publisher thread).
 pub enum Order {
@@ -84,11 +89,19 @@ pub struct Parts {
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a publisher thread shares with the rest of its process.
+pub struct Spawned {
+    pub actor: Actor,
+    pub partitions: Arc<Partitions>,
+    pub store: Arc<Protected>,
 }
 
 impl Actor {
-    /// Starts the thread; also hands out what notes changes of the partition list.
-    pub fn spawn(parts: Parts) -> (Self, Arc<Partitions>) {
+    /// Starts the thread.
+    pub fn spawn(parts: Parts) -> Spawned {
         let (orders, order_inbox) = bounded(1);
         let (answers, answer_inbox) = bounded(1);
         let (says, said) = bounded(1);
@@ -96,11 +109,13 @@ impl Actor {
             says: says.clone(),
             answers: answer_inbox,
             nonce: parts.nonce,
+            wall_clock_steps: AtomicUsize::new(0),
         });
         let source: Arc<dyn PartitionSource> = baton.clone();
         let partitions = Arc::new(Partitions::pulled(source));
+        let store = Arc::new(Protected::new(baton.clone(), parts.clock, parts.nonce));
         let publisher =
-            Publisher::new(baton.clone(), baton.clone(), parts.settings, parts.in_force);
+            Publisher::new(store.clone(), baton.clone(), parts.settings, parts.in_force);
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),
@@ -108,14 +123,24 @@ impl Actor {
             parts.default_weight,
             parts.former_leader_lease_over,
         );
-        let thread = std::thread::spawn(move || run(rebalancer, &order_inbox, &says));
+        let lines = Lines::mine();
+        let thread = std::thread::spawn(move || {
+            if let Some(lines) = lines {
+                lines.adopt();
+            }
+            run(rebalancer, &order_inbox, &says);
+        });
         let actor = Self {
             orders: Some(orders),
             answers: Some(answers),
             said: Some(said),
             thread: Some(thread),
         };
-        (actor, partitions)
+        Spawned {
+            actor,
+            partitions,
+            store,
+        }
     }
 
     /// Gives an order and waits for the thread's next word; `None` when it panicked.
@@ -173,6 +198,7 @@ struct Baton {
     says: Sender<Said>,
     answers: Receiver<Answer>,
     nonce: u64,
+    wall_clock_steps: AtomicUsize,
 }
 
 impl Baton {
@@ -249,7 +275,14 @@ impl Store for Baton {
 
 impl Surroundings for Baton {
     fn wall_clock(&self) -> String {
-        "2026-01-01T00:00:00Z".into()
+        // It steps by decades, back and forth: nothing may depend on it.
+        let step = self.wall_clock_steps.fetch_add(1, Ordering::Relaxed);
+        let times = [
+            "2026-01-01T00:00:00Z",
+            "1970-01-01T00:00:00Z",
+            "2099-12-31T23:59:59Z",
+        ];
+        times[step % times.len()].into()
     }
 
     fn pause(&self, duration: Duration) -> bool {

@@ -42,6 +42,21 @@ impl World {
         self.chaos_ends = self.now() + self.millis(30_000, 240_000);
         self.run_until(self.chaos_ends)?;
         self.become_quiet()?;
+        let recovery = self.recover()?;
+        if self.nodes.len() > 1 {
+            self.tally("several leaders");
+        }
+        Ok(Summary {
+            commits: self.checker.commits,
+            leaders: self.nodes.len(),
+            recovery,
+            fingerprint: self.fingerprint,
+        })
+    }
+
+    /// All faults have ended: the division is right within the bound and stays so. Returns which
+    /// share of the bound that took.
+    pub fn recover(&mut self) -> Result<f64, String> {
         let quiet = self.now();
         let bound = self.recovery_bound();
         self.after(Duration::ZERO, Event::Probe);
@@ -56,16 +71,8 @@ impl World {
             return Err("publishes on though nothing changes".into());
         }
         self.judge_leaders()?;
-        if self.nodes.len() > 1 {
-            self.tally("several leaders");
-        }
         let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
-        Ok(Summary {
-            commits,
-            leaders: self.nodes.len(),
-            recovery: recovered.as_secs_f64() / bound.as_secs_f64(),
-            fingerprint: self.fingerprint,
-        })
+        Ok(recovered.as_secs_f64() / bound.as_secs_f64())
     }
 
     /// How long it may take from the end of all faults until the division is right: what is still
@@ -86,7 +93,7 @@ impl World {
         sum * 10 / 9
     }
 
-    fn become_quiet(&mut self) -> Checked {
+    pub fn become_quiet(&mut self) -> Checked {
         let now = self.now();
         self.is_quiet = true;
         self.network = Network::GOOD;
@@ -339,9 +346,7 @@ impl World {
                 } else {
                     Blackout::Hang
                 };
-                self.nodes[n].blackout = Some(how);
-                self.nodes[n].client.faults().blackout(how);
-                self.note(|| format!("node {n} is cut off: {how:?}"));
+                self.cut_off_node(n, how);
                 let until = self.millis(100, 20_000);
                 self.after(until, Event::Recover(n));
             }
@@ -368,14 +373,26 @@ impl World {
         } else {
             Blackout::Hang
         };
+        self.cut_off(how);
+        let until = self.millis(100, 30_000);
+        self.after(until, Event::Restore);
+    }
+
+    /// One leader does not reach the store until it recovers.
+    pub fn cut_off_node(&mut self, n: usize, how: Blackout) {
+        self.nodes[n].blackout = Some(how);
+        self.nodes[n].client.faults().blackout(how);
+        self.note(|| format!("node {n} is cut off: {how:?}"));
+    }
+
+    /// Nobody reaches the store until it is restored.
+    pub fn cut_off(&mut self, how: Blackout) {
         self.blackout = Some(how);
         self.workers_store.faults().blackout(how);
         for n in self.alive().collect::<Vec<_>>() {
             self.nodes[n].client.faults().blackout(how);
         }
         self.note(|| format!("the store is gone: {how:?}"));
-        let until = self.millis(100, 30_000);
-        self.after(until, Event::Restore);
     }
 
     fn ask_a_leader(&mut self) {
@@ -398,7 +415,7 @@ impl World {
         });
     }
 
-    fn change_partitions(&mut self) {
+    pub fn change_partitions(&mut self) {
         self.set_partitions();
         let count = self.partitions.len();
         self.note(|| format!("there are {count} partitions now"));

@@ -8,7 +8,9 @@ mod baton;
 mod chaos;
 mod check;
 mod fleet;
+mod lines;
 mod node;
+mod profiles;
 mod world;
 
 use std::num::NonZero;
@@ -24,8 +26,10 @@ use world::{Tally, World};
 const SEEDS: u64 = 2_000;
 
 /// What many seeds together must have met.
-const MET: [&str; 21] = [
+const MET: [&str; 23] = [
     "blind",
+    "breaker closed",
+    "breaker opened",
     "cold_start",
     "cold_start_final",
     "cold_start_immediate",

@@ -5,21 +5,25 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
+use divvy::clock::{Clock, ManualClock};
 use divvy::config::PublishClass;
+use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
     Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
 };
+use divvy::machine::liveness::Sighting;
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
-use divvy::runtime::sim::BareHub;
+use divvy::runtime::sim::{BareHub, Journal, Protected};
 use divvy::runtime::{Events, Interest};
 use divvy::store::memory::{Blackout, MemoryStore};
-use divvy::store::{Bucket, Health, HealthEvents, Listing, Store, Watch};
+use divvy::store::{Bucket, Health, HealthEvents, Listing, Store, Watch, WatchEvent};
 use divvy::types::{Term, Time, WorkerId};
 use divvy::wire::KeyPrefix;
 
-use crate::baton::{Actor, Answer, Order, Parts, Said};
+use crate::baton::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::check::{Checked, Story};
 use crate::world::{Event, Serial, World};
 
@@ -61,6 +65,18 @@ impl LocalClock {
     }
 }
 
+/// A process's clock as its own code sees it.
+struct OwnClock {
+    clock: ManualClock,
+    local: LocalClock,
+}
+
+impl Clock for OwnClock {
+    fn now(&self) -> Time {
+        self.local.of(self.clock.now())
+    }
+}
+
 /// A subscriber that listens now and then.
 struct Subscriber {
     events: Events,
@@ -90,6 +106,14 @@ pub struct Node {
     pub is_over: bool,
     actor: Option<Actor>,
     in_force: Arc<InForce>,
+    pub store: Arc<Protected>,
+    pub started: Time,
+    /// Calls that went out to the store, beside those of the watches.
+    pub calls: u64,
+    /// Whether the machine was told that nobody can be seen.
+    is_blind: bool,
+    breaker: Receiver<BreakerState>,
+    journal: Journal,
     watches: Option<(Watch, Watch, HealthEvents)>,
     list_op: Option<OpId>,
     reconcile_at: Option<Time>,
@@ -178,7 +202,11 @@ impl World {
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
         let in_force = Arc::new(InForce::default());
-        let (actor, partitions) = Actor::spawn(Parts {
+        let Spawned {
+            actor,
+            partitions,
+            store,
+        } = Actor::spawn(Parts {
             settings: Settings {
                 leader: config.name.clone(),
                 assignment: prefix(&config.assignment_prefix),
@@ -190,6 +218,10 @@ impl World {
             default_weight: config.default_weight,
             former_leader_lease_over: config.former_leader_lease_over,
             nonce: self.rng.u64(..),
+            clock: Arc::new(OwnClock {
+                clock: self.clock.clone(),
+                local: clock,
+            }),
         });
         let now = self.now();
         let seed = self.rng.u64(..);
@@ -221,6 +253,12 @@ impl World {
             is_over: false,
             actor: Some(actor),
             in_force,
+            breaker: store.changes(),
+            store,
+            started: now,
+            calls: 0,
+            is_blind: false,
+            journal: Journal::default(),
             watches: None,
             list_op: None,
             reconcile_at: None,
@@ -343,6 +381,9 @@ impl World {
             return false;
         };
         if let Ok(event) = heartbeats.events.try_recv() {
+            if let WatchEvent::Blind(why) = &event {
+                node.journal.out_of_sight(local, why);
+            }
             node.observer.heartbeat(local, &event, node.in_force.get());
             return true;
         }
@@ -351,6 +392,7 @@ impl World {
             return true;
         }
         if let Ok(health) = health.try_recv() {
+            node.store.heed(&health);
             let why = match health {
                 Health::Connected => None,
                 Health::Degraded(why) => Some(why),
@@ -427,9 +469,17 @@ impl World {
     fn calculate(&mut self, n: usize) -> Result<bool, String> {
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
-        if let Some(input) = node.inbox.pop_front() {
+        if let Ok(state) = node.breaker.try_recv() {
+            self.note(|| format!("node {n}'s breaker: {state:?}"));
+            self.nodes[n].machine.handle(local, Input::Breaker(state));
+        } else if let Some(input) = node.inbox.pop_front() {
             if !matches!(input, Input::JobDone { .. }) {
                 self.note(|| format!("node {n} takes in {input:?}"));
+            }
+            match input {
+                Input::Sighting(Sighting::Blind) => self.nodes[n].is_blind = true,
+                Input::Sighting(Sighting::Sighted) => self.nodes[n].is_blind = false,
+                _ => {}
             }
             self.nodes[n].machine.handle(local, input);
         } else if node
@@ -485,9 +535,16 @@ impl World {
             Notice::Member(MemberChange::Lost(_)) => self.tally("lost"),
             Notice::Member(MemberChange::Left(_)) => self.tally("left"),
             Notice::Degraded(why) if why.contains(&Degradation::Blind) => self.tally("blind"),
+            Notice::Breaker(BreakerState::Open { .. }) => self.tally("breaker opened"),
+            Notice::Breaker(BreakerState::Closed) => self.tally("breaker closed"),
             _ => {}
         }
+        let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
+        if node.is_blind && matches!(notice, Notice::Member(MemberChange::Lost(_))) {
+            return Err(format!("node {n} is blind and says {notice:?}"));
+        }
+        node.journal.note(local, &notice);
         node.story.told(&notice)?;
         if matches!(notice, Notice::LeadershipLost) {
             node.is_over = true;
@@ -505,11 +562,24 @@ impl World {
         if let Job::Publish { workers, .. } = &job {
             self.check_removals(n, workers)?;
         }
-        let timeout = self.nodes[n].clock.to_true(self.config.operation_timeout);
+        self.check_breaker(n, &job)?;
+        let timeout = self.nodes[n].clock.to_true(job.timeout(&self.config));
         self.nodes[n].job = Some(op);
         self.nodes[n].deadline = self.now() + timeout;
         self.note(|| format!("node {n} job {job:?}"));
         self.order(n, Order::Run(job))
+    }
+
+    /// Nothing that needs the store begins while it is left alone, but for its probe.
+    fn check_breaker(&self, n: usize, job: &Job) -> Checked {
+        let state = self.nodes[n].store.status().state;
+        let is_quiet = matches!(job, Job::Inspect | Job::Probe);
+        if is_quiet || state == BreakerState::Closed {
+            return Ok(());
+        }
+        Err(format!(
+            "node {n} begins {job:?} though its breaker is {state:?}"
+        ))
     }
 
     /// No worker that the leader must have seen alive is left out of a plan.

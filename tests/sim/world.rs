@@ -427,6 +427,12 @@ impl World {
         );
     }
 
+    /// Another worker, which is not up yet.
+    pub fn add_worker(&mut self) {
+        let worker = Worker::new(self.workers.len(), self.rng.u64(900..=1_100));
+        self.workers.push(worker);
+    }
+
     /// Brings a worker up.
     pub fn worker_up(&mut self, index: usize) {
         let worker = &mut self.workers[index];
@@ -507,6 +513,7 @@ impl World {
     }
 
     fn send(&mut self, node: usize, serial: Serial, ask: Ask) {
+        self.nodes[node].calls += 1;
         let now = self.now();
         let deadline = self.nodes[node].deadline;
         if now >= deadline {

@@ -5,13 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
-	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +16,7 @@ import (
 	"time"
 
 	divvy "github.com/divvy-rs/divvy/bindings/go"
+	"github.com/divvy-rs/divvy/bindings/go/foreign/internal/servers"
 	"github.com/nats-io/nats.go"
 )
 
@@ -36,36 +34,6 @@ func patient(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// server starts a nats-server of its own: NATS_SERVER, the one in PATH, or the newest of .tools.
-func server(t testing.TB) string {
-	t.Helper()
-	binary := os.Getenv("NATS_SERVER")
-	if binary == "" {
-		binary, _ = exec.LookPath("nats-server")
-	}
-	if binary == "" {
-		found, err := filepath.Glob("../../../.tools/nats-server/*/nats-server")
-		must(t, err)
-		if len(found) == 0 {
-			t.Fatal("no nats-server: run `make test`, which fetches one, or set NATS_SERVER")
-		}
-		sort.Strings(found)
-		binary = found[len(found)-1]
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	port := listener.Addr().(*net.TCPAddr).Port
-	must(t, listener.Close())
-	command := exec.Command(binary, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(t, command.Start())
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	return fmt.Sprintf("nats://127.0.0.1:%d", port)
 }
 
 // worker is one that has never heard of divvy.
@@ -190,7 +158,7 @@ func (topics) ListPartitions(context.Context) ([]divvy.Partition, error) {
 
 func setUp(t testing.TB) (*fleet, *divvy.Calculator) {
 	t.Helper()
-	url := server(t)
+	url := servers.Start(t)
 	var store *divvy.Store
 	var err error
 	until(t, "a connection", func() bool {

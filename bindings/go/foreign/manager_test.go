@@ -10,6 +10,7 @@ import (
 	"time"
 
 	divvy "github.com/divvy-rs/divvy/bindings/go"
+	"github.com/divvy-rs/divvy/bindings/go/foreign/internal/servers"
 	"github.com/nats-io/nats.go"
 )
 
@@ -68,7 +69,7 @@ func shared(count int, held ...int) bool {
 }
 
 func TestManagersShareAFleetWithWorkersThatKnowNothingOfDivvy(t *testing.T) {
-	url := server(t)
+	url := servers.Start(t)
 	first, second := newMember(t, url), newMember(t, url)
 	must(t, first.Start(patient(t)))
 	until(t, "the first assignment", func() bool { return len(first.holds()) == 20 && first.IsLeader() })
@@ -105,7 +106,7 @@ func TestManagersShareAFleetWithWorkersThatKnowNothingOfDivvy(t *testing.T) {
 }
 
 func TestAMemberThatIsBackSoonFindsItsPartitionsWhereTheyWere(t *testing.T) {
-	url := server(t)
+	url := servers.Start(t)
 	first, second := newMember(t, url), newMember(t, url)
 	must(t, first.Start(patient(t)))
 	must(t, second.Start(patient(t)))
@@ -123,7 +124,7 @@ func TestAMemberThatIsBackSoonFindsItsPartitionsWhereTheyWere(t *testing.T) {
 }
 
 func TestManyLivesOfAMemberLeaveNothingBehind(t *testing.T) {
-	member := newMember(t, server(t))
+	member := newMember(t, servers.Start(t))
 	one := func() {
 		states, cancel := member.SubscribeToStateChanges()
 		must(t, member.Start(patient(t)))

@@ -1,7 +1,13 @@
 //! The `divvy` command.
 
+mod connection;
 mod demo;
+mod output;
 mod plan;
+mod shadow;
+mod status;
+mod text;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -19,6 +25,9 @@ struct Arguments {
 enum Command {
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
+    Shadow(shadow::Arguments),
+    Status(status::Arguments),
+    Worker(worker::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -27,14 +36,18 @@ fn main() -> ExitCode {
         .filter_level(log::LevelFilter::Off)
         .parse_default_env()
         .init();
-    match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Plan(arguments) => match plan::run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("divvy: {message}");
-                ExitCode::FAILURE
-            }
-        },
+    let ended = match Arguments::parse().command {
+        Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Shadow(arguments) => shadow::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("divvy: {message}");
+            ExitCode::FAILURE
+        }
     }
 }

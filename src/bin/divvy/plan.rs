@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -13,8 +13,7 @@ use divvy::strategy::{
 use divvy::types::{Partition, WorkerId};
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong is told in one line.
-type Result<T> = std::result::Result<T, String>;
+use crate::output::{Result, print};
 
 /// Computes a plan and shows it, with its quality and what it moves: the dry run.
 #[derive(Args)]
@@ -175,13 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             &explanations,
         )
     };
-    // A reader that has seen enough (head, less) is no failure.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to standard output: {error}"))
-        }
-        _ => Ok(()),
-    }
+    print(&text).map(drop)
 }
 
 fn check_standard_input_is_read_once(arguments: &Arguments) -> Result<()> {
@@ -275,7 +268,8 @@ fn read_workers(source: &str) -> Result<Vec<WorkerId>> {
     Ok(canonical_workers(ids))
 }
 
-fn read_partitions(source: &str) -> Result<Vec<Partition>> {
+/// Reads what `--partitions` names: a number, a file, or `-`.
+pub fn read_partitions(source: &str) -> Result<Vec<Partition>> {
     let option = "--partitions";
     let list: Vec<Partition> = match source.parse::<u32>() {
         Ok(count) => (0..count)

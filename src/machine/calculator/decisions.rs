@@ -9,6 +9,7 @@ use super::{
     StateChange, Ticket,
 };
 use crate::error::{Code, Error, Result};
+use crate::machine::breaker::BreakerState;
 use crate::machine::state::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{Reason, State, Time, Version, WorkerId};
@@ -95,13 +96,18 @@ impl Calculator {
             let nobody = Error::new(Code::NoWorkers, "the last live worker is gone");
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
-        let due = self.agenda().find(|work| work.due <= now);
+        if let Some(due) = self.probe_due().filter(|&due| due <= now) {
+            self.start_job(Job::Probe, RunningKind::Probe { due });
+            return;
+        }
+        let has_store = self.breaker == BreakerState::Closed;
+        let due = self.agenda().find(|work| work.due <= now && has_store);
         if let Some(work) = due {
             self.publish(now, work);
             return;
         }
         let is_due = |time: Option<Time>| time.is_none_or(|time| time <= now);
-        if !self.suspects.is_empty() && is_due(self.retry_at) {
+        if !self.suspects.is_empty() && is_due(self.retry_at) && has_store {
             let suspects = std::mem::take(&mut self.suspects);
             let job = Job::Settle {
                 seen: suspects.writes.clone().into_iter().collect(),
@@ -119,13 +125,24 @@ impl Calculator {
         if self.job.is_some() || self.deposed || !self.taken_over {
             return None;
         }
-        let settling = self.retry_at.filter(|_| !self.suspects.is_empty());
+        let has_store = self.breaker == BreakerState::Closed;
+        let settles = !self.suspects.is_empty() && has_store;
+        let settling = self.retry_at.filter(|_| settles);
         let inspecting = self.inspect_retry_at;
         let inspection = inspecting.filter(|_| self.inspect_wanted && self.source_ready);
-        [self.agenda_deadline(), settling, inspection]
+        let probe = self.probe_due();
+        [self.agenda_deadline(), settling, inspection, probe]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When a store that is left alone is to be asked whether it is back.
+    fn probe_due(&self) -> Option<Time> {
+        match self.breaker {
+            BreakerState::Open { probe_at, .. } => Some(probe_at),
+            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
+        }
     }
 
     /// A failure is over when what failed need not be done any more. A source that failed is

@@ -1,14 +1,21 @@
 //! What happened: one method an event.
 
+use std::time::Duration;
+
 use super::members::Absence;
 use super::{
-    Action, Calculator, Finding, JobReport, Mass, MemberChange, Notice, OpId, Publication,
-    RunningKind, Ticket,
+    Action, Calculator, Finding, Followed, JobReport, Mass, MemberChange, Notice, OpId,
+    Publication, RunningKind, Ticket,
 };
 use crate::error::{Class, Code, Error, Result};
+use crate::machine::breaker::BreakerState;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::{TakeOver, Timing, judge};
 use crate::types::{Reason, State, Time, WorkerId};
+
+/// Least time from a failure to the next try that the store's return leads to, and from one probe
+/// that told nothing to the next.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Calculator {
     pub(super) fn take_over(&mut self, now: Time, found: &TakeOver) {
@@ -29,6 +36,10 @@ impl Calculator {
             alive: evidence.alive.clone().into_iter().collect(),
             missing: evidence.missing.union(&evidence.lost).cloned().collect(),
         });
+        // A beat after the take-over would keep it alive for longer than that.
+        self.doubted = evidence
+            .doubted
+            .map(|w| (w, now + self.config.heartbeat_ttl));
         self.members.published(found.planned.iter().cloned(), now);
         let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
         for worker in evidence.alive.into_keys() {
@@ -98,9 +109,17 @@ impl Calculator {
     }
 
     fn went_missing(&mut self, now: Time, worker: WorkerId) {
+        let is_doubted = self
+            .doubted
+            .take_if(|(doubted, _)| *doubted == worker)
+            .is_some_and(|(_, until)| now < until);
+        let grace = match is_doubted {
+            true => Duration::ZERO,
+            false => self.config.emergency_grace_period,
+        };
         let absence = Absence {
             since: now,
-            confirm_at: now + self.config.emergency_grace_period,
+            confirm_at: now + grace,
         };
         let planned = self.members.missing(&worker, absence);
         self.notify(Notice::Member(MemberChange::Missing(worker.clone())));
@@ -141,18 +160,29 @@ impl Calculator {
         }
     }
 
-    /// What failed while the store was away is tried again at once.
+    /// What failed while the store was away is tried again at once, unless that was just now: a
+    /// store that comes and goes is not to be asked each time. Only a success ends the backoff.
     pub(super) fn store_recovered(&mut self, now: Time) {
-        if self.retry_at.is_some() && !self.retry_is_slow {
-            self.retry_at = Some(now);
-            self.retry_backoff.reset();
+        let soon = now.max(self.failed_at + RECOVERY_PAUSE);
+        if !self.retry_is_slow {
+            self.retry_at = self.retry_at.map(|retry_at| retry_at.min(soon));
         }
-        if self.inspect_retry_at.is_some() {
-            self.inspect_retry_at = Some(now);
-            self.inspect_backoff.reset();
+        self.inspect_retry_at = self.inspect_retry_at.map(|retry_at| retry_at.min(soon));
+        if let Mass::Retry(retry_at) = self.mass {
+            self.mass = Mass::Retry(retry_at.min(now + RECOVERY_PAUSE));
         }
-        if let Mass::Retry(_) = self.mass {
-            self.mass = Mass::Retry(now);
+    }
+
+    pub(super) fn breaker_changed(&mut self, now: Time, state: BreakerState) {
+        let is_closed = state == BreakerState::Closed;
+        let was_closed = self.breaker == BreakerState::Closed;
+        self.health.breaker = state.why().map(ToOwned::to_owned);
+        if is_closed != was_closed {
+            self.notify(Notice::Breaker(state.clone()));
+        }
+        self.breaker = state;
+        if is_closed && !was_closed {
+            self.store_recovered(now);
         }
     }
 
@@ -207,6 +237,10 @@ impl Calculator {
                     self.foreign_due = Some(now + self.foreign_backoff.next_delay());
                 }
             }
+            (RunningKind::Settle { .. }, Ok(JobReport::Followed(live))) => {
+                self.followed(now, *live);
+            }
+            (RunningKind::Probe { due }, _) => self.probed(now, due),
             (kind, result) => {
                 let error = result.err().unwrap_or_else(|| {
                     Error::new(Code::Panicked, "a job ended with the report of another")
@@ -216,18 +250,21 @@ impl Calculator {
         }
     }
 
+    /// What the probe found out is told by the breaker. One that came to nothing is repeated.
+    fn probed(&mut self, now: Time, due: Time) {
+        if let BreakerState::Open { probe_at, .. } = &mut self.breaker
+            && *probe_at == due
+        {
+            *probe_at = now + RECOVERY_PAUSE;
+        }
+    }
+
     fn published(&mut self, now: Time, reason: Reason, triggers: usize, done: &Publication) {
-        self.version = done.version;
-        self.cooldown_ends = now + self.config.cooldown;
-        self.retry_at = None;
-        self.retry_backoff.reset();
-        self.health.publishing = None;
+        if !self.config.shadow {
+            self.version = done.version; // a shadow's is the live leader's
+        }
+        self.is_in_force(now, &done.workers);
         self.health.source = None;
-        self.gap_at_start = false;
-        self.foreign_due = None;
-        self.unfinished = None;
-        let dropped = self.members.published(done.workers.iter().cloned(), now);
-        self.forget(dropped);
         let looked_at_newest = done.generation >= self.generation_wanted;
         if looked_at_newest {
             self.inspect_wanted = false;
@@ -240,18 +277,62 @@ impl Calculator {
         {
             self.close_window();
         }
-        self.notify(Notice::Published {
-            version: done.version,
-            reason,
-            workers: done.workers.len(),
-            partitions: done.partitions,
-            quality: done.quality,
-        });
+        self.notify(self.told_of(reason, done));
         self.go(now, State::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));
         if looked_at_newest {
             self.answer_inspections(self.inspect_tickets.len(), &Ok(done.version));
         }
+    }
+
+    /// A plan for these workers is in force from now on: nothing that it was to mend is pending.
+    fn is_in_force(&mut self, now: Time, workers: &[WorkerId]) {
+        self.cooldown_ends = now + self.config.cooldown;
+        self.retry_at = None;
+        self.retry_backoff.reset();
+        self.health.publishing = None;
+        self.gap_at_start = false;
+        self.foreign_due = None;
+        self.unfinished = None;
+        let dropped = self.members.published(workers.iter().cloned(), now);
+        self.forget(dropped);
+    }
+
+    fn told_of(&self, reason: Reason, done: &Publication) -> Notice {
+        let (version, quality) = (done.version, done.quality);
+        let (workers, partitions) = (done.workers.len(), done.partitions);
+        if self.config.shadow {
+            return Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            };
+        }
+        Notice::Published {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        }
+    }
+
+    /// The live leader's plan is in force now, whatever this shadow would have published.
+    fn followed(&mut self, now: Time, live: Followed) {
+        self.version = live.comparison.version;
+        self.is_in_force(now, &live.workers);
+        self.partitions_differ = !live.comparison.is_whole;
+        match live.finding {
+            Some(finding) => {
+                self.health.source = None;
+                self.partitions_differ |= self.is_worth_a_plan(finding);
+                self.inspect_wanted = live.generation < self.generation_wanted;
+            }
+            None => self.inspect_wanted = true,
+        }
+        self.notify(Notice::LeaderPublished(Box::new(live.comparison)));
     }
 
     fn inspected(&mut self, tickets: usize, generation: u64, finding: Finding) {
@@ -269,7 +350,14 @@ impl Calculator {
             RunningKind::Publish { .. } => "publish",
             RunningKind::Inspect { .. } => "read partitions",
             RunningKind::Settle { .. } => "settle a foreign write",
+            RunningKind::Probe { .. } => return,
         };
+        self.failed_at = now;
+        let retries = match kind {
+            RunningKind::Inspect { .. } => self.inspect_backoff.attempts(),
+            _ => self.retry_backoff.attempts(),
+        };
+        let error = error.after_attempts(retries + 1);
         self.notify(Notice::Failed {
             operation,
             error: error.clone(),
@@ -313,16 +401,16 @@ impl Calculator {
                 self.suspects.applied = self.suspects.applied.highest(suspects.applied);
                 self.delay_retry(now, &error);
             }
+            RunningKind::Probe { .. } => {}
         }
     }
 
     /// What will not go away by itself is retried at the slowest pace, the rest with backoff.
     fn delay_retry(&mut self, now: Time, error: &Error) {
         self.retry_is_slow = matches!(error.class(), Class::Permanent | Class::Invalid);
-        let delay = if self.retry_is_slow {
-            self.config.retry_delay_max
-        } else {
-            self.retry_backoff.next_delay()
+        let delay = match (self.retry_backoff.next_delay(), self.retry_is_slow) {
+            (_, true) => self.config.retry_delay_max,
+            (delay, false) => delay,
         };
         self.retry_at = Some(now + delay);
     }

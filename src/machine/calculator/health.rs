@@ -1,9 +1,14 @@
 //! What keeps the calculator from doing its whole work.
+//!
+//! Each symptom has a hysteresis. It is told when it has come and gone, or stayed, for
+//! `degraded_enter_after`; it is taken back when it has stayed away for `degraded_leave_after`. So
+//! one failed write is no news, and a store that flaps is one degradation and not a thousand.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::messages::Degradation;
+use super::messages::{Degradation, Degraded};
+use crate::config::CalculatorConfig;
 use crate::types::Time;
 
 /// The degradations that hold, several at once if need be.
@@ -11,33 +16,88 @@ use crate::types::Time;
 pub(super) struct Health {
     pub blind: bool,
     pub deposed: bool,
+    /// Why the store's session is not well.
     pub store: Option<String>,
+    /// Why the store's breaker is not closed.
+    pub breaker: Option<String>,
     pub publishing: Option<String>,
     pub source: Option<String>,
+    patience: Patience,
     poison_threshold: usize,
     poison_window: Duration,
     /// When the last poisonous values were met, at most as many as the threshold.
     poison: VecDeque<Time>,
     is_poisoned: bool,
-    told: Told,
+    symptoms: [Symptom; KINDS],
 }
 
-/// Which kinds were told last; the wording may change without being news.
-type Told = [bool; 6];
+const KINDS: usize = 6;
+
+/// How long a symptom is watched before it is told, and before it is taken back.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    enter: Duration,
+    leave: Duration,
+}
+
+/// One thing that may be wrong.
+#[derive(Debug, Default)]
+struct Symptom {
+    /// What is wrong, or was last.
+    what: Option<Degradation>,
+    /// Since when it comes and goes without staying away for long.
+    since: Option<Time>,
+    /// Since when it stays away; `None` while it is there.
+    away: Option<Time>,
+    is_told: bool,
+}
+
+impl Symptom {
+    fn look(&mut self, now: Time, found: Option<Degradation>, patience: Patience) {
+        if self.away.is_some_and(|away| away + patience.leave <= now) {
+            *self = Self::default();
+        }
+        if found.is_some() {
+            self.what = found;
+            self.away = None;
+            let since = *self.since.get_or_insert(now);
+            self.is_told |= since + patience.enter <= now;
+        } else if self.since.is_some() {
+            let away = *self.away.get_or_insert(now);
+            if away + patience.leave <= now {
+                *self = Self::default();
+            }
+        }
+    }
+
+    /// When looking again will find another picture, though nothing else has changed.
+    fn deadline(&self, patience: Patience) -> Option<Time> {
+        match (self.is_told, self.away) {
+            (true, Some(away)) => Some(away + patience.leave),
+            (false, None) => self.since.map(|since| since + patience.enter),
+            (true, None) | (false, Some(_)) => None,
+        }
+    }
+}
 
 impl Health {
-    pub fn new(poison_threshold: u32, poison_window: Duration) -> Self {
+    pub fn new(config: &CalculatorConfig) -> Self {
         Self {
             blind: false,
             deposed: false,
             store: None,
+            breaker: None,
             publishing: None,
             source: None,
-            poison_threshold: poison_threshold as usize,
-            poison_window,
+            patience: Patience {
+                enter: config.degraded_enter_after,
+                leave: config.degraded_leave_after,
+            },
+            poison_threshold: config.poison_threshold as usize,
+            poison_window: config.poison_window,
             poison: VecDeque::new(),
             is_poisoned: false,
-            told: Told::default(),
+            symptoms: Default::default(),
         }
     }
 
@@ -50,47 +110,135 @@ impl Health {
         }
     }
 
-    /// When the poison will have worn off; `None` while there is not too much of it.
+    /// When to look again.
     pub fn deadline(&self) -> Option<Time> {
-        let oldest = *self.poison.front()?;
-        let full = self.poison.len() == self.poison_threshold;
-        (full && self.is_poisoned).then(|| oldest + self.poison_window)
+        let symptoms = self.symptoms.iter().enumerate();
+        let symptoms = symptoms.filter_map(|(kind, s)| s.deadline(self.patience_with(kind)));
+        let oldest = self.poison.front().filter(|_| self.is_poisoned);
+        let worn_off = oldest.map(|&oldest| oldest + self.poison_window);
+        symptoms.chain(worn_off).min()
     }
 
     /// The list, when its kinds differ from the last time it was told.
-    pub fn changed(&mut self, now: Time) -> Option<Vec<Degradation>> {
-        while self
-            .poison
-            .front()
-            .is_some_and(|&t| t + self.poison_window <= now)
-        {
+    pub fn changed(&mut self, now: Time) -> Option<Degraded> {
+        let is_over = |&t: &Time| t + self.poison_window <= now;
+        while self.poison.front().is_some_and(is_over) {
             self.poison.pop_front();
         }
         self.is_poisoned = self.poison.len() == self.poison_threshold;
-        let kinds = [
-            self.blind,
-            self.deposed,
-            self.store.is_some(),
-            self.publishing.is_some(),
-            self.source.is_some(),
-            self.is_poisoned,
-        ];
-        if kinds == self.told {
-            return None;
-        }
-        self.told = kinds;
-        Some(self.list())
-    }
-
-    pub fn list(&self) -> Vec<Degradation> {
-        let kinds = [
+        let store = self.store.as_ref().or(self.breaker.as_ref());
+        let found: [Option<Degradation>; KINDS] = [
             self.deposed.then_some(Degradation::Deposed),
+            self.is_poisoned.then_some(Degradation::Poison),
             self.blind.then_some(Degradation::Blind),
-            self.store.clone().map(Degradation::Store),
+            store.cloned().map(Degradation::Store),
             self.publishing.clone().map(Degradation::Publishing),
             self.source.clone().map(Degradation::Source),
-            self.is_poisoned.then_some(Degradation::Poison),
         ];
-        kinds.into_iter().flatten().collect()
+        let mut is_news = false;
+        for (kind, found) in found.into_iter().enumerate() {
+            let patience = self.patience_with(kind);
+            let symptom = &mut self.symptoms[kind];
+            let was_told = symptom.is_told;
+            symptom.look(now, found, patience);
+            is_news |= symptom.is_told != was_told;
+        }
+        is_news.then(|| self.list())
+    }
+
+    pub fn list(&self) -> Degraded {
+        let told = || self.symptoms.iter().filter(|symptom| symptom.is_told);
+        Degraded {
+            reasons: told().filter_map(|symptom| symptom.what.clone()).collect(),
+            since: told().filter_map(|symptom| symptom.since).min(),
+        }
+    }
+
+    /// The first two kinds are told at once: the one is final, the other has a threshold of its
+    /// own.
+    fn patience_with(&self, kind: usize) -> Patience {
+        let enter = if kind < 2 {
+            Duration::ZERO
+        } else {
+            self.patience.enter
+        };
+        Patience {
+            enter,
+            ..self.patience
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The store fails in these spans; what is told when, each millisecond looked at.
+    fn told(failing: &[(u64, u64)], until: u64) -> Vec<(u64, usize, Option<u64>)> {
+        let mut health = Health::new(&CalculatorConfig::default());
+        let mut told = Vec::new();
+        let mut was_failing = false;
+        for ms in 0..until {
+            let is_failing = failing.iter().any(|&(from, to)| (from..to).contains(&ms));
+            health.store = is_failing.then(|| format!("since {ms}"));
+            let before = health.deadline();
+            let changed = health.changed(Time::from_millis(ms));
+            let was_failing = std::mem::replace(&mut was_failing, is_failing);
+            let Some(list) = changed else { continue };
+            let is_due = before == Some(Time::from_millis(ms));
+            assert!(
+                is_due || is_failing != was_failing,
+                "nobody would have looked at {ms}"
+            );
+            told.push((ms, list.len(), list.since.map(|t| t.as_nanos() / 1_000_000)));
+        }
+        told
+    }
+
+    #[test]
+    fn a_short_failure_is_not_told_and_a_long_one_is_with_its_beginning() {
+        assert_eq!(told(&[(100, 1_000)], 20_000), []);
+        assert_eq!(
+            told(&[(100, 3_000)], 20_000),
+            [(1_100, 1, Some(100)), (8_000, 0, None)]
+        );
+    }
+
+    #[test]
+    fn failures_that_come_and_go_are_one_degradation() {
+        let flapping: Vec<_> = (0..240).map(|n| (n * 250, n * 250 + 200)).collect();
+        assert_eq!(
+            told(&flapping, 80_000),
+            [(1_000, 1, Some(0)), (64_950, 0, None)]
+        );
+    }
+
+    #[test]
+    fn rare_failures_are_none() {
+        let rare: Vec<_> = (0..10).map(|n| (n * 6_000, n * 6_000 + 900)).collect();
+        assert_eq!(told(&rare, 80_000), []);
+    }
+
+    #[test]
+    fn several_hold_at_once_each_with_its_words() {
+        let mut health = Health::new(&CalculatorConfig::default());
+        health.deposed = true;
+        health.blind = true;
+        health.breaker = Some("no answer".into());
+        assert_eq!(
+            health.changed(Time::ZERO).unwrap().reasons,
+            [Degradation::Deposed]
+        );
+        let list = health.changed(Time::from_millis(1_000)).unwrap();
+        let words: Vec<_> = list.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "a newer leader has taken over",
+                "heartbeats are out of sight",
+                "the store is not well: no answer"
+            ]
+        );
+        assert_eq!(list.since, Some(Time::ZERO));
     }
 }

@@ -216,6 +216,11 @@ impl Members {
         self.missing.len()
     }
 
+    /// The planned that are gone for all that is known: left, lost, or given up.
+    pub fn gone(&self) -> impl Iterator<Item = &WorkerId> {
+        self.leavers.keys().chain(&self.lost).chain(&self.gone)
+    }
+
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }

@@ -1,9 +1,14 @@
 //! What goes into the calculator machine and what comes out.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::CalculatorConfig;
 use crate::error::Error;
+use crate::machine::breaker::BreakerState;
+use crate::machine::comparison::Comparison;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
 use crate::strategy::Quality;
@@ -74,6 +79,8 @@ pub enum Event {
     /// The store's session changed its health; `Some` says why it is not well
     /// (dv-watch -> calculator).
     StoreHealth(Option<String>),
+    /// The store's circuit breaker changed (its own channel -> dv-calc).
+    Breaker(BreakerState),
     /// A value in the store could not be understood (dv-watch, dv-publish -> calculator).
     Poison {
         /// How many of them.
@@ -98,6 +105,23 @@ pub enum JobReport {
         /// Whether somebody else wrote.
         foreign: bool,
     },
+    /// A shadow found that the live leader has published, and follows it.
+    Followed(Box<Followed>),
+    /// The store answered.
+    Probed,
+}
+
+/// What the live leader published, for a shadow to go on from.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// Its workers, in order.
+    pub workers: Arc<[WorkerId]>,
+    /// How the partitions of the source differ from its; `None` when the source could not be read.
+    pub finding: Option<Finding>,
+    /// The newest change of the partition list that was looked at.
+    pub generation: u64,
+    /// How it compares with what the shadow would have published.
+    pub comparison: Comparison,
 }
 
 /// A plan that was published.
@@ -185,6 +209,21 @@ pub enum Job {
         /// The highest term and version that a worker reports as applied.
         applied: Applied,
     },
+    /// Make one cheap call to a store that was left alone: its breaker's probe.
+    Probe,
+}
+
+impl Job {
+    /// How long the job may take.
+    #[must_use]
+    pub fn timeout(&self, config: &CalculatorConfig) -> Duration {
+        /// Longer than an answer takes, short enough that a store's return is soon noticed.
+        const PROBE: Duration = Duration::from_secs(1);
+        match self {
+            Job::Probe => config.operation_timeout.min(PROBE),
+            _ => config.operation_timeout,
+        }
+    }
 }
 
 /// What subscribers are told.
@@ -208,6 +247,21 @@ pub enum Notice {
         /// How even it is, and how much it moved.
         quality: Quality,
     },
+    /// A shadow would have published a plan now.
+    WouldPublish {
+        /// The version that it would have had: one above the live leader's.
+        version: Version,
+        /// Why.
+        reason: Reason,
+        /// How many workers it has.
+        workers: usize,
+        /// How many partitions it has.
+        partitions: usize,
+        /// How even it is, and how much it would have moved.
+        quality: Quality,
+    },
+    /// The live leader that a shadow watches published a plan.
+    LeaderPublished(Box<Comparison>),
     /// A job failed; it stays pending unless the error says otherwise.
     Failed {
         /// What was attempted.
@@ -216,7 +270,10 @@ pub enum Notice {
         error: Error,
     },
     /// What keeps the calculator from doing its whole work changed; empty: nothing does.
-    Degraded(Vec<Degradation>),
+    Degraded(Degraded),
+    /// The store's circuit breaker opened (calls fail at once, nothing is published) or closed
+    /// again. The probes in between are not told one by one.
+    Breaker(BreakerState),
     /// A newer leader has taken over: nothing more is published by this calculator.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
@@ -276,6 +333,59 @@ pub enum Degradation {
     Poison,
     /// A newer leader has taken over.
     Deposed,
+}
+
+impl Degradation {
+    /// What the calculator does nevertheless.
+    #[must_use]
+    pub fn still_works(&self) -> &'static str {
+        match self {
+            Degradation::Blind => {
+                "nobody is declared missing, and plans are made for the workers last seen"
+            }
+            Degradation::Store(_) => {
+                "workers keep what they hold, and what is pending is done when the store is back"
+            }
+            Degradation::Publishing(_) => {
+                "workers keep what they hold, and publishing is tried again and again"
+            }
+            Degradation::Source(_) => {
+                "the plan in force stays, and the source is read again and again"
+            }
+            Degradation::Poison => "what cannot be understood is skipped, all else goes on",
+            Degradation::Deposed => "the newer leader does the work; this one only watches",
+        }
+    }
+}
+
+impl fmt::Display for Degradation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Degradation::Blind => f.write_str("heartbeats are out of sight"),
+            Degradation::Store(why) => write!(f, "the store is not well: {why}"),
+            Degradation::Publishing(why) => write!(f, "publishing fails: {why}"),
+            Degradation::Source(why) => write!(f, "the partition source fails: {why}"),
+            Degradation::Poison => f.write_str("too many stored values cannot be understood"),
+            Degradation::Deposed => f.write_str("a newer leader has taken over"),
+        }
+    }
+}
+
+/// Everything that keeps the calculator from doing its whole work, as a list; empty: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Degraded {
+    /// What it is.
+    pub reasons: Vec<Degradation>,
+    /// Since when the first of it lasts, by the calculator's clock; `None`: there is nothing.
+    pub since: Option<Time>,
+}
+
+impl Deref for Degraded {
+    type Target = [Degradation];
+
+    fn deref(&self) -> &[Degradation] {
+        &self.reasons
+    }
 }
 
 /// What is pending, for people.

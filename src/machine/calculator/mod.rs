@@ -24,14 +24,15 @@ use self::agenda::Window;
 use self::health::Health;
 use self::members::Members;
 pub use self::messages::{
-    Action, Degradation, Event, Finding, Job, JobReport, MemberChange, Notice, OpId, Pending,
-    Publication, StateChange, Ticket,
+    Action, Degradation, Degraded, Event, Finding, Followed, Job, JobReport, MemberChange, Notice,
+    OpId, Pending, Publication, StateChange, Ticket,
 };
 use super::backoff::Backoff;
+use super::breaker::BreakerState;
 use super::state::Position;
 use crate::config::CalculatorConfig;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
-use crate::wire::Applied;
+use crate::wire::{Applied, FENCE_KEY};
 
 /// The calculator machine. See the module for the protocol of use.
 #[derive(Debug)]
@@ -66,8 +67,16 @@ pub struct Calculator {
     trigger_tried: bool,
     window: Option<Window>,
     mass: Mass,
+    /// The former leader, and until when its silence is beyond doubt: see [`Evidence::doubted`].
+    ///
+    /// [`Evidence::doubted`]: crate::machine::takeover::Evidence::doubted
+    doubted: Option<(WorkerId, Time)>,
     cooldown_ends: Time,
     retry_at: Option<Time>,
+    /// When a job failed last.
+    failed_at: Time,
+    /// How the store's circuit breaker stands: nothing is published unless it is closed.
+    breaker: BreakerState,
     /// The last failure will not go away by itself.
     retry_is_slow: bool,
     retry_backoff: Backoff,
@@ -96,6 +105,10 @@ enum RunningKind {
     },
     Settle {
         suspects: Suspects,
+    },
+    /// Carries when it was due.
+    Probe {
+        due: Time,
     },
 }
 
@@ -163,13 +176,16 @@ impl Calculator {
             trigger_tried: false,
             window: None,
             mass: Mass::None,
+            doubted: None,
             cooldown_ends: Time::ZERO,
             retry_at: None,
+            failed_at: Time::ZERO,
+            breaker: BreakerState::Closed,
             retry_is_slow: false,
             retry_backoff: backoff(3),
             job: None,
             next_op: 0,
-            health: Health::new(config.poison_threshold, config.poison_window),
+            health: Health::new(&config),
             actions: VecDeque::new(),
             config,
         }
@@ -190,6 +206,10 @@ impl Calculator {
             Event::AppliedAhead(applied) => {
                 self.suspects.applied = self.suspects.applied.highest(applied);
             }
+            // To a shadow it is a change of the leader that it watches.
+            Event::FenceMoved { .. } if self.config.shadow => {
+                self.suspects.add(FENCE_KEY.into(), Revision::MAX);
+            }
             Event::FenceMoved { term } => self.fence_seen = self.fence_seen.max(term),
             Event::Trigger { ticket } => self.triggered(ticket),
             Event::PartitionsChanged { generation, ticket } => {
@@ -202,6 +222,7 @@ impl Calculator {
                     self.store_recovered(now);
                 }
             }
+            Event::Breaker(state) => self.breaker_changed(now, state),
             Event::Poison { count } => self.health.poisoned(now, count),
         }
         self.tick(now);
@@ -285,6 +306,11 @@ impl Calculator {
         (self.members.alive_count(), self.members.missing_count())
     }
 
+    /// The workers of the last published plan that are gone: what they held has no owner.
+    pub fn gone(&self) -> impl Iterator<Item = &WorkerId> {
+        self.members.gone()
+    }
+
     /// The workers of the last published plan, in order.
     pub fn planned(&self) -> impl Iterator<Item = &WorkerId> {
         self.members.planned().iter()
@@ -298,7 +324,7 @@ impl Calculator {
 
     /// What keeps the calculator from doing its whole work.
     #[must_use]
-    pub fn degraded(&self) -> Vec<Degradation> {
+    pub fn degraded(&self) -> Degraded {
         self.health.list()
     }
 

@@ -61,7 +61,8 @@ impl Manager {
                 Step::Announcement if self.heart.is_settled() && self.election.is_settled() => {
                     *step = Step::Id;
                     self.heart.set_worker(None);
-                    self.id.release();
+                    let is_kept = *how == Departure::Keep;
+                    self.id.release(is_kept);
                 }
                 Step::Id if self.id.is_released() => {
                     self.phase = Phase::Departed;

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::io::{Io, LeaderElection, perform};
 use super::leading::Leading;
+use super::measure::Measures;
 use super::shared::{Board, Shared};
 use super::status::MachineStatus;
 use crate::clock::Clock;
@@ -51,6 +52,7 @@ pub(super) struct Driver {
     pub to_watch: Sender<String>,
     pub joined: Sender<Result<()>>,
     pub departed: bool,
+    pub measures: Measures,
 }
 
 impl Driver {
@@ -58,16 +60,21 @@ impl Driver {
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
             let timer = self.timer();
+            let mut begun = Instant::now();
             select_biased! {
                 recv(stop) -> _ => break,
                 recv(inbox) -> message => match message {
-                    Ok(message) => self.take_in(message),
+                    Ok(message) => {
+                        begun = Instant::now();
+                        self.take_in(message);
+                    }
                     Err(_) => break,
                 },
                 recv(timer) -> _ => self.machine.tick(self.clock.now()),
             }
-            self.carry_out();
+            self.carry_out(begun);
         }
+        self.measures.ended();
     }
 
     fn take_in(&mut self, message: ToMember) {
@@ -77,7 +84,9 @@ impl Driver {
                 if let Event::Calculator(CalculatorEvent::Ended) = event {
                     *self.shared.leading.lock() = None;
                 }
+                self.measures.event(&event);
                 self.machine.handle(now, event);
+                self.measures.refused(self.machine.refused());
             }
             ToMember::Calculator(notice) => {
                 self.shared.hub.publish(ManagerNotice::Calculator(notice));
@@ -88,7 +97,8 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self) {
+    /// `begun`: when what led to it was taken in.
+    fn carry_out(&mut self, begun: Instant) {
         // The board first: who is told of a change finds it there.
         self.shared.show(Board::of(&self.machine));
         while let Some(action) = self.machine.poll_action() {
@@ -104,7 +114,10 @@ impl Driver {
                 }
                 Action::Lead(worker) => self.lead(&worker),
                 Action::StepDown => self.step_down(),
-                Action::Notify(notice) => self.notify(notice),
+                Action::Notify(notice) => {
+                    self.measures.notice(&notice, begun);
+                    self.notify(notice);
+                }
                 Action::Joined => {
                     let _ = self.joined.try_send(Ok(()));
                 }
@@ -113,7 +126,11 @@ impl Driver {
         }
     }
 
-    fn request(&self, op: OpId, request: Request, patience: Duration) {
+    fn request(&mut self, op: OpId, request: Request, patience: Duration) {
+        let now = self.clock.now();
+        let has_id = self.machine.worker().is_some();
+        let asked = self.measures.request(now, &request, has_id);
+        let telling = self.measures.telling();
         let store = Arc::clone(&self.store);
         let election = self.election.clone();
         let to_member = self.to_member.clone();
@@ -123,6 +140,7 @@ impl Driver {
             // What waited for its turn has less time left.
             let deadline = Instant::now() + due.since(clock.now());
             let answer = perform(&*store, election.as_deref(), request, deadline);
+            telling.answered(asked, &answer);
             let _ = to_member.send(ToMember::Event(Event::Answered { op, answer }));
         });
     }

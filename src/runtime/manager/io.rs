@@ -108,6 +108,7 @@ pub fn perform(
 fn encode(value: &Value) -> Vec<u8> {
     match value {
         Value::Claim => wall_clock().into_bytes(),
+        Value::Kept => wire::encode_kept(&wall_clock()),
         Value::Lease(worker) => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             wire::encode_lease(worker, now.unwrap_or_default().as_secs())

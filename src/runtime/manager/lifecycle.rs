@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use super::Manager;
 use super::driver::{Driver, MakeCalculator, ToMember};
 use super::io::Io;
+use super::measure::Measures;
 use super::shared::Board;
 use super::status::MachineStatus;
 use super::watch::AssignmentWatch;
@@ -233,6 +234,11 @@ impl Manager {
                 to_watch,
                 joined,
                 departed: false,
+                measures: Measures::new(
+                    self.telling.clone(),
+                    self.config.heartbeat_interval,
+                    self.clock.now(),
+                ),
             };
             let calculator = &self.config.calculator;
             let watch = AssignmentWatch {
@@ -274,7 +280,9 @@ impl Manager {
 
     /// Each leadership has a calculator of its own, over the same partitions.
     fn make_calculator(&self) -> MakeCalculator {
-        let store = Arc::clone(&self.store);
+        // It measures its own calls.
+        let store = Arc::clone(&self.bare_store);
+        let telling = self.telling.calculator.clone();
         let strategy = Arc::clone(&self.strategy);
         let source = self.source.clone();
         let clock = Arc::clone(&self.clock);
@@ -288,6 +296,7 @@ impl Manager {
             builder.strategy = Arc::clone(&strategy);
             builder.source.clone_from(&source);
             builder.clock = Arc::clone(&clock);
+            builder.telling.clone_from(&telling);
             builder.pushed = Some(Arc::clone(&partitions));
             builder.build()
         })

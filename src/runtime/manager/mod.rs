@@ -14,6 +14,7 @@ mod events;
 mod io;
 mod leading;
 mod lifecycle;
+mod measure;
 mod shared;
 mod status;
 mod watch;
@@ -29,18 +30,23 @@ pub use self::events::ManagerInterest;
 pub use self::io::{LeaderElection, perform};
 use self::leading::Leading;
 use self::lifecycle::Life;
+use self::measure::ManagerTelling;
 use self::shared::Shared;
 pub use self::status::ManagerStatus;
 use super::calculator::{Calculator, STATUS_PATIENCE};
 use super::notifier::{Events, Subscription};
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::deadline_in;
+use super::telling::Telling;
 use crate::clock::{Clock, SystemClock};
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::assignment::Held;
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, Manager as Machine, ManagerNotice};
+use crate::metrics::{
+    AssignmentMetrics, CalculatorMetrics, ManagerMetrics, MeasuredStore, WorkerMetrics,
+};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{ManagerState, Partition, Version, WorkerId};
@@ -54,6 +60,7 @@ pub struct ManagerBuilder {
     source: Option<Arc<dyn PartitionSource>>,
     election: Option<Arc<dyn LeaderElection>>,
     clock: Arc<dyn Clock>,
+    telling: ManagerTelling,
 }
 
 impl ManagerBuilder {
@@ -82,6 +89,23 @@ impl ManagerBuilder {
         self
     }
 
+    /// Who is told what it does, and its calculators do, for metrics. The host keeps its own
+    /// reference, to render a page from it. Default: nobody.
+    pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
+    where
+        M: ManagerMetrics + WorkerMetrics + CalculatorMetrics + AssignmentMetrics + 'static,
+    {
+        self.telling = ManagerTelling {
+            manager: Arc::clone(&metrics) as Arc<dyn ManagerMetrics>,
+            worker: Arc::clone(&metrics) as Arc<dyn WorkerMetrics>,
+            calculator: Some(Telling {
+                calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
+                assignment: metrics,
+            }),
+        };
+        self
+    }
+
     /// Where time comes from. Default: the system's clock.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
@@ -100,11 +124,24 @@ impl ManagerBuilder {
         };
         let idle = Machine::new(self.config.clone(), rule, self.clock.now(), 0)?;
         let backlog_max = self.config.calculator.subscriber_backlog;
+        let store = match &self.telling.calculator {
+            Some(telling) => {
+                let metrics = Arc::clone(&telling.calculator);
+                Arc::new(MeasuredStore::new(Arc::clone(&self.store), metrics))
+            }
+            None => Arc::clone(&self.store),
+        };
         Ok(Manager {
-            shared: Arc::new(Shared::new(idle.current_state(), backlog_max)),
+            shared: Arc::new(Shared::new(
+                idle.current_state(),
+                backlog_max,
+                self.telling.calculator.clone().unwrap_or_default(),
+            )),
             partitions: Arc::new(Partitions::pushed()),
             source: self.source,
-            store: self.store,
+            store,
+            bare_store: self.store,
+            telling: self.telling,
             config: self.config,
             strategy: self.strategy,
             election: self.election,
@@ -143,6 +180,9 @@ pub struct Manager {
     partitions: Arc<Partitions>,
     source: Option<Arc<dyn PartitionSource>>,
     store: Arc<dyn Store>,
+    /// The store without measuring.
+    bare_store: Arc<dyn Store>,
+    telling: ManagerTelling,
     config: ManagerConfig,
     strategy: Arc<dyn Strategy>,
     election: Option<Arc<dyn LeaderElection>>,
@@ -161,6 +201,7 @@ impl Manager {
             source: None,
             election: None,
             clock: Arc::new(SystemClock),
+            telling: ManagerTelling::default(),
         }
     }
 
@@ -200,6 +241,12 @@ impl Manager {
     pub fn is_started(&self) -> bool {
         let life = self.life.lock();
         life.as_ref().is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
+    }
+
+    /// Why the handle has failed, if it has: a thread of it panicked.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failed.lock().clone()
     }
 
     /// The id under which this worker is a member; `None` before it has one and after it lost it.

@@ -13,6 +13,7 @@ use crate::machine::assignment::Held;
 use crate::machine::manager::{Manager, ManagerChange, ManagerNotice};
 use crate::runtime::notifier::Hub;
 use crate::runtime::shared::next_handle_id;
+use crate::runtime::telling::Telling;
 use crate::types::{ManagerState, WorkerId};
 
 /// What callers read without asking a thread.
@@ -66,12 +67,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(current: ManagerChange, subscriber_backlog: usize) -> Self {
+    pub fn new(current: ManagerChange, subscriber_backlog: usize, telling: Telling) -> Self {
         let id = next_handle_id();
         let introduction = Introduction::new(current);
         Self {
             id,
-            hub: Arc::new(Hub::new(id, introduction, subscriber_backlog)),
+            hub: Arc::new(
+                Hub::new(id, introduction, subscriber_backlog).with_metrics(telling.calculator),
+            ),
             leading: Mutex::new(None),
             failed: Mutex::new(None),
             starts: AtomicU64::new(0),

@@ -21,18 +21,22 @@
 
 mod class_a;
 mod class_b;
+mod shadow;
 mod take_over;
 #[cfg(test)]
 pub(in crate::runtime) mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::shadow::{Live, Shadow};
 pub use self::take_over::Found;
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{Change, Content, Reading, Record, Slot, changes, plan_digest};
+use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
@@ -82,6 +86,92 @@ pub struct Settings {
     pub batch_max: usize,
 }
 
+/// What a rebalance is published through. Used from one thread.
+pub trait Publish: fmt::Debug + Send {
+    /// Learns what is stored and who is alive, and earns the right to publish.
+    ///
+    /// # Errors
+    /// As [`Publisher::take_over`].
+    fn take_over(&mut self, deadline: Instant) -> Result<Found>;
+
+    /// Publishes `plan` and returns its version.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
+
+    /// Takes in what some worker has applied.
+    fn heed(&mut self, applied: Applied);
+
+    /// Looks what these writes, seen in the bucket, are.
+    ///
+    /// # Errors
+    /// As [`Publisher::settle`].
+    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled>;
+
+    /// Asks the store for something small, to find out whether it answers.
+    ///
+    /// # Errors
+    /// As [`Publisher::probe`].
+    fn probe(&self, deadline: Instant) -> Result<()>;
+
+    /// Whether it only tells what it would write.
+    fn is_shadow(&self) -> bool {
+        false
+    }
+
+    /// The term that it publishes in, or watches.
+    fn term(&self) -> Term;
+
+    /// The class it publishes in and the store as proven at the take-over; `None` when nothing
+    /// was to be proven.
+    fn proven(&self) -> Option<(Class, &str)>;
+}
+
+/// What writes in the bucket turned out to be.
+#[derive(Debug)]
+pub enum Settled {
+    /// Nothing new.
+    Known,
+    /// Somebody else's, to be published above.
+    Foreign,
+    /// A publication of the live leader, to be followed.
+    Live(Box<Live>),
+}
+
+impl Publish for Publisher {
+    fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+        self.take_over(deadline)
+    }
+
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
+        self.publish(plan, reason, deadline)
+    }
+
+    fn heed(&mut self, applied: Applied) {
+        self.heed(applied);
+    }
+
+    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
+        Ok(match self.settle(seen, deadline)? {
+            true => Settled::Foreign,
+            false => Settled::Known,
+        })
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.probe(deadline)
+    }
+
+    fn term(&self) -> Term {
+        self.term
+    }
+
+    fn proven(&self) -> Option<(Class, &str)> {
+        Some((self.class, &self.store_description))
+    }
+}
+
 /// Publishes plans under one fence. Used from one thread.
 pub struct Publisher {
     store: Arc<dyn Store>,
@@ -104,6 +194,7 @@ pub struct Publisher {
     /// The highest term and version that any worker was heard to have applied.
     applied: Applied,
     known: Reading,
+    metrics: Arc<dyn AssignmentMetrics>,
 }
 
 /// The term and version that a publisher has reached, for whoever watches the bucket. Each is
@@ -187,7 +278,15 @@ impl Publisher {
             version: 0,
             applied: Applied::default(),
             known: Reading::default(),
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has what it does told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The term that this publisher opened last.
@@ -237,10 +336,12 @@ impl Publisher {
                 Ok(()) => return Ok(draft.version),
                 Err(Setback::Failed(error)) => return Err(error.during("publish")),
                 Err(Setback::Busy) => {
+                    self.metrics.retried(RetryCause::Busy);
                     doubt = "the store stayed busy".into();
                     self.pause_before_retry(attempt)?;
                 }
                 Err(Setback::Doubt(why)) => {
+                    self.metrics.retried(RetryCause::Doubt);
                     log::warn!(
                         target: "divvy::publisher",
                         version = draft.version, attempt = attempt;
@@ -259,6 +360,16 @@ impl Publisher {
             format!("gave up after {ATTEMPTS_MAX} attempts: {doubt}; it stays pending"),
         )
         .during("publish"))
+    }
+
+    /// Asks the store for as little as can be asked.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn probe(&self, deadline: Instant) -> Result<()> {
+        self.store
+            .read(Bucket::Assignment, FENCE_KEY, deadline)
+            .map(drop)
     }
 
     /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all
@@ -533,8 +644,8 @@ fn refused(refusal: Refusal, key: &str) -> Setback {
     }
 }
 
-impl std::fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")
             .field("term", &self.term)
             .field("version", &self.version)

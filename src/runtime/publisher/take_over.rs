@@ -40,12 +40,12 @@ pub struct Found {
 
 /// The heartbeat bucket at one moment.
 pub(super) struct Beats {
-    heartbeats: Vec<Heartbeat>,
+    pub(super) heartbeats: Vec<Heartbeat>,
     /// The highest term and version that any worker has applied.
     pub(super) applied: Applied,
     /// What each worker has applied, where it says so.
     pub(super) applied_by: BTreeMap<WorkerId, Applied>,
-    poison: u32,
+    pub(super) poison: u32,
 }
 
 enum Learned {

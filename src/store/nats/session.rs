@@ -20,7 +20,9 @@ use super::failure::Failure;
 use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
+use crate::repeats::{Repeats, words};
 use crate::store::Health;
 use crate::store::health::HealthBoard;
 use crate::thread::{Thread, signal};
@@ -46,6 +48,7 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 pub(super) struct Session {
     pub(super) options: NatsOptions,
     pub(super) health: Mutex<HealthBoard>,
+    outages: Mutex<Outages>,
     state: Mutex<State>,
     changed: Condvar,
     /// Disconnected when the store stops.
@@ -56,6 +59,13 @@ pub(super) struct Session {
     halt: Mutex<Option<Sender<Infallible>>>,
 }
 
+/// What was logged of the times without a connection.
+struct Outages {
+    repeats: Repeats,
+    /// Whether the present one was, so that its end is, too.
+    is_logged: bool,
+}
+
 struct State {
     link: Option<Arc<Link>>,
     /// Why there is no link.
@@ -64,6 +74,15 @@ struct State {
     fatal: Option<Error>,
     /// Woken at each new link.
     listeners: Vec<(Sender<()>, Weak<()>)>,
+}
+
+impl Outages {
+    /// Also when one goes on for another reason, such as the next server that cannot be reached.
+    fn begins(&mut self) -> Option<u64> {
+        let told = self.repeats.happened(SystemClock.now());
+        self.is_logged |= told.is_some();
+        told
+    }
 }
 
 /// Tells of each new link; dropping it ends that.
@@ -80,6 +99,10 @@ impl Session {
         Arc::new(Self {
             options,
             health: Mutex::new(HealthBoard::new(Health::Degraded(why.clone()))),
+            outages: Mutex::new(Outages {
+                repeats: Repeats::default(),
+                is_logged: true, // the first connection is worth a line
+            }),
             state: Mutex::new(State {
                 link: None,
                 why: Failure::Disconnected(why),
@@ -164,8 +187,19 @@ impl Session {
             return;
         }
         match line {
-            Health::Connected => log::info!("store connected"),
-            Health::Degraded(why) => log::warn!("store degraded: {why}"),
+            Health::Connected => {
+                let was_logged = std::mem::take(&mut self.outages.lock().is_logged);
+                if was_logged {
+                    log::info!("store connected");
+                }
+            }
+            Health::Degraded(why) => {
+                // The log is the host's code: the lock is let go before it.
+                let told = self.outages.lock().begins();
+                if let Some(silent) = told {
+                    log::warn!("store degraded{}: {why}", words(silent));
+                }
+            }
             Health::Closed => log::debug!("store closed"),
         }
     }
@@ -207,6 +241,7 @@ pub(super) struct Supervisor {
     events: Receiver<Event>,
     servers: Vec<ServerAddress>,
     generation: u64,
+    server_errors: Repeats,
 }
 
 /// A connection's thread and what controls it.
@@ -234,6 +269,7 @@ impl Supervisor {
             events,
             servers,
             generation: 0,
+            server_errors: Repeats::default(),
         }
     }
 
@@ -357,7 +393,7 @@ impl Supervisor {
     }
 
     /// Returns why the connection is no good any more, nothing when the store stops.
-    fn watch_over(&self, attempt: &Attempt, link: &Link) -> Option<String> {
+    fn watch_over(&mut self, attempt: &Attempt, link: &Link) -> Option<String> {
         let stale_limit = self.session.options.stale_limit;
         loop {
             let event = select! {
@@ -372,7 +408,9 @@ impl Supervisor {
                 Some(Event::ServerError { generation, text })
                     if generation == attempt.generation =>
                 {
-                    log::warn!("the NATS server says: {text}");
+                    if let Some(silent) = self.server_errors.happened(SystemClock.now()) {
+                        log::warn!("the NATS server says{}: {text}", words(silent));
+                    }
                     link.deny(&text);
                 }
                 _ => {}

@@ -7,7 +7,6 @@ mod line;
 mod screen;
 mod script;
 mod stage;
-mod text;
 mod world;
 
 use std::fmt;

@@ -11,8 +11,8 @@ use super::Early;
 use super::fleet::{Condition, Fleet};
 use super::ledger::{Check, Ledger, Owners, Published, Step};
 use super::screen::{Row, Screen, View};
-use super::text;
 use super::world::{Connection, World, timing};
+use crate::text;
 
 /// How long an expectation is waited for.
 const PATIENCE: Duration = Duration::from_secs(8);

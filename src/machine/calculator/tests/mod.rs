@@ -2,6 +2,7 @@
 //! the test wants, and what comes out is kept as lines of text.
 
 mod losses;
+mod outages;
 mod pending;
 mod properties;
 mod regressions;
@@ -87,8 +88,17 @@ struct World {
 }
 
 impl World {
-    /// A calculator that has not taken over yet.
+    /// A calculator that has not taken over yet and tells at once what is wrong.
     fn new(config: CalculatorConfig) -> Self {
+        Self::patient(CalculatorConfig {
+            degraded_enter_after: Duration::ZERO,
+            degraded_leave_after: Duration::ZERO,
+            ..config
+        })
+    }
+
+    /// A calculator that has not taken over yet.
+    fn patient(config: CalculatorConfig) -> Self {
         Self {
             calculator: Calculator::new(config, Time::ZERO, 1, true),
             now: Time::ZERO,
@@ -249,6 +259,7 @@ impl World {
             Job::Settle { .. } => JobReport::Settled {
                 foreign: end != Finding::Same,
             },
+            Job::Probe => JobReport::Probed,
         })
     }
 
@@ -296,6 +307,7 @@ impl World {
                 }
                 Job::Inspect => "inspect".into(),
                 Job::Settle { seen, .. } => format!("settle {}", seen.len()),
+                Job::Probe => "probe".into(),
             },
             Action::List { .. } => "list".into(),
             Action::Watch { .. } => return None,
@@ -340,6 +352,7 @@ impl World {
                 let names: Vec<&str> = list.iter().map(name_of).collect();
                 format!("degraded [{}]", names.join(" "))
             }
+            Notice::Breaker(state) => format!("breaker {}", state.name()),
             Notice::LeadershipLost => "leadership lost".into(),
             other => unreachable!("the machine does not tell {other:?}"),
         })

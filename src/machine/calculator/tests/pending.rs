@@ -16,8 +16,8 @@ fn a_failed_publication_stays_pending_and_is_retried_without_a_new_window() {
     let plans = world.times_of("plan ");
     assert!(
         plans[0] == 10_000
-            && (10_050..=10_100).contains(&plans[1])
-            && (plans[1] + 100..=plans[1] + 200).contains(&plans[2]),
+            && (10_000..=10_100).contains(&plans[1])
+            && (plans[1]..=plans[1] + 200).contains(&plans[2]),
         "{plans:?}"
     );
     world.expect_untimed(
@@ -50,8 +50,13 @@ fn retries_slow_down_to_the_longest_delay_and_never_end() {
     let plans = world.times_of("plan ");
     assert_eq!(plans.len(), 101);
     let gaps: Vec<u64> = plans.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(gaps.iter().all(|gap| (50..=RETRIES_MAX).contains(gap)));
-    assert!(gaps[10..].iter().all(|&gap| gap >= RETRIES_MAX / 2));
+    assert!(gaps.iter().all(|gap| *gap <= RETRIES_MAX));
+    // Drawn evenly from the whole range.
+    let mean = gaps[10..].iter().sum::<u64>() / 90;
+    assert!(
+        (RETRIES_MAX * 2 / 5..RETRIES_MAX * 3 / 5).contains(&mean),
+        "{mean}"
+    );
     assert_eq!(world.times_of("published").len(), 1);
 }
 
@@ -226,7 +231,7 @@ fn a_manual_trigger_preempts_a_window_and_one_during_a_publication_gets_its_own(
 #[test]
 fn a_fresh_trigger_is_tried_at_once_while_others_back_off() {
     let mut world = World::settled(&["w-1"]);
-    for _ in 0..8 {
+    for _ in 0..50 {
         world.fail(Code::Unavailable);
     }
     world.trigger(1);
@@ -685,7 +690,7 @@ fn what_comes_due_just_after_a_tick_is_still_a_deadline() {
 #[test]
 fn a_failure_is_over_when_the_fleet_that_it_was_for_was_lost_and_came_back() {
     let mut world = World::settled(&["w-1"]);
-    for _ in 0..3 {
+    for _ in 0..50 {
         world.fail(Code::InvalidPlan);
     }
     world.trigger(1);

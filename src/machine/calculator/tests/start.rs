@@ -160,6 +160,24 @@ fn the_former_leader_is_replaced_at_once_on_two_pieces_of_evidence() {
 }
 
 #[test]
+fn a_former_leader_that_fell_silent_before_its_lease_ran_out_has_no_grace_left() {
+    for (silent_at, planned_at) in [(1_000, 1_000), (7_000, 12_000)] {
+        let mut world = World::new(CalculatorConfig::default());
+        let found = TakeOver {
+            heartbeats: beating(&["w-1", "w-2", "w-3"]),
+            former_leader: Some(id("w-3")),
+            former_leader_lease_over: true,
+            ..stored(&["w-1", "w-2", "w-3"])
+        };
+        world.take_over(found);
+        world.at(silent_at); // after a whole TTL it must have beaten since the take-over
+        world.missing("w-3");
+        world.at(60_000);
+        assert_eq!(world.times_of("plan emergency for w-1 w-2"), [planned_at]);
+    }
+}
+
+#[test]
 fn a_mass_absence_gives_everybody_a_ttl_and_the_grace() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {

@@ -5,6 +5,7 @@ mod foreign;
 mod outcomes;
 mod publication;
 mod random;
+mod shadow;
 mod take_over;
 
 use std::collections::BTreeMap;

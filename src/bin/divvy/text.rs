@@ -27,12 +27,27 @@ pub fn of(notice: &Notice) -> Option<String> {
             "published version {version} ({reason}): {workers} workers, {} of {partitions} moved",
             quality.moved_partitions
         ),
+        Notice::WouldPublish {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        } => format!(
+            "would publish version {version} ({reason}): {workers} workers, {} of {partitions} moved",
+            quality.moved_partitions
+        ),
+        Notice::LeaderPublished(comparison) => comparison.to_string(),
         Notice::Failed { operation, error } => format!("{operation} failed: {error}"),
         Notice::Degraded(why) if why.is_empty() => "no longer degraded".into(),
         Notice::Degraded(why) => {
             let list: Vec<_> = why.iter().map(degradation).collect();
             format!("degraded: {}", list.join("; "))
         }
+        Notice::Breaker(state) => match state.why() {
+            Some(why) => format!("the store is left alone: {why}"),
+            None => "the store answers again".into(),
+        },
         Notice::LeadershipLost => "deposed: a newer leader has taken over".into(),
         Notice::Lagged { missed } => format!("{missed} events were missed"),
         Notice::Fatal { message } => format!("failed: {message}"),

@@ -1,0 +1,95 @@
+package predecessor_test
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/divvy-rs/divvy/bindings/go/foreign/internal/processes"
+	"github.com/nats-io/nats.go"
+)
+
+func TestAFleetAloneDividesItsPartitionsAndSurvivesItsLeader(t *testing.T) {
+	f := processes.NewFleet(t, "../cmd/predecessor")
+	members := []*processes.Member{f.Start(), f.Start(), f.Start()}
+	ids := []string{members[0].ID(), members[1].ID(), members[2].ID()}
+	if !slices.Equal(ids, []string{"worker-0", "worker-1", "worker-2"}) {
+		t.Fatalf("ids %q", ids)
+	}
+	processes.Until(t, "all partitions owned", func() bool { return processes.Owned(members...) })
+	first := processes.Leader(members...)
+	entry, err := f.Election.Get("leader")
+	processes.Must(t, err)
+	if name, seconds, _ := strings.Cut(string(entry.Value()), ":"); name != first.ID() || len(seconds) != 10 {
+		t.Fatalf("the lease says %q", entry.Value())
+	}
+	before := first.Last("published").Version
+	first.End(syscall.SIGKILL)
+	rest := processes.Without(first, members...)
+	processes.Until(t, "another leader", func() bool { return processes.Leader(rest...) != nil })
+	processes.Until(t, "all partitions owned without the first leader", func() bool { return processes.Owned(rest...) })
+	if after := processes.Leader(rest...).Last("published").Version; after <= before {
+		t.Fatalf("version %d after %d", after, before)
+	}
+	if _, err := f.Assigned.Get("assignment." + first.ID()); err == nil {
+		t.Fatal("the lost worker still has an assignment")
+	}
+}
+
+func TestAProcessThatIsAskedToEndTakesItsLeave(t *testing.T) {
+	f := processes.NewFleet(t, "../cmd/predecessor")
+	first := f.Start()
+	processes.Until(t, "a leader", func() bool { return processes.Owned(first) })
+	second := f.Start("-lead", "never")
+	processes.Until(t, "both hold some", func() bool { return processes.Owned(first, second) })
+	second.End(syscall.SIGTERM)
+	for what, bucket := range map[string]nats.KeyValue{"heartbeat.worker-1": f.Heartbeats, "worker-1": f.IDs} {
+		if _, err := bucket.Get(what); err == nil {
+			t.Errorf("%s is still there", what)
+		}
+	}
+	processes.Until(t, "the rest holds all", func() bool { return processes.Owned(first) })
+	first.End(syscall.SIGTERM)
+	if _, err := f.Election.Get("leader"); err == nil {
+		t.Error("the lease is still there")
+	}
+}
+
+func TestOneThatNeverLeadsLeavesTheLeadershipFree(t *testing.T) {
+	f := processes.NewFleet(t, "../cmd/predecessor")
+	follower := f.Start("-lead", "never")
+	leading := f.Start()
+	processes.Until(t, "all partitions owned", func() bool { return processes.Owned(follower, leading) })
+	if follower.Last("leads") != nil || processes.Leader(follower, leading) != leading {
+		t.Fatal("the wrong one leads")
+	}
+}
+
+// The faults that divvy has to live with in a mixed fleet.
+func TestItWritesWithoutTermsAndGoesOnForAWhileAfterItLostTheLeadership(t *testing.T) {
+	f := processes.NewFleet(t, "../cmd/predecessor")
+	_, err := f.Assigned.PutString("assignment.worker-9", `{"version":41,"term":7,"lifecycle":"restart","partitions":[]}`)
+	processes.Must(t, err)
+	_, err = f.Assigned.PutString("divvy.fence", `{"term":7,"leader":"other"}`)
+	processes.Must(t, err)
+	first := f.Start("-linger", "1s")
+	processes.Until(t, "all partitions owned", func() bool { return processes.Owned(first) })
+	entry, err := f.Assigned.Get("assignment.worker-0")
+	processes.Must(t, err)
+	if value := string(entry.Value()); !strings.HasPrefix(value, `{"version":42,"lifecycle":"cold_start","partitions":[{"keys":["tool",`) ||
+		strings.Contains(value, "term") {
+		t.Fatalf("it wrote %s", value)
+	}
+	fence, err := f.Assigned.Get("divvy.fence")
+	processes.Must(t, err)
+	if string(fence.Value()) != `{"term":7,"leader":"other"}` {
+		t.Fatalf("it touched the fence: %s", fence.Value())
+	}
+	// Its renewal is a look and a put: it may go over the rival's lease once, but not for ever.
+	processes.Until(t, "it follows", func() bool {
+		_, _ = f.Election.PutString("leader", "worker-5:1700000000")
+		return first.Last("follows") != nil
+	})
+	processes.Until(t, "a last publication", func() bool { return first.Last("published").Version == 43 })
+}

@@ -1,0 +1,71 @@
+// Package prom puts the metrics of a divvy calculator into a registry of client_golang. It is a module
+// of its own, so that hosts without that library do not depend on it.
+//
+//	registry.MustRegister(prom.NewCollector(calculator))
+package prom
+
+import (
+	"bytes"
+	"io"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+)
+
+// Source writes metrics in Prometheus' text format; *divvy.Calculator is one.
+type Source interface {
+	WriteMetrics(io.Writer) error
+}
+
+// NewCollector collects what the source writes at the time of each scrape. Calculators that share a
+// registry need a setting "metrics_labels" or "metrics_namespace" of their own.
+func NewCollector(source Source) prometheus.Collector {
+	return collector{source}
+}
+
+type collector struct {
+	source Source
+}
+
+// Describe tells nothing: which metrics there are is told by the library at each scrape.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the source. What keeps it from that is reported by the registry's Gather.
+func (c collector) Collect(metrics chan<- prometheus.Metric) {
+	var page bytes.Buffer
+	families, err := map[string]*dto.MetricFamily{}, c.source.WriteMetrics(&page)
+	if err == nil {
+		var parser expfmt.TextParser
+		families, err = parser.TextToMetricFamilies(&page)
+	}
+	if err != nil {
+		invalid := prometheus.NewDesc("divvy_metrics", "The metrics of divvy.", nil, nil)
+		metrics <- prometheus.NewInvalidMetric(invalid, err)
+		return
+	}
+	for _, family := range families {
+		for _, metric := range family.Metric {
+			labels := prometheus.Labels{}
+			for _, label := range metric.Label {
+				labels[label.GetName()] = label.GetValue()
+			}
+			desc := prometheus.NewDesc(family.GetName(), family.GetHelp(), nil, labels)
+			metrics <- parsed{desc, metric}
+		}
+	}
+}
+
+// parsed is a metric as the page has it.
+type parsed struct {
+	desc   *prometheus.Desc
+	metric *dto.Metric
+}
+
+func (p parsed) Desc() *prometheus.Desc { return p.desc }
+
+func (p parsed) Write(out *dto.Metric) error {
+	out.Label = p.metric.Label
+	out.Counter, out.Gauge, out.Histogram = p.metric.Counter, p.metric.Gauge, p.metric.Histogram
+	return nil
+}

@@ -1,0 +1,75 @@
+//! How commands reach a live fleet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use divvy::runtime::connect_nats;
+use divvy::store::Store;
+use divvy::{Settings, duration};
+
+use crate::output::Result;
+
+/// Prefix of the settings in the environment.
+const ENVIRONMENT: &str = "DIVVY_";
+
+/// Where the fleet is.
+#[derive(Args)]
+pub struct Connection {
+    /// The fleet's NATS servers, separated by commas: nats://host:port or tls://host:port.
+    #[arg(long, value_name = "URL")]
+    nats: String,
+    /// Any other setting, such as assignment_bucket=NAME, nats_creds=FILE or heartbeat_ttl=6s; may
+    /// be repeated. Secrets are better set in the environment: DIVVY_NATS_TOKEN and so on.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+    /// How long to wait for the server.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
+impl Connection {
+    /// All settings: what the environment says, and above it what the command line says.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::new();
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let merged = settings.merge_env(ENVIRONMENT, variables);
+        merged.map_err(|error| error.to_string())?;
+        for text in &self.settings {
+            let Some((name, value)) = text.split_once('=') else {
+                return Err(format!("--set {text}: use NAME=VALUE"));
+            };
+            let set = settings.set(name.trim(), value.trim());
+            set.map_err(|error| format!("--set {name}: {}", error.message()))?;
+        }
+        let set = settings.set("nats_url", &self.nats);
+        set.map_err(|error| format!("--nats {}: {}", self.nats, error.message()))?;
+        Ok(settings)
+    }
+
+    /// The same for who only looks: the buckets are left as they are.
+    pub fn settings_to_look(&self) -> Result<Settings> {
+        let mut settings = self.settings()?;
+        let set = settings.set("nats_manage_buckets", "false");
+        set.map_err(|error| error.to_string())?;
+        Ok(settings)
+    }
+
+    /// The store that the settings lead to.
+    pub fn connect(&self, settings: &Settings) -> Result<Arc<dyn Store>> {
+        connect_nats(settings, self.deadline()).map_err(|error| error.to_string())
+    }
+
+    /// How long to wait for the server.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Until when to wait for the server, from now on.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout.min(Duration::from_secs(24 * 3_600))
+    }
+}

@@ -1,0 +1,206 @@
+//! `divvy shadow`: what divvy would have published, beside a live leader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Args;
+use divvy::error::Code;
+use divvy::{Calculator, Comparison, Error, Events, Interest, Notice, Settings, duration};
+use serde_json::{Value, json};
+
+use crate::connection::Connection;
+use crate::output::{Result, print};
+use crate::plan::read_partitions;
+use crate::text;
+
+/// How often it is looked whether somebody pressed Ctrl-C.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Plans beside a live leader, and tells what it would have published, when, and how that differs
+/// from what the leader did. Writes nothing.
+///
+/// Ends at Ctrl-C, or after the time given with --for. Give it the leader's timing with --set
+/// (heartbeat_ttl, emergency_grace_period, cooldown, the windows), or what differs is the timing.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// The partitions, as for `divvy plan`. A file is read anew before each plan.
+    #[arg(long, value_name = "FILE|N")]
+    partitions: String,
+    /// How partitions are divided: sticky, round_robin, consistent_hash or
+    /// weighted_consistent_hash.
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// End after this time.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+    lasting: Option<Duration>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut settings = arguments.connection.settings_to_look()?;
+    let strategy = arguments.strategy.as_deref();
+    for (name, value) in [("strategy", strategy), ("shadow", Some("true"))] {
+        let set = value.map_or(Ok(()), |value| settings.set(name, value));
+        set.map_err(|error| format!("--strategy: {}", error.message()))?;
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
+        registered.map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
+    }
+    let store = arguments.connection.connect(&settings)?;
+    let shadowed = calculator(arguments, &settings, &store).and_then(|shadow| {
+        let events = shadow.events(Interest::StateAndMembers);
+        let started = shadow.start(arguments.connection.timeout());
+        started.map_err(|error| error.to_string())?;
+        let first = beginning(&shadow);
+        let told = print(&line(arguments.json, &first.0, first.1))
+            .and_then(|_| tell(arguments, &events, &interrupted));
+        let summary = summary(&shadow);
+        let stopped = shadow.stop(arguments.connection.timeout());
+        told?;
+        stopped.map_err(|error| error.to_string())?;
+        print(&line(arguments.json, &summary.0, summary.1)).map(drop)
+    });
+    let stopped = store.stop(arguments.connection.deadline());
+    shadowed?;
+    stopped.map_err(|error| error.to_string())
+}
+
+fn calculator(
+    arguments: &Arguments,
+    settings: &Settings,
+    store: &Arc<dyn divvy::store::Store>,
+) -> Result<Calculator> {
+    let source = arguments.partitions.clone();
+    // Also so that what is wrong with it is told at once. Standard input can be read only once.
+    let first = read_partitions(&source)?;
+    let config = settings.calculator().clone();
+    let strategy = settings.strategy();
+    let strategy = strategy.build(settings.hash_seed(), config.default_weight);
+    Calculator::builder(Arc::clone(store))
+        .config(config)
+        .strategy(strategy)
+        .source(move || match source.as_str() {
+            "-" => Ok(first.clone()),
+            source => {
+                read_partitions(source).map_err(|fault| Error::new(Code::SourceFailed, fault))
+            }
+        })
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// Prints what the shadow tells until it is time to end.
+fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Result<()> {
+    let began = Instant::now();
+    let is_over = || {
+        arguments
+            .lasting
+            .is_some_and(|time| began.elapsed() >= time)
+    };
+    while !interrupted.load(Ordering::Acquire) && !is_over() {
+        let Some(event) = events.recv_timeout(LOOK_INTERVAL) else {
+            if events.is_closed() {
+                return Err("the shadow has ended by itself".into());
+            }
+            continue;
+        };
+        let Some(words) = text::of(&event) else {
+            continue;
+        };
+        if !print(&line(arguments.json, &words, details(&event)))? {
+            return Ok(()); // nobody reads on
+        }
+        if let Notice::Fatal { message } = &*event {
+            return Err(message.clone());
+        }
+    }
+    Ok(())
+}
+
+fn line(is_json: bool, words: &str, details: Value) -> String {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    if !is_json {
+        return format!("{time}  {words}\n");
+    }
+    let mut object = json!({ "time": time.to_string(), "text": words });
+    if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
+        object.extend(details);
+    }
+    format!("{object}\n")
+}
+
+/// What programs want to know of an event.
+fn details(notice: &Notice) -> Value {
+    match notice {
+        Notice::WouldPublish {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        } => json!({
+            "event": "would_publish", "version": version, "reason": reason.name(),
+            "workers": workers, "partitions": partitions, "moved": quality.moved_partitions,
+            "max_to_mean": quality.max_to_mean,
+        }),
+        Notice::LeaderPublished(seen) => compared(seen),
+        Notice::StateChanged(change) => json!({ "event": "state", "state": change.to.to_string() }),
+        Notice::Member(_) => json!({ "event": "member" }),
+        _ => json!({ "event": "other" }),
+    }
+}
+
+fn compared(seen: &Comparison) -> Value {
+    json!({
+        "event": "leader_published", "version": seen.version, "term": seen.term,
+        "reason": seen.lifecycle, "workers": seen.workers, "partitions": seen.partitions,
+        "moved": seen.quality.moved_partitions, "max_to_mean": seen.quality.max_to_mean,
+        "is_whole": seen.is_whole, "agrees": seen.agrees(),
+        "intended": seen.intended.map(|intended| json!({
+            "version": intended.version, "reason": intended.reason.name(),
+            "ahead_ms": u64::try_from(intended.ahead.as_millis()).unwrap_or(u64::MAX),
+        })),
+        "difference": seen.difference.as_ref().map(|difference| json!({
+            "elsewhere": difference.elsewhere, "left_out": difference.left_out,
+            "unknown": difference.unknown, "moved": difference.quality.moved_partitions,
+            "max_to_mean": difference.quality.max_to_mean,
+            "leaders_workers": names(&difference.leaders_workers),
+            "shadows_workers": names(&difference.shadows_workers),
+        })),
+    })
+}
+
+fn names(workers: &[divvy::WorkerId]) -> Vec<&str> {
+    workers.iter().map(divvy::WorkerId::as_str).collect()
+}
+
+fn beginning(shadow: &Calculator) -> (String, Value) {
+    let status = shadow.status();
+    let planned = status.workers.iter().filter(|w| w.is_planned);
+    let (planned, version, term) = (planned.count(), status.version, status.term);
+    let words = format!("watching: version {version}, term {term}, {planned} workers");
+    let details = json!({
+        "event": "watching", "version": version, "term": term, "workers": planned,
+    });
+    (words, details)
+}
+
+fn summary(shadow: &Calculator) -> (String, Value) {
+    let counters = shadow.status().counters;
+    let words = format!(
+        "would have published {} times; the leader did {} times, {} of them otherwise",
+        counters.would_publish, counters.followed, counters.disagreements
+    );
+    let details = json!({
+        "event": "summary", "would_publish": counters.would_publish,
+        "followed": counters.followed, "disagreements": counters.disagreements,
+    });
+    (words, details)
+}

@@ -1,0 +1,236 @@
+//! `divvy worker`: one worker as a process, printing what happens to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use divvy::store::Store;
+use divvy::{
+    AssignmentChange, Departure, Manager, ManagerConfig, ManagerInterest, ManagerNotice, Notice,
+    Partition, Settings,
+};
+use serde_json::{Value, json};
+
+use crate::connection::Connection;
+use crate::output::{Result, print};
+use crate::plan::read_partitions;
+
+/// How often it is looked whether somebody asked for the end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Joins a fleet as one worker and prints what happens to it, until Ctrl-C or SIGTERM.
+///
+/// Every worker of a fleet may lead, so each needs the same partitions.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// Partitions: a number N for partition.0000000 and so on, or a file (- for standard input)
+    /// with a JSON list as in an assignment, or lines of keys joined by dots, then optionally a
+    /// space and the weight.
+    #[arg(long, value_name = "FILE|N")]
+    partitions: String,
+    /// How it goes when it is asked to end.
+    #[arg(long, value_enum, default_value_t = Going::Leave)]
+    departure: Going,
+    /// Print each event as one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Going {
+    /// For good: others get its partitions at once.
+    Leave,
+    /// To be back soon: its id and partitions are kept for heartbeat TTL and grace.
+    Keep,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let partitions = read_partitions(&arguments.partitions)?;
+    let settings = arguments.connection.settings()?;
+    let text = |error: divvy::Error| error.to_string();
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))
+            .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    }
+    let store = arguments.connection.connect(&settings)?;
+    let manager = build(store, &settings, partitions)?;
+    let is_json = arguments.json;
+    let pipe = Arc::new(AtomicBool::new(false));
+    let broken = Arc::clone(&pipe);
+    manager
+        .subscribe(ManagerInterest::WorkerAndCalculator, move |notice| {
+            // A reader that has seen enough is no reason to work on.
+            if !show(notice, is_json) {
+                broken.store(true, Ordering::Relaxed);
+            }
+        })
+        .forever();
+    let startup = Duration::from_secs(30);
+    manager.start(startup).map_err(text)?;
+    while !ended.load(Ordering::Relaxed) && !pipe.load(Ordering::Relaxed) {
+        std::thread::sleep(LOOK);
+        if let Some(why) = manager.failure() {
+            return Err(why);
+        }
+    }
+    let departure = match arguments.departure {
+        Going::Leave => Departure::Leave,
+        Going::Keep => Departure::Keep,
+    };
+    manager
+        .stop(departure, Duration::from_secs(10))
+        .map_err(text)
+}
+
+fn build(
+    store: Arc<dyn Store>,
+    settings: &Settings,
+    partitions: Vec<Partition>,
+) -> Result<Manager> {
+    let mut config = ManagerConfig::default();
+    config.calculator = settings.calculator().clone();
+    let strategy = settings
+        .strategy()
+        .build(settings.hash_seed(), settings.calculator().default_weight);
+    Manager::builder(store)
+        .config(config)
+        .strategy(strategy)
+        .source(move || Ok(partitions.clone()))
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// Whether anybody reads it.
+fn show(notice: &ManagerNotice, is_json: bool) -> bool {
+    let line = if is_json {
+        as_json(notice).to_string()
+    } else {
+        as_text(notice)
+    };
+    print(&(line + "\n")).unwrap_or(false)
+}
+
+fn as_text(notice: &ManagerNotice) -> String {
+    match notice {
+        ManagerNotice::StateChanged(change) if change.from == change.to => {
+            format!("state      {}", change.to)
+        }
+        ManagerNotice::StateChanged(change) => {
+            format!("state      {} -> {}", change.from, change.to)
+        }
+        ManagerNotice::Id(Some(id)) => format!("id         {id}"),
+        ManagerNotice::Id(None) => "id         none".into(),
+        ManagerNotice::IdLost { worker } => {
+            format!("id         {worker} is lost: somebody else holds it")
+        }
+        ManagerNotice::IdRegained { worker } => format!("id         {worker} is claimed again"),
+        ManagerNotice::AssignmentChanged(change) => assignment_as_text(change),
+        ManagerNotice::Leader {
+            leader: Some(leader),
+            is_self,
+        } => format!(
+            "leader     {leader}{}",
+            if *is_self { " (this worker)" } else { "" }
+        ),
+        ManagerNotice::Leader { leader: None, .. } => "leader     nobody".into(),
+        ManagerNotice::Calculator(Notice::Published {
+            version,
+            reason,
+            workers,
+            partitions,
+            ..
+        }) => format!(
+            "published  version {version} ({reason}): {partitions} partitions, {workers} workers"
+        ),
+        ManagerNotice::Calculator(notice) => format!("leading    {notice:?}"),
+        ManagerNotice::Degraded { why } => format!("degraded   {why}"),
+        ManagerNotice::Alert { level, lasted } => {
+            format!("alert      {}: degraded for {lasted:.0?}", level.name())
+        }
+        ManagerNotice::Recovered { lasted } => format!("recovered  after {lasted:.0?}"),
+        ManagerNotice::Failed { error } => format!("failed     {error}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn assignment_as_text(change: &AssignmentChange) -> String {
+    let names = |sign: &str, list: &[Partition]| {
+        let shown = list.iter().take(10).map(Partition::subject);
+        let mut text: String = shown.map(|name| format!(" {sign}{name}")).collect();
+        if list.len() > 10 {
+            text += &format!(" {sign}… ({} in all)", list.len());
+        }
+        text
+    };
+    format!(
+        "assigned   version {}: {} partitions{}{}",
+        change.held.version,
+        change.held.partitions.len(),
+        names("+", &change.added),
+        names("-", &change.removed)
+    )
+}
+
+fn as_json(notice: &ManagerNotice) -> Value {
+    let subjects = |list: &[Partition]| list.iter().map(Partition::subject).collect::<Vec<_>>();
+    match notice {
+        ManagerNotice::StateChanged(change) => {
+            json!({"event": "state", "from": change.from.name(), "to": change.to.name()})
+        }
+        ManagerNotice::Id(id) => {
+            json!({"event": "id", "worker": id.as_ref().map(ToString::to_string)})
+        }
+        ManagerNotice::IdLost { worker } => {
+            json!({"event": "id_lost", "worker": worker.as_str()})
+        }
+        ManagerNotice::IdRegained { worker } => {
+            json!({"event": "id_regained", "worker": worker.as_str()})
+        }
+        ManagerNotice::AssignmentChanged(change) => json!({
+            "event": "assignment",
+            "version": change.held.version,
+            "term": change.held.term,
+            "lifecycle": change.held.lifecycle,
+            "partitions": subjects(&change.held.partitions),
+            "added": subjects(&change.added),
+            "removed": subjects(&change.removed),
+        }),
+        ManagerNotice::Leader { leader, is_self } => json!({
+            "event": "leader",
+            "worker": leader.as_ref().map(ToString::to_string),
+            "self": is_self,
+        }),
+        ManagerNotice::Calculator(Notice::Published {
+            version,
+            reason,
+            workers,
+            partitions,
+            quality,
+        }) => json!({
+            "event": "published",
+            "version": version,
+            "reason": reason.to_string(),
+            "workers": workers,
+            "partitions": partitions,
+            "moved": quality.moved_partitions,
+        }),
+        ManagerNotice::Calculator(notice) => {
+            json!({"event": "calculator", "detail": format!("{notice:?}")})
+        }
+        ManagerNotice::Degraded { why } => json!({"event": "degraded", "why": why}),
+        ManagerNotice::Alert { level, lasted } => json!({
+            "event": "alert",
+            "level": level.name(),
+            "seconds": lasted.as_secs_f64(),
+        }),
+        ManagerNotice::Recovered { lasted } => {
+            json!({"event": "recovered", "seconds": lasted.as_secs_f64()})
+        }
+        ManagerNotice::Failed { error } => json!({"event": "failed", "error": error.to_string()}),
+        other => json!({"event": "other", "detail": format!("{other:?}")}),
+    }
+}

@@ -1,0 +1,121 @@
+//! How many retries a store is asked to bear: a bucket of tokens, so that retries never multiply
+//! the load.
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// What a budget allows. Over any span of time the retries are at most
+/// `burst + share x first tries + per_second x seconds`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowance {
+    /// Retries that may come at once.
+    pub burst: f64,
+    /// Retries that each first try pays for.
+    pub share: f64,
+    /// Retries a second whatever the load, so that a quiet caller may retry at all.
+    pub per_second: f64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            burst: 20.0,
+            share: 0.2,
+            per_second: 4.0,
+        }
+    }
+}
+
+/// The tokens that are left.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    allowance: Allowance,
+    tokens: f64,
+    /// When the tokens were last counted.
+    counted: Time,
+}
+
+impl Budget {
+    /// A full one.
+    #[must_use]
+    pub fn new(allowance: Allowance, now: Time) -> Self {
+        Self {
+            allowance,
+            tokens: allowance.burst,
+            counted: now,
+        }
+    }
+
+    /// A first try goes out: it pays for a part of a retry.
+    pub fn first_try(&mut self, now: Time) {
+        self.add(self.allowance.share);
+        self.pass(now);
+    }
+
+    /// Whether a retry may go out; if so, it is paid for.
+    pub fn retry(&mut self, now: Time) -> bool {
+        self.pass(now);
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+
+    fn pass(&mut self, now: Time) {
+        let passed: Duration = now.since(self.counted);
+        self.add(self.allowance.per_second * passed.as_secs_f64());
+        self.counted = self.counted.max(now);
+    }
+
+    fn add(&mut self, tokens: f64) {
+        self.tokens = (self.tokens + tokens).min(self.allowance.burst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_budget_fills_by_time_and_by_first_tries_up_to_its_burst() {
+        let mut budget = Budget::new(Allowance::default(), Time::ZERO);
+        let drain = |budget: &mut Budget, now| {
+            std::iter::from_fn(|| budget.retry(now).then_some(())).count()
+        };
+        assert_eq!(drain(&mut budget, Time::ZERO), 20);
+        assert_eq!(drain(&mut budget, Time::from_millis(1_000)), 4);
+        for _ in 0..11 {
+            budget.first_try(Time::from_millis(1_000));
+        }
+        assert_eq!(drain(&mut budget, Time::from_millis(1_000)), 2);
+        assert_eq!(drain(&mut budget, Time::from_millis(3_600_000)), 20);
+    }
+
+    proptest! {
+        #[test]
+        fn retries_are_bounded_whatever_is_asked_when(
+            steps in prop::collection::vec((0_u64..2_000, any::<bool>()), 1..400)
+        ) {
+            let allowance = Allowance::default();
+            let mut budget = Budget::new(allowance, Time::ZERO);
+            let mut now = Time::ZERO;
+            let (mut firsts, mut retries) = (0.0, 0.0);
+            for (pause, is_retry) in steps {
+                now = now + Duration::from_millis(pause);
+                if !is_retry {
+                    budget.first_try(now);
+                    firsts += 1.0;
+                } else if budget.retry(now) {
+                    retries += 1.0;
+                }
+                let seconds = now.since(Time::ZERO).as_secs_f64();
+                let bound = allowance.burst + allowance.share * firsts + allowance.per_second * seconds;
+                prop_assert!(retries <= bound + 1e-6, "{retries} of {bound}");
+            }
+        }
+    }
+}

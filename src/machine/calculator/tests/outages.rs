@@ -1,0 +1,150 @@
+//! A store that is away, or comes and goes: the breaker, the pace of retries, what is told.
+
+use super::*;
+use crate::machine::breaker::BreakerState;
+
+impl World {
+    fn open(&mut self, probe_in_ms: u64) {
+        self.breaker(BreakerState::Open {
+            why: "no answer".into(),
+            probe_at: self.now + Duration::from_millis(probe_in_ms),
+        });
+    }
+
+    fn half_open(&mut self) {
+        self.breaker(BreakerState::HalfOpen {
+            why: "no answer".into(),
+        });
+    }
+
+    fn close(&mut self) {
+        self.breaker(BreakerState::Closed);
+    }
+
+    fn breaker(&mut self, state: BreakerState) {
+        self.handle(Event::Breaker(state));
+    }
+}
+
+#[test]
+fn nothing_is_published_while_the_breaker_is_open_and_all_of_it_once_it_is_closed() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.job_time = Duration::from_millis(50);
+    world.open(700);
+    world.leave("w-2");
+    world.trigger(1);
+    world.at(700);
+    world.half_open();
+    world.fail(Code::Unavailable);
+    world.at(749);
+    world.open(401);
+    world.at(1_150);
+    world.half_open();
+    world.at(60_000);
+    // What a probe finds out is told by the breaker.
+    world.close();
+    world.at(120_000);
+    world.expect(
+        "0.000 breaker open
+         0.000 degraded [store]
+         0.000 Idle->Scaling planned_scale
+         0.700 probe
+         1.150 probe
+         60.000 breaker closed
+         60.000 Scaling->Rebalancing manual-refresh
+         60.000 plan manual-refresh for w-1
+         60.000 degraded []
+         60.050 published v8
+         60.050 Rebalancing->Idle
+         60.050 reply 1 v8",
+    );
+}
+
+#[test]
+fn the_source_is_read_and_losses_are_told_while_the_breaker_is_open() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.open(600_000);
+    world.find(Finding::Changed);
+    world.partitions_changed(Some(1));
+    world.missing("w-2");
+    world.at(60_000);
+    world.expect(
+        "0.000 breaker open
+         0.000 degraded [store]
+         0.000 inspect
+         0.000 reply 1 v7
+         5.000 lost w-2",
+    );
+    world.close();
+    assert_eq!(world.times_of("plan emergency"), [60_000]);
+}
+
+/// Symptom: a store that came and went was tried four times a second. Cause: each return was
+/// taken for the end of the trouble and started the backoff anew.
+#[test]
+fn a_store_that_flaps_is_not_tried_at_each_of_its_returns() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    for _ in 0..10_000 {
+        world.fail(Code::Unavailable);
+    }
+    world.leave("w-2");
+    for round in 0..2_400 {
+        world.at(2_000 + round * 250);
+        world.handle(Event::StoreHealth(None));
+        world.at(2_000 + round * 250 + 50);
+        world.handle(Event::StoreHealth(Some("gone".into())));
+    }
+    let tries = world.times_of("plan ").len();
+    assert!(tries <= 1_300, "{tries} tries in 10 minutes");
+}
+
+#[test]
+fn what_flaps_is_told_once_and_one_failure_is_not_told_at_all() {
+    let mut world = World::patient(CalculatorConfig::default());
+    world.take_over(TakeOver {
+        heartbeats: beating(&["w-1"]),
+        ..stored(&["w-1"])
+    });
+    world.fail(Code::Unavailable);
+    world.trigger(1);
+    world.at(10_000);
+    assert_eq!(world.times_of("failed to publish"), [0]);
+    assert!(world.times_of("degraded").is_empty());
+    for round in 0..400 {
+        world.at(10_000 + round * 250);
+        world.handle(Event::StoreHealth(Some("gone".into())));
+        world.at(10_000 + round * 250 + 200);
+        world.handle(Event::StoreHealth(None));
+    }
+    world.at(200_000);
+    assert_eq!(world.times_of("degraded [store]"), [11_000]);
+    assert_eq!(world.times_of("degraded []"), [114_950]);
+}
+
+#[test]
+fn a_failure_carries_how_often_it_was_tried() {
+    let mut world = World::settled(&["w-1"]);
+    for _ in 0..3 {
+        world
+            .calculator
+            .handle(world.now, Event::Trigger { ticket: Ticket(1) });
+        let mut told = Vec::new();
+        while let Some(action) = world.calculator.poll_action() {
+            match action {
+                Action::Start { op, .. } => {
+                    let result = Err(Error::new(Code::Unavailable, "as told"));
+                    let event = Event::JobDone {
+                        op,
+                        term: 2,
+                        result,
+                    };
+                    world.calculator.handle(world.now, event);
+                }
+                Action::Notify(Notice::Failed { error, .. }) => told.push(error.attempts()),
+                _ => {}
+            }
+        }
+        world.trace.push(format!("{told:?}"));
+    }
+    world.expect("[1]\n[2]\n[3]");
+}

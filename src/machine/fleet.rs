@@ -1,0 +1,397 @@
+//! A live fleet as one look from outside finds it: what the buckets hold, taken apart and told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::publication::{Content, Reading};
+use crate::store::{Entry, Listing};
+use crate::types::{Partition, Term, Version, WorkerId};
+use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, LEASE_KEY};
+
+/// What a look takes in.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The election bucket.
+    pub election: &'a Listing,
+    /// The heartbeat bucket.
+    pub heartbeats: &'a Listing,
+    /// The assignment bucket.
+    pub assignments: &'a Listing,
+    /// Prefix of the heartbeat keys.
+    pub heartbeat_prefix: &'a KeyPrefix,
+    /// Prefix of the assignment keys.
+    pub assignment_prefix: &'a KeyPrefix,
+    /// The partitions that should have an owner, in canonical order, where they are known.
+    pub partitions: Option<&'a [Partition]>,
+}
+
+/// A live fleet. `Display` is a table for people, `Serialize` the same for programs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FleetStatus {
+    /// Who holds the leader's lease, by the election bucket.
+    pub leader: Option<LeaderLease>,
+    /// The fence record: who took over last, and in which term. A fleet that parti leads has none.
+    pub fence: Option<FenceView>,
+    /// The newest version that any assignment or the commit record has.
+    pub version: Version,
+    /// The highest term that was written; 0 without terms.
+    pub term: Term,
+    /// Why the newest version was made.
+    pub lifecycle: String,
+    /// When it was committed, by the leader's own clock; empty when no record tells.
+    pub committed: String,
+    /// Whether the assignments are one complete plan.
+    pub is_complete: bool,
+    /// The workers that have a heartbeat, an assignment, or both, in order.
+    pub workers: Vec<WorkerView>,
+    /// How many different partitions are assigned.
+    pub assigned: usize,
+    /// Partitions that nobody has who is alive; `None` when the list is not known.
+    pub unassigned: Option<Vec<String>>,
+    /// Partitions assigned that are not in the list, if that is known.
+    pub unlisted: Vec<String>,
+    /// Partitions that more than one worker has.
+    pub shared: Vec<String>,
+    /// What is wrong with the data, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// The leader's lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeaderLease {
+    /// Who holds it.
+    pub worker: String,
+    /// How old it is by the store's clock, where it can tell.
+    pub age_ms: Option<u64>,
+}
+
+/// The fence record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FenceView {
+    /// The term that was opened.
+    pub term: Term,
+    /// Who opened it.
+    pub leader: String,
+    /// The class that it publishes in.
+    pub class: String,
+    /// When, by its own clock.
+    pub time: String,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// Its id.
+    pub worker: String,
+    /// Whether it has a heartbeat.
+    pub is_alive: bool,
+    /// How old its heartbeat is by the store's clock, where it can tell.
+    pub heartbeat_age_ms: Option<u64>,
+    /// The version under its key; `None` when it has none, or an unreadable one.
+    pub version: Option<Version>,
+    /// The term of it; `None` when a leader without terms wrote it.
+    pub term: Option<Term>,
+    /// The version that it says it has applied; `None` when it says nothing (parti's do not).
+    pub applied_version: Option<Version>,
+    /// How many versions its key is ahead of what it has applied.
+    pub lag: Option<Version>,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// Their weight, where 0 or less counts as 1.
+    pub weight: i128,
+    /// That as a share of all weight assigned.
+    pub share: f64,
+}
+
+impl FleetStatus {
+    /// Takes the buckets apart. What cannot be understood becomes a problem.
+    #[must_use]
+    pub fn of(look: &Look<'_>) -> Self {
+        let reading = Reading::of(look.assignments, look.assignment_prefix);
+        let mut status = Self {
+            version: reading.highest_version,
+            is_complete: reading.is_one_publication(),
+            ..Self::default()
+        };
+        status.take_leader(look.election);
+        status.take_records(&reading);
+        status.take_workers(look, &reading);
+        status.take_partitions(look.partitions, &reading);
+        status.find_problems(look, &reading);
+        status
+    }
+
+    fn take_leader(&mut self, election: &Listing) {
+        let lease = election.entries.iter().find(|e| e.key == LEASE_KEY);
+        let Some(entry) = lease.filter(|entry| entry.is_live()) else {
+            return;
+        };
+        match wire::lease_holder(&entry.value) {
+            Some(worker) => {
+                self.leader = Some(LeaderLease {
+                    worker: worker.to_string(),
+                    age_ms: entry.age.map(millis),
+                });
+            }
+            None => self.problems.push(format!(
+                "{LEASE_KEY}: not <worker id>:<unix seconds>, as leaders write it"
+            )),
+        }
+    }
+
+    fn take_records(&mut self, reading: &Reading) {
+        self.fence = reading.fence.value.as_ref().map(|fence| FenceView {
+            term: fence.term,
+            leader: fence.leader.clone(),
+            class: fence.class.clone(),
+            time: fence.time.clone(),
+        });
+        let terms = reading.stored.iter().filter_map(|(_, a)| a.term);
+        let commit = reading.commit.value.as_ref();
+        let terms = terms.chain(self.fence.as_ref().map(|fence| fence.term));
+        self.term = terms.chain(commit.map(|c| c.term)).max().unwrap_or(0);
+        let newest = reading.stored.iter().map(|(_, assignment)| assignment);
+        let newest = newest.max_by_key(|assignment| assignment.version);
+        if let Some(assignment) = newest {
+            self.lifecycle.clone_from(&assignment.lifecycle);
+        }
+        if let Some(commit) = commit.filter(|commit| commit.version == self.version) {
+            self.lifecycle.clone_from(&commit.lifecycle);
+            self.committed.clone_from(&commit.time);
+        }
+    }
+
+    fn take_workers(&mut self, look: &Look<'_>, reading: &Reading) {
+        let beats: BTreeMap<WorkerId, &Entry> = look
+            .heartbeats
+            .entries
+            .iter()
+            .filter(|entry| entry.is_live())
+            .filter_map(|entry| {
+                let worker = wire::worker_of_key(look.heartbeat_prefix, &entry.key).ok()?;
+                Some((worker, entry))
+            })
+            .collect();
+        let stored: BTreeMap<&WorkerId, &Assignment> =
+            reading.stored.iter().map(|(w, a)| (w, a)).collect();
+        let holding = reading.slots.iter();
+        let holding = holding.filter(|(_, slot)| slot.content != Content::Deleted);
+        let ids: BTreeSet<&WorkerId> = beats.keys().chain(holding.map(|(w, _)| w)).collect();
+        for worker in ids {
+            let beat = beats.get(worker);
+            let assignment = stored.get(worker);
+            let version = assignment.map(|a| a.version);
+            let applied = beat.and_then(|beat| wire::decode_heartbeat(&beat.value));
+            let applied_version = applied.map(|applied| applied.version);
+            let partitions = assignment.map_or(&[][..], |a| &a.partitions);
+            self.workers.push(WorkerView {
+                worker: worker.to_string(),
+                is_alive: beat.is_some(),
+                heartbeat_age_ms: beat.and_then(|beat| beat.age).map(millis),
+                version,
+                term: assignment.and_then(|a| a.term),
+                applied_version,
+                lag: version
+                    .zip(applied_version)
+                    .map(|(version, applied)| version.saturating_sub(applied).max(0)),
+                partitions: partitions.len(),
+                weight: partitions.iter().map(|p| i128::from(p.weight.max(1))).sum(),
+                share: 0.0,
+            });
+        }
+        let total: i128 = self.workers.iter().map(|w| w.weight).sum();
+        for worker in &mut self.workers {
+            worker.share = worker.weight as f64 / (total as f64).max(1.0);
+        }
+    }
+
+    fn take_partitions(&mut self, listed: Option<&[Partition]>, reading: &Reading) {
+        let alive: BTreeSet<&str> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.is_alive)
+            .map(|worker| worker.worker.as_str())
+            .collect();
+        let mut owners: BTreeMap<&[String], usize> = BTreeMap::new();
+        let mut served: BTreeSet<&[String]> = BTreeSet::new();
+        for (worker, assignment) in &reading.stored {
+            for partition in &assignment.partitions {
+                *owners.entry(&partition.keys).or_default() += 1;
+                if alive.contains(worker.as_str()) {
+                    served.insert(&partition.keys);
+                }
+            }
+        }
+        let name = |keys: &[String]| keys.join(".");
+        self.assigned = owners.len();
+        let shared = owners.iter().filter(|(_, count)| **count > 1);
+        self.shared = shared.map(|(keys, _)| name(keys)).collect();
+        let Some(listed) = listed else { return };
+        let unserved = listed.iter().filter(|p| !served.contains(&p.keys[..]));
+        self.unassigned = Some(unserved.map(|p| name(&p.keys)).collect());
+        let listed: BTreeSet<&[String]> = listed.iter().map(|p| &p.keys[..]).collect();
+        let unlisted = owners.keys().filter(|keys| !listed.contains(*keys));
+        self.unlisted = unlisted.map(|keys| name(keys)).collect();
+    }
+
+    fn find_problems(&mut self, look: &Look<'_>, reading: &Reading) {
+        for entry in look.assignments.entries.iter().filter(|e| e.is_live()) {
+            let fault = match entry.key.as_str() {
+                FENCE_KEY => Fence::decode(&entry.value).err(),
+                COMMIT_KEY => Commit::decode(&entry.value).err(),
+                key if look.assignment_prefix.suffix(key).is_some() => {
+                    let worker = wire::worker_of_key(look.assignment_prefix, key);
+                    worker.and(Assignment::decode(&entry.value).map(drop)).err()
+                }
+                _ => None,
+            };
+            if let Some(fault) = fault {
+                self.problems
+                    .push(format!("{}: {}", shown(&entry.key), fault.message()));
+            }
+        }
+        for entry in look.heartbeats.entries.iter().filter(|e| e.is_live()) {
+            if let Err(fault) = wire::worker_of_key(look.heartbeat_prefix, &entry.key) {
+                self.problems
+                    .push(format!("{}: {}", shown(&entry.key), fault.message()));
+            }
+        }
+        if let (Some(lease), Some(fence)) = (&self.leader, &self.fence)
+            && lease.worker != fence.leader
+        {
+            self.problems.push(format!(
+                "the lease is {}'s, the fence {}'s: a take-over is under way, or a leader without \
+                 fence leads",
+                lease.worker, fence.leader
+            ));
+        }
+        if !self.is_complete && !reading.stored.is_empty() {
+            self.problems
+                .push("the assignments are not one complete plan".into());
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A key as it can be shown: whoever wrote it may have meant to move the cursor.
+fn shown(key: &str) -> String {
+    key.escape_debug().take(120).collect()
+}
+
+impl fmt::Display for FleetStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_head(f)?;
+        self.write_workers(f)?;
+        write_list(f, "unassigned", self.unassigned.as_deref().unwrap_or(&[]))?;
+        write_list(f, "owned twice", &self.shared)?;
+        write_list(f, "not in the list", &self.unlisted)?;
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FleetStatus {
+    fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.leader {
+            Some(lease) => writeln!(
+                f,
+                "leader   {} (lease {} old)",
+                lease.worker.escape_debug(),
+                age(lease.age_ms)
+            )?,
+            None => writeln!(f, "leader   none has the lease")?,
+        }
+        match &self.fence {
+            Some(fence) => writeln!(
+                f,
+                "fence    {} in term {}, class {}, since {}",
+                fence.leader.escape_debug(),
+                fence.term,
+                fence.class.escape_debug(),
+                fence.time.escape_debug()
+            )?,
+            None => writeln!(f, "fence    none: no divvy leader has led here")?,
+        }
+        write!(
+            f,
+            "version  {} ({})",
+            self.version,
+            self.lifecycle.escape_debug()
+        )?;
+        if self.term > 0 {
+            write!(f, ", highest term {}", self.term)?;
+        }
+        if !self.committed.is_empty() {
+            write!(f, ", committed {}", self.committed.escape_debug())?;
+        }
+        let alive = self.workers.iter().filter(|w| w.is_alive).count();
+        writeln!(
+            f,
+            "\nworkers  {alive} alive, {} without heartbeat; {} partitions assigned",
+            self.workers.len() - alive,
+            self.assigned
+        )
+    }
+
+    fn write_workers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.workers.is_empty() {
+            return Ok(());
+        }
+        let width = self.workers.iter().map(|w| w.worker.len()).max();
+        let width = width.unwrap_or(0).max("worker".len());
+        writeln!(
+            f,
+            "\n{:width$}  heartbeat  version  applied  lag  partitions  weight   share",
+            "worker"
+        )?;
+        let number = |number: Option<i64>| number.map_or("-".to_owned(), |n| n.to_string());
+        for worker in &self.workers {
+            let heartbeat = match worker.is_alive {
+                true => age(worker.heartbeat_age_ms),
+                false => "none".into(),
+            };
+            writeln!(
+                f,
+                "{:width$}  {heartbeat:>9}  {:>7}  {:>7}  {:>3}  {:>10}  {:>6}  {:>4.1} %",
+                worker.worker,
+                number(worker.version),
+                number(worker.applied_version),
+                number(worker.lag),
+                worker.partitions,
+                worker.weight,
+                worker.share * 100.0,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Most names that a list shows.
+const SHOWN_MAX: usize = 10;
+
+fn write_list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    if names.is_empty() {
+        return Ok(());
+    }
+    write!(f, "{what}: {}:", names.len())?;
+    for name in names.iter().take(SHOWN_MAX) {
+        write!(f, " {}", name.escape_debug())?;
+    }
+    let more = if names.len() > SHOWN_MAX { " …" } else { "" };
+    writeln!(f, "{more}")
+}
+
+fn age(millis: Option<u64>) -> String {
+    millis.map_or("?".into(), |millis| {
+        format!("{:.1}s", Duration::from_millis(millis).as_secs_f64())
+    })
+}

@@ -1,0 +1,392 @@
+//! A recorder for Prometheus: series in a registry of its own, or in the host's.
+//!
+//! Recording is one or two atomic additions to series that were made beforehand: nothing is
+//! looked up, nothing is allocated, and the number of series is the same for a fleet of ten
+//! workers and of ten thousand.
+
+mod registrar;
+mod sampled;
+mod series;
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use prometheus::{IntGauge, Opts, Registry, TextEncoder};
+
+use self::registrar::Registrar;
+use self::sampled::{Sampled, count};
+use self::series::{
+    AssignmentSeries, CalculatorSeries, MemberSeries, PartiSeries, StoreSeries, SubscriberSeries,
+};
+use super::{
+    AssignmentMetrics, BreakerState, CalculatorMetrics, DegradedCause, ExpiryCause, IdClaim,
+    JobKind, LeadershipChange, ManagerMetrics, MetricNames, Probe, PublishedAs, PublishedPlan,
+    RefusedBecause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched, WorkerChange,
+    WorkerMetrics,
+};
+use crate::error::Result;
+use crate::types::{ManagerState, Reason, State, Term, Version};
+
+/// Records for Prometheus. Each calculator (or manager) has one of its own; it outlives starts and
+/// stops, so that counters never go back.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use divvy::Calculator;
+/// use divvy::metrics::Prometheus;
+/// use divvy::store::memory::MemoryStore;
+///
+/// # fn main() -> divvy::Result<()> {
+/// let metrics = Arc::new(Prometheus::builder().label("service", "tools").build()?);
+/// let calculator = Calculator::builder(Arc::new(MemoryStore::new()))
+///     .metrics(Arc::clone(&metrics))
+///     .build()?;
+/// // What a scrape gets, text format 0.0.4; a host's own series may follow.
+/// let page = metrics.render();
+/// assert!(page.contains("divvy_calculator_up{service=\"tools\"} 0"));
+/// # drop(calculator);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Prometheus {
+    calculator: CalculatorSeries,
+    subscribers: SubscriberSeries,
+    store: StoreSeries,
+    assignment: AssignmentSeries,
+    member: Option<MemberSeries>,
+    parti: Option<PartiSeries>,
+    sampled: Sampled,
+    /// Takes the series out of the registry in the end.
+    registrar: Registrar,
+}
+
+/// How a recorder is to be. See [`Prometheus::builder`].
+#[must_use]
+pub struct PrometheusBuilder {
+    names: MetricNames,
+    registry: Option<Registry>,
+    has_member: bool,
+}
+
+impl PrometheusBuilder {
+    /// All names and labels at once, as settings have them.
+    pub fn names(mut self, names: MetricNames) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// What every name begins with. Default: `divvy`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.names.namespace = namespace.into();
+        self
+    }
+
+    /// A label of every series. Recorders that share a registry need one that differs.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.names.labels.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Keeps the series under parti's names as well.
+    pub fn parti_names(mut self) -> Self {
+        self.names.parti_names = true;
+        self
+    }
+
+    /// The host's registry instead of one of its own. The series are taken out of it when the
+    /// recorder is dropped.
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.registry = Some(registry.clone());
+        self
+    }
+
+    /// Also the series of a manager and its worker, which a calculator alone has no use for.
+    pub fn with_manager(mut self) -> Self {
+        self.has_member = true;
+        self
+    }
+
+    /// The recorder.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a namespace or label that Prometheus does not allow, and when the
+    /// registry has these series already; nothing is left behind in it.
+    pub fn build(self) -> Result<Prometheus> {
+        let registry = self.registry.unwrap_or_default();
+        let mut to = Registrar::new(registry, &self.names)?;
+        let mut made = Prometheus {
+            calculator: CalculatorSeries::new(&mut to)?,
+            subscribers: SubscriberSeries::new(&mut to)?,
+            store: StoreSeries::new(&mut to)?,
+            assignment: AssignmentSeries::new(&mut to)?,
+            member: match self.has_member {
+                true => Some(MemberSeries::new(&mut to)?),
+                false => None,
+            },
+            sampled: Sampled::new(&mut to)?,
+            parti: None,
+            registrar: to,
+        };
+        let opts = made.registrar.opts("build_info", "The library's version.");
+        let build: IntGauge = made.registrar.register(labelled(opts)?)?;
+        build.set(1);
+        if self.names.parti_names {
+            made.parti = Some(PartiSeries::new(&mut made.registrar)?);
+        }
+        Ok(made)
+    }
+}
+
+fn labelled(opts: Opts) -> Result<IntGauge> {
+    let opts = opts.const_label("version", env!("CARGO_PKG_VERSION"));
+    IntGauge::with_opts(opts).map_err(registrar::unusable)
+}
+
+impl Prometheus {
+    /// Begins a recorder.
+    pub fn builder() -> PrometheusBuilder {
+        PrometheusBuilder {
+            names: MetricNames::default(),
+            registry: None,
+            has_member: false,
+        }
+    }
+
+    /// All series of the registry as text, format 0.0.4: what a scrape is answered with
+    /// (`Content-Type: text/plain; version=0.0.4`). Other series in that format may follow it.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let families = self.registrar.registry().gather();
+        let mut page = String::new();
+        // Writing to memory fails for a family without a series only, and gather leaves those out.
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut page) {
+            log::warn!(target: "divvy::metrics", "metrics could not be rendered: {error}");
+        }
+        page
+    }
+
+    /// The registry: its own, or the host's.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.registrar.registry()
+    }
+}
+
+/// Sets the gauge of one value of a label to 1 and all others to 0.
+fn point_at(gauges: &[IntGauge], index: usize) {
+    // The new one first: a scrape in between shows two rather than none.
+    gauges[index].set(1);
+    for (other, gauge) in gauges.iter().enumerate() {
+        if other != index {
+            gauge.set(0);
+        }
+    }
+}
+
+impl CalculatorMetrics for Prometheus {
+    fn attach(&self, probe: Weak<dyn Probe>) {
+        self.sampled.attach(probe);
+    }
+
+    fn state_changed(&self, from: State, to: State, spent: Duration) {
+        self.calculator.transitions[from as usize][to as usize].inc();
+        self.calculator.state_seconds[from as usize].inc_by(spent.as_secs_f64());
+    }
+
+    fn job_done(&self, job: JobKind, success: Success) {
+        self.calculator.jobs[job as usize][success as usize].inc();
+    }
+
+    fn rebalanced(&self, reason: Reason, success: Success, took: Duration) {
+        self.calculator.rebalances[reason as usize][success as usize].inc();
+        self.calculator.rebalance_seconds[reason as usize].observe(took.as_secs_f64());
+        if let Some(parti) = &self.parti {
+            parti.rebalance_seconds.observe(took.as_secs_f64());
+            if success == Success::No {
+                parti.rebalance_failures.inc();
+            }
+        }
+    }
+
+    fn worker_changed(&self, change: WorkerChange) {
+        self.calculator.worker_changes[change as usize].inc();
+    }
+
+    fn workers(&self, alive: usize, missing: usize) {
+        self.calculator.workers_alive.set(count(alive));
+        self.calculator.workers_missing.set(count(missing));
+        if let Some(parti) = &self.parti {
+            parti.workers.set(count(alive));
+        }
+    }
+
+    fn unassigned(&self, partitions: usize) {
+        self.calculator.unassigned.set(count(partitions));
+    }
+
+    fn lease_ended(&self, cause: ExpiryCause) {
+        self.calculator.leases_ended[cause as usize].inc();
+    }
+
+    fn heartbeats_listed(&self, success: Success) {
+        self.calculator.listings[success as usize].inc();
+    }
+
+    fn watch_lost(&self, watched: Watched) {
+        self.calculator.watch_losses[watched as usize].inc();
+    }
+
+    fn watch_resynced(&self, watched: Watched) {
+        self.calculator.watch_resyncs[watched as usize].inc();
+    }
+
+    fn poisoned(&self, count: u32) {
+        self.calculator.poison.inc_by(u64::from(count));
+    }
+
+    fn degraded(&self, causes: &[DegradedCause]) {
+        for (cause, gauge) in DegradedCause::ALL.iter().zip(&self.calculator.degraded) {
+            gauge.set(i64::from(causes.contains(cause)));
+        }
+    }
+
+    fn leadership_lost(&self) {
+        self.calculator.leadership_lost.inc();
+    }
+
+    fn called_back(&self, took: Duration) {
+        self.subscribers
+            .callback_seconds
+            .observe(took.as_secs_f64());
+    }
+
+    fn callback_panicked(&self) {
+        self.subscribers.callback_panics.inc();
+    }
+
+    fn event_missed(&self, is_first: bool) {
+        self.subscribers.events_missed.inc();
+        if is_first {
+            self.subscribers.subscribers_lagged.inc();
+        }
+        if let Some(parti) = &self.parti {
+            parti.dropped.inc();
+        }
+    }
+
+    fn store_called(&self, call: StoreCall, outcome: StoreOutcome, took: Duration) {
+        self.store.calls[call as usize][outcome as usize].inc();
+        self.store.call_seconds[call as usize].observe(took.as_secs_f64());
+    }
+
+    fn write_refused(&self, because: RefusedBecause) {
+        self.store.writes_refused[because as usize].inc();
+    }
+
+    fn store_retried(&self) {
+        self.store.retries.inc();
+    }
+
+    fn breaker_changed(&self, to: BreakerState) {
+        point_at(&self.store.breaker, to as usize);
+        self.store.breaker_changes[to as usize].inc();
+    }
+}
+
+impl AssignmentMetrics for Prometheus {
+    fn took_over(&self, term: Term, version: Version, class: PublishedAs) {
+        self.assignment.term.set(term);
+        self.assignment.version.set(version);
+        point_at(&self.assignment.class, class as usize);
+    }
+
+    fn step(&self, step: Step, took: Duration) {
+        self.assignment.step_seconds[step as usize].observe(took.as_secs_f64());
+    }
+
+    fn retried(&self, because: RetryCause) {
+        self.assignment.retries[because as usize].inc();
+    }
+
+    fn published(&self, plan: &PublishedPlan) {
+        let series = &self.assignment;
+        series.term.set(plan.term);
+        series.version.set(plan.version);
+        series.publications[plan.class as usize].inc();
+        series.workers.set(count(plan.workers));
+        series.partitions.set(count(plan.partitions));
+        series.moved.inc_by(plan.moved as u64);
+        series.moved_share.set(plan.moved_share);
+        series.max_to_mean.set(plan.max_to_mean);
+    }
+}
+
+impl WorkerMetrics for Prometheus {
+    fn heartbeat(&self, success: Success) {
+        if let Some(member) = &self.member {
+            member.heartbeats[success as usize].inc();
+        }
+    }
+
+    fn heartbeat_late(&self, by: Duration) {
+        if let Some(member) = &self.member {
+            member.late.inc();
+            member.late_seconds.observe(by.as_secs_f64());
+        }
+    }
+
+    fn assignment_seen(&self, version: Version) {
+        if let Some(member) = &self.member {
+            member.seen.set(version);
+        }
+    }
+
+    fn assignment_applied(&self, version: Version, added: usize, removed: usize, took: Duration) {
+        if let Some(member) = &self.member {
+            member.applied.set(version);
+            member.apply_seconds.observe(took.as_secs_f64());
+            member.added.inc_by(added as u64);
+            member.removed.inc_by(removed as u64);
+        }
+    }
+
+    fn assignment_refused(&self) {
+        if let Some(member) = &self.member {
+            member.refused.inc();
+        }
+    }
+}
+
+impl ManagerMetrics for Prometheus {
+    fn state_changed(&self, from: ManagerState, to: ManagerState, spent: Duration) {
+        if let Some(member) = &self.member {
+            point_at(&member.state, to as usize);
+            member.transitions[from as usize][to as usize].inc();
+            member.state_seconds[from as usize].inc_by(spent.as_secs_f64());
+        }
+    }
+
+    fn leadership_changed(&self, change: LeadershipChange) {
+        if let Some(member) = &self.member {
+            let leads = change == LeadershipChange::Gained;
+            member.is_leader.set(i64::from(leads));
+            member.leadership[change as usize].inc();
+        }
+    }
+
+    fn id_claim(&self, outcome: IdClaim) {
+        if let Some(member) = &self.member {
+            member.id_claims[outcome as usize].inc();
+        }
+    }
+}
+
+impl std::fmt::Debug for Prometheus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prometheus").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,405 @@
+//! Every series that is told, by whom it is told.
+
+use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge};
+
+use super::registrar::{Registrar, Scale};
+use crate::error::Result;
+use crate::metrics::{
+    BreakerState, DegradedCause, ExpiryCause, IdClaim, JobKind, LeadershipChange, PublishedAs,
+    RefusedBecause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched, WorkerChange,
+};
+use crate::types::{ManagerState, Reason, State};
+
+/// The names of all variants, in order.
+macro_rules! names {
+    ($type:ty) => {
+        &<$type>::ALL.iter().map(|v| v.name()).collect::<Vec<_>>()
+    };
+}
+
+pub(super) struct CalculatorSeries {
+    pub transitions: Vec<Vec<IntCounter>>,
+    pub state_seconds: Vec<Counter>,
+    pub jobs: Vec<Vec<IntCounter>>,
+    pub rebalances: Vec<Vec<IntCounter>>,
+    pub rebalance_seconds: Vec<Histogram>,
+    pub worker_changes: Vec<IntCounter>,
+    pub workers_alive: IntGauge,
+    pub workers_missing: IntGauge,
+    pub unassigned: IntGauge,
+    pub leases_ended: Vec<IntCounter>,
+    pub listings: Vec<IntCounter>,
+    pub watch_losses: Vec<IntCounter>,
+    pub watch_resyncs: Vec<IntCounter>,
+    pub poison: IntCounter,
+    pub degraded: Vec<IntGauge>,
+    pub leadership_lost: IntCounter,
+}
+
+impl CalculatorSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        let states = names!(State);
+        let success = names!(Success);
+        Ok(Self {
+            transitions: to.counter_grid(
+                "state_transitions_total",
+                "Changes of the calculator's state.",
+                ["from", "to"],
+                [states, states],
+            )?,
+            state_seconds: to.seconds(
+                "state_seconds_total",
+                "Seconds spent in each state, told when it is left.",
+                "state",
+                states,
+            )?,
+            jobs: to.counter_grid(
+                "jobs_total",
+                "Jobs of the publishing thread: take-overs, publications, looks at the partitions, \
+                 settled doubts.",
+                ["job", "outcome"],
+                [names!(JobKind), success],
+            )?,
+            rebalances: to.counter_grid(
+                "rebalances_total",
+                "Rebalances, by why and how they ended. A failed one is tried again.",
+                ["reason", "outcome"],
+                [names!(Reason), success],
+            )?,
+            rebalance_seconds: to.histograms(
+                "rebalance_duration_seconds",
+                "Duration of rebalances, failed ones included.",
+                Scale::Work,
+                "reason",
+                names!(Reason),
+            )?,
+            worker_changes: to.counters(
+                "worker_changes_total",
+                "Workers that joined, left, went missing, came back or were lost.",
+                "change",
+                names!(WorkerChange),
+            )?,
+            workers_alive: to.gauge("workers_alive", "Workers whose lease runs.")?,
+            workers_missing: to.gauge(
+                "workers_missing",
+                "Workers whose lease ran out and that may yet come back.",
+            )?,
+            unassigned: to.gauge(
+                "partitions_unassigned",
+                "Partitions whose owner is gone, until the next plan.",
+            )?,
+            leases_ended: to.counters(
+                "leases_ended_total",
+                "Leases of workers that ended, by what ended them.",
+                "cause",
+                names!(ExpiryCause),
+            )?,
+            listings: to.counters(
+                "heartbeat_listings_total",
+                "Listings of the heartbeats; none while the watch is well.",
+                "outcome",
+                success,
+            )?,
+            watch_losses: to.counters(
+                "watch_losses_total",
+                "Times that a watch lost sight of its bucket.",
+                "watch",
+                names!(Watched),
+            )?,
+            watch_resyncs: to.counters(
+                "watch_resyncs_total",
+                "Times that a watch had delivered everything: at its start and after each loss.",
+                "watch",
+                names!(Watched),
+            )?,
+            poison: to.counter(
+                "poison_values_total",
+                "Values in the store that could not be understood.",
+            )?,
+            degraded: to.gauges(
+                "calculator_degraded",
+                "1 for each thing that keeps the calculator from its whole work.",
+                "cause",
+                names!(DegradedCause),
+            )?,
+            leadership_lost: to.counter(
+                "calculator_deposed_total",
+                "Times that a newer leader took over from this calculator.",
+            )?,
+        })
+    }
+}
+
+pub(super) struct SubscriberSeries {
+    pub callback_seconds: Histogram,
+    pub callback_panics: IntCounter,
+    pub events_missed: IntCounter,
+    pub subscribers_lagged: IntCounter,
+}
+
+impl SubscriberSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            callback_seconds: to.histogram(
+                "callback_duration_seconds",
+                "Duration of subscribers' callbacks.",
+                Scale::Work,
+            )?,
+            callback_panics: to.counter(
+                "callback_panics_total",
+                "Subscribers' callbacks that panicked and are closed.",
+            )?,
+            events_missed: to.counter(
+                "subscriber_events_missed_total",
+                "Events that a subscriber was too slow for.",
+            )?,
+            subscribers_lagged: to.counter(
+                "subscribers_lagged_total",
+                "Subscribers that were closed because they were too slow.",
+            )?,
+        })
+    }
+}
+
+pub(super) struct StoreSeries {
+    pub calls: Vec<Vec<IntCounter>>,
+    pub call_seconds: Vec<Histogram>,
+    pub writes_refused: Vec<IntCounter>,
+    pub retries: IntCounter,
+    pub breaker: Vec<IntGauge>,
+    pub breaker_changes: Vec<IntCounter>,
+}
+
+impl StoreSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            calls: to.counter_grid(
+                "store_calls_total",
+                "Calls of the store.",
+                ["operation", "outcome"],
+                [names!(StoreCall), names!(StoreOutcome)],
+            )?,
+            call_seconds: to.histograms(
+                "store_call_duration_seconds",
+                "Duration of calls of the store.",
+                Scale::Call,
+                "operation",
+                names!(StoreCall),
+            )?,
+            writes_refused: to.counters(
+                "store_writes_refused_total",
+                "Writes that the store refused.",
+                "cause",
+                names!(RefusedBecause),
+            )?,
+            retries: to.counter(
+                "store_retries_total",
+                "Calls of the store that were tried again within a retry budget.",
+            )?,
+            breaker: to.gauges(
+                "store_breaker_state",
+                "1 for the state of the circuit breaker before the store.",
+                "state",
+                names!(BreakerState),
+            )?,
+            breaker_changes: to.counters(
+                "store_breaker_changes_total",
+                "Changes of the circuit breaker, by what it became.",
+                "to",
+                names!(BreakerState),
+            )?,
+        })
+    }
+}
+
+pub(super) struct AssignmentSeries {
+    pub term: IntGauge,
+    pub version: IntGauge,
+    pub class: Vec<IntGauge>,
+    pub step_seconds: Vec<Histogram>,
+    pub retries: Vec<IntCounter>,
+    pub publications: Vec<IntCounter>,
+    pub workers: IntGauge,
+    pub partitions: IntGauge,
+    pub moved: IntCounter,
+    pub moved_share: Gauge,
+    pub max_to_mean: Gauge,
+}
+
+impl AssignmentSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            term: to.gauge(
+                "assignment_term",
+                "The term that this calculator opened; 0 before its first take-over.",
+            )?,
+            version: to.gauge(
+                "assignment_version",
+                "The version last published or found at a take-over.",
+            )?,
+            class: to.gauges(
+                "publish_class",
+                "1 for the class in which plans are published: A atomic, B key by key.",
+                "class",
+                names!(PublishedAs),
+            )?,
+            step_seconds: to.histograms(
+                "rebalance_step_duration_seconds",
+                "Duration of the parts of a rebalance.",
+                Scale::Work,
+                "step",
+                names!(Step),
+            )?,
+            retries: to.counters(
+                "publish_retries_total",
+                "Publications that were tried again within one rebalance.",
+                "cause",
+                names!(RetryCause),
+            )?,
+            publications: to.counters(
+                "publications_total",
+                "Plans published, by class.",
+                "class",
+                names!(PublishedAs),
+            )?,
+            workers: to.gauge("plan_workers", "Workers of the plan last published.")?,
+            partitions: to.gauge("plan_partitions", "Partitions of the plan last published.")?,
+            moved: to.counter("partitions_moved_total", "Partitions that changed hands.")?,
+            moved_share: to.level(
+                "plan_moved_ratio",
+                "Share of all weight that the plan last published moved.",
+            )?,
+            max_to_mean: to.level(
+                "plan_max_to_mean_ratio",
+                "Load of the fullest worker of the plan last published, as a multiple of the mean.",
+            )?,
+        })
+    }
+}
+
+pub(super) struct MemberSeries {
+    pub state: Vec<IntGauge>,
+    pub state_seconds: Vec<Counter>,
+    pub transitions: Vec<Vec<IntCounter>>,
+    pub is_leader: IntGauge,
+    pub leadership: Vec<IntCounter>,
+    pub id_claims: Vec<IntCounter>,
+    pub heartbeats: Vec<IntCounter>,
+    pub late: IntCounter,
+    pub late_seconds: Histogram,
+    pub seen: IntGauge,
+    pub applied: IntGauge,
+    pub apply_seconds: Histogram,
+    pub added: IntCounter,
+    pub removed: IntCounter,
+    pub refused: IntCounter,
+}
+
+impl MemberSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        let states = names!(ManagerState);
+        Ok(Self {
+            state: to.gauges(
+                "manager_state",
+                "1 for the state the manager is in.",
+                "state",
+                states,
+            )?,
+            state_seconds: to.seconds(
+                "manager_state_seconds_total",
+                "Seconds spent in each state, told when it is left.",
+                "state",
+                states,
+            )?,
+            transitions: to.counter_grid(
+                "manager_state_transitions_total",
+                "Changes of the manager's state.",
+                ["from", "to"],
+                [states, states],
+            )?,
+            is_leader: to.gauge("manager_is_leader", "Whether this worker leads.")?,
+            leadership: to.counters(
+                "manager_leadership_changes_total",
+                "Times that this worker began or ceased to lead.",
+                "change",
+                names!(LeadershipChange),
+            )?,
+            id_claims: to.counters(
+                "manager_id_claims_total",
+                "Claims of a stable id, and their renewals.",
+                "outcome",
+                names!(IdClaim),
+            )?,
+            heartbeats: to.counters(
+                "worker_heartbeats_total",
+                "Heartbeats sent, or not.",
+                "outcome",
+                names!(Success),
+            )?,
+            late: to.counter(
+                "worker_heartbeats_late_total",
+                "Heartbeats that were sent later than they were due.",
+            )?,
+            late_seconds: to.histogram(
+                "worker_heartbeat_lateness_seconds",
+                "By how much late heartbeats were late.",
+                Scale::Work,
+            )?,
+            seen: to.gauge(
+                "worker_seen_version",
+                "The version last seen for this worker.",
+            )?,
+            applied: to.gauge(
+                "worker_applied_version",
+                "The version last applied by this worker; its lag is what is seen less this.",
+            )?,
+            apply_seconds: to.histogram(
+                "worker_apply_duration_seconds",
+                "Time from taking in an assignment to having told it to the subscribers.",
+                Scale::Work,
+            )?,
+            added: to.counter(
+                "worker_partitions_added_total",
+                "Partitions that this worker took.",
+            )?,
+            removed: to.counter(
+                "worker_partitions_removed_total",
+                "Partitions that this worker gave up.",
+            )?,
+            refused: to.counter(
+                "worker_assignments_refused_total",
+                "Assignments older than the one applied.",
+            )?,
+        })
+    }
+}
+
+/// parti's names, as its improvement plan gives them.
+pub(super) struct PartiSeries {
+    pub rebalance_seconds: Histogram,
+    pub rebalance_failures: IntCounter,
+    pub dropped: IntCounter,
+    pub workers: IntGauge,
+}
+
+impl PartiSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        to.without_namespace();
+        Ok(Self {
+            rebalance_seconds: to.histogram(
+                "calculator_rebalance_duration_seconds",
+                "Duration of rebalances.",
+                Scale::Work,
+            )?,
+            rebalance_failures: to.counter(
+                "calculator_rebalance_failures_total",
+                "Rebalances that failed.",
+            )?,
+            dropped: to.counter(
+                "calculator_dropped_state_changes_total",
+                "Events that a subscriber was too slow for.",
+            )?,
+            workers: to.gauge("calculator_active_workers", "Workers whose lease runs.")?,
+        })
+    }
+}

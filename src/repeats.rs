@@ -1,0 +1,101 @@
+//! What happens again and again is told once, and then as a count at growing intervals.
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// The first pause between two lines about the same thing.
+const INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// The longest one.
+const INTERVAL_MAX: Duration = Duration::from_secs(320);
+
+/// What has not happened for so long is news again.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Decides which occurrences of one thing are told.
+///
+/// Nothing resets it but quiet: a thing that comes and goes would otherwise be news each time.
+#[derive(Clone, Debug, Default)]
+pub struct Repeats {
+    /// When the last one was told, and how long to be silent after that; `None`: never.
+    told: Option<(Time, Duration)>,
+    last: Time,
+    silent: u64,
+}
+
+impl Repeats {
+    /// It has happened (again). `Some` when that is to be told, with how many were not since the
+    /// last time.
+    pub fn happened(&mut self, now: Time) -> Option<u64> {
+        let interval = match self.told {
+            None => INTERVAL_MIN,
+            Some(_) if now.since(self.last) >= QUIET => INTERVAL_MIN,
+            Some((told, interval)) if now.since(told) < interval => {
+                self.last = now;
+                self.silent += 1;
+                return None;
+            }
+            Some((_, interval)) => (interval * 2).min(INTERVAL_MAX),
+        };
+        self.last = now;
+        self.told = Some((now, interval));
+        Some(std::mem::take(&mut self.silent))
+    }
+}
+
+/// How many were not told since the last line, in words that follow what happened.
+pub fn words(silent: u64) -> String {
+    match silent {
+        0 => String::new(),
+        1 => " (and once more since the last line)".into(),
+        more => format!(" (and {more} times more since the last line)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(times: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+        let mut repeats = Repeats::default();
+        let told = times.into_iter().filter_map(|ms| {
+            let count = repeats.happened(Time::from_millis(ms))?;
+            Some((ms / 1_000, count))
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn the_first_is_told_and_then_counts_at_growing_intervals() {
+        assert_eq!(
+            told((0..700).map(|second| second * 1_000)),
+            [
+                (0, 0),
+                (10, 9),
+                (30, 19),
+                (70, 39),
+                (150, 79),
+                (310, 159),
+                (630, 319)
+            ]
+        );
+    }
+
+    #[test]
+    fn ten_minutes_of_four_a_second_are_few_lines_and_none_is_forgotten() {
+        let lines = told((0..2_400).map(|quarter| quarter * 250));
+        assert!(lines.len() <= 7, "{lines:?}");
+        let (last, _) = lines[lines.len() - 1];
+        let counted: u64 = lines.iter().map(|(_, count)| count + 1).sum();
+        assert_eq!(counted, last * 4 + 1);
+    }
+
+    #[test]
+    fn what_happens_after_a_long_quiet_is_news() {
+        assert_eq!(
+            told([0, 1_000, 62_000, 63_000, 123_000]),
+            [(0, 0), (62, 1), (123, 1)]
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! A look at a live fleet from outside.
+
+use std::time::Instant;
+
+use crate::config::CalculatorConfig;
+use crate::error::Result;
+use crate::machine::fleet::{FleetStatus, Look};
+use crate::store::{Bucket, Listing, Store};
+use crate::types::Partition;
+use crate::wire::KeyPrefix;
+
+/// Looks at a fleet: leader, versions, workers, loads. Reads, and never writes; the buckets are
+/// read one after the other, so that what changes meanwhile may show as a difference between them.
+///
+/// Of `config` the key prefixes count. `partitions`, where given, are those that should have an
+/// owner.
+///
+/// # Errors
+/// `InvalidArgument` for prefixes that no key may have; what the store reports when
+/// no bucket can be read. One that cannot be read beside others that can is a problem in the
+/// answer.
+pub fn read_fleet(
+    store: &dyn Store,
+    config: &CalculatorConfig,
+    partitions: Option<&[Partition]>,
+    deadline: Instant,
+) -> Result<FleetStatus> {
+    let heartbeat_prefix = KeyPrefix::new(&config.heartbeat_prefix)?;
+    let assignment_prefix = KeyPrefix::new(&config.assignment_prefix)?;
+    let mut problems = Vec::new();
+    let mut read = |bucket: Bucket, prefix: &str| {
+        let listing = store.list(bucket, prefix, deadline);
+        if let Err(error) = &listing {
+            problems.push(format!("the {bucket:?} bucket cannot be read: {error}"));
+        }
+        listing
+    };
+    // The assignments last: what workers say they have applied is then never ahead of them.
+    let election = read(Bucket::Election, "");
+    let heartbeats = read(Bucket::Heartbeat, heartbeat_prefix.as_str());
+    let assignments = read(Bucket::Assignment, "");
+    if election.is_err() && heartbeats.is_err() {
+        // Nothing can be read, or nothing but what an earlier fleet left: the latter is shown.
+        assignments.as_ref().map_err(Clone::clone)?;
+    }
+    let or_nothing = |listing: Result<Listing>| listing.unwrap_or_default();
+    let mut status = FleetStatus::of(&Look {
+        election: &or_nothing(election),
+        heartbeats: &or_nothing(heartbeats),
+        assignments: &or_nothing(assignments),
+        heartbeat_prefix: &heartbeat_prefix,
+        assignment_prefix: &assignment_prefix,
+        partitions,
+    });
+    status.problems.splice(0..0, problems);
+    Ok(status)
+}

@@ -1,0 +1,161 @@
+//! The log of a calculator: one line for each thing that an operator would act on, repeated
+//! failures as counts.
+
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+use crate::machine::calculator::{Degraded, MemberChange, Notice};
+use crate::repeats::{Repeats, words};
+use crate::types::Time;
+
+/// What one thread of a calculator logs.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// What happened again and again, by what was attempted.
+    failures: BTreeMap<&'static str, Repeats>,
+    absences: BTreeMap<&'static str, Repeats>,
+    degradations: Repeats,
+    is_degraded_told: bool,
+    sights: Repeats,
+    /// Whether the last job failed: the states of its retries are no news.
+    is_failing: bool,
+}
+
+impl Journal {
+    /// Logs what subscribers are told.
+    pub fn note(&mut self, now: Time, notice: &Notice) {
+        match notice {
+            Notice::StateChanged(change) => {
+                let level = if self.is_failing {
+                    log::Level::Debug
+                } else {
+                    log::Level::Info
+                };
+                log::log!(
+                    target: "divvy::calculator", level,
+                    version = change.version;
+                    "{} -> {}{}", change.from, change.to,
+                    change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
+                );
+            }
+            Notice::Published {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                self.is_failing = false;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions, moved_weight = quality.moved,
+                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
+                    "published version {version} ({reason})"
+                );
+            }
+            Notice::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                self.is_failing = false;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions;
+                    "would publish version {version} ({reason})"
+                );
+            }
+            Notice::LeaderPublished(comparison) => {
+                log::info!(target: "divvy::calculator", "{comparison}");
+            }
+            Notice::Failed { operation, error } => {
+                self.is_failing = true;
+                self.failed(now, operation, error);
+            }
+            Notice::Degraded(why) => self.degraded(now, why),
+            Notice::LeadershipLost => log::error!(
+                target: "divvy::calculator",
+                "a newer leader has taken over: this calculator publishes nothing more"
+            ),
+            Notice::Member(change) => self.member(now, change),
+            // The first is the store's own to log, the others are logged where they happen.
+            Notice::Breaker(_) | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+        }
+    }
+
+    /// Who is missing is often back before anyone could act: told as a count.
+    fn member(&mut self, now: Time, change: &MemberChange) {
+        let (what, worker) = match change {
+            MemberChange::Joined(worker) => ("joined", worker),
+            MemberChange::Left(worker) => ("left", worker),
+            MemberChange::Lost(worker) => ("is lost", worker),
+            MemberChange::Missing(worker) => ("is missing", worker),
+            MemberChange::Back(worker) => ("is back", worker),
+        };
+        let silent = match change {
+            MemberChange::Missing(_) | MemberChange::Back(_) => {
+                match self.absences.entry(what).or_default().happened(now) {
+                    Some(silent) => silent,
+                    None => return,
+                }
+            }
+            _ => 0,
+        };
+        let level = match change {
+            MemberChange::Lost(_) => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            target: "divvy::calculator", level, worker = worker.as_str();
+            "{worker} {what}{}", words(silent)
+        );
+    }
+
+    /// Something failed and is tried again.
+    pub fn failed(&mut self, now: Time, operation: &'static str, error: &Error) {
+        let repeats = self.failures.entry(operation).or_default();
+        if let Some(silent) = repeats.happened(now) {
+            log::warn!(
+                target: "divvy::calculator",
+                code = error.code().name(), attempts = error.attempts();
+                "{operation} failed{}, trying again: {error}", words(silent)
+            );
+        }
+    }
+
+    /// The heartbeats cannot be seen.
+    pub fn out_of_sight(&mut self, now: Time, why: &str) {
+        if let Some(silent) = self.sights.happened(now) {
+            log::warn!(
+                target: "divvy::watch",
+                "heartbeats are out of sight{}: {why}; nobody is declared missing", words(silent)
+            );
+        }
+    }
+
+    /// An end is logged if the beginning was.
+    fn degraded(&mut self, now: Time, why: &Degraded) {
+        if why.is_empty() {
+            if std::mem::take(&mut self.is_degraded_told) {
+                log::info!(target: "divvy::calculator", "no longer degraded");
+            }
+            return;
+        }
+        let Some(silent) = self.degradations.happened(now) else {
+            return;
+        };
+        self.is_degraded_told = true;
+        let list: Vec<String> = why
+            .iter()
+            .map(|what| format!("{what} ({})", what.still_works()))
+            .collect();
+        log::warn!(
+            target: "divvy::calculator",
+            "degraded{}: {}", words(silent), list.join("; ")
+        );
+    }
+}

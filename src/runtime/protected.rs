@@ -1,0 +1,479 @@
+//! A store behind a circuit breaker and a retry budget: whoever calls through it can neither
+//! hammer a store that is broken nor multiply the load of one that is slow.
+//!
+//! * Calls that fail in a row open the breaker: from then on calls fail at once with its reason,
+//!   but for one probe now and then. The first call that comes when a probe is due is the probe.
+//! * A call whose predecessor of the same kind failed counts as its retry and costs a token of the
+//!   budget. Without one it fails at once; that says nothing about the store.
+//!
+//! Watches pass: they wait and recover by themselves.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::error::{Code, Error, Result};
+use crate::machine::breaker::{Breaker, BreakerState, Permit, Rules, Verdict};
+use crate::machine::budget::{Allowance, Budget};
+use crate::repeats::{Repeats, words};
+use crate::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
+};
+use crate::types::Time;
+
+/// Kinds of calls that are told apart: those that read and those that write, for each bucket.
+const KINDS: usize = 8;
+
+/// How a store's breaker stands, and what breaker and budget have done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// How it stands.
+    pub state: BreakerState,
+    /// How often it opened.
+    pub opened: u64,
+    /// Probes that went out.
+    pub probes: u64,
+    /// Calls that failed at once because it was not closed.
+    pub refused: u64,
+    /// Calls that were retries and went out.
+    pub retries: u64,
+    /// Retries that failed at once because the budget was used up.
+    pub retries_refused: u64,
+}
+
+/// See the module.
+pub struct Protected {
+    inner: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    core: Mutex<Core>,
+}
+
+struct Core {
+    breaker: Breaker,
+    budget: Budget,
+    /// Which kinds of calls failed last.
+    has_failed: [bool; KINDS],
+    counts: BreakerStatus,
+    listeners: Vec<Sender<BreakerState>>,
+    openings: Repeats,
+    is_opening_logged: bool,
+}
+
+impl Protected {
+    /// Protects a store. `seed` determines the jitter of the breaker's pauses.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, clock: Arc<dyn Clock>, seed: u64) -> Self {
+        let now = clock.now();
+        Self {
+            inner,
+            clock,
+            core: Mutex::new(Core {
+                breaker: Breaker::new(Rules::default(), seed),
+                budget: Budget::new(Allowance::default(), now),
+                has_failed: [false; KINDS],
+                counts: BreakerStatus::default(),
+                listeners: Vec::new(),
+                openings: Repeats::default(),
+                is_opening_logged: false,
+            }),
+        }
+    }
+
+    /// Every change of the breaker from now on, how it stands first.
+    pub fn changes(&self) -> Receiver<BreakerState> {
+        let (sender, receiver) = unbounded();
+        let mut core = self.core.lock();
+        // The receiver is here, so this cannot fail.
+        let _ = sender.send(core.breaker.state().clone());
+        core.listeners.push(sender);
+        receiver
+    }
+
+    /// How the breaker stands, and the counts.
+    pub fn status(&self) -> BreakerStatus {
+        let core = self.core.lock();
+        BreakerStatus {
+            state: core.breaker.state().clone(),
+            ..core.counts.clone()
+        }
+    }
+
+    /// The session says how the store is: one that is well again is probed at the next call.
+    pub fn heed(&self, health: &Health) {
+        if *health == Health::Connected {
+            self.change(|core, now| core.breaker.force_probe(now));
+        }
+    }
+
+    /// Lets breaker and budget take something in, and tells what came of it. The log is the
+    /// host's code, so no lock is held then.
+    fn change<R>(&self, change: impl FnOnce(&mut Core, Time) -> R) -> R {
+        let now = self.clock.now();
+        let (result, lines) = {
+            let mut core = self.core.lock();
+            let result = change(&mut core, now);
+            (result, core.tell_changes(now))
+        };
+        for (level, line) in lines {
+            log::log!(target: "divvy::breaker", level, "{line}");
+        }
+        result
+    }
+
+    /// Carries out a call, unless breaker or budget forbid it.
+    fn call<R>(
+        &self,
+        kind: usize,
+        deadline: Instant,
+        refused: impl FnOnce(String) -> R,
+        verdict: impl FnOnce(&R) -> Verdict,
+        call: impl FnOnce() -> R,
+    ) -> R {
+        if deadline <= Instant::now() {
+            return call(); // it will not be sent, and says nothing
+        }
+        let permit = match self.change(|core, now| core.admit(now, kind)) {
+            Ok(permit) => permit,
+            Err(why) => return refused(why),
+        };
+        let mut ongoing = Ongoing {
+            store: self,
+            kind,
+            permit,
+            verdict: Verdict::Silent,
+        };
+        let result = call();
+        ongoing.verdict = verdict(&result);
+        result
+    }
+
+    fn attempt<T>(
+        &self,
+        kind: usize,
+        deadline: Instant,
+        call: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let refused = |why| Err(Error::new(Code::Unavailable, why));
+        self.call(kind, deadline, refused, verdict_of, call)
+    }
+}
+
+/// A call on its way: it is told to the breaker however it ends, also by a panic.
+struct Ongoing<'a> {
+    store: &'a Protected,
+    kind: usize,
+    permit: Permit,
+    verdict: Verdict,
+}
+
+impl Drop for Ongoing<'_> {
+    fn drop(&mut self) {
+        let verdict = std::mem::replace(&mut self.verdict, Verdict::Silent);
+        self.store.change(|core, now| {
+            match verdict {
+                Verdict::Answered => core.has_failed[self.kind] = false,
+                Verdict::Failed(_) => core.has_failed[self.kind] = true,
+                Verdict::Silent => {}
+            }
+            core.breaker.ended(now, self.permit, verdict);
+        });
+    }
+}
+
+impl Core {
+    fn admit(&mut self, now: Time, kind: usize) -> Result<Permit, String> {
+        let is_closed = *self.breaker.state() == BreakerState::Closed;
+        if is_closed && self.has_failed[kind] {
+            if !self.budget.retry(now) {
+                self.counts.retries_refused += 1;
+                return Err("too many calls fail: this retry was not sent".into());
+            }
+            self.counts.retries += 1;
+        } else if is_closed {
+            self.budget.first_try(now);
+        }
+        let permit = self.breaker.admit(now).map_err(|why| {
+            self.counts.refused += 1;
+            format!("the store is left alone until it answers again: {why}")
+        })?;
+        self.counts.probes += u64::from(permit.is_probe());
+        Ok(permit)
+    }
+
+    /// Tells the listeners; what is to be logged is handed back.
+    fn tell_changes(&mut self, now: Time) -> Vec<(log::Level, String)> {
+        let mut lines = Vec::new();
+        while let Some(state) = self.breaker.poll_change() {
+            lines.extend(self.line(now, &state));
+            // Who does not listen any more is forgotten. The channels have no bound: nobody waits.
+            self.listeners
+                .retain(|listener| listener.send(state.clone()).is_ok());
+            self.counts.state = state;
+        }
+        lines
+    }
+
+    /// One line for each time that it opens from closed, and one when it is closed again; none
+    /// for the probes in between.
+    fn line(&mut self, now: Time, state: &BreakerState) -> Option<(log::Level, String)> {
+        match state {
+            BreakerState::Open { why, .. } if self.counts.state == BreakerState::Closed => {
+                self.counts.opened += 1;
+                let told = self.openings.happened(now);
+                self.is_opening_logged = told.is_some();
+                let again = words(told?);
+                let line = format!("the store is left alone{again}: {why}");
+                Some((log::Level::Warn, line))
+            }
+            BreakerState::Closed if self.is_opening_logged => {
+                Some((log::Level::Info, "the store answers again".into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the store answered, if only to refuse.
+fn verdict_of<T>(result: &Result<T>) -> Verdict {
+    match result {
+        Ok(_) => Verdict::Answered,
+        Err(error) => match error.code() {
+            Code::Unavailable | Code::TimedOut => Verdict::Failed(error.to_string()),
+            Code::NotRunning | Code::InvalidArgument => Verdict::Silent,
+            _ => Verdict::Answered,
+        },
+    }
+}
+
+/// The same for writes: one answer is enough.
+fn verdict_of_writes(outcomes: &[Outcome]) -> Verdict {
+    let mut verdict = Verdict::Silent;
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Unknown(why) | Outcome::Refused(Refusal::Unavailable(why)) => {
+                verdict = Verdict::Failed(why.clone());
+            }
+            Outcome::Refused(Refusal::NotRunning | Refusal::Invalid(_)) => {}
+            Outcome::Done(_) | Outcome::Refused(_) => return Verdict::Answered,
+        }
+    }
+    verdict
+}
+
+fn reading(bucket: Bucket) -> usize {
+    bucket as usize
+}
+
+fn writing(bucket: Bucket) -> usize {
+    bucket as usize + Bucket::ALL.len()
+}
+
+impl Store for Protected {
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        let ensure = || self.inner.ensure(bucket, config, deadline);
+        self.attempt(reading(bucket), deadline, ensure)
+    }
+
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        let capabilities = || self.inner.capabilities(bucket, deadline);
+        self.attempt(reading(bucket), deadline, capabilities)
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        let read = || self.inner.read(bucket, key, deadline);
+        self.attempt(reading(bucket), deadline, read)
+            .map_err(|error| error.on_key(key))
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        let list = || self.inner.list(bucket, prefix, deadline);
+        self.attempt(reading(bucket), deadline, list)
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let refused = |why| vec![Outcome::Refused(Refusal::Unavailable(why)); writes.len()];
+        let verdict = |outcomes: &Vec<Outcome>| verdict_of_writes(outcomes);
+        let write = || self.inner.write(bucket, writes, deadline);
+        self.call(writing(bucket), deadline, refused, verdict, write)
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        let refused = |why| Outcome::Refused(Refusal::Unavailable(why));
+        let verdict = |outcome: &Outcome| verdict_of_writes(std::slice::from_ref(outcome));
+        let write = || self.inner.write_batch(bucket, batch, deadline);
+        self.call(writing(bucket), deadline, refused, verdict, write)
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        self.inner.watch(bucket, prefix)
+    }
+
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        self.inner.watch_key(bucket, key)
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+
+    fn health_events(&self) -> HealthEvents {
+        self.inner.health_events()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.inner.stop(deadline)
+    }
+}
+
+impl std::fmt::Debug for Protected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protected")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store::memory::{Blackout, MemoryStore};
+
+    struct Play {
+        clock: ManualClock,
+        memory: Arc<MemoryStore>,
+        store: Protected,
+    }
+
+    fn play() -> Play {
+        let clock = ManualClock::new();
+        let memory = MemoryStore::builder().manual_clock(clock.clone()).build();
+        let memory = Arc::new(memory);
+        let store = Protected::new(memory.clone(), Arc::new(clock.clone()), 1);
+        let config = BucketConfig { ttl: None };
+        store.ensure(Bucket::Assignment, config, soon()).unwrap();
+        Play {
+            clock,
+            memory,
+            store,
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    impl Play {
+        fn read(&self) -> Result<Option<Entry>> {
+            self.store.read(Bucket::Assignment, "k", soon())
+        }
+
+        fn open(&self) {
+            self.memory.faults().blackout(Blackout::Refuse);
+            for _ in 0..Rules::default().failures {
+                assert_eq!(self.read().unwrap_err().code(), Code::Unavailable);
+            }
+        }
+    }
+
+    #[test]
+    fn while_it_is_open_calls_fail_at_once_with_its_reason_and_the_store_is_left_alone() {
+        let play = play();
+        play.open();
+        play.memory.faults().restore();
+        let error = play.read().unwrap_err();
+        assert_eq!((error.code(), error.key()), (Code::Unavailable, Some("k")));
+        assert!(error.message().contains("left alone"), "{error}");
+        let write = Write {
+            key: "k".into(),
+            value: None,
+            expect: crate::store::Expect::Any,
+        };
+        let outcomes = play.store.write(Bucket::Assignment, &[write], soon());
+        assert!(matches!(
+            outcomes[..],
+            [Outcome::Refused(Refusal::Unavailable(_))]
+        ));
+        let status = play.store.status();
+        assert_eq!((status.opened, status.probes, status.refused), (1, 0, 2));
+        assert_eq!(status.state.name(), "open");
+    }
+
+    #[test]
+    fn the_first_call_after_the_pause_is_the_probe_and_closes_it() {
+        let play = play();
+        let changes = play.store.changes();
+        play.open();
+        play.memory.faults().restore();
+        play.clock.advance(Rules::default().pause_max);
+        play.read().unwrap();
+        let told: Vec<_> = changes.try_iter().map(|state| state.name()).collect();
+        assert_eq!(told, ["closed", "open", "half_open", "closed"]);
+        assert_eq!(play.store.status().probes, 1);
+    }
+
+    #[test]
+    fn a_session_that_is_well_again_has_the_next_call_probe() {
+        let play = play();
+        play.open();
+        play.memory.faults().restore();
+        play.store.heed(&Health::Degraded("still".into()));
+        assert!(play.read().is_err());
+        play.store.heed(&Health::Connected);
+        play.read().unwrap();
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_a_call_that_is_too_late_says_nothing() {
+        let play = play();
+        play.memory.server().put(Bucket::Assignment, "k", b"x");
+        let write = Write {
+            key: "k".into(),
+            value: None,
+            expect: crate::store::Expect::Revision(0),
+        };
+        for _ in 0..20 {
+            let past = Instant::now();
+            assert!(play.store.read(Bucket::Assignment, "k", past).is_err());
+            let outcomes =
+                play.store
+                    .write(Bucket::Assignment, std::slice::from_ref(&write), soon());
+            assert_eq!(outcomes, [Outcome::Refused(Refusal::Conflict)]);
+        }
+        assert_eq!(play.store.status(), BreakerStatus::default());
+    }
+
+    #[test]
+    fn retries_without_a_token_are_not_sent() {
+        let play = play();
+        let mut sent = 0;
+        // Every second call is answered, so the breaker stays closed.
+        for round in 0..60 {
+            play.memory.faults().blackout(Blackout::Refuse);
+            let error = play.store.list(Bucket::Assignment, "", soon()).unwrap_err();
+            sent += u32::from(!error.message().contains("not sent"));
+            play.memory.faults().restore();
+            if round % 2 == 1 {
+                let other = BucketConfig { ttl: None };
+                play.store.ensure(Bucket::Election, other, soon()).unwrap();
+            }
+        }
+        // One first try, the burst, and a share of the 30 other calls.
+        assert!((21..=28).contains(&sent), "{sent} of 60");
+        let status = play.store.status();
+        assert_eq!(u64::from(sent), status.retries + 1);
+        assert_eq!(status.retries + status.retries_refused + 1, 60);
+    }
+}

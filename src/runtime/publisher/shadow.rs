@@ -1,0 +1,167 @@
+//! A publisher that writes nothing: it reads what the live leader publishes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Class, Found, Publish, Publisher, Settled, next_number};
+use crate::error::{Code, Error, Result};
+use crate::machine::publication::{Content, Reading};
+use crate::strategy::Plan;
+use crate::types::{Partition, Reason, Revision, Term, Version, WorkerId};
+use crate::wire::{Applied, Assignment};
+
+/// How long to wait before looking again, while what is stored may be half a publication.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// After so many looks without a change no more of it is expected.
+const QUIET_LOOKS: u32 = 12;
+
+/// No leader's term: to a shadow every write is somebody else's.
+const NO_TERM: Term = -1;
+
+/// Reads like a publisher and never writes. Its version and term are the live leader's.
+#[derive(Debug)]
+pub struct Shadow {
+    reader: Publisher,
+}
+
+/// What the live leader has published.
+#[derive(Debug)]
+pub struct Live {
+    /// When it was first looked at.
+    pub seen: Instant,
+    /// Its version.
+    pub version: Version,
+    /// The term it was published in; `None` for a leader without terms.
+    pub term: Option<Term>,
+    /// Why it was made.
+    pub lifecycle: String,
+    /// The assignments.
+    pub stored: Vec<(WorkerId, Vec<Partition>)>,
+    /// Whether they are one complete plan.
+    pub is_whole: bool,
+}
+
+impl Shadow {
+    /// A shadow that reads what this publisher would.
+    #[must_use]
+    pub fn of(reader: Publisher) -> Self {
+        Self { reader }
+    }
+
+    /// Reads the bucket. A leader without terms writes key by key and leaves no record that tells
+    /// when it is done: what it wrote counts when nothing has changed for a while.
+    fn read(&self, deadline: Instant) -> Result<Reading> {
+        let mut reading = self.reader.read_all(deadline)?;
+        let mut quiet = 0;
+        while (reading.is_foreign() || !reading.is_one_publication()) && quiet < QUIET_LOOKS {
+            if !self.reader.surroundings.pause(LOOK_AGAIN) {
+                return Err(Error::new(Code::NotRunning, "stopped while reading"));
+            }
+            let newer = self.reader.read_all(deadline)?;
+            let is_same = newer.last_sequence == reading.last_sequence;
+            quiet = if is_same { quiet + 1 } else { 0 };
+            reading = newer;
+        }
+        Ok(reading)
+    }
+
+    fn learn(&mut self, reading: Reading) {
+        let fence = reading.fence.value.as_ref();
+        self.reader.term = fence.map_or(0, |fence| fence.term);
+        self.reader.in_force.term.store(NO_TERM, Ordering::Release);
+        self.reader.see_version(reading.highest_version);
+        self.reader.known = reading;
+    }
+
+    fn take_stored(&mut self) -> Vec<(WorkerId, Vec<Partition>)> {
+        let stored = std::mem::take(&mut self.reader.known.stored);
+        let bare = |(worker, assignment): (WorkerId, Assignment)| (worker, assignment.partitions);
+        stored.into_iter().map(bare).collect()
+    }
+}
+
+impl Publish for Shadow {
+    /// Learns what is stored and who is alive. Takes nothing over.
+    fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+        let reading = self.read(deadline)?;
+        let beats = self.reader.read_beats(deadline)?;
+        let consistent = reading.is_one_publication();
+        let poison = reading.poison + beats.poison;
+        self.learn(reading);
+        Ok(Found {
+            term: self.reader.term,
+            version: self.reader.version,
+            consistent,
+            // Whoever leads goes on leading.
+            former_leader: None,
+            poison,
+            heartbeats: beats.heartbeats,
+            stored: self.take_stored(),
+        })
+    }
+
+    /// Tells the version that the plan would get.
+    fn publish(&mut self, plan: &Plan, _: Reason, _: Instant) -> Result<Version> {
+        if plan.workers().is_empty() {
+            return Err(Error::new(
+                Code::NoWorkers,
+                "there is no live worker: nothing would be published",
+            ));
+        }
+        next_number("version", self.reader.version)
+    }
+
+    fn heed(&mut self, applied: Applied) {
+        self.reader.heed(applied);
+    }
+
+    fn settle(&mut self, _: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
+        let seen = Instant::now();
+        let reading = self.read(deadline)?;
+        let newest = reading.stored.iter().max_by_key(|(_, a)| a.version);
+        let (version, term, lifecycle) = match newest {
+            Some((_, a)) => (a.version, a.term, a.lifecycle.clone()),
+            None => (reading.highest_version, None, String::new()),
+        };
+        let is_whole = reading.is_one_publication();
+        let is_news = content_of(&reading) != content_of(&self.reader.known);
+        self.learn(reading);
+        let stored = self.take_stored();
+        if !is_news {
+            return Ok(Settled::Known);
+        }
+        Ok(Settled::Live(Box::new(Live {
+            seen,
+            version,
+            term,
+            lifecycle,
+            stored,
+            is_whole,
+        })))
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.reader.probe(deadline)
+    }
+
+    fn is_shadow(&self) -> bool {
+        true
+    }
+
+    fn term(&self) -> Term {
+        self.reader.term
+    }
+
+    fn proven(&self) -> Option<(Class, &str)> {
+        None
+    }
+}
+
+/// What workers read: the version, and what each of them holds.
+fn content_of(reading: &Reading) -> (Version, BTreeMap<&WorkerId, Content>) {
+    let contents = reading.slots.iter();
+    let contents = contents.map(|(worker, slot)| (worker, slot.content));
+    (reading.highest_version, contents.collect())
+}

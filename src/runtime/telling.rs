@@ -1,0 +1,128 @@
+//! To whom the shell tells what it does, and what may be asked of it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::calculator::Calculator;
+use super::lifecycle::Running;
+use super::publisher::Class;
+use super::shared::Shared;
+use crate::clock::Clock;
+use crate::machine::breaker::BreakerState;
+use crate::machine::calculator::{Degradation, MemberChange};
+use crate::metrics::{
+    self, AssignmentMetrics, CalculatorMetrics, DegradedCause, NoMetrics, Probe, PublishedAs,
+    Reading, WorkerChange,
+};
+use crate::types::Time;
+
+/// The metrics of one handle.
+#[derive(Clone)]
+pub(super) struct Telling {
+    pub calculator: Arc<dyn CalculatorMetrics>,
+    pub assignment: Arc<dyn AssignmentMetrics>,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Self {
+            calculator: Arc::new(NoMetrics),
+            assignment: Arc::new(NoMetrics),
+        }
+    }
+}
+
+/// When a heartbeat was heard of last, by the calculator's clock.
+#[derive(Debug, Default)]
+pub(super) struct LastHeard(AtomicU64);
+
+impl LastHeard {
+    /// 0 stands for "never", so that plain beats cost one store of a number.
+    pub fn set(&self, now: Time) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Time> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos != 0).then(|| Time::from_nanos(nanos))
+    }
+}
+
+/// What can be read of a calculator without asking its threads.
+pub(super) struct CalculatorProbe {
+    pub shared: Arc<Shared>,
+    pub clock: Arc<dyn Clock>,
+    /// The present life, for its inbox.
+    pub life: Mutex<Weak<Running>>,
+}
+
+impl Probe for CalculatorProbe {
+    fn read(&self) -> Reading {
+        let life = self.life.lock().upgrade();
+        let life = life.filter(|life| life.is_at_work());
+        let position = self.shared.board.load().position;
+        let now = self.clock.now();
+        let (subscribers, backlog) = self.shared.hub.backlog();
+        let heard = life.as_ref().and_then(|_| self.shared.last_heard.get());
+        Reading {
+            is_started: life.is_some() && self.shared.failed.lock().is_none(),
+            state: position.state,
+            state_age: now.since(position.since),
+            workers_age: heard.map(|heard| now.since(heard)),
+            inbox: life.map_or(0, |life| life.to_driver.len()),
+            subscribers,
+            backlog,
+        }
+    }
+}
+
+impl Calculator {
+    /// Has the metrics read this handle from now on.
+    pub(super) fn attach_probe(&self) {
+        let probe = Arc::downgrade(&self.probe);
+        self.shared.telling.calculator.attach(probe);
+    }
+}
+
+/// The class of publication, as metrics name it.
+pub(super) fn published_as(class: Class) -> PublishedAs {
+    match class {
+        Class::A { .. } => PublishedAs::A,
+        Class::B => PublishedAs::B,
+    }
+}
+
+pub(super) fn change_of(member: &MemberChange) -> WorkerChange {
+    match member {
+        MemberChange::Joined(_) => WorkerChange::Joined,
+        MemberChange::Left(_) => WorkerChange::Left,
+        MemberChange::Missing(_) => WorkerChange::Missing,
+        MemberChange::Back(_) => WorkerChange::Back,
+        MemberChange::Lost(_) => WorkerChange::Lost,
+    }
+}
+
+pub(super) fn breaker_of(state: &BreakerState) -> metrics::BreakerState {
+    match state {
+        BreakerState::Closed => metrics::BreakerState::Closed,
+        BreakerState::HalfOpen { .. } => metrics::BreakerState::HalfOpen,
+        BreakerState::Open { .. } => metrics::BreakerState::Open,
+    }
+}
+
+pub(super) fn cause_of(degradation: &Degradation) -> DegradedCause {
+    match degradation {
+        Degradation::Blind => DegradedCause::Blind,
+        Degradation::Store(_) => DegradedCause::Store,
+        Degradation::Publishing(_) => DegradedCause::Publishing,
+        Degradation::Source(_) => DegradedCause::Source,
+        Degradation::Poison => DegradedCause::Poison,
+        Degradation::Deposed => DegradedCause::Deposed,
+    }
+}

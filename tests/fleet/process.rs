@@ -1,0 +1,228 @@
+//! Worker processes, what they say, and what all of them hold together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+/// Longer than anything takes on a busy machine: several leases and windows.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a process has said last.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub id: Option<String>,
+    pub state: String,
+    pub leader: Option<String>,
+    pub is_leader: bool,
+    pub version: i64,
+    pub held: BTreeSet<String>,
+    /// Versions in the order in which they were applied.
+    pub versions: Vec<i64>,
+    /// Everything, for the message of a test that fails.
+    pub lines: Vec<String>,
+}
+
+struct Shared {
+    said: Mutex<Said>,
+    news: Arc<(Mutex<u64>, Condvar)>,
+}
+
+/// One `divvy worker`. Dropping it kills it.
+pub struct Worker {
+    child: Option<Child>,
+    shared: Arc<Shared>,
+}
+
+/// Where a fleet lives and how fast it is.
+#[derive(Clone)]
+pub struct Fleet {
+    urls: String,
+    partitions: usize,
+    news: Arc<(Mutex<u64>, Condvar)>,
+}
+
+impl Fleet {
+    pub fn new(urls: &str, partitions: usize) -> Self {
+        Self {
+            urls: urls.to_owned(),
+            partitions,
+            news: Arc::default(),
+        }
+    }
+
+    /// A worker with the default leases and short windows.
+    pub fn worker(&self, departure: &str) -> Worker {
+        self.worker_at(&self.urls, departure)
+    }
+
+    /// The same, which reaches the server by another address.
+    pub fn worker_at(&self, urls: &str, departure: &str) -> Worker {
+        let mut command = Command::new(cargo_bin("divvy"));
+        command.args(["worker", "--json", "--nats", urls]);
+        command.args(["--departure", departure]);
+        command.args(["--partitions", &self.partitions.to_string()]);
+        for setting in [
+            "cold_start_window=1500ms",
+            "planned_scale_window=500ms",
+            "cooldown=500ms",
+            "leave_window=50ms",
+            "nats_replicas=1",
+        ] {
+            command.args(["--set", setting]);
+        }
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = child.spawn().expect("divvy worker starts");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let shared = Arc::new(Shared {
+            said: Mutex::default(),
+            news: Arc::clone(&self.news),
+        });
+        let listener = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                listener.heard(line);
+            }
+        });
+        Worker {
+            child: Some(child),
+            shared,
+        }
+    }
+
+    /// So many workers.
+    pub fn workers(&self, count: usize, departure: &str) -> Vec<Worker> {
+        (0..count).map(|_| self.worker(departure)).collect()
+    }
+
+    /// Waits until the condition holds; looks again whenever a worker said something.
+    #[track_caller]
+    pub fn wait<R>(&self, what: &str, mut condition: impl FnMut() -> Result<R, String>) -> R {
+        let deadline = Instant::now() + PATIENCE;
+        let (count, changed) = &*self.news;
+        let mut seen = count.lock().unwrap();
+        loop {
+            let why = match condition() {
+                Ok(result) => return result,
+                Err(why) => why,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what}: not in {PATIENCE:?}: {why}");
+            seen = changed.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+
+    /// Waits until every partition has exactly one owner among these workers, each of which has
+    /// some.
+    #[track_caller]
+    pub fn wait_for_cover(&self, workers: &[Worker]) {
+        let all = self.partitions;
+        self.wait("every partition with one owner", || {
+            let said: Vec<Said> = workers.iter().map(Worker::said).collect();
+            let total: usize = said.iter().map(|s| s.held.len()).sum();
+            let distinct: BTreeSet<&String> = said.iter().flat_map(|s| &s.held).collect();
+            let idle = said.iter().filter(|s| s.held.is_empty()).count();
+            match (distinct.len(), total, idle) {
+                (d, t, 0) if d == all && t == all => Ok(()),
+                (d, t, i) => Err(format!(
+                    "{d} of {all} owned, {t} holdings, {i} workers with nothing"
+                )),
+            }
+        });
+    }
+
+    /// Waits for the one that leads; which it is.
+    #[track_caller]
+    pub fn wait_for_leader(&self, workers: &[Worker]) -> usize {
+        self.wait("a leader", || {
+            let leads: Vec<usize> = (0..workers.len())
+                .filter(|&n| workers[n].said().is_leader)
+                .collect();
+            match leads[..] {
+                [leader] => Ok(leader),
+                _ => Err(format!("{} lead", leads.len())),
+            }
+        })
+    }
+}
+
+impl Shared {
+    fn heard(&self, line: String) {
+        let event: Value = serde_json::from_str(&line).expect("a JSON object a line");
+        let text = |name: &str| event[name].as_str().map(str::to_owned);
+        let mut said = self.said.lock().unwrap();
+        match event["event"].as_str().unwrap_or_default() {
+            "id" => said.id = text("worker"),
+            "state" => said.state = text("to").unwrap_or_default(),
+            "leader" => {
+                said.leader = text("worker");
+                said.is_leader = event["self"].as_bool().unwrap_or_default();
+            }
+            "assignment" => {
+                said.version = event["version"].as_i64().unwrap_or_default();
+                let version = said.version;
+                said.versions.push(version);
+                let held = event["partitions"].as_array();
+                let names = held.into_iter().flatten().filter_map(Value::as_str);
+                said.held = names.map(str::to_owned).collect();
+            }
+            _ => {}
+        }
+        said.lines.push(line);
+        drop(said);
+        *self.news.0.lock().unwrap() += 1;
+        self.news.1.notify_all();
+    }
+}
+
+impl Worker {
+    pub fn said(&self) -> Said {
+        self.shared.said.lock().unwrap().clone()
+    }
+
+    pub fn id(&self) -> String {
+        self.said().id.unwrap_or_default()
+    }
+
+    pub fn held(&self) -> BTreeSet<String> {
+        self.said().held
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let child = self.child.as_ref().expect("it runs");
+        // SAFETY: sends a signal to a child that has not been waited for.
+        let status = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        assert_eq!(status, 0);
+    }
+
+    /// As a power cut would.
+    pub fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        self.child.take().expect("it runs").wait().unwrap();
+    }
+
+    /// Asks it to go, and waits until it has: with status 0.
+    pub fn terminate(mut self) {
+        self.signal(libc::SIGTERM);
+        let status = self.child.take().expect("it runs").wait().unwrap();
+        assert!(status.success(), "{status}: {:#?}", self.said().lines);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What each id holds.
+pub fn holdings(workers: &[Worker]) -> BTreeMap<String, BTreeSet<String>> {
+    workers.iter().map(|w| (w.id(), w.held())).collect()
+}

@@ -1,0 +1,62 @@
+//! The log lines of one simulation: whatever is logged on its thread and on its publishers'.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, Once};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// The lines so far. Shared by the threads of one simulation.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<String>>>);
+
+thread_local! {
+    static MINE: RefCell<Option<Lines>> = const { RefCell::new(None) };
+}
+
+/// What operators see unless they ask for more.
+const LEVEL: LevelFilter = LevelFilter::Info;
+
+struct ToThread;
+
+impl Log for ToThread {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= LEVEL
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(lines) = Lines::mine().filter(|_| self.enabled(record.metadata())) {
+            let line = format!("{} {}: {}", record.level(), record.target(), record.args());
+            lines.0.lock().expect("the lines").push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Lines {
+    /// Collects the lines of this thread, and of the publishers that it starts, from now on.
+    pub fn collect() -> Self {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(|| {
+            log::set_logger(&ToThread).expect("the only logger");
+            log::set_max_level(LEVEL);
+        });
+        let lines = Self::default();
+        lines.clone().adopt();
+        lines
+    }
+
+    /// Those that this thread's lines go to.
+    pub fn mine() -> Option<Self> {
+        MINE.with_borrow(Clone::clone)
+    }
+
+    /// Has this thread's lines go here.
+    pub fn adopt(self) {
+        MINE.set(Some(self));
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("the lines"))
+    }
+}

@@ -1,0 +1,232 @@
+//! Faults of one kind each, for long enough that they would wear a fleet out: what is logged, how
+//! often the store is asked, who is declared dead, and how soon all is well again.
+
+use std::time::Duration;
+
+use divvy::machine::calculator::{Event as Input, Ticket};
+use divvy::store::Bucket;
+use divvy::store::memory::Blackout;
+use divvy::types::Time;
+
+use crate::check::Checked;
+use crate::lines::Lines;
+use crate::node::Phase;
+use crate::world::{Event, Network, World};
+
+const SEEDS: std::ops::Range<u64> = 0..8;
+
+const OUTAGE: Duration = Duration::from_secs(600);
+
+/// Log lines that ten minutes of trouble may cost.
+const LINES_MAX: usize = 50;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A fleet of at least two with one leader, all settled, and nothing that happens by itself.
+fn settled(seed: u64) -> World {
+    let mut world = World::new(seed, false);
+    while world.workers.len() < 2 {
+        world.add_worker();
+    }
+    world.is_quiet = true;
+    for worker in 0..world.workers.len() {
+        world.worker_up(worker);
+    }
+    world.elect();
+    pass(&mut world, Duration::from_secs(120));
+    assert_eq!(world.nodes.len(), 1, "one leader");
+    assert_eq!(world.nodes[0].phase, Phase::Running);
+    world
+}
+
+fn pass(world: &mut World, time: Duration) {
+    let end = world.now() + time;
+    held(world.run_until(end));
+}
+
+fn held(checked: Checked) {
+    checked.unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// The host wants a new plan at once.
+fn trigger(world: &mut World) {
+    world.tickets += 1;
+    let ticket = Ticket(world.tickets);
+    world.nodes[0].tickets.insert(ticket.0);
+    world.nodes[0].inbox.push_back(Input::Trigger { ticket });
+    held(world.poll_nodes());
+}
+
+/// How long it takes until something is published.
+fn until_published(world: &mut World) -> Duration {
+    let (commits, start) = (world.checker.commits, world.now());
+    while world.checker.commits == commits {
+        pass(world, Duration::from_millis(10));
+        assert!(world.now().since(start) < OUTAGE, "nothing is published");
+    }
+    world.now().since(start)
+}
+
+/// All faults end: the division must be right within its bound, with the budget kept.
+fn recovers(mut world: World) {
+    held(world.become_quiet());
+    world.recover().unwrap_or_else(|why| panic!("{why}"));
+    let node = &world.nodes[0];
+    let status = node.store.status();
+    let seconds = world.now().since(node.started).as_secs_f64() * 1.1;
+    let firsts = node.calls.saturating_sub(status.retries);
+    let allowed = 20.0 + 0.2 * firsts as f64 + 4.0 * seconds;
+    assert!(status.retries as f64 <= allowed, "{status:?} of {allowed}");
+}
+
+/// Ten minutes without a store, with work of every kind pending.
+fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
+    let mut world = settled(seed);
+    let lines = Lines::collect();
+    lines.take();
+    let calls = world.nodes[0].calls;
+    world.cut_off(how);
+    world.change_partitions();
+    world.worker_down(0, false);
+    trigger(&mut world);
+    pass(&mut world, OUTAGE);
+    let told = lines.take();
+    assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
+    let calls = world.nodes[0].calls - calls;
+    // One probe every 0.4 s on average, and what the breaker let through before it opened.
+    assert!(calls < 2_000, "{calls} calls");
+    assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+    world.happen_to_world(Event::Restore);
+    let noticed = until_published(&mut world);
+    assert!(noticed <= notice_within, "published after {noticed:?}");
+    eprintln!(
+        "seed {seed}, {how:?}: {} lines, {calls} calls, published {noticed:?} after the return",
+        told.len()
+    );
+    recovers(world);
+}
+
+#[test]
+fn ten_minutes_of_refusals_are_few_lines_and_over_within_a_second() {
+    for seed in SEEDS {
+        black_out(seed, Blackout::Refuse, SECOND);
+    }
+}
+
+/// A probe that is under way when the store returns hangs for its second.
+#[test]
+fn ten_minutes_without_an_answer_are_few_lines_and_over_after_the_probe_under_way() {
+    for seed in SEEDS {
+        black_out(seed, Blackout::Hang, SECOND * 2);
+    }
+}
+
+#[test]
+fn a_link_that_flaps_for_ten_minutes_leads_to_no_storm_and_kills_nobody() {
+    for seed in SEEDS {
+        let mut world = settled(seed);
+        let lines = Lines::collect();
+        lines.take();
+        let calls = world.nodes[0].calls;
+        let end = world.now() + OUTAGE;
+        trigger(&mut world);
+        while world.now() < end {
+            world.cut_off_node(0, Blackout::Refuse);
+            pass(&mut world, Duration::from_millis(200));
+            world.happen_to_world(Event::Recover(0));
+            pass(&mut world, Duration::from_millis(50));
+        }
+        let told = lines.take();
+        assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
+        let calls = world.nodes[0].calls - calls;
+        assert!(calls < 6 * 600, "{calls} calls");
+        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        recovers(world);
+    }
+}
+
+#[test]
+fn a_slow_store_that_loses_every_fifth_call_still_gets_work_done_within_the_budget() {
+    for seed in SEEDS {
+        let mut world = settled(seed);
+        let lines = Lines::collect();
+        lines.take();
+        // Some seeds give a job less time than its calls take here.
+        world.config.operation_timeout = Duration::from_secs(10);
+        world.network = Network {
+            fault: 0.2,
+            // Each way.
+            delay_max_ms: 1_000,
+            ..Network::GOOD
+        };
+        let commits = world.checker.commits;
+        for _ in 0..60 {
+            trigger(&mut world);
+            pass(&mut world, Duration::from_secs(10));
+        }
+        let commits = world.checker.commits - commits;
+        assert!(commits >= 15, "{commits} publications");
+        eprintln!(
+            "seed {seed}: {commits} publications of 60, {} lines",
+            lines.take().len()
+        );
+        recovers(world);
+    }
+}
+
+#[test]
+fn a_storm_of_poison_is_told_once_and_stops_nothing() {
+    for seed in SEEDS {
+        let mut world = settled(seed);
+        let lines = Lines::collect();
+        lines.take();
+        let server = world.store.server();
+        for round in 0..6_000 {
+            let key = format!("heartbeat.no worker {round}");
+            server.put(Bucket::Heartbeat, &key, b"\xff\x00");
+            pass(&mut world, Duration::from_millis(20));
+        }
+        let told = lines.take();
+        assert!(told.len() <= 4, "{told:#?}");
+        trigger(&mut world);
+        assert!(until_published(&mut world) < SECOND);
+        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        server.purge(Bucket::Heartbeat);
+        recovers(world);
+    }
+}
+
+/// The leader and all workers stand still together, as a host that is suspended does.
+#[test]
+fn a_freeze_of_the_whole_fleet_for_three_ttls_moves_nothing() {
+    for seed in SEEDS {
+        let mut world = settled(seed);
+        let before = assignments(&world);
+        let until = world.now() + world.config.heartbeat_ttl * 3;
+        freeze(&mut world, until);
+        let patience = world.config.heartbeat_ttl * 3 + Duration::from_secs(60);
+        pass(&mut world, patience);
+        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        assert_eq!(assignments(&world), before);
+        recovers(world);
+    }
+}
+
+fn freeze(world: &mut World, until: Time) {
+    for worker in &mut world.workers {
+        worker.frozen_until = until;
+    }
+    world.nodes[0].frozen_until = until;
+    world.at(until, Event::Thaw);
+}
+
+fn assignments(world: &World) -> Vec<(String, Vec<u8>)> {
+    let listing = world.listing();
+    let mut held: Vec<_> = listing
+        .entries
+        .into_iter()
+        .map(|entry| (entry.key, entry.value))
+        .collect();
+    held.sort();
+    held
+}
