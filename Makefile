@@ -15,7 +15,7 @@ SEEDS ?= 2000
 START ?= 0
 SEED ?=
 
-# Rival leaders: for how long.
+# Rival leaders, chaos: for how long.
 MINUTES ?= 10
 
 # Deposed leaders: how many tries.
@@ -107,6 +107,12 @@ rivals: need-test ## Let three leaders fight over a cluster whose nodes are kill
 ## MINUTES=10 for how long, half of it in each class
 	DIVVY_RIVALS_MINUTES=$(MINUTES) \
 	  $(CARGO) test $(LOCKED) --features nats --test nats_rivals -- --nocapture
+
+.PHONY: chaos
+chaos: need-test ## Let 20 worker processes live through faults of workers and servers of a cluster
+## MINUTES=10 for how long; SEED=7 for the faults of a former run
+	$(if $(SEED),DIVVY_SEED=$(SEED)) DIVVY_CHAOS_MINUTES=$(MINUTES) \
+	  $(CARGO) test $(LOCKED) --features cli --test fleet_chaos -- --nocapture
 
 .PHONY: stale
 stale: need-test ## Let deposed leaders try to publish, on every supported server

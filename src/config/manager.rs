@@ -19,7 +19,8 @@ pub enum OutagePolicy {
     Serve,
     /// Its ownership ends, and the host is told, before its lease can run out at the leader.
     /// Partitions have two owners at most for the time it takes to deliver a planned move; none
-    /// is served by a worker that has been cut off for nine tenths of a heartbeat TTL.
+    /// is served by a worker that has been cut off, or has not seen its assignment, for nine tenths
+    /// of a heartbeat TTL.
     Strict,
 }
 

@@ -1,4 +1,5 @@
 //! Worker processes, what they say, and what all of them hold together.
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -43,6 +44,7 @@ pub struct Worker {
 pub struct Fleet {
     urls: String,
     partitions: usize,
+    replicas: u32,
     news: Arc<(Mutex<u64>, Condvar)>,
 }
 
@@ -51,8 +53,14 @@ impl Fleet {
         Self {
             urls: urls.to_owned(),
             partitions,
+            replicas: 1,
             news: Arc::default(),
         }
+    }
+
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
     }
 
     /// A worker with the default leases and short windows.
@@ -71,10 +79,10 @@ impl Fleet {
             "planned_scale_window=500ms",
             "cooldown=500ms",
             "leave_window=50ms",
-            "nats_replicas=1",
         ] {
             command.args(["--set", setting]);
         }
+        command.args(["--set", &format!("nats_replicas={}", self.replicas)]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = child.spawn().expect("divvy worker starts");
         let output = BufReader::new(child.stdout.take().expect("its output"));
