@@ -236,7 +236,7 @@ func TestSignalsAndChildrenOfTheHostAreLeftAlone(t *testing.T) {
 		}()
 	}
 	sent := 0
-	for time.Now().Before(end) {
+	for sent < 10 || time.Now().Before(end) {
 		must(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
 		sent++
 		must(t, exec.Command("true").Run())
@@ -248,8 +248,5 @@ func TestSignalsAndChildrenOfTheHostAreLeftAlone(t *testing.T) {
 		if <-signals == syscall.SIGPIPE {
 			t.Fatal("SIGPIPE reached the host")
 		}
-	}
-	if sent < 10 {
-		t.Fatalf("%d signals only", sent)
 	}
 }
