@@ -68,8 +68,8 @@ impl Crew {
         on_panic: impl FnOnce(String) + Send + 'static,
     ) -> Result<()> {
         let mut threads = self.threads.lock();
-        // Threads that come and go are forgotten once they are gone.
-        threads.retain(|thread| !thread.is_finished());
+        // Threads that come and go are joined once their work is over.
+        threads.retain(|thread| !thread.is_finished() || thread.join(Instant::now()).is_err());
         let thread = Thread::spawn(name, move || guarded(owner, name, body, on_panic))?;
         threads.push(Arc::new(thread));
         Ok(())

@@ -28,10 +28,27 @@ fn own_tasks() -> Vec<(String, std::path::PathBuf)> {
             let path = task.unwrap().path();
             // A thread may end while it is looked at.
             let name = fs::read_to_string(path.join("comm")).ok()?;
+            if is_exiting(&path) {
+                return None;
+            }
             Some((name.trim().to_owned(), path))
         })
         .filter(|(name, _)| name.starts_with("dv-"))
         .collect()
+}
+
+/// Whether the thread runs nothing of ours any more: the kernel wakes who joins it a moment before
+/// it takes the thread off the list.
+fn is_exiting(task: &std::path::Path) -> bool {
+    const PF_EXITING: u64 = 4;
+    let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+    let flags = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(6));
+    flags
+        .and_then(|flags| flags.parse().ok())
+        .is_none_or(|flags: u64| flags & PF_EXITING != 0)
 }
 
 /// The calculator's own threads, sorted; the store's are not its own.
