@@ -11,6 +11,7 @@ mod fleet;
 mod lines;
 mod node;
 mod profiles;
+mod success;
 mod world;
 
 use std::num::NonZero;
