@@ -16,7 +16,9 @@ use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
 use divvy::wire::Assignment;
-use divvy::{Calculator, CalculatorConfig, Error, Interest, Notice, Partition, State};
+use divvy::{
+    Calculator, CalculatorConfig, Error, Interest, MemberChange, Notice, Partition, State,
+};
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::Server;
 
@@ -123,23 +125,29 @@ impl Fleet {
     /// How many partitions each worker holds, how many different ones that are, and the highest
     /// version.
     fn held(&self) -> (BTreeMap<String, usize>, usize, i64) {
-        let listing = self
-            .store
-            .list(Bucket::Assignment, "assignment", soon())
-            .unwrap();
         let mut version = 0;
         let mut held = BTreeMap::new();
         let mut all = BTreeSet::new();
-        for entry in listing.entries.iter().filter(|e| e.is_live()) {
-            let assignment = Assignment::decode(&entry.value).unwrap();
+        for (key, value) in self.assignments() {
+            let assignment = Assignment::decode(&value).unwrap();
             version = version.max(assignment.version);
             for partition in &assignment.partitions {
                 all.insert(partition.clone());
             }
-            let worker = entry.key.strip_prefix("assignment.").unwrap();
+            let worker = key.strip_prefix("assignment.").unwrap();
             held.insert(worker.to_owned(), assignment.partitions.len());
         }
         (held, all.len(), version)
+    }
+
+    /// The assignments as they are stored.
+    fn assignments(&self) -> BTreeMap<String, Vec<u8>> {
+        let listing = self
+            .store
+            .list(Bucket::Assignment, "assignment", soon())
+            .unwrap();
+        let live = listing.entries.into_iter().filter(|e| e.is_live());
+        live.map(|entry| (entry.key, entry.value)).collect()
     }
 
     /// Waits until exactly these workers hold all partitions.
@@ -181,6 +189,15 @@ fn beat(store: &NatsStore, workers: &BTreeSet<String>) {
         })
         .collect();
     store.write(Bucket::Heartbeat, &writes, soon());
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 fn on_both(body: fn(&Server)) {
@@ -393,6 +410,53 @@ fn stop_under_load_ends_in_time_and_leaves_whole_plans() {
         fleet.wait_divided(&["w-1", "w-2", "w-3"]);
         leader.stop(PATIENCE).unwrap();
     });
+}
+
+/// A server that stands still for longer than heartbeats live has expired them all when it goes on,
+/// though nobody has died.
+fn a_pause_of_two_ttls_moves_nothing(version: &str) {
+    const WORKERS: usize = 200;
+    let server = Server::start(version);
+    let names: Vec<String> = (0..WORKERS).map(|i| format!("w-{i:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let fleets: Vec<Fleet> = names
+        .chunks(WORKERS / 4)
+        .map(|names| Fleet::new(&server, names))
+        .collect();
+    let leader = calculator(&server, "leader", RoundRobin);
+    let events = leader.events(Interest::StateAndMembers);
+    leader.start(PATIENCE).unwrap();
+    fleets[0].wait_divided(&names);
+    wait_until("rest", || {
+        let status = leader.status();
+        status.state == State::Idle && status.pending.reason.is_none()
+    });
+    let before = fleets[0].assignments();
+    let version = leader.current_version();
+
+    server.pause();
+    std::thread::sleep(TTL * 2);
+    server.resume();
+    // Whoever was taken for dead would be lost and left out of a plan by then.
+    std::thread::sleep(TTL * 3 + Duration::from_secs(1));
+    wait_until("sight", || leader.status().degraded.is_empty());
+    assert_eq!(leader.current_version(), version);
+    assert_eq!(fleets[0].assignments(), before);
+    leader.stop(PATIENCE).unwrap();
+    let lost = events
+        .filter(|event| matches!(&**event, Notice::Member(MemberChange::Lost(_))))
+        .count();
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers() {
+    a_pause_of_two_ttls_moves_nothing(NEWEST);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest_server() {
+    a_pause_of_two_ttls_moves_nothing(OLDEST);
 }
 
 /// Threads, descriptors and resident KiB of this process.
