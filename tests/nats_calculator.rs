@@ -20,7 +20,8 @@ use divvy::{
     Calculator, CalculatorConfig, Error, Interest, MemberChange, Notice, Partition, State,
 };
 use support::nats_binary::{NEWEST, OLDEST};
-use support::nats_server::Server;
+use support::nats_server::{Server, Setup};
+use support::raw_nats::RawNats;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_millis(1_500);
@@ -457,6 +458,153 @@ fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers() {
 #[test]
 fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest_server() {
     a_pause_of_two_ttls_moves_nothing(OLDEST);
+}
+
+/// Other streams take all the room there is: nothing can be written, heartbeats included.
+fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
+    let fleet = Fleet::new(server, &["w-1", "w-2"]);
+    let leader = calculator(server, "leader", RoundRobin);
+    let events = leader.events(Interest::State);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let connections = server.connections();
+    let mut raw = RawNats::connect(server.port);
+    let filler = r#"{"name":"FILL","subjects":["f"],"storage":"file"}"#;
+    let answer = raw.api("STREAM.CREATE.FILL", filler);
+    assert!(answer["error"].is_null(), "{answer}");
+    for size in [200_000, 10_000, 500, 20, 0] {
+        let chunk = vec![b'x'; size];
+        while raw.store(b"f", b"", &chunk)["error"].is_null() {}
+    }
+
+    leader
+        .trigger_rebalance(Duration::from_secs(1))
+        .unwrap_err();
+    let deadline = soon();
+    let error = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = events.recv_timeout(left).expect("a failure");
+        if let Notice::Failed { error, .. } = &*event {
+            break error.to_string();
+        }
+    };
+    eprintln!("{error}");
+    assert!(error.contains("free storage"), "{error}");
+    assert!(error.contains("raise the limit"), "{error}");
+
+    let answer = raw.api("STREAM.DELETE.FILL", "");
+    assert!(answer["error"].is_null(), "{answer}");
+    drop(raw);
+    // Beats were refused, too: the workers may have been taken for dead meanwhile.
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("health", || leader.status().degraded.is_empty());
+    wait_until("no connection left behind", || {
+        server.connections() <= connections
+    });
+    leader.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_account_at_its_limit_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let account = "accounts { APP { jetstream { max_mem: 4MB, max_file: 4MB }, \
+                       users: [{ user: app, password: app }] } }\nno_auth_user: app";
+        let server = Setup::new(version).config(account).start();
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&server);
+    }
+}
+
+#[test]
+fn a_server_without_storage_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let folder = tempfile::tempdir().unwrap();
+        let jetstream = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 4MB }}",
+            folder.path().display()
+        );
+        let setup = Setup::new(version).without_jetstream().config(&jetstream);
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&setup.start());
+    }
+}
+
+const FEW_FILES: &str = "DIVVY_TEST_FEW_FILES";
+
+#[test]
+fn without_a_free_descriptor_the_error_says_so_and_the_session_comes_back_with_one() {
+    const NAME: &str = "a_process_without_a_free_descriptor";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([NAME, "--exact", "--ignored", "--nocapture"])
+        .env(FEW_FILES, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{child:?}");
+    assert!(told.contains("recovered"), "{told}");
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "limits the open files of its process; another test runs it"]
+fn a_process_without_a_free_descriptor() {
+    if std::env::var_os(FEW_FILES).is_none() {
+        return;
+    }
+    let server = Server::start(NEWEST);
+    let fleet = Fleet::new(&server, &["w-1", "w-2"]);
+    let leader = calculator(&server, "leader", RoundRobin);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let (threads, descriptors, _) = footprint();
+
+    // What is open stays open; nothing can be opened beside it.
+    let was = limit_open_files(3);
+    let error = NatsStore::connect(
+        NatsOptions::new([server.url()]),
+        Instant::now() + Duration::from_secs(1),
+    )
+    .map(drop)
+    .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // The sessions are given up, and there is no way to make new ones.
+    server.pause();
+    wait_until("a session that cannot be replaced", || {
+        let degraded = &leader.status().degraded;
+        degraded
+            .iter()
+            .any(|reason| reason.to_string().contains("ulimit -n"))
+    });
+    server.resume();
+    limit_open_files(was);
+
+    // The workers' beats were kept from the store, too.
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("nothing left behind", || {
+        let now = footprint();
+        now.0 <= threads && now.1 <= descriptors
+    });
+    leader.stop(PATIENCE).unwrap();
+    println!("recovered from: {error}");
+}
+
+/// Sets the soft limit; the one before.
+fn limit_open_files(files: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives on this stack.
+    let status = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(status, 0);
+    let before = std::mem::replace(&mut limit.rlim_cur, files);
+    // SAFETY: as above; the call only reads it.
+    let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(status, 0);
+    before
 }
 
 /// Threads, descriptors and resident KiB of this process.
