@@ -92,6 +92,10 @@ sim: need-build ## Simulate fleets of calculators and of whole managers in virtu
 	$(if $(SEED),DIVVY_SEED=$(SEED),DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START)) \
 	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture $(OF)
 
+.PHONY: success
+success: need-build ## Simulate 100 000 rebalances while 1 % of the store's calls go wrong
+	$(CARGO) test $(LOCKED) --release --test sim -- --ignored --nocapture success
+
 .PHONY: test-matrix
 test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)
 ## ARGS=v2_12 runs those whose name contains it

@@ -16,9 +16,12 @@ use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
 use divvy::wire::Assignment;
-use divvy::{Calculator, CalculatorConfig, Error, Interest, Notice, Partition, State};
+use divvy::{
+    Calculator, CalculatorConfig, Error, Interest, MemberChange, Notice, Partition, State,
+};
 use support::nats_binary::{NEWEST, OLDEST};
-use support::nats_server::Server;
+use support::nats_server::{Server, Setup};
+use support::raw_nats::RawNats;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_millis(1_500);
@@ -123,23 +126,29 @@ impl Fleet {
     /// How many partitions each worker holds, how many different ones that are, and the highest
     /// version.
     fn held(&self) -> (BTreeMap<String, usize>, usize, i64) {
-        let listing = self
-            .store
-            .list(Bucket::Assignment, "assignment", soon())
-            .unwrap();
         let mut version = 0;
         let mut held = BTreeMap::new();
         let mut all = BTreeSet::new();
-        for entry in listing.entries.iter().filter(|e| e.is_live()) {
-            let assignment = Assignment::decode(&entry.value).unwrap();
+        for (key, value) in self.assignments() {
+            let assignment = Assignment::decode(&value).unwrap();
             version = version.max(assignment.version);
             for partition in &assignment.partitions {
                 all.insert(partition.clone());
             }
-            let worker = entry.key.strip_prefix("assignment.").unwrap();
+            let worker = key.strip_prefix("assignment.").unwrap();
             held.insert(worker.to_owned(), assignment.partitions.len());
         }
         (held, all.len(), version)
+    }
+
+    /// The assignments as they are stored.
+    fn assignments(&self) -> BTreeMap<String, Vec<u8>> {
+        let listing = self
+            .store
+            .list(Bucket::Assignment, "assignment", soon())
+            .unwrap();
+        let live = listing.entries.into_iter().filter(|e| e.is_live());
+        live.map(|entry| (entry.key, entry.value)).collect()
     }
 
     /// Waits until exactly these workers hold all partitions.
@@ -181,6 +190,15 @@ fn beat(store: &NatsStore, workers: &BTreeSet<String>) {
         })
         .collect();
     store.write(Bucket::Heartbeat, &writes, soon());
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 fn on_both(body: fn(&Server)) {
@@ -393,6 +411,200 @@ fn stop_under_load_ends_in_time_and_leaves_whole_plans() {
         fleet.wait_divided(&["w-1", "w-2", "w-3"]);
         leader.stop(PATIENCE).unwrap();
     });
+}
+
+/// A server that stands still for longer than heartbeats live has expired them all when it goes on,
+/// though nobody has died.
+fn a_pause_of_two_ttls_moves_nothing(version: &str) {
+    const WORKERS: usize = 200;
+    let server = Server::start(version);
+    let names: Vec<String> = (0..WORKERS).map(|i| format!("w-{i:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let fleets: Vec<Fleet> = names
+        .chunks(WORKERS / 4)
+        .map(|names| Fleet::new(&server, names))
+        .collect();
+    let leader = calculator(&server, "leader", RoundRobin);
+    let events = leader.events(Interest::StateAndMembers);
+    leader.start(PATIENCE).unwrap();
+    fleets[0].wait_divided(&names);
+    wait_until("rest", || {
+        let status = leader.status();
+        status.state == State::Idle && status.pending.reason.is_none()
+    });
+    let before = fleets[0].assignments();
+    let version = leader.current_version();
+
+    server.pause();
+    std::thread::sleep(TTL * 2);
+    server.resume();
+    // Whoever was taken for dead would be lost and left out of a plan by then.
+    std::thread::sleep(TTL * 3 + Duration::from_secs(1));
+    wait_until("sight", || leader.status().degraded.is_empty());
+    assert_eq!(leader.current_version(), version);
+    assert_eq!(fleets[0].assignments(), before);
+    leader.stop(PATIENCE).unwrap();
+    let lost = events
+        .filter(|event| matches!(&**event, Notice::Member(MemberChange::Lost(_))))
+        .count();
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers() {
+    a_pause_of_two_ttls_moves_nothing(NEWEST);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest_server() {
+    a_pause_of_two_ttls_moves_nothing(OLDEST);
+}
+
+/// Other streams take all the room there is: nothing can be written, heartbeats included.
+fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
+    let fleet = Fleet::new(server, &["w-1", "w-2"]);
+    let leader = calculator(server, "leader", RoundRobin);
+    let events = leader.events(Interest::State);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let connections = server.connections();
+    let mut raw = RawNats::connect(server.port);
+    let filler = r#"{"name":"FILL","subjects":["f"],"storage":"file"}"#;
+    let answer = raw.api("STREAM.CREATE.FILL", filler);
+    assert!(answer["error"].is_null(), "{answer}");
+    for size in [200_000, 10_000, 500, 20, 0] {
+        let chunk = vec![b'x'; size];
+        while raw.store(b"f", b"", &chunk)["error"].is_null() {}
+    }
+
+    leader
+        .trigger_rebalance(Duration::from_secs(1))
+        .unwrap_err();
+    let deadline = soon();
+    let error = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = events.recv_timeout(left).expect("a failure");
+        if let Notice::Failed { error, .. } = &*event {
+            break error.to_string();
+        }
+    };
+    eprintln!("{error}");
+    assert!(error.contains("free storage"), "{error}");
+    assert!(error.contains("raise the limit"), "{error}");
+
+    let answer = raw.api("STREAM.DELETE.FILL", "");
+    assert!(answer["error"].is_null(), "{answer}");
+    drop(raw);
+    // Beats were refused, too: the workers may have been taken for dead meanwhile.
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("health", || leader.status().degraded.is_empty());
+    wait_until("no connection left behind", || {
+        server.connections() <= connections
+    });
+    leader.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_account_at_its_limit_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let account = "accounts { APP { jetstream { max_mem: 4MB, max_file: 4MB }, \
+                       users: [{ user: app, password: app }] } }\nno_auth_user: app";
+        let server = Setup::new(version).config(account).start();
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&server);
+    }
+}
+
+#[test]
+fn a_server_without_storage_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let folder = tempfile::tempdir().unwrap();
+        let jetstream = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 4MB }}",
+            folder.path().display()
+        );
+        let setup = Setup::new(version).without_jetstream().config(&jetstream);
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&setup.start());
+    }
+}
+
+const FEW_FILES: &str = "DIVVY_TEST_FEW_FILES";
+
+#[test]
+fn without_a_free_descriptor_the_error_says_so_and_the_session_comes_back_with_one() {
+    const NAME: &str = "a_process_without_a_free_descriptor";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([NAME, "--exact", "--ignored", "--nocapture"])
+        .env(FEW_FILES, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{child:?}");
+    assert!(told.contains("recovered"), "{told}");
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "limits the open files of its process; another test runs it"]
+fn a_process_without_a_free_descriptor() {
+    if std::env::var_os(FEW_FILES).is_none() {
+        return;
+    }
+    let server = Server::start(NEWEST);
+    let fleet = Fleet::new(&server, &["w-1", "w-2"]);
+    let leader = calculator(&server, "leader", RoundRobin);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let (threads, descriptors, _) = footprint();
+
+    // What is open stays open; nothing can be opened beside it.
+    let was = limit_open_files(3);
+    let error = NatsStore::connect(
+        NatsOptions::new([server.url()]),
+        Instant::now() + Duration::from_secs(1),
+    )
+    .map(drop)
+    .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // The sessions are given up, and there is no way to make new ones.
+    server.pause();
+    wait_until("a session that cannot be replaced", || {
+        let degraded = &leader.status().degraded;
+        degraded
+            .iter()
+            .any(|reason| reason.to_string().contains("ulimit -n"))
+    });
+    server.resume();
+    limit_open_files(was);
+
+    // The workers' beats were kept from the store, too.
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("nothing left behind", || {
+        let now = footprint();
+        now.0 <= threads && now.1 <= descriptors
+    });
+    leader.stop(PATIENCE).unwrap();
+    println!("recovered from: {error}");
+}
+
+/// Sets the soft limit; the one before.
+fn limit_open_files(files: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives on this stack.
+    let status = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(status, 0);
+    let before = std::mem::replace(&mut limit.rlim_cur, files);
+    // SAFETY: as above; the call only reads it.
+    let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(status, 0);
+    before
 }
 
 /// Threads, descriptors and resident KiB of this process.

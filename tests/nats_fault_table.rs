@@ -9,14 +9,16 @@ mod support;
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use divvy::store::Store;
-use divvy::store::nats::{NatsOptions, NatsStore};
-use support::faults::{BUCKET, FOR_EVER, Row, Trial, connect, soon};
+use divvy::store::nats::{NatsOptions, NatsStore, Storage};
+use support::faults::{
+    BUCKET, CALL_TIMEOUT, FOR_EVER, OVERRUN_MAX, Row, Trial, connect, put, soon,
+};
 use support::nats_binary::NEWEST;
 use support::nats_server::{Cluster, Server};
 use support::proxy::{Proxy, Way};
@@ -126,6 +128,9 @@ fn faults() -> Vec<Measure> {
     faults.push(Box::new(consumer_deleted));
     faults.push(Box::new(stray_messages));
     faults.push(Box::new(purged));
+    faults.push(Box::new(created_anew));
+    faults.push(Box::new(deleted_under_a_publish));
+    faults.push(Box::new(memory_lost));
     faults.push(Box::new(silent_server_listed_first));
     faults.push(Box::new(jetstream_switched_off));
     faults.push(Box::new(storage_limit));
@@ -229,6 +234,73 @@ fn purged() -> Row {
     };
     // Long enough for the writer to come round to every key again.
     trial.measure(Duration::from_secs(5), inject, || ())
+}
+
+fn delete_bucket(server: &Server) {
+    let answer = RawNats::connect(server.port).api(&format!("STREAM.DELETE.{STREAM}"), "");
+    assert_eq!(answer["success"], true, "{answer}");
+}
+
+/// Creates the bucket as soon as the server lets it be created.
+fn create_bucket(store: &NatsStore) {
+    let deadline = soon();
+    while let Err(error) = store.ensure(BUCKET, FOR_EVER, soon()) {
+        assert!(Instant::now() < deadline, "no bucket: {error}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn created_anew() -> Row {
+    let server = Server::start(NEWEST);
+    let name = "bucket deleted, created anew after 500 ms";
+    let trial = Trial::new(name, &server.url(), &server.url());
+    let store = Arc::clone(&trial.store);
+    trial.measure_anew(
+        Duration::from_millis(500),
+        || delete_bucket(&server),
+        || create_bucket(&store),
+    )
+}
+
+/// Two thousand writes are on their way when the bucket goes.
+fn deleted_under_a_publish() -> Row {
+    let server = Server::start(NEWEST);
+    let name = "bucket deleted under 2 000 writes, created anew after 500 ms";
+    let trial = Trial::new(name, &server.url(), &server.url());
+    let store = Arc::clone(&trial.store);
+    let writes: Vec<_> = (0..2_000).map(|n| put(&format!("k{n}"), "v")).collect();
+    let inject = || {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let started = Instant::now();
+                store.write(BUCKET, &writes, started + CALL_TIMEOUT);
+                assert!(started.elapsed() < CALL_TIMEOUT + OVERRUN_MAX);
+            });
+            thread::sleep(Duration::from_millis(5));
+            delete_bucket(&server);
+        });
+    };
+    trial.measure_anew(Duration::from_millis(500), inject, || create_bucket(&store))
+}
+
+/// What a bucket in memory holds is gone with the server's process.
+fn memory_lost() -> Row {
+    let mut server = Server::start(NEWEST);
+    let url = server.url();
+    let options = NatsOptions::new([url.clone()]).storage(Storage::Memory);
+    let store = NatsStore::connect(options, soon()).expect("a connection");
+    let name = "memory storage: kill -9, back after 1 s, bucket created anew";
+    let trial = Trial::of(name, store, &url);
+    let store = Arc::clone(&trial.store);
+    let server = RefCell::new(&mut server);
+    trial.measure_anew(
+        Duration::from_secs(1),
+        || server.borrow_mut().kill(),
+        || {
+            server.borrow_mut().restart();
+            create_bucket(&store);
+        },
+    )
 }
 
 /// An address that accepts and says nothing comes first in the list; then the connection breaks.

@@ -154,6 +154,48 @@ fn a_stop_ends_the_calls_that_wait() {
     }
 }
 
+/// By design, not by a clock: the wait is up to an hour long.
+#[test]
+fn a_stop_ends_the_wait_between_two_tries_of_a_publication_or_a_start() {
+    const LONG: Duration = Duration::from_secs(3_600);
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let inner = store.client("leader");
+    let faults = inner.faults();
+    let calls = Arc::new(AtomicU32::new(0));
+    let hook = {
+        let calls = Arc::clone(&calls);
+        move |_| {
+            calls.fetch_add(1, Ordering::AcqRel);
+            Ok(())
+        }
+    };
+    let mut config = config();
+    (config.retry_delay_min, config.retry_delay_max) = (LONG, LONG);
+    let calculator = Arc::new(
+        Calculator::builder(Arc::new(Hooked { inner, hook }))
+            .config(config)
+            .source(|| Ok(partitions(3)))
+            .build()
+            .unwrap(),
+    );
+    wait_for_publication(&started(&calculator));
+    faults.blackout(Blackout::Refuse);
+    calculator.trigger_rebalance(SHORT).unwrap_err();
+    wait_until("a failed try", || calculator.status().counters.failures > 0);
+    calculator.stop(PATIENCE).unwrap();
+
+    let before = calls.load(Ordering::Acquire);
+    let start = std::thread::spawn({
+        let calculator = Arc::clone(&calculator);
+        move || calculator.start(LONG * 100)
+    });
+    wait_until("a try", || calls.load(Ordering::Acquire) > before);
+    calculator.stop(PATIENCE).unwrap();
+    let error = in_time("the start", move || start.join().unwrap()).unwrap_err();
+    assert_eq!(error.code(), Code::NotRunning, "{error}");
+}
+
 #[test]
 fn with_the_store_hung_stop_returns_in_time_and_says_so() {
     let store = store();
@@ -224,7 +266,9 @@ fn a_plan_that_is_ready_after_stop_was_asked_for_is_never_published() {
     gate.close();
     calculator.start(PATIENCE).unwrap();
     gate.wait_for_arrival();
-    stop_times_out(&calculator, &["dv-publish", "strategy"]);
+    for _ in 0..2 {
+        stop_times_out(&calculator, &["dv-publish (in the strategy)"]);
+    }
     gate.release();
     calculator.stop(PATIENCE).unwrap();
     assert!(held(&store, "w-1").is_none());

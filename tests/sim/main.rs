@@ -15,6 +15,7 @@ mod lives;
 mod member;
 mod node;
 mod profiles;
+mod success;
 mod vows;
 mod world;
 

@@ -534,6 +534,9 @@ impl World {
                 }
                 Action::Reply { ticket, result } => {
                     self.note(|| format!("node {n} replies {} {result:?}", ticket.0));
+                    if result.is_err() {
+                        self.tally("trigger failed");
+                    }
                     if !self.nodes[n].tickets.remove(&ticket.0) {
                         return Err(format!("ticket {} was answered twice", ticket.0));
                     }

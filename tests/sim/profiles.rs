@@ -23,7 +23,7 @@ const LINES_MAX: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A fleet of at least two with one leader, all settled, and nothing that happens by itself.
-fn settled(seed: u64) -> World {
+pub fn settled(seed: u64) -> World {
     let mut world = World::new(seed, false);
     while world.workers.len() < 2 {
         world.add_worker();
@@ -39,7 +39,7 @@ fn settled(seed: u64) -> World {
     world
 }
 
-fn pass(world: &mut World, time: Duration) {
+pub fn pass(world: &mut World, time: Duration) {
     let end = world.now() + time;
     held(world.run_until(end));
 }
@@ -49,7 +49,7 @@ fn held(checked: Checked) {
 }
 
 /// The host wants a new plan at once.
-fn trigger(world: &mut World) {
+pub fn trigger(world: &mut World) {
     world.tickets += 1;
     let ticket = Ticket(world.tickets);
     world.nodes[0].tickets.insert(ticket.0);

@@ -175,6 +175,13 @@ impl Reader {
     }
 }
 
+/// What becomes of a bucket's contents under a fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Kept,
+    Gone,
+}
+
 /// One fault, from a healthy start to a healthy end.
 pub struct Trial {
     name: &'static str,
@@ -216,9 +223,30 @@ impl Trial {
     }
 
     /// Injects the fault, lets it last, heals it, and tells what it did.
-    pub fn measure(mut self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) -> Row {
+    pub fn measure(self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) -> Row {
+        self.measure_with(Contents::Kept, lasting, inject, heal)
+    }
+
+    /// The same for a fault that takes the bucket away with all that is in it, and a heal that
+    /// brings an empty one: what is written from then on is compared.
+    pub fn measure_anew(
+        self,
+        lasting: Duration,
+        inject: impl FnOnce(),
+        heal: impl FnOnce(),
+    ) -> Row {
+        self.measure_with(Contents::Gone, lasting, inject, heal)
+    }
+
+    fn measure_with(
+        mut self,
+        contents: Contents,
+        lasting: Duration,
+        inject: impl FnOnce(),
+        heal: impl FnOnce(),
+    ) -> Row {
         let caller = Caller::start(&self.store);
-        let writer = Writer::start(&self.direct);
+        let mut writer = Writer::start(&self.direct);
         thread::sleep(Duration::from_millis(300));
         while let Ok(event) = self.watch.events.try_recv() {
             self.reader.take(event);
@@ -227,6 +255,10 @@ impl Trial {
         thread::sleep(lasting);
         heal();
         let healed = Instant::now();
+        if contents == Contents::Gone {
+            drop(writer.finish());
+            writer = Writer::start(&self.direct);
+        }
         let fresh = self.until_fresh(healed);
         self.until_connected();
         let acked = writer.finish();
@@ -242,7 +274,11 @@ impl Trial {
             acked: acked.len(),
             lost: acked.iter().filter(is_lost).count(),
             done,
-            twice: self.reader.delivered_twice,
+            // An empty bucket numbers from 1 again: equal numbers are different writes.
+            twice: match contents {
+                Contents::Kept => self.reader.delivered_twice,
+                Contents::Gone => 0,
+            },
             blind: self.reader.blind.clone(),
         };
         self.store.stop(soon()).expect("all threads end");

@@ -96,12 +96,20 @@ fn greet(address: &ServerAddress, deadline: Instant) -> Result<(IpAddr, ServerIn
     Err(last)
 }
 
+/// Says what to do where the cause is near at hand.
+fn in_words(error: &std::io::Error) -> String {
+    if error.raw_os_error() == Some(libc::EMFILE) {
+        return format!("{error}: raise this process's limit of open files (ulimit -n)");
+    }
+    error.to_string()
+}
+
 fn greet_at(socket: SocketAddr, deadline: Instant) -> Result<ServerInfo, String> {
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
         left.max(Duration::from_millis(1))
     };
-    let stream = TcpStream::connect_timeout(&socket, left()).map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect_timeout(&socket, left()).map_err(|error| in_words(&error))?;
     let mut line = Vec::new();
     let mut reader = BufReader::new((&stream).take(GREETING_BYTES_MAX));
     while !line.ends_with(b"\n") {

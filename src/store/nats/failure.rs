@@ -38,6 +38,9 @@ pub(super) mod number {
     pub(crate) const BUSY: [u64; 7] = [10_163, 10_164, 10_167, 10_158, 10_176, 10_210, 10_211];
     /// No suitable peers, no quorum, no leader: a cluster that is coming up.
     pub(crate) const PASSING: [u64; 4] = [10_004, 10_005, 10_008, 10_009];
+    /// Out of room: 10002 the account, 10023 and 10028 the server's memory, 10047 its storage,
+    /// 10077 the bucket or the disk.
+    pub(crate) const FULL: [u64; 5] = [10_002, 10_023, 10_028, 10_047, 10_077];
     /// No leader, no quorum, no JetStream, or the stream is offline.
     pub(crate) const UNAVAILABLE: [u64; 12] = [
         10_004, 10_005, 10_006, 10_007, 10_008, 10_009, 10_010, 10_035, 10_039, 10_076, 10_118,
@@ -116,6 +119,10 @@ impl Failure {
 
 const NO_RESPONDERS: &str = "nobody answers: no JetStream, no such bucket, or no leader";
 
+const MAKE_ROOM: &str = "free storage at the NATS server, or raise the limit of the server \
+                         (max_file_store, max_memory_store), of the account, or of the bucket \
+                         (max_bytes)";
+
 /// What an error of JetStream means for a write: each is sent instead of storing anything.
 fn refusal_of(error: ApiError) -> Refusal {
     let text = error.description;
@@ -131,6 +138,10 @@ fn refusal_of(error: ApiError) -> Refusal {
         | number::BATCH_TOO_LARGE
         | number::BATCH_COMMIT => Refusal::Invalid(text),
         gone if number::UNAVAILABLE.contains(&gone) => Refusal::Unavailable(text),
+        full if number::FULL.contains(&full) => Refusal::Other {
+            code: full,
+            text: format!("{text}: {MAKE_ROOM}"),
+        },
         _ if matches!(error.code, 401 | 403) => Refusal::Unauthorized(text),
         code => Refusal::Other { code, text },
     }
@@ -169,6 +180,15 @@ mod tests {
                 text: "words".into()
             })
         );
+    }
+
+    #[test]
+    fn a_store_without_room_says_how_to_make_some() {
+        for full in number::FULL {
+            let error = api(503, full).into_error("write");
+            assert!(error.to_string().contains("raise the limit"), "{error}");
+            assert!(error.is_retriable(), "{error}");
+        }
     }
 
     #[test]
