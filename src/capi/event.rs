@@ -57,6 +57,10 @@ pub enum divvy_kind {
     /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
     /// again: divvy_event_message() says why it is open and is empty when it is closed.
     DIVVY_EVENT_BREAKER = 11,
+    /// A live worker has not applied what is assigned to it within the setting apply_timeout; told
+    /// once until it has caught up: divvy_event_worker(), _version() (assigned),
+    /// _applied_version(), and _message(), which says it in words.
+    DIVVY_EVENT_WORKER_LAGGING = 12,
 }
 
 /// What a calculator is doing.
@@ -167,7 +171,7 @@ const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
     ),
 ];
 
-const KINDS: [(divvy_kind, &CStr); 11] = [
+const KINDS: [(divvy_kind, &CStr); 12] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -179,6 +183,7 @@ const KINDS: [(divvy_kind, &CStr); 11] = [
     (DIVVY_EVENT_WOULD_PUBLISH, c"would_publish"),
     (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
     (DIVVY_EVENT_BREAKER, c"breaker"),
+    (DIVVY_EVENT_WORKER_LAGGING, c"worker_lagging"),
 ];
 
 const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
@@ -252,6 +257,7 @@ pub(super) struct EventRecord {
     to: i32,
     reason: divvy_reason,
     version: i64,
+    applied_version: i64,
     time_ns: u64,
     member_change: divvy_member_change,
     counts: Counts,
@@ -290,6 +296,7 @@ impl EventRecord {
             to: 0,
             reason: DIVVY_REASON_NONE,
             version: 0,
+            applied_version: 0,
             time_ns: 0,
             member_change: DIVVY_MEMBER_NONE,
             counts: Counts::default(),
@@ -313,6 +320,13 @@ impl EventRecord {
                 ..Self::empty(DIVVY_EVENT_STATE)
             },
             Notice::Member(change) => Self::of_member(change),
+            Notice::WorkerLagging(lagging) => Self {
+                version: lagging.assigned,
+                applied_version: lagging.applied,
+                worker: Terminated::new(lagging.worker.as_str()),
+                message: Terminated::new(lagging.to_string()),
+                ..Self::empty(DIVVY_EVENT_WORKER_LAGGING)
+            },
             Notice::Published {
                 version,
                 reason,
@@ -399,6 +413,7 @@ impl EventRecord {
             "state": text(divvy_state_name(self.to)),
             "reason": text(divvy_reason_name(self.reason as i32)),
             "version": self.version,
+            "applied_version": self.applied_version,
             "time_ns": self.time_ns,
             "member_change": text(divvy_member_change_name(self.member_change as i32)),
             "worker": self.worker.lossy(),
@@ -440,6 +455,8 @@ pub(super) fn status_json(status: &Status) -> String {
             "worker": worker.worker.as_str(),
             "is_planned": worker.is_planned,
             "lease_left_ms": worker.lease_left.map(millis),
+            "applied_version": worker.applied_version,
+            "lag": worker.lag,
         })
     });
     let counters = &status.counters;
@@ -553,7 +570,8 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
     look(event, 0, |record| record.reason as i32)
 }
 
-/// Tells the version: of the plan, or of the last plan at a change of state.
+/// Tells the version: of the plan, of the last plan at a change of state, or of what is assigned to
+/// a worker that lags.
 ///
 /// Parameters: event - the event.
 /// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
@@ -563,6 +581,18 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.version)
+}
+
+/// Tells which version a worker that lags has applied.
+///
+/// Parameters: event - the event.
+/// Returns: the version; 0 when it has applied none, for other kinds of events, and for an invalid
+/// handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_applied_version(event: divvy_event) -> i64 {
+    look(event, 0, |record| record.applied_version)
 }
 
 /// Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
@@ -637,7 +667,7 @@ pub extern "C" fn divvy_event_status(event: divvy_event) -> i32 {
     look(event, 0, |record| record.status)
 }
 
-/// Tells which worker joined, left, went missing, came back or was lost.
+/// Tells which worker joined, left, went missing, came back, was lost or lags.
 ///
 /// Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
 /// Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.

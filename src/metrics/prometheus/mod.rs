@@ -225,6 +225,17 @@ impl CalculatorMetrics for Prometheus {
         self.calculator.unassigned.set(count(partitions));
     }
 
+    fn fleet_lag(&self, lagging: usize, highest: Version) {
+        self.calculator.workers_lagging.set(count(lagging));
+        self.calculator.lag.set(highest);
+    }
+
+    fn converged(&self, took: Duration) {
+        self.calculator
+            .convergence_seconds
+            .observe(took.as_secs_f64());
+    }
+
     fn lease_ended(&self, cause: ExpiryCause) {
         self.calculator.leases_ended[cause as usize].inc();
     }
