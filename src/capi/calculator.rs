@@ -12,6 +12,7 @@ use super::events::{self, SubscriptionCell, divvy_event_fn, divvy_events, divvy_
 use super::guard::{self, Detail, Failure, Outcome};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
+use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
@@ -338,7 +339,7 @@ pub unsafe extern "C" fn divvy_calculator_status_json(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let status = calculator_of(calculator)?.status();
-        out.write(text::hand_out(event::status_json(&status))?);
+        out.write(text::hand_out(snapshot::status_json(&status))?);
         Ok(())
     })
 }

@@ -39,3 +39,4 @@ mod event;
 
 mod guard;
 mod registry;
+mod snapshot;

@@ -273,7 +273,7 @@ impl Convergence {
             progress.is_told = true;
             self.is_changed = true;
             // A name that is none beats no heart.
-            if let Ok(worker) = WorkerId::new(&**name) {
+            if let Ok(worker) = WorkerId::new(name) {
                 let applied = progress.applied.unwrap_or(0);
                 self.overdue.push_back(Lagging {
                     worker,
@@ -336,6 +336,13 @@ mod tests {
     }
     use Step::*;
 
+    /// What it is about, what happens, and who is told.
+    type Case = (
+        &'static str,
+        &'static [(u64, Step)],
+        &'static [&'static str],
+    );
+
     /// Plays the steps and returns who was told, and when, as `second: worker assigned/applied`.
     fn play(timeout: Duration, steps: &[(u64, Step)]) -> (Convergence, Vec<String>) {
         let mut convergence = Convergence::new(timeout);
@@ -364,7 +371,7 @@ mod tests {
     #[test]
     fn who_does_not_apply_in_time_is_told_once_until_it_has_caught_up() {
         let behind = [(0, Applied("w", Some(4))), (1, Assigned("w", Some(5)))];
-        let cases: [(&str, &[(u64, Step)], &[&str]); 9] = [
+        let cases: [Case; 9] = [
             ("in time", &[(10, Applied("w", Some(5))), (60, Tick)], &[]),
             (
                 "too late, and only once",

@@ -27,9 +27,6 @@ pub(super) struct CalculatorSeries {
     pub workers_alive: IntGauge,
     pub workers_missing: IntGauge,
     pub unassigned: IntGauge,
-    pub workers_lagging: IntGauge,
-    pub lag: IntGauge,
-    pub convergence_seconds: Histogram,
     pub leases_ended: Vec<IntCounter>,
     pub listings: Vec<IntCounter>,
     pub watch_losses: Vec<IntCounter>,
@@ -91,19 +88,6 @@ impl CalculatorSeries {
                 "partitions_unassigned",
                 "Partitions whose owner is gone, until the next plan.",
             )?,
-            workers_lagging: to.gauge(
-                "workers_lagging",
-                "Live workers that have not applied their assignment within apply_timeout.",
-            )?,
-            lag: to.gauge(
-                "workers_lag_versions",
-                "By how many versions the last of the live workers is behind its assignment.",
-            )?,
-            convergence_seconds: to.histogram(
-                "convergence_seconds",
-                "Time from a publication until no live worker is behind it. Those that overlap are one.",
-                Scale::Work,
-            )?,
             leases_ended: to.counters(
                 "leases_ended_total",
                 "Leases of workers that ended, by what ended them.",
@@ -141,6 +125,32 @@ impl CalculatorSeries {
             leadership_lost: to.counter(
                 "calculator_deposed_total",
                 "Times that a newer leader took over from this calculator.",
+            )?,
+        })
+    }
+}
+
+pub(super) struct ConvergenceSeries {
+    pub lagging: IntGauge,
+    pub highest: IntGauge,
+    pub seconds: Histogram,
+}
+
+impl ConvergenceSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            lagging: to.gauge(
+                "workers_lagging",
+                "Live workers that have not applied their assignment within apply_timeout.",
+            )?,
+            highest: to.gauge(
+                "workers_lag_versions",
+                "By how many versions the last of the live workers is behind its assignment.",
+            )?,
+            seconds: to.histogram(
+                "convergence_seconds",
+                "Time from a publication until no live worker is behind it. Those that overlap are one.",
+                Scale::Work,
             )?,
         })
     }
