@@ -346,6 +346,12 @@ enum divvy_kind
      */
     DIVVY_EVENT_BREAKER = 11,
     /**
+     * A live worker has not applied what is assigned to it within the setting apply_timeout; told
+     * once until it has caught up: divvy_event_worker(), _version() (assigned),
+     * _applied_version(), and _message(), which says it in words.
+     */
+    DIVVY_EVENT_WORKER_LAGGING = 12,
+    /**
      * The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
      * event of a subscriber to a worker tells the current state; both states are equal then.
      */
@@ -1734,8 +1740,8 @@ divvy_status divvy_calculator_set_partitions(struct divvy_calculator calculator,
 
 /**
  * Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
- * reason, version, term, workers with what is left of their leases, what is pending, what it
- * suffers from, counters. Members may be added in any release.
+ * reason, version, term, workers with what is left of their leases and how far they are behind,
+ * what is pending, what it suffers from, counters. Members may be added in any release.
  *
  * Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
  * see "Errors" above.
@@ -2308,7 +2314,8 @@ int32_t divvy_event_from_state(struct divvy_event event);
 int32_t divvy_event_reason(struct divvy_event event);
 
 /**
- * Tells the version: of the plan, of the last plan at a change of state, or of the assignment.
+ * Tells the version: of the plan, of the last plan at a change of state, of the assignment, or of
+ * what is assigned to a worker that lags.
  *
  * Parameters: event - the event.
  * Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
@@ -2317,6 +2324,17 @@ int32_t divvy_event_reason(struct divvy_event event);
  * Since: 0.1.
  */
 int64_t divvy_event_version(struct divvy_event event);
+
+/**
+ * Tells which version a worker that lags has applied.
+ *
+ * Parameters: event - the event.
+ * Returns: the version; 0 when it has applied none, for other kinds of events, and for an invalid
+ * handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_event_applied_version(struct divvy_event event);
 
 /**
  * Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
@@ -2384,7 +2402,8 @@ uint64_t divvy_event_missed_count(struct divvy_event event);
 int32_t divvy_event_status(struct divvy_event event);
 
 /**
- * Tells which worker joined, left, went missing, came back or was lost, or whose id it is about.
+ * Tells which worker joined, left, went missing, came back, was lost or lags, or whose id it is
+ * about.
  *
  * Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
  * Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.

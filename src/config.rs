@@ -61,6 +61,9 @@ pub struct CalculatorConfig {
     /// Added to the TTL before anyone can go missing after the store was out of sight.
     /// Default: 15 s.
     pub recovery_grace: Duration,
+    /// A live worker that has not applied what is assigned to it for this long is told as lagging.
+    /// 0: nobody is. Default: 10 s.
+    pub apply_timeout: Duration,
     /// First delay before a failed publication is retried. Default: 100 ms.
     pub retry_delay_min: Duration,
     /// Longest delay before a failed publication is retried. Default: 5 s.
@@ -115,6 +118,7 @@ impl Default for CalculatorConfig {
             min_rebalance_threshold: 0.2,
             default_weight: 1,
             recovery_grace: Duration::from_secs(15),
+            apply_timeout: Duration::from_secs(10),
             retry_delay_min: Duration::from_millis(100),
             retry_delay_max: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(10),
@@ -282,11 +286,12 @@ impl CalculatorConfig {
         ]
     }
 
-    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 5] {
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 6] {
         [
             ("leave_window", self.leave_window),
             ("join_coalescing", self.join_coalescing),
             ("recovery_grace", self.recovery_grace),
+            ("apply_timeout", self.apply_timeout),
             ("degraded_enter_after", self.degraded_enter_after),
             ("degraded_leave_after", self.degraded_leave_after),
         ]

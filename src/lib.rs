@@ -31,6 +31,7 @@ pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::breaker::BreakerState;
 pub use machine::calculator::{Degradation, Degraded, MemberChange, Notice, StateChange};
 pub use machine::comparison::{Comparison, Difference, Intended};
+pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::manager::{Departure, ManagerChange, ManagerNotice};
 pub use runtime::{

@@ -283,6 +283,14 @@ impl Applied {
     }
 }
 
+/// How many versions a worker's key is ahead of what it has applied; `None` where one of them is
+/// not known. Each worker is measured against its own key: what did not change is not rewritten.
+#[must_use]
+pub fn lag(assigned: Option<Version>, applied: Option<Version>) -> Option<Version> {
+    let (assigned, applied) = assigned.zip(applied)?;
+    Some(assigned.saturating_sub(applied).max(0))
+}
+
 #[derive(Deserialize)]
 struct StoredHeartbeat {
     #[serde(default)]

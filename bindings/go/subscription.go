@@ -69,6 +69,10 @@ func eventOf(event C.divvy_event) Event {
 	case EventMember:
 		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		told.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))
+	case EventWorkerLagging:
+		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
+		told.AppliedVersion = int64(C.divvy_event_applied_version(event))
+		told.Message = C.GoString(C.divvy_event_message(event, nil))
 	case EventPublished, EventWouldPublish, EventLeaderPublished:
 		told.Message = C.GoString(C.divvy_event_message(event, nil))
 		told.Workers = int(C.divvy_event_worker_count(event))

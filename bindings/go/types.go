@@ -95,6 +95,7 @@ const (
 	EventWouldPublish    EventKind = 9
 	EventLeaderPublished EventKind = 10
 	EventBreaker         EventKind = 11
+	EventWorkerLagging   EventKind = 12
 )
 
 // Event is something that happened to a calculator.
@@ -104,9 +105,12 @@ type Event struct {
 	State, From CalculatorState
 	// Reason: of EventState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: of EventState and of whatever is published.
+	// Version: of EventState, of whatever is published, and the one assigned of EventWorkerLagging.
 	Version int64
-	// Worker and Change ("joined", "left", "missing", "back", "lost"): of EventMember.
+	// AppliedVersion: of EventWorkerLagging.
+	AppliedVersion int64
+	// Worker: of EventMember and EventWorkerLagging. Change ("joined", "left", "missing", "back",
+	// "lost"): of EventMember.
 	Worker, Change string
 	// Workers, Partitions and Moved: of EventPublished, EventWouldPublish and EventLeaderPublished.
 	Workers, Partitions, Moved int
@@ -114,7 +118,7 @@ type Event struct {
 	Err error
 	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
 	// EventBreaker (why the store is left alone; empty when it answers again), EventFatal and
-	// EventLeaderPublished.
+	// EventLeaderPublished, and EventWorkerLagging in words.
 	Message string
 	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
 	// of the past.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{self, divvy_config};
-use super::event;
 use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Outcome};
 use super::names;
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
+use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
@@ -307,8 +307,8 @@ pub unsafe extern "C" fn divvy_calculator_set_partitions(
 }
 
 /// Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
-/// reason, version, term, workers with what is left of their leases, what is pending, what it
-/// suffers from, counters. Members may be added in any release.
+/// reason, version, term, workers with what is left of their leases and how far they are behind,
+/// what is pending, what it suffers from, counters. Members may be added in any release.
 ///
 /// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
 /// see "Errors" above.
@@ -327,7 +327,7 @@ pub unsafe extern "C" fn divvy_calculator_status_json(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let status = calculator_of(calculator)?.status();
-        out.write(text::hand_out(event::status_json(&status).to_string())?);
+        out.write(text::hand_out(snapshot::status_json(&status).to_string())?);
         Ok(())
     })
 }

@@ -15,9 +15,9 @@ use super::registry::Registry;
 use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
-use crate::runtime::{Status, Told};
+use crate::runtime::Told;
 use crate::strategy::Quality;
-use crate::types::{Reason, Time};
+use crate::types::Time;
 
 /// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
 /// those handed to a callback are valid until it returns.
@@ -62,6 +62,10 @@ pub enum divvy_kind {
     /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
     /// again: divvy_event_message() says why it is open and is empty when it is closed.
     DIVVY_EVENT_BREAKER = 11,
+    /// A live worker has not applied what is assigned to it within the setting apply_timeout; told
+    /// once until it has caught up: divvy_event_worker(), _version() (assigned),
+    /// _applied_version(), and _message(), which says it in words.
+    DIVVY_EVENT_WORKER_LAGGING = 12,
     /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
     /// event of a subscriber to a worker tells the current state; both states are equal then.
     DIVVY_EVENT_WORKER_STATE = 20,
@@ -95,7 +99,7 @@ use divvy_kind::*;
 use divvy_member_change::*;
 use divvy_reason::DIVVY_REASON_NONE;
 
-const KINDS: [(divvy_kind, &CStr); 22] = [
+const KINDS: [(divvy_kind, &CStr); 23] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -107,6 +111,7 @@ const KINDS: [(divvy_kind, &CStr); 22] = [
     (DIVVY_EVENT_WOULD_PUBLISH, c"would_publish"),
     (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
     (DIVVY_EVENT_BREAKER, c"breaker"),
+    (DIVVY_EVENT_WORKER_LAGGING, c"worker_lagging"),
     (DIVVY_EVENT_WORKER_STATE, c"worker_state"),
     (DIVVY_EVENT_WORKER_ID, c"worker_id"),
     (DIVVY_EVENT_WORKER_ID_LOST, c"worker_id_lost"),
@@ -135,6 +140,7 @@ pub(super) struct EventRecord {
     pub to: i32,
     pub reason: divvy_reason,
     pub version: i64,
+    pub applied_version: i64,
     pub time_ns: u64,
     pub member_change: divvy_member_change,
     pub counts: Counts,
@@ -186,6 +192,7 @@ impl EventRecord {
             to: 0,
             reason: DIVVY_REASON_NONE,
             version: 0,
+            applied_version: 0,
             time_ns: 0,
             member_change: DIVVY_MEMBER_NONE,
             counts: Counts::default(),
@@ -210,6 +217,13 @@ impl EventRecord {
                 ..Self::empty(DIVVY_EVENT_STATE)
             },
             Notice::Member(change) => Self::of_member(change),
+            Notice::WorkerLagging(lagging) => Self {
+                version: lagging.assigned,
+                applied_version: lagging.applied,
+                worker: Terminated::new(lagging.worker.as_str()),
+                message: Terminated::new(lagging.to_string()),
+                ..Self::empty(DIVVY_EVENT_WORKER_LAGGING)
+            },
             Notice::Published {
                 version,
                 reason,
@@ -296,6 +310,7 @@ impl EventRecord {
             "state": text(divvy_state_name(self.to)),
             "reason": text(divvy_reason_name(self.reason as i32)),
             "version": self.version,
+            "applied_version": self.applied_version,
             "time_ns": self.time_ns,
             "member_change": text(divvy_member_change_name(self.member_change as i32)),
             "worker": self.worker.lossy(),
@@ -324,71 +339,10 @@ impl EventRecord {
 }
 
 /// What a calculator suffers from and what works nevertheless, one sentence each.
-fn degradation_words(list: &[Degradation]) -> Vec<String> {
+pub(super) fn degradation_words(list: &[Degradation]) -> Vec<String> {
     list.iter()
         .map(|what| format!("{what} ({})", what.still_works()))
         .collect()
-}
-
-/// A calculator's status as JSON.
-pub(super) fn status_json(status: &Status) -> Value {
-    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let workers = status.workers.iter().map(|worker| {
-        json!({
-            "worker": worker.worker.as_str(),
-            "is_planned": worker.is_planned,
-            "lease_left_ms": worker.lease_left.map(millis),
-        })
-    });
-    let counters = &status.counters;
-    json!({
-        "is_started": status.is_started,
-        "failed": status.failed,
-        "state": status.state.name(),
-        "reason": status.reason.map(Reason::name),
-        "since_ms": millis(status.since),
-        "version": status.version,
-        "term": status.term,
-        "workers": workers.collect::<Vec<_>>(),
-        "pending": {
-            "reason": status.pending.reason.map(Reason::name),
-            "due_in_ms": status.pending.due_in.map(millis),
-        },
-        "degraded": degradation_words(&status.degraded),
-        "breaker": {
-            "state": status.breaker.state.name(),
-            "why": status.breaker.state.why(),
-            "opened": status.breaker.opened,
-            "probes": status.breaker.probes,
-            "refused": status.breaker.refused,
-            "retries": status.breaker.retries,
-            "retries_refused": status.breaker.retries_refused,
-        },
-        "last_failure": status.last_failure,
-        "quality": status.quality.map(|quality| json!({
-            "max_to_mean": quality.max_to_mean,
-            "min_to_mean": quality.min_to_mean,
-            "lower_bound": quality.lower_bound,
-            "moved_partitions": quality.moved_partitions,
-            "moved": quality.moved,
-        })),
-        "is_shadow": status.is_shadow,
-        "comparison": status.comparison.as_ref().map(ToString::to_string),
-        "counters": {
-            "publications": counters.publications,
-            "failures": counters.failures,
-            "moved": counters.moved,
-            "poison": counters.poison,
-            "listings": counters.listings,
-            "blindness": counters.blindness,
-            "lagged_subscribers": counters.lagged_subscribers,
-            "callback_panics": counters.callback_panics,
-            "calculator_wakes": counters.calculator_wakes,
-            "would_publish": counters.would_publish,
-            "followed": counters.followed,
-            "disagreements": counters.disagreements,
-        },
-    })
 }
 
 static EVENTS: Registry<EventRecord> = Registry::new(9);
@@ -455,7 +409,8 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
     look(event, 0, |record| record.reason as i32)
 }
 
-/// Tells the version: of the plan, of the last plan at a change of state, or of the assignment.
+/// Tells the version: of the plan, of the last plan at a change of state, of the assignment, or of
+/// what is assigned to a worker that lags.
 ///
 /// Parameters: event - the event.
 /// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
@@ -465,6 +420,18 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.version)
+}
+
+/// Tells which version a worker that lags has applied.
+///
+/// Parameters: event - the event.
+/// Returns: the version; 0 when it has applied none, for other kinds of events, and for an invalid
+/// handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_applied_version(event: divvy_event) -> i64 {
+    look(event, 0, |record| record.applied_version)
 }
 
 /// Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
@@ -539,7 +506,8 @@ pub extern "C" fn divvy_event_status(event: divvy_event) -> i32 {
     look(event, 0, |record| record.status)
 }
 
-/// Tells which worker joined, left, went missing, came back or was lost, or whose id it is about.
+/// Tells which worker joined, left, went missing, came back, was lost or lags, or whose id it is
+/// about.
 ///
 /// Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
 /// Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.

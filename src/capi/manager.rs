@@ -9,7 +9,6 @@ use serde_json::json;
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
 use super::calculator::ask;
 use super::config::{self, divvy_config};
-use super::event;
 use super::events::{
     self, Callback, divvy_event_fn, divvy_events, divvy_manager_interest, divvy_subscription,
 };
@@ -17,6 +16,7 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::names;
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
+use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
@@ -459,7 +459,7 @@ fn status_json(status: &ManagerStatus) -> String {
         "refused": status.refused,
         "poison": status.poison,
         "last_failure": status.last_failure,
-        "calculator": status.calculator.as_ref().map(event::status_json),
+        "calculator": status.calculator.as_ref().map(snapshot::status_json),
     })
     .to_string()
 }

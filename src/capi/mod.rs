@@ -50,3 +50,4 @@ mod manager_event;
 mod guard;
 mod packed;
 mod registry;
+mod snapshot;

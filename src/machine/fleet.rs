@@ -195,9 +195,7 @@ impl FleetStatus {
                 version,
                 term: assignment.and_then(|a| a.term),
                 applied_version,
-                lag: version
-                    .zip(applied_version)
-                    .map(|(version, applied)| version.saturating_sub(applied).max(0)),
+                lag: wire::lag(version, applied_version),
                 partitions: partitions.len(),
                 weight: partitions.iter().map(|p| i128::from(p.weight.max(1))).sum(),
                 share: 0.0,

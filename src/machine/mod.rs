@@ -9,6 +9,7 @@ pub mod breaker;
 pub mod budget;
 pub mod calculator;
 pub mod comparison;
+pub mod convergence;
 pub mod election;
 pub mod fleet;
 pub mod heartbeat;

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::calculator::Event;
-use super::liveness::Leases;
+use super::convergence::Convergence;
+use super::liveness::{Leases, Sighting};
 use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
@@ -18,6 +19,7 @@ use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fenc
 #[derive(Debug)]
 pub struct Observer {
     leases: Leases,
+    convergence: Convergence,
     heartbeat: KeyPrefix,
     assignment: KeyPrefix,
     poison: u32,
@@ -47,6 +49,7 @@ impl Observer {
                 config.join_coalescing,
                 config.recovery_grace,
             ),
+            convergence: Convergence::new(config.apply_timeout),
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
             poison: 0,
@@ -67,12 +70,29 @@ impl Observer {
         &mut self.leases
     }
 
+    /// How far the workers are behind.
+    #[must_use]
+    pub fn convergence(&self) -> &Convergence {
+        &self.convergence
+    }
+
+    /// The same, to take what is to be measured.
+    pub fn convergence_mut(&mut self) -> &mut Convergence {
+        &mut self.convergence
+    }
+
     /// Takes in an event of the heartbeat watch. `in_force` is what the publisher has reached.
     pub fn heartbeat(&mut self, now: Time, event: &WatchEvent, in_force: Applied) {
         match event {
             WatchEvent::Change(entry) => self.heartbeat_entry(now, entry, in_force),
-            WatchEvent::Live => self.leases.live(now),
-            WatchEvent::Blind(_) => self.leases.blind(),
+            WatchEvent::Live => {
+                self.leases.live(now);
+                self.convergence.live(now);
+            }
+            WatchEvent::Blind(_) => {
+                self.leases.blind();
+                self.convergence.blind();
+            }
         }
     }
 
@@ -85,15 +105,20 @@ impl Observer {
     }
 
     /// Takes in an event of the assignment watch. Whatever carries the term in force is our own.
-    pub fn assignment(&mut self, event: &WatchEvent, in_force: Applied) {
+    pub fn assignment(&mut self, now: Time, event: &WatchEvent, in_force: Applied) {
         let term_in_force = in_force.term;
-        let WatchEvent::Change(entry) = event else {
-            return; // what was missed is delivered after the recovery
+        let entry = match event {
+            WatchEvent::Change(entry) => entry,
+            // What was missed is delivered after the recovery.
+            WatchEvent::Blind(_) => return self.convergence.begin_replay(),
+            WatchEvent::Live => return self.convergence.end_replay(),
         };
         let term = match entry.key.as_str() {
             FENCE_KEY => return self.fence(entry, term_in_force),
-            COMMIT_KEY => Commit::decode(&entry.value).map(|commit| commit.term),
-            key if self.assignment.suffix(key).is_some() => self.assigned(entry),
+            COMMIT_KEY => self.committed(entry, term_in_force),
+            key if self.assignment.suffix(key).is_some() => {
+                self.assigned(now, entry, term_in_force)
+            }
             _ => return,
         };
         let is_ours = entry.is_live() && term.as_ref().is_ok_and(|&t| t == term_in_force);
@@ -116,18 +141,26 @@ impl Observer {
     /// Lets time pass.
     pub fn tick(&mut self, now: Time) {
         self.leases.tick(now);
+        self.convergence.tick(now);
     }
 
     /// When `tick` is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.leases.deadline()
+        let dues = [self.leases.deadline(), self.convergence.deadline()];
+        dues.into_iter().flatten().min()
     }
 
     /// The next event for the calculator, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(sighting) = self.leases.poll_event() {
+            if let Sighting::Missing(worker) = &sighting {
+                self.convergence.gone(worker.as_str());
+            }
             return Some(Event::Sighting(sighting));
+        }
+        if let Some(lagging) = self.convergence.poll_overdue() {
+            return Some(Event::Lagging(lagging));
         }
         if self.poison > 0 {
             let count = std::mem::take(&mut self.poison);
@@ -147,9 +180,19 @@ impl Observer {
                     return;
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
-                self.applied(worker, &entry.value, in_force);
+                let applied = wire::decode_heartbeat(&entry.value);
+                if self.leases.known(worker).is_some() {
+                    self.convergence
+                        .applied(now, worker, applied.map(|applied| applied.version));
+                }
+                if let Some(applied) = applied {
+                    self.applied(worker, applied, in_force);
+                }
             }
-            Operation::Delete => self.leases.left(worker),
+            Operation::Delete => {
+                self.leases.left(worker);
+                self.convergence.gone(worker);
+            }
             Operation::Expired => self.leases.expired(now, worker),
             // Nobody knows how it went: the lease decides.
             Operation::Gone => {}
@@ -157,11 +200,16 @@ impl Observer {
     }
 
     /// Takes note of what a worker's key holds; tells its term.
-    fn assigned(&mut self, entry: &Entry) -> Result<Term> {
+    fn assigned(&mut self, now: Time, entry: &Entry, term_in_force: Term) -> Result<Term> {
         let worker = self.assignment.suffix(&entry.key).unwrap_or_default();
         let assignment = Assignment::decode(&entry.value);
         match &assignment {
             Ok(assignment) if entry.is_live() => {
+                self.convergence
+                    .assigned(now, worker, Some(assignment.version));
+                if assignment.term == Some(term_in_force) {
+                    self.convergence.published(now, worker, assignment.version);
+                }
                 let held = Held {
                     term: assignment.term,
                     version: assignment.version,
@@ -169,17 +217,26 @@ impl Observer {
                 };
                 self.held.insert(worker.into(), held);
             }
-            _ => drop(self.held.remove(worker)),
+            _ => {
+                self.convergence.assigned(now, worker, None);
+                self.held.remove(worker);
+            }
         }
         assignment.map(|a| a.term.unwrap_or(0))
     }
 
+    /// Takes note of a record of a whole publication; tells its term.
+    fn committed(&mut self, entry: &Entry, term_in_force: Term) -> Result<Term> {
+        let commit = Commit::decode(&entry.value)?;
+        if entry.is_live() && commit.term == term_in_force {
+            self.convergence.committed(commit.version);
+        }
+        Ok(commit.term)
+    }
+
     /// A worker that has applied what this leader knows nothing of will refuse all that is older:
     /// the bucket has lost writes. Each such finding is passed on once.
-    fn applied(&mut self, worker: &str, beat: &[u8], in_force: Applied) {
-        let Some(applied) = wire::decode_heartbeat(beat) else {
-            return;
-        };
+    fn applied(&mut self, worker: &str, applied: Applied, in_force: Applied) {
         // What its key holds may be older than what it has applied, though the leader knows of
         // both: a foreign hand wrote it while the worker was away.
         if let Some(held) = self.held.get_mut(worker)
@@ -215,6 +272,8 @@ impl Observer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::machine::liveness::Sighting;
     use crate::types::Reason;
@@ -274,10 +333,15 @@ mod tests {
     fn own_writes_end_here_and_others_are_suspected() {
         let mut observer = observer();
         observer.assignment(
+            Time::ZERO,
             &change("assignment.w-1", &assignment(3), Operation::Put),
             in_force(3),
         );
-        observer.assignment(&change("other.key", b"x", Operation::Put), in_force(3));
+        observer.assignment(
+            Time::ZERO,
+            &change("other.key", b"x", Operation::Put),
+            in_force(3),
+        );
         assert_eq!(events(&mut observer), [""; 0]);
         let go = br#"{"version":5,"lifecycle":"emergency","partitions":null}"#;
         for (value, operation) in [
@@ -285,12 +349,17 @@ mod tests {
             (&assignment(2), Operation::Put),
             (b"", Operation::Delete),
         ] {
-            observer.assignment(&change("assignment.w-1", value, operation), in_force(3));
+            observer.assignment(
+                Time::ZERO,
+                &change("assignment.w-1", value, operation),
+                in_force(3),
+            );
             let told = events(&mut observer);
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].starts_with("ForeignSuspected"), "{told:?}");
         }
         observer.assignment(
+            Time::ZERO,
             &change("assignment.w-1", b"junk", Operation::Put),
             in_force(3),
         );
@@ -307,11 +376,15 @@ mod tests {
             };
             change(FENCE_KEY, &fence.encode(), Operation::Put)
         };
-        observer.assignment(&fence(3), in_force(3));
+        observer.assignment(Time::ZERO, &fence(3), in_force(3));
         assert_eq!(events(&mut observer), [""; 0]);
-        observer.assignment(&fence(4), in_force(3));
+        observer.assignment(Time::ZERO, &fence(4), in_force(3));
         assert_eq!(events(&mut observer), ["FenceMoved { term: 4 }"]);
-        observer.assignment(&change(FENCE_KEY, b"", Operation::Delete), in_force(3));
+        observer.assignment(
+            Time::ZERO,
+            &change(FENCE_KEY, b"", Operation::Delete),
+            in_force(3),
+        );
         assert_eq!(events(&mut observer).len(), 1);
     }
 
@@ -344,6 +417,7 @@ mod tests {
         };
         let in_force = in_force(3);
         observer.assignment(
+            Time::ZERO,
             &change("assignment.w-1", &assignment(3), Operation::Put),
             in_force,
         );
@@ -351,15 +425,62 @@ mod tests {
         assert_eq!(events(&mut observer), [""; 0]);
         // The same key, written as it was two versions ago.
         let go = br#"{"version":2,"lifecycle":"emergency","partitions":null}"#;
-        observer.assignment(&change("assignment.w-1", go, Operation::Put), in_force);
+        observer.assignment(
+            Time::ZERO,
+            &change("assignment.w-1", go, Operation::Put),
+            in_force,
+        );
         events(&mut observer);
         for wanted in [1, 0, 0] {
             observer.heartbeat(Time::ZERO, &beat(4), in_force);
             assert_eq!(events(&mut observer).len(), wanted);
         }
-        observer.assignment(&change("assignment.w-1", b"", Operation::Delete), in_force);
+        observer.assignment(
+            Time::ZERO,
+            &change("assignment.w-1", b"", Operation::Delete),
+            in_force,
+        );
         events(&mut observer);
         observer.heartbeat(Time::ZERO, &beat(5), in_force);
         assert_eq!(events(&mut observer), [""; 0]);
+    }
+
+    #[test]
+    fn a_live_worker_that_does_not_apply_its_key_is_told_once_and_one_that_is_gone_is_not() {
+        let worker = WorkerId::new("w-1").unwrap();
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let beat = |version| {
+            let applied = Applied { term: 3, version };
+            let value = wire::encode_heartbeat(&worker, "t", applied);
+            change("heartbeat.w-1", &value, Operation::Put)
+        };
+        for (ends, wanted) in [
+            (None, 1),
+            (Some(Operation::Delete), 0),
+            (Some(Operation::Expired), 0),
+        ] {
+            let mut observer = observer();
+            observer.heartbeat(at(0), &beat(2), in_force(3));
+            let key = change("assignment.w-1", &assignment(3), Operation::Put);
+            observer.assignment(at(1), &key, in_force(3));
+            assert_eq!(observer.convergence().of("w-1").0, Some(2));
+            let mut told = 0;
+            for second in 2..60 {
+                match ends {
+                    Some(operation) if second > 3 => {
+                        let end = change("heartbeat.w-1", b"", operation);
+                        observer.heartbeat(at(second), &end, in_force(3));
+                    }
+                    _ => observer.heartbeat(at(second), &beat(2), in_force(3)),
+                }
+                observer.tick(at(second));
+                while let Some(event) = observer.poll_event() {
+                    told += usize::from(matches!(event, Event::Lagging(_)));
+                }
+            }
+            assert_eq!(told, wanted, "{ends:?}");
+            let expected = ends.is_none().then_some(2);
+            assert_eq!(observer.convergence().of("w-1").0, expected, "{ends:?}");
+        }
     }
 }

@@ -244,6 +244,11 @@ pub trait CalculatorMetrics: Send + Sync {
     fn workers(&self, alive: usize, missing: usize) {}
     /// So many partitions of the plan in force have an owner that is gone.
     fn unassigned(&self, partitions: usize) {}
+    /// So many live workers have not applied their assignment in time, and the last of all workers
+    /// is so many versions behind.
+    fn fleet_lag(&self, lagging: usize, highest: Version) {}
+    /// A publication was applied by every live worker that tells so, so long after it was seen.
+    fn converged(&self, took: Duration) {}
     /// A worker's lease ended.
     fn lease_ended(&self, cause: ExpiryCause) {}
     /// The heartbeats were listed, or that failed.

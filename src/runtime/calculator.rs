@@ -14,7 +14,7 @@ use super::notifier::{Events, Subscription};
 use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::{Board, OwnThread, Shared, deadline_in};
-use super::status::{MachineStatus, Status, StatusCounters, merge_workers};
+use super::status::{MachineStatus, Status, StatusCounters, WorkerStatus, merge_workers};
 use super::telling::{CalculatorProbe, Telling};
 use super::told::Interest;
 use super::worker_monitor::ToMonitor;
@@ -26,7 +26,7 @@ use crate::machine::state::Position;
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics, MeasuredStore};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
-use crate::types::{Partition, Reason, State, Version, WorkerId};
+use crate::types::{Partition, Reason, State, Version};
 
 /// How long a status waits for a thread before it goes without.
 pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(1);
@@ -106,8 +106,9 @@ impl CalculatorBuilder {
             }
             None => self.store,
         };
-        let store = Protected::new(store, Arc::clone(&self.clock), fastrand::u64(..));
         let telling = self.telling.unwrap_or_default();
+        let store = Protected::new(store, Arc::clone(&self.clock), fastrand::u64(..))
+            .with_metrics(Arc::clone(&telling.calculator));
         let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
         let shared = Arc::new(shared);
         let partitions = match self.source {
@@ -365,7 +366,7 @@ impl Calculator {
     #[must_use]
     pub fn status(&self) -> Status {
         let running = self.running.lock().clone();
-        let (machine, leases) = match &running {
+        let (machine, workers) = match &running {
             Some(running) => self.ask_threads(running),
             None => (None, Vec::new()),
         };
@@ -389,7 +390,7 @@ impl Calculator {
             term: machine.term,
             publish_class: proven.as_ref().map(|proven| proven.class),
             store: proven.map(|proven| proven.store).unwrap_or_default(),
-            workers: merge_workers(&machine.planned, leases),
+            workers: merge_workers(&machine.planned, workers),
             pending: machine.pending,
             degraded: machine.degraded,
             breaker: self.store.status(),
@@ -425,20 +426,20 @@ impl Calculator {
         }
     }
 
-    fn ask_threads(&self, running: &Running) -> (Option<MachineStatus>, Vec<(WorkerId, Duration)>) {
+    fn ask_threads(&self, running: &Running) -> (Option<MachineStatus>, Vec<WorkerStatus>) {
         let (reply, machine) = bounded(1);
         let asked = running
             .to_driver
             .send_timeout(ToDriver::Status(reply), STATUS_PATIENCE);
-        let (reply, leases) = bounded(1);
-        let asked_monitor = running.to_monitor.try_send(ToMonitor::Leases(reply));
+        let (reply, workers) = bounded(1);
+        let asked_monitor = running.to_monitor.try_send(ToMonitor::Workers(reply));
         let machine = asked
             .ok()
             .and_then(|()| machine.recv_timeout(STATUS_PATIENCE).ok());
-        let leases = asked_monitor
+        let workers = asked_monitor
             .ok()
-            .and_then(|()| leases.recv_timeout(STATUS_PATIENCE).ok());
-        (machine, leases.unwrap_or_default())
+            .and_then(|()| workers.recv_timeout(STATUS_PATIENCE).ok());
+        (machine, workers.unwrap_or_default())
     }
 
     /// Sends an event that carries a ticket and waits for the answer.

@@ -191,9 +191,10 @@ impl Driver {
             }
             Notice::LeadershipLost => metrics.leadership_lost(),
             Notice::Breaker(state) => metrics.breaker_changed(breaker_of(state)),
-            // A shadow publishes nothing that could be measured.
+            // A shadow publishes nothing that could be measured; `dv-watch` measures who lags.
             Notice::WouldPublish { .. }
             | Notice::LeaderPublished(_)
+            | Notice::WorkerLagging(_)
             | Notice::Failed { .. }
             | Notice::Lagged { .. }
             | Notice::Fatal { .. } => {}

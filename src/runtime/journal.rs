@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::machine::calculator::{Degraded, MemberChange, Notice};
+use crate::machine::convergence::Lagging;
 use crate::repeats::{Repeats, words};
 use crate::types::Time;
 
@@ -14,6 +15,7 @@ pub struct Journal {
     /// What happened again and again, by what was attempted.
     failures: BTreeMap<&'static str, Repeats>,
     absences: BTreeMap<&'static str, Repeats>,
+    lags: Repeats,
     degradations: Repeats,
     is_degraded_told: bool,
     sights: Repeats,
@@ -82,6 +84,7 @@ impl Journal {
                 "a newer leader has taken over: this calculator publishes nothing more"
             ),
             Notice::Member(change) => self.member(now, change),
+            Notice::WorkerLagging(lagging) => self.lagging(now, lagging),
             // The first is the store's own to log, the others are logged where they happen.
             Notice::Breaker(_) | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
         }
@@ -113,6 +116,18 @@ impl Journal {
             target: "divvy::calculator", level, worker = worker.as_str();
             "{worker} {what}{}", words(silent)
         );
+    }
+
+    /// One line for a fleet that does not apply.
+    fn lagging(&mut self, now: Time, lagging: &Lagging) {
+        if let Some(silent) = self.lags.happened(now) {
+            log::warn!(
+                target: "divvy::calculator",
+                worker = lagging.worker.as_str(), assigned = lagging.assigned,
+                applied = lagging.applied;
+                "{lagging}{}", words(silent)
+            );
+        }
     }
 
     /// Something failed and is tried again.

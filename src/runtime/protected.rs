@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::{Breaker, BreakerState, Permit, Rules, Verdict};
 use crate::machine::budget::{Allowance, Budget};
+use crate::metrics::{CalculatorMetrics, NoMetrics};
 use crate::repeats::{Repeats, words};
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
@@ -51,6 +52,7 @@ pub struct Protected {
     inner: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
+    metrics: Arc<dyn CalculatorMetrics>,
 }
 
 struct Core {
@@ -81,7 +83,15 @@ impl Protected {
                 openings: Repeats::default(),
                 is_opening_logged: false,
             }),
+            metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// Has its retries told.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Every change of the breaker from now on, how it stands first.
@@ -137,10 +147,13 @@ impl Protected {
         if deadline <= Instant::now() {
             return call(); // it will not be sent, and says nothing
         }
-        let permit = match self.change(|core, now| core.admit(now, kind)) {
-            Ok(permit) => permit,
+        let (permit, is_retry) = match self.change(|core, now| core.admit(now, kind)) {
+            Ok(admitted) => admitted,
             Err(why) => return refused(why),
         };
+        if is_retry {
+            self.metrics.store_retried();
+        }
         let mut ongoing = Ongoing {
             store: self,
             kind,
@@ -186,9 +199,11 @@ impl Drop for Ongoing<'_> {
 }
 
 impl Core {
-    fn admit(&mut self, now: Time, kind: usize) -> Result<Permit, String> {
+    /// Lets a call out, and tells whether it is a retry.
+    fn admit(&mut self, now: Time, kind: usize) -> Result<(Permit, bool), String> {
         let is_closed = *self.breaker.state() == BreakerState::Closed;
-        if is_closed && self.has_failed[kind] {
+        let is_retry = is_closed && self.has_failed[kind];
+        if is_retry {
             if !self.budget.retry(now) {
                 self.counts.retries_refused += 1;
                 return Err("too many calls fail: this retry was not sent".into());
@@ -202,7 +217,7 @@ impl Core {
             format!("the store is left alone until it answers again: {why}")
         })?;
         self.counts.probes += u64::from(permit.is_probe());
-        Ok(permit)
+        Ok((permit, is_retry))
     }
 
     /// Tells the listeners; what is to be logged is handed back.
@@ -345,11 +360,22 @@ impl std::fmt::Debug for Protected {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::store::memory::{Blackout, MemoryStore};
+
+    /// Counts the retries that it is told of.
+    #[derive(Default)]
+    struct Told(AtomicU64);
+
+    impl CalculatorMetrics for Told {
+        fn store_retried(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     struct Play {
         clock: ManualClock,
@@ -457,7 +483,9 @@ mod tests {
 
     #[test]
     fn retries_without_a_token_are_not_sent() {
-        let play = play();
+        let told = Arc::new(Told::default());
+        let mut play = play();
+        play.store = play.store.with_metrics(told.clone());
         let mut sent = 0;
         // Every second call is answered, so the breaker stays closed.
         for round in 0..60 {
@@ -474,6 +502,7 @@ mod tests {
         assert!((21..=28).contains(&sent), "{sent} of 60");
         let status = play.store.status();
         assert_eq!(u64::from(sent), status.retries + 1);
+        assert_eq!(told.0.load(Ordering::Relaxed), status.retries);
         assert_eq!(status.retries + status.retries_refused + 1, 60);
     }
 }

@@ -61,6 +61,11 @@ pub struct WorkerStatus {
     pub is_planned: bool,
     /// What is left of its lease; `None` when it is not known to be alive.
     pub lease_left: Option<Duration>,
+    /// The version that it has applied; `None` when it is not alive or does not say (parti's
+    /// workers do not).
+    pub applied_version: Option<Version>,
+    /// How many versions its key is ahead of that; `None` when one of the two is not known.
+    pub lag: Option<Version>,
 }
 
 /// What was counted since the handle was made.
@@ -115,21 +120,11 @@ impl MachineStatus {
     }
 }
 
-/// Merges the plan's workers and the leases, both in order.
-pub(super) fn merge_workers(
-    planned: &[WorkerId],
-    leases: Vec<(WorkerId, Duration)>,
-) -> Vec<WorkerStatus> {
-    let mut all: std::collections::BTreeMap<WorkerId, WorkerStatus> = leases
+/// Merges the plan's workers and those with a lease, both in order.
+pub(super) fn merge_workers(planned: &[WorkerId], known: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+    let mut all: std::collections::BTreeMap<WorkerId, WorkerStatus> = known
         .into_iter()
-        .map(|(worker, left)| {
-            let status = WorkerStatus {
-                worker: worker.clone(),
-                is_planned: false,
-                lease_left: (!left.is_zero()).then_some(left),
-            };
-            (worker, status)
-        })
+        .map(|status| (status.worker.clone(), status))
         .collect();
     for worker in planned {
         all.entry(worker.clone())
@@ -137,6 +132,8 @@ pub(super) fn merge_workers(
                 worker: worker.clone(),
                 is_planned: true,
                 lease_left: None,
+                applied_version: None,
+                lag: None,
             })
             .is_planned = true;
     }

@@ -11,6 +11,7 @@ use super::driver::ToDriver;
 use super::journal::Journal;
 use super::protected::Protected;
 use super::shared::Shared;
+use super::status::WorkerStatus;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
@@ -36,8 +37,8 @@ pub(super) enum ToMonitor {
     List { op: OpId },
     /// Forget a worker that was given up.
     Forget(WorkerId),
-    /// Tell what is left of every lease.
-    Leases(Sender<Vec<(WorkerId, Duration)>>),
+    /// Tell what is known of every worker.
+    Workers(Sender<Vec<WorkerStatus>>),
 }
 
 /// The thread's own state.
@@ -118,6 +119,7 @@ impl WorkerMonitor {
             self.note_stall(now, due);
             reconcile_at = self.reconcile(now, reconcile_at);
             self.observer.tick(self.clock.now());
+            self.measure_convergence();
             if !self.pass_on() {
                 return;
             }
@@ -183,7 +185,8 @@ impl WorkerMonitor {
 
     fn assignment(&mut self, event: &WatchEvent) {
         self.measure_watch(Watched::Assignments, event);
-        self.observer.assignment(event, self.shared.in_force.get());
+        let in_force = self.shared.in_force.get();
+        self.observer.assignment(self.clock.now(), event, in_force);
     }
 
     /// Takes in a beat and all that wait behind it: no lease may run out while the beat that
@@ -248,11 +251,35 @@ impl WorkerMonitor {
                 self.tell(Event::Listed { op, result });
             }
             ToMonitor::Forget(worker) => self.observer.leases_mut().forget(worker.as_str()),
-            ToMonitor::Leases(reply) => {
-                let now = self.clock.now();
-                let leases = self.observer.leases().remaining(now);
-                let _ = reply.try_send(leases.map(|(w, left)| (w.clone(), left)).collect());
+            ToMonitor::Workers(reply) => {
+                let _ = reply.try_send(self.workers());
             }
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        let leases = self.observer.leases().remaining(self.clock.now());
+        let status = |(worker, left): (&WorkerId, Duration)| {
+            let (applied_version, lag) = self.observer.convergence().of(worker.as_str());
+            WorkerStatus {
+                worker: worker.clone(),
+                is_planned: false,
+                lease_left: (!left.is_zero()).then_some(left),
+                applied_version,
+                lag,
+            }
+        };
+        leases.map(status).collect()
+    }
+
+    fn measure_convergence(&mut self) {
+        let convergence = self.observer.convergence_mut();
+        let (took, lag) = (convergence.take_converged(), convergence.take_lag());
+        if let Some(took) = took {
+            self.metrics().converged(took);
+        }
+        if let Some(lag) = lag {
+            self.metrics().fleet_lag(lag.lagging, lag.highest);
         }
     }
 

@@ -118,6 +118,11 @@ pub static KEYS: &[Key] = &[
         "added to the TTL before anyone can go missing after the store was out of sight"
     ),
     key!(
+        "apply_timeout",
+        calculator.apply_timeout,
+        "a live worker that has not applied its assignment for this long is told as lagging; 0: nobody is"
+    ),
+    key!(
         "retry_delay_min",
         calculator.retry_delay_min,
         "first delay before a failed publication is retried"

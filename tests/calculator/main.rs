@@ -2,6 +2,7 @@
 
 mod support;
 
+mod convergence;
 mod liveness;
 mod partitions;
 mod poison;

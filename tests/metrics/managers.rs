@@ -74,6 +74,11 @@ fn the_life_of_managers_shows_in_their_series_and_their_calculators() {
     assert_eq!(leading.sum("divvy_plan_workers", &[]), 2.0);
     assert_eq!(following.sum("divvy_manager_is_leader", &[]), 0.0);
     assert_eq!(following.sum("divvy_calculator_up", &[]), 0.0);
+    wait_until("what is published arrives everywhere", || {
+        let page = page(&one);
+        page.sum("divvy_convergence_seconds_count", &[]) >= 1.0
+            && page.sum("divvy_workers_lag_versions", &[]) == 0.0
+    });
     wait_until("the claim is renewed", || {
         page(&other).sum("divvy_manager_id_claims_total", &["renewed"]) >= 1.0
     });

@@ -98,6 +98,14 @@ fn an_eventful_life_shows_in_every_series_that_tells_of_it() {
     assert_eq!(page.sum("divvy_workers_alive", &[]), 2.0);
     assert_eq!(page.sum("divvy_workers_missing", &[]), 0.0);
     assert_eq!(page.sum("divvy_partitions_unassigned", &[]), 0.0);
+    // These workers do not say what they have applied.
+    for name in [
+        "divvy_workers_lagging",
+        "divvy_workers_lag_versions",
+        "divvy_convergence_seconds_count",
+    ] {
+        assert_eq!(page.sum(name, &[]), 0.0, "{name}");
+    }
     assert_eq!(page.sum("divvy_plan_workers", &[]), 2.0);
     assert_eq!(page.sum("divvy_plan_partitions", &[]), 10.0);
     at_least(1.0, "divvy_plan_max_to_mean_ratio", &[]);

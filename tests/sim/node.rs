@@ -406,7 +406,7 @@ impl World {
             return true;
         }
         if let Ok(event) = assignments.events.try_recv() {
-            node.observer.assignment(&event, node.in_force.get());
+            node.observer.assignment(local, &event, node.in_force.get());
             return true;
         }
         if let Ok(health) = health.try_recv() {

@@ -17,6 +17,7 @@ pub fn of(notice: &Notice) -> Option<String> {
             MemberChange::Back(worker) => format!("{worker} is back"),
             MemberChange::Lost(worker) => format!("{worker} is lost"),
         },
+        Notice::WorkerLagging(lagging) => lagging.to_string(),
         Notice::Published {
             version,
             reason,

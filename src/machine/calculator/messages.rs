@@ -9,6 +9,7 @@ use crate::config::CalculatorConfig;
 use crate::error::Error;
 use crate::machine::breaker::BreakerState;
 use crate::machine::comparison::Comparison;
+use crate::machine::convergence::Lagging;
 use crate::machine::liveness::Sighting;
 use crate::machine::takeover::TakeOver;
 use crate::strategy::Quality;
@@ -58,6 +59,8 @@ pub enum Event {
     /// A worker reports a higher term or version as applied than this leader has reached
     /// (dv-watch -> calculator).
     AppliedAhead(Applied),
+    /// A worker does not apply what is assigned to it (dv-watch -> calculator).
+    Lagging(Lagging),
     /// The fence record names a higher term (dv-watch -> calculator).
     FenceMoved {
         /// The term that it names.
@@ -234,6 +237,9 @@ pub enum Notice {
     StateChanged(StateChange),
     /// The fleet changed.
     Member(MemberChange),
+    /// A live worker has not applied what is assigned to it within
+    /// [`CalculatorConfig::apply_timeout`]. Told once, and again only after it has caught up.
+    WorkerLagging(Lagging),
     /// A plan was published.
     Published {
         /// Its version.

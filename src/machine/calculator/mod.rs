@@ -223,6 +223,7 @@ impl Calculator {
                 }
             }
             Event::Breaker(state) => self.breaker_changed(now, state),
+            Event::Lagging(lagging) => self.notify(Notice::WorkerLagging(lagging)),
             Event::Poison { count } => self.health.poisoned(now, count),
         }
         self.tick(now);

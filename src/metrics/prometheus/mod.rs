@@ -16,7 +16,8 @@ use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 use self::registrar::Registrar;
 use self::sampled::{Sampled, count};
 use self::series::{
-    AssignmentSeries, CalculatorSeries, MemberSeries, PartiSeries, StoreSeries, SubscriberSeries,
+    AssignmentSeries, CalculatorSeries, ConvergenceSeries, MemberSeries, PartiSeries, StoreSeries,
+    SubscriberSeries,
 };
 use super::{
     AssignmentMetrics, BreakerState, CalculatorMetrics, DegradedCause, ExpiryCause, IdClaim,
@@ -51,6 +52,7 @@ use crate::types::{ManagerState, Reason, State, Term, Version};
 /// ```
 pub struct Prometheus {
     calculator: CalculatorSeries,
+    convergence: ConvergenceSeries,
     subscribers: SubscriberSeries,
     store: StoreSeries,
     assignment: AssignmentSeries,
@@ -117,6 +119,7 @@ impl PrometheusBuilder {
         let mut to = Registrar::new(registry, &self.names)?;
         let mut made = Prometheus {
             calculator: CalculatorSeries::new(&mut to)?,
+            convergence: ConvergenceSeries::new(&mut to)?,
             subscribers: SubscriberSeries::new(&mut to)?,
             store: StoreSeries::new(&mut to)?,
             assignment: AssignmentSeries::new(&mut to)?,
@@ -223,6 +226,15 @@ impl CalculatorMetrics for Prometheus {
 
     fn unassigned(&self, partitions: usize) {
         self.calculator.unassigned.set(count(partitions));
+    }
+
+    fn fleet_lag(&self, lagging: usize, highest: Version) {
+        self.convergence.lagging.set(count(lagging));
+        self.convergence.highest.set(highest);
+    }
+
+    fn converged(&self, took: Duration) {
+        self.convergence.seconds.observe(took.as_secs_f64());
     }
 
     fn lease_ended(&self, cause: ExpiryCause) {

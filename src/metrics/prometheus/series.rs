@@ -130,6 +130,32 @@ impl CalculatorSeries {
     }
 }
 
+pub(super) struct ConvergenceSeries {
+    pub lagging: IntGauge,
+    pub highest: IntGauge,
+    pub seconds: Histogram,
+}
+
+impl ConvergenceSeries {
+    pub fn new(to: &mut Registrar) -> Result<Self> {
+        Ok(Self {
+            lagging: to.gauge(
+                "workers_lagging",
+                "Live workers that have not applied their assignment within apply_timeout.",
+            )?,
+            highest: to.gauge(
+                "workers_lag_versions",
+                "By how many versions the last of the live workers is behind its assignment.",
+            )?,
+            seconds: to.histogram(
+                "convergence_seconds",
+                "Time from a publication until no live worker is behind it. Those that overlap are one.",
+                Scale::Work,
+            )?,
+        })
+    }
+}
+
 pub(super) struct SubscriberSeries {
     pub callback_seconds: Histogram,
     pub callback_panics: IntCounter,

@@ -1,0 +1,70 @@
+//! A calculator's status, as JSON for C.
+
+use serde_json::{Value, json};
+
+use super::event::degradation_words;
+use crate::runtime::Status;
+use crate::types::Reason;
+
+/// A calculator's status as JSON.
+pub(super) fn status_json(status: &Status) -> Value {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let workers = status.workers.iter().map(|worker| {
+        json!({
+            "worker": worker.worker.as_str(),
+            "is_planned": worker.is_planned,
+            "lease_left_ms": worker.lease_left.map(millis),
+            "applied_version": worker.applied_version,
+            "lag": worker.lag,
+        })
+    });
+    let counters = &status.counters;
+    json!({
+        "is_started": status.is_started,
+        "failed": status.failed,
+        "state": status.state.name(),
+        "reason": status.reason.map(Reason::name),
+        "since_ms": millis(status.since),
+        "version": status.version,
+        "term": status.term,
+        "workers": workers.collect::<Vec<_>>(),
+        "pending": {
+            "reason": status.pending.reason.map(Reason::name),
+            "due_in_ms": status.pending.due_in.map(millis),
+        },
+        "degraded": degradation_words(&status.degraded),
+        "breaker": {
+            "state": status.breaker.state.name(),
+            "why": status.breaker.state.why(),
+            "opened": status.breaker.opened,
+            "probes": status.breaker.probes,
+            "refused": status.breaker.refused,
+            "retries": status.breaker.retries,
+            "retries_refused": status.breaker.retries_refused,
+        },
+        "last_failure": status.last_failure,
+        "quality": status.quality.map(|quality| json!({
+            "max_to_mean": quality.max_to_mean,
+            "min_to_mean": quality.min_to_mean,
+            "lower_bound": quality.lower_bound,
+            "moved_partitions": quality.moved_partitions,
+            "moved": quality.moved,
+        })),
+        "is_shadow": status.is_shadow,
+        "comparison": status.comparison.as_ref().map(ToString::to_string),
+        "counters": {
+            "publications": counters.publications,
+            "failures": counters.failures,
+            "moved": counters.moved,
+            "poison": counters.poison,
+            "listings": counters.listings,
+            "blindness": counters.blindness,
+            "lagged_subscribers": counters.lagged_subscribers,
+            "callback_panics": counters.callback_panics,
+            "calculator_wakes": counters.calculator_wakes,
+            "would_publish": counters.would_publish,
+            "followed": counters.followed,
+            "disagreements": counters.disagreements,
+        },
+    })
+}
