@@ -6,6 +6,8 @@
 //! | `dv-watch` (`worker_monitor`) | the watches and the leases | -> `dv-calc` |
 //! | `dv-publish` (`assignment_publisher`) | rebalance jobs | <-> `dv-calc` |
 //! | `dv-notify` (`notifier`) | subscriber callbacks | <- `dv-calc` |
+//!
+//! A manager has threads of its own, see `manager`; `crew` starts and joins those of both.
 
 mod assignment_publisher;
 mod calculator;
