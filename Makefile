@@ -33,7 +33,7 @@ demo: need-build ## Build and run `divvy demo`: a fleet that starts, grows, shri
 	@$(CARGO) run $(LOCKED) --features cli --bin divvy -- demo $(ARGS)
 
 .PHONY: test
-test: need-test ## Run all tests, real nats-servers and 2 000 simulated fleets included
+test: need-test ## Run all tests, real nats-servers and thousands of simulated fleets included
 	$(CARGO) test $(LOCKED) --all-features
 	$(CARGO) test $(LOCKED) --no-default-features --lib
 	$(MAKE) --no-print-directory test-go
@@ -87,10 +87,10 @@ bench-nats: need-build ## Measure a leader on a real nats-server beside a raw cl
 	$(CARGO) bench $(LOCKED) --bench nats
 
 .PHONY: sim
-sim: need-build ## Simulate fleets in virtual time under faults
-## SEEDS=200000 START=0 how many, from which on; SEED=7 replays one
+sim: need-build ## Simulate fleets of calculators and of whole managers in virtual time under faults
+## SEEDS=200000 START=0 how many, from which on; SEED=7 replays one; OF=managers only those
 	$(if $(SEED),DIVVY_SEED=$(SEED),DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START)) \
-	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture
+	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture $(OF)
 
 .PHONY: test-matrix
 test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)

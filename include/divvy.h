@@ -144,11 +144,11 @@ enum divvy_status
      */
     DIVVY_INVALID_CONFIG = -6,
     /**
-     * The calculator or store is not started, or was stopped.
+     * The calculator, manager or store is not started, or was stopped.
      */
     DIVVY_NOT_RUNNING = -7,
     /**
-     * The calculator is already started.
+     * The calculator or manager is already started.
      */
     DIVVY_ALREADY_STARTED = -8,
     /**
@@ -351,6 +351,55 @@ enum divvy_kind
      * _applied_version(), and _message(), which says it in words.
      */
     DIVVY_EVENT_WORKER_LAGGING = 12,
+    /**
+     * The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
+     * event of a subscriber to a worker tells the current state; both states are equal then.
+     */
+    DIVVY_EVENT_WORKER_STATE = 20,
+    /**
+     * The worker is a member under another id from now on: divvy_event_worker(), empty when it
+     * has none any more.
+     */
+    DIVVY_EVENT_WORKER_ID = 21,
+    /**
+     * Somebody else holds the id, nothing is owned any more, and another id is claimed:
+     * divvy_event_worker().
+     */
+    DIVVY_EVENT_WORKER_ID_LOST = 22,
+    /**
+     * The id's key was gone, nobody had taken it, and it is claimed again: divvy_event_worker().
+     */
+    DIVVY_EVENT_WORKER_ID_REGAINED = 23,
+    /**
+     * What the worker holds changed, or a new version of the same was applied:
+     * divvy_event_assignment(), divvy_event_version().
+     */
+    DIVVY_EVENT_ASSIGNMENT = 24,
+    /**
+     * Another leader is known: divvy_event_worker(), empty for none, divvy_event_is_leader().
+     */
+    DIVVY_EVENT_LEADER = 25,
+    /**
+     * The store is out of reach, and what is held may be out of date: divvy_event_message().
+     */
+    DIVVY_EVENT_OUTAGE = 26,
+    /**
+     * That has lasted long enough to alarm somebody: divvy_event_alert_level(), _lasted_ms().
+     */
+    DIVVY_EVENT_ALERT = 27,
+    /**
+     * That is over: divvy_event_lasted_ms().
+     */
+    DIVVY_EVENT_RECOVERED = 28,
+    /**
+     * Something of the manager's failed and is tried again, told once until it succeeds:
+     * divvy_event_status(), _message().
+     */
+    DIVVY_EVENT_MANAGER_FAILED = 29,
+    /**
+     * The calculator of this worker panicked; it leads no more: divvy_event_message().
+     */
+    DIVVY_EVENT_CALCULATOR_FATAL = 30,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -488,7 +537,7 @@ typedef int32_t divvy_member_change;
 #endif // __cplusplus
 
 /**
- * Which events a subscriber wants.
+ * Which events of a calculator a subscriber wants.
  */
 enum divvy_interest
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -550,6 +599,185 @@ enum divvy_log_level
 typedef enum divvy_log_level divvy_log_level;
 #else
 typedef int32_t divvy_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a manager is doing.
+ */
+enum divvy_worker_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Not started, or seeing to the buckets.
+     */
+    DIVVY_WORKER_INIT = 1,
+    /**
+     * Claiming a stable id.
+     */
+    DIVVY_WORKER_CLAIMING_ID = 2,
+    /**
+     * A member, and nobody is known to lead.
+     */
+    DIVVY_WORKER_ELECTION = 3,
+    /**
+     * Somebody leads; nothing was assigned to this worker yet.
+     */
+    DIVVY_WORKER_WAITING_ASSIGNMENT = 4,
+    /**
+     * What is assigned is applied.
+     */
+    DIVVY_WORKER_STABLE = 5,
+    /**
+     * This worker leads, and waits for more workers to come or go.
+     */
+    DIVVY_WORKER_SCALING = 6,
+    /**
+     * This worker leads, and computes and publishes a plan.
+     */
+    DIVVY_WORKER_REBALANCING = 7,
+    /**
+     * This worker leads, and publishes a plan without workers that are lost.
+     */
+    DIVVY_WORKER_EMERGENCY = 8,
+    /**
+     * The store is out of reach: what is held may be out of date, or ownership is suspended.
+     */
+    DIVVY_WORKER_DEGRADED = 9,
+    /**
+     * Leaving, or gone.
+     */
+    DIVVY_WORKER_SHUTDOWN = 10,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_worker_state divvy_worker_state;
+#else
+typedef int32_t divvy_worker_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which events of a manager a subscriber wants. Those that are the last ones, LAGGED and FATAL,
+ * come to all.
+ */
+enum divvy_manager_interest
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * What is assigned to this worker, and nothing else.
+     */
+    DIVVY_MANAGER_INTEREST_ASSIGNMENT = 1,
+    /**
+     * All about this worker: its state, id, assignment, outages, failures, and who leads.
+     */
+    DIVVY_MANAGER_INTEREST_WORKER = 2,
+    /**
+     * That, and the events of its calculator while it leads.
+     */
+    DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_manager_interest divvy_manager_interest;
+#else
+typedef int32_t divvy_manager_interest;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a worker goes.
+ */
+enum divvy_departure
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * For good: its partitions go to others at once.
+     */
+    DIVVY_DEPARTURE_LEAVE = 1,
+    /**
+     * To be back soon: whoever claims its id within heartbeat_ttl and emergency_grace_period finds
+     * its partitions where they were.
+     */
+    DIVVY_DEPARTURE_KEEP = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_departure divvy_departure;
+#else
+typedef int32_t divvy_departure;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How alarming it is that degraded mode lasts.
+ */
+enum divvy_alert_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The event is about something else.
+     */
+    DIVVY_ALERT_NONE = 0,
+    /**
+     * After 30 s.
+     */
+    DIVVY_ALERT_INFO = 1,
+    /**
+     * After 2 min.
+     */
+    DIVVY_ALERT_WARNING = 2,
+    /**
+     * After 5 min.
+     */
+    DIVVY_ALERT_ERROR = 3,
+    /**
+     * After 10 min.
+     */
+    DIVVY_ALERT_CRITICAL = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_alert_level divvy_alert_level;
+#else
+typedef int32_t divvy_alert_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which of an assignment's lists of partitions.
+ */
+enum divvy_list
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Everything that is held.
+     */
+    DIVVY_LIST_HELD = 1,
+    /**
+     * What was not held before; empty but for events.
+     */
+    DIVVY_LIST_ADDED = 2,
+    /**
+     * What is held no more; empty but for events.
+     */
+    DIVVY_LIST_REMOVED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_list divvy_list;
+#else
+typedef int32_t divvy_list;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -655,6 +883,33 @@ typedef int32_t (*divvy_strategy_fn)(void *userdata,
                                      size_t owner_count);
 
 /**
+ * Takes the leadership for a worker, or prolongs it. Called again and again while the worker is a
+ * member: three times within what was granted last, or within the setting election_timeout.
+ *
+ * Parameters: userdata - as given with the callback. worker - the worker's id, valid until the
+ * callback returns. timeout_ms - by when it should return. lease_ms - where it goes for how many
+ * milliseconds from the call on this worker leads; preset to 0, which means that another one does.
+ * Returns: DIVVY_OK (0); anything else means that it is not known: a leader leads on until what it
+ * was granted last is nearly over.
+ * Thread: "dv-io" of the manager; calls of several threads may overlap. May take time. Must not
+ * call divvy_manager_stop() or _free() of the same manager (they return WOULD_DEADLOCK), must not
+ * throw or longjmp.
+ */
+typedef int32_t (*divvy_campaign_fn)(void *userdata,
+                                     const char *worker,
+                                     int64_t timeout_ms,
+                                     int64_t *lease_ms);
+
+/**
+ * Gives the leadership of a worker back.
+ *
+ * Parameters: userdata, worker, timeout_ms - as divvy_campaign_fn.
+ * Returns: DIVVY_OK (0); anything else is logged, and it is not asked again.
+ * Thread: as divvy_campaign_fn.
+ */
+typedef int32_t (*divvy_resign_fn)(void *userdata, const char *worker, int64_t timeout_ms);
+
+/**
  * A key-value store that a fleet shares. It lives until it is freed and every calculator made
  * with it is.
  */
@@ -697,11 +952,11 @@ typedef struct divvy_event {
  *
  * Parameters: userdata - as given with the callback. event - valid until the callback returns;
  * must not be freed.
- * Thread: "dv-notify" of the calculator, one call at a time for all its subscribers, in order,
- * with no lock held. A slow callback delays other callbacks of the calculator, nothing else; one
- * that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED. Every
- * function of the library may be called, except that divvy_calculator_stop() and _free() of the
- * same calculator return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
+ * Thread: "dv-notify" of the calculator or manager, one call at a time for all its subscribers, in
+ * order, with no lock held. A slow callback delays other callbacks of the same one, nothing else;
+ * one that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED.
+ * Every function of the library may be called, except that stop and free of the same calculator
+ * or manager return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
  * ends the process.
  */
 typedef void (*divvy_event_fn)(void *userdata, struct divvy_event event);
@@ -725,6 +980,35 @@ typedef struct divvy_events {
      */
     uint64_t id;
 } divvy_events;
+
+/**
+ * A manager: one worker's whole life. It joins the fleet under a stable id, sends heartbeats,
+ * takes part in the election, is told what to work on, runs a calculator while it leads, and
+ * leaves well.
+ *
+ * All functions may be called from any thread, at the same time, unless they say otherwise.
+ * A started manager has the threads "dv-member", "dv-assign", "dv-notify" and one or more "dv-io",
+ * and while it leads those of a calculator. Callbacks of subscribers run on "dv-notify", one at a
+ * time, with no lock held. Heartbeats depend on no callback and on no poll.
+ */
+typedef struct divvy_manager {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_manager;
+
+/**
+ * What one worker holds at one moment: a snapshot that never changes. It has three lists of
+ * partitions: what is held, and, where it came with an event, what was added and what was
+ * removed by that change.
+ */
+typedef struct divvy_assignment {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_assignment;
 
 #ifdef __cplusplus
 extern "C" {
@@ -846,7 +1130,7 @@ divvy_status divvy_log_set(int32_t max_level,
 divvy_status divvy_config_new(struct divvy_config *out, char *errbuf, size_t errlen);
 
 /**
- * Frees a configuration. Calculators and stores made from it keep what they need.
+ * Frees a configuration. Calculators, managers and stores made from it keep what they need.
  *
  * Parameters: config - the configuration; {0} is allowed and does nothing.
  * Returns: OK; BAD_HANDLE, also the second time.
@@ -922,12 +1206,14 @@ divvy_status divvy_config_dump(struct divvy_config config,
                                size_t errlen);
 
 /**
- * Has calculators read their partitions from a callback of the host, at the start, at every
- * rebalance and at divvy_calculator_refresh(). Without one, they are pushed with
- * divvy_calculator_set_partitions(). A second call replaces the callback.
+ * Has calculators, and managers that lead, read their partitions from a callback of the host: at
+ * the start, at every rebalance, and at divvy_calculator_refresh() or
+ * divvy_manager_refresh_partitions(). Without one, they are pushed with
+ * divvy_calculator_set_partitions() or divvy_manager_set_partitions(). A second call replaces the
+ * callback.
  *
  * Parameters: config - the configuration. source - see divvy_source_fn; NULL: none any more.
- * userdata - handed to it. destroy - frees userdata when the configuration and all calculators
+ * userdata - handed to it. destroy - frees userdata when the configuration and all that was
  * made from it are freed; NULL allowed. errbuf, errlen - see "Errors" above.
  * Returns: OK. On a failure userdata stays the caller's and destroy is not called.
  * Thread: any. Does not block.
@@ -941,12 +1227,12 @@ divvy_status divvy_config_set_source(struct divvy_config config,
                                      size_t errlen);
 
 /**
- * Has calculators divide partitions by a callback of the host instead of the strategy that the
+ * Has calculators, and managers that lead, divide partitions by a callback of the host instead of the strategy that the
  * setting "strategy" names. A second call replaces the callback.
  *
  * Parameters: config - the configuration. name - for logs and status, not NULL. strategy - see
  * divvy_strategy_fn; NULL: none any more. userdata - handed to it. destroy - frees userdata when
- * the configuration and all calculators made from it are freed; NULL allowed. errbuf, errlen -
+ * the configuration and all that was made from it are freed; NULL allowed. errbuf, errlen -
  * see "Errors" above.
  * Returns: OK; BAD_UTF8; TOO_LONG. On a failure userdata stays the caller's and destroy is not
  * called.
@@ -956,6 +1242,26 @@ divvy_status divvy_config_set_source(struct divvy_config config,
 divvy_status divvy_config_set_strategy(struct divvy_config config,
                                        const char *name,
                                        divvy_strategy_fn strategy,
+                                       void *userdata,
+                                       divvy_destroy_fn destroy,
+                                       char *errbuf,
+                                       size_t errlen);
+
+/**
+ * Has managers ask an election of the host's who leads, instead of the lease in the store. A
+ * second call replaces the callbacks.
+ *
+ * Parameters: config - the configuration. campaign - see divvy_campaign_fn; NULL: no election of
+ * the host's any more. resign - see divvy_resign_fn; NULL: nothing has to be given back. userdata -
+ * handed to both. destroy - frees userdata when the configuration and all that was made from it
+ * are freed; NULL allowed. errbuf, errlen - see "Errors" above.
+ * Returns: OK. On a failure userdata stays the caller's and destroy is not called.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_config_set_election(struct divvy_config config,
+                                       divvy_campaign_fn campaign,
+                                       divvy_resign_fn resign,
                                        void *userdata,
                                        divvy_destroy_fn destroy,
                                        char *errbuf,
@@ -1236,6 +1542,45 @@ int64_t divvy_plan_input_weight(struct divvy_plan_input input, size_t partition)
 uint32_t divvy_plan_input_previous(struct divvy_plan_input input, size_t partition);
 
 /**
+ * Tells the name of a state, such as "Scaling".
+ *
+ * Parameters: state - any number.
+ * Returns: the name; "unknown" for a number that this library does not know. Never NULL.
+ * Ownership: static, never freed.
+ * Thread: any. Does not block. Works in a forked child.
+ * Since: 0.1.
+ */
+const char *divvy_state_name(int32_t state);
+
+/**
+ * Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ */
+const char *divvy_reason_name(int32_t reason);
+
+/**
+ * Tells the name of a change of the fleet, such as "joined"; "" for none.
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ */
+const char *divvy_member_change_name(int32_t change);
+
+/**
+ * Tells the name of a manager's state, such as "Stable".
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ */
+const char *divvy_worker_state_name(int32_t state);
+
+/**
+ * Tells the name of the level of an alert, such as "warning"; "" for none.
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ */
+const char *divvy_alert_level_name(int32_t level);
+
+/**
  * Makes a calculator, not started yet.
  *
  * Parameters: config - the configuration, copied; {0}: all defaults. store - the store, shared;
@@ -1395,8 +1740,8 @@ divvy_status divvy_calculator_set_partitions(struct divvy_calculator calculator,
 
 /**
  * Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
- * reason, version, term, workers with what is left of their leases and how far they are behind,
- * what is pending, what it suffers from, counters. Members may be added in any release.
+ * reason, version, term, workers with what is left of their leases and how far they are
+ * behind, what is pending, what it suffers from, counters. Members may be added in any release.
  *
  * Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
  * see "Errors" above.
@@ -1473,6 +1818,384 @@ divvy_status divvy_calculator_events(struct divvy_calculator calculator,
                                      size_t errlen);
 
 /**
+ * Makes a manager, not started yet.
+ *
+ * Parameters: config - the configuration, copied; {0}: all defaults. All workers of a fleet should
+ * have the same one. store - the store, shared; may be freed afterwards. out - where the handle
+ * goes, not NULL. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_CONFIG - every broken rule is in the detail. A manager refuses what a
+ * calculator used alone may have: windows and graces that do not fit together.
+ * Ownership: the caller's, freed with divvy_manager_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_new(struct divvy_config config,
+                               struct divvy_store store,
+                               struct divvy_manager *out,
+                               char *errbuf,
+                               size_t errlen);
+
+/**
+ * Joins the fleet: sees to the buckets, claims an id, and returns once the first heartbeat is
+ * stored. Election and assignment follow; see divvy_manager_wait_state(). What may pass is tried
+ * again until the time-out. After a stop it may be called again.
+ *
+ * Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+ * errbuf, errlen - see "Errors" above.
+ * Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
+ * meanwhile; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
+ * UNAUTHORIZED; UNSUPPORTED - a bucket has a time to live that cannot be worked with. After a
+ * failure nothing is left behind and subscriptions stay.
+ * Thread: any. Blocks for up to timeout_ms, and 1 s more for cleaning up after a failure.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_start(struct divvy_manager manager,
+                                 int64_t timeout_ms,
+                                 char *errbuf,
+                                 size_t errlen);
+
+/**
+ * Leaves the fleet, for good or to be back soon, and joins all threads. The calculator ends first,
+ * then heartbeat and leadership are given up, the id last. Subscribers get what is in their
+ * backlog, and then their end; nothing is held any more. After OK no callback of this manager runs
+ * or will run. Stopping what is not started ends its subscriptions and returns OK, as a second
+ * call does.
+ *
+ * Parameters: manager - the manager. departure - a divvy_departure. timeout_ms - the longest wait,
+ * 0 to DIVVY_TIMEOUT_MAX_MS; when three quarters of it have not sufficed to tell the store, the
+ * rest is left to expire there. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this manager;
+ * TIMED_OUT - the detail names the threads that are busy and with what: the handle stays valid,
+ * call again.
+ * Thread: any. Blocks for up to timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_stop(struct divvy_manager manager,
+                                int32_t departure,
+                                int64_t timeout_ms,
+                                char *errbuf,
+                                size_t errlen);
+
+/**
+ * Frees a manager; one that is started is stopped first, with DIVVY_DEPARTURE_LEAVE and a time-out
+ * of 10 s. Calls of other threads that are under way end safely; calls after it return BAD_HANDLE.
+ *
+ * Parameters: manager - the manager; {0} is allowed and does nothing. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
+ * divvy_manager_stop(): nothing is freed, the handle stays valid.
+ * Thread: any. Blocks for up to 10 s when it is started.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_free(struct divvy_manager manager, char *errbuf, size_t errlen);
+
+/**
+ * Tells whether a manager is started: not before divvy_manager_start() has succeeded, not once a
+ * stop was asked for, not after a thread of it panicked.
+ *
+ * Returns: 1 or 0; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_manager_is_started(struct divvy_manager manager);
+
+/**
+ * Tells whether the worker leads.
+ *
+ * Returns: 1 or 0; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_manager_is_leader(struct divvy_manager manager);
+
+/**
+ * Tells what a manager is doing.
+ *
+ * Returns: a divvy_worker_state; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_manager_state(struct divvy_manager manager);
+
+/**
+ * Waits until a manager is in a state. One that was passed through before the call, or too quickly
+ * to be seen, does not count: subscribe to see every one.
+ *
+ * Parameters: manager - the manager. state - a divvy_worker_state. timeout_ms - the longest wait,
+ * 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in.
+ * Thread: any. Blocks for up to timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_wait_state(struct divvy_manager manager,
+                                      int32_t state,
+                                      int64_t timeout_ms,
+                                      char *errbuf,
+                                      size_t errlen);
+
+/**
+ * Tells the id under which the worker is a member.
+ *
+ * Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK; NOT_FOUND - it has none: before it claimed one, and after it lost it.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_worker_id(struct divvy_manager manager,
+                                     struct divvy_text *out,
+                                     char *errbuf,
+                                     size_t errlen);
+
+/**
+ * Tells who leads, as far as is known.
+ *
+ * Parameters: manager - the manager. out - where the worker's id goes, not NULL. errbuf, errlen -
+ * see "Errors" above.
+ * Returns: OK; NOT_FOUND - nobody is known to lead.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_leader(struct divvy_manager manager,
+                                  struct divvy_text *out,
+                                  char *errbuf,
+                                  size_t errlen);
+
+/**
+ * Tells what the worker holds at this moment. Before the first assignment that is nothing, with
+ * version 0.
+ *
+ * Parameters: manager - the manager. out - where the handle goes, not NULL. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK.
+ * Ownership: the assignment is the caller's, freed with divvy_assignment_free(); it may outlive
+ * the manager.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_assignment(struct divvy_manager manager,
+                                      struct divvy_assignment *out,
+                                      char *errbuf,
+                                      size_t errlen);
+
+/**
+ * Has the partition source read and a change of it published, where this worker leads.
+ *
+ * Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+ * version - where the version in force goes, NULL if not wanted. errbuf, errlen - see "Errors"
+ * above.
+ * Returns: OK; NOT_LEADER - the detail names who leads; otherwise as divvy_calculator_refresh().
+ * Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_refresh_partitions(struct divvy_manager manager,
+                                              int64_t timeout_ms,
+                                              int64_t *version,
+                                              char *errbuf,
+                                              size_t errlen);
+
+/**
+ * Has a new version published at once, where this worker leads.
+ *
+ * Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+ * version - where the new version goes, NULL if not wanted. errbuf, errlen - see "Errors" above.
+ * Returns: OK; NOT_LEADER - the detail names who leads; otherwise as
+ * divvy_calculator_trigger_rebalance().
+ * Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_trigger_rebalance(struct divvy_manager manager,
+                                             int64_t timeout_ms,
+                                             int64_t *version,
+                                             char *errbuf,
+                                             size_t errlen);
+
+/**
+ * Pushes the partitions: the whole list, which replaces the former one. Every worker that may lead
+ * needs it; whoever leads publishes it. May be called before the start; the list is kept over stop
+ * and start.
+ *
+ * Parameters: manager - the manager. partitions - the list, copied; an empty one means that every
+ * worker gets nothing. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT - a partition is there twice, or the manager reads its partitions
+ * from a callback; TIMED_OUT - the list is taken, but the calculator is too busy to be told: call
+ * divvy_manager_refresh_partitions().
+ * Thread: any. Blocks for up to 1 s when the calculator is flooded with events.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_set_partitions(struct divvy_manager manager,
+                                          struct divvy_partitions partitions,
+                                          char *errbuf,
+                                          size_t errlen);
+
+/**
+ * Tells everything about a manager at this moment, as JSON for people and dashboards: state, id,
+ * leader, version, term, how many partitions it holds, what it suffers from, and the status of its
+ * calculator while it leads. Members may be added in any release.
+ *
+ * Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Blocks for up to 3 s when the manager's threads are busy; what they do not tell in
+ * time is left empty.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_status_json(struct divvy_manager manager,
+                                       struct divvy_text *out,
+                                       char *errbuf,
+                                       size_t errlen);
+
+/**
+ * Has a callback called with how things are at once (the state, then the id, the leader and the
+ * assignment, each where there is one), and then with every event, in order, none dropped and none
+ * twice, until it is unsubscribed or the manager is stopped. May be called before the start;
+ * callbacks begin with it. Each call makes another subscription.
+ *
+ * Parameters: manager - the manager. interest - a divvy_manager_interest. callback - see
+ * divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
+ * runs or will run: before divvy_unsubscribe() or divvy_manager_stop() return OK; NULL allowed.
+ * out - where the handle goes, not NULL; written before the first callback. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
+ * destroy is not called.
+ * Ownership: the subscription is the caller's, ended and freed with divvy_unsubscribe().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_subscribe(struct divvy_manager manager,
+                                     int32_t interest,
+                                     divvy_event_fn callback,
+                                     void *userdata,
+                                     divvy_destroy_fn destroy,
+                                     struct divvy_subscription *out,
+                                     char *errbuf,
+                                     size_t errlen);
+
+/**
+ * Opens a queue of events to be read with divvy_events_poll(): how things are at once, as with
+ * divvy_manager_subscribe(), and then every event, in order, none dropped and none twice, until it
+ * is freed or the manager is stopped. Each call makes another queue with all events.
+ *
+ * Parameters: manager - the manager. interest - a divvy_manager_interest. out - where the handle
+ * goes, not NULL. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT - no such interest.
+ * Ownership: the caller's, freed with divvy_events_free(); it may outlive the manager.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_events(struct divvy_manager manager,
+                                  int32_t interest,
+                                  struct divvy_events *out,
+                                  char *errbuf,
+                                  size_t errlen);
+
+/**
+ * Tells the version of the plan that an assignment belongs to.
+ *
+ * Parameters: assignment - the assignment.
+ * Returns: the version, 0 before the first one; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_assignment_version(struct divvy_assignment assignment);
+
+/**
+ * Tells the term in which an assignment was published.
+ *
+ * Parameters: assignment - the assignment.
+ * Returns: the term, 0 when a leader without terms (parti) wrote it; a status (below 0) for an
+ * invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_assignment_term(struct divvy_assignment assignment);
+
+/**
+ * Tells why the plan was made, as the leader wrote it, such as "planned_scale".
+ *
+ * Parameters: assignment - the assignment. length - where the length in bytes goes, NULL if not
+ * wanted.
+ * Returns: the reason; an empty text before the first assignment and for an invalid handle. Never
+ * NULL.
+ * Ownership: borrowed until divvy_assignment_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_assignment_lifecycle(struct divvy_assignment assignment, size_t *length);
+
+/**
+ * Tells everything about an assignment as a JSON object: {"version": 42, "term": 3, "lifecycle":
+ * "planned_scale", "partitions": [{"keys": ["tool001"], "weight": 100}, ...], "added": [...],
+ * "removed": [...]}. Members may be added in any release.
+ *
+ * Parameters, Ownership, Thread, Since: as divvy_assignment_lifecycle().
+ * Returns: the text, an empty one for an invalid handle. Never NULL.
+ */
+const char *divvy_assignment_json(struct divvy_assignment assignment, size_t *length);
+
+/**
+ * Tells how many partitions a list has.
+ *
+ * Parameters: assignment - the assignment. list - a divvy_list.
+ * Returns: the number; a status (below 0): INVALID_ARGUMENT - no such list; for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_assignment_count(struct divvy_assignment assignment, int32_t list);
+
+/**
+ * Tells how many keys a partition has.
+ *
+ * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+ * Returns: the number, 0 for an index that is too large; a status (below 0) as
+ * divvy_assignment_count().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_assignment_key_count(struct divvy_assignment assignment,
+                                   int32_t list,
+                                   size_t partition);
+
+/**
+ * Tells a key of a partition.
+ *
+ * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there. key -
+ * the key's index. length - where the key's length in bytes goes, NULL if not wanted.
+ * Returns: the key; NULL for an invalid handle, list or index.
+ * Ownership: borrowed until divvy_assignment_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_assignment_key(struct divvy_assignment assignment,
+                                 int32_t list,
+                                 size_t partition,
+                                 size_t key,
+                                 size_t *length);
+
+/**
+ * Tells the weight of a partition as it was assigned: 0 or less stands for the default weight.
+ *
+ * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+ * Returns: the weight; 0 for an invalid handle, list or index.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int64_t divvy_assignment_weight(struct divvy_assignment assignment, int32_t list, size_t partition);
+
+/**
+ * Frees an assignment.
+ *
+ * Parameters: assignment - the assignment; {0} is allowed and does nothing.
+ * Returns: OK; BAD_HANDLE, also the second time.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_assignment_free(struct divvy_assignment assignment);
+
+/**
  * Ends a subscription and frees it. After OK no callback runs or will run, and its userdata was
  * destroyed. From inside a callback of the same calculator it returns at once; then that holds
  * from the callback's return on.
@@ -1546,36 +2269,11 @@ divvy_status divvy_events_fd(struct divvy_events events, int *fd, char *errbuf, 
 divvy_status divvy_events_free(struct divvy_events events);
 
 /**
- * Tells the name of a state, such as "Scaling".
- *
- * Parameters: state - any number.
- * Returns: the name; "unknown" for a number that this library does not know. Never NULL.
- * Ownership: static, never freed.
- * Thread: any. Does not block. Works in a forked child.
- * Since: 0.1.
- */
-const char *divvy_state_name(int32_t state);
-
-/**
- * Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
- *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
- */
-const char *divvy_reason_name(int32_t reason);
-
-/**
  * Tells the name of a kind of event, such as "published".
  *
  * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
  */
 const char *divvy_event_kind_name(int32_t kind);
-
-/**
- * Tells the name of a change of the fleet, such as "joined"; "" for none.
- *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
- */
-const char *divvy_member_change_name(int32_t change);
 
 /**
  * Tells what an event is about.
@@ -1591,7 +2289,7 @@ int32_t divvy_event_kind(struct divvy_event event);
  * Tells the state after the change.
  *
  * Parameters: event - the event.
- * Returns: a divvy_state; 0 for other kinds of events and for an invalid handle.
+ * Returns: a divvy_state, of DIVVY_EVENT_WORKER_STATE a divvy_worker_state; 0 for other kinds of events and for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -1616,8 +2314,8 @@ int32_t divvy_event_from_state(struct divvy_event event);
 int32_t divvy_event_reason(struct divvy_event event);
 
 /**
- * Tells the version: of the plan, of the last plan at a change of state, or of what is assigned to
- * a worker that lags.
+ * Tells the version: of the plan, of the last plan at a change of state, of the assignment, or of
+ * what is assigned to a worker that lags.
  *
  * Parameters: event - the event.
  * Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
@@ -1704,7 +2402,8 @@ uint64_t divvy_event_missed_count(struct divvy_event event);
 int32_t divvy_event_status(struct divvy_event event);
 
 /**
- * Tells which worker joined, left, went missing, came back, was lost or lags.
+ * Tells which worker joined, left, went missing, came back, was lost or lags, or whose id it is
+ * about.
  *
  * Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
  * Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.
@@ -1738,6 +2437,53 @@ const char *divvy_event_json(struct divvy_event event, size_t *length);
  * Since: 0.1.
  */
 divvy_status divvy_event_free(struct divvy_event event);
+
+/**
+ * Tells what the worker holds after the change, what was added and what was removed.
+ *
+ * Parameters: event - the event, of kind DIVVY_EVENT_ASSIGNMENT. out - where the handle goes, not
+ * NULL. errbuf, errlen - see "Errors" above.
+ * Returns: OK; INVALID_ARGUMENT - the event is about something else.
+ * Ownership: the assignment is the caller's, freed with divvy_assignment_free(); it may outlive
+ * the event.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_event_assignment(struct divvy_event event,
+                                    struct divvy_assignment *out,
+                                    char *errbuf,
+                                    size_t errlen);
+
+/**
+ * Tells whether the worker leads from now on.
+ *
+ * Parameters: event - the event.
+ * Returns: 1 or 0; 0 for other kinds of events and for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_event_is_leader(struct divvy_event event);
+
+/**
+ * Tells how alarming it is that degraded mode lasts.
+ *
+ * Parameters: event - the event.
+ * Returns: a divvy_alert_level; DIVVY_ALERT_NONE for other kinds of events and for an invalid
+ * handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_event_alert_level(struct divvy_event event);
+
+/**
+ * Tells for how many milliseconds degraded mode has lasted.
+ *
+ * Parameters: event - the event.
+ * Returns: the time; 0 for other kinds of events and for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+uint64_t divvy_event_lasted_ms(struct divvy_event event);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -129,6 +129,9 @@ private:
 inline divvy_status free_calculator(divvy_calculator handle) noexcept {
     return divvy_calculator_free(handle, nullptr, 0);
 }
+inline divvy_status free_manager(divvy_manager handle) noexcept {
+    return divvy_manager_free(handle, nullptr, 0);
+}
 inline divvy_status free_subscription(divvy_subscription handle) noexcept {
     return divvy_unsubscribe(handle, 5000, nullptr, 0);
 }
@@ -174,6 +177,51 @@ inline void set_exception_handler(std::function<void()> handler) {
     detail::handler() = std::move(handler);
 }
 
+/// A unit of work.
+struct partition {
+    std::vector<std::string> keys;
+    std::int64_t weight;
+};
+
+/// What one worker holds at one moment.
+class assignment {
+public:
+    explicit assignment(divvy_assignment handle) noexcept : handle_(handle) {}
+    std::int64_t version() const noexcept { return divvy_assignment_version(get()); }
+    std::int64_t term() const noexcept { return divvy_assignment_term(get()); }
+    std::string lifecycle() const { return text(divvy_assignment_lifecycle); }
+    std::string json() const { return text(divvy_assignment_json); }
+    std::size_t size(divvy_list list = DIVVY_LIST_HELD) const noexcept {
+        return count(divvy_assignment_count(get(), list));
+    }
+    /// All of a list: what is held or, of an event, what was added or removed.
+    std::vector<partition> partitions(divvy_list list = DIVVY_LIST_HELD) const {
+        std::vector<partition> all(size(list));
+        for (std::size_t index = 0; index < all.size(); ++index) {
+            const std::size_t keys = count(divvy_assignment_key_count(get(), list, index));
+            for (std::size_t key = 0; key < keys; ++key) {
+                std::size_t length = 0;
+                const char *name = divvy_assignment_key(get(), list, index, key, &length);
+                all[index].keys.push_back(name ? std::string(name, length) : std::string());
+            }
+            all[index].weight = divvy_assignment_weight(get(), list, index);
+        }
+        return all;
+    }
+    divvy_assignment get() const noexcept { return handle_.get(); }
+
+private:
+    static std::size_t count(std::int64_t value) noexcept {
+        return value > 0 ? static_cast<std::size_t>(value) : 0;
+    }
+    std::string text(const char *(*read)(divvy_assignment, std::size_t *)) const {
+        std::size_t length = 0;
+        const char *data = read(get(), &length);
+        return std::string(data, length);
+    }
+    detail::owned<divvy_assignment, divvy_assignment_free> handle_;
+};
+
 /// An event: owned when polled, borrowed inside a callback.
 class event {
 public:
@@ -197,6 +245,24 @@ public:
     std::string worker() const { return text(divvy_event_worker); }
     std::string message() const { return text(divvy_event_message); }
     std::string json() const { return text(divvy_event_json); }
+    /// Of DIVVY_EVENT_WORKER_STATE.
+    divvy_worker_state worker_state() const noexcept {
+        return static_cast<divvy_worker_state>(divvy_event_state(handle_));
+    }
+    /// Of DIVVY_EVENT_ASSIGNMENT, a failure for other kinds.
+    divvy::assignment assignment() const {
+        divvy_assignment handle = {};
+        detail::errbuf e;
+        e(divvy_event_assignment(handle_, &handle, e.text, sizeof e.text)).check();
+        return divvy::assignment(handle);
+    }
+    bool is_leader() const noexcept { return divvy_event_is_leader(handle_) == 1; }
+    divvy_alert_level alert_level() const noexcept {
+        return static_cast<divvy_alert_level>(divvy_event_alert_level(handle_));
+    }
+    milliseconds lasted() const noexcept {
+        return milliseconds(static_cast<std::int64_t>(divvy_event_lasted_ms(handle_)));
+    }
     divvy_event get() const noexcept { return handle_; }
 
 private:
@@ -368,9 +434,42 @@ public:
         userdata.release();
         return *this;
     }
+    /// For how long the worker leads from now on, zero when another one does. One that throws does
+    /// not know: a leader leads on until what it was granted last is nearly over.
+    using campaign = std::function<milliseconds(const std::string &worker, milliseconds timeout)>;
+    using resign = std::function<void(const std::string &worker, milliseconds timeout)>;
+
+    /// An election of the host's, for managers.
+    config &set_election(campaign ask, resign give_back = resign()) {
+        std::unique_ptr<election> userdata(new election{std::move(ask), std::move(give_back)});
+        detail::errbuf e;
+        e(divvy_config_set_election(get(), call_campaign, call_resign, userdata.get(),
+                                    detail::destroy<election>, e.text, sizeof e.text))
+            .check();
+        userdata.release();
+        return *this;
+    }
     divvy_config get() const noexcept { return handle_.get(); }
 
 private:
+    struct election {
+        campaign ask;
+        resign give_back;
+    };
+    static std::int32_t call_campaign(void *userdata, const char *worker, std::int64_t timeout_ms,
+                                      std::int64_t *lease_ms) {
+        return detail::contain<std::int32_t>(DIVVY_UNAVAILABLE, [&]() -> std::int32_t {
+            *lease_ms = static_cast<election *>(userdata)->ask(worker, milliseconds(timeout_ms)).count();
+            return DIVVY_OK;
+        });
+    }
+    static std::int32_t call_resign(void *userdata, const char *worker, std::int64_t timeout_ms) {
+        return detail::contain<std::int32_t>(DIVVY_UNAVAILABLE, [&]() -> std::int32_t {
+            const resign &give_back = static_cast<election *>(userdata)->give_back;
+            if (give_back) give_back(worker, milliseconds(timeout_ms));
+            return DIVVY_OK;
+        });
+    }
     static std::int32_t call_source(void *userdata, divvy_partitions list, std::int64_t timeout_ms) {
         return detail::contain<std::int32_t>(DIVVY_SOURCE_FAILED, [&]() -> std::int32_t {
             partition_sink sink(list);
@@ -505,10 +604,37 @@ private:
     detail::owned<divvy_events, divvy_events_free> handle_;
 };
 
+namespace detail {
+
+using callback = std::function<void(const event &)>;
+
+inline void call_back(void *userdata, divvy_event handle) {
+    contain(0, [&] {
+        (*static_cast<callback *>(userdata))(event(handle));
+        return 0;
+    });
+}
+
+/// Subscribes a callback with a function of the C header.
+template <class Handle>
+subscription subscribe(divvy_status (*with)(Handle, std::int32_t, divvy_event_fn, void *, divvy_destroy_fn,
+                                            divvy_subscription *, char *, std::size_t),
+                       Handle handle, std::int32_t interest, callback see) {
+    std::unique_ptr<callback> userdata(new callback(std::move(see)));
+    divvy_subscription made = {};
+    errbuf e;
+    e(with(handle, interest, call_back, userdata.get(), destroy<callback>, &made, e.text, sizeof e.text))
+        .check();
+    userdata.release();
+    return subscription(made);
+}
+
+} // namespace detail
+
 /// A calculator. Its destructor stops it, with a time-out of 10 s; not inside one of its callbacks.
 class calculator {
 public:
-    using callback = std::function<void(const event &)>;
+    using callback = detail::callback;
 
     calculator(const config &settings, const store &shared) {
         divvy_calculator handle = {};
@@ -564,14 +690,7 @@ public:
         return detail::to_string(text);
     }
     subscription subscribe(divvy_interest interest, callback see) {
-        std::unique_ptr<callback> userdata(new callback(std::move(see)));
-        divvy_subscription handle = {};
-        detail::errbuf e;
-        e(divvy_calculator_subscribe(get(), interest, call, userdata.get(), detail::destroy<callback>,
-                                     &handle, e.text, sizeof e.text))
-            .check();
-        userdata.release();
-        return subscription(handle);
+        return detail::subscribe(divvy_calculator_subscribe, get(), interest, std::move(see));
     }
     events open_events(divvy_interest interest) {
         divvy_events handle = {};
@@ -582,13 +701,95 @@ public:
     divvy_calculator get() const noexcept { return handle_.get(); }
 
 private:
-    static void call(void *userdata, divvy_event handle) {
-        detail::contain(0, [&] {
-            (*static_cast<callback *>(userdata))(event(handle));
-            return 0;
-        });
-    }
     using owner = detail::owned<divvy_calculator, detail::free_calculator>;
+    owner handle_;
+};
+
+/// A manager: one worker's whole life. Its destructor leaves the fleet, with a time-out of 10 s; not
+/// inside one of its callbacks.
+class manager {
+public:
+    using callback = detail::callback;
+
+    manager(const config &settings, const store &shared) {
+        divvy_manager handle = {};
+        detail::errbuf e;
+        e(divvy_manager_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text)).check();
+        handle_ = owner(handle);
+    }
+    result try_start(milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_manager_start(get(), timeout.count(), e.text, sizeof e.text));
+    }
+    void start(milliseconds timeout) { try_start(timeout).check(); }
+    result try_stop(divvy_departure departure, milliseconds timeout) {
+        detail::errbuf e;
+        return e(divvy_manager_stop(get(), departure, timeout.count(), e.text, sizeof e.text));
+    }
+    void stop(divvy_departure departure, milliseconds timeout) { try_stop(departure, timeout).check(); }
+    bool is_started() const noexcept { return divvy_manager_is_started(get()) == 1; }
+    bool is_leader() const noexcept { return divvy_manager_is_leader(get()) == 1; }
+    divvy_worker_state state() const noexcept {
+        return static_cast<divvy_worker_state>(divvy_manager_state(get()));
+    }
+    /// Whether it was in that state in time.
+    bool wait_state(divvy_worker_state state, milliseconds timeout) const {
+        detail::errbuf e;
+        const result waited =
+            e(divvy_manager_wait_state(get(), state, timeout.count(), e.text, sizeof e.text));
+        if (waited.status() == DIVVY_TIMED_OUT) return false;
+        waited.check();
+        return true;
+    }
+    /// Empty when it has none.
+    std::string worker_id() const { return worker(divvy_manager_worker_id); }
+    /// Empty when nobody is known to lead.
+    std::string leader() const { return worker(divvy_manager_leader); }
+    divvy::assignment assignment() const {
+        divvy_assignment handle = {};
+        detail::errbuf e;
+        e(divvy_manager_assignment(get(), &handle, e.text, sizeof e.text)).check();
+        return divvy::assignment(handle);
+    }
+    result try_refresh_partitions(milliseconds timeout, std::int64_t *version = nullptr) {
+        detail::errbuf e;
+        return e(divvy_manager_refresh_partitions(get(), timeout.count(), version, e.text, sizeof e.text));
+    }
+    result try_trigger_rebalance(milliseconds timeout, std::int64_t *version = nullptr) {
+        detail::errbuf e;
+        return e(divvy_manager_trigger_rebalance(get(), timeout.count(), version, e.text, sizeof e.text));
+    }
+    void set_partitions(const partitions &list) {
+        detail::errbuf e;
+        e(divvy_manager_set_partitions(get(), list.get(), e.text, sizeof e.text)).check();
+    }
+    std::string status_json() const {
+        divvy_text text = {};
+        detail::errbuf e;
+        e(divvy_manager_status_json(get(), &text, e.text, sizeof e.text)).check();
+        return detail::to_string(text);
+    }
+    subscription subscribe(divvy_manager_interest interest, callback see) {
+        return detail::subscribe(divvy_manager_subscribe, get(), interest, std::move(see));
+    }
+    events open_events(divvy_manager_interest interest) {
+        divvy_events handle = {};
+        detail::errbuf e;
+        e(divvy_manager_events(get(), interest, &handle, e.text, sizeof e.text)).check();
+        return events(handle);
+    }
+    divvy_manager get() const noexcept { return handle_.get(); }
+
+private:
+    std::string worker(divvy_status (*read)(divvy_manager, divvy_text *, char *, std::size_t)) const {
+        divvy_text text = {};
+        detail::errbuf e;
+        const result told = e(read(get(), &text, e.text, sizeof e.text));
+        if (told.status() == DIVVY_NOT_FOUND) return std::string();
+        told.check();
+        return detail::to_string(text);
+    }
+    using owner = detail::owned<divvy_manager, detail::free_manager>;
     owner handle_;
 };
 

@@ -41,7 +41,12 @@ impl Clock for SystemClock {
 /// The wall clock as text (RFC 3339, to the nanosecond): for people who read the store, never
 /// compared.
 pub(crate) fn wall_clock() -> String {
-    humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string()
+    wall_clock_at(std::time::SystemTime::now())
+}
+
+/// What the wall clock shows at this time.
+pub(crate) fn wall_clock_at(time: std::time::SystemTime) -> String {
+    humantime::format_rfc3339_nanos(time).to_string()
 }
 
 /// A clock that stands still until it is advanced. Clones share the same time.

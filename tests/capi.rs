@@ -28,6 +28,12 @@ fn a_calculators_whole_life_on_the_memory_store() {
 }
 
 #[test]
+fn managers_join_share_hand_over_and_leave() {
+    run("tests/capi/manager.c", C99, Link::Shared);
+    run("tests/capi/manager.c", CXX11, Link::Static);
+}
+
+#[test]
 fn callback_poll_and_descriptor_tell_the_same_events_in_the_same_order() {
     run("tests/capi/events.c", C99, Link::Shared);
 }
@@ -84,7 +90,14 @@ fn the_cpp_layer_owns_its_objects_and_contains_exceptions() {
 fn the_same_programs_pass_on_a_real_server() {
     let server = Server::start(NEWEST);
     let url = server.url();
-    for program in ["life", "events", "host", "callbacks", "bad_input"] {
+    for program in [
+        "life",
+        "manager",
+        "events",
+        "host",
+        "callbacks",
+        "bad_input",
+    ] {
         let variables = [
             ("DIVVY_TEST_NATS_URL", url.as_str()),
             ("DIVVY_TEST_BUCKETS", program),
@@ -100,13 +113,15 @@ fn the_same_programs_pass_on_a_real_server() {
 
 #[test]
 fn the_examples_run_until_they_are_told_to_stop() {
-    for (source, language) in [
-        ("examples/c/events.c", C99),
-        ("examples/c/events_epoll.c", C99),
-        ("bindings/cpp/example/events.cpp", CXX11),
+    for (source, language, kind) in [
+        ("examples/c/events.c", C99, "published"),
+        ("examples/c/events_epoll.c", C99, "published"),
+        ("examples/c/worker.c", C99, "assignment"),
+        ("bindings/cpp/example/events.cpp", CXX11, "published"),
+        ("bindings/cpp/example/worker.cpp", CXX11, "assignment"),
     ] {
         for executable in build::build(source, language, Link::Shared) {
-            build::run_until_published(&executable);
+            build::run_until_told(&executable, kind);
         }
     }
 }

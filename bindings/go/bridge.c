@@ -79,6 +79,15 @@ static int32_t on_strategy(void *userdata, divvy_plan_input input, uint32_t *own
     return status;
 }
 
+static int32_t on_campaign(void *userdata, const char *worker, int64_t timeout_ms,
+                           int64_t *lease_ms) {
+    return divvyGoCampaign(handle_of(userdata), (char *)worker, timeout_ms, lease_ms);
+}
+
+static int32_t on_resign(void *userdata, const char *worker, int64_t timeout_ms) {
+    return divvyGoResign(handle_of(userdata), (char *)worker, timeout_ms);
+}
+
 divvy_status divvy_go_set_source(divvy_config config, uintptr_t handle, char *errbuf, size_t errlen) {
     return divvy_config_set_source(config, on_source, (void *)handle, on_destroy, errbuf, errlen);
 }
@@ -87,6 +96,12 @@ divvy_status divvy_go_set_strategy(divvy_config config, const char *name, uintpt
                                    char *errbuf, size_t errlen) {
     return divvy_config_set_strategy(config, name, on_strategy, (void *)handle, on_destroy, errbuf,
                                      errlen);
+}
+
+divvy_status divvy_go_set_election(divvy_config config, uintptr_t handle, char *errbuf,
+                                   size_t errlen) {
+    return divvy_config_set_election(config, on_campaign, on_resign, (void *)handle, on_destroy,
+                                     errbuf, errlen);
 }
 
 divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf, size_t errlen) {

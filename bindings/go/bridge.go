@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/cgo"
 	"sync"
 	"time"
@@ -113,13 +114,14 @@ func guarded(what string, run func() error) (err error) {
 	return run()
 }
 
-// host is what the callbacks of one calculator run, and how they failed last.
+// host is what the callbacks of one calculator or manager run, and how they failed last.
 type host struct {
 	source   PartitionSource
 	strategy AssignmentStrategy
+	election LeaderElection
 
 	mutex sync.Mutex
-	// Ends when the calculator is stopped.
+	// Ends when the calculator or manager is stopped.
 	ctx     context.Context
 	failure error
 }
@@ -187,6 +189,38 @@ func divvyGoStrategy(
 		to := unsafe.Slice((*uint32)(unsafe.Pointer(owners)), int(count))
 		return input.owners(plan, to)
 	}))
+}
+
+//export divvyGoCampaign
+func divvyGoCampaign(handle C.uintptr_t, worker *C.char, timeoutMs C.int64_t, leaseMs *C.int64_t) C.int32_t {
+	return elect(handle, worker, timeoutMs, func(ctx context.Context, election LeaderElection, worker string) error {
+		lease, err := election.Campaign(ctx, worker)
+		*leaseMs = C.int64_t(lease / time.Millisecond)
+		return err
+	})
+}
+
+//export divvyGoResign
+func divvyGoResign(handle C.uintptr_t, worker *C.char, timeoutMs C.int64_t) C.int32_t {
+	return elect(handle, worker, timeoutMs, func(ctx context.Context, election LeaderElection, worker string) error {
+		return election.Resign(ctx, worker)
+	})
+}
+
+func elect(
+	handle C.uintptr_t, worker *C.char, timeoutMs C.int64_t,
+	ask func(context.Context, LeaderElection, string) error,
+) C.int32_t {
+	host := cgo.Handle(handle).Value().(*host)
+	// Not the host's context, which is over when a stop has the leadership given back.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(timeoutMs)*time.Millisecond)
+	defer cancel()
+	err := guarded("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
+	if err != nil {
+		slog.Warn("divvy: the election cannot tell who leads", "error", err)
+		return -1
+	}
+	return 0
 }
 
 //export divvyGoLog

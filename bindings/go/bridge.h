@@ -7,6 +7,8 @@
 divvy_status divvy_go_set_source(divvy_config config, uintptr_t handle, char *errbuf, size_t errlen);
 divvy_status divvy_go_set_strategy(divvy_config config, const char *name, uintptr_t handle,
                                    char *errbuf, size_t errlen);
+divvy_status divvy_go_set_election(divvy_config config, uintptr_t handle, char *errbuf,
+                                   size_t errlen);
 divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf, size_t errlen);
 
 #endif

@@ -124,6 +124,8 @@ type NATSOptions struct {
 
 	// HeartbeatBucket and AssignmentBucket; defaults parti-heartbeat and parti-assignment.
 	HeartbeatBucket, AssignmentBucket string
+	// StableIDBucket and ElectionBucket, of managers; defaults parti-stableid and parti-election.
+	StableIDBucket, ElectionBucket string
 	// LeaveBuckets leaves the buckets as they are: missing ones are not created, existing ones not
 	// improved.
 	LeaveBuckets bool
@@ -155,6 +157,8 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 	set("nats_tls_key", o.KeyFile)
 	set("heartbeat_bucket", o.HeartbeatBucket)
 	set("assignment_bucket", o.AssignmentBucket)
+	set("stable_id_bucket", o.StableIDBucket)
+	set("election_bucket", o.ElectionBucket)
 	if o.TLSRequired {
 		settings["nats_tls_required"] = "true"
 	}

@@ -1,7 +1,10 @@
-// Package divvy keeps a set of partitions divided among a changing fleet of workers: the calculator
-// of the Go library parti, by the same method names, on the library divvy.
+// Package divvy keeps a set of partitions divided among a changing fleet of workers: manager and
+// calculator of the Go library parti, by the same method names, on the library divvy.
 //
-// A calculator watches the heartbeats of a fleet in NATS JetStream KV (or in memory, for tests),
+// A [Manager] is one worker's whole life: id, heartbeat, election, assignment, and a calculator while
+// it leads. Most services want that and nothing else.
+//
+// A [Calculator] watches the heartbeats of a fleet in NATS JetStream KV (or in memory, for tests),
 // decides when its partitions are to be divided anew, and publishes the plan. It is for hosts that
 // have an election of their own: start it where the host leads, stop it where it no longer does.
 //

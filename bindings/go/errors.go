@@ -70,6 +70,9 @@ var (
 	ErrSourceFailed    error = &sentinel{codeSourceFailed, "the partition source failed"}
 	ErrStrategyFailed  error = &sentinel{codeStrategyFailed, "the strategy failed"}
 	ErrInvalidPlan     error = &sentinel{codeInvalidPlan, "the plan cannot be used"}
+	ErrIDsExhausted    error = &sentinel{codeIDsExhausted, "every id of the pool is taken"}
+	ErrIDLost          error = &sentinel{codeIDLost, "somebody else holds this worker's id"}
+	ErrNotLeader       error = &sentinel{codeNotLeader, "this worker does not lead"}
 	ErrPanicked        error = &sentinel{codePanicked, "a defect of the library"}
 	// ErrLagged: a subscriber read so slowly that its backlog was full; its channel is closed.
 	ErrLagged error = &sentinel{codeLagged, "the subscriber was too slow and is closed"}
@@ -108,6 +111,9 @@ const (
 	codeSourceFailed    Code = -110
 	codeStrategyFailed  Code = -111
 	codeInvalidPlan     Code = -112
+	codeIDsExhausted    Code = -113
+	codeIDLost          Code = -114
+	codeNotLeader       Code = -115
 	codePanicked        Code = -200
 	codeNoCgo           Code = -300
 	codeLagged          Code = -301
@@ -126,6 +132,7 @@ var codeNames = map[Code]string{
 	codeNoWorkers: "NO_WORKERS", codeInvalidData: "INVALID_DATA", codeTooLarge: "TOO_LARGE",
 	codeStoreError: "STORE_ERROR", codeSourceFailed: "SOURCE_FAILED",
 	codeStrategyFailed: "STRATEGY_FAILED", codeInvalidPlan: "INVALID_PLAN",
+	codeIDsExhausted: "IDS_EXHAUSTED", codeIDLost: "ID_LOST", codeNotLeader: "NOT_LEADER",
 	codePanicked: "PANICKED",
 }
 

@@ -74,3 +74,48 @@ func ExampleCalculator_SubscribeToStateChanges() {
 	fmt.Println(<-states)
 	// Output: Idle
 }
+
+// A worker on a store in memory: it joins, is alone, leads, and is told what to work on.
+func ExampleManager() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	store, err := divvy.NewMemoryStore()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	manager, err := divvy.NewManager(&divvy.ManagerConfig{
+		Config: divvy.Config{
+			Store: store, Source: tools{},
+			// Short for the example; the defaults are right for a real fleet.
+			ColdStartWindow: 200 * time.Millisecond, PlannedScaleWindow: 200 * time.Millisecond,
+			Cooldown: 100 * time.Millisecond,
+		},
+		OnAssignment: func(change divvy.AssignmentChange) {
+			for _, partition := range change.Removed {
+				fmt.Println("stop", partition.Keys)
+			}
+			for _, partition := range change.Added {
+				fmt.Println("start", partition.Keys)
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer manager.Close()
+	if err := manager.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := manager.WaitState(ctx, divvy.ManagerStateStable); err != nil {
+		log.Fatal(err)
+	}
+	if err := manager.Stop(ctx, divvy.Leave); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// start [tool001 chamber1]
+	// start [tool001 chamber2]
+	// stop [tool001 chamber1]
+	// stop [tool001 chamber2]
+}

@@ -144,7 +144,12 @@ func takeText(text C.divvy_text) []byte {
 	defer C.divvy_text_free(text)
 	var length C.size_t
 	data := C.divvy_text_data(text, &length)
-	return C.GoBytes(unsafe.Pointer(data), C.int(length))
+	return bytesOf(data, length)
+}
+
+// bytesOf copies a text of the library.
+func bytesOf(data *C.char, length C.size_t) []byte {
+	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(data)), int(length))...)
 }
 
 // await runs a call of the library and returns when it does, or when the context is done, whatever

@@ -105,3 +105,73 @@ func (*Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) {
 	close(states)
 	return states, func() {}
 }
+
+// Validate returns ErrNoCgo.
+func (*ManagerConfig) Validate() error { return ErrNoCgo }
+
+// Manager cannot be had without cgo.
+type Manager struct{}
+
+// NewManager returns ErrNoCgo.
+func NewManager(*ManagerConfig) (*Manager, error) { return nil, ErrNoCgo }
+
+// Start returns ErrNoCgo.
+func (*Manager) Start(context.Context) error { return ErrNoCgo }
+
+// Stop returns ErrNoCgo.
+func (*Manager) Stop(context.Context, Departure) error { return ErrNoCgo }
+
+// Close does nothing.
+func (*Manager) Close() error { return nil }
+
+// IsStarted is false.
+func (*Manager) IsStarted() bool { return false }
+
+// WorkerID is empty.
+func (*Manager) WorkerID() string { return "" }
+
+// IsLeader is false.
+func (*Manager) IsLeader() bool { return false }
+
+// Leader is empty.
+func (*Manager) Leader() string { return "" }
+
+// State is ManagerStateInit.
+func (*Manager) State() ManagerState { return ManagerStateInit }
+
+// WaitState returns ErrNoCgo.
+func (*Manager) WaitState(context.Context, ManagerState) error { return ErrNoCgo }
+
+// Assignment returns ErrNoCgo.
+func (*Manager) Assignment() (Assignment, error) { return Assignment{}, ErrNoCgo }
+
+// RefreshPartitions returns ErrNoCgo.
+func (*Manager) RefreshPartitions(context.Context) error { return ErrNoCgo }
+
+// TriggerRebalance returns ErrNoCgo.
+func (*Manager) TriggerRebalance(context.Context) error { return ErrNoCgo }
+
+// SetPartitions returns ErrNoCgo.
+func (*Manager) SetPartitions([]Partition) error { return ErrNoCgo }
+
+// Status returns ErrNoCgo.
+func (*Manager) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
+
+// ManagerSubscription cannot be had without cgo.
+type ManagerSubscription struct{ C <-chan ManagerEvent }
+
+// Cancel does nothing.
+func (*ManagerSubscription) Cancel() {}
+
+// Err is ErrNoCgo.
+func (*ManagerSubscription) Err() error { return ErrNoCgo }
+
+// Subscribe returns ErrNoCgo.
+func (*Manager) Subscribe() (*ManagerSubscription, error) { return nil, ErrNoCgo }
+
+// SubscribeToStateChanges is a closed channel.
+func (*Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
+	states := make(chan ManagerState)
+	close(states)
+	return states, func() {}
+}

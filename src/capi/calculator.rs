@@ -3,20 +3,19 @@
 use std::ffi::{c_char, c_void};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::config::{self, divvy_config};
-use super::event::{self, EventRecord};
-use super::events::{self, SubscriptionCell, divvy_event_fn, divvy_events, divvy_subscription};
-use super::guard::{self, Detail, Failure, Outcome};
+use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
+use super::guard::{self, Detail, Outcome};
+use super::names;
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
 use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
-use super::userdata::{UserData, divvy_destroy_fn};
+use super::userdata::divvy_destroy_fn;
 use crate::error::Result;
 use crate::metrics::Prometheus;
 use crate::runtime::Calculator;
@@ -86,14 +85,7 @@ pub unsafe extern "C" fn divvy_calculator_new(
         let builder = Calculator::builder(store)
             .config(settings.calculator().clone())
             .metrics(Arc::clone(&metrics));
-        let builder = match blueprint.strategy {
-            Some(strategy) => builder.strategy(strategy),
-            None => {
-                let default_weight = settings.calculator().default_weight;
-                let kind = settings.strategy();
-                builder.strategy(kind.build(settings.hash_seed(), default_weight))
-            }
-        };
+        let builder = builder.strategy(blueprint.strategy());
         let calculator = match blueprint.source {
             Some(source) => builder.source(source),
             None => builder,
@@ -201,7 +193,7 @@ pub extern "C" fn divvy_calculator_is_started(calculator: divvy_calculator) -> i
 pub extern "C" fn divvy_calculator_state(calculator: divvy_calculator) -> i32 {
     guard::small_value(|| {
         let state = CALCULATORS.with(calculator.id, |calculator| calculator.state())?;
-        Ok(event::state_of(state) as i32)
+        Ok(names::state_of(state) as i32)
     })
 }
 
@@ -215,7 +207,7 @@ pub extern "C" fn divvy_calculator_state(calculator: divvy_calculator) -> i32 {
 pub extern "C" fn divvy_calculator_scaling_reason(calculator: divvy_calculator) -> i32 {
     guard::small_value(|| {
         let reason = CALCULATORS.with(calculator.id, |calculator| calculator.scaling_reason())?;
-        Ok(event::reason_of(reason) as i32)
+        Ok(names::reason_of(reason) as i32)
     })
 }
 
@@ -249,12 +241,8 @@ pub unsafe extern "C" fn divvy_calculator_trigger_rebalance(
     errlen: usize,
 ) -> divvy_status {
     guard::call(Detail::new(errbuf, errlen), || {
-        ask(
-            calculator,
-            timeout_ms,
-            version,
-            Calculator::trigger_rebalance,
-        )
+        let calculator = calculator_of(calculator)?;
+        ask(timeout_ms, version, |t| calculator.trigger_rebalance(t))
     })
 }
 
@@ -276,18 +264,18 @@ pub unsafe extern "C" fn divvy_calculator_refresh(
     errlen: usize,
 ) -> divvy_status {
     guard::call(Detail::new(errbuf, errlen), || {
-        ask(calculator, timeout_ms, version, Calculator::refresh)
+        let calculator = calculator_of(calculator)?;
+        ask(timeout_ms, version, |t| calculator.refresh(t))
     })
 }
 
-fn ask(
-    calculator: divvy_calculator,
+/// Asks for a version, and writes it where it is wanted.
+pub(super) fn ask(
     timeout_ms: i64,
     version: *mut i64,
-    call: fn(&Calculator, Duration) -> Result<Version>,
+    call: impl FnOnce(Duration) -> Result<Version>,
 ) -> Outcome {
-    let calculator = calculator_of(calculator)?;
-    let answer = call(&calculator, timeout(timeout_ms)?)?;
+    let answer = call(timeout(timeout_ms)?)?;
     if !version.is_null() {
         Out::new(version, "version")?.write(answer);
     }
@@ -319,8 +307,8 @@ pub unsafe extern "C" fn divvy_calculator_set_partitions(
 }
 
 /// Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
-/// reason, version, term, workers with what is left of their leases and how far they are behind,
-/// what is pending, what it suffers from, counters. Members may be added in any release.
+/// reason, version, term, workers with what is left of their leases and how far they are
+/// behind, what is pending, what it suffers from, counters. Members may be added in any release.
 ///
 /// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
 /// see "Errors" above.
@@ -339,7 +327,7 @@ pub unsafe extern "C" fn divvy_calculator_status_json(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let status = calculator_of(calculator)?.status();
-        out.write(text::hand_out(snapshot::status_json(&status))?);
+        out.write(text::hand_out(snapshot::status_json(&status).to_string())?);
         Ok(())
     })
 }
@@ -399,21 +387,14 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
         let out = Out::new(out, "out")?;
         let calculator = calculator_of(calculator)?;
         let interest = events::interest_of(interest)?;
-        let callback = callback.ok_or_else(|| Failure::null("callback"))?;
-        let cell = Arc::<SubscriptionCell>::default();
-        let handle = events::take_in_subscription(&cell)?;
-        let userdata = UserData::new(userdata, destroy);
-        let is_ended = Arc::clone(&cell.is_ended);
-        // In place before the first callback, which may use it.
-        out.write(handle);
-        events::complete(&cell, handle, || {
-            calculator.subscribe(interest, move |notice| {
-                if !is_ended.load(Ordering::Acquire) {
-                    events::deliver(EventRecord::new(notice), callback, &userdata);
-                }
-            })
-        });
-        Ok(())
+        let callback = Callback {
+            call: callback,
+            userdata,
+            destroy,
+        };
+        events::subscribe(callback, out, |callback| {
+            calculator.subscribe(interest, callback)
+        })
     })
 }
 

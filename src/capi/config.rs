@@ -1,10 +1,11 @@
-//! The configuration: settings by name, and the host's callbacks that a calculator is made with.
+//! The configuration: settings by name, and the host's callbacks.
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::election::{HostElection, divvy_campaign_fn, divvy_resign_fn};
 use super::guard::{self, Detail, Failure};
 use super::partitions::{HostSource, divvy_source_fn};
 use super::registry::Registry;
@@ -13,6 +14,7 @@ use super::strategy::{HostStrategy, divvy_strategy_fn};
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
 use super::userdata::{UserData, divvy_destroy_fn};
 use crate::settings::Settings;
+use crate::strategy::Strategy;
 
 /// Settings by name. The names, with defaults, are what divvy_config_dump() tells; each is
 /// described in the manual of the Rust crate. Values are text: durations such as "1m30s",
@@ -24,12 +26,25 @@ pub struct divvy_config {
     pub id: u64,
 }
 
-/// What a calculator or a store is made from.
+/// What a calculator, a manager or a store is made from.
 #[derive(Clone, Default)]
 pub(super) struct Blueprint {
     pub settings: Settings,
     pub source: Option<Arc<HostSource>>,
     pub strategy: Option<Arc<HostStrategy>>,
+    pub election: Option<Arc<HostElection>>,
+}
+
+impl Blueprint {
+    /// The host's strategy, or the one that is named.
+    pub fn strategy(&self) -> Arc<dyn Strategy> {
+        if let Some(strategy) = &self.strategy {
+            return Arc::clone(strategy) as Arc<dyn Strategy>;
+        }
+        let default_weight = self.settings.calculator().default_weight;
+        let kind = self.settings.strategy();
+        kind.build(self.settings.hash_seed(), default_weight)
+    }
 }
 
 static CONFIGS: Registry<Mutex<Blueprint>> = Registry::new(2);
@@ -65,7 +80,7 @@ pub unsafe extern "C" fn divvy_config_new(
     })
 }
 
-/// Frees a configuration. Calculators and stores made from it keep what they need.
+/// Frees a configuration. Calculators, managers and stores made from it keep what they need.
 ///
 /// Parameters: config - the configuration; {0} is allowed and does nothing.
 /// Returns: OK; BAD_HANDLE, also the second time.
@@ -199,12 +214,14 @@ pub unsafe extern "C" fn divvy_config_dump(
     })
 }
 
-/// Has calculators read their partitions from a callback of the host, at the start, at every
-/// rebalance and at divvy_calculator_refresh(). Without one, they are pushed with
-/// divvy_calculator_set_partitions(). A second call replaces the callback.
+/// Has calculators, and managers that lead, read their partitions from a callback of the host: at
+/// the start, at every rebalance, and at divvy_calculator_refresh() or
+/// divvy_manager_refresh_partitions(). Without one, they are pushed with
+/// divvy_calculator_set_partitions() or divvy_manager_set_partitions(). A second call replaces the
+/// callback.
 ///
 /// Parameters: config - the configuration. source - see divvy_source_fn; NULL: none any more.
-/// userdata - handed to it. destroy - frees userdata when the configuration and all calculators
+/// userdata - handed to it. destroy - frees userdata when the configuration and all that was
 /// made from it are freed; NULL allowed. errbuf, errlen - see "Errors" above.
 /// Returns: OK. On a failure userdata stays the caller's and destroy is not called.
 /// Thread: any. Does not block.
@@ -228,12 +245,12 @@ pub unsafe extern "C" fn divvy_config_set_source(
     })
 }
 
-/// Has calculators divide partitions by a callback of the host instead of the strategy that the
+/// Has calculators, and managers that lead, divide partitions by a callback of the host instead of the strategy that the
 /// setting "strategy" names. A second call replaces the callback.
 ///
 /// Parameters: config - the configuration. name - for logs and status, not NULL. strategy - see
 /// divvy_strategy_fn; NULL: none any more. userdata - handed to it. destroy - frees userdata when
-/// the configuration and all calculators made from it are freed; NULL allowed. errbuf, errlen -
+/// the configuration and all that was made from it are freed; NULL allowed. errbuf, errlen -
 /// see "Errors" above.
 /// Returns: OK; BAD_UTF8; TOO_LONG. On a failure userdata stays the caller's and destroy is not
 /// called.
@@ -262,6 +279,42 @@ pub unsafe extern "C" fn divvy_config_set_strategy(
             })
         });
         let former = std::mem::replace(&mut config.lock().strategy, strategy);
+        drop(former); // with no lock held: it may run the host's destroy function
+        Ok(())
+    })
+}
+
+/// Has managers ask an election of the host's who leads, instead of the lease in the store. A
+/// second call replaces the callbacks.
+///
+/// Parameters: config - the configuration. campaign - see divvy_campaign_fn; NULL: no election of
+/// the host's any more. resign - see divvy_resign_fn; NULL: nothing has to be given back. userdata -
+/// handed to both. destroy - frees userdata when the configuration and all that was made from it
+/// are freed; NULL allowed. errbuf, errlen - see "Errors" above.
+/// Returns: OK. On a failure userdata stays the caller's and destroy is not called.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_set_election(
+    config: divvy_config,
+    campaign: divvy_campaign_fn,
+    resign: divvy_resign_fn,
+    userdata: *mut c_void,
+    destroy: divvy_destroy_fn,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        let userdata = UserData::new(userdata, destroy);
+        let election = campaign.map(|campaign| {
+            Arc::new(HostElection {
+                campaign,
+                resign,
+                userdata,
+            })
+        });
+        let former = std::mem::replace(&mut config.lock().election, election);
         drop(former); // with no lock held: it may run the host's destroy function
         Ok(())
     })

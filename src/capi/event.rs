@@ -6,12 +6,18 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 
 use super::guard::{self, Detail, Outcome};
+use super::manager_event::WorkerNews;
+use super::names::{
+    divvy_member_change, divvy_member_change_name, divvy_reason, divvy_reason_name,
+    divvy_state_name, name_of, reason_of, state_of,
+};
 use super::registry::Registry;
 use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
+use crate::runtime::Told;
 use crate::strategy::Quality;
-use crate::types::{Reason, State, Time};
+use crate::types::Time;
 
 /// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
 /// those handed to a callback are valid until it returns.
@@ -60,117 +66,40 @@ pub enum divvy_kind {
     /// once until it has caught up: divvy_event_worker(), _version() (assigned),
     /// _applied_version(), and _message(), which says it in words.
     DIVVY_EVENT_WORKER_LAGGING = 12,
-}
-
-/// What a calculator is doing.
-#[repr(i32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_state {
-    /// Nothing is pending, or what is pending waits for cooldown or a retry.
-    DIVVY_STATE_IDLE = 1,
-    /// A stabilisation window is open.
-    DIVVY_STATE_SCALING = 2,
-    /// A plan is being computed and published.
-    DIVVY_STATE_REBALANCING = 3,
-    /// A plan without confirmed lost workers is being computed and published.
-    DIVVY_STATE_EMERGENCY = 4,
-}
-
-/// Why a plan is made.
-#[repr(i32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_reason {
-    /// No plan is being made.
-    DIVVY_REASON_NONE = 0,
-    /// The window after starting from no workers.
-    DIVVY_REASON_COLD_START = 1,
-    /// Published at once at a start to close a coverage gap.
-    DIVVY_REASON_COLD_START_IMMEDIATE = 2,
-    /// Published at the end of the window that follows an immediate cold start.
-    DIVVY_REASON_COLD_START_FINAL = 3,
-    /// Workers joined or left in an orderly way.
-    DIVVY_REASON_PLANNED_SCALE = 4,
-    /// A large part of the fleet went missing and (some of it) came back.
-    DIVVY_REASON_RESTART = 5,
-    /// Workers were confirmed lost.
-    DIVVY_REASON_EMERGENCY = 6,
-    /// Asked for with divvy_calculator_trigger_rebalance().
-    DIVVY_REASON_MANUAL_REFRESH = 7,
-    /// The partition list or its weights changed.
-    DIVVY_REASON_PARTITION_CHANGE = 8,
-}
-
-/// How the fleet changed.
-#[repr(i32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_member_change {
-    /// The event is about something else.
-    DIVVY_MEMBER_NONE = 0,
-    /// Beats for the first time.
-    DIVVY_MEMBER_JOINED = 1,
-    /// Took its leave.
-    DIVVY_MEMBER_LEFT = 2,
-    /// Its lease ran out.
-    DIVVY_MEMBER_MISSING = 3,
-    /// Was missing and beats again.
-    DIVVY_MEMBER_BACK = 4,
-    /// Was missing for too long.
-    DIVVY_MEMBER_LOST = 5,
+    /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
+    /// event of a subscriber to a worker tells the current state; both states are equal then.
+    DIVVY_EVENT_WORKER_STATE = 20,
+    /// The worker is a member under another id from now on: divvy_event_worker(), empty when it
+    /// has none any more.
+    DIVVY_EVENT_WORKER_ID = 21,
+    /// Somebody else holds the id, nothing is owned any more, and another id is claimed:
+    /// divvy_event_worker().
+    DIVVY_EVENT_WORKER_ID_LOST = 22,
+    /// The id's key was gone, nobody had taken it, and it is claimed again: divvy_event_worker().
+    DIVVY_EVENT_WORKER_ID_REGAINED = 23,
+    /// What the worker holds changed, or a new version of the same was applied:
+    /// divvy_event_assignment(), divvy_event_version().
+    DIVVY_EVENT_ASSIGNMENT = 24,
+    /// Another leader is known: divvy_event_worker(), empty for none, divvy_event_is_leader().
+    DIVVY_EVENT_LEADER = 25,
+    /// The store is out of reach, and what is held may be out of date: divvy_event_message().
+    DIVVY_EVENT_OUTAGE = 26,
+    /// That has lasted long enough to alarm somebody: divvy_event_alert_level(), _lasted_ms().
+    DIVVY_EVENT_ALERT = 27,
+    /// That is over: divvy_event_lasted_ms().
+    DIVVY_EVENT_RECOVERED = 28,
+    /// Something of the manager's failed and is tried again, told once until it succeeds:
+    /// divvy_event_status(), _message().
+    DIVVY_EVENT_MANAGER_FAILED = 29,
+    /// The calculator of this worker panicked; it leads no more: divvy_event_message().
+    DIVVY_EVENT_CALCULATOR_FATAL = 30,
 }
 
 use divvy_kind::*;
 use divvy_member_change::*;
-use divvy_reason::*;
-use divvy_state::*;
+use divvy_reason::DIVVY_REASON_NONE;
 
-const STATES: [(State, divvy_state, &CStr); 4] = [
-    (State::Idle, DIVVY_STATE_IDLE, c"Idle"),
-    (State::Scaling, DIVVY_STATE_SCALING, c"Scaling"),
-    (State::Rebalancing, DIVVY_STATE_REBALANCING, c"Rebalancing"),
-    (State::Emergency, DIVVY_STATE_EMERGENCY, c"Emergency"),
-];
-
-const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
-    (None, DIVVY_REASON_NONE, c""),
-    (
-        Some(Reason::ColdStart),
-        DIVVY_REASON_COLD_START,
-        c"cold_start",
-    ),
-    (
-        Some(Reason::ColdStartImmediate),
-        DIVVY_REASON_COLD_START_IMMEDIATE,
-        c"cold_start_immediate",
-    ),
-    (
-        Some(Reason::ColdStartFinal),
-        DIVVY_REASON_COLD_START_FINAL,
-        c"cold_start_final",
-    ),
-    (
-        Some(Reason::PlannedScale),
-        DIVVY_REASON_PLANNED_SCALE,
-        c"planned_scale",
-    ),
-    (Some(Reason::Restart), DIVVY_REASON_RESTART, c"restart"),
-    (
-        Some(Reason::Emergency),
-        DIVVY_REASON_EMERGENCY,
-        c"emergency",
-    ),
-    (
-        Some(Reason::ManualRefresh),
-        DIVVY_REASON_MANUAL_REFRESH,
-        c"manual-refresh",
-    ),
-    (
-        Some(Reason::PartitionChange),
-        DIVVY_REASON_PARTITION_CHANGE,
-        c"partition_change",
-    ),
-];
-
-const KINDS: [(divvy_kind, &CStr); 12] = [
+const KINDS: [(divvy_kind, &CStr); 23] = [
     (DIVVY_EVENT_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
@@ -183,54 +112,18 @@ const KINDS: [(divvy_kind, &CStr); 12] = [
     (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
     (DIVVY_EVENT_BREAKER, c"breaker"),
     (DIVVY_EVENT_WORKER_LAGGING, c"worker_lagging"),
+    (DIVVY_EVENT_WORKER_STATE, c"worker_state"),
+    (DIVVY_EVENT_WORKER_ID, c"worker_id"),
+    (DIVVY_EVENT_WORKER_ID_LOST, c"worker_id_lost"),
+    (DIVVY_EVENT_WORKER_ID_REGAINED, c"worker_id_regained"),
+    (DIVVY_EVENT_ASSIGNMENT, c"assignment"),
+    (DIVVY_EVENT_LEADER, c"leader"),
+    (DIVVY_EVENT_OUTAGE, c"outage"),
+    (DIVVY_EVENT_ALERT, c"alert"),
+    (DIVVY_EVENT_RECOVERED, c"recovered"),
+    (DIVVY_EVENT_MANAGER_FAILED, c"manager_failed"),
+    (DIVVY_EVENT_CALCULATOR_FATAL, c"calculator_fatal"),
 ];
-
-const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
-    (DIVVY_MEMBER_NONE, c""),
-    (DIVVY_MEMBER_JOINED, c"joined"),
-    (DIVVY_MEMBER_LEFT, c"left"),
-    (DIVVY_MEMBER_MISSING, c"missing"),
-    (DIVVY_MEMBER_BACK, c"back"),
-    (DIVVY_MEMBER_LOST, c"lost"),
-];
-
-/// The number of a state.
-pub(super) fn state_of(state: State) -> divvy_state {
-    let found = STATES.iter().find(|(known, ..)| *known == state);
-    found.map_or(DIVVY_STATE_IDLE, |(_, number, _)| *number)
-}
-
-/// The number of a reason.
-pub(super) fn reason_of(reason: Option<Reason>) -> divvy_reason {
-    let found = REASONS.iter().find(|(known, ..)| *known == reason);
-    found.map_or(DIVVY_REASON_NONE, |(_, number, _)| *number)
-}
-
-fn name_of(names: impl Iterator<Item = (i32, &'static CStr)>, number: i32) -> *const c_char {
-    let mut names = names;
-    let found = names.find(|(known, _)| *known == number);
-    found.map_or(c"unknown", |(_, name)| name).as_ptr()
-}
-
-/// Tells the name of a state, such as "Scaling".
-///
-/// Parameters: state - any number.
-/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
-/// Ownership: static, never freed.
-/// Thread: any. Does not block. Works in a forked child.
-/// Since: 0.1.
-#[unsafe(no_mangle)]
-pub extern "C" fn divvy_state_name(state: i32) -> *const c_char {
-    name_of(STATES.iter().map(|&(_, n, name)| (n as i32, name)), state)
-}
-
-/// Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
-///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
-#[unsafe(no_mangle)]
-pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
-    name_of(REASONS.iter().map(|&(_, n, name)| (n as i32, name)), reason)
-}
 
 /// Tells the name of a kind of event, such as "published".
 ///
@@ -240,40 +133,44 @@ pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
     name_of(KINDS.iter().map(|&(n, name)| (n as i32, name)), kind)
 }
 
-/// Tells the name of a change of the fleet, such as "joined"; "" for none.
-///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
-#[unsafe(no_mangle)]
-pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
-    let names = MEMBER_CHANGES.iter().map(|&(n, name)| (n as i32, name));
-    name_of(names, change)
-}
-
 /// An event with everything that C may ask about it.
 pub(super) struct EventRecord {
-    kind: divvy_kind,
-    from: i32,
-    to: i32,
-    reason: divvy_reason,
-    version: i64,
-    applied_version: i64,
-    time_ns: u64,
-    member_change: divvy_member_change,
-    counts: Counts,
-    status: i32,
-    worker: Terminated,
-    message: Terminated,
-    key: String,
-    attempts: u32,
-    json: OnceLock<Terminated>,
+    pub kind: divvy_kind,
+    pub from: i32,
+    pub to: i32,
+    pub reason: divvy_reason,
+    pub version: i64,
+    pub applied_version: i64,
+    pub time_ns: u64,
+    pub member_change: divvy_member_change,
+    pub counts: Counts,
+    pub status: i32,
+    pub worker: Terminated,
+    pub message: Terminated,
+    pub key: String,
+    pub attempts: u32,
+    /// What only events of a manager have.
+    pub news: WorkerNews,
+    pub json: OnceLock<Terminated>,
 }
 
 #[derive(Default)]
-struct Counts {
-    workers: u64,
-    partitions: u64,
-    moved: u64,
-    missed: u64,
+pub(super) struct Counts {
+    pub workers: u64,
+    pub partitions: u64,
+    pub moved: u64,
+    pub missed: u64,
+}
+
+/// What can be told to C.
+pub(super) trait Recorded: Told {
+    fn record(&self) -> EventRecord;
+}
+
+impl Recorded for Notice {
+    fn record(&self) -> EventRecord {
+        EventRecord::new(self)
+    }
 }
 
 impl Counts {
@@ -288,7 +185,7 @@ impl Counts {
 }
 
 impl EventRecord {
-    fn empty(kind: divvy_kind) -> Self {
+    pub fn empty(kind: divvy_kind) -> Self {
         Self {
             kind,
             from: 0,
@@ -302,13 +199,14 @@ impl EventRecord {
             status: 0,
             worker: Terminated::new(""),
             message: Terminated::new(""),
+            news: WorkerNews::default(),
             key: String::new(),
             attempts: 0,
             json: OnceLock::new(),
         }
     }
 
-    pub fn new(notice: &Notice) -> Self {
+    fn new(notice: &Notice) -> Self {
         match notice {
             Notice::StateChanged(change) => Self {
                 from: state_of(change.from) as i32,
@@ -428,7 +326,8 @@ impl EventRecord {
         let Value::Object(mut members) = json else {
             return Terminated::new("{}");
         };
-        let has_states = self.kind == DIVVY_EVENT_STATE;
+        self.news.amend_json(self, &mut members);
+        let has_states = matches!(self.kind, DIVVY_EVENT_STATE | DIVVY_EVENT_WORKER_STATE);
         members.retain(|name, value| match name.as_str() {
             "from" | "state" => has_states,
             "kind" => true,
@@ -449,8 +348,8 @@ pub(super) fn degradation_words(list: &[Degradation]) -> Vec<String> {
 static EVENTS: Registry<EventRecord> = Registry::new(9);
 
 /// Hands an event out to C.
-pub(super) fn hand_out(record: EventRecord) -> Outcome<divvy_event> {
-    let id = EVENTS.insert(Arc::new(record))?;
+pub(super) fn hand_out(record: Arc<EventRecord>) -> Outcome<divvy_event> {
+    let id = EVENTS.insert(record)?;
     Ok(divvy_event { id })
 }
 
@@ -459,7 +358,12 @@ pub(super) fn take_back(event: divvy_event) {
     let _ = EVENTS.remove(event.id); // gone already when the host freed it, against the rule
 }
 
-fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventRecord) -> T) -> T {
+/// The event behind a handle.
+pub(super) fn record_of(event: divvy_event) -> Outcome<Arc<EventRecord>> {
+    EVENTS.get(event.id)
+}
+
+pub(super) fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventRecord) -> T) -> T {
     guard::or(None, || EVENTS.with(event.id, |record| Some(look(record)))).unwrap_or(fallback)
 }
 
@@ -477,7 +381,7 @@ pub extern "C" fn divvy_event_kind(event: divvy_event) -> i32 {
 /// Tells the state after the change.
 ///
 /// Parameters: event - the event.
-/// Returns: a divvy_state; 0 for other kinds of events and for an invalid handle.
+/// Returns: a divvy_state, of DIVVY_EVENT_WORKER_STATE a divvy_worker_state; 0 for other kinds of events and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -505,8 +409,8 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
     look(event, 0, |record| record.reason as i32)
 }
 
-/// Tells the version: of the plan, of the last plan at a change of state, or of what is assigned to
-/// a worker that lags.
+/// Tells the version: of the plan, of the last plan at a change of state, of the assignment, or of
+/// what is assigned to a worker that lags.
 ///
 /// Parameters: event - the event.
 /// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
@@ -602,7 +506,8 @@ pub extern "C" fn divvy_event_status(event: divvy_event) -> i32 {
     look(event, 0, |record| record.status)
 }
 
-/// Tells which worker joined, left, went missing, came back, was lost or lags.
+/// Tells which worker joined, left, went missing, came back, was lost or lags, or whose id it is
+/// about.
 ///
 /// Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
 /// Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.

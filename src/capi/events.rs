@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::event::{self, EventRecord, divvy_event};
+use super::event::{self, EventRecord, Recorded, divvy_event};
 use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::store::timeout;
 use super::text::Out;
-use super::userdata::UserData;
+use super::userdata::{UserData, divvy_destroy_fn};
 use crate::runtime::{Events, Interest, Polled, Readiness, Subscription};
 
-/// Which events a subscriber wants.
+/// Which events of a calculator a subscriber wants.
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum divvy_interest {
@@ -25,6 +25,19 @@ pub enum divvy_interest {
     DIVVY_INTEREST_STATE = 1,
     /// Those, and every worker that joined, left, went missing, came back or was lost.
     DIVVY_INTEREST_STATE_AND_MEMBERS = 2,
+}
+
+/// Which events of a manager a subscriber wants. Those that are the last ones, LAGGED and FATAL,
+/// come to all.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum divvy_manager_interest {
+    /// What is assigned to this worker, and nothing else.
+    DIVVY_MANAGER_INTEREST_ASSIGNMENT = 1,
+    /// All about this worker: its state, id, assignment, outages, failures, and who leads.
+    DIVVY_MANAGER_INTEREST_WORKER = 2,
+    /// That, and the events of its calculator while it leads.
+    DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR = 3,
 }
 
 /// A subscription with a callback.
@@ -47,29 +60,60 @@ pub struct divvy_events {
 ///
 /// Parameters: userdata - as given with the callback. event - valid until the callback returns;
 /// must not be freed.
-/// Thread: "dv-notify" of the calculator, one call at a time for all its subscribers, in order,
-/// with no lock held. A slow callback delays other callbacks of the calculator, nothing else; one
-/// that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED. Every
-/// function of the library may be called, except that divvy_calculator_stop() and _free() of the
-/// same calculator return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
+/// Thread: "dv-notify" of the calculator or manager, one call at a time for all its subscribers, in
+/// order, with no lock held. A slow callback delays other callbacks of the same one, nothing else;
+/// one that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED.
+/// Every function of the library may be called, except that stop and free of the same calculator
+/// or manager return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
 /// ends the process.
 pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, event: divvy_event)>;
 
 /// What a subscription's handle stands for.
 #[derive(Default)]
-pub(super) struct SubscriptionCell {
+struct SubscriptionCell {
     /// `None` while it is being made, and once it was ended.
-    pub slot: Mutex<Option<Subscription>>,
+    slot: Mutex<Option<Subscription>>,
     /// No callback is called any more.
-    pub is_ended: Arc<AtomicBool>,
+    is_ended: Arc<AtomicBool>,
 }
 
 static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
 static QUEUES: Registry<EventQueue> = Registry::new(8);
 
 struct EventQueue {
-    events: Events,
+    events: Box<dyn Queue>,
     ready: OnceLock<Arc<ReadyFd>>,
+}
+
+/// Events of any kind that are read.
+trait Queue: Send + Sync {
+    fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord>;
+    fn wake(&self);
+    fn set_readiness(&self, readiness: Told);
+    fn close(&self);
+}
+
+impl<N: Recorded> Queue for Events<N> {
+    fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord> {
+        match self.poll(timeout) {
+            Polled::Event(notice) => Polled::Event(Arc::new(notice.record())),
+            Polled::TimedOut => Polled::TimedOut,
+            Polled::Woken => Polled::Woken,
+            Polled::Closed => Polled::Closed,
+        }
+    }
+
+    fn wake(&self) {
+        self.wake();
+    }
+
+    fn set_readiness(&self, readiness: Told) {
+        self.set_readiness(readiness);
+    }
+
+    fn close(&self) {
+        self.close();
+    }
 }
 
 thread_local! {
@@ -90,13 +134,40 @@ pub(super) fn interest_of(interest: i32) -> Outcome<Interest> {
     }
 }
 
-pub(super) fn take_in_subscription(cell: &Arc<SubscriptionCell>) -> Outcome<divvy_subscription> {
-    let id = SUBSCRIPTIONS.insert(Arc::clone(cell))?;
-    Ok(divvy_subscription { id })
+/// A host's callback that is subscribed to events.
+pub(super) struct Callback {
+    pub call: divvy_event_fn,
+    pub userdata: *mut c_void,
+    pub destroy: divvy_destroy_fn,
+}
+
+/// Subscribes a callback of the host with what `subscribe` takes it in.
+pub(super) fn subscribe<N: Recorded>(
+    callback: Callback,
+    out: Out<divvy_subscription>,
+    subscribe: impl FnOnce(Box<dyn FnMut(&N) + Send>) -> Subscription,
+) -> Outcome {
+    let call = callback.call.ok_or_else(|| Failure::null("callback"))?;
+    let cell = Arc::<SubscriptionCell>::default();
+    let handle = divvy_subscription {
+        id: SUBSCRIPTIONS.insert(Arc::clone(&cell))?,
+    };
+    let userdata = UserData::new(callback.userdata, callback.destroy);
+    let is_ended = Arc::clone(&cell.is_ended);
+    // In place before the first callback, which may use it.
+    out.write(handle);
+    complete(&cell, handle, || {
+        subscribe(Box::new(move |notice| {
+            if !is_ended.load(Ordering::Acquire) {
+                deliver(notice.record(), call, &userdata);
+            }
+        }))
+    });
+    Ok(())
 }
 
 /// Completes the cell of a subscription, whose callback may have ended it meanwhile.
-pub(super) fn complete(
+fn complete(
     cell: &SubscriptionCell,
     handle: divvy_subscription,
     make: impl FnOnce() -> Subscription,
@@ -115,21 +186,21 @@ pub(super) fn complete(
     let _ = SUBSCRIPTIONS.remove(handle.id);
 }
 
-pub(super) fn open(events: Events) -> Outcome<divvy_events> {
+pub(super) fn open<N: Recorded>(events: Events<N>) -> Outcome<divvy_events> {
     let id = QUEUES.insert(Arc::new(EventQueue {
-        events,
+        events: Box::new(events),
         ready: OnceLock::new(),
     }))?;
     Ok(divvy_events { id })
 }
 
 /// Calls the host with one event.
-pub(super) fn deliver(
+fn deliver(
     record: EventRecord,
     callback: unsafe extern "C" fn(*mut c_void, divvy_event),
     userdata: &UserData,
 ) {
-    let Ok(event) = event::hand_out(record) else {
+    let Ok(event) = event::hand_out(Arc::new(record)) else {
         log::error!(target: "divvy::capi", "no handle is left for an event");
         return;
     };
@@ -220,8 +291,8 @@ pub unsafe extern "C" fn divvy_events_poll(
         };
         let none = |status, why| Err(Failure::new(status, why));
         match queue.events.poll(timeout) {
-            Polled::Event(notice) => {
-                out.write(event::hand_out(EventRecord::new(&notice))?);
+            Polled::Event(record) => {
+                out.write(event::hand_out(record)?);
                 Ok(())
             }
             Polled::TimedOut => none(divvy_status::DIVVY_TIMED_OUT, "no event came in time"),

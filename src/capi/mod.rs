@@ -31,12 +31,23 @@ mod partitions;
 
 mod strategy;
 
+mod election;
+
+mod names;
+
 mod calculator;
+
+mod manager;
+
+mod assignment;
 
 mod events;
 
 mod event;
 
+mod manager_event;
+
 mod guard;
+mod packed;
 mod registry;
 mod snapshot;

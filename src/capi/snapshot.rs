@@ -1,13 +1,13 @@
 //! A calculator's status, as JSON for C.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::event::degradation_words;
 use crate::runtime::Status;
 use crate::types::Reason;
 
 /// A calculator's status as JSON.
-pub(super) fn status_json(status: &Status) -> String {
+pub(super) fn status_json(status: &Status) -> Value {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let workers = status.workers.iter().map(|worker| {
         json!({
@@ -67,5 +67,4 @@ pub(super) fn status_json(status: &Status) -> String {
             "disagreements": counters.disagreements,
         },
     })
-    .to_string()
 }

@@ -24,9 +24,9 @@ pub enum divvy_status {
     DIVVY_TOO_LONG = -5,
     /// A setting does not exist, cannot be read or breaks a rule; the detail names each.
     DIVVY_INVALID_CONFIG = -6,
-    /// The calculator or store is not started, or was stopped.
+    /// The calculator, manager or store is not started, or was stopped.
     DIVVY_NOT_RUNNING = -7,
-    /// The calculator is already started.
+    /// The calculator or manager is already started.
     DIVVY_ALREADY_STARTED = -8,
     /// The call would wait for the thread that makes it: a stop from inside a callback.
     DIVVY_WOULD_DEADLOCK = -9,

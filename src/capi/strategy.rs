@@ -5,6 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::guard;
+use super::packed::{Packed, Place};
 use super::partitions::host_status;
 use super::registry::Registry;
 use super::status::divvy_status;
@@ -51,70 +52,25 @@ pub(super) struct HostStrategy {
     pub userdata: UserData,
 }
 
-/// A copy of the input whose texts C can read: all of them in one buffer, each with a NUL.
+/// A copy of the input that C can read.
 struct Question {
-    texts: Vec<u8>,
-    /// Where each worker's id begins and ends in `texts`.
-    workers: Vec<(usize, usize)>,
-    /// The same for the keys of all partitions.
-    keys: Vec<(usize, usize)>,
-    partitions: Vec<Asked>,
-}
-
-struct Asked {
-    /// Its keys are `keys[first_key..end_key]`.
-    first_key: usize,
-    end_key: usize,
-    weight: i64,
-    previous: u32,
+    partitions: Packed,
+    workers: Vec<Place>,
+    /// Who holds each partition.
+    previous: Vec<u32>,
 }
 
 impl Question {
     fn new(input: &Input<'_>) -> Self {
-        let mut question = Self {
-            texts: Vec::new(),
-            workers: Vec::with_capacity(input.workers.len()),
-            keys: Vec::with_capacity(input.partitions.len()),
-            partitions: Vec::with_capacity(input.partitions.len()),
-        };
-        for worker in input.workers {
-            let place = question.keep(worker.as_str());
-            question.workers.push(place);
+        let mut partitions = Packed::new(input.partitions);
+        let workers = input.workers.iter();
+        let workers = workers.map(|worker| partitions.keep(worker.as_str()));
+        let previous = input.previous.iter();
+        Self {
+            workers: workers.collect(),
+            previous: previous.map(|p| p.unwrap_or(DIVVY_NO_WORKER)).collect(),
+            partitions,
         }
-        for (partition, previous) in input.partitions.iter().zip(input.previous) {
-            let first_key = question.keys.len();
-            for key in &partition.keys {
-                let place = question.keep(key);
-                question.keys.push(place);
-            }
-            question.partitions.push(Asked {
-                first_key,
-                end_key: question.keys.len(),
-                weight: partition.weight,
-                previous: previous.unwrap_or(DIVVY_NO_WORKER),
-            });
-        }
-        question
-    }
-
-    fn keep(&mut self, text: &str) -> (usize, usize) {
-        let start = self.texts.len();
-        self.texts.extend_from_slice(text.as_bytes());
-        self.texts.push(0);
-        (start, self.texts.len() - 1)
-    }
-
-    fn keys(&self, index: usize) -> Option<&[(usize, usize)]> {
-        let asked = self.partitions.get(index)?;
-        Some(&self.keys[asked.first_key..asked.end_key])
-    }
-
-    fn expose(&self, &(start, end): &(usize, usize), length: *mut usize) -> *const c_char {
-        if !length.is_null() {
-            // SAFETY: writable by the header's rule for every length pointer.
-            unsafe { length.write(end - start) };
-        }
-        self.texts[start..].as_ptr().cast()
     }
 }
 
@@ -180,7 +136,7 @@ pub extern "C" fn divvy_plan_input_partition_count(input: divvy_plan_input) -> i
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_plan_input_key_count(input: divvy_plan_input, partition: usize) -> i64 {
     count(input, |question| {
-        question.keys(partition).map_or(0, <[_]>::len)
+        question.partitions.keys(partition).map_or(0, <[_]>::len)
     })
 }
 
@@ -208,7 +164,9 @@ pub unsafe extern "C" fn divvy_plan_input_worker(
     guard::or(ptr::null(), || {
         QUESTIONS.with(input.id, |question| {
             let place = question.workers.get(worker);
-            place.map_or(ptr::null(), |place| question.expose(place, length))
+            place.map_or(ptr::null(), |place| {
+                question.partitions.expose(place, length)
+            })
         })
     })
 }
@@ -230,8 +188,7 @@ pub unsafe extern "C" fn divvy_plan_input_key(
 ) -> *const c_char {
     guard::or(ptr::null(), || {
         QUESTIONS.with(input.id, |question| {
-            let place = question.keys(partition).and_then(|keys| keys.get(key));
-            place.map_or(ptr::null(), |place| question.expose(place, length))
+            question.partitions.expose_key(partition, key, length)
         })
     })
 }
@@ -246,7 +203,7 @@ pub unsafe extern "C" fn divvy_plan_input_key(
 pub extern "C" fn divvy_plan_input_weight(input: divvy_plan_input, partition: usize) -> i64 {
     guard::or(0, || {
         QUESTIONS.with(input.id, |question| {
-            question.partitions.get(partition).map_or(0, |p| p.weight)
+            question.partitions.weight(partition).unwrap_or(0)
         })
     })
 }
@@ -262,8 +219,8 @@ pub extern "C" fn divvy_plan_input_weight(input: divvy_plan_input, partition: us
 pub extern "C" fn divvy_plan_input_previous(input: divvy_plan_input, partition: usize) -> u32 {
     guard::or(DIVVY_NO_WORKER, || {
         QUESTIONS.with(input.id, |question| {
-            let asked = question.partitions.get(partition);
-            asked.map_or(DIVVY_NO_WORKER, |p| p.previous)
+            let previous = question.previous.get(partition);
+            previous.copied().unwrap_or(DIVVY_NO_WORKER)
         })
     })
 }

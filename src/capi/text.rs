@@ -51,7 +51,11 @@ pub(super) fn empty(length: *mut usize) -> *const c_char {
     c"".as_ptr()
 }
 
-unsafe fn expose_length(length: *mut usize, value: usize) {
+/// Writes a length where it is wanted.
+///
+/// # Safety
+/// `length` is NULL or writable.
+pub(super) unsafe fn expose_length(length: *mut usize, value: usize) {
     if !length.is_null() {
         // SAFETY: not NULL, and writable by the caller's contract.
         unsafe { length.write(value) };

@@ -103,7 +103,8 @@ impl Assignments {
         let is_again = read.version == self.stored.version
             && read.term.unwrap_or(0) == self.stored.term
             && self.has_one;
-        if !is_newer && !is_again {
+        // The first one counts, even of the version that none has.
+        if self.has_one && !is_newer && !is_again {
             self.refused += 1;
             return Ok(None);
         }
@@ -185,3 +186,6 @@ fn difference(before: &[Partition], after: &[Partition]) -> (Vec<Partition>, Vec
     };
     (only(&after, &before), only(&before, &after))
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,8 @@ pub struct Election {
     standing: Standing,
     /// Writes of the lease of which nobody knows whether they were carried out.
     unknown: Vec<Attempt>,
+    /// The last own write that was confirmed. Values are told apart by the second only.
+    own: Revision,
     /// The key is to be looked at before anything is written.
     wants_look: bool,
     /// It takes no part any more.
@@ -133,6 +135,7 @@ impl Election {
             seen: Seen::Nothing,
             standing: Standing::BYSTANDER,
             unknown: Vec::new(),
+            own: 0,
             wants_look: false,
             is_closed: false,
             not_before: Time::ZERO,
@@ -311,7 +314,14 @@ impl Election {
             return; // the try of another life; what it won will expire
         }
         match (asked, answer) {
-            (Asked::Resign, _) => {
+            (Asked::Resign, answer) => {
+                if let Answer::Written {
+                    outcome: Outcome::Done(revision),
+                    ..
+                } = answer
+                {
+                    self.seen = Seen::Vacant(revision);
+                }
                 self.step_down("it resigned");
                 self.plan_campaign(now);
             }
@@ -358,8 +368,9 @@ impl Election {
     fn looked(&mut self, now: Time, entry: Option<Entry>) {
         self.wants_look = false;
         let live = entry.as_ref().filter(|entry| entry.is_live());
+        let newer = live.filter(|entry| entry.revision != self.own);
         let is_ours = |entry: &&Entry| self.unknown.iter().find(|a| a.value == entry.value);
-        let ours = live.and_then(|entry| is_ours(&entry).map(|a| (a.sent, entry.revision)));
+        let ours = newer.and_then(|entry| is_ours(&entry).map(|a| (a.sent, entry.revision)));
         if let Some((sent, revision)) = ours {
             return self.lead(sent, self.lease, revision);
         }
@@ -385,9 +396,17 @@ impl Election {
     }
 
     fn look_at(&mut self, now: Time, entry: Option<Entry>) {
-        match entry {
-            Some(entry) => self.see(now, &entry),
-            None => self.vacant(now, 0),
+        let Some(entry) = entry else {
+            return self.vacant(now, 0);
+        };
+        let before = self.seen.clone();
+        self.see(now, &entry);
+        if let Seen::Held { since, .. } = before
+            && self.seen == before
+            && since + self.lease <= now
+        {
+            // The store keeps it for longer than was configured.
+            self.retry(now);
         }
     }
 
@@ -399,6 +418,7 @@ impl Election {
                 let is_new =
                     !matches!(self.seen, Seen::Held { revision, .. } if revision == entry.revision);
                 if is_new {
+                    self.backoff.reset();
                     let before = self.leader().cloned();
                     self.seen = Seen::Held {
                         holder: holder.clone(),
@@ -431,8 +451,12 @@ impl Election {
         } = &mut self.standing
         {
             // Somebody deleted it (parti does, without condition): taken back if nobody else has.
-            if revision == 0 || revision > *ours {
+            if revision > *ours {
                 *ours = revision;
+                *renew_at = now;
+            } else if revision == 0 {
+                // Gone, or it was before this worker took it.
+                self.wants_look = true;
                 *renew_at = now;
             }
             return;
@@ -483,6 +507,7 @@ impl Election {
     fn lead(&mut self, sent: Time, lease: Duration, revision: Revision) {
         self.backoff.reset();
         self.unknown.clear();
+        self.own = revision;
         self.wants_look = false;
         let (was_leader, was_resigning) = match self.standing {
             Standing::Leader { is_resigning, .. } => (true, is_resigning),
@@ -506,3 +531,6 @@ impl Election {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! A beat is conditional on the one before, so that one which was held up on its way cannot bring
 //! a worker back that has taken its leave. When the condition does not hold (the key has expired,
-//! or somebody else beats under this id) the beat is repeated without one.
+//! or somebody else beats under this id) the beat is repeated without one. The leave is conditional
+//! likewise: held up on its way, it must not end the life of whoever has the id next.
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::wire::{Applied, KeyPrefix};
 
 /// Pause after a beat that the store refused.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// How often the leave is announced at most, where the store refuses to be told.
+const LEAVES_MAX: u32 = 4;
 
 /// The heartbeat of one worker. Polled and answered like the other parts of a manager.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub struct Heartbeat {
     /// When the beat was sent that was last confirmed.
     confirmed: Option<Time>,
     is_leaving: bool,
+    /// Announcements of the leave that were refused.
+    leaves_refused: u32,
     /// Somebody may be beating under the same id.
     is_disturbed: bool,
 }
@@ -60,6 +66,7 @@ impl Heartbeat {
             asked: None,
             confirmed: None,
             is_leaving: false,
+            leaves_refused: 0,
             is_disturbed: false,
         }
     }
@@ -104,7 +111,8 @@ impl Heartbeat {
     /// Whether everything that was to be told at once has been told.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.asked.is_none() && !(self.is_urgent && self.worker.is_some())
+        let has_to_tell = self.is_urgent || self.is_leaving;
+        self.asked.is_none() && !(has_to_tell && self.worker.is_some())
     }
 
     /// When the beat was sent that was last confirmed.
@@ -116,8 +124,13 @@ impl Heartbeat {
     /// Until when no leader can have found this worker missing.
     #[must_use]
     pub fn lease_until(&self) -> Option<Time> {
-        self.confirmed
-            .map(|confirmed| confirmed + self.ttl * 9 / 10)
+        self.confirmed.map(|confirmed| confirmed + self.lease())
+    }
+
+    /// For how long a beat is relied upon.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.ttl * 9 / 10
     }
 
     /// Whether something looked as if somebody else beat under this id; asked once.
@@ -143,9 +156,9 @@ impl Heartbeat {
         self.is_urgent = false;
         let bucket = Bucket::Heartbeat;
         let key = self.prefix.key(&worker);
+        let expect = self.revision.map_or(Expect::Any, Expect::Revision);
         if self.is_leaving {
             self.asked = Some((Asked::Leave, worker));
-            let expect = Expect::Any;
             return Some(Request::Delete {
                 bucket,
                 key,
@@ -157,7 +170,7 @@ impl Heartbeat {
             bucket,
             key,
             value: Value::Beat(worker, self.applied),
-            expect: self.revision.map_or(Expect::Any, Expect::Revision),
+            expect,
         })
     }
 
@@ -171,8 +184,14 @@ impl Heartbeat {
             return; // the beat of another life
         }
         if asked == Asked::Leave {
-            // Refused or unknown: then the lease runs out instead.
-            self.worker = None;
+            let is_refused = matches!(outcome, Outcome::Refused(why) if *why != Refusal::Conflict);
+            self.leaves_refused += u32::from(is_refused);
+            if is_refused && self.leaves_refused < LEAVES_MAX {
+                self.due = now + RETRY;
+            } else {
+                // Where it was not taken, the lease runs out instead.
+                self.worker = None;
+            }
             return;
         }
         match outcome {
@@ -194,3 +213,6 @@ impl Heartbeat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

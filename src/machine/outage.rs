@@ -184,3 +184,6 @@ impl Outage {
         self.since.max(last_failure)
     }
 }
+
+#[cfg(test)]
+mod tests;

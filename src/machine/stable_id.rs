@@ -99,8 +99,8 @@ enum Phase {
     Idle,
     Listing,
     Creating(Creating),
-    /// It is not known whether this create was carried out.
-    Settling(Creating, Attempt),
+    /// It is not known whether a create was carried out: the key is looked at.
+    Settling(Creating),
     Held(Held),
     /// The key is held and shall be given back; whether that was asked for.
     Releasing(Held, bool),
@@ -122,6 +122,8 @@ struct Creating {
     /// Numbers not known to be taken, each with its key's last revision; those kept for a worker
     /// that will be back come first.
     free: BTreeMap<(Priority, u32), Revision>,
+    /// Creates of this number of which nobody knows whether they were carried out.
+    unknown: Vec<Attempt>,
 }
 
 #[derive(Debug)]
@@ -205,9 +207,9 @@ impl StableId {
                 Phase::Releasing(held, false)
             }
             // It may be carried out yet.
-            Phase::Creating(_) | Phase::Settling(..) if self.is_asking => phase,
+            Phase::Creating(_) | Phase::Settling(_) if self.is_asking => phase,
             Phase::Releasing(..) => phase,
-            Phase::Idle | Phase::Listing | Phase::Creating(_) | Phase::Settling(..) => Phase::Idle,
+            Phase::Idle | Phase::Listing | Phase::Creating(_) | Phase::Settling(_) => Phase::Idle,
         }
     }
 
@@ -273,7 +275,7 @@ impl StableId {
                     expect: Expect::Revision(revision.unwrap_or_default()),
                 }
             }
-            Phase::Settling(creating, _) => Request::Read {
+            Phase::Settling(creating) => Request::Read {
                 bucket,
                 key: self.pool.key(creating.number),
             },
@@ -325,8 +327,8 @@ impl StableId {
             (Phase::Creating(creating), Answer::Written { outcome, value }) => {
                 self.created(now, creating, &outcome, value)
             }
-            (Phase::Settling(creating, attempt), Answer::Read(Ok(entry))) => {
-                self.settled(now, creating, attempt, entry)
+            (Phase::Settling(creating), Answer::Read(Ok(entry))) => {
+                self.settled(now, creating, entry)
             }
             (Phase::Held(held), Answer::Written { outcome, value }) => {
                 self.renewed(now, held, &outcome, value)
@@ -401,7 +403,7 @@ impl StableId {
     fn created(
         &mut self,
         now: Time,
-        creating: Creating,
+        mut creating: Creating,
         outcome: &Outcome,
         value: Vec<u8>,
     ) -> Phase {
@@ -410,33 +412,45 @@ impl StableId {
                 let (number, sent) = (creating.number, creating.sent);
                 self.hold(number, *revision, sent)
             }
-            Outcome::Refused(Refusal::Conflict) => self.taken(now, creating),
-            Outcome::Refused(_) => {
+            Outcome::Refused(Refusal::Conflict) if creating.unknown.is_empty() => {
+                self.taken(now, creating)
+            }
+            // By an earlier try, perhaps.
+            Outcome::Refused(Refusal::Conflict) => Phase::Settling(creating),
+            Outcome::Refused(_) if creating.unknown.is_empty() => {
                 self.due = now + self.backoff.next_delay();
                 Phase::Listing
             }
+            Outcome::Refused(_) => {
+                self.due = now + self.backoff.next_delay();
+                Phase::Settling(creating)
+            }
             Outcome::Unknown(_) => {
                 let sent = creating.sent;
+                creating.unknown.push(Attempt { value, sent });
                 self.due = now + self.backoff.next_delay();
-                Phase::Settling(creating, Attempt { value, sent })
+                Phase::Settling(creating)
             }
         }
     }
 
-    fn settled(
-        &mut self,
-        now: Time,
-        mut creating: Creating,
-        attempt: Attempt,
-        entry: Option<Entry>,
-    ) -> Phase {
+    fn settled(&mut self, now: Time, mut creating: Creating, entry: Option<Entry>) -> Phase {
         match entry {
-            Some(entry) if entry.is_live() && entry.value == attempt.value => {
-                self.hold(creating.number, entry.revision, attempt.sent)
+            Some(entry) if entry.is_live() => {
+                let mut tries = creating.unknown.iter();
+                let ours = tries.find(|attempt| attempt.value == entry.value);
+                match ours.map(|attempt| attempt.sent) {
+                    Some(sent) => self.hold(creating.number, entry.revision, sent),
+                    // Still the one that is kept for whoever comes.
+                    None if is_kept(&entry.value) => {
+                        creating.free.insert(creating.choice(), entry.revision);
+                        Phase::Creating(creating)
+                    }
+                    None => self.taken(now, creating),
+                }
             }
-            Some(entry) if entry.is_live() && !is_kept(&entry.value) => self.taken(now, creating),
             // Not carried out, or not yet. The same create again: one of them at most succeeds,
-            // and the other one would be recognised.
+            // and an earlier one is recognised when the key is looked at once more.
             entry => {
                 let revision = entry.map_or(0, |entry| entry.revision);
                 creating.free.insert(creating.choice(), revision);
@@ -467,6 +481,7 @@ impl StableId {
             number,
             sent: now,
             free,
+            unknown: Vec::new(),
         }))
     }
 
@@ -549,3 +564,6 @@ impl StableId {
         self.due = held.confirmed + self.pool.ttl / 3;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,3 +40,5 @@ pub use protected::BreakerStatus;
 pub use rebalancer::PartitionSource;
 pub use status::{Status, StatusCounters, WorkerStatus};
 pub use told::Interest;
+#[cfg(feature = "capi")]
+pub(crate) use told::Told;

@@ -1,12 +1,23 @@
 //! What the simulation (`tests/sim`) needs of the shell and users do not.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use super::journal::Journal;
+use super::manager::perform_at;
 use super::notifier::{Events, Hub};
 pub use super::protected::Protected;
 use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};
+use crate::machine::request::{Answer, Request};
+use crate::store::Store;
+use crate::types::Time;
+
+/// As a manager's `dv-io` does at this time, told by a wall clock that shows it.
+pub fn perform_when(store: &dyn Store, request: Request, deadline: Instant, now: Time) -> Answer {
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(now.as_nanos());
+    perform_at(store, None, request, deadline, wall)
+}
 
 /// The hub of a calculator that has no threads.
 #[derive(Clone)]

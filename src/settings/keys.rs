@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{NatsSettings, Values};
-use crate::config::PublishClass;
+use crate::config::{OutagePolicy, OutagePreset, PublishClass};
 use crate::duration;
 use crate::strategy::StrategyKind;
 
@@ -70,7 +70,7 @@ pub static KEYS: &[Key] = &[
     key!(
         "emergency_grace_period",
         calculator.emergency_grace_period,
-        "a worker missing for this long is lost"
+        "a worker missing for this long is lost; for a manager 1.5 x heartbeat_interval unless set"
     ),
     key!(
         "cooldown",
@@ -181,6 +181,67 @@ pub static KEYS: &[Key] = &[
         "allow_assignment_ttl",
         calculator.allow_assignment_ttl,
         "whether an assignment bucket whose values expire is accepted"
+    ),
+    key!(
+        "worker_id_prefix",
+        manager.worker_id_prefix,
+        "what ids begin with: worker for worker-7"
+    ),
+    key!(
+        "worker_id_min",
+        manager.worker_id_min,
+        "the lowest number of an id"
+    ),
+    key!(
+        "worker_id_max",
+        manager.worker_id_max,
+        "the highest number of an id; at most 10000 ids"
+    ),
+    key!(
+        "worker_id_ttl",
+        manager.worker_id_ttl,
+        "how long an id stays claimed without being renewed"
+    ),
+    key!(
+        "heartbeat_interval",
+        manager.heartbeat_interval,
+        "time from one heartbeat to the next"
+    ),
+    key!(
+        "election_timeout",
+        manager.election_timeout,
+        "how long a leadership lasts without being renewed"
+    ),
+    key!("may_lead", manager.may_lead, "whether this worker may lead"),
+    key!(
+        "outage_policy",
+        manager.outage_policy,
+        "what becomes of the partitions of a worker that is cut off: serve or strict"
+    ),
+    key!(
+        "outage_preset",
+        outage_preset,
+        "conservative, balanced or aggressive: the outage settings and recovery_grace that are not set themselves"
+    ),
+    key!(
+        "outage_enter_after",
+        manager.outage.enter_after,
+        "degraded mode begins when the store was not well for this long"
+    ),
+    key!(
+        "outage_leave_after",
+        manager.outage.leave_after,
+        "degraded mode is over when the store was well for this long"
+    ),
+    key!(
+        "outage_errors_max",
+        manager.outage.errors_max,
+        "degraded mode begins when this many requests failed within outage_error_window"
+    ),
+    key!(
+        "outage_error_window",
+        manager.outage.error_window,
+        "see outage_errors_max"
     ),
     key!(
         "shadow",
@@ -395,6 +456,11 @@ named_text!(StrategyKind:
     "round_robin" => StrategyKind::RoundRobin,
     "consistent_hash" => StrategyKind::ConsistentHash,
     "weighted_consistent_hash" => StrategyKind::WeightedConsistentHash);
+named_text!(OutagePolicy: "serve" => OutagePolicy::Serve, "strict" => OutagePolicy::Strict);
+named_text!(OutagePreset:
+    "conservative" => OutagePreset::Conservative,
+    "balanced" => OutagePreset::Balanced,
+    "aggressive" => OutagePreset::Aggressive);
 named_text!(StorageKind: "file" => StorageKind::File, "memory" => StorageKind::Memory);
 
 /// Where the server keeps a bucket's data.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use self::keys::{KEYS, Key, StorageKind};
-use crate::config::CalculatorConfig;
+use crate::config::{CalculatorConfig, ManagerConfig, OutagePreset};
 use crate::error::{Code, Error, Result};
 use crate::metrics::MetricNames;
 use crate::store::Bucket;
@@ -23,6 +23,9 @@ pub const VALUE_MAX_BYTES: usize = 16 * 1024;
 #[derive(Clone, Default, PartialEq)]
 pub(super) struct Values {
     pub calculator: CalculatorConfig,
+    /// Without its calculator's part, which is `calculator`.
+    pub manager: ManagerConfig,
+    pub outage_preset: OutagePreset,
     pub strategy: StrategyKind,
     pub hash_seed: u64,
     pub metrics: MetricNames,
@@ -208,6 +211,17 @@ impl Settings {
         &self.values.calculator
     }
 
+    /// A manager's part, with the calculator's in it.
+    #[must_use]
+    pub fn manager(&self) -> ManagerConfig {
+        let mut config = self.values.manager.clone();
+        config.calculator = self.values.calculator.clone();
+        if !self.origins.contains_key("emergency_grace_period") {
+            config.calculator.emergency_grace_period = config.heartbeat_interval * 3 / 2;
+        }
+        config
+    }
+
     /// The strategy that is named.
     #[must_use]
     pub fn strategy(&self) -> StrategyKind {
@@ -246,6 +260,7 @@ impl Settings {
             fault(name, &format!("= {shown:?} {why}"))
         })?;
         self.origins.insert(key.name, origin);
+        self.follow_preset();
         Ok(())
     }
 
@@ -254,7 +269,30 @@ impl Settings {
         let default = (key.show)(&Values::default());
         (key.set)(&mut self.values, &default).map_err(|why| fault(name, &why))?;
         self.origins.remove(key.name);
+        self.follow_preset();
         Ok(())
+    }
+
+    /// Gives what a preset stands for to the settings that were not set themselves.
+    fn follow_preset(&mut self) {
+        let timing = self.values.outage_preset.timing();
+        let is_set = |name| self.origins.contains_key(name);
+        let outage = &mut self.values.manager.outage;
+        if !is_set("outage_enter_after") {
+            outage.enter_after = timing.enter_after;
+        }
+        if !is_set("outage_leave_after") {
+            outage.leave_after = timing.leave_after;
+        }
+        if !is_set("outage_errors_max") {
+            outage.errors_max = timing.errors_max;
+        }
+        if !is_set("outage_error_window") {
+            outage.error_window = timing.error_window;
+        }
+        if !is_set("recovery_grace") {
+            self.values.calculator.recovery_grace = self.values.outage_preset.recovery_grace();
+        }
     }
 }
 
@@ -317,13 +355,46 @@ mod tests {
 
     /// The table is written by hand; this fails when a field is added and the table is not.
     #[test]
-    fn every_field_of_the_calculator_has_a_key() {
-        let text = format!("{:?}", CalculatorConfig::default());
-        let body = text.split_once('{').unwrap().1;
-        for field in body.split(',') {
+    fn every_field_of_calculator_and_manager_has_a_key() {
+        let text = format!("{:?}", ManagerConfig::default());
+        let (text, outage) = text.split_once("outage: OutageTiming {").unwrap();
+        let outage = outage.split_once('}').unwrap().0.split(',');
+        let outage = outage.map(|field| format!("outage_{}", field.trim()));
+        let text = text.replace("ManagerConfig { calculator: CalculatorConfig {", "");
+        let fields = text.split([',', '}']).map(|field| field.trim().to_owned());
+        for field in fields.filter(|f| !f.is_empty()).chain(outage) {
             let name = field.split(':').next().unwrap().trim();
             assert!(keys::find(name).is_some(), "{name} has no key");
         }
+    }
+
+    #[test]
+    fn a_preset_fills_what_was_not_set_in_whatever_order() {
+        let mut settings = Settings::new();
+        assert_eq!(settings.manager(), ManagerConfig::default());
+        settings.set("outage_leave_after", "7s").unwrap();
+        settings.set("outage_preset", "aggressive").unwrap();
+        settings.set("outage_errors_max", "9").unwrap();
+        let config = settings.manager();
+        assert_eq!(config.outage.enter_after, Duration::from_secs(5));
+        assert_eq!(config.outage.leave_after, Duration::from_secs(7));
+        assert_eq!(config.outage.errors_max, 9);
+        assert_eq!(config.calculator.recovery_grace, Duration::from_secs(10));
+        settings
+            .merge_json(r#"{"outage_preset": null, "outage_errors_max": null}"#)
+            .unwrap();
+        settings.set("outage_leave_after", "5s").unwrap();
+        assert_eq!(settings.manager(), ManagerConfig::default());
+    }
+
+    #[test]
+    fn a_managers_grace_follows_its_heartbeat_unless_it_is_set() {
+        let mut settings = Settings::new();
+        settings.set("heartbeat_interval", "1s").unwrap();
+        let grace = |settings: &Settings| settings.manager().calculator.emergency_grace_period;
+        assert_eq!(grace(&settings), Duration::from_millis(1_500));
+        settings.set("emergency_grace_period", "4s").unwrap();
+        assert_eq!(grace(&settings), Duration::from_secs(4));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 static const divvy_config no_config = {0}, bad_config = {BAD};
 static const divvy_store no_store = {0}, bad_store = {BAD};
 static const divvy_calculator none = {0}, bad = {BAD};
+static const divvy_manager no_manager = {0}, bad_manager = {BAD};
+static const divvy_assignment no_assignment = {0}, bad_assignment = {BAD};
 static const divvy_partitions no_list = {0}, bad_list = {BAD};
 static const divvy_subscription no_subscription = {0}, bad_subscription = {BAD};
 static const divvy_events no_events = {0}, bad_events = {BAD};
@@ -296,6 +298,122 @@ static void calculators(divvy_store store) {
     OK(divvy_events_free(events));
 }
 
+static int32_t campaign(void *userdata, const char *worker, int64_t timeout_ms, int64_t *lease_ms) {
+    (void)userdata, (void)worker, (void)timeout_ms, (void)lease_ms;
+    return DIVVY_OK;
+}
+
+static void manager_settings(divvy_store store) {
+    divvy_config config = {0};
+    divvy_manager out = {0};
+    int destroyed = 0;
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_new(no_config, store, NULL, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_new(no_config, no_store, &out, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_new(no_config, bad_store, &out, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_new(bad_config, store, &out, ERR));
+    OK(divvy_config_new(&config, ERR));
+    EXPECT(DIVVY_INVALID_CONFIG, divvy_config_set(config, "outage_policy", "strikt", ERR));
+    EXPECT(DIVVY_BAD_UTF8, divvy_config_set(config, "worker_id_prefix", "\xff", ERR));
+    OK(divvy_config_set(config, "worker_id_prefix", "a b", ERR));
+    OK(divvy_config_set(config, "worker_id_min", "200", ERR));
+    EXPECT(DIVVY_INVALID_CONFIG, divvy_manager_new(config, store, &out, ERR));
+    CHECK(strstr(err, "worker_id_prefix") != NULL && strstr(err, "worker_id_max") != NULL);
+    EXPECT(DIVVY_NULL_ARGUMENT,
+           divvy_config_set_election(no_config, campaign, NULL, &destroyed, on_destroy, ERR));
+    EXPECT(DIVVY_BAD_HANDLE,
+           divvy_config_set_election(bad_config, campaign, NULL, &destroyed, on_destroy, ERR));
+    OK(divvy_config_free(config));
+    CHECK(out.id == 0);
+}
+
+static void managers(divvy_store store) {
+    divvy_manager manager = {0};
+    divvy_subscription subscription = {0};
+    divvy_events events = {0};
+    divvy_assignment held = {0};
+    divvy_text text = {0};
+    int64_t version = 77;
+    int destroyed = 0;
+
+    OK(divvy_manager_new(no_config, store, &manager, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_start(no_manager, 1, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_start(bad_manager, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_start(manager, -1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_start(manager, INT64_MAX, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_stop(bad_manager, DIVVY_DEPARTURE_LEAVE, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, 0, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, 3, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, DIVVY_DEPARTURE_KEEP, -1, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(bad_manager, ERR));
+    OK(divvy_manager_free(no_manager, ERR));
+    CHECK(divvy_manager_is_started(no_manager) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_manager_is_started(bad_manager) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_manager_is_leader(bad_manager) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_manager_state(no_manager) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_manager_state(bad_manager) == DIVVY_BAD_HANDLE);
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_wait_state(bad_manager, 1, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_wait_state(manager, 0, 1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_wait_state(manager, 1, -1, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_worker_id(manager, NULL, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_worker_id(bad_manager, &text, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_leader(manager, NULL, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_leader(bad_manager, &text, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_status_json(manager, NULL, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_status_json(bad_manager, &text, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_trigger_rebalance(bad_manager, 1, &version, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_trigger_rebalance(manager, -1, &version, ERR));
+    EXPECT(DIVVY_NOT_LEADER, divvy_manager_trigger_rebalance(manager, 1, &version, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_refresh_partitions(bad_manager, 1, &version, ERR));
+    EXPECT(DIVVY_NOT_LEADER, divvy_manager_refresh_partitions(manager, 1, &version, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_set_partitions(bad_manager, no_list, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_set_partitions(manager, no_list, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_assignment(manager, NULL, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_assignment(bad_manager, &held, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT,
+           divvy_manager_subscribe(manager, DIVVY_MANAGER_INTEREST_WORKER, NULL, &destroyed,
+                                   on_destroy, &subscription, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_subscribe(manager, 4, on_event, &destroyed,
+                                                           on_destroy, &subscription, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_events(manager, 1, NULL, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_events(manager, 0, &events, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_manager_events(bad_manager, 1, &events, ERR));
+    CHECK(version == 77 && held.id == 0 && text.id == 0 && events.id == 0);
+    CHECK(destroyed == 0 && subscription.id == 0);
+
+    OK(divvy_manager_assignment(manager, &held, ERR));
+    CHECK(divvy_assignment_version(held) == 0 && divvy_assignment_term(held) == 0);
+    CHECK(divvy_assignment_lifecycle(held, NULL)[0] == 0);
+    CHECK(divvy_assignment_count(held, 0) == DIVVY_INVALID_ARGUMENT);
+    CHECK(divvy_assignment_count(held, 4) == DIVVY_INVALID_ARGUMENT);
+    CHECK(divvy_assignment_key_count(held, 4, 0) == DIVVY_INVALID_ARGUMENT);
+    CHECK(divvy_assignment_key(held, 4, 0, 0, NULL) == NULL);
+    CHECK(divvy_assignment_weight(held, 4, 0) == 0);
+    CHECK(divvy_assignment_key(held, DIVVY_LIST_HELD, (size_t)-1, (size_t)-1, NULL) == NULL);
+    OK(divvy_assignment_free(held));
+    OK(divvy_manager_free(manager, ERR));
+}
+
+static void assignments(void) {
+    divvy_assignment out = {0};
+    size_t length = 77;
+    CHECK(divvy_assignment_version(no_assignment) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_assignment_version(bad_assignment) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_term(bad_assignment) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_lifecycle(bad_assignment, &length)[0] == 0 && length == 0);
+    CHECK(divvy_assignment_json(bad_assignment, NULL)[0] == 0);
+    CHECK(divvy_assignment_count(bad_assignment, DIVVY_LIST_HELD) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_key_count(bad_assignment, 1, 0) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_key(bad_assignment, 1, 0, 0, &length) == NULL);
+    CHECK(divvy_assignment_weight(bad_assignment, 1, 0) == 0);
+    EXPECT(DIVVY_BAD_HANDLE, divvy_assignment_free(bad_assignment));
+    OK(divvy_assignment_free(no_assignment));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_event_assignment(bad_event, &out, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_event_assignment(no_event, &out, ERR));
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_event_assignment(bad_event, NULL, ERR));
+    CHECK(divvy_event_is_leader(bad_event) == 0 && divvy_event_alert_level(no_event) == 0);
+    CHECK(divvy_event_lasted_ms(bad_event) == 0 && out.id == 0);
+}
+
 static void accessors(void) {
     size_t length = 77;
     CHECK(divvy_event_kind(no_event) == DIVVY_NULL_ARGUMENT);
@@ -349,6 +467,9 @@ int main(void) {
     stores(store);
     partition_lists();
     calculators(store);
+    manager_settings(store);
+    managers(store);
+    assignments();
     accessors();
     names();
     OK(divvy_config_free(config));

@@ -207,8 +207,8 @@ pub fn run_with(source: &str, language: Language, link: Link, variables: &[(&str
     }
 }
 
-/// Runs an example until it tells of a plan, then asks it to stop; it must end well.
-pub fn run_until_published(executable: &Path) {
+/// Runs an example until it tells of an event of that kind, then asks it to stop; it must end well.
+pub fn run_until_told(executable: &Path, kind: &str) {
     use std::io::{BufRead, BufReader};
     let mut command = Command::new(executable);
     // The examples read their settings from variables that begin like those of the tests.
@@ -217,15 +217,18 @@ pub fn run_until_published(executable: &Path) {
     }
     let mut child = command
         .env("DIVVY_COLD_START_WINDOW", "100ms")
+        .env("DIVVY_PLANNED_SCALE_WINDOW", "100ms")
+        .env("DIVVY_COOLDOWN", "50ms")
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let is_published = lines.any(|line| line.unwrap().contains("\"kind\":\"published\""));
+    let wanted = format!("\"kind\":\"{kind}\"");
+    let is_seen = lines.any(|line| line.unwrap().contains(&wanted));
     // SAFETY: no pointers; the child was not waited for, so the number is still its own.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    assert!(is_published, "{executable:?}: {rest:?}");
+    assert!(is_seen, "{executable:?}: {rest:?}");
     assert!(child.wait().unwrap().success(), "{executable:?}: {rest:?}");
     let is_told = rest.iter().any(|line| line.starts_with("stopping"));
     assert!(is_told, "{executable:?}: {rest:?}");

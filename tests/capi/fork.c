@@ -4,6 +4,7 @@
 #include "check.h"
 
 static divvy_calculator calculator;
+static divvy_manager manager;
 
 static void child(divvy_store store, divvy_events events) {
     divvy_event event = {0};
@@ -15,6 +16,10 @@ static void child(divvy_store store, divvy_events events) {
     EXPECT(DIVVY_FORKED, divvy_calculator_start(calculator, PATIENCE, ERR));
     EXPECT(DIVVY_FORKED, divvy_calculator_stop(calculator, PATIENCE, ERR));
     EXPECT(DIVVY_FORKED, divvy_calculator_free(calculator, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_wait_state(manager, DIVVY_WORKER_INIT, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_free(manager, ERR));
+    CHECK(divvy_manager_state(manager) == DIVVY_FORKED);
     EXPECT(DIVVY_FORKED, divvy_events_poll(events, -1, &event, ERR));
     EXPECT(DIVVY_FORKED, divvy_events_free(events));
     EXPECT(DIVVY_FORKED, divvy_store_free(store));
@@ -29,7 +34,9 @@ static void child(divvy_store store, divvy_events events) {
 }
 
 int main(void) {
-    divvy_config config;
+    static const char *const MANAGED = "{\"worker_id_prefix\":\"member\",\"may_lead\":false,"
+                                       "\"heartbeat_interval\":\"250ms\",\"cooldown\":\"50ms\"}";
+    divvy_config config, managed;
     divvy_store store;
     divvy_events events = {0};
     divvy_partitions list;
@@ -49,6 +56,9 @@ int main(void) {
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 
     config = new_config();
+    managed = new_config();
+    /* Beside a fleet that beats by itself: members of its own, and it never leads. */
+    OK(divvy_config_merge_json(managed, MANAGED, strlen(MANAGED), ERR));
     store = new_store(config);
     list = new_partitions(4);
     fleet_start(&workers, store, 2);
@@ -56,6 +66,8 @@ int main(void) {
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_manager_new(managed, store, &manager, ERR));
+    OK(divvy_manager_start(manager, PATIENCE, ERR));
     for (round = 0; round < 20; round++) {
         pid = fork();
         CHECK(pid >= 0);
@@ -64,10 +76,13 @@ int main(void) {
         if (status != 0) FAIL("the child ended with %d", status);
     }
     OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    CHECK(divvy_manager_is_started(manager) == 1);
+    OK(divvy_manager_free(manager, ERR));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_events_free(events));
     OK(divvy_partitions_free(list));
     OK(divvy_config_free(config));
+    OK(divvy_config_free(managed));
     fleet_stop(&workers);
     OK(divvy_store_free(store));
     return 0;

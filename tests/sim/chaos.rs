@@ -78,7 +78,7 @@ impl World {
     /// How long it may take from the end of all faults until the division is right: what is still
     /// on its way, a new leader's start, the return of sight, one restart or cold start with a
     /// cooldown, and an emergency after that, all by the slowest clock.
-    fn recovery_bound(&self) -> Duration {
+    pub fn recovery_bound(&self) -> Duration {
         let config = &self.config;
         let sum = LATE_MAX
             + Duration::from_secs(15)
@@ -107,6 +107,9 @@ impl World {
         for worker in &mut self.workers {
             worker.frozen_until = worker.frozen_until.min(now);
         }
+        if self.lives.slots > 0 {
+            return self.calm_lives();
+        }
         if self.workers.iter().all(|worker| !worker.is_up) {
             self.worker_up(0);
         }
@@ -119,6 +122,9 @@ impl World {
     /// Exactly the live workers hold exactly the partitions, each once, and take up what they are
     /// assigned.
     fn judge_division(&self) -> Checked {
+        if self.lives.slots > 0 {
+            return self.judge_lives();
+        }
         let listing = self.listing();
         let holders = self.checker.is_newest_division(&listing)?;
         let up = self.workers.iter().filter(|worker| worker.is_up);
@@ -146,6 +152,18 @@ impl World {
 
     /// One leader is left, it knows of nothing to do, and everybody was told everything.
     fn judge_leaders(&mut self) -> Checked {
+        let leaders = self.judge_minds()?;
+        if leaders.len() == 1 && Some(leaders[0]) == self.leader {
+            return Ok(());
+        }
+        Err(format!(
+            "{leaders:?} lead at the end, the host's is {:?}",
+            self.leader
+        ))
+    }
+
+    /// Who leads knows of nothing to do, and everybody was told everything.
+    pub fn judge_minds(&mut self) -> Result<Vec<usize>, String> {
         let now = self.now();
         let leaders: Vec<usize> = self.alive().filter(|&n| !self.nodes[n].is_over).collect();
         for &n in &leaders {
@@ -166,13 +184,7 @@ impl World {
                 return Err(format!("node {n} never answered {:?}", node.tickets));
             }
         }
-        if leaders.len() == 1 && Some(leaders[0]) == self.leader {
-            return Ok(());
-        }
-        Err(format!(
-            "{leaders:?} lead at the end, the host's is {:?}",
-            self.leader
-        ))
+        Ok(leaders)
     }
 
     /// Whatever is due beside the traffic of calls.
@@ -181,7 +193,7 @@ impl World {
             Event::StartLeader => {
                 self.starts_due -= 1;
                 if self.leader.is_none() || self.alive().count() < LEADERS_MAX {
-                    let started = self.start_node();
+                    let started = self.start_leader();
                     debug_assert!(started.is_ok(), "{started:?}");
                 }
             }
@@ -193,6 +205,7 @@ impl World {
                 self.blackout = None;
                 self.workers_store.faults().restore();
                 self.note(|| "the store is back".into());
+                self.restore_members();
                 for n in 0..self.nodes.len() {
                     if self.nodes[n].blackout.is_none() {
                         self.nodes[n].client.faults().restore();
@@ -209,7 +222,10 @@ impl World {
                 faults.delay_watch_events(Duration::ZERO);
                 self.note(|| format!("node {n} sees well again"));
             }
-            Event::Calm => self.network = Network::GOOD,
+            Event::Calm => {
+                self.network = Network::GOOD;
+                self.lives.is_dirty = true;
+            }
             Event::Thaw => {}
             Event::Probe => {
                 match (self.judge_division(), self.converged_since) {
@@ -220,6 +236,11 @@ impl World {
                 self.after(Duration::from_secs(1), Event::Probe);
             }
             Event::Chaos if self.is_quiet => {}
+            Event::Chaos if self.lives.slots > 0 => {
+                self.trouble_lives();
+                let pause = self.millis(0, 12_000);
+                self.after(pause, Event::Chaos);
+            }
             Event::Chaos => {
                 self.chaos();
                 let pause = self.millis(0, 12_000);
@@ -353,7 +374,7 @@ impl World {
         }
     }
 
-    fn trouble_the_network(&mut self) {
+    pub fn trouble_the_network(&mut self) {
         self.network = Network {
             fault: self.rng.f64() * 0.5,
             delay_max_ms: [5, 200, 3_000][self.rng.usize(0..3)],
@@ -440,8 +461,9 @@ impl World {
     }
 
     /// A leader of the Go library that does not know that it was deposed, or a human.
-    fn write_as_a_stranger(&mut self) {
-        let worker = self.rng.usize(0..self.workers.len() + 2);
+    pub fn write_as_a_stranger(&mut self) {
+        let workers = self.workers.len() + self.lives.slots;
+        let worker = self.rng.usize(0..workers + 2);
         let key = format!("assignment.w-{worker}");
         let newest = self.newest_version();
         let version = match self.rng.u8(0..4) {

@@ -145,6 +145,17 @@ impl Checker {
         self.forget_what_left_no_trace();
     }
 
+    /// The bucket was created anew. What nobody remembers may come again; that no worker goes back
+    /// is watched elsewhere.
+    pub fn all_lost(&mut self) {
+        self.fence = 0;
+        self.taken_over = 0;
+        self.committed = None;
+        self.digests.clear();
+        self.current.clear();
+        self.versions.clear();
+    }
+
     /// A version whose commit record somebody broke, and that no key holds any more, can be known
     /// to nobody but the leader that made it.
     fn forget_what_left_no_trace(&mut self) {

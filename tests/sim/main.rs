@@ -1,16 +1,21 @@
 //! Fleets in virtual time, driven by a seed: the shipped machine, observer, publisher and hub on
-//! the memory store, with several leaders alive at once and faults of every kind.
+//! the memory store, with several leaders alive at once and faults of every kind; and fleets of
+//! whole managers, which claim ids, elect their leader and apply what it publishes.
 //!
 //! `DIVVY_SEEDS=n DIVVY_START=first` chooses how many and which; `DIVVY_SEED=s` replays one with
-//! its trace. `make sim` does the same in release mode.
+//! its trace. `make sim` does the same in release mode. Another simulation makes another history
+//! of the same seed: what a seed has found is kept as a unit test of the machine.
 
 mod baton;
 mod chaos;
 mod check;
 mod fleet;
 mod lines;
+mod lives;
+mod member;
 mod node;
 mod profiles;
+mod vows;
 mod world;
 
 use std::num::NonZero;
@@ -24,6 +29,7 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
+const MANAGERS_SEEDS: u64 = 150;
 
 /// What many seeds together must have met.
 const MET: [&str; 23] = [
@@ -52,28 +58,93 @@ const MET: [&str; 23] = [
     "take-over failed",
 ];
 
+const MET_BY_MANAGERS: [&str; 22] = [
+    "clock stopped",
+    "cold_start_immediate",
+    "cut off",
+    "deposed write refused",
+    "emergency",
+    "frozen",
+    "id lost",
+    "id regained",
+    "id stolen",
+    "ids exhausted",
+    "kept",
+    "leader took its leave",
+    "leadership lost",
+    "lease won",
+    "parti deposed",
+    "parti joins",
+    "parti leads",
+    "planned_scale",
+    "something removed",
+    "worker degraded",
+    "worker recovered",
+    "worker took its leave",
+];
+
 /// How often a long run says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Lines of trace told of a seed that fails.
 const TRACE_LINES: usize = 120;
 
+/// What is simulated.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// The test that runs it.
+    test: &'static str,
+    /// How many seeds are run unless told otherwise.
+    seeds: u64,
+    begin: fn(u64, bool) -> World,
+    run: fn(&mut World) -> Result<Summary, String>,
+    /// What many seeds together must have met.
+    met: &'static [&'static str],
+}
+
+const CALCULATORS: Kind = Kind {
+    test: "calculators_stay_safe_under_faults_and_recover_after_them",
+    seeds: SEEDS,
+    begin: World::new,
+    run: World::run,
+    met: &MET,
+};
+
+const MANAGERS: Kind = Kind {
+    test: "managers_keep_their_vows_under_faults_and_recover_after_them",
+    seeds: MANAGERS_SEEDS,
+    begin: World::of_managers,
+    run: World::run_lives,
+    met: &MET_BY_MANAGERS,
+};
+
 #[test]
-fn fleets_stay_safe_under_faults_and_recover_after_them() {
+fn calculators_stay_safe_under_faults_and_recover_after_them() {
+    run_or_replay(CALCULATORS);
+}
+
+#[test]
+fn managers_keep_their_vows_under_faults_and_recover_after_them() {
+    run_or_replay(MANAGERS);
+}
+
+fn run_or_replay(kind: Kind) {
     if let Some(seed) = number("DIVVY_SEED") {
-        return replay(seed);
+        return replay(kind, seed);
     }
-    let seeds = number("DIVVY_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("DIVVY_SEEDS").unwrap_or(kind.seeds);
     let start = number("DIVVY_START").unwrap_or(0);
-    run_seeds(start..start + seeds);
+    run_seeds(kind, start..start + seeds);
 }
 
 #[test]
 fn the_same_seed_leads_to_the_same_history() {
-    for seed in [1, 2, 3] {
-        let first = simulate(seed, true).result.expect("a good seed");
-        let again = simulate(seed, true).result.expect("a good seed");
-        assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
+    for kind in [CALCULATORS, MANAGERS] {
+        for seed in [1, 2, 3] {
+            let first = simulate(kind, seed, true).result.expect("a good seed");
+            let again = simulate(kind, seed, true).result.expect("a good seed");
+            assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
+        }
     }
 }
 
@@ -92,9 +163,9 @@ struct Run {
     trace: Vec<String>,
 }
 
-fn simulate(seed: u64, tracing: bool) -> Run {
-    let mut world = World::new(seed, tracing);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+fn simulate(kind: Kind, seed: u64, tracing: bool) -> Run {
+    let mut world = (kind.begin)(seed, tracing);
+    let result = catch_unwind(AssertUnwindSafe(|| (kind.run)(&mut world)));
     world.note_ends();
     let trace = world.take_trace();
     let tally = std::mem::take(&mut world.tally);
@@ -139,7 +210,7 @@ impl Total {
 }
 
 /// Runs the seeds on all cores; the lowest that fails is told with its trace.
-fn run_seeds(seeds: Range<u64>) {
+fn run_seeds(kind: Kind, seeds: Range<u64>) {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let total = Mutex::new(Total::default());
@@ -151,7 +222,7 @@ fn run_seeds(seeds: Range<u64>) {
             if seed >= seeds.end || seed > failed.load(Ordering::Relaxed) {
                 return;
             }
-            let run = simulate(seed, false);
+            let run = simulate(kind, seed, false);
             match run.result {
                 Ok(summary) => {
                     let mut total = total.lock().expect("the totals");
@@ -170,7 +241,7 @@ fn run_seeds(seeds: Range<u64>) {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        return replay(failed);
+        return replay(kind, failed);
     }
     let total = total.into_inner().expect("the totals");
     eprintln!(
@@ -184,16 +255,16 @@ fn run_seeds(seeds: Range<u64>) {
     eprintln!("{:?}", total.tally);
     assert_eq!(total.runs, seeds.end - seeds.start);
     // So many seeds that do not meet what they are there for would prove nothing.
-    if total.runs >= 500 {
-        for what in MET {
-            assert!(total.tally.contains_key(what), "no seed has met: {what}");
+    if total.runs >= kind.seeds.min(500) {
+        for what in kind.met {
+            assert!(total.tally.contains_key(*what), "no seed has met: {what}");
         }
     }
 }
 
 /// Runs one seed and tells its trace; fails when the seed does.
-fn replay(seed: u64) {
-    let Run { result, trace, .. } = simulate(seed, true);
+fn replay(kind: Kind, seed: u64) {
+    let Run { result, trace, .. } = simulate(kind, seed, true);
     let lines = match std::env::var("DIVVY_TRACE") {
         Ok(_) => trace.len(),
         Err(_) => TRACE_LINES.min(trace.len()),
@@ -204,8 +275,9 @@ fn replay(seed: u64) {
     match result {
         Ok(summary) => println!("seed {seed} holds: {summary:?}"),
         Err(why) => panic!(
-            "seed {seed} at commit {}: {why}\nreplay: DIVVY_SEED={seed} cargo test --release --test sim -- --nocapture",
-            commit()
+            "seed {seed} at commit {}: {why}\nreplay: DIVVY_SEED={seed} cargo test --release --test sim -- --nocapture {}",
+            commit(),
+            kind.test
         ),
     }
 }

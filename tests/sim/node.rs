@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use divvy::clock::{Clock, ManualClock};
-use divvy::config::PublishClass;
+use divvy::config::{CalculatorConfig, PublishClass};
 use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
     Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
 };
 use divvy::machine::liveness::Sighting;
+use divvy::machine::manager::CalculatorEvent;
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
@@ -25,6 +26,7 @@ use divvy::wire::KeyPrefix;
 
 use crate::baton::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::check::{Checked, Story};
+use crate::member::failure_to_lead;
 use crate::world::{Event, Serial, World};
 
 /// Steps of one process at one moment after which it goes round in circles.
@@ -54,7 +56,7 @@ impl LocalClock {
     }
 
     /// The first true time at which the clock shows at least this.
-    fn when(self, local: Time) -> Time {
+    pub fn when(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1_000;
         let time = nanos.div_ceil(u128::from(self.rate));
         Time::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
@@ -86,6 +88,8 @@ struct Subscriber {
 
 pub struct Node {
     pub phase: Phase,
+    /// Whose calculator it is, where whole managers are simulated.
+    pub member: Option<usize>,
     name: String,
     pub clock: LocalClock,
     pub machine: Calculator,
@@ -185,9 +189,8 @@ impl Node {
 }
 
 impl World {
-    /// A new leader process takes over.
-    pub fn start_node(&mut self) -> Checked {
-        let index = self.nodes.len();
+    /// A new leader process takes over, as the host's election wants.
+    pub fn start_leader(&mut self) -> Checked {
         let clock = LocalClock {
             rate: self.rng.u64(900..=1_100),
             offset: self.rng.u64(1..1_000_000_000_000),
@@ -196,8 +199,19 @@ impl World {
         let mut config = self.config.clone();
         config.name = format!("w-{leader}");
         config.former_leader_lease_over = self.rng.bool();
+        self.start_node(config, clock, None)
+    }
+
+    /// A calculator starts to take over.
+    pub fn start_node(
+        &mut self,
+        config: CalculatorConfig,
+        clock: LocalClock,
+        member: Option<usize>,
+    ) -> Checked {
+        let index = self.nodes.len();
         let class = match self.rng.u8(0..6) {
-            0 => PublishClass::B,
+            0 if !self.lives.is_atomic => PublishClass::B,
             _ => PublishClass::Auto,
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
@@ -235,6 +249,7 @@ impl World {
         });
         self.nodes.push(Node {
             phase: Phase::Starting,
+            member,
             name: config.name.clone(),
             clock,
             machine,
@@ -286,6 +301,9 @@ impl World {
         let _ = node.client.stop(crate::baton::far_future());
         node.listen(usize::MAX)?;
         self.note(|| format!("node {n} is down"));
+        if self.nodes[n].member.is_some() {
+            return Ok(());
+        }
         if self.leader == Some(n) {
             self.leader = None;
             self.elect();
@@ -546,7 +564,10 @@ impl World {
         }
         node.journal.note(local, &notice);
         node.story.told(&notice)?;
-        if matches!(notice, Notice::LeadershipLost) {
+        if let Some(member) = node.member {
+            node.is_over |= matches!(notice, Notice::LeadershipLost);
+            self.tell_member(member, n, &notice);
+        } else if matches!(notice, Notice::LeadershipLost) {
             node.is_over = true;
             let patience = self.millis(0, 5_000);
             self.after(patience, Event::StopNode(n));
@@ -649,6 +670,10 @@ impl World {
                 let local = self.nodes[n].clock.of(self.now());
                 let node = &mut self.nodes[n];
                 node.phase = Phase::Running;
+                if let Some(member) = node.member {
+                    self.members[member].calculator(n, CalculatorEvent::Started);
+                }
+                let node = &mut self.nodes[n];
                 node.machine
                     .handle(local, Input::TakenOver(Box::new(found)));
                 if poison > 0 {
@@ -659,6 +684,9 @@ impl World {
             Some(Said::TookOver(Err(error))) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
                 self.tally("take-over failed");
+                if let Some(member) = self.nodes[n].member {
+                    self.members[member].calculator(n, failure_to_lead(error));
+                }
                 self.stop_node(n)
             }
             Some(Said::Done(term, result)) => {

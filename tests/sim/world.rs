@@ -15,6 +15,8 @@ use fastrand::Rng;
 use crate::baton::{Answer, Ask, Thought, far_future};
 use crate::check::{Checked, Checker, Promise, names};
 use crate::fleet::Worker;
+use crate::lives::Lives;
+use crate::member::{Errand, Member};
 use crate::node::{Node, Phase};
 
 /// Lines of trace that are kept.
@@ -63,6 +65,21 @@ pub enum Event {
     },
     StartLeader,
     StopNode(usize),
+    /// A manager's request reaches the store, or its answer the manager.
+    Errand(Errand),
+    /// A manager's calculator has seen that nobody wants it any more.
+    RecoverMember(usize),
+    StandDown {
+        member: usize,
+        node: usize,
+    },
+    /// The predecessor's worker beats, its leader prolongs its lease.
+    Parti {
+        life: u64,
+    },
+    PartiLeads {
+        life: u64,
+    },
     /// Something that lasted is over; nodes and workers look around.
     Thaw,
     Restore,
@@ -107,7 +124,7 @@ pub struct Call {
 }
 
 /// How the network is at present.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Network {
     pub fault: f64,
     pub delay_max_ms: u64,
@@ -140,6 +157,9 @@ pub struct World {
     pub leader: Option<usize>,
     pub starts_due: u32,
     pub workers: Vec<Worker>,
+    /// Whole managers; empty where only calculators are simulated.
+    pub lives: Lives,
+    pub members: Vec<Member>,
     pub partitions: Vec<Partition>,
     pub checker: Checker,
     pub is_quiet: bool,
@@ -169,23 +189,9 @@ impl World {
             (true, 0) => 3,
             (true, _) => 1_000,
         };
-        let store = MemoryStore::builder()
-            .manual_clock(clock.clone())
-            .batch_max(batch_max)
-            .expiry_markers(rng.bool())
-            .watch_capacity(if rng.bool() { 32 } else { 1_024 })
-            .build();
+        let store = store(&clock, batch_max, &mut rng);
         let config = config(&mut rng);
-        let heartbeats = BucketConfig {
-            ttl: Some(config.heartbeat_ttl),
-        };
-        let assignments = BucketConfig { ttl: None };
-        store
-            .ensure(Bucket::Heartbeat, heartbeats, far_future())
-            .expect("a bucket");
-        store
-            .ensure(Bucket::Assignment, assignments, far_future())
-            .expect("a bucket");
+        make_buckets(&store, &config);
         let workers_store = store.client("workers");
         let workers = (0..rng.usize(1..=8))
             .map(|index| Worker::new(index, rng.u64(900..=1_100)))
@@ -201,6 +207,8 @@ impl World {
             leader: None,
             starts_due: 0,
             workers,
+            lives: Lives::default(),
+            members: Vec::new(),
             partitions: Vec::new(),
             checker: Checker::default(),
             is_quiet: false,
@@ -271,9 +279,25 @@ impl World {
         trace.push_back(format!("{:.6} {line}", nanos as f64 / 1e9));
     }
 
+    /// Lets every process do all that it can do now.
+    fn poll_all(&mut self) -> Checked {
+        // A leader and its manager tell each other news.
+        loop {
+            self.poll_nodes()?;
+            if !self.poll_members()? {
+                return self.check_lives();
+            }
+        }
+    }
+
     /// How the leaders stand at the end of a run.
     pub fn note_ends(&mut self) {
         let now = self.now();
+        for &m in &self.lives.alive.clone() {
+            let machine = &self.members[m].machine;
+            let line = format!("member {m}: {machine:?}");
+            self.note(|| line);
+        }
         for n in self.alive().collect::<Vec<_>>() {
             let node = &self.nodes[n];
             let local = node.clock.of(now);
@@ -311,9 +335,9 @@ impl World {
                 }
                 let event = entry.remove();
                 self.happen(event)?;
-                self.poll_nodes()?;
+                self.poll_all()?;
             }
-            self.poll_nodes()?;
+            self.poll_all()?;
         }
     }
 
@@ -321,12 +345,20 @@ impl World {
         let now = self.now();
         let event = self.events.keys().next().map(|(time, _)| *time);
         let nodes = self.nodes.iter().filter_map(|node| node.next_time(now));
-        let next = nodes.chain(event).chain(self.store.next_due()).min();
+        let members = self.lives.alive.iter();
+        let members = members.filter_map(|&m| self.members[m].next_time(now));
+        let next = nodes.chain(members).chain(event);
+        let next = next.chain(self.store.next_due()).min();
         next.unwrap_or(Time::FAR_FUTURE).max(now)
     }
 
     fn happen(&mut self, event: Event) -> Checked {
         match event {
+            Event::Errand(errand) => self.errand(errand),
+            Event::StandDown { member, node } => return self.stands_down(member, node),
+            Event::RecoverMember(member) => self.recover_member(member),
+            Event::Parti { life } => self.parti_beats(life),
+            Event::PartiLeads { life } => self.parti_leads(life),
             Event::Beat { worker, life } => self.beat(worker, life),
             Event::Arrives(serial) => return self.arrives(serial),
             Event::ArrivesLate(sent, parcel) => {
@@ -596,7 +628,10 @@ impl World {
         self.tally("nap in mid-publication");
         self.note(|| format!("node {node} takes a nap until {until:?}"));
         self.at(until, Event::Thaw);
-        self.elect();
+        match self.nodes[node].member {
+            Some(member) => self.members[member].frozen_until = until,
+            None => self.elect(),
+        }
         until
     }
 
@@ -612,7 +647,7 @@ impl World {
         }
     }
 
-    fn fate(&mut self, is_write: bool) -> Fate {
+    pub fn fate(&mut self, is_write: bool) -> Fate {
         if !self.chance(self.network.fault) {
             return Fate::Arrives;
         }
@@ -753,7 +788,7 @@ impl World {
 }
 
 /// Lists of bytes as the text that they are.
-fn readable(debug: &str) -> String {
+pub fn readable(debug: &str) -> String {
     let mut text = String::with_capacity(debug.len());
     let mut rest = debug;
     while let Some(start) = rest.find('[') {
@@ -775,6 +810,30 @@ fn readable(debug: &str) -> String {
     }
     text.push_str(rest);
     text
+}
+
+pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> MemoryStore {
+    MemoryStore::builder()
+        .manual_clock(clock.clone())
+        .batch_max(batch_max)
+        .expiry_markers(rng.bool())
+        .watch_capacity(if rng.bool() { 32 } else { 1_024 })
+        .build()
+}
+
+/// What every leader needs.
+pub fn make_buckets(store: &MemoryStore, config: &CalculatorConfig) {
+    let heartbeats = BucketConfig {
+        ttl: Some(config.heartbeat_ttl),
+    };
+    let assignments = BucketConfig { ttl: None };
+    for (bucket, wanted) in [
+        (Bucket::Heartbeat, heartbeats),
+        (Bucket::Assignment, assignments),
+    ] {
+        let made = store.ensure(bucket, wanted, far_future());
+        made.expect("a bucket");
+    }
 }
 
 /// Timing as users have it, and shorter.

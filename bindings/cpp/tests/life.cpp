@@ -158,14 +158,74 @@ static void log_lines() {
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
 }
 
+static std::atomic<bool> is_elected{false};
+
+static void a_worker_of_an_elected_host() {
+    divvy::set_exception_handler(nullptr);
+    divvy::store store = divvy::store::memory();
+    divvy::config config = settings();
+    config.set("heartbeat_interval", "200ms").set("emergency_grace_period", "300ms");
+    config.set_source([](divvy::partition_sink &sink, milliseconds) { sink.add({"x", "1"}, 7); });
+    std::atomic<int> resigned{0};
+    config.set_election(
+        [](const std::string &worker, milliseconds) -> milliseconds {
+            CHECK(worker == "worker-0");
+            if (!is_elected.exchange(true)) throw std::runtime_error("from a callback"); // asked again
+            return seconds(2);
+        },
+        [&resigned](const std::string &, milliseconds) { resigned++; });
+    divvy::manager manager(config, store);
+    CHECK(manager.worker_id().empty() && manager.leader().empty() && !manager.is_leader());
+    CHECK(manager.state() == DIVVY_WORKER_INIT && manager.assignment().version() == 0);
+    CHECK(manager.try_trigger_rebalance(milliseconds(10)).status() == DIVVY_NOT_LEADER);
+    std::atomic<int> held{0};
+    divvy::subscription subscription =
+        manager.subscribe(DIVVY_MANAGER_INTEREST_ASSIGNMENT, [&held](const divvy::event &event) {
+            const divvy::assignment change = event.assignment();
+            held += static_cast<int>(change.size(DIVVY_LIST_ADDED));
+            held -= static_cast<int>(change.size(DIVVY_LIST_REMOVED));
+            CHECK(held == static_cast<int>(change.size()));
+        });
+    divvy::events events = manager.open_events(DIVVY_MANAGER_INTEREST_WORKER);
+    manager.start(patience);
+    wait_until([&] { return held == 1; });
+    CHECK(manager.wait_state(DIVVY_WORKER_STABLE, patience));
+    CHECK(!manager.wait_state(DIVVY_WORKER_SHUTDOWN, milliseconds(1)));
+    CHECK(manager.is_started() && manager.is_leader() && manager.leader() == "worker-0");
+    const divvy::assignment assignment = manager.assignment();
+    CHECK(assignment.version() > 0 && assignment.term() > 0 && !assignment.lifecycle().empty());
+    CHECK(assignment.partitions().at(0).keys == (std::vector<std::string>{"x", "1"}));
+    CHECK(assignment.partitions().at(0).weight == 7);
+    CHECK(assignment.json().find("\"partitions\"") != std::string::npos);
+    CHECK(manager.status_json().find("\"worker-0\"") != std::string::npos);
+    std::int64_t version = 0;
+    CHECK(manager.try_trigger_rebalance(patience, &version) && version > assignment.version());
+    CHECK(manager.try_refresh_partitions(patience));
+    manager.stop(DIVVY_DEPARTURE_LEAVE, patience);
+    CHECK(held == 0 && resigned == 1);
+    bool is_leader = false, is_over = false;
+    while (!is_over) {
+        const divvy_status status = events.wait([&](const divvy::event &event) {
+            is_leader = is_leader || event.is_leader();
+            if (event.kind() == DIVVY_EVENT_WORKER_STATE)
+                is_over = event.worker_state() == DIVVY_WORKER_SHUTDOWN;
+        });
+        CHECK(status == DIVVY_OK);
+    }
+    CHECK(is_leader);
+}
+
 int main() {
     check_move_only<divvy::config>();
     check_move_only<divvy::store>();
     check_move_only<divvy::calculator>();
+    check_move_only<divvy::manager>();
+    check_move_only<divvy::assignment>();
     check_move_only<divvy::subscription>();
     check_move_only<divvy::events>();
     check_move_only<divvy::partitions>();
     whole_life();
+    a_worker_of_an_elected_host();
     host_code();
     log_lines();
     return 0;

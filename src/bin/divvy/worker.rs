@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use divvy::store::Store;
 use divvy::{
-    AssignmentChange, Departure, Manager, ManagerConfig, ManagerInterest, ManagerNotice, Notice,
-    Partition, Settings,
+    AssignmentChange, Departure, Manager, ManagerInterest, ManagerNotice, Notice, Partition,
+    Settings,
 };
 use serde_json::{Value, json};
 
@@ -91,8 +91,7 @@ fn build(
     settings: &Settings,
     partitions: Vec<Partition>,
 ) -> Result<Manager> {
-    let mut config = ManagerConfig::default();
-    config.calculator = settings.calculator().clone();
+    let config = settings.manager();
     let strategy = settings
         .strategy()
         .build(settings.hash_seed(), settings.calculator().default_weight);

@@ -45,13 +45,15 @@ impl Manager {
             let Phase::Departing(Departing { how, step }) = &mut self.phase else {
                 return;
             };
+            let is_certain = self.id.certain_until().is_some_and(|until| now < until);
+            if !is_certain {
+                // Not the key of whoever may have the id now.
+                self.heart.set_worker(None);
+            }
             match step {
                 Step::Calculator if self.lead == Lead::No => {
                     *step = Step::Announcement;
-                    let is_certain = self.id.certain_until().is_some_and(|until| now < until);
                     match how {
-                        // Not the key of whoever may have the id now.
-                        _ if !is_certain => self.heart.set_worker(None),
                         Departure::Leave => self.heart.leave(),
                         // The lease at the leader is whole when this worker goes.
                         Departure::Keep => self.heart.beat_now(),

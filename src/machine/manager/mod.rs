@@ -14,12 +14,15 @@
 mod departure;
 mod messages;
 mod ownership;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::departure::Departing;
 pub use self::messages::{Action, CalculatorEvent, Departure, Event, ManagerChange, ManagerNotice};
+use self::ownership::Resume;
 use super::assignment::{Assignments, Held};
 use super::backoff::Backoff;
 use super::calculator::OpId;
@@ -29,7 +32,7 @@ use super::outage::{Outage, OutageEvent};
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
 use crate::config::ManagerConfig;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::store::{Bucket, BucketStatus, WatchEvent};
 use crate::types::{ManagerState, State, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
@@ -51,18 +54,20 @@ pub struct Manager {
     election: Election,
     assignments: Assignments,
     outage: Outage,
-    /// Why the store's session is not well, and whether the assignments are in sight.
+    /// Why the store's session is not well, and since when the assignments are out of sight.
     store_fault: Option<String>,
-    is_blind: bool,
+    blind_since: Option<Time>,
     lead: Lead,
     stand_back: Backoff,
     resume: Resume,
+    /// Ownership was suspended after it had begun.
+    has_lapsed: bool,
     told: ManagerState,
     since: Time,
     asked: BTreeMap<OpId, Part>,
     next_op: u64,
-    /// Parts whose failure was told.
-    failing: BTreeSet<Part>,
+    /// Parts whose failure was told, and what kind of failure that was.
+    failing: BTreeMap<Part, Class>,
     last_failure: Option<Error>,
     /// Values that could not be understood.
     poison: u64,
@@ -83,7 +88,7 @@ enum Phase {
     Departed,
 }
 
-/// Who asked.
+/// Who asked, and whose failures are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Buckets,
@@ -91,6 +96,7 @@ enum Part {
     Heart,
     Election,
     Assignment,
+    Calculator,
 }
 
 /// The calculator of this worker.
@@ -100,14 +106,6 @@ enum Lead {
     Taking,
     Working(State),
     Ending,
-}
-
-/// The way back from suspended ownership: a look at what the store says now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resume {
-    No,
-    Due(Time),
-    Asked,
 }
 
 impl Manager {
@@ -140,15 +138,16 @@ impl Manager {
             assignments: Assignments::default(),
             outage: Outage::new(config.outage, now),
             store_fault: None,
-            is_blind: false,
+            blind_since: None,
             lead: Lead::No,
             stand_back: Backoff::new(STAND_BACK_MIN, STAND_BACK_MAX, seed ^ 0x5B),
             resume: Resume::No,
+            has_lapsed: false,
             told: ManagerState::Init,
             since: now,
             asked: BTreeMap::new(),
             next_op: 0,
-            failing: BTreeSet::new(),
+            failing: BTreeMap::new(),
             last_failure: None,
             poison: 0,
             actions: VecDeque::new(),
@@ -334,7 +333,7 @@ impl Manager {
         }
     }
 
-    fn request(&mut self, part: Part, request: Request) {
+    fn request(&mut self, part: Part, request: Request) -> OpId {
         self.next_op += 1;
         let op = OpId(self.next_op);
         self.asked.insert(op, part);
@@ -344,6 +343,7 @@ impl Manager {
             request,
             patience,
         });
+        op
     }
 
     /// One request without an answer must not cost a lease.
@@ -368,12 +368,11 @@ impl Manager {
         let Some(part) = self.asked.remove(&op) else {
             return;
         };
-        match answer.failure() {
-            Some(error) => {
-                self.outage.failed(now, &error.to_string());
-                self.report(part, error);
-            }
-            None => self.succeeded(part),
+        let failure = answer.failure();
+        let has_failed = failure.is_some() || matches!(answer, Answer::Campaigned(Err(_)));
+        if let Some(error) = failure {
+            self.outage.failed(now, &error.to_string());
+            self.report(part, error);
         }
         match part {
             Part::Buckets => self.ensured(now, answer),
@@ -385,7 +384,17 @@ impl Manager {
                 }
             }
             Part::Election => self.election.answered(now, answer),
-            Part::Assignment => self.looked_at_assignment(now, answer),
+            Part::Assignment => self.looked_at_assignment(now, op, answer),
+            Part::Calculator => {} // asks nothing
+        }
+        // What a listing or a bucket says may be a failure, too, and a value may be poison.
+        let is_done = match part {
+            Part::Heart | Part::Election => true,
+            Part::Id => self.id.worker().is_some(),
+            Part::Buckets | Part::Assignment | Part::Calculator => false,
+        };
+        if is_done && !has_failed {
+            self.succeeded(part);
         }
     }
 
@@ -406,6 +415,7 @@ impl Manager {
         *due = now;
         match self.accept(bucket, &status) {
             Ok(()) => {
+                self.succeeded(Part::Buckets);
                 let Phase::Ensuring { left, .. } = &mut self.phase else {
                     return;
                 };
@@ -457,15 +467,16 @@ impl Manager {
     }
 
     fn succeeded(&mut self, part: Part) {
-        if self.failing.remove(&part) && self.failing.is_empty() {
+        if self.failing.remove(&part).is_some() && self.failing.is_empty() {
             self.last_failure = None;
         }
     }
 
-    /// Tells of a failure, once until the part succeeds.
+    /// Tells of a failure, once until the part succeeds or fails in another way.
     fn report(&mut self, part: Part, error: Error) {
         self.last_failure = Some(error.clone());
-        if self.failing.insert(part) {
+        let class = error.class();
+        if self.failing.insert(part, class) != Some(class) {
             self.notify(ManagerNotice::Failed { error });
         }
     }
@@ -495,6 +506,8 @@ impl Manager {
     fn id_lost(&mut self, now: Time, worker: WorkerId) {
         self.heart.set_worker(None);
         self.election.set_worker(now, None);
+        self.resume = Resume::No;
+        self.has_lapsed = false;
         let change = self.assignments.forget();
         self.tell_assignment(change);
         self.notify(ManagerNotice::IdLost {
@@ -505,6 +518,7 @@ impl Manager {
             Code::IdLost,
             format!("somebody else holds the id {worker}; another one is claimed"),
         );
+        self.failing.insert(Part::Id, error.class());
         self.last_failure = Some(error);
         if let Phase::Working = self.phase {
             self.id.claim();
@@ -571,6 +585,7 @@ impl Manager {
             (CalculatorEvent::Ended, _) => self.lead = Lead::No,
             (CalculatorEvent::Started, Lead::Taking) => {
                 self.stand_back.reset();
+                self.succeeded(Part::Calculator);
                 self.lead = Lead::Working(State::Idle);
             }
             (CalculatorEvent::State(state), Lead::Working(_)) => self.lead = Lead::Working(state),
@@ -590,6 +605,7 @@ impl Manager {
 
     /// Another worker may do better.
     fn give_up_leading(&mut self, now: Time, error: Error) {
+        self.failing.insert(Part::Calculator, error.class());
         self.last_failure = Some(error.clone());
         self.notify(ManagerNotice::Failed { error });
         let pause = self.stand_back.next_delay();
@@ -598,6 +614,10 @@ impl Manager {
     }
 
     fn tell_leader(&mut self) {
+        if self.election.leader().is_some() && !self.election.is_leader() {
+            // What this worker could not do, another one does.
+            self.succeeded(Part::Calculator);
+        }
         let notice = ManagerNotice::Leader {
             leader: self.election.leader().cloned(),
             is_self: self.election.is_leader(),
@@ -608,9 +628,8 @@ impl Manager {
     // --- what is told of it all ---
 
     fn judge_sight(&mut self, now: Time) {
-        let blind = self
-            .is_blind
-            .then(|| "assignments are out of sight".to_owned());
+        let is_blind = self.blind_since.is_some();
+        let blind = is_blind.then(|| "assignments are out of sight".to_owned());
         let fault = self.store_fault.clone().or(blind);
         self.outage.set_fault(now, fault);
         self.tell_outage();
@@ -647,7 +666,7 @@ impl Manager {
             Phase::Departing(_) | Phase::Departed => return ManagerState::Shutdown,
             Phase::Working => {}
         }
-        if self.outage.has_begun() || self.assignments.is_suspended() {
+        if self.outage.has_begun() || self.has_lapsed {
             return ManagerState::Degraded;
         }
         if self.id.worker().is_none() {
@@ -659,7 +678,8 @@ impl Manager {
             Lead::Working(State::Emergency) => return ManagerState::Emergency,
             _ => {}
         }
-        match (self.assignments.has_one(), self.election.leader()) {
+        let owns = self.assignments.has_one() && !self.assignments.is_suspended();
+        match (owns, self.election.leader()) {
             (true, _) => ManagerState::Stable,
             (false, Some(_)) => ManagerState::WaitingAssignment,
             (false, None) => ManagerState::Election,
@@ -667,12 +687,13 @@ impl Manager {
     }
 
     fn assignment_watched(&mut self, now: Time, event: &WatchEvent) {
-        let is_blind = match event {
+        match event {
             WatchEvent::Change(entry) => return self.assignment_seen(entry),
-            WatchEvent::Live => false,
-            WatchEvent::Blind(_) => true,
-        };
-        self.is_blind = is_blind;
+            WatchEvent::Live => self.blind_since = None,
+            WatchEvent::Blind(_) => {
+                self.blind_since.get_or_insert(now);
+            }
+        }
         self.judge_sight(now);
     }
 }

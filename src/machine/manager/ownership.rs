@@ -2,19 +2,31 @@
 //!
 //! By default it goes on serving what it holds through an outage: its leader may have given it to
 //! others meanwhile. In strict mode ownership ends before any leader can have found this worker
-//! missing, and begins again with a look at what the store says then.
+//! missing, and when its assignments have been out of sight for as long; it begins, and begins
+//! again, with a look at what the store says then.
 
 use std::time::Duration;
 
-use super::{Manager, ManagerNotice, Part, Phase, Resume};
+use super::{Manager, ManagerNotice, Part, Phase};
 use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
+use crate::machine::calculator::OpId;
 use crate::machine::request::{Answer, Request};
 use crate::store::{Bucket, Entry};
 use crate::types::Time;
+use crate::wire::Applied;
 
 /// Pause after a look that failed.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// The way to ownership: a look at what the store says now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resume {
+    No,
+    Due(Time),
+    /// Asked, and what had been applied by then.
+    Asked(OpId, Applied),
+}
 
 impl Manager {
     pub(super) fn assignment_seen(&mut self, entry: &Entry) {
@@ -46,17 +58,20 @@ impl Manager {
 
     /// Suspends ownership, and resumes it.
     pub(super) fn see_to_ownership(&mut self, now: Time) {
-        let is_strict = self.config.outage_policy == OutagePolicy::Strict;
-        if !is_strict || !matches!(self.phase, Phase::Working) || self.id.worker().is_none() {
+        if !self.is_ownership_at_stake() {
             return;
         }
-        let is_safe = self.is_certainly_alive(now);
-        if !is_safe && self.heart.confirmed().is_some() && !self.assignments.is_suspended() {
-            self.resume = Resume::No;
-            let change = self.assignments.suspend();
-            self.tell_assignment(change);
+        if !self.may_own(now) {
+            if !self.assignments.is_suspended() {
+                // Not before it was a member: then there was nothing to lose.
+                self.has_lapsed = self.heart.confirmed().is_some();
+                self.resume = Resume::No;
+                let change = self.assignments.suspend();
+                self.tell_assignment(change);
+            }
+            return;
         }
-        if !is_safe || !self.assignments.is_suspended() || self.is_blind {
+        if !self.assignments.is_suspended() || self.blind_since.is_some() {
             return;
         }
         if self.resume == Resume::No {
@@ -67,48 +82,70 @@ impl Manager {
         {
             let key = self.assignment_prefix.key(worker);
             let bucket = Bucket::Assignment;
-            self.resume = Resume::Asked;
-            self.request(Part::Assignment, Request::Read { bucket, key });
+            let op = self.request(Part::Assignment, Request::Read { bucket, key });
+            self.resume = Resume::Asked(op, self.assignments.applied());
         }
     }
 
     /// What the store says now, after ownership was suspended.
-    pub(super) fn looked_at_assignment(&mut self, now: Time, answer: Answer) {
-        if self.resume != Resume::Asked {
+    pub(super) fn looked_at_assignment(&mut self, now: Time, op: OpId, answer: Answer) {
+        let Resume::Asked(asked, applied) = self.resume else {
             return;
+        };
+        if asked != op {
+            return; // asked for an id that is lost
         }
         self.resume = Resume::Due(now + RETRY);
         let Answer::Read(Ok(entry)) = answer else {
             return;
         };
-        if !self.is_certainly_alive(now) {
+        if !self.may_own(now) {
             return;
         }
         match entry {
-            Some(entry) => self.assignment_seen(&entry),
-            None => {
+            Some(entry) if entry.is_live() => self.assignment_seen(&entry),
+            // What the watch has shown since is newer.
+            _ if self.assignments.applied() != applied => {}
+            _ => {
+                self.succeeded(Part::Assignment);
                 let change = self.assignments.gone();
                 self.tell_assignment(change);
             }
         }
         self.resume = Resume::No;
+        self.has_lapsed = false;
         let change = self.assignments.resume();
         self.tell_assignment(change);
     }
 
     pub(super) fn ownership_deadline(&self) -> Option<Time> {
-        if self.config.outage_policy != OutagePolicy::Strict {
+        if !self.is_ownership_at_stake() {
             return None;
         }
-        if let (true, Resume::Due(due)) = (self.assignments.is_suspended(), self.resume) {
-            return Some(due);
+        if !self.assignments.is_suspended() {
+            let ends = [self.heart.lease_until(), self.sight_until()];
+            return ends.into_iter().flatten().min();
         }
-        let until = self.heart.lease_until()?;
-        (!self.assignments.is_suspended()).then_some(until)
+        match self.resume {
+            // What keeps the worker from it ends with an event.
+            Resume::Due(due) if self.may_own(self.now) && self.blind_since.is_none() => Some(due),
+            _ => None,
+        }
     }
 
-    fn is_certainly_alive(&self, now: Time) -> bool {
+    fn is_ownership_at_stake(&self) -> bool {
+        let is_strict = self.config.outage_policy == OutagePolicy::Strict;
+        is_strict && matches!(self.phase, Phase::Working) && self.id.worker().is_some()
+    }
+
+    /// Until when what was delivered is not too old, where no more is delivered.
+    fn sight_until(&self) -> Option<Time> {
+        self.blind_since.map(|since| since + self.heart.lease())
+    }
+
+    fn may_own(&self, now: Time) -> bool {
         let has_lease = self.heart.lease_until().is_some_and(|until| now < until);
-        has_lease && self.id_is_certain(now)
+        let has_sight = self.sight_until().is_none_or(|until| now < until);
+        has_lease && has_sight && self.id_is_certain(now)
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, select_biased, unbounded};
 use parking_lot::Mutex;
 
-use crate::clock::wall_clock;
+use crate::clock::wall_clock_at;
 use crate::error::{Code, Error, Result};
 use crate::machine::request::{Answer, Request, Value};
 use crate::runtime::rebalancer::panic_text;
@@ -60,6 +60,17 @@ pub fn perform(
     request: Request,
     deadline: Instant,
 ) -> Answer {
+    perform_at(store, election, request, deadline, SystemTime::now())
+}
+
+/// Carries out one request; what is written says that it is `wall` now.
+pub fn perform_at(
+    store: &dyn Store,
+    election: Option<&dyn LeaderElection>,
+    request: Request,
+    deadline: Instant,
+    wall: SystemTime,
+) -> Answer {
     match request {
         Request::Ensure { bucket, ttl } => {
             Answer::Ensured(store.ensure(bucket, BucketConfig { ttl }, deadline))
@@ -72,7 +83,7 @@ pub fn perform(
             value,
             expect,
         } => {
-            let value = encode(&value);
+            let value = encode(&value, wall);
             let write = Write {
                 key,
                 value: Some(value.clone()),
@@ -105,15 +116,17 @@ pub fn perform(
     }
 }
 
-fn encode(value: &Value) -> Vec<u8> {
+fn encode(value: &Value, wall: SystemTime) -> Vec<u8> {
     match value {
-        Value::Claim => wall_clock().into_bytes(),
-        Value::Kept => wire::encode_kept(&wall_clock()),
+        Value::Claim => wall_clock_at(wall).into_bytes(),
+        Value::Kept => wire::encode_kept(&wall_clock_at(wall)),
         Value::Lease(worker) => {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let now = wall.duration_since(SystemTime::UNIX_EPOCH);
             wire::encode_lease(worker, now.unwrap_or_default().as_secs())
         }
-        Value::Beat(worker, applied) => wire::encode_heartbeat(worker, &wall_clock(), *applied),
+        Value::Beat(worker, applied) => {
+            wire::encode_heartbeat(worker, &wall_clock_at(wall), *applied)
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 pub use self::events::ManagerInterest;
+pub(super) use self::io::perform_at;
 pub use self::io::{LeaderElection, perform};
 use self::leading::Leading;
 use self::lifecycle::Life;

@@ -1,0 +1,384 @@
+//go:build cgo
+
+package divvy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func managerConfig(store *Store) *ManagerConfig {
+	config := &ManagerConfig{
+		Config:            *config(store),
+		HeartbeatInterval: 200 * time.Millisecond,
+		WorkerIDTTL:       2 * time.Second,
+		ElectionTimeout:   time.Second,
+	}
+	config.HeartbeatTTL = 1500 * time.Millisecond
+	config.Cooldown = 50 * time.Millisecond
+	return config
+}
+
+func manager(t testing.TB, config *ManagerConfig) *Manager {
+	t.Helper()
+	manager, err := NewManager(config)
+	must(t, err)
+	t.Cleanup(func() { must(t, manager.Close()) })
+	return manager
+}
+
+// covered is whether these managers hold all of so many partitions, each once and each manager some.
+func covered(t testing.TB, partitions int, managers ...*Manager) bool {
+	t.Helper()
+	var ids []string
+	for _, manager := range managers {
+		held, err := manager.Assignment()
+		must(t, err)
+		if len(held.Partitions) == 0 {
+			return false
+		}
+		for _, partition := range held.Partitions {
+			ids = append(ids, strings.Join(partition.Keys, "-"))
+		}
+	}
+	slices.Sort(ids)
+	return len(ids) == partitions && len(slices.Compact(ids)) == partitions
+}
+
+func TestManagersJoinShareHandOverAndLeave(t *testing.T) { managedFleet(t, memory(t)) }
+
+func managedFleet(t *testing.T, store *Store) {
+	first, second := manager(t, managerConfig(store)), manager(t, managerConfig(store))
+	if first.IsStarted() || first.State() != ManagerStateInit || first.WorkerID() != "" || first.Leader() != "" {
+		t.Fatal("a member before the start")
+	}
+	if err := first.TriggerRebalance(patient(t)); !errors.Is(err, ErrNotLeader) {
+		t.Fatal(err)
+	}
+	must(t, first.Start(patient(t)))
+	if err := first.Start(patient(t)); !errors.Is(err, ErrAlreadyStarted) {
+		t.Fatal(err)
+	}
+	until(t, "first assignment", func() bool { return covered(t, 12, first) })
+	must(t, first.WaitState(patient(t), ManagerStateStable))
+	if !first.IsStarted() || !first.IsLeader() || first.WorkerID() != "worker-0" || first.Leader() != "worker-0" {
+		t.Fatal(first.WorkerID(), first.Leader())
+	}
+	must(t, second.Start(patient(t)))
+	until(t, "shared", func() bool { return covered(t, 12, first, second) })
+	if second.WorkerID() != "worker-1" || second.IsLeader() {
+		t.Fatal(second.WorkerID())
+	}
+	err := second.RefreshPartitions(patient(t))
+	if !errors.Is(err, ErrNotLeader) || !strings.Contains(err.Error(), "worker-0") {
+		t.Fatal(err)
+	}
+	must(t, first.RefreshPartitions(patient(t)))
+	newest := func() (newest Assignment) {
+		// What has not changed is not written anew: only one of them is told of the version.
+		for _, manager := range []*Manager{first, second} {
+			held, err := manager.Assignment()
+			must(t, err)
+			if held.Version > newest.Version {
+				newest = held
+			}
+		}
+		return newest
+	}
+	before := newest()
+	must(t, first.TriggerRebalance(patient(t)))
+	until(t, "a new version", func() bool {
+		held := newest()
+		return held.Version > before.Version && held.Term > 0 && held.Lifecycle == "manual-refresh"
+	})
+	must(t, first.Stop(patient(t), Leave))
+	must(t, first.Stop(patient(t), Leave))
+	if held, err := first.Assignment(); err != nil || len(held.Partitions) != 0 || first.State() != ManagerStateShutdown {
+		t.Fatal(held, err)
+	}
+	until(t, "handed over", func() bool { return covered(t, 12, second) && second.IsLeader() })
+	// And again, this time to be back soon.
+	must(t, first.Start(patient(t)))
+	until(t, "shared again", func() bool { return covered(t, 12, first, second) })
+	must(t, first.Stop(patient(t), Keep))
+	must(t, first.Close())
+	if err := first.Start(patient(t)); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+	if _, err := first.Assignment(); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+}
+
+func TestTheHookIsToldEveryChangeInOrderFromTheFirstAssignmentToTheStop(t *testing.T) {
+	store := memory(t)
+	config := managerConfig(store)
+	var mutex sync.Mutex
+	held := map[string]bool{}
+	var version int64
+	var problems []string
+	calls := 0
+	config.OnAssignment = func(change AssignmentChange) {
+		mutex.Lock()
+		defer mutex.Unlock()
+		if calls++; calls == 2 {
+			defer func() { panic("hooks may panic") }()
+		}
+		for _, partition := range change.Added {
+			held[strings.Join(partition.Keys, "-")] = true
+		}
+		for _, partition := range change.Removed {
+			delete(held, strings.Join(partition.Keys, "-"))
+		}
+		if len(held) != len(change.Partitions) || change.Version < version {
+			problems = append(problems, change.Lifecycle)
+		}
+		version = change.Version
+	}
+	first := manager(t, config)
+	must(t, first.Start(patient(t)))
+	count := func() int {
+		mutex.Lock()
+		defer mutex.Unlock()
+		return len(held)
+	}
+	until(t, "the first assignment", func() bool { return count() == 12 })
+	second := manager(t, managerConfig(store))
+	must(t, second.Start(patient(t)))
+	until(t, "half of it", func() bool { return count() == 6 })
+	for range 20 {
+		must(t, first.TriggerRebalance(patient(t)))
+	}
+	must(t, first.Stop(patient(t), Leave))
+	// Told everything by now.
+	if count() != 0 || len(problems) != 0 || version < 20 || calls < 20 {
+		t.Fatal(count(), problems, version, calls)
+	}
+	before := calls
+	must(t, first.Start(patient(t)))
+	until(t, "a second life is told, too", func() bool { return count() == 6 })
+	if calls <= before {
+		t.Fatal(calls)
+	}
+}
+
+func TestSubscribersOfAManagerGetHowThingsAreAndThenEveryEvent(t *testing.T) {
+	store := memory(t)
+	first := manager(t, managerConfig(store))
+	early, err := first.Subscribe()
+	must(t, err)
+	states, cancel := first.SubscribeToStateChanges()
+	defer cancel()
+	if state := <-states; state != ManagerStateInit {
+		t.Fatal(state)
+	}
+	must(t, first.Start(patient(t)))
+	for state := range states {
+		if state == ManagerStateStable {
+			break
+		}
+	}
+	until(t, "assigned", func() bool { return covered(t, 12, first) })
+	late, err := first.Subscribe()
+	must(t, err)
+	for _, kind := range []EventKind{EventWorkerState, EventWorkerID, EventLeader, EventAssignment} {
+		event := <-late.C
+		if event.Kind != kind {
+			t.Fatalf("%+v is not of kind %d", event, kind)
+		}
+		if kind == EventAssignment && (len(event.Change.Added) != 12 || len(event.Change.Partitions) != 12) {
+			t.Fatalf("%+v", event.Change)
+		}
+		if kind == EventLeader && (!event.IsLeader || event.Worker != "worker-0") {
+			t.Fatalf("%+v", event)
+		}
+	}
+	late.Cancel()
+	late.Cancel()
+	for range late.C {
+	}
+	must(t, first.Stop(patient(t), Leave))
+	published := false
+	var before ManagerState
+	for event := range early.C {
+		published = published || event.Calculator != nil && event.Calculator.Kind == EventPublished
+		if event.Kind == EventWorkerState {
+			if before != 0 && event.From != before {
+				t.Fatalf("%v, but from %v", before, event.From)
+			}
+			before = event.State
+		}
+	}
+	must(t, early.Err())
+	if !published || before != ManagerStateShutdown {
+		t.Fatal(published, before)
+	}
+}
+
+// ballot is an election of the host's.
+type ballot struct {
+	elected  atomic.Bool
+	asked    atomic.Int64
+	resigned atomic.Int64
+}
+
+func (b *ballot) Campaign(ctx context.Context, worker string) (time.Duration, error) {
+	switch _, limited := ctx.Deadline(); {
+	case worker != "worker-0" || !limited:
+		return 0, errors.New("who asks?")
+	case b.asked.Add(1) == 1:
+		panic("elections may panic")
+	case !b.elected.Load():
+		return 0, nil
+	}
+	return 2 * time.Second, nil
+}
+
+func (b *ballot) Resign(context.Context, string) error {
+	b.resigned.Add(1)
+	return nil
+}
+
+func TestAnElectionOfTheHostDecidesWhoLeads(t *testing.T) {
+	config := managerConfig(memory(t))
+	ballot := &ballot{}
+	config.Election = ballot
+	manager := manager(t, config)
+	must(t, manager.Start(patient(t)))
+	until(t, "asked again", func() bool { return ballot.asked.Load() > 2 })
+	if manager.IsLeader() {
+		t.Fatal("leads unelected")
+	}
+	ballot.elected.Store(true)
+	until(t, "elected", func() bool { return manager.IsLeader() && covered(t, 12, manager) })
+	must(t, manager.Stop(patient(t), Leave))
+	if ballot.resigned.Load() != 1 {
+		t.Fatal(ballot.resigned.Load())
+	}
+}
+
+func TestIdsRunOutAndLeadingCanBeForbidden(t *testing.T) {
+	store := memory(t)
+	config := managerConfig(store)
+	config.WorkerIDMin, config.WorkerIDMax, config.NeverLead = 7, 7, true
+	config.Source = nil
+	first, second := manager(t, config), manager(t, config)
+	must(t, first.SetPartitions(tools(3)))
+	must(t, first.Start(patient(t)))
+	if first.WorkerID() != "worker-7" {
+		t.Fatal(first.WorkerID())
+	}
+	short, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	if err := second.Start(short); !errors.Is(err, ErrIDsExhausted) && !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if second.IsStarted() || first.IsLeader() {
+		t.Fatal("leads, though it must not")
+	}
+	must(t, first.WaitState(patient(t), ManagerStateElection))
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := first.WaitState(done, ManagerStateStable); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	status, err := first.Status()
+	must(t, err)
+	var told struct {
+		State, Worker string
+		WorkerID      string `json:"worker_id"`
+		Calculator    any
+	}
+	must(t, json.Unmarshal(status, &told))
+	if told.State != "Election" || told.WorkerID != "worker-7" || told.Calculator != nil {
+		t.Fatal(string(status))
+	}
+}
+
+func TestEveryBrokenRuleOfAManagersConfigurationIsNamed(t *testing.T) {
+	must(t, (&ManagerConfig{}).Validate())
+	for _, preset := range []string{"conservative", "balanced", "aggressive"} {
+		must(t, (&ManagerConfig{OutagePreset: preset, OutagePolicy: OutageStrict}).Validate())
+	}
+	err := (&ManagerConfig{
+		Config:         Config{Cooldown: time.Minute},
+		WorkerIDPrefix: "a b", WorkerIDMin: 9, WorkerIDMax: 8,
+	}).Validate()
+	for _, word := range []string{"cooldown", "worker_id_prefix", "worker_id_max"} {
+		if !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), word) {
+			t.Fatal(err)
+		}
+	}
+	if err := (&ManagerConfig{OutagePolicy: "lax"}).Validate(); !errors.Is(err, ErrInvalidConfig) {
+		t.Fatal(err)
+	}
+	if _, err := NewManager(&ManagerConfig{}); !errors.Is(err, ErrInvalidConfig) {
+		t.Fatal(err)
+	}
+}
+
+func TestAManagersMetricsAreTold(t *testing.T) {
+	config := managerConfig(memory(t))
+	told := &metrics{}
+	config.Metrics = told
+	leader, other := manager(t, config), manager(t, managerConfig(config.Store))
+	must(t, leader.Start(patient(t)))
+	until(t, "first assignment", func() bool { return covered(t, 12, leader) })
+	must(t, other.Start(patient(t)))
+	until(t, "metrics", func() bool { return told.published.Load() >= 1 && told.joined.Load() >= 1 })
+}
+
+func TestEveryStateOfAManagerHasTheLibrarysName(t *testing.T) {
+	for state := ManagerStateInit; state <= ManagerStateShutdown; state++ {
+		if name := libraryName(state); name != state.String() {
+			t.Errorf("%d is %s, not %s", state, name, state)
+		}
+	}
+}
+
+func TestManyLivesOfManagersLeaveNothingBehind(t *testing.T) {
+	store := memory(t)
+	one := func() {
+		config := managerConfig(store)
+		config.OnAssignment = func(AssignmentChange) {}
+		config.Metrics = NopMetrics{}
+		made, err := NewManager(config)
+		must(t, err)
+		states, cancel := made.SubscribeToStateChanges()
+		_, _ = made.SubscribeToStateChanges()
+		_, err = made.Subscribe()
+		must(t, err)
+		must(t, made.Start(patient(t)))
+		<-states
+		cancel()
+		must(t, made.Stop(patient(t), Leave))
+		must(t, made.Close())
+	}
+	lives := 500
+	if testing.Short() {
+		lives = 50
+	}
+	for range lives / 5 {
+		one()
+	}
+	goroutines, threads, files, resident := usage(t)
+	for range lives * 4 / 5 {
+		one()
+	}
+	until(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
+	_, threadsAfter, filesAfter, residentAfter := usage(t)
+	if threadsAfter > threads+3 || filesAfter > files {
+		t.Errorf("threads %d, then %d; descriptors %d, then %d", threads, threadsAfter, files, filesAfter)
+	}
+	if !raceEnabled && residentAfter > resident+4096 {
+		t.Errorf("memory grew from %d to %d KiB", resident, residentAfter)
+	}
+}

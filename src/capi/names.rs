@@ -1,0 +1,297 @@
+//! States, reasons and changes: their numbers and their names.
+
+use std::ffi::{CStr, c_char};
+
+use crate::machine::outage::AlertLevel;
+use crate::types::{ManagerState, Reason, State};
+
+/// What a calculator is doing.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_state {
+    /// Nothing is pending, or what is pending waits for cooldown or a retry.
+    DIVVY_STATE_IDLE = 1,
+    /// A stabilisation window is open.
+    DIVVY_STATE_SCALING = 2,
+    /// A plan is being computed and published.
+    DIVVY_STATE_REBALANCING = 3,
+    /// A plan without confirmed lost workers is being computed and published.
+    DIVVY_STATE_EMERGENCY = 4,
+}
+
+/// Why a plan is made.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_reason {
+    /// No plan is being made.
+    DIVVY_REASON_NONE = 0,
+    /// The window after starting from no workers.
+    DIVVY_REASON_COLD_START = 1,
+    /// Published at once at a start to close a coverage gap.
+    DIVVY_REASON_COLD_START_IMMEDIATE = 2,
+    /// Published at the end of the window that follows an immediate cold start.
+    DIVVY_REASON_COLD_START_FINAL = 3,
+    /// Workers joined or left in an orderly way.
+    DIVVY_REASON_PLANNED_SCALE = 4,
+    /// A large part of the fleet went missing and (some of it) came back.
+    DIVVY_REASON_RESTART = 5,
+    /// Workers were confirmed lost.
+    DIVVY_REASON_EMERGENCY = 6,
+    /// Asked for with divvy_calculator_trigger_rebalance().
+    DIVVY_REASON_MANUAL_REFRESH = 7,
+    /// The partition list or its weights changed.
+    DIVVY_REASON_PARTITION_CHANGE = 8,
+}
+
+/// How the fleet changed.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_member_change {
+    /// The event is about something else.
+    DIVVY_MEMBER_NONE = 0,
+    /// Beats for the first time.
+    DIVVY_MEMBER_JOINED = 1,
+    /// Took its leave.
+    DIVVY_MEMBER_LEFT = 2,
+    /// Its lease ran out.
+    DIVVY_MEMBER_MISSING = 3,
+    /// Was missing and beats again.
+    DIVVY_MEMBER_BACK = 4,
+    /// Was missing for too long.
+    DIVVY_MEMBER_LOST = 5,
+}
+
+/// What a manager is doing.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_worker_state {
+    /// Not started, or seeing to the buckets.
+    DIVVY_WORKER_INIT = 1,
+    /// Claiming a stable id.
+    DIVVY_WORKER_CLAIMING_ID = 2,
+    /// A member, and nobody is known to lead.
+    DIVVY_WORKER_ELECTION = 3,
+    /// Somebody leads; nothing was assigned to this worker yet.
+    DIVVY_WORKER_WAITING_ASSIGNMENT = 4,
+    /// What is assigned is applied.
+    DIVVY_WORKER_STABLE = 5,
+    /// This worker leads, and waits for more workers to come or go.
+    DIVVY_WORKER_SCALING = 6,
+    /// This worker leads, and computes and publishes a plan.
+    DIVVY_WORKER_REBALANCING = 7,
+    /// This worker leads, and publishes a plan without workers that are lost.
+    DIVVY_WORKER_EMERGENCY = 8,
+    /// The store is out of reach: what is held may be out of date, or ownership is suspended.
+    DIVVY_WORKER_DEGRADED = 9,
+    /// Leaving, or gone.
+    DIVVY_WORKER_SHUTDOWN = 10,
+}
+
+/// How alarming it is that degraded mode lasts.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum divvy_alert_level {
+    /// The event is about something else.
+    DIVVY_ALERT_NONE = 0,
+    /// After 30 s.
+    DIVVY_ALERT_INFO = 1,
+    /// After 2 min.
+    DIVVY_ALERT_WARNING = 2,
+    /// After 5 min.
+    DIVVY_ALERT_ERROR = 3,
+    /// After 10 min.
+    DIVVY_ALERT_CRITICAL = 4,
+}
+
+use divvy_alert_level::*;
+use divvy_member_change::*;
+use divvy_reason::*;
+use divvy_state::*;
+use divvy_worker_state::*;
+
+const STATES: [(State, divvy_state, &CStr); 4] = [
+    (State::Idle, DIVVY_STATE_IDLE, c"Idle"),
+    (State::Scaling, DIVVY_STATE_SCALING, c"Scaling"),
+    (State::Rebalancing, DIVVY_STATE_REBALANCING, c"Rebalancing"),
+    (State::Emergency, DIVVY_STATE_EMERGENCY, c"Emergency"),
+];
+
+const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
+    (None, DIVVY_REASON_NONE, c""),
+    (
+        Some(Reason::ColdStart),
+        DIVVY_REASON_COLD_START,
+        c"cold_start",
+    ),
+    (
+        Some(Reason::ColdStartImmediate),
+        DIVVY_REASON_COLD_START_IMMEDIATE,
+        c"cold_start_immediate",
+    ),
+    (
+        Some(Reason::ColdStartFinal),
+        DIVVY_REASON_COLD_START_FINAL,
+        c"cold_start_final",
+    ),
+    (
+        Some(Reason::PlannedScale),
+        DIVVY_REASON_PLANNED_SCALE,
+        c"planned_scale",
+    ),
+    (Some(Reason::Restart), DIVVY_REASON_RESTART, c"restart"),
+    (
+        Some(Reason::Emergency),
+        DIVVY_REASON_EMERGENCY,
+        c"emergency",
+    ),
+    (
+        Some(Reason::ManualRefresh),
+        DIVVY_REASON_MANUAL_REFRESH,
+        c"manual-refresh",
+    ),
+    (
+        Some(Reason::PartitionChange),
+        DIVVY_REASON_PARTITION_CHANGE,
+        c"partition_change",
+    ),
+];
+
+const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
+    (DIVVY_MEMBER_NONE, c""),
+    (DIVVY_MEMBER_JOINED, c"joined"),
+    (DIVVY_MEMBER_LEFT, c"left"),
+    (DIVVY_MEMBER_MISSING, c"missing"),
+    (DIVVY_MEMBER_BACK, c"back"),
+    (DIVVY_MEMBER_LOST, c"lost"),
+];
+
+const MANAGER_STATES: [(ManagerState, divvy_worker_state, &CStr); 10] = [
+    (ManagerState::Init, DIVVY_WORKER_INIT, c"Init"),
+    (
+        ManagerState::ClaimingId,
+        DIVVY_WORKER_CLAIMING_ID,
+        c"ClaimingID",
+    ),
+    (ManagerState::Election, DIVVY_WORKER_ELECTION, c"Election"),
+    (
+        ManagerState::WaitingAssignment,
+        DIVVY_WORKER_WAITING_ASSIGNMENT,
+        c"WaitingAssignment",
+    ),
+    (ManagerState::Stable, DIVVY_WORKER_STABLE, c"Stable"),
+    (ManagerState::Scaling, DIVVY_WORKER_SCALING, c"Scaling"),
+    (
+        ManagerState::Rebalancing,
+        DIVVY_WORKER_REBALANCING,
+        c"Rebalancing",
+    ),
+    (
+        ManagerState::Emergency,
+        DIVVY_WORKER_EMERGENCY,
+        c"Emergency",
+    ),
+    (ManagerState::Degraded, DIVVY_WORKER_DEGRADED, c"Degraded"),
+    (ManagerState::Shutdown, DIVVY_WORKER_SHUTDOWN, c"Shutdown"),
+];
+
+const ALERT_LEVELS: [(Option<AlertLevel>, divvy_alert_level, &CStr); 5] = [
+    (None, DIVVY_ALERT_NONE, c""),
+    (Some(AlertLevel::Info), DIVVY_ALERT_INFO, c"info"),
+    (Some(AlertLevel::Warning), DIVVY_ALERT_WARNING, c"warning"),
+    (Some(AlertLevel::Error), DIVVY_ALERT_ERROR, c"error"),
+    (
+        Some(AlertLevel::Critical),
+        DIVVY_ALERT_CRITICAL,
+        c"critical",
+    ),
+];
+
+/// The number of a state.
+pub(super) fn state_of(state: State) -> divvy_state {
+    let found = STATES.iter().find(|(known, ..)| *known == state);
+    found.map_or(DIVVY_STATE_IDLE, |(_, number, _)| *number)
+}
+
+/// The number of a reason.
+pub(super) fn reason_of(reason: Option<Reason>) -> divvy_reason {
+    let found = REASONS.iter().find(|(known, ..)| *known == reason);
+    found.map_or(DIVVY_REASON_NONE, |(_, number, _)| *number)
+}
+
+/// The number of a manager's state.
+pub(super) fn manager_state_of(state: ManagerState) -> divvy_worker_state {
+    let found = MANAGER_STATES.iter().find(|(known, ..)| *known == state);
+    found.map_or(DIVVY_WORKER_INIT, |(_, number, _)| *number)
+}
+
+/// The manager's state of that number.
+pub(super) fn manager_state(number: i32) -> Option<ManagerState> {
+    let mut states = MANAGER_STATES.iter();
+    let found = states.find(|(_, known, _)| *known as i32 == number);
+    found.map(|(state, ..)| *state)
+}
+
+/// The number of an alert's level.
+pub(super) fn alert_level_of(level: AlertLevel) -> divvy_alert_level {
+    let found = ALERT_LEVELS
+        .iter()
+        .find(|(known, ..)| *known == Some(level));
+    found.map_or(DIVVY_ALERT_NONE, |(_, number, _)| *number)
+}
+
+/// What a table calls a number.
+pub(super) fn name_of(
+    names: impl Iterator<Item = (i32, &'static CStr)>,
+    number: i32,
+) -> *const c_char {
+    let mut names = names;
+    let found = names.find(|(known, _)| *known == number);
+    found.map_or(c"unknown", |(_, name)| name).as_ptr()
+}
+
+/// Tells the name of a state, such as "Scaling".
+///
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
+/// Ownership: static, never freed.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_state_name(state: i32) -> *const c_char {
+    name_of(STATES.iter().map(|&(_, n, name)| (n as i32, name)), state)
+}
+
+/// Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
+    name_of(REASONS.iter().map(|&(_, n, name)| (n as i32, name)), reason)
+}
+
+/// Tells the name of a change of the fleet, such as "joined"; "" for none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
+    let names = MEMBER_CHANGES.iter().map(|&(n, name)| (n as i32, name));
+    name_of(names, change)
+}
+
+/// Tells the name of a manager's state, such as "Stable".
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_worker_state_name(state: i32) -> *const c_char {
+    let names = MANAGER_STATES.iter().map(|&(_, n, name)| (n as i32, name));
+    name_of(names, state)
+}
+
+/// Tells the name of the level of an alert, such as "warning"; "" for none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_alert_level_name(level: i32) -> *const c_char {
+    let names = ALERT_LEVELS.iter().map(|&(_, n, name)| (n as i32, name));
+    name_of(names, level)
+}

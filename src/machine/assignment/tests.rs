@@ -1,0 +1,205 @@
+use super::*;
+use crate::store::Operation;
+
+/// What the worker's key holds: an assignment of these partitions.
+fn entry(term: Option<Term>, version: Version, partitions: &[&str]) -> Entry {
+    let list: Vec<String> = partitions
+        .iter()
+        .map(|p| format!(r#"{{"keys":["{p}"],"weight":1}}"#))
+        .collect();
+    let term = term.map_or(String::new(), |term| format!(r#","term":{term}"#));
+    let list = list.join(",");
+    let text =
+        format!(r#"{{"version":{version},"lifecycle":"emergency","partitions":[{list}]{term}}}"#);
+    Entry {
+        key: "assignment.w-0".into(),
+        value: text.into_bytes(),
+        revision: 1,
+        operation: Operation::Put,
+        age: None,
+    }
+}
+
+fn deleted() -> Entry {
+    Entry {
+        operation: Operation::Delete,
+        value: Vec::new(),
+        ..entry(None, 0, &[])
+    }
+}
+
+fn names(partitions: &[Partition]) -> Vec<String> {
+    partitions.iter().map(Partition::subject).collect()
+}
+
+/// Added and removed, as names.
+fn changes(change: &AssignmentChange) -> (Vec<String>, Vec<String>) {
+    (names(&change.added), names(&change.removed))
+}
+
+fn applied(assignments: &Assignments) -> (Term, Version) {
+    let applied = assignments.applied();
+    (applied.term, applied.version)
+}
+
+/// Defect 10: the hook gets (old, new) where (added, removed) is promised, and is not called for
+/// the first assignment.
+#[test]
+fn a_change_tells_what_came_and_what_went_from_the_first_assignment_on() {
+    let mut assignments = Assignments::default();
+    assert!(!assignments.has_one());
+    let first = assignments
+        .take_in(&entry(Some(1), 1, &["a", "b"]))
+        .unwrap();
+    let first = first.expect("the first one counts");
+    assert_eq!(changes(&first), (vec!["a".into(), "b".into()], vec![]));
+    assert_eq!(first.held.lifecycle, "emergency");
+    let second = assignments
+        .take_in(&entry(Some(1), 2, &["b", "c"]))
+        .unwrap();
+    let second = second.expect("a change");
+    assert_eq!(changes(&second), (vec!["c".into()], vec!["a".into()]));
+    assert_eq!(names(&assignments.held().partitions), ["b", "c"]);
+    assert!(assignments.has_one());
+}
+
+/// A leader that finds nothing wrong with it leaves it as it is.
+#[test]
+fn the_first_assignment_counts_whatever_its_version() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(None, 0, &[])).unwrap();
+    assert!(assignments.has_one());
+    let second = assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert!(second.is_some());
+}
+
+/// Defect 10: unordered goroutines let v5 overwrite v6.
+#[test]
+fn assignments_apply_in_order_of_term_and_version() {
+    // (applied before, what comes, what is applied then)
+    let cases = [
+        ((Some(2), 5), (Some(2), 6), (2, 6)),
+        ((Some(2), 6), (Some(2), 5), (2, 6)),
+        ((Some(2), 6), (Some(1), 7), (2, 6)),
+        // Brought under a new term by who took over.
+        ((Some(2), 6), (Some(3), 6), (3, 6)),
+        // The bucket lost its newest versions, and a leader opened a term above.
+        ((Some(2), 6), (Some(3), 4), (3, 4)),
+        // A leader without terms: by version alone, and the term does not go back.
+        ((Some(2), 6), (None, 7), (2, 7)),
+        ((Some(2), 6), (None, 6), (2, 6)),
+        ((Some(2), 6), (None, 5), (2, 6)),
+        ((None, 6), (Some(1), 7), (1, 7)),
+        ((None, 6), (None, 7), (0, 7)),
+    ];
+    for (before, comes, after) in cases {
+        let mut assignments = Assignments::default();
+        assignments
+            .take_in(&entry(before.0, before.1, &["a"]))
+            .unwrap();
+        let earlier = applied(&assignments);
+        let change = assignments
+            .take_in(&entry(comes.0, comes.1, &["b"]))
+            .unwrap();
+        assert_eq!(applied(&assignments), after, "{before:?} then {comes:?}");
+        assert_eq!(change.is_some(), earlier != after);
+        assert_eq!(assignments.refused(), u64::from(earlier == after));
+    }
+}
+
+/// A deposed leader's late write, after one without terms has led.
+#[test]
+fn a_term_that_was_seen_is_not_forgotten_under_a_leader_without_terms() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(3), 10, &["a"])).unwrap();
+    assignments.take_in(&entry(None, 11, &["b"])).unwrap();
+    assert_eq!(assignments.held().term, 0);
+    assert!(
+        assignments
+            .take_in(&entry(Some(2), 12, &["a"]))
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        assignments
+            .take_in(&entry(Some(3), 11, &["a"]))
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        assignments
+            .take_in(&entry(Some(3), 12, &["a"]))
+            .unwrap()
+            .is_some()
+    );
+}
+
+/// Defect 10: deletes are ignored.
+#[test]
+fn a_deleted_assignment_empties_what_is_held() {
+    let mut assignments = Assignments::default();
+    assert!(
+        assignments.take_in(&deleted()).unwrap().is_none(),
+        "nothing was held"
+    );
+    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    let change = assignments.take_in(&deleted()).unwrap().expect("a change");
+    assert_eq!(changes(&change), (vec![], vec!["a".into()]));
+    assert_eq!(applied(&assignments), (1, 1), "versions stay known");
+    assert!(assignments.take_in(&deleted()).unwrap().is_none());
+    let again = assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert!(again.is_some(), "the same one, restored");
+    let change = assignments.gone().expect("a change");
+    assert_eq!(changes(&change), (vec![], vec!["a".into()]));
+}
+
+#[test]
+fn a_value_that_cannot_be_understood_changes_nothing() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    let poison = Entry {
+        value: b"{junk".to_vec(),
+        ..entry(None, 0, &[])
+    };
+    assignments.take_in(&poison).unwrap_err();
+    assert_eq!(names(&assignments.held().partitions), ["a"]);
+}
+
+#[test]
+fn the_same_assignment_again_is_no_change() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert!(
+        assignments
+            .take_in(&entry(Some(1), 1, &["a"]))
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(assignments.refused(), 0);
+}
+
+#[test]
+fn nothing_is_held_while_ownership_is_suspended_whatever_the_store_says() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    let change = assignments.suspend().expect("a change");
+    assert_eq!(changes(&change), (vec![], vec!["a".into()]));
+    assert!(assignments.is_suspended());
+    assert!(assignments.suspend().is_none());
+    let change = assignments.take_in(&entry(Some(1), 2, &["b"])).unwrap();
+    assert!(change.expect("a version").held.partitions.is_empty());
+    let change = assignments.resume().expect("a change");
+    assert_eq!(changes(&change), (vec!["b".into()], vec![]));
+}
+
+#[test]
+fn another_id_starts_with_nothing() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(5), 50, &["a"])).unwrap();
+    let change = assignments.forget().expect("a change");
+    assert_eq!(changes(&change), (vec![], vec!["a".into()]));
+    assert_eq!(applied(&assignments), (0, 0));
+    assert!(!assignments.has_one());
+    let change = assignments.take_in(&entry(Some(5), 50, &["b"])).unwrap();
+    assert!(change.is_some(), "versions of another id do not count");
+}

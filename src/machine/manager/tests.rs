@@ -1,0 +1,877 @@
+use super::*;
+use crate::config::OutagePolicy;
+use crate::machine::request::Value;
+use crate::store::{Entry, Listing, Operation, Outcome, Refusal};
+use crate::types::Version;
+use crate::wire::LEASE_KEY;
+
+const START: Time = Time::from_nanos(1_000_000_000_000);
+
+/// One manager, and a store that the test plays: by default it does what it is asked.
+struct Life {
+    machine: Manager,
+    now: Time,
+    revision: u64,
+    /// Requests not answered yet.
+    asked: Vec<(OpId, Request)>,
+    notices: Vec<ManagerNotice>,
+    /// Everything else that was to be done.
+    orders: Vec<String>,
+    /// What the assignment key holds.
+    assignment: Option<Entry>,
+    is_down: bool,
+}
+
+impl Life {
+    fn new(config: ManagerConfig) -> Self {
+        Self {
+            machine: Manager::new(config, Rule::Lease, START, 7).unwrap(),
+            now: START,
+            revision: 0,
+            asked: Vec::new(),
+            notices: Vec::new(),
+            orders: Vec::new(),
+            assignment: None,
+            is_down: false,
+        }
+    }
+
+    /// A worker under the id worker-0 that beats.
+    fn joined(config: ManagerConfig) -> Self {
+        let mut life = Self::new(config);
+        life.handle(Event::Start);
+        life.settle();
+        assert_eq!(life.orders, ["watch worker-0", "joined"]);
+        life.orders.clear();
+        life
+    }
+
+    /// A worker that leads, its calculator at work.
+    fn leading() -> Self {
+        let mut life = Self::joined(ManagerConfig::default());
+        life.handle(Event::Lease(WatchEvent::Live));
+        life.pass(Duration::from_millis(100));
+        assert_eq!(life.orders, ["lead worker-0"]);
+        assert!(life.machine.is_leader());
+        life.handle(Event::Calculator(CalculatorEvent::Started));
+        life.orders.clear();
+        life
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.machine.handle(self.now, event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            let order = match action {
+                Action::Request { op, request, .. } => {
+                    self.asked.push((op, request));
+                    continue;
+                }
+                Action::Notify(notice) => {
+                    self.notices.push(notice);
+                    continue;
+                }
+                Action::Watch(id) => format!("watch {id}"),
+                Action::Lead(id) => format!("lead {id}"),
+                Action::StepDown => "step down".into(),
+                Action::Joined => "joined".into(),
+                Action::Departed => "departed".into(),
+            };
+            self.orders.push(order);
+        }
+    }
+
+    fn answer(&mut self, op: OpId, answer: Answer) {
+        self.handle(Event::Answered { op, answer });
+    }
+
+    /// What the store says to a request.
+    fn reply(&mut self, request: &Request) -> Answer {
+        let gone = || Error::new(Code::Unavailable, "gone");
+        match request {
+            Request::Ensure { .. } if self.is_down => Answer::Ensured(Err(gone())),
+            Request::List(_) if self.is_down => Answer::Listed(Err(gone())),
+            Request::Read { .. } if self.is_down => Answer::Read(Err(gone())),
+            Request::Ensure { ttl, .. } => Answer::Ensured(Ok(bucket(*ttl))),
+            Request::List(_) => Answer::Listed(Ok(Listing::default())),
+            Request::Read { .. } => Answer::Read(Ok(self.assignment.clone())),
+            Request::Put { .. } | Request::Delete { .. } => {
+                self.revision += 1;
+                let outcome = match self.is_down {
+                    true => Outcome::Refused(Refusal::Unavailable("gone".into())),
+                    false => Outcome::Done(self.revision),
+                };
+                let value = format!("value {}", self.revision).into_bytes();
+                Answer::Written { outcome, value }
+            }
+            Request::Campaign(_) | Request::Resign(_) => Answer::Campaigned(Ok(None)),
+        }
+    }
+
+    /// Answers everything that is asked now.
+    fn settle(&mut self) {
+        while !self.asked.is_empty() {
+            let (op, request) = self.asked.remove(0);
+            let answer = self.reply(&request);
+            self.answer(op, answer);
+        }
+    }
+
+    /// Lets time pass, with everything answered at once. A deadline in the past would never end.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut ticks = 0;
+        while let Some(due) = self.machine.deadline().filter(|due| *due <= end) {
+            ticks += 1;
+            assert!(ticks < 100_000, "round in circles at {due:?}");
+            self.now = self.now.max(due);
+            self.machine.tick(self.now);
+            self.carry_out();
+            self.settle();
+        }
+        self.now = end;
+        self.machine.tick(end);
+        self.carry_out();
+        self.settle();
+    }
+
+    fn assigned(&mut self, version: Version, partitions: &[&str]) {
+        let entry = assignment("assignment.worker-0", version, partitions);
+        self.assignment = Some(entry.clone());
+        self.handle(Event::Assignment(WatchEvent::Change(entry)));
+    }
+
+    fn held(&self) -> Vec<String> {
+        let partitions = self.machine.held().partitions.iter();
+        partitions.map(|partition| partition.subject()).collect()
+    }
+
+    /// Takes the request of this kind out of those not answered.
+    #[track_caller]
+    fn take(&mut self, is_it: impl Fn(&Request) -> bool) -> (OpId, Request) {
+        let index = self.asked.iter().position(|(_, request)| is_it(request));
+        self.asked.remove(index.expect("such a request"))
+    }
+
+    fn failures(&self) -> Vec<Code> {
+        let failed = self.notices.iter().filter_map(|notice| match notice {
+            ManagerNotice::Failed { error } => Some(error.code()),
+            _ => None,
+        });
+        failed.collect()
+    }
+}
+
+fn strict() -> ManagerConfig {
+    ManagerConfig {
+        outage_policy: OutagePolicy::Strict,
+        ..ManagerConfig::default()
+    }
+}
+
+fn bucket(ttl: Option<Duration>) -> BucketStatus {
+    BucketStatus {
+        name: "a-bucket".into(),
+        ttl,
+        history: 1,
+        replicas: 1,
+        incarnation: "1".into(),
+        last_sequence: 0,
+        warnings: Vec::new(),
+    }
+}
+
+fn assignment(key: &str, version: Version, partitions: &[&str]) -> Entry {
+    let list: Vec<String> = partitions
+        .iter()
+        .map(|name| format!(r#"{{"keys":["{name}"],"weight":1}}"#))
+        .collect();
+    let list = list.join(",");
+    put(
+        key,
+        &format!(
+            r#"{{"version":{version},"lifecycle":"emergency","partitions":[{list}],"term":1}}"#
+        ),
+    )
+}
+
+fn put(key: &str, value: &str) -> Entry {
+    Entry {
+        key: key.into(),
+        value: value.as_bytes().to_vec(),
+        revision: 1_000,
+        operation: Operation::Put,
+        age: None,
+    }
+}
+
+fn is_claim(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Put {
+            value: Value::Claim,
+            ..
+        }
+    )
+}
+
+fn is_beat(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Put {
+            value: Value::Beat(..),
+            ..
+        }
+    )
+}
+
+fn written(outcome: Outcome) -> Answer {
+    Answer::Written {
+        outcome,
+        value: b"value".to_vec(),
+    }
+}
+
+// --- the start ---
+
+#[test]
+fn the_buckets_come_first_then_the_id_then_the_heart() {
+    let mut life = Life::new(ManagerConfig::default());
+    assert_eq!(life.machine.state(), ManagerState::Init);
+    assert_eq!(life.machine.deadline(), None, "not started");
+    life.handle(Event::Start);
+    life.handle(Event::Start);
+    for _ in 0..4 {
+        let [(op, Request::Ensure { ttl, .. })] = life.asked[..] else {
+            panic!("{:?}", life.asked);
+        };
+        life.asked.clear();
+        life.answer(op, Answer::Ensured(Ok(bucket(ttl))));
+    }
+    assert!(matches!(
+        life.asked[..],
+        [(_, Request::List(Bucket::StableId))]
+    ));
+    assert_eq!(life.machine.state(), ManagerState::ClaimingId);
+    life.settle();
+    assert_eq!(life.orders, ["watch worker-0", "joined"]);
+    assert_eq!(
+        life.machine.worker().map(WorkerId::as_str),
+        Some("worker-0")
+    );
+    assert_eq!(life.machine.state(), ManagerState::Election);
+}
+
+#[test]
+fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again() {
+    let day = Some(Duration::from_secs(86_400));
+    for (wrong, allow) in [(day, false), (day, true)] {
+        let mut config = ManagerConfig::default();
+        config.calculator.allow_assignment_ttl = allow;
+        let mut life = Life::new(config);
+        life.handle(Event::Start);
+        for _ in 0..3 {
+            let (op, request) = life.take(|r| matches!(r, Request::Ensure { .. }));
+            let Request::Ensure { bucket: which, ttl } = request else {
+                panic!("{request:?}");
+            };
+            let ttl = if which == Bucket::Assignment {
+                wrong
+            } else {
+                ttl
+            };
+            life.answer(op, Answer::Ensured(Ok(bucket(ttl))));
+            life.now = life.now + Duration::from_secs(1);
+            life.machine.tick(life.now);
+            life.carry_out();
+        }
+        let expected: &[Code] = if allow { &[] } else { &[Code::Unsupported] };
+        assert_eq!(life.failures(), expected);
+    }
+    // Ids, leases and beats that never expire.
+    let mut life = Life::new(ManagerConfig::default());
+    life.handle(Event::Start);
+    loop {
+        let (op, request) = life.take(|r| matches!(r, Request::Ensure { .. }));
+        let is_last = !matches!(
+            request,
+            Request::Ensure {
+                bucket: Bucket::Assignment,
+                ..
+            }
+        );
+        life.answer(op, Answer::Ensured(Ok(bucket(None))));
+        if is_last {
+            break;
+        }
+    }
+    assert_eq!(life.failures(), [Code::Unsupported]);
+}
+
+#[test]
+fn a_store_that_is_down_at_the_start_is_tried_again_and_told_once() {
+    let mut life = Life::new(ManagerConfig::default());
+    life.is_down = true;
+    life.handle(Event::Start);
+    life.pass(Duration::from_secs(5));
+    assert_eq!(life.failures(), [Code::Unavailable]);
+    assert!(life.machine.last_failure().is_some());
+    life.is_down = false;
+    life.pass(Duration::from_secs(2));
+    assert!(life.orders.contains(&"joined".into()));
+    assert!(life.machine.last_failure().is_none());
+}
+
+#[test]
+fn a_prefix_that_no_key_may_have_is_refused() {
+    let mut config = ManagerConfig::default();
+    config.calculator.assignment_prefix = "a b".into();
+    Manager::new(config, Rule::Lease, START, 1).unwrap_err();
+    let mut config = ManagerConfig::default();
+    config.calculator.heartbeat_prefix = String::new();
+    Manager::new(config, Rule::Lease, START, 1).unwrap_err();
+}
+
+#[test]
+fn an_exhausted_pool_is_told_once_however_long_it_lasts() {
+    let config = ManagerConfig {
+        worker_id_max: 0,
+        ..ManagerConfig::default()
+    };
+    let mut life = Life::new(config);
+    life.handle(Event::Start);
+    for _ in 0..4 {
+        let (op, request) = life.take(|_| true);
+        let answer = life.reply(&request);
+        life.answer(op, answer);
+    }
+    for _ in 0..10 {
+        let (op, _) = life.take(|r| matches!(r, Request::List(_)));
+        let entries = vec![put("worker-0", "somebody")];
+        let listing = Listing {
+            entries,
+            ..Listing::default()
+        };
+        life.answer(op, Answer::Listed(Ok(listing)));
+        life.now = life.machine.deadline().unwrap();
+        life.machine.tick(life.now);
+        life.carry_out();
+    }
+    assert_eq!(life.failures(), [Code::IdsExhausted]);
+}
+
+// --- the id ---
+
+#[test]
+fn a_stolen_id_ends_ownership_at_once_and_another_one_is_claimed() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.assigned(3, &["a", "b"]);
+    assert_eq!(life.held(), ["a", "b"]);
+    life.now = life.now + ManagerConfig::default().worker_id_ttl / 3;
+    life.machine.tick(life.now);
+    life.carry_out();
+    let (op, _) = life.take(is_claim);
+    life.answer(op, written(Outcome::Refused(Refusal::Conflict)));
+    let (op, _) = life.take(|r| matches!(r, Request::Read { .. }));
+    life.notices.clear();
+    life.answer(op, Answer::Read(Ok(Some(put("worker-0", "a thief")))));
+    assert!(life.held().is_empty());
+    assert!(
+        matches!(
+            &life.notices[..],
+            [
+                ManagerNotice::AssignmentChanged(change),
+                ManagerNotice::IdLost { .. },
+                ManagerNotice::Id(None),
+                ..
+            ] if change.removed.len() == 2
+        ),
+        "{:?}",
+        life.notices
+    );
+    assert_eq!(
+        life.machine.last_failure().map(Error::code),
+        Some(Code::IdLost)
+    );
+    assert_eq!(life.machine.state(), ManagerState::ClaimingId);
+    life.settle();
+    assert_eq!(
+        life.orders,
+        ["watch worker-0"],
+        "the store of this test has them all free"
+    );
+    assert!(life.machine.last_failure().is_none());
+}
+
+#[test]
+fn a_disturbed_heartbeat_has_the_claim_looked_at() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.now = life.now + Duration::from_secs(2);
+    life.machine.tick(life.now);
+    life.carry_out();
+    let (op, _) = life.take(is_beat);
+    life.answer(op, written(Outcome::Refused(Refusal::Conflict)));
+    life.take(is_claim);
+}
+
+#[test]
+fn nothing_is_written_under_an_id_that_is_not_certain() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.is_down = true;
+    life.pass(Duration::from_secs(40));
+    assert!(!life.machine.id_is_certain(life.now));
+    life.is_down = false;
+    life.now = life.now + Duration::from_secs(2);
+    life.machine.tick(life.now);
+    life.carry_out();
+    assert!(life.asked.iter().all(|(_, request)| !is_beat(request)));
+    let (op, request) = life.take(is_claim);
+    let answer = life.reply(&request);
+    life.answer(op, answer);
+    life.take(is_beat);
+}
+
+#[test]
+fn who_is_not_certain_of_its_id_does_not_lead() {
+    let mut life = Life::leading();
+    life.is_down = true;
+    life.pass(Duration::from_secs(40));
+    assert_eq!(life.orders, ["step down"]);
+    assert!(!life.machine.is_leader());
+}
+
+// --- leading ---
+
+#[test]
+fn the_calculator_runs_while_the_lease_is_held_and_ends_before_the_next_one_begins() {
+    let mut life = Life::leading();
+    let is_won = |n: &ManagerNotice| matches!(n, ManagerNotice::Leader { is_self: true, .. });
+    assert!(life.notices.iter().any(is_won));
+    life.handle(Event::Calculator(CalculatorEvent::State(
+        State::Rebalancing,
+    )));
+    assert_eq!(life.machine.state(), ManagerState::Rebalancing);
+    life.handle(Event::Calculator(CalculatorEvent::State(State::Scaling)));
+    assert_eq!(life.machine.state(), ManagerState::Scaling);
+    life.handle(Event::Calculator(CalculatorEvent::State(State::Emergency)));
+    assert_eq!(life.machine.state(), ManagerState::Emergency);
+    let stolen = Entry {
+        revision: 5_000,
+        ..put(LEASE_KEY, "worker-9:100")
+    };
+    life.handle(Event::Lease(WatchEvent::Change(stolen)));
+    assert_eq!(life.orders, ["step down"]);
+    assert_eq!(
+        life.machine.leader().map(WorkerId::as_str),
+        Some("worker-9")
+    );
+    let vacant = Entry {
+        revision: 5_001,
+        operation: Operation::Delete,
+        ..put(LEASE_KEY, "")
+    };
+    life.handle(Event::Lease(WatchEvent::Change(vacant)));
+    life.pass(Duration::from_millis(100));
+    assert!(life.machine.is_leader());
+    assert_eq!(life.orders, ["step down"], "the former one has not ended");
+    life.handle(Event::Calculator(CalculatorEvent::Ended));
+    assert_eq!(life.orders, ["step down", "lead worker-0"]);
+    // News of the one before.
+    life.handle(Event::Calculator(CalculatorEvent::State(State::Emergency)));
+    assert_ne!(life.machine.state(), ManagerState::Emergency);
+}
+
+#[test]
+fn a_leader_whose_calculator_cannot_work_gives_the_lease_back_and_stands_back() {
+    for event in [
+        CalculatorEvent::Deposed,
+        CalculatorEvent::Failed(Error::new(Code::Unavailable, "no take-over")),
+    ] {
+        let mut life = Life::leading();
+        life.notices.clear();
+        life.handle(Event::Calculator(event));
+        assert_eq!(life.orders, ["step down"]);
+        assert_eq!(life.failures().len(), 1);
+        life.take(|r| {
+            matches!(
+                r,
+                Request::Delete {
+                    bucket: Bucket::Election,
+                    ..
+                }
+            )
+        });
+        assert!(life.machine.last_failure().is_some());
+    }
+}
+
+#[test]
+fn a_failure_to_lead_is_over_when_another_one_leads() {
+    let mut life = Life::leading();
+    life.handle(Event::Calculator(CalculatorEvent::Deposed));
+    life.settle();
+    assert!(life.machine.last_failure().is_some());
+    let lease = Entry {
+        revision: 5_000,
+        ..put(LEASE_KEY, "worker-9:100")
+    };
+    life.handle(Event::Lease(WatchEvent::Change(lease)));
+    assert!(life.machine.last_failure().is_none());
+}
+
+#[test]
+fn a_worker_that_may_not_lead_knows_who_does() {
+    let config = ManagerConfig {
+        may_lead: false,
+        ..ManagerConfig::default()
+    };
+    let mut life = Life::joined(config);
+    life.handle(Event::Lease(WatchEvent::Live));
+    life.pass(Duration::from_secs(30));
+    assert!(life.orders.is_empty());
+    let lease = put(LEASE_KEY, "worker-9:100");
+    life.handle(Event::Lease(WatchEvent::Change(lease)));
+    assert_eq!(
+        life.machine.leader().map(WorkerId::as_str),
+        Some("worker-9")
+    );
+    assert_eq!(life.machine.state(), ManagerState::WaitingAssignment);
+}
+
+#[test]
+fn an_election_of_the_hosts_that_fails_is_told_once() {
+    let mut life = Life::new(ManagerConfig::default());
+    life.machine = Manager::new(ManagerConfig::default(), Rule::Host, START, 7).unwrap();
+    life.handle(Event::Start);
+    life.pass(Duration::ZERO);
+    for _ in 0..5 {
+        if life.asked.is_empty() {
+            life.now = life.machine.deadline().unwrap().max(life.now);
+            life.machine.tick(life.now);
+            life.carry_out();
+        }
+        while let Some((op, request)) = life.asked.pop() {
+            let answer = match request {
+                Request::Campaign(_) => Answer::Campaigned(Err(Error::new(Code::Unavailable, "x"))),
+                other => life.reply(&other),
+            };
+            life.answer(op, answer);
+        }
+    }
+    assert_eq!(life.failures(), [Code::Unavailable]);
+}
+
+// --- the assignment ---
+
+#[test]
+fn what_was_applied_is_told_by_the_next_beat_at_once() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.assigned(3, &["a"]);
+    let (_, beat) = life.take(is_beat);
+    let Request::Put {
+        value: Value::Beat(_, applied),
+        ..
+    } = beat
+    else {
+        panic!("{beat:?}");
+    };
+    assert_eq!((applied.term, applied.version), (1, 3));
+    assert_eq!(life.machine.state(), ManagerState::Stable);
+    assert_eq!(life.machine.applied(), applied);
+}
+
+#[test]
+fn poison_is_counted_told_once_and_changes_nothing() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.assigned(3, &["a"]);
+    for _ in 0..3 {
+        let junk = put("assignment.worker-0", "{junk");
+        life.handle(Event::Assignment(WatchEvent::Change(junk)));
+    }
+    assert_eq!((life.machine.poison(), life.failures().len()), (3, 1));
+    assert_eq!(life.held(), ["a"]);
+    life.assigned(4, &["b"]);
+    assert!(life.machine.last_failure().is_none());
+    life.assigned(2, &["c"]);
+    assert_eq!((life.held(), life.machine.refused()), (vec!["b".into()], 1));
+}
+
+#[test]
+fn assignments_of_others_are_ignored() {
+    let mut life = Life::joined(ManagerConfig::default());
+    let other = assignment("assignment.worker-1", 3, &["a"]);
+    life.handle(Event::Assignment(WatchEvent::Change(other)));
+    assert!(life.held().is_empty());
+}
+
+// --- outages ---
+
+#[test]
+fn by_default_what_is_held_is_served_through_an_outage() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.assigned(3, &["a"]);
+    life.is_down = true;
+    life.handle(Event::StoreHealth(Some("cut off".into())));
+    life.pass(Duration::from_secs(100));
+    assert_eq!(life.held(), ["a"]);
+    assert_eq!(life.machine.state(), ManagerState::Degraded);
+    let is_alert = |n: &ManagerNotice| matches!(n, ManagerNotice::Alert { .. });
+    assert_eq!(life.notices.iter().filter(|n| is_alert(n)).count(), 1);
+    life.is_down = false;
+    life.handle(Event::StoreHealth(None));
+    life.pass(Duration::from_secs(10));
+    assert_eq!(life.machine.state(), ManagerState::Stable);
+    let is_over = |n: &ManagerNotice| matches!(n, ManagerNotice::Recovered { .. });
+    assert!(life.notices.iter().any(is_over));
+}
+
+#[test]
+fn assignments_out_of_sight_are_an_outage() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.pass(Duration::from_secs(11));
+    assert_eq!(life.machine.state(), ManagerState::Degraded);
+    life.handle(Event::Assignment(WatchEvent::Live));
+    life.pass(Duration::from_secs(6));
+    assert_ne!(life.machine.state(), ManagerState::Degraded);
+}
+
+#[test]
+fn strict_ownership_begins_with_a_look_once_the_worker_beats() {
+    let mut life = Life::new(strict());
+    life.assignment = Some(assignment("assignment.worker-0", 3, &["a"]));
+    life.handle(Event::Start);
+    for _ in 0..6 {
+        let (op, request) = life.take(|r| !is_beat(r));
+        let answer = life.reply(&request);
+        life.answer(op, answer);
+    }
+    // Whoever had the id before may have been given up by the leader.
+    life.assigned(3, &["a"]);
+    assert!(life.held().is_empty(), "nobody knows yet that it is alive");
+    assert_ne!(life.machine.state(), ManagerState::Degraded);
+    life.settle();
+    assert_eq!(life.held(), ["a"]);
+    assert_eq!(life.machine.state(), ManagerState::Stable);
+}
+
+#[test]
+fn strict_ownership_ends_before_the_lease_at_the_leader_can_run_out() {
+    let mut life = Life::joined(strict());
+    life.assigned(3, &["a"]);
+    life.settle();
+    assert_eq!(life.held(), ["a"]);
+    life.pass(Duration::from_secs(20));
+    assert_eq!(life.held(), ["a"], "while it beats");
+    life.is_down = true;
+    let ttl = strict().calculator.heartbeat_ttl;
+    life.pass(ttl * 9 / 10);
+    assert!(life.held().is_empty());
+    assert_eq!(life.machine.state(), ManagerState::Degraded);
+    // Moved meanwhile: what the store says then counts.
+    life.assignment = Some(assignment("assignment.worker-0", 4, &["b"]));
+    life.is_down = false;
+    life.pass(Duration::from_secs(3));
+    assert_eq!(life.held(), ["b"]);
+}
+
+/// While it beats, its leader goes on moving partitions without its noticing.
+#[test]
+fn strict_ownership_ends_when_assignments_are_out_of_sight_for_as_long() {
+    let mut life = Life::joined(strict());
+    life.assigned(3, &["a"]);
+    life.settle();
+    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.pass(Duration::from_secs(1));
+    life.handle(Event::Assignment(WatchEvent::Blind("still".into())));
+    life.pass(Duration::from_secs(4));
+    assert_eq!(life.held(), ["a"], "a short gap costs nothing");
+    life.pass(Duration::from_millis(400));
+    assert!(life.held().is_empty());
+    life.pass(Duration::from_secs(60));
+    assert!(life.held().is_empty());
+    life.handle(Event::Assignment(WatchEvent::Live));
+    life.settle();
+    assert_eq!(life.held(), ["a"]);
+}
+
+/// `pass` would never end if a deadline stayed in the past.
+#[test]
+fn a_strict_worker_in_an_outage_or_without_an_id_costs_no_processor_time() {
+    let mut life = Life::joined(strict());
+    life.assigned(3, &["a"]);
+    life.settle();
+    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.is_down = true;
+    life.pass(Duration::from_secs(600));
+    life.is_down = false;
+    life.pass(Duration::from_secs(60));
+}
+
+#[test]
+fn a_look_that_finds_nothing_or_fails_gives_nothing_and_takes_nothing_newer() {
+    // The key is gone.
+    let mut life = Life::joined(strict());
+    life.assigned(3, &["a"]);
+    life.settle();
+    life.is_down = true;
+    life.pass(Duration::from_secs(10));
+    life.assignment = None;
+    life.is_down = false;
+    life.pass(Duration::from_secs(10));
+    assert!(life.held().is_empty());
+    assert_ne!(life.machine.state(), ManagerState::Degraded);
+
+    // It was gone when it was read; the watch has shown a newer one since.
+    let mut life = Life::joined(strict());
+    life.assigned(3, &["a"]);
+    life.settle();
+    life.is_down = true;
+    life.pass(Duration::from_secs(10));
+    life.is_down = false;
+    let is_look = |r: &Request| {
+        matches!(
+            r,
+            Request::Read {
+                bucket: Bucket::Assignment,
+                ..
+            }
+        )
+    };
+    while !life.asked.iter().any(|(_, request)| is_look(request)) {
+        life.now = life.now.max(life.machine.deadline().unwrap());
+        life.machine.tick(life.now);
+        life.carry_out();
+        while let Some(index) = life.asked.iter().position(|(_, r)| !is_look(r)) {
+            let (op, request) = life.asked.remove(index);
+            let answer = life.reply(&request);
+            life.answer(op, answer);
+        }
+    }
+    let (op, _) = life.take(is_look);
+    life.assigned(4, &["b"]);
+    life.answer(
+        op,
+        Answer::Read(Err(Error::new(Code::TimedOut, "no answer"))),
+    );
+    assert!(life.held().is_empty());
+    life.now = life.now + Duration::from_millis(200);
+    life.machine.tick(life.now);
+    life.carry_out();
+    let (op, _) = life.take(is_look);
+    life.assigned(5, &["c"]);
+    life.answer(op, Answer::Read(Ok(None)));
+    assert_eq!(life.held(), ["c"]);
+}
+
+// --- the leave ---
+
+#[test]
+fn a_leave_ends_the_calculator_then_lease_and_heartbeat_then_the_id() {
+    let mut life = Life::leading();
+    life.assigned(3, &["a"]);
+    life.settle();
+    life.handle(Event::Stop(Departure::Leave));
+    life.handle(Event::Stop(Departure::Keep));
+    assert!(life.held().is_empty());
+    assert_eq!(life.machine.state(), ManagerState::Shutdown);
+    assert_eq!(life.orders, ["step down"]);
+    let is_delete = |bucket: Bucket| move |r: &Request| matches!(r, Request::Delete { bucket: b, .. } if *b == bucket);
+    assert!(life.asked.is_empty(), "the calculator first");
+    life.handle(Event::Calculator(CalculatorEvent::Ended));
+    let (heartbeat, _) = life.take(is_delete(Bucket::Heartbeat));
+    let (lease, _) = life.take(is_delete(Bucket::Election));
+    assert!(life.asked.is_empty(), "the id last");
+    life.answer(heartbeat, written(Outcome::Done(90)));
+    assert!(life.asked.is_empty(), "the id last");
+    life.answer(lease, written(Outcome::Done(91)));
+    let (id, _) = life.take(is_delete(Bucket::StableId));
+    life.answer(id, written(Outcome::Done(92)));
+    assert_eq!(life.orders, ["step down", "departed"]);
+    assert!(life.asked.is_empty());
+}
+
+#[test]
+fn who_means_to_be_back_leaves_a_whole_lease_behind_and_its_id_kept() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(Event::Stop(Departure::Keep));
+    let (beat, _) = life.take(is_beat);
+    life.answer(beat, written(Outcome::Done(90)));
+    let (id, request) = life.take(|_| true);
+    assert!(matches!(
+        request,
+        Request::Put {
+            bucket: Bucket::StableId,
+            value: Value::Kept,
+            ..
+        }
+    ));
+    life.answer(id, written(Outcome::Done(91)));
+    assert_eq!(life.orders, ["departed"]);
+}
+
+#[test]
+fn a_leave_before_anything_was_claimed_is_over_at_once() {
+    let mut life = Life::new(ManagerConfig::default());
+    life.handle(Event::Start);
+    life.handle(Event::Stop(Departure::Leave));
+    assert_eq!(life.orders, ["departed"]);
+    let (op, request) = life.take(|_| true);
+    let answer = life.reply(&request);
+    life.answer(op, answer);
+    assert!(life.asked.is_empty());
+}
+
+#[test]
+fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.is_down = true;
+    life.pass(Duration::from_secs(40));
+    life.handle(Event::Stop(Departure::Leave));
+    life.settle();
+    assert_eq!(life.orders, ["departed"]);
+}
+
+/// A beat that hung kept the leave waiting, and then the id was not certain any more.
+#[test]
+fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.now = life.now + Duration::from_secs(9);
+    life.machine.tick(life.now);
+    life.carry_out();
+    let (beat, _) = life.take(is_beat);
+    life.handle(Event::Stop(Departure::Leave));
+    life.now = life.now + Duration::from_secs(30);
+    life.machine.tick(life.now);
+    life.carry_out();
+    life.answer(beat, written(Outcome::Unknown("no answer".into())));
+    life.settle();
+    assert_eq!(life.orders, ["departed"]);
+}
+
+#[test]
+fn no_request_waits_for_longer_than_a_lease_can_bear() {
+    let config = ManagerConfig::default();
+    let mut machine = Manager::new(config.clone(), Rule::Lease, START, 1).unwrap();
+    machine.handle(START, Event::Start);
+    while let Some(action) = machine.poll_action() {
+        if let Action::Request { patience, .. } = action {
+            assert!(patience <= config.heartbeat_interval);
+            assert!(patience <= config.election_timeout / 3);
+        }
+    }
+    let answer = Answer::Read(Ok(None));
+    machine.handle(
+        START,
+        Event::Answered {
+            op: OpId(99),
+            answer,
+        },
+    );
+    assert!(machine.poll_action().is_none(), "asked by nobody");
+    assert_eq!(machine.current_state().from, ManagerState::Init);
+    assert_eq!(machine.since(), START);
+}

@@ -1,0 +1,518 @@
+use super::*;
+use crate::store::Operation;
+use crate::wire::encode_kept;
+
+const TTL: Duration = Duration::from_secs(30);
+
+/// One claim against a store that the test plays.
+struct Claim {
+    id: StableId,
+    now: Time,
+}
+
+impl Claim {
+    fn new() -> Self {
+        Self::with_seed(7)
+    }
+
+    fn with_seed(seed: u64) -> Self {
+        let pool = Pool {
+            prefix: "w".into(),
+            min: 0,
+            max: 3,
+            ttl: TTL,
+        };
+        let mut claim = Self {
+            id: StableId::new(pool, seed),
+            now: Time::from_nanos(1_000_000_000_000),
+        };
+        claim.id.claim();
+        claim
+    }
+
+    /// Holds w-0, created as revision 1 when this was called.
+    fn holding() -> Self {
+        let mut claim = Self::new();
+        claim.lists(&[]);
+        assert_eq!(claim.creates(), ("w-0".into(), 0));
+        claim.is_written(Outcome::Done(1), b"first");
+        assert!(matches!(claim.event(), Some(IdEvent::Claimed(id)) if id.as_str() == "w-0"));
+        claim
+    }
+
+    /// Lets time pass until there is something to ask.
+    fn next(&mut self) -> Request {
+        self.now = self.now.max(self.id.deadline().expect("something to ask"));
+        self.id.poll_request(self.now).expect("a request")
+    }
+
+    fn lists(&mut self, entries: &[Entry]) {
+        assert_eq!(self.next(), Request::List(Bucket::StableId));
+        let listing = Listing {
+            entries: entries.to_vec(),
+            ..Listing::default()
+        };
+        self.id.answered(self.now, Answer::Listed(Ok(listing)));
+    }
+
+    /// The next request is a conditional write: of which key, after which revision.
+    fn creates(&mut self) -> (String, Revision) {
+        match self.next() {
+            Request::Put {
+                bucket: Bucket::StableId,
+                key,
+                value: Value::Claim,
+                expect: Expect::Revision(revision),
+            } => (key, revision),
+            other => panic!("no conditional write: {other:?}"),
+        }
+    }
+
+    fn is_written(&mut self, outcome: Outcome, value: &[u8]) {
+        let value = value.to_vec();
+        self.id
+            .answered(self.now, Answer::Written { outcome, value });
+    }
+
+    /// The next request reads w-0 (or whatever key); this is what it finds.
+    fn reads(&mut self, entry: Option<Entry>) {
+        assert!(matches!(self.next(), Request::Read { .. }));
+        self.id.answered(self.now, Answer::Read(Ok(entry)));
+    }
+
+    fn event(&mut self) -> Option<IdEvent> {
+        self.id.poll_event()
+    }
+
+    fn is_certain(&self) -> bool {
+        self.id
+            .certain_until()
+            .is_some_and(|until| self.now < until)
+    }
+}
+
+fn entry(key: &str, revision: Revision, value: &[u8]) -> Entry {
+    Entry {
+        key: key.into(),
+        value: value.to_vec(),
+        revision,
+        operation: Operation::Put,
+        age: None,
+    }
+}
+
+fn marker(key: &str, revision: Revision) -> Entry {
+    Entry {
+        operation: Operation::Delete,
+        ..entry(key, revision, b"")
+    }
+}
+
+fn unknown() -> Outcome {
+    Outcome::Unknown("no answer".into())
+}
+
+const CONFLICT: Outcome = Outcome::Refused(Refusal::Conflict);
+
+fn unavailable() -> Error {
+    Error::new(Code::Unavailable, "gone")
+}
+
+#[test]
+fn the_lowest_free_number_is_claimed_by_create() {
+    // (what the pool holds, the key that is written, after which revision)
+    let cases: [(&[Entry], &str, Revision); 4] = [
+        (&[], "w-0", 0),
+        (&[entry("w-0", 4, b"x")], "w-1", 0),
+        (&[entry("w-0", 4, b"x"), marker("w-1", 9)], "w-1", 9),
+        // Names of no pool, of another one, or written another way, take no number.
+        (
+            &[
+                entry("w-00", 4, b"x"),
+                entry("v-0", 5, b"x"),
+                entry("w-7", 6, b"x"),
+            ],
+            "w-0",
+            0,
+        ),
+    ];
+    for (entries, key, revision) in cases {
+        let mut claim = Claim::new();
+        claim.lists(entries);
+        assert_eq!(claim.creates(), (key.into(), revision));
+    }
+}
+
+/// Defect 7: a read error leads to an unconditional put that steals a live id.
+#[test]
+fn a_listing_that_fails_claims_nothing_and_is_repeated() {
+    let mut claim = Claim::new();
+    for _ in 0..5 {
+        assert_eq!(claim.next(), Request::List(Bucket::StableId));
+        let asked = claim.now;
+        claim.id.answered(asked, Answer::Listed(Err(unavailable())));
+        assert!(matches!(claim.event(), Some(IdEvent::Failed(_))));
+        assert!(claim.id.deadline().expect("a retry") > asked, "at once");
+        assert_eq!(claim.id.worker(), None);
+    }
+}
+
+/// Defect 7, the other half: renewal is unconditional, so two processes share one id for ever.
+#[test]
+fn every_renewal_leans_on_the_revision_before() {
+    let mut claim = Claim::holding();
+    for revision in 1..5 {
+        let before = claim.now;
+        assert_eq!(claim.creates(), ("w-0".into(), revision));
+        assert_eq!(claim.now.since(before), TTL / 3);
+        claim.is_written(Outcome::Done(revision + 1), b"again");
+        assert!(claim.is_certain());
+        assert!(claim.event().is_none());
+    }
+}
+
+#[test]
+fn an_id_is_certain_for_nine_tenths_of_its_ttl_from_when_the_renewal_was_sent() {
+    let mut claim = Claim::holding();
+    let created = claim.now;
+    assert_eq!(claim.id.certain_until(), Some(created + TTL * 9 / 10));
+    claim.creates();
+    let sent = claim.now;
+    claim.now = sent + Duration::from_secs(4);
+    claim.is_written(Outcome::Done(2), b"again");
+    assert_eq!(claim.id.certain_until(), Some(sent + TTL * 9 / 10));
+}
+
+#[test]
+fn a_bucket_that_forgets_sooner_makes_certainty_end_sooner() {
+    let mut claim = Claim::holding();
+    claim.id.limit_ttl(TTL * 2);
+    assert_eq!(claim.id.certain_until(), Some(claim.now + TTL * 9 / 10));
+    claim.id.limit_ttl(TTL / 3);
+    assert_eq!(claim.id.certain_until(), Some(claim.now + TTL * 3 / 10));
+}
+
+#[test]
+fn an_id_that_somebody_else_wrote_is_lost_and_never_stolen_back() {
+    let mut claim = Claim::holding();
+    claim.creates();
+    claim.is_written(CONFLICT, b"again");
+    claim.reads(Some(entry("w-0", 8, b"a thief")));
+    assert!(matches!(claim.event(), Some(IdEvent::Lost(id)) if id.as_str() == "w-0"));
+    assert_eq!(claim.id.worker(), None);
+    assert_eq!(claim.id.certain_until(), None);
+    claim.id.claim();
+    claim.lists(&[entry("w-0", 8, b"a thief")]);
+    assert_eq!(claim.creates(), ("w-1".into(), 0));
+}
+
+#[test]
+fn an_id_whose_key_is_gone_is_claimed_again_unless_somebody_has_it() {
+    for (found, revision) in [
+        (None, 0),
+        (Some(marker("w-0", 5)), 5),
+        (
+            Some(Entry {
+                operation: Operation::Gone,
+                ..marker("w-0", 5)
+            }),
+            0,
+        ),
+    ] {
+        let mut claim = Claim::holding();
+        claim.creates();
+        claim.is_written(CONFLICT, b"again");
+        claim.reads(found.clone());
+        assert_eq!(claim.creates(), ("w-0".into(), revision));
+        claim.is_written(Outcome::Done(6), b"regained");
+        assert!(matches!(claim.event(), Some(IdEvent::Regained(_))));
+        assert!(claim.is_certain());
+
+        let mut claim = Claim::holding();
+        claim.creates();
+        claim.is_written(CONFLICT, b"again");
+        claim.reads(found);
+        claim.creates();
+        claim.is_written(CONFLICT, b"too late");
+        claim.reads(Some(entry(
+            "w-0",
+            1,
+            b"another's, of a bucket that counts from the start",
+        )));
+        assert!(matches!(claim.event(), Some(IdEvent::Lost(_))));
+    }
+}
+
+#[test]
+fn a_renewal_without_an_answer_is_settled_by_reading() {
+    // (what the key holds, whether the renewal counts, what is written next)
+    let cases = [
+        (entry("w-0", 2, b"again"), true, 2),
+        (entry("w-0", 1, b"first"), false, 1),
+    ];
+    for (found, counts, revision) in cases {
+        let mut claim = Claim::holding();
+        let confirmed = claim.now;
+        claim.creates();
+        let sent = claim.now;
+        claim.is_written(unknown(), b"again");
+        assert!(matches!(claim.event(), Some(IdEvent::Failed(_))));
+        claim.reads(Some(found));
+        let since = if counts { sent } else { confirmed };
+        assert_eq!(claim.id.certain_until(), Some(since + TTL * 9 / 10));
+        assert_eq!(claim.creates(), ("w-0".into(), revision));
+        assert!(claim.event().is_none());
+    }
+}
+
+#[test]
+fn a_renewal_that_is_refused_or_cannot_be_read_back_is_tried_again() {
+    let mut claim = Claim::holding();
+    claim.creates();
+    claim.is_written(Outcome::Refused(Refusal::Busy), b"again");
+    assert_eq!(claim.creates(), ("w-0".into(), 1));
+    claim.is_written(unknown(), b"again");
+    let Request::Read { .. } = claim.next() else {
+        panic!("no look");
+    };
+    claim
+        .id
+        .answered(claim.now, Answer::Read(Err(unavailable())));
+    claim.reads(Some(entry("w-0", 2, b"again")));
+    assert!(claim.id.worker().is_some());
+}
+
+#[test]
+fn a_create_without_an_answer_is_settled_by_reading() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    claim.creates();
+    let sent = claim.now;
+    claim.is_written(unknown(), b"first");
+    claim.reads(Some(entry("w-0", 3, b"first")));
+    assert!(claim.id.worker().is_some());
+    assert_eq!(claim.id.certain_until(), Some(sent + TTL * 9 / 10));
+
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    claim.creates();
+    claim.is_written(unknown(), b"first");
+    claim.reads(Some(entry("w-0", 3, b"a rival's")));
+    assert_ne!(claim.creates().0, "w-0");
+}
+
+/// Left alone it would keep its number from everybody until it expires.
+#[test]
+fn a_create_that_was_held_up_on_its_way_is_recognised() {
+    for refusal in [CONFLICT, Outcome::Refused(Refusal::Busy), unknown()] {
+        let mut claim = Claim::new();
+        claim.lists(&[]);
+        claim.creates();
+        let sent = claim.now;
+        claim.is_written(unknown(), b"first");
+        claim.reads(None);
+        assert_eq!(claim.creates(), ("w-0".into(), 0));
+        claim.is_written(refusal, b"second");
+        claim.reads(Some(entry("w-0", 3, b"first")));
+        assert_eq!(claim.id.worker().map(WorkerId::as_str), Some("w-0"));
+        assert_eq!(claim.id.certain_until(), Some(sent + TTL * 9 / 10));
+    }
+}
+
+#[test]
+fn a_create_that_is_refused_begins_with_a_new_listing() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    claim.creates();
+    claim.is_written(Outcome::Refused(Refusal::Busy), b"first");
+    claim.lists(&[entry("w-0", 1, b"x")]);
+    assert_eq!(claim.creates().0, "w-1");
+}
+
+#[test]
+fn rivals_are_avoided_after_a_pause_and_the_pool_is_listed_again() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        tried.push(claim.creates().0);
+        claim.is_written(CONFLICT, b"x");
+        let pause = claim.id.deadline().expect("a next try").since(claim.now);
+        assert!(pause <= CONFLICT_PAUSE_MAX, "{pause:?}");
+    }
+    tried.push(claim.creates().0);
+    claim.is_written(CONFLICT, b"x");
+    tried.sort();
+    assert_eq!(tried, ["w-0", "w-1", "w-2", "w-3"], "each number once");
+    claim.lists(&[]);
+}
+
+#[test]
+fn two_hundred_workers_that_start_at_once_share_a_hundred_ids() {
+    let mut taken = BTreeMap::new();
+    let mut claims: Vec<_> = (0..200)
+        .map(|seed| {
+            let mut claim = Claim::with_seed(seed);
+            claim.id.pool.max = 99;
+            claim
+        })
+        .collect();
+    let start = claims[0].now;
+    let mut now = start;
+    // Each request takes no time; whoever is due next is next.
+    while taken.len() < 100 {
+        let due = claims
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.id.worker().is_none());
+        let (index, at) = due
+            .filter_map(|(i, c)| Some((i, c.id.deadline()?.max(now))))
+            .min_by_key(|&(i, at)| (at, i))
+            .expect("somebody without an id");
+        now = at;
+        let claim = &mut claims[index];
+        claim.now = now;
+        match claim.id.poll_request(now).expect("a request") {
+            Request::List(_) => {
+                let entries = taken
+                    .keys()
+                    .map(|key: &String| entry(key, 1, b"x"))
+                    .collect();
+                let listing = Listing {
+                    entries,
+                    ..Listing::default()
+                };
+                claim.id.answered(now, Answer::Listed(Ok(listing)));
+            }
+            Request::Put { key, .. } => {
+                let is_free = !taken.contains_key(&key);
+                taken.entry(key).or_insert(index);
+                let outcome = if is_free { Outcome::Done(1) } else { CONFLICT };
+                claim.is_written(outcome, b"x");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        now.since(start) < Duration::from_secs(5),
+        "{:?}",
+        now.since(start)
+    );
+}
+
+#[test]
+fn an_exhausted_pool_is_an_error_that_names_it_and_is_watched_for_a_vacancy() {
+    let all: Vec<Entry> = (0..4).map(|n| entry(&format!("w-{n}"), 1, b"x")).collect();
+    let mut claim = Claim::new();
+    claim.lists(&all);
+    let Some(IdEvent::Failed(error)) = claim.event() else {
+        panic!("nothing was told");
+    };
+    assert_eq!(error.code(), Code::IdsExhausted);
+    assert!(error.to_string().contains("from w-0 to w-3"), "{error}");
+    claim.lists(&all[1..]);
+    assert_eq!(claim.creates(), ("w-0".into(), 0));
+}
+
+#[test]
+fn what_looks_like_another_holder_has_the_claim_looked_at_now() {
+    let mut claim = Claim::holding();
+    claim.id.verify();
+    assert_eq!(claim.id.poll_request(claim.now).map(|_| ()), Some(()));
+    let mut idle = Claim::new();
+    idle.id.verify();
+    assert!(matches!(idle.next(), Request::List(_)));
+}
+
+#[test]
+fn a_release_deletes_the_own_revision_only() {
+    let mut claim = Claim::holding();
+    claim.id.release(false);
+    assert_eq!(claim.id.worker(), None);
+    assert!(!claim.id.is_released());
+    let expect = Expect::Revision(1);
+    let key = "w-0".into();
+    let bucket = Bucket::StableId;
+    assert_eq!(
+        claim.next(),
+        Request::Delete {
+            bucket,
+            key,
+            expect
+        }
+    );
+    claim.is_written(CONFLICT, b"");
+    assert!(claim.id.is_released());
+    assert_eq!(claim.id.deadline(), None);
+    assert!(claim.event().is_none());
+}
+
+#[test]
+fn a_release_waits_for_the_renewal_under_way_and_deletes_what_that_wrote() {
+    let mut claim = Claim::holding();
+    claim.creates();
+    claim.id.release(false);
+    assert_eq!(claim.id.poll_request(claim.now), None);
+    claim.is_written(Outcome::Done(2), b"again");
+    assert!(
+        matches!(
+            claim.next(),
+            Request::Delete {
+                expect: Expect::Revision(2),
+                ..
+            }
+        ),
+        "the key as the renewal left it"
+    );
+    claim.is_written(Outcome::Done(3), b"");
+    assert!(claim.id.is_released());
+}
+
+#[test]
+fn an_id_that_comes_after_the_release_is_given_back() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    claim.creates();
+    claim.id.release(false);
+    assert!(!claim.id.is_released(), "the create may be carried out");
+    claim.is_written(Outcome::Done(1), b"first");
+    assert!(claim.event().is_none(), "nobody wants it any more");
+    assert!(matches!(claim.next(), Request::Delete { .. }));
+    claim.is_written(Outcome::Done(2), b"");
+    assert!(claim.id.is_released());
+
+    for begin in [|_: &mut Claim| {}, |claim: &mut Claim| claim.lists(&[])] {
+        let mut claim = Claim::new();
+        begin(&mut claim);
+        claim.id.release(false);
+        assert!(claim.id.is_released(), "nothing was claimed");
+        assert_eq!(claim.id.poll_request(claim.now), None);
+    }
+}
+
+#[test]
+fn an_id_that_is_kept_is_marked_and_taken_first_by_whoever_comes() {
+    let mut claim = Claim::holding();
+    claim.id.release(true);
+    let Request::Put { value, expect, .. } = claim.next() else {
+        panic!("the key stays");
+    };
+    assert_eq!((value, expect), (Value::Kept, Expect::Revision(1)));
+    claim.is_written(Outcome::Done(2), b"t kept");
+    assert!(claim.id.is_released());
+
+    // w-0 and w-1 are free, w-2 is somebody's, w-3 is kept.
+    let kept = encode_kept("2026-11-26T00:00:00Z");
+    let keys = [entry("w-2", 7, b"x"), entry("w-3", 8, &kept)];
+    let mut again = Claim::new();
+    again.lists(&keys);
+    assert_eq!(again.creates(), ("w-3".into(), 8));
+    // Who is told nothing of the create looks, and tries again while it is still only kept.
+    again.is_written(unknown(), b"mine");
+    again.reads(Some(entry("w-3", 8, &kept)));
+    assert_eq!(again.creates(), ("w-3".into(), 8));
+    again.is_written(CONFLICT, b"mine");
+    again.reads(Some(entry("w-3", 9, b"theirs")));
+    let (key, _) = again.creates();
+    assert!(["w-0", "w-1"].contains(&key.as_str()), "{key}");
+}

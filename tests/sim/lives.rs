@@ -1,0 +1,539 @@
+//! Whole managers under faults: what the seed makes go wrong, and how a run goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use divvy::config::OutagePolicy;
+use divvy::machine::manager::Departure;
+use divvy::store::memory::Blackout;
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::types::Time;
+use divvy::wire::{COMMIT_KEY, FENCE_KEY, LEASE_KEY};
+use divvy::{ManagerConfig, ManagerState};
+
+use crate::baton::far_future;
+use crate::chaos::Summary;
+use crate::check::Checked;
+use crate::node::WATCH_DELAY_MAX;
+use crate::world::{Event, World, make_buckets, store};
+
+/// How often the predecessor's worker beats, and writes its id.
+const PARTI_BEAT: Duration = Duration::from_secs(2);
+
+/// How often its leader prolongs its lease.
+const PARTI_LEASE: Duration = Duration::from_millis(1_500);
+
+/// What is known of whole managers in a world.
+#[derive(Default)]
+pub struct Lives {
+    /// How many workers the fleet may have; 0 where only calculators are simulated.
+    pub slots: usize,
+    pub config: ManagerConfig,
+    /// Members whose process exists.
+    pub alive: Vec<usize>,
+    /// Something happened since the last check.
+    pub is_dirty: bool,
+    /// Whether every publication of this run becomes visible in one piece.
+    pub is_atomic: bool,
+    /// Whether others write to the buckets, too.
+    pub has_strangers: bool,
+    /// When somebody else wrote or removed ids, leases, assignments.
+    pub ids_disturbed: Option<Time>,
+    pub lease_disturbed: Option<Time>,
+    pub plan_disturbed: Option<Time>,
+    /// Partitions with two owners, and since when that has no excuse.
+    pub overlaps: BTreeMap<String, Time>,
+    pub parti: Option<Parti>,
+    pub parti_leader: Option<(u64, Time)>,
+    pub parti_lives: u64,
+}
+
+/// A worker of the predecessor.
+#[derive(Clone, Debug)]
+pub struct Parti {
+    pub life: u64,
+    pub id: String,
+}
+
+impl World {
+    /// A world of whole managers.
+    pub fn of_managers(seed: u64, tracing: bool) -> Self {
+        let mut world = World::new(seed, tracing);
+        world.workers.clear();
+        if world.rng.bool() {
+            // Where publications are atomic, more can be promised.
+            world.store = store(&world.clock, 1_000, &mut world.rng);
+            make_buckets(&world.store, &world.config);
+        }
+        let is_large = world.rng.u8(0..8) == 0;
+        let slots = world.rng.usize(if is_large { 9..=30 } else { 1..=8 });
+        let mut config = ManagerConfig::default();
+        let calculator = &mut world.config;
+        calculator.cold_start_window = calculator
+            .cold_start_window
+            .max(calculator.planned_scale_window);
+        calculator.cooldown = calculator.cooldown.min(calculator.planned_scale_window);
+        config.calculator = calculator.clone();
+        config.worker_id_prefix = "w".into();
+        let spare = if world.rng.bool() { 0 } else { 8 };
+        config.worker_id_max = u32::try_from(slots + spare).expect("a small pool");
+        if world.rng.bool() {
+            config.worker_id_ttl = Duration::from_secs(world.rng.u64(6..=15));
+            config.election_timeout = Duration::from_millis(world.rng.u64(1_000..=8_000));
+        }
+        if world.rng.bool() {
+            config.outage_policy = OutagePolicy::Strict;
+        }
+        config.validate().expect("a valid configuration");
+        let batches = world.store.capabilities(Bucket::Assignment, far_future());
+        world.lives = Lives {
+            slots,
+            config,
+            is_atomic: batches.is_ok_and(|proven| proven.batch_max == 1_000),
+            has_strangers: world.rng.bool(),
+            ..Lives::default()
+        };
+        if world.lives.has_strangers {
+            // Who of the predecessor's comes first makes them.
+            for bucket in [Bucket::StableId, Bucket::Election] {
+                let config = world.bucket_config(bucket);
+                let made = world.store.ensure(bucket, config, far_future());
+                made.expect("a bucket");
+            }
+        }
+        world
+    }
+
+    fn bucket_config(&self, bucket: Bucket) -> BucketConfig {
+        let config = &self.lives.config;
+        let ttl = match bucket {
+            Bucket::StableId => Some(config.worker_id_ttl),
+            Bucket::Election => Some(config.election_timeout),
+            Bucket::Heartbeat => Some(config.calculator.heartbeat_ttl),
+            Bucket::Assignment => None,
+        };
+        BucketConfig { ttl }
+    }
+
+    /// One whole run: chaos, then quiet, then the recovery is judged, then one takes its leave.
+    pub fn run_lives(&mut self) -> Result<Summary, String> {
+        for slot in 0..self.lives.slots {
+            if self.rng.bool() {
+                self.start_member(slot);
+            }
+        }
+        self.after(Duration::ZERO, Event::Chaos);
+        self.chaos_ends = self.now() + self.millis(30_000, 180_000);
+        self.run_until(self.chaos_ends)?;
+        self.become_quiet()?;
+        let quiet = self.now();
+        let bound = self.recovery_bound_of_lives();
+        self.after(Duration::ZERO, Event::Probe);
+        self.run_until(quiet + bound)?;
+        self.judge_lives()
+            .map_err(|why| format!("not recovered within {bound:?}: {why}"))?;
+        let commits = self.checker.commits;
+        self.run_until(quiet + bound + Duration::from_secs(60))?;
+        self.judge_lives()
+            .map_err(|why| format!("recovered, then: {why}"))?;
+        if self.checker.commits != commits {
+            return Err("publishes on though nothing changes".into());
+        }
+        self.judge_minds()?;
+        let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
+        self.farewell()?;
+        Ok(Summary {
+            commits,
+            leaders: self.nodes.len(),
+            recovery: recovered.as_secs_f64() / bound.as_secs_f64(),
+            fingerprint: self.fingerprint,
+        })
+    }
+
+    /// As for calculators, and the time until ids and leases of the dead have expired.
+    fn recovery_bound_of_lives(&self) -> Duration {
+        let config = &self.lives.config;
+        let dead = config.worker_id_ttl + config.election_timeout * 3;
+        self.recovery_bound() + (dead + config.outage.leave_after) * 10 / 9
+    }
+
+    pub fn calm_lives(&mut self) -> Checked {
+        let now = self.now();
+        self.restore_members();
+        for m in self.lives.alive.clone() {
+            let member = &mut self.members[m];
+            member.frozen_until = member.frozen_until.min(now);
+            self.recover_member(m);
+        }
+        if let Some((_, until)) = &mut self.lives.parti_leader {
+            *until = now;
+        }
+        let stays = |m: &&usize| self.members[**m].departure.is_none();
+        if !self.lives.alive.iter().any(|m| stays(&m)) {
+            let slot = self.free_slot().unwrap_or(0);
+            self.start_member(slot);
+        }
+        self.poll_nodes()
+    }
+
+    /// One worker leaves a healthy fleet: the others have its partitions, its leadership and its
+    /// id soon after.
+    fn farewell(&mut self) -> Checked {
+        if self.lives.alive.len() < 2 {
+            return Ok(());
+        }
+        let leaves_as_leader = self.rng.bool();
+        let is_chosen = |m: &usize| self.members[*m].machine.is_leader() == leaves_as_leader;
+        let chosen = self.lives.alive.iter().copied().find(is_chosen);
+        let m = chosen.ok_or("nobody to leave")?;
+        self.ask_member_to_go(m, Departure::Leave);
+        self.poll_members()?;
+        let config = &self.config;
+        // A hand-over of the lease and a take-over are a few requests each.
+        let bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
+        let bound = bound * 10 / 9;
+        self.run_until(self.now() + bound)?;
+        // A leader that has taken over waits for those who may come back.
+        self.judge_lives_in(&[ManagerState::Stable, ManagerState::Scaling])
+            .map_err(|why| format!("a leave was not settled within {bound:?}: {why}"))?;
+        self.tally(if leaves_as_leader {
+            "leader took its leave"
+        } else {
+            "worker took its leave"
+        });
+        Ok(())
+    }
+
+    // --- chaos ---
+
+    pub fn trouble_lives(&mut self) {
+        self.lives.is_dirty = true;
+        match self.rng.u8(0..24) {
+            0..=4 => self.start_somebody(),
+            5..=12 => self.trouble_a_member(),
+            13 => self.trouble_all_members(),
+            14..=15 => self.trouble_the_network(),
+            16 => self.black_out_lives(),
+            17..=18 => self.change_partitions(),
+            _ if !self.lives.has_strangers => self.trouble_a_member(),
+            19 => self.send_parti(),
+            20 => self.elect_parti(),
+            21 => self.remove_something(),
+            _ => {
+                self.lives.plan_disturbed = Some(self.now());
+                self.tally("stranger");
+                self.write_as_a_stranger();
+            }
+        }
+    }
+
+    fn free_slot(&mut self) -> Option<usize> {
+        let taken = self.lives.alive.iter().map(|&m| self.members[m].slot);
+        let taken: BTreeSet<usize> = taken.collect();
+        let free = (0..self.lives.slots).filter(|slot| !taken.contains(slot));
+        let free: Vec<usize> = free.collect();
+        free.get(self.rng.usize(0..free.len().max(1))).copied()
+    }
+
+    fn start_somebody(&mut self) {
+        if let Some(slot) = self.free_slot() {
+            self.start_member(slot);
+        }
+    }
+
+    fn trouble_a_member(&mut self) {
+        let alive = &self.lives.alive;
+        let Some(&m) = alive.get(self.rng.usize(0..alive.len().max(1))) else {
+            return;
+        };
+        // Leaders are few, and most interesting.
+        let leader = alive.iter().find(|&&m| self.members[m].node.is_some());
+        let m = match leader {
+            Some(&leader) if self.rng.u8(0..3) == 0 => leader,
+            _ => m,
+        };
+        match self.rng.u8(0..9) {
+            0 => self.crash(m),
+            1 => self.ask_member_to_go(m, Departure::Leave),
+            2 => {
+                self.ask_member_to_go(m, Departure::Keep);
+                self.tally("kept");
+            }
+            3 | 4 => self.freeze_member(m, 100, 40_000),
+            5 | 6 => {
+                let how = self.some_blackout();
+                self.members[m].blackout = Some(how);
+                self.members[m].client.faults().blackout(how);
+                if let Some(node) = self.members[m].node {
+                    self.nodes[node].blackout = Some(how);
+                    self.nodes[node].client.faults().blackout(how);
+                }
+                self.note(|| format!("member {m} is cut off: {how:?}"));
+                self.tally("cut off");
+                let until = self.millis(100, 40_000);
+                self.after(until, Event::RecoverMember(m));
+            }
+            _ => {
+                let faults = self.members[m].client.faults();
+                self.members[m].is_dim = true;
+                if self.rng.bool() {
+                    faults.blind_watches("as the seed wants");
+                } else {
+                    faults.delay_watch_events(
+                        self.millis(1, u64::try_from(WATCH_DELAY_MAX.as_millis()).unwrap_or(0)),
+                    );
+                }
+                self.note(|| format!("member {m} sees late or nothing"));
+                let until = self.millis(100, 30_000);
+                self.after(until, Event::RecoverMember(m));
+            }
+        }
+    }
+
+    fn some_blackout(&mut self) -> Blackout {
+        match self.rng.bool() {
+            true => Blackout::Refuse,
+            false => Blackout::Hang,
+        }
+    }
+
+    fn crash(&mut self, m: usize) {
+        self.note(|| format!("member {m} crashes"));
+        let ended = self.end_member(m);
+        debug_assert!(ended.is_ok(), "{ended:?}");
+    }
+
+    fn freeze_member(&mut self, m: usize, from: u64, to: u64) {
+        let now = self.now();
+        let until = now + self.millis(from, to);
+        let stops = self.rng.u8(0..4) == 0;
+        let member = &mut self.members[m];
+        if member.frozen_until > now {
+            return;
+        }
+        member.frozen_until = until;
+        if stops {
+            member.stopped_at = Some(now);
+        }
+        if let Some(node) = member.node {
+            self.nodes[node].frozen_until = until;
+        }
+        self.note(|| format!("member {m} freezes until {until:?}, its clock, too: {stops}"));
+        self.tally(if stops { "clock stopped" } else { "frozen" });
+        self.at(until, Event::Thaw);
+    }
+
+    fn trouble_all_members(&mut self) {
+        let how = self.rng.u8(0..4);
+        for m in self.lives.alive.clone() {
+            match how {
+                0 if self.chance(0.7) => self.crash(m),
+                1 if self.chance(0.7) => self.freeze_member(m, 5_000, 25_000),
+                2 if self.chance(0.5) => self.ask_member_to_go(m, Departure::Keep),
+                _ => {}
+            }
+        }
+        if how == 3 {
+            for _ in 0..self.lives.slots {
+                self.start_somebody();
+            }
+        }
+    }
+
+    fn black_out_lives(&mut self) {
+        let how = self.some_blackout();
+        self.blackout = Some(how);
+        for m in self.lives.alive.clone() {
+            self.members[m].client.faults().blackout(how);
+        }
+        for n in self.alive().collect::<Vec<_>>() {
+            self.nodes[n].client.faults().blackout(how);
+        }
+        self.note(|| format!("the store is gone: {how:?}"));
+        let until = self.millis(100, 40_000);
+        self.after(until, Event::Restore);
+    }
+
+    /// The store is back: members see it unless they are cut off themselves.
+    pub fn restore_members(&mut self) {
+        self.lives.is_dirty = true;
+        for &m in &self.lives.alive {
+            if self.members[m].blackout.is_none() {
+                self.members[m].client.faults().restore();
+            }
+        }
+    }
+
+    pub fn recover_member(&mut self, m: usize) {
+        self.lives.is_dirty = true;
+        let is_there = self.blackout.is_none();
+        let member = &mut self.members[m];
+        member.blackout = None;
+        member.is_dim = false;
+        let faults = member.client.faults();
+        if is_there {
+            faults.restore();
+        }
+        faults.recover_watches();
+        faults.delay_watch_events(Duration::ZERO);
+        if let Some(node) = member.node {
+            self.nodes[node].blackout = None;
+            if is_there {
+                self.nodes[node].client.faults().restore();
+            }
+        }
+        self.note(|| format!("member {m} sees well again"));
+    }
+
+    // --- strangers ---
+
+    /// An operator removes a key or creates a bucket anew, or a server lost it.
+    fn remove_something(&mut self) {
+        let now = self.now();
+        let bucket = Bucket::ALL[self.rng.usize(0..Bucket::ALL.len())];
+        match bucket {
+            Bucket::StableId => self.lives.ids_disturbed = Some(now),
+            Bucket::Election => self.lives.lease_disturbed = Some(now),
+            Bucket::Heartbeat => self.purged_at = Some(now),
+            Bucket::Assignment => self.lives.plan_disturbed = Some(now),
+        }
+        let server = self.store.server();
+        let keys = self.keys(bucket);
+        let is_whole = self.rng.bool();
+        self.note(|| format!("{bucket:?} loses something; all of it: {is_whole}"));
+        self.tally("something removed");
+        let removed = match is_whole {
+            true => keys,
+            false => {
+                let index = self.rng.usize(0..keys.len().max(1));
+                keys.into_iter().skip(index).take(1).collect()
+            }
+        };
+        if bucket == Bucket::Assignment {
+            for key in &removed {
+                self.checker.foreign(key, None);
+            }
+        }
+        if is_whole {
+            if bucket == Bucket::Assignment {
+                self.checker.foreign(COMMIT_KEY, None);
+                self.checker.foreign(FENCE_KEY, None);
+                self.checker.all_lost();
+            }
+            return server.recreate_bucket(bucket, self.bucket_config(bucket));
+        }
+        for key in removed {
+            server.delete(bucket, &key);
+        }
+    }
+
+    /// The keys that hold something.
+    pub fn keys(&self, bucket: Bucket) -> Vec<String> {
+        let listing = self.store.list(bucket, "", far_future());
+        let entries = listing.map(|listing| listing.entries).unwrap_or_default();
+        let live = entries.into_iter().filter(|entry| entry.is_live());
+        let mut keys: Vec<String> = live.map(|entry| entry.key).collect();
+        keys.sort();
+        keys
+    }
+
+    /// A worker of the predecessor comes, or goes.
+    fn send_parti(&mut self) {
+        self.lives.parti_lives += 1;
+        let now = self.now();
+        if let Some(parti) = self.lives.parti.take() {
+            self.note(|| format!("{parti:?} goes"));
+            if self.rng.bool() {
+                let server = self.store.server();
+                server.delete(Bucket::Heartbeat, &format!("heartbeat.{}", parti.id));
+                server.delete(Bucket::StableId, &parti.id);
+                self.lives.ids_disturbed = Some(now);
+            }
+            return;
+        }
+        let taken = self.keys(Bucket::StableId);
+        let steals = self.rng.bool() && !taken.is_empty();
+        let id = match steals {
+            true => taken[self.rng.usize(0..taken.len())].clone(),
+            false => {
+                let free = (0..).map(|n| format!("w-{n}"));
+                let mut free = free.filter(|id| !taken.contains(id));
+                free.next().expect("a free id")
+            }
+        };
+        self.lives.ids_disturbed = Some(now);
+        self.tally(if steals { "id stolen" } else { "parti joins" });
+        self.note(|| format!("parti comes as {id}, steals: {steals}"));
+        let life = self.lives.parti_lives;
+        self.lives.parti = Some(Parti { life, id });
+        self.after(Duration::ZERO, Event::Parti { life });
+    }
+
+    pub fn parti_beats(&mut self, life: u64) {
+        let Some(parti) = &mut self.lives.parti else {
+            return;
+        };
+        if parti.life != life {
+            return;
+        }
+        let server = self.store.server();
+        server.put(Bucket::StableId, &parti.id, b"2026-01-01T00:00:00Z");
+        let key = format!("heartbeat.{}", parti.id);
+        server.put(Bucket::Heartbeat, &key, b"2026-01-01T00:00:00.5Z");
+        self.after(PARTI_BEAT, Event::Parti { life });
+    }
+
+    /// A worker of the predecessor takes the lease if nobody has it, and leads for a while.
+    fn elect_parti(&mut self) {
+        if self.lives.parti_leader.is_some() {
+            return;
+        }
+        let before = self.store.read(Bucket::Election, LEASE_KEY, far_future());
+        let marker = before.ok().flatten().filter(|entry| !entry.is_live());
+        let create = Write {
+            key: LEASE_KEY.to_owned(),
+            value: Some(b"parti-1:0".to_vec()),
+            expect: Expect::Revision(marker.map_or(0, |entry| entry.revision)),
+        };
+        let outcome = self.store.write(Bucket::Election, &[create], far_future());
+        let until = self.now() + self.millis(0, 20_000);
+        // Some have led before, and do not know that they were deposed.
+        let leads = matches!(outcome[0], Outcome::Done(_));
+        self.tally(if leads {
+            "parti leads"
+        } else {
+            "parti deposed"
+        });
+        self.note(|| format!("parti leads ({leads}) until {until:?}"));
+        self.lives.parti_lives += 1;
+        let life = self.lives.parti_lives;
+        self.lives.parti_leader = Some((life, until));
+        self.after(Duration::ZERO, Event::PartiLeads { life });
+    }
+
+    pub fn parti_leads(&mut self, life: u64) {
+        let Some((_, until)) = self.lives.parti_leader.filter(|(now, _)| *now == life) else {
+            return;
+        };
+        let now = self.now();
+        let server = self.store.server();
+        let lease = self.store.read(Bucket::Election, LEASE_KEY, far_future());
+        let lease = lease.ok().flatten().filter(divvy::store::Entry::is_live);
+        let is_its_own = lease.is_some_and(|entry| entry.value.starts_with(b"parti-1"));
+        if until <= now {
+            // Whoever has it by now.
+            self.lives.parti_leader = None;
+            if !is_its_own {
+                self.lives.lease_disturbed = Some(now);
+            }
+            server.delete(Bucket::Election, LEASE_KEY);
+            return;
+        }
+        if is_its_own {
+            server.put(Bucket::Election, LEASE_KEY, b"parti-1:1");
+        }
+        self.lives.plan_disturbed = Some(now);
+        self.write_as_a_stranger();
+        self.after(PARTI_LEASE, Event::PartiLeads { life });
+    }
+}

@@ -1,0 +1,545 @@
+//! A simulated worker process: the shipped manager machine, its requests carried out by the
+//! shipped code, its watches, and the calculator that runs while it leads.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use divvy::error::{Code, Error, Result};
+use divvy::machine::calculator::{Notice, OpId};
+use divvy::machine::election::Rule;
+use divvy::machine::manager::{
+    Action, CalculatorEvent, Departure, Event as Input, Manager, ManagerNotice,
+};
+use divvy::machine::request::{Answer, Request};
+use divvy::runtime::sim::perform_when;
+use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
+};
+use divvy::types::{Time, WorkerId};
+use divvy::wire::{Applied, LEASE_KEY};
+use parking_lot::Mutex;
+
+use crate::baton::far_future;
+use crate::check::Checked;
+use crate::node::{LocalClock, Phase};
+use crate::world::{Event, Fate, World};
+
+/// Steps of one process at one moment after which it goes round in circles.
+const SPINS_MAX: u32 = 1_000;
+
+/// What is on its way between a manager and the store.
+pub enum Errand {
+    /// A request, and what becomes of it.
+    Asks {
+        member: usize,
+        op: OpId,
+        request: Request,
+        sent: Sent,
+        fate: Fate,
+        answer_at: Time,
+    },
+    /// A write that was given up long ago.
+    Late(Sent),
+    Answered {
+        member: usize,
+        op: OpId,
+        answer: Answer,
+    },
+}
+
+/// A write as it travels; `None`: a read.
+pub type Sent = Option<(Bucket, Write)>;
+
+/// One worker process.
+pub struct Member {
+    pub machine: Manager,
+    pub clock: LocalClock,
+    pub client: MemoryStore,
+    /// Which of the fleet's places it has.
+    pub slot: usize,
+    pub is_up: bool,
+    pub has_joined: bool,
+    pub frozen_until: Time,
+    /// Since when its clock stands still.
+    pub stopped_at: Option<Time>,
+    /// Until when what its clock says cannot be relied upon.
+    pub doubtful_until: Time,
+    pub blackout: Option<Blackout>,
+    /// It sees late, or nothing.
+    pub is_dim: bool,
+    pub node: Option<usize>,
+    /// It was told to go.
+    pub departure: Option<Departure>,
+    /// What it had applied under which id.
+    pub applied: (Option<WorkerId>, Applied),
+    inbox: VecDeque<Input>,
+    lease: Watch,
+    assignment: Option<Watch>,
+    health: HealthEvents,
+}
+
+impl Member {
+    /// When the process has something to do by itself.
+    pub fn next_time(&self, now: Time) -> Option<Time> {
+        if self.frozen_until > now {
+            return Some(self.frozen_until);
+        }
+        let deadline = self.machine.deadline()?;
+        Some(self.clock.when(deadline).max(now))
+    }
+
+    /// News of the calculator, if it still is the one.
+    pub fn calculator(&mut self, node: usize, event: CalculatorEvent) {
+        if self.node == Some(node) {
+            self.inbox.push_back(Input::Calculator(event));
+        }
+    }
+
+    fn next_input(&mut self) -> Option<Input> {
+        if let Ok(event) = self.lease.events.try_recv() {
+            return Some(Input::Lease(event));
+        }
+        let assignment = self.assignment.as_ref();
+        if let Some(Ok(event)) = assignment.map(|watch| watch.events.try_recv()) {
+            return Some(Input::Assignment(event));
+        }
+        if let Ok(health) = self.health.try_recv() {
+            return Some(Input::StoreHealth(match health {
+                Health::Connected => None,
+                Health::Degraded(why) => Some(why),
+                Health::Closed => Some("the store was stopped".into()),
+            }));
+        }
+        self.inbox.pop_front()
+    }
+}
+
+/// What a manager is told of a take-over that failed.
+pub fn failure_to_lead(error: Error) -> CalculatorEvent {
+    match error.code() {
+        Code::Fenced | Code::Conflict => CalculatorEvent::Deposed,
+        _ => CalculatorEvent::Failed(error),
+    }
+}
+
+impl World {
+    /// A new process takes a place in the fleet.
+    pub fn start_member(&mut self, slot: usize) {
+        let index = self.members.len();
+        let clock = LocalClock {
+            rate: self.rng.u64(900..=1_100),
+            offset: self.rng.u64(1..1_000_000_000_000) + 100_000_000_000_000,
+        };
+        let seed = self.rng.u64(..);
+        let config = self.lives.config.clone();
+        let local = clock.of(self.now());
+        let machine =
+            Manager::new(config, Rule::Lease, local, seed).expect("a manager's configuration");
+        let client = self.store.client(&format!("member {index}"));
+        if let Some(how) = self.blackout {
+            client.faults().blackout(how);
+        }
+        self.note(|| format!("member {index} starts in place {slot}, {clock:?}"));
+        self.members.push(Member {
+            machine,
+            clock,
+            lease: client
+                .watch_key(Bucket::Election, LEASE_KEY)
+                .expect("a watch"),
+            assignment: None,
+            health: client.health_events(),
+            client,
+            slot,
+            is_up: true,
+            has_joined: false,
+            frozen_until: Time::ZERO,
+            stopped_at: None,
+            doubtful_until: Time::ZERO,
+            blackout: None,
+            is_dim: false,
+            node: None,
+            departure: None,
+            applied: (None, Applied::default()),
+            inbox: VecDeque::from([Input::Start]),
+        });
+        self.lives.alive.push(index);
+        self.lives.is_dirty = true;
+    }
+
+    /// The process is no more.
+    pub fn end_member(&mut self, m: usize) -> Checked {
+        let member = &mut self.members[m];
+        member.is_up = false;
+        member.assignment = None;
+        let _ = member.client.stop(far_future());
+        self.lives.alive.retain(|&alive| alive != m);
+        self.lives.is_dirty = true;
+        match self.members[m].node.take() {
+            Some(node) => self.stop_node(node),
+            None => Ok(()),
+        }
+    }
+
+    /// The host wants the worker to go.
+    pub fn ask_member_to_go(&mut self, m: usize, how: Departure) {
+        let member = &mut self.members[m];
+        if member.departure.is_none() {
+            member.departure = Some(how);
+            member.inbox.push_back(Input::Stop(how));
+            self.note(|| format!("member {m} is to go: {how:?}"));
+        }
+    }
+
+    /// Lets every manager do all that it can do now; whether there was anything.
+    pub fn poll_members(&mut self) -> Result<bool, String> {
+        let mut busy = false;
+        let mut index = 0;
+        while let Some(&m) = self.lives.alive.get(index) {
+            busy |= self.poll_member(m)?;
+            // Who has departed has left the list.
+            index += usize::from(self.lives.alive.get(index) == Some(&m));
+        }
+        self.lives.is_dirty |= busy;
+        Ok(busy)
+    }
+
+    fn poll_member(&mut self, m: usize) -> Result<bool, String> {
+        let mut busy = false;
+        for _ in 0..SPINS_MAX {
+            let now = self.now();
+            let member = &mut self.members[m];
+            if !member.is_up || member.frozen_until > now {
+                return Ok(busy);
+            }
+            self.wake(m);
+            let member = &mut self.members[m];
+            let local = member.clock.of(now);
+            if let Some(input) = member.next_input() {
+                member.machine.handle(local, input);
+            } else if member.machine.deadline().is_some_and(|due| due <= local) {
+                member.machine.tick(local);
+            } else {
+                return Ok(busy);
+            }
+            busy = true;
+            self.carry_out_of(m)?;
+        }
+        let member = &self.members[m];
+        Err(format!(
+            "member {m} goes round in circles: {:?}",
+            member.machine
+        ))
+    }
+
+    /// A clock that stood still goes on from where it was.
+    fn wake(&mut self, m: usize) {
+        let now = self.now();
+        let ttl = self.lives.config.worker_id_ttl;
+        let member = &mut self.members[m];
+        let Some(since) = member.stopped_at.take() else {
+            return;
+        };
+        let pause = now.since(since).as_nanos() * u128::from(member.clock.rate) / 1_000;
+        member.clock.offset -= u64::try_from(pause).expect("a pause");
+        member.doubtful_until = now + ttl;
+        let (clock, node) = (member.clock, member.node);
+        if let Some(node) = node {
+            self.nodes[node].clock = clock;
+        }
+    }
+
+    fn carry_out_of(&mut self, m: usize) -> Checked {
+        while let Some(action) = self.members[m].machine.poll_action() {
+            match action {
+                Action::Request {
+                    op,
+                    request,
+                    patience,
+                } => self.send_errand(m, op, request, patience),
+                Action::Watch(worker) => {
+                    let member = &mut self.members[m];
+                    let key = format!("assignment.{worker}");
+                    let watch = member.client.watch_key(Bucket::Assignment, &key);
+                    member.assignment = Some(watch.expect("a watch"));
+                }
+                Action::Lead(worker) => self.lead(m, &worker)?,
+                Action::StepDown => {
+                    let node = self.members[m].node.ok_or("nobody to step down")?;
+                    let delay = self.millis(0, 100);
+                    self.after(delay, Event::StandDown { member: m, node });
+                }
+                Action::Notify(notice) => self.member_notice(m, &notice),
+                Action::Joined => self.members[m].has_joined = true,
+                Action::Departed => {
+                    self.note(|| format!("member {m} has departed"));
+                    if self.members[m].node.is_some() {
+                        return Err(format!("member {m} departs while its calculator runs"));
+                    }
+                    return self.end_member(m);
+                }
+            }
+        }
+        self.check_applied(m)
+    }
+
+    fn member_notice(&mut self, m: usize, notice: &ManagerNotice) {
+        self.note(|| format!("member {m}: {notice:?}"));
+        match notice {
+            ManagerNotice::IdLost { .. } => self.tally("id lost"),
+            ManagerNotice::IdRegained { .. } => self.tally("id regained"),
+            ManagerNotice::Degraded { .. } => self.tally("worker degraded"),
+            ManagerNotice::Recovered { .. } => self.tally("worker recovered"),
+            ManagerNotice::Leader { is_self: true, .. } => self.tally("lease won"),
+            ManagerNotice::Failed { error } if error.code() == Code::IdsExhausted => {
+                self.tally("ids exhausted");
+            }
+            _ => {}
+        }
+    }
+
+    /// What versions and terms a worker applied never goes back under one id.
+    fn check_applied(&mut self, m: usize) -> Checked {
+        let member = &mut self.members[m];
+        let now = (member.machine.worker().cloned(), member.machine.applied());
+        let (id, before) = std::mem::replace(&mut member.applied, now.clone());
+        let (before, after) = ((before.term, before.version), (now.1.term, now.1.version));
+        if id == now.0 && after < before {
+            return Err(format!(
+                "member {m} ({id:?}) went from {before:?} to {after:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    // --- the calculator ---
+
+    fn lead(&mut self, m: usize, worker: &WorkerId) -> Checked {
+        if self.members[m].node.is_some() {
+            return Err(format!("member {m} leads twice"));
+        }
+        let mut config = self.config.clone();
+        config.name = worker.as_str().to_owned();
+        config.former_leader_lease_over = true;
+        let (clock, blackout) = (self.members[m].clock, self.members[m].blackout);
+        let node = self.nodes.len();
+        self.members[m].node = Some(node);
+        self.start_node(config, clock, Some(m))?;
+        if let Some(how) = blackout.or(self.blackout) {
+            self.nodes[node].blackout = blackout;
+            self.nodes[node].client.faults().blackout(how);
+        }
+        Ok(())
+    }
+
+    pub fn tell_member(&mut self, m: usize, node: usize, notice: &Notice) {
+        let event = match notice {
+            Notice::StateChanged(change) => CalculatorEvent::State(change.to),
+            Notice::LeadershipLost => CalculatorEvent::Deposed,
+            _ => return,
+        };
+        self.members[m].calculator(node, event);
+    }
+
+    pub fn stands_down(&mut self, m: usize, node: usize) -> Checked {
+        if self.nodes[node].phase != Phase::Down {
+            self.stop_node(node)?;
+        }
+        let member = &mut self.members[m];
+        if member.node == Some(node) {
+            member.node = None;
+            member
+                .inbox
+                .push_back(Input::Calculator(CalculatorEvent::Ended));
+        }
+        Ok(())
+    }
+
+    // --- requests ---
+
+    fn send_errand(&mut self, m: usize, op: OpId, request: Request, patience: Duration) {
+        let now = self.now();
+        let deadline = now + self.members[m].clock.to_true(patience);
+        let sent = written(&request, now);
+        if let Some(how) = self.blackout.or(self.members[m].blackout) {
+            let (at, answer) = match how {
+                Blackout::Refuse => (
+                    now + self.millis(0, 5),
+                    failed(&request, &sent, Code::Unavailable),
+                ),
+                Blackout::Hang => (deadline, failed(&request, &sent, Code::TimedOut)),
+            };
+            return self.answer_errand(m, op, answer, at);
+        }
+        let fate = self.fate(sent.is_some());
+        let arrives_at = now + self.millis(0, self.network.delay_max_ms);
+        let mut answer_at = arrives_at + self.millis(0, self.network.delay_max_ms);
+        let is_heard = matches!(fate, Fate::Arrives | Fate::Busy | Fate::Refused);
+        if !is_heard && self.rng.bool() {
+            answer_at = deadline;
+        }
+        if answer_at >= deadline {
+            let answer = failed(&request, &sent, Code::TimedOut);
+            self.answer_errand(m, op, answer, deadline);
+        }
+        let errand = Errand::Asks {
+            member: m,
+            op,
+            request,
+            sent,
+            fate,
+            answer_at,
+        };
+        self.at(arrives_at, Event::Errand(errand));
+    }
+
+    fn answer_errand(&mut self, member: usize, op: OpId, answer: Answer, at: Time) {
+        let errand = Errand::Answered { member, op, answer };
+        self.at(at, Event::Errand(errand));
+    }
+
+    pub fn errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Answered { member, op, answer } => {
+                // What comes after its answer was given up is dropped by the machine.
+                let member = &mut self.members[member];
+                if member.is_up {
+                    member.inbox.push_back(Input::Answered { op, answer });
+                }
+            }
+            Errand::Late(sent) => {
+                let outcome = sent.map(|sent| self.put(sent));
+                self.note(|| format!("a late write of a manager: {outcome:?}"));
+            }
+            Errand::Asks {
+                member,
+                op,
+                request,
+                sent,
+                fate,
+                answer_at,
+            } => {
+                let answer = self.arrive(&request, sent, fate);
+                self.note(|| {
+                    let answer = crate::world::readable(&format!("{answer:?}"));
+                    format!("member {member} asked {request:?}: {answer}")
+                });
+                self.answer_errand(member, op, answer, answer_at.max(self.now()));
+            }
+        }
+    }
+
+    fn arrive(&mut self, request: &Request, sent: Sent, fate: Fate) -> Answer {
+        let Some((bucket, write)) = sent else {
+            let now = self.now();
+            return match fate {
+                Fate::Arrives => perform_when(&self.store, request.clone(), far_future(), now),
+                Fate::Refused => failed(request, &None, Code::Unavailable),
+                _ => failed(request, &None, Code::TimedOut),
+            };
+        };
+        let value = write.value.clone().unwrap_or_default();
+        let unknown = Outcome::Unknown("no answer".into());
+        let outcome = match fate {
+            Fate::Arrives => self.put((bucket, write)),
+            Fate::RequestLost => unknown,
+            Fate::ReplyLost => {
+                self.put((bucket, write));
+                unknown
+            }
+            Fate::Late(by) => {
+                self.after(by, Event::Errand(Errand::Late(Some((bucket, write)))));
+                unknown
+            }
+            Fate::Busy => Outcome::Refused(Refusal::Busy),
+            Fate::Refused => Outcome::Refused(Refusal::Unavailable("as the seed wants".into())),
+        };
+        Answer::Written { outcome, value }
+    }
+
+    fn put(&mut self, (bucket, write): (Bucket, Write)) -> Outcome {
+        self.store.write(bucket, &[write], far_future()).remove(0)
+    }
+}
+
+/// The write that carries a request out, as the shipped code would make it now.
+fn written(request: &Request, now: Time) -> Sent {
+    if !matches!(request, Request::Put { .. } | Request::Delete { .. }) {
+        return None;
+    }
+    let desk = Desk::default();
+    let _ = perform_when(&desk, request.clone(), far_future(), now);
+    desk.0.into_inner()
+}
+
+fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
+    let error = Error::new(code, "as the seed wants");
+    match request {
+        Request::Ensure { .. } => Answer::Ensured(Err(error)),
+        Request::List(_) => Answer::Listed(Err(error)),
+        Request::Read { .. } => Answer::Read(Err(error)),
+        Request::Campaign(_) | Request::Resign(_) => Answer::Campaigned(Err(error)),
+        Request::Put { .. } | Request::Delete { .. } => {
+            let write = sent.as_ref().and_then(|(_, write)| write.value.clone());
+            Answer::Written {
+                outcome: match code {
+                    Code::TimedOut => Outcome::Unknown("no answer by the deadline".into()),
+                    _ => Outcome::Refused(Refusal::Unavailable("blackout".into())),
+                },
+                value: write.unwrap_or_default(),
+            }
+        }
+    }
+}
+
+/// Where a write is laid down until the scheduler sends it.
+#[derive(Default)]
+struct Desk(Mutex<Sent>);
+
+impl Store for Desk {
+    fn write(&self, bucket: Bucket, writes: &[Write], _: std::time::Instant) -> Vec<Outcome> {
+        *self.0.lock() = writes.first().map(|write| (bucket, write.clone()));
+        vec![Outcome::Unknown("on its way".into())]
+    }
+
+    fn ensure(&self, _: Bucket, _: BucketConfig, _: std::time::Instant) -> Result<BucketStatus> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn capabilities(&self, _: Bucket, _: std::time::Instant) -> Result<Capabilities> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn read(&self, _: Bucket, _: &str, _: std::time::Instant) -> Result<Option<Entry>> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn list(&self, _: Bucket, _: &str, _: std::time::Instant) -> Result<Listing> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn write_batch(&self, _: Bucket, _: &Batch, _: std::time::Instant) -> Outcome {
+        unreachable!("only writes are laid down")
+    }
+
+    fn watch(&self, _: Bucket, _: &str) -> Result<Watch> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn watch_key(&self, _: Bucket, _: &str) -> Result<Watch> {
+        unreachable!("only writes are laid down")
+    }
+
+    fn health(&self) -> Health {
+        unreachable!("only writes are laid down")
+    }
+
+    fn health_events(&self) -> HealthEvents {
+        unreachable!("only writes are laid down")
+    }
+
+    fn stop(&self, _: std::time::Instant) -> Result<()> {
+        unreachable!("only writes are laid down")
+    }
+}

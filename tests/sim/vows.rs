@@ -1,0 +1,234 @@
+//! What must hold of whole managers, at every step and at the end. Kept apart from what makes
+//! things happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use divvy::ManagerState;
+use divvy::config::OutagePolicy;
+use divvy::store::Bucket;
+use divvy::types::Time;
+use divvy::wire::LEASE_KEY;
+
+use crate::check::{Checked, names};
+use crate::fleet::assignments;
+use crate::node::WATCH_DELAY_MAX;
+use crate::world::{Network, World};
+
+impl World {
+    pub fn check_lives(&mut self) -> Checked {
+        if !std::mem::take(&mut self.lives.is_dirty) {
+            return Ok(());
+        }
+        self.check_ids()?;
+        self.check_leases()?;
+        self.check_owners()
+    }
+
+    /// Members whose own word counts now.
+    fn awake(&self) -> impl Iterator<Item = usize> {
+        let now = self.now();
+        let alive = self.lives.alive.iter().copied();
+        alive.filter(move |&m| {
+            let member = &self.members[m];
+            member.frozen_until <= now && member.doubtful_until <= now
+        })
+    }
+
+    /// Nobody is certain of an id of which somebody else is certain, too.
+    fn check_ids(&self) -> Checked {
+        let now = self.now();
+        // What was confirmed before a stranger's hand is believed until it is renewed, or over.
+        if is_recent(
+            self.lives.ids_disturbed,
+            now,
+            self.lives.config.worker_id_ttl,
+        ) {
+            return Ok(());
+        }
+        let mut certain = BTreeMap::new();
+        for m in self.awake() {
+            let member = &self.members[m];
+            if !member.machine.id_is_certain(member.clock.of(now)) {
+                continue;
+            }
+            let id = member.machine.worker().ok_or("certain of no id")?;
+            if let Some(other) = certain.insert(id.clone(), m) {
+                return Err(format!("members {other} and {m} are both certain of {id}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One worker at most believes that it leads.
+    fn check_leases(&self) -> Checked {
+        let now = self.now();
+        let lease = self.lives.config.election_timeout;
+        if is_recent(self.lives.lease_disturbed, now, lease) {
+            return Ok(());
+        }
+        let leads = |m: &usize| self.members[*m].machine.is_leader();
+        let leaders: Vec<usize> = self.awake().filter(leads).collect();
+        match leaders.len() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("{leaders:?} lead at once")),
+        }
+    }
+
+    /// No partition has two owners for longer than can be explained.
+    fn check_owners(&mut self) -> Checked {
+        let now = self.now();
+        let is_strict = self.lives.config.outage_policy == OutagePolicy::Strict;
+        let mut owners: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for &m in &self.lives.alive {
+            let member = &self.members[m];
+            // Its host stands still with it.
+            if is_strict && member.frozen_until > now {
+                continue;
+            }
+            for partition in member.machine.held().partitions.iter() {
+                owners.entry(partition.subject()).or_default().push(m);
+            }
+        }
+        owners.retain(|_, owners| owners.len() > 1);
+        let bound = self.overlap_bound(is_strict);
+        let is_excused = is_recent(self.lives.plan_disturbed, now, self.recovery_bound());
+        let before = std::mem::take(&mut self.lives.overlaps);
+        for (partition, &since) in &before {
+            // Whether it goes on or has just ended.
+            let owners = owners.get(partition).map_or(&[][..], Vec::as_slice);
+            let is_long = since + bound < now;
+            if is_long && !is_excused && !self.excuse(owners, is_strict) {
+                return Err(format!(
+                    "{partition} has had two owners since {since:?}, now {owners:?}"
+                ));
+            }
+        }
+        for (partition, owners) in owners {
+            let known = before.get(&partition).copied();
+            let since = match known {
+                Some(since) if !is_excused && !self.excuse(&owners, is_strict) => since,
+                _ => now,
+            };
+            self.lives.overlaps.insert(partition, since);
+        }
+        Ok(())
+    }
+
+    /// Whether one of them could not know better.
+    fn excuse(&self, owners: &[usize], is_strict: bool) -> bool {
+        let now = self.now();
+        owners.iter().any(|&m| {
+            let member = &self.members[m];
+            let is_troubled = member.blackout.is_some()
+                || self.blackout.is_some()
+                || member.is_dim
+                || member.frozen_until > now
+                || self.network != Network::GOOD;
+            member.doubtful_until > now || (!is_strict && is_troubled)
+        })
+    }
+
+    /// How long two owners are explained by the delivery of a plan, or by the return of sight.
+    fn overlap_bound(&self, is_strict: bool) -> Duration {
+        if !self.lives.is_atomic {
+            return self.recovery_bound();
+        }
+        let config = &self.lives.config;
+        let delivery = WATCH_DELAY_MAX + Duration::from_millis(100);
+        let rest = if is_strict {
+            // Who sees nothing owns nothing by then.
+            config.calculator.heartbeat_ttl
+        } else {
+            // A request that hung, a pause, and the look that shows that the id is another's.
+            config.heartbeat_interval * 3 + Duration::from_secs(2)
+        };
+        delivery + rest * 10 / 9
+    }
+
+    /// The live workers are those that the store knows, and hold exactly what there is.
+    pub fn judge_lives(&self) -> Checked {
+        self.judge_lives_in(&[ManagerState::Stable])
+    }
+
+    /// The same, while the leader may be in one of these states.
+    pub fn judge_lives_in(&self, states: &[ManagerState]) -> Checked {
+        let mut ids = BTreeSet::new();
+        let mut leaders = Vec::new();
+        let now = self.now();
+        for &m in &self.lives.alive {
+            let member = &self.members[m];
+            let machine = &member.machine;
+            let id = machine.worker().ok_or(format!("member {m} has no id"))?;
+            if !machine.id_is_certain(member.clock.of(now)) || !member.has_joined {
+                return Err(format!("member {m} is not certain of {id}"));
+            }
+            if !states.contains(&machine.state()) {
+                return Err(format!("member {m} is {}", machine.state()));
+            }
+            if machine.is_leader() {
+                leaders.push(id.to_string());
+            }
+            ids.insert(id.to_string());
+        }
+        if ids.len() != self.lives.alive.len() {
+            return Err(format!("{} members have {ids:?}", self.lives.alive.len()));
+        }
+        let [leader] = leaders.as_slice() else {
+            return Err(format!("{leaders:?} lead"));
+        };
+        for &m in &self.lives.alive {
+            let known = self.members[m].machine.leader().map(ToString::to_string);
+            if known.as_ref() != Some(leader) {
+                return Err(format!(
+                    "member {m} takes {known:?} for the leader {leader}"
+                ));
+            }
+        }
+        ids.extend(self.lives.parti.as_ref().map(|parti| parti.id.clone()));
+        self.judge_store(&ids, leader)
+    }
+
+    fn judge_store(&self, ids: &BTreeSet<String>, leader: &str) -> Checked {
+        let listing = self.listing();
+        let holders = self.checker.is_newest_division(&listing)?;
+        if holders != *ids {
+            return Err(format!("{holders:?} hold something, {ids:?} are alive"));
+        }
+        let plan: BTreeMap<String, _> = assignments(&listing).into_iter().collect();
+        for &m in &self.lives.alive {
+            let machine = &self.members[m].machine;
+            let id = machine.worker().map(ToString::to_string);
+            let planned = id.and_then(|id| plan.get(&id)).and_then(Option::as_ref);
+            let planned = planned.map(|assignment| names(&assignment.partitions));
+            let held = names(&machine.held().partitions);
+            if planned.as_ref() != Some(&held) {
+                return Err(format!("member {m} holds {held:?}, not {planned:?}"));
+            }
+        }
+        let claimed: BTreeSet<String> = self.keys(Bucket::StableId).into_iter().collect();
+        if claimed != *ids {
+            return Err(format!("{claimed:?} are claimed, {ids:?} are alive"));
+        }
+        let beating = self.keys(Bucket::Heartbeat).into_iter();
+        let beating = beating.map(|key| key.trim_start_matches("heartbeat.").to_owned());
+        let beating: BTreeSet<String> = beating.collect();
+        if beating != *ids {
+            return Err(format!("{beating:?} beat, {ids:?} are alive"));
+        }
+        use divvy::store::Store;
+        let lease = self
+            .store
+            .read(Bucket::Election, LEASE_KEY, crate::baton::far_future());
+        let lease = lease.ok().flatten().ok_or("no lease")?;
+        let holder = divvy::wire::lease_holder(&lease.value).map(|id| id.to_string());
+        if holder.as_deref() != Some(leader) {
+            return Err(format!("{holder:?} has the lease, {leader} leads"));
+        }
+        Ok(())
+    }
+}
+
+fn is_recent(at: Option<Time>, now: Time, within: Duration) -> bool {
+    at.is_some_and(|at| now < at + within)
+}
