@@ -1740,8 +1740,8 @@ divvy_status divvy_calculator_set_partitions(struct divvy_calculator calculator,
 
 /**
  * Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
- * reason, version, term, workers with what is left of their leases and how far they are behind,
- * what is pending, what it suffers from, counters. Members may be added in any release.
+ * reason, version, term, workers with what is left of their leases and how far they are
+ * behind, what is pending, what it suffers from, counters. Members may be added in any release.
  *
  * Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
  * see "Errors" above.

@@ -307,8 +307,8 @@ pub unsafe extern "C" fn divvy_calculator_set_partitions(
 }
 
 /// Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
-/// reason, version, term, workers with what is left of their leases and how far they are behind,
-/// what is pending, what it suffers from, counters. Members may be added in any release.
+/// reason, version, term, workers with what is left of their leases and how far they are
+/// behind, what is pending, what it suffers from, counters. Members may be added in any release.
 ///
 /// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
 /// see "Errors" above.

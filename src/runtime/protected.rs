@@ -61,7 +61,8 @@ struct Core {
     /// Which kinds of calls failed last.
     has_failed: [bool; KINDS],
     counts: BreakerStatus,
-    listeners: Vec<Sender<BreakerState>>,
+    /// One: each life of a calculator takes the place of the one before.
+    listener: Option<Sender<BreakerState>>,
     openings: Repeats,
     is_opening_logged: bool,
 }
@@ -79,7 +80,7 @@ impl Protected {
                 budget: Budget::new(Allowance::default(), now),
                 has_failed: [false; KINDS],
                 counts: BreakerStatus::default(),
-                listeners: Vec::new(),
+                listener: None,
                 openings: Repeats::default(),
                 is_opening_logged: false,
             }),
@@ -94,13 +95,14 @@ impl Protected {
         self
     }
 
-    /// Every change of the breaker from now on, how it stands first.
+    /// Every change of the breaker from now on, how it stands first. Who asked before is told no
+    /// more.
     pub fn changes(&self) -> Receiver<BreakerState> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
         // The receiver is here, so this cannot fail.
         let _ = sender.send(core.breaker.state().clone());
-        core.listeners.push(sender);
+        core.listener = Some(sender);
         receiver
     }
 
@@ -220,14 +222,15 @@ impl Core {
         Ok((permit, is_retry))
     }
 
-    /// Tells the listeners; what is to be logged is handed back.
+    /// Tells the listener; what is to be logged is handed back.
     fn tell_changes(&mut self, now: Time) -> Vec<(log::Level, String)> {
         let mut lines = Vec::new();
         while let Some(state) = self.breaker.poll_change() {
             lines.extend(self.line(now, &state));
-            // Who does not listen any more is forgotten. The channels have no bound: nobody waits.
-            self.listeners
-                .retain(|listener| listener.send(state.clone()).is_ok());
+            // The channel has no bound: nobody waits.
+            if let Some(listener) = &self.listener {
+                let _ = listener.send(state.clone());
+            }
             self.counts.state = state;
         }
         lines
