@@ -115,7 +115,7 @@ rivals: need-test ## Let three leaders fight over a cluster whose nodes are kill
 .PHONY: chaos
 chaos: need-test ## Let 20 worker processes live through faults of workers and servers of a cluster
 ## MINUTES=10 for how long; SEED=7 for the faults of a former run
-	$(if $(SEED),DIVVY_SEED=$(SEED)) DIVVY_CHAOS_MINUTES=$(MINUTES) \
+	$(if $(SEED),CHAOS_SEED=$(SEED)) CHAOS_MINUTES=$(MINUTES) \
 	  $(CARGO) test $(LOCKED) --features cli --test fleet_chaos -- --nocapture
 
 .PHONY: stale

@@ -37,11 +37,11 @@ struct Chaos {
 
 #[test]
 fn after_any_faults_every_partition_has_exactly_one_owner() {
-    let minutes = std::env::var("DIVVY_CHAOS_MINUTES");
+    let minutes = std::env::var("CHAOS_MINUTES");
     let minutes: f64 = minutes.map_or(10.0, |text| text.parse().expect("a number"));
-    let seed = std::env::var("DIVVY_SEED").ok();
+    let seed = std::env::var("CHAOS_SEED").ok();
     let seed = seed.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
-    eprintln!("DIVVY_SEED={seed}");
+    eprintln!("CHAOS_SEED={seed}");
     fastrand::seed(seed);
     let cluster = Cluster::start(NEWEST);
     let fleet = Fleet::new(&cluster.urls().join(","), PARTITIONS).replicas(3);
