@@ -333,6 +333,14 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, applied: Applied) -> Vec<
     })
 }
 
+/// The bytes of a claimed stable id: RFC 3339 time to the nanosecond, with the number that tells
+/// claims of the same moment apart as further digits of the fraction.
+#[must_use]
+pub fn encode_claim(time: &str, drawn: u32) -> Vec<u8> {
+    let digits = time.strip_suffix('Z').unwrap_or(time);
+    format!("{digits}{drawn:09}Z").into_bytes()
+}
+
 /// What follows the time in the value of a stable id that its worker will want again.
 const KEPT: &str = " kept";
 
@@ -458,6 +466,15 @@ mod tests {
         assert!(Commit::decode(b"{\"term\":1}").is_err());
         assert!(Commit::decode(b"[1,2]").is_err());
         assert!(Fence::decode(b"[4]").is_err());
+    }
+
+    #[test]
+    fn claims_of_the_same_moment_differ_and_are_times() {
+        let time = "2026-11-26T15:03:12.123456789Z";
+        let claim = encode_claim(time, 7);
+        assert_eq!(claim, b"2026-11-26T15:03:12.123456789000000007Z");
+        assert_ne!(claim, encode_claim(time, 8));
+        assert!(!is_kept(&claim) && is_kept(&encode_kept(time)));
     }
 
     #[test]

@@ -60,8 +60,9 @@ pub enum Request {
 /// What to write; the shell adds the wall clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// The claim of a stable id.
-    Claim,
+    /// The claim of a stable id, with a number drawn for it: two workers that claim at the same
+    /// moment must not write the same bytes, or each would take the other's claim for its own.
+    Claim(u32),
     /// An id that its worker will want again; whoever finds it may claim it.
     Kept,
     /// The leader's lease.

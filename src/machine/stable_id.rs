@@ -30,6 +30,9 @@ const CONFLICTS_MAX: u32 = 4;
 /// Longest pause after a conflict. Rivals that start at once are kept apart by it.
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// How many numbers there are to tell claims of one moment apart.
+const NONCES: usize = 1_000_000_000;
+
 /// Pauses while the store fails or the pool is exhausted.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -80,6 +83,7 @@ pub enum IdEvent {
 pub struct StableId {
     pool: Pool,
     random: SplitMix,
+    nonces: SplitMix,
     backoff: Backoff,
     phase: Phase,
     /// How often somebody else was faster.
@@ -167,6 +171,7 @@ impl StableId {
         Self {
             pool,
             random: SplitMix(seed),
+            nonces: SplitMix(seed ^ 0xC1A1),
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
             phase: Phase::Idle,
             rivals: 0,
@@ -262,6 +267,7 @@ impl StableId {
             return None;
         }
         let bucket = Bucket::StableId;
+        let drawn = u32::try_from(self.nonces.index(NONCES)).unwrap_or_default();
         let request = match &mut self.phase {
             Phase::Idle => return None,
             Phase::Listing => Request::List(bucket),
@@ -271,7 +277,7 @@ impl StableId {
                 Request::Put {
                     bucket,
                     key: self.pool.key(creating.number),
-                    value: Value::Claim,
+                    value: Value::Claim(drawn),
                     expect: Expect::Revision(revision.unwrap_or_default()),
                 }
             }
@@ -288,7 +294,7 @@ impl StableId {
                         Request::Put {
                             bucket,
                             key,
-                            value: Value::Claim,
+                            value: Value::Claim(drawn),
                             expect: Expect::Revision(held.revision),
                         }
                     }

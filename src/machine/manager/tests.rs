@@ -212,7 +212,7 @@ fn is_claim(request: &Request) -> bool {
     matches!(
         request,
         Request::Put {
-            value: Value::Claim,
+            value: Value::Claim(_),
             ..
         }
     )

@@ -61,7 +61,7 @@ impl Claim {
             Request::Put {
                 bucket: Bucket::StableId,
                 key,
-                value: Value::Claim,
+                value: Value::Claim(_),
                 expect: Expect::Revision(revision),
             } => (key, revision),
             other => panic!("no conditional write: {other:?}"),
@@ -515,4 +515,18 @@ fn an_id_that_is_kept_is_marked_and_taken_first_by_whoever_comes() {
     again.reads(Some(entry("w-3", 9, b"theirs")));
     let (key, _) = again.creates();
     assert!(["w-0", "w-1"].contains(&key.as_str()), "{key}");
+}
+
+#[test]
+fn two_workers_that_claim_at_the_same_moment_write_different_bytes() {
+    let mut drawn = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let mut claim = Claim::with_seed(seed);
+        claim.lists(&[]);
+        let Request::Put { value, .. } = claim.next() else {
+            panic!("no claim");
+        };
+        drawn.insert(format!("{value:?}"));
+    }
+    assert_eq!(drawn.len(), 100);
 }

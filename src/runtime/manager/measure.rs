@@ -139,7 +139,7 @@ impl Measures {
                 Asked::Beat
             }
             Request::Put {
-                value: Value::Claim,
+                value: Value::Claim(_),
                 ..
             } => Asked::Claim { is_renewal: has_id },
             _ => Asked::Other,
