@@ -4,13 +4,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::assignment_publisher::ToPublisher;
 use super::journal::Journal;
-use super::shared::{Board, Proven, Shared};
+use super::shared::{Board, Proven, Shared, timer};
 use super::status::MachineStatus;
 use super::telling::{breaker_of, cause_of, change_of};
 use super::worker_monitor::ToMonitor;
@@ -64,7 +63,7 @@ impl Driver {
     /// The thread's body; ends when `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToDriver>, stop: &Receiver<Infallible>) {
         loop {
-            let timer = self.timer();
+            let timer = timer(&*self.clock, self.machine.deadline());
             select_biased! {
                 recv(stop) -> _ => return,
                 // Before the inbox: a job is told to have failed after the breaker that it opened.
@@ -237,13 +236,5 @@ impl Driver {
                 .fetch_add(u64::from(*count), Ordering::Relaxed);
         }
         self.machine.handle(now, event);
-    }
-
-    fn timer(&self) -> Receiver<Instant> {
-        let now = self.clock.now();
-        match self.machine.deadline() {
-            Some(time) => crossbeam_channel::after(time.since(now)),
-            None => never(),
-        }
     }
 }

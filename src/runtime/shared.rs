@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never};
 use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 
@@ -14,12 +14,13 @@ use super::gate::CurrentActivity;
 use super::notifier::Hub;
 use super::publisher::{Class, InForce};
 use super::telling::{LastHeard, Telling};
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::comparison::Comparison;
 use crate::machine::state::Position;
 use crate::strategy::Quality;
-use crate::types::{Version, WorkerId};
+use crate::types::{Time, Version, WorkerId};
 
 /// How long dropping a handle or a subscription waits for threads and callbacks.
 pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +30,14 @@ pub(super) fn deadline_in(timeout: Duration) -> Instant {
     /// Longer than any process lives, and far from what the platform's clock cannot hold.
     const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
     Instant::now() + timeout.min(FOREVER)
+}
+
+/// Fires when that time has come; never for `None`.
+pub(super) fn timer(clock: &dyn Clock, due: Option<Time>) -> Receiver<Instant> {
+    match due {
+        Some(time) => after(time.since(clock.now())),
+        None => never(),
+    }
 }
 
 /// Names a handle, for [`OwnThread`].

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use super::driver::ToDriver;
 use super::journal::Journal;
 use super::protected::Protected;
-use super::shared::Shared;
+use super::shared::{Shared, timer};
 use super::status::WorkerStatus;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
@@ -86,7 +86,7 @@ impl WorkerMonitor {
         loop {
             self.open_missing(&mut watches);
             let due = self.next_due(&watches, reconcile_at);
-            let timer = self.timer(due);
+            let timer = timer(&*self.clock, due);
             let heartbeats = watches.heartbeats.as_ref().map_or(&nothing, |w| &w.events);
             let assignments = watches.assignments.as_ref().map_or(&nothing, |w| &w.events);
             let told = health.as_ref().map_or(&silence, |h| &**h);
@@ -333,22 +333,10 @@ impl WorkerMonitor {
         dues.into_iter().flatten().min()
     }
 
-    fn timer(&self, due: Option<Time>) -> Receiver<Instant> {
-        match due {
-            Some(time) => crossbeam_channel::after(time.since(self.clock.now())),
-            None => never(),
-        }
-    }
-
     fn tell_health(&self, health: Health) {
         // First, so that the probe is due when the machine hears of it.
         self.store.heed(&health);
-        let why = match health {
-            Health::Connected => None,
-            Health::Degraded(why) => Some(why),
-            Health::Closed => Some("the store was stopped".into()),
-        };
-        self.tell(Event::StoreHealth(why));
+        self.tell(Event::StoreHealth(health.fault()));
     }
 
     /// Whether `dv-calc` is still there to take events.

@@ -303,6 +303,18 @@ pub enum Health {
     Closed,
 }
 
+impl Health {
+    /// Why the store cannot be worked with; `None` when it can.
+    #[must_use]
+    pub fn fault(self) -> Option<String> {
+        match self {
+            Health::Connected => None,
+            Health::Degraded(why) => Some(why),
+            Health::Closed => Some("the store was stopped".into()),
+        }
+    }
+}
+
 /// What a store can do, as far as it has been proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {

@@ -106,11 +106,7 @@ impl Member {
             return Some(Input::Assignment(event));
         }
         if let Ok(health) = self.health.try_recv() {
-            return Some(Input::StoreHealth(match health {
-                Health::Connected => None,
-                Health::Degraded(why) => Some(why),
-                Health::Closed => Some("the store was stopped".into()),
-            }));
+            return Some(Input::StoreHealth(health.fault()));
         }
         self.inbox.pop_front()
     }

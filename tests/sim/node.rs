@@ -20,7 +20,7 @@ use divvy::runtime::rebalancer::Partitions;
 use divvy::runtime::sim::{BareHub, Journal, Protected};
 use divvy::runtime::{Events, Interest};
 use divvy::store::memory::{Blackout, MemoryStore};
-use divvy::store::{Bucket, Health, HealthEvents, Listing, Store, Watch, WatchEvent};
+use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch, WatchEvent};
 use divvy::types::{Term, Time, WorkerId};
 use divvy::wire::KeyPrefix;
 
@@ -411,12 +411,7 @@ impl World {
         }
         if let Ok(health) = health.try_recv() {
             node.store.heed(&health);
-            let why = match health {
-                Health::Connected => None,
-                Health::Degraded(why) => Some(why),
-                Health::Closed => Some("the store was stopped".into()),
-            };
-            node.inbox.push_back(Input::StoreHealth(why));
+            node.inbox.push_back(Input::StoreHealth(health.fault()));
             return true;
         }
         false

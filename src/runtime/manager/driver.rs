@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::io::{Io, LeaderElection, perform};
 use super::leading::Leading;
@@ -18,6 +18,7 @@ use crate::machine::calculator::{Notice, OpId};
 use crate::machine::manager::{Action, CalculatorEvent, Event, Manager, ManagerNotice};
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
+use crate::runtime::shared::timer;
 use crate::store::Store;
 use crate::types::WorkerId;
 use crate::wire::KeyPrefix;
@@ -59,7 +60,7 @@ impl Driver {
     /// The thread's body; ends when the worker has departed or `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
-            let timer = self.timer();
+            let timer = timer(&*self.clock, self.machine.deadline());
             let mut begun = Instant::now();
             select_biased! {
                 recv(stop) -> _ => break,
@@ -186,14 +187,6 @@ impl Driver {
             let _ = self.joined.try_send(Err(error.clone()));
         }
         self.shared.hub.publish(notice);
-    }
-
-    fn timer(&self) -> Receiver<Instant> {
-        let now = self.clock.now();
-        match self.machine.deadline() {
-            Some(time) => crossbeam_channel::after(time.since(now)),
-            None => never(),
-        }
     }
 }
 

@@ -266,11 +266,7 @@ impl Manager {
     fn spawn_io(&self, life: &Arc<Life>) -> super::io::Spawn {
         let weak = Arc::downgrade(life);
         let owner = self.shared.id;
-        let on_panic = {
-            let shared = Arc::clone(&self.shared);
-            let weak = weak.clone();
-            move |message: String| fail(&shared, &weak, &message)
-        };
+        let on_panic = self.on_panic(life);
         Box::new(move |body| {
             let life = weak.upgrade();
             let life = life.ok_or_else(|| Error::new(Code::NotRunning, "the manager is gone"))?;
@@ -303,7 +299,7 @@ impl Manager {
     }
 
     /// A panic on a thread fails the handle: the other threads stop, and so do the heartbeats.
-    fn on_panic(&self, life: &Arc<Life>) -> impl FnOnce(String) + Send + 'static {
+    fn on_panic(&self, life: &Arc<Life>) -> impl Fn(String) + Clone + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         let life = Arc::downgrade(life);
         move |message| fail(&shared, &life, &message)

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::machine::backoff::Backoff;
 use crate::machine::manager::Event;
-use crate::store::{Bucket, Health, Store, Watch, WatchEvent};
+use crate::store::{Bucket, Store, Watch, WatchEvent};
 use crate::types::Time;
 use crate::wire::LEASE_KEY;
 
@@ -84,7 +84,7 @@ impl AssignmentWatch {
                     Err(_) => return,
                 },
                 recv(told) -> told => match told {
-                    Ok(told) => self.tell(Event::StoreHealth(fault_of(told))),
+                    Ok(told) => self.tell(Event::StoreHealth(told.fault())),
                     Err(_) => {
                         health = None;
                         true
@@ -142,13 +142,5 @@ impl AssignmentWatch {
     /// Whether `dv-member` is still there.
     fn tell(&self, event: Event) -> bool {
         self.to_member.send(ToMember::Event(event)).is_ok()
-    }
-}
-
-fn fault_of(health: Health) -> Option<String> {
-    match health {
-        Health::Connected => None,
-        Health::Degraded(why) => Some(why),
-        Health::Closed => Some("the store was stopped".into()),
     }
 }
