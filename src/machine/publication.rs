@@ -20,6 +20,10 @@ pub struct Slot {
     pub revision: Revision,
     /// What it holds.
     pub content: Content,
+    /// Whether what it holds carries no term: a leader without terms (parti's) or a foreign hand
+    /// wrote it, and the next publication writes it, whatever it holds. So what carries none and
+    /// is no newer than the commit record is never a remainder of a plan.
+    pub is_foreign: bool,
     /// Whether the next publication writes it, whatever it holds: because a write of it ended as
     /// unknown and may still arrive (as long as the revision stays, nothing else would keep it
     /// out), or because its worker may refuse what it holds as older than what it has applied.
@@ -99,14 +103,17 @@ impl Reading {
     }
 
     /// A leader writes an assignment and the commit record of its version in one term. Of an earlier
-    /// term it is a foreign hand's, and its worker may refuse it as older than what it has applied.
+    /// term, or of none, it is a foreign hand's, and its worker may refuse it as no newer than what
+    /// it has applied.
     fn doubt_forged(&mut self) {
         let Some(commit) = &self.commit.value else {
             return;
         };
         for (worker, assignment) in &self.stored {
-            let is_forged = assignment.version == commit.version
-                && assignment.term.is_some_and(|term| term < commit.term);
+            let is_forged = match assignment.term {
+                Some(term) => assignment.version == commit.version && term < commit.term,
+                None => assignment.version <= commit.version,
+            };
             if let Some(slot) = self.slots.get_mut(worker) {
                 slot.in_doubt |= is_forged;
             }
@@ -188,12 +195,14 @@ impl Reading {
             self.poison += 1;
             return;
         };
+        let mut is_foreign = false;
         let content = if !entry.is_live() {
             Content::Deleted
         } else if let Ok(assignment) = Assignment::decode(&entry.value) {
             self.highest_version = self.highest_version.max(assignment.version);
             self.highest_term = self.highest_term.max(assignment.term.unwrap_or(0));
             let hash = content_hash(assignment.partitions.iter());
+            is_foreign = assignment.term.is_none();
             self.stored.push((worker.clone(), assignment));
             Content::Assigned(hash)
         } else {
@@ -203,6 +212,7 @@ impl Reading {
         let slot = Slot {
             revision: entry.revision,
             content,
+            is_foreign,
             in_doubt: false,
         };
         self.slots.insert(worker, slot);
@@ -254,8 +264,14 @@ impl Slot {
     pub const NONE: Slot = Slot {
         revision: 0,
         content: Content::Deleted,
+        is_foreign: false,
         in_doubt: false,
     };
+
+    /// Whether the key holds what `hash` is of, and need not be written.
+    fn stands(&self, hash: ContentHash) -> bool {
+        self.content == Content::Assigned(hash) && !self.in_doubt && !self.is_foreign
+    }
 
     /// The revision that protects the key from a deposed leader: a take-over rewrites every
     /// readable assignment, and nothing else.
@@ -297,7 +313,7 @@ pub struct Change {
 
 /// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
 /// workers that it does not have. A key in doubt is written whatever it holds, so that the write
-/// on its way comes too late. There is always at least one assignment to write, since a leader of
+/// on its way comes too late, and so is one without a term. There is always at least one assignment to write, since a leader of
 /// parti learns versions from nothing else.
 #[must_use]
 pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
@@ -306,7 +322,7 @@ pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
         let slot = slots.get(worker);
         let hash = content_hash(plan.partitions_of(index));
-        if slot.is_some_and(|s| s.content == Content::Assigned(hash) && !s.in_doubt) {
+        if slot.is_some_and(|slot| slot.stands(hash)) {
             unchanged = unchanged.or(Some((index, worker, hash)));
             continue;
         }
@@ -402,6 +418,7 @@ mod tests {
         Slot {
             revision: 7,
             content,
+            is_foreign: false,
             in_doubt,
         }
     }
@@ -488,6 +505,26 @@ mod tests {
             .insert(id("y"), slot(Content::Assigned(0), false));
         reading.keep_doubts(&slots);
         assert!(reading.slots.values().all(|slot| !slot.in_doubt));
+    }
+
+    /// Symptom: two owners until a worker's assignment changed (seed 9141 of the managers). Cause: a
+    /// stranger had put an empty assignment of a version that the worker had applied; the worker
+    /// refused it, and the next leader took it for what its plan said.
+    #[test]
+    fn what_has_no_term_is_written_whatever_it_holds() {
+        let a = ("assignment.a", r#"{"version":4,"term":1,"partitions":[]}"#);
+        let b = ("assignment.b", r#"{"version":4,"partitions":[]}"#);
+        let empty = Plan::new([id("a"), id("b")].into(), [].into(), Vec::new()).unwrap();
+        let read = reading(&[a, b]);
+        assert_eq!(told(&read.slots, &empty), ["set b at 3"]);
+        let digest = digest_of(&read);
+        for (version, is_consistent) in [(3, true), (4, false), (5, false)] {
+            let commit = format!(r#"{{"term":1,"version":{version},"digest":"{digest}"}}"#);
+            let read = reading(&[b, ("divvy.commit", commit.as_str())]);
+            let read_both = reading(&[a, b, ("divvy.commit", commit.as_str())]);
+            assert_eq!(read.is_consistent(), is_consistent, "{version}");
+            assert_eq!(told(&read_both.slots, &empty), ["set b at 3"]);
+        }
     }
 
     fn entry(key: &str, value: &str) -> Entry {

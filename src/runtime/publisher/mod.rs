@@ -560,6 +560,7 @@ impl Publisher {
         let slot = Slot {
             revision,
             content,
+            is_foreign: false,
             in_doubt: false,
         };
         self.known.slots.insert(change.worker.clone(), slot);

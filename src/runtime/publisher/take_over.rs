@@ -318,7 +318,8 @@ impl Publisher {
     fn rewritten(&mut self, worker: &WorkerId, revision: Revision) {
         if let Some(slot) = self.known.slots.get_mut(worker) {
             slot.revision = revision;
-            slot.in_doubt = false;
+            // Its worker takes up what comes in a new term; what has none is as old as before.
+            slot.in_doubt &= slot.is_foreign;
         }
         self.numbered(revision);
     }

@@ -178,12 +178,52 @@ fn a_foreign_write_that_says_what_the_plan_says_is_written_again_above() {
     }
 }
 
+/// Symptom: two owners (seed 9141 of the managers). Cause: a stranger had put an empty list under
+/// the version that the worker had applied. The worker refused it, and the next leader, whose plan
+/// gave it nothing either, left it as it was.
+#[test]
+fn a_take_over_is_not_led_to_believe_that_a_worker_has_what_a_stranger_put() {
+    for kind in BOTH {
+        let (world, _leader) = leading(kind);
+        put(&world, "assignment.b", &raw(1, None, &[]));
+        beat(&world, "b", 1, 1);
+        let mut successor = Leader::new(&world);
+        assert!(!successor.take_over().unwrap().consistent);
+        let lists = plan(&[("a", &["p", "q"]), ("b", &[])]);
+        let version = successor.publish(&lists).unwrap();
+        assert_eq!(held(&world)["b"].version, version, "{kind:?}");
+        assert_eq!(held(&world)["b"].term, Some(successor.publisher.term()));
+        assert!(Leader::new(&world).take_over().unwrap().consistent);
+    }
+}
+
+/// After the first version of its own, nothing without a term is left of a leader of parti, so
+/// that what turns up without one is foreign.
+#[test]
+fn the_first_publication_after_a_leader_without_terms_writes_every_assignment() {
+    for kind in BOTH {
+        let world = world(kind);
+        put(&world, "assignment.a", &raw(7, None, &["p"]));
+        put(&world, "assignment.b", &raw(7, None, &["q"]));
+        let mut leader = Leader::new(&world);
+        assert!(leader.take_over().unwrap().consistent);
+        let next = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &[])]);
+        assert_eq!(leader.publish(&next).unwrap(), 8);
+        assert!(held(&world).values().all(|held| held.version == 8));
+        // And that is that.
+        let next = plan(&[("a", &["p"]), ("b", &[]), ("c", &["q"])]);
+        assert_eq!(leader.publish(&next).unwrap(), 9);
+        assert_eq!(held(&world)["a"].version, 8);
+        assert!(Leader::new(&world).take_over().unwrap().consistent);
+    }
+}
+
 #[test]
 fn a_take_over_writes_again_what_a_worker_refuses_as_older_than_it_has_applied() {
     for kind in BOTH {
         for (applied, refused) in [((0, 5), true), ((1, 5), true), ((1, 3), false)] {
             let (world, _leader) = leading(kind);
-            put(&world, "assignment.b", &raw(4, None, &["q"]));
+            put(&world, "assignment.b", &raw(4, Some(1), &["q"]));
             let (term, version) = applied;
             beat(&world, "b", term, version);
             let mut successor = Leader::new(&world);
