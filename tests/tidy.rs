@@ -69,7 +69,7 @@ fn spread(text: &str, before: &str, paths: &mut Vec<String>) -> usize {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    collect(&root, &mut files);
+    collect(&root, &is_no_test, &mut files);
     files.sort();
     let sources: Vec<Source> = files
         .iter()
@@ -92,18 +92,22 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a readable folder") {
         let path = entry.expect("a folder entry").path();
-        if path.file_stem().is_some_and(|stem| stem == "tests") {
+        if !is_wanted(&path) {
             continue;
         }
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, is_wanted, files);
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "go") {
             files.push(path);
         }
     }
+}
+
+fn is_no_test(path: &Path) -> bool {
+    path.file_stem().is_none_or(|stem| stem != "tests")
 }
 
 fn without_tests(text: &str) -> &str {
@@ -317,6 +321,40 @@ fn nothing_is_left_unfinished() {
         }
     }
     assert_none("unfinished", &offences);
+}
+
+/// The page that tells where each item of the improvement plan is names tests and commands.
+#[test]
+fn what_the_page_of_the_improvement_plan_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "bindings/go"] {
+        collect(&root.join(folder), &|_| true, &mut files);
+    }
+    files.push(root.join("Makefile"));
+    let read = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
+    let code: String = files.iter().map(read).collect();
+    let page = read(&root.join("docs/improvement-plan.md"));
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for word in page.split('`').skip(1).step_by(2) {
+        let definition = if let Some(target) = word.strip_prefix("make ") {
+            format!("\n{target}:")
+        } else if word.starts_with("Test") {
+            format!("\nfunc {word}(")
+        } else if word.matches('_').count() >= 2 && word.chars().all(name) {
+            format!("fn {word}()")
+        } else {
+            continue;
+        };
+        named += 1;
+        if !code.contains(&definition) {
+            missing.push(format!("docs/improvement-plan.md: {word}"));
+        }
+    }
+    assert!(named > 40, "only {named} names were found");
+    assert_none("what the page names exists", &missing);
 }
 
 #[test]
