@@ -4,7 +4,9 @@
 //! Every write is conditional, so an id that was stolen (parti writes without condition), removed
 //! or left to expire is noticed at the next renewal, and is never stolen back. An id is *certain*
 //! until shortly before the store could let its key expire; after that nobody else may be assumed
-//! not to have it.
+//! not to have it. Where its key holds something else than what was written last, somebody else has
+//! it, whatever the revision: a bucket that was created anew counts from the start. So before a
+//! renewal that is late, or that something suspicious led to, the key is read.
 //!
 //! An id can be *kept* for a worker that will be back: its key stays, marked, and whoever claims
 //! an id next takes that one first, so that the partitions planned for it stay where they are.
@@ -135,11 +137,15 @@ struct Held {
     number: u32,
     worker: WorkerId,
     revision: Revision,
+    /// What the key holds in that revision.
+    value: Vec<u8>,
     /// When the renewal was sent that was last confirmed.
     confirmed: Time,
     /// Renewals since then of which nobody knows whether they were carried out.
     unknown: Vec<Attempt>,
     asked: Asked,
+    /// Whether the key was looked at since the last renewal was asked for.
+    is_seen: bool,
     sent: Time,
     /// The key was found gone: the next renewal claims it again.
     is_gone: bool,
@@ -244,7 +250,8 @@ impl StableId {
 
     /// Has the claim looked at now: something looks as if somebody else used the id.
     pub fn verify(&mut self) {
-        if matches!(self.phase, Phase::Held(_)) {
+        if let Phase::Held(held) = &mut self.phase {
+            held.asked = Asked::Read;
             self.due = Time::ZERO;
         }
     }
@@ -287,9 +294,13 @@ impl StableId {
             },
             Phase::Held(held) => {
                 let key = self.pool.key(held.number);
+                if now > held.confirmed + self.pool.ttl / 2 && !held.is_seen {
+                    held.asked = Asked::Read;
+                }
                 match held.asked {
                     Asked::Read => Request::Read { bucket, key },
                     Asked::Renew => {
+                        held.is_seen = false;
                         held.sent = now;
                         Request::Put {
                             bucket,
@@ -416,7 +427,7 @@ impl StableId {
         match outcome {
             Outcome::Done(revision) => {
                 let (number, sent) = (creating.number, creating.sent);
-                self.hold(number, *revision, sent)
+                self.hold(number, *revision, value, sent)
             }
             Outcome::Refused(Refusal::Conflict) if creating.unknown.is_empty() => {
                 self.taken(now, creating)
@@ -446,7 +457,7 @@ impl StableId {
                 let mut tries = creating.unknown.iter();
                 let ours = tries.find(|attempt| attempt.value == entry.value);
                 match ours.map(|attempt| attempt.sent) {
-                    Some(sent) => self.hold(creating.number, entry.revision, sent),
+                    Some(sent) => self.hold(creating.number, entry.revision, entry.value, sent),
                     // Still the one that is kept for whoever comes.
                     None if is_kept(&entry.value) => {
                         creating.free.insert(creating.choice(), entry.revision);
@@ -491,7 +502,7 @@ impl StableId {
         }))
     }
 
-    fn hold(&mut self, number: u32, revision: Revision, confirmed: Time) -> Phase {
+    fn hold(&mut self, number: u32, revision: Revision, value: Vec<u8>, confirmed: Time) -> Phase {
         // The pool's prefix was checked with the longest number behind it.
         let Ok(worker) = WorkerId::new(&self.pool.key(number)) else {
             return Phase::Idle;
@@ -504,9 +515,11 @@ impl StableId {
             number,
             worker,
             revision,
+            value,
             confirmed,
             unknown: Vec::new(),
             asked: Asked::Renew,
+            is_seen: false,
             sent: confirmed,
             is_gone: false,
         })
@@ -516,7 +529,7 @@ impl StableId {
         match outcome {
             Outcome::Done(revision) => {
                 let sent = held.sent;
-                self.confirm(&mut held, *revision, sent);
+                self.confirm(&mut held, *revision, value, sent);
             }
             Outcome::Refused(Refusal::Conflict) => held.asked = Asked::Read,
             Outcome::Refused(_) => self.due = now + self.backoff.next_delay(),
@@ -530,9 +543,10 @@ impl StableId {
         Phase::Held(held)
     }
 
-    /// What the key holds after a renewal that did not simply succeed.
+    /// What the key holds after a renewal that did not simply succeed, or before one.
     fn looked(&mut self, now: Time, mut held: Held, entry: Option<Entry>) -> Phase {
         held.asked = Asked::Renew;
+        held.is_seen = true;
         self.due = now;
         let Some(entry) = entry.filter(|entry| entry.operation != Operation::Gone) else {
             held.revision = 0;
@@ -546,10 +560,11 @@ impl StableId {
         }
         let ours = held.unknown.iter().find(|try_| try_.value == entry.value);
         if let Some(sent) = ours.map(|attempt| attempt.sent) {
-            self.confirm(&mut held, entry.revision, sent);
+            self.confirm(&mut held, entry.revision, entry.value, sent);
             return Phase::Held(held);
         }
-        if entry.revision == held.revision && !held.is_gone {
+        let is_ours = entry.revision == held.revision && entry.value == held.value;
+        if is_ours && !held.is_gone {
             return Phase::Held(held); // the renewal was not carried out, or not yet
         }
         self.events.push_back(IdEvent::Lost(held.worker));
@@ -557,8 +572,9 @@ impl StableId {
         Phase::Idle
     }
 
-    fn confirm(&mut self, held: &mut Held, revision: Revision, sent: Time) {
+    fn confirm(&mut self, held: &mut Held, revision: Revision, value: Vec<u8>, sent: Time) {
         held.revision = revision;
+        held.value = value;
         held.confirmed = held.confirmed.max(sent);
         held.unknown.clear();
         held.asked = Asked::Renew;

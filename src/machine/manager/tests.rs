@@ -19,6 +19,8 @@ struct Life {
     orders: Vec<String>,
     /// What the assignment key holds.
     assignment: Option<Entry>,
+    /// What the key of the id holds.
+    claim: Option<Entry>,
     is_down: bool,
 }
 
@@ -32,6 +34,7 @@ impl Life {
             notices: Vec::new(),
             orders: Vec::new(),
             assignment: None,
+            claim: None,
             is_down: false,
         }
     }
@@ -97,6 +100,9 @@ impl Life {
             Request::Read { .. } if self.is_down => Answer::Read(Err(gone())),
             Request::Ensure { ttl, .. } => Answer::Ensured(Ok(bucket(*ttl))),
             Request::List(_) => Answer::Listed(Ok(Listing::default())),
+            Request::Read { bucket, .. } if *bucket == Bucket::StableId => {
+                Answer::Read(Ok(self.claim.clone()))
+            }
             Request::Read { .. } => Answer::Read(Ok(self.assignment.clone())),
             Request::Put { .. } | Request::Delete { .. } => {
                 self.revision += 1;
@@ -104,7 +110,15 @@ impl Life {
                     true => Outcome::Refused(Refusal::Unavailable("gone".into())),
                     false => Outcome::Done(self.revision),
                 };
-                let value = format!("value {}", self.revision).into_bytes();
+                let value = format!("value {}", self.revision);
+                if let (true, Outcome::Done(revision), Request::Put { key, .. }) =
+                    (is_claim(request), &outcome, request)
+                {
+                    let entry = put(key, &value);
+                    let revision = *revision;
+                    self.claim = Some(Entry { revision, ..entry });
+                }
+                let value = value.into_bytes();
                 Answer::Written { outcome, value }
             }
             Request::Campaign(_) | Request::Resign(_) => Answer::Campaigned(Ok(None)),
@@ -216,6 +230,10 @@ fn is_claim(request: &Request) -> bool {
             ..
         }
     )
+}
+
+fn is_look_at_id(request: &Request) -> bool {
+    matches!(request, Request::Read { bucket, .. } if *bucket == Bucket::StableId)
 }
 
 fn is_beat(request: &Request) -> bool {
@@ -414,7 +432,7 @@ fn a_disturbed_heartbeat_has_the_claim_looked_at() {
     life.carry_out();
     let (op, _) = life.take(is_beat);
     life.answer(op, written(Outcome::Refused(Refusal::Conflict)));
-    life.take(is_claim);
+    life.take(is_look_at_id);
 }
 
 #[test]
@@ -427,10 +445,12 @@ fn nothing_is_written_under_an_id_that_is_not_certain() {
     life.now = life.now + Duration::from_secs(2);
     life.machine.tick(life.now);
     life.carry_out();
-    assert!(life.asked.iter().all(|(_, request)| !is_beat(request)));
-    let (op, request) = life.take(is_claim);
-    let answer = life.reply(&request);
-    life.answer(op, answer);
+    for is_it in [is_look_at_id, is_claim] {
+        assert!(life.asked.iter().all(|(_, request)| !is_beat(request)));
+        let (op, request) = life.take(is_it);
+        let answer = life.reply(&request);
+        life.answer(op, answer);
+    }
     life.take(is_beat);
 }
 
