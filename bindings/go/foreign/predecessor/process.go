@@ -14,7 +14,8 @@ import (
 
 // Line is what a process reports, one JSON line each.
 type Line struct {
-	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "published" or "holds".
+	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "silent" (nothing more comes of
+	// that leadership), "published" or "holds".
 	Event  string `json:"event"`
 	Worker string `json:"worker"`
 	// Version and Lifecycle: of "published" and "holds".
