@@ -182,9 +182,9 @@ func losesNothing(t testing.TB, members []*processes.Member) func() {
 	}
 }
 
-func (f *mixed) verify() {
+func (f *mixed) verify(expected ...string) {
 	f.t.Helper()
-	f.Fleet.Verify()
+	f.Fleet.Verify(expected...)
 	f.Ledger.Verify()
 }
 
@@ -349,13 +349,113 @@ func TestAnIDThatAProcessOfThePredecessorTakesBackBlindlyIsNoticedAndNamed(t *te
 		t.Fatalf("it has %s", robbed.ID())
 	}
 	thief.Signal(syscall.SIGCONT)
-	until(t, "the theft is noticed", func() bool { return robbed.Last("lost") != nil })
-	if lost := robbed.Last("lost"); lost.Worker != id {
-		t.Errorf("lost %s", lost.Worker)
-	}
+	f.isRobbed(robbed, id)
 	f.settle("under ids of their own", leader, thief, robbed)
-	if thief.ID() != id || robbed.ID() == id || len(robbed.Said("lost")) != 1 {
-		t.Errorf("%s has it; it is %s now", thief.ID(), robbed.ID())
+	f.verify()
+}
+
+func TestALeaderWhoseIDIsStolenStepsDownAndTakesAnother(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	robbed := f.StartDivvy("leave", nil)
+	f.settle("alone", robbed)
+	other, follower := f.manage(processes.Never()), f.Start("-lead", "never")
+	version := f.settle("three", robbed, other, follower)
+	id := robbed.ID()
+	thief := f.Start("-steal", id)
+	f.isRobbed(robbed, id)
+	until(t, "it steps down", func() bool { return !robbed.IsLeader() })
+	// By its name the lease is the thief's: that one goes on with it.
+	until(t, "the thief leads", thief.IsLeader)
+	after := f.settle("under ids of their own", robbed, other, follower, thief)
+	if after <= version {
+		t.Errorf("version %d after %d", after, version)
+	}
+	f.verify(id + " is claimed while somebody has it")
+}
+
+// isRobbed waits until a worker of divvy's notices that its id is somebody else's, which it must by its
+// next renewal, says so by name, and has another.
+func (f *mixed) isRobbed(robbed *processes.Member, id string) {
+	f.t.Helper()
+	until(f.t, "the theft is noticed", func() bool { return robbed.Last("lost") != nil })
+	if lost := robbed.Last("lost"); lost.Worker != id {
+		f.t.Errorf("lost %s, not %s", lost.Worker, id)
+	}
+	until(f.t, "another id", func() bool { return robbed.ID() != "" && robbed.ID() != id })
+	if len(robbed.Said("lost")) != 1 {
+		f.t.Errorf("lost %d times", len(robbed.Said("lost")))
+	}
+	hasID := false
+	for _, line := range robbed.Said("") {
+		switch {
+		case line.Event == "claimed":
+			hasID = true
+		case line.Event == "lost":
+			hasID = false
+		case line.Event == "holds" && !hasID && len(line.Partitions) > 0:
+			f.t.Errorf("without an id it holds %+v", line)
+		}
+	}
+}
+
+func TestALeaseThatSomebodyDeletesBlindlyIsTakenByOneAgain(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	divvys := f.StartDivvy("leave", nil)
+	f.settle("alone", divvys)
+	others := f.Start()
+	f.settle("two", divvys, others)
+	for range 5 {
+		stays := losesNothing(t, []*processes.Member{divvys, others})
+		must(t, f.Election.Delete("leader")) // as a leader of the predecessor does when it goes
+		until(t, "a lease", func() bool { _, err := f.Election.Get("leader"); return err == nil })
+		until(t, "one leader", func() bool { return divvys.IsLeader() != others.IsLeader() })
+		f.settle("after the deletion", divvys, others)
+		stays()
+	}
+	f.verify()
+}
+
+func TestBothKindsClaimTheLowestFreeIDAndReadEachOthersValues(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	members := []*processes.Member{f.StartDivvy("leave", nil), f.Start("-lead", "never"), f.manage(processes.Never()),
+		f.Start("-lead", "never"), f.StartDivvy("leave", processes.Never())}
+	for number, member := range members {
+		if want := fmt.Sprintf("worker-%d", number); member.ID() != want {
+			t.Errorf("%s is not %s", member.ID(), want)
+		}
+		claim, err := f.IDs.Get(member.ID())
+		must(t, err)
+		if _, err := time.Parse(time.RFC3339Nano, string(claim.Value())); err != nil {
+			t.Errorf("the claim of %s: %v", member.ID(), err)
+		}
+	}
+	f.settle("all", members...)
+	lease, err := f.Election.Get("leader")
+	must(t, err)
+	if name, seconds, _ := strings.Cut(string(lease.Value()), ":"); name != "worker-0" || len(seconds) != 10 {
+		t.Errorf("the lease says %q", lease.Value())
+	}
+	// A key that begins with the heartbeats' prefix is a worker to the predecessor.
+	keys, err := f.Heartbeats.Keys()
+	must(t, err)
+	slices.Sort(keys)
+	if want := "heartbeat.worker-0 heartbeat.worker-1 heartbeat.worker-2 heartbeat.worker-3 heartbeat.worker-4"; strings.Join(keys, " ") != want {
+		t.Errorf("heartbeats %q", keys)
+	}
+	// A gap is filled by whoever comes first, of either kind.
+	for _, start := range []func() *processes.Member{
+		func() *processes.Member { return f.Start("-lead", "never") },
+		func() *processes.Member { return f.StartDivvy("leave", processes.Never()) },
+	} {
+		members[2].End(syscall.SIGTERM)
+		members[2] = start()
+		if members[2].ID() != "worker-2" {
+			t.Errorf("it has %s", members[2].ID())
+		}
+		f.settle("the gap is filled", members...)
 	}
 	f.verify()
 }
