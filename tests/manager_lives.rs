@@ -92,6 +92,11 @@ fn usage() -> Usage {
     }
 }
 
+fn median(some: &mut [usize]) -> usize {
+    some.sort_unstable();
+    some[some.len() / 2]
+}
+
 /// Runs so many lives after some that do not count, and judges what is left of them.
 fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
     let warm_up = (lives / 10).max(20);
@@ -103,28 +108,29 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
     let mut resident = Vec::new();
     for number in 0..lives {
         live(number);
-        if (number + 1) % (lives / SAMPLES).max(1) == 0 {
+        if (number + 1) * SAMPLES / lives > resident.len() {
             resident.push(usage().resident_kib);
         }
     }
+    assert_eq!(resident.len(), SAMPLES, "too few lives");
     // The kernel takes a thread off its list a moment after it was joined.
     wait_until("threads and descriptors as before", || {
         let now = usage();
         now.threads <= before.threads && now.descriptors <= before.descriptors
     });
     let after = usage();
-    // What the allocator keeps comes and goes; the least of several samples does not.
-    let (first, last) = resident.split_at(resident.len() / 2);
-    let least = |some: &[usize]| some.iter().min().copied().expect("a sample");
-    let grown = least(last).saturating_sub(least(first));
+    // What the allocator keeps comes and goes.
+    let (first, last) = resident.split_at_mut(SAMPLES / 2);
+    let grown = median(last).saturating_sub(median(first));
     println!(
-        "{what}: {lives} lives in {:.0?}: threads {} -> {}, descriptors {} -> {}, {grown} KiB more \
-         (least of the first and of the last half of {resident:?})",
+        "{what}: {lives} lives in {:.0?}: threads {} -> {}, descriptors {} -> {}, KiB {} -> {}",
         began.elapsed(),
         before.threads,
         after.threads,
         before.descriptors,
-        after.descriptors
+        after.descriptors,
+        median(first),
+        median(last)
     );
     // A thread or a subscriber that is left behind is more than 1 KiB a life.
     let most = 1_000 + lives / 10;
