@@ -21,11 +21,15 @@ MINUTES ?= 10
 # Deposed leaders: how many tries.
 TRIES ?= 10000
 
+# Lives of managers: how many in memory and on a server.
+LIVES ?= 10000
+NATS_LIVES ?= 500
+
 .PHONY: help
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## "; print "make <command>\n" } \
-	  /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 } \
-	  /^## / { printf "  %-13s   %s\n", "", substr($$0, 4) }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 } \
+	  /^## / { printf "  %-15s   %s\n", "", substr($$0, 4) }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: need-build ## Build and run `divvy demo`: a fleet that starts, grows, shrinks and recovers
@@ -41,23 +45,27 @@ test: need-test ## Run all tests, real nats-servers and thousands of simulated f
 # The Go binding, with the library as the other tests built it. The race detector watches both.
 GO = GOTOOLCHAIN=local $(shell ./.ci/go || echo false)
 GO_LIBRARY = install -m 644 include/divvy.h bindings/go/include/ && install -m 644
+# Mixed fleets have processes of `divvy worker`.
+GO_DIVVY = DIVVY=$(abspath target/debug/divvy)
 
 .PHONY: test-go
 test-go: need-test ## Run the tests of the Go binding (part of `make test`)
 	$(CARGO) rustc $(LOCKED) --all-features --lib --crate-type staticlib
+	$(CARGO) build $(LOCKED) --all-features --bin divvy
 	$(GO_LIBRARY) target/debug/libdivvy.a bindings/go/lib/
 	cd bindings/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && $(GO) vet ./...
 	cd bindings/go && $(GO) test -short -race ./...
 	cd bindings/go && CGO_ENABLED=0 $(GO) test ./
-	cd bindings/go/foreign && $(GO) vet ./... && $(GO) test ./...
+	cd bindings/go/foreign && $(GO) vet ./... && $(GO_DIVVY) $(GO) test ./...
 	cd bindings/go/prom && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: test-go-long
 test-go-long: go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
 	cd bindings/go && $(GO) test ./...
 	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -short ./...
+	$(CARGO) build $(LOCKED) --all-features --bin divvy
 	cd bindings/go/foreign && $(GO) mod vendor && cp ../include/divvy.h vendor/github.com/divvy-rs/divvy/bindings/go/include/ && \
-	  $(GO) test -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
+	  $(GO_DIVVY) $(GO) test -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
 	$(MAKE) --no-print-directory install PREFIX=$(abspath target/go-prefix)
 	cd bindings/go && PKG_CONFIG_PATH=$(abspath target/go-prefix/lib/pkgconfig) \
 	  LD_LIBRARY_PATH=$(abspath target/go-prefix/lib) $(GO) test -short -tags divvy_dynamic ./
@@ -117,6 +125,17 @@ chaos: need-test ## Let 20 worker processes live through faults of workers and s
 ## MINUTES=10 for how long; SEED=7 for the faults of a former run
 	$(if $(SEED),CHAOS_SEED=$(SEED)) CHAOS_MINUTES=$(MINUTES) \
 	  $(CARGO) test $(LOCKED) --features cli --test fleet_chaos -- --nocapture
+
+.PHONY: cycles
+cycles: need-test ## Start and stop managers thousands of times, in memory and on a server: nothing may grow
+## LIVES=10000 NATS_LIVES=500 how often
+	DIVVY_LIVES=$(LIVES) DIVVY_NATS_LIVES=$(NATS_LIVES) \
+	  $(CARGO) test $(LOCKED) --release --features cli --test manager_lives -- --nocapture
+
+.PHONY: figures-manager
+figures-manager: need-build ## Measure what a manager takes and how soon things happen, on a server (6 minutes)
+## ARGS=times or ARGS=costs: only those
+	$(CARGO) bench $(LOCKED) --features cli --bench manager -- $(ARGS)
 
 .PHONY: stale
 stale: need-test ## Let deposed leaders try to publish, on every supported server

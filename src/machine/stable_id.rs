@@ -35,9 +35,13 @@ const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How many numbers there are to tell claims of one moment apart.
 const NONCES: usize = 1_000_000_000;
 
-/// Pauses while the store fails or the pool is exhausted.
+/// Pauses while the store fails.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Shortest pause while all ids are taken. Looking for one reads every claim, and ids of workers that
+/// are gone come free after a TTL: the longest pause is a sixth of that.
+const VACANCY_MIN: Duration = Duration::from_millis(200);
 
 /// Which ids there are, and how long a claim lasts.
 #[derive(Clone, Debug)]
@@ -87,6 +91,8 @@ pub struct StableId {
     random: SplitMix,
     nonces: SplitMix,
     backoff: Backoff,
+    /// For as long as all ids are taken.
+    vacancy: Backoff,
     phase: Phase,
     /// How often somebody else was faster.
     rivals: u32,
@@ -174,11 +180,13 @@ impl StableId {
     /// Nothing claimed yet. `seed` determines which way rivals are avoided.
     #[must_use]
     pub fn new(pool: Pool, seed: u64) -> Self {
+        let vacancy_max = (pool.ttl / 6).max(VACANCY_MIN);
         Self {
             pool,
             random: SplitMix(seed),
             nonces: SplitMix(seed ^ 0xC1A1),
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
+            vacancy: Backoff::new(VACANCY_MIN, vacancy_max, seed ^ 0x7AC7),
             phase: Phase::Idle,
             rivals: 0,
             due: Time::ZERO,
@@ -403,9 +411,10 @@ impl StableId {
             }
         }
         if let Some(choice) = self.choose(now, free) {
+            self.vacancy.reset();
             return choice;
         }
-        self.due = now + self.backoff.next_delay();
+        self.due = now + self.vacancy.next_delay();
         let (prefix, min, max) = (&self.pool.prefix, self.pool.min, self.pool.max);
         self.events.push_back(IdEvent::Failed(Error::new(
             Code::IdsExhausted,

@@ -58,7 +58,7 @@ pub struct Timing {
 /// Who is what at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Alive, and for how long still without another beat.
+    /// Alive, and for how long still without another beat; never for no time at all.
     pub alive: BTreeMap<WorkerId, Duration>,
     /// Planned, and took their leave.
     pub left: BTreeSet<WorkerId>,
@@ -85,7 +85,10 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
             Operation::Put => {
                 let age = beat.age.unwrap_or_default();
                 let remaining = timing.ttl.saturating_sub(age);
-                evidence.alive.insert(beat.worker.clone(), remaining);
+                // Servers remove what has expired up to seconds late: as good as absent.
+                if !remaining.is_zero() {
+                    evidence.alive.insert(beat.worker.clone(), remaining);
+                }
             }
             Operation::Delete if found.planned.contains(&beat.worker) => {
                 evidence.left.insert(beat.worker.clone());
@@ -167,13 +170,33 @@ mod tests {
             &[
                 ("w-1", Operation::Put, Some(4)),
                 ("w-2", Operation::Put, None),
-                ("w-3", Operation::Put, Some(9)),
             ],
         );
         let evidence = judge(&found, TIMING, NOW);
         let seconds: Vec<_> = evidence.alive.values().map(Duration::as_secs).collect();
-        assert_eq!(seconds, [2, 6, 0]);
+        assert_eq!(seconds, [2, 6]);
         assert!(evidence.missing.is_empty() && evidence.lost.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_has_outlived_its_ttl_is_no_sign_of_life() {
+        let found = found(
+            &["w-1", "w-2", "w-3", "w-4"],
+            &[
+                ("w-1", Operation::Put, Some(6)),
+                ("w-2", Operation::Put, Some(9)),
+                ("w-3", Operation::Put, Some(1)),
+                ("w-4", Operation::Put, None),
+                // Lost and replaced by an earlier leader: it gets nothing again.
+                ("w-5", Operation::Put, Some(9)),
+            ],
+        );
+        let evidence = judge(&found, TIMING, NOW);
+        let alive: Vec<_> = evidence.alive.keys().map(WorkerId::as_str).collect();
+        assert_eq!(alive, ["w-3", "w-4"]);
+        assert_eq!(evidence.missing, BTreeSet::from([id("w-2")]));
+        assert_eq!(evidence.lost, BTreeSet::from([id("w-1")]));
+        assert_eq!(evidence.missing_until, NOW + TIMING.grace);
     }
 
     #[test]

@@ -435,6 +435,21 @@ fn before_a_late_renewal_the_key_is_looked_at_and_what_somebody_else_wrote_is_no
     }
 }
 
+/// Symptom: a hundred workers without an id read the hundred claims of the others twice a second
+/// each. Cause: an exhausted pool was asked as often as a store that fails.
+#[test]
+fn an_exhausted_pool_is_asked_some_times_a_ttl() {
+    let all: Vec<Entry> = (0..4).map(|n| entry(&format!("w-{n}"), 1, b"x")).collect();
+    let mut claim = Claim::new();
+    let began = claim.now;
+    let mut times = 0;
+    while claim.now < began + TTL * 10 {
+        claim.lists(&all);
+        times += 1;
+    }
+    assert!((60..=200).contains(&times), "{times} times in ten TTLs");
+}
+
 #[test]
 fn what_looks_like_another_holder_has_the_claim_looked_at_now() {
     let mut claim = Claim::holding();

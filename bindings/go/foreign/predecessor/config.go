@@ -23,6 +23,8 @@ type Config struct {
 	Window time.Duration
 	// Linger: how long after it lost the leadership it publishes once more; 0: not at all.
 	Linger time.Duration
+	// Steal is an id that is taken without looking, as after a read that failed; empty: none.
+	Steal string
 	// Lead is whether it takes part in the election.
 	Lead       bool
 	Strategy   string
@@ -60,6 +62,7 @@ func Parse(name string, arguments []string) (Config, error) {
 	flags.DurationVar(&config.HeartbeatInterval, "heartbeat-interval", config.HeartbeatInterval, "")
 	flags.DurationVar(&config.Window, "window", config.Window, "from a change of the fleet to the plan for it")
 	flags.DurationVar(&config.Linger, "linger", 0, "publish once more this long after the leadership was lost")
+	flags.StringVar(&config.Steal, "steal", "", "take this `ID`, whoever has it")
 	flags.StringVar(&config.Strategy, "strategy", config.Strategy, ConsistentHash+" or "+RoundRobin)
 	lead := flags.String("lead", "auto", "auto or never")
 	onTerm := flags.String("on-term", "leave", "what SIGTERM does: leave (take leave of the fleet) or die (just end)")

@@ -64,6 +64,7 @@ func (p *process) hasLeadership() bool {
 }
 
 // lead keeps a plan published until the term ends; with Linger, one more comes after that.
+// The version is read once: whoever led meanwhile, while this process stood still, is not noticed.
 func (p *process) lead(ctx, term context.Context) {
 	version := p.highestVersion()
 	var planned []string
@@ -96,6 +97,7 @@ func (p *process) lead(ctx, term context.Context) {
 	if p.config.Linger > 0 && planned != nil && pause(ctx, p.config.Linger) {
 		p.publish(version+1, lifecycle, planned)
 	}
+	p.report(Line{Event: "silent", Worker: p.worker})
 }
 
 // highestVersion is the highest of all assignments; one that cannot be read counts as none.

@@ -14,7 +14,8 @@ import (
 
 // Line is what a process reports, one JSON line each.
 type Line struct {
-	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "published" or "holds".
+	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "silent" (nothing more comes of
+	// that leadership), "published" or "holds".
 	Event  string `json:"event"`
 	Worker string `json:"worker"`
 	// Version and Lifecycle: of "published" and "holds".
@@ -122,8 +123,13 @@ func (p *process) openBuckets(ctx context.Context, client *nats.Conn) error {
 	return nil
 }
 
-// claim takes the lowest free id.
+// claim takes the lowest free id. After a read that failed the predecessor puts without condition.
 func (p *process) claim(ctx context.Context) error {
+	if p.config.Steal != "" {
+		p.worker = p.config.Steal
+		_, err := p.ids.Put(p.worker, now())
+		return err
+	}
 	for number := range p.config.IDs {
 		id := fmt.Sprintf("%s-%d", p.config.Prefix, number)
 		_, err := p.ids.Create(id, now())

@@ -22,8 +22,12 @@ import (
 const (
 	// Patience is longer than anything takes on a busy machine.
 	Patience = 60 * time.Second
-	// HeartbeatTTL of a fleet.
-	HeartbeatTTL = 3 * time.Second
+	// Timing of a fleet.
+	HeartbeatTTL      = 3 * time.Second
+	HeartbeatInterval = 300 * time.Millisecond
+	ElectionTTL       = 2 * time.Second
+	IDTTL             = 6 * time.Second
+	Window            = 500 * time.Millisecond
 	// PartitionCount is how many a fleet divides.
 	PartitionCount = 24
 )
@@ -62,13 +66,22 @@ type Fleet struct {
 
 	t              testing.TB
 	binary, folder string
+	mutex          sync.Mutex
+	members        []*Member
+	violations     []string
 }
 
 // NewFleet starts a server and builds the command. command is where its package is.
 func NewFleet(t testing.TB, command string) *Fleet {
 	t.Helper()
+	return NewFleetOn(t, servers.Start(t), command)
+}
+
+// NewFleetOn is the same on a server that is there already.
+func NewFleetOn(t testing.TB, url, command string) *Fleet {
+	t.Helper()
 	folder := t.TempDir()
-	f := &Fleet{t: t, URL: servers.Start(t), folder: folder, binary: filepath.Join(folder, "predecessor")}
+	f := &Fleet{t: t, URL: url, folder: folder, binary: filepath.Join(folder, "predecessor")}
 	if output, err := exec.Command("go", "build", "-o", f.binary, command).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
@@ -86,8 +99,8 @@ func NewFleet(t testing.TB, command string) *Fleet {
 		name string
 		ttl  time.Duration
 	}{
-		{&f.IDs, "parti-stableid", 6 * time.Second},
-		{&f.Election, "parti-election", 2 * time.Second},
+		{&f.IDs, "parti-stableid", IDTTL},
+		{&f.Election, "parti-election", ElectionTTL},
 		{&f.Heartbeats, "parti-heartbeat", HeartbeatTTL},
 		{&f.Assigned, "parti-assignment", 0},
 	} {
@@ -97,75 +110,220 @@ func NewFleet(t testing.TB, command string) *Fleet {
 	return f
 }
 
-// Member is one process and what it has said.
-type Member struct {
-	command *exec.Cmd
-	ended   chan struct{}
-	mutex   sync.Mutex
-	lines   []predecessor.Line
+// Line is what a member reports: what [predecessor.Line] tells, in the same words, and what only
+// divvy's have: events "without" (no id any more), "lost" (the id is somebody else's) and "failed".
+type Line struct {
+	predecessor.Line
+	// Term of what is held; 0: a leader without terms wrote it.
+	Term int64
+	// Detail: of "failed", why.
+	Detail string
+	// At: when it was read.
+	At time.Time
 }
 
-// Start starts a process and waits until it has an id.
+// Member is one worker of the fleet, of whatever kind, and what it has said.
+type Member struct {
+	// IsDivvys: it is not the predecessor's.
+	IsDivvys bool
+
+	fleet  *Fleet
+	end    func(syscall.Signal)
+	signal func(syscall.Signal)
+
+	mutex    sync.Mutex
+	lines    []Line
+	isEnding bool
+	isFrozen bool
+}
+
+// Start starts a process of the predecessor and waits until it has an id.
 func (f *Fleet) Start(arguments ...string) *Member {
 	f.t.Helper()
 	arguments = append([]string{
-		"-nats", f.URL, "-partitions", filepath.Join(f.folder, "partitions.json"),
-		"-heartbeat-interval", "300ms", "-window", "500ms", "-election-ttl", "2s", "-id-ttl", "6s",
+		"-nats", f.URL, "-partitions", f.partitionsFile(),
+		"-heartbeat-interval", HeartbeatInterval.String(), "-window", Window.String(),
+		"-election-ttl", ElectionTTL.String(), "-id-ttl", IDTTL.String(),
 		"-heartbeat-ttl", HeartbeatTTL.String(),
 	}, arguments...)
-	m := &Member{command: exec.Command(f.binary, arguments...), ended: make(chan struct{})}
-	m.command.Stderr = os.Stderr
-	m.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	output, err := m.command.StdoutPipe()
+	return f.run(exec.Command(f.binary, arguments...), func(text []byte, say func(Line)) {
+		var line Line
+		if json.Unmarshal(text, &line.Line) == nil {
+			say(line)
+		}
+	})
+}
+
+func (f *Fleet) partitionsFile() string { return filepath.Join(f.folder, "partitions.json") }
+
+// run starts a process, reads its lines, and waits until it has an id.
+func (f *Fleet) run(command *exec.Cmd, read func(text []byte, say func(Line))) *Member {
+	f.t.Helper()
+	command.Stderr = os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	output, err := command.StdoutPipe()
 	Must(f.t, err)
-	Must(f.t, m.command.Start())
-	f.t.Cleanup(func() { m.End(syscall.SIGKILL) })
+	Must(f.t, command.Start())
+	ended := make(chan struct{})
+	signal := func(signal syscall.Signal) { _ = command.Process.Signal(signal) }
+	m := f.Join(signal, func(how syscall.Signal) {
+		signal(how)
+		<-ended
+		_ = command.Wait()
+	})
 	go func() {
-		defer close(m.ended)
-		for lines := bufio.NewScanner(output); lines.Scan(); {
-			var line predecessor.Line
-			if json.Unmarshal(lines.Bytes(), &line) == nil {
-				m.mutex.Lock()
-				m.lines = append(m.lines, line)
-				m.mutex.Unlock()
-			}
+		defer close(ended)
+		lines := bufio.NewScanner(output)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			read(lines.Bytes(), m.Say)
 		}
 	}()
-	Until(f.t, "an id", func() bool { return m.Last("claimed") != nil })
+	Until(f.t, "an id", func() bool { return m.ID() != "" })
 	return m
 }
 
-// Last is the last line of such an event; nil when there was none.
-func (m *Member) Last(event string) *predecessor.Line {
+// Join makes a member of anything that is told how to end, and says what happens to it by Say.
+func (f *Fleet) Join(signal, end func(syscall.Signal)) *Member {
+	m := &Member{fleet: f, signal: signal, end: end}
+	f.mutex.Lock()
+	f.members = append(f.members, m)
+	f.mutex.Unlock()
+	f.t.Cleanup(func() { m.End(syscall.SIGKILL) })
+	return m
+}
+
+// Say takes note of a line of the member.
+func (m *Member) Say(line Line) {
+	m.fleet.mutex.Lock()
+	defer m.fleet.mutex.Unlock()
+	if line.Event == "claimed" {
+		m.fleet.claimed(m, line.Worker)
+	}
+	line.At = time.Now()
+	m.mutex.Lock()
+	m.lines = append(m.lines, line)
+	m.mutex.Unlock()
+}
+
+// claimed looks whether the id is anybody else's who is not frozen: that one cannot renew it.
+func (f *Fleet) claimed(by *Member, id string) {
+	for _, other := range f.members {
+		if other != by && other.isAtWork() && other.ID() == id {
+			f.violations = append(f.violations, id+" is claimed while somebody has it")
+		}
+	}
+}
+
+// Verify fails the test when two members had one id at the same time, unless that was expected, or one
+// of divvy's went back to an earlier version.
+func (f *Fleet) Verify(expected ...string) {
+	f.t.Helper()
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if !slices.Equal(f.violations, expected) {
+		f.t.Errorf("%q instead of %q", f.violations, expected)
+	}
+	for _, member := range f.members {
+		last := int64(0)
+		for _, line := range member.Said("") {
+			switch {
+			case !member.IsDivvys:
+			case line.Event == "lost" || line.Event == "without":
+				last = 0
+			case line.Event == "holds" && line.Version != 0 && line.Version < last:
+				f.t.Errorf("%s: version %d after %d", member.ID(), line.Version, last)
+			case line.Event == "holds" && line.Version != 0:
+				last = line.Version
+			}
+		}
+	}
+}
+
+// Log logs what everybody said, for a test that has failed.
+func (f *Fleet) Log() {
+	f.t.Helper()
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	for number, member := range f.members {
+		for _, line := range member.Said("") {
+			f.t.Log(line.At.Format("05.000"), "member", number, fmt.Sprintf("%+v", line.Line), line.Term, line.Detail)
+		}
+	}
+}
+
+// Last is the last line of such an event, or of any of them; nil when there was none.
+func (m *Member) Last(events ...string) *Line {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	for _, line := range slices.Backward(m.lines) {
-		if line.Event == event {
+		if slices.Contains(events, line.Event) {
 			return &line
 		}
 	}
 	return nil
 }
 
-// ID is its stable id.
-func (m *Member) ID() string { return m.Last("claimed").Worker }
+// Said is all that it has said of such an event, or of any (""), oldest first.
+func (m *Member) Said(event string) []Line {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	isOther := func(line Line) bool { return event != "" && line.Event != event }
+	return slices.DeleteFunc(slices.Clone(m.lines), isOther)
+}
 
-// End ends the process, unless it has ended already.
-func (m *Member) End(signal syscall.Signal) {
-	_ = m.command.Process.Signal(signal)
-	<-m.ended
-	_ = m.command.Wait()
+// ID is its stable id; empty when it has none.
+func (m *Member) ID() string {
+	if line := m.Last("claimed", "without"); line != nil {
+		return line.Worker
+	}
+	return ""
+}
+
+// IsLeader is whether it believes that it leads.
+func (m *Member) IsLeader() bool {
+	line := m.Last("leads", "follows")
+	return line != nil && line.Event == "leads"
+}
+
+// Held is what it holds; nil before the first assignment.
+func (m *Member) Held() []string {
+	if line := m.Last("holds"); line != nil {
+		return line.Partitions
+	}
+	return nil
+}
+
+// Signal freezes it (SIGSTOP) or lets it go on (SIGCONT).
+func (m *Member) Signal(signal syscall.Signal) {
+	m.mutex.Lock()
+	m.isFrozen = signal == syscall.SIGSTOP
+	m.mutex.Unlock()
+	m.signal(signal)
+}
+
+// End ends it, unless it has ended already: SIGTERM asks it to go, SIGKILL is a power cut.
+func (m *Member) End(how syscall.Signal) {
+	m.mutex.Lock()
+	hasEnded := m.isEnding
+	m.isEnding = true
+	m.mutex.Unlock()
+	if !hasEnded {
+		m.end(how)
+	}
+}
+
+func (m *Member) isAtWork() bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return !m.isEnding && !m.isFrozen
 }
 
 // Owned is whether every partition has one owner among these, by what they say themselves.
 func Owned(members ...*Member) bool {
 	seen := map[string]bool{}
 	for _, member := range members {
-		held := member.Last("holds")
-		if held == nil {
-			return false
-		}
-		for _, partition := range held.Partitions {
+		for _, partition := range member.Held() {
 			if seen[partition] {
 				return false
 			}
@@ -178,7 +336,7 @@ func Owned(members ...*Member) bool {
 // Leader is the one that leads; nil: none of them.
 func Leader(members ...*Member) *Member {
 	for _, member := range members {
-		if member.Last("leads") != nil && member.Last("follows") == nil {
+		if member.IsLeader() {
 			return member
 		}
 	}

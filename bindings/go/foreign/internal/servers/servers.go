@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -16,13 +18,36 @@ import (
 // newest of .tools.
 func Start(t testing.TB) string {
 	t.Helper()
+	return start(t, binary(t))
+}
+
+// Kind is a server of one version.
+type Kind struct{ Version, URL string }
+
+// Kinds starts the oldest and the newest server of .tools, which differ in what they can do; where
+// there are none, the one that [Start] starts.
+func Kinds(t testing.TB) []Kind {
+	t.Helper()
+	found := fetched()
+	if len(found) == 0 || os.Getenv("NATS_SERVER") != "" {
+		return []Kind{{"any", Start(t)}}
+	}
+	var kinds []Kind
+	for _, binary := range slices.Compact([]string{found[0], found[len(found)-1]}) {
+		kinds = append(kinds, Kind{filepath.Base(filepath.Dir(binary)), start(t, binary)})
+	}
+	return kinds
+}
+
+func start(t testing.TB, binary string) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	_ = listener.Close()
-	command := exec.Command(binary(t), "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
+	command := exec.Command(binary, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -42,13 +67,34 @@ func binary(t testing.TB) string {
 	if binary, err := exec.LookPath("nats-server"); err == nil {
 		return binary
 	}
+	if found := fetched(); len(found) > 0 {
+		return found[len(found)-1]
+	}
+	t.Fatal("no nats-server: run `make test`, which fetches one, or set NATS_SERVER")
+	return ""
+}
+
+// fetched is the servers that the tests have fetched, oldest first.
+func fetched() []string {
 	folder, err := os.Getwd()
 	for ; err == nil && folder != "/"; folder = filepath.Dir(folder) {
 		found, _ := filepath.Glob(filepath.Join(folder, ".tools/nats-server/*/nats-server"))
 		if len(found) > 0 {
-			return slices.Max(found)
+			slices.SortFunc(found, func(a, b string) int {
+				return slices.Compare(version(a), version(b))
+			})
+			return found
 		}
 	}
-	t.Fatal("no nats-server: run `make test`, which fetches one, or set NATS_SERVER")
-	return ""
+	return nil
+}
+
+// version is that of the folder of a server: 2.10.26.
+func version(binary string) []int {
+	var parts []int
+	for _, part := range strings.Split(filepath.Base(filepath.Dir(binary)), ".") {
+		number, _ := strconv.Atoi(part)
+		parts = append(parts, number)
+	}
+	return parts
 }

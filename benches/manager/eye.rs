@@ -1,0 +1,123 @@
+//! Sees what a fleet writes, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Select;
+use divvy::store::nats::NatsStore;
+use divvy::store::{Bucket, Entry, Store, Watch, WatchEvent};
+use divvy::wire::Assignment;
+
+/// A watch of everything that a fleet of divvy's writes.
+pub struct Eye {
+    watches: Vec<(Bucket, Watch)>,
+    /// When each key was written last.
+    written: BTreeMap<(&'static str, String), Instant>,
+    held: BTreeMap<String, BTreeSet<String>>,
+    /// When the last fence record came.
+    fenced: Instant,
+}
+
+impl Eye {
+    pub fn new(store: &Arc<NatsStore>) -> Self {
+        let watch = |bucket| (bucket, store.watch(bucket, "").expect("a watch"));
+        Self {
+            watches: [Bucket::Heartbeat, Bucket::Election, Bucket::Assignment]
+                .map(watch)
+                .into(),
+            written: BTreeMap::new(),
+            held: BTreeMap::new(),
+            fenced: Instant::now(),
+        }
+    }
+
+    /// Looks until the condition holds; when it did.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Instant {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds(self) {
+            let mut select = Select::new();
+            for (_, watch) in &self.watches {
+                select.recv(&watch.events);
+            }
+            let ready = select.ready_deadline(deadline);
+            let index = ready.unwrap_or_else(|_| panic!("never: {what}"));
+            drop(select);
+            let (bucket, watch) = &self.watches[index];
+            let bucket = *bucket;
+            if let Ok(event) = watch.events.try_recv() {
+                self.take(bucket, event);
+            }
+        }
+        Instant::now()
+    }
+
+    /// Takes in what is there already.
+    pub fn catch_up(&mut self) {
+        for index in 0..self.watches.len() {
+            let bucket = self.watches[index].0;
+            while let Ok(event) = self.watches[index].1.events.try_recv() {
+                self.take(bucket, event);
+            }
+        }
+    }
+
+    fn take(&mut self, bucket: Bucket, event: WatchEvent) {
+        let WatchEvent::Change(entry) = event else {
+            return;
+        };
+        let at = Instant::now() - entry.age.unwrap_or_default();
+        if entry.is_live() {
+            let place = (bucket.default_name(), entry.key.clone());
+            self.written.insert(place, at);
+        }
+        if bucket == Bucket::Assignment {
+            self.assigned(&entry);
+        }
+    }
+
+    fn assigned(&mut self, entry: &Entry) {
+        if entry.key == "divvy.fence" {
+            self.fenced = Instant::now();
+        }
+        let Some(worker) = entry.key.strip_prefix("assignment.") else {
+            return;
+        };
+        let read = entry
+            .is_live()
+            .then(|| Assignment::decode(&entry.value).expect("an assignment"));
+        let held = read.map(|read| read.partitions.iter().map(|p| p.subject()).collect());
+        match held {
+            Some(held) => self.held.insert(worker.into(), held),
+            None => self.held.remove(worker),
+        };
+    }
+
+    /// How long ago the worker beat last.
+    pub fn age_of_beat(&self, worker: &str) -> Duration {
+        self.age(Bucket::Heartbeat, &format!("heartbeat.{worker}"))
+    }
+
+    pub fn age_of_lease(&self) -> Duration {
+        self.age(Bucket::Election, "leader")
+    }
+
+    fn age(&self, bucket: Bucket, key: &str) -> Duration {
+        self.written[&(bucket.default_name(), key.into())].elapsed()
+    }
+
+    pub fn held(&self, worker: &str) -> BTreeSet<String> {
+        self.held.get(worker).cloned().unwrap_or_default()
+    }
+
+    /// Whether others have what this worker had.
+    pub fn is_taken_over(&self, worker: &str, what: &BTreeSet<String>) -> bool {
+        let others = self.held.iter().filter(|(name, _)| *name != worker);
+        let theirs: BTreeSet<&String> = others.flat_map(|(_, held)| held).collect();
+        what.iter().all(|partition| theirs.contains(partition))
+    }
+
+    pub fn fenced_since(&self, began: Instant) -> bool {
+        self.fenced > began
+    }
+}

@@ -1,0 +1,123 @@
+package processes
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/divvy-rs/divvy/bindings/go/foreign/predecessor"
+)
+
+// Grace of a leader of divvy's, from missing to lost.
+const Grace = 300 * time.Millisecond
+
+// Settings are those of divvy's workers in a fleet: the predecessor's strategy, and its times.
+func Settings() map[string]string {
+	return map[string]string{
+		"strategy":               "consistent_hash",
+		"heartbeat_interval":     HeartbeatInterval.String(),
+		"heartbeat_ttl":          HeartbeatTTL.String(),
+		"emergency_grace_period": Grace.String(),
+		"worker_id_ttl":          IDTTL.String(),
+		"election_timeout":       ElectionTTL.String(),
+		"cold_start_window":      Window.String(),
+		"planned_scale_window":   Window.String(),
+		"cooldown":               "100ms",
+		"leave_window":           "50ms",
+		"recovery_grace":         "300ms",
+	}
+}
+
+// Never are the settings of one of divvy's that never leads.
+func Never() map[string]string { return map[string]string{"may_lead": "false"} }
+
+// StartDivvy starts a `divvy worker` and waits until it has an id. departure is what SIGTERM does:
+// leave or keep.
+func (f *Fleet) StartDivvy(departure string, settings map[string]string) *Member {
+	f.t.Helper()
+	arguments := []string{
+		"worker", "--json", "--nats", f.URL, "--partitions", f.partitionsFile(), "--departure", departure,
+	}
+	for _, some := range []map[string]string{Settings(), settings} {
+		for name, value := range some {
+			arguments = append(arguments, "--set", name+"="+value)
+		}
+	}
+	leads := false
+	m := f.run(exec.Command(divvyBinary(f), arguments...), func(text []byte, say func(Line)) {
+		for _, line := range translate(text, &leads) {
+			say(line)
+		}
+	})
+	m.IsDivvys = true
+	return m
+}
+
+// translate says a line of `divvy worker` in the words of a [Line].
+func translate(text []byte, leads *bool) []Line {
+	var told struct {
+		Event, Worker, Lifecycle, Reason, Error string
+		Self                                    bool
+		Version, Term                           int64
+		Partitions                              json.RawMessage
+	}
+	if err := json.Unmarshal(text, &told); err != nil {
+		return []Line{{Line: predecessor.Line{Event: "failed"}, Detail: fmt.Sprintf("%v: %s", err, text)}}
+	}
+	line := Line{Line: predecessor.Line{Worker: told.Worker, Version: told.Version}, Term: told.Term}
+	switch told.Event {
+	case "id":
+		line.Event = "claimed"
+		if told.Worker == "" {
+			line.Event = "without"
+		}
+	case "id_lost":
+		line.Event = "lost"
+	case "leader":
+		if told.Self == *leads {
+			return nil
+		}
+		*leads = told.Self
+		line.Event = "follows"
+		if told.Self {
+			line.Event = "leads"
+		}
+	case "assignment":
+		line.Event, line.Lifecycle = "holds", told.Lifecycle
+		_ = json.Unmarshal(told.Partitions, &line.Partitions)
+	case "published":
+		line.Event, line.Lifecycle = "published", told.Reason
+	case "failed":
+		line.Event, line.Detail = "failed", told.Error
+	default:
+		return nil
+	}
+	return []Line{line}
+}
+
+// divvyBinary is the command: DIVVY, or the one that was built last.
+func divvyBinary(f *Fleet) string {
+	f.t.Helper()
+	if binary := os.Getenv("DIVVY"); binary != "" {
+		return binary
+	}
+	folder, err := os.Getwd()
+	for ; err == nil && folder != "/"; folder = filepath.Dir(folder) {
+		var newest string
+		var built time.Time
+		for _, profile := range []string{"debug", "release"} {
+			binary := filepath.Join(folder, "target", profile, "divvy")
+			if found, err := os.Stat(binary); err == nil && found.ModTime().After(built) {
+				newest, built = binary, found.ModTime()
+			}
+		}
+		if newest != "" {
+			return newest
+		}
+	}
+	f.t.Fatal("no divvy command: run `make test-go`, which builds it, or set DIVVY")
+	return ""
+}

@@ -1,0 +1,461 @@
+package foreign
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	divvy "github.com/divvy-rs/divvy/bindings/go"
+	"github.com/divvy-rs/divvy/bindings/go/foreign/internal/processes"
+	"github.com/divvy-rs/divvy/bindings/go/foreign/internal/servers"
+	"github.com/divvy-rs/divvy/bindings/go/foreign/predecessor"
+)
+
+// mixed is a fleet of the predecessor's processes and of divvy's workers, some of those processes of
+// their own and some managers in this one, with everything that was ever assigned.
+type mixed struct {
+	*processes.Fleet
+	*processes.Ledger
+	t testing.TB
+}
+
+func newMixed(t testing.TB, url string) *mixed {
+	t.Helper()
+	fleet := processes.NewFleetOn(t, url, "./cmd/predecessor")
+	f := &mixed{Fleet: fleet, Ledger: fleet.Watch(), t: t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			f.Ledger.Log()
+			f.Fleet.Log()
+		}
+	})
+	return f
+}
+
+// manage starts a manager in this process: SIGTERM leaves, SIGSTOP stops it with Keep.
+func (f *mixed) manage(settings map[string]string) *processes.Member {
+	f.t.Helper()
+	store, err := divvy.ConnectNATS(patient(f.t), divvy.NATSOptions{URLs: []string{f.URL}})
+	must(f.t, err)
+	all := processes.Settings()
+	for name, value := range settings {
+		all[name] = value
+	}
+	manager, err := divvy.NewManager(&divvy.ManagerConfig{
+		Config: divvy.Config{Store: store, Source: tools{}, Settings: all},
+	})
+	must(f.t, err)
+	events, err := manager.Subscribe()
+	must(f.t, err)
+	departed := make(chan struct{})
+	m := f.Join(func(syscall.Signal) { f.t.Fatal("a manager has no process of its own") },
+		func(how syscall.Signal) {
+			departure := divvy.Leave
+			if how == syscall.SIGSTOP {
+				departure = divvy.Keep
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			must(f.t, manager.Stop(ctx, departure))
+			<-departed
+			must(f.t, manager.Close())
+			must(f.t, store.Close())
+		})
+	m.IsDivvys = true
+	go func() {
+		defer close(departed)
+		leads := false
+		for event := range events.C {
+			say(m, event, &leads)
+		}
+	}()
+	must(f.t, manager.Start(patient(f.t)))
+	until(f.t, "an id", func() bool { return m.ID() != "" })
+	return m
+}
+
+func say(m *processes.Member, event divvy.ManagerEvent, leads *bool) {
+	line := processes.Line{Line: predecessor.Line{Worker: event.Worker}}
+	switch event.Kind {
+	case divvy.EventWorkerID:
+		line.Event = "claimed"
+		if event.Worker == "" {
+			line.Event = "without"
+		}
+	case divvy.EventWorkerIDLost:
+		line.Event = "lost"
+	case divvy.EventLeader:
+		if event.IsLeader == *leads {
+			return
+		}
+		*leads = event.IsLeader
+		line.Event = "follows"
+		if event.IsLeader {
+			line.Event = "leads"
+		}
+	case divvy.EventAssignment:
+		line.Event = "holds"
+		line.Version, line.Term, line.Lifecycle = event.Change.Version, event.Change.Term, event.Change.Lifecycle
+		for _, partition := range event.Change.Partitions {
+			line.Partitions = append(line.Partitions, strings.Join(partition.Keys, "."))
+		}
+	case divvy.EventManagerFailed:
+		line.Event, line.Detail = "failed", event.Err.Error()
+	default:
+		return
+	}
+	m.Say(line)
+}
+
+// settle waits until each partition has one owner among these, all of which have some, by what they
+// say themselves and by what is stored, under ids of their own; and tells the highest version then.
+func (f *mixed) settle(what string, members ...*processes.Member) int64 {
+	f.t.Helper()
+	var why string
+	end := time.Now().Add(processes.Patience)
+	for ; time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if why = f.unsettled(members); why == "" {
+			return f.Highest()
+		}
+	}
+	f.t.Fatalf("%s: never settled: %s", what, why)
+	return 0
+}
+
+func (f *mixed) unsettled(members []*processes.Member) string {
+	var ids []string
+	for _, member := range members {
+		if len(member.Held()) == 0 {
+			return member.ID() + " holds nothing"
+		}
+		ids = append(ids, member.ID())
+	}
+	slices.Sort(ids)
+	if slices.Contains(ids, "") || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		return fmt.Sprintf("ids %q", ids)
+	}
+	if !processes.Owned(members...) {
+		return "not every partition has one owner"
+	}
+	keys, err := f.Assigned.Keys()
+	if err != nil {
+		return err.Error()
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !strings.HasPrefix(key, "assignment.") })
+	slices.Sort(keys)
+	if !slices.EqualFunc(keys, ids, func(key, id string) bool { return key == "assignment."+id }) {
+		return fmt.Sprintf("assignments %q for %q", keys, ids)
+	}
+	if processes.Leader(members...) == nil {
+		return "nobody leads"
+	}
+	return ""
+}
+
+// losesNothing runs a step, and then has each of these hold at least what it held before, all the time
+// until the returned function is called.
+func losesNothing(t testing.TB, members []*processes.Member) func() {
+	t.Helper()
+	type before struct {
+		lines int
+		held  []string
+	}
+	befores := map[*processes.Member]before{}
+	for _, member := range members {
+		befores[member] = before{len(member.Said("holds")), member.Held()}
+	}
+	return func() {
+		t.Helper()
+		for member, before := range befores {
+			for _, line := range member.Said("holds")[before.lines:] {
+				for _, partition := range before.held {
+					if !slices.Contains(line.Partitions, partition) {
+						t.Errorf("%s loses %s in version %d, term %d", member.ID(), partition, line.Version, line.Term)
+					}
+				}
+			}
+		}
+	}
+}
+
+func (f *mixed) verify(expected ...string) {
+	f.t.Helper()
+	f.Fleet.Verify(expected...)
+	f.Ledger.Verify()
+}
+
+func TestDivvysWorkersServeUnderALeaderOfThePredecessor(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	leader := f.Start()
+	f.settle("alone", leader)
+	killed, kept, left := f.StartDivvy("leave", nil), f.StartDivvy("keep", nil), f.manage(nil)
+	f.settle("three of divvy's join", leader, killed, kept, left)
+	for _, member := range []*processes.Member{killed, kept, left} {
+		if held := member.Last("holds"); held.Term != 0 {
+			t.Errorf("a leader without terms wrote %+v", held)
+		}
+	}
+	killed.End(syscall.SIGKILL)
+	f.settle("one is killed", leader, kept, left)
+	left.End(syscall.SIGTERM)
+	before := f.settle("one leaves", leader, kept)
+
+	// A restart: the id is kept, for neither kind to take but a worker of divvy's; nothing moves.
+	id, held, stays := kept.ID(), kept.Held(), losesNothing(t, []*processes.Member{leader})
+	kept.End(syscall.SIGTERM)
+	if entry, err := f.IDs.Get(id); err != nil || !strings.HasSuffix(string(entry.Value()), " kept") {
+		t.Fatalf("the id is not kept: %v", err)
+	}
+	again := f.StartDivvy("leave", nil)
+	after := f.settle("the same again", leader, again)
+	stays()
+	if again.ID() != id || !slices.Equal(again.Held(), held) || after != before {
+		t.Errorf("%s holds %q in version %d; it was %s with %q in %d", again.ID(), again.Held(), after, id, held, before)
+	}
+	again.End(syscall.SIGTERM)
+	f.settle("alone again", leader)
+	if published := leader.Last("published").Version; published != f.Highest() {
+		t.Errorf("somebody else wrote version %d after %d", f.Highest(), published)
+	}
+	if _, err := f.Assigned.Get("divvy.fence"); err == nil {
+		t.Error("a follower wrote a fence")
+	}
+	f.verify()
+}
+
+func TestLeadershipPassesBackAndForthAndVersionsOnlyRise(t *testing.T) {
+	for _, url := range servers.Kinds(t) {
+		t.Run(url.Version, func(t *testing.T) {
+			t.Parallel()
+			passBackAndForth(t, url.URL)
+		})
+	}
+}
+
+func passBackAndForth(t *testing.T, url string) {
+	f := newMixed(t, url)
+	leader := f.Start()
+	followers := []*processes.Member{f.Start("-lead", "never"), f.StartDivvy("leave", processes.Never())}
+	version := f.settle("a leader of the predecessor", append(followers, leader)...)
+	steps := []struct {
+		what string
+		how  syscall.Signal
+		next func() *processes.Member
+	}{
+		{"the predecessor's leader is killed, a process of divvy's takes over", syscall.SIGKILL,
+			func() *processes.Member { return f.StartDivvy("leave", nil) }},
+		{"divvy's leader is killed, the predecessor takes over", syscall.SIGKILL,
+			func() *processes.Member { return f.Start() }},
+		{"the predecessor's leader leaves, a manager takes over", syscall.SIGTERM,
+			func() *processes.Member { return f.manage(nil) }},
+		{"a manager that leads leaves, the predecessor takes over", syscall.SIGTERM,
+			func() *processes.Member { return f.Start() }},
+		{"the predecessor's leader dies without a word, a manager takes over", syscall.SIGKILL,
+			func() *processes.Member { return f.manage(nil) }},
+		{"a manager hands over to a process of divvy's", syscall.SIGTERM,
+			func() *processes.Member { return f.StartDivvy("leave", nil) }},
+		{"divvy's leader leaves, the predecessor takes over", syscall.SIGTERM,
+			func() *processes.Member { return f.Start() }},
+	}
+	for _, step := range steps {
+		next := step.next()
+		f.settle(step.what+": before", append(followers, leader, next)...)
+		if !leader.IsLeader() || next.IsLeader() {
+			t.Fatalf("%s: the wrong one leads", step.what)
+		}
+		check := losesNothing(t, append(followers, next))
+		leader.End(step.how)
+		after := f.settle(step.what, append(followers, next)...)
+		check()
+		if after <= version {
+			t.Errorf("%s: version %d after %d", step.what, after, version)
+		}
+		wrote := followers[1].Last("holds")
+		if isTermed := wrote.Term != 0; isTermed != next.IsDivvys {
+			t.Errorf("%s: it holds %+v", step.what, wrote)
+		}
+		leader, version = next, after
+	}
+	f.verify()
+}
+
+// depose freezes a leader of the predecessor for so long that somebody else leads, and lets it go on.
+func (f *mixed) depose(leader, successor *processes.Member, others ...*processes.Member) {
+	f.t.Helper()
+	leader.Signal(syscall.SIGSTOP)
+	f.settle("the successor leads", append(others, successor)...)
+	if !successor.IsLeader() {
+		f.t.Fatal("the wrong one leads")
+	}
+	leader.Signal(syscall.SIGCONT)
+}
+
+func TestABlindPutOfADeposedLeaderIsAnsweredByAHigherVersion(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	leader := f.Start("-linger", "700ms")
+	follower := f.Start("-lead", "never")
+	f.settle("a leader of the predecessor", leader, follower)
+	successor, other := f.StartDivvy("leave", nil), f.manage(processes.Never())
+	f.settle("divvy's join", leader, follower, successor, other)
+	written := len(leader.Said("published"))
+	f.depose(leader, successor, follower, other)
+	until(t, "its last word", func() bool { return leader.Last("silent") != nil })
+	if leader.IsLeader() || len(leader.Said("published")) == written {
+		t.Fatal("it wrote nothing after it was deposed")
+	}
+	highest := int64(0)
+	for _, line := range leader.Said("published") {
+		highest = max(highest, line.Version)
+	}
+	until(t, "the last word about each worker is the successor's, and higher", func() bool {
+		last := map[string]processes.Entry{}
+		for _, entry := range f.Entries() {
+			last[entry.Worker] = entry
+		}
+		for _, entry := range last {
+			if !entry.IsDeleted && (entry.Term == 0 || entry.Version <= highest) {
+				return false
+			}
+		}
+		return true
+	})
+	f.settle("all of them", leader, follower, successor, other)
+	if !successor.IsLeader() {
+		t.Error("the successor does not lead any more")
+	}
+	f.Fleet.Verify()
+}
+
+func TestAnIDThatAProcessOfThePredecessorTakesBackBlindlyIsNoticedAndNamed(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	leader := f.Start()
+	f.settle("alone", leader)
+	thief := f.Start("-lead", "never")
+	f.settle("two", leader, thief)
+	id := thief.ID()
+	thief.Signal(syscall.SIGSTOP)
+	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
+	f.settle("without it", leader)
+	robbed := f.StartDivvy("leave", nil)
+	f.settle("another one has its id", leader, robbed)
+	if robbed.ID() != id {
+		t.Fatalf("it has %s", robbed.ID())
+	}
+	thief.Signal(syscall.SIGCONT)
+	f.isRobbed(robbed, id)
+	f.settle("under ids of their own", leader, thief, robbed)
+	f.verify()
+}
+
+func TestALeaderWhoseIDIsStolenStepsDownAndTakesAnother(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	robbed := f.StartDivvy("leave", nil)
+	f.settle("alone", robbed)
+	other, follower := f.manage(processes.Never()), f.Start("-lead", "never")
+	version := f.settle("three", robbed, other, follower)
+	id := robbed.ID()
+	thief := f.Start("-steal", id)
+	f.isRobbed(robbed, id)
+	until(t, "it steps down", func() bool { return !robbed.IsLeader() })
+	// By its name the lease is the thief's: that one goes on with it.
+	until(t, "the thief leads", thief.IsLeader)
+	after := f.settle("under ids of their own", robbed, other, follower, thief)
+	if after <= version {
+		t.Errorf("version %d after %d", after, version)
+	}
+	f.verify(id + " is claimed while somebody has it")
+}
+
+// isRobbed waits until a worker of divvy's notices that its id is somebody else's, which it must by its
+// next renewal, says so by name, and has another.
+func (f *mixed) isRobbed(robbed *processes.Member, id string) {
+	f.t.Helper()
+	until(f.t, "the theft is noticed", func() bool { return robbed.Last("lost") != nil })
+	if lost := robbed.Last("lost"); lost.Worker != id {
+		f.t.Errorf("lost %s, not %s", lost.Worker, id)
+	}
+	until(f.t, "another id", func() bool { return robbed.ID() != "" && robbed.ID() != id })
+	if len(robbed.Said("lost")) != 1 {
+		f.t.Errorf("lost %d times", len(robbed.Said("lost")))
+	}
+	hasID := false
+	for _, line := range robbed.Said("") {
+		switch {
+		case line.Event == "claimed":
+			hasID = true
+		case line.Event == "lost":
+			hasID = false
+		case line.Event == "holds" && !hasID && len(line.Partitions) > 0:
+			f.t.Errorf("without an id it holds %+v", line)
+		}
+	}
+}
+
+func TestALeaseThatSomebodyDeletesBlindlyIsTakenByOneAgain(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	divvys := f.StartDivvy("leave", nil)
+	f.settle("alone", divvys)
+	others := f.Start()
+	f.settle("two", divvys, others)
+	for range 5 {
+		stays := losesNothing(t, []*processes.Member{divvys, others})
+		must(t, f.Election.Delete("leader")) // as a leader of the predecessor does when it goes
+		until(t, "a lease", func() bool { _, err := f.Election.Get("leader"); return err == nil })
+		until(t, "one leader", func() bool { return divvys.IsLeader() != others.IsLeader() })
+		f.settle("after the deletion", divvys, others)
+		stays()
+	}
+	f.verify()
+}
+
+func TestBothKindsClaimTheLowestFreeIDAndReadEachOthersValues(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	members := []*processes.Member{f.StartDivvy("leave", nil), f.Start("-lead", "never"), f.manage(processes.Never()),
+		f.Start("-lead", "never"), f.StartDivvy("leave", processes.Never())}
+	for number, member := range members {
+		if want := fmt.Sprintf("worker-%d", number); member.ID() != want {
+			t.Errorf("%s is not %s", member.ID(), want)
+		}
+		claim, err := f.IDs.Get(member.ID())
+		must(t, err)
+		if _, err := time.Parse(time.RFC3339Nano, string(claim.Value())); err != nil {
+			t.Errorf("the claim of %s: %v", member.ID(), err)
+		}
+	}
+	f.settle("all", members...)
+	lease, err := f.Election.Get("leader")
+	must(t, err)
+	if name, seconds, _ := strings.Cut(string(lease.Value()), ":"); name != "worker-0" || len(seconds) != 10 {
+		t.Errorf("the lease says %q", lease.Value())
+	}
+	// A key that begins with the heartbeats' prefix is a worker to the predecessor.
+	keys, err := f.Heartbeats.Keys()
+	must(t, err)
+	slices.Sort(keys)
+	if want := "heartbeat.worker-0 heartbeat.worker-1 heartbeat.worker-2 heartbeat.worker-3 heartbeat.worker-4"; strings.Join(keys, " ") != want {
+		t.Errorf("heartbeats %q", keys)
+	}
+	// A gap is filled by whoever comes first, of either kind.
+	for _, start := range []func() *processes.Member{
+		func() *processes.Member { return f.Start("-lead", "never") },
+		func() *processes.Member { return f.StartDivvy("leave", processes.Never()) },
+	} {
+		members[2].End(syscall.SIGTERM)
+		members[2] = start()
+		if members[2].ID() != "worker-2" {
+			t.Errorf("it has %s", members[2].ID())
+		}
+		f.settle("the gap is filled", members...)
+	}
+	f.verify()
+}
