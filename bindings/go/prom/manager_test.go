@@ -135,6 +135,7 @@ func TestScrapesUnderLoadAreConsistentAndCountersNeverGoBackOverRestarts(t *test
 		defer close(stopped)
 		for {
 			must(t, manager.Start(patient(t)))
+			until(t, "leads", func() bool { return manager.TriggerRebalance(patient(t)) == nil })
 			until(t, "assigned", holds(t, manager, 2))
 			for range 50 {
 				must(t, manager.TriggerRebalance(patient(t)))
