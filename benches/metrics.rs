@@ -11,7 +11,7 @@ use divvy::machine::calculator::{Action, Calculator as Machine, Event, Finding, 
 use divvy::machine::liveness::Sighting;
 use divvy::machine::takeover::{Heartbeat, TakeOver};
 use divvy::metrics::{CalculatorMetrics, NoMetrics, Prometheus, WorkerChange};
-use divvy::runtime::sim::BareHub;
+use divvy::runtime::sim::{BareHub, FleetChanges};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Operation, Store, Write};
 use divvy::types::{Time, WorkerId};
@@ -49,30 +49,32 @@ fn machine(workers: &[WorkerId]) -> Machine {
     machine
 }
 
-/// What `dv-calc` does for one event: hands it in, carries out, tells.
+/// What `dv-calc` does for one event: hands it in, carries out, tells when no more is waiting.
 fn step(
     machine: &mut Machine,
     hub: &BareHub,
     sighting: Sighting,
-    metrics: Option<&dyn CalculatorMetrics>,
+    metrics: Option<(&dyn CalculatorMetrics, &mut FleetChanges)>,
+    is_more_coming: bool,
 ) {
     machine.handle(Time::from_millis(1_000), Event::Sighting(sighting));
-    let mut is_changed = false;
+    let mut telling = metrics;
     while let Some(action) = machine.poll_action() {
         let Action::Notify(notice) = action else {
             black_box(action);
             continue;
         };
-        if let (Notice::Member(_), Some(metrics)) = (&notice, metrics) {
-            metrics.worker_changed(WorkerChange::Missing);
-            is_changed = true;
+        if let (Notice::Member(_), Some((_, changes))) = (&notice, &mut telling) {
+            changes.note(WorkerChange::Missing);
         }
         hub.publish(notice);
     }
-    if let (true, Some(metrics)) = (is_changed, metrics) {
-        let (alive, missing) = machine.worker_counts();
-        metrics.workers(alive, missing);
-        black_box(machine.gone().count());
+    if let Some((metrics, changes)) = telling {
+        if changes.tell(is_more_coming, metrics) {
+            let (alive, missing) = machine.worker_counts();
+            metrics.workers(alive, missing);
+            black_box(machine.gone().count());
+        }
     }
 }
 
@@ -122,22 +124,32 @@ fn benches(c: &mut Criterion) {
         ("no_op", Some(&NoMetrics)),
         ("recorder", Some(&*recorder)),
     ];
-    let mut group = c.benchmark_group("machine_step_1000_workers");
-    for (name, metrics) in choices {
-        let mut machine = machine(&workers);
-        let hub = BareHub::new(machine.current_state(), 65_536);
-        let events = hub.events(Interest::StateAndMembers);
-        let worker = &workers[500];
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                let missing = Sighting::Missing(worker.clone());
-                step(&mut machine, &hub, missing, metrics);
-                step(&mut machine, &hub, Sighting::Back(worker.clone()), metrics);
-                while events.try_recv().is_some() {}
+    // A pair of steps: alone, and among others that wait already, as when many come or go.
+    for (kind, burst) in [("alone", 1), ("in_a_burst", 32)] {
+        let mut group = c.benchmark_group(format!("machine_step_1000_workers_{kind}"));
+        group.measurement_time(Duration::from_secs(8));
+        for (name, metrics) in choices {
+            let mut machine = machine(&workers);
+            let hub = BareHub::new(machine.current_state(), 65_536);
+            let events = hub.events(Interest::StateAndMembers);
+            let mut changes = FleetChanges::default();
+            let worker = &workers[500];
+            let mut pairs = 0_u32;
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    pairs = pairs.wrapping_add(1);
+                    let missing = Sighting::Missing(worker.clone());
+                    let telling = metrics.map(|metrics| (metrics, &mut changes));
+                    step(&mut machine, &hub, missing, telling, burst > 1);
+                    let back = Sighting::Back(worker.clone());
+                    let telling = metrics.map(|metrics| (metrics, &mut changes));
+                    step(&mut machine, &hub, back, telling, pairs % burst != 0);
+                    while events.try_recv().is_some() {}
+                });
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 
     let mut group = c.benchmark_group("publish_10000_partitions");
     group.sample_size(50);

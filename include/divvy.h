@@ -14,7 +14,8 @@
  *
  * Errors. Fallible functions return a divvy_status: 0 is success. What went wrong is written, as
  * one line of text, to errbuf, which has errlen bytes: cut off to fit, always ended by a NUL, only
- * written on failure. errbuf may be NULL; 256 bytes are a good size. Outputs are written on success
+ * written on failure. errbuf may be NULL; 256 bytes are a good size. Operation, key and attempts, too,
+ * can be had of it: divvy_error_operation(), _key(), _attempts(). Outputs are written on success
  * only. Beside what they list, all functions with a handle may return NULL_ARGUMENT (a handle is
  * {0}, or a pointer is NULL that may not be), BAD_HANDLE, FORKED, and PANICKED (a defect of the
  * library that was caught; please report it).
@@ -176,6 +177,10 @@ enum divvy_status
      */
     DIVVY_NOT_FOUND = -14,
     /**
+     * The caller ended the call before its time, see divvy_cancel.
+     */
+    DIVVY_CANCELLED = -15,
+    /**
      * The deadline passed; the detail says what was still going on.
      */
     DIVVY_TIMED_OUT = -100,
@@ -308,7 +313,8 @@ enum divvy_kind
      */
     DIVVY_EVENT_PUBLISHED = 3,
     /**
-     * A job failed; it stays pending and is retried: divvy_event_status(), _message().
+     * A job failed; it stays pending and is retried: divvy_event_status(), _message(),
+     * _operation(), _key(), _attempts().
      */
     DIVVY_EVENT_FAILED = 4,
     /**
@@ -393,7 +399,7 @@ enum divvy_kind
     DIVVY_EVENT_RECOVERED = 28,
     /**
      * Something of the manager's failed and is tried again, told once until it succeeds:
-     * divvy_event_status(), _message().
+     * divvy_event_status(), _message(), _operation(), _key(), _attempts().
      */
     DIVVY_EVENT_MANAGER_FAILED = 29,
     /**
@@ -792,6 +798,20 @@ typedef struct divvy_text {
 } divvy_text;
 
 /**
+ * Ends calls that wait before their time-out: for a caller who learns only while it waits that
+ * nobody wants the answer any more. One serves any number of calls and threads, until it is fired.
+ *
+ * Ended with CANCELLED are start, stop, free, trigger_rebalance, refresh, refresh_partitions and
+ * wait_state of calculators and managers; what else waits has a time-out or a wake of its own.
+ */
+typedef struct divvy_cancel {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_cancel;
+
+/**
  * Called with every record of the log.
  *
  * Parameters: userdata - as given with the callback. level - DIVVY_LOG_ERROR to DIVVY_LOG_TRACE.
@@ -1094,6 +1114,88 @@ const char *divvy_text_data(struct divvy_text text, size_t *length);
  * Since: 0.1.
  */
 divvy_status divvy_text_free(struct divvy_text text);
+
+/**
+ * Tells which operation failed, such as "start", or the part of it that went wrong, such as
+ * "read".
+ *
+ * Parameters: errbuf, errlen - as they were given to the call that failed, and untouched since;
+ * NULL allowed. length - where the length in bytes goes, NULL if not wanted.
+ * Returns: the operation; an empty text when the call never came to one (an argument was wrong), or
+ * errbuf had no room for it: of 256 bytes, half are kept free for operation, key and attempts.
+ * Never NULL.
+ * Ownership: borrowed, a part of errbuf.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_error_operation(const char *errbuf, size_t errlen, size_t *length);
+
+/**
+ * Tells which key of the store it was about, such as "divvy.fence".
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_error_operation(); empty, too, when it was
+ * about none.
+ */
+const char *divvy_error_key(const char *errbuf,
+                            size_t errlen,
+                            size_t *length);
+
+/**
+ * Tells how often it was tried in vain, this time included.
+ *
+ * Parameters: as divvy_error_operation().
+ * Returns: the number, 1 where nothing was tried again; 0 where divvy_error_operation() has nothing
+ * to tell either.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+uint32_t divvy_error_attempts(const char *errbuf, size_t errlen);
+
+/**
+ * Makes one that was not fired.
+ *
+ * Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+ * Returns: OK.
+ * Ownership: the caller's, freed with divvy_cancel_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_cancel_new(struct divvy_cancel *out, char *errbuf, size_t errlen);
+
+/**
+ * Says what ends the calls that this thread makes from now on; those of other threads it does not
+ * concern. Inside a callback of the library it holds on the callback's thread: take it back before
+ * the callback returns.
+ *
+ * Parameters: cancel - what ends them, which may be fired already; {0}: nothing any more. errbuf,
+ * errlen - see "Errors" above.
+ * Returns: OK.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_cancel_use(struct divvy_cancel cancel, char *errbuf, size_t errlen);
+
+/**
+ * Ends every call that waits now on a thread that uses it, and those that would wait later. A
+ * second call does nothing.
+ *
+ * Parameters: cancel - what to fire. errbuf, errlen - see "Errors" above.
+ * Returns: OK.
+ * Thread: any. Does not block. Not from a signal handler.
+ * Since: 0.1.
+ */
+divvy_status divvy_cancel_fire(struct divvy_cancel cancel, char *errbuf, size_t errlen);
+
+/**
+ * Frees one. One that was not fired ends nothing any more; threads that use it go on as if it were
+ * never fired.
+ *
+ * Parameters: cancel - what to free; {0} is allowed and does nothing.
+ * Returns: OK; BAD_HANDLE, also the second time.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_cancel_free(struct divvy_cancel cancel);
 
 /**
  * Sets where the log goes, for the whole process. Until the first call, and with callback NULL,
@@ -1604,7 +1706,7 @@ divvy_status divvy_calculator_new(struct divvy_config config,
  * Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
  * DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
  * Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
- * meanwhile; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket has a
+ * meanwhile; CANCELLED; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket has a
  * time to live; CONFLICT - another leader takes over at this moment; INVALID_DATA - a stored
  * number leaves no room above it. After a failure nothing is left behind and subscriptions stay,
  * unless a callback of the host hangs: then the detail says so, and a stop waits for it.
@@ -1626,7 +1728,8 @@ divvy_status divvy_calculator_start(struct divvy_calculator calculator,
  * DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this calculator;
  * TIMED_OUT - the detail names the threads that are busy and with what: no callback starts any
- * more, nothing new is published, the handle stays valid, call again.
+ * more, nothing new is published, the handle stays valid, call again; CANCELLED - likewise, except
+ * that callbacks go on until the next call.
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
@@ -1642,7 +1745,7 @@ divvy_status divvy_calculator_stop(struct divvy_calculator calculator,
  * Parameters: calculator - the calculator; {0} is allowed and does nothing. errbuf, errlen - see
  * "Errors" above.
  * Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
- * divvy_calculator_stop(): nothing is freed, the handle stays valid.
+ * divvy_calculator_stop(), and CANCELLED: nothing is freed, the handle stays valid.
  * Thread: any. Blocks for up to 10 s when it is started.
  * Since: 0.1.
  */
@@ -1693,7 +1796,8 @@ int64_t divvy_calculator_current_version(struct divvy_calculator calculator);
  * DIVVY_TIMEOUT_MAX_MS. version - where the new version goes, NULL if not wanted. errbuf,
  * errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; WOULD_DEADLOCK - called from a partition source or
- * a strategy; TIMED_OUT - it stays pending, the detail tells the last failure; NO_WORKERS;
+ * a strategy; TIMED_OUT - it stays pending, the detail tells the last failure; CANCELLED - it stays
+ * pending, too; NO_WORKERS;
  * FENCED; what the store reports where trying again would not help.
  * Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
  * Since: 0.1.
@@ -1843,7 +1947,7 @@ divvy_status divvy_manager_new(struct divvy_config config,
  * Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
  * errbuf, errlen - see "Errors" above.
  * Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
- * meanwhile; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
+ * meanwhile; CANCELLED; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
  * UNAUTHORIZED; UNSUPPORTED - a bucket has a time to live that cannot be worked with. After a
  * failure nothing is left behind and subscriptions stay.
  * Thread: any. Blocks for up to timeout_ms, and 1 s more for cleaning up after a failure.
@@ -1866,7 +1970,7 @@ divvy_status divvy_manager_start(struct divvy_manager manager,
  * rest is left to expire there. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this manager;
  * TIMED_OUT - the detail names the threads that are busy and with what: the handle stays valid,
- * call again.
+ * call again; CANCELLED - likewise, and the worker goes on leaving by itself.
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
@@ -1883,7 +1987,7 @@ divvy_status divvy_manager_stop(struct divvy_manager manager,
  * Parameters: manager - the manager; {0} is allowed and does nothing. errbuf, errlen - see
  * "Errors" above.
  * Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
- * divvy_manager_stop(): nothing is freed, the handle stays valid.
+ * divvy_manager_stop(), and CANCELLED: nothing is freed, the handle stays valid.
  * Thread: any. Blocks for up to 10 s when it is started.
  * Since: 0.1.
  */
@@ -1923,7 +2027,7 @@ int32_t divvy_manager_state(struct divvy_manager manager);
  *
  * Parameters: manager - the manager. state - a divvy_worker_state. timeout_ms - the longest wait,
  * 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
- * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in.
+ * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in; CANCELLED.
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
@@ -2047,6 +2151,25 @@ divvy_status divvy_manager_status_json(struct divvy_manager manager,
                                        struct divvy_text *out,
                                        char *errbuf,
                                        size_t errlen);
+
+/**
+ * Tells a manager's metrics as Prometheus reads them, those of the worker, of its store and of its
+ * calculators included: as divvy_calculator_metrics(). Each handle has metrics of its own, which is
+ * why there is a function for each kind and none for the whole process: pages of several handles
+ * are put together by the host, under labels that differ. Counters go on over stops and starts, and
+ * over every leadership.
+ *
+ * Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
+ * "Errors" above.
+ * Returns: OK.
+ * Ownership: the text is the caller's, freed with divvy_text_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_metrics(struct divvy_manager manager,
+                                   struct divvy_text *out,
+                                   char *errbuf,
+                                   size_t errlen);
 
 /**
  * Has a callback called with how things are at once (the state, then the id, the leader and the
@@ -2420,6 +2543,31 @@ const char *divvy_event_worker(struct divvy_event event, size_t *length);
  * Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
  */
 const char *divvy_event_message(struct divvy_event event, size_t *length);
+
+/**
+ * Tells which operation failed, such as "publish", or the part of it that went wrong.
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+ */
+const char *divvy_event_operation(struct divvy_event event, size_t *length);
+
+/**
+ * Tells which key of the store a failure was about; empty, too, when it was about none.
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+ */
+const char *divvy_event_key(struct divvy_event event, size_t *length);
+
+/**
+ * Tells how often what failed was tried in vain, this time included.
+ *
+ * Parameters: event - the event.
+ * Returns: the number, 1 where nothing was tried again; 0 for other kinds of events and for an
+ * invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+uint32_t divvy_event_attempts(struct divvy_event event);
 
 /**
  * Tells everything about an event as a JSON object with the member "kind" and those that apply.

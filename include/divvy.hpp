@@ -40,6 +40,14 @@ using text_view = const std::string &;
 #endif
 using milliseconds = std::chrono::milliseconds;
 
+/// What is known of a failure beside its text; empty where the call never came to an operation.
+struct failure {
+    std::string operation; ///< What failed, such as "start", or the part of it that did.
+    std::string key;       ///< The key of the store that it was about, if it was about one.
+    std::uint32_t attempts; ///< How often it was tried in vain, this time included.
+    failure() : attempts(0) {}
+};
+
 /// A status with its detail. Also thrown, unless exceptions are off.
 class error
 #if !defined(DIVVY_NO_EXCEPTIONS)
@@ -48,35 +56,45 @@ class error
 {
 public:
 #if !defined(DIVVY_NO_EXCEPTIONS)
-    error(divvy_status status, const std::string &detail)
-        : std::runtime_error(std::string(divvy_status_name(status)) + ": " + detail), status_(status) {}
+    error(divvy_status status, const std::string &detail, failure fields = failure())
+        : std::runtime_error(std::string(divvy_status_name(status)) + ": " + detail), status_(status),
+          fields_(std::make_shared<failure>(std::move(fields))) {}
 #else
-    error(divvy_status status, const std::string &detail)
-        : what_(std::string(divvy_status_name(status)) + ": " + detail), status_(status) {}
+    error(divvy_status status, const std::string &detail, failure fields = failure())
+        : what_(std::string(divvy_status_name(status)) + ": " + detail), status_(status),
+          fields_(std::make_shared<failure>(std::move(fields))) {}
     const char *what() const noexcept { return what_.c_str(); }
 #endif
     divvy_status status() const noexcept { return status_; }
     bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
+    const std::string &operation() const noexcept { return fields_->operation; }
+    const std::string &key() const noexcept { return fields_->key; }
+    std::uint32_t attempts() const noexcept { return fields_->attempts; }
 
 private:
 #if defined(DIVVY_NO_EXCEPTIONS)
     std::string what_;
 #endif
     divvy_status status_;
+    std::shared_ptr<const failure> fields_; // shared, for copies of what is thrown must not throw
 };
 
 /// How a call ended: converts to true on success. Asked for with the try_ functions.
 class result {
 public:
-    result(divvy_status status, const char *detail) : status_(status), detail_(status ? detail : "") {}
+    result(divvy_status status, const char *detail, failure fields = failure())
+        : status_(status), detail_(status ? detail : ""), fields_(std::move(fields)) {}
     explicit operator bool() const noexcept { return status_ == DIVVY_OK; }
     divvy_status status() const noexcept { return status_; }
     const std::string &detail() const noexcept { return detail_; }
+    const std::string &operation() const noexcept { return fields_.operation; }
+    const std::string &key() const noexcept { return fields_.key; }
+    std::uint32_t attempts() const noexcept { return fields_.attempts; }
     /// Throws the failure, if it is one; ends the process where exceptions are off.
     void check() const {
         if (status_ == DIVVY_OK) return;
 #if !defined(DIVVY_NO_EXCEPTIONS)
-        throw error(status_, detail_);
+        throw error(status_, detail_, fields_);
 #else
         std::terminate();
 #endif
@@ -85,6 +103,7 @@ public:
 private:
     divvy_status status_;
     std::string detail_;
+    failure fields_;
 };
 
 namespace detail {
@@ -92,7 +111,15 @@ namespace detail {
 struct errbuf {
     char text[512];
     errbuf() { text[0] = 0; }
-    result operator()(divvy_status status) const { return result(status, text); }
+    result operator()(divvy_status status) const {
+        failure fields;
+        if (status != DIVVY_OK) {
+            fields.operation = divvy_error_operation(text, sizeof text, nullptr);
+            fields.key = divvy_error_key(text, sizeof text, nullptr);
+            fields.attempts = divvy_error_attempts(text, sizeof text);
+        }
+        return result(status, text, std::move(fields));
+    }
 };
 
 /// A handle that is freed with its owner.
@@ -237,6 +264,7 @@ public:
     }
     divvy_status status() const noexcept { return static_cast<divvy_status>(divvy_event_status(handle_)); }
     std::int64_t version() const noexcept { return divvy_event_version(handle_); }
+    std::int64_t applied_version() const noexcept { return divvy_event_applied_version(handle_); }
     std::uint64_t time_ns() const noexcept { return divvy_event_time_ns(handle_); }
     std::uint64_t workers() const noexcept { return divvy_event_worker_count(handle_); }
     std::uint64_t partitions() const noexcept { return divvy_event_partition_count(handle_); }
@@ -244,6 +272,10 @@ public:
     std::uint64_t missed() const noexcept { return divvy_event_missed_count(handle_); }
     std::string worker() const { return text(divvy_event_worker); }
     std::string message() const { return text(divvy_event_message); }
+    /// Of failures.
+    std::string operation() const { return text(divvy_event_operation); }
+    std::string key() const { return text(divvy_event_key); }
+    std::uint32_t attempts() const noexcept { return divvy_event_attempts(handle_); }
     std::string json() const { return text(divvy_event_json); }
     /// Of DIVVY_EVENT_WORKER_STATE.
     divvy_worker_state worker_state() const noexcept {
@@ -272,6 +304,38 @@ private:
         return std::string(data, length);
     }
     divvy_event handle_;
+};
+
+/// Ends calls that wait before their time-out: see divvy_cancel in divvy.h. Copies are not made;
+/// several threads may use one.
+class cancel {
+public:
+    cancel() {
+        divvy_cancel handle = {};
+        detail::errbuf e;
+        e(divvy_cancel_new(&handle, e.text, sizeof e.text)).check();
+        handle_ = owner(handle);
+    }
+    /// Ends the calls that wait now and those that would; they fail with DIVVY_CANCELLED.
+    void fire() {
+        detail::errbuf e;
+        e(divvy_cancel_fire(handle_.get(), e.text, sizeof e.text)).check();
+    }
+    /// Runs `call` on this thread; what waits in it ends when this is fired. Not one in another.
+    template <class Call> void during(Call &&call) {
+        detail::errbuf e;
+        e(divvy_cancel_use(handle_.get(), e.text, sizeof e.text)).check();
+        struct back {
+            ~back() { divvy_cancel_use(divvy_cancel(), nullptr, 0); }
+        } after;
+        (void)after;
+        std::forward<Call>(call)();
+    }
+    divvy_cancel get() const noexcept { return handle_.get(); }
+
+private:
+    using owner = detail::owned<divvy_cancel, divvy_cancel_free>;
+    owner handle_;
 };
 
 /// A list of partitions.
@@ -767,6 +831,12 @@ public:
         divvy_text text = {};
         detail::errbuf e;
         e(divvy_manager_status_json(get(), &text, e.text, sizeof e.text)).check();
+        return detail::to_string(text);
+    }
+    std::string metrics() const {
+        divvy_text text = {};
+        detail::errbuf e;
+        e(divvy_manager_metrics(get(), &text, e.text, sizeof e.text)).check();
         return detail::to_string(text);
     }
     subscription subscribe(divvy_manager_interest interest, callback see) {

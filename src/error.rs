@@ -56,6 +56,8 @@ pub enum Code {
     IdLost,
     /// This worker does not lead: the call is the leader's.
     NotLeader,
+    /// The caller ended the call before its time, see [`Cancel`](crate::Cancel).
+    Cancelled,
     /// Anything else the store reported.
     Store,
 }
@@ -99,6 +101,7 @@ impl Code {
             Code::IdsExhausted => "ids_exhausted",
             Code::IdLost => "id_lost",
             Code::NotLeader => "not_leader",
+            Code::Cancelled => "cancelled",
             Code::Store => "store",
         }
     }
@@ -123,6 +126,7 @@ impl Code {
             | Code::NotRunning
             | Code::AlreadyStarted
             | Code::WouldDeadlock
+            | Code::Cancelled
             | Code::Unauthorized
             | Code::Unsupported
             | Code::Panicked => Class::Permanent,

@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod clock;
@@ -25,6 +26,7 @@ mod thread;
 pub mod types;
 pub mod wire;
 
+pub use cancel::Cancel;
 pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
 pub use error::{Error, Result};
 pub use machine::assignment::{AssignmentChange, Held};

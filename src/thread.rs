@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::cancel::{self, Vain};
 use crate::error::{Code, Error, Result};
 
 /// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
@@ -71,14 +72,17 @@ impl Thread {
     /// Waits until the thread has ended. Any number of threads may do so, at the same time.
     ///
     /// # Errors
-    /// [`Code::TimedOut`] when it is still busy at the deadline, [`Code::Panicked`] (once) when it
-    /// ended by a panic.
+    /// [`Code::TimedOut`] when it is still busy at the deadline, [`Code::Cancelled`], and
+    /// [`Code::Panicked`] (once) when it ended by a panic.
     pub(crate) fn join(&self, deadline: Instant) -> Result<()> {
-        if let Err(RecvTimeoutError::Timeout) = self.done.recv_deadline(deadline) {
-            return Err(Error::new(
-                Code::TimedOut,
-                format!("thread {} is still busy; call again", self.name),
-            ));
+        let busy = |code| {
+            let words = format!("thread {} is still busy; call again", self.name);
+            Err(Error::new(code, words))
+        };
+        match cancel::recv_deadline(&self.done, deadline) {
+            Err(Vain::TimedOut) => return busy(Code::TimedOut),
+            Err(Vain::Cancelled) => return busy(Code::Cancelled),
+            Err(Vain::Disconnected) => {}
         }
         // The work is over, so this join waits for the last instructions of the thread only.
         let handle = self.handle.lock().take();

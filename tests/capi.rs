@@ -59,6 +59,16 @@ fn partitions_and_strategy_of_the_host_drive_a_fleet() {
 }
 
 #[test]
+fn every_call_that_waits_ends_when_it_is_cancelled() {
+    run("tests/capi/cancel.c", C99, Link::Shared);
+}
+
+#[test]
+fn a_worker_that_does_not_apply_is_told_with_its_versions() {
+    run("tests/capi/lagging.c", C99, Link::Shared);
+}
+
+#[test]
 fn a_thousand_lives_leave_threads_descriptors_and_memory_flat() {
     run("tests/capi/cycles.c", C99, Link::Shared);
 }
@@ -97,6 +107,8 @@ fn the_same_programs_pass_on_a_real_server() {
         "host",
         "callbacks",
         "bad_input",
+        "cancel",
+        "lagging",
     ] {
         let variables = [
             ("DIVVY_TEST_NATS_URL", url.as_str()),

@@ -224,7 +224,9 @@ fn imports_never_point_back() {
             "settings" => &[
                 "types", "error", "config", "duration", "store", "strategy", "metrics", "settings",
             ],
-            "clock" | "thread" => &["types", "error"],
+            "clock" => &["types", "error"],
+            // Every wait of a caller may be cancelled, that for a thread among them.
+            "cancel" | "thread" => &["types", "error", "cancel", "thread"],
             "strategy" => &["types", "error", "wire", "config", "strategy"],
             "machine" => &[
                 "types", "error", "wire", "config", "strategy", "store", "machine",
@@ -234,8 +236,8 @@ fn imports_never_point_back() {
                 "metrics",
             ],
             "runtime" => &[
-                "types", "error", "wire", "config", "clock", "thread", "strategy", "store",
-                "metrics", "machine", "repeats", "settings", "runtime",
+                "types", "error", "wire", "config", "clock", "thread", "cancel", "strategy",
+                "store", "metrics", "machine", "repeats", "settings", "runtime",
             ],
             _ => &[],
         }

@@ -2,6 +2,7 @@
 
 #include "bridge.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,3 +109,61 @@ divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf,
     return divvy_log_set(max_level, handle ? on_log : NULL, (void *)handle,
                          handle ? on_destroy : NULL, errbuf, errlen);
 }
+
+/* In one call from Go, so that no other goroutine comes to this thread in between. */
+#define USING(cancel, call)                     \
+    do {                                        \
+        divvy_cancel none = {0};                \
+        divvy_status status;                    \
+        divvy_cancel_use(cancel, NULL, 0);      \
+        status = call;                          \
+        divvy_cancel_use(none, NULL, 0);        \
+        return status;                          \
+    } while (0)
+
+divvy_status divvy_go_calculator_start(divvy_cancel cancel, divvy_calculator calculator,
+                                       int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_calculator_start(calculator, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_calculator_stop(divvy_cancel cancel, divvy_calculator calculator,
+                                      int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_calculator_stop(calculator, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_calculator_trigger(divvy_cancel cancel, divvy_calculator calculator,
+                                         int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_calculator_trigger_rebalance(calculator, timeout_ms, NULL, errbuf, errlen));
+}
+
+divvy_status divvy_go_calculator_refresh(divvy_cancel cancel, divvy_calculator calculator,
+                                         int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_calculator_refresh(calculator, timeout_ms, NULL, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_start(divvy_cancel cancel, divvy_manager manager, int64_t timeout_ms,
+                                    char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_start(manager, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_stop(divvy_cancel cancel, divvy_manager manager, int32_t departure,
+                                   int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_stop(manager, departure, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_wait_state(divvy_cancel cancel, divvy_manager manager, int32_t state,
+                                         int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_wait_state(manager, state, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_trigger(divvy_cancel cancel, divvy_manager manager,
+                                      int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_trigger_rebalance(manager, timeout_ms, NULL, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager,
+                                      int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_refresh_partitions(manager, timeout_ms, NULL, errbuf, errlen));
+}
+
+uintptr_t divvy_go_thread(void) { return (uintptr_t)pthread_self(); }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/cgo"
 	"sync"
 	"time"
@@ -32,10 +33,16 @@ func check(status C.divvy_status, op string, text *errorText) error {
 	if code == codeOK {
 		return nil
 	}
+	buffer, size := text.at()
+	if known := C.GoString(C.divvy_error_operation(buffer, size, nil)); known != "" {
+		op = known
+	}
 	return &Error{
 		Code:      code,
 		Op:        op,
-		Message:   C.GoString(&text[0]),
+		Key:       C.GoString(C.divvy_error_key(buffer, size, nil)),
+		Attempts:  int(C.divvy_error_attempts(buffer, size)),
+		Message:   C.GoString(buffer),
 		Retriable: C.divvy_status_is_retriable(C.int32_t(code)) == 1,
 	}
 }
@@ -124,6 +131,39 @@ type host struct {
 	// Ends when the calculator or manager is stopped.
 	ctx     context.Context
 	failure error
+	// The threads that are inside the host's code.
+	inside map[C.uintptr_t]int
+}
+
+// run runs the host's code, from which it cannot be stopped: a stop would wait for it. The goroutine
+// has the thread for itself meanwhile: called from C it has anyway.
+func (h *host) run(what string, code func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := C.divvy_go_thread()
+	enter := func(step int) {
+		h.mutex.Lock()
+		defer h.mutex.Unlock()
+		if h.inside[thread] += step; h.inside[thread] == 0 {
+			delete(h.inside, thread)
+		}
+	}
+	enter(1)
+	defer enter(-1)
+	return guarded(what, code)
+}
+
+// refuse is the error of a stop from inside the host's code, nil elsewhere.
+func (h *host) refuse(op string) error {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	if len(h.inside) == 0 || h.inside[C.divvy_go_thread()] == 0 {
+		return nil
+	}
+	return &Error{
+		Code: codeWouldDeadlock, Op: op,
+		Message: op + " would wait for the callback that calls it; call it from another goroutine",
+	}
 }
 
 func (h *host) context() context.Context {
@@ -166,7 +206,7 @@ func divvyGoSource(handle C.uintptr_t, list C.uint64_t, timeoutMs C.int64_t) C.i
 	host := cgo.Handle(handle).Value().(*host)
 	ctx, cancel := context.WithTimeout(host.context(), time.Duration(timeoutMs)*time.Millisecond)
 	defer cancel()
-	return host.failed(guarded("partition source", func() error {
+	return host.failed(host.run("partition source", func() error {
 		partitions, err := host.source.ListPartitions(ctx)
 		if err != nil {
 			return err
@@ -180,7 +220,7 @@ func divvyGoStrategy(
 	handle C.uintptr_t, packed *C.char, length C.size_t, owners *C.uint32_t, count C.size_t,
 ) C.int32_t {
 	host := cgo.Handle(handle).Value().(*host)
-	return host.failed(guarded("strategy", func() error {
+	return host.failed(host.run("strategy", func() error {
 		input := unpack(unsafe.String((*byte)(unsafe.Pointer(packed)), int(length)))
 		plan, err := host.strategy.Assign(input.workers, input.partitions)
 		if err != nil {
@@ -215,7 +255,7 @@ func elect(
 	// Not the host's context, which is over when a stop has the leadership given back.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(timeoutMs)*time.Millisecond)
 	defer cancel()
-	err := guarded("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
+	err := host.run("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
 	if err != nil {
 		slog.Warn("divvy: the election cannot tell who leads", "error", err)
 		return -1

@@ -65,11 +65,11 @@ func NewCalculator(config *Config) (*Calculator, error) {
 	}
 	handle := calculator.handle
 	calculator.isStarted = func() bool { return C.divvy_calculator_is_started(handle) == 1 }
-	calculator.startCall = func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_calculator_start(handle, wait, buffer, size)
+	calculator.startCall = func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_calculator_start(cancel, handle, wait, buffer, size)
 	}
-	calculator.stopCall = func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_calculator_stop(handle, wait, buffer, size)
+	calculator.stopCall = func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_calculator_stop(cancel, handle, wait, buffer, size)
 	}
 	calculator.freeCall = func(buffer *C.char, size C.size_t) C.divvy_status {
 		return C.divvy_calculator_free(handle, buffer, size)
@@ -99,8 +99,9 @@ func (c *Calculator) Start(ctx context.Context) error {
 
 // Stop stops: nothing is published any more when it returns nil, and the subscriptions end after
 // what is in their backlog. Stopping what is not started is fine, from any goroutine, at the same
-// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy, and
-// Stop can be called again. ErrWouldDeadlock from inside a source or strategy.
+// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy. Ended
+// by its context it has asked for the stop, of which nothing waits any more: Stop can be called again,
+// and so can Close. ErrWouldDeadlock from inside a source or strategy.
 func (c *Calculator) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	return c.end(ctx, c.stopCall)
@@ -142,12 +143,12 @@ func (c *Calculator) CurrentVersion() int64 {
 }
 
 // TriggerRebalance has a new version published, at once or right after the one that is under way,
-// and waits for it, until the context is done, 30 s by default. A request whose context was
-// cancelled stays pending.
+// and waits for it, until the context is done, 30 s by default. A request whose context is done stays
+// pending, but nothing waits for it any more.
 func (c *Calculator) TriggerRebalance(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
-	return c.ask(ctx, "trigger rebalance", func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_calculator_trigger_rebalance(c.handle, wait, nil, buffer, size)
+	return c.ask(ctx, "trigger_rebalance", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_calculator_trigger(cancel, c.handle, wait, buffer, size)
 	})
 }
 
@@ -155,8 +156,8 @@ func (c *Calculator) TriggerRebalance(ctx context.Context) error {
 // until the context is done, 30 s by default. A change is then pending.
 func (c *Calculator) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
-	return c.ask(ctx, "refresh", func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_calculator_refresh(c.handle, wait, nil, buffer, size)
+	return c.ask(ctx, "refresh", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_calculator_refresh(cancel, c.handle, wait, buffer, size)
 	})
 }
 
@@ -182,14 +183,9 @@ func (c *Calculator) Status() (json.RawMessage, error) {
 // which other metrics may follow. The settings "metrics_namespace" and "metrics_labels" name them.
 func (c *Calculator) WriteMetrics(w io.Writer) error {
 	defer runtime.KeepAlive(c)
-	var out C.divvy_text
-	var text errorText
-	buffer, size := text.at()
-	if err := check(C.divvy_calculator_metrics(c.handle, &out, buffer, size), "metrics", &text); err != nil {
-		return err
-	}
-	_, err := w.Write(takeText(out))
-	return err
+	return writePage(w, func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_calculator_metrics(c.handle, out, buffer, size)
+	})
 }
 
 // addPartitions appends to a list of the library.

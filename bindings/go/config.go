@@ -44,7 +44,8 @@ type Config struct {
 	// Logger takes what the library tells. The library has one logger for the whole process: the
 	// one set last. Default: what is set already, or silence.
 	Logger Logger
-	// Metrics is told what the calculator does. Default: nobody.
+	// Metrics is told what the calculator does, and what its plans, a manager and its worker do where
+	// it is an [AssignmentMetrics], a [ManagerMetrics] or a [WorkerMetrics], too. Default: nobody.
 	Metrics CalculatorMetrics
 
 	// Settings are any further settings of the library by name, such as {"strategy": "round_robin",

@@ -25,7 +25,14 @@
 //
 // Every call that waits takes a context and returns when that is done, with an error for which
 // errors.Is tells context.Canceled or context.DeadlineExceeded. A context without a deadline gets
-// the default that the call states.
+// the default that the call states. Of a calculator's and a manager's calls nothing goes on then; the
+// store's, and [ConnectNATS], are still ended by the library, on a goroutine of their own, once the
+// answer or the context's deadline (10 s without one) has come.
+//
+// # Callbacks
+//
+// Sources, strategies, elections, metrics and OnAssignment may call everything but what would wait for
+// them: Stop and Close of their own calculator or manager return [ErrWouldDeadlock] there.
 //
 // # Threads
 //

@@ -13,8 +13,14 @@ type Code int32
 type Error struct {
 	// Code is the kind of failure.
 	Code Code
-	// Op is the operation that failed, such as "start".
+	// Op is the operation that failed, such as "start", or the part of it that went wrong, such as
+	// "read".
 	Op string
+	// Key is the key of the store that it was about; empty where it was about none.
+	Key string
+	// Attempts is how often it was tried in vain, this time included; 0 where the call never came
+	// to trying.
+	Attempts int
 	// Message is one line of text, for people: what went wrong, with operation, key and cause.
 	Message string
 	// Retriable is whether the same call may succeed later.
@@ -58,6 +64,7 @@ var (
 	ErrClosed          error = &sentinel{codeBadHandle, "closed"}
 	ErrNotFound        error = &sentinel{codeNotFound, "there is no value under that key"}
 	ErrTimedOut        error = &sentinel{codeTimedOut, "the deadline passed"}
+	ErrCancelled       error = &sentinel{codeCancelled, "the call was ended before its time"}
 	ErrUnavailable     error = &sentinel{codeUnavailable, "the store cannot be reached"}
 	ErrUnauthorized    error = &sentinel{codeUnauthorized, "the store refuses the credentials"}
 	ErrUnsupported     error = &sentinel{codeUnsupported, "the store or this build cannot do that"}
@@ -98,6 +105,7 @@ const (
 	codeClosed          Code = -12
 	codeWoken           Code = -13
 	codeNotFound        Code = -14
+	codeCancelled       Code = -15
 	codeTimedOut        Code = -100
 	codeUnavailable     Code = -101
 	codeUnauthorized    Code = -102
@@ -126,7 +134,8 @@ var codeNames = map[Code]string{
 	codeInvalidConfig: "INVALID_CONFIG", codeNotRunning: "NOT_RUNNING",
 	codeAlreadyStarted: "ALREADY_STARTED", codeWouldDeadlock: "WOULD_DEADLOCK",
 	codeForked: "FORKED", codeABIMismatch: "ABI_MISMATCH", codeClosed: "CLOSED",
-	codeWoken: "WOKEN", codeNotFound: "NOT_FOUND", codeTimedOut: "TIMED_OUT",
+	codeWoken: "WOKEN", codeNotFound: "NOT_FOUND",
+	codeCancelled: "CANCELLED", codeTimedOut: "TIMED_OUT",
 	codeUnavailable: "UNAVAILABLE", codeUnauthorized: "UNAUTHORIZED",
 	codeUnsupported: "UNSUPPORTED", codeFenced: "FENCED", codeConflict: "CONFLICT",
 	codeNoWorkers: "NO_WORKERS", codeInvalidData: "INVALID_DATA", codeTooLarge: "TOO_LARGE",

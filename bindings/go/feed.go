@@ -156,8 +156,13 @@ func (f *feed) fail(err error) {
 // failureOf reads what an event says of a failure.
 func failureOf(event C.divvy_event, op string) error {
 	status := C.divvy_event_status(event)
+	if known := C.GoString(C.divvy_event_operation(event, nil)); known != "" {
+		op = known
+	}
 	return &Error{
 		Code: Code(status), Op: op, Message: C.GoString(C.divvy_event_message(event, nil)),
+		Key:       C.GoString(C.divvy_event_key(event, nil)),
+		Attempts:  int(C.divvy_event_attempts(event)),
 		Retriable: C.divvy_status_is_retriable(status) == 1,
 	}
 }

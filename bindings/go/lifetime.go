@@ -9,6 +9,7 @@ import "C"
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime/cgo"
 	"sync"
 	"time"
@@ -26,18 +27,25 @@ type lifetime struct {
 
 	mutex sync.Mutex
 	// Ends the context of the host's callbacks, from a start to the next stop.
-	cancel   context.CancelFunc
-	feeds    map[*feed]struct{}
+	cancel context.CancelFunc
+	feeds  map[*feed]struct{}
+	// What ends the calls that wait.
+	waits    map[C.divvy_cancel]struct{}
 	isClosed bool
 }
 
-// waitingCall is a function of the library that waits for up to so many milliseconds.
-type waitingCall func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status
+// waitingCall is a function of the library that waits for up to so many milliseconds, or until it is
+// cancelled.
+type waitingCall func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status
 
 // prepare makes the library's configuration, with the host's callbacks in it; the caller frees it.
 func (l *lifetime) prepare(config *Config, settings map[string]string, election LeaderElection) (made C.divvy_config, err error) {
-	l.host = &host{source: config.Source, strategy: config.Strategy, election: election, ctx: context.Background()}
+	l.host = &host{
+		source: config.Source, strategy: config.Strategy, election: election,
+		ctx: context.Background(), inside: map[C.uintptr_t]int{},
+	}
 	l.feeds = map[*feed]struct{}{}
+	l.waits = map[C.divvy_cancel]struct{}{}
 	made, err = newConfig(settings, "new")
 	if err != nil {
 		return made, err
@@ -97,45 +105,58 @@ func (l *lifetime) begin(ctx context.Context, attend func() (undo func())) error
 	l.host.ctx = hostContext
 	l.host.mutex.Unlock()
 	undo := attend()
-	// A start ends at once when it is stopped.
-	abort := context.AfterFunc(ctx, func() { _ = l.stop(time.Second, l.stopCall) })
-	var text errorText
-	buffer, size := text.at()
-	err := check(l.startCall(timeout(ctx, 30*time.Second), buffer, size), "start", &text)
-	wasAborted := !abort()
-	switch {
-	case wasAborted && err == nil:
-		// Started in the moment that the context was done: nothing is left behind.
-		_ = l.stop(time.Second, l.stopCall)
-		return ctx.Err() // those who listen got their end with the stop
-	case err != nil && !errors.Is(err, ErrAlreadyStarted):
-		cancel()
-	}
+	err := l.wait(ctx, "start", 30*time.Second, l.startCall, cancel)
 	if err != nil {
+		if !errors.Is(err, ErrAlreadyStarted) {
+			cancel()
+		}
 		undo() // a start that failed leaves the other subscriptions for the next one
 	}
-	return ended(ctx, l.host.cause(err))
+	return l.host.cause(err)
 }
 
-// end stops it with that call.
+// end stops it with that call, also when the context is done: then it is asked for, and not awaited.
 func (l *lifetime) end(ctx context.Context, call waitingCall) error {
-	// With the context done there is still a stop to be asked for.
-	done := make(chan error, 1)
-	wait := time.Duration(timeout(ctx, 10*time.Second)) * time.Millisecond
-	go func() { done <- l.stop(wait, call) }()
-	select {
-	case err := <-done:
-		return ended(ctx, err)
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := l.host.refuse("stop"); err != nil {
+		return err
 	}
+	l.endCallbacks()
+	return l.wait(ctx, "stop", 10*time.Second, call, nil)
 }
 
-func (l *lifetime) stop(wait time.Duration, call waitingCall) error {
-	l.endCallbacks()
+// wait makes a call of the library that waits, and returns when it does: when it is done, when the
+// context is (early is called then), after that time when the context has no deadline, or when it is
+// closed. Nothing of the call goes on then.
+func (l *lifetime) wait(ctx context.Context, op string, standard time.Duration, call waitingCall, early func()) error {
 	var text errorText
 	buffer, size := text.at()
-	return check(call(C.int64_t(wait/time.Millisecond), buffer, size), "stop", &text)
+	var cancel C.divvy_cancel
+	if err := check(C.divvy_cancel_new(&cancel, buffer, size), op, &text); err != nil {
+		return err
+	}
+	defer C.divvy_cancel_free(cancel)
+	l.mutex.Lock()
+	l.waits[cancel] = struct{}{}
+	l.mutex.Unlock()
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(fired)
+		if early != nil {
+			early()
+		}
+		C.divvy_cancel_fire(cancel, nil, 0)
+	})
+	err := check(call(cancel, timeout(ctx, standard), buffer, size), op, &text)
+	if !stop() {
+		<-fired
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	delete(l.waits, cancel)
+	if l.isClosed && errors.Is(err, ErrCancelled) && ctx.Err() == nil {
+		return &Error{Code: codeBadHandle, Op: op, Message: "closed meanwhile"}
+	}
+	return ended(ctx, err)
 }
 
 // endCallbacks ends the context of the host's callbacks; whether it is closed already.
@@ -150,6 +171,9 @@ func (l *lifetime) endCallbacks() bool {
 
 // close stops and frees it, and ends its subscriptions whether they are read or not.
 func (l *lifetime) close() error {
+	if err := l.host.refuse("close"); err != nil {
+		return err
+	}
 	if l.endCallbacks() {
 		return nil
 	}
@@ -164,6 +188,9 @@ func (l *lifetime) close() error {
 	for feed := range l.feeds {
 		feeds = append(feeds, feed)
 	}
+	for cancel := range l.waits {
+		C.divvy_cancel_fire(cancel, nil, 0)
+	}
 	l.mutex.Unlock()
 	for _, feed := range feeds {
 		feed.Cancel()
@@ -173,11 +200,10 @@ func (l *lifetime) close() error {
 
 // ask has the library do something that may concern the host's callbacks.
 func (l *lifetime) ask(ctx context.Context, op string, call waitingCall) error {
-	return await(ctx, func() error {
-		var text errorText
-		buffer, size := text.at()
-		return l.host.cause(check(call(timeout(ctx, 30*time.Second), buffer, size), op, &text))
-	}, nil)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.host.cause(l.wait(ctx, op, 30*time.Second, call, nil))
 }
 
 // withPartitions hands a list to the library.
@@ -195,6 +221,16 @@ func withPartitions(
 		return err
 	}
 	return check(use(list, buffer, size), "set partitions", &text)
+}
+
+// writePage writes a page of metrics that the library makes.
+func writePage(w io.Writer, call func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status) error {
+	page, err := readText("metrics", call)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(page)
+	return err
 }
 
 // readText reads a text that the library makes.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"runtime"
 	"time"
@@ -63,8 +64,8 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 	}
 	handle := manager.handle
 	manager.isStarted = func() bool { return C.divvy_manager_is_started(handle) == 1 }
-	manager.startCall = func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_manager_start(handle, wait, buffer, size)
+	manager.startCall = func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_manager_start(cancel, handle, wait, buffer, size)
 	}
 	manager.stopCall = departing(handle, Leave)
 	manager.freeCall = func(buffer *C.char, size C.size_t) C.divvy_status {
@@ -80,8 +81,8 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 }
 
 func departing(handle C.divvy_manager, departure Departure) waitingCall {
-	return func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_manager_stop(handle, C.int32_t(departure), wait, buffer, size)
+	return func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_manager_stop(cancel, handle, C.int32_t(departure), wait, buffer, size)
 	}
 }
 
@@ -105,8 +106,10 @@ func (m *Manager) Start(ctx context.Context) error {
 // Stop leaves the fleet, for good (Leave) or to be back soon (Keep). When it returns nil nothing is
 // held any more, OnAssignment was told so and is not called again, and the subscriptions end after
 // what is in their backlog. Stopping what is not started is fine, from any goroutine, at the same
-// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy, and
-// Stop can be called again. ErrWouldDeadlock from inside a source, strategy or election.
+// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy. Ended
+// by its context it has asked the worker to leave, which goes on by itself, and nothing waits for that
+// any more: Stop can be called again, and so can Close. ErrWouldDeadlock from inside OnAssignment, a
+// source, strategy or election.
 func (m *Manager) Stop(ctx context.Context, departure Departure) error {
 	defer runtime.KeepAlive(m)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -119,8 +122,8 @@ func (m *Manager) Stop(ctx context.Context, departure Departure) error {
 
 // Close stops the manager with Leave, waiting up to 10 s, ends its subscriptions whether they are
 // read or not, and frees it; every call afterwards is ErrClosed. A second call does nothing.
-// ErrTimedOut and ErrWouldDeadlock (from inside a source, strategy or election) leave it as it is:
-// call again.
+// ErrTimedOut and ErrWouldDeadlock (from inside OnAssignment, a source, strategy or election) leave it
+// as it is: call again.
 func (m *Manager) Close() error {
 	if err := m.close(); err != nil {
 		return err
@@ -172,19 +175,12 @@ func (m *Manager) State() ManagerState {
 // before the call, or too quickly to be seen, does not count: subscribe to see every one.
 func (m *Manager) WaitState(ctx context.Context, state ManagerState) error {
 	defer runtime.KeepAlive(m)
-	// In slices, so that the end of the context is seen.
-	const slice = 200 * time.Millisecond
 	for {
-		var text errorText
-		buffer, size := text.at()
-		wait := min(timeout(ctx, slice), C.int64_t(slice/time.Millisecond))
-		status := C.divvy_manager_wait_state(m.handle, C.int32_t(state), wait, buffer, size)
-		err := check(status, "wait state", &text)
-		if err == nil || !errors.Is(err, ErrTimedOut) {
+		err := m.wait(ctx, "wait_state", time.Hour, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+			return C.divvy_go_manager_wait_state(cancel, m.handle, C.int32_t(state), wait, buffer, size)
+		}, nil)
+		if _, limited := ctx.Deadline(); limited || !errors.Is(err, ErrTimedOut) {
 			return err
-		}
-		if ctx.Err() != nil {
-			return ended(ctx, err)
 		}
 	}
 }
@@ -205,8 +201,8 @@ func (m *Manager) Assignment() (Assignment, error) {
 // leads, and waits for that, until the context is done, 30 s by default. ErrNotLeader names who leads.
 func (m *Manager) RefreshPartitions(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
-	return m.ask(ctx, "refresh partitions", func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_manager_refresh_partitions(m.handle, wait, nil, buffer, size)
+	return m.ask(ctx, "refresh_partitions", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_manager_refresh(cancel, m.handle, wait, buffer, size)
 	})
 }
 
@@ -214,8 +210,8 @@ func (m *Manager) RefreshPartitions(ctx context.Context) error {
 // until the context is done, 30 s by default. ErrNotLeader names who leads.
 func (m *Manager) TriggerRebalance(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
-	return m.ask(ctx, "trigger rebalance", func(wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_manager_trigger_rebalance(m.handle, wait, nil, buffer, size)
+	return m.ask(ctx, "trigger_rebalance", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_manager_trigger(cancel, m.handle, wait, buffer, size)
 	})
 }
 
@@ -296,7 +292,7 @@ func (m *Manager) attendHook() *feed {
 	go feed.run(func(event C.divvy_event) bool {
 		if EventKind(C.divvy_event_kind(event)) == EventAssignment {
 			change := changeOfEvent(event)
-			err := guarded("assignment hook", func() error { hook(change); return nil })
+			err := m.host.run("assignment hook", func() error { hook(change); return nil })
 			if err != nil {
 				slog.Error(err.Error())
 			}
@@ -322,7 +318,7 @@ func (m *Manager) awaitHook(ctx context.Context) error {
 	}
 }
 
-// attendMetrics has the metrics, if any, told of every event of the calculator, until the next stop.
+// attendMetrics has the metrics, if any, told of every event, until the next stop.
 func (m *Manager) attendMetrics() *feed {
 	if m.metrics == nil {
 		return nil
@@ -331,15 +327,33 @@ func (m *Manager) attendMetrics() *feed {
 	if err != nil {
 		return nil
 	}
-	events := pump(feed, func(event C.divvy_event) (Event, bool) {
+	calculators, workers := metricsRecorder{metrics: m.metrics}, newWorkerRecorder(m.metrics)
+	go feed.run(func(event C.divvy_event) bool {
 		told := managerEventOf(event)
-		if told.Calculator == nil {
-			return Event{}, false
+		err := m.host.run("metrics", func() error {
+			if told.Calculator != nil {
+				calculators.note(*told.Calculator)
+			} else {
+				workers.note(told)
+			}
+			return nil
+		})
+		if err != nil {
+			slog.Error(err.Error())
 		}
-		return *told.Calculator, true
+		return true
 	})
-	metricsRecorder{m.metrics}.record(&Subscription{C: events, feed: feed})
 	return feed
+}
+
+// WriteMetrics writes the metrics of the manager, its worker and its calculators as Prometheus reads
+// them: text format 0.0.4, after which other metrics may follow. The settings "metrics_namespace" and
+// "metrics_labels" name them.
+func (m *Manager) WriteMetrics(w io.Writer) error {
+	defer runtime.KeepAlive(m)
+	return writePage(w, func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_manager_metrics(m.handle, out, buffer, size)
+	})
 }
 
 // managerEventOf reads an event of a manager.

@@ -325,15 +325,49 @@ func TestEveryBrokenRuleOfAManagersConfigurationIsNamed(t *testing.T) {
 	}
 }
 
+// workerMetrics has some methods of each of the four interfaces.
+type workerMetrics struct {
+	metrics
+	states, added, removed atomic.Int64
+	led                    atomic.Bool
+	id                     atomic.Value
+}
+
+func (m *workerMetrics) RecordManagerTransition(from, to ManagerState, seconds float64) {
+	if from != to && seconds >= 0 {
+		m.states.Add(1)
+	}
+}
+func (m *workerMetrics) RecordLeadershipChange(leader string, isSelf bool) {
+	if isSelf && leader != "" {
+		m.led.Store(true)
+	}
+}
+func (m *workerMetrics) RecordWorkerID(worker string) {
+	if worker != "" {
+		m.id.Store(worker)
+	}
+}
+func (m *workerMetrics) RecordAssignmentChange(added, removed int, _ int64) {
+	m.added.Add(int64(added))
+	m.removed.Add(int64(removed))
+}
+
 func TestAManagersMetricsAreTold(t *testing.T) {
 	config := managerConfig(memory(t))
-	told := &metrics{}
+	told := &workerMetrics{}
 	config.Metrics = told
 	leader, other := manager(t, config), manager(t, managerConfig(config.Store))
 	must(t, leader.Start(patient(t)))
 	until(t, "first assignment", func() bool { return covered(t, 12, leader) })
 	must(t, other.Start(patient(t)))
 	until(t, "metrics", func() bool { return told.published.Load() >= 1 && told.joined.Load() >= 1 })
+	until(t, "shared", func() bool { return covered(t, 12, leader, other) })
+	must(t, leader.Stop(patient(t), Leave))
+	until(t, "all of a life", func() bool {
+		return told.states.Load() >= 3 && told.led.Load() && told.id.Load() == "worker-0" &&
+			told.added.Load() == 12 && told.removed.Load() == 12
+	})
 }
 
 func TestEveryStateOfAManagerHasTheLibrarysName(t *testing.T) {

@@ -84,8 +84,8 @@ type AssignmentChange struct {
 // LeaderElection is an election of the host's. Both methods may be called from several goroutines;
 // Campaign again and again while the worker is a member: three times within what it was granted, or
 // within the election time-out. An error (or a panic) of it means that it is not known who leads: a
-// leader leads on until what it was granted last is nearly over. Must not call Stop or Close of its
-// manager.
+// leader leads on until what it was granted last is nearly over. Stop and Close of its manager return
+// ErrWouldDeadlock in them.
 type LeaderElection interface {
 	// Campaign takes the leadership or prolongs it: for how long from now on this worker leads, 0
 	// when another one does.
@@ -136,8 +136,8 @@ type ManagerConfig struct {
 	Election LeaderElection
 	// OnAssignment is called with every change of what the worker holds, the first assignment
 	// included, in order, from one goroutine, from Start until Stop has returned nil. It may be slow:
-	// heartbeats go on. A panic in it is logged. Must not call Stop or Close of its manager: they
-	// would wait for it.
+	// heartbeats go on. A panic in it is logged. Stop and Close of its manager return
+	// ErrWouldDeadlock in it: they would wait for it.
 	OnAssignment func(AssignmentChange)
 }
 

@@ -157,6 +157,9 @@ func (*Manager) SetPartitions([]Partition) error { return ErrNoCgo }
 // Status returns ErrNoCgo.
 func (*Manager) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
 
+// WriteMetrics returns ErrNoCgo.
+func (*Manager) WriteMetrics(io.Writer) error { return ErrNoCgo }
+
 // ManagerSubscription cannot be had without cgo.
 type ManagerSubscription struct{ C <-chan ManagerEvent }
 

@@ -95,49 +95,51 @@ func (c *Calculator) record() *Subscription {
 	if err != nil {
 		return nil
 	}
-	metricsRecorder{c.metrics}.record(subscription)
+	recorder := metricsRecorder{metrics: c.metrics}
+	go func() {
+		for event := range subscription.C {
+			recorder.note(event)
+		}
+	}()
 	return subscription
 }
 
-// metricsRecorder tells metrics of every event of a calculator.
-type metricsRecorder struct{ metrics CalculatorMetrics }
+// metricsRecorder tells metrics of the events of a calculator.
+type metricsRecorder struct {
+	metrics CalculatorMetrics
+	since   time.Duration
+	reason  string
+}
 
-func (c metricsRecorder) record(subscription *Subscription) {
-	go func() {
-		var since time.Duration
-		var reason string
-		assignments, _ := c.metrics.(AssignmentMetrics)
-		for event := range subscription.C {
-			switch event.Kind {
-			case EventState:
-				if event.From != event.State {
-					seconds := (event.Time - since).Seconds()
-					c.metrics.RecordStateTransition(event.From, event.State, seconds)
-					if event.From == CalculatorStateRebalancing || event.From == CalculatorStateEmergency {
-						c.metrics.RecordRebalanceDuration(seconds, reason)
-					}
-				}
-				since, reason = event.Time, event.Reason
-			case EventPublished:
-				c.metrics.RecordRebalanceAttempt(event.Reason, true)
-				c.metrics.RecordPartitionCount(event.Partitions)
-				c.metrics.RecordActiveWorkers(event.Workers)
-				if assignments != nil {
-					assignments.RecordPublication(event.Version, event.Workers, event.Partitions, event.Moved)
-				}
-				if event.Reason == "emergency" {
-					c.metrics.RecordEmergencyRebalance(event.Workers)
-				}
-			case EventFailed:
-				c.metrics.RecordRebalanceAttempt(event.Reason, false)
-			case EventMember:
-				switch event.Change {
-				case "joined", "back":
-					c.metrics.RecordWorkerChange(1, 0)
-				case "left", "lost":
-					c.metrics.RecordWorkerChange(0, 1)
-				}
+func (r *metricsRecorder) note(event Event) {
+	switch event.Kind {
+	case EventState:
+		if event.From != event.State {
+			seconds := (event.Time - r.since).Seconds()
+			r.metrics.RecordStateTransition(event.From, event.State, seconds)
+			if event.From == CalculatorStateRebalancing || event.From == CalculatorStateEmergency {
+				r.metrics.RecordRebalanceDuration(seconds, r.reason)
 			}
 		}
-	}()
+		r.since, r.reason = event.Time, event.Reason
+	case EventPublished:
+		r.metrics.RecordRebalanceAttempt(event.Reason, true)
+		r.metrics.RecordPartitionCount(event.Partitions)
+		r.metrics.RecordActiveWorkers(event.Workers)
+		if assignments, isWanted := r.metrics.(AssignmentMetrics); isWanted {
+			assignments.RecordPublication(event.Version, event.Workers, event.Partitions, event.Moved)
+		}
+		if event.Reason == "emergency" {
+			r.metrics.RecordEmergencyRebalance(event.Workers)
+		}
+	case EventFailed:
+		r.metrics.RecordRebalanceAttempt(event.Reason, false)
+	case EventMember:
+		switch event.Change {
+		case "joined", "back":
+			r.metrics.RecordWorkerChange(1, 0)
+		case "left", "lost":
+			r.metrics.RecordWorkerChange(0, 1)
+		}
+	}
 }

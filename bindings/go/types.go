@@ -46,7 +46,8 @@ type Partition struct {
 // PartitionSource tells all partitions. It is read at the start, at every rebalance and at
 // [Calculator.Refresh], one call at a time. An error (or a panic) keeps the last plan; the source
 // is read again. The context ends with the time that the calculator is willing to wait, and when
-// the calculator is stopped. Must not call Stop, TriggerRebalance or Refresh of its calculator.
+// the calculator is stopped. Stop, Close, TriggerRebalance and Refresh of its calculator return
+// ErrWouldDeadlock in it.
 type PartitionSource interface {
 	ListPartitions(ctx context.Context) ([]Partition, error)
 }

@@ -38,23 +38,23 @@ pub struct divvy_calculator {
     pub id: u64,
 }
 
-/// A calculator and what it records.
-struct Measured {
-    calculator: Calculator,
-    metrics: Arc<Prometheus>,
+/// A calculator or manager and what it records.
+pub(super) struct Measured<T> {
+    pub inner: T,
+    pub metrics: Arc<Prometheus>,
 }
 
-impl Deref for Measured {
-    type Target = Calculator;
+impl<T> Deref for Measured<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Calculator {
-        &self.calculator
+    fn deref(&self) -> &T {
+        &self.inner
     }
 }
 
-static CALCULATORS: Registry<Measured> = Registry::new(6);
+static CALCULATORS: Registry<Measured<Calculator>> = Registry::new(6);
 
-fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured>> {
+fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculator>>> {
     CALCULATORS.get(calculator.id)
 }
 
@@ -86,16 +86,12 @@ pub unsafe extern "C" fn divvy_calculator_new(
             .config(settings.calculator().clone())
             .metrics(Arc::clone(&metrics));
         let builder = builder.strategy(blueprint.strategy());
-        let calculator = match blueprint.source {
+        let inner = match blueprint.source {
             Some(source) => builder.source(source),
             None => builder,
         }
         .build()?;
-        let measured = Measured {
-            calculator,
-            metrics,
-        };
-        let id = CALCULATORS.insert(Arc::new(measured))?;
+        let id = CALCULATORS.insert(Arc::new(Measured { inner, metrics }))?;
         out.write(divvy_calculator { id });
         Ok(())
     })
@@ -107,7 +103,7 @@ pub unsafe extern "C" fn divvy_calculator_new(
 /// Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
 /// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
 /// Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
-/// meanwhile; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket has a
+/// meanwhile; CANCELLED; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket has a
 /// time to live; CONFLICT - another leader takes over at this moment; INVALID_DATA - a stored
 /// number leaves no room above it. After a failure nothing is left behind and subscriptions stay,
 /// unless a callback of the host hangs: then the detail says so, and a stop waits for it.
@@ -134,7 +130,8 @@ pub unsafe extern "C" fn divvy_calculator_start(
 /// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
 /// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this calculator;
 /// TIMED_OUT - the detail names the threads that are busy and with what: no callback starts any
-/// more, nothing new is published, the handle stays valid, call again.
+/// more, nothing new is published, the handle stays valid, call again; CANCELLED - likewise, except
+/// that callbacks go on until the next call.
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -155,7 +152,7 @@ pub unsafe extern "C" fn divvy_calculator_stop(
 /// Parameters: calculator - the calculator; {0} is allowed and does nothing. errbuf, errlen - see
 /// "Errors" above.
 /// Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
-/// divvy_calculator_stop(): nothing is freed, the handle stays valid.
+/// divvy_calculator_stop(), and CANCELLED: nothing is freed, the handle stays valid.
 /// Thread: any. Blocks for up to 10 s when it is started.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -228,7 +225,8 @@ pub extern "C" fn divvy_calculator_current_version(calculator: divvy_calculator)
 /// DIVVY_TIMEOUT_MAX_MS. version - where the new version goes, NULL if not wanted. errbuf,
 /// errlen - see "Errors" above.
 /// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; WOULD_DEADLOCK - called from a partition source or
-/// a strategy; TIMED_OUT - it stays pending, the detail tells the last failure; NO_WORKERS;
+/// a strategy; TIMED_OUT - it stays pending, the detail tells the last failure; CANCELLED - it stays
+/// pending, too; NO_WORKERS;
 /// FENCED; what the store reports where trying again would not help.
 /// Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
 /// Since: 0.1.

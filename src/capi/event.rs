@@ -14,6 +14,7 @@ use super::names::{
 use super::registry::Registry;
 use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
+use crate::error::Error;
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
 use crate::runtime::Told;
 use crate::strategy::Quality;
@@ -40,7 +41,8 @@ pub enum divvy_kind {
     /// A plan was published: divvy_event_version(), _reason(), _worker_count(),
     /// _partition_count(), _moved_count().
     DIVVY_EVENT_PUBLISHED = 3,
-    /// A job failed; it stays pending and is retried: divvy_event_status(), _message().
+    /// A job failed; it stays pending and is retried: divvy_event_status(), _message(),
+    /// _operation(), _key(), _attempts().
     DIVVY_EVENT_FAILED = 4,
     /// What keeps the calculator from doing its whole work changed: divvy_event_message(), which
     /// says what works nevertheless and is empty when nothing is wrong any more, and
@@ -89,7 +91,7 @@ pub enum divvy_kind {
     /// That is over: divvy_event_lasted_ms().
     DIVVY_EVENT_RECOVERED = 28,
     /// Something of the manager's failed and is tried again, told once until it succeeds:
-    /// divvy_event_status(), _message().
+    /// divvy_event_status(), _message(), _operation(), _key(), _attempts().
     DIVVY_EVENT_MANAGER_FAILED = 29,
     /// The calculator of this worker panicked; it leads no more: divvy_event_message().
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
@@ -147,7 +149,8 @@ pub(super) struct EventRecord {
     pub status: i32,
     pub worker: Terminated,
     pub message: Terminated,
-    pub key: String,
+    pub operation: Terminated,
+    pub key: Terminated,
     pub attempts: u32,
     /// What only events of a manager have.
     pub news: WorkerNews,
@@ -200,7 +203,8 @@ impl EventRecord {
             worker: Terminated::new(""),
             message: Terminated::new(""),
             news: WorkerNews::default(),
-            key: String::new(),
+            operation: Terminated::new(""),
+            key: Terminated::new(""),
             attempts: 0,
             json: OnceLock::new(),
         }
@@ -253,11 +257,8 @@ impl EventRecord {
                 ..Self::empty(DIVVY_EVENT_LEADER_PUBLISHED)
             },
             Notice::Failed { operation, error } => Self {
-                status: status::of(error.code()) as i32,
                 message: Terminated::new(format!("{operation}: {error}")),
-                key: error.key().unwrap_or_default().to_owned(),
-                attempts: error.attempts(),
-                ..Self::empty(DIVVY_EVENT_FAILED)
+                ..Self::failed(DIVVY_EVENT_FAILED, operation, error)
             },
             Notice::Degraded(list) => Self {
                 time_ns: list.since.map_or(0, Time::as_nanos),
@@ -281,6 +282,18 @@ impl EventRecord {
                 message: Terminated::new(message.as_str()),
                 ..Self::empty(DIVVY_EVENT_FATAL)
             },
+        }
+    }
+
+    /// Something failed: in `operation`, unless it is known more closely.
+    pub fn failed(kind: divvy_kind, operation: &str, error: &Error) -> Self {
+        Self {
+            status: status::of(error.code()) as i32,
+            message: Terminated::new(error.to_string()),
+            operation: Terminated::new(error.operation().unwrap_or(operation)),
+            key: Terminated::new(error.key().unwrap_or_default()),
+            attempts: error.attempts(),
+            ..Self::empty(kind)
         }
     }
 
@@ -320,7 +333,8 @@ impl EventRecord {
             "missed": self.counts.missed,
             "status": text(status::divvy_status_name(self.status)),
             "message": self.message.lossy(),
-            "key": self.key,
+            "operation": self.operation.lossy(),
+            "key": self.key.lossy(),
             "attempts": self.attempts,
         });
         let Value::Object(mut members) = json else {
@@ -534,6 +548,39 @@ pub unsafe extern "C" fn divvy_event_message(
 ) -> *const c_char {
     look(event, None, |record| Some(record.message.expose(length)))
         .unwrap_or_else(|| text::empty(length))
+}
+
+/// Tells which operation failed, such as "publish", or the part of it that went wrong.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_operation(
+    event: divvy_event,
+    length: *mut usize,
+) -> *const c_char {
+    look(event, None, |record| Some(record.operation.expose(length)))
+        .unwrap_or_else(|| text::empty(length))
+}
+
+/// Tells which key of the store a failure was about; empty, too, when it was about none.
+///
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_key(event: divvy_event, length: *mut usize) -> *const c_char {
+    look(event, None, |record| Some(record.key.expose(length)))
+        .unwrap_or_else(|| text::empty(length))
+}
+
+/// Tells how often what failed was tried in vain, this time included.
+///
+/// Parameters: event - the event.
+/// Returns: the number, 1 where nothing was tried again; 0 for other kinds of events and for an
+/// invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_attempts(event: divvy_event) -> u32 {
+    look(event, 0, |record| record.attempts)
 }
 
 /// Tells everything about an event as a JSON object with the member "kind" and those that apply.

@@ -1,42 +1,16 @@
 //! What stands between C and every body: panics are caught, a forked child is told so, and what
 //! went wrong is written where the caller wants it.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::status::{self, divvy_status};
-use crate::error::Error;
+pub(super) use super::failure::Failure;
+use super::failure::Writer;
+use super::status::divvy_status;
 use crate::types::truncated;
-
-/// Why a call failed.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub status: divvy_status,
-    pub message: Cow<'static, str>,
-}
-
-impl Failure {
-    pub fn new(status: divvy_status, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
-    }
-
-    pub fn null(name: &str) -> Self {
-        Self::new(divvy_status::DIVVY_NULL_ARGUMENT, format!("{name} is NULL"))
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::new(status::of(error.code()), error.to_string())
-    }
-}
 
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
@@ -52,23 +26,12 @@ impl Detail {
         Self { buffer, length }
     }
 
-    fn write(self, message: &str) {
+    fn write(self, failure: &Failure) {
         if self.buffer.is_null() || self.length == 0 {
             return;
         }
-        let mut end = message.len().min(self.length - 1);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let bytes = message.as_bytes()[..end].iter();
-        let buffer = self.buffer.cast::<u8>();
-        for (index, &byte) in bytes.enumerate() {
-            let byte = if byte == 0 { b'?' } else { byte };
-            // SAFETY: the caller vouches for `length` writable bytes, and index < length - 1.
-            unsafe { buffer.add(index).write(byte) };
-        }
-        // SAFETY: as above, with end <= length - 1.
-        unsafe { buffer.add(end).write(0) };
+        // SAFETY: the caller vouches for `length` writable bytes, and there is at least one.
+        failure.write(&mut unsafe { Writer::new(self.buffer, self.length) });
     }
 }
 
@@ -77,7 +40,7 @@ pub(super) fn call(detail: Detail, body: impl FnOnce() -> Outcome) -> divvy_stat
     match caught(body) {
         Ok(()) => divvy_status::DIVVY_OK,
         Err(failure) => {
-            detail.write(&failure.message);
+            detail.write(&failure);
             failure.status
         }
     }

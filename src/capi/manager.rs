@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
-use super::calculator::ask;
+use super::calculator::{Measured, ask};
 use super::config::{self, divvy_config};
 use super::events::{
     self, Callback, divvy_event_fn, divvy_events, divvy_manager_interest, divvy_subscription,
@@ -21,8 +21,10 @@ use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
 use super::userdata::divvy_destroy_fn;
+use crate::cancel;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::manager::Departure;
+use crate::metrics::Prometheus;
 use crate::runtime::{Manager, ManagerInterest, ManagerStatus};
 use crate::types::WorkerId;
 
@@ -55,9 +57,9 @@ pub enum divvy_departure {
     DIVVY_DEPARTURE_KEEP = 2,
 }
 
-static MANAGERS: Registry<Manager> = Registry::new(10);
+static MANAGERS: Registry<Measured<Manager>> = Registry::new(10);
 
-fn manager_of(manager: divvy_manager) -> Outcome<Arc<Manager>> {
+fn manager_of(manager: divvy_manager) -> Outcome<Arc<Measured<Manager>>> {
     MANAGERS.get(manager.id)
 }
 
@@ -113,8 +115,12 @@ pub unsafe extern "C" fn divvy_manager_new(
         let out = Out::new(out, "out")?;
         let store = store::store_of(store)?;
         let blueprint = config::blueprint(config)?;
+        let names = blueprint.settings.metrics().clone();
+        let recorder = Prometheus::builder().names(names).with_manager();
+        let metrics = Arc::new(recorder.build()?);
         let mut builder = Manager::builder(store)
             .config(blueprint.settings.manager())
+            .metrics(Arc::clone(&metrics))
             .strategy(blueprint.strategy());
         if let Some(source) = blueprint.source {
             builder = builder.source(source);
@@ -122,7 +128,8 @@ pub unsafe extern "C" fn divvy_manager_new(
         if let Some(election) = blueprint.election {
             builder = builder.election(election);
         }
-        let id = MANAGERS.insert(Arc::new(builder.build()?))?;
+        let inner = builder.build()?;
+        let id = MANAGERS.insert(Arc::new(Measured { inner, metrics }))?;
         out.write(divvy_manager { id });
         Ok(())
     })
@@ -135,7 +142,7 @@ pub unsafe extern "C" fn divvy_manager_new(
 /// Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
 /// errbuf, errlen - see "Errors" above.
 /// Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
-/// meanwhile; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
+/// meanwhile; CANCELLED; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
 /// UNAUTHORIZED; UNSUPPORTED - a bucket has a time to live that cannot be worked with. After a
 /// failure nothing is left behind and subscriptions stay.
 /// Thread: any. Blocks for up to timeout_ms, and 1 s more for cleaning up after a failure.
@@ -163,7 +170,7 @@ pub unsafe extern "C" fn divvy_manager_start(
 /// rest is left to expire there. errbuf, errlen - see "Errors" above.
 /// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this manager;
 /// TIMED_OUT - the detail names the threads that are busy and with what: the handle stays valid,
-/// call again.
+/// call again; CANCELLED - likewise, and the worker goes on leaving by itself.
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -186,7 +193,7 @@ pub unsafe extern "C" fn divvy_manager_stop(
 /// Parameters: manager - the manager; {0} is allowed and does nothing. errbuf, errlen - see
 /// "Errors" above.
 /// Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
-/// divvy_manager_stop(): nothing is freed, the handle stays valid.
+/// divvy_manager_stop(), and CANCELLED: nothing is freed, the handle stays valid.
 /// Thread: any. Blocks for up to 10 s when it is started.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -244,7 +251,7 @@ pub extern "C" fn divvy_manager_state(manager: divvy_manager) -> i32 {
 ///
 /// Parameters: manager - the manager. state - a divvy_worker_state. timeout_ms - the longest wait,
 /// 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in.
+/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in; CANCELLED.
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -262,6 +269,11 @@ pub unsafe extern "C" fn divvy_manager_wait_state(
             return Ok(());
         }
         let now = manager.state();
+        if cancel::is_cancelled() {
+            return Err(cancel::error(&format!("the state is {now}"))
+                .during("wait_state")
+                .into());
+        }
         Err(Failure::new(
             divvy_status::DIVVY_TIMED_OUT,
             format!("not {state} in time; the state is {now}"),
@@ -438,6 +450,33 @@ pub unsafe extern "C" fn divvy_manager_status_json(
         let out = Out::new(out, "out")?;
         let status = manager_of(manager)?.status();
         out.write(text::hand_out(status_json(&status))?);
+        Ok(())
+    })
+}
+
+/// Tells a manager's metrics as Prometheus reads them, those of the worker, of its store and of its
+/// calculators included: as divvy_calculator_metrics(). Each handle has metrics of its own, which is
+/// why there is a function for each kind and none for the whole process: pages of several handles
+/// are put together by the host, under labels that differ. Counters go on over stops and starts, and
+/// over every leadership.
+///
+/// Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
+/// "Errors" above.
+/// Returns: OK.
+/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_manager_metrics(
+    manager: divvy_manager,
+    out: *mut divvy_text,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let out = Out::new(out, "out")?;
+        let page = manager_of(manager)?.metrics.render();
+        out.write(text::hand_out(page)?);
         Ok(())
     })
 }

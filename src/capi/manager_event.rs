@@ -12,7 +12,7 @@ use super::names::{
     alert_level_of, divvy_alert_level, divvy_alert_level_name, divvy_worker_state_name,
     manager_state_of,
 };
-use super::status::{self, divvy_status};
+use super::status::divvy_status;
 use super::text::{Out, Terminated};
 use crate::machine::calculator::Notice;
 use crate::machine::manager::ManagerNotice;
@@ -96,12 +96,9 @@ impl Recorded for ManagerNotice {
                 },
                 ..EventRecord::empty(DIVVY_EVENT_RECOVERED)
             },
-            ManagerNotice::Failed { error } => EventRecord {
-                status: status::of(error.code()) as i32,
-                key: error.key().unwrap_or_default().to_owned(),
-                attempts: error.attempts(),
-                ..says(DIVVY_EVENT_MANAGER_FAILED, &error.to_string())
-            },
+            ManagerNotice::Failed { error } => {
+                EventRecord::failed(DIVVY_EVENT_MANAGER_FAILED, "", error)
+            }
             ManagerNotice::Lagged { missed } => EventRecord {
                 counts: Counts {
                     missed: *missed,

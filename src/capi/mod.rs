@@ -19,6 +19,10 @@ mod version;
 
 mod text;
 
+mod failure;
+
+mod cancel;
+
 mod userdata;
 
 mod log;

@@ -40,6 +40,8 @@ pub enum divvy_status {
     DIVVY_WOKEN = -13,
     /// There is no value under that key. Not a failure.
     DIVVY_NOT_FOUND = -14,
+    /// The caller ended the call before its time, see divvy_cancel.
+    DIVVY_CANCELLED = -15,
     /// The deadline passed; the detail says what was still going on.
     DIVVY_TIMED_OUT = -100,
     /// The store cannot be reached or does not answer.
@@ -79,7 +81,7 @@ pub enum divvy_status {
 use divvy_status::*;
 
 /// Every status with its name, in the order of the header.
-pub(super) const TABLE: [(divvy_status, &CStr); 32] = [
+pub(super) const TABLE: [(divvy_status, &CStr); 33] = [
     (DIVVY_OK, c"DIVVY_OK"),
     (DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
@@ -95,6 +97,7 @@ pub(super) const TABLE: [(divvy_status, &CStr); 32] = [
     (DIVVY_CLOSED, c"DIVVY_CLOSED"),
     (DIVVY_WOKEN, c"DIVVY_WOKEN"),
     (DIVVY_NOT_FOUND, c"DIVVY_NOT_FOUND"),
+    (DIVVY_CANCELLED, c"DIVVY_CANCELLED"),
     (DIVVY_TIMED_OUT, c"DIVVY_TIMED_OUT"),
     (DIVVY_UNAVAILABLE, c"DIVVY_UNAVAILABLE"),
     (DIVVY_UNAUTHORIZED, c"DIVVY_UNAUTHORIZED"),
@@ -152,7 +155,7 @@ pub extern "C" fn divvy_status_at(index: usize) -> i32 {
     TABLE.get(index).map_or(1, |(status, _)| *status as i32)
 }
 
-const CODES: [(Code, divvy_status); 22] = [
+const CODES: [(Code, divvy_status); 23] = [
     (Code::InvalidArgument, DIVVY_INVALID_ARGUMENT),
     (Code::InvalidConfig, DIVVY_INVALID_CONFIG),
     (Code::InvalidData, DIVVY_INVALID_DATA),
@@ -173,6 +176,7 @@ const CODES: [(Code, divvy_status); 22] = [
     (Code::IdsExhausted, DIVVY_IDS_EXHAUSTED),
     (Code::IdLost, DIVVY_ID_LOST),
     (Code::NotLeader, DIVVY_NOT_LEADER),
+    (Code::Cancelled, DIVVY_CANCELLED),
     (Code::Panicked, DIVVY_PANICKED),
     (Code::Store, DIVVY_STORE_ERROR),
 ];
@@ -194,8 +198,9 @@ mod tests {
         assert_eq!(
             numbers,
             [
-                0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -100, -101, -102,
-                -103, -104, -105, -106, -107, -108, -109, -110, -111, -112, -113, -114, -115, -200,
+                0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -15, -100, -101,
+                -102, -103, -104, -105, -106, -107, -108, -109, -110, -111, -112, -113, -114, -115,
+                -200,
             ]
         );
     }

@@ -240,6 +240,13 @@ pub trait CalculatorMetrics: Send + Sync {
     fn rebalanced(&self, reason: Reason, success: Success, took: Duration) {}
     /// A worker came or went.
     fn worker_changed(&self, change: WorkerChange) {}
+    /// So many workers came or went in this way since the last call: what comes in one go is told
+    /// in one go. Unless it is written, [`CalculatorMetrics::worker_changed`] is told of each.
+    fn workers_changed(&self, change: WorkerChange, count: u32) {
+        for _ in 0..count {
+            self.worker_changed(change);
+        }
+    }
     /// So many workers are alive, and so many missing that may come back.
     fn workers(&self, alive: usize, missing: usize) {}
     /// So many partitions of the plan in force have an owner that is gone.

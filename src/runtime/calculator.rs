@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, bounded};
+use crossbeam_channel::{SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use super::driver::ToDriver;
@@ -18,6 +18,7 @@ use super::status::{MachineStatus, Status, StatusCounters, WorkerStatus, merge_w
 use super::telling::{CalculatorProbe, Telling};
 use super::told::Interest;
 use super::worker_monitor::ToMonitor;
+use crate::cancel::{self, Vain};
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
@@ -196,7 +197,7 @@ impl Calculator {
     /// `AlreadyStarted`; `TimedOut`, `Unavailable`, `Unauthorized`, `Unsupported` (an assignment
     /// bucket with a TTL), `Conflict` (another leader takes over at the same moment),
     /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (stopped meanwhile),
-    /// `Panicked`.
+    /// `Cancelled`, `Panicked`.
     /// After an error nothing is left behind and subscriptions stay, unless the host's code hangs
     /// (or the store, after a stop meanwhile): then the message says so, and `stop` waits for it.
     pub fn start(&self, timeout: Duration) -> Result<()> {
@@ -213,7 +214,8 @@ impl Calculator {
     /// # Errors
     /// `WouldDeadlock` from inside a callback, a partition source or a strategy of this
     /// calculator; `TimedOut` naming the threads that are still busy and with what: no callback
-    /// starts any more, nothing new is published, the handle stays valid, call again.
+    /// starts any more, nothing new is published, the handle stays valid, call again. `Cancelled`:
+    /// likewise, except that callbacks go on until the next call.
     pub fn stop(&self, timeout: Duration) -> Result<()> {
         self.stop_by(deadline_in(timeout))
             .map_err(|error| error.during("stop"))
@@ -249,7 +251,8 @@ impl Calculator {
     /// for it. Ignores cooldown and windows.
     ///
     /// # Errors
-    /// `TimedOut` with the last failure, if any (the request stays pending); `NoWorkers`;
+    /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending);
+    /// `NoWorkers`;
     /// `Fenced`; `NotRunning`; `WouldDeadlock` from inside a partition source or strategy; what
     /// the store reports where trying again would not help.
     pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
@@ -468,15 +471,15 @@ impl Calculator {
             .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;
         let (ticket, answer) = self.shared.wait_for_answer();
         let message = ToDriver::Event(event(ticket));
-        let answered = match running.to_driver.send_deadline(message, deadline) {
-            Ok(()) => answer.recv_deadline(deadline),
-            Err(SendTimeoutError::Timeout(_)) => Err(RecvTimeoutError::Timeout),
-            Err(SendTimeoutError::Disconnected(_)) => Err(RecvTimeoutError::Disconnected),
+        let answered = match cancel::send_deadline(&running.to_driver, message, deadline) {
+            Ok(()) => cancel::recv_deadline(&answer, deadline),
+            Err(vain) => Err(vain),
         };
         self.shared.give_up(ticket);
         match answered {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => {
+            Err(Vain::Cancelled) => Err(cancel::error("it stays pending")),
+            Err(Vain::TimedOut) => {
                 let error = Error::new(
                     Code::TimedOut,
                     format!("not done within {timeout:?}; it stays pending"),
@@ -486,7 +489,7 @@ impl Calculator {
                     None => error,
                 })
             }
-            Err(RecvTimeoutError::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
+            Err(Vain::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
         }
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::rebalancer::panic_text;
 use super::shared::OwnThread;
+use crate::cancel;
 use crate::error::{Code, Error, Result};
 use crate::thread::{Thread, signal};
 
@@ -109,8 +110,8 @@ impl Crew {
         self.signal_halt();
     }
 
-    /// Waits for the threads that work; names those that are still busy at the deadline, each
-    /// followed by what `words` says it is busy with.
+    /// Waits for the threads that work; names those that are still busy at the deadline, or when
+    /// the call is cancelled, each followed by what `words` says it is busy with.
     pub fn join_workers(
         &self,
         deadline: Instant,
@@ -140,9 +141,12 @@ impl Crew {
         if has_ended(&thread, half) {
             return Ok(());
         }
-        self.signal_halt();
-        if has_ended(&thread, deadline) {
-            return Ok(());
+        // Who waits no longer does not want less to be delivered.
+        if !cancel::is_cancelled() {
+            self.signal_halt();
+            if has_ended(&thread, deadline) {
+                return Ok(());
+            }
         }
         Err(still_busy(&format!(
             "{NOTIFIER} (in a subscriber's callback)"
@@ -163,9 +167,14 @@ fn guarded(owner: u64, name: &'static str, body: impl FnOnce(), on_panic: impl F
 
 /// Joins a thread; how it ended was told when it did.
 pub(super) fn has_ended(thread: &Thread, deadline: Instant) -> bool {
-    !matches!(thread.join(deadline), Err(error) if error.code() == Code::TimedOut)
+    let ended = thread.join(deadline);
+    !matches!(ended, Err(error) if matches!(error.code(), Code::TimedOut | Code::Cancelled))
 }
 
 fn still_busy(what: &str) -> Error {
-    Error::new(Code::TimedOut, format!("still busy: {what}; call again"))
+    let words = format!("still busy: {what}; call again");
+    if cancel::is_cancelled() {
+        return cancel::error(&words);
+    }
+    Error::new(Code::TimedOut, words)
 }

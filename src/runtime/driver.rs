@@ -11,7 +11,7 @@ use super::assignment_publisher::ToPublisher;
 use super::journal::Journal;
 use super::shared::{Board, Proven, Shared, timer};
 use super::status::MachineStatus;
-use super::telling::{breaker_of, cause_of, change_of};
+use super::telling::{FleetChanges, breaker_of, cause_of, change_of};
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -43,8 +43,8 @@ pub(super) struct Driver {
     pub machine: Calculator,
     /// Since when the machine has been in its state.
     pub state_since: Time,
-    /// Whether anything of the fleet changed that was not told to the metrics yet.
-    pub is_fleet_changed: bool,
+    /// What changed of the fleet and was not told to the metrics yet.
+    pub fleet: FleetChanges,
     /// What was told of partitions without an owner.
     pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
@@ -65,7 +65,7 @@ impl Driver {
         loop {
             let timer = timer(&*self.clock, self.machine.deadline());
             select_biased! {
-                recv(stop) -> _ => return,
+                recv(stop) -> _ => return self.measure_fleet(false),
                 // Before the inbox: a job is told to have failed after the breaker that it opened.
                 recv(self.breaker) -> state => match state {
                     Ok(state) => self.hand_in(self.clock.now(), Event::Breaker(state)),
@@ -82,6 +82,7 @@ impl Driver {
                 .calculator_wakes
                 .fetch_add(1, Ordering::Relaxed);
             self.carry_out();
+            self.measure_fleet(!inbox.is_empty());
         }
     }
 
@@ -96,7 +97,7 @@ impl Driver {
                     let count = started.poison;
                     self.hand_in(now, Event::Poison { count });
                 }
-                self.is_fleet_changed = true;
+                self.fleet.touch();
                 self.show();
                 self.shared.hub.set_version(self.machine.version());
                 // Before anyone is told anything: callbacks may call the handle.
@@ -128,7 +129,6 @@ impl Driver {
                 Action::Reply { ticket, result } => self.shared.answer(ticket, result),
             }
         }
-        self.measure_fleet();
     }
 
     fn order(&self, order: ToMonitor) {
@@ -178,11 +178,8 @@ impl Driver {
                 self.state_since = change.time;
                 metrics.state_changed(change.from, change.to, spent);
             }
-            Notice::Member(change) => {
-                metrics.worker_changed(change_of(change));
-                self.is_fleet_changed = true;
-            }
-            Notice::Published { .. } => self.is_fleet_changed = true,
+            Notice::Member(change) => self.fleet.note(change_of(change)),
+            Notice::Published { .. } => self.fleet.touch(),
             Notice::Degraded(why) => {
                 // A handful at most, and none on a calculator that is well.
                 let causes: Vec<_> = why.iter().map(cause_of).collect();
@@ -208,10 +205,11 @@ impl Driver {
     }
 
     /// Once for all that changed together.
-    fn measure_fleet(&mut self) {
-        if std::mem::take(&mut self.is_fleet_changed) {
+    fn measure_fleet(&mut self, is_more_coming: bool) {
+        let metrics = &*self.shared.telling.calculator;
+        if self.fleet.tell(is_more_coming, metrics) {
             let (alive, missing) = self.machine.worker_counts();
-            self.shared.telling.calculator.workers(alive, missing);
+            metrics.workers(alive, missing);
             let unassigned = self.unassigned();
             if unassigned != self.unassigned_told {
                 self.unassigned_told = unassigned;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::assignment_publisher::{AssignmentPublisher, RealSurroundings};
 use super::calculator::Calculator;
@@ -17,7 +17,9 @@ use super::notifier::Hub;
 use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
+use super::telling::FleetChanges;
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
+use crate::cancel::{self, Vain};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Notice};
 use crate::machine::observer::Observer;
@@ -70,24 +72,22 @@ impl Calculator {
             (life, spawned)
         };
         let started = spawned.and_then(|()| {
-            match life
-                .when_started
-                .recv_deadline(deadline + Duration::from_millis(50))
-            {
+            let deadline = deadline + Duration::from_millis(50);
+            match cancel::recv_deadline(&life.when_started, deadline) {
                 Ok(result) => result,
-                Err(RecvTimeoutError::Timeout) => Err(Error::new(
+                Err(Vain::TimedOut) => Err(Error::new(
                     Code::TimedOut,
                     format!("not started in time{}", self.shared.activity.words()),
                 )),
-                Err(RecvTimeoutError::Disconnected) => {
-                    Err(self.shared.ended("stopped while it was starting"))
-                }
+                Err(Vain::Cancelled) => Err(cancel::error("not started")),
+                Err(Vain::Disconnected) => Err(self.shared.ended("stopped while it was starting")),
             }
         });
         let Err(error) = started else { return Ok(()) };
         // The store's calls end with the same deadline; only the host's own code may take longer.
         let has_failed = self.shared.failed.lock().is_some();
-        self.end(&life, deadline_in(CLEANUP_TIMEOUT), has_failed)
+        let cleanup = || self.end(&life, deadline_in(CLEANUP_TIMEOUT), has_failed);
+        cancel::regardless(cleanup)
             .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
         Err(error)
     }
@@ -100,8 +100,13 @@ impl Calculator {
         }
     }
 
+    /// Whether this is a thread of it.
+    pub(super) fn is_own_thread(&self) -> bool {
+        OwnThread::belongs_to(self.shared.id)
+    }
+
     pub(super) fn stop_by(&self, deadline: Instant) -> Result<()> {
-        if OwnThread::belongs_to(self.shared.id) {
+        if self.is_own_thread() {
             return Err(Error::new(
                 Code::WouldDeadlock,
                 "stop would wait for the thread that calls it; call it from another thread",
@@ -125,7 +130,9 @@ impl Calculator {
             _ => String::new(),
         };
         if let Err(busy) = life.crew.join_workers(deadline, words) {
-            life.crew.signal_halt();
+            if busy.code() != Code::Cancelled {
+                life.crew.signal_halt();
+            }
             return Err(busy);
         }
         if close_hub {
@@ -195,7 +202,7 @@ impl Calculator {
         let driver = Driver {
             machine,
             state_since: now,
-            is_fleet_changed: true,
+            fleet: FleetChanges::of_a_start(),
             // No number of partitions: the first one is told, whatever it is.
             unassigned_told: usize::MAX,
             clock: Arc::clone(&self.clock),

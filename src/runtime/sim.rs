@@ -7,6 +7,7 @@ pub use super::journal::Journal;
 use super::manager::perform_at;
 use super::notifier::{Events, Hub};
 pub use super::protected::Protected;
+pub use super::telling::FleetChanges;
 use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};
 use crate::machine::request::{Answer, Request};

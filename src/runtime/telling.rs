@@ -34,6 +34,53 @@ impl Default for Telling {
     }
 }
 
+/// How the fleet changed since that was told to the metrics last. What comes in one go is told in
+/// one go: a storm of joins or losses costs an addition for each worker and a few calls in all.
+#[derive(Debug, Default)]
+pub struct FleetChanges {
+    counts: [u32; WorkerChange::ALL.len()],
+    waiting: u32,
+    is_changed: bool,
+}
+
+impl FleetChanges {
+    /// So many changes wait at most, for metrics that are never far behind.
+    const WAITING_MAX: u32 = 64;
+
+    /// At the start: all numbers are to be told.
+    pub(super) fn of_a_start() -> Self {
+        let mut changes = Self::default();
+        changes.touch();
+        changes
+    }
+
+    /// A worker came or went.
+    pub fn note(&mut self, change: WorkerChange) {
+        self.counts[change as usize] += 1;
+        self.waiting += 1;
+        self.is_changed = true;
+    }
+
+    /// The numbers may have changed.
+    pub fn touch(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// Tells what there is, unless more is about to come; whether the numbers are to be told, too.
+    pub fn tell(&mut self, is_more_coming: bool, metrics: &dyn CalculatorMetrics) -> bool {
+        if !self.is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {
+            return false;
+        }
+        for (change, count) in WorkerChange::ALL.iter().zip(&mut self.counts) {
+            if *count > 0 {
+                metrics.workers_changed(*change, std::mem::take(count));
+            }
+        }
+        self.waiting = 0;
+        std::mem::take(&mut self.is_changed)
+    }
+}
+
 /// When a heartbeat was heard of last, by the calculator's clock.
 #[derive(Debug, Default)]
 pub(super) struct LastHeard(AtomicU64);

@@ -65,6 +65,21 @@ static void check_snapshot(divvy_manager manager) {
     OK(divvy_text_free(text));
 }
 
+/* The value of a series without labels. */
+static double series(divvy_manager manager, const char *name) {
+    divvy_text page = {0};
+    const char *at;
+    char line[128];
+    double value = -1;
+    OK(divvy_manager_metrics(manager, &page, ERR));
+    snprintf(line, sizeof line, "\n%s ", name);
+    at = strstr(divvy_text_data(page, NULL), line);
+    if (at) value = atof(at + strlen(line));
+    else FAIL("no series %s", name);
+    OK(divvy_text_free(page));
+    return value;
+}
+
 /* What a subscriber was told. */
 typedef struct record {
     char *lines[MOST];
@@ -150,6 +165,7 @@ static void a_fleet_of_two(void) {
     divvy_subscription subscription = {0};
     divvy_events polled = {0};
     int64_t version = 0, again = 0;
+    double added, published;
     static record called;
     pthread_mutex_init(&called.lock, NULL);
     first = new_manager(config, store);
@@ -182,6 +198,16 @@ static void a_fleet_of_two(void) {
     check_text(DIVVY_OK, text, "worker-0");
     EXPECT(DIVVY_NOT_LEADER, divvy_manager_refresh_partitions(second, 100, NULL, ERR));
     CHECK(strstr(err, "worker-0") != NULL);
+    CHECK(strcmp(divvy_error_operation(ERR, NULL), "refresh_partitions") == 0);
+    CHECK(divvy_error_key(ERR, NULL)[0] == 0 && divvy_error_attempts(ERR) == 1);
+    /* Each handle has metrics of its own. */
+    CHECK(series(first, "divvy_manager_is_leader") == 1);
+    CHECK(series(second, "divvy_manager_is_leader") == 0);
+    CHECK(series(first, "divvy_worker_partitions_added_total") == 10);
+    CHECK(series(second, "divvy_worker_partitions_added_total") == 5);
+    CHECK(series(first, "divvy_plan_partitions") == 10 && series(second, "divvy_plan_partitions") == 0);
+    added = series(first, "divvy_worker_partitions_added_total");
+    published = series(first, "divvy_partitions_moved_total");
 
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
@@ -195,6 +221,9 @@ static void a_fleet_of_two(void) {
     OK(divvy_manager_start(first, PATIENCE, ERR)); /* a second life, under the id that is free */
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
     WAIT_UNTIL(holds(first) == 5 && holds(second) == 5);
+    /* Counters go on over stops, starts and leaderships. */
+    CHECK(series(first, "divvy_worker_partitions_added_total") == added + 5);
+    CHECK(series(first, "divvy_partitions_moved_total") >= published);
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_KEEP, PATIENCE, ERR));
     OK(divvy_manager_free(first, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(first, ERR));

@@ -131,7 +131,17 @@ static void host_code() {
         calculator.refresh(seconds(2));
         CHECK(!"thrown");
     } catch (const divvy::error &error) {
-        CHECK(error.status() == DIVVY_SOURCE_FAILED);
+        const divvy::error copy = error;
+        CHECK(copy.status() == DIVVY_SOURCE_FAILED);
+        CHECK(!copy.operation().empty() && copy.key().empty() && copy.attempts() == 1);
+    }
+    try {
+        divvy::cancel cancel;
+        cancel.fire();
+        cancel.during([&] { calculator.refresh(seconds(2)); });
+        CHECK(!"thrown");
+    } catch (const divvy::error &error) {
+        CHECK(error.status() == DIVVY_CANCELLED && error.operation() == "refresh");
     }
     try {
         divvy::config{{"nonsense", "1"}};
@@ -198,6 +208,7 @@ static void a_worker_of_an_elected_host() {
     CHECK(assignment.partitions().at(0).weight == 7);
     CHECK(assignment.json().find("\"partitions\"") != std::string::npos);
     CHECK(manager.status_json().find("\"worker-0\"") != std::string::npos);
+    CHECK(manager.metrics().find("divvy_manager_is_leader 1\n") != std::string::npos);
     std::int64_t version = 0;
     CHECK(manager.try_trigger_rebalance(patience, &version) && version > assignment.version());
     CHECK(manager.try_refresh_partitions(patience));
@@ -224,6 +235,7 @@ int main() {
     check_move_only<divvy::subscription>();
     check_move_only<divvy::events>();
     check_move_only<divvy::partitions>();
+    check_move_only<divvy::cancel>();
     whole_life();
     a_worker_of_an_elected_host();
     host_code();

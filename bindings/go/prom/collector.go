@@ -1,7 +1,7 @@
-// Package prom puts the metrics of a divvy calculator into a registry of client_golang. It is a module
+// Package prom puts the metrics of a divvy calculator or manager into a registry of client_golang. It is a module
 // of its own, so that hosts without that library do not depend on it.
 //
-//	registry.MustRegister(prom.NewCollector(calculator))
+//	registry.MustRegister(prom.NewCollector(manager))
 package prom
 
 import (
@@ -13,12 +13,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// Source writes metrics in Prometheus' text format; *divvy.Calculator is one.
+// Source writes metrics in Prometheus' text format; *divvy.Manager and *divvy.Calculator are such.
 type Source interface {
 	WriteMetrics(io.Writer) error
 }
 
-// NewCollector collects what the source writes at the time of each scrape. Calculators that share a
+// NewCollector collects what the source writes at the time of each scrape. Those that share a
 // registry need a setting "metrics_labels" or "metrics_namespace" of their own.
 func NewCollector(source Source) prometheus.Collector {
 	return collector{source}

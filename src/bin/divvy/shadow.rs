@@ -151,6 +151,11 @@ fn details(notice: &Notice) -> Value {
             "max_to_mean": quality.max_to_mean,
         }),
         Notice::LeaderPublished(seen) => compared(seen),
+        Notice::WorkerLagging(lagging) => json!({
+            "event": "worker_lagging", "worker": lagging.worker.as_str(),
+            "version": lagging.assigned, "applied_version": lagging.applied,
+            "lasted_ms": u64::try_from(lagging.lasted.as_millis()).unwrap_or(u64::MAX),
+        }),
         Notice::StateChanged(change) => json!({ "event": "state", "state": change.to.to_string() }),
         Notice::Member(_) => json!({ "event": "member" }),
         _ => json!({ "event": "other" }),

@@ -213,7 +213,11 @@ impl CalculatorMetrics for Prometheus {
     }
 
     fn worker_changed(&self, change: WorkerChange) {
-        self.calculator.worker_changes[change as usize].inc();
+        self.workers_changed(change, 1);
+    }
+
+    fn workers_changed(&self, change: WorkerChange, count: u32) {
+        self.calculator.worker_changes[change as usize].inc_by(u64::from(count));
     }
 
     fn workers(&self, alive: usize, missing: usize) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Manager;
 use super::driver::{Driver, MakeCalculator, ToMember};
@@ -13,6 +13,7 @@ use super::measure::Measures;
 use super::shared::Board;
 use super::status::MachineStatus;
 use super::watch::AssignmentWatch;
+use crate::cancel::{self, Vain};
 use crate::error::{Code, Error, Result};
 use crate::machine::backoff::Backoff;
 use crate::machine::election::Rule;
@@ -62,12 +63,14 @@ impl Life {
             .send_timeout(ToMember::Status(reply), patience);
     }
 
-    /// Asks the worker to leave, and waits for that.
-    fn depart(&self, departure: Departure, deadline: Instant) {
+    /// Asks the worker to leave, and waits for that; whether the call was not cancelled meanwhile.
+    fn depart(&self, departure: Departure, deadline: Instant) -> bool {
         let stop = ToMember::Event(Event::Stop(departure));
-        if self.to_member.send_deadline(stop, deadline).is_ok() {
-            let _ = self.gone.recv_deadline(deadline);
-        }
+        let ended = match cancel::send_deadline(&self.to_member, stop, deadline) {
+            Ok(()) => cancel::recv_deadline(&self.gone, deadline),
+            Err(vain) => Err(vain),
+        };
+        ended != Err(Vain::Cancelled)
     }
 }
 
@@ -100,18 +103,17 @@ impl Manager {
         };
         let has_failed = self.shared.failed.lock().is_some();
         let cleanup = deadline_in(CLEANUP_TIMEOUT);
-        self.end(&life, Departure::Leave, cleanup, has_failed)
+        cancel::regardless(|| self.end(&life, Departure::Leave, cleanup, has_failed))
             .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
         Err(error)
     }
 
     fn wait_for_joining(&self, life: &Life, deadline: Instant) -> Result<()> {
-        match life.when_joined.recv_deadline(deadline) {
+        match cancel::recv_deadline(&life.when_joined, deadline) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(self.shared.ended("stopped while it was starting"))
-            }
-            Err(RecvTimeoutError::Timeout) => {
+            Err(Vain::Cancelled) => Err(cancel::error("not a member")),
+            Err(Vain::Disconnected) => Err(self.shared.ended("stopped while it was starting")),
+            Err(Vain::TimedOut) => {
                 let board = self.shared.board();
                 let in_time = format!("not a member in time (state {})", board.state);
                 Err(match board.last_failure {
@@ -125,7 +127,9 @@ impl Manager {
     }
 
     pub(super) fn stop_by(&self, departure: Departure, deadline: Instant) -> Result<()> {
-        if OwnThread::belongs_to(self.shared.id) {
+        let leading = self.shared.leading.lock().clone();
+        let is_calculators = leading.is_some_and(|leading| leading.calculator.is_own_thread());
+        if is_calculators || OwnThread::belongs_to(self.shared.id) {
             return Err(Error::new(
                 Code::WouldDeadlock,
                 "stop would wait for the thread that calls it; call it from another thread",
@@ -152,7 +156,10 @@ impl Manager {
         life.is_up.store(false, Ordering::Release);
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
-        life.depart(departure, now + left * 3 / 4);
+        if !life.depart(departure, now + left * 3 / 4) {
+            // It leaves by itself: what it has to tell the store is not cut off.
+            return Err(cancel::error("it leaves; call again to wait for that"));
+        }
         life.crew.signal_stop();
         let leading = self.shared.leading.lock().clone();
         let words = |name| match leading.as_ref().and_then(|leading| leading.busy()) {
@@ -160,7 +167,9 @@ impl Manager {
             _ => String::new(),
         };
         if let Err(busy) = life.crew.join_workers(deadline, words) {
-            life.crew.signal_halt();
+            if busy.code() != Code::Cancelled {
+                life.crew.signal_halt();
+            }
             return Err(busy);
         }
         if let Some(leading) = &leading {

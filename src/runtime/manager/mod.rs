@@ -214,7 +214,7 @@ impl Manager {
     /// # Errors
     /// `AlreadyStarted`; `IdsExhausted` when all ids stayed taken; `Unauthorized`, `Unsupported`
     /// (a bucket whose TTL cannot be worked with) at once; `TimedOut` with the last failure;
-    /// `NotRunning` (stopped meanwhile), `Panicked`. After an error nothing is left behind and
+    /// `NotRunning` (stopped meanwhile), `Cancelled`, `Panicked`. After an error nothing is left behind and
     /// subscriptions stay.
     pub fn start(&self, timeout: Duration) -> Result<()> {
         self.start_by(deadline_in(timeout))
@@ -230,7 +230,7 @@ impl Manager {
     /// # Errors
     /// `WouldDeadlock` from inside a callback or the host's own code called by this manager;
     /// `TimedOut` naming the threads that are still busy and with what: the handle stays valid,
-    /// call again.
+    /// call again. `Cancelled`: likewise, and it goes on leaving by itself.
     pub fn stop(&self, departure: Departure, timeout: Duration) -> Result<()> {
         self.stop_by(departure, deadline_in(timeout))
             .map_err(|error| error.during("stop"))
@@ -274,8 +274,8 @@ impl Manager {
         self.shared.read(|board| board.state)
     }
 
-    /// Waits until the manager is in that state; whether it was, within `timeout`. A state that
-    /// was passed through before the call, or too quickly to be seen, does not count: subscribe
+    /// Waits until the manager is in that state; whether it was, within `timeout` and before the
+    /// call was cancelled. A state that was passed through before the call, or too quickly to be seen, does not count: subscribe
     /// to see every one.
     #[must_use]
     pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> bool {

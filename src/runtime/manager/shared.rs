@@ -1,19 +1,23 @@
 //! What the threads of one manager and its handle share.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 
 use super::events::Introduction;
 use super::leading::Leading;
+use crate::cancel::{self, Vain};
 use crate::error::{Code, Error};
 use crate::machine::assignment::Held;
 use crate::machine::manager::{Manager, ManagerChange, ManagerNotice};
 use crate::runtime::notifier::Hub;
 use crate::runtime::shared::next_handle_id;
 use crate::runtime::telling::Telling;
+use crate::thread::signal;
 use crate::types::{ManagerState, WorkerId};
 
 /// What callers read without asking a thread.
@@ -63,7 +67,8 @@ pub(super) struct Shared {
     /// How often it was started.
     pub starts: AtomicU64,
     board: Mutex<Board>,
-    changed: Condvar,
+    /// Dropped, and made anew, with every change of the board.
+    changed: Mutex<(Sender<Infallible>, Receiver<Infallible>)>,
 }
 
 impl Shared {
@@ -79,7 +84,7 @@ impl Shared {
             failed: Mutex::new(None),
             starts: AtomicU64::new(0),
             board: Mutex::new(Board::blank(current.to)),
-            changed: Condvar::new(),
+            changed: Mutex::new(signal()),
         }
     }
 
@@ -88,7 +93,7 @@ impl Shared {
         // Dropped with no lock held.
         let _before = std::mem::replace(&mut *slot, board);
         drop(slot);
-        self.changed.notify_all();
+        let _signal = std::mem::replace(&mut *self.changed.lock(), signal());
     }
 
     pub fn board(&self) -> Board {
@@ -100,15 +105,19 @@ impl Shared {
         read(&self.board.lock())
     }
 
-    /// Waits until the condition holds; whether it did in time.
+    /// Waits until the condition holds; whether it did before the deadline passed or the call was
+    /// cancelled.
     pub fn wait(&self, deadline: Instant, condition: impl Fn(&Board) -> bool) -> bool {
-        let mut board = self.board.lock();
-        while !condition(&board) {
-            if self.changed.wait_until(&mut board, deadline).timed_out() {
-                return condition(&board);
+        loop {
+            // Before the look, so that no change after it is missed.
+            let changed = self.changed.lock().1.clone();
+            if self.read(&condition) {
+                return true;
+            }
+            if cancel::recv_deadline(&changed, deadline) != Err(Vain::Disconnected) {
+                return self.read(&condition);
             }
         }
-        true
     }
 
     /// A panic on a thread of this manager. The first one is told.
