@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+pub mod backoff;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod clock;
