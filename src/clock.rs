@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::types::Time;
 
@@ -10,6 +10,11 @@ use crate::types::Time;
 pub trait Clock: Send + Sync {
     /// The present.
     fn now(&self) -> Time;
+
+    /// The present as callers' deadlines count it. Left as it is but in a simulation.
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// The system's monotonic clock, counting suspended time where the platform can.

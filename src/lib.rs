@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+pub mod backoff;
 mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;

@@ -4,7 +4,6 @@
 //! (`tests/tidy.rs`) enforces it.
 
 pub mod assignment;
-pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod calculator;
@@ -17,8 +16,11 @@ pub mod liveness;
 pub mod manager;
 pub mod observer;
 pub mod outage;
+pub mod patience;
 pub mod publication;
 pub mod request;
 pub mod stable_id;
 pub mod state;
 pub mod takeover;
+
+pub use crate::backoff;

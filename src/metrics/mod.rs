@@ -181,6 +181,8 @@ labels! {
         Busy = "busy",
         /// The bucket was not as it was known, or an outcome was unknown: it was read anew.
         Doubt = "doubt",
+        /// The store could not be reached, or had no leader.
+        Refused = "refused",
     }
 
     /// The class of publication.

@@ -207,6 +207,8 @@ fn success_of<T>(result: &Result<T>) -> Success {
 /// The real surroundings of a publisher: the wall clock, and pauses that stop cuts short.
 pub(super) struct RealSurroundings {
     pub stop: Receiver<Infallible>,
+    pub clock: Arc<dyn Clock>,
+    pub store: Arc<Protected>,
 }
 
 impl Surroundings for RealSurroundings {
@@ -219,5 +221,13 @@ impl Surroundings for RealSurroundings {
             self.stop.recv_timeout(duration),
             Err(RecvTimeoutError::Timeout)
         )
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.store.is_closed()
     }
 }

@@ -24,7 +24,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
 use crate::machine::state::Position;
-use crate::metrics::{AssignmentMetrics, CalculatorMetrics, MeasuredStore};
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{Partition, Reason, State, Version};
@@ -36,6 +36,8 @@ pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 #[must_use]
 pub struct CalculatorBuilder {
     store: Arc<dyn Store>,
+    /// The same store, where somebody else calls it through the same breaker.
+    pub(super) protected: Option<Arc<Protected>>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) source: Option<Arc<dyn PartitionSource>>,
@@ -100,16 +102,16 @@ impl CalculatorBuilder {
             version: 0,
         };
         let backlog_max = self.config.subscriber_backlog;
-        let store = match &self.telling {
-            Some(telling) => {
-                let metrics = Arc::clone(&telling.calculator);
-                Arc::new(MeasuredStore::new(self.store, metrics))
-            }
-            None => self.store,
-        };
         let telling = self.telling.unwrap_or_default();
-        let store = Protected::new(store, Arc::clone(&self.clock), fastrand::u64(..))
-            .with_metrics(Arc::clone(&telling.calculator));
+        let store = match self.protected {
+            Some(protected) => protected,
+            None => Arc::new(Protected::measured(
+                self.store,
+                &telling.calculator,
+                &self.clock,
+                self.config.operation_timeout,
+            )),
+        };
         let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
         let shared = Arc::new(shared);
         let partitions = match self.source {
@@ -131,7 +133,7 @@ impl CalculatorBuilder {
             }),
             shared,
             partitions,
-            store: Arc::new(store),
+            store,
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
@@ -180,6 +182,7 @@ impl Calculator {
     pub fn builder(store: Arc<dyn Store>) -> CalculatorBuilder {
         CalculatorBuilder {
             store,
+            protected: None,
             config: CalculatorConfig::default(),
             strategy: Arc::new(Sticky::default()),
             source: None,

@@ -11,7 +11,7 @@ use super::assignment_publisher::ToPublisher;
 use super::journal::Journal;
 use super::shared::{Board, Proven, Shared, timer};
 use super::status::MachineStatus;
-use super::telling::{FleetChanges, breaker_of, cause_of, change_of};
+use super::telling::{FleetChanges, cause_of, change_of};
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -186,9 +186,10 @@ impl Driver {
                 metrics.degraded(&causes);
             }
             Notice::LeadershipLost => metrics.leadership_lost(),
-            Notice::Breaker(state) => metrics.breaker_changed(breaker_of(state)),
-            // A shadow publishes nothing that could be measured; `dv-watch` measures who lags.
-            Notice::WouldPublish { .. }
+            // The breaker measures itself, a shadow publishes nothing that could be measured, and
+            // `dv-watch` measures who lags.
+            Notice::Breaker(_)
+            | Notice::WouldPublish { .. }
             | Notice::LeaderPublished(_)
             | Notice::WorkerLagging(_)
             | Notice::Failed { .. }

@@ -1,20 +1,23 @@
-//! The log of a calculator: one line for each thing that an operator would act on, repeated
-//! failures as counts.
+//! The log of a calculator or manager: one line for each thing that an operator would act on,
+//! repeated failures as counts.
 
 use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::machine::calculator::{Degraded, MemberChange, Notice};
 use crate::machine::convergence::Lagging;
+use crate::machine::manager::ManagerNotice;
 use crate::repeats::{Repeats, words};
 use crate::types::Time;
 
-/// What one thread of a calculator logs.
+/// What one thread of a calculator or manager logs.
 #[derive(Debug, Default)]
 pub struct Journal {
     /// What happened again and again, by what was attempted.
     failures: BTreeMap<&'static str, Repeats>,
     absences: BTreeMap<&'static str, Repeats>,
+    /// Of a manager: its states, and whether somebody leads.
+    turns: BTreeMap<&'static str, Repeats>,
     lags: Repeats,
     degradations: Repeats,
     is_degraded_told: bool,
@@ -88,6 +91,86 @@ impl Journal {
             // The first is the store's own to log, the others are logged where they happen.
             Notice::Breaker(_) | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
         }
+    }
+
+    /// Logs what a manager's subscribers are told.
+    pub fn note_manager(&mut self, now: Time, notice: &ManagerNotice) {
+        match notice {
+            ManagerNotice::StateChanged(change) => {
+                if let Some(silent) = self.turn(now, change.to.name()) {
+                    log::info!(
+                        target: "divvy::manager",
+                        "{} -> {}{}", change.from, change.to, words(silent)
+                    );
+                }
+            }
+            ManagerNotice::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
+            ManagerNotice::IdLost { worker } => log::error!(
+                target: "divvy::manager", worker = worker.as_str();
+                "somebody else holds the id {worker}; nothing is owned until another one is claimed"
+            ),
+            ManagerNotice::IdRegained { worker } => log::warn!(
+                target: "divvy::manager", worker = worker.as_str();
+                "the key of the id {worker} was gone; it is claimed again"
+            ),
+            ManagerNotice::AssignmentChanged(change) => log::info!(
+                target: "divvy::manager",
+                version = change.held.version, partitions = change.held.partitions.len(),
+                added = change.added.len(), removed = change.removed.len();
+                "version {} is applied", change.held.version
+            ),
+            ManagerNotice::Leader {
+                leader: Some(leader),
+                ..
+            } => {
+                if let Some(silent) = self.turn(now, "leads") {
+                    log::info!(target: "divvy::manager", "{leader} leads{}", words(silent));
+                }
+            }
+            ManagerNotice::Leader { leader: None, .. } => {
+                if let Some(silent) = self.turn(now, "nobody leads") {
+                    log::info!(
+                        target: "divvy::manager",
+                        "nobody is known to lead{}", words(silent)
+                    );
+                }
+            }
+            ManagerNotice::Degraded { why } => {
+                if let Some(silent) = self.degradations.happened(now) {
+                    self.is_degraded_told = true;
+                    log::warn!(target: "divvy::manager", "degraded{}: {why}", words(silent));
+                }
+            }
+            ManagerNotice::Alert { level, lasted } => log::warn!(
+                target: "divvy::manager", level = level.name();
+                "degraded for {lasted:?} ({})", level.name()
+            ),
+            ManagerNotice::Recovered { lasted } => {
+                if std::mem::take(&mut self.is_degraded_told) {
+                    log::info!(
+                        target: "divvy::manager",
+                        "no longer degraded, after {lasted:?}"
+                    );
+                }
+            }
+            ManagerNotice::Failed { error } => {
+                let repeats = self.failures.entry(error.code().name()).or_default();
+                if let Some(silent) = repeats.happened(now) {
+                    log::warn!(
+                        target: "divvy::manager",
+                        "{error}{}; trying again", words(silent)
+                    );
+                }
+            }
+            ManagerNotice::Id(None)
+            | ManagerNotice::Calculator(_)
+            | ManagerNotice::Lagged { .. }
+            | ManagerNotice::Fatal { .. } => {}
+        }
+    }
+
+    fn turn(&mut self, now: Time, what: &'static str) -> Option<u64> {
+        self.turns.entry(what).or_default().happened(now)
     }
 
     /// Who is missing is often back before anyone could act: told as a count.

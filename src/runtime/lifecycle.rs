@@ -254,6 +254,8 @@ impl Calculator {
     ) -> Result<AssignmentPublisher> {
         let surroundings = Arc::new(RealSurroundings {
             stop: stopped.clone(),
+            clock: Arc::clone(&self.clock),
+            store: Arc::clone(&self.store),
         });
         let settings = Settings {
             leader: self.config.name.clone(),

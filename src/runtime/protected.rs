@@ -5,20 +5,25 @@
 //!   but for one probe now and then. The first call that comes when a probe is due is the probe.
 //! * A call whose predecessor of the same kind failed counts as its retry and costs a token of the
 //!   budget. Without one it fails at once; that says nothing about the store.
+//! * A call waits for its answer for a part of its operation's time, so that what is lost on the
+//!   way can be asked again within it.
 //!
 //! Watches pass: they wait and recover by themselves.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
+use super::telling::breaker_of;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::{Breaker, BreakerState, Permit, Rules, Verdict};
 use crate::machine::budget::{Allowance, Budget};
-use crate::metrics::{CalculatorMetrics, NoMetrics};
+use crate::machine::patience::Patience;
+use crate::machine::request::{Answer, Request};
+use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
 use crate::repeats::{Repeats, words};
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
@@ -60,11 +65,15 @@ struct Core {
     budget: Budget,
     /// Which kinds of calls failed last.
     has_failed: [bool; KINDS],
+    /// How long each kind is waited for.
+    patience: [Patience; KINDS],
     counts: BreakerStatus,
     /// One: each life of a calculator takes the place of the one before.
     listener: Option<Sender<BreakerState>>,
     openings: Repeats,
     is_opening_logged: bool,
+    probes: Repeats,
+    failed_probes: Repeats,
 }
 
 impl Protected {
@@ -79,13 +88,36 @@ impl Protected {
                 breaker: Breaker::new(Rules::default(), seed),
                 budget: Budget::new(Allowance::default(), now),
                 has_failed: [false; KINDS],
+                patience: std::array::from_fn(|_| Patience::without_end()),
                 counts: BreakerStatus::default(),
                 listener: None,
                 openings: Repeats::default(),
                 is_opening_logged: false,
+                probes: Repeats::default(),
+                failed_probes: Repeats::default(),
             }),
             metrics: Arc::new(NoMetrics),
         }
+    }
+
+    /// As users' stores are: measured, jittered, in haste.
+    pub(super) fn measured(
+        inner: Arc<dyn Store>,
+        metrics: &Arc<dyn CalculatorMetrics>,
+        clock: &Arc<dyn Clock>,
+        operation_timeout: Duration,
+    ) -> Self {
+        let inner = Arc::new(MeasuredStore::new(inner, Arc::clone(metrics)));
+        Self::new(inner, Arc::clone(clock), fastrand::u64(..))
+            .with_operation_timeout(operation_timeout)
+            .with_metrics(Arc::clone(metrics))
+    }
+
+    /// Has each call wait for a part only of what an operation may take.
+    #[must_use]
+    pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
+        self.core.get_mut().patience = std::array::from_fn(|_| Patience::new(timeout));
+        self
     }
 
     /// Has its retries told.
@@ -115,6 +147,11 @@ impl Protected {
         }
     }
 
+    /// Whether calls go through.
+    pub fn is_closed(&self) -> bool {
+        *self.core.lock().breaker.state() == BreakerState::Closed
+    }
+
     /// The session says how the store is: one that is well again is probed at the next call.
     pub fn heed(&self, health: &Health) {
         if *health == Health::Connected {
@@ -122,17 +159,20 @@ impl Protected {
         }
     }
 
-    /// Lets breaker and budget take something in, and tells what came of it. The log is the
-    /// host's code, so no lock is held then.
+    /// Lets breaker and budget take something in, and tells what came of it. Log and metrics are
+    /// the host's code, so no lock is held then.
     fn change<R>(&self, change: impl FnOnce(&mut Core, Time) -> R) -> R {
         let now = self.clock.now();
-        let (result, lines) = {
+        let (result, told) = {
             let mut core = self.core.lock();
             let result = change(&mut core, now);
             (result, core.tell_changes(now))
         };
-        for (level, line) in lines {
-            log::log!(target: "divvy::breaker", level, "{line}");
+        for (state, line) in told {
+            self.metrics.breaker_changed(state);
+            if let Some((level, line)) = line {
+                log::log!(target: "divvy::breaker", level, "{line}");
+            }
         }
         result
     }
@@ -144,12 +184,17 @@ impl Protected {
         deadline: Instant,
         refused: impl FnOnce(String) -> R,
         verdict: impl FnOnce(&R) -> Verdict,
-        call: impl FnOnce() -> R,
+        call: impl FnOnce(Instant) -> R,
     ) -> R {
-        if deadline <= Instant::now() {
-            return call(); // it will not be sent, and says nothing
+        let begun = self.clock.instant();
+        if deadline <= begun {
+            return call(deadline); // it will not be sent, and says nothing
         }
-        let (permit, is_retry) = match self.change(|core, now| core.admit(now, kind)) {
+        let Admitted {
+            permit,
+            is_retry,
+            patience,
+        } = match self.change(|core, now| core.admit(now, kind)) {
             Ok(admitted) => admitted,
             Err(why) => return refused(why),
         };
@@ -160,18 +205,53 @@ impl Protected {
             store: self,
             kind,
             permit,
+            begun,
             verdict: Verdict::Silent,
         };
-        let result = call();
+        let patient_until = begun.checked_add(patience).unwrap_or(deadline);
+        let result = call(deadline.min(patient_until));
         ongoing.verdict = verdict(&result);
         result
+    }
+
+    /// Has a manager's request answered, by whoever does that.
+    pub(super) fn ask(&self, request: &Request, answer: impl FnOnce() -> Answer) -> Answer {
+        let (kind, is_write) = match request {
+            Request::Ensure { bucket, .. } | Request::List(bucket) => (reading(*bucket), false),
+            Request::Read { bucket, .. } => (reading(*bucket), false),
+            Request::Put { bucket, .. } | Request::Delete { bucket, .. } => {
+                (writing(*bucket), true)
+            }
+            Request::Campaign(_) | Request::Resign(_) => return answer(),
+        };
+        let refused = |why: String| {
+            let error = Error::new(Code::Unavailable, why.clone());
+            match request {
+                _ if is_write => Answer::Written {
+                    outcome: Outcome::Refused(Refusal::Unavailable(why)),
+                    value: Vec::new(),
+                },
+                Request::Ensure { .. } => Answer::Ensured(Err(error)),
+                Request::List(_) => Answer::Listed(Err(error)),
+                _ => Answer::Read(Err(error)),
+            }
+        };
+        let verdict = |answer: &Answer| match answer {
+            Answer::Ensured(result) => verdict_of(result),
+            Answer::Listed(result) => verdict_of(result),
+            Answer::Read(result) => verdict_of(result),
+            Answer::Written { outcome, .. } => verdict_of_writes(std::slice::from_ref(outcome)),
+            Answer::Campaigned(_) => Verdict::Silent,
+        };
+        let later = self.clock.instant() + Duration::from_secs(1);
+        self.call(kind, later, refused, verdict, |_| answer())
     }
 
     fn attempt<T>(
         &self,
         kind: usize,
         deadline: Instant,
-        call: impl FnOnce() -> Result<T>,
+        call: impl FnOnce(Instant) -> Result<T>,
     ) -> Result<T> {
         let refused = |why| Err(Error::new(Code::Unavailable, why));
         self.call(kind, deadline, refused, verdict_of, call)
@@ -183,16 +263,25 @@ struct Ongoing<'a> {
     store: &'a Protected,
     kind: usize,
     permit: Permit,
+    begun: Instant,
     verdict: Verdict,
 }
 
 impl Drop for Ongoing<'_> {
     fn drop(&mut self) {
         let verdict = std::mem::replace(&mut self.verdict, Verdict::Silent);
+        let ended = self.store.clock.instant();
+        let took = ended.saturating_duration_since(self.begun);
         self.store.change(|core, now| {
             match verdict {
-                Verdict::Answered => core.has_failed[self.kind] = false,
-                Verdict::Failed(_) => core.has_failed[self.kind] = true,
+                Verdict::Answered => {
+                    core.has_failed[self.kind] = false;
+                    core.patience[self.kind].answered(took);
+                }
+                Verdict::Failed(_) => {
+                    core.has_failed[self.kind] = true;
+                    core.patience[self.kind].unanswered(took);
+                }
                 Verdict::Silent => {}
             }
             core.breaker.ended(now, self.permit, verdict);
@@ -200,9 +289,20 @@ impl Drop for Ongoing<'_> {
     }
 }
 
+/// What a transition is for metrics and for the log.
+type Told = (metrics::BreakerState, Option<(log::Level, String)>);
+
+/// How a call goes out.
+struct Admitted {
+    permit: Permit,
+    is_retry: bool,
+    /// How long it may take.
+    patience: Duration,
+}
+
 impl Core {
-    /// Lets a call out, and tells whether it is a retry.
-    fn admit(&mut self, now: Time, kind: usize) -> Result<(Permit, bool), String> {
+    /// Lets a call out.
+    fn admit(&mut self, now: Time, kind: usize) -> Result<Admitted, String> {
         let is_closed = *self.breaker.state() == BreakerState::Closed;
         let is_retry = is_closed && self.has_failed[kind];
         if is_retry {
@@ -219,28 +319,34 @@ impl Core {
             format!("the store is left alone until it answers again: {why}")
         })?;
         self.counts.probes += u64::from(permit.is_probe());
-        Ok((permit, is_retry))
+        Ok(Admitted {
+            permit,
+            is_retry,
+            patience: self.patience[kind].of_next(),
+        })
     }
 
-    /// Tells the listener; what is to be logged is handed back.
-    fn tell_changes(&mut self, now: Time) -> Vec<(log::Level, String)> {
-        let mut lines = Vec::new();
+    /// Tells the listener; what else there is to tell is handed back.
+    fn tell_changes(&mut self, now: Time) -> Vec<Told> {
+        let mut told = Vec::new();
         while let Some(state) = self.breaker.poll_change() {
-            lines.extend(self.line(now, &state));
+            // One that is open and is to be probed sooner has not changed.
+            if state.name() != self.counts.state.name() {
+                told.push((breaker_of(&state), self.line(now, &state)));
+            }
             // The channel has no bound: nobody waits.
             if let Some(listener) = &self.listener {
                 let _ = listener.send(state.clone());
             }
             self.counts.state = state;
         }
-        lines
+        told
     }
 
-    /// One line for each time that it opens from closed, and one when it is closed again; none
-    /// for the probes in between.
+    /// A line for each transition, repeated ones as counts.
     fn line(&mut self, now: Time, state: &BreakerState) -> Option<(log::Level, String)> {
-        match state {
-            BreakerState::Open { why, .. } if self.counts.state == BreakerState::Closed => {
+        match (&self.counts.state, state) {
+            (BreakerState::Closed, BreakerState::Open { why, .. }) => {
                 self.counts.opened += 1;
                 let told = self.openings.happened(now);
                 self.is_opening_logged = told.is_some();
@@ -248,7 +354,17 @@ impl Core {
                 let line = format!("the store is left alone{again}: {why}");
                 Some((log::Level::Warn, line))
             }
-            BreakerState::Closed if self.is_opening_logged => {
+            (_, BreakerState::HalfOpen { .. }) => {
+                let again = words(self.probes.happened(now)?);
+                let line = format!("one call is to find out whether the store is back{again}");
+                Some((log::Level::Info, line))
+            }
+            (BreakerState::HalfOpen { .. }, BreakerState::Open { why, .. }) => {
+                let again = words(self.failed_probes.happened(now)?);
+                let line = format!("the store is not back{again}: {why}");
+                Some((log::Level::Info, line))
+            }
+            (_, BreakerState::Closed) if self.is_opening_logged => {
                 Some((log::Level::Info, "the store answers again".into()))
             }
             _ => None,
@@ -298,37 +414,37 @@ impl Store for Protected {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<BucketStatus> {
-        let ensure = || self.inner.ensure(bucket, config, deadline);
+        let ensure = |deadline| self.inner.ensure(bucket, config, deadline);
         self.attempt(reading(bucket), deadline, ensure)
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        let capabilities = || self.inner.capabilities(bucket, deadline);
+        let capabilities = |deadline| self.inner.capabilities(bucket, deadline);
         self.attempt(reading(bucket), deadline, capabilities)
     }
 
     fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
-        let read = || self.inner.read(bucket, key, deadline);
+        let read = |deadline| self.inner.read(bucket, key, deadline);
         self.attempt(reading(bucket), deadline, read)
             .map_err(|error| error.on_key(key))
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        let list = || self.inner.list(bucket, prefix, deadline);
+        let list = |deadline| self.inner.list(bucket, prefix, deadline);
         self.attempt(reading(bucket), deadline, list)
     }
 
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
         let refused = |why| vec![Outcome::Refused(Refusal::Unavailable(why)); writes.len()];
         let verdict = |outcomes: &Vec<Outcome>| verdict_of_writes(outcomes);
-        let write = || self.inner.write(bucket, writes, deadline);
+        let write = |deadline| self.inner.write(bucket, writes, deadline);
         self.call(writing(bucket), deadline, refused, verdict, write)
     }
 
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
         let refused = |why| Outcome::Refused(Refusal::Unavailable(why));
         let verdict = |outcome: &Outcome| verdict_of_writes(std::slice::from_ref(outcome));
-        let write = || self.inner.write_batch(bucket, batch, deadline);
+        let write = |deadline| self.inner.write_batch(bucket, batch, deadline);
         self.call(writing(bucket), deadline, refused, verdict, write)
     }
 

@@ -20,6 +20,15 @@ pub fn perform_when(store: &dyn Store, request: Request, deadline: Instant, now:
     perform_at(store, None, request, deadline, wall)
 }
 
+/// Has a request answered as a manager does: through the breaker of its store.
+pub fn ask_through(
+    store: &Protected,
+    request: &Request,
+    answer: impl FnOnce() -> Answer,
+) -> Answer {
+    store.ask(request, answer)
+}
+
 /// The hub of a calculator that has no threads.
 #[derive(Clone)]
 pub struct BareHub(Arc<Hub>);

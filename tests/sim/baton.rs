@@ -23,14 +23,16 @@ use divvy::store::{
     Outcome, Refusal, Store, Watch, Write,
 };
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
-use divvy::types::{Partition, Term};
+use divvy::types::{Partition, Term, Time};
 
 use crate::lines::Lines;
+use crate::own_clock::{OwnClock, time_of};
 
 /// What the scheduler wants (scheduler -> publisher thread).
 pub enum Order {
-    TakeOver,
-    Run(Job),
+    /// To be done within this time of the process's own.
+    TakeOver(Duration),
+    Run(Job, Duration),
 }
 
 /// What the thread waits for (publisher thread -> scheduler).
@@ -69,7 +71,8 @@ pub enum Thought {
 
 /// What the thread says next (publisher thread -> scheduler).
 pub enum Said {
-    Asks(Ask),
+    /// To be answered by then, as the process's own clock counts.
+    Asks(Ask, Time),
     TookOver(Result<(TakeOver, u32)>),
     Done(Term, Result<JobReport>),
 }
@@ -89,7 +92,8 @@ pub struct Parts {
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<OwnClock>,
+    pub operation_timeout: Duration,
 }
 
 /// What a publisher thread shares with the rest of its process.
@@ -113,9 +117,14 @@ impl Actor {
         });
         let source: Arc<dyn PartitionSource> = baton.clone();
         let partitions = Arc::new(Partitions::pulled(source));
-        let store = Arc::new(Protected::new(baton.clone(), parts.clock, parts.nonce));
-        let publisher =
-            Publisher::new(store.clone(), baton.clone(), parts.settings, parts.in_force);
+        let store = Protected::new(baton.clone(), parts.clock.clone(), parts.nonce);
+        let store = Arc::new(store.with_operation_timeout(parts.operation_timeout));
+        let outside = Arc::new(Outside {
+            baton: baton.clone(),
+            clock: parts.clock.clone(),
+            store: store.clone(),
+        });
+        let publisher = Publisher::new(store.clone(), outside, parts.settings, parts.in_force);
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),
@@ -128,7 +137,7 @@ impl Actor {
             if let Some(lines) = lines {
                 lines.adopt();
             }
-            run(rebalancer, &order_inbox, &says);
+            run(rebalancer, &*parts.clock, &order_inbox, &says);
         });
         let actor = Self {
             orders: Some(orders),
@@ -171,14 +180,19 @@ impl Drop for Actor {
     }
 }
 
-fn run(mut rebalancer: Rebalancer, orders: &Receiver<Order>, says: &Sender<Said>) {
-    // Nobody looks at it: the simulation keeps deadlines of its own in virtual time.
-    let deadline = far_future();
+fn run(
+    mut rebalancer: Rebalancer,
+    clock: &OwnClock,
+    orders: &Receiver<Order>,
+    says: &Sender<Said>,
+) {
     for order in orders {
         let word = match order {
-            Order::TakeOver => Said::TookOver(rebalancer.take_over(deadline)),
-            Order::Run(job) => {
-                let result = rebalancer.run(job, deadline);
+            Order::TakeOver(timeout) => {
+                Said::TookOver(rebalancer.take_over(clock.instant() + timeout))
+            }
+            Order::Run(job, timeout) => {
+                let result = rebalancer.run(job, clock.instant() + timeout);
                 Said::Done(rebalancer.publisher().term(), result)
             }
         };
@@ -202,9 +216,14 @@ struct Baton {
 }
 
 impl Baton {
-    fn ask(&self, ask: Ask) -> Option<Answer> {
-        self.says.send(Said::Asks(ask)).ok()?;
+    fn ask(&self, ask: Ask, deadline: Instant) -> Option<Answer> {
+        self.says.send(Said::Asks(ask, time_of(deadline))).ok()?;
         self.answers.recv().ok()
+    }
+
+    /// Asks for what takes as long as it takes.
+    fn wait(&self, ask: Ask) -> Option<Answer> {
+        self.ask(ask, far_future())
     }
 }
 
@@ -217,36 +236,36 @@ impl Store for Baton {
         unreachable!("the publisher ensures no bucket")
     }
 
-    fn capabilities(&self, _bucket: Bucket, _deadline: Instant) -> Result<Capabilities> {
-        match self.ask(Ask::Capabilities) {
+    fn capabilities(&self, _bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        match self.ask(Ask::Capabilities, deadline) {
             Some(Answer::Capabilities(result)) => result,
             _ => Err(dead()),
         }
     }
 
-    fn read(&self, bucket: Bucket, key: &str, _deadline: Instant) -> Result<Option<Entry>> {
-        match self.ask(Ask::Read(bucket, key.to_owned())) {
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        match self.ask(Ask::Read(bucket, key.to_owned()), deadline) {
             Some(Answer::Read(result)) => result,
             _ => Err(dead()),
         }
     }
 
-    fn list(&self, bucket: Bucket, prefix: &str, _deadline: Instant) -> Result<Listing> {
-        match self.ask(Ask::List(bucket, prefix.to_owned())) {
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        match self.ask(Ask::List(bucket, prefix.to_owned()), deadline) {
             Some(Answer::List(result)) => result,
             _ => Err(dead()),
         }
     }
 
-    fn write(&self, bucket: Bucket, writes: &[Write], _deadline: Instant) -> Vec<Outcome> {
-        match self.ask(Ask::Write(bucket, writes.to_vec())) {
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        match self.ask(Ask::Write(bucket, writes.to_vec()), deadline) {
             Some(Answer::Write(outcomes)) => outcomes,
             _ => vec![Outcome::Refused(Refusal::NotRunning); writes.len()],
         }
     }
 
-    fn write_batch(&self, bucket: Bucket, batch: &Batch, _deadline: Instant) -> Outcome {
-        match self.ask(Ask::Batch(bucket, batch.clone())) {
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        match self.ask(Ask::Batch(bucket, batch.clone()), deadline) {
             Some(Answer::Batch(outcome)) => outcome,
             _ => Outcome::Refused(Refusal::NotRunning),
         }
@@ -273,10 +292,17 @@ impl Store for Baton {
     }
 }
 
-impl Surroundings for Baton {
+/// What the publisher has besides the store.
+struct Outside {
+    baton: Arc<Baton>,
+    clock: Arc<OwnClock>,
+    store: Arc<Protected>,
+}
+
+impl Surroundings for Outside {
     fn wall_clock(&self) -> String {
         // It steps by decades, back and forth: nothing may depend on it.
-        let step = self.wall_clock_steps.fetch_add(1, Ordering::Relaxed);
+        let step = self.baton.wall_clock_steps.fetch_add(1, Ordering::Relaxed);
         let times = [
             "2026-01-01T00:00:00Z",
             "1970-01-01T00:00:00Z",
@@ -286,17 +312,25 @@ impl Surroundings for Baton {
     }
 
     fn pause(&self, duration: Duration) -> bool {
-        matches!(self.ask(Ask::Pause(duration)), Some(Answer::Pause))
+        matches!(self.baton.wait(Ask::Pause(duration)), Some(Answer::Pause))
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.store.is_closed()
     }
 
     fn nonce(&self) -> u64 {
-        self.nonce
+        self.baton.nonce
     }
 }
 
 impl PartitionSource for Baton {
     fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
-        match self.ask(Ask::Source) {
+        match self.wait(Ask::Source) {
             Some(Answer::Source(result)) => result,
             _ => Err(dead()),
         }
@@ -309,7 +343,7 @@ impl Strategy for Baton {
     }
 
     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
-        let thought = match self.ask(Ask::Think) {
+        let thought = match self.wait(Ask::Think) {
             Some(Answer::Think(thought)) => thought,
             _ => return Err(dead()),
         };

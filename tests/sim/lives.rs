@@ -46,6 +46,8 @@ pub struct Lives {
     pub parti: Option<Parti>,
     pub parti_leader: Option<(u64, Time)>,
     pub parti_lives: u64,
+    /// Requests that went out to a store that was away.
+    pub calls: u64,
 }
 
 /// A worker of the predecessor.
@@ -342,6 +344,13 @@ impl World {
 
     fn black_out_lives(&mut self) {
         let how = self.some_blackout();
+        self.cut_off_members(how);
+        let until = self.millis(100, 40_000);
+        self.after(until, Event::Restore);
+    }
+
+    /// No manager reaches the store until it is restored.
+    pub fn cut_off_members(&mut self, how: Blackout) {
         self.blackout = Some(how);
         for m in self.lives.alive.clone() {
             self.members[m].client.faults().blackout(how);
@@ -350,8 +359,6 @@ impl World {
             self.nodes[n].client.faults().blackout(how);
         }
         self.note(|| format!("the store is gone: {how:?}"));
-        let until = self.millis(100, 40_000);
-        self.after(until, Event::Restore);
     }
 
     /// The store is back: members see it unless they are cut off themselves.

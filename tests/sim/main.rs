@@ -14,6 +14,7 @@ mod lines;
 mod lives;
 mod member;
 mod node;
+mod own_clock;
 mod profiles;
 mod success;
 mod vows;

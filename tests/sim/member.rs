@@ -2,6 +2,7 @@
 //! shipped code, its watches, and the calculator that runs while it leads.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::error::{Code, Error, Result};
@@ -11,7 +12,7 @@ use divvy::machine::manager::{
     Action, CalculatorEvent, Departure, Event as Input, Manager, ManagerNotice,
 };
 use divvy::machine::request::{Answer, Request};
-use divvy::runtime::sim::perform_when;
+use divvy::runtime::sim::{Journal, Protected, ask_through, perform_when};
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
@@ -23,7 +24,8 @@ use parking_lot::Mutex;
 
 use crate::baton::far_future;
 use crate::check::Checked;
-use crate::node::{LocalClock, Phase};
+use crate::node::Phase;
+use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Fate, World};
 
 /// Steps of one process at one moment after which it goes round in circles.
@@ -78,6 +80,9 @@ pub struct Member {
     lease: Watch,
     assignment: Option<Watch>,
     health: HealthEvents,
+    /// Only its breaker and budget: what answers is the simulation.
+    store: Arc<Protected>,
+    journal: Journal,
 }
 
 impl Member {
@@ -106,6 +111,7 @@ impl Member {
             return Some(Input::Assignment(event));
         }
         if let Ok(health) = self.health.try_recv() {
+            self.store.heed(&health);
             return Some(Input::StoreHealth(health.fault()));
         }
         self.inbox.pop_front()
@@ -138,7 +144,11 @@ impl World {
             client.faults().blackout(how);
         }
         self.note(|| format!("member {index} starts in place {slot}, {clock:?}"));
+        let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
+        let store = Protected::new(Arc::new(client.clone()), own_clock, seed);
         self.members.push(Member {
+            store: Arc::new(store),
+            journal: Journal::default(),
             machine,
             clock,
             lease: client
@@ -266,7 +276,12 @@ impl World {
                     let delay = self.millis(0, 100);
                     self.after(delay, Event::StandDown { member: m, node });
                 }
-                Action::Notify(notice) => self.member_notice(m, &notice),
+                Action::Notify(notice) => {
+                    let now = self.now();
+                    let member = &mut self.members[m];
+                    member.journal.note_manager(member.clock.of(now), &notice);
+                    self.member_notice(m, &notice);
+                }
                 Action::Joined => self.members[m].has_joined = true,
                 Action::Departed => {
                     self.note(|| format!("member {m} has departed"));
@@ -359,13 +374,21 @@ impl World {
         let deadline = now + self.members[m].clock.to_true(patience);
         let sent = written(&request, now);
         if let Some(how) = self.blackout.or(self.members[m].blackout) {
-            let (at, answer) = match how {
-                Blackout::Refuse => (
-                    now + self.millis(0, 5),
-                    failed(&request, &sent, Code::Unavailable),
-                ),
-                Blackout::Hang => (deadline, failed(&request, &sent, Code::TimedOut)),
+            let mut is_asked = false;
+            let store = Arc::clone(&self.members[m].store);
+            let answer = ask_through(&store, &request, || {
+                is_asked = true;
+                let code = match how {
+                    Blackout::Refuse => Code::Unavailable,
+                    Blackout::Hang => Code::TimedOut,
+                };
+                failed(&request, &sent, code)
+            });
+            let at = match how {
+                Blackout::Hang if is_asked => deadline,
+                _ => now + self.millis(0, 5),
             };
+            self.lives.calls += u64::from(is_asked);
             return self.answer_errand(m, op, answer, at);
         }
         let fate = self.fate(sent.is_some());
@@ -395,6 +418,7 @@ impl World {
         self.at(at, Event::Errand(errand));
     }
 
+    /// The breaker is asked when a request arrives: what travels takes no time as far as it knows.
     pub fn errand(&mut self, errand: Errand) {
         match errand {
             Errand::Answered { member, op, answer } => {
@@ -416,7 +440,13 @@ impl World {
                 fate,
                 answer_at,
             } => {
-                let answer = self.arrive(&request, sent, fate);
+                let store = Arc::clone(&self.members[member].store);
+                let mut is_asked = false;
+                let answer = ask_through(&store, &request, || {
+                    is_asked = true;
+                    self.arrive(&request, sent, fate)
+                });
+                let answer_at = if is_asked { answer_at } else { self.now() };
                 self.note(|| {
                     let answer = crate::world::readable(&format!("{answer:?}"));
                     format!("member {member} asked {request:?}: {answer}")

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use divvy::clock::{Clock, ManualClock};
 use divvy::config::{CalculatorConfig, PublishClass};
 use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
@@ -27,10 +26,14 @@ use divvy::wire::KeyPrefix;
 use crate::baton::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::check::{Checked, Story};
 use crate::member::failure_to_lead;
+use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Serial, World};
 
 /// Steps of one process at one moment after which it goes round in circles.
 const SPINS_MAX: u32 = 10_000;
+
+/// What a process may take for its whole take-over.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Watch events may be this late.
 pub const WATCH_DELAY_MAX: Duration = Duration::from_millis(1_500);
@@ -40,43 +43,6 @@ pub enum Phase {
     Starting,
     Running,
     Down,
-}
-
-/// A process's own clock: it counts from elsewhere, and at another speed.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalClock {
-    pub rate: u64,
-    pub offset: u64,
-}
-
-impl LocalClock {
-    pub fn of(self, time: Time) -> Time {
-        let nanos = u128::from(time.as_nanos()) * u128::from(self.rate) / 1_000;
-        Time::from_nanos(u64::try_from(nanos).expect("a time") + self.offset)
-    }
-
-    /// The first true time at which the clock shows at least this.
-    pub fn when(self, local: Time) -> Time {
-        let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1_000;
-        let time = nanos.div_ceil(u128::from(self.rate));
-        Time::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
-    }
-
-    pub fn to_true(self, local: Duration) -> Duration {
-        local * 1_000 / u32::try_from(self.rate).expect("a rate")
-    }
-}
-
-/// A process's clock as its own code sees it.
-struct OwnClock {
-    clock: ManualClock,
-    local: LocalClock,
-}
-
-impl Clock for OwnClock {
-    fn now(&self) -> Time {
-        self.local.of(self.clock.now())
-    }
 }
 
 /// A subscriber that listens now and then.
@@ -98,8 +64,8 @@ pub struct Node {
     pub partitions: Arc<Partitions>,
     pub frozen_until: Time,
     pub blackout: Option<Blackout>,
-    /// When the job under way, or the take-over, runs out of time.
-    pub deadline: Time,
+    /// What its deadlines are kept by.
+    pub own_clock: Arc<OwnClock>,
     pub waits_for: Option<Serial>,
     pub ready: Option<Answer>,
     pub lists: Option<Serial>,
@@ -216,6 +182,7 @@ impl World {
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
         let in_force = Arc::new(InForce::default());
+        let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
         let Spawned {
             actor,
             partitions,
@@ -232,10 +199,8 @@ impl World {
             default_weight: config.default_weight,
             former_leader_lease_over: config.former_leader_lease_over,
             nonce: self.rng.u64(..),
-            clock: Arc::new(OwnClock {
-                clock: self.clock.clone(),
-                local: clock,
-            }),
+            clock: Arc::clone(&own_clock),
+            operation_timeout: config.operation_timeout,
         });
         let now = self.now();
         let seed = self.rng.u64(..);
@@ -258,7 +223,7 @@ impl World {
             partitions,
             frozen_until: Time::ZERO,
             blackout: None,
-            deadline: now + clock.to_true(Duration::from_secs(30)),
+            own_clock,
             waits_for: None,
             ready: None,
             lists: None,
@@ -284,7 +249,7 @@ impl World {
         });
         self.nodes[index].subscribe();
         self.leader = Some(index);
-        self.order(index, Order::TakeOver)
+        self.order(index, Order::TakeOver(TAKE_OVER_TIMEOUT))
     }
 
     /// The process ends, by a stop or a crash.
@@ -582,11 +547,10 @@ impl World {
             self.check_removals(n, workers)?;
         }
         self.check_breaker(n, &job)?;
-        let timeout = self.nodes[n].clock.to_true(job.timeout(&self.config));
+        let timeout = job.timeout(&self.config);
         self.nodes[n].job = Some(op);
-        self.nodes[n].deadline = self.now() + timeout;
         self.note(|| format!("node {n} job {job:?}"));
-        self.order(n, Order::Run(job))
+        self.order(n, Order::Run(job, timeout))
     }
 
     /// Nothing that needs the store begins while it is left alone, but for its probe.
@@ -658,8 +622,8 @@ impl World {
     fn said(&mut self, n: usize, said: Option<Said>) -> Checked {
         match said {
             None => Err(format!("the publisher's thread of node {n} panicked")),
-            Some(Said::Asks(ask)) => {
-                self.asked(n, ask);
+            Some(Said::Asks(ask, deadline)) => {
+                self.asked(n, ask, deadline);
                 Ok(())
             }
             Some(Said::TookOver(Ok((found, poison)))) => {

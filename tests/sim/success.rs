@@ -17,6 +17,10 @@ const FLEETS: u64 = 200;
 /// busy, or carried out only later.
 const ERRORS: f64 = 0.01;
 
+/// How many rebalances succeed, in percent: are published within their own `operation_timeout`,
+/// whatever was tried again in it.
+const SUCCESS_MIN: f64 = 99.9;
+
 /// Longer than any series of retries that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -58,10 +62,10 @@ fn a_rebalance_under_random_store_errors_is_always_published_in_the_end() {
     eprintln!("{figures:?}");
 }
 
-/// Jobs fail by a call that is refused, or is unanswered for as long as the job may take.
+/// What was not answered is asked again within the job, after a quarter of the job's time.
 #[test]
 #[ignore = "takes half a minute in release mode; `make success` runs it"]
-fn of_a_hundred_thousand_rebalances_under_random_store_errors_none_is_lost() {
+fn of_a_hundred_thousand_rebalances_under_random_store_errors_99_9_percent_succeed() {
     let figures = fleets(FLEETS, REBALANCES / FLEETS);
     let Figures {
         wanted,
@@ -82,8 +86,7 @@ fn of_a_hundred_thousand_rebalances_under_random_store_errors_none_is_lost() {
         slowest.as_secs_f64(),
     );
     assert_eq!(wanted, REBALANCES);
-    assert!(figures.percent(at_once) >= 96.5);
-    assert!(figures.percent(in_time) >= 99.0);
+    assert!(figures.percent(in_time) >= SUCCESS_MIN);
 }
 
 /// So many fleets, on all cores, each with so many rebalances.

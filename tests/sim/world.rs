@@ -501,7 +501,7 @@ impl World {
     // --- the publisher's calls ---
 
     /// A publisher's thread waits for something.
-    pub fn asked(&mut self, node: usize, ask: Ask) {
+    pub fn asked(&mut self, node: usize, ask: Ask, deadline: Time) {
         self.serials += 1;
         let serial = self.serials;
         self.nodes[node].waits_for = Some(serial);
@@ -540,14 +540,14 @@ impl World {
                 let delay = self.millis(0, self.network.think_max_ms);
                 self.after(delay, Event::SourceRead { node, serial });
             }
-            ask => self.send(node, serial, ask),
+            ask => self.send(node, serial, ask, deadline),
         }
     }
 
-    fn send(&mut self, node: usize, serial: Serial, ask: Ask) {
+    fn send(&mut self, node: usize, serial: Serial, ask: Ask, by: Time) {
         self.nodes[node].calls += 1;
         let now = self.now();
-        let deadline = self.nodes[node].deadline;
+        let mut deadline = self.nodes[node].own_clock.when(by);
         if now >= deadline {
             let answer = not_sent(&ask);
             self.after(
@@ -585,6 +585,7 @@ impl World {
         let mut arrives_at = now + self.millis(0, self.network.delay_max_ms);
         if is_write && !self.is_quiet && self.chance(NAP) {
             arrives_at = self.nap(node);
+            deadline = self.nodes[node].own_clock.when(by);
         }
         let mut answer_at = arrives_at + self.millis(0, self.network.delay_max_ms);
         let is_unknown = |fate: &Fate| !matches!(fate, Fate::Arrives | Fate::Busy | Fate::Refused);
@@ -623,7 +624,7 @@ impl World {
         // Not every clock that deadlines are kept by runs on.
         let stops = self.rng.bool();
         if stops {
-            self.nodes[node].deadline = self.nodes[node].deadline + nap;
+            self.nodes[node].own_clock.stand_still(nap);
         }
         self.tally("nap in mid-publication");
         self.note(|| format!("node {node} takes a nap until {until:?}"));

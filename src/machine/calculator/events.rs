@@ -177,7 +177,8 @@ impl Calculator {
         let is_closed = state == BreakerState::Closed;
         let was_closed = self.breaker == BreakerState::Closed;
         self.health.breaker = state.why().map(ToOwned::to_owned);
-        if is_closed != was_closed {
+        // One that is open and is to be probed sooner has not changed.
+        if state.name() != self.breaker.name() {
             self.notify(Notice::Breaker(state.clone()));
         }
         self.breaker = state;

@@ -277,8 +277,8 @@ pub enum Notice {
     },
     /// What keeps the calculator from doing its whole work changed; empty: nothing does.
     Degraded(Degraded),
-    /// The store's circuit breaker opened (calls fail at once, nothing is published) or closed
-    /// again. The probes in between are not told one by one.
+    /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
+    /// call through as a probe, or closed again.
     Breaker(BreakerState),
     /// A newer leader has taken over: nothing more is published by this calculator.
     LeadershipLost,

@@ -18,6 +18,7 @@ use crate::machine::calculator::{Notice, OpId};
 use crate::machine::manager::{Action, CalculatorEvent, Event, Manager, ManagerNotice};
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
+use crate::runtime::journal::Journal;
 use crate::runtime::shared::timer;
 use crate::store::Store;
 use crate::types::WorkerId;
@@ -54,6 +55,7 @@ pub(super) struct Driver {
     pub joined: Sender<Result<()>>,
     pub departed: bool,
     pub measures: Measures,
+    pub journal: Journal,
 }
 
 impl Driver {
@@ -178,8 +180,8 @@ impl Driver {
         self.machine.handle(self.clock.now(), ended);
     }
 
-    fn notify(&self, notice: ManagerNotice) {
-        log_notice(&notice);
+    fn notify(&mut self, notice: ManagerNotice) {
+        self.journal.note_manager(self.clock.now(), &notice);
         if let ManagerNotice::Failed { error } = &notice
             && error.class() == crate::error::Class::Permanent
         {
@@ -187,52 +189,5 @@ impl Driver {
             let _ = self.joined.try_send(Err(error.clone()));
         }
         self.shared.hub.publish(notice);
-    }
-}
-
-fn log_notice(notice: &ManagerNotice) {
-    match notice {
-        ManagerNotice::StateChanged(change) => {
-            log::info!(target: "divvy::manager", "{} -> {}", change.from, change.to);
-        }
-        ManagerNotice::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
-        ManagerNotice::Id(None) => {}
-        ManagerNotice::IdLost { worker } => log::error!(
-            target: "divvy::manager", worker = worker.as_str();
-            "somebody else holds the id {worker}; nothing is owned until another one is claimed"
-        ),
-        ManagerNotice::IdRegained { worker } => log::warn!(
-            target: "divvy::manager", worker = worker.as_str();
-            "the key of the id {worker} was gone; it is claimed again"
-        ),
-        ManagerNotice::AssignmentChanged(change) => log::info!(
-            target: "divvy::manager",
-            version = change.held.version, partitions = change.held.partitions.len(),
-            added = change.added.len(), removed = change.removed.len();
-            "version {} is applied", change.held.version
-        ),
-        ManagerNotice::Leader {
-            leader: Some(leader),
-            ..
-        } => log::info!(target: "divvy::manager", "{leader} leads"),
-        ManagerNotice::Leader { leader: None, .. } => {
-            log::info!(target: "divvy::manager", "nobody is known to lead");
-        }
-        ManagerNotice::Degraded { why } => {
-            log::warn!(target: "divvy::manager", "degraded: {why}");
-        }
-        ManagerNotice::Alert { level, lasted } => log::warn!(
-            target: "divvy::manager", level = level.name();
-            "degraded for {lasted:?} ({})", level.name()
-        ),
-        ManagerNotice::Recovered { lasted } => {
-            log::info!(target: "divvy::manager", "no longer degraded, after {lasted:?}");
-        }
-        ManagerNotice::Failed { error } => {
-            log::warn!(target: "divvy::manager", "{error}; trying again");
-        }
-        ManagerNotice::Calculator(_)
-        | ManagerNotice::Lagged { .. }
-        | ManagerNotice::Fatal { .. } => {}
     }
 }

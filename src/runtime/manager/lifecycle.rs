@@ -20,6 +20,7 @@ use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, Event, Manager as Machine, ManagerNotice};
 use crate::runtime::calculator::Calculator;
 use crate::runtime::crew::{Crew, Signals};
+use crate::runtime::journal::Journal;
 use crate::runtime::notifier::Hub;
 use crate::runtime::rebalancer::Partitions;
 use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
@@ -233,7 +234,7 @@ impl Manager {
                 machine,
                 clock: Arc::clone(&self.clock),
                 shared: Arc::clone(&self.shared),
-                store: Arc::clone(&self.store),
+                store: self.store.clone(),
                 election: self.election.clone(),
                 assignment_prefix: prefix,
                 make_calculator: self.make_calculator(),
@@ -243,6 +244,7 @@ impl Manager {
                 to_watch,
                 joined,
                 departed: false,
+                journal: Journal::default(),
                 measures: Measures::new(
                     self.telling.clone(),
                     self.config.heartbeat_interval,
@@ -285,8 +287,7 @@ impl Manager {
 
     /// Each leadership has a calculator of its own, over the same partitions.
     fn make_calculator(&self) -> MakeCalculator {
-        // It measures its own calls.
-        let store = Arc::clone(&self.bare_store);
+        let store = Arc::clone(&self.store);
         let telling = self.telling.calculator.clone();
         let strategy = Arc::clone(&self.strategy);
         let source = self.source.clone();
@@ -296,7 +297,8 @@ impl Manager {
         // Who won the lease knows that the former one is over.
         config.former_leader_lease_over = self.rule == Rule::Lease;
         Box::new(move |worker| {
-            let mut builder = Calculator::builder(Arc::clone(&store)).config(config.clone());
+            let mut builder = Calculator::builder(store.clone()).config(config.clone());
+            builder.protected = Some(Arc::clone(&store));
             builder.config.name = worker.as_str().to_owned();
             builder.strategy = Arc::clone(&strategy);
             builder.source.clone_from(&source);

@@ -36,6 +36,7 @@ use self::shared::Shared;
 pub use self::status::ManagerStatus;
 use super::calculator::{Calculator, STATUS_PATIENCE};
 use super::notifier::{Events, Subscription};
+use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
 use super::shared::deadline_in;
 use super::telling::Telling;
@@ -45,9 +46,7 @@ use crate::error::{Code, Error, Result};
 use crate::machine::assignment::Held;
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, Manager as Machine, ManagerNotice};
-use crate::metrics::{
-    AssignmentMetrics, CalculatorMetrics, ManagerMetrics, MeasuredStore, WorkerMetrics,
-};
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics, ManagerMetrics, WorkerMetrics};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::types::{ManagerState, Partition, Version, WorkerId};
@@ -125,23 +124,18 @@ impl ManagerBuilder {
         };
         let idle = Machine::new(self.config.clone(), rule, self.clock.now(), 0)?;
         let backlog_max = self.config.calculator.subscriber_backlog;
-        let store = match &self.telling.calculator {
-            Some(telling) => {
-                let metrics = Arc::clone(&telling.calculator);
-                Arc::new(MeasuredStore::new(Arc::clone(&self.store), metrics))
-            }
-            None => Arc::clone(&self.store),
-        };
+        let telling = self.telling.calculator.clone().unwrap_or_default();
+        let store = Protected::measured(
+            self.store,
+            &telling.calculator,
+            &self.clock,
+            self.config.calculator.operation_timeout,
+        );
         Ok(Manager {
-            shared: Arc::new(Shared::new(
-                idle.current_state(),
-                backlog_max,
-                self.telling.calculator.clone().unwrap_or_default(),
-            )),
+            shared: Arc::new(Shared::new(idle.current_state(), backlog_max, telling)),
             partitions: Arc::new(Partitions::pushed()),
             source: self.source,
-            store,
-            bare_store: self.store,
+            store: Arc::new(store),
             telling: self.telling,
             config: self.config,
             strategy: self.strategy,
@@ -180,9 +174,8 @@ pub struct Manager {
     shared: Arc<Shared>,
     partitions: Arc<Partitions>,
     source: Option<Arc<dyn PartitionSource>>,
-    store: Arc<dyn Store>,
-    /// The store without measuring.
-    bare_store: Arc<dyn Store>,
+    /// With one breaker for this worker and the calculators that it runs.
+    store: Arc<Protected>,
     telling: ManagerTelling,
     config: ManagerConfig,
     strategy: Arc<dyn Strategy>,

@@ -12,13 +12,14 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::machine::backoff::Backoff;
 use crate::machine::manager::Event;
+use crate::runtime::protected::Protected;
 use crate::store::{Bucket, Store, Watch, WatchEvent};
 use crate::types::Time;
 use crate::wire::LEASE_KEY;
 
 /// The thread's own state.
 pub(super) struct AssignmentWatch {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Protected>,
     pub clock: Arc<dyn Clock>,
     pub to_member: Sender<ToMember>,
     pub backoff: Backoff,
@@ -84,7 +85,10 @@ impl AssignmentWatch {
                     Err(_) => return,
                 },
                 recv(told) -> told => match told {
-                    Ok(told) => self.tell(Event::StoreHealth(told.fault())),
+                    Ok(told) => {
+                        self.store.heed(&told);
+                        self.tell(Event::StoreHealth(told.fault()))
+                    }
                     Err(_) => {
                         health = None;
                         true

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Attempt, Draft, Publisher, Setback, refused};
 use crate::error::Failures;
 use crate::machine::publication::Change;
+use crate::metrics::RetryCause;
 use crate::store::{Bucket, Expect, Outcome, Write};
 use crate::wire::COMMIT_KEY;
 
@@ -115,7 +116,9 @@ impl Publisher {
 pub(super) struct Worst {
     failures: Failures,
     doubt: Option<String>,
-    is_busy: bool,
+    refusals: Failures,
+    /// Why those came about.
+    cause: RetryCause,
 }
 
 impl Worst {
@@ -123,7 +126,8 @@ impl Worst {
         Self {
             failures: Failures::new(writes),
             doubt: None,
-            is_busy: false,
+            refusals: Failures::new(writes),
+            cause: RetryCause::Busy,
         }
     }
 
@@ -131,18 +135,23 @@ impl Worst {
         match setback {
             Setback::Failed(error) => self.failures.add(error),
             Setback::Doubt(why) => self.doubt = self.doubt.take().or(Some(why)),
-            Setback::Busy => self.is_busy = true,
+            Setback::Again(cause, error) => {
+                self.cause = cause;
+                self.refusals.add(error);
+            }
         }
     }
 
-    /// What rules out most: failures, then a doubt, then business.
+    /// What rules out most: failures, then a doubt, then what the store may take in a moment.
     pub(super) fn into_attempt(self) -> Attempt<()> {
         if let Some(error) = self.failures.into_error() {
             return Err(Setback::Failed(error));
         }
-        match self.doubt {
-            Some(why) => Err(Setback::Doubt(why)),
-            None if self.is_busy => Err(Setback::Busy),
+        if let Some(why) = self.doubt {
+            return Err(Setback::Doubt(why));
+        }
+        match self.refusals.into_error() {
+            Some(error) => Err(Setback::Again(self.cause, error)),
             None => Ok(()),
         }
     }

@@ -21,6 +21,7 @@
 
 mod class_a;
 mod class_b;
+mod retries;
 mod shadow;
 mod take_over;
 #[cfg(test)]
@@ -33,17 +34,16 @@ use std::time::{Duration, Instant};
 
 pub use self::shadow::{Live, Shadow};
 pub use self::take_over::Found;
+use crate::clock::{Clock, SystemClock};
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{Change, Content, Reading, Record, Slot, changes, plan_digest};
 use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
+use crate::repeats::{Repeats, words};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
-
-/// How often one publication is attempted before it is reported as failed (and stays pending).
-const ATTEMPTS_MAX: u32 = 5;
 
 /// What the publisher needs from its surroundings besides the store.
 pub trait Surroundings: Send + Sync {
@@ -52,6 +52,17 @@ pub trait Surroundings: Send + Sync {
 
     /// Waits; `false` when it was cut short because everything is to stop.
     fn pause(&self, duration: Duration) -> bool;
+
+    /// What deadlines are kept by.
+    fn clock(&self) -> &dyn Clock {
+        &SystemClock
+    }
+
+    /// Whether the store takes calls; `false` while it is left alone, so that another try is for
+    /// later.
+    fn takes_calls(&self) -> bool {
+        true
+    }
 
     /// A number that no other leader draws, to tell fence records apart.
     fn nonce(&self) -> u64 {
@@ -194,6 +205,7 @@ pub struct Publisher {
     /// The highest term and version that any worker was heard to have applied.
     applied: Applied,
     known: Reading,
+    doubts: Repeats,
     metrics: Arc<dyn AssignmentMetrics>,
 }
 
@@ -233,8 +245,8 @@ enum Standing {
 enum Setback {
     /// The state of the bucket is in doubt: learn it anew, then try again with a new version.
     Doubt(String),
-    /// The store is busy: the same again, soon.
-    Busy,
+    /// The store did not take it, and may in a moment: the same again.
+    Again(RetryCause, Error),
     /// Nothing that another attempt would mend.
     Failed(Error),
 }
@@ -278,6 +290,7 @@ impl Publisher {
             version: 0,
             applied: Applied::default(),
             known: Reading::default(),
+            doubts: Repeats::default(),
             metrics: Arc::new(NoMetrics),
         }
     }
@@ -325,8 +338,10 @@ impl Publisher {
         }
         self.check_fence(deadline)
             .map_err(|error| error.during("publish"))?;
-        let mut doubt = String::new();
-        for attempt in 1..=ATTEMPTS_MAX {
+        let mut retries = self.retries(deadline);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let draft = self.draft(plan, reason)?;
             let result = match self.class {
                 Class::A { batch_max } => self.publish_atomically(&draft, batch_max, deadline),
@@ -335,31 +350,35 @@ impl Publisher {
             match result {
                 Ok(()) => return Ok(draft.version),
                 Err(Setback::Failed(error)) => return Err(error.during("publish")),
-                Err(Setback::Busy) => {
-                    self.metrics.retried(RetryCause::Busy);
-                    doubt = "the store stayed busy".into();
-                    self.pause_before_retry(attempt)?;
+                Err(Setback::Again(cause, error)) => {
+                    retries.again(cause, error.during("publish"))?;
+                    self.metrics.retried(cause);
                 }
                 Err(Setback::Doubt(why)) => {
-                    self.metrics.retried(RetryCause::Doubt);
-                    log::warn!(
-                        target: "divvy::publisher",
-                        version = draft.version, attempt = attempt;
-                        "publication in doubt ({why}): reading back"
-                    );
-                    doubt = why;
-                    self.relearn(deadline)?;
+                    self.tell_doubt(draft.version, attempt, &why);
+                    self.relearn(deadline)
+                        .map_err(|error| error.during("publish"))?;
                     if self.known.commit.value.as_ref() == Some(&draft.commit) {
                         return Ok(draft.version); // it had arrived after all
                     }
+                    let message = format!("in doubt after {attempt} attempts: {why}");
+                    let error = Error::new(Code::Unavailable, message);
+                    retries.count(&error.during("publish"))?;
+                    self.metrics.retried(RetryCause::Doubt);
                 }
             }
         }
-        Err(Error::new(
-            Code::Unavailable,
-            format!("gave up after {ATTEMPTS_MAX} attempts: {doubt}; it stays pending"),
-        )
-        .during("publish"))
+    }
+
+    fn tell_doubt(&mut self, version: Version, attempt: u32, why: &str) {
+        let now = self.surroundings.clock().now();
+        if let Some(silent) = self.doubts.happened(now) {
+            log::warn!(
+                target: "divvy::publisher",
+                version = version, attempt = attempt;
+                "publication in doubt{} ({why}): reading back", words(silent)
+            );
+        }
     }
 
     /// Asks the store for as little as can be asked.
@@ -414,7 +433,8 @@ impl Publisher {
 
     /// Reads the whole bucket. The answer is at least as new as the call.
     fn read_all(&self, deadline: Instant) -> Result<Reading> {
-        let listing = self.store.list(Bucket::Assignment, "", deadline)?;
+        let list = |store: &dyn Store| store.list(Bucket::Assignment, "", deadline);
+        let listing = self.ask(deadline, list)?;
         Ok(Reading::of(&listing, &self.settings.assignment))
     }
 
@@ -459,7 +479,8 @@ impl Publisher {
         if self.standing == Standing::Reopening {
             return self.relearn(deadline);
         }
-        let entry = self.store.read(Bucket::Assignment, FENCE_KEY, deadline)?;
+        let read = |store: &dyn Store| store.read(Bucket::Assignment, FENCE_KEY, deadline);
+        let entry = self.ask(deadline, read)?;
         let live = entry.as_ref().filter(|e| e.is_live());
         let found = Record {
             revision: entry.as_ref().map_or(0, |e| e.revision),
@@ -610,17 +631,6 @@ impl Publisher {
             .pop()
             .unwrap_or_else(|| Outcome::Unknown("the store gave no outcome".into()))
     }
-
-    fn pause_before_retry(&self, attempt: u32) -> Result<()> {
-        let pause = Duration::from_millis(5 << attempt.min(4));
-        if self.surroundings.pause(pause) {
-            return Ok(());
-        }
-        Err(Error::new(
-            Code::NotRunning,
-            "stopped while waiting to try again",
-        ))
-    }
 }
 
 /// One above the highest term or version found.
@@ -639,7 +649,10 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
 /// What a refusal means for the attempt.
 fn refused(refusal: Refusal, key: &str) -> Setback {
     match refusal {
-        Refusal::Busy => Setback::Busy,
+        busy @ Refusal::Busy => Setback::Again(RetryCause::Busy, busy.into_error().on_key(key)),
+        away @ Refusal::Unavailable(_) => {
+            Setback::Again(RetryCause::Refused, away.into_error().on_key(key))
+        }
         Refusal::Conflict => Setback::Doubt(format!("somebody else wrote {key}, or the fence")),
         other => Setback::Failed(other.into_error().on_key(key)),
     }

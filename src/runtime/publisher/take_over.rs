@@ -9,6 +9,7 @@ use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{Reading, Record};
 use crate::machine::takeover::Heartbeat;
+use crate::metrics::RetryCause;
 use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
 use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence};
@@ -120,7 +121,8 @@ impl Publisher {
     /// Learns what is stored. From here on no former leader can change it (class A), or the
     /// rewrite finds out that one did (class B): then it is learned anew.
     fn bring_under_term(&mut self, class_b_until: Term, deadline: Instant) -> Result<Learned> {
-        for attempt in 1..=super::ATTEMPTS_MAX {
+        let mut retries = self.retries(deadline);
+        loop {
             let reading = self.read_all(deadline)?;
             if reading.fence != self.fence {
                 return Err(self.depose(&reading.fence).during("take over"));
@@ -141,19 +143,23 @@ impl Publisher {
                 }
                 Err(Setback::Failed(error)) => return Err(error.during("take over")),
                 // Most likely the former leader's last writes: take them in, go over them.
-                Err(Setback::Doubt(_)) => {}
-                Err(Setback::Busy) => self.pause_before_retry(attempt)?,
+                Err(Setback::Doubt(why)) => {
+                    let message = format!(
+                        "the assignments could not be brought under the new term ({why}); try again"
+                    );
+                    retries.count(&Error::new(Code::Unavailable, message).during("take over"))?;
+                }
+                Err(Setback::Again(cause, error)) => {
+                    retries.again(cause, error.during("take over"))?;
+                }
             }
         }
-        Err(Error::new(
-            Code::Unavailable,
-            "the assignments could not be brought under the new term; try again",
-        )
-        .during("take over"))
     }
 
     fn learn_capabilities(&mut self, deadline: Instant) -> Result<()> {
-        let proven = self.store.capabilities(Bucket::Assignment, deadline)?;
+        let proven = self.ask(deadline, |store| {
+            store.capabilities(Bucket::Assignment, deadline)
+        })?;
         let batch_max = proven.batch_max.min(self.settings.batch_max);
         // A batch has a leading record, so that one of a single write is of no use.
         let can_batch = batch_max >= 2;
@@ -199,17 +205,20 @@ impl Publisher {
             nonce: self.surroundings.nonce(),
         };
         let value = self.claim.encode();
-        for attempt in 1..=super::ATTEMPTS_MAX {
+        let mut retries = self.retries(deadline);
+        loop {
             let write = Write {
                 key: FENCE_KEY.into(),
                 value: Some(value.clone()),
                 expect: Expect::Revision(expected),
             };
-            match self.write_one(write, deadline) {
+            let (cause, failure) = match self.write_one(write, deadline) {
                 Outcome::Done(revision) => return Ok(self.claimed(revision)),
-                Outcome::Refused(Refusal::Conflict) | Outcome::Unknown(_) => {
+                outcome @ (Outcome::Refused(Refusal::Conflict) | Outcome::Unknown(_)) => {
                     // The same bytes are tried again, so an attempt that arrives late is ours.
-                    let stored = self.store.read(Bucket::Assignment, FENCE_KEY, deadline)?;
+                    let stored = self.ask(deadline, |store| {
+                        store.read(Bucket::Assignment, FENCE_KEY, deadline)
+                    })?;
                     match stored {
                         Some(entry) if entry.value == value => {
                             return Ok(self.claimed(entry.revision));
@@ -217,20 +226,17 @@ impl Publisher {
                         Some(entry) if entry.revision != expected => {
                             return Err(self.lost_to(&entry).during("take over"));
                         }
-                        _ => self.pause_before_retry(attempt)?,
+                        _ => (RetryCause::Doubt, not_written(&outcome)),
                     }
                 }
                 Outcome::Refused(refusal) => match refused(refusal, FENCE_KEY) {
                     Setback::Failed(error) => return Err(error.during("take over")),
-                    Setback::Busy | Setback::Doubt(_) => self.pause_before_retry(attempt)?,
+                    Setback::Again(cause, error) => (cause, error),
+                    Setback::Doubt(why) => (RetryCause::Doubt, Error::new(Code::Unavailable, why)),
                 },
-            }
+            };
+            retries.again(cause, failure.during("take over"))?;
         }
-        Err(
-            Error::new(Code::Unavailable, "the fence record could not be written")
-                .during("take over")
-                .on_key(FENCE_KEY),
-        )
     }
 
     fn claimed(&self, revision: Revision) -> Record<Fence> {
@@ -326,9 +332,9 @@ impl Publisher {
 
     pub(super) fn read_beats(&self, deadline: Instant) -> Result<Beats> {
         let prefix = &self.settings.heartbeat;
-        let listing = self
-            .store
-            .list(Bucket::Heartbeat, prefix.as_str(), deadline)?;
+        let listing = self.ask(deadline, |store| {
+            store.list(Bucket::Heartbeat, prefix.as_str(), deadline)
+        })?;
         let mut beats = Beats {
             heartbeats: Vec::with_capacity(listing.entries.len()),
             applied: Applied::default(),
@@ -354,6 +360,14 @@ impl Publisher {
         beats.heartbeats.sort_by(|a, b| a.worker.cmp(&b.worker));
         Ok(beats)
     }
+}
+
+fn not_written(outcome: &Outcome) -> Error {
+    let message = match outcome {
+        Outcome::Unknown(why) => format!("the fence record could not be written: {why}"),
+        _ => "the fence record could not be written".into(),
+    };
+    Error::new(Code::Unavailable, message).on_key(FENCE_KEY)
 }
 
 /// Up to which term a leader of class B may know the revisions of keys; 0: there was none.

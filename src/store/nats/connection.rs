@@ -22,12 +22,18 @@ use parking_lot::Mutex;
 use super::dial::{self, ServerInfo};
 use super::nudge::{self, Nudger};
 use super::options::NatsOptions;
+use crate::backoff::Backoff;
 use crate::error::{Code, Error, Result};
 
 /// An idle connection is asked for a sign of life this often.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest one write to the socket may take before the crate calls it failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before the crate tries again: this at least, and a pause whose ceiling doubles between those.
+pub(super) const RECONNECT_PAUSE_LEAST: Duration = Duration::from_millis(20);
+const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(40);
+/// Short, for the return of a server is to be noticed within a second.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Messages of one subscription waiting for their reader; the crate drops the newest of more.
 const INBOUND_MAX: usize = 65_536;
 /// Commands waiting for the I/O thread.
@@ -104,6 +110,7 @@ pub(super) struct Tracker {
     /// Requests without a reply so far.
     waiting: AtomicUsize,
     last_error: Mutex<Option<String>>,
+    reconnect_pauses: Mutex<Backoff>,
 }
 
 impl Tracker {
@@ -116,6 +123,7 @@ impl Tracker {
             abandoned: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             last_error: Mutex::new(None),
+            reconnect_pauses: Mutex::new(reconnect_pauses()),
         })
     }
 
@@ -188,10 +196,14 @@ impl Tracker {
         if attempt == 0 && !self.is_abandoned() {
             return Duration::ZERO;
         }
-        let exponent = u32::try_from(attempt.min(6)).unwrap_or(6);
-        let millis = 20 * 2_u64.pow(exponent).min(50);
-        Duration::from_millis(millis + fastrand::u64(0..100))
+        let others = u32::try_from(attempt).unwrap_or(u32::MAX).saturating_sub(1);
+        RECONNECT_PAUSE_LEAST + self.reconnect_pauses.lock().delay_after(others)
     }
+}
+
+/// Between two tries to connect, in addition to [`RECONNECT_PAUSE_LEAST`].
+pub(super) fn reconnect_pauses() -> Backoff {
+    Backoff::new(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX, fastrand::u64(..))
 }
 
 /// The events of a store's connections. Unbounded, for the crate's reader must never wait on it;
@@ -395,14 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_connect_does_not_wait_and_reconnects_wait_at_most_1100_ms() {
+    fn the_first_connect_does_not_wait_and_reconnects_wait_at_most_420_ms() {
         let (events, _receiver) = events();
         let tracker = Tracker::new(1, events);
         assert_eq!(tracker.reconnect_delay(0), Duration::ZERO);
         for attempt in 1..100 {
             let delay = tracker.reconnect_delay(attempt);
             assert!(delay >= Duration::from_millis(20), "{delay:?}");
-            assert!(delay <= Duration::from_millis(1_100), "{delay:?}");
+            assert!(delay <= Duration::from_millis(420), "{delay:?}");
         }
     }
 }

@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
+use crate::backoff::Backoff;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
 use crate::repeats::{Repeats, words};
@@ -39,8 +40,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 const SERVERS_MAX: usize = 64;
 /// A connection that lived this long is replaced without a pause.
 const LASTING: Duration = Duration::from_secs(1);
-/// The longest pause between attempts to connect.
-const BACKOFF_MAX: Duration = Duration::from_millis(1_000);
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 
@@ -242,6 +241,7 @@ pub(super) struct Supervisor {
     servers: Vec<ServerAddress>,
     generation: u64,
     server_errors: Repeats,
+    pauses: Backoff,
 }
 
 /// A connection's thread and what controls it.
@@ -270,6 +270,7 @@ impl Supervisor {
             servers,
             generation: 0,
             server_errors: Repeats::default(),
+            pauses: connection::reconnect_pauses(),
         }
     }
 
@@ -461,11 +462,10 @@ impl Supervisor {
     }
 
     /// Waits longer after each failed round through the servers.
-    fn pause(&self, failures: u32) {
+    fn pause(&mut self, failures: u32) {
         let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
-        let base = Duration::from_millis(20 * 2_u64.pow(rounds.min(6))).min(BACKOFF_MAX);
-        let jitter = Duration::from_millis(fastrand::u64(0..20));
-        self.session.halting.recv_timeout(base + jitter).ok();
+        let pause = connection::RECONNECT_PAUSE_LEAST + self.pauses.delay_after(rounds);
+        self.session.halting.recv_timeout(pause).ok();
     }
 }
 

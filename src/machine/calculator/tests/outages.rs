@@ -49,7 +49,10 @@ fn nothing_is_published_while_the_breaker_is_open_and_all_of_it_once_it_is_close
          0.000 degraded [store]
          0.000 Idle->Scaling planned_scale
          0.700 probe
+         0.700 breaker half_open
+         0.749 breaker open
          1.150 probe
+         1.150 breaker half_open
          60.000 breaker closed
          60.000 Scaling->Rebalancing manual-refresh
          60.000 plan manual-refresh for w-1

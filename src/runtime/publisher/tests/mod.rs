@@ -62,6 +62,7 @@ pub(crate) fn ensure(store: &MemoryStore) {
 #[derive(Default)]
 pub(crate) struct Still {
     pub stopped: AtomicBool,
+    pub is_left_alone: AtomicBool,
 }
 
 impl Surroundings for Still {
@@ -71,6 +72,10 @@ impl Surroundings for Still {
 
     fn pause(&self, _: Duration) -> bool {
         !self.stopped.load(Ordering::Acquire)
+    }
+
+    fn takes_calls(&self) -> bool {
+        !self.is_left_alone.load(Ordering::Acquire)
     }
 }
 

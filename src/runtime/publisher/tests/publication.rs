@@ -98,7 +98,7 @@ fn many_workers_go_out_in_several_fenced_batches_with_the_commit_record_in_the_l
     let client = leader.client.clone();
     leader.spy.before_call(6, move || {
         let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
-        client.faults().next(&[Call::Batch], 1, gone);
+        client.faults().next(&[Call::Batch], 3, gone);
     });
     let error = leader.publish(&many(95, "q")).unwrap_err();
     assert!(error.is_retriable());
@@ -126,13 +126,18 @@ fn one_batch_is_all_or_nothing() {
             text: "full".into(),
         },
     ] {
+        // What may pass is tried three times.
+        let count = match refusal {
+            Refusal::Unavailable(_) => 3,
+            _ => 1,
+        };
         let fault = Fault::Refuse(refusal);
-        leader.client.faults().next(&[Call::Batch], 1, fault);
+        leader.client.faults().next(&[Call::Batch], count, fault);
         leader.publish(&many(40, "q")).unwrap_err();
         assert_eq!(held(&world), before);
     }
     let version = leader.publish(&many(40, "q")).unwrap();
-    assert_eq!(version, 5, "each attempt has a version of its own");
+    assert_eq!(version, 7, "each attempt has a version of its own");
     holds_exactly(&world, &many(40, "q"), version);
 }
 
@@ -206,11 +211,66 @@ fn busy_is_retried_and_unavailable_is_reported_as_retriable() {
         assert!(error.to_string().contains("busy"), "{error}");
         leader.client.faults().clear();
         let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
-        leader.client.faults().next(&Call::WRITES, 1, gone);
+        leader.spy.calls();
+        leader.client.faults().next(&Call::WRITES, 100, gone);
         let error = leader.publish(&lists).unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);
+        // A look at the fence each time would make the breaker believe in the store; five writes
+        // in a row would make it give up one that can be read.
+        assert_eq!(leader.spy.calls(), 1 + 3);
+        leader.client.faults().clear();
         let version = leader.publish(&lists).unwrap();
         holds_exactly(&world, &lists, version);
+    }
+}
+
+#[test]
+fn any_one_call_that_fails_is_made_up_for_within_the_publication() {
+    let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
+    for kind in [Kind::A, Kind::Few(2), Kind::B] {
+        for fault in [gone.clone(), Fault::LoseRequest, Fault::LoseReply] {
+            for call in 1..=7 {
+                let world = world(kind);
+                let mut leader = Leader::new(&world);
+                let client = leader.client.clone();
+                let once = fault.clone();
+                leader.spy.before_call(call, move || {
+                    client.faults().next(&Call::ALL, 1, once);
+                });
+                leader.take_over().unwrap();
+                leader.spy.stand_down();
+                let first = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &["r"])]);
+                leader.publish(&first).unwrap();
+                let client = leader.client.clone();
+                let once = fault.clone();
+                leader.spy.before_call(call, move || {
+                    client.faults().next(&Call::ALL, 1, once);
+                });
+                let second = plan(&[("a", &["p", "q"]), ("c", &["r"]), ("d", &["s"])]);
+                let version = leader.publish(&second).unwrap();
+                holds_exactly(&world, &second, version);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_left_alone_is_not_tried_again() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut leader = Leader::leading(&world);
+        leader
+            .surroundings
+            .is_left_alone
+            .store(true, Ordering::Release);
+        leader
+            .client
+            .faults()
+            .next(&Call::READS, 1, Fault::LoseReply);
+        leader.spy.calls();
+        let error = leader.publish(&plan(&[("a", &["p"])])).unwrap_err();
+        assert!(error.is_retriable(), "{error}");
+        assert_eq!(leader.spy.calls(), 1);
     }
 }
 

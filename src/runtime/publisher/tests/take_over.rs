@@ -170,7 +170,7 @@ fn a_fence_write_that_lands_late_deposes_nobody() {
             .faults()
             .next(&[Call::Write], 1, Fault::Hold(None));
         let cut_off = Fault::Refuse(Refusal::Unavailable("gone".into()));
-        slow.client.faults().next(&[Call::Read], 1, cut_off);
+        slow.client.faults().next(&[Call::Read], 3, cut_off);
         assert!(slow.take_over().unwrap_err().is_retriable());
         let mut leader = Leader::leading(&world);
         slow.client.faults().release_held();
@@ -239,7 +239,7 @@ fn a_store_that_cannot_be_read_is_an_error_and_never_version_0() {
                 // Calls of a take-over: capabilities, two listings, the fence, two listings.
                 let number = [2, 3, 5][nth];
                 leader.spy.before_call(number, move || {
-                    client.faults().next(&[Call::List], 1, fault);
+                    client.faults().next(&[Call::List], 3, fault);
                 });
                 let error = leader.take_over().unwrap_err();
                 assert!(error.is_retriable(), "{error}");
@@ -309,7 +309,7 @@ fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
             let client = dying.client.clone();
             dying.spy.before_call(5, move || {
                 let fault = Fault::Refuse(Refusal::Unavailable("cut off".into()));
-                client.faults().next(&[Call::List], 1, fault);
+                client.faults().next(&[Call::List], 3, fault);
             });
             dying.take_over().unwrap_err();
             assert_eq!(

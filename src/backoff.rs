@@ -30,12 +30,15 @@ impl Backoff {
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let ceiling = self
-            .min
-            .saturating_mul(1_u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX))
-            .min(self.max);
+        let delay = self.delay_after(self.attempt);
         self.attempt = self.attempt.saturating_add(1);
-        self.random.below(ceiling)
+        delay
+    }
+
+    /// The delay after so many others, for who counts them himself.
+    pub fn delay_after(&mut self, others: u32) -> Duration {
+        let doubled = self.min.saturating_mul(1 << others.min(20));
+        self.random.below(doubled.min(self.max))
     }
 
     /// The delay before the next attempt; `None` when `left` is over by then, so that the attempt
@@ -59,7 +62,7 @@ impl Backoff {
 
 /// The SplitMix64 generator: enough for jitter, and the same on every platform.
 #[derive(Clone, Debug)]
-pub(super) struct SplitMix(pub u64);
+pub(crate) struct SplitMix(pub u64);
 
 impl SplitMix {
     /// A duration from zero up to, not including, `ceiling`.

@@ -1,0 +1,106 @@
+//! How long one call may go without an answer: a part of the time of the whole operation, so that
+//! an answer that is lost does not cost all of it.
+
+use std::time::Duration;
+
+/// So many calls without an answer fit into one operation.
+const PARTS: u32 = 4;
+
+/// How patient callers are with one kind of call.
+///
+/// A quarter of the operation's time at first. What may be slow rather than lost is given twice
+/// as long the next time, up to the whole, and for as long as answers take their time: a store
+/// that needs longer than a quarter is still worked with.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    least: Duration,
+    most: Duration,
+    present: Duration,
+}
+
+impl Patience {
+    /// For calls of operations that may take this long.
+    #[must_use]
+    pub fn new(operation_timeout: Duration) -> Self {
+        let least = operation_timeout / PARTS;
+        Self {
+            least,
+            most: operation_timeout,
+            present: least,
+        }
+    }
+
+    /// For callers that wait for as long as they are told to.
+    #[must_use]
+    pub fn without_end() -> Self {
+        Self {
+            least: Duration::MAX,
+            most: Duration::MAX,
+            present: Duration::MAX,
+        }
+    }
+
+    /// How long the next call may take.
+    #[must_use]
+    pub fn of_next(&self) -> Duration {
+        self.present
+    }
+
+    /// A call was answered after this long.
+    pub fn answered(&mut self, took: Duration) {
+        if took < self.least {
+            self.present = self.least;
+        }
+    }
+
+    /// A call had no answer after this long. One that failed sooner would not have been helped by
+    /// more time.
+    pub fn unanswered(&mut self, took: Duration) {
+        if took >= self.present {
+            self.present = self.present.saturating_mul(2).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_call_has_a_quarter_of_the_time_and_more_each_time_that_it_was_not_enough() {
+        let mut patience = Patience::new(SECOND * 10);
+        let mut had = Vec::new();
+        for _ in 0..4 {
+            had.push(patience.of_next().as_millis());
+            patience.unanswered(patience.of_next());
+        }
+        assert_eq!(had, [2_500, 5_000, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn what_fails_at_once_is_not_waited_for_any_longer() {
+        let mut patience = Patience::new(SECOND * 10);
+        patience.unanswered(SECOND);
+        assert_eq!(patience.of_next(), SECOND * 5 / 2);
+    }
+
+    #[test]
+    fn a_slow_store_keeps_its_time_and_a_quick_one_loses_it() {
+        let mut patience = Patience::new(SECOND * 10);
+        patience.unanswered(patience.of_next());
+        patience.answered(SECOND * 4);
+        assert_eq!(patience.of_next(), SECOND * 5);
+        patience.answered(SECOND);
+        assert_eq!(patience.of_next(), SECOND * 5 / 2);
+    }
+
+    #[test]
+    fn without_an_end_it_has_none() {
+        let mut patience = Patience::without_end();
+        patience.unanswered(SECOND);
+        patience.answered(SECOND);
+        assert_eq!(patience.of_next(), Duration::MAX);
+    }
+}
