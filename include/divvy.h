@@ -987,7 +987,7 @@ typedef struct divvy_events {
  * leaves well.
  *
  * All functions may be called from any thread, at the same time, unless they say otherwise.
- * A started manager has the threads "dv-member", "dv-assign", "dv-notify" and one or more "dv-io",
+ * A started manager has the threads "dv-member", "dv-notify" and one or more "dv-io",
  * and while it leads those of a calculator. Callbacks of subscribers run on "dv-notify", one at a
  * time, with no lock held. Heartbeats depend on no callback and on no poll.
  */

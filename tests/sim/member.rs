@@ -267,6 +267,7 @@ impl World {
                     self.after(delay, Event::StandDown { member: m, node });
                 }
                 Action::Notify(notice) => self.member_notice(m, &notice),
+                Action::Cache(order) => return Err(format!("{order:?} without a cache file")),
                 Action::Joined => self.members[m].has_joined = true,
                 Action::Departed => {
                     self.note(|| format!("member {m} has departed"));
