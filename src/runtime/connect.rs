@@ -19,7 +19,7 @@ const CACHED_PATIENCE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
-/// build has no NATS). With a `cache_file`, only the first: the others are told by the manager.
+/// build has no NATS). With a `cache_file`, servers that cannot be reached are no error.
 #[cfg(feature = "nats")]
 pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
     use crate::store::nats::NatsStore;
@@ -29,8 +29,10 @@ pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn St
     }
     let store = NatsStore::open(options)?;
     // Otherwise a server that is there would be taken for one that is not.
-    let _ = store.wait_connected(deadline.min(Instant::now() + CACHED_PATIENCE));
-    Ok(Arc::new(store))
+    match store.wait_connected(deadline.min(Instant::now() + CACHED_PATIENCE)) {
+        Err(error) if !error.is_retriable() => Err(error),
+        _ => Ok(Arc::new(store)),
+    }
 }
 
 #[cfg(feature = "nats")]

@@ -77,7 +77,7 @@ impl NatsStore {
     pub fn connect(options: NatsOptions, deadline: Instant) -> Result<Self> {
         let store = Self::open(options)?;
         // An early return drops the store, which stops it.
-        store.session.wait_connected(deadline)?;
+        store.wait_connected(deadline)?;
         Ok(store)
     }
 
@@ -101,10 +101,12 @@ impl NatsStore {
         })
     }
 
-    /// Waits for the first connection; whether there is one by the deadline.
-    #[must_use]
-    pub fn wait_connected(&self, deadline: Instant) -> bool {
-        self.session.wait_connected(deadline).is_ok()
+    /// Waits for the first connection.
+    ///
+    /// # Errors
+    /// As [`NatsStore::connect`]; the store goes on connecting all the same.
+    pub fn wait_connected(&self, deadline: Instant) -> Result<()> {
+        self.session.wait_connected(deadline)
     }
 
     fn stream(&self, bucket: Bucket) -> Result<Stream, Failure> {
