@@ -34,9 +34,10 @@ const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 /// leaves well.
 ///
 /// All functions may be called from any thread, at the same time, unless they say otherwise.
-/// A started manager has the threads "dv-member", "dv-notify" and one or more "dv-io",
-/// and while it leads those of a calculator. Callbacks of subscribers run on "dv-notify", one at a
-/// time, with no lock held. Heartbeats depend on no callback and on no poll.
+/// A started manager has the threads "dv-member", "dv-notify" and "dv-io" (more of the latter while
+/// the store answers slowly), and while it leads "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+/// subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats depend on no callback
+/// and on no poll.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_manager {

@@ -33,7 +33,7 @@ impl Manager {
             how,
             step: Step::Calculator,
         });
-        if matches!(self.lead, Lead::Taking | Lead::Working(_)) {
+        if matches!(self.lead, Lead::Taking(_) | Lead::Working(_)) {
             self.step_down();
         }
         // The host has asked for it; whoever else listens is told.

@@ -109,7 +109,8 @@ enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lead {
     No,
-    Taking,
+    /// It takes over; what it has told of its state meanwhile.
+    Taking(State),
     Working(State),
     Ending,
 }
@@ -589,11 +590,11 @@ impl Manager {
         match (leads, self.lead) {
             (true, Lead::No) => {
                 if let Some(worker) = self.id.worker().cloned() {
-                    self.lead = Lead::Taking;
+                    self.lead = Lead::Taking(State::Idle);
                     self.actions.push_back(Action::Lead(worker));
                 }
             }
-            (false, Lead::Taking | Lead::Working(_)) => self.step_down(),
+            (false, Lead::Taking(_) | Lead::Working(_)) => self.step_down(),
             _ => {}
         }
     }
@@ -606,20 +607,21 @@ impl Manager {
     fn calculator(&mut self, now: Time, event: CalculatorEvent) {
         match (event, self.lead) {
             (CalculatorEvent::Ended, _) => self.lead = Lead::No,
-            (CalculatorEvent::Started, Lead::Taking) => {
+            (CalculatorEvent::Started, Lead::Taking(state)) => {
                 self.stand_back.reset();
                 self.succeeded(Part::Calculator);
-                self.lead = Lead::Working(State::Idle);
+                self.lead = Lead::Working(state);
             }
+            (CalculatorEvent::State(state), Lead::Taking(_)) => self.lead = Lead::Taking(state),
             (CalculatorEvent::State(state), Lead::Working(_)) => self.lead = Lead::Working(state),
-            (CalculatorEvent::Deposed, Lead::Taking | Lead::Working(_)) => {
+            (CalculatorEvent::Deposed, Lead::Taking(_) | Lead::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
                     "another leader has taken over; this worker leads no more",
                 );
                 self.give_up_leading(now, error);
             }
-            (CalculatorEvent::Failed(error), Lead::Taking | Lead::Working(_)) => {
+            (CalculatorEvent::Failed(error), Lead::Taking(_) | Lead::Working(_)) => {
                 self.give_up_leading(now, error);
             }
             _ => {} // news of one that is ending already

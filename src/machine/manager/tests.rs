@@ -846,6 +846,19 @@ fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
     assert_eq!(life.orders, ["departed"]);
 }
 
+/// Symptom: a leader that was waiting for more workers said that it was stable. Cause: what its
+/// calculator told of its state before its start was told as done was forgotten. Cure: it is kept.
+#[test]
+fn the_state_that_a_calculator_tells_while_it_starts_counts() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(Event::Lease(WatchEvent::Live));
+    life.pass(Duration::from_millis(100));
+    life.handle(Event::Calculator(CalculatorEvent::State(State::Scaling)));
+    assert_ne!(life.machine.state(), ManagerState::Scaling);
+    life.handle(Event::Calculator(CalculatorEvent::Started));
+    assert_eq!(life.machine.state(), ManagerState::Scaling);
+}
+
 /// A beat that hung kept the leave waiting, and then the id was not certain any more.
 #[test]
 fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {

@@ -11,7 +11,6 @@ use super::cache::CacheFile;
 use super::driver::{Driver, MakeCalculator, ToMember};
 use super::io::Io;
 use super::measure::Measures;
-use super::shared::Board;
 use super::status::MachineStatus;
 use super::watch::Watches;
 use crate::error::{Code, Error, Result};
@@ -22,7 +21,6 @@ use crate::runtime::crew::{Crew, Signals};
 use crate::runtime::notifier::Hub;
 use crate::runtime::rebalancer::Partitions;
 use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
-use crate::types::ManagerState;
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-member` before senders wait themselves.
@@ -155,7 +153,7 @@ impl Manager {
             close_hub,
             deadline,
             || {
-                self.shared.show(Board::blank(ManagerState::Shutdown));
+                self.shared.rest(self.clock.now());
             },
         )
     }
