@@ -1007,9 +1007,10 @@ typedef struct divvy_events {
  * leaves well.
  *
  * All functions may be called from any thread, at the same time, unless they say otherwise.
- * A started manager has the threads "dv-member", "dv-assign", "dv-notify" and one or more "dv-io",
- * and while it leads those of a calculator. Callbacks of subscribers run on "dv-notify", one at a
- * time, with no lock held. Heartbeats depend on no callback and on no poll.
+ * A started manager has the threads "dv-member", "dv-notify" and "dv-io" (more of the latter while
+ * the store answers slowly), and while it leads "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+ * subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats depend on no callback
+ * and on no poll.
  */
 typedef struct divvy_manager {
     /**
@@ -1382,7 +1383,8 @@ divvy_status divvy_store_memory_new(struct divvy_store *out, char *errbuf, size_
 
 /**
  * Connects to NATS and keeps connected until the store is stopped or freed. Reads the settings
- * nats_* and *_bucket.
+ * nats_* and *_bucket. Where cache_file is set it waits for half a second at most, returns OK
+ * also when no server could be reached, and goes on connecting.
  *
  * Parameters: config - the configuration; {0}: the defaults. timeout_ms - how long to try, 0 to
  * DIVVY_TIMEOUT_MAX_MS. out - where the handle goes, not NULL. errbuf, errlen - see "Errors"
@@ -1942,7 +1944,9 @@ divvy_status divvy_manager_new(struct divvy_config config,
 /**
  * Joins the fleet: sees to the buckets, claims an id, and returns once the first heartbeat is
  * stored. Election and assignment follow; see divvy_manager_wait_state(). What may pass is tried
- * again until the time-out. After a stop it may be called again.
+ * again until the time-out. After a stop it may be called again. With the setting cache_file it
+ * also returns, as soon as the store has failed once, with what the file holds: state degraded, the
+ * id and the partitions of the former life, lifecycle "cached"; joining goes on meanwhile.
  *
  * Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
  * errbuf, errlen - see "Errors" above.
@@ -2237,7 +2241,8 @@ int64_t divvy_assignment_version(struct divvy_assignment assignment);
 int64_t divvy_assignment_term(struct divvy_assignment assignment);
 
 /**
- * Tells why the plan was made, as the leader wrote it, such as "planned_scale".
+ * Tells why the plan was made, as the leader wrote it, such as "planned_scale"; "cached" for what
+ * came from the cache file and the store has not confirmed yet: others may hold it, too.
  *
  * Parameters: assignment - the assignment. length - where the length in bytes goes, NULL if not
  * wanted.

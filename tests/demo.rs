@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 9] = [
     "cold start",
     "scale-up",
     "planned leave",
     "crash",
+    "rolling restart",
     "mass restart",
     "store outage",
-    "take-over",
+    "leader lost",
+    "leader leaves",
 ];
 
 /// How long a program may take to end when it was told to.
@@ -84,7 +86,7 @@ fn every_step_is_played_every_check_holds_and_it_ends_by_itself_in_time() {
         assert!(shown.contains(&line), "{line}: {shown}");
     }
     assert!(shown.contains(" 0 unowned at the end"), "{shown}");
-    assert!(shown.contains("5 publications"), "{shown}");
+    assert!(shown.contains("7 publications"), "{shown}");
     let held = shown.lines().last().unwrap();
     let (held, all) = held
         .strip_suffix(" checks held")

@@ -12,7 +12,7 @@ use support::nats_server::Server;
 
 fn plays_twice_on(version: &str) {
     let server = Server::start(version);
-    for first_version in [1, 6] {
+    for first_version in [1, 8] {
         let began = Instant::now();
         let output = Command::new(cargo_bin("divvy"))
             .args(["demo", "--workers", "3", "--nats", &server.url()])
@@ -22,7 +22,7 @@ fn plays_twice_on(version: &str) {
         assert_eq!(output.status.code(), Some(0), "{shown}");
         assert!(began.elapsed() < Duration::from_secs(30));
         assert!(shown.contains(" 0 unowned at the end"), "{shown}");
-        assert!(shown.contains("6. store outage   left out:"), "{shown}");
+        assert!(shown.contains("7. store outage    left out:"), "{shown}");
         // Versions go on where the demo before ended.
         let cold_start = format!("v{first_version} cold_start");
         assert!(shown.contains(&cold_start), "{cold_start}: {shown}");

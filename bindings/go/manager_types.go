@@ -131,6 +131,14 @@ type ManagerConfig struct {
 	// OutagePreset is how quickly the worker calls itself degraded: conservative, balanced or
 	// aggressive. Default balanced.
 	OutagePreset string
+	// CacheFile is a file in which this worker remembers its assignment, so that Start can return
+	// with it while the store is out of reach (lifecycle "cached", state Degraded). One for each
+	// worker; refused with OutageStrict. Default "": none. To open a store whose server is down,
+	// set "cache_file" in NATSOptions.Settings as well.
+	CacheFile string
+	// CacheMaxAge is how long what the file says counts after the store was last seen to say it.
+	// Default 1 h.
+	CacheMaxAge time.Duration
 
 	// Election is the host's own election. Default: the lease in the store.
 	Election LeaderElection
@@ -157,6 +165,7 @@ func (c *ManagerConfig) SetDefaults() {
 	duration(&c.EmergencyGracePeriod, c.HeartbeatInterval*3/2)
 	duration(&c.WorkerIDTTL, 30*time.Second)
 	duration(&c.ElectionTimeout, 5*time.Second)
+	duration(&c.CacheMaxAge, time.Hour)
 	text(&c.WorkerIDPrefix, "worker")
 	text((*string)(&c.OutagePolicy), string(OutageServe))
 	text(&c.OutagePreset, "balanced")
@@ -180,6 +189,8 @@ func (c *ManagerConfig) settings() map[string]string {
 		"may_lead":           strconv.FormatBool(!full.NeverLead),
 		"outage_policy":      string(full.OutagePolicy),
 		"outage_preset":      full.OutagePreset,
+		"cache_file":         full.CacheFile,
+		"cache_max_age":      full.CacheMaxAge.String(),
 	}
 	for key, value := range full.Config.settings() {
 		own[key] = value

@@ -120,7 +120,8 @@ pub extern "C" fn divvy_assignment_term(assignment: divvy_assignment) -> i64 {
     guard::value(|| ASSIGNMENTS.with(assignment.id, |record| record.change.held.term))
 }
 
-/// Tells why the plan was made, as the leader wrote it, such as "planned_scale".
+/// Tells why the plan was made, as the leader wrote it, such as "planned_scale"; "cached" for what
+/// came from the cache file and the store has not confirmed yet: others may hold it, too.
 ///
 /// Parameters: assignment - the assignment. length - where the length in bytes goes, NULL if not
 /// wanted.

@@ -36,9 +36,10 @@ const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 /// leaves well.
 ///
 /// All functions may be called from any thread, at the same time, unless they say otherwise.
-/// A started manager has the threads "dv-member", "dv-assign", "dv-notify" and one or more "dv-io",
-/// and while it leads those of a calculator. Callbacks of subscribers run on "dv-notify", one at a
-/// time, with no lock held. Heartbeats depend on no callback and on no poll.
+/// A started manager has the threads "dv-member", "dv-notify" and "dv-io" (more of the latter while
+/// the store answers slowly), and while it leads "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+/// subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats depend on no callback
+/// and on no poll.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_manager {
@@ -137,7 +138,9 @@ pub unsafe extern "C" fn divvy_manager_new(
 
 /// Joins the fleet: sees to the buckets, claims an id, and returns once the first heartbeat is
 /// stored. Election and assignment follow; see divvy_manager_wait_state(). What may pass is tried
-/// again until the time-out. After a stop it may be called again.
+/// again until the time-out. After a stop it may be called again. With the setting cache_file it
+/// also returns, as soon as the store has failed once, with what the file holds: state degraded, the
+/// id and the partitions of the former life, lifecycle "cached"; joining goes on meanwhile.
 ///
 /// Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
 /// errbuf, errlen - see "Errors" above.

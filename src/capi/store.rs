@@ -83,7 +83,8 @@ pub unsafe extern "C" fn divvy_store_memory_new(
 }
 
 /// Connects to NATS and keeps connected until the store is stopped or freed. Reads the settings
-/// nats_* and *_bucket.
+/// nats_* and *_bucket. Where cache_file is set it waits for half a second at most, returns OK
+/// also when no server could be reached, and goes on connecting.
 ///
 /// Parameters: config - the configuration; {0}: the defaults. timeout_ms - how long to try, 0 to
 /// DIVVY_TIMEOUT_MAX_MS. out - where the handle goes, not NULL. errbuf, errlen - see "Errors"

@@ -1,5 +1,6 @@
 //! A manager's configuration: every setting with its unit, default and rule.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{CalculatorConfig, Rules, Violation, into_result, text};
@@ -103,6 +104,15 @@ pub struct ManagerConfig {
     pub may_lead: bool,
     /// What becomes of the partitions during an outage. Default: they are served on.
     pub outage_policy: OutagePolicy,
+    /// A file in which this worker remembers its assignment, so that it can serve at once when it
+    /// is started while the store is out of reach; `None`: none. One of its own for each worker,
+    /// in a directory that survives a restart. Refused with [`OutagePolicy::Strict`]. Default:
+    /// none.
+    pub cache_file: Option<PathBuf>,
+    /// For how long what the file says counts after the store was last seen to say it; at least
+    /// 1 s. Partitions that were given to others meanwhile have two owners for as long at most.
+    /// Default: 1 h.
+    pub cache_max_age: Duration,
     /// When degraded mode begins and ends. Default: [`OutagePreset::Balanced`].
     pub outage: OutageTiming,
 }
@@ -123,6 +133,8 @@ impl Default for ManagerConfig {
             election_timeout: Duration::from_secs(5),
             may_lead: true,
             outage_policy: OutagePolicy::default(),
+            cache_file: None,
+            cache_max_age: Duration::from_secs(3_600),
             outage: OutagePreset::default().timing(),
         }
     }
@@ -176,7 +188,25 @@ impl ManagerConfig {
             "3 x heartbeat_interval",
         );
         rules.at_least("worker_id_ttl", id_ttl, ttl, "heartbeat_ttl");
+        self.check_cache(&mut rules);
         rules.0
+    }
+
+    fn check_cache(&self, rules: &mut Rules) {
+        let Some(file) = &self.cache_file else {
+            return;
+        };
+        let shown = format!("{}", file.display());
+        if file.file_name().is_none() {
+            rules.broken("cache_file", shown.clone(), "must name a file");
+        }
+        if self.outage_policy == OutagePolicy::Strict {
+            let rule = "must not be set with outage_policy strict: that a worker alone owns what a \
+                        file says is never certain";
+            rules.broken("cache_file", shown, rule);
+        }
+        let least = Duration::from_secs(1);
+        rules.at_least("cache_max_age", self.cache_max_age, least, "one second");
     }
 
     fn check_ids(&self, rules: &mut Rules) {
@@ -222,6 +252,23 @@ mod tests {
             let config = ManagerConfig::default().outage_preset(preset);
             config.validate().unwrap();
         }
+    }
+
+    #[test]
+    fn a_cache_file_has_a_name_and_is_not_for_strict_workers() {
+        let mut config = ManagerConfig {
+            cache_file: Some("/var/lib/service/assignment".into()),
+            ..ManagerConfig::default()
+        };
+        config.validate().unwrap();
+        config.outage_policy = OutagePolicy::Strict;
+        let error = config.validate().unwrap_err();
+        assert!(error.message().contains("outage_policy strict"), "{error}");
+        config.outage_policy = OutagePolicy::Serve;
+        config.cache_file = Some("/".into());
+        config.cache_max_age = Duration::ZERO;
+        let fields: Vec<_> = config.violations().iter().map(|v| v.field).collect();
+        assert_eq!(fields, ["cache_file", "cache_max_age"]);
     }
 
     #[test]

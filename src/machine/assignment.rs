@@ -4,6 +4,9 @@
 //! wrote it) is judged by its version alone. A deleted assignment empties what is held. A value
 //! that cannot be understood changes nothing. Ownership can be *suspended* (strict mode): then
 //! nothing is held until it is resumed, whatever the store says.
+//!
+//! Before the first word of the store something can be [recalled](Assignments::recall) that is held
+//! until that word comes, whatever it says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +23,22 @@ pub struct Held {
     pub version: Version,
     /// The term it was published in; 0 when a leader without terms (parti) wrote it.
     pub term: Term,
-    /// Why the plan was made, as it was written.
+    /// Why the plan was made, as it was written; [`CACHED`] for what came from the cache file.
     pub lifecycle: String,
     /// The partitions, in the order written.
     pub partitions: Arc<[Partition]>,
+}
+
+/// The lifecycle of an assignment that came from the cache file, and is not confirmed yet.
+pub const CACHED: &str = "cached";
+
+impl Held {
+    /// Whether it came from the cache file and the store has not been heard of since: others may
+    /// hold these partitions, too.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.lifecycle == CACHED
+    }
 }
 
 /// A change of what is held.
@@ -47,6 +62,8 @@ pub struct Assignments {
     /// The highest term and version accepted.
     applied: Applied,
     has_one: bool,
+    /// What is stored was recalled, not read.
+    is_recalled: bool,
     is_suspended: bool,
     refused: u64,
 }
@@ -70,6 +87,12 @@ impl Assignments {
         self.has_one
     }
 
+    /// Whether what is held was recalled, and the store has not been heard of since.
+    #[must_use]
+    pub fn is_recalled(&self) -> bool {
+        self.is_recalled
+    }
+
     /// Whether ownership is suspended.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
@@ -88,13 +111,12 @@ impl Assignments {
     /// `InvalidData`: the value cannot be understood, and nothing changed.
     pub fn take_in(&mut self, entry: &Entry) -> Result<Option<AssignmentChange>> {
         if !entry.is_live() {
-            if !self.has_one {
-                return Ok(None);
-            }
-            self.stored.partitions = Arc::default();
-            return Ok(self.tell());
+            return Ok(self.gone());
         }
         let read = wire::Assignment::decode(&entry.value)?;
+        if std::mem::take(&mut self.is_recalled) {
+            self.applied = Applied::default();
+        }
         let is_newer = match read.term {
             None => read.version > self.applied.version,
             Some(term) if term == self.applied.term => read.version > self.applied.version,
@@ -122,8 +144,29 @@ impl Assignments {
         Ok(self.tell())
     }
 
+    /// Before the store has been heard of: this is what it said to a former life.
+    pub fn recall(&mut self, held: Held) -> Option<AssignmentChange> {
+        if self.has_one {
+            return None;
+        }
+        self.is_recalled = true;
+        self.applied = Applied {
+            term: held.term,
+            version: held.version,
+        };
+        self.stored = Held {
+            lifecycle: CACHED.to_owned(),
+            ..held
+        };
+        self.tell()
+    }
+
     /// The key does not exist: whatever was held is not any more.
     pub fn gone(&mut self) -> Option<AssignmentChange> {
+        if std::mem::take(&mut self.is_recalled) {
+            self.applied = Applied::default();
+            self.stored = Held::default();
+        }
         self.stored.partitions = Arc::default();
         self.tell()
     }

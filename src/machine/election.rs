@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::backoff::{Backoff, SplitMix};
-use super::request::{Answer, Request, Value};
+use super::request::{Answer, Request, Value, may_pass};
 use crate::error::Error;
 use crate::store::{Bucket, Entry, Expect, Operation, Outcome, Refusal, WatchEvent};
 use crate::types::{Revision, Time, WorkerId};
@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_millis(25);
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How often giving the lease back is tried at most, where the store is busy or does not answer.
+const RESIGNATIONS_MAX: u32 = 5;
 
 /// How leaders are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub struct Election {
     not_before: Time,
     /// What is under way, and for whom.
     asked: Option<(Asked, WorkerId)>,
+    /// How often giving the lease back was tried.
+    resignations: u32,
     sent: Time,
     events: VecDeque<ElectionEvent>,
 }
@@ -100,6 +105,7 @@ enum Standing {
         revision: Revision,
         /// Until when the leadership is certain.
         until: Time,
+        /// When the lease is to be prolonged, or given back.
         renew_at: Time,
         is_resigning: bool,
     },
@@ -140,6 +146,7 @@ impl Election {
             is_closed: false,
             not_before: Time::ZERO,
             asked: None,
+            resignations: 0,
             sent: Time::ZERO,
             events: VecDeque::new(),
         }
@@ -166,18 +173,31 @@ impl Election {
     /// Gives the lease back where it is held, and takes no part any more.
     pub fn resign(&mut self) {
         self.is_closed = true;
-        match &mut self.standing {
-            Standing::Leader { is_resigning, .. } => *is_resigning = true,
-            Standing::Follower { campaign_at } => *campaign_at = None,
+        self.begin_resigning();
+        if let Standing::Follower { campaign_at } = &mut self.standing {
+            *campaign_at = None;
         }
     }
 
     /// Gives the lease back where it is held, and stands back for a while: leading did not work.
     pub fn stand_back(&mut self, now: Time, pause: Duration) {
         self.not_before = now + pause;
-        match &mut self.standing {
-            Standing::Leader { is_resigning, .. } => *is_resigning = true,
-            Standing::Follower { .. } => self.plan_campaign(now),
+        self.begin_resigning();
+        if let Standing::Follower { .. } = self.standing {
+            self.plan_campaign(now);
+        }
+    }
+
+    fn begin_resigning(&mut self) {
+        if let Standing::Leader {
+            is_resigning,
+            renew_at,
+            ..
+        } = &mut self.standing
+            && !std::mem::replace(is_resigning, true)
+        {
+            self.resignations = 0;
+            *renew_at = Time::ZERO;
         }
     }
 
@@ -221,14 +241,12 @@ impl Election {
         match &self.standing {
             Standing::Follower { campaign_at } => campaign_at.filter(|_| is_idle),
             Standing::Leader {
-                until,
-                renew_at,
-                is_resigning,
-                ..
-            } => {
-                let due = if *is_resigning { Time::ZERO } else { *renew_at };
-                Some(if is_idle { due.min(*until) } else { *until })
-            }
+                until, renew_at, ..
+            } => Some(if is_idle {
+                (*renew_at).min(*until)
+            } else {
+                *until
+            }),
         }
     }
 
@@ -294,8 +312,10 @@ impl Election {
                 (Asked::Take, put)
             }
         };
-        if asked == Asked::Take {
-            self.sent = now;
+        match asked {
+            Asked::Take => self.sent = now,
+            Asked::Resign => self.resignations += 1,
+            Asked::Look => {}
         }
         self.asked = Some((asked, worker));
         Some(request)
@@ -314,6 +334,11 @@ impl Election {
             return; // the try of another life; what it won will expire
         }
         match (asked, answer) {
+            (Asked::Resign, Answer::Written { outcome, .. })
+                if may_pass(&outcome) && self.resignations < RESIGNATIONS_MAX =>
+            {
+                self.retry(now);
+            }
             (Asked::Resign, answer) => {
                 if let Answer::Written {
                     outcome: Outcome::Done(revision),
@@ -513,11 +538,16 @@ impl Election {
             Standing::Leader { is_resigning, .. } => (true, is_resigning),
             Standing::Follower { .. } => (false, false),
         };
+        let is_resigning = was_resigning || self.is_closed;
         self.standing = Standing::Leader {
             revision,
             until: sent + lease * 9 / 10,
-            renew_at: sent + lease / 3,
-            is_resigning: was_resigning || self.is_closed,
+            renew_at: if is_resigning {
+                Time::ZERO
+            } else {
+                sent + lease / 3
+            },
+            is_resigning,
         };
         if !was_leader {
             self.events.push_back(ElectionEvent::Won);

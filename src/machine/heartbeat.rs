@@ -1,14 +1,18 @@
 //! A worker's signs of life, with what it has applied.
 //!
-//! A beat is conditional on the one before, so that one which was held up on its way cannot bring
-//! a worker back that has taken its leave. When the condition does not hold (the key has expired,
-//! or somebody else beats under this id) the beat is repeated without one. The leave is conditional
-//! likewise: held up on its way, it must not end the life of whoever has the id next.
+//! A beat is conditional on what the key held before, so that one which was held up on its way
+//! cannot bring a worker back that has taken its leave. When the condition does not hold (the key
+//! has expired, or somebody else beats under this id), and when nobody knows whether a beat was
+//! carried out, the key is looked at before the next one. Only where that does not work either, and
+//! half of the lease is gone, a beat goes out without a condition: staying alive comes first. The
+//! leave is conditional likewise, and always: held up on its way, it must not end the life of
+//! whoever has the id next.
 
 use std::time::Duration;
 
 use super::request::{Answer, Request, Value};
-use crate::store::{Bucket, Expect, Outcome, Refusal};
+use crate::error::{Code, Result};
+use crate::store::{Bucket, Entry, Expect, Operation, Outcome, Refusal};
 use crate::types::{Revision, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 
@@ -26,8 +30,10 @@ pub struct Heartbeat {
     ttl: Duration,
     worker: Option<WorkerId>,
     applied: Applied,
-    /// Of the last beat, where it is known.
+    /// What the key holds, as far as is known; `None`: it has to be looked at.
     revision: Option<Revision>,
+    /// It was looked at since the last beat that was confirmed, in vain or not.
+    has_looked: bool,
     due: Time,
     /// Something is to be told at once.
     is_urgent: bool,
@@ -46,6 +52,7 @@ pub struct Heartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Beat,
+    Look,
     Leave,
 }
 
@@ -59,7 +66,9 @@ impl Heartbeat {
             ttl,
             worker: None,
             applied: Applied::default(),
-            revision: None,
+            // There should be no key yet.
+            revision: Some(0),
+            has_looked: false,
             due: Time::ZERO,
             is_urgent: false,
             sent: Time::ZERO,
@@ -80,7 +89,8 @@ impl Heartbeat {
     pub fn set_worker(&mut self, worker: Option<WorkerId>) {
         if self.worker != worker {
             self.worker = worker;
-            self.revision = None;
+            self.revision = Some(0);
+            self.has_looked = false;
             self.confirmed = None;
             self.applied = Applied::default();
             self.is_urgent = true;
@@ -152,11 +162,18 @@ impl Heartbeat {
             return None;
         }
         let worker = self.worker.clone()?;
-        self.sent = now;
-        self.is_urgent = false;
         let bucket = Bucket::Heartbeat;
         let key = self.prefix.key(&worker);
-        let expect = self.revision.map_or(Expect::Any, Expect::Revision);
+        let expect = match self.revision {
+            Some(revision) => Expect::Revision(revision),
+            None if self.is_at_stake(now) => Expect::Any,
+            None => {
+                self.asked = Some((Asked::Look, worker));
+                return Some(Request::Read { bucket, key });
+            }
+        };
+        self.sent = now;
+        self.is_urgent = false;
         if self.is_leaving {
             self.asked = Some((Asked::Leave, worker));
             return Some(Request::Delete {
@@ -174,42 +191,93 @@ impl Heartbeat {
         })
     }
 
+    /// Whether there is no more time to look for what the key holds.
+    fn is_at_stake(&self, now: Time) -> bool {
+        let is_old = |confirmed: Time| confirmed + self.ttl / 2 <= now;
+        self.has_looked && !self.is_leaving && self.confirmed.is_some_and(is_old)
+    }
+
     /// The answer to the request under way.
     pub fn answered(&mut self, now: Time, answer: &Answer) {
-        let asked = self.asked.take();
-        let (Some((asked, worker)), Answer::Written { outcome, .. }) = (asked, answer) else {
+        let Some((asked, worker)) = self.asked.take() else {
             return;
         };
         if self.worker.as_ref() != Some(&worker) {
-            return; // the beat of another life
+            return; // for another life
         }
-        if asked == Asked::Leave {
-            let is_refused = matches!(outcome, Outcome::Refused(why) if *why != Refusal::Conflict);
-            self.leaves_refused += u32::from(is_refused);
-            if is_refused && self.leaves_refused < LEAVES_MAX {
-                self.due = now + RETRY;
-            } else {
-                // Where it was not taken, the lease runs out instead.
-                self.worker = None;
-            }
-            return;
+        match (asked, answer) {
+            (Asked::Beat, Answer::Written { outcome, .. }) => self.beaten(now, outcome),
+            (Asked::Leave, Answer::Written { outcome, .. }) => self.left(now, outcome),
+            (Asked::Look, Answer::Read(found)) => self.looked(now, found),
+            _ => {} // no answer to that
         }
+    }
+
+    fn beaten(&mut self, now: Time, outcome: &Outcome) {
         match outcome {
             Outcome::Done(revision) => {
                 self.revision = Some(*revision);
+                self.has_looked = false;
                 self.confirmed = Some(self.sent);
                 self.due = self.sent + self.interval;
             }
             Outcome::Refused(Refusal::Conflict) => {
-                self.is_disturbed = true;
+                // Of the first beat: what a former life left.
+                self.is_disturbed |= self.confirmed.is_some();
                 self.revision = None;
                 self.due = now;
             }
             Outcome::Refused(_) => self.due = now + RETRY.min(self.interval),
             Outcome::Unknown(_) => {
                 self.revision = None;
-                self.due = now + RETRY.min(self.interval);
+                self.due = now;
             }
+        }
+    }
+
+    /// What the key holds after a beat that did not simply succeed.
+    fn looked(&mut self, now: Time, found: &Result<Option<Entry>>) {
+        match found {
+            Ok(entry) => {
+                let entry = entry.as_ref().filter(|e| e.operation != Operation::Gone);
+                self.revision = Some(entry.map_or(0, |entry| entry.revision));
+                // After another one in a row: somebody beats all the time, or the look is behind.
+                let pause = match self.has_looked {
+                    true => RETRY.min(self.interval),
+                    false => Duration::ZERO,
+                };
+                self.has_looked = true;
+                self.due = now + pause;
+            }
+            Err(error) => {
+                self.has_looked = true;
+                self.is_urgent = false;
+                self.due = now + RETRY.min(self.interval);
+                if self.is_leaving && error.code() == Code::TimedOut {
+                    self.worker = None; // as a leave that is not answered
+                }
+                self.leave_in_vain();
+            }
+        }
+    }
+
+    fn left(&mut self, now: Time, outcome: &Outcome) {
+        match outcome {
+            // Where it was not taken, the lease runs out instead.
+            Outcome::Done(_) | Outcome::Refused(Refusal::Conflict) | Outcome::Unknown(_) => {
+                self.worker = None;
+            }
+            Outcome::Refused(_) => {
+                self.due = now + RETRY;
+                self.leave_in_vain();
+            }
+        }
+    }
+
+    fn leave_in_vain(&mut self) {
+        self.leaves_refused += u32::from(self.is_leaving);
+        if self.leaves_refused >= LEAVES_MAX {
+            self.worker = None;
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod assignment;
 pub mod breaker;
 pub mod budget;
+pub mod cache;
 pub mod calculator;
 pub mod comparison;
 pub mod convergence;

@@ -114,6 +114,15 @@ impl Outage {
         self.tick(now);
     }
 
+    /// Degraded mode begins now, for this reason.
+    pub fn begin_now(&mut self, now: Time, why: String) {
+        if self.begun.is_none() {
+            self.begun = Some(now);
+            self.alerts = 0;
+            self.events.push_back(OutageEvent::Begins(why));
+        }
+    }
+
     /// Lets time pass.
     pub fn tick(&mut self, now: Time) {
         // Counted for as long as any rule looks back.
@@ -156,9 +165,7 @@ impl Outage {
             _ if is_often => self.last_failure.clone(),
             _ => return,
         };
-        self.begun = Some(now);
-        self.alerts = 0;
-        self.events.push_back(OutageEvent::Begins(why));
+        self.begin_now(now, why);
     }
 
     fn go_on(&mut self, now: Time, begun: Time) {

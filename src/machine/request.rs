@@ -110,6 +110,16 @@ impl Answer {
     }
 }
 
+/// Whether the same conditional write may succeed if it is tried again: the store was busy or out of
+/// reach, or did not answer. One that was carried out after all is then refused by its condition.
+#[must_use]
+pub fn may_pass(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Unknown(_) | Outcome::Refused(Refusal::Busy | Refusal::Unavailable(_))
+    )
+}
+
 /// Why a write is not known to be done; `None` when it is, or somebody else was faster.
 #[must_use]
 pub fn failure_of(outcome: &Outcome) -> Option<Error> {

@@ -9,7 +9,8 @@
 //! renewal that is late, or that something suspicious led to, the key is read.
 //!
 //! An id can be *kept* for a worker that will be back: its key stays, marked, and whoever claims
-//! an id next takes that one first, so that the partitions planned for it stay where they are.
+//! an id next takes that one first, so that the partitions planned for it stay where they are. A
+//! worker that remembers its id takes that one before any other, where it is kept or free.
 //!
 //! # Protocol of use
 //! [`StableId::claim`] begins; [`StableId::poll_request`] hands out what to ask of the store, one
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::backoff::{Backoff, SplitMix};
-use super::request::{Answer, Request, Value};
+use super::request::{Answer, Request, Value, may_pass};
 use crate::error::{Code, Error};
 use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
 use crate::types::{Revision, Time, WorkerId};
@@ -31,6 +32,9 @@ const CONFLICTS_MAX: u32 = 4;
 
 /// Longest pause after a conflict. Rivals that start at once are kept apart by it.
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// How often giving an id back is tried at most, where the store is busy or does not answer.
+const RELEASES_MAX: u32 = 5;
 
 /// How many numbers there are to tell claims of one moment apart.
 const NONCES: usize = 1_000_000_000;
@@ -59,6 +63,12 @@ pub struct Pool {
 impl Pool {
     fn key(&self, number: u32) -> String {
         format!("{}-{number}", self.prefix)
+    }
+
+    /// Whether it is an id of this pool.
+    #[must_use]
+    pub fn holds(&self, worker: &WorkerId) -> bool {
+        self.number(worker.as_str()).is_some()
     }
 
     /// The number of an id of this pool, written as this pool writes it.
@@ -94,6 +104,8 @@ pub struct StableId {
     /// For as long as all ids are taken.
     vacancy: Backoff,
     phase: Phase,
+    /// The number that is taken first where nobody has it.
+    preferred: Option<u32>,
     /// How often somebody else was faster.
     rivals: u32,
     /// Not before this.
@@ -114,13 +126,14 @@ enum Phase {
     /// It is not known whether a create was carried out: the key is looked at.
     Settling(Creating),
     Held(Held),
-    /// The key is held and shall be given back; whether that was asked for.
-    Releasing(Held, bool),
+    /// The key is held and shall be given back; how often that was asked for.
+    Releasing(Held, u32),
 }
 
 /// Which free numbers are taken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Priority {
+    Preferred,
     Kept,
     Free,
 }
@@ -188,6 +201,7 @@ impl StableId {
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
             vacancy: Backoff::new(VACANCY_MIN, vacancy_max, seed ^ 0x7AC7),
             phase: Phase::Idle,
+            preferred: None,
             rivals: 0,
             due: Time::ZERO,
             is_asking: false,
@@ -200,6 +214,11 @@ impl StableId {
     /// How long the store keeps a claim, where that is less than what was configured.
     pub fn limit_ttl(&mut self, ttl: Duration) {
         self.pool.ttl = self.pool.ttl.min(ttl);
+    }
+
+    /// This id is claimed before any other, where it is kept or free.
+    pub fn prefer(&mut self, worker: &WorkerId) {
+        self.preferred = self.pool.number(worker.as_str());
     }
 
     /// Begins to claim an id, unless there is one.
@@ -223,7 +242,7 @@ impl StableId {
         match phase {
             Phase::Held(held) => {
                 self.due = Time::ZERO;
-                Phase::Releasing(held, false)
+                Phase::Releasing(held, 0)
             }
             // It may be carried out yet.
             Phase::Creating(_) | Phase::Settling(_) if self.is_asking => phase,
@@ -319,8 +338,8 @@ impl StableId {
                     }
                 }
             }
-            Phase::Releasing(held, is_asked) => {
-                *is_asked = true;
+            Phase::Releasing(held, tries) => {
+                *tries += 1;
                 let key = self.pool.key(held.number);
                 let expect = Expect::Revision(held.revision);
                 match self.is_kept {
@@ -359,10 +378,16 @@ impl StableId {
                 self.renewed(now, held, &outcome, value)
             }
             (Phase::Held(held), Answer::Read(Ok(entry))) => self.looked(now, held, entry),
-            // Refused: somebody else has it. Unknown: it will expire.
-            (Phase::Releasing(_, true), _) => Phase::Idle,
+            (Phase::Releasing(held, tries @ 1..), Answer::Written { outcome, .. })
+                if tries < RELEASES_MAX && may_pass(&outcome) =>
+            {
+                self.due = now + self.backoff.next_delay();
+                Phase::Releasing(held, tries)
+            }
+            // Refused: somebody else has it. Nobody knows: it will expire.
+            (Phase::Releasing(_, 1..), _) => Phase::Idle,
             // A renewal was under way.
-            (Phase::Releasing(mut held, false), answer) => {
+            (Phase::Releasing(mut held, 0), answer) => {
                 if let Answer::Written {
                     outcome: Outcome::Done(revision),
                     ..
@@ -370,7 +395,7 @@ impl StableId {
                 {
                     held.revision = revision;
                 }
-                Phase::Releasing(held, false)
+                Phase::Releasing(held, 0)
             }
             (phase, _) => {
                 self.due = now + self.backoff.next_delay();
@@ -408,6 +433,13 @@ impl StableId {
             free.remove(&(Priority::Free, number));
             if is_kept(&entry.value) {
                 free.insert((Priority::Kept, number), entry.revision);
+            }
+        }
+        if let Some(number) = self.preferred {
+            let kept = free.remove(&(Priority::Kept, number));
+            let revision = kept.or_else(|| free.remove(&(Priority::Free, number)));
+            if let Some(revision) = revision {
+                free.insert((Priority::Preferred, number), revision);
             }
         }
         if let Some(choice) = self.choose(now, free) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
+use super::crew::LifeSlot;
 use super::driver::ToDriver;
 use super::gate::Gated;
 use super::lifecycle::Running;
@@ -45,6 +46,8 @@ pub struct CalculatorBuilder {
     pub(super) pushed: Option<Arc<Partitions>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telling: Option<Telling>,
+    /// Whether there may be subscribers with a callback.
+    pub(super) has_callbacks: bool,
 }
 
 impl CalculatorBuilder {
@@ -137,7 +140,8 @@ impl CalculatorBuilder {
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
-            running: Mutex::new(None),
+            running: LifeSlot::default(),
+            has_callbacks: self.has_callbacks,
         };
         calculator.attach_probe();
         Ok(calculator)
@@ -173,7 +177,9 @@ pub struct Calculator {
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) running: Mutex<Option<Arc<Running>>>,
+    pub(super) running: LifeSlot<Running>,
+    /// Whether there is a thread to run callbacks.
+    pub(super) has_callbacks: bool,
     pub(super) probe: Arc<CalculatorProbe>,
 }
 
@@ -189,6 +195,7 @@ impl Calculator {
             pushed: None,
             clock: Arc::new(SystemClock),
             telling: None,
+            has_callbacks: true,
         }
     }
 
@@ -228,8 +235,8 @@ impl Calculator {
     /// once a stop was asked for, not after a thread of it panicked.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        let running = self.running.lock();
-        running.as_ref().is_some_and(|r| r.is_at_work()) && self.shared.failed.lock().is_none()
+        let running = self.running.current();
+        running.is_some_and(|r| r.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
     /// What it is doing. `Idle` when it is not started.
@@ -287,7 +294,7 @@ impl Calculator {
     /// calculator could not be told; the next rebalance uses the list all the same.
     pub fn set_partitions(&self, partitions: Vec<Partition>) -> Result<()> {
         let generation = self.partitions.push(partitions)?;
-        let Some(running) = self.running.lock().clone() else {
+        let Some(running) = self.running.current() else {
             return Ok(()); // the next start reads the list
         };
         let event = Event::PartitionsChanged {
@@ -371,7 +378,7 @@ impl Calculator {
     /// in time is left empty.
     #[must_use]
     pub fn status(&self) -> Status {
-        let running = self.running.lock().clone();
+        let running = self.running.current();
         let (machine, workers) = match &running {
             Some(running) => self.ask_threads(running),
             None => (None, Vec::new()),
@@ -468,7 +475,7 @@ impl Calculator {
                 "called from a partition source or a strategy, which it would wait for",
             ));
         }
-        let running = self.running.lock().clone();
+        let running = self.running.current();
         let running = running
             .filter(|running| running.is_at_work())
             .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;

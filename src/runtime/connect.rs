@@ -1,23 +1,38 @@
 //! From settings to a connected store.
 
 use std::sync::Arc;
+#[cfg(feature = "nats")]
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::settings::Settings;
 use crate::store::Store;
 
+/// How long a worker with a cache file waits for the server before it goes on without.
+#[cfg(feature = "nats")]
+const CACHED_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
-/// connection works or the deadline passes.
+/// connection works or the deadline passes; with a `cache_file` for half a second at most, and
+/// then goes on connecting in the background, so that the file can be served meanwhile.
 ///
 /// # Errors
 /// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
-/// build has no NATS).
+/// build has no NATS). With a `cache_file`, servers that cannot be reached are no error.
 #[cfg(feature = "nats")]
 pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
     use crate::store::nats::NatsStore;
     let options = nats_options(settings.nats())?;
-    Ok(Arc::new(NatsStore::connect(options, deadline)?))
+    if settings.manager().cache_file.is_none() {
+        return Ok(Arc::new(NatsStore::connect(options, deadline)?));
+    }
+    let store = NatsStore::open(options)?;
+    // Otherwise a server that is there would be taken for one that is not.
+    match store.wait_connected(deadline.min(Instant::now() + CACHED_PATIENCE)) {
+        Err(error) if !error.is_retriable() => Err(error),
+        _ => Ok(Arc::new(store)),
+    }
 }
 
 #[cfg(feature = "nats")]

@@ -8,8 +8,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
+use super::notifier::Hub;
 use super::rebalancer::panic_text;
 use super::shared::OwnThread;
+use super::told::Told;
 use crate::cancel;
 use crate::error::{Code, Error, Result};
 use crate::thread::{Thread, signal};
@@ -151,6 +153,80 @@ impl Crew {
         Err(still_busy(&format!(
             "{NOTIFIER} (in a subscriber's callback)"
         )))
+    }
+}
+
+/// The life that a handle has: from its start until everything of it has ended.
+pub(super) struct LifeSlot<L>(Mutex<Option<Arc<L>>>);
+
+impl<L> Default for LifeSlot<L> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<L> LifeSlot<L> {
+    /// The life there is now.
+    pub fn current(&self) -> Option<Arc<L>> {
+        self.0.lock().clone()
+    }
+
+    /// Takes the life out, whatever is left of it.
+    pub fn take(&self) -> Option<Arc<L>> {
+        self.0.lock().take()
+    }
+
+    /// Begins a life, which is there to be ended even where `begin` tells that only half of it is.
+    pub fn begin<S>(
+        &self,
+        whose: &str,
+        begin: impl FnOnce() -> Result<(Arc<L>, S)>,
+    ) -> Result<(Arc<L>, S)> {
+        // Held throughout, so that nobody ends a life that is only half there.
+        let mut slot = self.0.lock();
+        if slot.is_some() {
+            return Err(Error::new(
+                Code::AlreadyStarted,
+                format!("the {whose} is started, or still stopping; stop it first"),
+            ));
+        }
+        let (life, rest) = begin()?;
+        *slot = Some(Arc::clone(&life));
+        Ok((life, rest))
+    }
+
+    /// Ends a life whose threads that work have ended: subscribers get what is left, and with
+    /// `close_hub` their end. `idle` is called once before another life can begin. Any number of
+    /// threads may do so at the same time.
+    pub fn conclude<N: Told>(
+        &self,
+        life: &Arc<L>,
+        crew: &Crew,
+        hub: &Hub<N>,
+        close_hub: bool,
+        deadline: Instant,
+        idle: impl FnOnce(),
+    ) -> Result<()> {
+        if close_hub {
+            // Nothing is published any more, and a callback may be waiting for a receiver's end.
+            hub.close_receivers();
+        }
+        crew.join_notifier(deadline)?;
+        let subscribers = {
+            let mut slot = self.0.lock();
+            let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
+            if !is_current {
+                return Ok(()); // somebody else was faster, and it may have been started again
+            }
+            idle();
+            *slot = None;
+            close_hub.then(|| hub.take_subscribers())
+        };
+        // With no lock held: what the host's callbacks own is dropped here.
+        if let Some(subscribers) = subscribers {
+            Hub::end(subscribers);
+        }
+        Ok(())
     }
 }
 

@@ -57,20 +57,11 @@ impl Running {
 
 impl Calculator {
     pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
-        let (life, spawned) = {
-            // Held throughout, so that nobody ends a life that is only half there.
-            let mut slot = self.running.lock();
-            if slot.is_some() {
-                return Err(Error::new(
-                    Code::AlreadyStarted,
-                    "the calculator is started, or still stopping; stop it first",
-                ));
-            }
+        let (life, spawned) = self.running.begin("calculator", || {
             let (life, spawned) = self.spawn(deadline)?;
             *self.probe.life.lock() = Arc::downgrade(&life);
-            *slot = Some(Arc::clone(&life));
-            (life, spawned)
-        };
+            Ok((life, spawned))
+        })?;
         let started = spawned.and_then(|()| {
             let deadline = deadline + Duration::from_millis(50);
             match cancel::recv_deadline(&life.when_started, deadline) {
@@ -94,7 +85,7 @@ impl Calculator {
 
     /// Publishes nothing more from now on, without waiting; [`Calculator::stop`] joins the threads.
     pub(super) fn abandon(&self) {
-        let running = self.running.lock().clone();
+        let running = self.running.current();
         if let Some(running) = running {
             running.crew.signal_stop();
         }
@@ -112,7 +103,7 @@ impl Calculator {
                 "stop would wait for the thread that calls it; call it from another thread",
             ));
         }
-        let running = self.running.lock().clone();
+        let running = self.running.current();
         match running {
             Some(running) => self.end(&running, deadline, true),
             None => {
@@ -135,32 +126,22 @@ impl Calculator {
             }
             return Err(busy);
         }
-        if close_hub {
-            // Nothing is published any more, and a callback may be waiting for a receiver's end.
-            self.shared.hub.close_receivers();
-        }
-        life.crew.join_notifier(deadline)?;
-        let subscribers = {
-            let mut slot = self.running.lock();
-            let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
-            if !is_current {
-                return Ok(()); // somebody else was faster, and it may have been started again
-            }
-            let idle = Position::idle(self.clock.now());
-            let version = self.shared.board.load().version;
-            self.shared.board.store(Board {
-                position: idle,
-                version,
-            });
-            self.shared.hub.go_idle(idle.since, version);
-            *slot = None;
-            close_hub.then(|| self.shared.hub.take_subscribers())
-        };
-        // With no lock held: what the host's callbacks own is dropped here.
-        if let Some(subscribers) = subscribers {
-            Hub::end(subscribers);
-        }
-        Ok(())
+        self.running.conclude(
+            life,
+            &life.crew,
+            &self.shared.hub,
+            close_hub,
+            deadline,
+            || {
+                let idle = Position::idle(self.clock.now());
+                let version = self.shared.board.load().version;
+                self.shared.board.store(Board {
+                    position: idle,
+                    version,
+                });
+                self.shared.hub.go_idle(idle.since, version);
+            },
+        )
     }
 
     /// Starts the threads of a new life. The life is there to be ended also when that failed
@@ -222,10 +203,12 @@ impl Calculator {
             is_up,
         });
         let spawned = (|| {
-            let hub = Arc::clone(&self.shared.hub);
-            let run = move || hub.run(&finished, &halted);
-            let on_panic = self.on_panic(&life);
-            life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+            if self.has_callbacks {
+                let hub = Arc::clone(&self.shared.hub);
+                let run = move || hub.run(&finished, &halted);
+                let on_panic = self.on_panic(&life);
+                life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+            }
             let stop = stopped.clone();
             let shared = Arc::clone(&self.shared);
             self.spawn_worker(&life, "dv-calc", move || {
@@ -347,7 +330,7 @@ impl Drop for Calculator {
     fn drop(&mut self) {
         if let Err(error) = self.stop_by(deadline_in(DROP_TIMEOUT)) {
             log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
-            if let Some(life) = self.running.lock().take() {
+            if let Some(life) = self.running.take() {
                 life.crew.signal_end();
             }
             // Readers must not wait for ever for events of a calculator that is gone.

@@ -23,6 +23,7 @@ mod notifier;
 mod protected;
 pub mod publisher;
 pub mod rebalancer;
+mod reopening;
 mod shared;
 #[doc(hidden)]
 pub mod sim;

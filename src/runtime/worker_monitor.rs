@@ -10,12 +10,12 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use super::driver::ToDriver;
 use super::journal::Journal;
 use super::protected::Protected;
+use super::reopening::Reopening;
 use super::shared::{Shared, timer};
 use super::status::WorkerStatus;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
-use crate::machine::backoff::Backoff;
 use crate::machine::calculator::{Event, OpId};
 use crate::machine::liveness::Sighting;
 use crate::machine::observer::Observer;
@@ -56,9 +56,7 @@ pub(super) struct WorkerMonitor {
 struct Watches {
     heartbeats: Option<Watch>,
     assignments: Option<Watch>,
-    /// When those that are not open are tried again.
-    retry_at: Time,
-    backoff: Backoff,
+    reopening: Reopening,
     /// Whether it was told that the heartbeats are not open.
     is_blind_told: bool,
 }
@@ -72,12 +70,7 @@ impl WorkerMonitor {
         let mut watches = Watches {
             heartbeats: None,
             assignments: None,
-            retry_at: Time::ZERO,
-            backoff: Backoff::new(
-                self.config.retry_delay_min,
-                self.config.retry_delay_max,
-                fastrand::u64(..),
-            ),
+            reopening: Reopening::new(&self.config),
             is_blind_told: false,
         };
         let mut health = Some(self.store.health_events());
@@ -153,17 +146,13 @@ impl WorkerMonitor {
     fn open_missing(&mut self, watches: &mut Watches) {
         let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
         let now = self.clock.now();
-        if is_whole || now < watches.retry_at {
+        if is_whole || now < watches.reopening.due() {
             return;
         }
         let Err(error) = self.open(watches) else {
-            watches.backoff.reset();
-            // For the case that it ends again at once.
-            watches.retry_at = now + self.config.retry_delay_min;
-            return;
+            return watches.reopening.opened(now);
         };
-        watches.retry_at = now + watches.backoff.next_delay();
-        let error = error.after_attempts(watches.backoff.attempts());
+        let error = error.after_attempts(watches.reopening.failed(now));
         self.journal.failed(now, "watch", &error);
         if watches.heartbeats.is_none() && !watches.is_blind_told {
             self.heartbeat(&WatchEvent::Blind(error.to_string()));
@@ -328,7 +317,7 @@ impl WorkerMonitor {
 
     fn next_due(&self, watches: &Watches, reconcile_at: Option<Time>) -> Option<Time> {
         let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
-        let retry_at = (!is_whole).then_some(watches.retry_at);
+        let retry_at = (!is_whole).then_some(watches.reopening.due());
         let dues = [self.observer.deadline(), reconcile_at, retry_at];
         dues.into_iter().flatten().min()
     }

@@ -1,5 +1,6 @@
 //! Every setting that has a name: one table for JSON, the environment, the command line and C.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{NatsSettings, Values};
@@ -244,6 +245,16 @@ pub static KEYS: &[Key] = &[
         "see outage_errors_max"
     ),
     key!(
+        "cache_file",
+        manager.cache_file,
+        "file in which a worker remembers its assignment, to serve at once when it is started while the store is out of reach; empty: none"
+    ),
+    key!(
+        "cache_max_age",
+        manager.cache_max_age,
+        "how long what the cache_file says counts after the store was last seen to say it"
+    ),
+    key!(
         "shadow",
         calculator.shadow,
         "whether to write nothing, and to tell what would have been published beside a live leader"
@@ -395,6 +406,16 @@ impl Text for String {
     }
     fn show(&self) -> String {
         self.clone()
+    }
+}
+
+impl Text for Option<PathBuf> {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+    fn show(&self) -> String {
+        let path = self.as_ref().map(|path| path.display().to_string());
+        path.unwrap_or_default()
     }
 }
 

@@ -1,10 +1,11 @@
-//! The calculator's threads, counted: a process of its own, one test at a time.
+//! The threads of calculators and managers, counted: a process of its own, one test at a time.
 #![cfg(target_os = "linux")]
 
 #[allow(dead_code)]
 #[path = "../calculator/support.rs"]
 mod support;
 
+mod managers;
 mod panics;
 mod resources;
 

@@ -22,6 +22,8 @@ pub struct Said {
     pub is_leader: bool,
     pub version: i64,
     pub held: BTreeSet<String>,
+    /// Whether that came from the cache file.
+    pub is_cached: bool,
     /// Versions in the order in which they were applied.
     pub versions: Vec<i64>,
     /// Everything, for the message of a test that fails.
@@ -70,6 +72,15 @@ impl Fleet {
 
     /// The same, which reaches the server by another address.
     pub fn worker_at(&self, urls: &str, departure: &str) -> Worker {
+        self.spawn(urls, departure, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn worker_with(&self, departure: &str, arguments: &[&str]) -> Worker {
+        self.spawn(&self.urls, departure, arguments)
+    }
+
+    fn spawn(&self, urls: &str, departure: &str, arguments: &[&str]) -> Worker {
         let mut command = Command::new(cargo_bin("divvy"));
         command.args(["worker", "--json", "--nats", urls]);
         command.args(["--departure", departure]);
@@ -83,6 +94,7 @@ impl Fleet {
             command.args(["--set", setting]);
         }
         command.args(["--set", &format!("nats_replicas={}", self.replicas)]);
+        command.args(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = child.spawn().expect("divvy worker starts");
         let output = BufReader::new(child.stdout.take().expect("its output"));
@@ -174,6 +186,7 @@ impl Shared {
                 said.version = event["version"].as_i64().unwrap_or_default();
                 let version = said.version;
                 said.versions.push(version);
+                said.is_cached = event["lifecycle"] == "cached";
                 let held = event["partitions"].as_array();
                 let names = held.into_iter().flatten().filter_map(Value::as_str);
                 said.held = names.map(str::to_owned).collect();

@@ -80,6 +80,23 @@ fn who_subscribes_late_is_told_how_things_are() {
     );
 }
 
+/// Symptom: who subscribed between two lives was told the id and an empty assignment of the former
+/// one. Cause: what newcomers are told was not reset by a stop. Cure: it is.
+#[test]
+fn who_subscribes_after_a_stop_is_told_nothing_of_the_former_life() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    wait_for_cover(&[&manager], 12);
+    manager.stop(Departure::Keep, PATIENCE).unwrap();
+    let events = manager.events(ManagerInterest::Worker);
+    let first = events.try_recv().expect("the state");
+    assert!(
+        matches!(&*first, ManagerNotice::StateChanged(c) if c.to == ManagerState::Shutdown),
+        "{first:?}"
+    );
+    assert!(events.try_recv().is_none());
+}
+
 #[test]
 fn a_leave_hands_over_leadership_and_partitions_and_leaves_no_key_behind() {
     let store = MemoryStore::new();

@@ -282,6 +282,7 @@ impl World {
                     member.journal.note_manager(member.clock.of(now), &notice);
                     self.member_notice(m, &notice);
                 }
+                Action::Cache(order) => return Err(format!("{order:?} without a cache file")),
                 Action::Joined => self.members[m].has_joined = true,
                 Action::Departed => {
                     self.note(|| format!("member {m} has departed"));

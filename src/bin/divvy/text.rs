@@ -1,6 +1,6 @@
-//! Words for what the calculator tells.
+//! Words for what calculators and managers tell.
 
-use divvy::{Degradation, MemberChange, Notice};
+use divvy::{Degradation, ManagerNotice, MemberChange, Notice};
 
 /// What an event says, for people; `None` when it says nothing new.
 pub fn of(notice: &Notice) -> Option<String> {
@@ -55,6 +55,17 @@ pub fn of(notice: &Notice) -> Option<String> {
         other => format!("{other:?}"),
     };
     Some(text)
+}
+
+/// What a worker tells of itself, for people.
+pub fn of_worker(notice: &ManagerNotice) -> String {
+    match notice {
+        ManagerNotice::Leader { is_self: true, .. } => "leads".into(),
+        ManagerNotice::IdLost { .. } => "somebody else holds its id".into(),
+        ManagerNotice::IdRegained { .. } => "its id had lapsed and is claimed again".into(),
+        ManagerNotice::Fatal { message } => format!("failed: {message}"),
+        other => format!("{other:?}"),
+    }
 }
 
 fn degradation(degradation: &Degradation) -> String {

@@ -34,6 +34,10 @@ pub struct Arguments {
     /// How it goes when it is asked to end.
     #[arg(long, value_enum, default_value_t = Going::Leave)]
     departure: Going,
+    /// Remember the assignment in this file, and serve it when the worker is started while the
+    /// store is out of reach (setting cache_file; cache_max_age tells for how long).
+    #[arg(long, value_name = "FILE")]
+    cache: Option<String>,
     /// Print each event as one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -49,7 +53,11 @@ enum Going {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let partitions = read_partitions(&arguments.partitions)?;
-    let settings = arguments.connection.settings()?;
+    let mut settings = arguments.connection.settings()?;
+    if let Some(file) = &arguments.cache {
+        let set = settings.set("cache_file", file);
+        set.map_err(|error| format!("--cache {file}: {}", error.message()))?;
+    }
     let text = |error: divvy::Error| error.to_string();
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -166,8 +174,12 @@ fn assignment_as_text(change: &AssignmentChange) -> String {
         text
     };
     format!(
-        "assigned   version {}: {} partitions{}{}",
+        "assigned   version {}{}: {} partitions{}{}",
         change.held.version,
+        match change.held.is_cached() {
+            true => " (from the cache file)",
+            false => "",
+        },
         change.held.partitions.len(),
         names("+", &change.added),
         names("-", &change.removed)

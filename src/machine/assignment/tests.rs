@@ -203,3 +203,63 @@ fn another_id_starts_with_nothing() {
     let change = assignments.take_in(&entry(Some(5), 50, &["b"])).unwrap();
     assert!(change.is_some(), "versions of another id do not count");
 }
+
+fn recalled(term: Term, version: Version, partitions: &[&str]) -> Held {
+    Held {
+        version,
+        term,
+        lifecycle: "planned_scale".into(),
+        partitions: partitions.iter().map(|p| Partition::new([*p], 1)).collect(),
+    }
+}
+
+#[test]
+fn what_was_recalled_is_held_until_the_store_speaks_and_shown_as_what_it_is() {
+    let mut assignments = Assignments::default();
+    let change = assignments.recall(recalled(2, 7, &["a", "b"])).unwrap();
+    assert_eq!(changes(&change), (vec!["a".into(), "b".into()], vec![]));
+    assert!(change.held.is_cached());
+    assert!(assignments.is_recalled() && !assignments.has_one());
+    assert_eq!(applied(&assignments), (2, 7), "told to the leader");
+    // The very same from the store: confirmed, and nothing came or went.
+    let change = assignments.take_in(&entry(Some(2), 7, &["a", "b"]));
+    let change = change.unwrap().expect("it is confirmed");
+    assert_eq!(changes(&change), (vec![], vec![]));
+    assert!(!change.held.is_cached() && !assignments.is_recalled());
+    assert!(assignments.has_one());
+}
+
+#[test]
+fn the_first_word_of_the_store_counts_whatever_was_recalled() {
+    for (term, version) in [(Some(3), 9), (Some(2), 7), (Some(1), 3), (None, 1)] {
+        let mut assignments = Assignments::default();
+        assignments.recall(recalled(2, 7, &["a", "b"]));
+        let change = assignments.take_in(&entry(term, version, &["b", "c"]));
+        let change = change.unwrap().expect("the store's word counts");
+        assert_eq!(changes(&change), (vec!["c".into()], vec!["a".into()]));
+        assert_eq!(applied(&assignments), (term.unwrap_or(0), version));
+    }
+    let mut assignments = Assignments::default();
+    assignments.recall(recalled(2, 7, &["a"]));
+    let change = assignments.take_in(&deleted()).unwrap().expect("nothing");
+    assert_eq!(changes(&change), (vec![], vec!["a".into()]));
+    assert_eq!(applied(&assignments), (0, 0));
+}
+
+#[test]
+fn what_is_remembered_never_takes_the_place_of_what_was_read() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert_eq!(assignments.recall(recalled(9, 99, &["b"])), None);
+    assert_eq!(names(&assignments.held().partitions), ["a"]);
+}
+
+#[test]
+fn poison_leaves_what_was_recalled() {
+    let mut assignments = Assignments::default();
+    assignments.recall(recalled(2, 7, &["a"]));
+    let mut poison = entry(None, 1, &[]);
+    poison.value = b"{".to_vec();
+    assert!(assignments.take_in(&poison).is_err());
+    assert!(assignments.is_recalled());
+}

@@ -17,22 +17,23 @@ enum Step {
     Calculator,
     /// Until the heartbeat key and the lease are done with.
     Announcement,
-    /// Until the id is given back.
+    /// Until the id is given back, and the cache file is as it shall be.
     Id,
 }
 
 impl Manager {
-    pub(super) fn depart(&mut self, how: Departure) {
+    pub(super) fn depart(&mut self, now: Time, how: Departure) {
         match self.phase {
             Phase::Departing(_) | Phase::Departed => return,
             // Nothing was claimed: what is under way leads to nothing.
             Phase::Created | Phase::Ensuring { .. } | Phase::Working => {}
         }
+        self.depart_cached(now, how);
         self.phase = Phase::Departing(Departing {
             how,
             step: Step::Calculator,
         });
-        if matches!(self.lead, Lead::Taking | Lead::Working(_)) {
+        if matches!(self.lead, Lead::Taking(_) | Lead::Working(_)) {
             self.step_down();
         }
         // The host has asked for it; whoever else listens is told.
@@ -66,7 +67,7 @@ impl Manager {
                     let is_kept = *how == Departure::Keep;
                     self.id.release(is_kept);
                 }
-                Step::Id if self.id.is_released() => {
+                Step::Id if self.id.is_released() && self.cache.is_settled() => {
                     self.phase = Phase::Departed;
                     self.actions.push_back(Action::Departed);
                 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::machine::assignment::AssignmentChange;
+use crate::machine::cache::{CacheAnswer, CacheOrder};
 use crate::machine::calculator::{Notice, OpId};
 use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
@@ -40,6 +41,8 @@ pub enum Event {
     StoreHealth(Option<String>),
     /// What the calculator of this worker does.
     Calculator(CalculatorEvent),
+    /// What was to be done with the cache file is done.
+    Cache(CacheAnswer),
     /// Leave the fleet (handle -> manager).
     Stop(Departure),
 }
@@ -77,9 +80,12 @@ pub enum Action {
     Lead(WorkerId),
     /// Stop the calculator, and tell when it has ended.
     StepDown,
+    /// Do something with the cache file, and tell when it is done.
+    Cache(CacheOrder),
     /// Tell the subscribers.
     Notify(ManagerNotice),
-    /// The worker has joined: its id is claimed and its heart beats.
+    /// The worker has joined: its id is claimed and its heart beats, or it serves what the cache
+    /// file gave while the store is out of reach.
     Joined,
     /// The worker has left: nothing more will be asked.
     Departed,
@@ -91,7 +97,8 @@ pub enum Action {
 pub enum ManagerNotice {
     /// The manager's state changed.
     StateChanged(ManagerChange),
-    /// The id under which this worker is a member from now on; `None`: it has none.
+    /// The id under which this worker is a member from now on; `None`: it has none. Told also of
+    /// the id under which it serves what its cache file gave, and again once it is claimed.
     Id(Option<WorkerId>),
     /// The id was lost: somebody else holds it. Nothing is owned any more; another id is claimed.
     IdLost {

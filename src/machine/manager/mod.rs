@@ -11,9 +11,11 @@
 //! under an id that is not certain to be this worker's nothing is written but what makes it
 //! certain again.
 
+mod cached;
 mod departure;
 mod messages;
 mod ownership;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -25,15 +27,16 @@ pub use self::messages::{Action, CalculatorEvent, Departure, Event, ManagerChang
 use self::ownership::Resume;
 use super::assignment::{Assignments, Held};
 use super::backoff::Backoff;
+use super::cache::Cache;
 use super::calculator::OpId;
 use super::election::{Election, ElectionEvent, Rule};
 use super::heartbeat::Heartbeat;
-use super::outage::{Outage, OutageEvent};
+use super::outage::Outage;
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
 use crate::config::ManagerConfig;
 use crate::error::{Class, Code, Error, Result};
-use crate::store::{Bucket, BucketStatus, WatchEvent};
+use crate::store::{Bucket, BucketStatus};
 use crate::types::{ManagerState, State, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 
@@ -53,10 +56,13 @@ pub struct Manager {
     heart: Heartbeat,
     election: Election,
     assignments: Assignments,
+    cache: Cache,
     outage: Outage,
     /// Why the store's session is not well, and since when the assignments are out of sight.
     store_fault: Option<String>,
     blind_since: Option<Time>,
+    /// How the store failed first, where trying again may help.
+    store_failure: Option<Error>,
     lead: Lead,
     stand_back: Backoff,
     resume: Resume,
@@ -103,7 +109,8 @@ enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lead {
     No,
-    Taking,
+    /// It takes over; what it has told of its state meanwhile.
+    Taking(State),
     Working(State),
     Ending,
 }
@@ -136,9 +143,11 @@ impl Manager {
             heart,
             election: Election::new(rule, config.election_timeout, seed ^ 0xE1),
             assignments: Assignments::default(),
+            cache: Cache::new(config.cache_file.as_ref().map(|_| config.cache_max_age)),
             outage: Outage::new(config.outage, now),
             store_fault: None,
             blind_since: None,
+            store_failure: None,
             lead: Lead::No,
             stand_back: Backoff::new(STAND_BACK_MIN, STAND_BACK_MAX, seed ^ 0x5B),
             resume: Resume::No,
@@ -166,6 +175,7 @@ impl Manager {
                         due: now,
                         is_asking: false,
                     };
+                    self.cache.load();
                 }
             }
             Event::Answered { op, answer } => self.answered(now, op, answer),
@@ -176,7 +186,8 @@ impl Manager {
                 self.judge_sight(now);
             }
             Event::Calculator(event) => self.calculator(now, event),
-            Event::Stop(departure) => self.depart(departure),
+            Event::Cache(answer) => self.cache_answered(now, answer),
+            Event::Stop(departure) => self.depart(now, departure),
         }
         self.tick(now);
     }
@@ -191,6 +202,7 @@ impl Manager {
         self.election.tick(now);
         self.election_news();
         self.see_to_ownership(now);
+        self.see_to_cache(now);
         self.go_on_departing(now);
         self.ask(now);
         self.tell_state(now);
@@ -221,7 +233,8 @@ impl Manager {
             ],
             _ => [None; 5],
         };
-        let all = parts.into_iter().chain([ensuring, self.outage.deadline()]);
+        let rest = [ensuring, self.outage.deadline(), self.cache_deadline()];
+        let all = parts.into_iter().chain(rest);
         all.flatten().min()
     }
 
@@ -237,10 +250,16 @@ impl Manager {
         self.since
     }
 
-    /// The id that this worker holds.
+    /// The id that this worker holds, or had when what it serves was remembered.
     #[must_use]
     pub fn worker(&self) -> Option<&WorkerId> {
-        self.id.worker()
+        self.id.worker().or_else(|| self.recalled_worker())
+    }
+
+    /// Whether it holds an id.
+    #[must_use]
+    pub fn has_id(&self) -> bool {
+        self.id.worker().is_some()
     }
 
     /// Whether the id is certain not to be anybody else's now.
@@ -372,6 +391,9 @@ impl Manager {
         let has_failed = failure.is_some() || matches!(answer, Answer::Campaigned(Err(_)));
         if let Some(error) = failure {
             self.outage.failed(now, &error.to_string());
+            if error.is_retriable() {
+                self.store_failure.get_or_insert_with(|| error.clone());
+            }
             self.report(part, error);
         }
         match part {
@@ -493,6 +515,7 @@ impl Manager {
                 IdEvent::Claimed(worker) => {
                     self.succeeded(Part::Id);
                     self.heart.set_worker(Some(worker.clone()));
+                    self.confirm_recalled(now, &worker);
                     self.notify(ManagerNotice::Id(Some(worker.clone())));
                     self.actions.push_back(Action::Watch(worker));
                 }
@@ -508,6 +531,7 @@ impl Manager {
         self.election.set_worker(now, None);
         self.resume = Resume::No;
         self.has_lapsed = false;
+        self.cache.erase();
         let change = self.assignments.forget();
         self.tell_assignment(change);
         self.notify(ManagerNotice::IdLost {
@@ -566,11 +590,11 @@ impl Manager {
         match (leads, self.lead) {
             (true, Lead::No) => {
                 if let Some(worker) = self.id.worker().cloned() {
-                    self.lead = Lead::Taking;
+                    self.lead = Lead::Taking(State::Idle);
                     self.actions.push_back(Action::Lead(worker));
                 }
             }
-            (false, Lead::Taking | Lead::Working(_)) => self.step_down(),
+            (false, Lead::Taking(_) | Lead::Working(_)) => self.step_down(),
             _ => {}
         }
     }
@@ -583,20 +607,21 @@ impl Manager {
     fn calculator(&mut self, now: Time, event: CalculatorEvent) {
         match (event, self.lead) {
             (CalculatorEvent::Ended, _) => self.lead = Lead::No,
-            (CalculatorEvent::Started, Lead::Taking) => {
+            (CalculatorEvent::Started, Lead::Taking(state)) => {
                 self.stand_back.reset();
                 self.succeeded(Part::Calculator);
-                self.lead = Lead::Working(State::Idle);
+                self.lead = Lead::Working(state);
             }
+            (CalculatorEvent::State(state), Lead::Taking(_)) => self.lead = Lead::Taking(state),
             (CalculatorEvent::State(state), Lead::Working(_)) => self.lead = Lead::Working(state),
-            (CalculatorEvent::Deposed, Lead::Taking | Lead::Working(_)) => {
+            (CalculatorEvent::Deposed, Lead::Taking(_) | Lead::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
                     "another leader has taken over; this worker leads no more",
                 );
                 self.give_up_leading(now, error);
             }
-            (CalculatorEvent::Failed(error), Lead::Taking | Lead::Working(_)) => {
+            (CalculatorEvent::Failed(error), Lead::Taking(_) | Lead::Working(_)) => {
                 self.give_up_leading(now, error);
             }
             _ => {} // news of one that is ending already
@@ -623,77 +648,5 @@ impl Manager {
             is_self: self.election.is_leader(),
         };
         self.notify(notice);
-    }
-
-    // --- what is told of it all ---
-
-    fn judge_sight(&mut self, now: Time) {
-        let is_blind = self.blind_since.is_some();
-        let blind = is_blind.then(|| "assignments are out of sight".to_owned());
-        let fault = self.store_fault.clone().or(blind);
-        self.outage.set_fault(now, fault);
-        self.tell_outage();
-    }
-
-    fn tell_outage(&mut self) {
-        while let Some(event) = self.outage.poll_event() {
-            self.notify(match event {
-                OutageEvent::Begins(why) => ManagerNotice::Degraded { why },
-                OutageEvent::Alert { level, lasted } => ManagerNotice::Alert { level, lasted },
-                OutageEvent::Ends { lasted } => ManagerNotice::Recovered { lasted },
-            });
-        }
-    }
-
-    fn tell_state(&mut self, now: Time) {
-        let state = self.present_state();
-        if state == self.told {
-            return;
-        }
-        let change = ManagerChange {
-            from: self.told,
-            to: state,
-            time: now,
-        };
-        self.told = state;
-        self.since = now;
-        self.notify(ManagerNotice::StateChanged(change));
-    }
-
-    fn present_state(&self) -> ManagerState {
-        match self.phase {
-            Phase::Created | Phase::Ensuring { .. } => return ManagerState::Init,
-            Phase::Departing(_) | Phase::Departed => return ManagerState::Shutdown,
-            Phase::Working => {}
-        }
-        if self.outage.has_begun() || self.has_lapsed {
-            return ManagerState::Degraded;
-        }
-        if self.id.worker().is_none() {
-            return ManagerState::ClaimingId;
-        }
-        match self.lead {
-            Lead::Working(State::Scaling) => return ManagerState::Scaling,
-            Lead::Working(State::Rebalancing) => return ManagerState::Rebalancing,
-            Lead::Working(State::Emergency) => return ManagerState::Emergency,
-            _ => {}
-        }
-        let owns = self.assignments.has_one() && !self.assignments.is_suspended();
-        match (owns, self.election.leader()) {
-            (true, _) => ManagerState::Stable,
-            (false, Some(_)) => ManagerState::WaitingAssignment,
-            (false, None) => ManagerState::Election,
-        }
-    }
-
-    fn assignment_watched(&mut self, now: Time, event: &WatchEvent) {
-        match event {
-            WatchEvent::Change(entry) => return self.assignment_seen(entry),
-            WatchEvent::Live => self.blind_since = None,
-            WatchEvent::Blind(_) => {
-                self.blind_since.get_or_insert(now);
-            }
-        }
-        self.judge_sight(now);
     }
 }

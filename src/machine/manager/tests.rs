@@ -1,7 +1,10 @@
+mod cached;
+
 use super::*;
 use crate::config::OutagePolicy;
+use crate::machine::cache::CacheOrder;
 use crate::machine::request::Value;
-use crate::store::{Entry, Listing, Operation, Outcome, Refusal};
+use crate::store::{Entry, Listing, Operation, Outcome, Refusal, WatchEvent};
 use crate::types::Version;
 use crate::wire::LEASE_KEY;
 
@@ -22,6 +25,8 @@ struct Life {
     /// What the key of the id holds.
     claim: Option<Entry>,
     is_down: bool,
+    /// What was ordered to be done with the cache file, not answered yet.
+    cache: Vec<CacheOrder>,
 }
 
 impl Life {
@@ -36,6 +41,7 @@ impl Life {
             assignment: None,
             claim: None,
             is_down: false,
+            cache: Vec::new(),
         }
     }
 
@@ -75,6 +81,10 @@ impl Life {
                 }
                 Action::Notify(notice) => {
                     self.notices.push(notice);
+                    continue;
+                }
+                Action::Cache(order) => {
+                    self.cache.push(order);
                     continue;
                 }
                 Action::Watch(id) => format!("watch {id}"),
@@ -852,7 +862,21 @@ fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
     life.pass(Duration::from_secs(40));
     life.handle(Event::Stop(Departure::Leave));
     life.settle();
+    life.pass(Duration::from_secs(5)); // giving the id back is tried a few times
     assert_eq!(life.orders, ["departed"]);
+}
+
+/// Symptom: a leader that was waiting for more workers said that it was stable. Cause: what its
+/// calculator told of its state before its start was told as done was forgotten. Cure: it is kept.
+#[test]
+fn the_state_that_a_calculator_tells_while_it_starts_counts() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(Event::Lease(WatchEvent::Live));
+    life.pass(Duration::from_millis(100));
+    life.handle(Event::Calculator(CalculatorEvent::State(State::Scaling)));
+    assert_ne!(life.machine.state(), ManagerState::Scaling);
+    life.handle(Event::Calculator(CalculatorEvent::Started));
+    assert_eq!(life.machine.state(), ManagerState::Scaling);
 }
 
 /// A beat that hung kept the leave waiting, and then the id was not certain any more.

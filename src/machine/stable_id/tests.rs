@@ -485,6 +485,64 @@ fn a_release_deletes_the_own_revision_only() {
     assert!(claim.event().is_none());
 }
 
+/// Symptom: the id of a worker that had left stayed taken for its TTL. Cause: giving it back was
+/// tried once. Cure: what may pass is tried again, a few times.
+#[test]
+fn giving_the_id_back_is_tried_again_where_that_may_help() {
+    let busy = || Outcome::Refused(Refusal::Busy);
+    let gives_back = |claim: &mut Claim| {
+        let expect = Expect::Revision(1);
+        let request = claim.next();
+        assert!(matches!(request, Request::Delete { expect: e, .. } if e == expect));
+    };
+    for last in [Outcome::Done(2), CONFLICT] {
+        let mut claim = Claim::holding();
+        claim.id.release(false);
+        for outcome in [busy(), Outcome::Unknown("no answer".into())] {
+            gives_back(&mut claim);
+            claim.is_written(outcome, b"");
+            assert!(!claim.id.is_released());
+        }
+        gives_back(&mut claim);
+        claim.is_written(last, b"");
+        assert!(claim.id.is_released());
+    }
+    let mut claim = Claim::holding();
+    claim.id.release(false);
+    let mut tries = 0;
+    while !claim.id.is_released() {
+        gives_back(&mut claim);
+        claim.is_written(busy(), b"");
+        tries += 1;
+    }
+    assert_eq!(tries, RELEASES_MAX);
+    assert!(claim.event().is_none());
+}
+
+#[test]
+fn a_remembered_id_is_taken_first_where_nobody_has_it() {
+    let remembered = WorkerId::new("w-2").unwrap();
+    let mut claim = Claim::new();
+    claim.id.prefer(&remembered);
+    claim.lists(&[]);
+    assert_eq!(claim.creates(), ("w-2".into(), 0));
+    // Kept for whoever comes: before others that are kept.
+    let kept = encode_kept("2026-11-26T00:00:00Z");
+    let mut claim = Claim::new();
+    claim.id.prefer(&remembered);
+    claim.lists(&[entry("w-0", 7, &kept), entry("w-2", 8, &kept)]);
+    assert_eq!(claim.creates(), ("w-2".into(), 8));
+    // Somebody has it, and one of another pool.
+    let mut claim = Claim::new();
+    claim.id.prefer(&remembered);
+    claim.lists(&[entry("w-2", 8, b"x")]);
+    assert_eq!(claim.creates(), ("w-0".into(), 0));
+    let mut claim = Claim::new();
+    claim.id.prefer(&WorkerId::new("w-77").unwrap());
+    claim.lists(&[]);
+    assert_eq!(claim.creates(), ("w-0".into(), 0));
+}
+
 #[test]
 fn a_release_waits_for_the_renewal_under_way_and_deletes_what_that_wrote() {
     let mut claim = Claim::holding();

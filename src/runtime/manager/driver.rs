@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
+use super::cache::CacheFile;
 use super::io::{Io, LeaderElection, perform};
-use super::leading::Leading;
+use super::leading::{Leading, meaning_of};
 use super::measure::Measures;
 use super::shared::{Board, Shared};
 use super::status::MachineStatus;
+use super::watch::{Opened, Watches};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::machine::calculator::{Notice, OpId};
+use crate::machine::cache::CacheOrder;
+use crate::machine::calculator::OpId;
 use crate::machine::manager::{Action, CalculatorEvent, Event, Manager, ManagerNotice};
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
@@ -24,13 +27,16 @@ use crate::store::Store;
 use crate::types::WorkerId;
 use crate::wire::KeyPrefix;
 
+/// How long a take-over may take before another worker is given a chance.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Messages for `dv-member` (everyone -> `dv-member`). The channel is bounded; senders wait for a
 /// place, which is soon free since `dv-member` waits for nobody.
 pub(super) enum ToMember {
     /// Something happened.
     Event(Event),
-    /// An event of the calculator (its `dv-notify` -> `dv-member`).
-    Calculator(Notice),
+    /// Watches were opened, or could not be (`dv-io` -> `dv-member`).
+    Opened(Vec<Opened>),
     /// Somebody wants to know (handle -> `dv-member`).
     Status(Sender<MachineStatus>),
 }
@@ -47,33 +53,53 @@ pub(super) struct Driver {
     pub election: Option<Arc<dyn LeaderElection>>,
     pub assignment_prefix: KeyPrefix,
     pub make_calculator: MakeCalculator,
-    /// How long a take-over may take before it is given up.
-    pub take_over_patience: Duration,
     pub io: Arc<Io>,
+    pub watches: Watches,
+    /// Rung when the calculator has told something.
+    pub bell: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
-    pub to_watch: Sender<String>,
     pub joined: Sender<Result<()>>,
     pub departed: bool,
     pub measures: Measures,
     pub journal: Journal,
+    pub cache: Option<Arc<CacheFile>>,
 }
 
 impl Driver {
     /// The thread's body; ends when the worker has departed or `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
-            let timer = timer(&*self.clock, self.machine.deadline());
-            let mut begun = Instant::now();
-            select_biased! {
+            self.watches.open_missing(self.clock.now());
+            let dues = [self.machine.deadline(), self.watches.due()];
+            let timer = timer(&*self.clock, dues.into_iter().flatten().min());
+            let sources = self.watches.sources();
+            let mut is_bell = false;
+            let message = select_biased! {
                 recv(stop) -> _ => break,
                 recv(inbox) -> message => match message {
-                    Ok(message) => {
-                        begun = Instant::now();
-                        self.take_in(message);
-                    }
+                    Ok(message) => Some(message),
                     Err(_) => break,
                 },
-                recv(timer) -> _ => self.machine.tick(self.clock.now()),
+                recv(sources.health) -> told => {
+                    self.watches.health(told.ok()).map(ToMember::Event)
+                }
+                recv(sources.lease) -> event => {
+                    Some(ToMember::Event(self.watches.lease(event.ok())))
+                }
+                recv(sources.assignment) -> event => {
+                    Some(ToMember::Event(self.watches.assignment(event.ok())))
+                }
+                recv(self.bell.1) -> _ => {
+                    is_bell = true;
+                    None
+                }
+                recv(timer) -> _ => None,
+            };
+            let begun = Instant::now();
+            match message {
+                Some(message) => self.take_in(message),
+                None if is_bell => self.heed_calculator(),
+                None => self.machine.tick(self.clock.now()),
             }
             self.carry_out(begun);
         }
@@ -85,17 +111,41 @@ impl Driver {
         match message {
             ToMember::Event(event) => {
                 if let Event::Calculator(CalculatorEvent::Ended) = event {
+                    self.heed_calculator();
                     *self.shared.leading.lock() = None;
                 }
-                self.measures.event(&event);
-                self.machine.handle(now, event);
-                self.measures.refused(self.machine.refused());
+                self.happened(event);
             }
-            ToMember::Calculator(notice) => {
-                self.shared.hub.publish(ManagerNotice::Calculator(notice));
+            ToMember::Opened(opened) => {
+                for event in self.watches.opened(now, opened) {
+                    self.happened(event);
+                }
             }
             ToMember::Status(reply) => {
                 let _ = reply.try_send(MachineStatus::of(&self.machine, now));
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        self.measures.event(&event);
+        self.machine.handle(self.clock.now(), event);
+        self.measures.refused(self.machine.refused());
+    }
+
+    /// Everything that the calculator has told: passed on, and taken in where it means something.
+    fn heed_calculator(&mut self) {
+        let Some(leading) = self.shared.leading.lock().clone() else {
+            return;
+        };
+        while let Some(notice) = leading.events.try_recv() {
+            let begun = Instant::now();
+            let meaning = meaning_of(&notice);
+            let notice = ManagerNotice::Calculator((*notice).clone());
+            self.shared.hub.publish(notice);
+            if let Some(event) = meaning {
+                self.happened(Event::Calculator(event));
+                self.carry_out(begun);
             }
         }
     }
@@ -112,11 +162,12 @@ impl Driver {
                     patience,
                 } => self.request(op, request, patience),
                 Action::Watch(worker) => {
-                    // Fails only when `dv-assign` has ended; then so will this thread.
-                    let _ = self.to_watch.send(self.assignment_prefix.key(&worker));
+                    let key = self.assignment_prefix.key(&worker);
+                    self.watches.set_assignment(key);
                 }
                 Action::Lead(worker) => self.lead(&worker),
                 Action::StepDown => self.step_down(),
+                Action::Cache(order) => self.cache(order),
                 Action::Notify(notice) => {
                     self.measures.notice(&notice, begun);
                     self.notify(notice);
@@ -131,7 +182,7 @@ impl Driver {
 
     fn request(&mut self, op: OpId, request: Request, patience: Duration) {
         let now = self.clock.now();
-        let has_id = self.machine.worker().is_some();
+        let has_id = self.machine.has_id();
         let asked = self.measures.request(now, &request, has_id);
         let telling = self.measures.telling();
         let store = Arc::clone(&self.store);
@@ -148,15 +199,27 @@ impl Driver {
         });
     }
 
+    fn cache(&mut self, order: CacheOrder) {
+        let Some(file) = self.cache.clone() else {
+            return; // without a file nothing is ordered
+        };
+        let to_member = self.to_member.clone();
+        let clock = Arc::clone(&self.clock);
+        self.io.submit(move || {
+            let answer = file.carry_out(order, &*clock);
+            let _ = to_member.send(ToMember::Event(Event::Cache(answer)));
+        });
+    }
+
     fn lead(&mut self, worker: &WorkerId) {
         let calculator = match (self.make_calculator)(worker) {
             Ok(calculator) => calculator,
             Err(error) => return self.calculator_failed(error),
         };
-        let leading = Leading::new(calculator, self.to_member.clone());
+        let bell = self.bell.0.clone();
+        let leading = Leading::new(calculator, self.to_member.clone(), bell);
         *self.shared.leading.lock() = Some(Arc::clone(&leading));
-        let patience = self.take_over_patience;
-        self.io.submit(move || leading.start(patience));
+        self.io.submit(move || leading.start(TAKE_OVER_TIMEOUT));
     }
 
     fn step_down(&mut self) {

@@ -1,8 +1,8 @@
 //! `dv-io`: waits for the store and for the host's election, so that `dv-member` need not.
 //!
 //! One thread suffices as long as answers come at once. While they do not, each further request
-//! gets a thread of its own, so that a heartbeat never waits behind a read of another bucket; who
-//! has had nothing to do for a while ends again.
+//! gets a thread of its own, so that a heartbeat never waits behind a read of another bucket. When
+//! they have not all been needed for a while, one of them ends.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::{BucketConfig, Outcome, Store, Write};
 use crate::types::WorkerId;
 use crate::wire;
 
-/// How long a thread that is not the last one waits for something to do.
+/// How long a thread that is not needed stays, unless it is the last one.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// An election of the host's, instead of the lease in the store.
@@ -172,6 +172,8 @@ struct Load {
     threads: usize,
     /// Jobs that wait or are under way.
     jobs: usize,
+    /// When all of the threads were last at work.
+    needed: Instant,
 }
 
 impl Io {
@@ -190,6 +192,7 @@ impl Io {
             load: Mutex::new(Load {
                 threads: 1,
                 jobs: 0,
+                needed: Instant::now(),
             }),
         });
         io.spawn_one()?;
@@ -208,6 +211,9 @@ impl Io {
             load.jobs += 1;
             let needs_thread = load.jobs > load.threads;
             load.threads += usize::from(needs_thread);
+            if load.jobs == load.threads {
+                load.needed = Instant::now();
+            }
             needs_thread
         };
         // The receiver is in our own hand.
@@ -227,15 +233,25 @@ impl Io {
                     job();
                     self.load.lock().jobs -= 1;
                 }
-                recv(after(IDLE_MAX)) -> _ => {
-                    let mut load = self.load.lock();
-                    if load.threads > 1 && load.jobs < load.threads {
-                        load.threads -= 1;
-                        return;
-                    }
-                }
+                recv(after(IDLE_MAX)) -> _ => {}
+            }
+            if self.is_one_too_many() {
+                return;
             }
         }
+    }
+
+    /// Whether the thread that asks is not needed. They take turns, so that none of them need ever
+    /// be idle for long where one would do.
+    fn is_one_too_many(&self) -> bool {
+        let mut load = self.load.lock();
+        let is_spare = load.threads > 1 && load.jobs < load.threads;
+        let is_over = is_spare && load.needed.elapsed() >= IDLE_MAX;
+        if is_over {
+            load.threads -= 1;
+            load.needed = Instant::now();
+        }
+        is_over
     }
 }
 

@@ -1,4 +1,5 @@
-//! The calculator of a worker while it leads: started and stopped on `dv-io`, since both wait.
+//! The calculator of a worker while it leads: started and stopped on `dv-io`, since both wait. Its
+//! events are read by `dv-member`, for which a bell is rung.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,11 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::driver::ToMember;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::machine::calculator::Notice;
 use crate::machine::manager::{CalculatorEvent, Event};
 use crate::runtime::calculator::Calculator;
+use crate::runtime::notifier::{Events, Readiness};
 use crate::runtime::told::Interest;
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this
@@ -21,6 +23,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// One leadership.
 pub(super) struct Leading {
     pub calculator: Calculator,
+    /// What it tells.
+    pub events: Events<Notice>,
     to_member: Sender<ToMember>,
     is_wanted: AtomicBool,
     phase: Mutex<Phase>,
@@ -38,9 +42,12 @@ enum Phase {
 }
 
 impl Leading {
-    pub fn new(calculator: Calculator, to_member: Sender<ToMember>) -> Arc<Self> {
+    pub fn new(calculator: Calculator, to_member: Sender<ToMember>, bell: Sender<()>) -> Arc<Self> {
+        let events = calculator.events(Interest::StateAndMembers);
+        events.set_readiness(Bell(bell));
         Arc::new(Self {
             calculator,
+            events,
             to_member,
             is_wanted: AtomicBool::new(true),
             phase: Mutex::new(Phase::Starting),
@@ -50,11 +57,6 @@ impl Leading {
 
     /// Takes over. Runs on `dv-io`.
     pub fn start(&self, patience: Duration) {
-        let to_member = self.to_member.clone();
-        let events = move |notice: &Notice| pass_on(&to_member, notice);
-        self.calculator
-            .subscribe(Interest::StateAndMembers, events)
-            .forever();
         let started = match self.is_wanted() {
             true => self.calculator.start(patience),
             false => Ok(()),
@@ -130,19 +132,26 @@ impl Leading {
     }
 }
 
-/// Runs on the calculator's `dv-notify`.
-fn pass_on(to_member: &Sender<ToMember>, notice: &Notice) {
-    let event = match notice {
+/// Rung when there is something to be read. One place suffices: whoever hears it reads all.
+struct Bell(Sender<()>);
+
+impl Readiness for Bell {
+    fn set(&self, is_ready: bool) {
+        if is_ready {
+            let _ = self.0.try_send(());
+        }
+    }
+}
+
+/// What an event of the calculator means to the manager, if it does.
+pub(super) fn meaning_of(notice: &Notice) -> Option<CalculatorEvent> {
+    match notice {
         Notice::StateChanged(change) => Some(CalculatorEvent::State(change.to)),
         Notice::LeadershipLost => Some(CalculatorEvent::Deposed),
-        Notice::Fatal { message } => Some(CalculatorEvent::Failed(crate::error::Error::new(
+        Notice::Fatal { message } => Some(CalculatorEvent::Failed(Error::new(
             Code::Panicked,
             message.clone(),
         ))),
         _ => None,
-    };
-    let _ = to_member.send(ToMember::Calculator(notice.clone()));
-    if let Some(event) = event {
-        let _ = to_member.send(ToMember::Event(Event::Calculator(event)));
     }
 }

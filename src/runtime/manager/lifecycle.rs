@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Manager;
+use super::cache::CacheFile;
 use super::driver::{Driver, MakeCalculator, ToMember};
 use super::io::Io;
 use super::measure::Measures;
-use super::shared::Board;
 use super::status::MachineStatus;
-use super::watch::AssignmentWatch;
+use super::watch::Watches;
 use crate::cancel::{self, Vain};
 use crate::error::{Code, Error, Result};
-use crate::machine::backoff::Backoff;
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, Event, Manager as Machine, ManagerNotice};
 use crate::runtime::calculator::Calculator;
@@ -24,7 +23,6 @@ use crate::runtime::journal::Journal;
 use crate::runtime::notifier::Hub;
 use crate::runtime::rebalancer::Partitions;
 use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
-use crate::types::ManagerState;
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-member` before senders wait themselves.
@@ -32,9 +30,6 @@ const INBOX_MAX: usize = 1_024;
 
 /// How long a start that failed waits for what it started.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a take-over may take before another worker is given a chance.
-const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The thread that waits for the store and runs the host's election.
 const IO: &str = "dv-io";
@@ -77,30 +72,11 @@ impl Life {
 
 impl Manager {
     pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
-        let life = {
-            // Held throughout, so that nobody ends a life that is only half there.
-            let mut slot = self.life.lock();
-            if slot.is_some() {
-                return Err(Error::new(
-                    Code::AlreadyStarted,
-                    "the manager is started, or still stopping; stop it first",
-                ));
-            }
-            let (life, spawned) = self.spawn()?;
-            *slot = Some(Arc::clone(&life));
-            spawned
-                .map(|()| life.clone())
-                .map_err(|error| (error, life))
-        };
-        let (error, life) = match life {
-            Err(failed) => failed,
-            Ok(life) => match self.wait_for_joining(&life, deadline) {
-                Ok(()) => {
-                    life.is_up.store(true, Ordering::Release);
-                    return Ok(());
-                }
-                Err(error) => (error, life),
-            },
+        let (life, spawned) = self.life.begin("manager", || self.spawn())?;
+        let joined = spawned.and_then(|()| self.wait_for_joining(&life, deadline));
+        let Err(error) = joined else {
+            life.is_up.store(true, Ordering::Release);
+            return Ok(());
         };
         let has_failed = self.shared.failed.lock().is_some();
         let cleanup = deadline_in(CLEANUP_TIMEOUT);
@@ -136,7 +112,7 @@ impl Manager {
                 "stop would wait for the thread that calls it; call it from another thread",
             ));
         }
-        let life = self.life.lock().clone();
+        let life = self.life.current();
         match life {
             Some(life) => self.end(&life, departure, deadline, true),
             None => {
@@ -180,25 +156,16 @@ impl Manager {
                 .stop(deadline.saturating_duration_since(Instant::now()))?;
             *self.shared.leading.lock() = None;
         }
-        if close_hub {
-            self.shared.hub.close_receivers();
-        }
-        life.crew.join_notifier(deadline)?;
-        let subscribers = {
-            let mut slot = self.life.lock();
-            let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
-            if !is_current {
-                return Ok(()); // somebody else was faster, and it may have been started again
-            }
-            self.shared.show(Board::blank(ManagerState::Shutdown));
-            *slot = None;
-            close_hub.then(|| self.shared.hub.take_subscribers())
-        };
-        // With no lock held: what the host's callbacks own is dropped here.
-        if let Some(subscribers) = subscribers {
-            Hub::end(subscribers);
-        }
-        Ok(())
+        self.life.conclude(
+            life,
+            &life.crew,
+            &self.shared.hub,
+            close_hub,
+            deadline,
+            || {
+                self.shared.rest(self.clock.now());
+            },
+        )
     }
 
     /// Starts the threads of a new life. The life is there to be ended also when that failed half
@@ -208,7 +175,6 @@ impl Manager {
         let machine = Machine::new(self.config.clone(), self.rule, self.clock.now(), seed)?;
         let prefix = KeyPrefix::new(&self.config.calculator.assignment_prefix)?;
         let (to_member, inbox) = bounded(INBOX_MAX);
-        let (to_watch, keys) = unbounded();
         let (joined, when_joined) = bounded(1);
         let (here, gone) = bounded(0);
         let (crew, signals) = Crew::new();
@@ -230,6 +196,7 @@ impl Manager {
             let run = move || hub.run(&finished, &halted);
             let on_panic = self.on_panic(&life);
             life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+            let io = Io::start(stopped.clone(), self.spawn_io(&life))?;
             let driver = Driver {
                 machine,
                 clock: Arc::clone(&self.clock),
@@ -238,30 +205,25 @@ impl Manager {
                 election: self.election.clone(),
                 assignment_prefix: prefix,
                 make_calculator: self.make_calculator(),
-                take_over_patience: TAKE_OVER_TIMEOUT,
-                io: Io::start(stopped.clone(), self.spawn_io(&life))?,
+                watches: Watches::new(
+                    Arc::clone(&self.store),
+                    Arc::clone(&io),
+                    to_member.clone(),
+                    &self.config.calculator,
+                ),
+                io,
+                bell: bounded(1),
                 to_member: to_member.clone(),
-                to_watch,
                 joined,
                 departed: false,
                 journal: Journal::default(),
+                cache: CacheFile::of(&self.config, &*self.store),
                 measures: Measures::new(
                     self.telling.clone(),
                     self.config.heartbeat_interval,
                     self.clock.now(),
                 ),
             };
-            let calculator = &self.config.calculator;
-            let watch = AssignmentWatch {
-                store: Arc::clone(&self.store),
-                clock: Arc::clone(&self.clock),
-                to_member: to_member.clone(),
-                backoff: Backoff::new(calculator.retry_delay_min, calculator.retry_delay_max, seed),
-            };
-            let stop = stopped.clone();
-            let watching = move || watch.run(&keys, &stop);
-            life.crew
-                .spawn(self.shared.id, "dv-assign", watching, self.on_panic(&life))?;
             let working = move || {
                 let _here = here;
                 driver.run(&inbox, &stopped);
@@ -305,6 +267,8 @@ impl Manager {
             builder.clock = Arc::clone(&clock);
             builder.telling.clone_from(&telling);
             builder.pushed = Some(Arc::clone(&partitions));
+            // Its events are read by `dv-member`.
+            builder.has_callbacks = false;
             builder.build()
         })
     }
@@ -337,7 +301,7 @@ impl Drop for Manager {
     fn drop(&mut self) {
         if let Err(error) = self.stop_by(Departure::Leave, deadline_in(DROP_TIMEOUT)) {
             log::warn!(target: "divvy::manager", "dropped while still at work: {error}");
-            if let Some(life) = self.life.lock().take() {
+            if let Some(life) = self.life.take() {
                 life.crew.signal_end();
             }
             Hub::end(self.shared.hub.take_subscribers());

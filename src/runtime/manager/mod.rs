@@ -2,13 +2,14 @@
 //!
 //! | thread | owns | talks to |
 //! | --- | --- | --- |
-//! | `dv-member` (`driver`) | the manager machine and its timers | everyone, by channel |
-//! | `dv-assign` (`watch`) | the watches of lease and assignment | -> `dv-member` |
+//! | `dv-member` (`driver`) | the manager machine, its timers and watches | everyone, by channel |
 //! | `dv-io` (`io`) | calls that wait for the store | <-> `dv-member` |
 //! | `dv-notify` | subscriber callbacks | <- `dv-member` |
 //!
-//! While the worker leads, those of its calculator come on top (`leading`).
+//! While the worker leads, those of its calculator come on top (`leading`), but for a `dv-notify`:
+//! `dv-member` reads what it tells.
 
+mod cache;
 mod driver;
 mod events;
 mod io;
@@ -24,7 +25,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use parking_lot::Mutex;
 
 pub use self::events::ManagerInterest;
 pub(super) use self::io::perform_at;
@@ -35,6 +35,7 @@ use self::measure::ManagerTelling;
 use self::shared::Shared;
 pub use self::status::ManagerStatus;
 use super::calculator::{Calculator, STATUS_PATIENCE};
+use super::crew::LifeSlot;
 use super::notifier::{Events, Subscription};
 use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
@@ -142,7 +143,7 @@ impl ManagerBuilder {
             election: self.election,
             clock: self.clock,
             rule,
-            life: Mutex::new(None),
+            life: LifeSlot::default(),
         })
     }
 }
@@ -182,7 +183,7 @@ pub struct Manager {
     election: Option<Arc<dyn LeaderElection>>,
     clock: Arc<dyn Clock>,
     rule: Rule,
-    life: Mutex<Option<Arc<Life>>>,
+    life: LifeSlot<Life>,
 }
 
 impl Manager {
@@ -203,6 +204,10 @@ impl Manager {
     /// is stored. Election and assignment follow; see [`Manager::wait_state`]. What may pass is
     /// tried again until `timeout`. Blocks for at most that, plus 1 s for cleaning up after a
     /// failure.
+    ///
+    /// With a [`ManagerConfig::cache_file`] it also returns, as soon as the store has failed once,
+    /// with what the file holds: state `Degraded`, the id and the partitions of the former life,
+    /// [`Held::is_cached`]. Joining goes on meanwhile; the store's word then takes its place.
     ///
     /// # Errors
     /// `AlreadyStarted`; `IdsExhausted` when all ids stayed taken; `Unauthorized`, `Unsupported`
@@ -233,8 +238,8 @@ impl Manager {
     /// asked for, not after a thread of it panicked.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        let life = self.life.lock();
-        life.as_ref().is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
+        let life = self.life.current();
+        life.is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
     /// Why the handle has failed, if it has: a thread of it panicked.
@@ -244,6 +249,7 @@ impl Manager {
     }
 
     /// The id under which this worker is a member; `None` before it has one and after it lost it.
+    /// While it serves what its cache file gave: the id of its former life.
     #[must_use]
     pub fn worker_id(&self) -> Option<WorkerId> {
         self.shared.read(|board| board.worker.clone())
@@ -345,7 +351,7 @@ impl Manager {
     /// left empty.
     #[must_use]
     pub fn status(&self) -> ManagerStatus {
-        let life = self.life.lock().clone();
+        let life = self.life.current();
         let machine = life.and_then(|life| {
             let (reply, answer) = bounded(1);
             life.ask_status(reply, STATUS_PATIENCE);

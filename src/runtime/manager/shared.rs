@@ -18,7 +18,7 @@ use crate::runtime::notifier::Hub;
 use crate::runtime::shared::next_handle_id;
 use crate::runtime::telling::Telling;
 use crate::thread::signal;
-use crate::types::{ManagerState, WorkerId};
+use crate::types::{ManagerState, Time, WorkerId};
 
 /// What callers read without asking a thread.
 #[derive(Clone, Debug)]
@@ -131,6 +131,17 @@ impl Shared {
             Some(message) => Error::new(Code::Panicked, message),
             None => Error::new(Code::NotRunning, why),
         }
+    }
+
+    /// A life is over.
+    pub fn rest(&self, now: Time) {
+        let state = ManagerState::Shutdown;
+        self.hub.reset(Introduction::new(ManagerChange {
+            from: state,
+            to: state,
+            time: now,
+        }));
+        self.show(Board::blank(state));
     }
 
     pub fn begin(&self, current: ManagerChange) {

@@ -1,28 +1,33 @@
-//! `dv-assign`: watches the leader's lease, this worker's assignment and the store's health, and
-//! passes all of it on.
+//! The watches of the leader's lease and of this worker's assignment, and the store's health, as
+//! `dv-member` reads them. They are opened on `dv-io`, since that may wait.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, after, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, never};
 
 use super::driver::ToMember;
-use crate::clock::Clock;
+use super::io::Io;
+use crate::config::CalculatorConfig;
 use crate::error::Result;
-use crate::machine::backoff::Backoff;
 use crate::machine::manager::Event;
 use crate::runtime::protected::Protected;
-use crate::store::{Bucket, Store, Watch, WatchEvent};
+use crate::runtime::reopening::Reopening;
+use crate::store::{Bucket, Health, HealthEvents, Store, Watch, WatchEvent};
 use crate::types::Time;
 use crate::wire::LEASE_KEY;
 
-/// The thread's own state.
-pub(super) struct AssignmentWatch {
-    pub store: Arc<Protected>,
-    pub clock: Arc<dyn Clock>,
-    pub to_member: Sender<ToMember>,
-    pub backoff: Backoff,
+/// What `dv-member` reads from the store.
+pub(super) struct Watches {
+    store: Arc<Protected>,
+    io: Arc<Io>,
+    to_member: Sender<ToMember>,
+    lease: Watched,
+    assignment: Watched,
+    /// `None`: the store has ended.
+    health: Option<HealthEvents>,
+    reopening: Reopening,
+    is_opening: bool,
+    has_failed: bool,
 }
 
 /// One watch, as far as it is open.
@@ -35,116 +40,168 @@ struct Watched {
     event: fn(WatchEvent) -> Event,
 }
 
+/// A watch that was opened, or why it could not be.
+pub(super) struct Opened {
+    bucket: Bucket,
+    key: String,
+    watch: Result<Watch>,
+}
+
+/// Where the next events come from.
+pub(super) struct Sources {
+    pub health: Receiver<Health>,
+    pub lease: Receiver<WatchEvent>,
+    pub assignment: Receiver<WatchEvent>,
+}
+
 impl Watched {
-    fn is_missing(&self) -> bool {
-        self.key.is_some() && self.watch.is_none()
+    fn new(bucket: Bucket, key: Option<String>, event: fn(WatchEvent) -> Event) -> Self {
+        Self {
+            bucket,
+            key,
+            watch: None,
+            event,
+        }
     }
 
-    fn open(&mut self, store: &dyn Store) -> Result<()> {
-        if let (Some(key), None) = (&self.key, &self.watch) {
-            self.watch = Some(store.watch_key(self.bucket, key)?);
-        }
-        Ok(())
+    /// What is to be opened.
+    fn missing(&self) -> Option<(Bucket, String)> {
+        let key = self.key.clone().filter(|_| self.watch.is_none())?;
+        Some((self.bucket, key))
+    }
+
+    fn events(&self) -> Receiver<WatchEvent> {
+        let watch = self.watch.as_ref();
+        watch.map_or_else(never, |watch| watch.events.clone())
+    }
+
+    /// `None`: the watch has ended.
+    fn take_in(&mut self, event: Option<WatchEvent>) -> Event {
+        (self.event)(event.unwrap_or_else(|| {
+            self.watch = None;
+            WatchEvent::Blind("the watch ended".into())
+        }))
     }
 }
 
-impl AssignmentWatch {
-    /// The thread's body; ends when `stop` is disconnected. `keys` tells which assignment key to
-    /// watch from then on.
-    pub fn run(mut self, keys: &Receiver<String>, stop: &Receiver<Infallible>) {
-        let mut lease = Watched {
-            bucket: Bucket::Election,
-            key: Some(LEASE_KEY.to_owned()),
-            watch: None,
-            event: Event::Lease,
-        };
-        let mut assignment = Watched {
-            bucket: Bucket::Assignment,
-            key: None,
-            watch: None,
-            event: Event::Assignment,
-        };
-        let mut retry_at = Time::ZERO;
-        let mut health = Some(self.store.health_events());
-        let (nothing, silence) = (never(), never());
-        loop {
-            self.open_missing([&mut lease, &mut assignment], &mut retry_at);
-            let timer = self.timer([&lease, &assignment], retry_at);
-            let leases = lease.watch.as_ref().map_or(&nothing, |w| &w.events);
-            let assignments = assignment.watch.as_ref().map_or(&nothing, |w| &w.events);
-            let told = health.as_ref().map_or(&silence, |h| &**h);
-            let is_told = select_biased! {
-                recv(stop) -> _ => return,
-                recv(keys) -> key => match key {
-                    Ok(key) => {
-                        assignment.key = Some(key);
-                        assignment.watch = None;
-                        retry_at = Time::ZERO;
-                        true
-                    }
-                    Err(_) => return,
-                },
-                recv(told) -> told => match told {
-                    Ok(told) => {
-                        self.store.heed(&told);
-                        self.tell(Event::StoreHealth(told.fault()))
-                    }
-                    Err(_) => {
-                        health = None;
-                        true
-                    }
-                },
-                recv(leases) -> event => self.pass_on(&mut lease, event.ok()),
-                recv(assignments) -> event => self.pass_on(&mut assignment, event.ok()),
-                recv(timer) -> _ => true,
-            };
-            if !is_told {
-                return;
+impl Watches {
+    pub fn new(
+        store: Arc<Protected>,
+        io: Arc<Io>,
+        to_member: Sender<ToMember>,
+        config: &CalculatorConfig,
+    ) -> Self {
+        let lease = Some(LEASE_KEY.to_owned());
+        Self {
+            health: Some(store.health_events()),
+            store,
+            io,
+            to_member,
+            lease: Watched::new(Bucket::Election, lease, Event::Lease),
+            assignment: Watched::new(Bucket::Assignment, None, Event::Assignment),
+            reopening: Reopening::new(config),
+            is_opening: false,
+            has_failed: false,
+        }
+    }
+
+    /// Watches this assignment from now on, instead of any before.
+    pub fn set_assignment(&mut self, key: String) {
+        self.assignment.key = Some(key);
+        self.assignment.watch = None;
+        self.reopening.hurry();
+    }
+
+    pub fn sources(&self) -> Sources {
+        let health = self.health.as_ref();
+        Sources {
+            health: health.map_or_else(never, |health| (**health).clone()),
+            lease: self.lease.events(),
+            assignment: self.assignment.events(),
+        }
+    }
+
+    /// `None`: there will be no more.
+    pub fn health(&mut self, told: Option<Health>) -> Option<Event> {
+        match told {
+            Some(health) => {
+                self.store.heed(&health);
+                Some(Event::StoreHealth(health.fault()))
+            }
+            None => {
+                self.health = None;
+                None
             }
         }
+    }
+
+    pub fn lease(&mut self, event: Option<WatchEvent>) -> Event {
+        self.lease.take_in(event)
+    }
+
+    pub fn assignment(&mut self, event: Option<WatchEvent>) -> Event {
+        self.assignment.take_in(event)
+    }
+
+    /// When there is something to be opened.
+    pub fn due(&self) -> Option<Time> {
+        let is_missing = self.lease.missing().is_some() || self.assignment.missing().is_some();
+        (is_missing && !self.is_opening).then(|| self.reopening.due())
     }
 
     /// A watch that could not be opened, or ended, is tried again for as long as it takes.
-    fn open_missing(&mut self, watches: [&mut Watched; 2], retry_at: &mut Time) {
-        let now = self.clock.now();
-        let is_whole = !watches.iter().any(|watched| watched.is_missing());
-        if is_whole || now < *retry_at {
+    pub fn open_missing(&mut self, now: Time) {
+        if self.due().is_none_or(|due| now < due) {
             return;
         }
-        for watched in watches {
-            if let Err(error) = watched.open(&*self.store) {
-                if self.backoff.attempts() == 0 {
-                    log::warn!(target: "divvy::manager", "watching failed, trying again: {error}");
+        let missing = [self.lease.missing(), self.assignment.missing()];
+        let missing: Vec<_> = missing.into_iter().flatten().collect();
+        self.is_opening = true;
+        let store = Arc::clone(&self.store);
+        let to_member = self.to_member.clone();
+        self.io.submit(move || {
+            let open = |(bucket, key): (Bucket, String)| Opened {
+                bucket,
+                watch: store.watch_key(bucket, &key),
+                key,
+            };
+            let opened = missing.into_iter().map(open).collect();
+            let _ = to_member.send(ToMember::Opened(opened));
+        });
+    }
+
+    /// What came of it; the events for the machine.
+    pub fn opened(&mut self, now: Time, opened: Vec<Opened>) -> Vec<Event> {
+        self.is_opening = false;
+        let mut events = Vec::new();
+        for Opened { bucket, key, watch } in opened {
+            let watched = match bucket {
+                Bucket::Election => &mut self.lease,
+                _ => &mut self.assignment,
+            };
+            match watch {
+                // Another one is wanted by now.
+                _ if watched.key.as_ref() != Some(&key) => {}
+                Ok(watch) => watched.watch = Some(watch),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.has_failed, true) {
+                        log::warn!(target: "divvy::manager", "watching failed, trying again: {error}");
+                    }
+                    events.push((watched.event)(WatchEvent::Blind(error.to_string())));
                 }
-                self.tell((watched.event)(WatchEvent::Blind(error.to_string())));
-                *retry_at = now + self.backoff.next_delay();
-                return;
             }
         }
-        self.backoff.reset();
-        // For the case that one ends again at once.
-        *retry_at = now + self.backoff.next_delay();
-        self.backoff.reset();
-    }
-
-    /// Whether `dv-member` is still there. `None`: the watch has ended.
-    fn pass_on(&self, watched: &mut Watched, event: Option<WatchEvent>) -> bool {
-        let event = event.unwrap_or_else(|| {
-            watched.watch = None;
-            WatchEvent::Blind("the watch ended".into())
-        });
-        self.tell((watched.event)(event))
-    }
-
-    fn timer(&self, watches: [&Watched; 2], retry_at: Time) -> Receiver<Instant> {
-        if watches.into_iter().any(Watched::is_missing) {
-            return after(retry_at.since(self.clock.now()));
+        let is_missing = self.lease.missing().is_some() || self.assignment.missing().is_some();
+        match (events.is_empty(), is_missing) {
+            (false, _) => {
+                self.reopening.failed(now);
+            }
+            (true, true) => self.reopening.hurry(),
+            (true, false) => {
+                self.has_failed = false;
+                self.reopening.opened(now);
+            }
         }
-        never()
-    }
-
-    /// Whether `dv-member` is still there.
-    fn tell(&self, event: Event) -> bool {
-        self.to_member.send(ToMember::Event(event)).is_ok()
+        events
     }
 }

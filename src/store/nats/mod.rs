@@ -75,21 +75,38 @@ impl NatsStore {
     /// `InvalidConfig`, `Unauthorized`, `Unsupported` (server without headers or TLS),
     /// `Unavailable`. Nothing is left behind.
     pub fn connect(options: NatsOptions, deadline: Instant) -> Result<Self> {
+        let store = Self::open(options)?;
+        // An early return drops the store, which stops it.
+        store.wait_connected(deadline)?;
+        Ok(store)
+    }
+
+    /// As [`NatsStore::connect`], without waiting for the first connection: until there is one,
+    /// every call fails as during any outage. For workers that have something to serve meanwhile.
+    ///
+    /// # Errors
+    /// `InvalidConfig`; `Unavailable` when the system has no thread left.
+    pub fn open(options: NatsOptions) -> Result<Self> {
         options.check()?;
         let session = Session::new(options);
         let supervisor = Supervisor::new(Arc::clone(&session));
         let supervisor = Thread::spawn("dv-nats", move || supervisor.run())?;
-        let store = Self {
+        Ok(Self {
             session,
             threads: Mutex::new(Threads {
                 supervisor: Arc::new(supervisor),
                 watches: Vec::new(),
             }),
             proven: Mutex::default(),
-        };
-        // An early return drops the store, which stops it.
-        store.session.wait_connected(deadline)?;
-        Ok(store)
+        })
+    }
+
+    /// Waits for the first connection.
+    ///
+    /// # Errors
+    /// As [`NatsStore::connect`]; the store goes on connecting all the same.
+    pub fn wait_connected(&self, deadline: Instant) -> Result<()> {
+        self.session.wait_connected(deadline)
     }
 
     fn stream(&self, bucket: Bucket) -> Result<Stream, Failure> {
@@ -159,6 +176,14 @@ impl NatsStore {
 }
 
 impl Store for NatsStore {
+    fn identity(&self) -> String {
+        let options = &self.session.options;
+        let domain = options.domain.as_deref().unwrap_or_default();
+        format!("{domain} {}", options.buckets.join(" "))
+            .trim_start()
+            .to_owned()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

@@ -1,121 +1,181 @@
-//! The demo's workers: threads that know nothing of calculators, only the wire format. They write
-//! heartbeats, watch the assignments and hold what theirs says.
+//! The demo's workers: managers, each with a connection of its own, any of which may lead.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
-use divvy::store::{Bucket, Entry, Expect, Store, WatchEvent, Write};
-use divvy::wire::{Applied, Assignment, encode_heartbeat};
-use divvy::{Error, Partition, WorkerId};
+use divvy::strategy::ConsistentHash;
+use divvy::{
+    Departure, Error, Events, Held, Manager, ManagerConfig, ManagerInterest, ManagerNotice,
+    ManagerState, Partition, WorkerId,
+};
 
-use super::world::{BEAT_INTERVAL, Connection, World, soon};
+use super::world::{Connection, PATIENCE, World};
 
 /// What became of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// It works.
     Up,
-    /// It took its leave.
+    /// It left for good.
     Left,
+    /// It left and will be back.
+    Kept,
     /// It stopped without a word.
     Crashed,
+    /// It works, and cannot reach the store.
+    Frozen,
 }
 
-/// What a worker holds.
-#[derive(Clone, Debug, Default)]
-pub struct Held {
-    /// The assignment that it follows.
-    pub applied: Applied,
-    /// The partitions that this gives it.
-    pub partitions: Vec<Partition>,
-}
-
-/// All workers that ever were.
+/// All workers that ever were, by their ids.
 pub struct Fleet {
-    held: Arc<Mutex<BTreeMap<WorkerId, Held>>>,
     members: BTreeMap<WorkerId, Member>,
+    /// What is left of workers that crashed.
+    ending: Vec<JoinHandle<()>>,
 }
 
 struct Member {
     condition: Condition,
+    events: Events<ManagerNotice>,
     /// `None` once it is down.
     running: Option<Running>,
 }
 
 struct Running {
     connection: Connection,
-    end: Sender<Condition>,
-    thread: JoinHandle<()>,
+    manager: Manager,
+}
+
+/// A worker that is about to start.
+pub struct Newcomer {
+    connection: Connection,
+    manager: Manager,
+    events: Events<ManagerNotice>,
+}
+
+impl Newcomer {
+    /// Connects it.
+    pub fn new(world: &World, config: &ManagerConfig, list: &[Partition]) -> Result<Self, Error> {
+        let connection = world.connect("worker")?;
+        let list = list.to_vec();
+        let manager = Manager::builder(Arc::clone(&connection.store))
+            .config(config.clone())
+            .strategy(ConsistentHash::new())
+            .source(move || Ok(list.clone()))
+            .build()?;
+        let events = manager.events(ManagerInterest::WorkerAndCalculator);
+        Ok(Self {
+            connection,
+            manager,
+            events,
+        })
+    }
 }
 
 impl Fleet {
     /// Nobody yet.
     pub fn new() -> Self {
         Self {
-            held: Arc::default(),
             members: BTreeMap::new(),
+            ending: Vec::new(),
         }
     }
 
-    /// Starts a worker, or starts it again.
-    pub fn start(&mut self, world: &World, id: &WorkerId) -> Result<(), Error> {
-        let connection = world.connect(id.as_str())?;
-        let (end, ended) = bounded(1);
-        let worker = Worker {
-            id: id.clone(),
-            key: format!("assignment.{id}"),
-            store: Arc::clone(&connection.store),
-            held: Arc::clone(&self.held),
-        };
-        lock(&self.held).insert(id.clone(), Held::default());
-        let thread = std::thread::spawn(move || worker.run(&ended));
+    /// Starts a worker; the id that it has.
+    pub fn start(&mut self, newcomer: Newcomer) -> Result<WorkerId, Error> {
+        let Newcomer {
+            connection,
+            manager,
+            events,
+        } = newcomer;
+        manager.start(PATIENCE)?;
+        // It has one when its start has succeeded, unless it lost it again at once.
+        let id = manager.worker_id().ok_or_else(|| {
+            Error::new(
+                divvy::error::Code::IdLost,
+                "a worker has lost its id at once",
+            )
+        })?;
         let member = Member {
             condition: Condition::Up,
+            events,
             running: Some(Running {
                 connection,
-                end,
-                thread,
+                manager,
             }),
         };
         self.members.insert(id.clone(), member);
-        Ok(())
+        Ok(id)
     }
 
-    /// Ends workers, all at once: with a farewell (`Left`) or without (`Crashed`).
-    pub fn end(&mut self, ids: &[WorkerId], how: Condition) {
-        let mut ending = Vec::new();
+    /// Ends workers, all at once.
+    pub fn end(&mut self, ids: &[WorkerId], how: Condition) -> Result<(), Error> {
+        let mut leaving = Vec::new();
         for id in ids {
             let Some(member) = self.members.get_mut(id) else {
                 continue;
             };
             member.condition = how;
-            if let Some(running) = member.running.take() {
-                // Fails only when the thread has ended already.
-                let _ = running.end.send(how);
-                ending.push(running);
+            let Some(Running {
+                connection,
+                manager,
+            }) = member.running.take()
+            else {
+                continue;
+            };
+            if how == Condition::Crashed {
+                // Whatever it does from now on reaches nobody: as far as the others can tell, its
+                // process was killed.
+                connection.sever();
+                self.ending.push(std::thread::spawn(move || {
+                    let _ = manager.stop(Departure::Keep, PATIENCE);
+                }));
+                continue;
             }
+            let departure = match how {
+                Condition::Left => Departure::Leave,
+                _ => Departure::Keep,
+            };
+            leaving.push(std::thread::spawn(move || {
+                let left = manager.stop(departure, PATIENCE);
+                drop(connection);
+                left
+            }));
         }
-        for running in ending {
-            let _ = running.thread.join();
+        let mut all = Ok(());
+        for thread in leaving {
+            // A panic there was told by the library.
+            all = all.and(thread.join().unwrap_or(Ok(())));
         }
-        let mut held = lock(&self.held);
-        for id in ids {
-            held.remove(id);
+        all
+    }
+
+    /// The store freezes for this worker.
+    pub fn freeze(&mut self, id: &WorkerId) {
+        if let Some(member) = self.members.get_mut(id)
+            && let Some(running) = &member.running
+        {
+            running.connection.freeze();
+            member.condition = Condition::Frozen;
         }
     }
 
     /// The store freezes for all workers.
-    pub fn freeze(&self) {
+    pub fn freeze_all(&self) {
         for running in self.running() {
             running.connection.freeze();
         }
     }
 
+    /// The store is back for this worker.
+    pub fn thaw(&self, id: &WorkerId) {
+        if let Some(running) = self.members.get(id).and_then(|m| m.running.as_ref()) {
+            running.connection.thaw();
+        }
+    }
+
     /// The store is back for all workers.
-    pub fn thaw(&self) {
+    pub fn thaw_all(&self) {
         for running in self.running() {
             running.connection.thaw();
         }
@@ -123,8 +183,30 @@ impl Fleet {
 
     /// The workers that are up, in order.
     pub fn up(&self) -> Vec<WorkerId> {
-        let up = self.members.iter().filter(|(_, m)| m.running.is_some());
+        let up = self.members.iter().filter(|(_, m)| m.is_up());
         up.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Who leads, of those that are up.
+    pub fn leader(&self) -> Option<&WorkerId> {
+        let is_leader = |m: &Member| m.manager().is_some_and(Manager::is_leader);
+        let mut leaders = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.is_up() && is_leader(m));
+        leaders.next().map(|(id, _)| id)
+    }
+
+    /// A worker's handle, while it runs.
+    pub fn manager(&self, id: &WorkerId) -> Option<&Manager> {
+        self.members.get(id)?.manager()
+    }
+
+    /// Whether every worker that is up is in such a state.
+    pub fn all_in(&self, like: impl Fn(ManagerState) -> bool) -> bool {
+        let up = self.members.values().filter(|m| m.is_up());
+        let mut managers = up.filter_map(Member::manager);
+        managers.all(|manager| like(manager.state()))
     }
 
     /// Every worker and what became of it, in order.
@@ -134,103 +216,46 @@ impl Fleet {
 
     /// What each worker that is up holds.
     pub fn held(&self) -> BTreeMap<WorkerId, Held> {
-        lock(&self.held).clone()
+        let up = self.members.iter().filter(|(_, m)| m.is_up());
+        up.filter_map(|(id, m)| Some((id.clone(), m.manager()?.assignment())))
+            .collect()
+    }
+
+    /// The next event that a worker told, and which worker that was.
+    pub fn next_event(&self) -> Option<(&WorkerId, Arc<ManagerNotice>)> {
+        self.members
+            .iter()
+            .find_map(|(id, m)| Some((id, m.events.try_recv()?)))
     }
 
     fn running(&self) -> impl Iterator<Item = &Running> {
         self.members.values().filter_map(|m| m.running.as_ref())
     }
+
+    /// Everybody leaves.
+    pub fn disperse(&mut self) -> Result<(), Error> {
+        self.thaw_all();
+        let all: Vec<WorkerId> = self.members.keys().cloned().collect();
+        let left = self.end(&all, Condition::Left);
+        for thread in self.ending.drain(..) {
+            let _ = thread.join();
+        }
+        left
+    }
+}
+
+impl Member {
+    fn is_up(&self) -> bool {
+        self.condition == Condition::Up && self.running.is_some()
+    }
+
+    fn manager(&self) -> Option<&Manager> {
+        self.running.as_ref().map(|running| &running.manager)
+    }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        let up = self.up();
-        self.end(&up, Condition::Left);
+        let _ = self.disperse();
     }
-}
-
-/// The thread's own state.
-struct Worker {
-    id: WorkerId,
-    key: String,
-    store: Arc<dyn Store>,
-    held: Arc<Mutex<BTreeMap<WorkerId, Held>>>,
-}
-
-impl Worker {
-    fn run(&self, ended: &Receiver<Condition>) {
-        // Fails only when the store was stopped.
-        let Ok(watch) = self.store.watch(Bucket::Assignment, "assignment") else {
-            return;
-        };
-        let beats = tick(BEAT_INTERVAL);
-        self.beat();
-        loop {
-            select! {
-                recv(ended) -> how => {
-                    if how == Ok(Condition::Left) {
-                        self.write_heartbeat(None, soon());
-                    }
-                    return;
-                }
-                recv(watch.events) -> event => match event {
-                    Ok(WatchEvent::Change(entry)) if entry.key == self.key => self.apply(&entry),
-                    Ok(_) => {}
-                    Err(_) => return,
-                },
-                recv(beats) -> _ => self.beat(),
-            }
-        }
-    }
-
-    fn beat(&self) {
-        let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
-        let value = encode_heartbeat(&self.id, &time, self.applied());
-        // A beat that fails is made up for by the next.
-        self.write_heartbeat(Some(value), Instant::now() + BEAT_INTERVAL);
-    }
-
-    fn write_heartbeat(&self, value: Option<Vec<u8>>, deadline: Instant) {
-        let write = Write {
-            key: format!("heartbeat.{}", self.id),
-            value,
-            expect: Expect::Any,
-        };
-        let _ = self.store.write(Bucket::Heartbeat, &[write], deadline);
-    }
-
-    /// Follows a newer assignment; an older one, or a malformed one, changes nothing.
-    fn apply(&self, entry: &Entry) {
-        let mut all = lock(&self.held);
-        let Some(held) = all.get_mut(&self.id) else {
-            return;
-        };
-        if !entry.is_live() {
-            held.partitions.clear();
-            return;
-        }
-        let Ok(assignment) = Assignment::decode(&entry.value) else {
-            return;
-        };
-        let offered = Applied {
-            term: assignment.term.unwrap_or(held.applied.term),
-            version: assignment.version,
-        };
-        if offered >= held.applied {
-            held.applied = offered;
-            held.partitions = assignment.partitions;
-        }
-    }
-
-    fn applied(&self) -> Applied {
-        lock(&self.held)
-            .get(&self.id)
-            .map(|held| held.applied)
-            .unwrap_or_default()
-    }
-}
-
-/// A panic elsewhere leaves nothing half-done under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

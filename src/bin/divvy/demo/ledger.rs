@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use divvy::{Partition, Reason, Version, WorkerId};
-
-use super::fleet::Held;
+use divvy::{Held, Partition, Reason, Version, WorkerId};
 
 /// Who holds what, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +16,7 @@ impl Owners {
     pub fn of(held: &BTreeMap<WorkerId, Held>) -> Self {
         let mut of: BTreeMap<Vec<String>, Vec<WorkerId>> = BTreeMap::new();
         for (worker, held) in held {
-            for partition in &held.partitions {
+            for partition in held.partitions.iter() {
                 of.entry(partition.keys.clone())
                     .or_default()
                     .push(worker.clone());

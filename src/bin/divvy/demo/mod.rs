@@ -1,5 +1,5 @@
-//! `divvy demo`: a fleet that starts, grows, shrinks, crashes, restarts, loses its store and its
-//! leader, and checks itself while it does.
+//! `divvy demo`: a fleet of managers that starts, grows, shrinks, crashes, restarts, loses its
+//! store and its leader, and checks itself while it does.
 
 mod fleet;
 mod ledger;
@@ -24,8 +24,8 @@ use self::screen::Screen;
 use self::stage::Stage;
 use self::world::World;
 
-/// Shows a fleet being divided: cold start, scale-up, leave, crash, mass restart, store outage,
-/// crash of the leader.
+/// Shows a fleet being divided: cold start, scale-up, leave, crash, restarts, store outage, loss and
+/// leave of the leader.
 ///
 /// Ends by itself in less than half a minute, with status 0 only if every check held.
 #[derive(Args, Debug)]
@@ -105,14 +105,16 @@ fn perform(arguments: &DemoArguments) -> Result<(), Early> {
         Some(url) => World::nats(url)?,
         None => World::memory(),
     };
-    world.prepare()?;
+    let workers = usize::from(arguments.workers);
+    let config = world::config(workers);
+    world.prepare(&config)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let mut stage = Stage::new(world, partitions, Screen::open()?, interrupted);
-    let ending = script::play(&mut stage, usize::from(arguments.workers))
-        .and_then(|()| stage.keep_running(arguments.keep_running));
+    let mut stage = Stage::new(world, config, partitions, Screen::open()?, interrupted);
+    let ending =
+        script::play(&mut stage, workers).and_then(|()| stage.keep_running(arguments.keep_running));
     stage.finish(&ending)?;
     ending
 }

@@ -333,7 +333,9 @@ fn table_row(row: &Row, most: i64, bar_max: usize) -> Line {
     let (style, state) = match row.condition {
         Condition::Up => (Style::Good, "up"),
         Condition::Left => (Style::Dim, "left"),
+        Condition::Kept => (Style::Dim, "restarts"),
         Condition::Crashed => (Style::Bad, "crashed"),
+        Condition::Frozen => (Style::Warn, "cut off"),
     };
     let line = Line::new()
         .put(Style::Plain, format!(" {:<12} ", row.name))
@@ -362,7 +364,7 @@ fn bar(load: i64, most: i64, length_max: usize) -> String {
 fn step_lines(ledger: &Ledger) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, step) in ledger.steps.iter().enumerate() {
-        let name = format!("{}. {:<14}", number + 1, step.title);
+        let name = format!("{}. {:<15}", number + 1, step.title);
         if step.took.is_some() {
             lines.push(finished(step, &name));
             continue;
@@ -420,12 +422,12 @@ fn summary_lines(ledger: &Ledger) -> Vec<Line> {
     let published: Vec<String> = ledger.steps.iter().map(Step::publications).collect();
     let width = published.iter().map(String::len).max().unwrap_or(0).max(9);
     let head = format!(
-        "        step              {:<width$}  moved  unowned    took",
+        "        step               {:<width$}  moved  unowned    took",
         "published"
     );
     let mut lines = vec![Line::new().put(Style::Dim, head)];
     for (number, (step, published)) in ledger.steps.iter().zip(&published).enumerate() {
-        let name = format!("{}. {:<14}", number + 1, step.title);
+        let name = format!("{}. {:<15}", number + 1, step.title);
         if let Some(why) = &step.skipped {
             lines.push(Line::new().put(Style::Dim, format!(" -      {name} left out: {why}")));
             continue;
@@ -466,7 +468,7 @@ mod tests {
     fn view<'a>(rows: &'a [Row], ledger: &'a Ledger) -> View<'a> {
         View {
             store: "embedded store",
-            leader: "leader-1",
+            leader: "worker-0",
             state: Some(State::Scaling),
             reason: Some(Reason::PlannedScale),
             version: 7,
@@ -524,7 +526,7 @@ mod tests {
             .collect();
         let text = texts(&frame(&view(&rows, &ledger), &events, 80, 24)).join("\n");
         for part in [
-            "leader-1 Scaling (planned_scale)   version 7   64 partitions, 0 unowned",
+            "worker-0 Scaling (planned_scale)   version 7   64 partitions, 0 unowned",
             "worker-0     up             v7          13  ████",
             "worker-1     left",
             "event 98",

@@ -1,14 +1,16 @@
 //! The script: what happens to the fleet, and what is expected of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use divvy::error::Code;
-use divvy::{MemberChange, Notice, Reason, State, WorkerId};
+use divvy::{ManagerNotice, ManagerState, MemberChange, Notice, Reason, WorkerId};
 
 use super::Early;
 use super::fleet::Condition;
 use super::stage::Stage;
-use super::world::timing;
+
+/// How many workers are restarted one by one.
+const ROLLING_MAX: usize = 5;
 
 /// Plays every step.
 ///
@@ -16,38 +18,38 @@ use super::world::timing;
 /// The first thing that was not as expected ends it.
 pub fn play(stage: &mut Stage, workers: usize) -> Result<(), Early> {
     cold_start(stage, workers)?;
-    scale_up(stage, workers)?;
+    scale_up(stage)?;
     leave(stage)?;
     crash(stage)?;
+    rolling_restart(stage)?;
     mass_restart(stage)?;
     if stage.world.can_freeze() {
         outage(stage)?;
     } else {
         stage.skip("store outage", "this server cannot be frozen from here")?;
     }
-    take_over(stage)
+    leader_lost(stage)?;
+    leader_leaves(stage)
 }
 
 fn cold_start(stage: &mut Stage, workers: usize) -> Result<(), Early> {
-    let story = format!("a leader and {workers} workers start from nothing");
+    let story = format!("{workers} workers start from nothing, the first one leads");
     stage.open("cold start", story)?;
-    stage.lead("leader-1")?;
-    for number in 0..workers {
-        start(stage, &worker(number))?;
-    }
-    expect_plan(stage, Reason::ColdStart)?;
-    let once = stage.publications() == 1;
+    stage.start(1)?;
+    stage.expect_soon("the first one holds everything at once", |stage| {
+        stage.publications() == 1 && stage.owners().is_exact(&stage.partitions)
+    })?;
+    stage.remember_owners();
+    stage.start(workers - 1)?;
+    expect_plan(stage, Reason::ColdStartFinal)?;
+    let once = stage.publications() == 2;
     stage.check("one plan for all of them", once)?;
     stage.close()
 }
 
-fn scale_up(stage: &mut Stage, workers: usize) -> Result<(), Early> {
-    let newcomers = [worker(workers), worker(workers + 1)];
-    let story = format!("{} and {} join", newcomers[0], newcomers[1]);
-    stage.open("scale-up", story)?;
-    for id in &newcomers {
-        start(stage, id)?;
-    }
+fn scale_up(stage: &mut Stage) -> Result<(), Early> {
+    stage.open("scale-up", "two more join".into())?;
+    let newcomers = stage.start(2)?;
     expect_plan(stage, Reason::PlannedScale)?;
     let once = stage.publications() == 1;
     stage.check("one plan for both of them", once)?;
@@ -60,24 +62,20 @@ fn scale_up(stage: &mut Stage, workers: usize) -> Result<(), Early> {
 }
 
 fn leave(stage: &mut Stage) -> Result<(), Early> {
-    let leaver = worker(1);
+    let leaver = follower(stage)?;
     let story = format!("{leaver} takes its leave: no waiting for a lease, no emergency");
     stage.open("planned leave", story)?;
-    stage
-        .fleet
-        .end(std::slice::from_ref(&leaver), Condition::Left);
+    end(stage, &leaver, Condition::Left)?;
     expect_plan(stage, Reason::PlannedScale)?;
     check_only_theirs_moved(stage, &leaver)?;
     stage.close()
 }
 
 fn crash(stage: &mut Stage) -> Result<(), Early> {
-    let victim = worker(2);
+    let victim = follower(stage)?;
     let story = format!("{victim} falls silent: lost after lease and grace");
     stage.open("crash", story)?;
-    stage
-        .fleet
-        .end(std::slice::from_ref(&victim), Condition::Crashed);
+    end(stage, &victim, Condition::Crashed)?;
     stage.expect_soon(&format!("{victim} goes missing and is lost"), |stage| {
         stage.told_of(&victim, MemberChange::Missing) && stage.told_of(&victim, MemberChange::Lost)
     })?;
@@ -86,99 +84,132 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
     stage.close()
 }
 
+fn rolling_restart(stage: &mut Stage) -> Result<(), Early> {
+    let leader = leader(stage)?;
+    let others = stage.fleet.up().into_iter().filter(|id| *id != leader);
+    let mut restarting: Vec<WorkerId> = others.take(ROLLING_MAX - 1).collect();
+    restarting.push(leader);
+    let story = format!(
+        "{} workers are restarted one by one, the leader last: nothing moves",
+        restarting.len()
+    );
+    stage.open("rolling restart", story)?;
+    let mut same_ids = true;
+    for id in &restarting {
+        end(stage, id, Condition::Kept)?;
+        same_ids &= stage.start(1)? == [id.clone()];
+    }
+    stage.check("each has its id back", same_ids)?;
+    expect_rest(stage, "each has its partitions back, and somebody leads")?;
+    // Time enough for a plan that should not come.
+    stage.pass(stage.config.calculator.cooldown)?;
+    check_nothing_published(stage)?;
+    stage.close()
+}
+
 fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
+    let leader = leader(stage)?;
     let up = stage.fleet.up();
     let majority = up.len() / 2 + 1;
-    let restarting = &up[..majority];
+    let others = up.iter().filter(|id| **id != leader).cloned();
+    let restarting: Vec<WorkerId> = others.take(majority).collect();
     let story = format!(
-        "{majority} of {} crash at once and come back: nothing moves",
+        "{} of {} go down at once and are back too late: nothing moves",
+        restarting.len(),
         up.len()
     );
     stage.open("mass restart", story)?;
-    stage.fleet.end(restarting, Condition::Crashed);
+    stage.fleet.end(&restarting, Condition::Kept)?;
     stage.expect_soon("it is seen as a restart of the fleet", |stage| {
-        stage.leader().told(|notice| {
-            matches!(notice, Notice::StateChanged(c)
-                if c.to == State::Scaling && c.reason == Some(Reason::Restart))
-        })
+        stage.told(
+            |notice| matches!(notice, Notice::StateChanged(c) if c.reason == Some(Reason::Restart)),
+        )
     })?;
-    stage.pass(timing().cold_start_window / 2)?;
-    for id in restarting {
-        start(stage, id)?;
-    }
+    stage.pass(stage.config.calculator.cold_start_window / 3)?;
+    let mut back = stage.start(restarting.len())?;
+    back.sort();
+    stage.check("they have their ids back", back == restarting)?;
     stage.expect_soon("all are back and the leader rests", |stage| {
         let back = |id| stage.told_of(id, MemberChange::Back);
-        restarting.iter().all(back)
-            && stage.leader().calculator.state() == State::Idle
-            && stage.owners().is_exact(&stage.partitions)
+        restarting.iter().all(back) && stage.is_at_rest()
     })?;
-    // Time enough for a plan that should not come.
-    stage.pass(timing().cooldown)?;
+    stage.pass(stage.config.calculator.cooldown)?;
     check_nothing_published(stage)?;
     stage.close()
 }
 
 fn outage(stage: &mut Stage) -> Result<(), Early> {
-    let timing = timing();
+    let timing = &stage.config.calculator;
     let silence = timing.heartbeat_ttl + timing.emergency_grace_period * 2;
     let story = format!("nobody reaches the store for {silence:?}: nobody is declared dead");
     stage.open("store outage", story)?;
-    stage.leader().freeze();
-    stage.fleet.freeze();
-    stage.expect_soon("the leader says that it is degraded", |stage| {
-        stage.leader().is_degraded
+    let leader = leader(stage)?;
+    stage.fleet.freeze_all();
+    stage.expect_soon("every worker says that it is degraded", |stage| {
+        stage.fleet.all_in(|state| state == ManagerState::Degraded)
     })?;
     stage.pass(silence)?;
-    stage.fleet.thaw();
-    stage.leader().thaw();
-    stage.expect_soon("it recovers by itself", |stage| !stage.leader().is_degraded)?;
-    stage.pass(timing.emergency_grace_period * 2)?;
-    let calm = !stage.leader().told(|notice| {
-        matches!(
-            notice,
-            Notice::Member(MemberChange::Missing(_) | MemberChange::Lost(_))
-        )
-    });
-    stage.check("nobody was declared missing or lost", calm)?;
+    let serving = stage.owners().is_exact(&stage.partitions);
+    stage.check("each serves on what it holds", serving)?;
+    let nobody = stage.fleet.leader().is_none();
+    stage.check("nobody claims to lead: no lease could be renewed", nobody)?;
+    // As in life, not all in the same moment.
+    stage.fleet.thaw(&leader);
+    stage.pass(stage.config.heartbeat_interval)?;
+    stage.fleet.thaw_all();
+    expect_rest(stage, "all recover by themselves, and somebody leads")?;
+    stage.pass(stage.config.calculator.emergency_grace_period * 2)?;
+    let calm = !stage.told(|notice| matches!(notice, Notice::Member(MemberChange::Lost(_))));
+    stage.check("nobody was declared lost", calm)?;
     check_nothing_published(stage)?;
     stage.close()
 }
 
-fn take_over(stage: &mut Stage) -> Result<(), Early> {
-    let victim = worker(0);
-    let frozen = stage.world.can_freeze();
-    let what = if frozen {
-        "freezes"
+fn leader_lost(stage: &mut Stage) -> Result<(), Early> {
+    let former = leader(stage)?;
+    let can_freeze = stage.world.can_freeze();
+    let what = if can_freeze { "is cut off" } else { "crashes" };
+    let story = format!("{former}, which leads, {what}: another one takes over");
+    stage.open("leader lost", story)?;
+    if can_freeze {
+        stage.fleet.freeze(&former);
     } else {
-        "does not know it yet"
-    };
-    let story = format!("leader-2 takes over, leader-1 {what}, {victim} crashes meanwhile");
-    stage.open("take-over", story)?;
-    let version = stage.leader().calculator.current_version();
-    stage.leader().freeze();
-    stage
-        .fleet
-        .end(std::slice::from_ref(&victim), Condition::Crashed);
-    stage.lead("leader-2")?;
-    let adopted = stage.leader().calculator.current_version() == version;
-    stage.check("the plan in force is adopted, nothing moves", adopted)?;
-    expect_plan(stage, Reason::Emergency)?;
-    check_only_theirs_moved(stage, &victim)?;
-    if let Some(former) = stage.former_leader() {
-        former.thaw();
+        end(stage, &former, Condition::Crashed)?;
     }
-    stage.expect_soon("leader-1 finds out that it was deposed", |stage| {
-        stage
-            .former_leader()
-            .is_some_and(|former| former.told(|n| matches!(n, Notice::LeadershipLost)))
+    let began = Instant::now();
+    stage.expect_soon("another worker leads after its lease", |stage| {
+        stage.fleet.leader().is_some()
     })?;
-    let refusal = stage
-        .former_leader()
-        .map(|former| former.calculator.trigger_rebalance(Duration::from_secs(2)));
-    let refused = matches!(&refusal, Some(Err(error)) if error.code() == Code::Fenced);
-    stage.check("leader-1 can publish nothing any more", refused)?;
+    stage.note(&format!("led again after {:.1?}", began.elapsed()))?;
+    if can_freeze {
+        // It could not renew its lease, and did not wait for anybody to tell.
+        let manager = stage.fleet.manager(&former);
+        let led = manager.is_some_and(|manager| manager.is_leader());
+        stage.check(&format!("{former} had stepped down before"), !led)?;
+        let manager = stage.fleet.manager(&former);
+        let refusal = manager.map(|m| m.trigger_rebalance(Duration::from_secs(2)));
+        let refused = matches!(&refusal, Some(Err(error)) if error.code() == Code::NotLeader);
+        stage.check(&format!("{former} can publish nothing any more"), refused)?;
+    }
+    expect_cover(stage)?;
+    check_only_theirs_moved(stage, &former)?;
     stage.close()?;
-    stage.retire_former()
+    end(stage, &former, Condition::Crashed)
+}
+
+fn leader_leaves(stage: &mut Stage) -> Result<(), Early> {
+    let former = leader(stage)?;
+    let story = format!("{former}, which leads, takes its leave: it hands over at once");
+    stage.open("leader leaves", story)?;
+    end(stage, &former, Condition::Left)?;
+    let began = Instant::now();
+    stage.expect_soon("another worker leads", |stage| {
+        stage.fleet.leader().is_some()
+    })?;
+    stage.note(&format!("led again after {:.1?}", began.elapsed()))?;
+    expect_cover(stage)?;
+    check_only_theirs_moved(stage, &former)?;
+    stage.close()
 }
 
 /// Waits until a plan for exactly the workers that are up is in force, made for this reason.
@@ -186,14 +217,25 @@ fn expect_plan(stage: &mut Stage, expected: Reason) -> Result<(), Early> {
     let workers = stage.fleet.up().len();
     let text = format!("{workers} workers share all partitions ({expected})");
     stage.expect_soon(&text, |stage| {
-        let published = stage.leader().told(|notice| {
+        let published = stage.told(|notice| {
             matches!(notice, Notice::Published { workers: w, reason, .. }
                 if *w == workers && *reason == expected)
         });
-        published
-            && stage.leader().calculator.state() == State::Idle
-            && stage.owners().is_exact(&stage.partitions)
+        published && stage.is_at_rest()
     })
+}
+
+/// Waits until what a leader that is gone held has new owners: why it was published depends on
+/// whether its successor still saw a sign of life of it.
+fn expect_cover(stage: &mut Stage) -> Result<(), Early> {
+    stage.expect_soon("the others share all partitions", |stage| {
+        stage.publications() > 0 && stage.is_at_rest()
+    })
+}
+
+/// Waits until the fleet is led, each partition has its owner, and nobody has anything to do.
+fn expect_rest(stage: &mut Stage, text: &str) -> Result<(), Early> {
+    stage.expect_soon(text, Stage::is_at_rest)
 }
 
 fn check_only_theirs_moved(stage: &mut Stage, gone: &WorkerId) -> Result<(), Early> {
@@ -209,11 +251,29 @@ fn check_nothing_published(stage: &mut Stage) -> Result<(), Early> {
     stage.check("nothing was published", none)
 }
 
-fn start(stage: &mut Stage, id: &WorkerId) -> Result<(), Early> {
-    Ok(stage.fleet.start(&stage.world, id)?)
+fn end(stage: &mut Stage, id: &WorkerId, how: Condition) -> Result<(), Early> {
+    Ok(stage.fleet.end(std::slice::from_ref(id), how)?)
 }
 
-fn worker(number: usize) -> WorkerId {
-    // Letters, a hyphen and digits are allowed.
-    WorkerId::new(&format!("worker-{number}")).expect("a valid worker id")
+fn leader(stage: &mut Stage) -> Result<WorkerId, Early> {
+    let leader = stage.fleet.leader().cloned();
+    leader.ok_or_else(|| Early::Broken("nobody leads".into()))
+}
+
+/// The first worker that does not lead.
+fn follower(stage: &mut Stage) -> Result<WorkerId, Early> {
+    let leader = leader(stage)?;
+    let follower = stage.fleet.up().into_iter().find(|id| *id != leader);
+    follower.ok_or_else(|| Early::Broken("there is no other worker".into()))
+}
+
+/// Whether a worker says something of itself that the demo shows.
+pub fn is_shown(notice: &ManagerNotice) -> bool {
+    matches!(
+        notice,
+        ManagerNotice::Leader { is_self: true, .. }
+            | ManagerNotice::IdLost { .. }
+            | ManagerNotice::IdRegained { .. }
+            | ManagerNotice::Fatal { .. }
+    )
 }

@@ -1,17 +1,20 @@
-//! The stage that the script plays on: the fleet, its leaders, the clock, and the eyes that watch.
+//! The stage that the script plays on: the fleet, the clock, and the eyes that watch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use divvy::strategy::ConsistentHash;
-use divvy::{Calculator, Events, Interest, MemberChange, Notice, Partition, WorkerId};
+use divvy::{
+    ManagerConfig, ManagerNotice, ManagerState, MemberChange, Notice, Partition, Reason, State,
+    WorkerId,
+};
 
 use super::Early;
-use super::fleet::{Condition, Fleet};
+use super::fleet::{Condition, Fleet, Newcomer};
 use super::ledger::{Check, Ledger, Owners, Published, Step};
 use super::screen::{Row, Screen, View};
-use super::world::{Connection, World, timing};
+use super::script::is_shown;
+use super::world::World;
 use crate::text;
 
 /// How long an expectation is waited for.
@@ -23,37 +26,6 @@ const TIME_TO_READ: Duration = Duration::from_millis(1_000);
 /// How often it is looked whether something came about.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A calculator of the demo, with its connection and what it tells.
-pub struct Leader {
-    /// Its name.
-    pub name: String,
-    /// Its handle.
-    pub calculator: Calculator,
-    connection: Connection,
-    events: Events,
-    /// Everything that it told since the step began.
-    heard: Vec<Arc<Notice>>,
-    /// Whether its last word was that it is degraded.
-    pub is_degraded: bool,
-}
-
-impl Leader {
-    /// Whether it told something like that since the step began.
-    pub fn told(&self, like: impl Fn(&Notice) -> bool) -> bool {
-        self.heard.iter().any(|notice| like(notice))
-    }
-
-    /// The store freezes for it. Whether that could be done.
-    pub fn freeze(&self) -> bool {
-        self.connection.freeze()
-    }
-
-    /// The store is back for it.
-    pub fn thaw(&self) {
-        self.connection.thaw();
-    }
-}
-
 /// Everything on the stage.
 pub struct Stage {
     /// The store.
@@ -62,7 +34,13 @@ pub struct Stage {
     pub fleet: Fleet,
     /// What is divided.
     pub partitions: Vec<Partition>,
-    leaders: Vec<Leader>,
+    /// How the workers are set up.
+    pub config: ManagerConfig,
+    /// Everything that whoever led told since the step began.
+    heard: Vec<Notice>,
+    /// What the leader is doing, and whether it says that it is degraded.
+    position: Option<(State, Option<Reason>)>,
+    is_degraded: bool,
     ledger: Ledger,
     owners_before: Owners,
     step_began: Instant,
@@ -75,6 +53,7 @@ impl Stage {
     /// An empty stage.
     pub fn new(
         world: World,
+        config: ManagerConfig,
         partitions: Vec<Partition>,
         screen: Screen,
         interrupted: Arc<AtomicBool>,
@@ -84,7 +63,10 @@ impl Stage {
             world,
             fleet: Fleet::new(),
             partitions,
-            leaders: Vec::new(),
+            config,
+            heard: Vec::new(),
+            position: None,
+            is_degraded: false,
             ledger: Ledger::default(),
             owners_before: Owners::default(),
             step_began: now,
@@ -97,9 +79,7 @@ impl Stage {
     /// Opens a step.
     pub fn open(&mut self, title: &'static str, story: String) -> Result<(), Early> {
         self.note_events()?;
-        for leader in &mut self.leaders {
-            leader.heard.clear();
-        }
+        self.heard.clear();
         self.owners_before = self.owners();
         self.step_began = Instant::now();
         let number = self.ledger.steps.len() + 1;
@@ -121,7 +101,7 @@ impl Stage {
         self.check("each partition has exactly one owner", exact)?;
         let moved = self.owners().moved_since(&self.owners_before).count();
         let reported = self.ledger.current().map_or(0, |s| s.moved_by_leaders());
-        let text = format!("{moved} partitions moved, and the leader says so");
+        let text = format!("{moved} partitions moved, and the leaders say so");
         self.check(&text, moved == reported)?;
         self.end_step();
         self.show_loads()?;
@@ -202,51 +182,35 @@ impl Stage {
         }
     }
 
-    /// Starts another calculator, which takes over.
-    pub fn lead(&mut self, name: &str) -> Result<(), Early> {
-        let connection = self.world.connect(name)?;
-        let mut config = timing();
-        config.name = name.to_owned();
-        let partitions = self.partitions.clone();
-        let calculator = Calculator::builder(Arc::clone(&connection.store))
-            .config(config)
-            .strategy(ConsistentHash::new())
-            .source(move || Ok(partitions.clone()))
-            .build()?;
-        let events = calculator.events(Interest::StateAndMembers);
-        calculator.start(PATIENCE)?;
-        self.leaders.push(Leader {
-            name: name.to_owned(),
-            calculator,
-            connection,
-            events,
-            heard: Vec::new(),
-            is_degraded: false,
-        });
-        Ok(())
-    }
-
-    /// Stops the leader before the last.
-    pub fn retire_former(&mut self) -> Result<(), Early> {
-        if self.leaders.len() > 1 {
-            let former = self.leaders.remove(0);
-            former.calculator.stop(PATIENCE)?;
+    /// Starts so many workers; the ids that they have.
+    pub fn start(&mut self, count: usize) -> Result<Vec<WorkerId>, Early> {
+        self.note_events()?;
+        // Connected before, so that they start as much at once as they can.
+        let newcomer = || Newcomer::new(&self.world, &self.config, &self.partitions);
+        let newcomers: Result<Vec<_>, _> = (0..count).map(|_| newcomer()).collect();
+        let mut ids = Vec::new();
+        for newcomer in newcomers? {
+            ids.push(self.fleet.start(newcomer)?);
         }
-        Ok(())
+        Ok(ids)
     }
 
-    /// The calculator in charge.
-    ///
-    /// # Panics
-    /// Before the first [`Stage::lead`].
-    pub fn leader(&self) -> &Leader {
-        // The script begins with one, and the former is retired only when there are two.
-        self.leaders.last().expect("a leader")
+    /// Whether the fleet is led, each partition has one owner, and nobody has anything to do.
+    pub fn is_at_rest(&self) -> bool {
+        self.fleet.leader().is_some()
+            && self.position.is_some_and(|(state, _)| state == State::Idle)
+            && self.fleet.all_in(|state| state == ManagerState::Stable)
+            && self.owners().is_exact(&self.partitions)
     }
 
-    /// The calculator that leads, or believes so, beside the one in charge.
-    pub fn former_leader(&self) -> Option<&Leader> {
-        self.leaders.first().filter(|_| self.leaders.len() > 1)
+    /// Whether whoever led told something like that since the step began.
+    pub fn told(&self, like: impl Fn(&Notice) -> bool) -> bool {
+        self.heard.iter().any(like)
+    }
+
+    /// A line that is not expected to be so or so.
+    pub fn note(&mut self, text: &str) -> Result<(), Early> {
+        Ok(self.screen.line(text)?)
     }
 
     /// Who holds what now.
@@ -254,7 +218,12 @@ impl Stage {
         Owners::of(&self.fleet.held())
     }
 
-    /// Who held what when the step began.
+    /// Moves count from now on.
+    pub fn remember_owners(&mut self) {
+        self.owners_before = self.owners();
+    }
+
+    /// Who held what when the step began, or when it was last remembered.
     pub fn owners_before(&self) -> &Owners {
         &self.owners_before
     }
@@ -267,8 +236,7 @@ impl Stage {
     /// Whether the leader has told that about this worker since the step began.
     pub fn told_of(&self, worker: &WorkerId, change: fn(WorkerId) -> MemberChange) -> bool {
         let expected = change(worker.clone());
-        self.leader()
-            .told(|notice| matches!(notice, Notice::Member(told) if *told == expected))
+        self.told(|notice| matches!(notice, Notice::Member(told) if *told == expected))
     }
 
     /// Goes on after the last step until Ctrl-C, if asked to.
@@ -298,11 +266,7 @@ impl Stage {
         let unowned = self.owners().unowned(&self.partitions);
         self.end_step();
         let took = self.began.elapsed();
-        let mut stopped = Ok(());
-        for leader in self.leaders.drain(..) {
-            leader.thaw();
-            stopped = stopped.and(leader.calculator.stop(PATIENCE));
-        }
+        let stopped = self.fleet.disperse();
         let failure = ending.as_ref().err().map(Early::to_string);
         self.screen
             .summary(&self.ledger, unowned, took, failure.as_deref())?;
@@ -323,33 +287,58 @@ impl Stage {
     }
 
     fn note_events(&mut self) -> Result<(), Early> {
-        let now = self.began.elapsed();
-        for leader in &mut self.leaders {
-            while let Some(notice) = leader.events.try_recv() {
-                match &*notice {
-                    Notice::Published {
-                        version,
-                        reason,
-                        quality,
-                        ..
-                    } => {
-                        if let Some(step) = self.ledger.current() {
-                            step.published.push(Published {
-                                version: *version,
-                                reason: *reason,
-                                moved: quality.moved_partitions,
-                            });
-                        }
+        while let Some((id, notice)) = self.fleet.next_event() {
+            let id = id.clone();
+            match &*notice {
+                ManagerNotice::Calculator(notice) => self.note_leader(&id, notice)?,
+                ManagerNotice::Leader { is_self, .. } => {
+                    if *is_self {
+                        self.position = None;
+                        self.is_degraded = false;
                     }
-                    Notice::Degraded(why) => leader.is_degraded = !why.is_empty(),
-                    _ => {}
+                    self.show(&id, &notice)?;
                 }
-                if let Some(text) = text::of(&notice) {
-                    self.screen.event(now, &leader.name, &text)?;
-                }
-                leader.heard.push(notice);
+                _ => self.show(&id, &notice)?,
             }
         }
+        Ok(())
+    }
+
+    fn show(&mut self, id: &WorkerId, notice: &ManagerNotice) -> Result<(), Early> {
+        if is_shown(notice) {
+            let now = self.began.elapsed();
+            self.screen
+                .event(now, id.as_str(), &text::of_worker(notice))?;
+        }
+        Ok(())
+    }
+
+    /// What a leader tells of its work.
+    fn note_leader(&mut self, id: &WorkerId, notice: &Notice) -> Result<(), Early> {
+        match notice {
+            Notice::Published {
+                version,
+                reason,
+                quality,
+                ..
+            } => {
+                if let Some(step) = self.ledger.current() {
+                    step.published.push(Published {
+                        version: *version,
+                        reason: *reason,
+                        moved: quality.moved_partitions,
+                    });
+                }
+            }
+            Notice::StateChanged(change) => self.position = Some((change.to, change.reason)),
+            Notice::Degraded(why) => self.is_degraded = !why.is_empty(),
+            _ => {}
+        }
+        if let Some(text) = text::of(notice) {
+            let now = self.began.elapsed();
+            self.screen.event(now, id.as_str(), &text)?;
+        }
+        self.heard.push(notice.clone());
         Ok(())
     }
 
@@ -374,7 +363,7 @@ impl Stage {
             Row {
                 name: id.to_string(),
                 condition,
-                version: held.applied.version,
+                version: held.version,
                 partitions: held.partitions.len(),
                 load: weights.fold(0, i64::saturating_add),
             }
@@ -398,14 +387,15 @@ impl Stage {
             return Ok(());
         }
         let rows = self.rows();
-        let leader = self.leaders.last();
+        let leader = self.fleet.leader().map_or("nobody", WorkerId::as_str);
+        let position = self.position.filter(|_| self.fleet.leader().is_some());
         let view = View {
             store: &self.world.description(),
-            leader: leader.map_or("nobody", |l| &l.name),
-            state: leader.map(|l| l.calculator.state()),
-            reason: leader.and_then(|l| l.calculator.scaling_reason()),
-            version: leader.map_or(0, |l| l.calculator.current_version()),
-            is_degraded: leader.is_some_and(|l| l.is_degraded),
+            leader,
+            state: position.map(|(state, _)| state),
+            reason: position.and_then(|(_, reason)| reason),
+            version: rows.iter().map(|row| row.version).max().unwrap_or(0),
+            is_degraded: self.is_degraded,
             partitions: self.partitions.len(),
             unowned: self.owners().unowned(&self.partitions),
             rows: &rows,

@@ -7,18 +7,29 @@ use divvy::store::memory::{Blackout, Faults, MemoryStore};
 #[cfg(feature = "nats")]
 use divvy::store::nats::{NatsOptions, NatsStore, Storage};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
-use divvy::{CalculatorConfig, Error};
+use divvy::{CalculatorConfig, Error, ManagerConfig};
 
 use super::Early;
-
-/// How often a worker shows a sign of life.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long the demo waits for one answer of the store.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The calculator's timing, a tenth of the real one or so.
-pub fn timing() -> CalculatorConfig {
+/// How `workers` are set up: their timing is a tenth of the real one or so.
+pub fn config(workers: usize) -> ManagerConfig {
+    let mut config = ManagerConfig::default();
+    config.calculator = timing();
+    // One after the other; all of them within the window.
+    let starting = Duration::from_millis(15) * u32::try_from(workers).unwrap_or_default();
+    config.calculator.cold_start_window += starting;
+    config.heartbeat_interval = Duration::from_millis(250);
+    config.worker_id_ttl = Duration::from_secs(4);
+    config.election_timeout = Duration::from_millis(1_000);
+    config.outage.enter_after = Duration::from_millis(1_000);
+    config.outage.leave_after = Duration::from_millis(500);
+    config
+}
+
+fn timing() -> CalculatorConfig {
     let mut config = CalculatorConfig::default();
     config.heartbeat_ttl = Duration::from_millis(1_500);
     config.emergency_grace_period = Duration::from_millis(500);
@@ -54,13 +65,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The store freezes for this member: calls hang, watches are blind. Whether that could be
-    /// done.
-    pub fn freeze(&self) -> bool {
+    /// The store freezes for this member, where that can be done: calls hang, watches are blind.
+    pub fn freeze(&self) {
         if let Some(faults) = &self.faults {
             faults.blackout(Blackout::Hang);
         }
-        self.faults.is_some()
+    }
+
+    /// Cuts this member off for good: no call of its gets through any more.
+    pub fn sever(&self) {
+        // It is of no use to anybody afterwards, stopped or not.
+        let _ = self.store.stop(soon());
     }
 
     /// The store is back for this member.
@@ -126,6 +141,8 @@ impl World {
             World::Nats { url } => {
                 let options = NatsOptions::new([url])
                     .name(format!("divvy demo {member}"))
+                    .bucket_name(Bucket::StableId, "divvy-demo-stableid")
+                    .bucket_name(Bucket::Election, "divvy-demo-election")
                     .bucket_name(Bucket::Heartbeat, "divvy-demo-heartbeat")
                     .bucket_name(Bucket::Assignment, "divvy-demo-assignment")
                     .storage(Storage::Memory);
@@ -139,29 +156,38 @@ impl World {
 
     /// Makes the buckets and removes what an earlier demo left in them. Versions go on from
     /// there: they never go back in a bucket.
-    pub fn prepare(&self) -> Result<(), Early> {
+    pub fn prepare(&self, config: &ManagerConfig) -> Result<(), Early> {
         let connection = self.connect("demo")?;
         let store = connection.store.as_ref();
-        let ttl = timing().heartbeat_ttl;
-        let status = store.ensure(Bucket::Heartbeat, BucketConfig { ttl: Some(ttl) }, soon())?;
-        if status.ttl != Some(ttl) {
-            return Err(Early::Broken(format!(
-                "bucket {} keeps values for {:?}, the demo wants {ttl:?}; delete the bucket",
-                status.name, status.ttl
-            )));
+        for (bucket, ttl) in [
+            (Bucket::StableId, Some(config.worker_id_ttl)),
+            (Bucket::Election, Some(config.election_timeout)),
+            (Bucket::Heartbeat, Some(config.calculator.heartbeat_ttl)),
+            (Bucket::Assignment, None),
+        ] {
+            let status = store.ensure(bucket, BucketConfig { ttl }, soon())?;
+            if status.ttl != ttl {
+                return Err(Early::Broken(format!(
+                    "bucket {} keeps values for {:?}, the demo wants {ttl:?}; delete the bucket",
+                    status.name, status.ttl
+                )));
+            }
         }
-        store.ensure(Bucket::Assignment, BucketConfig { ttl: None }, soon())?;
-        wait_for_silence(store, ttl * 2)?;
+        wait_for_silence(store, config.worker_id_ttl * 2)?;
         remove_assignments(store)
     }
 }
 
-/// Heartbeats of an interrupted demo expire; those of a running one do not.
+/// What an interrupted demo left expires; what a running one writes does not.
 fn wait_for_silence(store: &dyn Store, patience: Duration) -> Result<(), Early> {
     let deadline = Instant::now() + patience;
     loop {
-        let listing = store.list(Bucket::Heartbeat, "heartbeat", soon())?;
-        if !listing.entries.iter().any(|entry| entry.is_live()) {
+        let mut is_silent = true;
+        for bucket in [Bucket::StableId, Bucket::Election, Bucket::Heartbeat] {
+            let listing = store.list(bucket, "", soon())?;
+            is_silent &= !listing.entries.iter().any(|entry| entry.is_live());
+        }
+        if is_silent {
             return Ok(());
         }
         if Instant::now() >= deadline {

@@ -1,0 +1,123 @@
+//! What a worker remembers of its assignment in a file, and when it serves that.
+//!
+//! A worker that is started asks the store first. Only when that fails it serves what the file
+//! gives, and has joined as far as its host is concerned: under the id of its former life, degraded,
+//! until the store's word comes or the file's age is reached. That others hold the same partitions
+//! meanwhile cannot be ruled out: hence never in strict mode.
+//!
+//! The store's word is: another id than the one remembered, the assignment under that id, or that
+//! there is none.
+
+use super::{Action, Departure, Manager, ManagerNotice, Phase};
+use crate::machine::cache::{CacheAnswer, Recalled};
+use crate::types::{Time, WorkerId};
+
+impl Manager {
+    pub(super) fn cache_answered(&mut self, now: Time, answer: CacheAnswer) {
+        self.cache.answered(now, answer);
+        if let (None, Some(recalled)) = (self.id.worker(), self.cache.recalled(now)) {
+            self.id.prefer(&recalled.worker);
+        }
+    }
+
+    /// Serves what the file gives, ends that, and writes down what the store says.
+    pub(super) fn see_to_cache(&mut self, now: Time) {
+        self.serve_recalled(now);
+        self.end_recalled(now);
+        if self.is_word_in_sight(now)
+            && let Some(worker) = self.id.worker()
+        {
+            let held = self.assignments.held();
+            self.cache.stands(now, worker, held);
+        }
+        while let Some(order) = self.cache.poll_order() {
+            self.actions.push_back(Action::Cache(order));
+        }
+    }
+
+    fn serve_recalled(&mut self, now: Time) {
+        let is_joining = matches!(self.phase, Phase::Ensuring { .. } | Phase::Working)
+            && !self.has_joined
+            && self.id.worker().is_none();
+        let Some(failure) = self.store_failure.as_ref().filter(|_| is_joining) else {
+            return;
+        };
+        let Some(Recalled {
+            worker, held, age, ..
+        }) = self.cache.recalled(now).cloned()
+        else {
+            return;
+        };
+        let why = format!(
+            "serving version {} from the cache file ({age:.0?} old), the store being out of \
+             reach: {failure}",
+            held.version
+        );
+        self.has_joined = true;
+        self.outage.begin_now(now, why);
+        self.tell_outage();
+        self.notify(ManagerNotice::Id(Some(worker)));
+        let change = self.assignments.recall(held);
+        self.tell_assignment(change);
+        self.actions.push_back(Action::Joined);
+    }
+
+    /// What was recalled counts no more once it is too old.
+    fn end_recalled(&mut self, now: Time) {
+        let is_over = self.assignments.is_recalled() && self.cache.recalled(now).is_none();
+        if !is_over {
+            return;
+        }
+        let change = self.assignments.gone();
+        self.tell_assignment(change);
+        if self.id.worker().is_none() {
+            self.notify(ManagerNotice::Id(None));
+        }
+    }
+
+    /// An id was claimed. Under another one than that of the former life nothing is held yet.
+    pub(super) fn confirm_recalled(&mut self, now: Time, worker: &WorkerId) {
+        let recalled = self.cache.recalled(now);
+        if self.assignments.is_recalled() && recalled.is_none_or(|r| r.worker != *worker) {
+            let change = self.assignments.gone();
+            self.tell_assignment(change);
+        }
+        self.heart.set_applied(self.assignments.applied());
+    }
+
+    /// The id of the former life, while what it held is served.
+    pub(super) fn recalled_worker(&self) -> Option<&WorkerId> {
+        let is_serving = self.assignments.is_recalled();
+        let recalled = self.cache.recalled(self.now).filter(|_| is_serving);
+        recalled.map(|recalled| &recalled.worker)
+    }
+
+    /// For good: others may have these partitions soon. To be back: what stands is as new as it
+    /// can be.
+    pub(super) fn depart_cached(&mut self, now: Time, how: Departure) {
+        let is_ours = self.id.worker().is_some() || self.assignments.is_recalled();
+        match how {
+            Departure::Leave if is_ours => self.cache.erase(),
+            Departure::Leave => {} // a start that failed leaves the file for the next one
+            Departure::Keep => {
+                self.cache.refresh();
+                self.see_to_cache(now);
+            }
+        }
+    }
+
+    pub(super) fn cache_deadline(&self) -> Option<Time> {
+        if self.assignments.is_recalled() {
+            return self.cache.recalled_until();
+        }
+        let refresh = self.cache.refresh_due();
+        refresh.filter(|_| self.is_word_in_sight(self.now))
+    }
+
+    /// Whether what is held is what the store says now.
+    fn is_word_in_sight(&self, now: Time) -> bool {
+        let is_sighted = self.blind_since.is_none() && self.store_fault.is_none();
+        let is_read = self.assignments.has_one() && !self.assignments.is_suspended();
+        matches!(self.phase, Phase::Working) && is_sighted && is_read && self.id_is_certain(now)
+    }
+}

@@ -1,0 +1,325 @@
+//! Lives with a cache file.
+
+use super::*;
+use crate::machine::cache::{CacheAnswer, Recalled};
+use crate::types::Partition;
+
+const AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(3_600);
+
+fn config() -> ManagerConfig {
+    ManagerConfig {
+        cache_file: Some("/somewhere/assignment".into()),
+        cache_max_age: MAX_AGE,
+        ..ManagerConfig::default()
+    }
+}
+
+/// What the file gives: version 7 of worker-3.
+fn recalled(partitions: &[&str]) -> Recalled {
+    Recalled {
+        worker: WorkerId::new("worker-3").unwrap(),
+        held: Held {
+            version: 7,
+            term: 1,
+            lifecycle: "emergency".into(),
+            partitions: partitions.iter().map(|p| Partition::new([*p], 1)).collect(),
+        },
+        age: AGE,
+        left: MAX_AGE - AGE,
+    }
+}
+
+/// Started while the store is down, with that in its file.
+fn started_in_an_outage(partitions: &[&str]) -> Life {
+    let mut life = Life::new(config());
+    life.is_down = true;
+    life.handle(Event::Start);
+    assert_eq!(life.cache, [CacheOrder::Load]);
+    life.cache.clear();
+    let loaded = CacheAnswer::Loaded(Some(recalled(partitions)));
+    life.handle(Event::Cache(loaded));
+    assert!(life.orders.is_empty(), "the store is asked first");
+    life.settle();
+    life
+}
+
+impl Life {
+    /// Carries out what was ordered; what that was.
+    fn cache_done(&mut self) -> Vec<CacheOrder> {
+        let mut done = Vec::new();
+        while !self.cache.is_empty() {
+            done.push(self.cache.remove(0));
+            self.handle(Event::Cache(CacheAnswer::Done));
+        }
+        done
+    }
+
+    /// The store is back, and whoever claims an id gets it.
+    fn is_back(&mut self) {
+        self.is_down = false;
+        self.pass(Duration::from_secs(2));
+    }
+
+    fn assigned_to(&mut self, worker: &str, version: Version, partitions: &[&str]) {
+        let entry = assignment(&format!("assignment.{worker}"), version, partitions);
+        self.assignment = Some(entry.clone());
+        self.handle(Event::Assignment(WatchEvent::Change(entry)));
+    }
+
+    /// Added and removed by the last change.
+    fn last_change(&self) -> (usize, usize) {
+        let changes = self.notices.iter().filter_map(|notice| match notice {
+            ManagerNotice::AssignmentChanged(change) => Some(change),
+            _ => None,
+        });
+        let change = changes.last().expect("a change");
+        (change.added.len(), change.removed.len())
+    }
+}
+
+#[test]
+fn a_worker_that_is_started_in_an_outage_serves_what_its_file_holds_and_says_so() {
+    let life = started_in_an_outage(&["a", "b"]);
+    assert_eq!(life.orders, ["joined"]);
+    assert_eq!(life.held(), ["a", "b"]);
+    assert!(life.machine.held().is_cached());
+    assert_eq!(life.machine.held().version, 7);
+    assert_eq!(life.machine.state(), ManagerState::Degraded);
+    assert_eq!(life.machine.worker().unwrap().as_str(), "worker-3");
+    assert!(!life.machine.has_id() && !life.machine.id_is_certain(life.now));
+    assert!(!life.machine.is_leader());
+    let told = |is_it: fn(&ManagerNotice) -> bool| life.notices.iter().any(is_it);
+    assert!(told(|n| matches!(n, ManagerNotice::Id(Some(_)))));
+    assert!(told(
+        |n| matches!(n, ManagerNotice::Degraded { why } if why.contains("cache file"))
+    ));
+}
+
+#[test]
+fn a_worker_whose_store_answers_asks_nothing_of_its_file() {
+    let mut life = Life::new(config());
+    life.handle(Event::Start);
+    life.settle();
+    life.handle(Event::Cache(CacheAnswer::Loaded(Some(recalled(&["a"])))));
+    life.settle();
+    assert_eq!(life.orders, ["watch worker-0", "joined"]);
+    assert!(life.held().is_empty());
+    assert!(
+        !life
+            .notices
+            .iter()
+            .any(|n| matches!(n, ManagerNotice::Degraded { .. }))
+    );
+}
+
+#[test]
+fn the_id_of_the_former_life_is_claimed_again_and_the_same_assignment_confirmed() {
+    let mut life = started_in_an_outage(&["a", "b"]);
+    life.orders.clear();
+    life.is_back();
+    assert_eq!(life.orders[0], "watch worker-3");
+    // Served on until the store's word is here, and told to the leader as applied.
+    assert_eq!(life.held(), ["a", "b"]);
+    assert_eq!(life.machine.state(), ManagerState::Degraded);
+    assert_eq!(life.machine.applied().version, 7);
+    life.assigned_to("worker-3", 7, &["a", "b"]);
+    assert_eq!(life.last_change(), (0, 0));
+    assert!(!life.machine.held().is_cached());
+    let saved = life.cache_done();
+    assert!(
+        matches!(&saved[..], [CacheOrder::Save { held, .. }] if held.lifecycle == "emergency"),
+        "{saved:?}"
+    );
+    life.handle(Event::Assignment(WatchEvent::Live));
+    life.pass(Duration::from_secs(10));
+    assert_eq!(life.held(), ["a", "b"]);
+    assert_eq!(life.machine.state(), ManagerState::Stable);
+}
+
+#[test]
+fn whatever_the_store_says_takes_the_place_of_what_the_file_said() {
+    for version in [3, 7, 9] {
+        let mut life = started_in_an_outage(&["a", "b"]);
+        life.is_back();
+        life.assigned_to("worker-3", version, &["b", "c"]);
+        assert_eq!(life.held(), ["b", "c"], "version {version}");
+        assert_eq!(life.last_change(), (1, 1));
+        assert_eq!(life.machine.applied().version, version);
+    }
+    // That there is none is a word, too.
+    let mut life = started_in_an_outage(&["a", "b"]);
+    life.is_back();
+    life.handle(Event::Assignment(WatchEvent::Live));
+    assert!(life.held().is_empty());
+    assert_eq!(life.last_change(), (0, 2));
+    assert_eq!(life.machine.applied().version, 0);
+}
+
+#[test]
+fn under_another_id_nothing_of_the_former_life_is_served() {
+    let mut life = started_in_an_outage(&["a", "b"]);
+    life.is_down = false;
+    // Its former id is somebody's.
+    loop {
+        let Some((op, request)) = life.asked.pop() else {
+            life.now = life.now.max(life.machine.deadline().unwrap());
+            life.machine.tick(life.now);
+            life.carry_out();
+            continue;
+        };
+        let answer = match &request {
+            Request::List(Bucket::StableId) => Answer::Listed(Ok(Listing {
+                entries: vec![put("worker-3", "of somebody")],
+                ..Listing::default()
+            })),
+            other => life.reply(other),
+        };
+        assert!(life.held().len() == 2, "served until the store speaks");
+        life.answer(op, answer);
+        if life.machine.has_id() {
+            break;
+        }
+    }
+    assert_eq!(life.machine.worker().unwrap().as_str(), "worker-0");
+    assert!(life.held().is_empty());
+    assert_eq!(life.last_change(), (0, 2));
+}
+
+#[test]
+fn what_the_file_gave_is_served_no_longer_than_its_age_allows() {
+    let mut life = started_in_an_outage(&["a", "b"]);
+    life.pass(MAX_AGE - AGE - Duration::from_secs(1));
+    assert_eq!(life.held(), ["a", "b"]);
+    life.pass(Duration::from_secs(2));
+    assert!(life.held().is_empty());
+    assert_eq!(life.machine.worker(), None);
+    assert!(matches!(
+        life.notices
+            .iter()
+            .rev()
+            .find(|n| matches!(n, ManagerNotice::Id(_))),
+        Some(ManagerNotice::Id(None))
+    ));
+    life.is_back();
+    assert!(life.machine.has_id());
+}
+
+#[test]
+fn a_file_that_gives_nothing_and_a_permanent_failure_change_nothing() {
+    let mut life = Life::new(config());
+    life.is_down = true;
+    life.handle(Event::Start);
+    life.settle();
+    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.pass(Duration::from_secs(5));
+    assert!(life.orders.is_empty());
+    assert_eq!(life.machine.state(), ManagerState::Init);
+
+    let mut life = Life::new(config());
+    life.handle(Event::Start);
+    life.handle(Event::Cache(CacheAnswer::Loaded(Some(recalled(&["a"])))));
+    let (op, _) = life.asked.remove(0);
+    let denied = Error::new(Code::Unauthorized, "who are you?");
+    life.answer(op, Answer::Ensured(Err(denied)));
+    assert!(life.orders.is_empty() && life.held().is_empty());
+}
+
+/// A member that holds something, and has written it down.
+fn remembering() -> Life {
+    let mut life = Life::joined(config());
+    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.cache.clear();
+    life.assigned(8, &["a", "b"]);
+    life.handle(Event::Assignment(WatchEvent::Live));
+    let saved = life.cache_done();
+    assert!(matches!(&saved[..], [CacheOrder::Save { .. }]), "{saved:?}");
+    life
+}
+
+#[test]
+fn what_stands_is_written_down_again_while_it_is_in_sight_and_not_otherwise() {
+    let mut life = remembering();
+    life.pass(MAX_AGE / 10 + Duration::from_secs(1));
+    assert_eq!(life.cache_done().len(), 1);
+    life.handle(Event::Assignment(WatchEvent::Blind("cut".into())));
+    life.pass(MAX_AGE / 2);
+    assert_eq!(life.cache_done(), []);
+    life.handle(Event::Assignment(WatchEvent::Live));
+    life.pass(Duration::from_secs(1));
+    assert_eq!(life.cache_done().len(), 1);
+}
+
+#[test]
+fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
+    let mut life = remembering();
+    life.handle(Event::Stop(Departure::Leave));
+    life.pass(Duration::from_secs(5));
+    assert!(!life.orders.contains(&"departed".into()), "not before that");
+    assert_eq!(life.cache_done(), [CacheOrder::Erase]);
+    assert!(life.orders.contains(&"departed".into()));
+
+    let mut life = remembering();
+    life.handle(Event::Stop(Departure::Keep));
+    life.pass(Duration::from_secs(5));
+    let kept = life.cache_done();
+    assert!(
+        matches!(&kept[..], [CacheOrder::Save { held, .. }] if held.partitions.len() == 2),
+        "{kept:?}"
+    );
+    assert!(life.orders.contains(&"departed".into()));
+
+    // Of one that serves what the file gave: that is over.
+    let mut life = started_in_an_outage(&["a"]);
+    life.handle(Event::Stop(Departure::Leave));
+    life.settle();
+    assert_eq!(life.cache_done(), [CacheOrder::Erase]);
+    let mut life = started_in_an_outage(&["a"]);
+    life.handle(Event::Stop(Departure::Keep));
+    life.settle();
+    assert_eq!(life.cache_done(), [], "no younger than it was");
+}
+
+#[test]
+fn a_start_that_failed_leaves_the_file_for_the_next_one() {
+    let mut life = Life::new(config());
+    life.handle(Event::Start);
+    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.cache.clear();
+    life.handle(Event::Stop(Departure::Leave));
+    life.settle();
+    assert_eq!(life.cache_done(), []);
+    assert_eq!(life.orders, ["departed"]);
+}
+
+#[test]
+fn a_lost_id_removes_the_file() {
+    let mut life = remembering();
+    life.machine.id.verify();
+    life.handle(Event::Lease(WatchEvent::Live));
+    // The renewal is refused, and the key turns out to be somebody else's.
+    let (op, _) = life.take(|r| {
+        matches!(
+            r,
+            Request::Put {
+                bucket: Bucket::StableId,
+                ..
+            }
+        )
+    });
+    let outcome = Outcome::Refused(Refusal::Conflict);
+    let value = b"ours".to_vec();
+    life.answer(op, Answer::Written { outcome, value });
+    let (op, _) = life.take(|r| {
+        matches!(
+            r,
+            Request::Read {
+                bucket: Bucket::StableId,
+                ..
+            }
+        )
+    });
+    life.answer(op, Answer::Read(Ok(Some(put("worker-0", "theirs")))));
+    assert!(life.cache_done().contains(&CacheOrder::Erase));
+    assert!(life.held().is_empty());
+}
