@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::runtime::publisher::Class;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::store::{Bucket, BucketConfig, Expect, Health, Outcome, Store, Write};
 use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
 use divvy::wire::Assignment;
 use divvy::{
@@ -579,7 +579,10 @@ fn a_process_without_a_free_descriptor() {
     server.resume();
     limit_open_files(was);
 
-    // The workers' beats were kept from the store, too.
+    // The workers' beats were kept from the store, too, and theirs is another connection.
+    wait_until("the workers' store", || {
+        fleet.store.health() == Health::Connected
+    });
     wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
     let after = fleet.wait_divided(&["w-1", "w-2"]);
     assert!(after > before);

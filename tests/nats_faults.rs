@@ -134,12 +134,14 @@ fn a_deleted_consumer_costs_no_event() {
     let trial = Trial::new("consumer deleted", &server.url(), &server.url());
     let inject = || {
         let mut raw = RawNats::connect(server.port);
-        let names = raw.api("CONSUMER.NAMES.KV_parti-assignment", "");
-        let names = names["consumers"].as_array().expect("consumers").clone();
-        assert!(!names.is_empty());
-        for name in names {
-            let name = name.as_str().expect("a name");
-            raw.api(&format!("CONSUMER.DELETE.KV_parti-assignment.{name}"), "");
+        for stream in ["KV_parti-assignment", "KV_parti-heartbeat"] {
+            let names = raw.api(&format!("CONSUMER.NAMES.{stream}"), "");
+            let names = names["consumers"].as_array().expect("consumers").clone();
+            assert!(!names.is_empty());
+            for name in names {
+                let name = name.as_str().expect("a name");
+                raw.api(&format!("CONSUMER.DELETE.{stream}.{name}"), "");
+            }
         }
     };
     trial.run(Duration::from_millis(100), inject, || ());

@@ -24,3 +24,23 @@ store_conformance!(v2_12_in_files, Nats::file("2.12.8"));
 store_conformance!(v2_12_in_a_cluster, Nats::cluster("2.12.8"));
 store_conformance!(v2_14_in_files, Nats::file("2.14.5"));
 store_conformance!(v2_14_in_a_cluster, Nats::cluster("2.14.5"));
+store_conformance!(
+    newest_in_a_cluster_of_heartbeats,
+    Nats::cluster(NEWEST).watched_as_heartbeats()
+);
+store_conformance!(
+    oldest_in_a_cluster_of_heartbeats,
+    Nats::cluster(OLDEST).watched_as_heartbeats()
+);
+store_conformance!(
+    v2_11_in_a_cluster_of_heartbeats,
+    Nats::cluster("2.11.11").watched_as_heartbeats()
+);
+store_conformance!(
+    v2_12_in_a_cluster_of_heartbeats,
+    Nats::cluster("2.12.8").watched_as_heartbeats()
+);
+store_conformance!(
+    v2_14_in_a_cluster_of_heartbeats,
+    Nats::cluster("2.14.5").watched_as_heartbeats()
+);

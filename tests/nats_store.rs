@@ -12,6 +12,7 @@ use divvy::store::{
 };
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::Server;
+use support::raw_nats::RawNats;
 
 const BUCKET: Bucket = Bucket::Assignment;
 const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
@@ -254,6 +255,69 @@ fn a_server_without_batches_says_so_and_stores_nothing() {
         "{outcome:?}"
     );
     assert!(store.list(BUCKET, "", soon()).unwrap().entries.is_empty());
+}
+
+fn two(key: &str) -> Batch {
+    Batch {
+        fence: None,
+        writes: vec![
+            put(&format!("{key}.1"), "1", Expect::Revision(0)),
+            put(&format!("{key}.2"), "1", Expect::Revision(0)),
+        ],
+    }
+}
+
+#[test]
+fn a_server_alone_is_not_asked_again_before_each_batch() {
+    let server = Server::start(NEWEST);
+    let store = ready(&server);
+    let calls = || {
+        let jsz = server.monitoring("jsz").expect("the server answers");
+        jsz["api"]["total"].as_u64().expect("a number")
+    };
+    done(store.write_batch(BUCKET, &two("a"), soon()));
+    let before = calls();
+    for key in ["b", "c", "d"] {
+        done(store.write_batch(BUCKET, &two(key), soon()));
+    }
+    assert_eq!(calls(), before);
+    // A batch that is not done is a reason to ask.
+    let again = store.write_batch(BUCKET, &two("d"), soon());
+    assert_eq!(again, Outcome::Refused(Refusal::Conflict));
+    done(store.write_batch(BUCKET, &two("e"), soon()));
+    assert!(calls() > before);
+}
+
+#[test]
+fn no_part_of_a_batch_is_stored_where_batches_have_just_been_switched_off() {
+    let server = Server::start(NEWEST);
+    let store = ready(&server);
+    let mut raw = RawNats::connect(server.port);
+    let stream = "KV_parti-assignment";
+    let info = raw.api(&format!("STREAM.INFO.{stream}"), "");
+    let without_batches = |mut config: serde_json::Value| {
+        config["allow_atomic"] = false.into();
+        config.to_string()
+    };
+    let config = without_batches(info["config"].clone());
+    let refused = |key: &str| {
+        for _ in 0..2 {
+            let outcome = store.write_batch(BUCKET, &two(key), soon());
+            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        }
+        assert_eq!(store.list(BUCKET, key, soon()).unwrap().entries, []);
+        store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+        done(store.write_batch(BUCKET, &two(key), soon()));
+    };
+    done(store.write_batch(BUCKET, &two("a"), soon()));
+    let updated = raw.api(&format!("STREAM.UPDATE.{stream}"), &config);
+    assert!(updated["error"].is_null(), "{updated}");
+    refused("b");
+    // The same where another bucket has taken its place.
+    raw.api(&format!("STREAM.DELETE.{stream}"), "");
+    let created = raw.api(&format!("STREAM.CREATE.{stream}"), &config);
+    assert!(created["error"].is_null(), "{created}");
+    refused("c");
 }
 
 #[test]

@@ -26,7 +26,12 @@ fn main() {
     match arguments[1..] {
         ["beat", port, workers] => steady::beat(port, workers),
         ["remember", port] => steady::remember(port),
-        _ => report(),
+        ["publication"] => publication(),
+        ["steady"] => steady(),
+        _ => {
+            publication();
+            steady();
+        }
     }
 }
 
@@ -35,7 +40,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn report() {
+fn publication() {
     println!(
         "nats-server {NEWEST}, load average {}",
         std::fs::read_to_string("/proc/loadavg")
@@ -57,14 +62,24 @@ fn report() {
         let name = format!("{what} ({rounds})");
         publish::measure(&server, workers, class, rounds).print(&name);
     }
-    drop(server);
+}
+
+fn steady() {
     println!(
         "\n| workers, beating every 2 s | leader CPU % | target | server CPU added % | target | \
          listings | API calls | dv-calc wake-ups | \n\
          | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
-    steady::measure(1_000, 1.0, "<= 2");
-    steady::measure(200, 0.3, "");
+    let threads = [
+        (1_000, steady::measure(1_000, 1.0, "<= 2")),
+        (200, steady::measure(200, 0.3, "")),
+    ];
+    for (workers, threads) in threads {
+        println!(
+            "\n| thread, {workers} workers | CPU % | wake-ups a second |\n| --- | --- | --- |"
+        );
+        threads.print();
+    }
     let memory = steady::memory();
     println!(
         "\nleader with 1 000 workers x 10 000 partitions: {memory:.1} MB over the bare process \

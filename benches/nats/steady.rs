@@ -1,5 +1,6 @@
 //! A leader whose fleet only beats: what it costs, in CPU, in store calls and in memory.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,8 +21,9 @@ const TTL: Duration = Duration::from_secs(6);
 const WINDOW: Duration = Duration::from_secs(20);
 const PARTITIONS: usize = 10_000;
 
-/// Measures a leader of that many workers and prints one line of the table.
-pub fn measure(workers: usize, leader_max: f64, added_max: &str) {
+/// Measures a leader of that many workers, prints one line of the table, and tells what each
+/// thread had of it.
+pub fn measure(workers: usize, leader_max: f64, added_max: &str) -> Threads {
     let server = Server::start(NEWEST);
     let store = connect(server.port);
     let fleet = Fleet::start(server.port, workers);
@@ -35,9 +37,10 @@ pub fn measure(workers: usize, leader_max: f64, added_max: &str) {
         [counters.listings, calls, counters.calculator_wakes]
     };
     let before = counted();
-    let own_before = own_cpu();
+    let (own_before, threads_before) = (own_cpu(), Threads::now());
     let with_leader = per_cent(|| server_cpu(&server));
     let own = (own_cpu() - own_before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0;
+    let threads = Threads::now().since(&threads_before);
     let after = counted();
     leader.stop(Duration::from_secs(10)).expect("the stop");
     drop(fleet);
@@ -50,6 +53,7 @@ pub fn measure(workers: usize, leader_max: f64, added_max: &str) {
         // The second status woke it, too.
         after[2] - before[2] - 1
     );
+    threads
 }
 
 /// What a leader of 1 000 workers and 10 000 partitions takes, in a process of its own.
@@ -176,6 +180,61 @@ fn lead(store: Arc<NatsStore>, workers: usize) -> Calculator {
     // A beat of everyone, so that what the start left to do is done.
     std::thread::sleep(BEAT_INTERVAL);
     leader
+}
+
+/// What the threads of this process have used so far, or over the window.
+pub struct Threads(BTreeMap<u64, Used>);
+
+struct Used {
+    name: String,
+    cpu: Duration,
+    wakes: u64,
+}
+
+impl Threads {
+    fn now() -> Self {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+        let used = tasks.filter_map(|task| {
+            let task = task.ok()?;
+            let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+            let nanos = read("schedstat")?.split(' ').next()?.parse().ok()?;
+            let status = read("status")?;
+            let waits = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            let used = Used {
+                name: read("comm")?.trim_end().to_owned(),
+                cpu: Duration::from_nanos(nanos),
+                wakes: waits.trim().parse().ok()?,
+            };
+            Some((task.file_name().to_str()?.parse().ok()?, used))
+        });
+        Self(used.collect())
+    }
+
+    fn since(mut self, before: &Self) -> Self {
+        for (id, used) in &mut self.0 {
+            if let Some(before) = before.0.get(id) {
+                used.cpu -= before.cpu;
+                used.wakes -= before.wakes;
+            }
+        }
+        self
+    }
+
+    /// In the order in which they were started: of threads with one name, which are a connection's,
+    /// the first is the store's own and the others the client crate's reader and flusher.
+    pub fn print(&self) {
+        let seconds = WINDOW.as_secs_f64();
+        for used in self.0.values() {
+            println!(
+                "| {} | {:.3} | {:.1} |",
+                used.name,
+                used.cpu.as_secs_f64() / seconds * 100.0,
+                used.wakes as f64 / seconds
+            );
+        }
+    }
 }
 
 /// Which part of a core was used over the window.

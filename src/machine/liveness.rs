@@ -202,11 +202,14 @@ impl Leases {
         if self.sight != Sight::Live {
             return;
         }
-        while self
-            .queue
-            .peek()
-            .is_some_and(|Reverse((time, _))| *time <= now)
-        {
+        while let Some(Reverse((queued, worker))) = self.queue.peek() {
+            // An entry that lies before the lease's end is put off as soon as it is the first:
+            // waiting for it would wake the thread once a lease for nothing.
+            let lease = self.workers.get(worker);
+            let is_exact = lease.is_some_and(|lease| lease.ends <= *queued);
+            if *queued > now && is_exact {
+                break;
+            }
             let Some(Reverse((queued, worker))) = self.queue.pop() else {
                 break;
             };
@@ -394,6 +397,18 @@ mod tests {
         assert_eq!(events(&mut leases), [Sighting::Back(id("w-1"))]);
         leases.tick(at(33_000));
         assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+    }
+
+    #[test]
+    fn a_renewed_lease_wakes_nobody_before_its_end() {
+        let mut leases = live_with(&["w-1", "w-2", "w-3"]);
+        for second in 1..=20 {
+            for worker in ["w-3", "w-1", "w-2"] {
+                leases.beat(at(second * 1_000), worker, Duration::ZERO);
+            }
+            leases.tick(at(second * 1_000));
+            assert_eq!(leases.deadline(), Some(at(second * 1_000 + 6_000)));
+        }
     }
 
     #[test]

@@ -67,6 +67,10 @@ fn because(refusal: &Refusal) -> RefusedBecause {
 }
 
 impl Store for MeasuredStore {
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

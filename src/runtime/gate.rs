@@ -114,6 +114,10 @@ impl Strategy for Gated<dyn Strategy> {
 }
 
 impl Store for Gated<dyn Store> {
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

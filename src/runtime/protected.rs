@@ -408,6 +408,10 @@ fn writing(bucket: Bucket) -> usize {
 }
 
 impl Store for Protected {
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

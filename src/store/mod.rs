@@ -330,9 +330,7 @@ pub struct Capabilities {
 pub trait Store: Send + Sync {
     /// What tells the buckets of one fleet from those of another, as far as that is known without
     /// asking a server: compared with what a worker remembers from a former life. Empty: nothing.
-    fn identity(&self) -> String {
-        String::new()
-    }
+    fn identity(&self) -> String;
 
     /// Sees to it that a bucket exists and tells what it is. An existing bucket is used as it is.
     ///

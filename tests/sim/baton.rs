@@ -232,6 +232,10 @@ fn dead() -> Error {
 }
 
 impl Store for Baton {
+    fn identity(&self) -> String {
+        String::new()
+    }
+
     fn ensure(&self, _: Bucket, _: BucketConfig, _: Instant) -> Result<BucketStatus> {
         unreachable!("the publisher ensures no bucket")
     }

@@ -13,6 +13,9 @@ use divvy::store::{
 };
 
 pub const BUCKET: Bucket = Bucket::Assignment;
+/// A bucket that is watched in another way: the server is asked for what there is, where of the
+/// first it sends each change by itself.
+pub const PULLED: Bucket = Bucket::Heartbeat;
 pub const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
 /// What a call may take beyond its deadline; the contract's 50 ms and as much for a busy machine.
 pub const OVERRUN_MAX: Duration = Duration::from_millis(100);
@@ -99,8 +102,9 @@ impl Writer {
                     let deadline = Instant::now() + CALL_TIMEOUT;
                     let outcome = store.write(BUCKET, &[put(&key, &n.to_string())], deadline);
                     if let Outcome::Done(revision) = outcome[0] {
-                        acked.insert(key, revision);
+                        acked.insert(key.clone(), revision);
                     }
+                    store.write(PULLED, &[put(&key, &n.to_string())], deadline);
                     thread::sleep(Duration::from_millis(5));
                 }
                 acked
@@ -150,7 +154,11 @@ impl Reader {
 
     /// Reads until what it knows is what the store holds.
     pub fn catch_up(&mut self, watch: &Watch, store: &NatsStore) {
-        let listing = store.list(BUCKET, "watched", soon()).expect("a listing");
+        self.catch_up_with(BUCKET, watch, store);
+    }
+
+    fn catch_up_with(&mut self, bucket: Bucket, watch: &Watch, store: &NatsStore) {
+        let listing = store.list(bucket, "watched", soon()).expect("a listing");
         let stored: BTreeMap<_, _> = listing
             .entries
             .into_iter()
@@ -166,7 +174,7 @@ impl Reader {
                     .take(5)
                     .collect();
                 panic!(
-                    "the watch lost changes, such as {missing:?}; blind: {:?}",
+                    "the watch of {bucket:?} lost changes, such as {missing:?}; blind: {:?}",
                     self.blind
                 );
             };
@@ -189,6 +197,8 @@ pub struct Trial {
     direct: String,
     pub watch: Watch,
     pub reader: Reader,
+    /// The same for the other way of watching.
+    pulled: (Watch, Reader),
 }
 
 impl Trial {
@@ -206,12 +216,19 @@ impl Trial {
         let watch = store.watch(BUCKET, "watched").expect("a watch");
         let mut reader = Reader::default();
         assert!(reader.until_live(&watch, Duration::from_secs(10)));
+        store.ensure(PULLED, FOR_EVER, soon()).expect("a bucket");
+        let mut pulled = (
+            store.watch(PULLED, "watched").expect("a watch"),
+            Reader::default(),
+        );
+        assert!(pulled.1.until_live(&pulled.0, Duration::from_secs(10)));
         Self {
             name,
             store,
             direct: direct.to_owned(),
             watch,
             reader,
+            pulled,
         }
     }
 
@@ -264,6 +281,8 @@ impl Trial {
         let acked = writer.finish();
         let (overrun, done) = caller.finish();
         self.reader.catch_up(&self.watch, &self.store);
+        let (pulled, reader) = &mut self.pulled;
+        reader.catch_up_with(PULLED, pulled, &self.store);
         let live = &self.reader.live;
         let is_lost =
             |(key, revision): &(&String, &u64)| live.get(*key).is_none_or(|r| r < revision);
@@ -276,7 +295,7 @@ impl Trial {
             done,
             // An empty bucket numbers from 1 again: equal numbers are different writes.
             twice: match contents {
-                Contents::Kept => self.reader.delivered_twice,
+                Contents::Kept => self.reader.delivered_twice + self.pulled.1.delivered_twice,
                 Contents::Gone => 0,
             },
             blind: self.reader.blind.clone(),

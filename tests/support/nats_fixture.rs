@@ -1,10 +1,14 @@
 //! The NATS store as the conformance suite wants it: a server or cluster of its own for each test.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use divvy::error::Result;
 use divvy::store::nats::{NatsOptions, NatsStore, Storage};
-use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::store::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Store, Watch, Write,
+};
 
 use crate::conformance::{self, soon};
 use crate::support::nats_server::{Cluster, Server};
@@ -15,6 +19,8 @@ pub struct Nats {
     version: &'static str,
     port: u16,
     options: NatsOptions,
+    /// Whether heartbeats and assignments change places.
+    is_swapped: bool,
     _server: Option<Server>,
     _cluster: Option<Cluster>,
 }
@@ -27,6 +33,7 @@ impl Nats {
             version,
             port: server.port,
             options: NatsOptions::new([server.url()]),
+            is_swapped: false,
             _server: Some(server),
             _cluster: None,
         }
@@ -46,8 +53,21 @@ impl Nats {
             version,
             port: cluster.nodes[0].port,
             options: NatsOptions::new(cluster.urls()).replicas(3),
+            is_swapped: false,
             _server: None,
             _cluster: Some(cluster),
+        }
+    }
+
+    /// The suite's bucket becomes that of the heartbeats, whose watches are made another way.
+    pub fn watched_as_heartbeats(self) -> Self {
+        let name = Bucket::default_name;
+        Self {
+            options: (self.options)
+                .bucket_name(Bucket::Heartbeat, name(Bucket::Assignment))
+                .bucket_name(Bucket::Assignment, name(Bucket::Heartbeat)),
+            is_swapped: true,
+            ..self
         }
     }
 
@@ -63,7 +83,11 @@ impl Nats {
 
 impl conformance::Fixture for Nats {
     fn client(&self) -> Arc<dyn Store> {
-        Arc::new(NatsStore::connect(self.options.clone(), soon()).expect("a connection"))
+        let store = NatsStore::connect(self.options.clone(), soon()).expect("a connection");
+        if self.is_swapped {
+            return Arc::new(Swapped(store));
+        }
+        Arc::new(store)
     }
 
     fn batches(&self) -> bool {
@@ -99,5 +123,71 @@ impl conformance::Fixture for Nats {
         let deleted = RawNats::connect(self.port).api(&api, "");
         assert_eq!(deleted["success"], true, "{deleted}");
         self.client().ensure(bucket, config, soon()).unwrap();
+    }
+}
+
+/// A store whose heartbeats and assignments have changed places.
+struct Swapped(NatsStore);
+
+fn swapped(bucket: Bucket) -> Bucket {
+    match bucket {
+        Bucket::Heartbeat => Bucket::Assignment,
+        Bucket::Assignment => Bucket::Heartbeat,
+        other => other,
+    }
+}
+
+impl Store for Swapped {
+    fn identity(&self) -> String {
+        self.0.identity()
+    }
+
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        self.0.ensure(swapped(bucket), config, deadline)
+    }
+
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        self.0.capabilities(swapped(bucket), deadline)
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        self.0.read(swapped(bucket), key, deadline)
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        self.0.list(swapped(bucket), prefix, deadline)
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        self.0.write(swapped(bucket), writes, deadline)
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        self.0.write_batch(swapped(bucket), batch, deadline)
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        self.0.watch(swapped(bucket), prefix)
+    }
+
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        self.0.watch_key(swapped(bucket), key)
+    }
+
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+
+    fn health_events(&self) -> HealthEvents {
+        self.0.health_events()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.0.stop(deadline)
     }
 }

@@ -204,6 +204,11 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    /// Nothing: a fleet in memory ends with its process.
+    fn identity(&self) -> String {
+        String::new()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

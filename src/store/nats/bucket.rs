@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::failure::{Failure, number};
-use super::jetstream::{Stream, StreamInfo};
+use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
+use super::link::Link;
 use super::options::{NatsOptions, Storage};
 use super::write;
 use crate::store::{BucketConfig, BucketStatus};
@@ -29,10 +30,39 @@ const HEADER_RESERVE: usize = 1_024;
 /// What was found out about a bucket, valid for one connection, leader and life of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proven {
+    life: Life,
+    pub(super) batches: bool,
+    pub(super) value_max: usize,
+    /// Whether it is valid for as long as the connection is.
+    lasts: bool,
+}
+
+/// Where and when something was found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Life {
     generation: u64,
     leader: String,
     incarnation: String,
-    pub(super) batches: bool,
+    /// Whether the server and the bucket's settings promise batches.
+    promises: bool,
+}
+
+impl Proven {
+    /// Whether batches work over this connection, without asking once more.
+    ///
+    /// In a cluster it is asked before each batch: the next leader may be an older server, which
+    /// would store the messages of a batch one by one, or check them wrongly, and no answer to a
+    /// publication tells who the leader is. A server alone that works for us over one connection
+    /// is the same process all along. What can change in it, the bucket's settings or the bucket
+    /// itself, it tells by refusing the batch; then nothing is stored, and it is asked again.
+    pub(super) fn is_beyond_doubt(&self, link: &Link) -> bool {
+        self.batches && self.lasts && self.life.generation == link.generation()
+    }
+
+    /// Has it asked again the next time.
+    pub(super) fn doubt(&mut self) {
+        self.lasts = false;
+    }
 }
 
 /// Creates a bucket or takes the existing one, with the flags we profit from where allowed.
@@ -144,24 +174,31 @@ pub(super) fn prove(
     known: Option<Proven>,
     deadline: Instant,
 ) -> Result<Proven, Failure> {
-    let mut proven = Proven {
+    let life = Life {
         generation: stream.link.generation(),
         leader: info.leader().to_owned(),
         incarnation: info.created.clone(),
-        batches: false,
+        promises: info.level() >= BATCH_LEVEL && info.flag("allow_atomic"),
     };
-    if let Some(known) = known {
-        let same = Proven {
-            batches: proven.batches,
-            ..known.clone()
-        };
-        if same == proven {
-            return Ok(known);
-        }
-    }
-    let claimed = info.level() >= BATCH_LEVEL && info.flag("allow_atomic");
-    proven.batches = claimed && write::batches_work(stream, subject, deadline)?;
-    Ok(proven)
+    let batches = match known {
+        Some(known) if known.life == life => known.batches,
+        _ => life.promises && write::batches_work(stream, subject, deadline)?,
+    };
+    Ok(Proven {
+        life,
+        batches,
+        value_max: value_max(stream, Some(info)),
+        lasts: is_alone(stream, info),
+    })
+}
+
+/// Whether the bucket is kept by the very server that we are connected to, and by no other.
+fn is_alone(stream: &Stream, info: &StreamInfo) -> bool {
+    let server = &stream.link.info;
+    // Through a leaf node another server may answer: under another prefix, or by another name.
+    let is_local = server.jetstream && stream.api == DEFAULT_API;
+    let leader = info.leader();
+    is_local && server.cluster.is_none() && (leader.is_empty() || leader == server.server_name)
 }
 
 /// Most writes in one batch.

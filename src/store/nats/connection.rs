@@ -97,6 +97,8 @@ pub(super) struct Up {
     pub(super) info: ServerInfo,
     pub(super) queue: Sender<Command>,
     pub(super) messages: Receiver<nats::Message>,
+    /// For what does not wait; see [`super::link::Link::post_now`].
+    pub(super) connection: nats::Connection,
 }
 
 /// What is known of a connection from outside its thread, without waiting.
@@ -306,6 +308,7 @@ impl Pump<'_> {
             info,
             queue,
             messages,
+            connection: self.connection.clone(),
         };
         if self.tracker.events.send(Event::Up(Box::new(up))).is_ok() {
             self.work(&commands, close);

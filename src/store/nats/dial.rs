@@ -36,6 +36,12 @@ pub(super) struct ServerInfo {
     tls_available: bool,
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
+    /// Whether it stores streams itself.
+    #[serde(default)]
+    pub(super) jetstream: bool,
+    /// The name of its cluster, if it is part of one.
+    #[serde(default)]
+    pub(super) cluster: Option<String>,
     /// Whether the connection is by TLS; not told by the server but found out.
     #[serde(skip)]
     pub(super) tls: bool,

@@ -17,6 +17,9 @@ use crate::types::Revision;
 /// A request that nobody has answered for so long is sent again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
 
+/// What comes before requests to the server's own JetStream.
+pub(super) const DEFAULT_API: &str = "$JS.API";
+
 /// Requests to one stream over one connection.
 #[derive(Clone)]
 pub(super) struct Stream {

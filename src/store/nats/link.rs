@@ -1,7 +1,8 @@
 //! Requests and replies over one connection.
 //!
 //! A link has one inbox for all replies, told apart by a number at the end of their subject. Calls
-//! and watches never touch the client crate: they send commands to the connection's I/O thread.
+//! never touch the client crate, nor do watches but for its one call that never waits: they send
+//! commands to the connection's I/O thread.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded, select,
+};
 use nats::header::HeaderMap;
 use parking_lot::Mutex;
 
@@ -27,6 +30,7 @@ pub(super) struct Link {
     tracker: Arc<Tracker>,
     inbox: String,
     queue: Sender<Command>,
+    connection: nats::Connection,
     routes: Mutex<Routes>,
     next_token: AtomicU64,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
@@ -66,6 +70,7 @@ impl Link {
             tracker: up.tracker,
             inbox: up.inbox,
             queue: up.queue,
+            connection: up.connection,
             routes: Mutex::new(Routes {
                 closed: None,
                 waiters: HashMap::new(),
@@ -109,6 +114,20 @@ impl Link {
             progress: Arc::default(),
         };
         self.queue.try_send(Command::Publish(message)).ok();
+    }
+
+    /// Sends one small message that asks for replies, past the I/O thread, if the crate can take it
+    /// right now; its flusher sends it within 5 ms. What becomes of it is told by the replies only.
+    pub(super) fn post_now(&self, subject: &str, reply: &str, payload: &[u8]) -> bool {
+        let posted =
+            self.connection
+                .try_publish_with_reply_or_headers(subject, Some(reply), None, payload);
+        matches!(posted, Some(Ok(())))
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// A subject of this link that only one consumer delivers to.
@@ -189,17 +208,17 @@ impl Link {
         )
     }
 
-    /// The body of `dv-nats-recv`: hands each message to whoever waits for it.
-    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, stop: &Receiver<Infallible>) {
-        loop {
-            select! {
-                recv(stop) -> _ => return,
-                recv(messages) -> message => match message {
-                    Ok(message) => self.route(message),
-                    Err(_) => return,
-                },
+    /// Hands replies that have arrived, up to `max`, to whoever waits for them. `false`: none will
+    /// arrive any more.
+    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, max: usize) -> bool {
+        for _ in 0..max {
+            match messages.try_recv() {
+                Ok(message) => self.route(message),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
         }
+        true
     }
 
     fn route(&self, message: nats::Message) {

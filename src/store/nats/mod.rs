@@ -4,7 +4,9 @@
 //! clients have it. The `nats` crate below is synchronous, as this library must be, but waits
 //! without limit in many places and loses watches in silence. So it is used for its protocol
 //! only, by one thread per connection that may be abandoned (`connection`); requests, watches,
-//! supervision and reconnecting are our own.
+//! supervision and reconnecting are our own, on one thread (`session`). With the two of the crate
+//! that makes four threads for a connection, however much is watched, a fifth with TLS (`nudge`),
+//! and one more for each watch while it lists (`watch`).
 //!
 //! Everything that names the crate is in this folder.
 #![allow(
@@ -23,28 +25,31 @@ mod options;
 mod read;
 mod reaper;
 mod session;
+mod tail;
 mod told;
 mod watch;
+mod watches;
 mod write;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 
 use self::bucket::Proven;
 use self::failure::Failure;
 use self::jetstream::{Stream, StreamInfo};
 use self::session::{Session, Supervisor};
-use self::watch::Watcher;
+use self::tail::Delivery;
+use self::watches::Request;
 use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
-use crate::thread::{Thread, signal};
+use crate::thread::Thread;
 use crate::types::{key_fault, truncated};
 
 pub use self::options::{NatsOptions, Storage};
@@ -56,13 +61,9 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A store on NATS JetStream, from server 2.10 on. Dropping it stops it, within 5 s.
 pub struct NatsStore {
     session: Arc<Session>,
-    threads: Mutex<Threads>,
+    supervisor: Thread,
+    watches: Sender<Request>,
     proven: Mutex<[Option<Proven>; 4]>,
-}
-
-struct Threads {
-    supervisor: Arc<Thread>,
-    watches: Vec<Arc<Thread>>,
 }
 
 impl NatsStore {
@@ -89,14 +90,13 @@ impl NatsStore {
     pub fn open(options: NatsOptions) -> Result<Self> {
         options.check()?;
         let session = Session::new(options);
-        let supervisor = Supervisor::new(Arc::clone(&session));
+        let (watches, requests) = watches::requests();
+        let supervisor = Supervisor::new(Arc::clone(&session), requests);
         let supervisor = Thread::spawn("dv-nats", move || supervisor.run())?;
         Ok(Self {
             session,
-            threads: Mutex::new(Threads {
-                supervisor: Arc::new(supervisor),
-                watches: Vec::new(),
-            }),
+            supervisor,
+            watches,
             proven: Mutex::default(),
         })
     }
@@ -140,38 +140,25 @@ impl NatsStore {
         bucket::ensure(&stream, &subject, config, options, deadline)
     }
 
+    /// Finds out, or remembers, what the bucket can do.
     fn prove(
         &self,
         bucket: Bucket,
+        stream: &Stream,
         deadline: Instant,
-    ) -> Result<(StreamInfo, Stream, bool), Failure> {
-        let stream = self.stream_by(bucket, deadline)?;
+    ) -> Result<(StreamInfo, Proven), Failure> {
         let info = stream.info(deadline)?;
         let known = self.proven.lock()[bucket as usize].clone();
         let subject = self.session.options.subject(bucket, "divvy.probe");
-        let proven = bucket::prove(&stream, &subject, &info, known, deadline)?;
-        let batches = proven.batches;
-        self.proven.lock()[bucket as usize] = Some(proven);
-        Ok((info, stream, batches))
+        let proven = bucket::prove(stream, &subject, &info, known, deadline)?;
+        self.proven.lock()[bucket as usize] = Some(proven.clone());
+        Ok((info, proven))
     }
 
-    /// The watches first: they tell the server that they are gone, over the connection that the
-    /// supervisor then lets go.
-    fn join_threads(&self, deadline: Instant) -> Result<()> {
-        // No watch starts any more, so this is all of them; nobody holds the lock while waiting.
-        let (watches, supervisor) = {
-            let threads = self.threads.lock();
-            (threads.watches.clone(), Arc::clone(&threads.supervisor))
-        };
-        for watch in watches {
-            match watch.join(deadline) {
-                Err(error) if error.code() == Code::TimedOut => return Err(error),
-                Err(error) => log::error!("{error}"),
-                Ok(()) => {}
-            }
-        }
-        self.session.halt();
-        supervisor.join(deadline)
+    /// What is known of the bucket, if nothing but a batch itself could refute it.
+    fn known(&self, bucket: Bucket, stream: &Stream) -> Option<Proven> {
+        let known = self.proven.lock()[bucket as usize].clone()?;
+        known.is_beyond_doubt(&stream.link).then_some(known)
     }
 }
 
@@ -203,15 +190,15 @@ impl Store for NatsStore {
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        let (info, stream, batches) = self
-            .prove(bucket, deadline)
-            .map_err(|failure| failure.into_error("capabilities"))?;
+        let failed = |failure: Failure| failure.into_error("capabilities");
+        let stream = self.stream_by(bucket, deadline).map_err(failed)?;
+        let (info, proven) = self.prove(bucket, &stream, deadline).map_err(failed)?;
         let server = &stream.link.info;
         let version = info.server_version().unwrap_or(&server.version);
         let level = info.level();
         Ok(Capabilities {
-            batch_max: bucket::batch_max(batches),
-            value_max: bucket::value_max(&stream, Some(&info)),
+            batch_max: bucket::batch_max(proven.batches),
+            value_max: proven.value_max,
             description: format!(
                 "NATS {version} (API level {level}) by {}",
                 server.server_name
@@ -250,12 +237,21 @@ impl Store for NatsStore {
     }
 
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
-        let (info, stream, batches) = match self.prove(bucket, deadline) {
-            Ok(proven) => proven,
+        let stream = match self.stream_by(bucket, deadline) {
+            Ok(stream) => stream,
             Err(failure) => return failure.into_outcome(false),
         };
-        let batch_max = bucket::batch_max(batches);
-        if !batches || batch.writes.len() > batch_max {
+        let known = self.known(bucket, &stream);
+        let is_known = known.is_some();
+        let proven = match known {
+            Some(known) => known,
+            None => match self.prove(bucket, &stream, deadline) {
+                Ok((_, proven)) => proven,
+                Err(failure) => return failure.into_outcome(false),
+            },
+        };
+        let batch_max = bucket::batch_max(proven.batches);
+        if !proven.batches || batch.writes.len() > batch_max {
             return Outcome::Refused(Refusal::Invalid(format!(
                 "a batch of {} writes; the bucket takes {batch_max}",
                 batch.writes.len()
@@ -264,20 +260,32 @@ impl Store for NatsStore {
         let target = write::Target {
             stream: &stream,
             prefix: &self.session.options.subject(bucket, ""),
-            value_max: bucket::value_max(&stream, Some(&info)),
+            value_max: proven.value_max,
         };
-        target.write_batch(batch, deadline)
+        let outcome = target.write_batch(batch, is_known, deadline);
+        if is_known && !matches!(outcome, Outcome::Done(_)) {
+            if let Some(proven) = &mut self.proven.lock()[bucket as usize] {
+                proven.doubt();
+            }
+        }
+        outcome
     }
 
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
         check_prefix("watch", prefix)?;
         let (filter, _) = self.filter(bucket, prefix);
-        self.watch_filtered(bucket, filter)
+        // Signs of life are many, and each says little.
+        let delivery = match bucket {
+            Bucket::Heartbeat => Delivery::Pulled,
+            _ => Delivery::Pushed,
+        };
+        self.watch_filtered(bucket, filter, delivery)
     }
 
     fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
         check_key("watch", key)?;
-        self.watch_filtered(bucket, self.session.options.subject(bucket, key))
+        let filter = self.session.options.subject(bucket, key);
+        self.watch_filtered(bucket, filter, Delivery::Pushed)
     }
 
     fn health(&self) -> Health {
@@ -290,32 +298,30 @@ impl Store for NatsStore {
 
     fn stop(&self, deadline: Instant) -> Result<()> {
         self.session.begin_stop();
-        self.join_threads(deadline)
+        self.supervisor
+            .join(deadline)
             .map_err(|error| error.during("stop"))
     }
 }
 
 impl NatsStore {
-    fn watch_filtered(&self, bucket: Bucket, filter: String) -> Result<Watch> {
-        let not_running = || Failure::NotRunning.into_error("watch");
+    fn watch_filtered(&self, bucket: Bucket, filter: String, delivery: Delivery) -> Result<Watch> {
+        if self.session.is_stopping() {
+            return Err(Failure::NotRunning.into_error("watch"));
+        }
         let (events, receiver) = bounded(watch::EVENTS_CAPACITY);
-        let (cancel, cancelled) = signal();
-        let watcher = Watcher {
-            session: Arc::clone(&self.session),
+        let target = watch::Target {
             stream: self.session.options.stream(bucket),
             subject_prefix: self.session.options.subject(bucket, ""),
             filter,
+            delivery,
             events,
-            cancelled,
         };
-        let mut threads = self.threads.lock();
-        if self.session.is_stopping() {
-            return Err(not_running());
-        }
-        threads.watches.retain(|watch| !watch.is_finished());
-        let thread = Thread::spawn("dv-nats-watch", move || watcher.run())?;
-        threads.watches.push(Arc::new(thread));
-        Ok(Watch::new(receiver, move || drop(cancel)))
+        let cancel = watches::open(&self.watches, target).ok_or_else(|| {
+            let why = "the thread of the NATS session has ended";
+            Error::new(Code::Unavailable, why).during("watch")
+        })?;
+        Ok(Watch::new(receiver, cancel))
     }
 
     /// The filter of the keys under a prefix, and what comes before a key in its subject.

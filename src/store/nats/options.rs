@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::jetstream::DEFAULT_API;
 use crate::error::{Code, Error, Result};
 use crate::store::Bucket;
 
@@ -202,7 +203,7 @@ impl NatsOptions {
     pub(super) fn api_prefix(&self) -> String {
         match &self.domain {
             Some(domain) => format!("$JS.{domain}.API"),
-            None => "$JS.API".to_owned(),
+            None => DEFAULT_API.to_owned(),
         }
     }
 

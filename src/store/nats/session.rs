@@ -1,17 +1,21 @@
 //! The supervised session: one connection at a time, watched, and replaced when it is no good.
 //!
-//! `dv-nats` is the supervisor. It never calls into the client crate; it starts a `dv-nats-io`
-//! thread for each connection, decides when a connection is lost or stale, and leaves it to the
-//! reaper when its thread does not end at once. The crate's own reconnecting is not used: a
-//! connection lives as long as its TCP connection, so nothing survives that a fault made doubtful.
+//! `dv-nats` is the supervisor. It starts a `dv-nats-io` thread for each connection, decides when
+//! a connection is lost or stale, and leaves it to the reaper when its thread does not end at
+//! once. The crate's own reconnecting is not used: a connection lives as long as its TCP
+//! connection, so nothing survives that a fault made doubtful.
+//!
+//! The same thread hands replies to those who wait for them and works for the watches. It waits
+//! in one place only, for all of that at once and until the next moment at which something is
+//! due; so no call of the client crate is made here but the one that never waits.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Select, Sender};
 use nats::ServerAddress;
 use parking_lot::{Condvar, Mutex};
 
@@ -21,6 +25,7 @@ use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
 use crate::backoff::Backoff;
+use super::watches::{Request, Watches};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
 use crate::repeats::{Repeats, words};
@@ -30,8 +35,11 @@ use crate::thread::{Thread, signal};
 
 /// Connections that may be stuck before the store refuses to make another one.
 const ABANDONED_MAX: usize = 8;
-/// How often a connection is checked for staleness.
-const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// A connection is given up this much before its hang has lasted for the limit, so that a late
+/// wake-up does not exceed it.
+const STALE_MARGIN: Duration = Duration::from_millis(200);
+/// Most replies handed on before the watches have their turn.
+const REPLIES_MAX: usize = 1_024;
 /// What the crate's handshake may take beyond our own greeting.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection that is let go may take to end before it is left to the reaper.
@@ -53,9 +61,6 @@ pub(super) struct Session {
     /// Disconnected when the store stops.
     pub(super) stopping: Receiver<Infallible>,
     stop: Mutex<Option<Sender<Infallible>>>,
-    /// Disconnected when the supervisor shall end as well, after the watches.
-    halting: Receiver<Infallible>,
-    halt: Mutex<Option<Sender<Infallible>>>,
 }
 
 /// What was logged of the times without a connection.
@@ -71,8 +76,6 @@ struct State {
     why: Failure,
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
-    /// Woken at each new link.
-    listeners: Vec<(Sender<()>, Weak<()>)>,
 }
 
 impl Outages {
@@ -84,16 +87,9 @@ impl Outages {
     }
 }
 
-/// Tells of each new link; dropping it ends that.
-pub(super) struct NewLinks {
-    pub(super) told: Receiver<()>,
-    _listening: Arc<()>,
-}
-
 impl Session {
     pub(super) fn new(options: NatsOptions) -> Arc<Self> {
         let (stop, stopping) = signal();
-        let (halt, halting) = signal();
         let why = "not connected yet".to_owned();
         Arc::new(Self {
             options,
@@ -106,13 +102,10 @@ impl Session {
                 link: None,
                 why: Failure::Disconnected(why),
                 fatal: None,
-                listeners: Vec::new(),
             }),
             changed: Condvar::new(),
             stopping,
             stop: Mutex::new(Some(stop)),
-            halting,
-            halt: Mutex::new(Some(halt)),
         })
     }
 
@@ -120,19 +113,6 @@ impl Session {
     pub(super) fn link(&self) -> Result<Arc<Link>, Failure> {
         let state = self.state.lock();
         state.link.clone().ok_or_else(|| state.why.clone())
-    }
-
-    /// Tells of each new link from now on.
-    pub(super) fn new_links(&self) -> NewLinks {
-        let (sender, told) = bounded(1);
-        let listening = Arc::new(());
-        let listeners = &mut self.state.lock().listeners;
-        listeners.retain(|(_, listening)| listening.strong_count() > 0);
-        listeners.push((sender, Arc::downgrade(&listening)));
-        NewLinks {
-            told,
-            _listening: listening,
-        }
     }
 
     /// Waits for the first link; what can never succeed, and the deadline, are errors.
@@ -155,13 +135,12 @@ impl Session {
         }
     }
 
-    /// Ends every call and watch, now and in future.
+    /// Ends every call and watch, now and in future, and then the supervisor.
     pub(super) fn begin_stop(&self) {
         self.stop.lock().take();
         let link = {
             let mut state = self.state.lock();
             state.why = Failure::NotRunning;
-            state.listeners.clear();
             state.link.take()
         };
         self.changed.notify_all();
@@ -169,11 +148,6 @@ impl Session {
             link.close(Failure::NotRunning);
         }
         self.set_health(Health::Closed);
-    }
-
-    /// Ends the supervisor, which lets the connection go.
-    pub(super) fn halt(&self) {
-        self.halt.lock().take();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -210,9 +184,6 @@ impl Session {
             return link.close(Failure::NotRunning);
         }
         state.link = Some(Arc::clone(link));
-        for (listener, _) in &state.listeners {
-            let _ = listener.try_send(()); // full: it is yet to see the one before
-        }
         drop(state);
         self.changed.notify_all();
         self.set_health(Health::Connected);
@@ -238,6 +209,7 @@ pub(super) struct Supervisor {
     store: u64,
     sender: Sender<Event>,
     events: Receiver<Event>,
+    watches: Watches,
     servers: Vec<ServerAddress>,
     generation: u64,
     server_errors: Repeats,
@@ -252,8 +224,17 @@ struct Attempt {
     thread: Thread,
 }
 
+/// What the supervisor itself has to see to.
+enum Next {
+    Event(Event),
+    /// The time it waited for has come.
+    Due,
+    /// The store stops.
+    Stop,
+}
+
 impl Supervisor {
-    pub(super) fn new(session: Arc<Session>) -> Self {
+    pub(super) fn new(session: Arc<Session>, requests: Receiver<Request>) -> Self {
         let (sender, events) = connection::events();
         let mut servers: Vec<_> = session
             .options
@@ -263,6 +244,7 @@ impl Supervisor {
             .collect();
         fastrand::shuffle(&mut servers);
         Self {
+            watches: Watches::new(Arc::clone(&session), requests),
             session,
             store: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
             sender,
@@ -284,7 +266,7 @@ impl Supervisor {
 
     fn supervise(&mut self) {
         let mut failures: u32 = 0;
-        while self.session.halt.lock().is_some() {
+        while !self.session.is_stopping() {
             match self.establish() {
                 Ok((attempt, up)) => {
                     let since = Instant::now();
@@ -298,6 +280,35 @@ impl Supervisor {
             }
             failures = failures.saturating_add(1);
             self.pause(failures);
+        }
+        self.watches.end();
+    }
+
+    /// Hands on replies and works for the watches, until there is something else to do.
+    fn next(&mut self, line: Option<(&Link, &Receiver<nats::Message>)>, until: Instant) -> Next {
+        let mut line = line;
+        loop {
+            if self.session.is_stopping() {
+                return Next::Stop;
+            }
+            if let Ok(event) = self.events.try_recv() {
+                return Next::Event(event);
+            }
+            line = line.filter(|(link, replies)| link.dispatch(replies, REPLIES_MAX));
+            let now = Instant::now();
+            if now >= until {
+                return Next::Due;
+            }
+            let due = self.watches.work(now).min(until);
+            let mut select = Select::new();
+            select.recv(&self.session.stopping);
+            select.recv(&self.events);
+            if let Some((_, replies)) = line {
+                select.recv(replies);
+            }
+            self.watches.listen(&mut select, now);
+            // Which of them is ready does not matter: all are looked at.
+            let _ = select.ready_deadline(due);
         }
     }
 
@@ -315,25 +326,24 @@ impl Supervisor {
             .map_err(|error| unavailable(error.to_string()))?;
         let deadline = Instant::now() + self.session.options.connect_timeout + HANDSHAKE_TIMEOUT;
         loop {
-            let event = select! {
-                recv(self.events) -> event => event.ok(),
-                recv(self.session.halting) -> _ => None,
-                default(deadline.saturating_duration_since(Instant::now())) => None,
-            };
-            match event {
-                Some(Event::Up(up)) if up.tracker.generation == attempt.generation => {
+            match self.next(None, deadline) {
+                Next::Event(Event::Up(up)) if up.tracker.generation == attempt.generation => {
                     return Ok((attempt, up));
                 }
-                Some(Event::Failed { generation, error }) if generation == attempt.generation => {
+                Next::Event(Event::Failed { generation, error })
+                    if generation == attempt.generation =>
+                {
                     self.retire(attempt, CLOSE_PATIENCE);
                     return Err(error);
                 }
-                Some(Event::Lost { generation, why }) if generation == attempt.generation => {
+                Next::Event(Event::Lost { generation, why })
+                    if generation == attempt.generation =>
+                {
                     self.retire(attempt, Duration::ZERO);
                     return Err(unavailable(why));
                 }
-                Some(_) => {}
-                None => {
+                Next::Event(_) => {}
+                Next::Due | Next::Stop => {
                     self.retire(attempt, CLOSE_PATIENCE);
                     return Err(unavailable("the server accepted and then hung".to_owned()));
                 }
@@ -363,63 +373,57 @@ impl Supervisor {
     /// Watches over a connection until it is lost, stale, or the store stops.
     fn serve(&mut self, attempt: Attempt, up: Up) {
         self.learn_servers(&up.info.connect_urls);
-        let (link, messages) = Link::new(up);
-        let (stop, stopped) = signal();
-        let dispatcher = Thread::spawn("dv-nats-recv", {
-            let link = Arc::clone(&link);
-            move || link.dispatch(&messages, &stopped)
-        });
-        let why = match &dispatcher {
-            Ok(_) => {
-                self.session.connected(&link);
-                self.watch_over(&attempt, &link)
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        // A connection that is no good is not waited for: its replacement is what matters.
-        let patience = match why {
+        let (link, replies) = Link::new(up);
+        self.session.connected(&link);
+        self.watches.reconnected();
+        match self.watch_over(&attempt, &link, &replies) {
+            // A connection that is no good is not waited for: its replacement is what matters.
             Some(why) => {
                 self.session.degraded(&why, None);
                 link.close(Failure::Disconnected(why));
-                Duration::ZERO
+                self.retire(attempt, Duration::ZERO);
             }
-            None => CLOSE_PATIENCE,
-        };
-        drop(stop);
-        if let Ok(dispatcher) = dispatcher {
-            // It waits for nothing but its channels, so this ends at once.
-            dispatcher.join(Instant::now() + CLOSE_PATIENCE).ok();
+            // The watches first: they tell the server that they are gone.
+            None => {
+                self.watches.end();
+                self.retire(attempt, CLOSE_PATIENCE);
+            }
         }
-        self.retire(attempt, patience);
     }
 
     /// Returns why the connection is no good any more, nothing when the store stops.
-    fn watch_over(&mut self, attempt: &Attempt, link: &Link) -> Option<String> {
-        let stale_limit = self.session.options.stale_limit;
+    fn watch_over(
+        &mut self,
+        attempt: &Attempt,
+        link: &Link,
+        replies: &Receiver<nats::Message>,
+    ) -> Option<String> {
+        // A hang starts at most one probe interval before the call that does not end.
+        let busy_max = (self.session.options.stale_limit)
+            .saturating_sub(connection::PROBE_INTERVAL + STALE_MARGIN);
         loop {
-            let event = select! {
-                recv(self.session.halting) -> _ => return None,
-                recv(self.events) -> event => event.ok(),
-                default(CHECK_INTERVAL) => None,
+            // A call that has not begun yet cannot have lasted too long any sooner.
+            let busy_for = attempt.tracker.busy_for();
+            if busy_for >= busy_max {
+                return Some(format!("the server has not answered for {busy_for:.1?}"));
+            }
+            let event = match self.next(Some((link, replies)), Instant::now() + busy_max - busy_for)
+            {
+                Next::Event(event) => event,
+                Next::Due => continue,
+                Next::Stop => return None,
             };
             match event {
-                Some(Event::Lost { generation, why }) if generation == attempt.generation => {
+                Event::Lost { generation, why } if generation == attempt.generation => {
                     return Some(why);
                 }
-                Some(Event::ServerError { generation, text })
-                    if generation == attempt.generation =>
-                {
+                Event::ServerError { generation, text } if generation == attempt.generation => {
                     if let Some(silent) = self.server_errors.happened(SystemClock.now()) {
                         log::warn!("the NATS server says{}: {text}", words(silent));
                     }
                     link.deny(&text);
                 }
                 _ => {}
-            }
-            // A hang starts at most one probe interval before the call that does not end.
-            let busy_for = attempt.tracker.busy_for();
-            if busy_for + connection::PROBE_INTERVAL + CHECK_INTERVAL >= stale_limit {
-                return Some(format!("the server has not answered for {busy_for:.1?}"));
             }
         }
     }
@@ -465,7 +469,8 @@ impl Supervisor {
     fn pause(&mut self, failures: u32) {
         let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
         let pause = connection::RECONNECT_PAUSE_LEAST + self.pauses.delay_after(rounds);
-        self.session.halting.recv_timeout(pause).ok();
+        let until = Instant::now() + pause;
+        while let Next::Event(_) = self.next(None, until) {}
     }
 }
 

@@ -1,87 +1,77 @@
 //! Watches: a listing, then a consumer from there on, and both again after any doubt.
 //!
-//! The listing comes as JSON (see [`super::read`]), the changes through a raw push consumer that
-//! starts right behind it. A gap in the consumer's numbers, silence, a lost connection or a slow
-//! reader all have the same answer: the watch says it is blind, lists again, delivers what its
-//! reader has not seen, and starts a new consumer. A message that the client crate cannot parse
-//! costs one connection; the next listing passes over it.
+//! The listing comes as JSON (see [`super::read`]), the changes through a consumer that starts
+//! right behind it (see [`super::tail`]). A gap in the consumer's numbers, silence, a lost
+//! connection or a slow reader all have the same answer: the watch says it is blind, lists again,
+//! delivers what its reader has not seen, and starts a new consumer. A message that the client
+//! crate cannot parse costs one connection; the next listing passes over it.
+//!
+//! One thread, the session's, works for all watches and never waits for any of them: what has to
+//! be waited for, the listing and the consumer's creation, is done by a thread of its own that
+//! lives as long as that takes, so a slow listing holds up nobody else.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, select};
-use serde_json::{Value, json};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 
 use super::failure::{Failure, number};
 use super::jetstream::{Stream, operation_of};
-use super::link::AckSubject;
 use super::read::{self, Snapshot};
 use super::session::Session;
+use super::tail::{Delivered, Delivery, Stop, Tail, delete_consumer};
 use super::told::Told;
 use crate::store::{Entry, Operation, WatchEvent};
+use crate::thread::Thread;
 use crate::types::Revision;
 
 /// Events waiting for the reader; one second of 4 000 workers that beat every second.
 pub(super) const EVENTS_CAPACITY: usize = 4_096;
-/// How often the server says that there is nothing to say.
-const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
-/// A consumer that is silent for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// The server forgets a consumer without a reader after so long.
-const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
 /// What the first synchronisation may take; each that takes longer doubles it for the next.
 const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
 /// A watch that the server has no room for looks for changes this often, and up to half as often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Least time from one look at what the server sent to the next. What comes after a silence of
-/// that length is passed on at once.
-const PACE: Duration = Duration::from_millis(50);
-/// More than that in one look is no trickle of beats: the next look follows at once.
-const PACED_MAX: usize = 256;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-static NEXT_CONSUMER: AtomicU64 = AtomicU64::new(1);
+/// How long the thread of a synchronisation may take to end once that is over.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Room for so many messages is kept from one look to the next.
+const ROOM_MAX: usize = 256;
+/// A watch that has nothing to do by itself is looked at again after so long.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What is watched, and for whom.
-pub(super) struct Watcher {
-    pub(super) session: Arc<Session>,
+pub(super) struct Target {
     pub(super) stream: String,
     /// What comes before a key in its subject.
     pub(super) subject_prefix: String,
     /// The subjects watched.
     pub(super) filter: String,
+    pub(super) delivery: Delivery,
     pub(super) events: Sender<WatchEvent>,
-    pub(super) cancelled: Receiver<Infallible>,
 }
 
-/// Why a watch is over or has to synchronise again.
-enum Stop {
-    Ended,
-    Blind(String),
-    /// Nothing is wrong: it is time to look again, as there is no consumer to tell.
-    Poll,
-}
-
-/// How patient the next synchronisation is, and how long it is put off.
-struct Pace {
+/// One watch.
+pub(super) struct Watcher {
+    pub(super) id: u64,
+    target: Target,
+    told: Told,
+    /// Events that the reader had no room for yet. Nothing new is begun while there are any, so
+    /// they are one listing's at most.
+    backlog: VecDeque<WatchEvent>,
+    /// What one look has found, for the next one's use.
+    found: Vec<Found>,
+    sight: Sight,
+    phase: Phase,
+    /// Whether nobody reads it any more.
+    is_over: bool,
+    /// What the next synchronisation may take.
     timeout: Duration,
+    /// How long it is put off.
     pause: Duration,
     /// The consumer before, which is to be deleted.
     last_consumer: Option<String>,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self {
-            timeout: SYNC_TIMEOUT_MIN,
-            pause: BACKOFF_MIN,
-            last_consumer: None,
-        }
-    }
 }
 
 /// What the reader has been told about what it is told.
@@ -92,185 +82,291 @@ enum Sight {
     Blind,
 }
 
+enum Phase {
+    /// Nothing, until it is time to synchronise.
+    Resting(Instant),
+    Synchronising(Synchronisation),
+    Following(Box<Tail>),
+}
+
+/// A message that was looked at, and the event that it is to the reader, if it is one.
+struct Found {
+    revision: Revision,
+    event: Option<WatchEvent>,
+}
+
+/// A listing under way, on a thread of its own.
+struct Synchronisation {
+    thread: Thread,
+    result: Receiver<Result<Synchronised, Failure>>,
+}
+
+/// What the server holds, and the consumer that goes on from there, if it had room for one.
+struct Synchronised {
+    snapshot: Snapshot,
+    tail: Option<Tail>,
+}
+
 impl Watcher {
-    /// The body of `dv-nats-watch`.
-    pub(super) fn run(self) {
-        let new_links = self.session.new_links();
-        let mut told = Told::default();
-        let mut pace = Pace::new();
-        let mut sight = Sight::Unknown;
+    pub(super) fn new(id: u64, target: Target) -> Self {
+        Self {
+            id,
+            target,
+            told: Told::default(),
+            backlog: VecDeque::new(),
+            found: Vec::new(),
+            sight: Sight::Unknown,
+            phase: Phase::Resting(Instant::now()),
+            is_over: false,
+            timeout: SYNC_TIMEOUT_MIN,
+            pause: BACKOFF_MIN,
+            last_consumer: None,
+        }
+    }
+
+    /// Does what can be done right now. Tells when there is more to do, if nothing comes before
+    /// that; nothing when the watch is over.
+    pub(super) fn work(&mut self, session: &Session, now: Instant) -> Option<Instant> {
         loop {
-            let why = match self.watch_once(&mut told, &mut sight, &mut pace) {
-                Stop::Ended => return,
-                Stop::Poll => continue,
-                Stop::Blind(why) => why,
+            if !self.is_over && !self.deliver() {
+                return Some(now + IDLE);
+            }
+            let settled = match &mut self.phase {
+                Phase::Synchronising(under_way) => match under_way.result.try_recv() {
+                    Err(TryRecvError::Empty) => return Some(now + IDLE),
+                    Ok(result) => Some(result),
+                    Err(TryRecvError::Disconnected) => None,
+                },
+                _ if self.is_over => return None,
+                Phase::Resting(until) if now < *until => return Some(*until),
+                Phase::Resting(_) => {
+                    self.begin(session, now);
+                    continue;
+                }
+                Phase::Following(_) => match self.follow(now) {
+                    Ok(due) => return Some(due),
+                    Err(Stop::Ended) => {
+                        self.is_over = true;
+                        continue;
+                    }
+                    Err(Stop::Blind(why)) => {
+                        self.blind(session, why, now);
+                        continue;
+                    }
+                },
             };
-            if sight != Sight::Blind {
-                sight = Sight::Blind;
-                if self.hand_over(WatchEvent::Blind(why)).is_err() {
-                    return;
+            self.settle(session, settled, now);
+        }
+    }
+
+    /// Has `select` wake the thread when there is something to do for this watch.
+    pub(super) fn listen<'a>(&'a self, select: &mut Select<'a>, now: Instant) {
+        if !self.is_over && !self.backlog.is_empty() {
+            select.send(&self.target.events);
+            return;
+        }
+        match &self.phase {
+            Phase::Resting(_) => {}
+            Phase::Synchronising(under_way) => {
+                select.recv(&under_way.result);
+            }
+            Phase::Following(tail) => {
+                if let Some(arrivals) = tail.arrivals(now) {
+                    select.recv(arrivals);
                 }
             }
-            select! {
-                recv(self.cancelled) -> _ => return,
-                recv(self.session.stopping) -> _ => return,
-                recv(new_links.told) -> _ => pace.pause = BACKOFF_MIN,
-                default(pace.pause) => pace.pause = (pace.pause * 2).min(BACKOFF_MAX),
-            }
         }
     }
 
-    /// Synchronises and follows until something is wrong.
-    fn watch_once(&self, told: &mut Told, sight: &mut Sight, pace: &mut Pace) -> Stop {
-        let deadline = Instant::now() + pace.timeout;
-        let (tail, snapshot) = match self.synchronise(&mut pace.last_consumer, deadline) {
-            Ok(synchronised) => synchronised,
-            Err(Failure::NotRunning) => return Stop::Ended,
-            Err(failure) => {
-                if failure == Failure::TimedOut {
-                    pace.timeout = (pace.timeout * 2).min(SYNC_TIMEOUT_MAX);
-                }
-                return Stop::Blind(failure.into_error("watch").to_string());
-            }
-        };
-        for event in told.catch_up(snapshot) {
-            if let Err(stop) = self.hand_over(WatchEvent::Change(event)) {
-                return stop;
-            }
-        }
-        if *sight != Sight::Live {
-            if tail.is_none() {
-                log::warn!("{}: no room for another watch, so it polls", self.stream);
-            }
-            *sight = Sight::Live;
-            if let Err(stop) = self.hand_over(WatchEvent::Live) {
-                return stop;
-            }
-        }
-        pace.timeout = SYNC_TIMEOUT_MIN;
-        pace.pause = BACKOFF_MIN;
-        match tail {
-            Some(tail) => self.follow(&tail, told),
-            None => self.wait_to_poll(),
+    /// There is a new connection: a watch that rests need not wait any longer.
+    pub(super) fn reconnected(&mut self, now: Instant) {
+        self.pause = BACKOFF_MIN;
+        if let Phase::Resting(until) = &mut self.phase {
+            *until = now.min(*until);
         }
     }
 
-    /// A listing, and a consumer that goes on where it ends, if the server has room for it.
-    fn synchronise(
-        &self,
-        last_consumer: &mut Option<String>,
-        deadline: Instant,
-    ) -> Result<(Option<Tail>, Snapshot), Failure> {
-        let stream = Stream {
-            link: self.session.link()?,
-            name: self.stream.clone(),
-            api: self.session.options.api_prefix(),
-        };
-        if let Some(last) = last_consumer.take() {
-            // Its connection may have been lost before it could be deleted.
-            delete_consumer(&stream, &last);
-        }
-        let snapshot = read::list(&stream, &self.filter, self.subject_prefix.len(), deadline)?;
-        let start = snapshot.listing.last_sequence + 1;
-        let tail = match Tail::open(stream.clone(), &self.filter, start, deadline) {
-            Ok(tail) => tail,
-            Err(failure) if failure.is_api(number::TOO_MANY_CONSUMERS) => {
-                return Ok((None, snapshot));
-            }
-            Err(failure) => return Err(failure),
-        };
-        *last_consumer = Some(tail.consumer.clone());
-        // A bucket created anew in between would number its writes from the start again, and the
-        // consumer would wait for a number far away.
-        if stream.info(deadline)?.created != snapshot.created {
-            let why = "the bucket was created anew".to_owned();
-            return Err(Failure::Disconnected(why));
-        }
-        Ok((Some(tail), snapshot))
+    /// Nobody reads it any more. It is over once `work` says so.
+    pub(super) fn close(&mut self) {
+        self.is_over = true;
     }
 
-    fn wait_to_poll(&self) -> Stop {
-        let jitter = Duration::from_millis(fastrand::u64(0..500));
-        select! {
-            recv(self.cancelled) -> _ => Stop::Ended,
-            recv(self.session.stopping) -> _ => Stop::Ended,
-            default(POLL_INTERVAL + jitter) => Stop::Poll,
+    /// Ends the watch for good; called when every request fails at once.
+    pub(super) fn end(self) {
+        if let Phase::Synchronising(under_way) = self.phase {
+            drop(under_way.result.recv());
+            end_thread(&under_way.thread);
         }
     }
 
-    fn follow(&self, tail: &Tail, told: &mut Told) -> Stop {
-        let blind = |why: &str| Stop::Blind(why.to_owned());
-        let mut delivered = 0;
-        let mut next_look = Instant::now();
-        loop {
-            // What comes close behind is taken in together: waking up costs more than a beat.
-            let pause = next_look.saturating_duration_since(Instant::now());
-            if !pause.is_zero() {
-                select! {
-                    recv(self.cancelled) -> _ => return Stop::Ended,
-                    recv(self.session.stopping) -> _ => return Stop::Ended,
-                    recv(tail.stream.link.dead) -> _ => return blind("the connection was lost"),
-                    default(pause) => {}
-                }
-            }
-            let message = select! {
-                recv(tail.inbound) -> message => message,
-                recv(self.cancelled) -> _ => return Stop::Ended,
-                recv(self.session.stopping) -> _ => return Stop::Ended,
-                recv(tail.stream.link.dead) -> _ => return blind("the connection was lost"),
-                default(SILENCE_MAX) => return blind("the server's watch fell silent"),
-            };
-            let Ok(message) = message else {
-                return blind("the connection was lost");
-            };
-            let mut count = 0;
-            for message in std::iter::once(message).chain(tail.inbound.try_iter()) {
-                if let Err(stop) = self.take_in(tail, message, told, &mut delivered) {
-                    return stop;
-                }
-                count += 1;
-            }
-            if count < PACED_MAX {
-                next_look = Instant::now() + PACE;
-            }
-        }
-    }
-
-    /// One message of the consumer, for the reader or for us.
-    fn take_in(
-        &self,
-        tail: &Tail,
-        message: nats::Message,
-        told: &mut Told,
-        delivered: &mut u64,
-    ) -> Result<(), Stop> {
-        let blind = |why: &str| Err(Stop::Blind(why.to_owned()));
-        let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
-            if tail.control(&message, *delivered) {
-                return Ok(());
-            }
-            return blind("the last messages of the server's watch were lost");
-        };
-        if position.consumer_sequence != *delivered + 1 {
-            return blind("messages of the server's watch were lost");
-        }
-        *delivered += 1;
-        let revision = position.stream_sequence;
-        let Some(entry) = self.entry(message, revision) else {
-            return Ok(());
-        };
-        if let Some(entry) = told.pass(entry) {
-            match self.events.try_send(WatchEvent::Change(entry)) {
+    /// Hands over what the reader has not got yet, as far as it has room. `false`: not all of it.
+    fn deliver(&mut self) -> bool {
+        while let Some(event) = self.backlog.pop_front() {
+            match self.target.events.try_send(event) {
                 Ok(()) => {}
-                Err(TrySendError::Disconnected(_)) => return Err(Stop::Ended),
                 Err(TrySendError::Full(event)) => {
-                    told.undo(&event);
-                    return blind("the reader of the watch is too slow");
+                    self.backlog.push_front(event);
+                    return false;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    self.is_over = true;
+                    self.backlog.clear();
                 }
             }
         }
-        told.reached(revision);
-        Ok(())
+        // A listing may have needed much, what comes after it needs none.
+        self.backlog.shrink_to(0);
+        true
+    }
+
+    /// Starts to synchronise, if there is a connection.
+    fn begin(&mut self, session: &Session, now: Instant) {
+        let link = match session.link() {
+            Ok(link) => link,
+            Err(failure) => {
+                self.blind(session, &failure.into_error("watch").to_string(), now);
+                // The next connection ends the rest.
+                self.phase = Phase::Resting(now + IDLE);
+                return;
+            }
+        };
+        let job = Job {
+            delivery: match self.target.delivery {
+                // With TLS a reply can be overlooked until more arrives (see `nudge`), so what
+                // comes only when asked for could come late.
+                Delivery::Pulled if link.info.tls => Delivery::Pushed,
+                delivery => delivery,
+            },
+            stream: Stream {
+                link,
+                name: self.target.stream.clone(),
+                api: session.options.api_prefix(),
+            },
+            filter: self.target.filter.clone(),
+            keys_at: self.target.subject_prefix.len(),
+            last_consumer: self.last_consumer.take(),
+            deadline: now + self.timeout,
+        };
+        let (tell, result) = bounded(1);
+        let thread = Thread::spawn("dv-nats-sync", move || {
+            // Nobody is there to hear of it when the store stops; a tail is dropped then.
+            drop(tell.try_send(job.carry_out()));
+        });
+        match thread {
+            Ok(thread) => self.phase = Phase::Synchronising(Synchronisation { thread, result }),
+            Err(error) => self.blind(session, &error.to_string(), now),
+        }
+    }
+
+    /// Goes on with what a synchronisation has brought; nothing: it panicked.
+    fn settle(
+        &mut self,
+        session: &Session,
+        result: Option<Result<Synchronised, Failure>>,
+        now: Instant,
+    ) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Resting(now));
+        if let Phase::Synchronising(under_way) = phase {
+            end_thread(&under_way.thread);
+        }
+        if self.is_over {
+            return;
+        }
+        let Synchronised { snapshot, tail } = match result {
+            Some(Ok(synchronised)) => synchronised,
+            Some(Err(failure)) => {
+                if failure == Failure::TimedOut {
+                    self.timeout = (self.timeout * 2).min(SYNC_TIMEOUT_MAX);
+                }
+                return self.blind(session, &failure.into_error("watch").to_string(), now);
+            }
+            None => return self.blind(session, "the thread that lists panicked", now),
+        };
+        let changes = self.told.catch_up(snapshot).into_iter();
+        self.backlog.extend(changes.map(WatchEvent::Change));
+        if self.sight != Sight::Live {
+            if tail.is_none() {
+                let stream = &self.target.stream;
+                log::warn!("{stream}: no room for another watch, so it polls");
+            }
+            self.sight = Sight::Live;
+            self.backlog.push_back(WatchEvent::Live);
+        }
+        self.timeout = SYNC_TIMEOUT_MIN;
+        self.pause = BACKOFF_MIN;
+        self.phase = match tail {
+            Some(tail) => {
+                self.last_consumer = Some(tail.consumer.clone());
+                Phase::Following(Box::new(tail))
+            }
+            None => {
+                let jitter = Duration::from_millis(fastrand::u64(0..500));
+                Phase::Resting(now + POLL_INTERVAL + jitter)
+            }
+        };
+    }
+
+    /// Something is wrong: the reader is told once, and soon all begins anew.
+    fn blind(&mut self, session: &Session, why: &str, now: Instant) {
+        if session.is_stopping() {
+            // Nothing is wrong, then: it is the end.
+            self.is_over = true;
+            return;
+        }
+        if self.sight != Sight::Blind {
+            self.sight = Sight::Blind;
+            self.backlog.push_back(WatchEvent::Blind(why.to_owned()));
+        }
+        self.phase = Phase::Resting(now + self.pause);
+        self.pause = (self.pause * 2).min(BACKOFF_MAX);
+    }
+
+    fn follow(&mut self, now: Instant) -> Result<Instant, Stop> {
+        let Phase::Following(tail) = &mut self.phase else {
+            return Ok(now);
+        };
+        let (target, told) = (&self.target, &mut self.told);
+        let mut found = std::mem::take(&mut self.found);
+        let looked = tail.look(now, |delivered| found.push(target.find(delivered, told)));
+        let passed = target.pass(&mut found, told);
+        // Many at once are rare, and not worth keeping room for.
+        if found.capacity() <= ROOM_MAX {
+            self.found = found;
+        }
+        passed.and(looked)
+    }
+}
+
+impl Target {
+    fn find(&self, delivered: Delivered, told: &mut Told) -> Found {
+        let revision = delivered.revision;
+        let entry = self.entry(delivered.message, revision);
+        let event = entry.and_then(|entry| told.pass(entry));
+        Found {
+            revision,
+            event: event.map(WatchEvent::Change),
+        }
+    }
+
+    /// Hands changes to the reader, one right after the other, so that it wakes up once for all.
+    fn pass(&self, found: &mut Vec<Found>, told: &mut Told) -> Result<(), Stop> {
+        let mut passed = Ok(());
+        for Found { revision, event } in found.drain(..) {
+            match (event, &passed) {
+                (None, Ok(())) => told.reached(revision),
+                (None, Err(_)) => {}
+                (Some(event), Err(_)) => told.undo(&event),
+                (Some(event), Ok(())) => match self.events.try_send(event) {
+                    Ok(()) => told.reached(revision),
+                    Err(TrySendError::Disconnected(_)) => passed = Err(Stop::Ended),
+                    Err(TrySendError::Full(event)) => {
+                        told.undo(&event);
+                        passed = Err(Stop::Blind("the reader of the watch is too slow"));
+                    }
+                },
+            }
+        }
+        passed
     }
 
     fn entry(&self, message: nats::Message, revision: Revision) -> Option<Entry> {
@@ -295,98 +391,56 @@ impl Watcher {
             age: None,
         })
     }
-
-    /// Gives an event to the reader, waiting for room.
-    fn hand_over(&self, event: WatchEvent) -> Result<(), Stop> {
-        select! {
-            send(self.events, event) -> sent => sent.map_err(|_| Stop::Ended),
-            recv(self.cancelled) -> _ => Err(Stop::Ended),
-            recv(self.session.stopping) -> _ => Err(Stop::Ended),
-        }
-    }
 }
 
-/// A consumer of the server that delivers to us; deleted when dropped.
-struct Tail {
+/// What the thread of a synchronisation has to do.
+struct Job {
     stream: Stream,
-    consumer: String,
-    subject: String,
-    inbound: Receiver<nats::Message>,
+    filter: String,
+    keys_at: usize,
+    delivery: Delivery,
+    last_consumer: Option<String>,
+    deadline: Instant,
 }
 
-impl Tail {
-    fn open(
-        stream: Stream,
-        filter: &str,
-        start: Revision,
-        deadline: Instant,
-    ) -> Result<Self, Failure> {
-        let number = NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed);
-        let consumer = format!("divvy{:016x}n{number}", fastrand::u64(..));
-        let subject = stream.link.delivery_subject(&consumer);
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let body = json!({
-            "stream_name": stream.name,
-            "config": {
-                "name": consumer,
-                "deliver_subject": subject,
-                "deliver_policy": "by_start_sequence",
-                "opt_start_seq": start,
-                "filter_subject": filter,
-                "ack_policy": "none",
-                "max_deliver": 1,
-                "replay_policy": "instant",
-                "flow_control": true,
-                "idle_heartbeat": nanos(IDLE_HEARTBEAT),
-                "inactive_threshold": nanos(INACTIVE_THRESHOLD),
-                // One copy: a lost consumer is noticed by its silence and replaced.
-                "num_replicas": 1,
-                "mem_storage": true,
-            },
-        });
-        let inbound = stream.link.subscribe(&subject, deadline)?;
-        let tail = Self {
+impl Job {
+    /// A listing, and a consumer that goes on where it ends, if the server has room for it.
+    fn carry_out(self) -> Result<Synchronised, Failure> {
+        let Self {
             stream,
-            consumer,
-            subject,
-            inbound,
+            filter,
+            deadline,
+            ..
+        } = self;
+        if let Some(last) = self.last_consumer {
+            // Its connection may have been lost before it could be deleted.
+            delete_consumer(&stream, &last);
+        }
+        let snapshot = read::list(&stream, &filter, self.keys_at, deadline)?;
+        let start = snapshot.listing.last_sequence + 1;
+        let opened = Tail::open(stream.clone(), &filter, start, self.delivery, deadline);
+        let tail = match opened {
+            Ok(tail) => tail,
+            Err(failure) if failure.is_api(number::TOO_MANY_CONSUMERS) => {
+                let tail = None;
+                return Ok(Synchronised { snapshot, tail });
+            }
+            Err(failure) => return Err(failure),
         };
-        let stream = &tail.stream;
-        let api = format!("CONSUMER.CREATE.{}.{}.{filter}", stream.name, tail.consumer);
-        stream.request::<Value>(&api, &body, deadline)?;
-        Ok(tail)
-    }
-
-    /// Handles a heartbeat or a flow control request; false when the heartbeat tells of messages
-    /// that did not arrive.
-    fn control(&self, message: &nats::Message, delivered: u64) -> bool {
-        if let Some(reply) = message.reply.as_deref() {
-            self.stream.link.post(reply, Vec::new());
+        // A bucket created anew in between would number its writes from the start again, and the
+        // consumer would wait for a number far away.
+        if stream.info(deadline)?.created != snapshot.created {
+            let why = "the bucket was created anew".to_owned();
+            return Err(Failure::Disconnected(why));
         }
-        let Some(headers) = &message.headers else {
-            return true;
-        };
-        if let Some(stalled) = headers.get("Nats-Consumer-Stalled") {
-            self.stream.link.post(stalled, Vec::new());
-        }
-        match headers
-            .get("Nats-Last-Consumer")
-            .map(|last| last.parse::<u64>())
-        {
-            Some(Ok(last)) => last == delivered,
-            _ => true,
-        }
+        let tail = Some(tail);
+        Ok(Synchronised { snapshot, tail })
     }
 }
 
-impl Drop for Tail {
-    fn drop(&mut self) {
-        self.stream.link.unsubscribe(&self.subject);
-        delete_consumer(&self.stream, &self.consumer);
+/// Joins a thread that has nothing more to do.
+fn end_thread(thread: &Thread) {
+    if let Err(error) = thread.join(Instant::now() + END_PATIENCE) {
+        log::error!("{error}");
     }
-}
-
-fn delete_consumer(stream: &Stream, consumer: &str) {
-    let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
-    stream.link.post(&api, Vec::new());
 }

@@ -81,7 +81,15 @@ impl Target<'_> {
 
     /// Everything or nothing. The first message carries the check of the fence; the server checks
     /// all conditions at the commit, which is the last message.
-    pub(super) fn write_batch(&self, batch: &Batch, deadline: Instant) -> Outcome {
+    ///
+    /// Unless it `surely_batches`, a server is found out by its first answer, before anything else
+    /// is sent: one that does not batch would store each message alone.
+    pub(super) fn write_batch(
+        &self,
+        batch: &Batch,
+        surely_batches: bool,
+        deadline: Instant,
+    ) -> Outcome {
         if let Some(refusal) = self.batch_fault(batch) {
             return Outcome::Refused(refusal);
         }
@@ -106,12 +114,16 @@ impl Target<'_> {
                 // Without the commit the server forgets the batch.
                 return failure.into_outcome(exchange.give_up() > last);
             }
-            if index == 0 && last > 0 {
-                // A server that does not batch would store each message alone: it is found out by
-                // its first answer, before anything else is sent.
+            if index == 0 && last > 0 && !surely_batches {
                 if let Err(outcome) = first_answer(&exchange) {
                     return outcome;
                 }
+            }
+        }
+        if last > 0 && surely_batches {
+            // A batch that was not opened cannot be committed.
+            if let Err(outcome) = first_answer(&exchange) {
+                return outcome;
             }
         }
         match exchange.receive() {

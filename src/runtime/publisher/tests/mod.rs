@@ -199,6 +199,10 @@ impl Spy {
 }
 
 impl Store for Spy {
+    fn identity(&self) -> String {
+        self.store.identity()
+    }
+
     fn ensure(&self, bucket: Bucket, config: BucketConfig, by: Instant) -> Result<BucketStatus> {
         self.enter().ensure(bucket, config, by)
     }

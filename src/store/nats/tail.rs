@@ -1,0 +1,365 @@
+//! A consumer of the server that tells what changes after a listing.
+//!
+//! What changes seldom is pushed: each message comes as soon as it is stored, and costs a wake-up
+//! of the client crate's reader. Heartbeats are pulled: one request brings all that have come
+//! since the one before, at once, so that the reader wakes for a burst and not for each of them.
+//! A request that finds none waits at the server for the first, for up to [`PULL_EXPIRES`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::jetstream::Stream;
+use super::link::AckSubject;
+use crate::types::Revision;
+
+/// A consumer that is silent for so long is gone.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How often the server says that there is nothing to say.
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
+/// The server forgets a consumer without a reader after so long.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
+/// Least time from one look at what was pushed to the next. What comes after a silence of that
+/// length is passed on at once.
+const PACE: Duration = Duration::from_millis(50);
+/// The same from one request to the next: what is pulled has waited for half of that on average.
+const PULL_PACE: Duration = Duration::from_millis(100);
+/// More than that in one look is no trickle: the next look follows at once.
+const PACED_MAX: usize = 256;
+/// Most messages taken in one look, so that other watches have their turn.
+pub(super) const LOOK_MAX: usize = 1_024;
+/// Most messages that one request brings.
+const PULL_MAX: usize = 1_024;
+/// How long a request waits at the server for a first message.
+const PULL_EXPIRES: Duration = Duration::from_secs(1);
+/// What one request brings is looked at together: it takes the server so long to send it.
+const GATHER: Duration = Duration::from_millis(3);
+
+static NEXT_CONSUMER: AtomicU64 = AtomicU64::new(1);
+
+/// How the server's messages come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Pushed,
+    Pulled,
+}
+
+/// Why a tail is not followed any further.
+pub(super) enum Stop {
+    /// Nobody wants to know any more.
+    Ended,
+    /// Something is wrong.
+    Blind(&'static str),
+}
+
+/// A message of the consumer that is none of its own.
+pub(super) struct Delivered {
+    pub(super) message: nats::Message,
+    pub(super) revision: Revision,
+}
+
+/// A consumer of the server that delivers to us; deleted when dropped.
+pub(super) struct Tail {
+    stream: Stream,
+    pub(super) consumer: String,
+    /// Where it delivers to.
+    subject: String,
+    inbound: Receiver<nats::Message>,
+    /// The number of its last message.
+    delivered: u64,
+    /// When it was last heard of.
+    heard: Instant,
+    next_look: Instant,
+    pull: Option<Pull>,
+}
+
+/// Requests for messages, one at a time.
+struct Pull {
+    api: String,
+    body: Vec<u8>,
+    next: Instant,
+    /// How many messages the present request has brought; nothing: there is none.
+    brought: Option<usize>,
+}
+
+impl Tail {
+    pub(super) fn open(
+        stream: Stream,
+        filter: &str,
+        start: Revision,
+        delivery: Delivery,
+        deadline: Instant,
+    ) -> Result<Self, Failure> {
+        let number = NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed);
+        let consumer = format!("divvy{:016x}n{number}", fastrand::u64(..));
+        let subject = stream.link.delivery_subject(&consumer);
+        let mut config = json!({
+            "name": consumer,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": start,
+            "filter_subject": filter,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "inactive_threshold": nanos(INACTIVE_THRESHOLD),
+            // One copy: a lost consumer is noticed by its silence and replaced.
+            "num_replicas": 1,
+            "mem_storage": true,
+        });
+        if delivery == Delivery::Pushed {
+            config["deliver_subject"] = json!(subject);
+            config["flow_control"] = json!(true);
+            config["idle_heartbeat"] = json!(nanos(IDLE_HEARTBEAT));
+        }
+        let inbound = stream.link.subscribe(&subject, deadline)?;
+        let now = Instant::now();
+        let mut tail = Self {
+            stream,
+            consumer,
+            subject,
+            inbound,
+            delivered: 0,
+            heard: now,
+            next_look: now,
+            pull: None,
+        };
+        let stream = &tail.stream;
+        let api = format!("CONSUMER.CREATE.{}.{}.{filter}", stream.name, tail.consumer);
+        let body = json!({ "stream_name": stream.name, "config": config });
+        stream.request::<Value>(&api, &body, deadline)?;
+        if delivery == Delivery::Pulled {
+            let (api, name) = (&stream.api, &stream.name);
+            tail.pull = Some(Pull::new(format!(
+                "{api}.CONSUMER.MSG.NEXT.{name}.{}",
+                tail.consumer
+            )));
+        }
+        Ok(tail)
+    }
+
+    /// Looks at what has come, if it is time to: hands each change to `each`. Tells when to look
+    /// again, at the latest, or what is wrong beyond the changes handed over.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        mut each: impl FnMut(Delivered),
+    ) -> Result<Instant, Stop> {
+        if self.stream.link.is_dead() {
+            return Err(Stop::Blind("the connection was lost"));
+        }
+        if now < self.next_look {
+            return Ok(self.next_look);
+        }
+        let mut count = 0;
+        while count < LOOK_MAX {
+            let message = match self.inbound.try_recv() {
+                Ok(message) => message,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Stop::Blind("the connection was lost"));
+                }
+            };
+            count += 1;
+            if let Some(delivered) = self.number(message)? {
+                each(delivered);
+            }
+        }
+        if count > 0 {
+            self.heard = now;
+        }
+        self.next_look = match &mut self.pull {
+            None if count == 0 || count >= PACED_MAX => now,
+            None => now + PACE,
+            Some(pull) => {
+                let asked = pull.ask_if_due(&self.stream, &self.subject, now);
+                if asked {
+                    self.heard = now;
+                }
+                pull.next_look(asked || count > 0, now)
+            }
+        };
+        if now.duration_since(self.heard) >= SILENCE_MAX {
+            return Err(Stop::Blind("the server's watch fell silent"));
+        }
+        if self.next_look > now {
+            return Ok(self.next_look);
+        }
+        Ok(self.heard + SILENCE_MAX)
+    }
+
+    /// Where messages arrive, while they are looked at as soon as they do.
+    pub(super) fn arrivals(&self, now: Instant) -> Option<&Receiver<nats::Message>> {
+        (now >= self.next_look).then_some(&self.inbound)
+    }
+
+    /// Checks that a message is the next one; nothing is left of those that are the consumer's own.
+    fn number(&mut self, message: nats::Message) -> Result<Option<Delivered>, Stop> {
+        let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
+            return self.control(&message).map(|()| None).map_err(Stop::Blind);
+        };
+        if position.consumer_sequence != self.delivered + 1 {
+            return Err(Stop::Blind("messages of the server's watch were lost"));
+        }
+        self.delivered += 1;
+        if let Some(pull) = &mut self.pull {
+            pull.brought_one();
+        }
+        Ok(Some(Delivered {
+            message,
+            revision: position.stream_sequence,
+        }))
+    }
+
+    fn control(&mut self, message: &nats::Message) -> Result<(), &'static str> {
+        let header = |name| {
+            let headers = message.headers.as_ref()?;
+            headers.get(name).map(String::as_str)
+        };
+        if let Some(pull) = &mut self.pull {
+            return pull.ended(header("Status"), header("Nats-Pending-Messages"));
+        }
+        // A heartbeat, or a flow control request.
+        if let Some(reply) = message.reply.as_deref() {
+            self.stream.link.post(reply, Vec::new());
+        }
+        if let Some(stalled) = header("Nats-Consumer-Stalled") {
+            self.stream.link.post(stalled, Vec::new());
+        }
+        match header("Nats-Last-Consumer").map(str::parse::<u64>) {
+            Some(Ok(last)) if last != self.delivered => {
+                Err("the last messages of the server's watch were lost")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.stream.link.unsubscribe(&self.subject);
+        delete_consumer(&self.stream, &self.consumer);
+    }
+}
+
+impl Pull {
+    fn new(api: String) -> Self {
+        let body = json!({
+            "batch": PULL_MAX,
+            // What there is, and the first one to come if there is none.
+            "no_wait": true,
+            "expires": nanos(PULL_EXPIRES),
+        });
+        Self {
+            api,
+            body: body.to_string().into_bytes(),
+            next: Instant::now(),
+            brought: None,
+        }
+    }
+
+    /// Sends the next request, if it is time to. Where there is no room just now, the next look
+    /// tries again, until silence has lasted too long.
+    fn ask_if_due(&mut self, stream: &Stream, subject: &str, now: Instant) -> bool {
+        if self.brought.is_some() || now < self.next {
+            return false;
+        }
+        self.next = now + PULL_PACE;
+        let asked = stream.link.post_now(&self.api, subject, &self.body);
+        if asked {
+            self.brought = Some(0);
+        }
+        asked
+    }
+
+    fn next_look(&self, more_is_coming: bool, now: Instant) -> Instant {
+        match self.brought {
+            None => self.next,
+            Some(_) if more_is_coming => now + GATHER,
+            // The first one is looked at as soon as it comes.
+            Some(_) => now,
+        }
+    }
+
+    fn brought_one(&mut self) {
+        if let Some(brought) = &mut self.brought {
+            *brought += 1;
+            if *brought == PULL_MAX {
+                // The server says nothing more about a request that is fulfilled.
+                self.brought = None;
+            }
+        }
+    }
+
+    /// The server's last word on a request, which tells how many messages it did not bring.
+    fn ended(&mut self, status: Option<&str>, left: Option<&str>) -> Result<(), &'static str> {
+        match status {
+            Some("404" | "408") => {}
+            Some("100") => return Ok(()),
+            _ => return Err("the server's watch is gone"),
+        }
+        let brought = self.brought.take().unwrap_or(0);
+        match left.map(str::parse::<usize>) {
+            Some(Ok(left)) if left + brought != PULL_MAX => {
+                Err("the last messages of the server's watch were lost")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn delete_consumer(stream: &Stream, consumer: &str) {
+    let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
+    stream.link.post(&api, Vec::new());
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request that was sent and has brought so many messages.
+    fn pull(brought: usize) -> Pull {
+        let mut pull = Pull::new("api".to_owned());
+        pull.brought = Some(0);
+        (0..brought).for_each(|_| pull.brought_one());
+        pull
+    }
+
+    #[test]
+    fn the_end_of_a_request_tells_whether_messages_are_missing() {
+        let left = |brought: usize| (PULL_MAX - brought).to_string();
+        for status in ["404", "408"] {
+            assert_eq!(pull(0).ended(Some(status), Some(&left(0))), Ok(()));
+            assert_eq!(pull(7).ended(Some(status), Some(&left(7))), Ok(()));
+            assert_eq!(pull(7).ended(Some(status), None), Ok(()));
+            assert!(pull(6).ended(Some(status), Some(&left(7))).is_err());
+        }
+        for gone in [Some("409"), Some("503"), None] {
+            assert!(pull(0).ended(gone, None).is_err(), "{gone:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_request_follows_the_last_word_on_the_one_before_and_no_sooner() {
+        let mut under_way = pull(3);
+        assert_eq!(under_way.ended(Some("100"), None), Ok(()));
+        assert_eq!(under_way.brought, Some(3));
+        under_way.ended(Some("404"), None).unwrap();
+        assert_eq!(under_way.brought, None);
+        // Nothing more is said about one that has brought all that it asked for.
+        assert_eq!(pull(PULL_MAX).brought, None);
+    }
+
+    #[test]
+    fn a_request_that_waits_is_looked_at_when_something_comes() {
+        let now = Instant::now();
+        assert_eq!(pull(0).next_look(false, now), now);
+        assert_eq!(pull(0).next_look(true, now), now + GATHER);
+    }
+}
