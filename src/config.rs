@@ -68,7 +68,8 @@ pub struct CalculatorConfig {
     pub retry_delay_min: Duration,
     /// Longest delay before a failed publication is retried. Default: 5 s.
     pub retry_delay_max: Duration,
-    /// Longest time one rebalance may spend on the store. Default: 10 s.
+    /// Longest time one rebalance may spend on the store. A single call waits for its answer for a
+    /// quarter of it, longer only where the store is slow. Default: 10 s.
     pub operation_timeout: Duration,
     /// Poisonous values within [`CalculatorConfig::poison_window`] from which on the calculator
     /// says that it is degraded. 1 or more, default: 10.

@@ -10,6 +10,7 @@
 //!
 //! Watches pass: they wait and recover by themselves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,10 @@ struct Core {
     is_opening_logged: bool,
     probes: Repeats,
     failed_probes: Repeats,
+    /// What metrics and log are to be told, oldest first, and whether somebody is at it. As long
+    /// as it takes the host to be told.
+    untold: VecDeque<Told>,
+    is_telling: bool,
 }
 
 impl Protected {
@@ -95,6 +100,8 @@ impl Protected {
                 is_opening_logged: false,
                 probes: Repeats::default(),
                 failed_probes: Repeats::default(),
+                untold: VecDeque::new(),
+                is_telling: false,
             }),
             metrics: Arc::new(NoMetrics),
         }
@@ -163,18 +170,45 @@ impl Protected {
     /// the host's code, so no lock is held then.
     fn change<R>(&self, change: impl FnOnce(&mut Core, Time) -> R) -> R {
         let now = self.clock.now();
-        let (result, told) = {
+        let (result, has_news) = {
             let mut core = self.core.lock();
             let result = change(&mut core, now);
-            (result, core.tell_changes(now))
+            core.tell_changes(now);
+            (result, !core.untold.is_empty())
         };
-        for (state, line) in told {
+        if has_news {
+            self.tell();
+        }
+        result
+    }
+
+    /// In order, also when several threads have news: one tells those of all.
+    fn tell(&self) {
+        /// Also when the host's code panics.
+        struct Done<'a>(&'a Mutex<Core>);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.lock().is_telling = false;
+            }
+        }
+        loop {
+            let (state, line) = {
+                let mut core = self.core.lock();
+                if core.is_telling {
+                    return;
+                }
+                let Some(next) = core.untold.pop_front() else {
+                    return;
+                };
+                core.is_telling = true;
+                next
+            };
+            let _done = Done(&self.core);
             self.metrics.breaker_changed(state);
             if let Some((level, line)) = line {
                 log::log!(target: "divvy::breaker", level, "{line}");
             }
         }
-        result
     }
 
     /// Carries out a call, unless breaker or budget forbid it.
@@ -326,13 +360,13 @@ impl Core {
         })
     }
 
-    /// Tells the listener; what else there is to tell is handed back.
-    fn tell_changes(&mut self, now: Time) -> Vec<Told> {
-        let mut told = Vec::new();
+    /// Tells the listener, and notes what else there is to tell.
+    fn tell_changes(&mut self, now: Time) {
         while let Some(state) = self.breaker.poll_change() {
             // One that is open and is to be probed sooner has not changed.
             if state.name() != self.counts.state.name() {
-                told.push((breaker_of(&state), self.line(now, &state)));
+                let line = self.line(now, &state);
+                self.untold.push_back((breaker_of(&state), line));
             }
             // The channel has no bound: nobody waits.
             if let Some(listener) = &self.listener {
@@ -340,7 +374,6 @@ impl Core {
             }
             self.counts.state = state;
         }
-        told
     }
 
     /// A line for each transition, repeated ones as counts.
@@ -490,13 +523,20 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::store::memory::{Blackout, MemoryStore};
 
-    /// Counts the retries that it is told of.
+    /// Notes what it is told.
     #[derive(Default)]
-    struct Told(AtomicU64);
+    struct Measured {
+        retries: AtomicU64,
+        changes: Mutex<Vec<&'static str>>,
+    }
 
-    impl CalculatorMetrics for Told {
+    impl CalculatorMetrics for Measured {
         fn store_retried(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.retries.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn breaker_changed(&self, to: metrics::BreakerState) {
+            self.changes.lock().push(to.name());
         }
     }
 
@@ -561,16 +601,59 @@ mod tests {
     }
 
     #[test]
-    fn the_first_call_after_the_pause_is_the_probe_and_closes_it() {
-        let play = play();
+    fn the_first_call_after_the_pause_is_the_probe_and_every_transition_is_told() {
+        let measured = Arc::new(Measured::default());
+        let mut play = play();
+        play.store = play.store.with_metrics(measured.clone());
         let changes = play.store.changes();
         play.open();
-        play.memory.faults().restore();
         play.clock.advance(Rules::default().pause_max);
+        play.read().unwrap_err();
+        play.memory.faults().restore();
+        // A session that is back has it probed sooner, which is no change of its state.
+        play.store.heed(&Health::Connected);
         play.read().unwrap();
+        let transitions = ["open", "half_open", "open", "half_open", "closed"];
+        assert_eq!(*measured.changes.lock(), transitions);
         let told: Vec<_> = changes.try_iter().map(|state| state.name()).collect();
-        assert_eq!(told, ["closed", "open", "half_open", "closed"]);
-        assert_eq!(play.store.status().probes, 1);
+        let told_of = [
+            "closed",
+            "open",
+            "half_open",
+            "open",
+            "open",
+            "half_open",
+            "closed",
+        ];
+        assert_eq!(told, told_of);
+        assert_eq!(play.store.status().probes, 2);
+    }
+
+    /// A store that is not asked in time is late, not gone.
+    #[test]
+    fn a_call_is_cut_short_after_a_quarter_of_its_operations_time() {
+        struct Slow(Arc<MemoryStore>, Mutex<Vec<Duration>>);
+        impl Slow {
+            fn note(&self, deadline: Instant) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.1.lock().push(left);
+            }
+        }
+        let play = play();
+        let faults = play.memory.faults();
+        faults.blackout(Blackout::Hang);
+        let slow = Slow(play.memory.clone(), Mutex::default());
+        let store = play.store.with_operation_timeout(Duration::from_secs(8));
+        let call = |deadline| {
+            slow.note(deadline);
+            slow.0.read(Bucket::Assignment, "k", deadline)
+        };
+        let by = Instant::now() + Duration::from_secs(60);
+        store.attempt(0, by, call).unwrap_err();
+        let by = Instant::now() + Duration::from_secs(1);
+        store.attempt(0, by, call).unwrap_err();
+        let given: Vec<u64> = slow.1.lock().iter().map(|left| left.as_secs()).collect();
+        assert_eq!(given, [1, 0], "just under 2 s, and what the caller has");
     }
 
     #[test]
@@ -606,7 +689,7 @@ mod tests {
 
     #[test]
     fn retries_without_a_token_are_not_sent() {
-        let told = Arc::new(Told::default());
+        let told = Arc::new(Measured::default());
         let mut play = play();
         play.store = play.store.with_metrics(told.clone());
         let mut sent = 0;
@@ -625,7 +708,7 @@ mod tests {
         assert!((21..=28).contains(&sent), "{sent} of 60");
         let status = play.store.status();
         assert_eq!(u64::from(sent), status.retries + 1);
-        assert_eq!(told.0.load(Ordering::Relaxed), status.retries);
+        assert_eq!(told.retries.load(Ordering::Relaxed), status.retries);
         assert_eq!(status.retries + status.retries_refused + 1, 60);
     }
 }

@@ -137,7 +137,7 @@ impl Actor {
             if let Some(lines) = lines {
                 lines.adopt();
             }
-            run(rebalancer, &*parts.clock, &order_inbox, &says);
+            run(rebalancer, &parts.clock, &order_inbox, &says);
         });
         let actor = Self {
             orders: Some(orders),

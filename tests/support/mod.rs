@@ -1,6 +1,7 @@
 //! What the tests against real servers share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod disk;
 pub mod faults;
 pub mod nats_binary;
 pub mod nats_server;

@@ -9,9 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::disk::Disk;
 use super::nats_binary;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,6 +23,7 @@ pub struct Setup {
     version: String,
     jetstream: bool,
     config: String,
+    disk: Option<Arc<Disk>>,
 }
 
 /// A real server. Dropping it kills it; so does the end of the test process.
@@ -29,6 +31,7 @@ pub struct Server {
     child: Option<Child>,
     folder: tempfile::TempDir,
     binary: PathBuf,
+    disk: Option<Arc<Disk>>,
     pub port: u16,
     pub monitor: u16,
 }
@@ -44,6 +47,7 @@ impl Setup {
             version: version.to_owned(),
             jetstream: true,
             config: String::new(),
+            disk: None,
         }
     }
 
@@ -51,6 +55,12 @@ impl Setup {
     pub fn config(mut self, text: &str) -> Self {
         self.config.push_str(text);
         self.config.push('\n');
+        self
+    }
+
+    /// Has the server's process see that file system.
+    pub fn disk(mut self, disk: &Arc<Disk>) -> Self {
+        self.disk = Some(Arc::clone(disk));
         self
     }
 
@@ -77,6 +87,7 @@ impl Setup {
             child: None,
             folder: tempfile::tempdir().expect("a folder for the server"),
             binary: nats_binary::find(&self.version),
+            disk: self.disk.clone(),
             port: free_port(),
             monitor: free_port(),
         };
@@ -187,7 +198,10 @@ impl Server {
 
     /// Starts the process and waits until it answers; false when it ended instead.
     fn launch(&mut self) -> bool {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.disk {
+            Some(disk) => disk.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
         command
             .arg("-c")
             .arg(self.folder.path().join("server.conf"))

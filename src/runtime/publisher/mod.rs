@@ -45,6 +45,10 @@ use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
+/// What a store says that was asked again and again.
+const STAYS_BUSY: &str = "the store stays busy: somebody else writes the same keys, or the server \
+     takes no batch; see whether it has free storage";
+
 /// What the publisher needs from its surroundings besides the store.
 pub trait Surroundings: Send + Sync {
     /// The wall clock as RFC 3339 text, for people who read the records.
@@ -649,7 +653,10 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
 /// What a refusal means for the attempt.
 fn refused(refusal: Refusal, key: &str) -> Setback {
     match refusal {
-        busy @ Refusal::Busy => Setback::Again(RetryCause::Busy, busy.into_error().on_key(key)),
+        Refusal::Busy => {
+            let error = Error::new(Code::Unavailable, STAYS_BUSY).on_key(key);
+            Setback::Again(RetryCause::Busy, error)
+        }
         away @ Refusal::Unavailable(_) => {
             Setback::Again(RetryCause::Refused, away.into_error().on_key(key))
         }
