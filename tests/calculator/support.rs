@@ -314,6 +314,10 @@ macro_rules! hooked {
 }
 
 impl<H: Fn(&'static str) -> Result<()> + Send + Sync> Store for Hooked<H> {
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,
