@@ -426,6 +426,7 @@ impl World {
                 self.checker.foreign(COMMIT_KEY, None);
                 self.checker.foreign(FENCE_KEY, None);
                 self.checker.all_lost();
+                self.buckets += 1;
             }
             return server.recreate_bucket(bucket, self.bucket_config(bucket));
         }

@@ -95,6 +95,8 @@ pub struct Sent {
     pub node: usize,
     pub term: Term,
     pub promise: Promise,
+    /// How often the assignment bucket had been created anew by then.
+    pub bucket: u32,
 }
 
 /// What a request carries.
@@ -165,6 +167,8 @@ pub struct World {
     pub is_quiet: bool,
     /// When heartbeats were last purged: evidence that proves nothing.
     pub purged_at: Option<Time>,
+    /// How often the assignment bucket was created anew.
+    pub buckets: u32,
     pub tickets: u64,
     pub chaos_ends: Time,
     pub converged_since: Option<Time>,
@@ -213,6 +217,7 @@ impl World {
             checker: Checker::default(),
             is_quiet: false,
             purged_at: None,
+            buckets: 0,
             tickets: 0,
             chaos_ends: Time::ZERO,
             converged_since: None,
@@ -645,6 +650,7 @@ impl World {
             node,
             term: self.nodes[node].term_in_force(),
             promise,
+            bucket: self.buckets,
         }
     }
 
@@ -731,7 +737,17 @@ impl World {
                 _ => "deposed write refused",
             });
         }
-        if let Outcome::Done(_) = outcome {
+        if let Outcome::Done(_) = outcome
+            && sent.bucket != self.buckets
+        {
+            // Revisions of a former bucket may come true again, as nothing tells the two apart. What
+            // leans on them by such a chance is a foreign write, to be noticed and gone over.
+            self.tally("write to a former bucket accepted");
+            self.lives.plan_disturbed = Some(self.now());
+            for write in writes {
+                self.checker.foreign(&write.key, write.value.as_deref());
+            }
+        } else if let Outcome::Done(_) = outcome {
             for write in writes {
                 self.checker.accepted(sent.term, sent.promise, write)?;
             }
