@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use divvy::store::Store;
 use divvy::store::nats::{NatsOptions, NatsStore, Storage};
 use support::faults::{
-    BUCKET, CALL_TIMEOUT, FOR_EVER, OVERRUN_MAX, Row, Trial, connect, put, soon,
+    BUCKET, CALL_TIMEOUT, FOR_EVER, OVERRUN_MAX, PULLED, Row, Trial, connect, put, soon,
 };
 use support::nats_binary::NEWEST;
 use support::nats_server::{Cluster, Server};
@@ -244,9 +244,11 @@ fn delete_bucket(server: &Server) {
 /// Creates the bucket as soon as the server lets it be created.
 fn create_bucket(store: &NatsStore) {
     let deadline = soon();
-    while let Err(error) = store.ensure(BUCKET, FOR_EVER, soon()) {
-        assert!(Instant::now() < deadline, "no bucket: {error}");
-        thread::sleep(Duration::from_millis(20));
+    for bucket in [BUCKET, PULLED] {
+        while let Err(error) = store.ensure(bucket, FOR_EVER, soon()) {
+            assert!(Instant::now() < deadline, "no bucket: {error}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

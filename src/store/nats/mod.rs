@@ -263,10 +263,11 @@ impl Store for NatsStore {
             value_max: proven.value_max,
         };
         let outcome = target.write_batch(batch, is_known, deadline);
-        if is_known && !matches!(outcome, Outcome::Done(_)) {
-            if let Some(proven) = &mut self.proven.lock()[bucket as usize] {
-                proven.doubt();
-            }
+        if is_known
+            && !matches!(outcome, Outcome::Done(_))
+            && let Some(proven) = &mut self.proven.lock()[bucket as usize]
+        {
+            proven.doubt();
         }
         outcome
     }

@@ -36,7 +36,7 @@ pub(super) fn open(requests: &Sender<Request>, target: Target) -> Option<impl Fn
 pub(super) struct Watches {
     session: Arc<Session>,
     requests: Receiver<Request>,
-    watchers: Vec<Box<Watcher>>,
+    watchers: Vec<Watcher>,
 }
 
 impl Watches {
@@ -98,7 +98,7 @@ impl Watches {
     fn take_requests(&mut self) {
         for request in self.requests.try_iter() {
             match request {
-                Request::Open(watcher) => self.watchers.push(watcher),
+                Request::Open(watcher) => self.watchers.push(*watcher),
                 Request::Close(id) => {
                     let closed = self.watchers.iter_mut().find(|watcher| watcher.id == id);
                     if let Some(watcher) = closed {

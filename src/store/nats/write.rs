@@ -114,17 +114,20 @@ impl Target<'_> {
                 // Without the commit the server forgets the batch.
                 return failure.into_outcome(exchange.give_up() > last);
             }
-            if index == 0 && last > 0 && !surely_batches {
-                if let Err(outcome) = first_answer(&exchange) {
-                    return outcome;
-                }
-            }
-        }
-        if last > 0 && surely_batches {
-            // A batch that was not opened cannot be committed.
-            if let Err(outcome) = first_answer(&exchange) {
+            if index == 0
+                && last > 0
+                && !surely_batches
+                && let Err(outcome) = first_answer(&exchange)
+            {
                 return outcome;
             }
+        }
+        // A batch that was not opened cannot be committed.
+        if last > 0
+            && surely_batches
+            && let Err(outcome) = first_answer(&exchange)
+        {
+            return outcome;
         }
         match exchange.receive() {
             Ok((_, reply)) => commit_outcome(reply, &id),
