@@ -391,7 +391,8 @@ impl Manager {
         call: impl FnOnce(&Calculator) -> Result<Version>,
     ) -> Result<Version> {
         let leading: Option<Arc<Leading>> = self.shared.leading.lock().clone();
-        if let Some(leading) = leading {
+        // One that has stepped down may have a calculator yet that has not ended.
+        if let Some(leading) = leading.filter(|_| self.is_leader()) {
             return call(&leading.calculator);
         }
         let who = match self.leader() {

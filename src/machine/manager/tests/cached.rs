@@ -69,11 +69,11 @@ impl Life {
 
     /// Added and removed by the last change.
     fn last_change(&self) -> (usize, usize) {
-        let changes = self.notices.iter().filter_map(|notice| match notice {
+        let mut changes = self.notices.iter().filter_map(|notice| match notice {
             ManagerNotice::AssignmentChanged(change) => Some(change),
             _ => None,
         });
-        let change = changes.last().expect("a change");
+        let change = changes.next_back().expect("a change");
         (change.added.len(), change.removed.len())
     }
 }

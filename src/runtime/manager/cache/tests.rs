@@ -205,7 +205,7 @@ fn a_file_without_permission_and_a_folder_that_is_not_there_are_told_and_harm_no
     let folder = Folder::new();
     let cache = folder.cache();
     save(&cache);
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
     // SAFETY: takes and changes nothing.
     let is_root = unsafe { libc::geteuid() } == 0;
     if !is_root {
