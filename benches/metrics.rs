@@ -69,12 +69,12 @@ fn step(
         }
         hub.publish(notice);
     }
-    if let Some((metrics, changes)) = telling {
-        if changes.tell(is_more_coming, metrics) {
-            let (alive, missing) = machine.worker_counts();
-            metrics.workers(alive, missing);
-            black_box(machine.gone().count());
-        }
+    if let Some((metrics, changes)) = telling
+        && changes.tell(is_more_coming, metrics)
+    {
+        let (alive, missing) = machine.worker_counts();
+        metrics.workers(alive, missing);
+        black_box(machine.gone().count());
     }
 }
 
@@ -143,7 +143,13 @@ fn benches(c: &mut Criterion) {
                     step(&mut machine, &hub, missing, telling, burst > 1);
                     let back = Sighting::Back(worker.clone());
                     let telling = metrics.map(|metrics| (metrics, &mut changes));
-                    step(&mut machine, &hub, back, telling, pairs % burst != 0);
+                    step(
+                        &mut machine,
+                        &hub,
+                        back,
+                        telling,
+                        !pairs.is_multiple_of(burst),
+                    );
                     while events.try_recv().is_some() {}
                 });
             });

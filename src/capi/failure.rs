@@ -253,12 +253,14 @@ mod tests {
     fn told(buffer: &[u8]) -> (String, String, u32) {
         let (at, length) = (buffer.as_ptr().cast(), buffer.len());
         let text = |pointer| {
+            // SAFETY: a field or an empty text, both ended by a NUL.
             unsafe { CStr::from_ptr(pointer) }
                 .to_str()
                 .unwrap()
                 .to_owned()
         };
         let mut size = 99;
+        // SAFETY: the buffer has that length and was written to as a failed call does.
         let (operation, key) = unsafe {
             let operation = text(divvy_error_operation(at, length, &raw mut size));
             assert_eq!(size, operation.len());
@@ -267,10 +269,12 @@ mod tests {
                 text(divvy_error_key(at, length, std::ptr::null_mut())),
             )
         };
+        // SAFETY: as above.
         (operation, key, unsafe { divvy_error_attempts(at, length) })
     }
 
     fn write(failure: &Failure, buffer: &mut [u8]) {
+        // SAFETY: the buffer has that length, which is never 0 here.
         let mut writer = unsafe { Writer::new(buffer.as_mut_ptr().cast(), buffer.len()) };
         failure.write(&mut writer);
     }
