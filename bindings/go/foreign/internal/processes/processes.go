@@ -286,6 +286,15 @@ func (m *Member) IsLeader() bool {
 	return line != nil && line.Event == "leads"
 }
 
+// Published is the last version that it says it has published; 0: none. It says so when every worker
+// has been told, some of which may have said it before.
+func (m *Member) Published() int64 {
+	if line := m.Last("published"); line != nil {
+		return line.Version
+	}
+	return 0
+}
+
 // Held is what it holds; nil before the first assignment.
 func (m *Member) Held() []string {
 	if line := m.Last("holds"); line != nil {
