@@ -106,6 +106,13 @@ func (l *lifetime) begin(ctx context.Context, attend func() (undo func())) error
 	l.host.mutex.Unlock()
 	undo := attend()
 	err := l.wait(ctx, "start", 30*time.Second, l.startCall, cancel)
+	if err == nil && ctx.Err() != nil {
+		// Started in the moment that the context was done: nothing is left behind.
+		soon, done := context.WithTimeout(context.Background(), time.Second)
+		defer done()
+		_ = l.end(soon, l.stopCall)
+		return ctx.Err() // those who listen got their end with the stop
+	}
 	if err != nil {
 		if !errors.Is(err, ErrAlreadyStarted) {
 			cancel()
@@ -141,10 +148,11 @@ func (l *lifetime) wait(ctx context.Context, op string, standard time.Duration, 
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
+		// First, so that what the host's code does when it is told does not count as an answer.
+		C.divvy_cancel_fire(cancel, nil, 0)
 		if early != nil {
 			early()
 		}
-		C.divvy_cancel_fire(cancel, nil, 0)
 	})
 	err := check(call(cancel, timeout(ctx, standard), buffer, size), op, &text)
 	if !stop() {
