@@ -106,6 +106,8 @@ pub struct StableId {
     phase: Phase,
     /// The number that is taken first where nobody has it.
     preferred: Option<u32>,
+    /// How long the store keeps a claim by its own settings, where it says so.
+    bucket_ttl: Option<Duration>,
     /// How often somebody else was faster.
     rivals: u32,
     /// Not before this.
@@ -202,6 +204,7 @@ impl StableId {
             vacancy: Backoff::new(VACANCY_MIN, vacancy_max, seed ^ 0x7AC7),
             phase: Phase::Idle,
             preferred: None,
+            bucket_ttl: None,
             rivals: 0,
             due: Time::ZERO,
             is_asking: false,
@@ -211,9 +214,10 @@ impl StableId {
         }
     }
 
-    /// How long the store keeps a claim, where that is less than what was configured.
+    /// How long the store keeps a claim; what was configured counts where it is less.
     pub fn limit_ttl(&mut self, ttl: Duration) {
         self.pool.ttl = self.pool.ttl.min(ttl);
+        self.bucket_ttl = Some(ttl);
     }
 
     /// This id is claimed before any other, where it is kept or free.
@@ -426,7 +430,9 @@ impl StableId {
             let Some(number) = self.pool.number(&entry.key) else {
                 continue;
             };
-            if !entry.is_live() {
+            // A server that was down removes what expired meanwhile only some time after its return.
+            let is_over = self.bucket_ttl.is_some_and(|ttl| entry.age >= Some(ttl));
+            if !entry.is_live() || is_over {
                 free.insert((Priority::Free, number), entry.revision);
                 continue;
             }
@@ -469,6 +475,13 @@ impl StableId {
             Outcome::Done(revision) => {
                 let (number, sent) = (creating.number, creating.sent);
                 self.hold(number, *revision, value, sent)
+            }
+            // Perhaps it was only removed just now.
+            Outcome::Refused(Refusal::Conflict)
+                if creating.unknown.is_empty() && creating.priority == Priority::Preferred =>
+            {
+                self.due = now + self.backoff.next_delay();
+                Phase::Listing
             }
             Outcome::Refused(Refusal::Conflict) if creating.unknown.is_empty() => {
                 self.taken(now, creating)

@@ -80,6 +80,9 @@ pub(super) struct Tail {
 struct Pull {
     api: String,
     body: Vec<u8>,
+    /// When the present request was sent.
+    sent: Instant,
+    /// When the next one may be.
     next: Instant,
     /// How many messages the present request has brought; nothing: there is none.
     brought: Option<usize>,
@@ -255,6 +258,7 @@ impl Pull {
         Self {
             api,
             body: body.to_string().into_bytes(),
+            sent: Instant::now(),
             next: Instant::now(),
             brought: None,
         }
@@ -266,6 +270,7 @@ impl Pull {
         if self.brought.is_some() || now < self.next {
             return false;
         }
+        self.sent = now;
         self.next = now + PULL_PACE;
         let asked = stream.link.post_now(&self.api, subject, &self.body);
         if asked {
@@ -287,8 +292,10 @@ impl Pull {
         if let Some(brought) = &mut self.brought {
             *brought += 1;
             if *brought == PULL_MAX {
-                // The server says nothing more about a request that is fulfilled.
+                // The server says nothing more about a request that is fulfilled. There may be
+                // more, and that waits for nothing.
                 self.brought = None;
+                self.next = self.sent;
             }
         }
     }
@@ -352,8 +359,11 @@ mod tests {
         assert_eq!(under_way.brought, Some(3));
         under_way.ended(Some("404"), None).unwrap();
         assert_eq!(under_way.brought, None);
-        // Nothing more is said about one that has brought all that it asked for.
-        assert_eq!(pull(PULL_MAX).brought, None);
+        // Nothing more is said about one that has brought all that it asked for, and there may be
+        // more by now.
+        let fulfilled = pull(PULL_MAX);
+        assert_eq!(fulfilled.brought, None);
+        assert_eq!(fulfilled.next, fulfilled.sent);
     }
 
     #[test]

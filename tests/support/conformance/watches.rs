@@ -170,6 +170,16 @@ impl Reader {
     }
 }
 
+/// Until the reader of the watch has more than it can hold.
+fn wait_until_full(fixture: &dyn Fixture, watch: &Watch) {
+    let deadline = soon();
+    while !watch.events.is_full() {
+        assert!(Instant::now() < deadline, "the flood was no flood");
+        fixture.idle();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Writes `count` keys, pipelined.
 fn write_many(store: &dyn Store, count: usize, value: &[u8]) {
     let writes: Vec<_> = (0..count)
@@ -194,6 +204,7 @@ pub fn a_slow_reader_goes_blind_and_resynchronises_without_loss(fixture: &dyn Fi
     done(write(&*store, delete("key.0", Expect::Any)));
     done(write(&*store, delete("key.1", Expect::Any)));
     set(&*store, "key.1", b"written anew");
+    wait_until_full(fixture, &watch);
     reader.catch_up(fixture, &watch);
     assert!(reader.blind > 0, "the flood was no flood");
     reader.assert_equals(&*store);
