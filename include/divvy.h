@@ -347,8 +347,10 @@ enum divvy_kind
      */
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /**
-     * The store's circuit breaker opened (nothing is published, calls fail at once) or closed
-     * again: divvy_event_message() says why it is open and is empty when it is closed.
+     * The store's circuit breaker opened (nothing is published, calls fail at once), lets one call
+     * through to see (half-open, told with the same reason), or closed again:
+     * divvy_event_message() says why it is not closed and is empty when it is. The calculator's
+     * status tells open from half-open.
      */
     DIVVY_EVENT_BREAKER = 11,
     /**

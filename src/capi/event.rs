@@ -61,8 +61,10 @@ pub enum divvy_kind {
     /// _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
     /// divvy_event_message() says how the shadow's differs.
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
-    /// The store's circuit breaker opened (nothing is published, calls fail at once) or closed
-    /// again: divvy_event_message() says why it is open and is empty when it is closed.
+    /// The store's circuit breaker opened (nothing is published, calls fail at once), lets one call
+    /// through to see (half-open, told with the same reason), or closed again:
+    /// divvy_event_message() says why it is not closed and is empty when it is. The calculator's
+    /// status tells open from half-open.
     DIVVY_EVENT_BREAKER = 11,
     /// A live worker has not applied what is assigned to it within the setting apply_timeout; told
     /// once until it has caught up: divvy_event_worker(), _version() (assigned),
