@@ -311,27 +311,31 @@ pub struct Change {
     pub partitions: Option<(Box<RawValue>, ContentHash)>,
 }
 
-/// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
-/// workers that it does not have. A key in doubt is written whatever it holds, so that the write
-/// on its way comes too late, and so is one without a term. There is always at least one assignment to write, since a leader of
+/// What a publication of `plan` writes. There is always at least one assignment, since a leader of
 /// parti learns versions from nothing else.
 #[must_use]
 pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
+    let mut changes = pending(slots, plan);
+    let is_none_assigned = changes.iter().all(|change| change.partitions.is_none());
+    if let (true, Some(worker)) = (is_none_assigned, plan.workers().first()) {
+        let hash = content_hash(plan.partitions_of(0));
+        changes.insert(0, assign(plan, 0, worker, slots.get(worker), hash));
+    }
+    changes
+}
+
+/// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
+/// workers that it does not have. A key in doubt is written whatever it holds, so that the write
+/// on its way comes too late, and so is one without a term.
+#[must_use]
+pub fn pending(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
-    let mut unchanged = None;
     for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
         let slot = slots.get(worker);
         let hash = content_hash(plan.partitions_of(index));
-        if slot.is_some_and(|slot| slot.stands(hash)) {
-            unchanged = unchanged.or(Some((index, worker, hash)));
-            continue;
+        if !slot.is_some_and(|slot| slot.stands(hash)) {
+            changes.push(assign(plan, index, worker, slot, hash));
         }
-        changes.push(assign(plan, index, worker, slot, hash));
-    }
-    if changes.is_empty()
-        && let Some((index, worker, hash)) = unchanged
-    {
-        changes.push(assign(plan, index, worker, slots.get(worker), hash));
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();

@@ -42,6 +42,8 @@ pub struct Checker {
     digests: BTreeMap<Version, String>,
     /// What each key holds, whoever wrote it.
     current: BTreeMap<String, (Version, u128)>,
+    /// And in which term.
+    terms: BTreeMap<String, Term>,
     /// The newest version that a leader gave each key.
     versions: BTreeMap<String, Version>,
     /// Keys whose last write was not a leader's of this simulation.
@@ -78,7 +80,11 @@ impl Checker {
         if fence.term < self.fence {
             return Err(format!("term {} opened after {}", fence.term, self.fence));
         }
-        if self.committed.is_some_and(|(term, _)| term >= fence.term) {
+        // Where strangers broke fence and commit record, and went over the assignments besides, a
+        // term is known to nobody.
+        let is_known = !self.foreign.contains(COMMIT_KEY)
+            || self.terms.values().any(|term| *term >= fence.term);
+        if is_known && self.committed.is_some_and(|(term, _)| term >= fence.term) {
             return Err(format!("term {} opened though published in", fence.term));
         }
         self.fence = fence.term;
@@ -114,6 +120,8 @@ impl Checker {
             Assignment::decode(value).map_err(|e| format!("a leader wrote junk to {key}: {e}"))?;
         let hash = content_hash(assignment.partitions.iter());
         let now = (assignment.version, hash);
+        let term = assignment.term.unwrap_or(0);
+        self.terms.insert(key.to_owned(), term);
         if self.current.insert(key.to_owned(), now) == Some(now) {
             return Ok(()); // a take-over brings what stands under its term
         }
@@ -129,6 +137,7 @@ impl Checker {
     pub fn foreign(&mut self, key: &str, value: Option<&[u8]>) {
         self.foreign.insert(key.to_owned());
         self.current.remove(key);
+        self.terms.remove(key);
         // A version that nobody has committed, applied or stored elsewhere may go with it.
         self.versions.remove(key);
         if key == FENCE_KEY {
@@ -141,6 +150,8 @@ impl Checker {
             let hash = content_hash(assignment.partitions.iter());
             let now = (assignment.version, hash);
             self.current.insert(key.to_owned(), now);
+            let term = assignment.term.unwrap_or(0);
+            self.terms.insert(key.to_owned(), term);
         }
         self.forget_what_left_no_trace();
     }
@@ -153,6 +164,7 @@ impl Checker {
         self.committed = None;
         self.digests.clear();
         self.current.clear();
+        self.terms.clear();
         self.versions.clear();
     }
 

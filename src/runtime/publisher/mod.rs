@@ -37,7 +37,9 @@ pub use self::take_over::Found;
 use crate::clock::{Clock, SystemClock};
 use crate::config::PublishClass;
 use crate::error::{Code, Error, Result};
-use crate::machine::publication::{Change, Content, Reading, Record, Slot, changes, plan_digest};
+use crate::machine::publication::{
+    Change, Content, Reading, Record, Slot, changes, pending, plan_digest,
+};
 use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
 use crate::repeats::{Repeats, words};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
@@ -362,8 +364,11 @@ impl Publisher {
                     self.tell_doubt(draft.version, attempt, &why);
                     self.relearn(deadline)
                         .map_err(|error| error.during("publish"))?;
-                    if self.known.commit.value.as_ref() == Some(&draft.commit) {
-                        return Ok(draft.version); // it had arrived after all
+                    let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
+                    // What somebody else wrote meanwhile counts as known from here on, so it is
+                    // gone over now.
+                    if has_arrived && pending(&self.known.slots, plan).is_empty() {
+                        return Ok(draft.version);
                     }
                     let message = format!("in doubt after {attempt} attempts: {why}");
                     let error = Error::new(Code::Unavailable, message);

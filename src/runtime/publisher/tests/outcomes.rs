@@ -113,6 +113,31 @@ fn a_publication_that_arrived_after_all_keeps_its_version() {
     }
 }
 
+/// Symptom: a worker kept what a stranger had put (seed 158 of the managers). Cause: the leader met
+/// the write while it read back what became of a publication; that had arrived, so it was content,
+/// and later took the stranger's write for known.
+#[test]
+fn what_is_found_foreign_while_reading_back_is_gone_over() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut leader = Leader::leading(&world);
+        let lists = plan(&[("a", &["p"]), ("b", &["q"])]);
+        leader.publish(&lists).unwrap();
+        let next = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &[])]);
+        let (client, foreign) = (leader.client.clone(), world.clone());
+        // Of class B: a new key, then the record.
+        let last = if kind == Kind::A { 2 } else { 3 };
+        leader.spy.before_call(last, move || {
+            put(&foreign, "assignment.a", &raw(1, None, &["x"]));
+            client.faults().next(&Call::WRITES, 1, Fault::LoseReply);
+        });
+        let version = leader.publish(&next).unwrap();
+        assert_eq!(held(&world)["a"].version, version, "{kind:?}");
+        assert_eq!(held(&world)["a"].partitions, ["p"], "{kind:?}");
+        assert!(Leader::new(&world).take_over().unwrap().consistent);
+    }
+}
+
 #[test]
 fn a_take_over_settles_what_became_of_its_own_rewrites() {
     for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
