@@ -112,6 +112,12 @@ impl Crew {
         self.signal_halt();
     }
 
+    /// Waits until it is known how the threads that work have ended, or the deadline passes. A thread
+    /// that panics lets go of what it owned before it is told why.
+    pub fn settle(&self, deadline: Instant) {
+        let _ = self.join_workers(deadline, |_| String::new());
+    }
+
     /// Waits for the threads that work; names those that are still busy at the deadline, or when
     /// the call is cancelled, each followed by what `words` says it is busy with.
     pub fn join_workers(

@@ -71,7 +71,10 @@ impl Calculator {
                     format!("not started in time{}", self.shared.activity.words()),
                 )),
                 Err(Vain::Cancelled) => Err(cancel::error("not started")),
-                Err(Vain::Disconnected) => Err(self.shared.ended("stopped while it was starting")),
+                Err(Vain::Disconnected) => {
+                    life.crew.settle(deadline_in(CLEANUP_TIMEOUT));
+                    Err(self.shared.ended("stopped while it was starting"))
+                }
             }
         });
         let Err(error) = started else { return Ok(()) };

@@ -89,7 +89,10 @@ impl Manager {
         match cancel::recv_deadline(&life.when_joined, deadline) {
             Ok(result) => result,
             Err(Vain::Cancelled) => Err(cancel::error("not a member")),
-            Err(Vain::Disconnected) => Err(self.shared.ended("stopped while it was starting")),
+            Err(Vain::Disconnected) => {
+                life.crew.settle(deadline_in(CLEANUP_TIMEOUT));
+                Err(self.shared.ended("stopped while it was starting"))
+            }
             Err(Vain::TimedOut) => {
                 let board = self.shared.board();
                 let in_time = format!("not a member in time (state {})", board.state);
