@@ -115,12 +115,28 @@ impl Crew {
     /// Waits until it is known how the threads that work have ended, or the deadline passes. A thread
     /// that panics lets go of what it owned before it is told why.
     pub fn settle(&self, deadline: Instant) {
-        let _ = self.join_workers(deadline, |_| String::new());
+        let _ = self.workers_ended(deadline, |_| String::new());
     }
 
     /// Waits for the threads that work; names those that are still busy at the deadline, or when
-    /// the call is cancelled, each followed by what `words` says it is busy with.
+    /// the call is cancelled, each followed by what `words` says it is busy with. At the deadline
+    /// no callback starts any more; who waits no longer does not want less to be delivered.
     pub fn join_workers(
+        &self,
+        deadline: Instant,
+        words: impl Fn(&'static str) -> String,
+    ) -> Result<()> {
+        let ended = self.workers_ended(deadline, words);
+        if ended
+            .as_ref()
+            .is_err_and(|busy| busy.code() != Code::Cancelled)
+        {
+            self.signal_halt();
+        }
+        ended
+    }
+
+    fn workers_ended(
         &self,
         deadline: Instant,
         words: impl Fn(&'static str) -> String,

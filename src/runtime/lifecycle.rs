@@ -123,12 +123,7 @@ impl Calculator {
             PUBLISHER => self.shared.activity.words().to_owned(),
             _ => String::new(),
         };
-        if let Err(busy) = life.crew.join_workers(deadline, words) {
-            if busy.code() != Code::Cancelled {
-                life.crew.signal_halt();
-            }
-            return Err(busy);
-        }
+        life.crew.join_workers(deadline, words)?;
         self.running.conclude(
             life,
             &life.crew,

@@ -146,12 +146,7 @@ impl Manager {
             Some(busy) if name == IO => format!(" (ending the calculator: {busy})"),
             _ => String::new(),
         };
-        if let Err(busy) = life.crew.join_workers(deadline, words) {
-            if busy.code() != Code::Cancelled {
-                life.crew.signal_halt();
-            }
-            return Err(busy);
-        }
+        life.crew.join_workers(deadline, words)?;
         if let Some(leading) = &leading {
             // The worker had no time to end it, or has failed.
             leading
