@@ -64,9 +64,14 @@ impl Watched {
         }
     }
 
+    /// Whether it is to be opened.
+    fn is_missing(&self) -> bool {
+        self.key.is_some() && self.watch.is_none()
+    }
+
     /// What is to be opened.
     fn missing(&self) -> Option<(Bucket, String)> {
-        let key = self.key.clone().filter(|_| self.watch.is_none())?;
+        let key = self.key.clone().filter(|_| self.is_missing())?;
         Some((self.bucket, key))
     }
 
@@ -145,8 +150,11 @@ impl Watches {
 
     /// When there is something to be opened.
     pub fn due(&self) -> Option<Time> {
-        let is_missing = self.lease.missing().is_some() || self.assignment.missing().is_some();
-        (is_missing && !self.is_opening).then(|| self.reopening.due())
+        (self.is_missing() && !self.is_opening).then(|| self.reopening.due())
+    }
+
+    fn is_missing(&self) -> bool {
+        self.lease.is_missing() || self.assignment.is_missing()
     }
 
     /// A watch that could not be opened, or ended, is tried again for as long as it takes.
@@ -191,8 +199,7 @@ impl Watches {
                 }
             }
         }
-        let is_missing = self.lease.missing().is_some() || self.assignment.missing().is_some();
-        match (events.is_empty(), is_missing) {
+        match (events.is_empty(), self.is_missing()) {
             (false, _) => {
                 self.reopening.failed(now);
             }
