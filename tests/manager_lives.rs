@@ -8,7 +8,6 @@
 mod members;
 mod support;
 
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use members::{PATIENCE, manager_over, wait_until};
 use parking_lot::{Mutex, MutexGuard};
 use support::nats_binary::NEWEST;
 use support::nats_server::Server;
+use support::usage::usage;
 
 const PARTITIONS: usize = 12;
 
@@ -67,28 +67,6 @@ fn departure(life: usize) -> Departure {
     match life % 4 {
         3 => Departure::Keep,
         _ => Departure::Leave,
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Usage {
-    threads: usize,
-    descriptors: usize,
-    resident_kib: usize,
-}
-
-fn usage() -> Usage {
-    let count = |path: &str| fs::read_dir(path).unwrap().count();
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let resident = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("a resident size");
-    let number = resident.trim().trim_end_matches("kB").trim();
-    Usage {
-        threads: count("/proc/self/task"),
-        descriptors: count("/proc/self/fd"),
-        resident_kib: number.parse().unwrap(),
     }
 }
 

@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 #[path = "../calculator/support.rs"]
 mod support;
+#[path = "../support/usage.rs"]
+mod usage;
 
 mod managers;
 mod panics;

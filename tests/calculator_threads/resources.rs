@@ -10,6 +10,7 @@ use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::{Calculator, Interest};
 
 use crate::support::*;
+use crate::usage::usage;
 use crate::{alone, own_tasks, own_threads};
 
 const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
@@ -92,27 +93,6 @@ fn a_dropped_handle_leaves_no_thread_behind() {
     calculator.start(PATIENCE).unwrap();
     drop(calculator);
     assert_eq!(own_threads(), [""; 0]);
-}
-
-struct Usage {
-    threads: usize,
-    descriptors: usize,
-    resident_kib: usize,
-}
-
-fn usage() -> Usage {
-    let count = |path: &str| fs::read_dir(path).unwrap().count();
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let resident = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("a resident size");
-    let number = resident.trim().trim_end_matches("kB").trim();
-    Usage {
-        threads: count("/proc/self/task"),
-        descriptors: count("/proc/self/fd"),
-        resident_kib: number.parse().unwrap(),
-    }
 }
 
 fn life(store: &MemoryStore, calculator: &Calculator) {

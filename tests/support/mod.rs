@@ -8,3 +8,5 @@ pub mod nats_server;
 pub mod proxy;
 pub mod publishers;
 pub mod raw_nats;
+#[cfg(target_os = "linux")]
+pub mod usage;
