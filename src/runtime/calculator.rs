@@ -261,10 +261,10 @@ impl Calculator {
     /// for it. Ignores cooldown and windows.
     ///
     /// # Errors
-    /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending);
-    /// `NoWorkers`;
-    /// `Fenced`; `NotRunning`; `WouldDeadlock` from inside a partition source or strategy; what
-    /// the store reports where trying again would not help.
+    /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending, unless
+    /// it was cancelled before the call); `NoWorkers`; `Fenced`; `NotRunning`; `WouldDeadlock` from
+    /// inside a partition source or strategy; what the store reports where trying again would not
+    /// help.
     pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
         self.ask(timeout, "trigger_rebalance", |ticket| Event::Trigger {
             ticket,
@@ -277,9 +277,8 @@ impl Calculator {
     /// # Errors
     /// `SourceFailed`; otherwise as [`Calculator::trigger_rebalance`].
     pub fn refresh(&self, timeout: Duration) -> Result<Version> {
-        let generation = self.partitions.touch();
         self.ask(timeout, "refresh", |ticket| Event::PartitionsChanged {
-            generation,
+            generation: self.partitions.touch(),
             ticket: Some(ticket),
         })
     }
@@ -479,6 +478,9 @@ impl Calculator {
         let running = running
             .filter(|running| running.is_at_work())
             .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;
+        if cancel::is_cancelled() {
+            return Err(cancel::error("nothing was asked for"));
+        }
         let (ticket, answer) = self.shared.wait_for_answer();
         let message = ToDriver::Event(event(ticket));
         let answered = match cancel::send_deadline(&running.to_driver, message, deadline) {
