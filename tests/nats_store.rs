@@ -190,6 +190,43 @@ fn a_watch_delivers_what_is_there_then_every_change() {
     });
 }
 
+/// Heartbeats are asked for a few times a second; a lease is to begin when its beat was stored.
+#[test]
+fn a_beat_tells_how_long_it_has_waited_to_be_asked_for() {
+    // What two clocks may differ by while the test runs.
+    const DRIFT: Duration = Duration::from_millis(5);
+    on_both(|server| {
+        let (store, writer) = (connect(server), connect(server));
+        let bucket = Bucket::Heartbeat;
+        store.ensure(bucket, FOR_EVER, soon()).unwrap();
+        let watch = store.watch(bucket, "heartbeat").unwrap();
+        assert_eq!(next(&watch), WatchEvent::Live);
+        let mut begun = Vec::new();
+        let received = std::thread::scope(|scope| {
+            let written = scope.spawn(|| {
+                for n in 0..60 {
+                    begun.push(Instant::now());
+                    let beat = put(&format!("heartbeat.w-{n}"), "now", Expect::Any);
+                    done(writer.write(bucket, &[beat], soon()).remove(0));
+                    std::thread::sleep(Duration::from_millis(7));
+                }
+            });
+            let received: Vec<_> = (0..60)
+                .map(|_| (change(next(&watch)), Instant::now()))
+                .collect();
+            written.join().unwrap();
+            received
+        });
+        let mut longest = Duration::ZERO;
+        for ((entry, received), begun) in received.into_iter().zip(begun) {
+            let age = entry.age.expect("it is known");
+            assert!(received - age + DRIFT >= begun, "{}: {age:?}", entry.key);
+            longest = longest.max(age);
+        }
+        assert!(longest >= Duration::from_millis(20), "{longest:?}");
+    });
+}
+
 #[test]
 fn a_batch_is_applied_whole_under_its_fence_or_not_at_all() {
     let server = Server::start(NEWEST);

@@ -335,6 +335,8 @@ impl Drop for Exchange<'_> {
 pub(super) struct AckSubject {
     pub(super) stream_sequence: u64,
     pub(super) consumer_sequence: u64,
+    /// When it was stored, by the server's clock: nanoseconds since 1970.
+    pub(super) stored: u64,
 }
 
 impl AckSubject {
@@ -350,6 +352,7 @@ impl AckSubject {
         Some(Self {
             stream_sequence: numbers.next()??,
             consumer_sequence: numbers.next()??,
+            stored: numbers.next()??,
         })
     }
 }
@@ -383,6 +386,7 @@ mod tests {
         let expected = AckSubject {
             stream_sequence: 22,
             consumer_sequence: 33,
+            stored: 1_700_000_000_000_000_000,
         };
         for subject in [
             "$JS.ACK.S.c.1.22.33.1700000000000000000.5",

@@ -27,6 +27,7 @@ mod reaper;
 mod session;
 mod tail;
 mod told;
+mod waits;
 mod watch;
 mod watches;
 mod write;

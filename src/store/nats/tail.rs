@@ -3,7 +3,9 @@
 //! What changes seldom is pushed: each message comes as soon as it is stored, and costs a wake-up
 //! of the client crate's reader. Heartbeats are pulled: one request brings all that have come
 //! since the one before, at once, so that the reader wakes for a burst and not for each of them.
-//! A request that finds none waits at the server for the first, for up to [`PULL_EXPIRES`].
+//! A request that finds none waits at the server for the first, for up to [`PULL_EXPIRES`]. How
+//! long each has waited for its request is told with it (see [`super::waits`]), so a lease begins
+//! when its beat was stored and not when it was asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::jetstream::Stream;
 use super::link::AckSubject;
+use super::waits::Waits;
 use crate::types::Revision;
 
 /// A consumer that is silent for so long is gone.
@@ -26,7 +29,8 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
 /// length is passed on at once.
 const PACE: Duration = Duration::from_millis(50);
 /// The same from one request to the next: what is pulled has waited for half of that on average.
-const PULL_PACE: Duration = Duration::from_millis(100);
+/// Each request costs three threads of ours a wake-up, which is most of what a leader costs.
+const PULL_PACE: Duration = Duration::from_millis(200);
 /// More than that in one look is no trickle: the next look follows at once.
 const PACED_MAX: usize = 256;
 /// Most messages taken in one look, so that other watches have their turn.
@@ -59,6 +63,8 @@ pub(super) enum Stop {
 pub(super) struct Delivered {
     pub(super) message: nats::Message,
     pub(super) revision: Revision,
+    /// How long it has waited at the server, where that can be told.
+    pub(super) waited: Option<Duration>,
 }
 
 /// A consumer of the server that delivers to us; deleted when dropped.
@@ -86,6 +92,9 @@ struct Pull {
     next: Instant,
     /// How many messages the present request has brought; nothing: there is none.
     brought: Option<usize>,
+    /// When nothing was left at the server that has not been brought.
+    emptied: Instant,
+    waits: Waits,
 }
 
 impl Tail {
@@ -135,10 +144,8 @@ impl Tail {
         stream.request::<Value>(&api, &body, deadline)?;
         if delivery == Delivery::Pulled {
             let (api, name) = (&stream.api, &stream.name);
-            tail.pull = Some(Pull::new(format!(
-                "{api}.CONSUMER.MSG.NEXT.{name}.{}",
-                tail.consumer
-            )));
+            let next = format!("{api}.CONSUMER.MSG.NEXT.{name}.{}", tail.consumer);
+            tail.pull = Some(Pull::new(next, now));
         }
         Ok(tail)
     }
@@ -166,7 +173,7 @@ impl Tail {
                 }
             };
             count += 1;
-            if let Some(delivered) = self.number(message)? {
+            if let Some(delivered) = self.number(message, now)? {
                 each(delivered);
             }
         }
@@ -199,7 +206,7 @@ impl Tail {
     }
 
     /// Checks that a message is the next one; nothing is left of those that are the consumer's own.
-    fn number(&mut self, message: nats::Message) -> Result<Option<Delivered>, Stop> {
+    fn number(&mut self, message: nats::Message, now: Instant) -> Result<Option<Delivered>, Stop> {
         let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
             return self.control(&message).map(|()| None).map_err(Stop::Blind);
         };
@@ -207,12 +214,11 @@ impl Tail {
             return Err(Stop::Blind("messages of the server's watch were lost"));
         }
         self.delivered += 1;
-        if let Some(pull) = &mut self.pull {
-            pull.brought_one();
-        }
+        let pull = self.pull.as_mut();
         Ok(Some(Delivered {
             message,
             revision: position.stream_sequence,
+            waited: pull.map(|pull| pull.brought_one(position.stored, now)),
         }))
     }
 
@@ -248,7 +254,8 @@ impl Drop for Tail {
 }
 
 impl Pull {
-    fn new(api: String) -> Self {
+    /// `emptied` is when all that there was before had been listed.
+    fn new(api: String, emptied: Instant) -> Self {
         let body = json!({
             "batch": PULL_MAX,
             // What there is, and the first one to come if there is none.
@@ -258,9 +265,11 @@ impl Pull {
         Self {
             api,
             body: body.to_string().into_bytes(),
-            sent: Instant::now(),
-            next: Instant::now(),
+            sent: emptied,
+            next: emptied,
             brought: None,
+            emptied,
+            waits: Waits::new(emptied),
         }
     }
 
@@ -288,7 +297,8 @@ impl Pull {
         }
     }
 
-    fn brought_one(&mut self) {
+    /// Tells how long it has waited.
+    fn brought_one(&mut self, stored: u64, now: Instant) -> Duration {
         if let Some(brought) = &mut self.brought {
             *brought += 1;
             if *brought == PULL_MAX {
@@ -298,6 +308,7 @@ impl Pull {
                 self.next = self.sent;
             }
         }
+        self.waits.of(stored, now, self.emptied)
     }
 
     /// The server's last word on a request, which tells how many messages it did not bring.
@@ -308,6 +319,7 @@ impl Pull {
             _ => return Err("the server's watch is gone"),
         }
         let brought = self.brought.take().unwrap_or(0);
+        self.emptied = self.sent;
         match left.map(str::parse::<usize>) {
             Some(Ok(left)) if left + brought != PULL_MAX => {
                 Err("the last messages of the server's watch were lost")
@@ -332,9 +344,10 @@ mod tests {
 
     /// A request that was sent and has brought so many messages.
     fn pull(brought: usize) -> Pull {
-        let mut pull = Pull::new("api".to_owned());
+        let now = Instant::now();
+        let mut pull = Pull::new("api".to_owned(), now);
         pull.brought = Some(0);
-        (0..brought).for_each(|_| pull.brought_one());
+        (0..brought).for_each(|_| drop(pull.brought_one(7, now)));
         pull
     }
 

@@ -340,7 +340,7 @@ impl Watcher {
 impl Target {
     fn find(&self, delivered: Delivered, told: &mut Told) -> Found {
         let revision = delivered.revision;
-        let entry = self.entry(delivered.message, revision);
+        let entry = self.entry(delivered.message, revision, delivered.waited);
         let event = entry.and_then(|entry| told.pass(entry));
         Found {
             revision,
@@ -369,7 +369,12 @@ impl Target {
         passed
     }
 
-    fn entry(&self, message: nats::Message, revision: Revision) -> Option<Entry> {
+    fn entry(
+        &self,
+        message: nats::Message,
+        revision: Revision,
+        age: Option<Duration>,
+    ) -> Option<Entry> {
         let key = message
             .subject
             .strip_prefix(&self.subject_prefix)?
@@ -387,8 +392,7 @@ impl Target {
             value,
             revision,
             operation,
-            // It has just happened, or was held up by nobody knows what.
-            age: None,
+            age,
         })
     }
 }
