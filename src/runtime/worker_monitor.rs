@@ -23,9 +23,6 @@ use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
 use crate::store::{Bucket, Health, Operation, Store, Watch, WatchEvent};
 use crate::types::{Time, WorkerId};
 
-/// How long the rest of a burst of beats is waited for.
-const BURST: Duration = Duration::from_millis(2);
-
 /// Orders for `dv-watch` (`dv-calc` and the handle -> `dv-watch`).
 ///
 /// The channel has no bound of its own: the machine has at most one listing under way, and gives
@@ -102,7 +99,7 @@ impl WorkerMonitor {
                     Err(_) => watches.assignments = None,
                 },
                 recv(heartbeats) -> event => match event {
-                    Ok(event) => self.heartbeats(event, heartbeats, stop),
+                    Ok(event) => self.heartbeats(&event, heartbeats),
                     Err(_) => {
                         watches.heartbeats = None;
                         watches.is_blind_told = true;
@@ -183,16 +180,11 @@ impl WorkerMonitor {
 
     /// Takes in a beat and all that wait behind it: no lease may run out while the beat that
     /// prolongs it is here already.
-    fn heartbeats(
-        &mut self,
-        first: WatchEvent,
-        more: &Receiver<WatchEvent>,
-        stop: &Receiver<Infallible>,
-    ) {
+    fn heartbeats(&mut self, first: &WatchEvent, more: &Receiver<WatchEvent>) {
         // Beats come in bursts, and to wake up costs more than a beat: a thread that is woken by
-        // the first of a burst would otherwise wake up for each of them on a busy machine.
-        let _ = stop.recv_timeout(BURST);
-        self.heartbeat(&first);
+        // the first of a burst lets the sender go on with the rest, should it have taken its place.
+        std::thread::yield_now();
+        self.heartbeat(first);
         for event in more.try_iter().take(more.len()) {
             self.heartbeat(&event);
         }

@@ -25,8 +25,9 @@ use super::options::NatsOptions;
 use crate::backoff::Backoff;
 use crate::error::{Code, Error, Result};
 
-/// An idle connection is asked for a sign of life this often.
-pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// A server that has given no sign of life for so long is asked for one, or sooner where little
+/// time is left to notice a hang.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// The longest one write to the socket may take before the crate calls it failed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before the crate tries again: this at least, and a pause whose ceiling doubles between those.
@@ -108,6 +109,9 @@ pub(super) struct Tracker {
     origin: Instant,
     /// Milliseconds from the origin to the start of the crate call that runs, plus 1; 0: none.
     busy_since: AtomicU64,
+    /// Milliseconds from the origin to the last moment at which the server is known to have
+    /// answered.
+    answered: AtomicU64,
     abandoned: AtomicBool,
     /// Requests without a reply so far.
     waiting: AtomicUsize,
@@ -122,6 +126,7 @@ impl Tracker {
             events,
             origin: Instant::now(),
             busy_since: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             last_error: Mutex::new(None),
@@ -154,8 +159,23 @@ impl Tracker {
         self.abandoned.load(Ordering::Acquire)
     }
 
+    /// The server has answered something that was sent then.
+    pub(super) fn answered(&self, sent: Instant) {
+        self.answered.fetch_max(self.millis(sent), Ordering::AcqRel);
+    }
+
+    fn since_answer(&self) -> Duration {
+        let answered = Duration::from_millis(self.answered.load(Ordering::Acquire));
+        self.origin.elapsed().saturating_sub(answered)
+    }
+
+    fn millis(&self, moment: Instant) -> u64 {
+        let passed = moment.saturating_duration_since(self.origin).as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX - 1)
+    }
+
     fn busy(&self) {
-        let millis = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let millis = self.millis(Instant::now());
         self.busy_since.store(millis + 1, Ordering::Release);
     }
 
@@ -203,6 +223,11 @@ impl Tracker {
     }
 }
 
+/// How often a server that gives no sign of life is asked for one.
+pub(super) fn probe_interval(stale_limit: Duration) -> Duration {
+    PROBE_INTERVAL_MAX.min(stale_limit / 3)
+}
+
 /// Between two tries to connect, in addition to [`RECONNECT_PAUSE_LEAST`].
 pub(super) fn reconnect_pauses() -> Backoff {
     Backoff::new(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX, fastrand::u64(..))
@@ -238,6 +263,7 @@ pub(super) fn run(
         let mut pump = Pump {
             connection: &connection,
             tracker,
+            probe_interval: probe_interval(options.stale_limit),
             nudger: nudger.as_ref(),
             subscriptions: HashMap::new(),
         };
@@ -273,6 +299,7 @@ pub(super) fn run(
 struct Pump<'a> {
     connection: &'a nats::Connection,
     tracker: &'a Arc<Tracker>,
+    probe_interval: Duration,
     nudger: Option<&'a Nudger>,
     subscriptions: HashMap<String, nats::Subscription>,
 }
@@ -330,7 +357,12 @@ impl Pump<'_> {
                     closing = true;
                     None
                 }
-                default(self.probe_interval()) => None,
+                default(self.probe_in()) => {
+                    if self.has_answered() {
+                        continue;
+                    }
+                    None
+                }
             };
             let burst = first.into_iter().chain(commands.try_iter()).take(BURST_MAX);
             for command in burst {
@@ -348,13 +380,18 @@ impl Pump<'_> {
         }
     }
 
-    /// How long the server may be left alone: where replies can be overlooked, not for long while
-    /// someone waits for one.
-    fn probe_interval(&self) -> Duration {
+    /// How long the server may be left alone still: where replies can be overlooked, not for long
+    /// while someone waits for one.
+    fn probe_in(&self) -> Duration {
         match self.nudger {
             Some(_) if self.tracker.waiting.load(Ordering::Acquire) > 0 => nudge::NUDGE_AFTER,
-            _ => PROBE_INTERVAL,
+            _ => (self.probe_interval).saturating_sub(self.tracker.since_answer()),
         }
+    }
+
+    /// Whether the server need not be asked for a sign of life: it has given one to somebody else.
+    fn has_answered(&self) -> bool {
+        self.nudger.is_none() && self.tracker.since_answer() < self.probe_interval
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -364,6 +401,9 @@ impl Pump<'_> {
         }
         let flushed = self.connection.flush_timeout(WRITE_TIMEOUT);
         self.tracker.idle();
+        if flushed.is_ok() {
+            self.tracker.answered(Instant::now());
+        }
         flushed
     }
 

@@ -125,6 +125,11 @@ impl Link {
         matches!(posted, Some(Ok(())))
     }
 
+    /// The server has answered what was posted then.
+    pub(super) fn answered(&self, posted: Instant) {
+        self.tracker.answered(posted);
+    }
+
     /// Whether the connection has ended.
     pub(super) fn is_dead(&self) -> bool {
         self.dead.try_recv() == Err(TryRecvError::Disconnected)

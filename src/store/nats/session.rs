@@ -399,8 +399,8 @@ impl Supervisor {
         replies: &Receiver<nats::Message>,
     ) -> Option<String> {
         // A hang starts at most one probe interval before the call that does not end.
-        let busy_max = (self.session.options.stale_limit)
-            .saturating_sub(connection::PROBE_INTERVAL + STALE_MARGIN);
+        let limit = self.session.options.stale_limit;
+        let busy_max = limit.saturating_sub(connection::probe_interval(limit) + STALE_MARGIN);
         loop {
             // A call that has not begun yet cannot have lasted too long any sooner.
             let busy_for = attempt.tracker.busy_for();

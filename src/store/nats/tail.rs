@@ -25,8 +25,8 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
 /// The server forgets a consumer without a reader after so long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
-/// Least time from one look at what was pushed to the next. What comes after a silence of that
-/// length is passed on at once.
+/// Least time from one look at a trickle of what was pushed to the next. What comes after a silence
+/// of that length is passed on at once.
 const PACE: Duration = Duration::from_millis(50);
 /// The same from one request to the next: what is pulled has waited for half of that on average.
 /// Each request costs three threads of ours a wake-up, which is most of what a leader costs.
@@ -79,7 +79,27 @@ pub(super) struct Tail {
     /// When it was last heard of.
     heard: Instant,
     next_look: Instant,
+    pace: Pace,
     pull: Option<Pull>,
+}
+
+/// Tells a trickle of changes from a lone one, after which nothing is gained by looking later: to
+/// do so costs a wake-up of its own.
+#[derive(Default)]
+struct Pace {
+    last_change: Option<Instant>,
+}
+
+impl Pace {
+    /// How long to leave alone what comes next, after so many changes in one look.
+    fn after(&mut self, changes: usize, now: Instant) -> Duration {
+        if changes == 0 {
+            return Duration::ZERO;
+        }
+        let last = self.last_change.replace(now);
+        let is_lone = changes == 1 && last.is_none_or(|last| now.duration_since(last) > PACE);
+        if is_lone { Duration::ZERO } else { PACE }
+    }
 }
 
 /// Requests for messages, one at a time.
@@ -136,6 +156,7 @@ impl Tail {
             delivered: 0,
             heard: now,
             next_look: now,
+            pace: Pace::default(),
             pull: None,
         };
         let stream = &tail.stream;
@@ -163,7 +184,7 @@ impl Tail {
         if now < self.next_look {
             return Ok(self.next_look);
         }
-        let mut count = 0;
+        let (mut count, mut changes) = (0, 0);
         while count < LOOK_MAX {
             let message = match self.inbound.try_recv() {
                 Ok(message) => message,
@@ -174,6 +195,7 @@ impl Tail {
             };
             count += 1;
             if let Some(delivered) = self.number(message, now)? {
+                changes += 1;
                 each(delivered);
             }
         }
@@ -181,8 +203,8 @@ impl Tail {
             self.heard = now;
         }
         self.next_look = match &mut self.pull {
-            None if count == 0 || count >= PACED_MAX => now,
-            None => now + PACE,
+            None if count >= PACED_MAX => now,
+            None => now + self.pace.after(changes, now),
             Some(pull) => {
                 let asked = pull.ask_if_due(&self.stream, &self.subject, now);
                 if asked {
@@ -228,6 +250,8 @@ impl Tail {
             headers.get(name).map(String::as_str)
         };
         if let Some(pull) = &mut self.pull {
+            // Spares the session to ask for a sign of life.
+            self.stream.link.answered(pull.sent);
             return pull.ended(header("Status"), header("Nats-Pending-Messages"));
         }
         // A heartbeat, or a flow control request.
@@ -377,6 +401,19 @@ mod tests {
         let fulfilled = pull(PULL_MAX);
         assert_eq!(fulfilled.brought, None);
         assert_eq!(fulfilled.next, fulfilled.sent);
+    }
+
+    #[test]
+    fn a_trickle_is_paced_and_what_comes_alone_is_not() {
+        let now = Instant::now();
+        let at = |millis| now + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        assert_eq!(pace.after(1, at(0)), Duration::ZERO);
+        assert_eq!(pace.after(0, at(20)), Duration::ZERO); // a sign of life
+        assert_eq!(pace.after(1, at(40)), PACE);
+        assert_eq!(pace.after(3, at(90)), PACE);
+        assert_eq!(pace.after(1, at(200)), Duration::ZERO);
+        assert_eq!(pace.after(2, at(400)), PACE);
     }
 
     #[test]
