@@ -12,14 +12,12 @@ use divvy::store::{Bucket, Store};
 use support::faults::{BUCKET, FOR_EVER, Reader, connect, put, soon};
 use support::nats_binary::NEWEST;
 use support::nats_server::Server;
-
-fn entries(folder: &str) -> usize {
-    std::fs::read_dir(folder).expect("procfs").count()
-}
+use support::usage::usage;
 
 /// Threads and file descriptors of this process.
 fn holdings() -> (usize, usize) {
-    (entries("/proc/self/task"), entries("/proc/self/fd"))
+    let usage = usage();
+    (usage.threads, usage.descriptors)
 }
 
 /// The names of the store's threads, sorted.
@@ -33,13 +31,6 @@ fn names() -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
-}
-
-fn resident_kb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let words = line.expect("a size").split_whitespace();
-    words.flat_map(str::parse).next().expect("a number")
 }
 
 fn cycle(server: &Server) {
@@ -57,14 +48,14 @@ fn threads_descriptors_and_memory_stay_flat_through_cycles_and_hangs() {
     for _ in 0..20 {
         cycle(&server);
     }
-    let (before, resident) = (holdings(), resident_kb());
+    let (before, resident) = (holdings(), usage().resident_kib);
     for _ in 0..200 {
         cycle(&server);
     }
     assert_eq!(holdings(), before);
-    let grown = resident_kb().saturating_sub(resident);
-    println!("200 cycles: {before:?} threads and descriptors, {grown} kB more");
-    assert!(grown < 4_096, "{grown} kB");
+    let grown = usage().resident_kib.saturating_sub(resident);
+    println!("200 cycles: {before:?} threads and descriptors, {grown} KiB more");
+    assert!(grown < 4_096, "{grown} KiB");
 
     // However much is watched, threads as an operator sees them: the session's, the one that
     // calls the client crate, and the crate's own two, which have its name.

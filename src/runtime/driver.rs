@@ -200,6 +200,9 @@ impl Driver {
 
     /// How many partitions of the plan in force have an owner that is gone.
     fn unassigned(&self) -> usize {
+        if !self.machine.has_gone() {
+            return 0;
+        }
         let loads = self.shared.loads.lock();
         let held = |worker| loads.get(worker).copied().unwrap_or(0);
         self.machine.gone().map(held).sum()

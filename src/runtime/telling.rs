@@ -40,7 +40,7 @@ impl Default for Telling {
 pub struct FleetChanges {
     counts: [u32; WorkerChange::ALL.len()],
     waiting: u32,
-    is_changed: bool,
+    is_touched: bool,
 }
 
 impl FleetChanges {
@@ -58,26 +58,30 @@ impl FleetChanges {
     pub fn note(&mut self, change: WorkerChange) {
         self.counts[change as usize] += 1;
         self.waiting += 1;
-        self.is_changed = true;
     }
 
     /// The numbers may have changed.
     pub fn touch(&mut self) {
-        self.is_changed = true;
+        self.is_touched = true;
     }
 
     /// Tells what there is, unless more is about to come; whether the numbers are to be told, too.
     pub fn tell(&mut self, is_more_coming: bool, metrics: &dyn CalculatorMetrics) -> bool {
-        if !self.is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {
+        let is_changed = self.waiting > 0 || self.is_touched;
+        if !is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {
             return false;
         }
         for (change, count) in WorkerChange::ALL.iter().zip(&mut self.counts) {
+            if self.waiting == 0 {
+                break;
+            }
             if *count > 0 {
+                self.waiting -= *count;
                 metrics.workers_changed(*change, std::mem::take(count));
             }
         }
-        self.waiting = 0;
-        std::mem::take(&mut self.is_changed)
+        self.is_touched = false;
+        true
     }
 }
 

@@ -209,3 +209,33 @@ fn summary(shadow: &Calculator) -> (String, Value) {
     });
     (words, details)
 }
+
+#[cfg(test)]
+mod tests {
+    use divvy::WorkerId;
+    use divvy::machine::convergence::Lagging;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_lags_is_one_record_with_all_that_is_known_of_it() {
+        let lagging = Notice::WorkerLagging(Lagging {
+            worker: WorkerId::new("worker-7").unwrap(),
+            assigned: 12,
+            applied: 9,
+            lasted: Duration::from_millis(30_500),
+        });
+        let words = text::of(&lagging).expect("it is worth a line");
+        let line = line(true, &words, details(&lagging));
+        let mut record: Value = serde_json::from_str(&line).unwrap();
+        let fields = record.as_object_mut().unwrap();
+        assert!(fields.remove("time").is_some());
+        let words = fields.remove("text").unwrap();
+        assert!(words.as_str().unwrap().contains("worker-7"), "{words}");
+        let expected = json!({
+            "event": "worker_lagging", "worker": "worker-7", "version": 12,
+            "applied_version": 9, "lasted_ms": 30_500,
+        });
+        assert_eq!(record, expected);
+    }
+}

@@ -221,16 +221,17 @@ impl Members {
         self.leavers.keys().chain(&self.lost).chain(&self.gone)
     }
 
+    pub fn has_gone(&self) -> bool {
+        !(self.leavers.is_empty() && self.lost.is_empty() && self.gone.is_empty())
+    }
+
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
 
     /// Whether the plan differs from the fleet in any way.
     pub fn differ(&self) -> bool {
-        !(self.joiners.is_empty()
-            && self.leavers.is_empty()
-            && self.lost.is_empty()
-            && self.gone.is_empty())
+        !self.joiners.is_empty() || self.has_gone()
     }
 
     pub fn first_join(&self) -> Option<Time> {

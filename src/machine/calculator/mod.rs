@@ -312,6 +312,12 @@ impl Calculator {
         self.members.gone()
     }
 
+    /// Whether there are any such workers.
+    #[must_use]
+    pub fn has_gone(&self) -> bool {
+        self.members.has_gone()
+    }
+
     /// The workers of the last published plan, in order.
     pub fn planned(&self) -> impl Iterator<Item = &WorkerId> {
         self.members.planned().iter()

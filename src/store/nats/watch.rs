@@ -21,6 +21,7 @@ use super::read::{self, Snapshot};
 use super::session::Session;
 use super::tail::{Delivered, Delivery, Stop, Tail, delete_consumer};
 use super::told::Told;
+use crate::backoff::Backoff;
 use crate::store::{Entry, Operation, WatchEvent};
 use crate::thread::Thread;
 use crate::types::Revision;
@@ -32,8 +33,11 @@ const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
 /// A watch that the server has no room for looks for changes this often, and up to half as often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Before it synchronises anew: this at least, and a pause whose ceiling doubles between those, for
+/// what blinds one watch mostly blinds many.
+const PAUSE_LEAST: Duration = Duration::from_millis(20);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the thread of a synchronisation may take to end once that is over.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 /// Room for so many messages is kept from one look to the next.
@@ -68,8 +72,8 @@ pub(super) struct Watcher {
     is_over: bool,
     /// What the next synchronisation may take.
     timeout: Duration,
-    /// How long it is put off.
-    pause: Duration,
+    /// How long the synchronisations after that are put off.
+    pauses: Backoff,
     /// The consumer before, which is to be deleted.
     last_consumer: Option<String>,
 }
@@ -119,7 +123,7 @@ impl Watcher {
             phase: Phase::Resting(Instant::now()),
             is_over: false,
             timeout: SYNC_TIMEOUT_MIN,
-            pause: BACKOFF_MIN,
+            pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, fastrand::u64(..)),
             last_consumer: None,
         }
     }
@@ -180,7 +184,7 @@ impl Watcher {
 
     /// There is a new connection: a watch that rests need not wait any longer.
     pub(super) fn reconnected(&mut self, now: Instant) {
-        self.pause = BACKOFF_MIN;
+        self.pauses.reset();
         if let Phase::Resting(until) = &mut self.phase {
             *until = now.min(*until);
         }
@@ -293,7 +297,7 @@ impl Watcher {
             self.backlog.push_back(WatchEvent::Live);
         }
         self.timeout = SYNC_TIMEOUT_MIN;
-        self.pause = BACKOFF_MIN;
+        self.pauses.reset();
         self.phase = match tail {
             Some(tail) => {
                 self.last_consumer = Some(tail.consumer.clone());
@@ -317,8 +321,7 @@ impl Watcher {
             self.sight = Sight::Blind;
             self.backlog.push_back(WatchEvent::Blind(why.to_owned()));
         }
-        self.phase = Phase::Resting(now + self.pause);
-        self.pause = (self.pause * 2).min(BACKOFF_MAX);
+        self.phase = Phase::Resting(now + PAUSE_LEAST + self.pauses.next_delay());
     }
 
     fn follow(&mut self, now: Instant) -> Result<Instant, Stop> {
