@@ -18,6 +18,8 @@ use support::nats_server::Server;
 
 /// What the figures may be at most.
 const RATIO_MAX: f64 = 1.5;
+/// How many times as long as divvy the predecessor takes, at least.
+const PREDECESSOR_MIN: f64 = 5.0;
 const MEMORY_MAX_MB: f64 = 15.0;
 
 fn main() {
@@ -48,8 +50,9 @@ fn publication() {
             .trim_end()
     );
     println!(
-        "\n| publish, median (least) of n | divvy ms | raw ms | ratio | target | \n\
-         | --- | --- | --- | --- | --- |"
+        "\n| publish, median (least) of n | divvy ms | raw ms | ratio | target | one put \
+         after the other, ms | times divvy's | target |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     let server = Server::start(NEWEST);
     for (what, workers, class, rounds) in [

@@ -1,4 +1,4 @@
-//! One publication, by divvy and by the raw client in turns.
+//! One publication, by divvy and by the raw client in turns, and in the predecessor's way.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,25 +13,30 @@ use divvy::{Partition, Reason, WorkerId};
 use crate::raw::{Message, Raw};
 use crate::support::nats_server::Server;
 use crate::support::publishers::publisher;
-use crate::{RATIO_MAX, soon};
+use crate::{PREDECESSOR_MIN, RATIO_MAX, soon};
 
 /// Times of as many publications by divvy as by the raw client.
 pub struct Times {
     divvy: Vec<Duration>,
     raw: Vec<Duration>,
+    one_by_one: Vec<Duration>,
 }
 
 impl Times {
     pub fn print(mut self, name: &str) {
         let (divvy, raw) = (middle(&mut self.divvy), middle(&mut self.raw));
+        let one_by_one = middle(&mut self.one_by_one);
         println!(
-            "| {name} | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.2} ({:.2}) | <= {RATIO_MAX} |",
+            "| {name} | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.2} ({:.2}) | <= {RATIO_MAX} \
+             | {:.1} | {:.1} | >= {PREDECESSOR_MIN} |",
             divvy.0,
             divvy.1,
             raw.0,
             raw.1,
             divvy.0 / raw.0,
-            divvy.1 / raw.1
+            divvy.1 / raw.1,
+            one_by_one.0,
+            one_by_one.0 / divvy.0,
         );
     }
 }
@@ -68,6 +73,7 @@ pub fn measure(server: &Server, workers: usize, class: PublishClass, rounds: usi
     let mut times = Times {
         divvy: Vec::new(),
         raw: Vec::new(),
+        one_by_one: Vec::new(),
     };
     for round in 0..rounds {
         let began = Instant::now();
@@ -76,6 +82,12 @@ pub fn measure(server: &Server, workers: usize, class: PublishClass, rounds: usi
         let began = Instant::now();
         publish_raw();
         times.raw.push(began.elapsed());
+    }
+    // Fewer, for they take long.
+    for _ in 0..rounds.div_ceil(5) {
+        let began = Instant::now();
+        raw.publish_one_by_one();
+        times.one_by_one.push(began.elapsed());
     }
     times
 }

@@ -111,6 +111,17 @@ impl Raw {
         self.nats.send(&bytes);
         self.leading.revision = stored(&self.nats.message().1);
     }
+
+    /// One put after the other, each waited for: how the predecessor publishes, without the listings
+    /// and everything else that it does besides.
+    pub fn publish_one_by_one(&mut self) {
+        for message in &mut self.messages {
+            let acked = self
+                .nats
+                .store(message.subject.as_bytes(), b"", &message.payload);
+            message.revision = acked["seq"].as_u64().expect("it is stored");
+        }
+    }
 }
 
 fn conditional(nats: &mut RawNats, bytes: &mut Vec<u8>, message: &Message) -> String {
