@@ -12,8 +12,8 @@ use divvy::wire::Assignment;
 /// A watch of everything that a fleet of divvy's writes.
 pub struct Eye {
     watches: Vec<(Bucket, Watch)>,
-    /// When each key was written last.
-    written: BTreeMap<(&'static str, String), Instant>,
+    /// When each key was written.
+    written: BTreeMap<(&'static str, String), Vec<Instant>>,
     held: BTreeMap<String, BTreeSet<String>>,
     /// When the last fence record came.
     fenced: Instant,
@@ -69,7 +69,7 @@ impl Eye {
         let at = Instant::now() - entry.age.unwrap_or_default();
         if entry.is_live() {
             let place = (bucket.default_name(), entry.key.clone());
-            self.written.insert(place, at);
+            self.written.entry(place).or_default().push(at);
         }
         if bucket == Bucket::Assignment {
             self.assigned(&entry);
@@ -93,17 +93,23 @@ impl Eye {
         };
     }
 
-    /// How long ago the worker beat last.
-    pub fn age_of_beat(&self, worker: &str) -> Duration {
-        self.age(Bucket::Heartbeat, &format!("heartbeat.{worker}"))
+    /// How old the last beat was that a worker had sent when it was killed. Asked afterwards, when
+    /// what was on its way then has arrived.
+    pub fn age_of_beat(&self, worker: &str, killed: Instant) -> Duration {
+        self.age(Bucket::Heartbeat, &format!("heartbeat.{worker}"), killed)
     }
 
-    pub fn age_of_lease(&self) -> Duration {
-        self.age(Bucket::Election, "leader")
+    /// The same for the leader's lease.
+    pub fn age_of_lease(&self, killed: Instant) -> Duration {
+        self.age(Bucket::Election, "leader", killed)
     }
 
-    fn age(&self, bucket: Bucket, key: &str) -> Duration {
-        self.written[&(bucket.default_name(), key.into())].elapsed()
+    fn age(&self, bucket: Bucket, key: &str, killed: Instant) -> Duration {
+        // What was sent before may have been stored right after.
+        let until = killed + Duration::from_millis(50);
+        let written = &self.written[&(bucket.default_name(), key.into())];
+        let before = written.iter().filter(|&&at| at < until);
+        killed.saturating_duration_since(*before.max().expect("it was written"))
     }
 
     pub fn held(&self, worker: &str) -> BTreeSet<String> {

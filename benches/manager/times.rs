@@ -170,12 +170,12 @@ impl World {
             let victim = self.workers.remove(index);
             self.eye.catch_up();
             let had = self.eye.held(&id);
-            let age = self.eye.age_of_beat(&id);
             let began = Instant::now();
             victim.kill();
             let gone = self
                 .eye
                 .until("its partitions", |eye| eye.is_taken_over(&id, &had));
+            let age = self.eye.age_of_beat(&id, began);
             row.add(gone - began, TTL + GRACE - age + Duration::from_millis(100));
             self.replace();
         }
@@ -193,15 +193,15 @@ impl World {
             let victim = self.workers.remove(index);
             self.eye.catch_up();
             let had = self.eye.held(&id);
-            let rest = LEASE.saturating_sub(self.eye.age_of_lease());
-            let beat = TTL.saturating_sub(self.eye.age_of_beat(&id));
             let began = Instant::now();
             victim.kill();
             let fenced = self.eye.until("a fence", |eye| eye.fenced_since(began));
+            let rest = LEASE.saturating_sub(self.eye.age_of_lease(began));
             fences.add(fenced - began, rest + Duration::from_millis(300));
             let gone = self
                 .eye
                 .until("its partitions", |eye| eye.is_taken_over(&id, &had));
+            let beat = TTL.saturating_sub(self.eye.age_of_beat(&id, began));
             taken.add(gone - began, rest.max(beat) + Duration::from_millis(400));
             self.replace();
         }
