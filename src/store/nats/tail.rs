@@ -194,7 +194,7 @@ impl Tail {
                 }
             };
             count += 1;
-            if let Some(delivered) = self.number(message, now)? {
+            if let Some(delivered) = self.number(message)? {
                 changes += 1;
                 each(delivered);
             }
@@ -228,7 +228,7 @@ impl Tail {
     }
 
     /// Checks that a message is the next one; nothing is left of those that are the consumer's own.
-    fn number(&mut self, message: nats::Message, now: Instant) -> Result<Option<Delivered>, Stop> {
+    fn number(&mut self, message: nats::Message) -> Result<Option<Delivered>, Stop> {
         let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
             return self.control(&message).map(|()| None).map_err(Stop::Blind);
         };
@@ -240,7 +240,8 @@ impl Tail {
         Ok(Some(Delivered {
             message,
             revision: position.stream_sequence,
-            waited: pull.map(|pull| pull.brought_one(position.stored, now)),
+            // Not the time of the look: who has arrived before that cannot be told from who has not.
+            waited: pull.map(|pull| pull.brought_one(position.stored, Instant::now())),
         }))
     }
 
