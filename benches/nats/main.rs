@@ -28,10 +28,11 @@ fn main() {
     match arguments[1..] {
         ["beat", port, workers] => steady::beat(port, workers),
         ["remember", port] => steady::remember(port),
-        ["publication"] => publication(),
+        ["publication"] => publication(""),
+        ["publication", kind] => publication(kind),
         ["steady"] => steady(),
         _ => {
-            publication();
+            publication("");
             steady();
         }
     }
@@ -42,7 +43,8 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn publication() {
+/// Those whose name contains `kind`.
+fn publication(kind: &str) {
     println!(
         "nats-server {NEWEST}, load average {}",
         std::fs::read_to_string("/proc/loadavg")
@@ -63,6 +65,9 @@ fn publication() {
         ("10 000 assignments, class A", 10_000, PublishClass::A, 5),
     ] {
         let name = format!("{what} ({rounds})");
+        if !name.contains(kind) {
+            continue;
+        }
         publish::measure(&server, workers, class, rounds).print(&name);
     }
 }

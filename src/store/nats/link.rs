@@ -213,17 +213,22 @@ impl Link {
         )
     }
 
-    /// Hands replies that have arrived, up to `max`, to whoever waits for them. `false`: none will
-    /// arrive any more.
-    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, max: usize) -> bool {
-        for _ in 0..max {
+    /// Hands replies that have arrived, up to `max`, to whoever waits for them. Tells how many;
+    /// nothing: none will arrive any more.
+    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, max: usize) -> Option<usize> {
+        for count in 0..max {
             match messages.try_recv() {
                 Ok(message) => self.route(message),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return Some(count),
+                Err(TryRecvError::Disconnected) => return None,
             }
         }
-        true
+        Some(max)
+    }
+
+    /// How many replies are waited for.
+    pub(super) fn awaited(&self) -> usize {
+        self.routes.lock().waiters.len()
     }
 
     fn route(&self, message: nats::Message) {

@@ -38,6 +38,10 @@ const ABANDONED_MAX: usize = 8;
 /// A connection is given up this much before its hang has lasted for the limit, so that a late
 /// wake-up does not exceed it.
 const STALE_MARGIN: Duration = Duration::from_millis(200);
+/// So many replies that are waited for come in a flood, once they come.
+const FLOOD_MIN: usize = 32;
+/// How long the replies of a flood are let gather.
+const GATHER: Duration = Duration::from_micros(150);
 /// Most replies handed on before the watches have their turn.
 const REPLIES_MAX: usize = 1_024;
 /// What the crate's handshake may take beyond our own greeting.
@@ -294,7 +298,15 @@ impl Supervisor {
             if let Ok(event) = self.events.try_recv() {
                 return Next::Event(event);
             }
-            line = line.filter(|(link, replies)| link.dispatch(replies, REPLIES_MAX));
+            if let Some((link, replies)) = line {
+                match link.dispatch(replies, REPLIES_MAX) {
+                    // More follow at once: they are let gather, for each wake-up, here and where
+                    // they are waited for, costs more than a reply.
+                    Some(1..) if link.awaited() >= FLOOD_MIN => std::thread::sleep(GATHER),
+                    Some(_) => {}
+                    None => line = None,
+                }
+            }
             let now = Instant::now();
             if now >= until {
                 return Next::Due;
