@@ -162,7 +162,9 @@ impl Journal {
                     );
                 }
             }
+            // The breaker is the store's own to log.
             ManagerNotice::Id(None)
+            | ManagerNotice::Breaker(_)
             | ManagerNotice::Calculator(_)
             | ManagerNotice::Lagged { .. }
             | ManagerNotice::Fatal { .. } => {}
