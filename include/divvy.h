@@ -324,7 +324,8 @@ enum divvy_kind
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
-     * A newer leader has taken over: nothing more is published by this calculator.
+     * A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+     * anew): nothing more is published by this calculator.
      */
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /**

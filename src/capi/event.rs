@@ -49,7 +49,8 @@ pub enum divvy_kind {
     /// says what works nevertheless and is empty when nothing is wrong any more, and
     /// divvy_event_time_ns(), since when.
     DIVVY_EVENT_DEGRADED = 5,
-    /// A newer leader has taken over: nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+    /// anew): nothing more is published by this calculator.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /// The subscriber was too slow and is closed; its last event: divvy_event_missed_count().
     DIVVY_EVENT_LAGGED = 7,

@@ -621,7 +621,7 @@ impl Manager {
             (CalculatorEvent::Deposed, Lead::Taking(_) | Lead::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
-                    "another leader has taken over; this worker leads no more",
+                    "another leader has taken over, or the fence is gone; this worker leads no more",
                 );
                 self.give_up_leading(now, error);
             }
