@@ -26,8 +26,9 @@ use crate::support::fault_list::Address;
 const PARTITIONS: usize = 24;
 /// How often the pages of metrics are looked at: often enough to see a gauge that comes and goes.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the fleet must be well without a break.
+/// How long the fleet must be well without a break after a fault, and where there was none.
 const WELL_FOR: Duration = Duration::from_secs(1);
+const AT_REST_FOR: Duration = Duration::from_millis(300);
 
 /// The process's whole work, where it was started for that.
 pub fn watch_if_asked() {
@@ -39,7 +40,7 @@ pub fn watch_if_asked() {
     let address = Address::from_text(&address);
     let orders = orders();
     let fleet = Fleet::start(&address);
-    if let Err(why) = fleet.wait_until_well(Instant::now() + PATIENCE, || ()) {
+    if let Err(why) = fleet.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ()) {
         panic!("the fleet does not come to rest: {why}");
     }
     say("ready");
@@ -68,7 +69,7 @@ pub fn watch_if_asked() {
     let healed = Instant::now();
     say("heard");
     let deadline = healed + PATIENCE;
-    let well = fleet.wait_until_well(deadline, || notes.look(&fleet));
+    let well = fleet.wait_until_well(WELL_FOR, deadline, || notes.look(&fleet));
     notes.look(&fleet);
     LOG.is_on.store(false, Ordering::SeqCst);
     let mut report = notes.report(struck);
@@ -201,13 +202,14 @@ impl Fleet {
 
     fn wait_until_well(
         &self,
+        lasting: Duration,
         deadline: Instant,
         mut meanwhile: impl FnMut(),
     ) -> Result<(), String> {
         let mut since: Option<Instant> = None;
         loop {
             match self.trouble() {
-                None if since.is_some_and(|since| since.elapsed() >= WELL_FOR) => return Ok(()),
+                None if since.is_some_and(|since| since.elapsed() >= lasting) => return Ok(()),
                 None => drop(since.get_or_insert_with(Instant::now)),
                 Some(why) if Instant::now() >= deadline => return Err(why),
                 Some(_) => since = None,
@@ -269,7 +271,7 @@ impl Fleet {
     fn prove_that_it_works(&self) -> Result<(), String> {
         let published = self.workers[0].manager.trigger_rebalance(PATIENCE);
         published.map_err(|error| format!("nothing is published: {error}"))?;
-        self.wait_until_well(Instant::now() + PATIENCE, || ())
+        self.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ())
     }
 
     fn stop(self) {
