@@ -324,7 +324,8 @@ enum divvy_kind
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
-     * A newer leader has taken over: nothing more is published by this calculator.
+     * A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+     * anew): nothing more is published by this calculator.
      */
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /**
@@ -349,8 +350,8 @@ enum divvy_kind
     /**
      * The store's circuit breaker opened (nothing is published, calls fail at once), lets one call
      * through to see (half-open, told with the same reason), or closed again:
-     * divvy_event_message() says why it is not closed and is empty when it is. The calculator's
-     * status tells open from half-open.
+     * divvy_event_message() says why it is not closed and is empty when it is. The status of the
+     * calculator or manager tells open from half-open. A manager tells it whether it leads or not.
      */
     DIVVY_EVENT_BREAKER = 11,
     /**

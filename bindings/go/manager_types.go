@@ -226,7 +226,8 @@ type ManagerEvent struct {
 	IsLeader bool
 	// Change: of EventAssignment.
 	Change AssignmentChange
-	// Calculator: an event of the calculator, while this worker leads; Kind is its kind.
+	// Calculator: an event of the calculator, while this worker leads, and EventBreaker of the worker
+	// itself, whether it leads or not; Kind is its kind.
 	Calculator *Event
 	// Err: of EventManagerFailed; it is tried again.
 	Err error

@@ -15,6 +15,7 @@ use super::registry::Registry;
 use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::error::Error;
+use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{Degradation, MemberChange, Notice};
 use crate::runtime::Told;
 use crate::strategy::Quality;
@@ -48,7 +49,8 @@ pub enum divvy_kind {
     /// says what works nevertheless and is empty when nothing is wrong any more, and
     /// divvy_event_time_ns(), since when.
     DIVVY_EVENT_DEGRADED = 5,
-    /// A newer leader has taken over: nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+    /// anew): nothing more is published by this calculator.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /// The subscriber was too slow and is closed; its last event: divvy_event_missed_count().
     DIVVY_EVENT_LAGGED = 7,
@@ -63,8 +65,8 @@ pub enum divvy_kind {
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /// The store's circuit breaker opened (nothing is published, calls fail at once), lets one call
     /// through to see (half-open, told with the same reason), or closed again:
-    /// divvy_event_message() says why it is not closed and is empty when it is. The calculator's
-    /// status tells open from half-open.
+    /// divvy_event_message() says why it is not closed and is empty when it is. The status of the
+    /// calculator or manager tells open from half-open. A manager tells it whether it leads or not.
     DIVVY_EVENT_BREAKER = 11,
     /// A live worker has not applied what is assigned to it within the setting apply_timeout; told
     /// once until it has caught up: divvy_event_worker(), _version() (assigned),
@@ -267,10 +269,7 @@ impl EventRecord {
                 message: Terminated::new(degradation_words(list).join("; ")),
                 ..Self::empty(DIVVY_EVENT_DEGRADED)
             },
-            Notice::Breaker(state) => Self {
-                message: Terminated::new(state.why().unwrap_or_default()),
-                ..Self::empty(DIVVY_EVENT_BREAKER)
-            },
+            Notice::Breaker(state) => Self::of_breaker(state),
             Notice::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
             Notice::Lagged { missed } => Self {
                 counts: Counts {
@@ -296,6 +295,13 @@ impl EventRecord {
             key: Terminated::new(error.key().unwrap_or_default()),
             attempts: error.attempts(),
             ..Self::empty(kind)
+        }
+    }
+
+    pub fn of_breaker(state: &BreakerState) -> Self {
+        Self {
+            message: Terminated::new(state.why().unwrap_or_default()),
+            ..Self::empty(DIVVY_EVENT_BREAKER)
         }
     }
 

@@ -500,6 +500,7 @@ fn status_json(status: &ManagerStatus) -> String {
         "partitions": status.partitions,
         "refused": status.refused,
         "poison": status.poison,
+        "breaker": snapshot::breaker_json(&status.breaker),
         "last_failure": status.last_failure,
         "calculator": status.calculator.as_ref().map(snapshot::status_json),
     })

@@ -80,6 +80,7 @@ impl Recorded for ManagerNotice {
                 fatal(DIVVY_EVENT_CALCULATOR_FATAL, message)
             }
             ManagerNotice::Calculator(notice) => notice.record(),
+            ManagerNotice::Breaker(state) => EventRecord::of_breaker(state),
             ManagerNotice::Degraded { why } => says(DIVVY_EVENT_OUTAGE, why),
             ManagerNotice::Alert { level, lasted } => EventRecord {
                 news: WorkerNews {

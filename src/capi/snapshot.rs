@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::event::degradation_words;
-use crate::runtime::Status;
+use crate::runtime::{BreakerStatus, Status};
 use crate::types::Reason;
 
 /// A calculator's status as JSON.
@@ -33,15 +33,7 @@ pub(super) fn status_json(status: &Status) -> Value {
             "due_in_ms": status.pending.due_in.map(millis),
         },
         "degraded": degradation_words(&status.degraded),
-        "breaker": {
-            "state": status.breaker.state.name(),
-            "why": status.breaker.state.why(),
-            "opened": status.breaker.opened,
-            "probes": status.breaker.probes,
-            "refused": status.breaker.refused,
-            "retries": status.breaker.retries,
-            "retries_refused": status.breaker.retries_refused,
-        },
+        "breaker": breaker_json(&status.breaker),
         "last_failure": status.last_failure,
         "quality": status.quality.map(|quality| json!({
             "max_to_mean": quality.max_to_mean,
@@ -66,5 +58,17 @@ pub(super) fn status_json(status: &Status) -> Value {
             "followed": counters.followed,
             "disagreements": counters.disagreements,
         },
+    })
+}
+
+pub(super) fn breaker_json(breaker: &BreakerStatus) -> Value {
+    json!({
+        "state": breaker.state.name(),
+        "why": breaker.state.why(),
+        "opened": breaker.opened,
+        "probes": breaker.probes,
+        "refused": breaker.refused,
+        "retries": breaker.retries,
+        "retries_refused": breaker.retries_refused,
     })
 }

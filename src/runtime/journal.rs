@@ -84,7 +84,7 @@ impl Journal {
             Notice::Degraded(why) => self.degraded(now, why),
             Notice::LeadershipLost => log::error!(
                 target: "divvy::calculator",
-                "a newer leader has taken over: this calculator publishes nothing more"
+                "a newer leader has taken over, or the fence is gone: nothing more is published"
             ),
             Notice::Member(change) => self.member(now, change),
             Notice::WorkerLagging(lagging) => self.lagging(now, lagging),
@@ -162,7 +162,9 @@ impl Journal {
                     );
                 }
             }
+            // The breaker is the store's own to log.
             ManagerNotice::Id(None)
+            | ManagerNotice::Breaker(_)
             | ManagerNotice::Calculator(_)
             | ManagerNotice::Lagged { .. }
             | ManagerNotice::Fatal { .. } => {}

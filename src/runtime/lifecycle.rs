@@ -14,6 +14,7 @@ use super::driver::{Driver, ToDriver};
 use super::gate::Gated;
 use super::journal::Journal;
 use super::notifier::Hub;
+use super::protected::Listener;
 use super::publisher::{Publish, Publisher, Settings, Shadow};
 use super::rebalancer::Rebalancer;
 use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
@@ -191,7 +192,7 @@ impl Calculator {
             shared: Arc::clone(&self.shared),
             to_publisher,
             to_monitor: to_monitor.clone(),
-            breaker: self.store.changes(),
+            breaker: self.store.changes(Listener::Calculator),
             journal: Journal::default(),
             started,
             is_up: Arc::clone(&is_up),

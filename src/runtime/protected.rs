@@ -53,6 +53,19 @@ pub struct BreakerStatus {
     pub retries_refused: u64,
 }
 
+/// Who follows the breaker. A manager has one for itself and the calculators that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// A calculator, for as long as it lives.
+    Calculator,
+    /// A manager, whether it leads or not.
+    Manager,
+}
+
+impl Listener {
+    const KINDS: usize = 2;
+}
+
 /// See the module.
 pub struct Protected {
     inner: Arc<dyn Store>,
@@ -69,8 +82,8 @@ struct Core {
     /// How long each kind is waited for.
     patience: [Patience; KINDS],
     counts: BreakerStatus,
-    /// One: each life of a calculator takes the place of the one before.
-    listener: Option<Sender<BreakerState>>,
+    /// One of each kind: each life takes the place of the one before.
+    listeners: [Option<Sender<BreakerState>>; Listener::KINDS],
     openings: Repeats,
     is_opening_logged: bool,
     probes: Repeats,
@@ -95,7 +108,7 @@ impl Protected {
                 has_failed: [false; KINDS],
                 patience: std::array::from_fn(|_| Patience::without_end()),
                 counts: BreakerStatus::default(),
-                listener: None,
+                listeners: Default::default(),
                 openings: Repeats::default(),
                 is_opening_logged: false,
                 probes: Repeats::default(),
@@ -134,14 +147,14 @@ impl Protected {
         self
     }
 
-    /// Every change of the breaker from now on, how it stands first. Who asked before is told no
-    /// more.
-    pub fn changes(&self) -> Receiver<BreakerState> {
+    /// Every change of the breaker from now on, how it stands first. Who asked before as the same
+    /// kind is told no more.
+    pub fn changes(&self, listener: Listener) -> Receiver<BreakerState> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
         // The receiver is here, so this cannot fail.
         let _ = sender.send(core.breaker.state().clone());
-        core.listener = Some(sender);
+        core.listeners[listener as usize] = Some(sender);
         receiver
     }
 
@@ -360,7 +373,7 @@ impl Core {
         })
     }
 
-    /// Tells the listener, and notes what else there is to tell.
+    /// Tells the listeners, and notes what else there is to tell.
     fn tell_changes(&mut self, now: Time) {
         while let Some(state) = self.breaker.poll_change() {
             // One that is open and is to be probed sooner has not changed.
@@ -369,7 +382,7 @@ impl Core {
                 self.untold.push_back((breaker_of(&state), line));
             }
             // The channel has no bound: nobody waits.
-            if let Some(listener) = &self.listener {
+            for listener in self.listeners.iter().flatten() {
                 let _ = listener.send(state.clone());
             }
             self.counts.state = state;
@@ -605,7 +618,8 @@ mod tests {
         let measured = Arc::new(Measured::default());
         let mut play = play();
         play.store = play.store.with_metrics(measured.clone());
-        let changes = play.store.changes();
+        let changes = play.store.changes(Listener::Manager);
+        let _calculators = play.store.changes(Listener::Calculator);
         play.open();
         play.clock.advance(Rules::default().pause_max);
         play.read().unwrap_err();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use super::journal::Journal;
 use super::manager::perform_at;
 use super::notifier::{Events, Hub};
-pub use super::protected::Protected;
+pub use super::protected::{Listener, Protected};
 pub use super::telling::FleetChanges;
 use super::told::Interest;
 use crate::machine::calculator::{Notice, StateChange};

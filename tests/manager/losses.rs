@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Bucket, Expect, Outcome, Store, Write};
-use divvy::{Departure, ManagerNotice, ManagerState, OutagePolicy};
+use divvy::{Departure, Events, Manager, ManagerNotice, ManagerState, Notice, OutagePolicy};
 
 use crate::support::*;
 
@@ -38,6 +38,53 @@ fn a_worker_that_is_cut_off_loses_its_partitions_to_others_and_comes_back() {
     assert_eq!(worker.assignment().partitions.len(), 6);
     faults.restore();
     wait_for_cover(&[&leader, &worker], 12);
+}
+
+/// Every transition, and each once, however it is told: by the worker itself, whoever leads.
+#[test]
+fn a_worker_tells_every_transition_of_its_breaker_whether_it_leads_or_not() {
+    let store = MemoryStore::new();
+    let (leads, follows) = (store.client("leads"), store.client("follows"));
+    let faults = [leads.faults(), follows.faults()];
+    let leader = manager_over(leads, config(), 12);
+    leader.start(PATIENCE).unwrap();
+    wait_until("it leads", || leader.is_leader());
+    let follower = manager_over(follows, config(), 12);
+    follower.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &follower], 12);
+    let told = [events(&leader), events(&follower)];
+    for faults in &faults {
+        faults.blackout(Blackout::Refuse);
+    }
+    wait_until("open breakers", || {
+        let opened = |manager: &Manager| manager.status().breaker.opened > 0;
+        opened(&leader) && opened(&follower)
+    });
+    for faults in &faults {
+        faults.restore();
+    }
+    for (told, manager) in told.iter().zip([&leader, &follower]) {
+        let transitions = transitions_until_closed(told);
+        for (index, name) in transitions.iter().enumerate() {
+            let is_probe = index % 2 == 1;
+            assert_eq!(*name == "half_open", is_probe, "{transitions:?}");
+        }
+        assert_eq!(manager.status().breaker.state.name(), "closed");
+    }
+    wait_for_cover(&[&leader, &follower], 12);
+}
+
+fn transitions_until_closed(told: &Events<ManagerNotice>) -> Vec<&'static str> {
+    let mut transitions = Vec::new();
+    while transitions.last() != Some(&"closed") {
+        let notice = told.recv_timeout(PATIENCE).expect("an event");
+        match &*notice {
+            ManagerNotice::Breaker(state) => transitions.push(state.name()),
+            ManagerNotice::Calculator(Notice::Breaker(_)) => panic!("told twice"),
+            _ => {}
+        }
+    }
+    transitions
 }
 
 #[test]

@@ -459,9 +459,9 @@ impl World {
 
     fn arrive(&mut self, request: &Request, sent: Sent, fate: Fate) -> Answer {
         let Some((bucket, write)) = sent else {
-            let now = self.now();
+            let wall = wall_clock(self.now());
             return match fate {
-                Fate::Arrives => perform_when(&self.store, request.clone(), far_future(), now),
+                Fate::Arrives => perform_when(&self.store, request.clone(), far_future(), wall),
                 Fate::Refused => failed(request, &None, Code::Unavailable),
                 _ => failed(request, &None, Code::TimedOut),
             };
@@ -490,13 +490,20 @@ impl World {
     }
 }
 
+/// It steps by decades every second, forth and back: nothing may depend on it.
+fn wall_clock(now: Time) -> Time {
+    let seconds = now.as_nanos() / 1_000_000_000;
+    let decades = [0, 6, 3][usize::try_from(seconds % 3).expect("below 3")];
+    now + Duration::from_secs(decades * 10 * 365 * 24 * 3_600)
+}
+
 /// The write that carries a request out, as the shipped code would make it now.
 fn written(request: &Request, now: Time) -> Sent {
     if !matches!(request, Request::Put { .. } | Request::Delete { .. }) {
         return None;
     }
     let desk = Desk::default();
-    let _ = perform_when(&desk, request.clone(), far_future(), now);
+    let _ = perform_when(&desk, request.clone(), far_future(), wall_clock(now));
     desk.0.into_inner()
 }
 

@@ -16,7 +16,7 @@ use divvy::machine::manager::CalculatorEvent;
 use divvy::machine::observer::Observer;
 use divvy::runtime::publisher::{InForce, Settings};
 use divvy::runtime::rebalancer::Partitions;
-use divvy::runtime::sim::{BareHub, Journal, Protected};
+use divvy::runtime::sim::{BareHub, Journal, Listener, Protected};
 use divvy::runtime::{Events, Interest};
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch, WatchEvent};
@@ -233,7 +233,7 @@ impl World {
             is_over: false,
             actor: Some(actor),
             in_force,
-            breaker: store.changes(),
+            breaker: store.changes(Listener::Calculator),
             store,
             started: now,
             calls: 0,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,13 @@ use divvy::store::{
     Bucket, BucketConfig, Expect, Health, Operation, Outcome, Store, Watch, WatchEvent, Write,
 };
 
+use super::fault_list::{Fault, Stage};
+
 pub const BUCKET: Bucket = Bucket::Assignment;
 /// A bucket that is watched in another way: the server is asked for what there is, where of the
-/// first it sends each change by itself.
+/// first it sends each change by itself. It has a name of its own, as a fleet's heartbeats expire.
 pub const PULLED: Bucket = Bucket::Heartbeat;
+const PULLED_NAME: &str = "trial-heartbeat";
 pub const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
 /// What a call may take beyond its deadline; the contract's 50 ms and as much for a busy machine.
 pub const OVERRUN_MAX: Duration = Duration::from_millis(100);
@@ -23,6 +26,11 @@ pub const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
+}
+
+/// How a trial connects.
+pub fn options<S: Into<String>>(urls: impl IntoIterator<Item = S>) -> NatsOptions {
+    NatsOptions::new(urls).bucket_name(PULLED, PULLED_NAME)
 }
 
 pub fn connect(url: &str) -> Arc<NatsStore> {
@@ -83,15 +91,17 @@ impl Caller {
 /// Writes ever new keys through a connection of its own and notes what was acknowledged.
 pub struct Writer {
     end: Arc<AtomicBool>,
+    acked: Arc<AtomicUsize>,
     thread: JoinHandle<BTreeMap<String, u64>>,
 }
 
 impl Writer {
     pub fn start(url: &str) -> Self {
+        let acked = Arc::new(AtomicUsize::new(0));
         let end = Arc::new(AtomicBool::new(false));
-        let store = connect(url);
+        let store = NatsStore::connect(options([url]), soon()).expect("a connection");
         let thread = thread::spawn({
-            let end = Arc::clone(&end);
+            let (end, count) = (Arc::clone(&end), Arc::clone(&acked));
             move || {
                 let mut acked = BTreeMap::new();
                 for n in 0.. {
@@ -103,6 +113,7 @@ impl Writer {
                     let outcome = store.write(BUCKET, &[put(&key, &n.to_string())], deadline);
                     if let Outcome::Done(revision) = outcome[0] {
                         acked.insert(key.clone(), revision);
+                        count.fetch_add(1, Ordering::SeqCst);
                     }
                     store.write(PULLED, &[put(&key, &n.to_string())], deadline);
                     thread::sleep(Duration::from_millis(5));
@@ -110,7 +121,16 @@ impl Writer {
                 acked
             }
         });
-        Self { end, thread }
+        Self { end, acked, thread }
+    }
+
+    /// Waits until something was written that there is to compare.
+    fn wait_for_an_ack(&self) {
+        let deadline = soon();
+        while self.acked.load(Ordering::SeqCst) == 0 {
+            assert!(Instant::now() < deadline, "no write is taken");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn finish(self) -> BTreeMap<String, u64> {
@@ -185,14 +205,16 @@ impl Reader {
 
 /// What becomes of a bucket's contents under a fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Contents {
+pub enum Contents {
     Kept,
+    /// The fault takes the bucket away with all that is in it, and the heal brings an empty one:
+    /// what is written from then on is compared.
     Gone,
 }
 
 /// One fault, from a healthy start to a healthy end.
 pub struct Trial {
-    name: &'static str,
+    name: String,
     pub store: Arc<NatsStore>,
     direct: String,
     pub watch: Watch,
@@ -201,17 +223,40 @@ pub struct Trial {
     pulled: (Watch, Reader),
 }
 
-impl Trial {
-    /// A store on `url`; the writer that feeds the watch uses `direct`.
-    pub fn new(name: &'static str, url: &str, direct: &str) -> Self {
-        let options = NatsOptions::new([url]);
-        let store = NatsStore::connect(options, soon()).expect("a connection");
-        Self::of(name, store, direct)
+impl Fault {
+    /// Has it, with servers of this version, and checks what must hold.
+    pub fn run(&self, version: &str) -> Row {
+        let mut stage = self.set_up(version);
+        let row = Trial::new(&self.name, &stage).measure(self, &mut stage, &mut NobodyElse);
+        println!("{row}");
+        row.check();
+        row
     }
+}
 
-    /// The same for a store that is there already.
-    pub fn of(name: &'static str, store: NatsStore, direct: &str) -> Self {
-        let store = Arc::new(store);
+/// Somebody who goes through the same fault.
+pub trait Companion {
+    /// The fault is about to be injected.
+    fn begins(&mut self);
+    /// It was injected.
+    fn strikes(&mut self);
+    /// It is healed.
+    fn ends(&mut self);
+}
+
+struct NobodyElse;
+
+impl Companion for NobodyElse {
+    fn begins(&mut self) {}
+    fn strikes(&mut self) {}
+    fn ends(&mut self) {}
+}
+
+impl Trial {
+    /// A store that is hit; the writer that feeds the watch is not.
+    pub fn new(name: &str, stage: &Stage) -> Self {
+        let options = stage.address.trial_options();
+        let store = Arc::new(NatsStore::connect(options, soon()).expect("a connection"));
         store.ensure(BUCKET, FOR_EVER, soon()).expect("a bucket");
         let watch = store.watch(BUCKET, "watched").expect("a watch");
         let mut reader = Reader::default();
@@ -223,54 +268,35 @@ impl Trial {
         );
         assert!(pulled.1.until_live(&pulled.0, Duration::from_secs(10)));
         Self {
-            name,
+            name: name.to_owned(),
             store,
-            direct: direct.to_owned(),
+            direct: stage.direct.clone(),
             watch,
             reader,
             pulled,
         }
     }
 
-    /// Injects the fault, lets it last, heals it, and checks what must hold.
-    pub fn run(self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) {
-        let row = self.measure(lasting, inject, heal);
-        println!("{row}");
-        row.check();
-    }
-
     /// Injects the fault, lets it last, heals it, and tells what it did.
-    pub fn measure(self, lasting: Duration, inject: impl FnOnce(), heal: impl FnOnce()) -> Row {
-        self.measure_with(Contents::Kept, lasting, inject, heal)
-    }
-
-    /// The same for a fault that takes the bucket away with all that is in it, and a heal that
-    /// brings an empty one: what is written from then on is compared.
-    pub fn measure_anew(
-        self,
-        lasting: Duration,
-        inject: impl FnOnce(),
-        heal: impl FnOnce(),
-    ) -> Row {
-        self.measure_with(Contents::Gone, lasting, inject, heal)
-    }
-
-    fn measure_with(
+    pub fn measure(
         mut self,
-        contents: Contents,
-        lasting: Duration,
-        inject: impl FnOnce(),
-        heal: impl FnOnce(),
+        fault: &Fault,
+        stage: &mut Stage,
+        companion: &mut dyn Companion,
     ) -> Row {
+        let contents = fault.contents;
         let caller = Caller::start(&self.store);
         let mut writer = Writer::start(&self.direct);
         thread::sleep(Duration::from_millis(300));
         while let Ok(event) = self.watch.events.try_recv() {
             self.reader.take(event);
         }
-        inject();
-        thread::sleep(lasting);
-        heal();
+        companion.begins();
+        stage.inject();
+        companion.strikes();
+        thread::sleep(fault.lasting);
+        stage.heal();
+        companion.ends();
         let healed = Instant::now();
         if contents == Contents::Gone {
             drop(writer.finish());
@@ -278,6 +304,7 @@ impl Trial {
         }
         let fresh = self.until_fresh(healed);
         self.until_connected();
+        writer.wait_for_an_ack();
         let acked = writer.finish();
         let (overrun, done) = caller.finish();
         self.reader.catch_up(&self.watch, &self.store);
@@ -345,7 +372,7 @@ impl Trial {
 
 /// What a fault did. Displayed as a row of the table of faults.
 pub struct Row {
-    pub name: &'static str,
+    pub name: String,
     /// The longest that a call took, all of them with a deadline of [`CALL_TIMEOUT`].
     pub block: Duration,
     /// From the heal to data of now on the watch.
@@ -368,7 +395,7 @@ impl Row {
 | --- | --- | --- | --- | --- | --- |";
 
     pub fn check(&self) {
-        let name = self.name;
+        let name = &self.name;
         assert!(
             self.acked > 0 && self.done > 0,
             "{name}: nothing was written"

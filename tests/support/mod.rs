@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod disk;
+pub mod fault_list;
 pub mod faults;
 pub mod nats_binary;
 pub mod nats_server;

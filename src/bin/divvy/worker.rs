@@ -154,6 +154,10 @@ fn as_text(notice: &ManagerNotice) -> String {
             "published  version {version} ({reason}): {partitions} partitions, {workers} workers"
         ),
         ManagerNotice::Calculator(notice) => format!("leading    {notice:?}"),
+        ManagerNotice::Breaker(state) => match state.why() {
+            Some(why) => format!("breaker    {}: {why}", state.name()),
+            None => "breaker    closed".into(),
+        },
         ManagerNotice::Degraded { why } => format!("degraded   {why}"),
         ManagerNotice::Alert { level, lasted } => {
             format!("alert      {}: degraded for {lasted:.0?}", level.name())
@@ -231,6 +235,9 @@ fn as_json(notice: &ManagerNotice) -> Value {
         }),
         ManagerNotice::Calculator(notice) => {
             json!({"event": "calculator", "detail": format!("{notice:?}")})
+        }
+        ManagerNotice::Breaker(state) => {
+            json!({"event": "breaker", "state": state.name(), "why": state.why()})
         }
         ManagerNotice::Degraded { why } => json!({"event": "degraded", "why": why}),
         ManagerNotice::Alert { level, lasted } => json!({

@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(
             words,
             [
-                "a newer leader has taken over",
+                "a newer leader has taken over, or the fence is gone",
                 "heartbeats are out of sight",
                 "the store is not well: no answer"
             ]

@@ -280,7 +280,8 @@ pub enum Notice {
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
     /// call through as a probe, or closed again.
     Breaker(BreakerState),
-    /// A newer leader has taken over: nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+    /// anew): nothing more is published by this calculator.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
@@ -359,7 +360,7 @@ impl Degradation {
                 "the plan in force stays, and the source is read again and again"
             }
             Degradation::Poison => "what cannot be understood is skipped, all else goes on",
-            Degradation::Deposed => "the newer leader does the work; this one only watches",
+            Degradation::Deposed => "who leads next does the work; this one only watches",
         }
     }
 }
@@ -372,7 +373,9 @@ impl fmt::Display for Degradation {
             Degradation::Publishing(why) => write!(f, "publishing fails: {why}"),
             Degradation::Source(why) => write!(f, "the partition source fails: {why}"),
             Degradation::Poison => f.write_str("too many stored values cannot be understood"),
-            Degradation::Deposed => f.write_str("a newer leader has taken over"),
+            Degradation::Deposed => {
+                f.write_str("a newer leader has taken over, or the fence is gone")
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::machine::assignment::AssignmentChange;
+use crate::machine::breaker::BreakerState;
 use crate::machine::cache::{CacheAnswer, CacheOrder};
 use crate::machine::calculator::{Notice, OpId};
 use crate::machine::outage::AlertLevel;
@@ -39,6 +40,8 @@ pub enum Event {
     Assignment(WatchEvent),
     /// The store's session changed its health; `Some` says why it is not well.
     StoreHealth(Option<String>),
+    /// The circuit breaker before the store changed, or stands so at the start.
+    Breaker(BreakerState),
     /// What the calculator of this worker does.
     Calculator(CalculatorEvent),
     /// What was to be done with the cache file is done.
@@ -120,8 +123,11 @@ pub enum ManagerNotice {
         /// Whether that is this worker.
         is_self: bool,
     },
-    /// While this worker leads: an event of its calculator.
+    /// While this worker leads: an event of its calculator, but for [`Notice::Breaker`]: the
+    /// manager tells that itself.
     Calculator(Notice),
+    /// The circuit breaker before the store opened, lets one call through to see, or closed again.
+    Breaker(BreakerState),
     /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
     Degraded {
         /// Why.

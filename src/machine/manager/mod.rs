@@ -27,6 +27,7 @@ pub use self::messages::{Action, CalculatorEvent, Departure, Event, ManagerChang
 use self::ownership::Resume;
 use super::assignment::{Assignments, Held};
 use super::backoff::Backoff;
+use super::breaker::BreakerState;
 use super::cache::Cache;
 use super::calculator::OpId;
 use super::election::{Election, ElectionEvent, Rule};
@@ -61,6 +62,7 @@ pub struct Manager {
     /// Why the store's session is not well, and since when the assignments are out of sight.
     store_fault: Option<String>,
     blind_since: Option<Time>,
+    breaker: BreakerState,
     /// How the store failed first, where trying again may help.
     store_failure: Option<Error>,
     lead: Lead,
@@ -147,6 +149,7 @@ impl Manager {
             outage: Outage::new(config.outage, now),
             store_fault: None,
             blind_since: None,
+            breaker: BreakerState::Closed,
             store_failure: None,
             lead: Lead::No,
             stand_back: Backoff::new(STAND_BACK_MIN, STAND_BACK_MAX, seed ^ 0x5B),
@@ -185,6 +188,7 @@ impl Manager {
                 self.store_fault = fault;
                 self.judge_sight(now);
             }
+            Event::Breaker(state) => self.breaker_changed(state),
             Event::Calculator(event) => self.calculator(now, event),
             Event::Cache(answer) => self.cache_answered(now, answer),
             Event::Stop(departure) => self.depart(now, departure),
@@ -617,7 +621,7 @@ impl Manager {
             (CalculatorEvent::Deposed, Lead::Taking(_) | Lead::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
-                    "another leader has taken over; this worker leads no more",
+                    "another leader has taken over, or the fence is gone; this worker leads no more",
                 );
                 self.give_up_leading(now, error);
             }

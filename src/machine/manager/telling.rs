@@ -1,6 +1,7 @@
 //! What is told of a manager: its state, its outages, and what it sees of its assignment.
 
 use super::{Lead, Manager, ManagerChange, ManagerNotice, Phase};
+use crate::machine::breaker::BreakerState;
 use crate::machine::outage::OutageEvent;
 use crate::store::WatchEvent;
 use crate::types::{ManagerState, State, Time};
@@ -22,6 +23,14 @@ impl Manager {
                 OutageEvent::Ends { lasted } => ManagerNotice::Recovered { lasted },
             });
         }
+    }
+
+    pub(super) fn breaker_changed(&mut self, state: BreakerState) {
+        // One that is open and is to be probed sooner has not changed.
+        if state.name() != self.breaker.name() {
+            self.notify(ManagerNotice::Breaker(state.clone()));
+        }
+        self.breaker = state;
     }
 
     pub(super) fn tell_state(&mut self, now: Time) {

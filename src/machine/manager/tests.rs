@@ -659,6 +659,34 @@ fn by_default_what_is_held_is_served_through_an_outage() {
 }
 
 #[test]
+fn a_transition_of_the_breaker_is_told_once_and_no_other_news_of_it() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.notices.clear();
+    let open = |probe_at| BreakerState::Open {
+        why: "gone".into(),
+        probe_at: Time::ZERO + Duration::from_secs(probe_at),
+    };
+    let half_open = BreakerState::HalfOpen { why: "gone".into() };
+    let states = [
+        BreakerState::Closed,
+        open(2),
+        open(1),
+        half_open,
+        open(3),
+        BreakerState::Closed,
+    ];
+    for state in states {
+        life.handle(Event::Breaker(state));
+    }
+    let told = life.notices.iter().filter_map(|notice| match notice {
+        ManagerNotice::Breaker(state) => Some(state.name()),
+        _ => None,
+    });
+    let transitions = ["open", "half_open", "open", "closed"];
+    assert_eq!(told.collect::<Vec<_>>(), transitions);
+}
+
+#[test]
 fn assignments_out_of_sight_are_an_outage() {
     let mut life = Life::joined(ManagerConfig::default());
     life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));

@@ -16,8 +16,9 @@ use super::status::MachineStatus;
 use super::watch::{Opened, Watches};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::machine::breaker::BreakerState;
 use crate::machine::cache::CacheOrder;
-use crate::machine::calculator::OpId;
+use crate::machine::calculator::{Notice, OpId};
 use crate::machine::manager::{Action, CalculatorEvent, Event, Manager, ManagerNotice};
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
@@ -55,6 +56,7 @@ pub(super) struct Driver {
     pub make_calculator: MakeCalculator,
     pub io: Arc<Io>,
     pub watches: Watches,
+    pub breaker: Receiver<BreakerState>,
     /// Rung when the calculator has told something.
     pub bell: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
@@ -82,6 +84,10 @@ impl Driver {
                 },
                 recv(sources.health) -> told => {
                     self.watches.health(told.ok()).map(ToMember::Event)
+                }
+                recv(self.breaker) -> state => {
+                    // It is told for as long as the store is there, and that is held here.
+                    state.ok().map(|state| ToMember::Event(Event::Breaker(state)))
                 }
                 recv(sources.lease) -> event => {
                     Some(ToMember::Event(self.watches.lease(event.ok())))
@@ -141,8 +147,11 @@ impl Driver {
         while let Some(notice) = leading.events.try_recv() {
             let begun = Instant::now();
             let meaning = meaning_of(&notice);
-            let notice = ManagerNotice::Calculator((*notice).clone());
-            self.shared.hub.publish(notice);
+            // The breaker is this worker's, and told as such whether it leads or not.
+            if !matches!(*notice, Notice::Breaker(_)) {
+                let notice = ManagerNotice::Calculator((*notice).clone());
+                self.shared.hub.publish(notice);
+            }
             if let Some(event) = meaning {
                 self.happened(Event::Calculator(event));
                 self.carry_out(begun);

@@ -21,6 +21,7 @@ use crate::runtime::calculator::Calculator;
 use crate::runtime::crew::{Crew, Signals};
 use crate::runtime::journal::Journal;
 use crate::runtime::notifier::Hub;
+use crate::runtime::protected::Listener;
 use crate::runtime::rebalancer::Partitions;
 use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
 use crate::wire::KeyPrefix;
@@ -212,6 +213,7 @@ impl Manager {
                     to_member.clone(),
                     &self.config.calculator,
                 ),
+                breaker: self.store.changes(Listener::Manager),
                 io,
                 bell: bounded(1),
                 to_member: to_member.clone(),

@@ -374,6 +374,7 @@ impl Manager {
             partitions: board.held.partitions.len(),
             refused: machine.refused,
             poison: machine.poison,
+            breaker: self.store.status(),
             last_failure: board.last_failure.map(|error| error.to_string()),
             calculator: leading.map(|leading| leading.calculator.status()),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::machine::manager::Manager;
+use crate::runtime::protected::BreakerStatus;
 use crate::runtime::status::Status;
 use crate::types::{ManagerState, Term, Time, Version, WorkerId};
 
@@ -36,6 +37,8 @@ pub struct ManagerStatus {
     pub refused: u64,
     /// Values in the store that could not be understood.
     pub poison: u64,
+    /// How the store's circuit breaker stands, and what it did.
+    pub breaker: BreakerStatus,
     /// The last failure, until everything succeeds again.
     pub last_failure: Option<String>,
     /// The calculator, while this worker leads.
