@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use divvy::machine::calculator::{Action, Calculator as Machine, Event, Finding, Notice};
 use divvy::machine::liveness::Sighting;
 use divvy::machine::takeover::{Heartbeat, TakeOver};
@@ -114,69 +113,92 @@ fn calculator(
     calculator
 }
 
-fn benches(c: &mut Criterion) {
+/// Times of the same work done in turns with no metrics, with the no-op and with the recorder: on a
+/// machine that is faster at one time than at another only those can be compared.
+struct Turns {
+    what: String,
+    times: [Vec<Duration>; 3],
+}
+
+impl Turns {
+    fn new(what: String) -> Self {
+        Self {
+            what,
+            times: Default::default(),
+        }
+    }
+
+    fn run(&mut self, rounds: usize, mut work: impl FnMut(usize)) {
+        for round in 0..rounds * 3 {
+            // Each comes after each other one as often.
+            let which = (round + round / 3) % 3;
+            let began = Instant::now();
+            work(which);
+            self.times[which].push(began.elapsed());
+        }
+    }
+
+    fn print(mut self, per: u32) {
+        let mut medians = [0.0; 3];
+        print!("| {} |", self.what);
+        for (median, times) in medians.iter_mut().zip(&mut self.times) {
+            times.sort_unstable();
+            let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(per);
+            *median = micros(times[times.len() / 2]);
+            print!(" {median:.3} ({:.3}) |", micros(times[0]));
+        }
+        let change = |with: f64| (with / medians[0] - 1.0) * 100.0;
+        println!(" {:+.1} % | {:+.1} % |", change(medians[1]), change(medians[2]));
+    }
+}
+
+fn main() {
+    println!(
+        "| median (least), us | none | no-op | recorder | no-op | recorder |\n\
+         | --- | --- | --- | --- | --- | --- |"
+    );
+    // A pair of steps: alone, and among others that wait already, as when many come or go.
+    for (kind, burst) in [("alone", 1), ("in a burst", 32)] {
+        steps(kind, burst);
+    }
+    let calculators = [
+        calculator(Calculator::builder),
+        calculator(|store| Calculator::builder(store).metrics(Arc::new(NoMetrics))),
+        calculator(|store| Calculator::builder(store).metrics(prometheus())),
+    ];
+    let mut turns = Turns::new(format!("publishing {PARTITIONS} partitions"));
+    turns.run(100, |which| {
+        calculators[which]
+            .trigger_rebalance(FOREVER)
+            .expect("a version");
+    });
+    turns.print(1);
+}
+
+fn steps(kind: &str, burst: u32) {
+    const PAIRS: u32 = 1_024;
     let workers: Vec<WorkerId> = (0..WORKERS)
         .map(|i| WorkerId::new(&format!("worker-{i}")).expect("a valid id"))
         .collect();
+    let worker = &workers[500];
     let recorder = prometheus();
-    let choices: [(&str, Option<&dyn CalculatorMetrics>); 3] = [
-        ("none", None),
-        ("no_op", Some(&NoMetrics)),
-        ("recorder", Some(&*recorder)),
-    ];
-    // A pair of steps: alone, and among others that wait already, as when many come or go.
-    for (kind, burst) in [("alone", 1), ("in_a_burst", 32)] {
-        let mut group = c.benchmark_group(format!("machine_step_1000_workers_{kind}"));
-        group.measurement_time(Duration::from_secs(8));
-        for (name, metrics) in choices {
-            let mut machine = machine(&workers);
-            let hub = BareHub::new(machine.current_state(), 65_536);
-            let events = hub.events(Interest::StateAndMembers);
-            let mut changes = FleetChanges::default();
-            let worker = &workers[500];
-            let mut pairs = 0_u32;
-            group.bench_function(name, |b| {
-                b.iter(|| {
-                    pairs = pairs.wrapping_add(1);
-                    let missing = Sighting::Missing(worker.clone());
-                    let telling = metrics.map(|metrics| (metrics, &mut changes));
-                    step(&mut machine, &hub, missing, telling, burst > 1);
-                    let back = Sighting::Back(worker.clone());
-                    let telling = metrics.map(|metrics| (metrics, &mut changes));
-                    step(
-                        &mut machine,
-                        &hub,
-                        back,
-                        telling,
-                        !pairs.is_multiple_of(burst),
-                    );
-                    while events.try_recv().is_some() {}
-                });
-            });
+    let choices: [Option<&dyn CalculatorMetrics>; 3] = [None, Some(&NoMetrics), Some(&*recorder)];
+    let mut machine = machine(&workers);
+    let hub = BareHub::new(machine.current_state(), 65_536);
+    let events = hub.events(Interest::StateAndMembers);
+    let mut changes = FleetChanges::default();
+    let mut turns = Turns::new(format!("a worker missing and back, {kind}"));
+    turns.run(2_000, |which| {
+        for pair in 1..=PAIRS {
+            let is_last = pair.is_multiple_of(burst);
+            let missing = Sighting::Missing(worker.clone());
+            let telling = choices[which].map(|metrics| (metrics, &mut changes));
+            step(&mut machine, &hub, missing, telling, burst > 1);
+            let back = Sighting::Back(worker.clone());
+            let telling = choices[which].map(|metrics| (metrics, &mut changes));
+            step(&mut machine, &hub, back, telling, !is_last);
+            while events.try_recv().is_some() {}
         }
-        group.finish();
-    }
-
-    let mut group = c.benchmark_group("publish_10000_partitions");
-    group.sample_size(50);
-    let calculators = [
-        ("none", calculator(Calculator::builder)),
-        (
-            "no_op",
-            calculator(|store| Calculator::builder(store).metrics(Arc::new(NoMetrics))),
-        ),
-        (
-            "recorder",
-            calculator(|store| Calculator::builder(store).metrics(prometheus())),
-        ),
-    ];
-    for (name, calculator) in &calculators {
-        group.bench_function(*name, |b| {
-            b.iter(|| calculator.trigger_rebalance(FOREVER).expect("a version"));
-        });
-    }
-    group.finish();
+    });
+    turns.print(PAIRS);
 }
-
-criterion_group!(metrics, benches);
-criterion_main!(metrics);

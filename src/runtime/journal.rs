@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::machine::calculator::{Degraded, MemberChange, Notice};
 use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerNotice;
@@ -153,6 +153,10 @@ impl Journal {
                     );
                 }
             }
+            // The calculator has logged it, and it is for good.
+            ManagerNotice::Failed { error } if error.code() == Code::Fenced => {
+                log::debug!(target: "divvy::manager", "{error}");
+            }
             ManagerNotice::Failed { error } => {
                 let repeats = self.failures.entry(error.code().name()).or_default();
                 if let Some(silent) = repeats.happened(now) {
@@ -215,8 +219,12 @@ impl Journal {
         }
     }
 
-    /// Something failed and is tried again.
+    /// Something failed, and is tried again unless the leader was deposed, which is for good.
     pub fn failed(&mut self, now: Time, operation: &'static str, error: &Error) {
+        if error.code() == Code::Fenced {
+            log::debug!(target: "divvy::calculator", "{operation} failed: {error}");
+            return;
+        }
         let repeats = self.failures.entry(operation).or_default();
         if let Some(silent) = repeats.happened(now) {
             log::warn!(
