@@ -14,17 +14,12 @@ import (
 
 func started(b *testing.B, config *Config) *Calculator {
 	config.HeartbeatTTL = time.Hour
-	calculator := calculator(b, config)
-	begin(b, config, calculator)
-	return calculator
-}
-
-// begin starts a calculator of a fleet of one, which need not beat.
-func begin(b *testing.B, config *Config, calculator *Calculator) {
 	must(b, config.Store.Ensure(patient(b), BucketHeartbeat, 0))
 	must(b, config.Store.Put(patient(b), BucketHeartbeat, "heartbeat.w-1", []byte("up")))
+	calculator := calculator(b, config)
 	must(b, calculator.Start(patient(b)))
 	must(b, calculator.TriggerRebalance(patient(b)))
+	return calculator
 }
 
 func BenchmarkGetState(b *testing.B) {
@@ -34,36 +29,16 @@ func BenchmarkGetState(b *testing.B) {
 	}
 }
 
-// From the transition to its arrival on the channel; a rebalance has two of them. While a call of the
-// package waits for each rebalance, and while none does.
+// From the transition to its arrival on the channel; a rebalance has two of them.
 func BenchmarkTransitionToChannel(b *testing.B) {
-	b.Run("asked", func(b *testing.B) {
-		timeTransitions(b, started(b, config(memory(b))), func(calculator *Calculator, _ int) {
-			// One context: those of a test are kept until its end, for the collector to look through.
-			_ = calculator.TriggerRebalance(context.Background())
-			time.Sleep(200 * time.Microsecond) // rebalances are rare
-		})
-	})
-	b.Run("pushed", func(b *testing.B) {
-		config := config(memory(b))
-		config.Source, config.HeartbeatTTL = nil, time.Hour
-		config.Cooldown, config.PlannedScaleWindow = time.Millisecond, time.Millisecond
-		made := calculator(b, config)
-		must(b, made.SetPartitions(tools(12)))
-		begin(b, config, made)
-		timeTransitions(b, made, func(calculator *Calculator, round int) {
-			_ = calculator.SetPartitions(tools(13 - round%2)) // another list each time
-			time.Sleep(4 * time.Millisecond)
-		})
-	})
-}
-
-func timeTransitions(b *testing.B, calculator *Calculator, rebalance func(*Calculator, int)) {
+	calculator := started(b, config(memory(b)))
 	subscription, err := calculator.Subscribe()
 	must(b, err)
 	go func() {
-		for round := range b.N {
-			rebalance(calculator, round)
+		// One context: those of a test are kept until its end, for the collector to look through.
+		for range b.N {
+			_ = calculator.TriggerRebalance(context.Background())
+			time.Sleep(200 * time.Microsecond) // rebalances are rare
 		}
 		subscription.Cancel()
 	}()
