@@ -805,7 +805,8 @@ typedef struct divvy_text {
  * nobody wants the answer any more. One serves any number of calls and threads, until it is fired.
  *
  * Ended with CANCELLED are start, stop, free, trigger_rebalance, refresh, refresh_partitions and
- * wait_state of calculators and managers; what else waits has a time-out or a wake of its own.
+ * wait_state of calculators and managers, divvy_store_nats_connect(), and stop, ensure, put, delete
+ * and get of stores; what else waits has a time-out or a wake of its own.
  */
 typedef struct divvy_cancel {
     /**
@@ -1394,8 +1395,8 @@ divvy_status divvy_store_memory_new(struct divvy_store *out, char *errbuf, size_
  * above.
  * Returns: OK; INVALID_ARGUMENT; INVALID_CONFIG - every broken rule is in the detail;
  * UNAUTHORIZED; UNSUPPORTED - a server without headers or TLS, or a library built without NATS;
- * UNAVAILABLE or TIMED_OUT - no server could be reached in time. After a failure nothing is left
- * behind.
+ * UNAVAILABLE or TIMED_OUT - no server could be reached in time; CANCELLED. After a failure nothing
+ * is left behind.
  * Ownership: the caller's, freed with divvy_store_free().
  * Thread: any. Blocks for up to timeout_ms. The store has threads "dv-nats*".
  * Since: 0.1.
@@ -1439,7 +1440,8 @@ divvy_status divvy_store_free(struct divvy_store store);
  * Parameters: store - the store. bucket - a divvy_bucket. ttl_ms - how long a value of a bucket
  * that is made here lives after its write, in milliseconds; 0: for ever. timeout_ms - the longest
  * wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
- * Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED.
+ * Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; CANCELLED; UNAVAILABLE; UNAUTHORIZED;
+ * UNSUPPORTED.
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
@@ -1459,7 +1461,8 @@ divvy_status divvy_store_ensure(struct divvy_store store,
  * 0; at most DIVVY_BYTES_MAX, and what the store takes. timeout_ms - the longest wait, 0 to
  * DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT - it may have been
- * written; UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
+ * written; CANCELLED - the message says whether it may have been written, or nothing was;
+ * UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
@@ -1492,7 +1495,7 @@ divvy_status divvy_store_delete(struct divvy_store store,
  *
  * Parameters: store, bucket, key, timeout_ms - as divvy_store_put(). out - where the value goes,
  * not NULL. errbuf, errlen - see "Errors" above.
- * Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT;
+ * Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT; CANCELLED;
  * UNAVAILABLE; UNAUTHORIZED; STORE_ERROR.
  * Ownership: the text is the caller's, freed with divvy_text_free(). It is whatever was written,
  * not necessarily UTF-8.

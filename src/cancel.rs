@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, never, select};
 use parking_lot::Mutex;
 
 use crate::error::{Code, Error};
@@ -16,7 +16,9 @@ use crate::thread::signal;
 ///
 /// For callers who learn only while they wait that nobody wants the answer any more. Heeded by
 /// start, stop, `trigger_rebalance`, `refresh`, `refresh_partitions` and `wait_state` of a
-/// calculator or manager; what else is called inside goes on as ever. Clones are the same.
+/// calculator or manager, and by connecting to a store and its calls, see
+/// [`store`](crate::store#cancelling); what else is called inside goes on as ever. Clones are the
+/// same.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,6 +88,12 @@ impl Cancel {
         call()
     }
 
+    /// What ends the calls of this thread, for another one that makes them in its place.
+    #[cfg(feature = "capi")]
+    pub(crate) fn of_this_thread() -> Option<Self> {
+        CURRENT.try_with(|now| now.borrow().clone()).unwrap_or(None)
+    }
+
     /// Until the next call of this on the same thread: what ends the calls of this thread.
     #[cfg(feature = "capi")]
     pub(crate) fn use_on_this_thread(cancel: Option<&Self>) {
@@ -143,11 +151,17 @@ pub(crate) fn regardless<R>(work: impl FnOnce() -> R) -> R {
 
 /// Receives, unless the deadline passes or the call is cancelled before.
 pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<T, Vain> {
+    let Some(fired) = current() else {
+        return from.recv_deadline(deadline).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Vain::TimedOut,
+            RecvTimeoutError::Disconnected => Vain::Disconnected,
+        });
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     select! {
         recv(from) -> got => got.map_err(|_| Vain::Disconnected),
         // What has arrived nevertheless is not thrown away.
-        recv(current().unwrap_or_else(never)) -> _ => from.try_recv().map_err(|error| match error {
+        recv(fired) -> _ => from.try_recv().map_err(|error| match error {
             TryRecvError::Empty => Vain::Cancelled,
             TryRecvError::Disconnected => Vain::Disconnected,
         }),

@@ -236,8 +236,8 @@ fn imports_never_point_back() {
                 "types", "error", "wire", "config", "strategy", "store", "backoff", "machine",
             ],
             "store" | "metrics" => &[
-                "types", "error", "wire", "config", "clock", "thread", "repeats", "backoff",
-                "store", "metrics",
+                "types", "error", "wire", "config", "clock", "thread", "cancel", "repeats",
+                "backoff", "store", "metrics",
             ],
             "runtime" => &[
                 "types", "error", "wire", "config", "clock", "thread", "cancel", "strategy",

@@ -166,4 +166,49 @@ divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager
     USING(cancel, divvy_manager_refresh_partitions(manager, timeout_ms, NULL, errbuf, errlen));
 }
 
+divvy_status divvy_go_store_connect(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
+                                    divvy_store *out, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_store_nats_connect(config, timeout_ms, out, errbuf, errlen));
+}
+
+divvy_status divvy_go_store_ensure(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                   int64_t ttl_ms, int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_store_ensure(store, bucket, ttl_ms, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_store_put(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                const char *key, const char *value, size_t length,
+                                int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_store_put(store, bucket, key, value, length, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_store_delete(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                   const char *key, int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_store_delete(store, bucket, key, timeout_ms, errbuf, errlen));
+}
+
+divvy_status divvy_go_store_get(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                const char *key, int64_t timeout_ms, divvy_text *out, char *errbuf,
+                                size_t errlen) {
+    USING(cancel, divvy_store_get(store, bucket, key, timeout_ms, out, errbuf, errlen));
+}
+
+divvy_status divvy_go_next(divvy_events events, divvy_go_told *told) {
+    divvy_event event = {0};
+    divvy_status status = divvy_events_poll(events, -1, &event, NULL, 0);
+    if (status != DIVVY_OK) return status;
+    told->event = event;
+    told->time_ns = divvy_event_time_ns(event);
+    told->version = divvy_event_version(event);
+    told->kind = divvy_event_kind(event);
+    told->state = divvy_event_state(event);
+    told->from_state = divvy_event_from_state(event);
+    told->reason = divvy_event_reason(event);
+    if (told->kind == DIVVY_EVENT_STATE || told->kind == DIVVY_EVENT_WORKER_STATE) {
+        divvy_event_free(event);
+        told->event.id = 0;
+    }
+    return DIVVY_OK;
+}
+
 uintptr_t divvy_go_thread(void) { return (uintptr_t)pthread_self(); }

@@ -28,6 +28,30 @@ divvy_status divvy_go_manager_trigger(divvy_cancel cancel, divvy_manager manager
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager,
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_connect(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
+                                    divvy_store *out, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_ensure(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                   int64_t ttl_ms, int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_put(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                const char *key, const char *value, size_t length,
+                                int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_delete(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                   const char *key, int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_get(divvy_cancel cancel, divvy_store store, int32_t bucket,
+                                const char *key, int64_t timeout_ms, divvy_text *out, char *errbuf,
+                                size_t errlen);
+
+/* What nearly all want to know of an event, in one call. event is {0} when there is nothing else to be
+ * known of it; otherwise it is the caller's to free. */
+typedef struct {
+    divvy_event event;
+    uint64_t time_ns;
+    int64_t version;
+    int32_t kind, state, from_state, reason;
+} divvy_go_told;
+
+/* Waits for the next event; see divvy_events_poll(). */
+divvy_status divvy_go_next(divvy_events events, divvy_go_told *told);
 
 /* Which thread this is, for as long as it lives. */
 uintptr_t divvy_go_thread(void);

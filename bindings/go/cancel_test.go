@@ -3,8 +3,11 @@
 package divvy
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -47,11 +50,11 @@ func (h *hanging) hang() (release func()) {
 	}
 }
 
-// calls is how many goroutines are inside a call of the library that waits.
+// calls is how many goroutines are inside a call of the library that waits; subscriptions wait, too.
 func calls() int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	return strings.Count(string(stacks), "._Cfunc_divvy_go_")
+	return strings.Count(string(stacks), "._Cfunc_divvy_go_") - strings.Count(string(stacks), "._Cfunc_divvy_go_next")
 }
 
 // goroutines is how many there are, those that hang in the host's source left aside.
@@ -134,6 +137,90 @@ func TestACancelledCallOfAManagerLeavesNothingRunning(t *testing.T) {
 	// It leaves by itself: the id is free.
 	must(t, second.Start(patient(t)))
 	must(t, first.Stop(patient(t), Leave))
+}
+
+// mute is a NATS server that answers nothing but pings, and counts what it is asked; a deaf one does
+// not even greet, and counts who comes.
+func mute(t *testing.T, isDeaf bool) (url string, asked *atomic.Int64) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	asked = &atomic.Int64{}
+	serve := func(client net.Conn) {
+		_, _ = io.WriteString(client, `INFO {"server_id":"mute","host":"::","port":1,"go":"","client_id":1,"version":"2.11.0","proto":1,"headers":true,`+
+			`"max_payload":1048576,"jetstream":true}`+"\r\n")
+		for lines := bufio.NewScanner(client); lines.Scan(); {
+			switch word, _, _ := strings.Cut(lines.Text(), " "); word {
+			case "PING":
+				_, _ = io.WriteString(client, "PONG\r\n")
+			case "PUB", "HPUB":
+				asked.Add(1)
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = client.Close() })
+			if isDeaf {
+				asked.Add(1)
+			} else {
+				go serve(client)
+			}
+		}
+	}()
+	return "nats://" + listener.Addr().String(), asked
+}
+
+func TestACancelledCallOfAStoreLeavesNothingRunning(t *testing.T) {
+	deaf, came := mute(t, true)
+	cancelled(t, "ConnectNATS", func(ctx context.Context) error {
+		store, err := ConnectNATS(ctx, NATSOptions{URLs: []string{deaf}})
+		if store != nil {
+			t.Error("a store that is not connected")
+		}
+		return err
+	}, func() bool { return came.Load() > 0 })
+
+	url, asked := mute(t, false)
+	store, err := ConnectNATS(patient(t), NATSOptions{URLs: []string{url}})
+	must(t, err)
+	defer store.Close()
+	// The writes first: they are sent once.
+	for _, call := range []struct {
+		what string
+		make func(context.Context) error
+	}{
+		{"Put", func(ctx context.Context) error { return store.Put(ctx, BucketHeartbeat, "heartbeat.w-1", []byte("up")) }},
+		{"Delete", func(ctx context.Context) error { return store.Delete(ctx, BucketHeartbeat, "heartbeat.w-1") }},
+		{"Ensure", func(ctx context.Context) error { return store.Ensure(ctx, BucketHeartbeat, 0) }},
+		{"Get", func(ctx context.Context) error { _, err := store.Get(ctx, BucketHeartbeat, "k"); return err }},
+	} {
+		before := asked.Load()
+		var ended error
+		cancelled(t, call.what, func(ctx context.Context) error {
+			ended = call.make(ctx)
+			return ended
+		}, func() bool { return asked.Load() > before })
+		var told *Error
+		if !errors.Is(ended, ErrCancelled) || !errors.As(ended, &told) {
+			t.Fatal(ended)
+		}
+		isWrite := call.what == "Put" || call.what == "Delete"
+		if isWrite != strings.Contains(told.Message, "may have been written") {
+			t.Fatalf("%s: %v", call.what, ended)
+		}
+		// A deadline ends them as well.
+		short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		if err := call.make(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%s: %v", call.what, err)
+		}
+		cancel()
+	}
 }
 
 func TestACloseEndsWhoeverWaits(t *testing.T) {

@@ -25,9 +25,8 @@
 //
 // Every call that waits takes a context and returns when that is done, with an error for which
 // errors.Is tells context.Canceled or context.DeadlineExceeded. A context without a deadline gets
-// the default that the call states. Of a calculator's and a manager's calls nothing goes on then; the
-// store's, and [ConnectNATS], are still ended by the library, on a goroutine of their own, once the
-// answer or the context's deadline (10 s without one) has come.
+// the default that the call states. Nothing of the call goes on then, but that a rebalance stays asked
+// for, a stop goes on by itself, and a write that was sent may be carried out: its error says so.
 //
 // # Callbacks
 //
@@ -36,7 +35,8 @@
 //
 // # Threads
 //
-// All methods may be called from any goroutine, at the same time. Events are read through the
-// runtime's network poller, so a subscription costs a goroutine and no thread. Sources, strategies
-// and loggers are called from threads of the library; a panic in one of them becomes an error.
+// All methods may be called from any goroutine, at the same time. A subscription, OnAssignment and
+// Metrics each cost a goroutine that waits for events inside the library, and so a thread of the
+// system's; what is told reaches the channel sooner that way. Sources, strategies and loggers are
+// called from threads of the library; a panic in one of them becomes an error.
 package divvy

@@ -6,18 +6,20 @@ package divvy
 import "C"
 
 import (
-	"os"
+	"runtime"
 	"sync"
-	"syscall"
-	"time"
 )
 
 // feed reads the events of a calculator or manager, one after the other.
+//
+// Its goroutine waits inside the library, on a thread of the system's: coming back from there it takes
+// one of the runtime's processors at once, be it from another call of the library that waits. Woken by
+// the runtime's poller it would get none while all are in such calls, until the runtime's monitor takes
+// one away from them: up to 200 us where there are two processors.
 type feed struct {
 	owner     *lifetime
 	handle    C.divvy_events
 	done      chan struct{}
-	file      *os.File
 	cancelled sync.Once
 	finished  chan struct{}
 	mutex     sync.Mutex
@@ -34,20 +36,6 @@ func (l *lifetime) listen(
 	if err := check(open(&feed.handle, buffer, size), "subscribe", &text); err != nil {
 		return nil, err
 	}
-	var fd C.int
-	err := check(C.divvy_events_fd(feed.handle, &fd, buffer, size), "subscribe", &text)
-	if err == nil {
-		// A descriptor of our own, that the runtime may watch and close.
-		var own int
-		if own, err = syscall.Dup(int(fd)); err == nil {
-			syscall.CloseOnExec(own)
-			feed.file = os.NewFile(uintptr(own), "divvy events")
-		}
-	}
-	if err != nil {
-		C.divvy_events_free(feed.handle)
-		return nil, err
-	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.feeds[feed] = struct{}{}
@@ -55,17 +43,19 @@ func (l *lifetime) listen(
 }
 
 // pump has a channel deliver what pick makes of the events, until there are no more.
-func pump[E any](f *feed, pick func(C.divvy_event) (E, bool)) <-chan E {
+func pump[E any](f *feed, pick func(*C.divvy_go_told) (E, bool)) <-chan E {
 	picked := make(chan E)
 	go func() {
 		defer close(picked)
-		f.run(func(event C.divvy_event) bool {
-			value, isWanted := pick(event)
+		f.run(func(told *C.divvy_go_told) bool {
+			value, isWanted := pick(told)
 			if !isWanted {
 				return true
 			}
 			select {
 			case picked <- value:
+				// The reader first: this goroutine takes its processor along when it waits again.
+				runtime.Gosched()
 				return true
 			case <-f.done:
 				return false
@@ -79,8 +69,7 @@ func pump[E any](f *feed, pick func(C.divvy_event) (E, bool)) <-chan E {
 func (f *feed) Cancel() {
 	f.cancelled.Do(func() {
 		close(f.done)
-		// Whoever waits for the descriptor is woken.
-		_ = f.file.SetReadDeadline(time.Unix(1, 0))
+		C.divvy_events_wake(f.handle, nil, 0)
 	})
 	<-f.finished
 }
@@ -94,57 +83,40 @@ func (f *feed) Err() error {
 }
 
 // run takes events out until there are no more, or deliver says so.
-func (f *feed) run(deliver func(C.divvy_event) bool) {
+func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 	defer func() {
 		C.divvy_events_free(f.handle)
-		_ = f.file.Close()
 		f.owner.mutex.Lock()
 		delete(f.owner.feeds, f)
 		f.owner.mutex.Unlock()
 		close(f.finished)
 	}()
-	raw, err := f.file.SyscallConn()
-	if err != nil {
-		f.fail(err)
-		return
-	}
-	isOver := false
-	for !isOver {
-		// The runtime waits for the descriptor whenever there is nothing to take.
-		err = raw.Read(func(uintptr) bool {
-			switch status := f.take(deliver, &isOver); status {
-			case codeOK:
-				return true
-			case codeTimedOut, codeWoken:
-				return false
-			default:
-				isOver = true
-				if status != codeClosed {
-					f.fail(&Error{Code: status, Op: "poll", Message: "the events cannot be read"})
-				}
-				return true
+	told := new(C.divvy_go_told)
+	for {
+		switch status := Code(C.divvy_go_next(f.handle, told)); status {
+		case codeOK:
+			if !f.hand(told, deliver) {
+				return
 			}
-		})
-		if err != nil {
-			return // cancelled
+		case codeWoken, codeClosed: // cancelled, or over
+			return
+		default:
+			f.fail(&Error{Code: status, Op: "poll", Message: "the events cannot be read"})
+			return
 		}
 	}
 }
 
-// take delivers the next event, if there is one.
-func (f *feed) take(deliver func(C.divvy_event) bool, isOver *bool) Code {
-	var event C.divvy_event
-	status := Code(C.divvy_events_poll(f.handle, 0, &event, nil, 0))
-	if status != codeOK {
-		return status
+// hand delivers an event; whether there may be more.
+func (f *feed) hand(told *C.divvy_go_told, deliver func(*C.divvy_go_told) bool) bool {
+	if told.event.id != 0 {
+		defer C.divvy_event_free(told.event)
 	}
-	defer C.divvy_event_free(event)
-	if EventKind(C.divvy_event_kind(event)) == EventLagged {
+	if EventKind(told.kind) == EventLagged {
 		f.fail(ErrLagged)
-		return status
+		return true // and then it is over
 	}
-	*isOver = !deliver(event)
-	return status
+	return deliver(told)
 }
 
 func (f *feed) fail(err error) {

@@ -135,29 +135,15 @@ func (l *lifetime) end(ctx context.Context, call waitingCall) error {
 // context is (early is called then), after that time when the context has no deadline, or when it is
 // closed. Nothing of the call goes on then.
 func (l *lifetime) wait(ctx context.Context, op string, standard time.Duration, call waitingCall, early func()) error {
-	var text errorText
-	buffer, size := text.at()
-	var cancel C.divvy_cancel
-	if err := check(C.divvy_cancel_new(&cancel, buffer, size), op, &text); err != nil {
+	cancel, err := newCancel(op)
+	if err != nil {
 		return err
 	}
 	defer C.divvy_cancel_free(cancel)
 	l.mutex.Lock()
 	l.waits[cancel] = struct{}{}
 	l.mutex.Unlock()
-	fired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(fired)
-		// First, so that what the host's code does when it is told does not count as an answer.
-		C.divvy_cancel_fire(cancel, nil, 0)
-		if early != nil {
-			early()
-		}
-	})
-	err := check(call(cancel, timeout(ctx, standard), buffer, size), op, &text)
-	if !stop() {
-		<-fired
-	}
+	err = waitWith(ctx, op, standard, cancel, call, early)
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	delete(l.waits, cancel)

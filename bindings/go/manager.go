@@ -249,8 +249,8 @@ func (m *Manager) Subscribe() (*ManagerSubscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ManagerSubscription{feed: feed, C: pump(feed, func(event C.divvy_event) (ManagerEvent, bool) {
-		return managerEventOf(event), true
+	return &ManagerSubscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (ManagerEvent, bool) {
+		return managerEventOf(told), true
 	})}, nil
 }
 
@@ -263,9 +263,8 @@ func (m *Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
 		close(states)
 		return states, func() {}
 	}
-	return pump(feed, func(event C.divvy_event) (ManagerState, bool) {
-		state := ManagerState(C.divvy_event_state(event))
-		return state, EventKind(C.divvy_event_kind(event)) == EventWorkerState
+	return pump(feed, func(told *C.divvy_go_told) (ManagerState, bool) {
+		return ManagerState(told.state), EventKind(told.kind) == EventWorkerState
 	}), feed.Cancel
 }
 
@@ -289,9 +288,9 @@ func (m *Manager) attendHook() *feed {
 	m.hook = feed
 	m.mutex.Unlock()
 	hook := m.onAssignment
-	go feed.run(func(event C.divvy_event) bool {
-		if EventKind(C.divvy_event_kind(event)) == EventAssignment {
-			change := changeOfEvent(event)
+	go feed.run(func(told *C.divvy_go_told) bool {
+		if EventKind(told.kind) == EventAssignment {
+			change := changeOfEvent(told.event)
 			err := m.host.run("assignment hook", func() error { hook(change); return nil })
 			if err != nil {
 				slog.Error(err.Error())
@@ -328,7 +327,7 @@ func (m *Manager) attendMetrics() *feed {
 		return nil
 	}
 	calculators, workers := metricsRecorder{metrics: m.metrics}, newWorkerRecorder(m.metrics)
-	go feed.run(func(event C.divvy_event) bool {
+	go feed.run(func(event *C.divvy_go_told) bool {
 		told := managerEventOf(event)
 		err := m.host.run("metrics", func() error {
 			if told.Calculator != nil {
@@ -357,15 +356,16 @@ func (m *Manager) WriteMetrics(w io.Writer) error {
 }
 
 // managerEventOf reads an event of a manager.
-func managerEventOf(event C.divvy_event) ManagerEvent {
+func managerEventOf(from *C.divvy_go_told) ManagerEvent {
+	event := from.event
 	told := ManagerEvent{
-		Kind: EventKind(C.divvy_event_kind(event)),
-		Time: time.Duration(C.divvy_event_time_ns(event)),
+		Kind: EventKind(from.kind),
+		Time: time.Duration(from.time_ns),
 	}
 	switch told.Kind {
 	case EventWorkerState:
-		told.State = ManagerState(C.divvy_event_state(event))
-		told.From = ManagerState(C.divvy_event_from_state(event))
+		told.State = ManagerState(from.state)
+		told.From = ManagerState(from.from_state)
 	case EventWorkerID, EventWorkerIDLost, EventWorkerIDRegained, EventLeader:
 		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		told.IsLeader = C.divvy_event_is_leader(event) == 1
@@ -379,7 +379,7 @@ func managerEventOf(event C.divvy_event) ManagerEvent {
 	case EventOutage, EventFatal, EventCalculatorFatal:
 		told.Message = C.GoString(C.divvy_event_message(event, nil))
 	default:
-		calculators := eventOf(event)
+		calculators := eventOf(from)
 		told.Calculator = &calculators
 	}
 	return told

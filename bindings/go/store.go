@@ -42,20 +42,17 @@ func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer C.divvy_config_free(config)
 	store := &Store{}
-	call := func() error {
-		defer C.divvy_config_free(config)
-		var text errorText
-		buffer, size := text.at()
-		status := C.divvy_store_nats_connect(config, timeout(ctx, 10*time.Second), &store.handle, buffer, size)
-		return check(status, "connect", &text)
+	err = wait(ctx, "connect", 10*time.Second, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_store_connect(cancel, config, wait, &store.handle, buffer, size)
+	})
+	if err == nil && ctx.Err() != nil {
+		// Connected in the moment that the context was done.
+		_ = store.Close()
+		err = ctx.Err()
 	}
-	// What is connected after all, when nobody waits any more, is closed.
-	if err := await(ctx, call, func(err error) {
-		if err == nil {
-			_ = store.Close()
-		}
-	}); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return store, nil
@@ -74,69 +71,56 @@ func (s *Store) Close() error {
 // Ensure sees to it that a bucket exists; values live for ttl, 0: for ever. Waits until the
 // context is done, 10 s by default.
 func (s *Store) Ensure(ctx context.Context, bucket Bucket, ttl time.Duration) error {
-	return await(ctx, func() error {
-		var text errorText
-		buffer, size := text.at()
-		status := C.divvy_store_ensure(s.handle, C.int32_t(bucket), C.int64_t(ttl/time.Millisecond),
-			timeout(ctx, 10*time.Second), buffer, size)
-		return check(status, "ensure", &text)
-	}, nil)
+	return s.ask(ctx, "ensure", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_store_ensure(cancel, s.handle, C.int32_t(bucket), C.int64_t(ttl/time.Millisecond), wait, buffer, size)
+	})
 }
 
-// Put writes a value. Waits until the context is done, 10 s by default.
-func (s *Store) Put(ctx context.Context, bucket Bucket, key string, value []byte) error {
-	bytes := append([]byte(nil), value...)
-	bytes = append(bytes, 0) // never empty
-	return await(ctx, func() (err error) {
-		var text errorText
-		buffer, size := text.at()
-		cText(key, func(key *C.char) {
-			status := C.divvy_store_put(s.handle, C.int32_t(bucket), key,
-				(*C.char)(unsafe.Pointer(unsafe.SliceData(bytes))), C.size_t(len(value)),
-				timeout(ctx, 10*time.Second), buffer, size)
-			err = check(status, "put", &text)
+// Put writes a value. Waits until the context is done, 10 s by default; whether the value was written
+// is not known then, unless the error's Message says that nothing was.
+func (s *Store) Put(ctx context.Context, bucket Bucket, key string, value []byte) (err error) {
+	data := (*C.char)(unsafe.Pointer(unsafe.SliceData(value))) // copied by the call
+	cText(key, func(key *C.char) {
+		err = s.ask(ctx, "put", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+			return C.divvy_go_store_put(cancel, s.handle, C.int32_t(bucket), key, data, C.size_t(len(value)), wait, buffer, size)
 		})
-		return err
-	}, nil)
+	})
+	return err
 }
 
 // Delete deletes a key, leaving a marker; of a heartbeat it is the announcement of a leave. Waits
-// until the context is done, 10 s by default.
-func (s *Store) Delete(ctx context.Context, bucket Bucket, key string) error {
-	return await(ctx, func() (err error) {
-		var text errorText
-		buffer, size := text.at()
-		cText(key, func(key *C.char) {
-			status := C.divvy_store_delete(s.handle, C.int32_t(bucket), key, timeout(ctx, 10*time.Second),
-				buffer, size)
-			err = check(status, "delete", &text)
+// as Put does.
+func (s *Store) Delete(ctx context.Context, bucket Bucket, key string) (err error) {
+	cText(key, func(key *C.char) {
+		err = s.ask(ctx, "delete", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+			return C.divvy_go_store_delete(cancel, s.handle, C.int32_t(bucket), key, wait, buffer, size)
 		})
-		return err
-	}, nil)
+	})
+	return err
 }
 
 // Get reads a value; ErrNotFound when there is none. Waits until the context is done, 10 s by
 // default.
 func (s *Store) Get(ctx context.Context, bucket Bucket, key string) ([]byte, error) {
-	var value []byte
-	err := await(ctx, func() (err error) {
-		var text errorText
-		buffer, size := text.at()
-		var out C.divvy_text
-		cText(key, func(key *C.char) {
-			status := C.divvy_store_get(s.handle, C.int32_t(bucket), key, timeout(ctx, 10*time.Second),
-				&out, buffer, size)
-			err = check(status, "get", &text)
+	var out C.divvy_text
+	var err error
+	cText(key, func(key *C.char) {
+		err = s.ask(ctx, "get", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+			return C.divvy_go_store_get(cancel, s.handle, C.int32_t(bucket), key, wait, &out, buffer, size)
 		})
-		if err == nil {
-			value = takeText(out)
-		}
-		return err
-	}, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return value, nil
+	return takeText(out), nil
+}
+
+// ask makes a call of the library that waits; nothing of it goes on when this returns.
+func (s *Store) ask(ctx context.Context, op string, call waitingCall) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return wait(ctx, op, 10*time.Second, call)
 }
 
 // takeText copies a text of the library and frees it.
@@ -152,26 +136,45 @@ func bytesOf(data *C.char, length C.size_t) []byte {
 	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(data)), int(length))...)
 }
 
-// await runs a call of the library and returns when it does, or when the context is done, whatever
-// comes first. In the latter case late, if any, is told how the call ended when it does.
-func await(ctx context.Context, call func() error, late func(error)) error {
-	if err := ctx.Err(); err != nil {
+// wait makes a call of the library that waits, and returns when it does: when it is done, when the
+// context is, or after that time when the context has no deadline. Nothing of the call goes on then.
+func wait(ctx context.Context, op string, standard time.Duration, call waitingCall) error {
+	cancel, err := newCancel(op)
+	if err != nil {
 		return err
 	}
-	if ctx.Done() == nil {
-		return call()
-	}
-	done := make(chan error, 1)
-	go func() { done <- call() }()
-	select {
-	case err := <-done:
-		return ended(ctx, err)
-	case <-ctx.Done():
-		if late != nil {
-			go func() { late(<-done) }()
+	defer C.divvy_cancel_free(cancel)
+	return ended(ctx, waitWith(ctx, op, standard, cancel, call, nil))
+}
+
+func newCancel(op string) (cancel C.divvy_cancel, err error) {
+	var text errorText
+	buffer, size := text.at()
+	err = check(C.divvy_cancel_new(&cancel, buffer, size), op, &text)
+	return cancel, err
+}
+
+// waitWith makes that call; when the context is done before, cancel is fired and early, if any, is
+// called.
+func waitWith(
+	ctx context.Context, op string, standard time.Duration, cancel C.divvy_cancel, call waitingCall, early func(),
+) error {
+	var text errorText
+	buffer, size := text.at()
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(fired)
+		// First, so that what the host's code does when it is told does not count as an answer.
+		C.divvy_cancel_fire(cancel, nil, 0)
+		if early != nil {
+			early()
 		}
-		return ctx.Err()
+	})
+	err := check(call(cancel, timeout(ctx, standard), buffer, size), op, &text)
+	if !stop() {
+		<-fired
 	}
+	return err
 }
 
 // ended tells what a call ended with; where the context cut it short, errors.Is tells that, too. The

@@ -25,8 +25,8 @@ func (c *Calculator) Subscribe() (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{feed: feed, C: pump(feed, func(event C.divvy_event) (Event, bool) {
-		return eventOf(event), true
+	return &Subscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (Event, bool) {
+		return eventOf(told), true
 	})}, nil
 }
 
@@ -42,8 +42,8 @@ func (c *Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) 
 		close(states)
 		return states, func() {}
 	}
-	return pump(feed, func(event C.divvy_event) (CalculatorState, bool) {
-		return stateOf(C.divvy_event_state(event)), EventKind(C.divvy_event_kind(event)) == EventState
+	return pump(feed, func(told *C.divvy_go_told) (CalculatorState, bool) {
+		return stateOf(told.state), EventKind(told.kind) == EventState
 	}), feed.Cancel
 }
 
@@ -55,17 +55,18 @@ func (c *Calculator) open() (*feed, error) {
 }
 
 // eventOf reads an event of a calculator.
-func eventOf(event C.divvy_event) Event {
+func eventOf(from *C.divvy_go_told) Event {
+	event := from.event
 	told := Event{
-		Kind:    EventKind(C.divvy_event_kind(event)),
-		Version: int64(C.divvy_event_version(event)),
-		Time:    time.Duration(C.divvy_event_time_ns(event)),
-		Reason:  reasonOf(C.divvy_event_reason(event)),
+		Kind:    EventKind(from.kind),
+		Version: int64(from.version),
+		Time:    time.Duration(from.time_ns),
+		Reason:  reasonOf(from.reason),
 	}
 	switch told.Kind {
 	case EventState:
-		told.State = stateOf(C.divvy_event_state(event))
-		told.From = stateOf(C.divvy_event_from_state(event))
+		told.State = stateOf(from.state)
+		told.From = stateOf(from.from_state)
 	case EventMember:
 		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		told.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))

@@ -13,7 +13,8 @@ use crate::Cancel;
 /// nobody wants the answer any more. One serves any number of calls and threads, until it is fired.
 ///
 /// Ended with CANCELLED are start, stop, free, trigger_rebalance, refresh, refresh_partitions and
-/// wait_state of calculators and managers; what else waits has a time-out or a wake of its own.
+/// wait_state of calculators and managers, divvy_store_nats_connect(), and stop, ensure, put, delete
+/// and get of stores; what else waits has a time-out or a wake of its own.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_cancel {

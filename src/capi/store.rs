@@ -9,9 +9,10 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
+use crate::cancel::{self, Cancel};
 use crate::runtime::connect_nats;
 use crate::store::memory::MemoryStore;
-use crate::store::{self, Bucket, BucketConfig, Expect, Store, Write};
+use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
 use crate::thread::Thread;
 
 /// The longest time-out of a call, in milliseconds: a year.
@@ -91,8 +92,8 @@ pub unsafe extern "C" fn divvy_store_memory_new(
 /// above.
 /// Returns: OK; INVALID_ARGUMENT; INVALID_CONFIG - every broken rule is in the detail;
 /// UNAUTHORIZED; UNSUPPORTED - a server without headers or TLS, or a library built without NATS;
-/// UNAVAILABLE or TIMED_OUT - no server could be reached in time. After a failure nothing is left
-/// behind.
+/// UNAVAILABLE or TIMED_OUT - no server could be reached in time; CANCELLED. After a failure nothing
+/// is left behind.
 /// Ownership: the caller's, freed with divvy_store_free().
 /// Thread: any. Blocks for up to timeout_ms. The store has threads "dv-nats*".
 /// Since: 0.1.
@@ -162,7 +163,8 @@ pub extern "C" fn divvy_store_free(store: divvy_store) -> divvy_status {
 /// Parameters: store - the store. bucket - a divvy_bucket. ttl_ms - how long a value of a bucket
 /// that is made here lives after its write, in milliseconds; 0: for ever. timeout_ms - the longest
 /// wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED.
+/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; CANCELLED; UNAVAILABLE; UNAUTHORIZED;
+/// UNSUPPORTED.
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -194,7 +196,8 @@ pub unsafe extern "C" fn divvy_store_ensure(
 /// 0; at most DIVVY_BYTES_MAX, and what the store takes. timeout_ms - the longest wait, 0 to
 /// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
 /// Returns: OK; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT - it may have been
-/// written; UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
+/// written; CANCELLED - the message says whether it may have been written, or nothing was;
+/// UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -244,7 +247,7 @@ pub unsafe extern "C" fn divvy_store_delete(
 ///
 /// Parameters: store, bucket, key, timeout_ms - as divvy_store_put(). out - where the value goes,
 /// not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT;
+/// Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT; CANCELLED;
 /// UNAVAILABLE; UNAUTHORIZED; STORE_ERROR.
 /// Ownership: the text is the caller's, freed with divvy_text_free(). It is whatever was written,
 /// not necessarily UTF-8.
@@ -297,7 +300,13 @@ fn write(
     let mut outcomes = on_own_thread(move || Ok(store.write(bucket, &[write], deadline)))?;
     match outcomes.pop() {
         Some(store::Outcome::Done(_)) => Ok(()),
+        Some(store::Outcome::Refused(Refusal::Unavailable(_))) if cancel::is_cancelled() => {
+            Err(cancel::error("nothing was written").into())
+        }
         Some(store::Outcome::Refused(refusal)) => Err(refusal.into_error().into()),
+        Some(store::Outcome::Unknown(_)) | None if cancel::is_cancelled() => {
+            Err(cancel::error("it may have been written").into())
+        }
         Some(store::Outcome::Unknown(_)) | None => Err(Failure::new(
             divvy_status::DIVVY_TIMED_OUT,
             "no answer in time; it may have been written",
@@ -324,15 +333,21 @@ fn bucket_of(bucket: i32) -> Outcome<Bucket> {
 
 /// Runs what may write to a socket on a thread that no signal reaches: a write to a closed TLS
 /// connection raises SIGPIPE on the thread that makes it, and the host's threads must not get it.
+/// What ends the calls of this thread ends it there.
 fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
+    if cancel::is_cancelled() {
+        return Err(cancel::error("nothing was asked for").into());
+    }
+    let cancel = Cancel::of_this_thread();
     let (reply, answer) = crossbeam_channel::bounded(1);
     let thread = Thread::spawn("dv-call", move || {
+        Cancel::use_on_this_thread(cancel.as_ref());
         let _ = reply.send(work());
     })?;
     let result = answer.recv();
-    let ended = thread.join(Instant::now() + Duration::from_secs(60));
+    let ended = cancel::regardless(|| thread.join(Instant::now() + Duration::from_secs(60)));
     match result {
         Ok(result) => result,
         Err(_) => Err(ended.err().map_or_else(

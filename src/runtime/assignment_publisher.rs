@@ -63,6 +63,9 @@ impl AssignmentPublisher {
                     Err(_) => return,
                 },
             };
+            // Whoever was told of the job just before it began may be next on this core: a plan
+            // can take it for long.
+            std::thread::yield_now();
             let deadline = Instant::now() + job.job.timeout(&self.config);
             let result = self.work(job.job, deadline);
             let done = Event::JobDone {

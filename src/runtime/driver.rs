@@ -116,18 +116,27 @@ impl Driver {
     fn carry_out(&mut self) {
         // The board first: who is told of a state change finds it there.
         self.show();
+        // Notices first: whoever asked for what is done has its events, too, when the answer comes. The
+        // job last: it takes a core, which those who are told of it would have to wait for.
+        let mut replies = Vec::new();
+        let mut to_start = None;
         while let Some(action) = self.machine.poll_action() {
             match action {
-                // At most one job is under way, so the channel has a place for it.
-                Action::Start { op, job } => {
-                    let _ = self.to_publisher.try_send(ToPublisher { op, job });
-                }
+                // At most one job is under way.
+                Action::Start { op, job } => to_start = Some(ToPublisher { op, job }),
                 Action::List { op } => self.order(ToMonitor::List { op }),
                 Action::Watch { alive, missing } => self.order(ToMonitor::Watch { alive, missing }),
                 Action::Forget(worker) => self.order(ToMonitor::Forget(worker)),
                 Action::Notify(notice) => self.notify(notice),
-                Action::Reply { ticket, result } => self.shared.answer(ticket, result),
+                Action::Reply { ticket, result } => replies.push((ticket, result)),
             }
+        }
+        for (ticket, result) in replies {
+            self.shared.answer(ticket, result);
+        }
+        if let Some(job) = to_start {
+            // The channel has a place for it.
+            let _ = self.to_publisher.try_send(job);
         }
     }
 

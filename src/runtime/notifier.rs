@@ -255,7 +255,9 @@ impl<N: Told> Hub<N> {
         }
         notice.note(&mut inner.current);
         inner.is_over = notice.is_last();
+        let mut is_called_back = false;
         for subscriber in &inner.subscribers {
+            is_called_back |= subscriber.has_callback;
             if let Some(is_first) = subscriber.push(&notice) {
                 self.lagged
                     .fetch_add(u64::from(is_first), Ordering::Relaxed);
@@ -266,7 +268,10 @@ impl<N: Told> Hub<N> {
             }
         }
         drop(inner);
-        let _ = self.bell.try_send(());
+        // Otherwise the thread would wake for nothing, and keep a core from those who read.
+        if is_called_back {
+            let _ = self.bell.try_send(());
+        }
     }
 
     /// A new life begins in this state.

@@ -424,7 +424,7 @@ fn verdict_of<T>(result: &Result<T>) -> Verdict {
         Ok(_) => Verdict::Answered,
         Err(error) => match error.code() {
             Code::Unavailable | Code::TimedOut => Verdict::Failed(error.to_string()),
-            Code::NotRunning | Code::InvalidArgument => Verdict::Silent,
+            Code::NotRunning | Code::InvalidArgument | Code::Cancelled => Verdict::Silent,
             _ => Verdict::Answered,
         },
     }

@@ -8,6 +8,9 @@
 //! * **Deadlines.** Every method that can wait takes a deadline and returns by then (plus 50 ms),
 //!   whatever the server does. A deadline in the past is allowed: nothing is sent, reads end as
 //!   `TimedOut` and writes as [`Refusal::Unavailable`].
+//! * **Cancelling.** <a id="cancelling"></a>Inside [`Cancel::during`](crate::Cancel::during) the
+//!   stores of this crate end a call at once when that is fired: reads with `Cancelled`, writes as
+//!   they do at a deadline. One that is fired before a call has nothing sent.
 //! * **Stop comes first.** After [`Store::stop`] reads fail with `NotRunning` and writes are
 //!   refused with [`Refusal::NotRunning`]; a call that was waiting ends at once.
 //! * **Outcomes.** A write ends as [`Outcome::Done`], [`Outcome::Refused`] (certainly not applied)

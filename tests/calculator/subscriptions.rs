@@ -551,3 +551,37 @@ fn a_callback_that_waits_for_an_answer_is_let_go_by_a_stop_even_with_the_source_
     gate.release();
     calculator.stop(PATIENCE).unwrap();
 }
+
+#[test]
+fn who_reads_was_told_of_a_job_before_it_begins() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let events: Arc<Mutex<Option<Events>>> = Arc::default();
+    let (told, untold) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let calculator = {
+        let (events, told, untold) = (Arc::clone(&events), Arc::clone(&told), Arc::clone(&untold));
+        hooked_calculator(&store, move |call| {
+            if let ("write_batch", Some(events)) = (call, &*events.lock()) {
+                let states = std::iter::from_fn(|| events.try_recv()).filter_map(|e| match &*e {
+                    Notice::StateChanged(change) => Some(change.to),
+                    _ => None,
+                });
+                let count = if states.last() == Some(State::Rebalancing) {
+                    &told
+                } else {
+                    &untold
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    calculator.start(PATIENCE).unwrap();
+    wait_for_rest(&calculator);
+    *events.lock() = Some(calculator.events(Interest::State));
+    for _ in 0..200 {
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+    }
+    assert_eq!(untold.load(Ordering::Relaxed), 0);
+    assert!(told.load(Ordering::Relaxed) >= 200);
+}

@@ -1,6 +1,11 @@
 /* Every call that waits ends when it is cancelled, and leaves nothing of itself. */
 #include "check.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
 static const char *const MANAGED =
     "{\"heartbeat_interval\":\"250ms\",\"worker_id_ttl\":\"3s\",\"election_timeout\":\"800ms\","
     "\"heartbeat_ttl\":\"1500ms\",\"emergency_grace_period\":\"300ms\",\"cooldown\":\"50ms\"}";
@@ -36,8 +41,77 @@ static void wait_inside(void) {
     pthread_mutex_unlock(&lock);
 }
 
+/* A server that greets, answers pings, and nothing else; a deaf one only accepts. */
+typedef struct {
+    int listener, is_deaf;
+    char url[64];
+} mute;
+
+static int heard; /* connections of a deaf server, requests of another; under the lock */
+
+static void hear(void) {
+    pthread_mutex_lock(&lock);
+    heard++;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+static void *serve(void *argument) {
+    static const char info[] =
+        "INFO {\"server_id\":\"mute\",\"host\":\"::\",\"port\":1,\"go\":\"\",\"client_id\":1,"
+        "\"version\":\"2.11.0\",\"proto\":1,\"headers\":true,"
+        "\"max_payload\":1048576,\"jetstream\":true}\r\n";
+    FILE *stream = fdopen((int)(intptr_t)argument, "r");
+    char line[4096];
+    int is_there;
+    CHECK(stream != NULL);
+    is_there = send(fileno(stream), info, sizeof info - 1, MSG_NOSIGNAL) > 0;
+    while (is_there && fgets(line, sizeof line, stream)) {
+        if (strcmp(line, "PING\r\n") == 0)
+            is_there = send(fileno(stream), "PONG\r\n", 6, MSG_NOSIGNAL) > 0;
+        if (strncmp(line, "PUB ", 4) == 0 || strncmp(line, "HPUB ", 5) == 0) hear();
+    }
+    fclose(stream);
+    return NULL;
+}
+
+static void *accept_all(void *argument) {
+    const mute *self = (const mute *)argument;
+    pthread_t thread;
+    int client;
+    while ((client = accept(self->listener, NULL, NULL)) >= 0) {
+        if (self->is_deaf) {
+            hear(); /* and keeps it open */
+        } else {
+            CHECK(pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) == 0);
+            CHECK(pthread_detach(thread) == 0);
+        }
+    }
+    return NULL;
+}
+
+static void start_mute(mute *self, int is_deaf) {
+    struct sockaddr_in address;
+    socklen_t length = sizeof address;
+    pthread_t thread;
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    self->is_deaf = is_deaf;
+    self->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(self->listener >= 0);
+    CHECK(bind(self->listener, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(listen(self->listener, 16) == 0);
+    CHECK(getsockname(self->listener, (struct sockaddr *)&address, &length) == 0);
+    snprintf(self->url, sizeof self->url, "nats://127.0.0.1:%d", (int)ntohs(address.sin_port));
+    CHECK(pthread_create(&thread, NULL, accept_all, self) == 0);
+    CHECK(pthread_detach(thread) == 0);
+}
+
 /* A call on a thread of its own. */
 typedef struct call {
+    divvy_config config;
+    divvy_store store;
     divvy_cancel cancel;
     divvy_calculator calculator;
     divvy_manager manager;
@@ -76,13 +150,30 @@ static int32_t join_fleet(call *self) {
     return divvy_manager_start(self->manager, DIVVY_TIMEOUT_MAX_MS, WHY);
 }
 
+static int32_t connect_nats(call *self) {
+    return divvy_store_nats_connect(self->config, DIVVY_TIMEOUT_MAX_MS, &self->store, WHY);
+}
+static int32_t ensure(call *self) {
+    return divvy_store_ensure(self->store, DIVVY_BUCKET_ASSIGNMENT, 0, DIVVY_TIMEOUT_MAX_MS, WHY);
+}
+static int32_t put(call *self) {
+    return divvy_store_put(self->store, DIVVY_BUCKET_ASSIGNMENT, "k", "v", 1, DIVVY_TIMEOUT_MAX_MS, WHY);
+}
+static int32_t delete_key(call *self) {
+    return divvy_store_delete(self->store, DIVVY_BUCKET_ASSIGNMENT, "k", DIVVY_TIMEOUT_MAX_MS, WHY);
+}
+static int32_t get(call *self) {
+    divvy_text text = {0};
+    return divvy_store_get(self->store, DIVVY_BUCKET_ASSIGNMENT, "k", DIVVY_TIMEOUT_MAX_MS, &text, WHY);
+}
+
 /* The thread is joined: it would take for ever, were the call not ended. */
-static void cancelled(call *self, int32_t (*make)(call *), int is_source_awaited) {
+static void cancelled(call *self, int32_t (*make)(call *), void (*await)(void)) {
     pthread_t thread;
     OK(divvy_cancel_new(&self->cancel, ERR));
     self->make = make;
     CHECK(pthread_create(&thread, NULL, run, self) == 0);
-    if (is_source_awaited) wait_inside();
+    if (await) await();
     OK(divvy_cancel_fire(self->cancel, ERR));
     OK(divvy_cancel_fire(self->cancel, ERR));
     CHECK(pthread_join(thread, NULL) == 0);
@@ -106,7 +197,7 @@ static void calls_of_a_calculator(void) {
     OK(divvy_calculator_new(config, store, &self.calculator, ERR));
 
     hang(1);
-    cancelled(&self, start, 1);
+    cancelled(&self, start, wait_inside);
     CHECK(strcmp(divvy_error_operation(self.why, sizeof self.why, NULL), "start") == 0);
     CHECK(divvy_calculator_is_started(self.calculator) == 0);
     hang(0);
@@ -115,10 +206,10 @@ static void calls_of_a_calculator(void) {
     OK(divvy_calculator_start(self.calculator, PATIENCE, ERR));
     OK(divvy_calculator_trigger_rebalance(self.calculator, PATIENCE, NULL, ERR));
     hang(1);
-    cancelled(&self, trigger, 1);
+    cancelled(&self, trigger, wait_inside);
     CHECK(strstr(self.why, "stays pending") != NULL);
-    cancelled(&self, refresh, 1);
-    cancelled(&self, stop, 1);
+    cancelled(&self, refresh, wait_inside);
+    cancelled(&self, stop, wait_inside);
     CHECK(strstr(self.why, "dv-publish") != NULL);
     CHECK(divvy_calculator_is_started(self.calculator) == 0);
     hang(0);
@@ -144,11 +235,11 @@ static void calls_of_a_manager(void) {
     OK(divvy_manager_new(config, store, &first, ERR));
     OK(divvy_manager_new(config, store, &self.manager, ERR));
     OK(divvy_manager_start(first, PATIENCE, ERR));
-    cancelled(&self, join_fleet, 0);
+    cancelled(&self, join_fleet, NULL);
     CHECK(divvy_manager_is_started(self.manager) == 0);
     OK(divvy_manager_free(self.manager, ERR));
     self.manager = first;
-    cancelled(&self, wait_state, 0);
+    cancelled(&self, wait_state, NULL);
 
     /* A stop that nobody waits for: the worker leaves by itself all the same. */
     OK(divvy_cancel_new(&self.cancel, ERR));
@@ -165,6 +256,49 @@ static void calls_of_a_manager(void) {
     OK(divvy_manager_free(first, ERR));
     OK(divvy_config_free(config));
     OK(divvy_store_free(store));
+}
+
+/* By then the server has heard more than at the last time. */
+static void wait_heard(void) {
+    static int before;
+    pthread_mutex_lock(&lock);
+    while (heard == before) pthread_cond_wait(&changed, &lock);
+    before = heard;
+    pthread_mutex_unlock(&lock);
+}
+
+static void calls_of_a_store(void) {
+    static mute deaf, server; /* the threads outlive this */
+    const divvy_cancel none = {0};
+    call self;
+    memset(&self, 0, sizeof self);
+    start_mute(&deaf, 1);
+    start_mute(&server, 0);
+    OK(divvy_config_new(&self.config, ERR));
+    OK(divvy_config_set(self.config, "nats_url", deaf.url, ERR));
+    cancelled(&self, connect_nats, wait_heard);
+    CHECK(self.store.id == 0);
+    OK(divvy_config_set(self.config, "nats_url", server.url, ERR));
+    OK(divvy_store_nats_connect(self.config, PATIENCE, &self.store, ERR));
+    /* The writes first: they are sent once, so what is heard is they. */
+    cancelled(&self, put, wait_heard);
+    CHECK(strstr(self.why, "may have been written") != NULL);
+    cancelled(&self, delete_key, wait_heard);
+    CHECK(strstr(self.why, "may have been written") != NULL);
+    cancelled(&self, ensure, wait_heard);
+    cancelled(&self, get, wait_heard);
+    CHECK(strcmp(divvy_error_operation(self.why, sizeof self.why, NULL), "read") == 0);
+
+    /* Fired before: nothing is asked for. */
+    OK(divvy_cancel_new(&self.cancel, ERR));
+    OK(divvy_cancel_fire(self.cancel, ERR));
+    OK(divvy_cancel_use(self.cancel, ERR));
+    CHECK(put(&self) == DIVVY_CANCELLED && strstr(self.why, "nothing was asked for") != NULL);
+    CHECK(get(&self) == DIVVY_CANCELLED && ensure(&self) == DIVVY_CANCELLED);
+    OK(divvy_store_free(self.store)); /* it ends, nevertheless */
+    OK(divvy_cancel_use(none, ERR));
+    OK(divvy_cancel_free(self.cancel));
+    OK(divvy_config_free(self.config));
 }
 
 /* One that is freed was not fired: a wait goes on to its time-out. */
@@ -194,6 +328,7 @@ int main(void) {
     OK(divvy_cancel_use(unused, ERR));
     calls_of_a_calculator();
     calls_of_a_manager();
+    calls_of_a_store();
     freed_while_it_is_used();
     return 0;
 }

@@ -30,13 +30,14 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
 use self::faults::BLACKOUT;
 pub use self::faults::{Blackout, Call, Fault, Faults, Server};
 use self::log::Scope;
 use self::world::{ClientId, Request, State, World};
+use crate::cancel::{self, Vain};
 use crate::clock::ManualClock;
 use crate::error::{Code, Error, Result};
 use crate::store::{
@@ -48,6 +49,9 @@ use crate::types::{Time, key_fault, truncated};
 
 /// The longest key, in bytes.
 const KEY_MAX_BYTES: usize = 512;
+
+/// What is told of a write that nobody waited for any longer.
+const NO_ANSWER: &str = "no answer by the deadline, or before the call was cancelled";
 
 /// How long dropping the last handle of a client waits for its thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -347,7 +351,13 @@ impl Client {
         match self.admit(call, deadline) {
             Admission::Granted => {}
             Admission::Refused(refusal) => return Err(refusal.into_error()),
-            Admission::Late(_) | Admission::Hung | Admission::NotSent => return Err(timed_out()),
+            Admission::Late(_) | Admission::Hung | Admission::NotSent => {
+                return Err(if cancel::is_cancelled() {
+                    cancel::error("no answer was awaited")
+                } else {
+                    timed_out()
+                });
+            }
         }
         self.world.with(|state, now| {
             let Some(client) = state.client(self.id) else {
@@ -402,13 +412,13 @@ impl Client {
             Admission::Granted => {}
             Admission::Refused(refusal) => return Outcome::Refused(refusal.clone()),
             Admission::NotSent => {
-                let why = "the deadline had passed: nothing was sent";
+                let why = "the deadline had passed, or the call was cancelled: nothing was sent";
                 return Outcome::Refused(Refusal::Unavailable(why.to_owned()));
             }
-            Admission::Hung => return unknown("no answer by the deadline"),
+            Admission::Hung => return unknown(NO_ANSWER),
             Admission::Late(by) => {
                 state.hold(self.id, Some(now + *by), bucket, request);
-                return unknown("no answer by the deadline");
+                return unknown(NO_ANSWER);
             }
         }
         let Some(client) = state.client(self.id) else {
@@ -435,8 +445,9 @@ impl Client {
             Some(plan) => plan,
             None => return Admission::Refused(Refusal::NotRunning),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let begun = Instant::now();
+        let left = deadline.saturating_duration_since(begun);
+        if left.is_zero() || cancel::is_cancelled() {
             return Admission::NotSent;
         }
         if let Some(blackout) = blackout {
@@ -448,8 +459,11 @@ impl Client {
         if self.world.is_driven() {
             return Admission::Late(delay);
         }
-        if self.pause(Instant::now() + delay.min(left)) {
+        if self.pause(begun + delay.min(left)) {
             return Admission::Refused(Refusal::NotRunning);
+        }
+        if cancel::is_cancelled() {
+            return Admission::Late(delay.saturating_sub(begun.elapsed()));
         }
         if delay >= left {
             return Admission::Late(delay - left);
@@ -475,9 +489,10 @@ impl Client {
             .with(|state, _| state.client(self.id).map(|client| look(&client.plan)))
     }
 
-    /// Waits until then and tells whether the client was stopped meanwhile.
+    /// Waits until then, or for the call to be cancelled, and tells whether the client was stopped
+    /// meanwhile.
     fn pause(&self, until: Instant) -> bool {
-        self.stopped.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
+        cancel::recv_deadline(&self.stopped, until) == Err(Vain::Disconnected)
     }
 
     fn watch(&self, bucket: Bucket, scope: Scope) -> Result<Watch> {
@@ -526,7 +541,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(Instant::now() + DROP_TIMEOUT) {
+        let stopped = cancel::regardless(|| self.stop(Instant::now() + DROP_TIMEOUT));
+        if let Err(error) = stopped {
             ::log::warn!(target: "divvy::store", "memory store {} dropped: {error}", self.name);
         }
     }

@@ -9,6 +9,7 @@ use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
 use super::options::{NatsOptions, Storage};
 use super::write;
+use crate::cancel;
 use crate::store::{BucketConfig, BucketStatus};
 
 /// Most messages of an atomic batch, a limit of the server.
@@ -80,7 +81,7 @@ pub(super) fn ensure(
         match &ensured {
             Err(failure) if failure.passes() && Instant::now() + RETRY_AFTER < deadline => {
                 // Ends early when the connection does, and then so does the next attempt.
-                stream.link.dead.recv_timeout(RETRY_AFTER).ok();
+                cancel::recv_deadline(&stream.link.dead, Instant::now() + RETRY_AFTER).ok();
             }
             _ => return ensured,
         }

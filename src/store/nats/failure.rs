@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::cancel;
 use crate::error::{Code, Error};
 use crate::store::{Outcome, Refusal};
 
@@ -53,6 +54,8 @@ pub(super) mod number {
 pub(super) enum Failure {
     /// No answer by the deadline.
     TimedOut,
+    /// The caller wants no answer any more.
+    Cancelled,
     /// There is no connection, or it ended while we waited.
     Disconnected(String),
     /// The store was stopped.
@@ -81,6 +84,7 @@ impl Failure {
     pub(super) fn into_error(self, operation: &'static str) -> Error {
         let error = match self {
             Failure::TimedOut => Error::new(Code::TimedOut, "the store did not answer in time"),
+            Failure::Cancelled => cancel::error("no answer was awaited"),
             Failure::Disconnected(why) => Error::new(Code::Unavailable, why),
             Failure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             Failure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
@@ -100,11 +104,17 @@ impl Failure {
     pub(super) fn into_outcome(self, sent: bool) -> Outcome {
         match self {
             Failure::TimedOut if sent => Outcome::Unknown("no answer in time".to_owned()),
+            Failure::Cancelled if sent => {
+                Outcome::Unknown("cancelled; no answer was awaited".to_owned())
+            }
             Failure::Disconnected(why) if sent => Outcome::Unknown(why),
             Failure::NotRunning if sent => Outcome::Unknown("the store was stopped".to_owned()),
             Failure::Malformed(why) => Outcome::Unknown(why),
             Failure::TimedOut => Outcome::Refused(Refusal::Unavailable(
                 "not sent before the deadline".to_owned(),
+            )),
+            Failure::Cancelled => Outcome::Refused(Refusal::Unavailable(
+                "cancelled before it was sent".to_owned(),
             )),
             Failure::Disconnected(why) => Outcome::Refused(Refusal::Unavailable(why)),
             Failure::NotRunning => Outcome::Refused(Refusal::NotRunning),
@@ -195,6 +205,7 @@ mod tests {
     fn silence_is_unknown_only_when_something_may_have_been_sent() {
         for failure in [
             Failure::TimedOut,
+            Failure::Cancelled,
             Failure::Disconnected("cut".into()),
             Failure::NotRunning,
         ] {

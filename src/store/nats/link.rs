@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded, select,
-};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, bounded, select};
 use nats::header::HeaderMap;
 use parking_lot::Mutex;
 
 use super::connection::{Command, Outgoing, Progress, Tracker, Up};
 use super::dial::ServerInfo;
 use super::failure::Failure;
+use crate::cancel::{self, Vain};
 use crate::thread::signal;
 
 /// A server's time is believed this long after it was told.
@@ -278,6 +277,9 @@ impl Exchange<'_> {
             self.sent < self.messages_max,
             "more messages than announced"
         );
+        if cancel::is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let index = self.sent;
         self.sent += 1;
         let token = self.first_token + index as u64;
@@ -301,23 +303,25 @@ impl Exchange<'_> {
             payload,
             progress: Arc::clone(&self.progress),
         };
-        match self
-            .link
-            .queue
-            .send_deadline(Command::Publish(message), self.deadline)
-        {
-            Ok(()) => Ok(()),
-            Err(SendTimeoutError::Timeout(_)) => Err(Failure::TimedOut),
-            Err(SendTimeoutError::Disconnected(_)) => Err(self.link.closed()),
-        }
+        let command = Command::Publish(message);
+        cancel::send_deadline(&self.link.queue, command, self.deadline)
+            .map_err(|vain| self.in_vain(vain))
     }
 
     /// The next reply, in whatever order the server answers.
     pub(super) fn receive(&self) -> Result<(usize, Reply), Failure> {
-        match self.replies.recv_deadline(self.deadline) {
-            Ok((_, Reply::Closed)) | Err(RecvTimeoutError::Disconnected) => Err(self.link.closed()),
+        match cancel::recv_deadline(&self.replies, self.deadline) {
+            Ok((_, Reply::Closed)) => Err(self.link.closed()),
             Ok(reply) => Ok(reply),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
+            Err(vain) => Err(self.in_vain(vain)),
+        }
+    }
+
+    fn in_vain(&self, vain: Vain) -> Failure {
+        match vain {
+            Vain::TimedOut => Failure::TimedOut,
+            Vain::Cancelled => Failure::Cancelled,
+            Vain::Disconnected => self.link.closed(),
         }
     }
 

@@ -49,6 +49,7 @@ use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
+use crate::cancel;
 use crate::error::{Code, Error, Result};
 use crate::thread::Thread;
 use crate::types::{key_fault, truncated};
@@ -75,7 +76,7 @@ impl NatsStore {
     ///
     /// # Errors
     /// `InvalidConfig`, `Unauthorized`, `Unsupported` (server without headers or TLS),
-    /// `Unavailable`. Nothing is left behind.
+    /// `Unavailable`; `Cancelled`. Nothing is left behind.
     pub fn connect(options: NatsOptions, deadline: Instant) -> Result<Self> {
         let store = Self::open(options)?;
         // An early return drops the store, which stops it.
@@ -124,6 +125,7 @@ impl NatsStore {
         let stream = self.stream(bucket);
         match stream {
             Err(Failure::NotRunning) => stream,
+            _ if cancel::is_cancelled() => Err(Failure::Cancelled),
             _ if deadline <= Instant::now() => Err(Failure::TimedOut),
             _ => stream,
         }
@@ -339,7 +341,8 @@ impl NatsStore {
 
 impl Drop for NatsStore {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(Instant::now() + DROP_TIMEOUT) {
+        let stopped = cancel::regardless(|| self.stop(Instant::now() + DROP_TIMEOUT));
+        if let Err(error) = stopped {
             log::warn!("dropping the NATS store: {error}");
         }
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender};
 use nats::ServerAddress;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::connection::{self, Event, Tracker, Up};
 use super::failure::Failure;
@@ -26,6 +26,7 @@ use super::options::NatsOptions;
 use super::reaper;
 use super::watches::{Request, Watches};
 use crate::backoff::Backoff;
+use crate::cancel::{self, Vain};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
 use crate::repeats::{Repeats, words};
@@ -61,7 +62,6 @@ pub(super) struct Session {
     pub(super) health: Mutex<HealthBoard>,
     outages: Mutex<Outages>,
     state: Mutex<State>,
-    changed: Condvar,
     /// Disconnected when the store stops.
     pub(super) stopping: Receiver<Infallible>,
     stop: Mutex<Option<Sender<Infallible>>>,
@@ -80,6 +80,8 @@ struct State {
     why: Failure,
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
+    /// Replaced at each change: whoever waits for one finds the old one disconnected.
+    changed: (Sender<Infallible>, Receiver<Infallible>),
 }
 
 impl Outages {
@@ -106,8 +108,8 @@ impl Session {
                 link: None,
                 why: Failure::Disconnected(why),
                 fatal: None,
+                changed: signal(),
             }),
-            changed: Condvar::new(),
             stopping,
             stop: Mutex::new(Some(stop)),
         })
@@ -121,21 +123,31 @@ impl Session {
 
     /// Waits for the first link; what can never succeed, and the deadline, are errors.
     pub(super) fn wait_connected(&self, deadline: Instant) -> Result<()> {
-        let mut state = self.state.lock();
         loop {
-            if state.link.is_some() {
-                return Ok(());
-            }
-            if let Some(error) = state.fatal.take() {
-                return Err(error);
-            }
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
-                let why = match &state.why {
-                    Failure::Disconnected(why) => why.clone(),
-                    other => format!("{other:?}"),
-                };
-                return Err(Error::new(Code::Unavailable, why).during("connect"));
-            }
+            let changed = {
+                let mut state = self.state.lock();
+                if state.link.is_some() {
+                    return Ok(());
+                }
+                if let Some(error) = state.fatal.take() {
+                    return Err(error);
+                }
+                state.changed.1.clone()
+            };
+            let vain = match cancel::recv_deadline(&changed, deadline) {
+                Ok(never) => match never {},
+                Err(vain) => vain,
+            };
+            let why = match &self.state.lock().why {
+                Failure::Disconnected(why) => why.clone(),
+                other => format!("{other:?}"),
+            };
+            let error = match vain {
+                Vain::Disconnected => continue,
+                Vain::TimedOut => Error::new(Code::Unavailable, why),
+                Vain::Cancelled => cancel::error(&why),
+            };
+            return Err(error.during("connect"));
         }
     }
 
@@ -145,9 +157,9 @@ impl Session {
         let link = {
             let mut state = self.state.lock();
             state.why = Failure::NotRunning;
+            state.changed = signal();
             state.link.take()
         };
-        self.changed.notify_all();
         if let Some(link) = link {
             link.close(Failure::NotRunning);
         }
@@ -188,8 +200,8 @@ impl Session {
             return link.close(Failure::NotRunning);
         }
         state.link = Some(Arc::clone(link));
+        state.changed = signal();
         drop(state);
-        self.changed.notify_all();
         self.set_health(Health::Connected);
     }
 
@@ -201,8 +213,8 @@ impl Session {
         state.link = None;
         state.why = Failure::Disconnected(why.to_owned());
         state.fatal = fatal;
+        state.changed = signal();
         drop(state);
-        self.changed.notify_all();
         self.set_health(Health::Degraded(why.to_owned()));
     }
 }
