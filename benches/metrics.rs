@@ -148,7 +148,11 @@ impl Turns {
             print!(" {median:.3} ({:.3}) |", micros(times[0]));
         }
         let change = |with: f64| (with / medians[0] - 1.0) * 100.0;
-        println!(" {:+.1} % | {:+.1} % |", change(medians[1]), change(medians[2]));
+        println!(
+            " {:+.1} % | {:+.1} % |",
+            change(medians[1]),
+            change(medians[2])
+        );
     }
 }
 
