@@ -91,7 +91,7 @@ bench: need-build ## Run the benchmarks
 	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine --bench metrics -- $(ARGS)
 
 .PHONY: bench-nats
-bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (3 minutes)
+bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (5 minutes)
 	$(CARGO) bench $(LOCKED) --bench nats
 
 .PHONY: sim

@@ -18,6 +18,9 @@ use divvy::{Calculator, CalculatorConfig, Interest, Partition};
 
 const WORKERS: usize = 1_000;
 const PARTITIONS: usize = 10_000;
+const HEAD: &str = "
+| median (least), us | none | no-op | recorder | no-op | recorder |
+| --- | --- | --- | --- | --- | --- |";
 const FOREVER: Duration = Duration::from_secs(3_600);
 
 fn prometheus() -> Arc<Prometheus> {
@@ -157,14 +160,22 @@ impl Turns {
 }
 
 fn main() {
-    println!(
-        "| median (least), us | none | no-op | recorder | no-op | recorder |\n\
-         | --- | --- | --- | --- | --- | --- |"
-    );
-    // A pair of steps: alone, and among others that wait already, as when many come or go.
-    for (kind, burst) in [("alone", 1), ("in a burst", 32)] {
-        steps(kind, burst);
+    // As criterion has it: what is named on the command line, or everything.
+    let only = std::env::args().skip(1).find(|it| !it.starts_with('-'));
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
+    if is_wanted("metrics_machine_step") {
+        println!("{HEAD}");
+        // A pair of steps: alone, and among others that wait already, as when many come or go.
+        steps("alone", 1);
+        steps("in a burst", 32);
     }
+    if is_wanted("metrics_publication") {
+        println!("{HEAD}");
+        publications();
+    }
+}
+
+fn publications() {
     let calculators = [
         calculator(Calculator::builder),
         calculator(|store| Calculator::builder(store).metrics(Arc::new(NoMetrics))),
