@@ -314,7 +314,9 @@ impl Supervisor {
                 match link.dispatch(replies, REPLIES_MAX) {
                     // More follow at once: they are let gather, for each wake-up, here and where
                     // they are waited for, costs more than a reply.
-                    Some(1..) if link.awaited() >= FLOOD_MIN => std::thread::sleep(GATHER),
+                    Some(1..) if link.awaited() >= FLOOD_MIN => {
+                        let _ = self.session.stopping.recv_timeout(GATHER);
+                    }
                     Some(_) => {}
                     None => line = None,
                 }
