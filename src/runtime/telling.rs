@@ -39,6 +39,8 @@ impl Default for Telling {
 #[derive(Debug, Default)]
 pub struct FleetChanges {
     counts: [u32; WorkerChange::ALL.len()],
+    /// Which of them was noted last: of a change that comes alone the others are not looked at.
+    last: usize,
     waiting: u32,
     is_touched: bool,
 }
@@ -56,7 +58,8 @@ impl FleetChanges {
 
     /// A worker came or went.
     pub fn note(&mut self, change: WorkerChange) {
-        self.counts[change as usize] += 1;
+        self.last = change as usize;
+        self.counts[self.last] += 1;
         self.waiting += 1;
     }
 
@@ -71,14 +74,14 @@ impl FleetChanges {
         if !is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {
             return false;
         }
-        for (change, count) in WorkerChange::ALL.iter().zip(&mut self.counts) {
-            if self.waiting == 0 {
-                break;
+        let mut which = self.last;
+        while self.waiting > 0 {
+            let count = std::mem::take(&mut self.counts[which]);
+            if count > 0 {
+                self.waiting -= count;
+                metrics.workers_changed(WorkerChange::ALL[which], count);
             }
-            if *count > 0 {
-                self.waiting -= *count;
-                metrics.workers_changed(*change, std::mem::take(count));
-            }
+            which = (which + 1) % self.counts.len();
         }
         self.is_touched = false;
         true
