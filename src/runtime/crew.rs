@@ -198,12 +198,16 @@ impl<L> LifeSlot<L> {
         self.0.lock().take()
     }
 
-    /// Begins a life, which is there to be ended even where `begin` tells that only half of it is.
+    /// Begins a life, unless the call was cancelled before. It is there to be ended even where
+    /// `begin` tells that only half of it is.
     pub fn begin<S>(
         &self,
         whose: &str,
         begin: impl FnOnce() -> Result<(Arc<L>, S)>,
     ) -> Result<(Arc<L>, S)> {
+        if cancel::is_cancelled() {
+            return Err(cancel::error("not started"));
+        }
         // Held throughout, so that nobody ends a life that is only half there.
         let mut slot = self.0.lock();
         if slot.is_some() {

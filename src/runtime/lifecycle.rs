@@ -58,9 +58,6 @@ impl Running {
 
 impl Calculator {
     pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
-        if cancel::is_cancelled() {
-            return Err(cancel::error("not started"));
-        }
         let (life, spawned) = self.running.begin("calculator", || {
             let (life, spawned) = self.spawn(deadline)?;
             *self.probe.life.lock() = Arc::downgrade(&life);

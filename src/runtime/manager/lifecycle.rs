@@ -73,9 +73,6 @@ impl Life {
 
 impl Manager {
     pub(super) fn start_by(&self, deadline: Instant) -> Result<()> {
-        if cancel::is_cancelled() {
-            return Err(cancel::error("not started"));
-        }
         let (life, spawned) = self.life.begin("manager", || self.spawn())?;
         let joined = spawned.and_then(|()| self.wait_for_joining(&life, deadline));
         let Err(error) = joined else {
