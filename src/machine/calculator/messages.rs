@@ -343,6 +343,19 @@ pub enum Degradation {
 }
 
 impl Degradation {
+    /// Its kind: stable, lower case.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Degradation::Blind => "blind",
+            Degradation::Store(_) => "store",
+            Degradation::Publishing(_) => "publishing",
+            Degradation::Source(_) => "source",
+            Degradation::Poison => "poison",
+            Degradation::Deposed => "deposed",
+        }
+    }
+
     /// What the calculator does nevertheless.
     #[must_use]
     pub fn still_works(&self) -> &'static str {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use divvy::metrics::Prometheus;
 use divvy::store::nats::NatsStore;
 use divvy::{
-    Degradation, Departure, Events, Manager, ManagerConfig, ManagerInterest, ManagerNotice,
-    ManagerState, Notice, Partition, State, read_fleet,
+    Departure, Events, Manager, ManagerConfig, ManagerInterest, ManagerNotice, ManagerState,
+    Notice, Partition, State, read_fleet,
 };
 use serde_json::{Value, json};
 
@@ -346,7 +346,7 @@ impl Notes {
             }
             ManagerNotice::Calculator(Notice::Degraded(degraded)) => {
                 for reason in degraded.iter() {
-                    self.reasons.note(reason_of(reason).into());
+                    self.reasons.note(reason.name().into());
                 }
             }
             _ => {}
@@ -387,17 +387,6 @@ fn kind_of(notice: &ManagerNotice) -> String {
             format!("Calculator({})", name(format!("{notice:?}")))
         }
         notice => name(format!("{notice:?}")),
-    }
-}
-
-fn reason_of(reason: &Degradation) -> &'static str {
-    match reason {
-        Degradation::Blind => "blind",
-        Degradation::Store(_) => "store",
-        Degradation::Publishing(_) => "publishing",
-        Degradation::Source(_) => "source",
-        Degradation::Poison => "poison",
-        Degradation::Deposed => "deposed",
     }
 }
 

@@ -349,7 +349,7 @@ impl World {
                 format!("failed to {operation}: {}", error.code().name())
             }
             Notice::Degraded(list) => {
-                let names: Vec<&str> = list.iter().map(name_of).collect();
+                let names: Vec<&str> = list.iter().map(Degradation::name).collect();
                 format!("degraded [{}]", names.join(" "))
             }
             Notice::Breaker(state) => format!("breaker {}", state.name()),
@@ -407,15 +407,4 @@ fn text_of(time: Time) -> String {
     let nanos = time.as_nanos();
     let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1_000);
     format!("{seconds}.{millis:03}")
-}
-
-fn name_of(degradation: &Degradation) -> &'static str {
-    match degradation {
-        Degradation::Blind => "blind",
-        Degradation::Store(_) => "store",
-        Degradation::Publishing(_) => "publishing",
-        Degradation::Source(_) => "source",
-        Degradation::Poison => "poison",
-        Degradation::Deposed => "deposed",
-    }
 }
