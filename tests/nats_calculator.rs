@@ -22,6 +22,7 @@ use divvy::{
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::{Server, Setup};
 use support::raw_nats::RawNats;
+use support::usage::usage;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_millis(1_500);
@@ -556,7 +557,7 @@ fn a_process_without_a_free_descriptor() {
     let leader = calculator(&server, "leader", RoundRobin);
     leader.start(PATIENCE).unwrap();
     let before = fleet.wait_divided(&["w-1", "w-2"]);
-    let (threads, descriptors, _) = footprint();
+    let had = usage();
 
     // What is open stays open; nothing can be opened beside it.
     let was = limit_open_files(3);
@@ -587,8 +588,8 @@ fn a_process_without_a_free_descriptor() {
     let after = fleet.wait_divided(&["w-1", "w-2"]);
     assert!(after > before);
     wait_until("nothing left behind", || {
-        let now = footprint();
-        now.0 <= threads && now.1 <= descriptors
+        let now = usage();
+        now.threads <= had.threads && now.descriptors <= had.descriptors
     });
     leader.stop(PATIENCE).unwrap();
     println!("recovered from: {error}");
@@ -608,14 +609,6 @@ fn limit_open_files(files: u64) -> u64 {
     let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     assert_eq!(status, 0);
     before
-}
-
-/// Threads, descriptors and resident KiB of this process.
-fn footprint() -> (usize, usize, usize) {
-    let count = |dir: &str| std::fs::read_dir(dir).unwrap().count();
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    (count("/proc/self/task"), count("/proc/self/fd"), pages * 4)
 }
 
 /// Starts and stops a calculator in a process of its own, so that nothing else is measured.
@@ -643,19 +636,22 @@ fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
     for _ in 0..100 {
         cycle();
     }
-    let before = footprint();
+    let before = usage();
     for _ in 0..1_000 {
         cycle();
     }
-    let after = footprint();
-    eprintln!("threads, descriptors, KiB: {before:?} -> {after:?}");
-    assert!(after.0 <= before.0 + 2, "threads: {before:?} -> {after:?}");
+    let after = usage();
+    eprintln!("{before:?} -> {after:?}");
     assert!(
-        after.1 <= before.1 + 2,
+        after.threads <= before.threads + 2,
+        "threads: {before:?} -> {after:?}"
+    );
+    assert!(
+        after.descriptors <= before.descriptors + 2,
         "descriptors: {before:?} -> {after:?}"
     );
     assert!(
-        after.2 <= before.2 + 1_024,
+        after.resident_kib <= before.resident_kib + 1_024,
         "memory: {before:?} -> {after:?}"
     );
 }

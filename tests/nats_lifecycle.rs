@@ -12,6 +12,7 @@ use divvy::store::{Bucket, Store};
 use support::faults::{BUCKET, FOR_EVER, Reader, connect, put, soon};
 use support::nats_binary::NEWEST;
 use support::nats_server::Server;
+use support::tasks::tasks;
 use support::usage::usage;
 
 /// Threads and file descriptors of this process.
@@ -22,13 +23,7 @@ fn holdings() -> (usize, usize) {
 
 /// The names of the store's threads, sorted.
 fn names() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-    let names = tasks.filter_map(|task| name(task.ok()?).ok());
-    let mut names: Vec<_> = names
-        .map(|name| name.trim_end().to_owned())
-        .filter(|name| name.starts_with("dv-nats"))
-        .collect();
+    let mut names: Vec<_> = tasks("dv-nats").into_iter().map(|(name, _)| name).collect();
     names.sort_unstable();
     names
 }

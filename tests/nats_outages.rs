@@ -17,6 +17,7 @@ use support::disk::Disk;
 use support::nats_binary::{NEWEST, OLDEST};
 use support::nats_server::{Server, Setup};
 use support::raw_nats::RawNats;
+use support::usage::usage;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -153,11 +154,6 @@ fn a_killed_server_that_is_back_is_published_to_and_beaten_to_within_a_second() 
     }
 }
 
-fn threads_and_descriptors() -> (usize, usize) {
-    let count = |path| std::fs::read_dir(path).unwrap().count();
-    (count("/proc/self/task"), count("/proc/self/fd"))
-}
-
 /// Symptom: a leader said for as long as the disk was full that the store was busy. Cause: that is
 /// what a server says (10176) that has no room to keep a batch until it is whole.
 #[test]
@@ -182,7 +178,7 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
         let is_whole = || worker.assignment().partitions.len() == PARTITIONS;
         wait_until("an assignment", is_whole);
         let before = leader.current_version();
-        let footprint = threads_and_descriptors();
+        let footprint = usage();
 
         disk.fill();
         let mut error = String::new();
@@ -204,8 +200,8 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
         });
         wait_until("an assignment", is_whole);
         wait_until("nothing left behind", || {
-            let now = threads_and_descriptors();
-            now.0 <= footprint.0 && now.1 <= footprint.1
+            let now = usage();
+            now.threads <= footprint.threads && now.descriptors <= footprint.descriptors
         });
         worker.stop(Departure::Leave, PATIENCE).unwrap();
         leader.stop(PATIENCE).unwrap();

@@ -2,6 +2,8 @@
 //! leave nothing of themselves.
 #![cfg(all(feature = "nats", target_os = "linux"))]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,25 +13,13 @@ use divvy::Cancel;
 use divvy::error::{Code, Result};
 use divvy::store::memory::{Blackout, Call, MemoryStore};
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Batch, Bucket, BucketConfig, Expect, Outcome, Refusal, Store, Write};
-
-const BUCKET: Bucket = Bucket::Assignment;
+use divvy::store::{Batch, Outcome, Refusal, Store};
+use support::faults::{BUCKET, FOR_EVER, put, soon};
+use support::tasks::tasks;
 
 /// By then the test would have been given up: what waits until it was not cancelled.
 fn never() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-fn put(key: &str) -> Write {
-    Write {
-        key: key.into(),
-        value: Some(b"v".to_vec()),
-        expect: Expect::Any,
-    }
 }
 
 /// A server that tells of every connection and request, and answers nothing but pings; a deaf one
@@ -95,17 +85,9 @@ fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
     result.unwrap_err().code()
 }
 
-fn threads_of_nats() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names =
-        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("dv-nats")).count()
-}
-
-/// A thread that has ended is listed until the kernel has removed it.
 fn wait_for_no_thread() {
     let patience = soon();
-    while threads_of_nats() > 0 {
+    while !tasks("dv-nats").is_empty() {
         assert!(Instant::now() < patience, "a thread is left behind");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -122,10 +104,9 @@ fn a_cancelled_call_on_nats_ends_at_once_and_says_what_it_knows() {
     let mute = Mute::start(false);
     let store = NatsStore::connect(NatsOptions::new([mute.url.as_str()]), soon()).unwrap();
     // The writes first: they are sent once, so what comes is they. They may have been stored.
-    let writes = [put("a"), put("b")];
+    let writes = [put("a", "v"), put("b", "v")];
     let ends = cancelled(&mute.came, || store.write(BUCKET, &writes, never()));
     assert!(matches!(ends[0], Outcome::Unknown(_)), "{ends:?}");
-    let config = BucketConfig { ttl: None };
     for (what, code) in [
         (
             "read",
@@ -138,7 +119,7 @@ fn a_cancelled_call_on_nats_ends_at_once_and_says_what_it_knows() {
         (
             "ensure",
             code(cancelled(&mute.came, || {
-                store.ensure(BUCKET, config, never())
+                store.ensure(BUCKET, FOR_EVER, never())
             })),
         ),
         (
@@ -177,9 +158,7 @@ fn a_cancelled_call_on_nats_ends_at_once_and_says_what_it_knows() {
 #[test]
 fn a_cancelled_call_in_memory_ends_at_once_and_says_what_it_knows() {
     let store = MemoryStore::new();
-    store
-        .ensure(BUCKET, BucketConfig { ttl: None }, never())
-        .unwrap();
+    store.ensure(BUCKET, FOR_EVER, never()).unwrap();
     let cancel = Cancel::new();
     let fire_soon = |cancel: &Cancel| {
         let cancel = cancel.clone();
@@ -199,9 +178,9 @@ fn a_cancelled_call_in_memory_ends_at_once_and_says_what_it_knows() {
     store.faults().delay(&[Call::Write], Duration::from_secs(1));
     let cancel = Cancel::new();
     fire_soon(&cancel);
-    let ends = cancel.during(|| store.write(BUCKET, &[put("k")], never()));
+    let ends = cancel.during(|| store.write(BUCKET, &[put("k", "v")], never()));
     assert!(matches!(ends[0], Outcome::Unknown(_)), "{ends:?}");
-    let ends = cancel.during(|| store.write(BUCKET, &[put("other")], never()));
+    let ends = cancel.during(|| store.write(BUCKET, &[put("other", "v")], never()));
     assert!(matches!(ends[0], Outcome::Refused(_)), "{ends:?}");
     let patience = soon();
     while store.read(BUCKET, "k", never()).unwrap().is_none() {

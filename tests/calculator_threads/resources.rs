@@ -10,8 +10,9 @@ use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::{Calculator, Interest};
 
 use crate::support::*;
+use crate::tasks::tasks;
 use crate::usage::usage;
-use crate::{alone, own_tasks, own_threads};
+use crate::{alone, own_threads};
 
 const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
 
@@ -43,7 +44,7 @@ fn every_own_thread_blocks_every_signal_that_can_be_blocked() {
     wait_for_publication(&started(&calculator));
     wait_for_all_threads();
     let mut seen = 0;
-    for (name, path) in own_tasks() {
+    for (name, path) in tasks("dv-") {
         let status = fs::read_to_string(path.join("status")).unwrap();
         let mask = status
             .lines()

@@ -10,4 +10,6 @@ pub mod proxy;
 pub mod publishers;
 pub mod raw_nats;
 #[cfg(target_os = "linux")]
+pub mod tasks;
+#[cfg(target_os = "linux")]
 pub mod usage;
