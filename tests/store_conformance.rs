@@ -80,8 +80,8 @@ impl conformance::Fixture for Memory {
         }
     }
 
-    fn flood(&self) -> usize {
-        3_000
+    fn watch_max(&self) -> usize {
+        1_024
     }
 
     fn put_raw(&self, bucket: Bucket, key: &str, value: &[u8]) {

@@ -265,8 +265,9 @@ pub enum WatchEvent {
 
 /// A running watch. Dropping it ends it without waiting.
 pub struct Watch {
-    /// Where the events arrive. The channel is bounded; when the reader is too slow the watch
-    /// goes blind and resynchronises. Closed only when the store is.
+    /// Where the events arrive. What waits there is bounded, by some thousands of changes or one
+    /// listing; when the reader is too slow the watch goes blind and resynchronises. Closed only
+    /// when the store is.
     pub events: Receiver<WatchEvent>,
     cancel: Option<Box<dyn FnOnce() + Send>>,
 }

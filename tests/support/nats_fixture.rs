@@ -108,8 +108,8 @@ impl conformance::Fixture for Nats {
 
     fn idle(&self) {}
 
-    fn flood(&self) -> usize {
-        9_000
+    fn watch_max(&self) -> usize {
+        4_096
     }
 
     fn put_raw(&self, bucket: Bucket, key: &str, value: &[u8]) {

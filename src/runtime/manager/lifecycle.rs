@@ -26,8 +26,9 @@ use crate::runtime::rebalancer::Partitions;
 use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
 use crate::wire::KeyPrefix;
 
-/// Messages that may wait for `dv-member` before senders wait themselves.
-const INBOX_MAX: usize = 1_024;
+/// Messages that may wait for `dv-member` before senders wait themselves: a few from each call under
+/// way. The channel takes the memory for all of them at once, so there are not more.
+const INBOX_MAX: usize = 128;
 
 /// How long a start that failed waits for what it started.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -44,7 +44,8 @@ const BURST_MAX: usize = 4_096;
 
 /// What the I/O thread is asked to do.
 pub(super) enum Command {
-    Publish(Outgoing),
+    /// Boxed, for the queue has room for all its commands from the start.
+    Publish(Box<Outgoing>),
     /// Subscribes and answers with where the messages arrive.
     Subscribe(String, Sender<Receiver<nats::Message>>),
     Unsubscribe(String),

@@ -36,7 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
 use self::bucket::Proven;
@@ -313,7 +313,7 @@ impl NatsStore {
         if self.session.is_stopping() {
             return Err(Failure::NotRunning.into_error("watch"));
         }
-        let (events, receiver) = bounded(watch::EVENTS_CAPACITY);
+        let (events, receiver) = unbounded();
         let target = watch::Target {
             stream: self.session.options.stream(bucket),
             subject_prefix: self.session.options.subject(bucket, ""),

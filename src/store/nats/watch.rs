@@ -10,10 +10,9 @@
 //! be waited for, the listing and the consumer's creation, is done by a thread of its own that
 //! lives as long as that takes, so a slow listing holds up nobody else.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
 use super::failure::{Failure, number};
 use super::jetstream::{Stream, operation_of};
@@ -26,8 +25,12 @@ use crate::store::{Entry, Operation, WatchEvent};
 use crate::thread::Thread;
 use crate::types::Revision;
 
-/// Events waiting for the reader; one second of 4 000 workers that beat every second.
-pub(super) const EVENTS_CAPACITY: usize = 4_096;
+/// With so many events waiting for the reader it is too slow; one second of 4 000 workers that beat
+/// every second. The channel itself has no bound, for one that has takes the memory for all at once:
+/// 360 KB a watch. What a listing finds goes in whatever its size, as it is in memory already.
+const EVENTS_MAX: usize = 4_096;
+/// How soon a reader that is too slow is looked at again.
+const READER_PACE: Duration = Duration::from_millis(5);
 /// What the first synchronisation may take; each that takes longer doubles it for the next.
 const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
@@ -61,9 +64,8 @@ pub(super) struct Watcher {
     pub(super) id: u64,
     target: Target,
     told: Told,
-    /// Events that the reader had no room for yet. Nothing new is begun while there are any, so
-    /// they are one listing's at most.
-    backlog: VecDeque<WatchEvent>,
+    /// Whether nothing new is begun until the reader has read on.
+    is_held: bool,
     /// What one look has found, for the next one's use.
     found: Vec<Found>,
     sight: Sight,
@@ -117,7 +119,7 @@ impl Watcher {
             id,
             target,
             told: Told::default(),
-            backlog: VecDeque::new(),
+            is_held: false,
             found: Vec::new(),
             sight: Sight::Unknown,
             phase: Phase::Resting(Instant::now()),
@@ -132,8 +134,8 @@ impl Watcher {
     /// that; nothing when the watch is over.
     pub(super) fn work(&mut self, session: &Session, now: Instant) -> Option<Instant> {
         loop {
-            if !self.is_over && !self.deliver() {
-                return Some(now + IDLE);
+            if !self.is_over && self.is_held() {
+                return Some(now + READER_PACE);
             }
             let settled = match &mut self.phase {
                 Phase::Synchronising(under_way) => match under_way.result.try_recv() {
@@ -165,8 +167,7 @@ impl Watcher {
 
     /// Has `select` wake the thread when there is something to do for this watch.
     pub(super) fn listen<'a>(&'a self, select: &mut Select<'a>, now: Instant) {
-        if !self.is_over && !self.backlog.is_empty() {
-            select.send(&self.target.events);
+        if !self.is_over && self.is_held {
             return;
         }
         match &self.phase {
@@ -203,24 +204,17 @@ impl Watcher {
         }
     }
 
-    /// Hands over what the reader has not got yet, as far as it has room. `false`: not all of it.
-    fn deliver(&mut self) -> bool {
-        while let Some(event) = self.backlog.pop_front() {
-            match self.target.events.try_send(event) {
-                Ok(()) => {}
-                Err(TrySendError::Full(event)) => {
-                    self.backlog.push_front(event);
-                    return false;
-                }
-                Err(TrySendError::Disconnected(_)) => {
-                    self.is_over = true;
-                    self.backlog.clear();
-                }
-            }
-        }
-        // A listing may have needed much, what comes after it needs none.
-        self.backlog.shrink_to(0);
-        true
+    /// Whether the reader has too much left of what made this watch wait for it.
+    fn is_held(&mut self) -> bool {
+        self.is_held = self.is_held && !self.target.has_room();
+        self.is_held
+    }
+
+    /// Hands over what the reader must get, however much waits for it.
+    fn tell(&mut self, event: WatchEvent) {
+        // Nobody reads any more: whoever dropped the reader has asked for the end of this watch.
+        self.target.events.send(event).ok();
+        self.is_held |= !self.target.has_room();
     }
 
     /// Starts to synchronise, if there is a connection.
@@ -286,15 +280,16 @@ impl Watcher {
             }
             None => return self.blind(session, "the thread that lists panicked", now),
         };
-        let changes = self.told.catch_up(snapshot).into_iter();
-        self.backlog.extend(changes.map(WatchEvent::Change));
+        for change in self.told.catch_up(snapshot) {
+            self.tell(WatchEvent::Change(change));
+        }
         if self.sight != Sight::Live {
             if tail.is_none() {
                 let stream = &self.target.stream;
                 log::warn!("{stream}: no room for another watch, so it polls");
             }
             self.sight = Sight::Live;
-            self.backlog.push_back(WatchEvent::Live);
+            self.tell(WatchEvent::Live);
         }
         self.timeout = SYNC_TIMEOUT_MIN;
         self.pauses.reset();
@@ -319,7 +314,7 @@ impl Watcher {
         }
         if self.sight != Sight::Blind {
             self.sight = Sight::Blind;
-            self.backlog.push_back(WatchEvent::Blind(why.to_owned()));
+            self.tell(WatchEvent::Blind(why.to_owned()));
         }
         self.phase = Phase::Resting(now + PAUSE_LEAST + self.pauses.next_delay());
     }
@@ -341,6 +336,10 @@ impl Watcher {
 }
 
 impl Target {
+    fn has_room(&self) -> bool {
+        self.events.len() < EVENTS_MAX
+    }
+
     fn find(&self, delivered: Delivered, told: &mut Told) -> Found {
         let revision = delivered.revision;
         let entry = self.entry(delivered.message, revision, delivered.waited);
@@ -359,13 +358,13 @@ impl Target {
                 (None, Ok(())) => told.reached(revision),
                 (None, Err(_)) => {}
                 (Some(event), Err(_)) => told.undo(&event),
-                (Some(event), Ok(())) => match self.events.try_send(event) {
+                (Some(event), Ok(())) if !self.has_room() => {
+                    told.undo(&event);
+                    passed = Err(Stop::Blind("the reader of the watch is too slow"));
+                }
+                (Some(event), Ok(())) => match self.events.send(event) {
                     Ok(()) => told.reached(revision),
-                    Err(TrySendError::Disconnected(_)) => passed = Err(Stop::Ended),
-                    Err(TrySendError::Full(event)) => {
-                        told.undo(&event);
-                        passed = Err(Stop::Blind("the reader of the watch is too slow"));
-                    }
+                    Err(_) => passed = Err(Stop::Ended),
                 },
             }
         }

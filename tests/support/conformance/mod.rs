@@ -39,8 +39,8 @@ pub trait Fixture: Sync {
     fn pass(&self, time: Duration);
     /// Called again and again while a test waits; a store whose time is driven moves on.
     fn idle(&self);
-    /// More changes of different keys than a watch keeps for a reader that does not read.
-    fn flood(&self) -> usize;
+    /// How many changes a watch keeps for a reader that does not read.
+    fn watch_max(&self) -> usize;
     /// Writes bytes under a key past all checks, as a foreign program can.
     fn put_raw(&self, bucket: Bucket, key: &str, value: &[u8]);
     /// Deletes a bucket and creates it anew.

@@ -173,11 +173,16 @@ impl Reader {
 /// Until the reader of the watch has more than it can hold.
 fn wait_until_full(fixture: &dyn Fixture, watch: &Watch) {
     let deadline = soon();
-    while !watch.events.is_full() {
+    while watch.events.len() < fixture.watch_max() {
         assert!(Instant::now() < deadline, "the flood was no flood");
         fixture.idle();
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// More changes of different keys than fit.
+fn flood(fixture: &dyn Fixture) -> usize {
+    2 * fixture.watch_max() + 1_000
 }
 
 /// Writes `count` keys, pipelined.
@@ -200,7 +205,7 @@ pub fn a_slow_reader_goes_blind_and_resynchronises_without_loss(fixture: &dyn Fi
     let mut reader = Reader::default();
     reader.catch_up(fixture, &watch);
 
-    write_many(&*store, fixture.flood(), b"flood");
+    write_many(&*store, flood(fixture), b"flood");
     done(write(&*store, delete("key.0", Expect::Any)));
     done(write(&*store, delete("key.1", Expect::Any)));
     set(&*store, "key.1", b"written anew");
@@ -225,7 +230,7 @@ pub fn a_slow_reader_holds_up_nobody(fixture: &dyn Fixture) {
     let other = fixture.client();
     let quick = other.watch(BUCKET, "quick").unwrap();
     assert_eq!(next(fixture, &quick), WatchEvent::Live);
-    write_many(&*store, fixture.flood(), b"flood");
+    write_many(&*store, flood(fixture), b"flood");
     let revision = set(&*store, "quick.a", b"1");
     assert_eq!(next_change(fixture, &quick).revision, revision);
 
@@ -239,7 +244,7 @@ pub fn dropping_a_watch_never_waits(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let unread = store.watch(BUCKET, "").unwrap();
     let fresh = store.watch(BUCKET, "").unwrap();
-    write_many(&*store, fixture.flood(), b"flood");
+    write_many(&*store, flood(fixture), b"flood");
     let another = store.watch(BUCKET, "").unwrap();
     let before = Instant::now();
     drop(unread);
