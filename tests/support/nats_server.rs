@@ -179,6 +179,13 @@ impl Server {
         current.count() + 1 >= servers
     }
 
+    /// How many servers share JetStream once they have a leader, as this one knows.
+    fn group_size(&self) -> Option<u64> {
+        let jsz = self.monitoring("jsz")?;
+        jsz["meta_cluster"]["leader"].as_str()?;
+        jsz["meta_cluster"]["cluster_size"].as_u64()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -250,18 +257,18 @@ impl Drop for Server {
 impl Cluster {
     /// Starts three servers and waits until their JetStream has a leader.
     pub fn start(version: &str) -> Self {
-        let mut log = String::new();
+        let mut why = String::new();
         for _ in 0..10 {
-            match Self::try_start(version) {
-                Ok(nodes) => {
-                    let cluster = Self { nodes };
-                    cluster.wait_healthy();
-                    return cluster;
-                }
-                Err(why) => log = why,
+            let formed = Self::try_start(version).and_then(|nodes| {
+                let cluster = Self { nodes };
+                cluster.wait_healthy_or_split().map(|()| cluster)
+            });
+            match formed {
+                Ok(cluster) => return cluster,
+                Err(log) => why = log,
             }
         }
-        panic!("no cluster of nats-servers starts:\n{log}");
+        panic!("no cluster of nats-servers starts:\n{why}");
     }
 
     fn try_start(version: &str) -> Result<Vec<Server>, String> {
@@ -290,6 +297,16 @@ impl Cluster {
 
     /// Waits until every node that runs has caught up, and their leader knows them all.
     pub fn wait_healthy(&self) {
+        self.wait_healthy_or_split()
+            .unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// As [`Cluster::wait_healthy`]; an error when only two of the nodes share their JetStream.
+    ///
+    /// That is how the first election of nodes of 2.10 ends once in fifty times when the machine is
+    /// busy: the leader shrinks its group to those it has heard, 3 to 2, and does not take in the one
+    /// that answers in just that moment, nor ever after. Mostly it does so within 10 ms.
+    fn wait_healthy_or_split(&self) -> Result<(), String> {
         let running: Vec<_> = self
             .nodes
             .iter()
@@ -300,13 +317,22 @@ impl Cluster {
             let health = node.monitoring("healthz");
             health.is_some_and(|health| health["status"] == "ok")
         };
+        let mut split_since = None;
         while !running.iter().all(|node| healthy(node))
             || !running.iter().any(|node| node.leads(running.len()))
         {
             let log = running.first().map(|node| node.log()).unwrap_or_default();
+            let is_split = running.iter().any(|node| node.group_size() == Some(2));
+            let since = *split_since.get_or_insert_with(Instant::now);
+            if !is_split {
+                split_since = None;
+            } else if since.elapsed() > Duration::from_secs(3) {
+                return Err(format!("two of three nodes are by themselves:\n{log}"));
+            }
             assert!(Instant::now() < deadline, "no healthy cluster:\n{log}");
             std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
     }
 }
 
