@@ -136,7 +136,8 @@ cycles: need-test ## Start and stop managers thousands of times, in memory and o
 .PHONY: figures-manager
 figures-manager: need-build ## Measure what a manager takes and how soon things happen, on a server (6 minutes)
 ## ARGS=times or ARGS=costs: only those
-	$(CARGO) bench $(LOCKED) --features cli --bench manager -- $(ARGS)
+	$(CARGO) bench $(LOCKED) --profile capi --target-dir $(CAPI_TARGET) --features cli --bench manager \
+	  -- $(ARGS)
 
 .PHONY: stale
 stale: need-test ## Let deposed leaders try to publish, on every supported server
