@@ -187,10 +187,7 @@ fn a_full_bucket_refuses_writes_by_name_and_keeps_what_it_has() {
     assert!((1..50).contains(&done), "{done}");
     let refused = outcomes.last().unwrap();
     assert!(
-        matches!(
-            refused,
-            Outcome::Refused(Refusal::Other { code: 10_077, .. })
-        ),
+        matches!(refused, Outcome::Refused(Refusal::Full(why)) if why.contains("10077")),
         "{refused:?}"
     );
     let listing = store.list(Bucket::Assignment, "", soon()).unwrap();

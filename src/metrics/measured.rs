@@ -62,6 +62,7 @@ fn because(refusal: &Refusal) -> RefusedBecause {
         Refusal::NotRunning => RefusedBecause::NotRunning,
         Refusal::Unauthorized(_) => RefusedBecause::Unauthorized,
         Refusal::Invalid(_) => RefusedBecause::Invalid,
+        Refusal::Full(_) => RefusedBecause::Full,
         Refusal::Other { .. } => RefusedBecause::Other,
     }
 }

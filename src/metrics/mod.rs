@@ -171,6 +171,8 @@ labels! {
         Unauthorized = "unauthorized",
         /// The request is wrong.
         Invalid = "invalid",
+        /// The store has no room.
+        Full = "full",
         /// Another error of the store.
         Other = "other",
     }

@@ -214,6 +214,8 @@ pub enum Refusal {
     Unauthorized(String),
     /// The request itself is wrong (key, condition, batch) or the bucket cannot do it.
     Invalid(String),
+    /// The store has no room: its disk, its memory, or a limit of the account or the bucket.
+    Full(String),
     /// Another error of the store, by its number.
     Other {
         /// The store's error number.
@@ -241,6 +243,7 @@ impl Refusal {
             Refusal::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             Refusal::Unauthorized(why) => Error::new(Code::Unauthorized, why),
             Refusal::Invalid(why) => Error::new(Code::InvalidArgument, why),
+            Refusal::Full(why) => Error::new(Code::Store, why),
             Refusal::Other { code, text } => {
                 Error::new(Code::Store, format!("{text} (error {code})"))
             }

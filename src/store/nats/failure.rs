@@ -148,10 +148,9 @@ fn refusal_of(error: ApiError) -> Refusal {
         | number::BATCH_TOO_LARGE
         | number::BATCH_COMMIT => Refusal::Invalid(text),
         gone if number::UNAVAILABLE.contains(&gone) => Refusal::Unavailable(text),
-        full if number::FULL.contains(&full) => Refusal::Other {
-            code: full,
-            text: format!("{text}: {MAKE_ROOM}"),
-        },
+        full if number::FULL.contains(&full) => {
+            Refusal::Full(format!("{text} (error {full}): {MAKE_ROOM}"))
+        }
         _ if matches!(error.code, 401 | 403) => Refusal::Unauthorized(text),
         code => Refusal::Other { code, text },
     }

@@ -121,9 +121,10 @@ fn one_batch_is_all_or_nothing() {
     for refusal in [
         Refusal::Unavailable("gone".into()),
         Refusal::Unauthorized("no".into()),
+        Refusal::Full("no room".into()),
         Refusal::Other {
-            code: 10_047,
-            text: "full".into(),
+            code: 10_999,
+            text: "words".into(),
         },
     ] {
         // What may pass is tried three times.
@@ -137,7 +138,7 @@ fn one_batch_is_all_or_nothing() {
         assert_eq!(held(&world), before);
     }
     let version = leader.publish(&many(40, "q")).unwrap();
-    assert_eq!(version, 7, "each attempt has a version of its own");
+    assert_eq!(version, 8, "each attempt has a version of its own");
     holds_exactly(&world, &many(40, "q"), version);
 }
 
