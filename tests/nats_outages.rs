@@ -57,17 +57,21 @@ fn calculator(server: &Server) -> Calculator {
         .unwrap()
 }
 
-/// A worker that leaves leading to the calculator, and beats often enough for its return to be
-/// seen.
+/// A worker that leaves leading to others, and beats often enough for its return to be seen.
 fn worker(server: &Server) -> Manager {
-    let mut settings = ManagerConfig::default();
-    settings.calculator = config();
-    settings.heartbeat_interval = Duration::from_millis(500);
+    let mut settings = settings();
     settings.may_lead = false;
     Manager::builder(Arc::new(connect(server)))
         .config(settings)
         .build()
         .unwrap()
+}
+
+fn settings() -> ManagerConfig {
+    let mut settings = ManagerConfig::default();
+    settings.calculator = config();
+    settings.heartbeat_interval = Duration::from_millis(500);
+    settings
 }
 
 #[track_caller]
@@ -206,4 +210,36 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
         worker.stop(Departure::Leave, PATIENCE).unwrap();
         leader.stop(PATIENCE).unwrap();
     }
+}
+
+/// The server tells nobody of a purge, so the fleet goes on with what it holds; but who starts anew
+/// finds no assignment.
+#[test]
+fn a_worker_that_restarts_after_a_purge_is_given_its_partitions_again() {
+    let server = Server::start(NEWEST);
+    let mut settings = settings();
+    settings.calculator.apply_timeout = Duration::from_millis(300);
+    let leader = Manager::builder(Arc::new(connect(&server)))
+        .config(settings)
+        .source(|| Ok(partitions()))
+        .build()
+        .unwrap();
+    leader.start(PATIENCE).unwrap();
+    let follower = worker(&server);
+    follower.start(PATIENCE).unwrap();
+    let held = |manager: &Manager| manager.assignment().partitions.len();
+    wait_until("both have partitions", || {
+        held(&follower) > 0 && held(&leader) + held(&follower) == PARTITIONS
+    });
+
+    let count = held(&follower);
+    RawNats::connect(server.port).api("STREAM.PURGE.KV_parti-assignment", "");
+    follower.stop(Departure::Keep, PATIENCE).unwrap();
+    let restarted = worker(&server);
+    restarted.start(PATIENCE).unwrap();
+    wait_until("the restarted worker has its partitions again", || {
+        held(&restarted) == count && held(&leader) + count == PARTITIONS
+    });
+    restarted.stop(Departure::Leave, PATIENCE).unwrap();
+    leader.stop(Departure::Leave, PATIENCE).unwrap();
 }

@@ -160,6 +160,8 @@ impl Observer {
             return Some(Event::Sighting(sighting));
         }
         if let Some(lagging) = self.convergence.poll_overdue() {
+            // Its key may be gone: of a purge the server tells nobody.
+            self.suspect(lagging.worker.as_str());
             return Some(Event::Lagging(lagging));
         }
         if self.poison > 0 {
@@ -244,15 +246,20 @@ impl Observer {
             && applied != held.refused_by
         {
             held.refused_by = applied;
-            self.events.push_back(Event::ForeignSuspected {
-                key: format!("{}.{worker}", self.assignment.as_str()),
-                revision: Revision::MAX,
-            });
+            self.suspect(worker);
         }
         if applied.exceeds(in_force) && applied.exceeds(self.ahead) {
             self.ahead = self.ahead.highest(applied);
             self.events.push_back(Event::AppliedAhead(applied));
         }
+    }
+
+    /// Whatever is known of a worker's key may be out of date.
+    fn suspect(&mut self, worker: &str) {
+        self.events.push_back(Event::ForeignSuspected {
+            key: format!("{}.{worker}", self.assignment.as_str()),
+            revision: Revision::MAX,
+        });
     }
 
     fn fence(&mut self, entry: &Entry, term_in_force: Term) {
@@ -446,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_worker_that_does_not_apply_its_key_is_told_once_and_one_that_is_gone_is_not() {
+    fn a_live_worker_that_does_not_apply_is_told_once_and_its_key_suspected_unless_it_is_gone() {
         let worker = WorkerId::new("w-1").unwrap();
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
         let beat = |version| {
@@ -464,7 +471,7 @@ mod tests {
             let key = change("assignment.w-1", &assignment(3), Operation::Put);
             observer.assignment(at(1), &key, in_force(3));
             assert_eq!(observer.convergence().of("w-1").0, Some(2));
-            let mut told = 0;
+            let (mut told, mut suspected) = (0, 0);
             for second in 2..60 {
                 match ends {
                     Some(operation) if second > 3 => {
@@ -476,9 +483,14 @@ mod tests {
                 observer.tick(at(second));
                 while let Some(event) = observer.poll_event() {
                     told += usize::from(matches!(event, Event::Lagging(_)));
+                    suspected += usize::from(matches!(
+                        event,
+                        Event::ForeignSuspected { key, revision: Revision::MAX }
+                            if key == "assignment.w-1"
+                    ));
                 }
             }
-            assert_eq!(told, wanted, "{ends:?}");
+            assert_eq!((told, suspected), (wanted, wanted), "{ends:?}");
             let expected = ends.is_none().then_some(2);
             assert_eq!(observer.convergence().of("w-1").0, expected, "{ends:?}");
         }
