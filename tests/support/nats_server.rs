@@ -24,6 +24,8 @@ pub struct Setup {
     jetstream: bool,
     config: String,
     disk: Option<Arc<Disk>>,
+    /// Where its folder is made.
+    parent: PathBuf,
 }
 
 /// A real server. Dropping it kills it; so does the end of the test process.
@@ -48,7 +50,14 @@ impl Setup {
             jetstream: true,
             config: String::new(),
             disk: None,
+            parent: std::env::temp_dir(),
         }
+    }
+
+    /// Has the server keep its files where writing them takes no time.
+    pub fn files_in_memory(mut self) -> Self {
+        self.parent = "/dev/shm".into();
+        self
     }
 
     /// Adds text to the server's configuration file.
@@ -85,7 +94,7 @@ impl Setup {
     fn try_start(&self) -> Result<Server, String> {
         let mut server = Server {
             child: None,
-            folder: tempfile::tempdir().expect("a folder for the server"),
+            folder: tempfile::tempdir_in(&self.parent).expect("a folder for the server"),
             binary: nats_binary::find(&self.version),
             disk: self.disk.clone(),
             port: free_port(),
