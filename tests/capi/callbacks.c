@@ -88,8 +88,9 @@ int main(void) {
     OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_slow, NULL, NULL, &slow, ERR));
     WAIT_UNTIL(is_inside);
     EXPECT(DIVVY_TIMED_OUT, divvy_unsubscribe(slow, 20, ERR));
-    EXPECT(DIVVY_TIMED_OUT, divvy_calculator_stop(calculator, 50, ERR));
-    CHECK(strstr(err, "dv-notify") != NULL);
+    /* On a slow machine the threads that work are named first. */
+    WAIT_UNTIL(divvy_calculator_stop(calculator, 50, ERR) == DIVVY_TIMED_OUT &&
+               strstr(err, "dv-notify") != NULL);
     EXPECT(DIVVY_TIMED_OUT, divvy_unsubscribe(slow, 0, ERR));
     may_leave = 1;
     OK(divvy_unsubscribe(slow, PATIENCE, ERR));
