@@ -12,9 +12,8 @@ use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::calculator::OpId;
 use crate::machine::request::{Answer, Request};
-use crate::store::{Bucket, Entry};
-use crate::types::Time;
-use crate::wire::Applied;
+use crate::store::{Bucket, Entry, Operation};
+use crate::types::{Revision, Time};
 
 /// Pause after a look that failed.
 const RETRY: Duration = Duration::from_millis(200);
@@ -24,8 +23,8 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) enum Resume {
     No,
     Due(Time),
-    /// Asked, and what had been applied by then.
-    Asked(OpId, Applied),
+    /// Asked, and the revision that the watch has shown since.
+    Asked(OpId, Option<Revision>),
 }
 
 impl Manager {
@@ -37,6 +36,16 @@ impl Manager {
         if !is_own {
             return;
         }
+        if let Resume::Asked(_, shown) = &mut self.resume {
+            *shown = Some(match entry.operation {
+                Operation::Gone => Revision::MAX, // when, nobody knows
+                _ => entry.revision,
+            });
+        }
+        self.take_in_assignment(entry);
+    }
+
+    fn take_in_assignment(&mut self, entry: &Entry) {
         match self.assignments.take_in(entry) {
             Ok(change) => {
                 self.succeeded(Part::Assignment);
@@ -83,13 +92,13 @@ impl Manager {
             let key = self.assignment_prefix.key(worker);
             let bucket = Bucket::Assignment;
             let op = self.request(Part::Assignment, Request::Read { bucket, key });
-            self.resume = Resume::Asked(op, self.assignments.applied());
+            self.resume = Resume::Asked(op, None);
         }
     }
 
     /// What the store says now, after ownership was suspended.
     pub(super) fn looked_at_assignment(&mut self, now: Time, op: OpId, answer: Answer) {
-        let Resume::Asked(asked, applied) = self.resume else {
+        let Resume::Asked(asked, shown) = self.resume else {
             return;
         };
         if asked != op {
@@ -102,10 +111,14 @@ impl Manager {
         if !self.may_own(now) {
             return;
         }
+        // What is older than what the watch has shown may be somebody else's by now, and of a key that
+        // is not there nobody can tell: another look.
+        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+        if shown.is_some_and(|shown| revision < shown) {
+            return;
+        }
         match entry {
-            Some(entry) if entry.is_live() => self.assignment_seen(&entry),
-            // What the watch has shown since is newer.
-            _ if self.assignments.applied() != applied => {}
+            Some(entry) if entry.is_live() => self.take_in_assignment(&entry),
             _ => {
                 self.succeeded(Part::Assignment);
                 let change = self.assignments.gone();

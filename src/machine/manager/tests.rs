@@ -784,21 +784,58 @@ fn a_look_that_finds_nothing_or_fails_gives_nothing_and_takes_nothing_newer() {
     assert_ne!(life.machine.state(), ManagerState::Degraded);
 
     // It was gone when it was read; the watch has shown a newer one since.
+    let (mut life, op) = looking_again();
+    life.assigned(4, &["b"]);
+    life.answer(
+        op,
+        Answer::Read(Err(Error::new(Code::TimedOut, "no answer"))),
+    );
+    assert!(life.held().is_empty());
+    let op = next_look(&mut life);
+    life.assigned(5, &["c"]);
+    life.answer(op, Answer::Read(Ok(None)));
+    assert!(life.held().is_empty(), "which of the two is newer?");
+    let op = next_look(&mut life);
+    let answer = Answer::Read(Ok(life.assignment.clone()));
+    life.answer(op, answer);
+    assert_eq!(life.held(), ["c"]);
+}
+
+/// What was read had been taken away when the answer came, and the watch had shown so: the worker
+/// owned what another one had (seed 8181).
+#[test]
+fn a_look_that_the_watch_has_overtaken_gives_nothing_back() {
+    for operation in [Operation::Delete, Operation::Gone] {
+        let (mut life, op) = looking_again();
+        let read = Answer::Read(Ok(life.assignment.take()));
+        let gone = Entry {
+            operation,
+            revision: 1_001,
+            ..put("assignment.worker-0", "")
+        };
+        life.handle(Event::Assignment(WatchEvent::Change(gone)));
+        life.answer(op, read);
+        assert!(life.held().is_empty(), "{operation:?}");
+        let op = next_look(&mut life);
+        life.answer(op, Answer::Read(Ok(None)));
+        assert!(life.held().is_empty(), "{operation:?}");
+        life.assigned(4, &["b"]);
+        assert_eq!(life.held(), ["b"], "{operation:?}");
+    }
+}
+
+fn is_look(request: &Request) -> bool {
+    matches!(request, Request::Read { bucket, .. } if *bucket == Bucket::Assignment)
+}
+
+/// A strict worker that had "a", was cut off for long, and asks what the store says now.
+fn looking_again() -> (Life, OpId) {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
     life.is_down = true;
     life.pass(Duration::from_secs(10));
     life.is_down = false;
-    let is_look = |r: &Request| {
-        matches!(
-            r,
-            Request::Read {
-                bucket: Bucket::Assignment,
-                ..
-            }
-        )
-    };
     while !life.asked.iter().any(|(_, request)| is_look(request)) {
         life.now = life.now.max(life.machine.deadline().unwrap());
         life.machine.tick(life.now);
@@ -810,19 +847,14 @@ fn a_look_that_finds_nothing_or_fails_gives_nothing_and_takes_nothing_newer() {
         }
     }
     let (op, _) = life.take(is_look);
-    life.assigned(4, &["b"]);
-    life.answer(
-        op,
-        Answer::Read(Err(Error::new(Code::TimedOut, "no answer"))),
-    );
-    assert!(life.held().is_empty());
+    (life, op)
+}
+
+fn next_look(life: &mut Life) -> OpId {
     life.now = life.now + Duration::from_millis(200);
     life.machine.tick(life.now);
     life.carry_out();
-    let (op, _) = life.take(is_look);
-    life.assigned(5, &["c"]);
-    life.answer(op, Answer::Read(Ok(None)));
-    assert_eq!(life.held(), ["c"]);
+    life.take(is_look).0
 }
 
 // --- the leave ---
