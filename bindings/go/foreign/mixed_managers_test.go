@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +26,11 @@ type mixed struct {
 
 func newMixed(t testing.TB, url string) *mixed {
 	t.Helper()
-	fleet := processes.NewFleetOn(t, url, "./cmd/predecessor")
+	return mixedOf(t, processes.NewFleetOn(t, url, "./cmd/predecessor"))
+}
+
+func mixedOf(t testing.TB, fleet *processes.Fleet) *mixed {
+	t.Helper()
 	f := &mixed{Fleet: fleet, Ledger: fleet.Watch(), t: t}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -455,5 +460,62 @@ func TestBothKindsClaimTheLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 		}
 		f.settle("the gap is filled", members...)
 	}
+	f.verify()
+}
+
+func TestAFleetUnderNamesOfItsOwnIsNoBusinessOfOneUnderTheUsual(t *testing.T) {
+	t.Parallel()
+	url := servers.Start(t)
+	usual := newMixed(t, url)
+	named := mixedOf(t, processes.NewFleetNamed(t, url, "./cmd/predecessor",
+		processes.Names{Buckets: "tools", Workers: "node"}))
+	others := []*processes.Member{usual.StartDivvy("leave", nil), usual.Start()}
+	predecessors := named.Start()
+	divvys := named.StartDivvy("leave", nil)
+	third := named.StartDivvy("leave", processes.Never())
+	named.settle("three", predecessors, divvys, third)
+	usual.settle("two", others...)
+	if ids := predecessors.ID() + " " + divvys.ID() + " " + third.ID(); ids != "node-0 node-1 node-2" {
+		t.Errorf("ids %s", ids)
+	}
+	predecessors.End(syscall.SIGTERM)
+	until(t, "divvy's leads", divvys.IsLeader)
+	named.settle("the leader is gone", divvys, third)
+	usual.settle("still two", others...)
+	named.verify()
+	usual.verify()
+}
+
+// Nobody is given an id twice, and who comes when there is a free one again gets it.
+func TestOneTooManyForThePoolOfBothKindsIsToldSo(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	pool := map[string]string{"worker_id_max": "2"}
+	leaves := f.Start("-ids", "3")
+	divvys, stays := f.StartDivvy("leave", pool), f.Start("-ids", "3")
+	f.settle("the pool is full", leaves, divvys, stays)
+
+	store, err := divvy.ConnectNATS(patient(t), divvy.NATSOptions{URLs: []string{f.URL}})
+	must(t, err)
+	defer func() { must(t, store.Close()) }()
+	settings := processes.Settings()
+	settings["worker_id_max"] = "2"
+	fourth, err := divvy.NewManager(&divvy.ManagerConfig{
+		Config: divvy.Config{Store: store, Source: tools{}, Settings: settings},
+	})
+	must(t, err)
+	defer func() { must(t, fourth.Close()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := fourth.Start(ctx); !errors.Is(err, divvy.ErrIDsExhausted) {
+		t.Errorf("the fourth is told: %v", err)
+	}
+
+	leaves.End(syscall.SIGTERM)
+	late := f.manage(pool)
+	if late.ID() != "worker-0" {
+		t.Errorf("it has %s", late.ID())
+	}
+	f.settle("the place is taken", divvys, stays, late)
 	f.verify()
 }

@@ -41,7 +41,12 @@ func (f *Fleet) StartDivvy(departure string, settings map[string]string) *Member
 	arguments := []string{
 		"worker", "--json", "--nats", f.URL, "--partitions", f.partitionsFile(), "--departure", departure,
 	}
-	for _, some := range []map[string]string{Settings(), settings} {
+	named := map[string]string{
+		"worker_id_prefix": f.names.Workers, "stable_id_bucket": f.IDs.Bucket(),
+		"election_bucket": f.Election.Bucket(), "heartbeat_bucket": f.Heartbeats.Bucket(),
+		"assignment_bucket": f.Assigned.Bucket(),
+	}
+	for _, some := range []map[string]string{Settings(), named, settings} {
 		for name, value := range some {
 			arguments = append(arguments, "--set", name+"="+value)
 		}

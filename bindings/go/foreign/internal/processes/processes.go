@@ -65,10 +65,17 @@ type Fleet struct {
 	IDs, Election, Heartbeats, Assigned nats.KeyValue
 
 	t              testing.TB
+	names          Names
 	binary, folder string
 	mutex          sync.Mutex
 	members        []*Member
 	violations     []string
+}
+
+// Names of what a fleet shares.
+type Names struct {
+	// Buckets is what the names of all buckets begin with, Workers what all worker ids do.
+	Buckets, Workers string
 }
 
 // NewFleet starts a server and builds the command. command is where its package is.
@@ -80,8 +87,14 @@ func NewFleet(t testing.TB, command string) *Fleet {
 // NewFleetOn is the same on a server that is there already.
 func NewFleetOn(t testing.TB, url, command string) *Fleet {
 	t.Helper()
+	return NewFleetNamed(t, url, command, Names{Buckets: "parti", Workers: "worker"})
+}
+
+// NewFleetNamed is the same under other names.
+func NewFleetNamed(t testing.TB, url, command string, names Names) *Fleet {
+	t.Helper()
 	folder := t.TempDir()
-	f := &Fleet{t: t, URL: url, folder: folder, binary: filepath.Join(folder, "predecessor")}
+	f := &Fleet{t: t, URL: url, names: names, folder: folder, binary: filepath.Join(folder, "predecessor")}
 	if output, err := exec.Command("go", "build", "-o", f.binary, command).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
@@ -99,10 +112,10 @@ func NewFleetOn(t testing.TB, url, command string) *Fleet {
 		name string
 		ttl  time.Duration
 	}{
-		{&f.IDs, "parti-stableid", IDTTL},
-		{&f.Election, "parti-election", ElectionTTL},
-		{&f.Heartbeats, "parti-heartbeat", HeartbeatTTL},
-		{&f.Assigned, "parti-assignment", 0},
+		{&f.IDs, names.Buckets + "-stableid", IDTTL},
+		{&f.Election, names.Buckets + "-election", ElectionTTL},
+		{&f.Heartbeats, names.Buckets + "-heartbeat", HeartbeatTTL},
+		{&f.Assigned, names.Buckets + "-assignment", 0},
 	} {
 		*bucket.at, err = jetStream.CreateKeyValue(&nats.KeyValueConfig{Bucket: bucket.name, TTL: bucket.ttl})
 		Must(t, err)
@@ -144,7 +157,9 @@ func (f *Fleet) Start(arguments ...string) *Member {
 		"-nats", f.URL, "-partitions", f.partitionsFile(),
 		"-heartbeat-interval", HeartbeatInterval.String(), "-window", Window.String(),
 		"-election-ttl", ElectionTTL.String(), "-id-ttl", IDTTL.String(),
-		"-heartbeat-ttl", HeartbeatTTL.String(),
+		"-heartbeat-ttl", HeartbeatTTL.String(), "-prefix", f.names.Workers,
+		"-stable-id-bucket", f.IDs.Bucket(), "-election-bucket", f.Election.Bucket(),
+		"-heartbeat-bucket", f.Heartbeats.Bucket(), "-assignment-bucket", f.Assigned.Bucket(),
 	}, arguments...)
 	return f.run(exec.Command(f.binary, arguments...), func(text []byte, say func(Line)) {
 		var line Line
