@@ -37,15 +37,14 @@ const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(40);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Messages of one subscription waiting for their reader; the crate drops the newest of more.
 const INBOUND_MAX: usize = 65_536;
-/// Commands waiting for the I/O thread.
-const QUEUE_CAPACITY: usize = 1_024;
+/// Commands waiting for the I/O thread. The channel takes the memory for all of them at once.
+const QUEUE_CAPACITY: usize = 512;
 /// Commands carried out before the next flush.
 const BURST_MAX: usize = 4_096;
 
 /// What the I/O thread is asked to do.
 pub(super) enum Command {
-    /// Boxed, for the queue has room for all its commands from the start.
-    Publish(Box<Outgoing>),
+    Publish(Outgoing),
     /// Subscribes and answers with where the messages arrive.
     Subscribe(String, Sender<Receiver<nats::Message>>),
     Unsubscribe(String),

@@ -112,9 +112,7 @@ impl Link {
             payload,
             progress: Arc::default(),
         };
-        self.queue
-            .try_send(Command::Publish(Box::new(message)))
-            .ok();
+        self.queue.try_send(Command::Publish(message)).ok();
     }
 
     /// Sends one small message that asks for replies, past the I/O thread, if the crate can take it
@@ -305,7 +303,7 @@ impl Exchange<'_> {
             payload,
             progress: Arc::clone(&self.progress),
         };
-        let command = Command::Publish(Box::new(message));
+        let command = Command::Publish(message);
         cancel::send_deadline(&self.link.queue, command, self.deadline)
             .map_err(|vain| self.in_vain(vain))
     }
