@@ -55,6 +55,8 @@ pub enum ElectionEvent {
 pub struct Election {
     rule: Rule,
     lease: Duration,
+    /// How long the store keeps a lease, where it ends any.
+    kept: Option<Duration>,
     random: SplitMix,
     backoff: Backoff,
     /// Who this worker is; `None`: it takes no part now.
@@ -135,6 +137,7 @@ impl Election {
         Self {
             rule,
             lease,
+            kept: None,
             random: SplitMix(seed),
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0xE1EC),
             worker: None,
@@ -152,9 +155,10 @@ impl Election {
         }
     }
 
-    /// How long the store keeps a lease, where that is less than what was configured.
-    pub fn limit_lease(&mut self, lease: Duration) {
-        self.lease = self.lease.min(lease);
+    /// The store keeps a lease for so long; it counts for no longer, whatever was configured.
+    pub fn limit_lease(&mut self, kept: Duration) {
+        self.lease = self.lease.min(kept);
+        self.kept = Some(kept);
     }
 
     /// Takes part under this id from now on, or not at all: then a leader steps down and its
@@ -300,6 +304,13 @@ impl Election {
                     (Standing::Leader { revision, .. }, _) | (_, Seen::Vacant(revision)) => {
                         *revision
                     }
+                    // NATS lets go of what has expired up to a quarter of a second later.
+                    (
+                        _,
+                        Seen::Held {
+                            revision, since, ..
+                        },
+                    ) if self.kept.is_some_and(|kept| *since + kept <= now) => *revision,
                     // It has run out by our clock: the store has let it expire, or refuses.
                     _ => 0,
                 };

@@ -480,6 +480,22 @@ fn a_bucket_that_forgets_sooner_makes_the_lease_shorter() {
     assert_eq!(race.until_due(), Some(LEASE / 6));
 }
 
+/// NATS lets go of what has expired up to a quarter of a second later; until then a create is refused.
+#[test]
+fn a_lease_that_has_expired_at_the_store_is_taken_over_though_its_key_is_still_there() {
+    for (kept, revision) in [(LEASE, 7), (2 * LEASE, 0)] {
+        let mut race = Race::new(Rule::Lease);
+        race.election.limit_lease(kept);
+        race.sees(lease(7, b"w-2:100"));
+        assert_eq!(race.takes(), revision, "kept for {kept:?}");
+        assert!(race.now >= START + LEASE);
+        // It is gone by now, without a word.
+        race.is_written(CONFLICT, b"w-1:105");
+        race.looks(None);
+        assert_eq!(race.takes(), 0);
+    }
+}
+
 // --- an election of the host's ---
 
 fn granted(race: &mut Race, answer: Result<Option<Duration>, Error>) {
