@@ -31,7 +31,7 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
-const MANAGERS_SEEDS: u64 = 150;
+const MANAGERS_SEEDS: u64 = 240;
 
 /// What many seeds together must have met.
 const MET: [&str; 23] = [
