@@ -505,11 +505,22 @@ func TestOneTooManyForThePoolOfBothKindsIsToldSo(t *testing.T) {
 	})
 	must(t, err)
 	defer func() { must(t, fourth.Close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	told, err := fourth.Subscribe()
+	must(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := fourth.Start(ctx); !errors.Is(err, divvy.ErrIDsExhausted) {
-		t.Errorf("the fourth is told: %v", err)
+	started := make(chan error, 1)
+	go func() { started <- fourth.Start(ctx) }()
+	for event := range told.C {
+		if event.Kind == divvy.EventManagerFailed && errors.Is(event.Err, divvy.ErrIDsExhausted) {
+			break
+		}
 	}
+	cancel()
+	if err := <-started; err == nil {
+		t.Error("the fourth has an id")
+	}
+	told.Cancel()
 
 	leaves.End(syscall.SIGTERM)
 	late := f.manage(pool)
