@@ -309,19 +309,9 @@ impl Election {
             _ if self.rule == Rule::Host => (Asked::Take, Request::Campaign(worker.clone())),
             _ if self.wants_look => (Asked::Look, Request::Read { bucket, key }),
             standing => {
-                let revision = match (standing, &self.seen) {
-                    (Standing::Leader { revision, .. }, _) | (_, Seen::Vacant(revision)) => {
-                        *revision
-                    }
-                    // NATS lets go of what has expired up to a quarter of a second later.
-                    (
-                        _,
-                        Seen::Held {
-                            revision, since, ..
-                        },
-                    ) if self.kept.is_some_and(|kept| ends(*since, kept) <= now) => *revision,
-                    // It has run out by our clock: the store has let it expire, or refuses.
-                    _ => 0,
+                let revision = match standing {
+                    Standing::Leader { revision, .. } => *revision,
+                    Standing::Follower { .. } => self.to_be_taken(now),
                 };
                 let put = Request::Put {
                     bucket,
@@ -339,6 +329,20 @@ impl Election {
         }
         self.asked = Some((asked, worker));
         Some(request)
+    }
+
+    /// The revision under which a follower takes the lease.
+    fn to_be_taken(&self, now: Time) -> Revision {
+        let is_over = |since| self.kept.is_some_and(|kept| ends(since, kept) <= now);
+        match self.seen {
+            Seen::Vacant(revision) => revision,
+            // NATS lets go of what has expired up to a quarter of a second later.
+            Seen::Held {
+                revision, since, ..
+            } if is_over(since) => revision,
+            // It has run out by our clock: the store has let it expire, or refuses.
+            Seen::Held { .. } | Seen::Nothing => 0,
+        }
     }
 
     /// The answer to the request under way.

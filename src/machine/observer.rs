@@ -130,11 +130,7 @@ impl Observer {
         }
         self.events.push_back(Event::ForeignSuspected {
             key: entry.key.clone(),
-            revision: match entry.operation {
-                // Gone without a trace: whatever is known of it is out of date.
-                Operation::Gone => Revision::MAX,
-                _ => entry.revision,
-            },
+            revision: entry.as_new_as(),
         });
     }
 

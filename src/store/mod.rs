@@ -136,6 +136,15 @@ impl Entry {
     pub fn is_live(&self) -> bool {
         self.operation == Operation::Put
     }
+
+    /// What other knowledge of the key must have reached to be as new as this: of a key that is gone
+    /// without a trace, none has.
+    pub(crate) fn as_new_as(&self) -> Revision {
+        match self.operation {
+            Operation::Gone => Revision::MAX,
+            _ => self.revision,
+        }
+    }
 }
 
 /// The entries under a prefix at one moment, deleted keys that left a marker included.

@@ -12,7 +12,7 @@ use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::calculator::OpId;
 use crate::machine::request::{Answer, Request};
-use crate::store::{Bucket, Entry, Operation};
+use crate::store::{Bucket, Entry};
 use crate::types::{Revision, Time};
 
 /// Pause after a look that failed.
@@ -37,10 +37,7 @@ impl Manager {
             return;
         }
         if let Resume::Asked(_, shown) = &mut self.resume {
-            *shown = Some(match entry.operation {
-                Operation::Gone => Revision::MAX, // when, nobody knows
-                _ => entry.revision,
-            });
+            *shown = Some(entry.as_new_as());
         }
         self.take_in_assignment(entry);
     }
@@ -118,8 +115,8 @@ impl Manager {
             return;
         }
         match entry {
-            Some(entry) if entry.is_live() => self.take_in_assignment(&entry),
-            _ => {
+            Some(entry) => self.take_in_assignment(&entry),
+            None => {
                 self.succeeded(Part::Assignment);
                 let change = self.assignments.gone();
                 self.tell_assignment(change);
