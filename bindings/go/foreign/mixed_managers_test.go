@@ -41,8 +41,8 @@ func mixedOf(t testing.TB, fleet *processes.Fleet) *mixed {
 	return f
 }
 
-// manage starts a manager in this process: SIGTERM leaves, SIGSTOP stops it with Keep.
-func (f *mixed) manage(settings map[string]string) *processes.Member {
+// manager makes a manager in this process, with a store of its own.
+func (f *mixed) manager(settings map[string]string) (*divvy.Store, *divvy.Manager) {
 	f.t.Helper()
 	store, err := divvy.ConnectNATS(patient(f.t), divvy.NATSOptions{URLs: []string{f.URL}})
 	must(f.t, err)
@@ -54,6 +54,13 @@ func (f *mixed) manage(settings map[string]string) *processes.Member {
 		Config: divvy.Config{Store: store, Source: tools{}, Settings: all},
 	})
 	must(f.t, err)
+	return store, manager
+}
+
+// manage starts a manager in this process: SIGTERM leaves, SIGSTOP stops it with Keep.
+func (f *mixed) manage(settings map[string]string) *processes.Member {
+	f.t.Helper()
+	store, manager := f.manager(settings)
 	events, err := manager.Subscribe()
 	must(f.t, err)
 	departed := make(chan struct{})
@@ -495,15 +502,8 @@ func TestOneTooManyForThePoolOfBothKindsIsToldSo(t *testing.T) {
 	divvys, stays := f.StartDivvy("leave", pool), f.Start("-ids", "3")
 	f.settle("the pool is full", leaves, divvys, stays)
 
-	store, err := divvy.ConnectNATS(patient(t), divvy.NATSOptions{URLs: []string{f.URL}})
-	must(t, err)
+	store, fourth := f.manager(pool)
 	defer func() { must(t, store.Close()) }()
-	settings := processes.Settings()
-	settings["worker_id_max"] = "2"
-	fourth, err := divvy.NewManager(&divvy.ManagerConfig{
-		Config: divvy.Config{Store: store, Source: tools{}, Settings: settings},
-	})
-	must(t, err)
 	defer func() { must(t, fourth.Close()) }()
 	told, err := fourth.Subscribe()
 	must(t, err)
