@@ -70,12 +70,11 @@ impl World {
         }
         let leads = |m: &usize| self.members[*m].machine.is_leader();
         let leaders: Vec<usize> = self.awake().filter(leads).collect();
-        let rates = || leaders.iter().map(|&m| self.members[m].clock.rate);
-        let (least, most) = (rates().min().unwrap_or(1), rates().max().unwrap_or(1));
-        let are_apart = most * 100 > least * 113;
-        match leaders.len() {
-            0 | 1 => Ok(()),
-            2 if are_apart => Ok(()),
+        let rate = |m: usize| self.members[m].clock.rate;
+        let are_apart = |a, b| rate(a).max(rate(b)) * 100 > rate(a).min(rate(b)) * 113;
+        match leaders[..] {
+            [] | [_] => Ok(()),
+            [a, b] if are_apart(a, b) => Ok(()),
             _ => Err(format!("{leaders:?} lead at once")),
         }
     }

@@ -266,7 +266,7 @@ impl Drop for Server {
 impl Cluster {
     /// Starts three servers and waits until their JetStream has a leader.
     pub fn start(version: &str) -> Self {
-        let mut why = String::new();
+        let mut log = String::new();
         for _ in 0..10 {
             let formed = Self::try_start(version).and_then(|nodes| {
                 let cluster = Self { nodes };
@@ -274,10 +274,10 @@ impl Cluster {
             });
             match formed {
                 Ok(cluster) => return cluster,
-                Err(log) => why = log,
+                Err(why) => log = why,
             }
         }
-        panic!("no cluster of nats-servers starts:\n{why}");
+        panic!("no cluster of nats-servers starts:\n{log}");
     }
 
     fn try_start(version: &str) -> Result<Vec<Server>, String> {
@@ -332,10 +332,8 @@ impl Cluster {
         {
             let log = running.first().map(|node| node.log()).unwrap_or_default();
             let is_split = running.iter().any(|node| node.group_size() == Some(2));
-            let since = *split_since.get_or_insert_with(Instant::now);
-            if !is_split {
-                split_since = None;
-            } else if since.elapsed() > Duration::from_secs(3) {
+            split_since = is_split.then(|| split_since.unwrap_or_else(Instant::now));
+            if split_since.is_some_and(|since| since.elapsed() > Duration::from_secs(3)) {
                 return Err(format!("two of three nodes are by themselves:\n{log}"));
             }
             assert!(Instant::now() < deadline, "no healthy cluster:\n{log}");
