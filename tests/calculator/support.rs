@@ -65,7 +65,12 @@ fn with_heartbeats(store: MemoryStore) -> MemoryStore {
 
 /// A calculator over its own client of the store, with ten partitions.
 pub fn calculator(store: &MemoryStore) -> Calculator {
-    Calculator::builder(Arc::new(store.client("leader")))
+    calculator_over(store.client("leader"))
+}
+
+/// A calculator with ten partitions.
+pub fn calculator_over(client: MemoryStore) -> Calculator {
+    Calculator::builder(Arc::new(client))
         .config(config())
         .source(|| Ok(partitions(10)))
         .build()

@@ -11,7 +11,7 @@ use divvy::types::Time;
 use divvy::{Calculator, Interest, Notice};
 
 use crate::support::*;
-use crate::{alone, own_threads};
+use crate::{alone, calculator, leader, own_threads};
 
 /// Panics on one thread, from a moment on.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ fn calculator_with(store: &MemoryStore, bomb: &Bomb, clock: impl Clock + 'static
             Ok(())
         }
     };
-    let inner = store.client("leader");
+    let inner = leader(store);
     Calculator::builder(Arc::new(Hooked { inner, hook }))
         .config(config())
         .source(|| Ok(partitions(10)))
@@ -239,7 +239,7 @@ fn with_the_store_hung_a_drop_gives_up_in_time_and_the_threads_end_when_it_retur
     let _alone = alone();
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
-    let leader = store.client("leader");
+    let leader = leader(&store);
     let calculator = Calculator::builder(Arc::new(leader.clone()))
         .config(config())
         .source(|| Ok(partitions(10)))

@@ -12,7 +12,7 @@ use divvy::{Calculator, Interest};
 use crate::support::*;
 use crate::tasks::tasks;
 use crate::usage::usage;
-use crate::{alone, own_threads};
+use crate::{all_threads, alone, calculator, leader, own_threads};
 
 const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
 
@@ -73,7 +73,7 @@ fn every_own_thread_blocks_every_signal_that_can_be_blocked() {
 fn a_start_that_fails_leaves_no_thread_behind() {
     let _alone = alone();
     let store = store();
-    let leader = store.client("leader");
+    let leader = leader(&store);
     let calculator = Calculator::builder(Arc::new(leader.clone()))
         .config(config())
         .source(|| Ok(partitions(1)))
@@ -112,7 +112,7 @@ fn life(store: &MemoryStore, calculator: &Calculator) {
 fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let store = store();
-    let leader = store.client("leader");
+    let leader = leader(&store);
     let calculator = Calculator::builder(Arc::new(leader))
         .config(config())
         .source(|| Ok(partitions(10)))
@@ -121,12 +121,12 @@ fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
     for _ in 0..200 {
         life(&store, &calculator);
     }
-    let before = usage();
+    let (before, threads) = (usage(), all_threads());
     for _ in 0..1_000 {
         life(&store, &calculator);
     }
     let after = usage();
-    assert_eq!(after.threads, before.threads);
+    assert_eq!(all_threads(), threads);
     assert_eq!(after.descriptors, before.descriptors);
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
     println!("grown by {grown} KiB in 1 000 lives");
@@ -143,10 +143,10 @@ fn a_thousand_handles_leave_memory_flat() {
         life(&store, &calculator);
     };
     (0..200).for_each(|_| round());
-    let before = usage();
+    let (before, threads) = (usage(), all_threads());
     (0..1_000).for_each(|_| round());
     let after = usage();
-    assert_eq!(after.threads, before.threads);
+    assert_eq!(all_threads(), threads);
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
     assert!(grown < 1_000, "{grown} KiB");
 }

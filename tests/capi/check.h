@@ -2,6 +2,7 @@
 #ifndef DIVVY_TEST_CHECK_H
 #define DIVVY_TEST_CHECK_H
 
+#include <dirent.h>
 #include <divvy.h>
 #include <errno.h>
 #include <pthread.h>
@@ -55,6 +56,28 @@ static void nap_ms(long ms) {
     pause.tv_sec = ms / 1000;
     pause.tv_nsec = ms % 1000 * 1000000;
     nanosleep(&pause, NULL);
+}
+
+/* How many threads run: the kernel wakes who joins one a moment before it takes it off the list. */
+static int running_threads(void) UNUSED;
+static int running_threads(void) {
+    DIR *directory = opendir("/proc/self/task");
+    struct dirent *entry;
+    int running = 0;
+    CHECK(directory != NULL);
+    while ((entry = readdir(directory)) != NULL) {
+        char path[300], line[512] = "", *rest;
+        unsigned flags;
+        FILE *file;
+        snprintf(path, sizeof path, "/proc/self/task/%s/stat", entry->d_name);
+        if (entry->d_name[0] == '.' || !(file = fopen(path, "r"))) continue;
+        rest = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+        fclose(file);
+        /* The seventh after the name; the bit is PF_EXITING. */
+        if (rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && !(flags & 4)) running++;
+    }
+    closedir(directory);
+    return running;
 }
 
 static int64_t now_ns(void) UNUSED;

@@ -1,5 +1,4 @@
 /* Measures what the C ABI costs; prints, never judges. See `make figures`. */
-#include <dirent.h>
 
 #include "check.h"
 
@@ -35,15 +34,6 @@ static long resident_kib(void) {
     return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-static int threads(void) {
-    DIR *directory = opendir("/proc/self/task");
-    int entries = -2;
-    CHECK(directory != NULL);
-    while (readdir(directory)) entries++;
-    closedir(directory);
-    return entries;
-}
-
 int main(void) {
     divvy_config config = new_config();
     divvy_store store;
@@ -56,7 +46,7 @@ int main(void) {
     int64_t start;
     int index, worker;
     long before = resident_kib();
-    int threads_before = threads();
+    int threads_before = running_threads();
 
     OK(divvy_config_set(config, "heartbeat_ttl", "1h", ERR));
     OK(divvy_store_memory_new(&store, ERR));
@@ -67,7 +57,7 @@ int main(void) {
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     WAIT_UNTIL(held(store, 0) == 4);
     printf("calculator with the memory store: %d threads, %ld KiB resident added\n",
-           threads() - threads_before, resident_kib() - before);
+           running_threads() - threads_before, resident_kib() - before);
 
     OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, NULL, NULL, &subscription,
                                   ERR));

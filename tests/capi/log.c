@@ -1,5 +1,4 @@
 /* The log goes where the host wants it and nowhere else; signals stay with the host's threads. */
-#include <dirent.h>
 #include <signal.h>
 
 #include "check.h"

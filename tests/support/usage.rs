@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use super::tasks::tasks;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub threads: usize,
@@ -18,7 +20,7 @@ pub fn usage() -> Usage {
         .expect("a resident size");
     let number = resident.trim().trim_end_matches("kB").trim();
     Usage {
-        threads: count("/proc/self/task"),
+        threads: tasks("").len(),
         descriptors: count("/proc/self/fd"),
         resident_kib: number.parse().unwrap(),
     }
