@@ -117,22 +117,33 @@ impl Driver {
         // The board first: who is told of a state change finds it there.
         self.show();
         // Notices first: whoever asked for what is done has its events, too, when the answer comes. The
-        // job last: it takes a core, which those who are told of it would have to wait for.
-        let mut replies = Vec::new();
-        let mut to_start = None;
+        // job last: it takes a core, which those who are told of it would have to wait for. In between
+        // what wakes other threads, and so takes a while.
+        let (mut notices, mut replies) = (Vec::new(), Vec::new());
+        let (mut orders, mut to_start) = (Vec::new(), None);
         while let Some(action) = self.machine.poll_action() {
             match action {
                 // At most one job is under way.
                 Action::Start { op, job } => to_start = Some(ToPublisher { op, job }),
-                Action::List { op } => self.order(ToMonitor::List { op }),
-                Action::Watch { alive, missing } => self.order(ToMonitor::Watch { alive, missing }),
-                Action::Forget(worker) => self.order(ToMonitor::Forget(worker)),
-                Action::Notify(notice) => self.notify(notice),
+                Action::List { op } => orders.push(ToMonitor::List { op }),
+                Action::Watch { alive, missing } => {
+                    orders.push(ToMonitor::Watch { alive, missing })
+                }
+                Action::Forget(worker) => orders.push(ToMonitor::Forget(worker)),
+                Action::Notify(notice) => {
+                    self.note(&notice);
+                    notices.push(notice);
+                }
                 Action::Reply { ticket, result } => replies.push((ticket, result)),
             }
         }
+        self.shared.hub.publish_all(notices);
         for (ticket, result) in replies {
             self.shared.answer(ticket, result);
+        }
+        for order in orders {
+            // Fails only when `dv-watch` has ended; then so will this thread.
+            let _ = self.to_monitor.try_send(order);
         }
         if let Some(job) = to_start {
             // The channel has a place for it.
@@ -140,15 +151,11 @@ impl Driver {
         }
     }
 
-    fn order(&self, order: ToMonitor) {
-        // Fails only when `dv-watch` has ended; then so will this thread.
-        let _ = self.to_monitor.try_send(order);
-    }
-
-    fn notify(&mut self, notice: Notice) {
-        self.measure(&notice);
+    /// Counts, measures and logs what subscribers are about to be told.
+    fn note(&mut self, notice: &Notice) {
+        self.measure(notice);
         let counters = &self.shared.counters;
-        match &notice {
+        match notice {
             Notice::Published { quality, .. } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
                 counters
@@ -175,8 +182,7 @@ impl Driver {
             }
             _ => {}
         }
-        self.journal.note(self.clock.now(), &notice);
-        self.shared.hub.publish(notice);
+        self.journal.note(self.clock.now(), notice);
     }
 
     fn measure(&mut self, notice: &Notice) {

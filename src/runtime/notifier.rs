@@ -110,24 +110,30 @@ impl<N: Told> Subscriber<N> {
         }
     }
 
-    /// Whether the backlog was full, and if so, whether for the first time.
-    fn push(&self, notice: &Arc<N>) -> Option<bool> {
-        if !notice.is_wanted(self.interest) {
-            return None;
-        }
+    /// Puts in those that are wanted, and wakes who reads: once, for all. How many came after the
+    /// backlog was full, the first one of all with `true`.
+    fn push(&self, notices: &[Arc<N>]) -> impl Iterator<Item = bool> {
         let mut queue = self.queue.lock();
-        if !queue.is_open {
-            return None;
+        let missed_before = queue.missed;
+        let mut is_changed = false;
+        for notice in notices {
+            if !queue.is_open || !notice.is_wanted(self.interest) {
+                continue;
+            }
+            if queue.missed > 0 || queue.events.len() >= self.backlog_max {
+                queue.missed += 1;
+            } else {
+                queue.events.push_back(Arc::clone(notice));
+                is_changed = true;
+            }
         }
-        if queue.missed > 0 || queue.events.len() >= self.backlog_max {
-            queue.missed += 1;
-            return Some(queue.missed == 1);
+        let missed = queue.missed;
+        if is_changed {
+            queue.tell_readiness();
+            drop(queue);
+            self.changed.notify_all();
         }
-        queue.events.push_back(Arc::clone(notice));
-        queue.tell_readiness();
-        drop(queue);
-        self.changed.notify_all();
-        None
+        (missed_before..missed).map(|before| before == 0)
     }
 
     /// Nothing more comes; what is in the backlog stays to be read.
@@ -245,20 +251,32 @@ impl<N: Told> Hub<N> {
         (inner.subscribers.len(), longest.unwrap_or(0))
     }
 
-    /// Puts an event into every backlog. Never waits for a subscriber, and drops nothing of the
-    /// host's: this is `dv-calc`.
+    /// Puts an event into every backlog, see [`Hub::publish_all`].
     pub fn publish(&self, notice: N) {
-        let notice = Arc::new(notice);
-        let mut inner = self.inner.lock();
-        if inner.is_over {
-            return; // nothing follows a fatal event
+        self.publish_all(vec![notice]);
+    }
+
+    /// Puts events into every backlog, all of them before anyone is woken: that takes longer than
+    /// everything else. Never waits for a subscriber, and drops nothing of the host's: this is
+    /// `dv-calc`.
+    pub fn publish_all(&self, notices: Vec<N>) {
+        if notices.is_empty() {
+            return;
         }
-        notice.note(&mut inner.current);
-        inner.is_over = notice.is_last();
+        let mut inner = self.inner.lock();
+        let mut published = Vec::with_capacity(notices.len());
+        for notice in notices {
+            if inner.is_over {
+                break; // nothing follows a fatal event
+            }
+            notice.note(&mut inner.current);
+            inner.is_over = notice.is_last();
+            published.push(Arc::new(notice));
+        }
         let mut is_called_back = false;
         for subscriber in &inner.subscribers {
             is_called_back |= subscriber.has_callback;
-            if let Some(is_first) = subscriber.push(&notice) {
+            for is_first in subscriber.push(&published) {
                 self.lagged
                     .fetch_add(u64::from(is_first), Ordering::Relaxed);
                 self.metrics.event_missed(is_first);
@@ -344,9 +362,11 @@ impl<N: Told> Hub<N> {
         let subscriber = Arc::new(Subscriber::new(interest, self.backlog_max, callback));
         let mut inner = self.inner.lock();
         // Under the same lock as every publication: the current state, then each later change.
-        for notice in N::introduce(&inner.current) {
-            subscriber.push(&Arc::new(notice));
-        }
+        let introduced: Vec<_> = N::introduce(&inner.current)
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        let _ = subscriber.push(&introduced);
         inner.subscribers.push(Arc::clone(&subscriber));
         subscriber
     }
