@@ -51,6 +51,47 @@ func BenchmarkTransitionToChannel(b *testing.B) {
 	tell(b, delays)
 }
 
+// The same where it is the fleet that changes, as in a service: a worker comes and goes.
+func BenchmarkTransitionOfAFleetToChannel(b *testing.B) {
+	config := config(memory(b))
+	config.Cooldown, config.PlannedScaleWindow = time.Millisecond, time.Millisecond
+	config.Settings["leave_window"], config.Settings["join_coalescing"] = "1ms", "1ms"
+	calculator := started(b, config)
+	subscription, err := calculator.Subscribe()
+	must(b, err)
+	divided := make(chan struct{}, 1)
+	go func() {
+		defer subscription.Cancel()
+		for round := range b.N {
+			ctx, key := context.Background(), "heartbeat.w-2"
+			if round%2 == 0 {
+				_ = config.Store.Put(ctx, BucketHeartbeat, key, []byte("up"))
+			} else {
+				_ = config.Store.Delete(ctx, BucketHeartbeat, key)
+			}
+			select {
+			case <-divided:
+			case <-time.After(10 * time.Second):
+				return // and then there are too few of them
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+	}()
+	delays := make([]time.Duration, 0, 4*b.N)
+	for event := range subscription.C {
+		if event.Kind == EventState && event.From != event.State {
+			delays = append(delays, monotonic()-event.Time)
+			if event.State == CalculatorStateIdle {
+				divided <- struct{}{}
+			}
+		}
+	}
+	if len(delays) < 2*b.N {
+		b.Fatal("too few transitions:", len(delays))
+	}
+	tell(b, delays)
+}
+
 // A rebalance of 100 000 partitions for 1 000 workers by a strategy in Go and by the library's own of
 // the same kind: the difference is what handing them over and taking the plan back costs.
 func BenchmarkRebalance(b *testing.B) {
