@@ -45,6 +45,8 @@ test: need-test ## Run all tests, real nats-servers and thousands of simulated f
 # The Go binding, with the library as the other tests built it. The race detector watches both.
 GO = GOTOOLCHAIN=local $(shell ./.ci/go || echo false)
 GO_LIBRARY = install -m 644 include/divvy.h bindings/go/include/ && install -m 644
+# The servers that the other tests use.
+GO_SERVERS = test -n "$$NATS_SERVER" || sed -n 's/^pub const .*"\(.*\)";/\1/p' tests/support/nats_binary.rs | xargs -n 1 ./.ci/nats-server >/dev/null
 # Mixed fleets have processes of `divvy worker`.
 GO_DIVVY = DIVVY=$(abspath target/debug/divvy)
 
@@ -53,17 +55,19 @@ test-go: need-test ## Run the tests of the Go binding (part of `make test`)
 	$(CARGO) rustc $(LOCKED) --all-features --lib --crate-type staticlib
 	$(CARGO) build $(LOCKED) --all-features --bin divvy
 	$(GO_LIBRARY) target/debug/libdivvy.a bindings/go/lib/
-	cd bindings/go && badly="$$(gofmt -l .)" && echo "$$badly" >&2 && test -z "$$badly" && $(GO) vet ./...
+	$(GO_SERVERS)
+	cd bindings/go && badly="$$(gofmt -l .)" && test -z "$$badly" || { echo "gofmt: $$badly" >&2; false; } && $(GO) vet ./...
 	cd bindings/go && $(GO) test -short -race ./...
 	cd bindings/go && CGO_ENABLED=0 $(GO) test ./
 	cd bindings/go/foreign && $(GO) vet ./... && $(GO_DIVVY) $(GO) test ./...
 	cd bindings/go/prom && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: test-go-long
-test-go-long: go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
+test-go-long: need-test go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
 	cd bindings/go && $(GO) test ./...
 	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -short ./...
 	$(CARGO) build $(LOCKED) --all-features --bin divvy
+	$(GO_SERVERS)
 	cd bindings/go/foreign && $(GO) mod vendor && cp ../include/divvy.h vendor/github.com/divvy-rs/divvy/bindings/go/include/ && \
 	  $(GO_DIVVY) $(GO) test -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
 	$(MAKE) --no-print-directory install PREFIX=$(abspath target/go-prefix)

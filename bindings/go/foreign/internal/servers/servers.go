@@ -70,7 +70,7 @@ func binary(t testing.TB) string {
 	if found := fetched(); len(found) > 0 {
 		return found[len(found)-1]
 	}
-	t.Fatal("no nats-server: run `make test`, which fetches one, or set NATS_SERVER")
+	t.Fatal("no nats-server: run `make test-go`, which fetches one, or set NATS_SERVER")
 	return ""
 }
 
