@@ -24,9 +24,10 @@
 // # Contexts
 //
 // Every call that waits takes a context and returns when that is done, with an error for which
-// errors.Is tells context.Canceled or context.DeadlineExceeded. A context without a deadline gets
-// the default that the call states. Nothing of the call goes on then, but that a rebalance stays asked
-// for, a stop goes on by itself, and a write that was sent may be carried out: its error says so.
+// errors.Is tells context.Canceled or context.DeadlineExceeded, and at a deadline why nothing had come of
+// it until then, too. A context without a deadline gets the default that the call states. Nothing of the
+// call goes on then, but that a rebalance stays asked for, a stop goes on by itself, and a write that was
+// sent may be carried out: its error says so.
 //
 // # Callbacks
 //

@@ -154,27 +154,38 @@ func newCancel(op string) (cancel C.divvy_cancel, err error) {
 	return cancel, err
 }
 
+// What the library promises to take beyond its time at most.
+const overtime = 50 * time.Millisecond
+
 // waitWith makes that call; when the context is done before, cancel is fired and early, if any, is
-// called.
+// called. At a deadline the library ends the call by itself: it tells why nothing came of it.
 func waitWith(
 	ctx context.Context, op string, standard time.Duration, cancel C.divvy_cancel, call waitingCall, early func(),
 ) error {
 	var text errorText
 	buffer, size := text.at()
-	fired := make(chan struct{})
+	returned, fired := make(chan struct{}), make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			select {
+			case <-returned:
+				return
+			case <-time.After(overtime):
+			}
+		}
 		// First, so that what the host's code does when it is told does not count as an answer.
 		C.divvy_cancel_fire(cancel, nil, 0)
 		if early != nil {
 			early()
 		}
 	})
-	err := check(call(cancel, timeout(ctx, standard), buffer, size), op, &text)
+	status := call(cancel, timeout(ctx, standard), buffer, size)
+	close(returned)
 	if !stop() {
 		<-fired
 	}
-	return err
+	return check(status, op, &text)
 }
 
 // ended tells what a call ended with; where the context cut it short, errors.Is tells that, too. The
@@ -186,7 +197,7 @@ func ended(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
-	if _, limited := ctx.Deadline(); limited && errors.Is(err, ErrTimedOut) {
+	if deadline, limited := ctx.Deadline(); limited && (errors.Is(err, ErrTimedOut) || !time.Now().Before(deadline)) {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	return err
