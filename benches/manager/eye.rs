@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Select;
+use crossbeam_channel::{Receiver, unbounded};
 use divvy::store::nats::NatsStore;
-use divvy::store::{Bucket, Entry, Store, Watch, WatchEvent};
+use divvy::store::{Bucket, Entry, Store, WatchEvent};
 use divvy::wire::Assignment;
 
 /// A watch of everything that a fleet of divvy's writes.
 pub struct Eye {
-    watches: Vec<(Bucket, Watch)>,
+    /// What came, and when: also while nobody looks.
+    seen: Receiver<(Bucket, Instant, WatchEvent)>,
     /// When each key was written.
     written: BTreeMap<(&'static str, String), Vec<Instant>>,
     held: BTreeMap<String, BTreeSet<String>>,
@@ -21,11 +22,21 @@ pub struct Eye {
 
 impl Eye {
     pub fn new(store: &Arc<NatsStore>) -> Self {
-        let watch = |bucket| (bucket, store.watch(bucket, "").expect("a watch"));
+        let (see, seen) = unbounded();
+        for bucket in [Bucket::Heartbeat, Bucket::Election, Bucket::Assignment] {
+            let watch = store.watch(bucket, "").expect("a watch");
+            let see = see.clone();
+            // Ends with the store.
+            std::thread::spawn(move || {
+                for event in &watch.events {
+                    if see.send((bucket, Instant::now(), event)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
         Self {
-            watches: [Bucket::Heartbeat, Bucket::Election, Bucket::Assignment]
-                .map(watch)
-                .into(),
+            seen,
             written: BTreeMap::new(),
             held: BTreeMap::new(),
             fenced: Instant::now(),
@@ -36,49 +47,36 @@ impl Eye {
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Instant {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !holds(self) {
-            let mut select = Select::new();
-            for (_, watch) in &self.watches {
-                select.recv(&watch.events);
-            }
-            let ready = select.ready_deadline(deadline);
-            let index = ready.unwrap_or_else(|_| panic!("never: {what}"));
-            drop(select);
-            let (bucket, watch) = &self.watches[index];
-            let bucket = *bucket;
-            if let Ok(event) = watch.events.try_recv() {
-                self.take(bucket, event);
-            }
+            let seen = self.seen.recv_deadline(deadline);
+            self.take(seen.unwrap_or_else(|_| panic!("never: {what}")));
         }
         Instant::now()
     }
 
     /// Takes in what is there already.
     pub fn catch_up(&mut self) {
-        for index in 0..self.watches.len() {
-            let bucket = self.watches[index].0;
-            while let Ok(event) = self.watches[index].1.events.try_recv() {
-                self.take(bucket, event);
-            }
+        while let Ok(seen) = self.seen.try_recv() {
+            self.take(seen);
         }
     }
 
-    fn take(&mut self, bucket: Bucket, event: WatchEvent) {
+    fn take(&mut self, (bucket, came, event): (Bucket, Instant, WatchEvent)) {
         let WatchEvent::Change(entry) = event else {
             return;
         };
-        let at = Instant::now() - entry.age.unwrap_or_default();
         if entry.is_live() {
             let place = (bucket.default_name(), entry.key.clone());
+            let at = came - entry.age.unwrap_or_default();
             self.written.entry(place).or_default().push(at);
         }
         if bucket == Bucket::Assignment {
-            self.assigned(&entry);
+            self.assigned(&entry, came);
         }
     }
 
-    fn assigned(&mut self, entry: &Entry) {
+    fn assigned(&mut self, entry: &Entry, came: Instant) {
         if entry.key == "divvy.fence" {
-            self.fenced = Instant::now();
+            self.fenced = came;
         }
         let Some(worker) = entry.key.strip_prefix("assignment.") else {
             return;
