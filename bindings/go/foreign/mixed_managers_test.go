@@ -384,6 +384,32 @@ func TestALeaderWhoseIDIsStolenStepsDownAndTakesAnother(t *testing.T) {
 	f.verify(id + " is claimed while somebody has it")
 }
 
+func TestALeaderOfThePredecessorThatWasFrozenBeyondItsLeasesIsAFollowerAmongOthersThen(t *testing.T) {
+	t.Parallel()
+	f := newMixed(t, servers.Start(t))
+	frozen := f.Start()
+	f.settle("alone", frozen)
+	successor := f.StartDivvy("leave", nil)
+	f.settle("two", frozen, successor)
+	id := frozen.ID()
+	frozen.Signal(syscall.SIGSTOP)
+	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
+	f.settle("without it", successor)
+	robbed := f.StartDivvy("leave", processes.Never())
+	version := f.settle("another one has its id", successor, robbed)
+	if robbed.ID() != id || !successor.IsLeader() {
+		t.Fatalf("it has %s; the other one leads: %v", robbed.ID(), successor.IsLeader())
+	}
+	frozen.Signal(syscall.SIGCONT)
+	f.isRobbed(robbed, id)
+	after := f.settle("under ids of their own", frozen, successor, robbed)
+	if after <= version || !successor.IsLeader() {
+		t.Errorf("version %d after %d; its successor leads: %v", after, version, successor.IsLeader())
+	}
+	// Not the ledger: what the frozen one put blindly, before it looked, is of an older version.
+	f.Fleet.Verify()
+}
+
 // isRobbed waits until a worker of divvy's notices that its id is somebody else's, which it must by its
 // next renewal, says so by name, and has another.
 func (f *mixed) isRobbed(robbed *processes.Member, id string) {
