@@ -1,0 +1,167 @@
+//! Subscriptions that the host reads: as an iterator, by polling, or told by a descriptor.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::{Hub, Subscriber};
+use crate::machine::calculator::Notice;
+use crate::runtime::shared::deadline_in;
+use crate::runtime::told::Told;
+
+/// Told whether a reader would get something without waiting, for event loops that wait for a
+/// descriptor. Called at each change, with a lock held: it must be quick and call nothing of ours.
+pub trait Readiness: Send {
+    /// Whether [`Events::poll`] would return at once with something other than
+    /// [`Polled::TimedOut`].
+    fn set(&self, is_ready: bool);
+}
+
+/// How [`Events::poll`] ended.
+#[derive(Debug)]
+pub enum Polled<N = Notice> {
+    /// The next event.
+    Event(Arc<N>),
+    /// Nothing came in time.
+    TimedOut,
+    /// [`Events::wake`] was called.
+    Woken,
+    /// No event will come any more.
+    Closed,
+}
+
+/// A subscription that is read: an iterator over events that ends when the handle was
+/// stopped or dropped, or has failed, after what is in the backlog.
+///
+/// May be shared; each event goes to one reader. Dropping it unsubscribes.
+pub struct Events<N: Told = Notice> {
+    subscriber: Arc<Subscriber<N>>,
+    hub: Weak<Hub<N>>,
+}
+
+impl<N: Told> Events<N> {
+    pub(super) fn new(subscriber: Arc<Subscriber<N>>, hub: Weak<Hub<N>>) -> Self {
+        Self { subscriber, hub }
+    }
+
+    /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
+    /// [`Events::is_closed`]. Wakes do not end it.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<N>> {
+        self.next_by(Some(deadline_in(timeout)))
+    }
+
+    /// The next event; waits for at most `timeout`, without limit for `None`.
+    #[must_use]
+    pub fn poll(&self, timeout: Option<Duration>) -> Polled<N> {
+        self.wait(timeout.map(deadline_in), true)
+    }
+
+    /// Ends every [`Events::poll`] that waits now; when none does, the next one that would wait
+    /// returns at once.
+    pub fn wake(&self) {
+        let mut queue = self.subscriber.queue.lock();
+        if queue.waiting > 0 {
+            queue.wakes += 1;
+        } else {
+            queue.is_woken = true;
+            queue.tell_readiness();
+        }
+        drop(queue);
+        self.subscriber.changed.notify_all();
+    }
+
+    /// Has changes of readiness told, the current one first when it is ready. Replaces an
+    /// earlier one.
+    pub fn set_readiness(&self, readiness: impl Readiness + 'static) {
+        let mut queue = self.subscriber.queue.lock();
+        queue.readiness = Some(Box::new(readiness));
+        queue.was_ready = false;
+        queue.tell_readiness();
+    }
+
+    /// The next event, if there is one now. Does not wait.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Arc<N>> {
+        self.subscriber.queue.lock().pop()
+    }
+
+    /// Ends the subscription: readers that wait return, and nothing more comes.
+    pub fn close(&self) {
+        self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
+    }
+
+    /// Whether no event will come any more: all were read, and the calculator was stopped or
+    /// dropped, or has failed, or the last event said that this subscriber was too slow.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.subscriber.queue.lock().is_over()
+    }
+
+    fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<N>> {
+        match self.wait(deadline, false) {
+            Polled::Event(event) => Some(event),
+            Polled::TimedOut | Polled::Woken | Polled::Closed => None,
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>, heeds_wakes: bool) -> Polled<N> {
+        let mut queue = self.subscriber.queue.lock();
+        let wakes = queue.wakes;
+        let mut is_late = false;
+        loop {
+            if let Some(event) = queue.pop() {
+                return Polled::Event(event);
+            }
+            if !queue.is_open {
+                return Polled::Closed;
+            }
+            if heeds_wakes && (queue.is_woken || queue.wakes != wakes) {
+                queue.is_woken = false;
+                queue.tell_readiness();
+                return Polled::Woken;
+            }
+            if is_late {
+                return Polled::TimedOut;
+            }
+            let changed = &self.subscriber.changed;
+            queue.waiting += usize::from(heeds_wakes);
+            match deadline {
+                None => changed.wait(&mut queue),
+                Some(deadline) => is_late = changed.wait_until(&mut queue, deadline).timed_out(),
+            }
+            queue.waiting -= usize::from(heeds_wakes);
+        }
+    }
+}
+
+impl<N: Told> Iterator for Events<N> {
+    type Item = Arc<N>;
+
+    /// Waits for the next event without limit; `None` when there will be none.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_by(None)
+    }
+}
+
+impl<N: Told> Iterator for &Events<N> {
+    type Item = Arc<N>;
+
+    /// As for [`Events`] itself, for readers that share it.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_by(None)
+    }
+}
+
+impl<N: Told> Drop for Events<N> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<N: Told> std::fmt::Debug for Events<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
