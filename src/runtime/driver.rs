@@ -116,9 +116,9 @@ impl Driver {
     fn carry_out(&mut self) {
         // The board first: who is told of a state change finds it there.
         self.show();
-        // Notices first: whoever asked for what is done has its events, too, when the answer comes. The
-        // job last: it takes a core, which those who are told of it would have to wait for. In between
-        // what wakes other threads, and so takes a while.
+        // Notices first: whoever asked for what is done has its events, too, when the answer comes. Then
+        // the log, which is the host's code, and what wakes other threads: both take a while. The job
+        // last: it takes a core, which those who are told of it would have to wait for.
         let (mut notices, mut replies) = (Vec::new(), Vec::new());
         let (mut orders, mut to_start) = (Vec::new(), None);
         while let Some(action) = self.machine.poll_action() {
@@ -131,15 +131,18 @@ impl Driver {
                 }
                 Action::Forget(worker) => orders.push(ToMonitor::Forget(worker)),
                 Action::Notify(notice) => {
-                    self.note(&notice);
-                    notices.push(notice);
+                    self.count(&notice);
+                    notices.push(Arc::new(notice));
                 }
                 Action::Reply { ticket, result } => replies.push((ticket, result)),
             }
         }
-        self.shared.hub.publish_all(notices);
+        self.shared.hub.publish_all(&notices);
         for (ticket, result) in replies {
             self.shared.answer(ticket, result);
+        }
+        for notice in notices {
+            self.journal.note(self.clock.now(), &notice);
         }
         for order in orders {
             // Fails only when `dv-watch` has ended; then so will this thread.
@@ -151,8 +154,8 @@ impl Driver {
         }
     }
 
-    /// Counts, measures and logs what subscribers are about to be told.
-    fn note(&mut self, notice: &Notice) {
+    /// Counts what subscribers are about to be told: they find it in the status.
+    fn count(&mut self, notice: &Notice) {
         self.measure(notice);
         let counters = &self.shared.counters;
         match notice {
@@ -182,7 +185,6 @@ impl Driver {
             }
             _ => {}
         }
-        self.journal.note(self.clock.now(), notice);
     }
 
     fn measure(&mut self, notice: &Notice) {

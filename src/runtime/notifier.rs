@@ -257,30 +257,30 @@ impl<N: Told> Hub<N> {
 
     /// Puts an event into every backlog, see [`Hub::publish_all`].
     pub fn publish(&self, notice: N) {
-        self.publish_all(vec![notice]);
+        self.publish_all(&[Arc::new(notice)]);
     }
 
     /// Puts events into every backlog, all of them before anyone is woken: that takes longer than
     /// everything else. Never waits for a subscriber, and drops nothing of the host's: this is
     /// `dv-calc`.
-    pub fn publish_all(&self, notices: Vec<N>) {
+    pub fn publish_all(&self, notices: &[Arc<N>]) {
         if notices.is_empty() {
             return;
         }
         let mut inner = self.inner.lock();
-        let mut published = Vec::with_capacity(notices.len());
+        let mut count = 0;
         for notice in notices {
             if inner.is_over {
                 break; // nothing follows a fatal event
             }
             notice.note(&mut inner.current);
             inner.is_over = notice.is_last();
-            published.push(Arc::new(notice));
+            count += 1;
         }
         let mut is_called_back = false;
         for subscriber in &inner.subscribers {
             is_called_back |= subscriber.has_callback;
-            for is_first in subscriber.push(&published) {
+            for is_first in subscriber.push(&notices[..count]) {
                 self.lagged
                     .fetch_add(u64::from(is_first), Ordering::Relaxed);
                 self.metrics.event_missed(is_first);
