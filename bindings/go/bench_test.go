@@ -42,13 +42,19 @@ func BenchmarkTransitionToChannel(b *testing.B) {
 		}
 		subscription.Cancel()
 	}()
+	tell(b, delaysOf(b, subscription, func(Event) {}))
+}
+
+// delaysOf is how long each transition took to arrive; then is called with it.
+func delaysOf(b *testing.B, subscription *Subscription, then func(Event)) []time.Duration {
 	delays := make([]time.Duration, 0, 4*b.N)
 	for event := range subscription.C {
 		if event.Kind == EventState && event.From != event.State {
 			delays = append(delays, monotonic()-event.Time)
+			then(event)
 		}
 	}
-	tell(b, delays)
+	return delays
 }
 
 // The same where it is the fleet that changes, as in a service: a worker comes and goes.
@@ -77,15 +83,11 @@ func BenchmarkTransitionOfAFleetToChannel(b *testing.B) {
 			time.Sleep(200 * time.Microsecond)
 		}
 	}()
-	delays := make([]time.Duration, 0, 4*b.N)
-	for event := range subscription.C {
-		if event.Kind == EventState && event.From != event.State {
-			delays = append(delays, monotonic()-event.Time)
-			if event.State == CalculatorStateIdle {
-				divided <- struct{}{}
-			}
+	delays := delaysOf(b, subscription, func(event Event) {
+		if event.State == CalculatorStateIdle {
+			divided <- struct{}{}
 		}
-	}
+	})
 	if len(delays) < 2*b.N {
 		b.Fatal("too few transitions:", len(delays))
 	}
