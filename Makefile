@@ -111,31 +111,31 @@ success: need-build ## Simulate 100 000 rebalances while 1 % of the store's call
 .PHONY: test-matrix
 test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)
 ## ARGS=v2_12 runs those whose name contains it
-	$(CARGO) test $(LOCKED) --all-features --test nats_matrix --test nats_cluster -- $(ARGS)
+	$(CARGO) test $(LOCKED) --all-features --test long -- $(or $(ARGS),matrix:: cluster::)
 
 .PHONY: faults
 faults: need-test ## Measure what faults of servers and networks do, and what is seen of them (5 minutes)
 ## The tables are printed and written to docs/faults.md; ONLY=cut prints those of some faults
 	$(if $(ONLY),DIVVY_FAULTS="$(ONLY)") \
-	  $(CARGO) test $(LOCKED) --all-features --test nats_fault_table -- --nocapture
+	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture fault_table::
 
 .PHONY: rivals
 rivals: need-test ## Let three leaders fight over a cluster whose nodes are killed
 ## MINUTES=10 for how long, half of it in each class
 	DIVVY_RIVALS_MINUTES=$(MINUTES) \
-	  $(CARGO) test $(LOCKED) --features nats --test nats_rivals -- --nocapture
+	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture rivals::
 
 .PHONY: chaos
 chaos: need-test ## Let 20 worker processes live through faults of workers and servers of a cluster
 ## MINUTES=10 for how long; SEED=7 for the faults of a former run
 	$(if $(SEED),CHAOS_SEED=$(SEED)) CHAOS_MINUTES=$(MINUTES) \
-	  $(CARGO) test $(LOCKED) --features cli --test fleet_chaos -- --nocapture
+	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture chaos::
 
 .PHONY: cycles
 cycles: need-test ## Start and stop managers thousands of times, in memory and on a server: nothing may grow
 ## LIVES=10000 NATS_LIVES=500 how often
 	DIVVY_LIVES=$(LIVES) DIVVY_NATS_LIVES=$(NATS_LIVES) \
-	  $(CARGO) test $(LOCKED) --release --features cli --test manager_lives -- --nocapture
+	  $(CARGO) test $(LOCKED) --release --features cli --test alone -- --nocapture manager_lives::
 
 .PHONY: figures-manager
 figures-manager: need-build ## Measure what a manager takes and how soon things happen, on a server (6 minutes)
@@ -147,7 +147,7 @@ figures-manager: need-build ## Measure what a manager takes and how soon things 
 stale: need-test ## Let deposed leaders try to publish, on every supported server
 ## TRIES=10000 how many, for each server and class
 	DIVVY_STALE_TRIES=$(TRIES) DIVVY_NATS_VERSIONS=2.10.26,2.11.11,2.12.8,2.14.5,2.15.1 \
-	  $(CARGO) test $(LOCKED) --all-features --test nats_stale_leader -- --nocapture
+	  $(CARGO) test $(LOCKED) --all-features --test nats -- --nocapture stale_leader::
 
 .PHONY: need-build need-lint need-test
 need-build need-lint need-test: need-%:
@@ -205,14 +205,14 @@ VALGRIND_LEAKS := --leak-check=full --show-leak-kinds=definite --errors-for-leak
 .PHONY: test-sanitize
 test-sanitize: need-test ## Run the C and C++ tests under sanitizers and valgrind
 	DIVVY_TEST_SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
-	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test capi
+	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test bindings -- capi::
 	DIVVY_TEST_WRAPPER="$(VALGRIND) $(VALGRIND_LEAKS)" DIVVY_TEST_CYCLES=20 \
-	  $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1 --skip a_forked_child
+	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 capi:: --skip a_forked_child
 	DIVVY_TEST_WRAPPER="$(VALGRIND)" \
-	  $(CARGO) test $(LOCKED) --features capi --test capi -- --test-threads 1 a_forked_child
+	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 a_forked_child
 	TSAN_OPTIONS=ignore_noninstrumented_modules=1 DIVVY_TEST_SHARED_ONLY=1 \
 	  DIVVY_TEST_SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" $(CARGO) test $(LOCKED) \
-	  --features capi --test capi -- a_calculators_whole_life callback_poll cpp_programs
+	  --features capi --test bindings -- a_calculators_whole_life callback_poll cpp_programs
 
 .PHONY: figures
 figures: capi ## Measure what the C ABI costs

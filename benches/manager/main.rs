@@ -3,10 +3,10 @@
 //! `make figures-manager`. Each figure is printed beside the limit that the configuration implies at
 //! the moment that it was measured: how old the last heartbeat and the lease were by then.
 
-#[path = "../../tests/fleet/process.rs"]
-mod process;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+#[path = "../../tests/support/worker_process.rs"]
+mod worker_process;
 
 mod costs;
 mod eye;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use divvy::Departure;
 
 use crate::eye::Eye;
-use crate::process::{Fleet, Worker};
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
+use crate::worker_process::{Fleet, Worker};
 use crate::{PARTITIONS, connect, manager, soon};
 
 /// The defaults that the limits are made of.

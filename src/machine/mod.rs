@@ -1,7 +1,7 @@
 //! The core: every rule about when and why, pure and deterministic.
 //!
 //! Nothing in here reads a clock, spawns, locks or does I/O; time is handed in. A test
-//! (`tests/tidy.rs`) enforces it.
+//! (`tests/tidy/sources.rs`) enforces it.
 
 pub mod assignment;
 pub mod breaker;

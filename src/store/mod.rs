@@ -1,7 +1,7 @@
 //! The only door to the outside: a key-value store with revisions, conditions and watches.
 //!
 //! # The contract
-//! Every store passes one conformance suite (`tests/store_conformance.rs`); this is what it proves.
+//! Every store passes one conformance suite (`tests/support/conformance`); this is what it proves.
 //!
 //! * **Threads.** Every method may be called from any thread, at the same time. None of them
 //!   calls back, and none holds a lock while it waits.

@@ -18,7 +18,6 @@ use crate::support::faults::{Companion, Row, Trial};
 
 #[allow(unused_imports, reason = "as above")]
 pub use self::sight::{Quiet, Sight};
-pub use self::watched::watch_if_asked;
 
 /// Where the fleet is, for the process that is the observer.
 const ADDRESS: &str = "DIVVY_TEST_OBSERVER_OF";
@@ -26,6 +25,13 @@ const ADDRESS: &str = "DIVVY_TEST_OBSERVER_OF";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Begins what the process says, which may share its line with what the test harness prints.
 const SAYS: &str = "@observer ";
+
+/// Run by [`Observer::start`].
+#[test]
+#[ignore = "the process of an observer: tests of faults start it"]
+fn an_observer() {
+    watched::watch_if_asked();
+}
 
 /// The process, and what it says.
 struct Observer {
@@ -51,7 +57,7 @@ impl Observer {
         let program = std::env::current_exe().expect("this program has a path");
         let mut process = Command::new(program)
             .args([
-                "an_observer",
+                "observer::an_observer",
                 "--exact",
                 "--ignored",
                 "--nocapture",

@@ -1,0 +1,114 @@
+//! Two hundred workers that start at once on a server, against a hundred ids.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::Store;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::{Departure, Manager, ManagerConfig, WorkerId};
+
+use crate::alone;
+use crate::support::nats_binary::NEWEST;
+use crate::support::nats_server::Server;
+
+const WORKERS: usize = 200;
+const IDS: usize = 100;
+
+/// Longer than it takes on a busy machine: the figure is printed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Every worker has a connection of its own, as processes have.
+fn worker(server: &Server) -> (Arc<NatsStore>, Manager) {
+    let store = NatsStore::connect(NatsOptions::new([server.url()]), soon()).unwrap();
+    let store = Arc::new(store);
+    let mut config = ManagerConfig::default();
+    config.may_lead = false; // this is about ids
+    let manager = Manager::builder(Arc::clone(&store) as _)
+        .config(config)
+        .source(|| Ok(Vec::new()))
+        .build()
+        .unwrap();
+    (store, manager)
+}
+
+/// How it went for one: its id and how long that took, or what it was told.
+type Went = Result<(WorkerId, Duration), divvy::Error>;
+
+/// All that start at once, and what their server had been sent when the last id was claimed.
+struct Race<'a> {
+    server: &'a Server,
+    all: Barrier,
+    claimed: AtomicUsize,
+    sent: AtomicU64,
+}
+
+impl Race<'_> {
+    fn messages(&self) -> u64 {
+        let varz = self.server.monitoring("varz").expect("the server answers");
+        varz["in_msgs"].as_u64().expect("a number")
+    }
+
+    fn start(&self, manager: &Manager) -> Went {
+        self.all.wait();
+        let began = Instant::now();
+        manager.start(PATIENCE)?;
+        let took = began.elapsed();
+        if self.claimed.fetch_add(1, Ordering::SeqCst) + 1 == IDS {
+            self.sent.store(self.messages(), Ordering::SeqCst);
+        }
+        Ok((manager.worker_id().expect("an id"), took))
+    }
+}
+
+#[test]
+#[allow(clippy::cast_precision_loss)] // counts of messages
+fn of_two_hundred_workers_at_once_a_hundred_get_ids_of_their_own_and_the_rest_is_told() {
+    let _alone = alone();
+    let server = Server::start(NEWEST);
+    let workers: Vec<_> = (0..WORKERS).map(|_| worker(&server)).collect();
+    let race = Race {
+        server: &server,
+        all: Barrier::new(WORKERS),
+        claimed: AtomicUsize::new(0),
+        sent: AtomicU64::new(0),
+    };
+    let before = race.messages();
+    let went: Vec<Went> = std::thread::scope(|scope| {
+        let starts: Vec<_> = workers
+            .iter()
+            .map(|(_, manager)| scope.spawn(|| race.start(manager)))
+            .collect();
+        starts.into_iter().map(|s| s.join().unwrap()).collect()
+    });
+    let after = race.messages();
+    let by_then = race.sent.load(Ordering::SeqCst);
+    let ids: BTreeSet<&WorkerId> = went.iter().flatten().map(|(id, _)| id).collect();
+    let took: Vec<Duration> = went.iter().flatten().map(|(_, took)| *took).collect();
+    let longest = took.iter().max().expect("somebody has an id");
+    let each = (after - by_then) as f64 / (PATIENCE - *longest).as_secs_f64();
+    println!(
+        "{} ids after {longest:.1?} and {} messages; then {each:.0} messages a second from {} \
+         workers without an id and {IDS} that beat",
+        ids.len(),
+        by_then - before,
+        WORKERS - IDS
+    );
+    assert_eq!((ids.len(), took.len()), (IDS, IDS));
+    for error in went.iter().filter_map(|went| went.as_ref().err()) {
+        assert_eq!(error.code(), Code::IdsExhausted, "{error}");
+    }
+    // A storm would be each trying each id, each try a listing.
+    let storm = (WORKERS * IDS * IDS) as u64;
+    assert!(by_then - before < storm / 10, "{}", by_then - before);
+    for (store, manager) in workers {
+        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        store.stop(soon()).unwrap();
+    }
+}

@@ -1,0 +1,138 @@
+//! Lives of managers, from start to stop, leave nothing behind: no thread, no descriptor, no memory.
+//! `make cycles` runs long ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use divvy::store::memory::MemoryStore;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::{Departure, Manager, ManagerConfig, ManagerInterest};
+
+use crate::alone;
+use crate::support::managers::{self, PATIENCE, manager_over, wait_until};
+use crate::support::nats_binary::NEWEST;
+use crate::support::nats_server::Server;
+use crate::support::usage::usage;
+
+const PARTITIONS: usize = 12;
+
+/// How often memory is looked at.
+const SAMPLES: usize = 10;
+
+/// How many lives: by default few, in the long run as many as the environment says.
+fn lives(variable: &str, few: usize) -> usize {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(few, |text| text.parse().expect("a number"))
+}
+
+/// As short as the rules allow, so that a life is made of work and not of waiting.
+fn config() -> ManagerConfig {
+    let mut config = managers::config();
+    let calculator = &mut config.calculator;
+    calculator.cooldown = Duration::from_millis(2);
+    calculator.cold_start_window = Duration::from_millis(2);
+    calculator.planned_scale_window = Duration::from_millis(2);
+    calculator.join_coalescing = Duration::from_millis(1);
+    config
+}
+
+/// From start to stop, with subscribers of every kind, and with a calculator in between.
+fn live(manager: &Manager, departure: Departure) {
+    let subscription = manager.subscribe(ManagerInterest::WorkerAndCalculator, |_| {});
+    manager.subscribe(ManagerInterest::Worker, |_| {}).forever();
+    let events = manager.events(ManagerInterest::Assignment);
+    manager.start(PATIENCE).unwrap();
+    wait_until("it leads and holds everything", || {
+        manager.is_leader() && manager.assignment().partitions.len() == PARTITIONS
+    });
+    drop(subscription);
+    manager.stop(departure, PATIENCE).unwrap();
+    assert!(events.count() >= 1);
+}
+
+/// Every fourth is a restart: the next life has the same id.
+fn departure(life: usize) -> Departure {
+    match life % 4 {
+        3 => Departure::Keep,
+        _ => Departure::Leave,
+    }
+}
+
+fn median(some: &mut [usize]) -> usize {
+    some.sort_unstable();
+    some[some.len() / 2]
+}
+
+/// Runs so many lives after some that do not count, and judges what is left of them.
+fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
+    let warm_up = (lives / 10).max(20);
+    for number in 0..warm_up {
+        live(number);
+    }
+    let before = usage();
+    let began = Instant::now();
+    let mut resident = Vec::new();
+    for number in 0..lives {
+        live(number);
+        if (number + 1) * SAMPLES / lives > resident.len() {
+            resident.push(usage().resident_kib);
+        }
+    }
+    assert_eq!(resident.len(), SAMPLES, "too few lives");
+    // The kernel takes a thread off its list a moment after it was joined.
+    wait_until("threads and descriptors as before", || {
+        let now = usage();
+        now.threads <= before.threads && now.descriptors <= before.descriptors
+    });
+    let after = usage();
+    // What the allocator keeps comes and goes.
+    let (first, last) = resident.split_at_mut(SAMPLES / 2);
+    let grown = median(last).saturating_sub(median(first));
+    println!(
+        "{what}: {lives} lives in {:.0?}: threads {} -> {}, descriptors {} -> {}, KiB {} -> {}",
+        began.elapsed(),
+        before.threads,
+        after.threads,
+        before.descriptors,
+        after.descriptors,
+        median(first),
+        median(last)
+    );
+    // A thread or a subscriber that is left behind is more than 1 KiB a life.
+    let most = 1_000 + lives / 10;
+    assert!(grown < most, "{grown} KiB after {lives} lives");
+}
+
+#[test]
+fn lives_on_the_store_in_memory_leave_threads_descriptors_and_memory_flat() {
+    let _alone = alone();
+    let store = MemoryStore::new();
+    let again = manager_over(store.client("again"), config(), PARTITIONS);
+    stay_flat("memory", lives("DIVVY_LIVES", 50), |number| {
+        if number % 2 == 0 {
+            let once = manager_over(store.client("once"), config(), PARTITIONS);
+            live(&once, departure(number));
+        } else {
+            live(&again, departure(number));
+        }
+    });
+}
+
+#[test]
+fn lives_on_a_server_leave_threads_descriptors_and_memory_flat() {
+    let _alone = alone();
+    let server = Server::start(NEWEST);
+    stay_flat("NATS", lives("DIVVY_NATS_LIVES", 25), |number| {
+        let options = NatsOptions::new([server.url()]);
+        let store = NatsStore::connect(options, Instant::now() + PATIENCE).unwrap();
+        let store = Arc::new(store);
+        let manager = Manager::builder(Arc::clone(&store) as _)
+            .config(config())
+            .source(|| Ok(managers::partitions(PARTITIONS)))
+            .build()
+            .unwrap();
+        live(&manager, departure(number));
+        drop(manager);
+        divvy::store::Store::stop(&*store, Instant::now() + PATIENCE).unwrap();
+    });
+}

@@ -1,0 +1,53 @@
+//! What one manager costs in threads. The store's come on top; so do those of `dv-io` for as long as
+//! a store answers slowly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use divvy::store::memory::MemoryStore;
+use divvy::{Departure, Manager, ManagerConfig, ManagerInterest};
+
+use crate::support::calculators::{PATIENCE, wait_until};
+use crate::{alone, own_threads};
+
+const FOLLOWER: [&str; 3] = ["dv-io", "dv-member", "dv-notify"];
+const LEADER: [&str; 6] = [
+    "dv-calc",
+    "dv-io",
+    "dv-member",
+    "dv-notify",
+    "dv-publish",
+    "dv-watch",
+];
+
+fn manager(may_lead: bool) -> Manager {
+    let mut config = ManagerConfig::default();
+    config.may_lead = may_lead;
+    config.heartbeat_interval = Duration::from_millis(200);
+    Manager::builder(Arc::new(MemoryStore::new()))
+        .config(config)
+        .source(|| Ok(Vec::new()))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_follower_has_three_threads_and_a_leader_six_and_stop_joins_them() {
+    let _alone = alone();
+    let follower = manager(false);
+    // Neither callbacks nor readers cost another one.
+    let heard = follower.subscribe(ManagerInterest::WorkerAndCalculator, |_| {});
+    let events = follower.events(ManagerInterest::WorkerAndCalculator);
+    follower.start(PATIENCE).unwrap();
+    wait_until("three threads", || own_threads() == FOLLOWER);
+    follower.stop(Departure::Leave, PATIENCE).unwrap();
+    assert_eq!(own_threads(), [""; 0]);
+    drop((heard, events));
+
+    let leader = manager(true);
+    leader.start(PATIENCE).unwrap();
+    wait_until("it leads", || leader.is_leader());
+    wait_until("six threads", || own_threads() == LEADER);
+    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    assert_eq!(own_threads(), [""; 0]);
+}

@@ -1,0 +1,233 @@
+//! Nothing is left behind, and nothing grows.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use divvy::error::Code;
+use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::{Calculator, Interest};
+
+use crate::support::calculators::*;
+use crate::support::tasks::tasks;
+use crate::support::usage::usage;
+use crate::{all_threads, alone, calculator, leader, own_threads};
+
+const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
+
+/// A thread gives itself its name, some time after it was started.
+fn wait_for_all_threads() {
+    wait_until("four named threads", || own_threads() == ALL);
+}
+
+#[test]
+fn start_makes_four_named_threads_and_stop_joins_them() {
+    let _alone = alone();
+    let store = store();
+    let calculator = calculator(&store);
+    for _ in 0..3 {
+        assert_eq!(own_threads(), [""; 0]);
+        calculator.start(PATIENCE).unwrap();
+        wait_for_all_threads();
+        calculator.stop(PATIENCE).unwrap();
+    }
+    assert_eq!(own_threads(), [""; 0]);
+}
+
+#[test]
+fn every_own_thread_blocks_every_signal_that_can_be_blocked() {
+    let _alone = alone();
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    wait_for_publication(&started(&calculator));
+    wait_for_all_threads();
+    let mut seen = 0;
+    for (name, path) in tasks("dv-") {
+        let status = fs::read_to_string(path.join("status")).unwrap();
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigBlk:"))
+            .expect("a mask");
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        for signal in [
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+            libc::SIGPIPE,
+            libc::SIGCHLD,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+            libc::SIGALRM,
+            libc::SIGPROF,
+        ] {
+            assert!(mask & (1 << (signal - 1)) != 0, "{name}: signal {signal}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= ALL.len(), "{seen}");
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_thread_behind() {
+    let _alone = alone();
+    let store = store();
+    let leader = leader(&store);
+    let calculator = Calculator::builder(Arc::new(leader.clone()))
+        .config(config())
+        .source(|| Ok(partitions(1)))
+        .build()
+        .unwrap();
+    for how in [Blackout::Refuse, Blackout::Hang] {
+        leader.faults().blackout(how);
+        calculator.start(Duration::from_millis(50)).unwrap_err();
+        assert_eq!(own_threads(), [""; 0], "{how:?}");
+    }
+}
+
+#[test]
+fn a_dropped_handle_leaves_no_thread_behind() {
+    let _alone = alone();
+    let store = store();
+    let calculator = calculator(&store);
+    calculator.start(PATIENCE).unwrap();
+    drop(calculator);
+    assert_eq!(own_threads(), [""; 0]);
+}
+
+fn life(store: &MemoryStore, calculator: &Calculator) {
+    let unsubscribed = calculator.subscribe(Interest::StateAndMembers, |_| {});
+    calculator.subscribe(Interest::State, |_| {}).forever();
+    let events = calculator.events(Interest::State);
+    calculator.start(PATIENCE).unwrap();
+    beat(store, "w-1");
+    calculator.trigger_rebalance(PATIENCE).ok();
+    unsubscribed.unsubscribe(PATIENCE).unwrap();
+    calculator.stop(PATIENCE).unwrap();
+    assert!(events.count() >= 1);
+}
+
+#[test]
+fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
+    let _alone = alone();
+    let store = store();
+    let leader = leader(&store);
+    let calculator = Calculator::builder(Arc::new(leader))
+        .config(config())
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap();
+    for _ in 0..200 {
+        life(&store, &calculator);
+    }
+    let (before, threads) = (usage(), all_threads());
+    for _ in 0..1_000 {
+        life(&store, &calculator);
+    }
+    let after = usage();
+    assert_eq!(all_threads(), threads);
+    assert_eq!(after.descriptors, before.descriptors);
+    let grown = after.resident_kib.saturating_sub(before.resident_kib);
+    println!("grown by {grown} KiB in 1 000 lives");
+    // Less than 1 KiB a life: a leaked thread or subscriber would be more.
+    assert!(grown < 1_000, "{grown} KiB");
+}
+
+#[test]
+fn a_thousand_handles_leave_memory_flat() {
+    let _alone = alone();
+    let store = store();
+    let round = || {
+        let calculator = calculator(&store);
+        life(&store, &calculator);
+    };
+    (0..200).for_each(|_| round());
+    let (before, threads) = (usage(), all_threads());
+    (0..1_000).for_each(|_| round());
+    let after = usage();
+    assert_eq!(all_threads(), threads);
+    let grown = after.resident_kib.saturating_sub(before.resident_kib);
+    assert!(grown < 1_000, "{grown} KiB");
+}
+
+const LIMITED: &str = "DIVVY_TEST_ROOM_FOR_STACKS";
+
+/// Symptom: a start hung for ever when the system could not start another thread. Cause: it
+/// cleaned up under the lock that cleaning up takes.
+#[test]
+fn a_thread_that_cannot_be_started_is_a_clear_error_and_leaves_nothing_behind() {
+    let _alone = alone();
+    let name = "resources::a_process_that_has_room_for_few_threads";
+    for stacks in 0..4 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                name,
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(LIMITED, stacks.to_string())
+            .env("RUST_MIN_STACK", STACK.to_string())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{stacks}: {child:?}");
+        assert!(told.contains("refused as it must be"), "{stacks}: {told}");
+    }
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "limits the memory of its process; another test runs it"]
+fn a_process_that_has_room_for_few_threads() {
+    let Ok(stacks) = std::env::var(LIMITED) else {
+        return;
+    };
+    let stacks: u64 = stacks.parse().unwrap();
+    let store = store();
+    let calculator = calculator(&store);
+    // Everything that is made once is made before the limit is set.
+    life(&store, &calculator);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))
+        .and_then(|text| {
+            text.trim()
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .expect("a size");
+    // glibc keeps the stacks of ended threads, up to 40 MiB, and reuses them; only larger ones
+    // are sure to be new, see RUST_MIN_STACK in the shell that runs this.
+    let limit = |bytes: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the structure lives on this stack and is only read.
+        let status = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(status, 0);
+    };
+    limit(size * 1024 + (stacks * STACK + STACK / 2));
+    let result = calculator.start(PATIENCE);
+    limit(libc::RLIM_INFINITY);
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(
+        error.to_string().contains("cannot start thread dv-"),
+        "{error}"
+    );
+    assert_eq!(own_threads(), [""; 0]);
+    assert!(!calculator.is_started());
+    calculator.start(PATIENCE).unwrap();
+    wait_for_all_threads();
+    println!("refused as it must be: {error}");
+}
+
+/// Larger than what glibc keeps of the stacks of ended threads.
+const STACK: u64 = 48 << 20;

@@ -1,0 +1,74 @@
+//! The host's logger runs on the threads of the library.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use divvy::store::memory::MemoryStore;
+use divvy::store::{Bucket, BucketConfig, Expect, Store, Write};
+use divvy::{Calculator, Interest, Notice, Partition, State};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::{alone, logger};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Holds up the line of a rebalance until a reader was told of it.
+struct Patient;
+
+static IS_TOLD: OnceLock<Receiver<()>> = OnceLock::new();
+static WAS_HELD_UP: AtomicBool = AtomicBool::new(false);
+
+impl Log for Patient {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "divvy::calculator"
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) && record.args().to_string().contains("-> Rebalancing") {
+            let told = IS_TOLD.get().unwrap().recv_timeout(PATIENCE);
+            assert!(told.is_ok(), "nobody was told before it was logged");
+            WAS_HELD_UP.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_slow_logger_keeps_no_event_from_its_readers() {
+    let _alone = alone();
+    let (tell, told) = bounded(1);
+    IS_TOLD.set(told).unwrap();
+    let _installed = logger::install(Patient, LevelFilter::Info);
+    let store = MemoryStore::new();
+    let (ttl, soon) = (Some(Duration::from_secs(3_600)), Instant::now() + PATIENCE);
+    store
+        .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon)
+        .unwrap();
+    let beat = Write {
+        key: "heartbeat.w-1".into(),
+        value: Some(b"alive".to_vec()),
+        expect: Expect::Any,
+    };
+    store.write(Bucket::Heartbeat, &[beat], soon);
+    let calculator = Calculator::builder(Arc::new(store))
+        .source(|| Ok(vec![Partition::new(["p"], 1)]))
+        .build()
+        .unwrap();
+    let events = calculator.events(Interest::State);
+    let reader = std::thread::spawn(move || {
+        let is_rebalancing = |event: &Notice| matches!(event, Notice::StateChanged(change) if change.to == State::Rebalancing);
+        for event in events {
+            if is_rebalancing(&event) {
+                let _ = tell.try_send(());
+            }
+        }
+    });
+    calculator.start(PATIENCE).unwrap();
+    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.stop(PATIENCE).unwrap();
+    assert!(WAS_HELD_UP.load(Ordering::SeqCst));
+    reader.join().unwrap();
+}

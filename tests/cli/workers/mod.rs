@@ -1,0 +1,4 @@
+//! Fleets of `divvy worker` processes over real servers.
+
+mod cache;
+mod life;

@@ -1,0 +1,92 @@
+//! The leader knows who has applied what, and tells who does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use divvy::store::memory::MemoryStore;
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::wire::{Applied, encode_heartbeat};
+use divvy::{Calculator, Interest, Lagging, Notice, Version, WorkerId};
+
+use crate::support::calculators::*;
+
+fn beat_applied(store: &MemoryStore, worker: &WorkerId, applied: Applied) {
+    let write = Write {
+        key: format!("heartbeat.{worker}"),
+        value: Some(encode_heartbeat(worker, "t", applied)),
+        expect: Expect::Any,
+    };
+    let outcomes = store.write(Bucket::Heartbeat, &[write], soon());
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{outcomes:?}");
+}
+
+#[test]
+fn a_live_worker_that_does_not_apply_is_told_once_until_it_has_caught_up() {
+    // Long enough that a busy machine makes nobody missing.
+    let ttl = 3 * PATIENCE;
+    let store = MemoryStore::new();
+    let bucket = BucketConfig { ttl: Some(ttl) };
+    store.ensure(Bucket::Heartbeat, bucket, soon()).unwrap();
+    let mut config = config();
+    config.heartbeat_ttl = ttl;
+    config.apply_timeout = Duration::from_millis(60);
+    let calculator = Calculator::builder(Arc::new(store.client("leader")))
+        .config(config)
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap();
+    let events = calculator.events(Interest::State);
+    // Says nothing about what it has applied, as parti's workers do.
+    let _fleet = Fleet::new(&store, ["go"]);
+    let worker = WorkerId::new("w").unwrap();
+    let beat = |version| beat_applied(&store, &worker, Applied { term: 1, version });
+    beat(0);
+    calculator.start(PATIENCE).unwrap();
+
+    let next_lag = |applied: Version| {
+        let mut told = None;
+        wait_until("the lag is told", || {
+            beat(applied);
+            told = std::iter::from_fn(|| events.try_recv()).find_map(|notice| match &*notice {
+                Notice::WorkerLagging(lagging) => Some(lagging.clone()),
+                _ => None,
+            });
+            told.is_some()
+        });
+        told.unwrap()
+    };
+    let row = |worker: &str| {
+        let workers = calculator.status().workers;
+        let row = workers
+            .into_iter()
+            .find(|row| row.worker.as_str() == worker);
+        row.map_or((None, None), |row| (row.applied_version, row.lag))
+    };
+    let check = |lagging: &Lagging, applied| {
+        let assigned = held(&store, "w").unwrap().version;
+        assert_eq!(lagging.worker, worker);
+        assert_eq!((lagging.assigned, lagging.applied), (assigned, applied));
+        assert!(lagging.lasted >= Duration::from_millis(60), "{lagging:?}");
+        assert_eq!(row("w"), (Some(applied), Some(assigned - applied)));
+        assert_eq!(row("go"), (None, None));
+        assigned
+    };
+    let first = next_lag(0);
+    let assigned = check(&first, 0);
+    for _ in 0..20 {
+        beat(0);
+    }
+    wait_until("it catches up", || {
+        beat(assigned);
+        row("w") == (Some(assigned), Some(0))
+    });
+    let told_again = std::iter::from_fn(|| events.try_recv())
+        .any(|notice| matches!(&*notice, Notice::WorkerLagging(_)));
+    assert!(!told_again);
+
+    // Another worker takes partitions from it, so its key is written anew.
+    let _more = Fleet::new(&store, ["go-2"]);
+    let second = next_lag(assigned);
+    assert!(check(&second, assigned) > assigned);
+    calculator.stop(PATIENCE).unwrap();
+}

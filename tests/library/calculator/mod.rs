@@ -1,0 +1,37 @@
+//! The calculator on the embedded store: real threads, short windows.
+
+mod convergence;
+mod liveness;
+mod partitions;
+mod poison;
+mod shadow;
+mod start;
+mod stop;
+mod subscriptions;
+mod takeover;
+
+use divvy::{Calculator, Interest, Notice, State};
+
+use crate::support::calculators::*;
+
+#[test]
+fn a_fleet_is_divided_and_a_trigger_publishes_a_new_version() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let calculator: Calculator = calculator(&store);
+    let events = calculator.events(Interest::State);
+    calculator.start(PATIENCE).unwrap();
+    let first = events.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        matches!(&*first, Notice::StateChanged(c) if c.to == State::Idle && c.from == State::Idle)
+    );
+    assert_eq!(wait_for_publication(&events), 1);
+    assert_eq!(held(&store, "w-1").unwrap().partitions.len(), 5);
+    assert_eq!(held(&store, "w-2").unwrap().partitions.len(), 5);
+    assert_eq!(calculator.trigger_rebalance(PATIENCE).unwrap(), 2);
+    let status = calculator.status();
+    assert_eq!(status.workers.len(), 2, "{status:#?}");
+    assert_eq!((status.version, status.term), (2, 1));
+    calculator.stop(PATIENCE).unwrap();
+    assert!(!calculator.is_started());
+}

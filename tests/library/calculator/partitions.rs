@@ -1,0 +1,383 @@
+//! The partition list and the strategy: the host's code, which may fail in every way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use divvy::error::Code;
+use divvy::store::memory::MemoryStore;
+use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::{Calculator, Degradation, Interest, Notice, Partition, Reason, Result};
+use parking_lot::Mutex;
+
+use crate::support::calculators::*;
+
+fn pushed(store: &MemoryStore) -> Calculator {
+    Calculator::builder(Arc::new(store.client("leader")))
+        .config(config())
+        .build()
+        .unwrap()
+}
+
+/// What a source or a strategy is to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    Fine,
+    Error,
+    Panic,
+    /// Not an error, but nothing that can be used.
+    Nonsense,
+}
+
+type Moody = Arc<Mutex<Mood>>;
+
+fn moody(store: &MemoryStore, mood: &Moody, list: &Arc<Mutex<Vec<Partition>>>) -> Calculator {
+    let (mood, list) = (Arc::clone(mood), Arc::clone(list));
+    Calculator::builder(Arc::new(store.client("leader")))
+        .config(config())
+        .source(move || {
+            let now = *mood.lock();
+            match now {
+                Mood::Fine => Ok(list.lock().clone()),
+                Mood::Error => Err(refused(Code::Store)),
+                Mood::Panic => panic!("as the test wants"),
+                Mood::Nonsense => Ok(vec![Partition::new(["p"], 1), Partition::new(["p"], 2)]),
+            }
+        })
+        .build()
+        .unwrap()
+}
+
+fn is_source_degraded(notice: &Notice) -> bool {
+    let is_source = |d: &Degradation| matches!(d, Degradation::Source(_));
+    matches!(notice, Notice::Degraded(why) if why.iter().any(is_source))
+}
+
+fn is_well(notice: &Notice) -> bool {
+    matches!(notice, Notice::Degraded(why) if why.is_empty())
+}
+
+#[test]
+fn partitions_pushed_before_the_start_are_published() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = pushed(&store);
+    calculator.set_partitions(partitions(7)).unwrap();
+    wait_for_publication(&started(&calculator));
+    assert_eq!(all_held(&store, &["w-1"]), ids(7));
+}
+
+#[test]
+fn nothing_is_published_before_partitions_are_pushed_and_then_at_once() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = pushed(&store);
+    let events = started(&calculator);
+    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::SourceFailed, "{error}");
+    assert!(held(&store, "w-1").is_none());
+    calculator.set_partitions(partitions(7)).unwrap();
+    wait_for_publication(&events);
+    assert_eq!(all_held(&store, &["w-1"]), ids(7));
+}
+
+#[test]
+fn pushes_from_many_threads_during_the_start_are_never_lost() {
+    for _ in 0..10 {
+        let store = store();
+        let _fleet = Fleet::new(&store, ["w-1"]);
+        let calculator = Arc::new(pushed(&store));
+        let pushers: Vec<_> = (1..=4)
+            .map(|i| {
+                let calculator = Arc::clone(&calculator);
+                std::thread::spawn(move || calculator.set_partitions(partitions(i)).unwrap())
+            })
+            .collect();
+        calculator.start(PATIENCE).unwrap();
+        for pusher in pushers {
+            pusher.join().unwrap();
+        }
+        calculator.set_partitions(partitions(9)).unwrap();
+        wait_until("the last list", || all_held(&store, &["w-1"]) == ids(9));
+    }
+}
+
+#[test]
+fn a_changed_list_is_published_as_a_partition_change() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let calculator = pushed(&store);
+    calculator.set_partitions(partitions(4)).unwrap();
+    let events = started(&calculator);
+    wait_for_publication(&events);
+    wait_for_rest(&calculator);
+    calculator.set_partitions(partitions(6)).unwrap();
+    let event = wait_for(&events, "publication", |e| {
+        matches!(e, Notice::Published { .. })
+    });
+    assert!(
+        matches!(
+            &*event,
+            Notice::Published {
+                reason: Reason::PartitionChange,
+                partitions: 6,
+                ..
+            }
+        ),
+        "{event:?}"
+    );
+    assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(6));
+}
+
+#[test]
+fn the_same_list_in_another_order_is_no_change() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = pushed(&store);
+    calculator.set_partitions(partitions(6)).unwrap();
+    wait_for_publication(&started(&calculator));
+    wait_for_rest(&calculator);
+    let version = calculator.current_version();
+    let mut list = partitions(6);
+    list.reverse();
+    calculator.set_partitions(list).unwrap();
+    assert_eq!(calculator.refresh(PATIENCE).unwrap(), version);
+    wait_for_rest(&calculator);
+    assert_eq!(calculator.current_version(), version);
+}
+
+#[test]
+fn an_empty_list_takes_everything_from_everybody_and_keeps_the_keys() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let calculator = pushed(&store);
+    calculator.set_partitions(partitions(4)).unwrap();
+    wait_for_publication(&started(&calculator));
+    calculator.set_partitions(Vec::new()).unwrap();
+    wait_until("nothing held", || {
+        ["w-1", "w-2"].iter().all(|w| {
+            held(&store, w)
+                .expect("every live worker has a key")
+                .partitions
+                .is_empty()
+        })
+    });
+    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.set_partitions(partitions(2)).unwrap();
+    wait_until("two held", || all_held(&store, &["w-1", "w-2"]) == ids(2));
+}
+
+#[test]
+fn a_bad_push_is_refused_with_the_offenders_and_changes_nothing() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = pushed(&store);
+    calculator.set_partitions(partitions(3)).unwrap();
+    wait_for_publication(&started(&calculator));
+    let twice = vec![
+        Partition::new(["tool", "1"], 1),
+        Partition::new(["tool", "1"], 2),
+    ];
+    let error = calculator.set_partitions(twice).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("tool"), "{error}");
+    let without_keys = vec![Partition::new::<&str>([], 1)];
+    let error = calculator.set_partitions(without_keys).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    calculator.trigger_rebalance(PATIENCE).unwrap();
+    assert_eq!(all_held(&store, &["w-1"]), ids(3));
+    let pulled = crate::support::calculators::calculator(&store);
+    let error = pulled.set_partitions(partitions(1)).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("refresh"), "{error}");
+}
+
+#[test]
+fn a_source_that_fails_at_the_start_is_asked_again_until_it_answers() {
+    for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
+        let store = store();
+        let _fleet = Fleet::new(&store, ["w-1"]);
+        let (mood, list) = (Arc::new(Mutex::new(mood_now)), Arc::default());
+        *Mutex::lock(&list) = partitions(5);
+        let calculator = moody(&store, &mood, &list);
+        let events = started(&calculator);
+        wait_for(&events, "degraded", is_source_degraded);
+        assert!(calculator.is_started());
+        assert!(held(&store, "w-1").is_none(), "{mood_now:?}");
+        *mood.lock() = Mood::Fine;
+        wait_for_publication(&events);
+        wait_until("health", || calculator.status().degraded.is_empty());
+        assert_eq!(all_held(&store, &["w-1"]), ids(5));
+    }
+}
+
+#[test]
+fn a_source_that_fails_later_keeps_the_last_plan_and_recovers() {
+    for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
+        let store = store();
+        let fleet = Fleet::new(&store, ["w-1"]);
+        let mood: Moody = Arc::new(Mutex::new(Mood::Fine));
+        let list = Arc::new(Mutex::new(partitions(5)));
+        let calculator = moody(&store, &mood, &list);
+        let events = started(&calculator);
+        wait_for_publication(&events);
+        wait_for_rest(&calculator);
+        *mood.lock() = mood_now;
+        let error = calculator.refresh(PATIENCE).unwrap_err();
+        assert_eq!(error.code(), Code::SourceFailed, "{mood_now:?}: {error}");
+        fleet.join("w-2");
+        wait_for(&events, "degraded", is_source_degraded);
+        assert_eq!(all_held(&store, &["w-1"]), ids(5));
+        *mood.lock() = Mood::Fine;
+        wait_for(&events, "recovery", is_well);
+        wait_until("both have some", || held(&store, "w-2").is_some());
+        assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(5));
+        assert!(calculator.status().counters.failures >= 1);
+    }
+}
+
+#[test]
+fn refresh_finds_what_changed_at_the_source() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let mood: Moody = Arc::new(Mutex::new(Mood::Fine));
+    let list = Arc::new(Mutex::new(partitions(5)));
+    let calculator = moody(&store, &mood, &list);
+    wait_for_publication(&started(&calculator));
+    wait_for_rest(&calculator);
+    let version = calculator.refresh(PATIENCE).unwrap();
+    assert_eq!(version, calculator.current_version());
+    *list.lock() = partitions(8);
+    calculator.refresh(PATIENCE).unwrap();
+    wait_until("the new list", || all_held(&store, &["w-1"]) == ids(8));
+}
+
+/// Symptom: the minimum threshold was an option that did nothing.
+#[test]
+fn weights_lead_to_a_rebalance_only_beyond_the_threshold() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let calculator = pushed(&store);
+    let weighted = |first: i64| {
+        let mut list = partitions(4);
+        for partition in &mut list {
+            partition.weight = 100;
+        }
+        list[0].weight = first;
+        list
+    };
+    calculator.set_partitions(weighted(100)).unwrap();
+    let events = started(&calculator);
+    wait_for_publication(&events);
+    wait_for_rest(&calculator);
+    let version = calculator.current_version();
+    // Fullest 210, fair 205: 2 % above.
+    calculator.set_partitions(weighted(110)).unwrap();
+    assert_eq!(calculator.refresh(PATIENCE).unwrap(), version);
+    wait_for_rest(&calculator);
+    assert_eq!(calculator.current_version(), version);
+    // Fullest 400, fair 300: a third above.
+    calculator.set_partitions(weighted(300)).unwrap();
+    wait_for_publication(&events);
+    assert!(calculator.current_version() > version);
+}
+
+/// Fails in a way that can be chosen.
+struct MoodyStrategy(Moody, Arc<AtomicU32>);
+
+impl Strategy for MoodyStrategy {
+    fn name(&self) -> &str {
+        "moody"
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        self.1.fetch_add(1, Ordering::AcqRel);
+        let now = *self.0.lock();
+        match now {
+            Mood::Fine => RoundRobin.assign(input),
+            Mood::Error => Err(refused(Code::Store)),
+            Mood::Panic => panic!("as the test wants"),
+            Mood::Nonsense => Ok(vec![99; input.partitions.len()]),
+        }
+    }
+}
+
+#[test]
+fn a_strategy_that_fails_keeps_the_last_plan_and_is_tried_again_without_a_storm() {
+    for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
+        let store = store();
+        let fleet = Fleet::new(&store, ["w-1"]);
+        let mood: Moody = Arc::new(Mutex::new(Mood::Fine));
+        let tries = Arc::new(AtomicU32::new(0));
+        let calculator = Calculator::builder(Arc::new(store.client("leader")))
+            .config(config())
+            .strategy(MoodyStrategy(Arc::clone(&mood), Arc::clone(&tries)))
+            .source(|| Ok(partitions(5)))
+            .build()
+            .unwrap();
+        let events = started(&calculator);
+        let version = wait_for_publication(&events);
+        wait_for_rest(&calculator);
+        *mood.lock() = mood_now;
+        let error = calculator
+            .trigger_rebalance(Duration::from_millis(300))
+            .unwrap_err();
+        assert_eq!(error.code(), Code::TimedOut, "{error}");
+        let text = error.to_string();
+        let names_it = text.contains("strategy") || text.contains("moody") || text.contains("plan");
+        assert!(names_it, "{mood_now:?}: {text}");
+        // 300 ms of retries between 10 and 50 ms apart.
+        assert!(tries.load(Ordering::Acquire) < 60, "{tries:?}");
+        fleet.join("w-2");
+        wait_for(&events, "failure", |e| matches!(e, Notice::Failed { .. }));
+        assert_eq!(held(&store, "w-1").unwrap().version, version);
+        assert_eq!(all_held(&store, &["w-1"]), ids(5));
+        assert!(calculator.is_started());
+        *mood.lock() = Mood::Fine;
+        wait_until("both have some", || held(&store, "w-2").is_some());
+        assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(5));
+        wait_until("a new version", || calculator.current_version() > version);
+    }
+}
+
+#[test]
+fn without_workers_nothing_is_published_and_the_first_one_gets_everything() {
+    let store = store();
+    let fleet = Fleet::new(&store, Vec::<String>::new());
+    let calculator = calculator(&store);
+    let events = calculator.events(Interest::State);
+    calculator.start(PATIENCE).unwrap();
+    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::NoWorkers, "{error}");
+    assert_eq!(calculator.current_version(), 0);
+    fleet.join("w-1");
+    wait_for_publication(&events);
+    assert_eq!(all_held(&store, &["w-1"]), ids(10));
+}
+
+/// Symptom: a publish that failed was never tried again.
+#[test]
+fn a_failed_publish_stays_pending_and_is_tried_until_it_succeeds() {
+    use divvy::store::Refusal;
+    use divvy::store::memory::{Call, Fault};
+    for store in [store(), store_b()] {
+        let fleet = Fleet::new(&store, ["w-1"]);
+        let leader = store.client("leader");
+        let calculator = Calculator::builder(Arc::new(leader.clone()))
+            .config(config())
+            .source(|| Ok(partitions(10)))
+            .build()
+            .unwrap();
+        let events = started(&calculator);
+        wait_for_publication(&events);
+        wait_for_rest(&calculator);
+        let down = Fault::Refuse(Refusal::Unavailable("as the test wants".into()));
+        leader.faults().next(&Call::WRITES, 3, down);
+        fleet.join("w-2");
+        wait_for(&events, "failure", |e| matches!(e, Notice::Failed { .. }));
+        wait_for_publication(&events);
+        assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
+        let status = calculator.status();
+        assert!(status.counters.failures >= 1 && status.last_failure.is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! What somebody else left in the store: counted, told, and never fatal.
+
+use std::sync::Arc;
+
+use divvy::store::memory::MemoryStore;
+use divvy::store::{Bucket, Store};
+use divvy::{Calculator, Degradation, Notice};
+
+use crate::support::calculators::*;
+
+/// Values that no reader may trip over.
+fn hostile_values() -> Vec<Vec<u8>> {
+    let deep = "[".repeat(100_000);
+    let long = format!(r#"{{"version":1,"lifecycle":"{}"}}"#, "x".repeat(900_000));
+    let texts = [
+        "",
+        " ",
+        "null",
+        "true",
+        "{",
+        "[]",
+        "{}",
+        r#"{"version":"#,
+        r#"{"version":"1"}"#,
+        r#"{"version":-1,"lifecycle":"x","partitions":[]}"#,
+        r#"{"version":1e400}"#,
+        r#"{"version":99999999999999999999999999}"#,
+        r#"{"version":1,"lifecycle":7,"partitions":{}}"#,
+        r#"{"version":1,"lifecycle":"x","partitions":[{"keys":"p"}]}"#,
+        r#"{"version":1,"lifecycle":"x","partitions":[{"keys":[]}]}"#,
+        r#"{"term":"x","leader":[],"time":0}"#,
+        r#"{"worker":"w-1","time":"never","applied_term":"x","applied_version":{}}"#,
+        &deep,
+        &long,
+    ];
+    let mut values: Vec<_> = texts.iter().map(|t| t.as_bytes().to_vec()).collect();
+    values.push(vec![0xff, 0xfe, 0x00, 0x80]);
+    values.push(vec![0; 1_000]);
+    values
+}
+
+fn hostile_workers() -> Vec<String> {
+    let long = "x".repeat(5_000);
+    let names = [
+        "", " ", "a b", "*", ">", "a.*", "a\0b", "a\r\nb", "é", ".", "a..b", &long,
+    ];
+    names.iter().map(|&n| n.to_owned()).collect()
+}
+
+/// A calculator that has published a plan for two workers.
+fn running(store: &MemoryStore) -> (Calculator, divvy::Events, Fleet) {
+    let fleet = Fleet::new(store, ["w-1", "w-2"]);
+    let calculator = calculator(store);
+    let events = started(&calculator);
+    wait_for_publication(&events);
+    wait_for_rest(&calculator);
+    (calculator, events, fleet)
+}
+
+#[track_caller]
+fn check_works(store: &MemoryStore, calculator: &Calculator) {
+    let version = calculator.current_version();
+    let next = calculator.trigger_rebalance(PATIENCE).unwrap();
+    assert!(next > version);
+    assert_eq!(all_held(store, &["w-1", "w-2"]), ids(10));
+    assert!(calculator.is_started() && calculator.status().failed.is_none());
+}
+
+#[test]
+fn a_heartbeat_with_any_value_is_a_heartbeat() {
+    let store = store();
+    let (calculator, _events, fleet) = running(&store);
+    let server = store.server();
+    for (i, value) in hostile_values().into_iter().enumerate() {
+        server.put(Bucket::Heartbeat, &format!("heartbeat.odd-{i}"), &value);
+    }
+    let count = hostile_values().len();
+    wait_until("every one joined", || {
+        calculator.status().workers.len() == 2 + count
+    });
+    drop(fleet);
+    assert!(calculator.is_started());
+}
+
+#[test]
+fn heartbeats_of_hostile_names_are_counted_and_degrade_past_the_threshold() {
+    let store = store();
+    let (calculator, events, _fleet) = running(&store);
+    let server = store.server();
+    for worker in hostile_workers() {
+        server.put(Bucket::Heartbeat, &format!("heartbeat.{worker}"), b"x");
+    }
+    wait_for(
+        &events,
+        "poison",
+        |e| matches!(e, Notice::Degraded(why) if why.contains(&Degradation::Poison)),
+    );
+    assert_eq!(calculator.status().counters.poison, 12);
+    assert_eq!(calculator.status().workers.len(), 2);
+    check_works(&store, &calculator);
+}
+
+#[test]
+fn less_poison_than_the_threshold_is_counted_only() {
+    let store = store();
+    let (calculator, _events, _fleet) = running(&store);
+    store.server().put(Bucket::Heartbeat, "heartbeat.a b", b"x");
+    wait_until("the count", || calculator.status().counters.poison == 1);
+    assert!(calculator.status().degraded.is_empty());
+    check_works(&store, &calculator);
+}
+
+#[test]
+fn hostile_assignments_are_overwritten_and_the_calculator_goes_on() {
+    for store in [store(), store_b()] {
+        let (calculator, _events, _fleet) = running(&store);
+        let server = store.server();
+        for value in hostile_values() {
+            server.put(Bucket::Assignment, "assignment.w-1", &value);
+        }
+        wait_until("a whole plan", || {
+            let entry = store.read(Bucket::Assignment, "assignment.w-1", soon());
+            let entry = entry.unwrap().unwrap();
+            divvy::wire::Assignment::decode(&entry.value)
+                .is_ok_and(|a| a.term == Some(calculator.status().term))
+        });
+        wait_until("all of it", || all_held(&store, &["w-1", "w-2"]) == ids(10));
+        assert!(calculator.status().counters.poison >= 1);
+        check_works(&store, &calculator);
+    }
+}
+
+#[test]
+fn hostile_commits_are_overwritten_and_the_calculator_goes_on() {
+    for store in [store(), store_b()] {
+        let (calculator, _events, _fleet) = running(&store);
+        for value in hostile_values() {
+            store
+                .server()
+                .put(Bucket::Assignment, "divvy.commit", &value);
+        }
+        wait_until("the count", || calculator.status().counters.poison >= 1);
+        check_works(&store, &calculator);
+    }
+}
+
+#[test]
+fn unknown_keys_in_the_assignment_bucket_are_nobodys_business() {
+    let store = store();
+    let (calculator, _events, _fleet) = running(&store);
+    for key in ["other", "divvy.unknown", "assignmentx.w-1", "a b"] {
+        store.server().put(Bucket::Assignment, key, b"\xff");
+    }
+    check_works(&store, &calculator);
+    assert_eq!(calculator.status().counters.poison, 0);
+    let entry = store.read(Bucket::Assignment, "divvy.unknown", soon());
+    assert!(entry.unwrap().unwrap().is_live());
+}
+
+/// Whatever is on the fence key, nobody publishes under a fence that is not their own.
+#[test]
+fn a_destroyed_fence_ends_the_leadership_and_a_new_start_repairs_it() {
+    for store in [store(), store_b()] {
+        for value in [&b"junk"[..], b"", b"{\"term\":-5}"] {
+            let (calculator, events, _fleet) = running(&store);
+            store.server().put(Bucket::Assignment, "divvy.fence", value);
+            wait_for(&events, "the loss", |e| matches!(e, Notice::LeadershipLost));
+            calculator.stop(PATIENCE).unwrap();
+            calculator.start(PATIENCE).unwrap();
+            check_works(&store, &calculator);
+            calculator.stop(PATIENCE).unwrap();
+            store.server().purge(Bucket::Assignment);
+        }
+    }
+}
+
+#[test]
+fn a_store_full_of_rubbish_at_the_start_is_cleaned_by_the_first_plan() {
+    for store in [store(), store_b()] {
+        let server = store.server();
+        let values = hostile_values();
+        for (i, value) in values.iter().enumerate() {
+            server.put(Bucket::Assignment, &format!("assignment.old-{i}"), value);
+        }
+        for worker in hostile_workers() {
+            server.put(Bucket::Assignment, &format!("assignment.{worker}"), b"x");
+        }
+        server.put(Bucket::Assignment, "assignment.w-1", b"\xff");
+        server.put(Bucket::Assignment, "divvy.commit", b"[]");
+        server.put(Bucket::Assignment, "divvy.fence", b"{}");
+        let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+        let calculator = Calculator::builder(Arc::new(store.client("leader")))
+            .config(config())
+            .source(|| Ok(partitions(10)))
+            .build()
+            .unwrap();
+        let events = started(&calculator);
+        wait_for_publication(&events);
+        assert!(calculator.status().counters.poison >= 1);
+        // Those that the rubbish names may come back, until their time is up.
+        wait_until("the whole plan", || {
+            all_held(&store, &["w-1", "w-2"]) == ids(10)
+        });
+        check_works(&store, &calculator);
+        let listing = store.list(Bucket::Assignment, "assignment", soon());
+        let left = listing.unwrap().entries;
+        let left: Vec<_> = left.iter().filter(|e| e.is_live()).collect();
+        let readable = left
+            .iter()
+            .filter(|e| divvy::wire::Assignment::decode(&e.value).is_ok());
+        assert_eq!(readable.count(), 2, "{left:?}");
+    }
+}
+
+#[test]
+fn versions_and_terms_from_the_future_are_gone_beyond() {
+    for store in [store(), store_b()] {
+        let (calculator, _events, _fleet) = running(&store);
+        let future = br#"{"version":7000,"term":70,"lifecycle":"x","partitions":[]}"#;
+        store
+            .server()
+            .put(Bucket::Assignment, "assignment.w-2", future);
+        wait_until("an answer", || calculator.current_version() > 7_000);
+        check_works(&store, &calculator);
+        assert!(held(&store, "w-2").unwrap().term > Some(70));
+    }
+}
+
+#[test]
+fn a_number_that_leaves_no_room_above_it_is_a_clear_error() {
+    let store = store();
+    let last = format!(
+        r#"{{"version":{},"lifecycle":"x","partitions":[]}}"#,
+        i64::MAX
+    );
+    let fleet = Fleet::new(&store, ["w-1"]);
+    store
+        .server()
+        .put(Bucket::Assignment, "assignment.w-1", last.as_bytes());
+    let calculator = calculator(&store);
+    let outcome = calculator.start(PATIENCE).and_then(|()| {
+        calculator
+            .trigger_rebalance(std::time::Duration::from_millis(300))
+            .map(drop)
+    });
+    let error = outcome.unwrap_err();
+    assert!(error.to_string().contains("leaves no room"), "{error}");
+    drop(fleet);
+    calculator.stop(PATIENCE).unwrap();
+}

@@ -1,0 +1,348 @@
+//! Starting: once, within the deadline, wholly or not at all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use divvy::config::PublishClass;
+use divvy::error::Code;
+use divvy::runtime::publisher::Class;
+use divvy::store::memory::{Blackout, Call, MemoryStore};
+use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::{Calculator, CalculatorConfig, Cancel, Interest, Notice, State};
+
+use crate::support::calculators::*;
+
+#[test]
+fn a_second_start_is_refused_and_the_first_goes_on() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let events = started(&calculator);
+    let error = calculator.start(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyStarted, "{error}");
+    assert!(calculator.is_started());
+    wait_for_publication(&events);
+}
+
+#[test]
+fn of_many_starts_at_once_exactly_one_succeeds() {
+    let store = store();
+    let calculator = Arc::new(calculator(&store));
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            let calculator = Arc::clone(&calculator);
+            std::thread::spawn(move || calculator.start(PATIENCE).map_err(|e| e.code()))
+        })
+        .collect();
+    let results: Vec<_> = starts.into_iter().map(|s| s.join().unwrap()).collect();
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    let refused = results.iter().filter(|r| **r == Err(Code::AlreadyStarted));
+    assert_eq!(refused.count(), 7);
+    calculator.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_stopped_calculator_starts_again_in_a_new_term() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let events = started(&calculator);
+    let version = wait_for_publication(&events);
+    calculator.stop(PATIENCE).unwrap();
+    assert_eq!(calculator.state(), State::Idle);
+    calculator.start(PATIENCE).unwrap();
+    assert!(calculator.trigger_rebalance(PATIENCE).unwrap() > version);
+    assert_eq!(calculator.status().term, 2);
+    assert_eq!(all_held(&store, &["w-1"]), ids(10));
+    calculator.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_start_without_a_store_fails_in_time_and_can_be_repeated() {
+    for how in [Blackout::Refuse, Blackout::Hang] {
+        let store = store();
+        let leader = store.client("leader");
+        let calculator = Calculator::builder(Arc::new(leader.clone()))
+            .config(config())
+            .source(|| Ok(partitions(1)))
+            .build()
+            .unwrap();
+        leader.faults().blackout(how);
+        let begun = Instant::now();
+        let error = calculator.start(Duration::from_millis(150)).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{how:?}");
+        let codes = [Code::Unavailable, Code::TimedOut];
+        assert!(codes.contains(&error.code()), "{how:?}: {error}");
+        assert!(error.to_string().contains("parti-heartbeat"), "{error}");
+        assert!(!calculator.is_started());
+        leader.faults().restore();
+        calculator.start(PATIENCE).unwrap();
+        assert!(calculator.is_started());
+    }
+}
+
+/// Symptom: a refresh that was cancelled beforehand ended with the failure of the source, once in
+/// a while. Cause: it was asked for all the same, and the answer could be there first.
+#[test]
+fn what_is_cancelled_before_it_begins_asks_nothing() {
+    let store = store();
+    let [calls, reads] = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
+    let (called, counted) = (Arc::clone(&calls), Arc::clone(&reads));
+    let hook = move |_| {
+        called.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    };
+    let inner = store.client("leader");
+    let calculator = Calculator::builder(Arc::new(Hooked { inner, hook }))
+        .config(config())
+        .source(move || {
+            counted.fetch_add(1, Ordering::AcqRel);
+            Ok(partitions(1))
+        })
+        .build()
+        .unwrap();
+    let cancel = Cancel::new();
+    cancel.fire();
+    for _ in 0..20 {
+        let error = cancel.during(|| calculator.start(PATIENCE)).unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled, "{error}");
+    }
+    assert!(calls.load(Ordering::Acquire) == 0 && !calculator.is_started());
+    calculator.start(PATIENCE).unwrap();
+    calculator.refresh(PATIENCE).unwrap();
+    let before = reads.load(Ordering::Acquire);
+    for _ in 0..200 {
+        let error = cancel.during(|| calculator.refresh(PATIENCE)).unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled, "{error}");
+        assert_eq!(error.operation(), Some("refresh"));
+    }
+    assert_eq!(reads.load(Ordering::Acquire), before);
+}
+
+#[test]
+fn a_start_goes_on_trying_until_the_store_is_up() {
+    let store = store();
+    let leader = store.client("leader");
+    leader.faults().blackout(Blackout::Refuse);
+    let tries = Arc::new(AtomicU32::new(0));
+    let calculator = {
+        let (tries, faults) = (Arc::clone(&tries), leader.faults());
+        let hook = move |call| {
+            if call == "ensure" && tries.fetch_add(1, Ordering::AcqRel) == 3 {
+                faults.restore();
+            }
+            Ok(())
+        };
+        let inner = leader.clone();
+        Calculator::builder(Arc::new(Hooked { inner, hook }))
+            .config(config())
+            .source(|| Ok(partitions(1)))
+            .build()
+            .unwrap()
+    };
+    calculator.start(PATIENCE).unwrap();
+    assert!(tries.load(Ordering::Acquire) > 3);
+}
+
+/// Symptom: a store that hung at first made a start fail though it answered long before the
+/// deadline. Cause: the first call was given all of the time.
+#[test]
+fn a_start_survives_a_call_that_is_never_answered() {
+    let store = store();
+    let leader = store.client("leader");
+    let mut config = config();
+    config.operation_timeout = Duration::from_millis(50);
+    let calculator = Calculator::builder(Arc::new(leader.clone()))
+        .config(config)
+        .source(|| Ok(partitions(1)))
+        .build()
+        .unwrap();
+    leader.faults().blackout(Blackout::Hang);
+    let begun = Instant::now();
+    let faults = leader.faults();
+    let healer = std::thread::spawn(move || {
+        while begun.elapsed() < Duration::from_millis(120) {
+            std::thread::yield_now();
+        }
+        faults.restore();
+    });
+    calculator.start(PATIENCE).unwrap();
+    assert!(begun.elapsed() < PATIENCE / 2);
+    healer.join().unwrap();
+}
+
+#[test]
+fn an_assignment_bucket_with_a_ttl_is_refused_by_name_unless_allowed() {
+    let store = store();
+    let ttl = Some(Duration::from_secs(60));
+    store
+        .ensure(Bucket::Assignment, BucketConfig { ttl }, soon())
+        .unwrap();
+    let error = calculator(&store).start(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported);
+    let text = error.to_string();
+    assert!(text.contains(Bucket::Assignment.default_name()), "{text}");
+    assert!(text.contains("allow_assignment_ttl"), "{text}");
+
+    let mut config = config();
+    config.allow_assignment_ttl = true;
+    let calculator = Calculator::builder(Arc::new(store.client("leader")))
+        .config(config)
+        .source(|| Ok(partitions(1)))
+        .build()
+        .unwrap();
+    calculator.start(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_with_every_broken_rule() {
+    let mut config = CalculatorConfig::default();
+    config.heartbeat_ttl = Duration::ZERO;
+    config.restart_ratio = 7.0;
+    let builder = Calculator::builder(Arc::new(MemoryStore::new())).config(config);
+    let error = builder.build().unwrap_err();
+    assert_eq!(error.code(), Code::InvalidConfig);
+    let text = error.to_string();
+    assert!(
+        text.contains("heartbeat_ttl") && text.contains("restart_ratio"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_start_that_is_stopped_meanwhile_says_so() {
+    let store = store();
+    let leader = store.client("leader");
+    let (gate, begun) = (Gate::shut(), Gate::open());
+    let calculator = Arc::new({
+        let (gate, begun) = (gate.clone(), begun.clone());
+        hooked_calculator(&leader, move |call| {
+            if call == "capabilities" {
+                begun.pass();
+                gate.pass();
+            }
+            Ok(())
+        })
+    });
+    let starter = {
+        let calculator = Arc::clone(&calculator);
+        std::thread::spawn(move || calculator.start(PATIENCE))
+    };
+    gate.wait_for_arrival();
+    assert!(!calculator.is_started());
+    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::NotRunning, "{error}");
+    let error = calculator.stop(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut, "{error}");
+    assert!(
+        error.to_string().contains("waiting for the store"),
+        "{error}"
+    );
+    gate.release();
+    calculator.stop(PATIENCE).unwrap();
+    let error = starter.join().unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::NotRunning, "{error}");
+    assert!(!calculator.is_started());
+    calculator.start(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_failed_start_keeps_the_subscriptions_for_the_next_one() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let leader = store.client("leader");
+    let calculator = Calculator::builder(Arc::new(leader.clone()))
+        .config(config())
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap();
+    let events = calculator.events(Interest::State);
+    let (tell, told) = crossbeam_channel::unbounded();
+    calculator
+        .subscribe(Interest::State, move |notice| {
+            let _ = tell.send(notice.clone());
+        })
+        .forever();
+    leader.faults().blackout(Blackout::Refuse);
+    calculator.start(Duration::from_millis(30)).unwrap_err();
+    leader.faults().restore();
+    calculator.start(PATIENCE).unwrap();
+    wait_for_publication(&events);
+    let deadline = soon();
+    while !matches!(
+        told.recv_deadline(deadline).expect("a publication"),
+        Notice::Published { .. }
+    ) {}
+}
+
+#[test]
+fn a_timeout_of_any_length_is_fine() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let events = calculator.events(Interest::State);
+    calculator.start(Duration::MAX).unwrap();
+    assert!(events.recv_timeout(Duration::MAX).is_some());
+    wait_for_publication(&events);
+    calculator.trigger_rebalance(Duration::MAX).unwrap();
+    calculator
+        .subscribe(Interest::State, |_| {})
+        .unsubscribe(Duration::MAX)
+        .unwrap();
+    calculator.stop(Duration::MAX).unwrap();
+}
+
+#[test]
+fn a_store_that_is_slow_but_answers_is_no_reason_to_fail() {
+    let store = store();
+    let leader = store.client("leader");
+    leader.faults().delay(&Call::ALL, Duration::from_millis(20));
+    let calculator = Calculator::builder(Arc::new(leader))
+        .config(config())
+        .source(|| Ok(partitions(1)))
+        .build()
+        .unwrap();
+    calculator.start(PATIENCE).unwrap();
+}
+
+#[test]
+fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it() {
+    let named = format!("divvy memory store {}", env!("CARGO_PKG_VERSION"));
+    for (store, class, batches) in [
+        (
+            store(),
+            Class::A { batch_max: 1_000 },
+            "atomic batches of up to 1000",
+        ),
+        (store_b(), Class::B, "no atomic batches"),
+    ] {
+        let calculator = calculator(&store);
+        let before = calculator.status();
+        assert_eq!((before.publish_class, before.store.as_str()), (None, ""));
+        calculator.start(PATIENCE).unwrap();
+        let status = calculator.status();
+        assert_eq!(status.publish_class, Some(class));
+        assert_eq!(status.store, format!("{named}, {batches}"));
+        calculator.stop(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_class_that_is_forced_shows_in_the_status_beside_what_the_store_could_do() {
+    let mut config = config();
+    config.publish_class = PublishClass::B;
+    let calculator = Calculator::builder(Arc::new(store()))
+        .config(config)
+        .build()
+        .unwrap();
+    calculator.start(PATIENCE).unwrap();
+    let status = calculator.status();
+    assert_eq!(status.publish_class, Some(Class::B));
+    assert!(
+        status.store.ends_with("atomic batches of up to 1000"),
+        "{}",
+        status.store
+    );
+    calculator.stop(PATIENCE).unwrap();
+}

@@ -1,0 +1,618 @@
+//! Subscriptions: everything, in order, to everyone, whoever is slow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use divvy::error::Code;
+use divvy::store::memory::MemoryStore;
+use divvy::{Calculator, Events, Interest, Notice, State, Subscription};
+use parking_lot::Mutex;
+
+use crate::support::calculators::*;
+
+fn is_publication(notice: &Notice) -> bool {
+    matches!(notice, Notice::Published { .. })
+}
+
+fn texts(events: impl IntoIterator<Item = Arc<Notice>>) -> Vec<String> {
+    events.into_iter().map(|e| format!("{e:?}")).collect()
+}
+
+/// Every state change follows from the one before; every version is above the one before.
+#[track_caller]
+fn check_sequence(events: &[Arc<Notice>]) {
+    let mut state = None;
+    let mut newest = 0;
+    for event in events {
+        match &**event {
+            Notice::StateChanged(change) => {
+                assert_eq!(change.from, state.unwrap_or(change.to), "{events:#?}");
+                assert!(state.is_none() || change.from != change.to, "{events:#?}");
+                state = Some(change.to);
+            }
+            Notice::Published { version, .. } => {
+                assert!(*version > newest, "{events:#?}");
+                newest = *version;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn running(store: &MemoryStore) -> (Calculator, Events) {
+    let calculator = calculator(store);
+    let events = started(&calculator);
+    wait_for_publication(&events);
+    (calculator, events)
+}
+
+#[test]
+fn the_current_state_comes_first_also_in_the_middle_of_work() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let gate = Gate::open();
+    let calculator = {
+        let gate = gate.clone();
+        hooked_calculator(&store, move |call| {
+            if call == "write_batch" {
+                gate.pass();
+            }
+            Ok(())
+        })
+    };
+    gate.close();
+    calculator.start(PATIENCE).unwrap();
+    gate.wait_for_arrival();
+    let events = calculator.events(Interest::State);
+    let first = events.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        matches!(&*first, Notice::StateChanged(c) if c.to == State::Rebalancing),
+        "{first:?}"
+    );
+    assert_eq!(calculator.state(), State::Rebalancing);
+    gate.release();
+    wait_for_publication(&events);
+    calculator.stop(PATIENCE).unwrap();
+    // Symptom: whoever subscribed after a stop was told the last state of the former life.
+    let first = calculator.events(Interest::State).try_recv().unwrap();
+    assert!(
+        matches!(&*first, Notice::StateChanged(c) if c.to == State::Idle && c.version == 1),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn an_adopted_version_is_told_to_whoever_subscribes_later() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let (first, _events) = running(&store);
+    first.stop(PATIENCE).unwrap();
+    let second = calculator(&store);
+    second.start(PATIENCE).unwrap();
+    assert_eq!(second.current_version(), 1);
+    let told = second.events(Interest::State).try_recv().unwrap();
+    assert!(
+        matches!(&*told, Notice::StateChanged(c) if c.version == 1),
+        "{told:?}"
+    );
+}
+
+/// Symptom: a subscriber channel of 4 dropped states when it was full.
+#[test]
+fn a_subscriber_that_blocks_gets_every_transition_once_and_in_order() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let calculator = calculator(&store);
+    let gate = Gate::shut();
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let slow = calculator.subscribe(Interest::StateAndMembers, {
+        let (gate, got) = (gate.clone(), Arc::clone(&got));
+        move |notice| {
+            gate.pass();
+            got.lock().push(Arc::new(notice.clone()));
+        }
+    });
+    let unread = calculator.events(Interest::StateAndMembers);
+    let read = calculator.events(Interest::StateAndMembers);
+    calculator.start(PATIENCE).unwrap();
+    gate.wait_for_arrival();
+    // The calculator and the readers go on meanwhile.
+    let reader = std::thread::spawn(move || read.collect::<Vec<_>>());
+    for _ in 0..50 {
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+    }
+    assert!(got.lock().is_empty());
+    gate.release();
+    calculator.stop(PATIENCE).unwrap();
+    let read = reader.join().unwrap();
+    check_sequence(&read);
+    assert!(read.iter().filter(|e| is_publication(e)).count() >= 50);
+    let changes = read
+        .iter()
+        .filter(|e| matches!(&***e, Notice::StateChanged(_)));
+    assert!(changes.count() >= 101);
+    let read = texts(read);
+    assert_eq!(texts(unread), read);
+    assert_eq!(texts(got.lock().drain(..)), read);
+    drop(slow);
+}
+
+#[test]
+fn whoever_subscribes_whenever_sees_a_suffix_of_what_the_first_one_sees() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let (calculator, first) = running(&store);
+    let calculator = Arc::new(calculator);
+    let trigger = {
+        let calculator = Arc::clone(&calculator);
+        std::thread::spawn(move || {
+            for _ in 0..100 {
+                calculator.trigger_rebalance(PATIENCE).unwrap();
+            }
+        })
+    };
+    let mut later = Vec::new();
+    while !trigger.is_finished() {
+        later.push(calculator.events(Interest::State));
+        std::thread::yield_now();
+        if later.len() > 500 {
+            break;
+        }
+    }
+    trigger.join().unwrap();
+    calculator.stop(PATIENCE).unwrap();
+    let all: Vec<_> = first.collect();
+    let all_texts = texts(all);
+    for events in later {
+        let seen: Vec<_> = events.collect();
+        check_sequence(&seen);
+        let tail = texts(seen.into_iter().skip(1));
+        assert!(all_texts.ends_with(&tail));
+    }
+}
+
+#[test]
+fn an_overfull_backlog_ends_with_the_exact_number_of_missed_events() {
+    const BACKLOG: usize = 32;
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let mut config = config();
+    config.subscriber_backlog = BACKLOG;
+    let calculator = Calculator::builder(Arc::new(store.client("leader")))
+        .config(config)
+        .source(|| Ok(partitions(3)))
+        .build()
+        .unwrap();
+    let unread = calculator.events(Interest::State);
+    let read = calculator.events(Interest::State);
+    calculator.start(PATIENCE).unwrap();
+    let mut all = Vec::new();
+    for _ in 0..BACKLOG {
+        let version = calculator.trigger_rebalance(PATIENCE).unwrap();
+        let is_it = |e: &Notice| matches!(e, Notice::Published { version: v, .. } if *v == version);
+        while !all.last().is_some_and(|e: &Arc<Notice>| is_it(e)) {
+            all.push(read.recv_timeout(PATIENCE).expect("the publication"));
+        }
+    }
+    calculator.stop(PATIENCE).unwrap();
+    all.extend(read);
+    assert!(!all.iter().any(|e| matches!(&**e, Notice::Lagged { .. })));
+    // Symptom: a reader whose backlog had been full at the stop was never told.
+    let unread: Vec<_> = unread.collect();
+    assert_eq!(unread.len(), BACKLOG + 1, "{unread:#?}");
+    assert_eq!(
+        texts(unread[..BACKLOG].to_vec()),
+        texts(all[..BACKLOG].to_vec())
+    );
+    let missed = (all.len() - BACKLOG) as u64;
+    assert!(
+        matches!(&*unread[BACKLOG], Notice::Lagged { missed: m } if *m == missed),
+        "{:?} of {missed}",
+        unread[BACKLOG]
+    );
+    assert_eq!(calculator.status().counters.lagged_subscribers, 1);
+}
+
+#[test]
+fn a_callback_that_lags_is_told_last_and_how_many() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let mut config = config();
+    config.subscriber_backlog = 4;
+    let calculator = Calculator::builder(Arc::new(store.client("leader")))
+        .config(config)
+        .source(|| Ok(partitions(3)))
+        .build()
+        .unwrap();
+    let gate = Gate::shut();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let owned = Arc::new(());
+    let lagging = calculator.subscribe(Interest::State, {
+        let (gate, owned) = (gate.clone(), Arc::clone(&owned));
+        move |notice| {
+            gate.pass();
+            let _owned = &owned;
+            let _ = tell.send(notice.clone());
+        }
+    });
+    calculator.start(PATIENCE).unwrap();
+    gate.wait_for_arrival();
+    for _ in 0..10 {
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+    }
+    gate.release();
+    // One running and three or four in the backlog, then the last one, then it is dropped.
+    let got: Vec<_> = told.iter().collect();
+    assert!((5..=6).contains(&got.len()), "{got:#?}");
+    assert!(
+        matches!(got.last(), Some(Notice::Lagged { missed }) if *missed > 20),
+        "{got:#?}"
+    );
+    assert_eq!(Arc::strong_count(&owned), 1);
+    drop(lagging);
+}
+
+#[test]
+fn a_panic_in_a_callback_closes_only_that_one() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let calls = Arc::new(AtomicU32::new(0));
+    let panicking = calculator.subscribe(Interest::State, {
+        let calls = Arc::clone(&calls);
+        move |_| {
+            calls.fetch_add(1, Ordering::AcqRel);
+            panic!("as the test wants");
+        }
+    });
+    let other_calls = Arc::new(AtomicU32::new(0));
+    let other = calculator.subscribe(Interest::State, {
+        let calls = Arc::clone(&other_calls);
+        move |_| {
+            calls.fetch_add(1, Ordering::AcqRel);
+        }
+    });
+    wait_for_publication(&started(&calculator));
+    calculator.trigger_rebalance(PATIENCE).unwrap();
+    wait_until("the other one's calls", || {
+        other_calls.load(Ordering::Acquire) >= 5
+    });
+    assert_eq!(calls.load(Ordering::Acquire), 1);
+    assert_eq!(Arc::strong_count(&calls), 1, "its state was not dropped");
+    assert_eq!(calculator.status().counters.callback_panics, 1);
+    assert!(calculator.is_started());
+    calculator.stop(PATIENCE).unwrap();
+    drop((panicking, other));
+}
+
+#[test]
+fn unsubscribing_itself_from_inside_holds_from_then_on() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let calls = Arc::new(AtomicU32::new(0));
+    let subscription = calculator.subscribe(Interest::State, {
+        let (own, calls) = (Arc::clone(&own), Arc::clone(&calls));
+        move |_| {
+            calls.fetch_add(1, Ordering::AcqRel);
+            let taken = own.lock().take();
+            if let Some(subscription) = taken {
+                subscription.unsubscribe(PATIENCE).unwrap();
+            }
+        }
+    });
+    *own.lock() = Some(subscription);
+    wait_for_publication(&started(&calculator));
+    wait_until("its state to be dropped", || Arc::strong_count(&calls) == 1);
+    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.stop(PATIENCE).unwrap();
+    assert_eq!(calls.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn unsubscribing_waits_for_the_running_callback_and_none_runs_after() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let gate = Gate::shut();
+    let is_inside = Arc::new(AtomicBool::new(false));
+    let subscription = calculator.subscribe(Interest::State, {
+        let (gate, is_inside) = (gate.clone(), Arc::clone(&is_inside));
+        move |_| {
+            is_inside.store(true, Ordering::Release);
+            gate.pass();
+            is_inside.store(false, Ordering::Release);
+        }
+    });
+    let events = started(&calculator);
+    gate.wait_for_arrival();
+    let waiting = std::thread::spawn(move || subscription.unsubscribe(PATIENCE));
+    wait_for_publication(&events);
+    assert!(!waiting.is_finished());
+    gate.release();
+    in_time("unsubscribe", move || waiting.join().unwrap()).unwrap();
+    assert!(!is_inside.load(Ordering::Acquire));
+    // Symptom: what the callback owned was leaked.
+    assert_eq!(Arc::strong_count(&is_inside), 1);
+}
+
+#[test]
+fn unsubscribing_by_a_deadline_fails_in_time_and_still_no_further_callback_runs() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let gate = Gate::shut();
+    let calls = Arc::new(AtomicU32::new(0));
+    let subscription = calculator.subscribe(Interest::State, {
+        let (gate, calls) = (gate.clone(), Arc::clone(&calls));
+        move |_| {
+            calls.fetch_add(1, Ordering::AcqRel);
+            gate.pass();
+        }
+    });
+    let events = started(&calculator);
+    gate.wait_for_arrival();
+    let error = subscription
+        .unsubscribe(Duration::from_millis(20))
+        .unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut, "{error}");
+    wait_for_publication(&events);
+    gate.release();
+    wait_until("its state to be dropped", || Arc::strong_count(&calls) == 1);
+    assert_eq!(calls.load(Ordering::Acquire), 1);
+}
+
+/// Symptom: unsubscribing inside a callback of one calculator did not wait for a callback of
+/// another. Cause: any thread that runs callbacks was taken for the subscription's own.
+#[test]
+fn unsubscribing_inside_another_calculators_callback_waits_all_the_same() {
+    let one = calculator(&store());
+    let other = calculator(&store());
+    let gate = Gate::shut();
+    let is_inside = Arc::new(AtomicBool::new(false));
+    let subscription = one.subscribe(Interest::State, {
+        let (gate, is_inside) = (gate.clone(), Arc::clone(&is_inside));
+        move |_| {
+            is_inside.store(true, Ordering::Release);
+            gate.pass();
+            is_inside.store(false, Ordering::Release);
+        }
+    });
+    one.start(PATIENCE).unwrap();
+    gate.wait_for_arrival();
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let mut subscription = Some(subscription);
+    other
+        .subscribe(Interest::State, move |_| {
+            if let Some(subscription) = subscription.take() {
+                let error = subscription.unsubscribe(Duration::from_millis(20));
+                let _ = tell.send((error.is_err(), is_inside.load(Ordering::Acquire)));
+            }
+        })
+        .forever();
+    other.start(PATIENCE).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((true, true)));
+    gate.release();
+}
+
+/// Whatever a callback owns may call the handle when it is dropped, so no lock is held then.
+#[test]
+fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
+    struct Owned(std::sync::Weak<Calculator>, crossbeam_channel::Sender<bool>);
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            if let Some(calculator) = self.0.upgrade() {
+                let _ = calculator.status();
+                let _ = calculator.subscribe(Interest::State, |_| {});
+                let _ = self.1.send(calculator.is_started());
+            }
+            panic!("as the test wants");
+        }
+    }
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = Arc::new(calculator(&store));
+    let (tell, told) = crossbeam_channel::unbounded();
+    let owning = |panics: bool| {
+        let owned = Owned(Arc::downgrade(&calculator), tell.clone());
+        calculator.subscribe(Interest::State, move |_| {
+            let _owned = &owned;
+            assert!(!panics, "as the test wants");
+        })
+    };
+    wait_for_publication(&started(&calculator));
+    // Only now: a callback that was there before the start may panic while it is under way.
+    let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+    in_time("unsubscribe", move || unsubscribed.unsubscribe(PATIENCE)).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+    let stopping = Arc::clone(&calculator);
+    in_time("stop", move || stopping.stop(PATIENCE)).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(false));
+    drop((panicking, left));
+}
+
+#[test]
+fn readers_end_after_the_backlog_when_the_calculator_stops() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let (calculator, _) = running(&store);
+    let events = calculator.events(Interest::State);
+    let version = calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.stop(PATIENCE).unwrap();
+    assert!(!events.is_closed());
+    let all: Vec<_> = (&events).collect();
+    let last = all.iter().rev().find(|e| is_publication(e)).unwrap();
+    assert!(matches!(&**last, Notice::Published { version: v, .. } if *v == version));
+    assert!(events.is_closed());
+    assert!(events.try_recv().is_none());
+    assert!(events.recv_timeout(PATIENCE).is_none());
+}
+
+#[test]
+fn membership_events_come_only_on_request() {
+    let store = store();
+    let fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    let plain = calculator.events(Interest::State);
+    let members = calculator.events(Interest::StateAndMembers);
+    calculator.start(PATIENCE).unwrap();
+    wait_for_publication(&members);
+    fleet.join("w-2");
+    wait_for(&members, "join", |e| {
+        format!("{e:?}") == r#"Member(Joined("w-2"))"#
+    });
+    fleet.leave("w-2");
+    wait_for(&members, "leave", |e| {
+        format!("{e:?}") == r#"Member(Left("w-2"))"#
+    });
+    calculator.stop(PATIENCE).unwrap();
+    assert!(!plain.into_iter().any(|e| matches!(&*e, Notice::Member(_))));
+}
+
+#[test]
+fn a_callback_may_call_everything_else_of_the_handle() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = Arc::new(
+        Calculator::builder(Arc::new(store.client("leader")))
+            .config(config())
+            .build()
+            .unwrap(),
+    );
+    calculator.set_partitions(partitions(4)).unwrap();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let handle = Arc::downgrade(&calculator);
+    let mut is_done = false;
+    calculator
+        .subscribe(Interest::State, move |notice| {
+            let Some(calculator) = handle.upgrade() else {
+                return;
+            };
+            if is_done || !is_publication(notice) {
+                return;
+            }
+            is_done = true;
+            let version = calculator.trigger_rebalance(PATIENCE).unwrap();
+            assert!(calculator.refresh(PATIENCE).unwrap() >= version);
+            calculator.set_partitions(partitions(6)).unwrap();
+            assert!(calculator.is_started() && calculator.status().is_started);
+            let _ = (calculator.state(), calculator.scaling_reason());
+            let events = calculator.events(Interest::State);
+            assert!(events.try_recv().is_some());
+            let nested = calculator.subscribe(Interest::State, |_| {});
+            nested.unsubscribe(PATIENCE).unwrap();
+            assert!(calculator.start(PATIENCE).is_err());
+            let _ = tell.send(calculator.current_version());
+        })
+        .forever();
+    calculator.start(PATIENCE).unwrap();
+    assert!(told.recv_timeout(PATIENCE).expect("all calls return") >= 2);
+    wait_until("the new list", || all_held(&store, &["w-1"]) == ids(6));
+}
+
+#[test]
+fn a_callback_that_waits_for_an_answer_is_let_go_by_a_stop_even_with_the_source_hung() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let gate = Gate::open();
+    let calculator = Arc::new({
+        let gate = gate.clone();
+        Calculator::builder(Arc::new(store.client("leader")))
+            .config(config())
+            .source(move || {
+                gate.pass();
+                Ok(partitions(1))
+            })
+            .build()
+            .unwrap()
+    });
+    let (tell, told) = crossbeam_channel::unbounded();
+    let handle = Arc::downgrade(&calculator);
+    calculator
+        .subscribe(Interest::State, {
+            let gate = gate.clone();
+            move |notice| {
+                if let (true, Some(calculator)) = (is_publication(notice), handle.upgrade()) {
+                    gate.close();
+                    let _ = tell.send(calculator.trigger_rebalance(Duration::MAX));
+                }
+            }
+        })
+        .forever();
+    calculator.start(PATIENCE).unwrap();
+    gate.wait_for_arrival();
+    let error = calculator.stop(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut, "{error}");
+    let answer = told.recv_timeout(PATIENCE).expect("an answer");
+    assert_eq!(answer.unwrap_err().code(), Code::NotRunning);
+    gate.release();
+    calculator.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn who_reads_was_told_of_a_job_before_it_begins() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let events: Arc<Mutex<Option<Events>>> = Arc::default();
+    let (told, untold) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let calculator = {
+        let (events, told, untold) = (Arc::clone(&events), Arc::clone(&told), Arc::clone(&untold));
+        hooked_calculator(&store, move |call| {
+            if let ("write_batch", Some(events)) = (call, &*events.lock()) {
+                let states = std::iter::from_fn(|| events.try_recv()).filter_map(|e| match &*e {
+                    Notice::StateChanged(change) => Some(change.to),
+                    _ => None,
+                });
+                let count = if states.last() == Some(State::Rebalancing) {
+                    &told
+                } else {
+                    &untold
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    calculator.start(PATIENCE).unwrap();
+    wait_for_rest(&calculator);
+    *events.lock() = Some(calculator.events(Interest::State));
+    for _ in 0..200 {
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+    }
+    assert_eq!(untold.load(Ordering::Relaxed), 0);
+    assert!(told.load(Ordering::Relaxed) >= 200);
+}
+
+/// Symptom: the end of a rebalance reached its reader 80 us late in a hundredth of the cases. Cause:
+/// what else the same step told woke the reader first, and the waking was waited for.
+#[test]
+fn whatever_one_step_tells_is_there_when_a_reader_is_woken() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let calculator = calculator(&store);
+    calculator.start(PATIENCE).unwrap();
+    wait_for_rest(&calculator);
+    let events = calculator.events(Interest::State);
+    let reader = std::thread::spawn(move || {
+        let (mut publications, mut whole) = (0, 0);
+        while let Some(event) = events.recv_timeout(PATIENCE) {
+            if is_publication(&event) {
+                publications += 1;
+                let next = events.try_recv();
+                let is_idle = |e: &Notice| matches!(e, Notice::StateChanged(change) if change.to == State::Idle);
+                whole += u32::from(next.is_some_and(|event| is_idle(&event)));
+            }
+        }
+        (publications, whole)
+    });
+    for _ in 0..200 {
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+    }
+    calculator.stop(PATIENCE).unwrap();
+    let (publications, whole) = reader.join().unwrap();
+    assert!(publications >= 200, "{publications}");
+    assert_eq!(whole, publications);
+}

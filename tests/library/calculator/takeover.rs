@@ -1,0 +1,159 @@
+//! Two leaders, and writers that know no fence.
+
+use std::sync::Arc;
+
+use divvy::error::{Class, Code};
+use divvy::store::Bucket;
+use divvy::store::memory::MemoryStore;
+use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::{Calculator, Degradation, Interest, Notice, Result};
+
+use crate::support::calculators::*;
+
+/// Stands still, on demand, between the computation of a plan and its publication.
+struct Paused(Gate);
+
+impl Strategy for Paused {
+    fn name(&self) -> &str {
+        "paused"
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        let owners = RoundRobin.assign(input)?;
+        self.0.pass();
+        Ok(owners)
+    }
+}
+
+fn paused_leader(store: &MemoryStore, gate: &Gate) -> Calculator {
+    Calculator::builder(Arc::new(store.client("first")))
+        .config(config())
+        .strategy(Paused(gate.clone()))
+        .source(|| Ok(partitions(10)))
+        .build()
+        .unwrap()
+}
+
+/// Symptom: two leaders wrote, blindly, and the older one's assignments won.
+fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
+    let fleet = Fleet::new(store, ["w-1", "w-2"]);
+    let gate = Gate::open();
+    let first = paused_leader(store, &gate);
+    let events = first.events(Interest::State);
+    first.start(PATIENCE).unwrap();
+    wait_for_publication(&events);
+    // It stands still with a plan in its hands, maybe one for a worker that never had a key.
+    gate.close();
+    let first = Arc::new(first);
+    let trigger = if newcomer {
+        fleet.join("w-3");
+        None
+    } else {
+        let first = Arc::clone(&first);
+        Some(std::thread::spawn(move || {
+            first.trigger_rebalance(PATIENCE)
+        }))
+    };
+    gate.wait_for_arrival();
+    if newcomer {
+        fleet.leave("w-3");
+    }
+    let second = calculator(store);
+    let second_events = started(&second);
+    let version = second.trigger_rebalance(PATIENCE).unwrap();
+    wait_for_publication(&second_events);
+    let sealed = || ["w-1", "w-2", "w-3"].map(|w| held(store, w).map(|a| (a.version, a.term)));
+    wait_until("w-3 is unassigned or has never been", || {
+        sealed()[2].is_none()
+    });
+    let before = sealed();
+    gate.release();
+    wait_for(&events, "the loss", |e| matches!(e, Notice::LeadershipLost));
+    if let Some(trigger) = trigger {
+        let error = trigger.join().unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Fenced, "{error}");
+    }
+    let error = first.trigger_rebalance(PATIENCE).unwrap_err();
+    assert_eq!(
+        (error.code(), error.class()),
+        (Code::Fenced, Class::Conflict)
+    );
+    assert!(first.status().degraded.contains(&Degradation::Deposed));
+    assert_eq!(sealed(), before);
+    assert!(before[0].unwrap().0 <= version && before[0].unwrap().1 == Some(2));
+    assert!(second.is_started());
+    assert!(second.trigger_rebalance(PATIENCE).unwrap() > version);
+    first.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn class_a_a_leader_that_was_paused_is_fenced() {
+    a_deposed_leader_cannot_publish(&store(), false);
+}
+
+#[test]
+fn class_a_a_leader_that_was_paused_is_fenced_also_for_a_worker_that_never_had_a_key() {
+    a_deposed_leader_cannot_publish(&store(), true);
+}
+
+#[test]
+fn class_b_a_leader_that_was_paused_is_fenced() {
+    a_deposed_leader_cannot_publish(&store_b(), false);
+}
+
+#[test]
+fn class_b_a_leader_that_was_paused_is_fenced_also_for_a_worker_that_never_had_a_key() {
+    a_deposed_leader_cannot_publish(&store_b(), true);
+}
+
+/// Symptom: a Go leader's put was overwritten, or not noticed, and versions were used twice.
+#[test]
+fn a_blind_put_is_answered_with_a_higher_version() {
+    for store in [store(), store_b()] {
+        let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+        let calculator = calculator(&store);
+        let events = started(&calculator);
+        wait_for_publication(&events);
+        let go = br#"{"version":41,"lifecycle":"emergency","partitions":null}"#;
+        store.server().put(Bucket::Assignment, "assignment.w-1", go);
+        wait_until("an answer", || calculator.current_version() > 41);
+        wait_until("the whole plan", || {
+            all_held(&store, &["w-1", "w-2"]) == ids(10)
+        });
+        assert!(held(&store, "w-1").unwrap().version > 41);
+        assert!(calculator.is_started());
+    }
+}
+
+#[test]
+fn an_assignment_that_somebody_deletes_is_restored() {
+    for store in [store(), store_b()] {
+        let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+        let calculator = calculator(&store);
+        let events = started(&calculator);
+        let version = wait_for_publication(&events);
+        store.server().delete(Bucket::Assignment, "assignment.w-2");
+        wait_until("the whole plan", || {
+            all_held(&store, &["w-1", "w-2"]) == ids(10)
+        });
+        wait_until("a new version", || calculator.current_version() > version);
+    }
+}
+
+/// Symptom: a read error restarted versions at 0.
+#[test]
+fn versions_go_on_over_leaders_and_over_the_loss_of_keys() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let mut version = 0;
+    for round in 0..3 {
+        let calculator = calculator(&store);
+        calculator.start(PATIENCE).unwrap();
+        let next = calculator.trigger_rebalance(PATIENCE).unwrap();
+        assert!(next > version, "round {round}: {next} after {version}");
+        version = next;
+        calculator.stop(PATIENCE).unwrap();
+        let lost = ["assignment.w-1", "divvy.commit", "divvy.fence"][round];
+        store.server().delete(Bucket::Assignment, lost);
+    }
+}

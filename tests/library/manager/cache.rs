@@ -1,0 +1,139 @@
+//! Starting while the store is out of reach, with a cache file.
+
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::memory::{Blackout, Faults, MemoryStore};
+use divvy::{Departure, Manager, ManagerConfig, ManagerNotice, ManagerState, OutagePolicy};
+use tempfile::TempDir;
+
+use crate::support::managers::*;
+
+/// One worker with a cache file, and the cable to its store.
+struct Remembering {
+    folder: TempDir,
+    manager: Manager,
+    faults: Faults,
+}
+
+fn remembering(folder: &TempDir) -> ManagerConfig {
+    let mut config = config();
+    config.cache_file = Some(folder.path().join("assignment"));
+    config
+}
+
+impl Remembering {
+    fn new(store: &MemoryStore) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let client = store.client("remembers");
+        let faults = client.faults();
+        let manager = manager_over(client, remembering(&folder), 12);
+        Self {
+            folder,
+            manager,
+            faults,
+        }
+    }
+
+    fn has_file(&self) -> bool {
+        self.folder.path().join("assignment").exists()
+    }
+}
+
+#[test]
+fn a_worker_restarted_while_its_store_is_down_serves_at_once_and_nothing_moves() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_until("it leads", || leader.is_leader());
+    let it = Remembering::new(&store);
+    it.manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &it.manager], 12);
+    let (id, before) = (it.manager.worker_id(), it.manager.assignment());
+    it.manager.stop(Departure::Keep, PATIENCE).unwrap();
+    assert!(it.has_file());
+
+    it.faults.blackout(Blackout::Refuse);
+    let begun = Instant::now();
+    it.manager.start(PATIENCE).unwrap();
+    eprintln!("serving {:?} after the start", begun.elapsed());
+    let told = events(&it.manager);
+    let served = it.manager.assignment();
+    assert!(it.manager.is_started() && served.is_cached());
+    assert_eq!(served.partitions, before.partitions);
+    assert_eq!(served.version, before.version);
+    assert_eq!(it.manager.worker_id(), id);
+    assert!(it.manager.wait_state(ManagerState::Degraded, PATIENCE));
+    assert!(!it.manager.status().is_id_certain);
+
+    it.faults.restore();
+    let confirmed = wait_for(
+        &told,
+        "the store's word",
+        |notice| matches!(notice, ManagerNotice::AssignmentChanged(change) if !change.held.is_cached()),
+    );
+    let ManagerNotice::AssignmentChanged(change) = &*confirmed else {
+        unreachable!("asked for");
+    };
+    assert_eq!((change.added.len(), change.removed.len()), (0, 0));
+    assert_eq!(change.held, before);
+    assert_eq!(it.manager.worker_id(), id);
+    it.manager.stop(Departure::Leave, PATIENCE).unwrap();
+    assert!(!it.has_file(), "others have these partitions now");
+}
+
+#[test]
+fn what_others_were_given_meanwhile_is_given_up_when_the_store_is_back() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_until("it leads", || leader.is_leader());
+    let it = Remembering::new(&store);
+    it.manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &it.manager], 12);
+    it.manager.stop(Departure::Keep, PATIENCE).unwrap();
+    wait_for_cover(&[&leader], 12);
+    it.faults.blackout(Blackout::Hang);
+    it.manager.start(PATIENCE).unwrap();
+    assert_eq!(it.manager.assignment().partitions.len(), 6);
+    it.faults.restore();
+    wait_until("the store's word", || !it.manager.assignment().is_cached());
+    wait_for_cover(&[&leader, &it.manager], 12);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_as_good_as_none() {
+    let store = MemoryStore::new();
+    let it = Remembering::new(&store);
+    std::fs::write(it.folder.path().join("assignment"), b"what is this?\n").unwrap();
+    it.faults.blackout(Blackout::Refuse);
+    let error = it.manager.start(Duration::from_millis(300)).unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut);
+    assert!(it.has_file(), "it is somebody's");
+    it.faults.restore();
+    it.manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&it.manager], 12);
+    wait_until("a file of its own", || {
+        let path = it.folder.path().join("assignment");
+        std::fs::read_to_string(path).is_ok_and(|text| text.contains("worker-0"))
+    });
+}
+
+#[test]
+fn a_folder_that_is_gone_costs_no_heartbeat() {
+    let store = MemoryStore::new();
+    let it = Remembering::new(&store);
+    std::fs::remove_dir_all(it.folder.path()).unwrap();
+    it.manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&it.manager], 12);
+    it.manager.stop(Departure::Leave, PATIENCE).unwrap();
+}
+
+#[test]
+fn strict_workers_are_refused_a_cache_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = remembering(&folder);
+    config.outage_policy = OutagePolicy::Strict;
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let error = Manager::builder(store).config(config).build().unwrap_err();
+    assert_eq!(error.code(), Code::InvalidConfig);
+    assert!(error.to_string().contains("cache_file"), "{error}");
+}

@@ -1,0 +1,331 @@
+//! Joining, holding, leading, leaving.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::memory::MemoryStore;
+use divvy::store::{Bucket, Store};
+use divvy::{Departure, Error, LeaderElection, Manager, ManagerInterest, ManagerNotice};
+use divvy::{ManagerState, WorkerId};
+
+use crate::support::managers::*;
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+#[test]
+fn one_worker_claims_the_lowest_id_leads_and_holds_everything() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    assert_eq!(manager.worker_id(), Some(worker("worker-0")));
+    wait_for_cover(&[&manager], 12);
+    assert!(manager.is_leader());
+    assert_eq!(manager.leader(), manager.worker_id());
+    assert!(manager.wait_state(ManagerState::Stable, PATIENCE));
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    assert_eq!(manager.state(), ManagerState::Shutdown);
+    assert_eq!(manager.worker_id(), None);
+}
+
+#[test]
+fn the_first_assignment_counts_and_changes_tell_what_came_and_what_went() {
+    let store = MemoryStore::new();
+    let first = manager(&store);
+    let told = first.events(ManagerInterest::Assignment);
+    first.start(PATIENCE).unwrap();
+    let event = wait_for(&told, "a first assignment", |_| true);
+    let ManagerNotice::AssignmentChanged(change) = &*event else {
+        panic!("{event:?}");
+    };
+    assert_eq!((change.added.len(), change.removed.len()), (12, 0));
+    assert_eq!(change.held.version, 1);
+
+    let second = started(&store);
+    wait_for_cover(&[&first, &second], 12);
+    let event = wait_for(
+        &told,
+        "the loss of half",
+        |notice| matches!(notice, ManagerNotice::AssignmentChanged(c) if !c.removed.is_empty()),
+    );
+    let ManagerNotice::AssignmentChanged(change) = &*event else {
+        unreachable!("asked for");
+    };
+    assert_eq!((change.added.len(), change.removed.len()), (0, 6));
+    assert_eq!(change.held.partitions.len(), 6);
+}
+
+#[test]
+fn who_subscribes_late_is_told_how_things_are() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    wait_for_cover(&[&manager], 12);
+    assert!(manager.wait_state(ManagerState::Stable, PATIENCE));
+    let events = manager.events(ManagerInterest::Worker);
+    let first: Vec<_> = (0..4).filter_map(|_| events.try_recv()).collect();
+    assert!(
+        matches!(
+            first.iter().map(|e| &**e).collect::<Vec<_>>()[..],
+            [
+                ManagerNotice::StateChanged(_),
+                ManagerNotice::Id(Some(_)),
+                ManagerNotice::Leader { is_self: true, .. },
+                ManagerNotice::AssignmentChanged(_),
+            ]
+        ),
+        "{first:#?}"
+    );
+}
+
+/// Symptom: who subscribed between two lives was told the id and an empty assignment of the former
+/// one. Cause: what newcomers are told was not reset by a stop. Cure: it is.
+#[test]
+fn who_subscribes_after_a_stop_is_told_nothing_of_the_former_life() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    wait_for_cover(&[&manager], 12);
+    manager.stop(Departure::Keep, PATIENCE).unwrap();
+    let events = manager.events(ManagerInterest::Worker);
+    let first = events.try_recv().expect("the state");
+    assert!(
+        matches!(&*first, ManagerNotice::StateChanged(c) if c.to == ManagerState::Shutdown),
+        "{first:?}"
+    );
+    assert!(events.try_recv().is_none());
+}
+
+#[test]
+fn a_leave_hands_over_leadership_and_partitions_and_leaves_no_key_behind() {
+    let store = MemoryStore::new();
+    let first = started(&store);
+    wait_until("the first leads", || first.is_leader());
+    let second = started(&store);
+    wait_for_cover(&[&first, &second], 12);
+    first.stop(Departure::Leave, PATIENCE).unwrap();
+    wait_for_cover(&[&second], 12);
+    assert!(second.is_leader());
+    second.stop(Departure::Leave, PATIENCE).unwrap();
+    for bucket in [Bucket::StableId, Bucket::Election, Bucket::Heartbeat] {
+        let listing = store.list(bucket, "", soon()).unwrap();
+        let live: Vec<_> = listing.entries.iter().filter(|e| e.is_live()).collect();
+        assert!(live.is_empty(), "{bucket:?}: {live:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_back_soon_finds_its_id_and_its_partitions() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_until("it leads", || leader.is_leader());
+    let second = started(&store);
+    wait_for_cover(&[&leader, &second], 12);
+    let (id, before) = (second.worker_id(), second.assignment());
+    second.stop(Departure::Keep, PATIENCE).unwrap();
+    let again = manager(&store);
+    again.start(PATIENCE).unwrap();
+    assert_eq!(again.worker_id(), id);
+    wait_until("it holds what it held", || {
+        again.assignment().partitions == before.partitions
+    });
+    assert_eq!(again.assignment().version, before.version);
+    assert_eq!(leader.assignment().version, leader.assignment().version);
+}
+
+#[test]
+fn the_fleet_stays_divided_through_a_rolling_restart_that_moves_nothing() {
+    let store = MemoryStore::new();
+    let mut fleet: Vec<Manager> = (0..4).map(|_| started(&store)).collect();
+    wait_for_cover(&fleet.iter().collect::<Vec<_>>(), 12);
+    let holdings = |fleet: &[Manager]| {
+        let mut all: Vec<_> = fleet
+            .iter()
+            .map(|m| (m.worker_id(), m.assignment().partitions))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = holdings(&fleet);
+    for index in 0..fleet.len() {
+        fleet[index].stop(Departure::Keep, PATIENCE).unwrap();
+        fleet[index] = started(&store);
+        wait_for_cover(&fleet.iter().collect::<Vec<_>>(), 12);
+    }
+    assert_eq!(holdings(&fleet), before);
+}
+
+#[test]
+fn a_worker_may_be_told_never_to_lead() {
+    let store = MemoryStore::new();
+    let mut config = config();
+    config.may_lead = false;
+    let follower = manager_over(store.client("follower"), config, 12);
+    follower.start(PATIENCE).unwrap();
+    assert!(follower.wait_state(ManagerState::Election, PATIENCE));
+    let leader = started(&store);
+    wait_for_cover(&[&follower, &leader], 12);
+    assert!(leader.is_leader() && !follower.is_leader());
+    assert_eq!(follower.leader(), leader.worker_id());
+    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    wait_until("nobody leads", || follower.leader().is_none());
+    assert!(!follower.is_leader());
+}
+
+/// An election that elects nobody, until it is told to.
+#[derive(Clone, Default)]
+struct Hosts {
+    elected: Arc<AtomicUsize>,
+    resigned: Arc<AtomicUsize>,
+}
+
+impl LeaderElection for Hosts {
+    fn campaign(&self, _: &WorkerId, _: Instant) -> Result<Option<Duration>, Error> {
+        let is_elected = self.elected.load(Ordering::SeqCst) > 0;
+        Ok(is_elected.then_some(Duration::from_millis(300)))
+    }
+
+    fn resign(&self, _: &WorkerId, _: Instant) -> Result<(), Error> {
+        self.resigned.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_hosts_own_election_decides_who_leads() {
+    let store = MemoryStore::new();
+    let election = Hosts::default();
+    let manager = Manager::builder(Arc::new(store.client("worker")))
+        .config(config())
+        .source(|| Ok(partitions(12)))
+        .election(election.clone())
+        .build()
+        .unwrap();
+    manager.start(PATIENCE).unwrap();
+    assert!(manager.wait_state(ManagerState::Election, PATIENCE));
+    election.elected.store(1, Ordering::SeqCst);
+    wait_for_cover(&[&manager], 12);
+    election.elected.store(0, Ordering::SeqCst);
+    wait_until("it steps down", || !manager.is_leader());
+    election.elected.store(1, Ordering::SeqCst);
+    wait_until("it leads again", || manager.is_leader());
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    assert_eq!(election.resigned.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn only_the_leader_refreshes_and_the_others_say_who_that_is() {
+    let store = MemoryStore::new();
+    let count = Arc::new(AtomicUsize::new(4));
+    let build = || {
+        let count = Arc::clone(&count);
+        Manager::builder(Arc::new(store.client("worker")))
+            .config(config())
+            .source(move || Ok(partitions(count.load(Ordering::SeqCst))))
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (build(), build());
+    first.start(PATIENCE).unwrap();
+    wait_until("it leads", || first.is_leader());
+    second.start(PATIENCE).unwrap();
+    wait_for_cover(&[&first, &second], 4);
+    count.store(8, Ordering::SeqCst);
+    first.refresh_partitions(PATIENCE).unwrap();
+    wait_for_cover(&[&first, &second], 8);
+    let error = second.refresh_partitions(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::NotLeader);
+    assert!(error.to_string().contains("worker-0 leads"), "{error}");
+    assert!(first.trigger_rebalance(PATIENCE).unwrap() > 1);
+}
+
+#[test]
+fn a_pushed_list_is_divided_by_whoever_leads() {
+    let store = MemoryStore::new();
+    let build = || {
+        Manager::builder(Arc::new(store.client("worker")))
+            .config(config())
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (build(), build());
+    for manager in [&first, &second] {
+        manager.set_partitions(partitions(6)).unwrap();
+        manager.start(PATIENCE).unwrap();
+    }
+    wait_for_cover(&[&first, &second], 6);
+    for manager in [&first, &second] {
+        manager.set_partitions(partitions(8)).unwrap();
+    }
+    wait_for_cover(&[&first, &second], 8);
+    first.stop(Departure::Leave, PATIENCE).unwrap();
+    wait_for_cover(&[&second], 8);
+}
+
+#[test]
+fn starting_twice_is_refused_and_stopping_twice_is_fine() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    let error = manager.start(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyStarted);
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&manager], 12);
+}
+
+#[test]
+fn a_stop_from_inside_a_callback_is_told_that_it_would_wait_for_itself() {
+    let store = MemoryStore::new();
+    let manager = Arc::new(manager(&store));
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let inner = Arc::downgrade(&manager);
+    let subscription = manager.subscribe(ManagerInterest::Worker, move |_| {
+        if let Some(manager) = inner.upgrade() {
+            let stopped = manager.stop(Departure::Leave, PATIENCE);
+            let _ = tell.try_send(stopped.map_err(|error| error.code()));
+        }
+    });
+    manager.start(PATIENCE).unwrap();
+    assert_eq!(
+        told.recv_timeout(PATIENCE).unwrap(),
+        Err(Code::WouldDeadlock)
+    );
+    drop(subscription);
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+}
+
+#[test]
+fn two_hundred_workers_at_once_share_a_hundred_ids_and_the_rest_is_told() {
+    let store = MemoryStore::new();
+    let mut config = config();
+    config.may_lead = false; // this is about ids
+    config.worker_id_ttl = Duration::from_secs(60);
+    let managers: Vec<Manager> = (0..200)
+        .map(|_| manager_over(store.client("worker"), config.clone(), 12))
+        .collect();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let starts: Vec<_> = managers
+            .iter()
+            .map(|manager| scope.spawn(|| manager.start(Duration::from_secs(5))))
+            .collect();
+        starts
+            .into_iter()
+            .map(|start| start.join().unwrap())
+            .collect()
+    });
+    let ids: BTreeSet<_> = managers.iter().filter_map(Manager::worker_id).collect();
+    assert_eq!(ids.len(), 100);
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 100);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_eq!(error.code(), Code::IdsExhausted, "{error}");
+    }
+    // Far below what each asking for each id would be.
+    let writes = store.ensure(
+        Bucket::StableId,
+        divvy::store::BucketConfig { ttl: None },
+        soon(),
+    );
+    assert!(writes.unwrap().last_sequence >= 100);
+}

@@ -1,0 +1,229 @@
+//! Crashes, outages, thieves and poison.
+
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::store::{Bucket, Expect, Outcome, Store, Write};
+use divvy::{Departure, Events, Manager, ManagerNotice, ManagerState, Notice, OutagePolicy};
+
+use crate::support::managers::*;
+
+fn put(store: &MemoryStore, bucket: Bucket, key: &str, value: &[u8]) {
+    let write = Write {
+        key: key.into(),
+        value: Some(value.to_vec()),
+        expect: Expect::Any,
+    };
+    let soon = Instant::now() + PATIENCE;
+    let outcomes = store.write(bucket, &[write], soon);
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{outcomes:?}");
+}
+
+#[test]
+fn a_worker_that_is_cut_off_loses_its_partitions_to_others_and_comes_back() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_until("it leads", || leader.is_leader());
+    let client = store.client("cut off");
+    let faults = client.faults();
+    let worker = manager_over(client, config(), 12);
+    worker.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &worker], 12);
+    faults.blackout(Blackout::Hang);
+    wait_until("the leader holds all", || {
+        leader.assignment().partitions.len() == 12
+    });
+    // By default it goes on serving what it holds.
+    assert_eq!(worker.assignment().partitions.len(), 6);
+    faults.restore();
+    wait_for_cover(&[&leader, &worker], 12);
+}
+
+/// Every transition, and each once, however it is told: by the worker itself, whoever leads.
+#[test]
+fn a_worker_tells_every_transition_of_its_breaker_whether_it_leads_or_not() {
+    let store = MemoryStore::new();
+    let (leads, follows) = (store.client("leads"), store.client("follows"));
+    let faults = [leads.faults(), follows.faults()];
+    let leader = manager_over(leads, config(), 12);
+    leader.start(PATIENCE).unwrap();
+    wait_until("it leads", || leader.is_leader());
+    let follower = manager_over(follows, config(), 12);
+    follower.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &follower], 12);
+    let told = [events(&leader), events(&follower)];
+    for faults in &faults {
+        faults.blackout(Blackout::Refuse);
+    }
+    wait_until("open breakers", || {
+        let opened = |manager: &Manager| manager.status().breaker.opened > 0;
+        opened(&leader) && opened(&follower)
+    });
+    for faults in &faults {
+        faults.restore();
+    }
+    for (told, manager) in told.iter().zip([&leader, &follower]) {
+        let transitions = transitions_until_closed(told);
+        for (index, name) in transitions.iter().enumerate() {
+            let is_probe = index % 2 == 1;
+            assert_eq!(*name == "half_open", is_probe, "{transitions:?}");
+        }
+        assert_eq!(manager.status().breaker.state.name(), "closed");
+    }
+    wait_for_cover(&[&leader, &follower], 12);
+}
+
+fn transitions_until_closed(told: &Events<ManagerNotice>) -> Vec<&'static str> {
+    let mut transitions = Vec::new();
+    while transitions.last() != Some(&"closed") {
+        let notice = told.recv_timeout(PATIENCE).expect("an event");
+        match &*notice {
+            ManagerNotice::Breaker(state) => transitions.push(state.name()),
+            ManagerNotice::Calculator(Notice::Breaker(_)) => panic!("told twice"),
+            _ => {}
+        }
+    }
+    transitions
+}
+
+#[test]
+fn in_strict_mode_ownership_ends_before_another_worker_has_the_partitions() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_until("it leads", || leader.is_leader());
+    let client = store.client("cut off");
+    let faults = client.faults();
+    let mut config = config();
+    config.outage_policy = OutagePolicy::Strict;
+    let worker = manager_over(client, config, 12);
+    worker.start(PATIENCE).unwrap();
+    wait_for_cover(&[&leader, &worker], 12);
+    faults.blackout(Blackout::Hang);
+    wait_until("the leader takes over", || {
+        let has_all = leader.assignment().partitions.len() == 12;
+        // Looked at in this order: had the worker still owned something, it would show.
+        assert!(!has_all || worker.assignment().partitions.is_empty());
+        has_all
+    });
+    assert_eq!(worker.state(), ManagerState::Degraded);
+    faults.restore();
+    wait_for_cover(&[&leader, &worker], 12);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_steps_down_before_another_one_leads() {
+    let store = MemoryStore::new();
+    let client = store.client("leader");
+    let faults = client.faults();
+    let leader = manager_over(client, config(), 12);
+    leader.start(PATIENCE).unwrap();
+    wait_until("it leads", || leader.is_leader());
+    let other = started(&store);
+    wait_for_cover(&[&leader, &other], 12);
+    faults.blackout(Blackout::Hang);
+    wait_until("the other one leads", || {
+        let leads = other.is_leader();
+        assert!(!(leads && leader.is_leader()), "two leaders");
+        leads
+    });
+    wait_until("the other one holds all", || {
+        other.assignment().partitions.len() == 12
+    });
+    faults.restore();
+    wait_for_cover(&[&leader, &other], 12);
+    assert!(!leader.is_leader());
+}
+
+#[test]
+fn a_stolen_id_is_noticed_reported_and_replaced() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    wait_for_cover(&[&manager], 12);
+    let events = events(&manager);
+    // As parti does on a read error: without condition.
+    put(
+        &store,
+        Bucket::StableId,
+        "worker-0",
+        b"2026-01-01T00:00:00Z",
+    );
+    wait_for(
+        &events,
+        "the loss",
+        |notice| matches!(notice, ManagerNotice::IdLost { worker } if worker.as_str() == "worker-0"),
+    );
+    wait_for(
+        &events,
+        "another id",
+        |notice| matches!(notice, ManagerNotice::Id(Some(worker)) if worker.as_str() == "worker-1"),
+    );
+    wait_for_cover(&[&manager], 12);
+    let claim = store.read(Bucket::StableId, "worker-0", Instant::now() + PATIENCE);
+    assert_eq!(claim.unwrap().unwrap().value, b"2026-01-01T00:00:00Z");
+}
+
+#[test]
+fn an_id_whose_key_was_removed_is_claimed_again_and_nothing_moves() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    wait_for_cover(&[&manager], 12);
+    let events = events(&manager);
+    let version = manager.assignment().version;
+    let ttl = Some(config().worker_id_ttl);
+    let fresh = divvy::store::BucketConfig { ttl };
+    store.server().recreate_bucket(Bucket::StableId, fresh);
+    wait_for(&events, "the claim", |notice| {
+        matches!(notice, ManagerNotice::IdRegained { .. })
+    });
+    assert_eq!(manager.worker_id(), Some(worker("worker-0")));
+    assert_eq!(manager.assignment().version, version);
+}
+
+#[test]
+fn poison_and_old_assignments_change_nothing_and_are_counted() {
+    let store = MemoryStore::new();
+    let leader = started(&store);
+    wait_for_cover(&[&leader], 12);
+    let key = "assignment.worker-0";
+    put(&store, Bucket::Assignment, key, b"{\"version\":\"no\"}");
+    wait_until("it is counted", || leader.status().poison >= 1);
+    put(
+        &store,
+        Bucket::Assignment,
+        key,
+        b"{\"version\":0,\"term\":0}",
+    );
+    wait_until("it is refused", || leader.status().refused >= 1);
+    assert_eq!(leader.assignment().partitions.len(), 12);
+    // The leader writes again what others destroyed.
+    wait_for_cover(&[&leader], 12);
+}
+
+#[test]
+fn a_start_without_a_store_fails_in_time_and_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    let client = store.client("cut off");
+    let faults = client.faults();
+    faults.blackout(Blackout::Refuse);
+    let manager = manager_over(client, config(), 12);
+    let error = manager.start(Duration::from_millis(300)).unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut);
+    assert!(error.to_string().contains("blackout"), "{error}");
+    assert_eq!(manager.state(), ManagerState::Shutdown);
+    faults.restore();
+    manager.start(PATIENCE).unwrap();
+    wait_for_cover(&[&manager], 12);
+    manager.stop(Departure::Leave, PATIENCE).unwrap();
+}
+
+#[test]
+fn a_bucket_that_would_keep_the_dead_for_ever_is_refused_by_name() {
+    let store = MemoryStore::new();
+    let for_ever = divvy::store::BucketConfig { ttl: None };
+    let soon = Instant::now() + PATIENCE;
+    store.ensure(Bucket::Election, for_ever, soon).unwrap();
+    let error = manager(&store).start(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported);
+    assert!(error.to_string().contains("parti-election"), "{error}");
+}

@@ -1,0 +1,5 @@
+//! Whole managers on real threads, over the store in memory.
+
+mod cache;
+mod life;
+mod losses;

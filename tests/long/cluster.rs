@@ -1,0 +1,56 @@
+//! The NATS store on three servers that lose one another.
+//!
+//! `make test-matrix` runs it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Outcome, Store};
+
+use crate::support::faults::{BUCKET, CALL_TIMEOUT, FOR_EVER, Reader, put, soon};
+use crate::support::nats_binary::NEWEST;
+use crate::support::nats_server::Cluster;
+
+#[test]
+fn the_loss_of_any_node_of_a_cluster_costs_no_event() {
+    let mut cluster = Cluster::start(NEWEST);
+    let options = || NatsOptions::new(cluster.urls()).replicas(3);
+    let store = NatsStore::connect(options(), soon()).unwrap();
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "watched").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&watch, Duration::from_secs(20)));
+    for node in 0..3 {
+        cluster.nodes[node].kill();
+        let killed = Instant::now();
+        let key = format!("watched.n{node}");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let by = Instant::now() + CALL_TIMEOUT;
+            if let Outcome::Done(_) = store.write(BUCKET, &[put(&key, "v")], by).remove(0) {
+                break;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no write after the loss of a node"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        let written = killed.elapsed();
+        while !reader.live.contains_key(&key) {
+            let event = watch
+                .events
+                .recv_timeout(Duration::from_secs(20))
+                .expect("the change");
+            reader.take(event);
+        }
+        println!(
+            "| node {node} killed | written {written:?}, seen {:?} after | blind {:?} |",
+            killed.elapsed(),
+            reader.blind
+        );
+        cluster.nodes[node].restart();
+        cluster.wait_healthy();
+    }
+}

@@ -1,6 +1,0 @@
-//! Whole managers on real threads, over the store in memory.
-
-mod cache;
-mod life;
-mod losses;
-mod support;

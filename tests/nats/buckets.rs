@@ -1,0 +1,248 @@
+//! How the NATS store treats buckets: its own, other people's, and those it may not touch.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Refusal, Store, WatchEvent, Write};
+use serde_json::{Value, json};
+
+use crate::support::nats_binary::{NEWEST, OLDEST};
+use crate::support::nats_server::{Server, Setup};
+use crate::support::raw_nats::RawNats;
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn connect(options: NatsOptions) -> NatsStore {
+    NatsStore::connect(options, soon()).expect("a connection")
+}
+
+fn config_of(server: &Server, bucket: Bucket) -> Value {
+    let api = format!("STREAM.INFO.KV_{}", bucket.default_name());
+    RawNats::connect(server.port).api(&api, "")["config"].clone()
+}
+
+fn create(server: &Server, bucket: Bucket, changes: &Value) {
+    let name = bucket.default_name();
+    let mut config = json!({
+        "name": format!("KV_{name}"), "subjects": [format!("$KV.{name}.>")],
+        "max_msgs_per_subject": 1, "discard": "new", "storage": "file", "num_replicas": 1,
+        "allow_rollup_hdrs": true, "deny_delete": true, "max_bytes": -1, "max_msgs": -1,
+        "max_msg_size": -1, "max_consumers": -1, "max_age": 0, "duplicate_window": 2_000_000_000,
+    });
+    for (key, value) in changes.as_object().expect("an object") {
+        config[key] = value.clone();
+    }
+    let api = format!("STREAM.CREATE.KV_{name}");
+    let answer = RawNats::connect(server.port).api(&api, &config.to_string());
+    assert!(answer.get("error").is_none(), "{answer}");
+}
+
+const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
+
+fn of(ttl: u64) -> BucketConfig {
+    BucketConfig {
+        ttl: Some(Duration::from_secs(ttl)),
+    }
+}
+
+#[test]
+fn created_buckets_are_what_every_nats_client_takes_for_one() {
+    for version in [NEWEST, OLDEST] {
+        let server = Server::start(version);
+        let store = connect(NatsOptions::new([server.url()]));
+        store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+        store.ensure(Bucket::Heartbeat, of(6), soon()).unwrap();
+        let config = config_of(&server, Bucket::Assignment);
+        assert_eq!(config["max_msgs_per_subject"], 1);
+        assert_eq!(config["max_age"], 0);
+        assert_eq!(config["allow_direct"], true);
+        assert_eq!(config["discard"], "new");
+        let config = config_of(&server, Bucket::Heartbeat);
+        assert_eq!(config["max_age"], 6_000_000_000_u64);
+        assert_eq!(config["duplicate_window"], 6_000_000_000_u64);
+        if version == NEWEST {
+            assert_eq!(config["subject_delete_marker_ttl"], 1_000_000_000_u64);
+            assert_eq!(config_of(&server, Bucket::Assignment)["allow_atomic"], true);
+        }
+    }
+}
+
+#[test]
+fn an_adopted_bucket_gains_flags_and_keeps_every_setting_it_had() {
+    let server = Server::start(NEWEST);
+    let foreign = json!({
+        "description": "someone else's", "max_bytes": 1_000_000, "max_msg_size": 5_000,
+        "metadata": { "owner": "someone" }, "republish": { "src": ">", "dest": "copy.>" },
+    });
+    create(&server, Bucket::Assignment, &foreign);
+    let before = config_of(&server, Bucket::Assignment);
+    let store = connect(NatsOptions::new([server.url()]));
+    store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    let after = config_of(&server, Bucket::Assignment);
+    assert_eq!(after["allow_atomic"], true);
+    assert_eq!(after["allow_direct"], true);
+    for (key, value) in before.as_object().unwrap() {
+        match key.as_str() {
+            "allow_direct" | "metadata" => {}
+            _ => assert_eq!(after.get(key), Some(value), "{key}"),
+        }
+    }
+    assert_eq!(after["metadata"]["owner"], "someone");
+    // Twice is once.
+    store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    assert_eq!(config_of(&server, Bucket::Assignment), after);
+    let capabilities = store.capabilities(Bucket::Assignment, soon()).unwrap();
+    assert_eq!(capabilities.value_max, 5_000 - 1_024);
+}
+
+#[test]
+fn buckets_that_may_not_be_managed_are_left_alone() {
+    let server = Server::start(NEWEST);
+    create(&server, Bucket::Assignment, &json!({}));
+    let before = config_of(&server, Bucket::Assignment);
+    let store = connect(NatsOptions::new([server.url()]).manage_buckets(false));
+    store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    assert_eq!(config_of(&server, Bucket::Assignment), before);
+    assert_eq!(
+        store
+            .capabilities(Bucket::Assignment, soon())
+            .unwrap()
+            .batch_max,
+        0
+    );
+    let error = store.ensure(Bucket::Heartbeat, of(6), soon()).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.to_string().contains("parti-heartbeat"), "{error}");
+}
+
+#[test]
+fn mismatches_that_matter_are_warned_of_by_name() {
+    let server = Server::start(NEWEST);
+    let odd =
+        json!({ "max_age": 60_000_000_000_u64, "max_msgs_per_subject": 5, "storage": "file" });
+    create(&server, Bucket::Assignment, &odd);
+    let store = connect(NatsOptions::new([server.url()]).replicas(3));
+    let status = store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    assert_eq!(status.ttl, Some(Duration::from_secs(60)));
+    assert_eq!((status.history, status.replicas), (5, 1));
+    let warnings = status.warnings.join("; ");
+    for part in [
+        "parti-assignment: its TTL is 1m, the configuration wants none",
+        "keeps 5 values per key instead of 1",
+        "has 1 replicas, the configuration wants 3",
+    ] {
+        assert!(warnings.contains(part), "{part} in {warnings}");
+    }
+}
+
+#[test]
+fn several_creators_at_once_all_get_the_same_bucket() {
+    for version in [NEWEST, OLDEST] {
+        let server = Server::start(version);
+        let incarnations: Vec<String> = thread::scope(|scope| {
+            let creators: Vec<_> = (1..=6)
+                .map(|n| {
+                    let store = connect(NatsOptions::new([server.url()]));
+                    // Settings that differ, so that the server refuses all but the first.
+                    scope.spawn(move || {
+                        store
+                            .ensure(Bucket::Heartbeat, of(n), soon())
+                            .unwrap()
+                            .incarnation
+                    })
+                })
+                .collect();
+            creators.into_iter().map(|c| c.join().unwrap()).collect()
+        });
+        assert!(
+            incarnations.iter().all(|i| *i == incarnations[0]),
+            "{incarnations:?}"
+        );
+    }
+}
+
+#[test]
+fn a_full_bucket_refuses_writes_by_name_and_keeps_what_it_has() {
+    let server = Server::start(NEWEST);
+    create(&server, Bucket::Assignment, &json!({ "max_bytes": 20_000 }));
+    let store = connect(NatsOptions::new([server.url()]));
+    let writes: Vec<_> = (0..50)
+        .map(|n| Write {
+            key: format!("k{n}"),
+            value: Some(vec![b'x'; 1_000]),
+            expect: Expect::Revision(0),
+        })
+        .collect();
+    let outcomes = store.write(Bucket::Assignment, &writes, soon());
+    let done = outcomes
+        .iter()
+        .filter(|o| matches!(o, Outcome::Done(_)))
+        .count();
+    assert!((1..50).contains(&done), "{done}");
+    let refused = outcomes.last().unwrap();
+    assert!(
+        matches!(refused, Outcome::Refused(Refusal::Full(why)) if why.contains("10077")),
+        "{refused:?}"
+    );
+    let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
+    assert_eq!(listing.entries.len(), done);
+}
+
+#[test]
+fn a_watch_that_the_server_has_no_room_for_polls_and_loses_nothing() {
+    let server = Server::start(NEWEST);
+    create(&server, Bucket::Assignment, &json!({ "max_consumers": 1 }));
+    let store = connect(NatsOptions::new([server.url()]));
+    let put = |key: &str| {
+        let write = Write {
+            key: key.into(),
+            value: Some(b"v".to_vec()),
+            expect: Expect::Any,
+        };
+        store.write(Bucket::Assignment, &[write], soon()).remove(0)
+    };
+    let _first = store.watch(Bucket::Assignment, "").unwrap();
+    let jsz = || {
+        server.monitoring("jsz").unwrap()["consumers"]
+            .as_u64()
+            .unwrap()
+    };
+    while jsz() == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let second = store.watch(Bucket::Assignment, "").unwrap();
+    let next = || second.events.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(next(), WatchEvent::Live);
+    for n in 0..3 {
+        let key = format!("k{n}");
+        assert!(matches!(put(&key), Outcome::Done(_)));
+        assert!(matches!(next(), WatchEvent::Change(entry) if entry.key == key));
+    }
+}
+
+#[test]
+fn a_server_without_jetstream_is_unavailable_at_once() {
+    let server = Setup::new(NEWEST).without_jetstream().start();
+    let store = connect(NatsOptions::new([server.url()]));
+    let started = Instant::now();
+    let error = store
+        .ensure(Bucket::Assignment, FOR_EVER, soon())
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn parti_and_divvy_buckets_can_have_names_of_their_own() {
+    let server = Server::start(NEWEST);
+    let options = NatsOptions::new([server.url()]).bucket_name(Bucket::Assignment, "fleet-7");
+    let store = connect(options);
+    let status = store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    assert_eq!(status.name, "fleet-7");
+    let info = RawNats::connect(server.port).api("STREAM.INFO.KV_fleet-7", "");
+    assert_eq!(info["config"]["subjects"], json!(["$KV.fleet-7.>"]));
+}

@@ -1,0 +1,656 @@
+//! The calculator on real NATS servers: the newest (atomic batches) and the oldest (single
+//! conditional writes) that divvy supports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::runtime::publisher::Class;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, BucketConfig, Expect, Health, Outcome, Store, Write};
+use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::wire::Assignment;
+use divvy::{
+    Calculator, CalculatorConfig, Error, Interest, MemberChange, Notice, Partition, State,
+};
+
+use crate::support::nats_binary::{NEWEST, OLDEST};
+use crate::support::nats_server::{Server, Setup};
+use crate::support::raw_nats::RawNats;
+use crate::support::usage::usage;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TTL: Duration = Duration::from_millis(1_500);
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+fn config(name: &str) -> CalculatorConfig {
+    let mut config = CalculatorConfig::default();
+    config.name = name.into();
+    config.heartbeat_ttl = TTL;
+    config.emergency_grace_period = Duration::from_millis(300);
+    config.cooldown = Duration::from_millis(100);
+    config.cold_start_window = Duration::from_millis(300);
+    config.planned_scale_window = Duration::from_millis(200);
+    config.leave_window = Duration::from_millis(50);
+    config.join_coalescing = Duration::from_millis(20);
+    config.recovery_grace = Duration::from_millis(500);
+    config
+}
+
+fn partitions(count: usize) -> Vec<Partition> {
+    (0..count)
+        .map(|i| Partition::new([format!("p{i:04}")], 1))
+        .collect()
+}
+
+fn connect(server: &Server) -> NatsStore {
+    NatsStore::connect(NatsOptions::new([server.url()]), soon()).expect("a connection")
+}
+
+fn calculator(server: &Server, name: &str, strategy: impl Strategy + 'static) -> Calculator {
+    Calculator::builder(Arc::new(connect(server)))
+        .config(config(name))
+        .strategy(strategy)
+        .source(|| Ok(partitions(60)))
+        .build()
+        .unwrap()
+}
+
+/// Workers that beat until they leave (deleting their key) or crash (just no longer beating).
+struct Fleet {
+    store: Arc<NatsStore>,
+    workers: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fleet {
+    fn new(server: &Server, names: &[&str]) -> Self {
+        let store = Arc::new(connect(server));
+        let ttl = Some(TTL);
+        store
+            .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon())
+            .unwrap();
+        let workers = Arc::new(Mutex::new(names.iter().map(ToString::to_string).collect()));
+        let stop = Arc::new(AtomicBool::new(false));
+        beat(&store, &workers.lock().unwrap());
+        let thread = {
+            let (store, workers, stop) = (store.clone(), workers.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    beat(&store, &workers.lock().unwrap());
+                    std::thread::park_timeout(TTL / 5);
+                }
+            })
+        };
+        Self {
+            store,
+            workers,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn join(&self, name: &str) {
+        let mut workers = self.workers.lock().unwrap();
+        workers.insert(name.into());
+        beat(&self.store, &workers);
+    }
+
+    fn crash(&self, name: &str) {
+        self.workers.lock().unwrap().remove(name);
+    }
+
+    fn leave(&self, name: &str) {
+        let mut workers = self.workers.lock().unwrap();
+        workers.remove(name);
+        let write = Write {
+            key: format!("heartbeat.{name}"),
+            value: None,
+            expect: Expect::Any,
+        };
+        let outcome = self
+            .store
+            .write(Bucket::Heartbeat, &[write], soon())
+            .remove(0);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    /// How many partitions each worker holds, how many different ones that are, and the highest
+    /// version.
+    fn held(&self) -> (BTreeMap<String, usize>, usize, i64) {
+        let mut version = 0;
+        let mut held = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        for (key, value) in self.assignments() {
+            let assignment = Assignment::decode(&value).unwrap();
+            version = version.max(assignment.version);
+            for partition in &assignment.partitions {
+                all.insert(partition.clone());
+            }
+            let worker = key.strip_prefix("assignment.").unwrap();
+            held.insert(worker.to_owned(), assignment.partitions.len());
+        }
+        (held, all.len(), version)
+    }
+
+    /// The assignments as they are stored.
+    fn assignments(&self) -> BTreeMap<String, Vec<u8>> {
+        let listing = self
+            .store
+            .list(Bucket::Assignment, "assignment", soon())
+            .unwrap();
+        let live = listing.entries.into_iter().filter(|e| e.is_live());
+        live.map(|entry| (entry.key, entry.value)).collect()
+    }
+
+    /// Waits until exactly these workers hold all partitions.
+    fn wait_divided(&self, names: &[&str]) -> i64 {
+        let deadline = soon();
+        loop {
+            let (held, different, version) = self.held();
+            let workers: Vec<&str> = held.keys().map(String::as_str).collect();
+            let total: usize = held.values().sum();
+            if workers == names && total == 60 && different == 60 {
+                return version;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not divided among {names:?}: {held:?}"
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn beat(store: &NatsStore, workers: &BTreeSet<String>) {
+    let writes: Vec<Write> = workers
+        .iter()
+        .map(|worker| Write {
+            key: format!("heartbeat.{worker}"),
+            value: Some(b"2026-01-01T00:00:00Z".to_vec()),
+            expect: Expect::Any,
+        })
+        .collect();
+    store.write(Bucket::Heartbeat, &writes, soon());
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn on_both(body: fn(&Server)) {
+    for version in [NEWEST, OLDEST] {
+        eprintln!("nats-server {version}");
+        body(&Server::start(version));
+    }
+}
+
+#[test]
+fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let leader = calculator(server, "leader", RoundRobin);
+        let events = leader.events(Interest::StateAndMembers);
+        leader.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+        // A join within the window that follows the start would be part of the cold start.
+        while !matches!(
+            &*events.recv_timeout(PATIENCE).expect("the window ends"),
+            Notice::StateChanged(change)
+                if (change.from, change.to) == (State::Scaling, State::Idle)
+        ) {}
+        fleet.join("w-3");
+        fleet.wait_divided(&["w-1", "w-2", "w-3"]);
+        fleet.leave("w-1");
+        fleet.wait_divided(&["w-2", "w-3"]);
+        let before = Instant::now();
+        fleet.crash("w-2");
+        let version = fleet.wait_divided(&["w-3"]);
+        eprintln!("crash to published: {:?}", before.elapsed());
+        // The plan is visible before its publisher knows.
+        let deadline = soon();
+        while leader.current_version() != version {
+            assert!(Instant::now() < deadline, "at {}", leader.current_version());
+            std::thread::yield_now();
+        }
+        leader.stop(PATIENCE).unwrap();
+        let reasons: Vec<String> = events
+            .filter_map(|event| match &*event {
+                Notice::Published { reason, .. } => Some(reason.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons, ["planned_scale", "planned_scale", "emergency"]);
+    });
+}
+
+#[test]
+fn the_status_shows_the_class_in_force_and_the_server_as_the_take_over_proved_it() {
+    for (version, class, batches) in [
+        (
+            NEWEST,
+            Class::A { batch_max: 1_000 },
+            ", atomic batches of up to 1000",
+        ),
+        (OLDEST, Class::B, ", no atomic batches"),
+    ] {
+        let server = Server::start(version);
+        let leader = calculator(&server, "leader", RoundRobin);
+        assert_eq!(leader.status().publish_class, None);
+        leader.start(PATIENCE).unwrap();
+        let status = leader.status();
+        eprintln!("{}", status.store);
+        assert_eq!(status.publish_class, Some(class), "{}", status.store);
+        let named = format!("NATS {version} (API level ");
+        assert!(status.store.starts_with(&named), "{}", status.store);
+        assert!(status.store.ends_with(batches), "{}", status.store);
+        leader.stop(PATIENCE).unwrap();
+    }
+}
+
+/// A strategy that waits at a gate: a leader that is paused in the middle of a rebalance.
+struct Gated {
+    is_open: Arc<(Mutex<bool>, std::sync::Condvar)>,
+    at_gate: Arc<AtomicBool>,
+}
+
+impl Strategy for Gated {
+    fn name(&self) -> &str {
+        "gated"
+    }
+
+    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+        let (is_open, changed) = &*self.is_open;
+        self.at_gate.store(true, Ordering::Release);
+        let mut open = is_open.lock().unwrap();
+        while !*open {
+            open = changed.wait(open).unwrap();
+        }
+        RoundRobin.assign(input)
+    }
+}
+
+#[test]
+fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_worker() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let gate = Arc::new((Mutex::new(true), std::sync::Condvar::new()));
+        let at_gate = Arc::new(AtomicBool::new(false));
+        let gated = Gated {
+            is_open: gate.clone(),
+            at_gate: at_gate.clone(),
+        };
+        let old = calculator(server, "old", gated);
+        let events = old.events(Interest::State);
+        old.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+
+        // The old leader stops in the middle of a rebalance for a worker that has no key yet.
+        *gate.0.lock().unwrap() = false;
+        at_gate.store(false, Ordering::Release);
+        fleet.join("w-9");
+        let deadline = soon();
+        while !at_gate.load(Ordering::Acquire) {
+            assert!(
+                Instant::now() < deadline,
+                "the old leader never planned for w-9"
+            );
+            std::thread::yield_now();
+        }
+        fleet.leave("w-9");
+
+        let new = calculator(server, "new", RoundRobin);
+        new.start(PATIENCE).unwrap();
+        let version = new.trigger_rebalance(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2"]);
+
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        loop {
+            let event = events
+                .recv_timeout(PATIENCE)
+                .expect("the old leader learns of it");
+            if matches!(&*event, Notice::LeadershipLost) {
+                break;
+            }
+        }
+        let refused = old.trigger_rebalance(PATIENCE).unwrap_err();
+        assert_eq!(refused.code(), Code::Fenced, "{refused}");
+        let (held, _, highest) = fleet.held();
+        assert_eq!(held.keys().collect::<Vec<_>>(), ["w-1", "w-2"]);
+        assert!(highest <= new.current_version() && new.current_version() >= version);
+        old.stop(PATIENCE).unwrap();
+        new.stop(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_blind_write_of_a_foreign_leader_is_answered_with_a_higher_version() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2"]);
+        let leader = calculator(server, "leader", RoundRobin);
+        leader.start(PATIENCE).unwrap();
+        let before = fleet.wait_divided(&["w-1", "w-2"]);
+        let blind = Write {
+            key: "assignment.w-1".into(),
+            value: Some(br#"{"version":700,"lifecycle":"emergency","partitions":null}"#.to_vec()),
+            expect: Expect::Any,
+        };
+        let outcome = fleet
+            .store
+            .write(Bucket::Assignment, &[blind], soon())
+            .remove(0);
+        assert!(matches!(outcome, Outcome::Done(_)));
+        let deadline = soon();
+        while leader.current_version() <= 700 {
+            assert!(
+                Instant::now() < deadline,
+                "still at {}",
+                leader.current_version()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert!(before < 700);
+        fleet.wait_divided(&["w-1", "w-2"]);
+        leader.stop(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn stop_under_load_ends_in_time_and_leaves_whole_plans() {
+    on_both(|server| {
+        let fleet = Fleet::new(server, &["w-1", "w-2", "w-3"]);
+        let leader = Arc::new(calculator(server, "leader", RoundRobin));
+        leader.start(PATIENCE).unwrap();
+        let load: Vec<_> = (0..3)
+            .map(|_| {
+                let leader = leader.clone();
+                std::thread::spawn(move || while leader.trigger_rebalance(PATIENCE).is_ok() {})
+            })
+            .collect();
+        let deadline = soon();
+        while leader.current_version() < 50 {
+            assert!(Instant::now() < deadline, "no load");
+            std::thread::yield_now();
+        }
+        let before = Instant::now();
+        leader.stop(PATIENCE).unwrap();
+        assert!(
+            before.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            before.elapsed()
+        );
+        for thread in load {
+            thread.join().unwrap();
+        }
+        // The next leader repairs what the stop may have torn (single writes only).
+        leader.start(PATIENCE).unwrap();
+        fleet.wait_divided(&["w-1", "w-2", "w-3"]);
+        leader.stop(PATIENCE).unwrap();
+    });
+}
+
+/// A server that stands still for longer than heartbeats live has expired them all when it goes on,
+/// though nobody has died.
+fn a_pause_of_two_ttls_moves_nothing(version: &str) {
+    const WORKERS: usize = 200;
+    let server = Server::start(version);
+    let names: Vec<String> = (0..WORKERS).map(|i| format!("w-{i:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let fleets: Vec<Fleet> = names
+        .chunks(WORKERS / 4)
+        .map(|names| Fleet::new(&server, names))
+        .collect();
+    let leader = calculator(&server, "leader", RoundRobin);
+    let events = leader.events(Interest::StateAndMembers);
+    leader.start(PATIENCE).unwrap();
+    fleets[0].wait_divided(&names);
+    wait_until("rest", || {
+        let status = leader.status();
+        status.state == State::Idle && status.pending.reason.is_none()
+    });
+    let before = fleets[0].assignments();
+    let version = leader.current_version();
+
+    server.pause();
+    std::thread::sleep(TTL * 2);
+    server.resume();
+    // Whoever was taken for dead would be lost and left out of a plan by then.
+    std::thread::sleep(TTL * 3 + Duration::from_secs(1));
+    wait_until("sight", || leader.status().degraded.is_empty());
+    assert_eq!(leader.current_version(), version);
+    assert_eq!(fleets[0].assignments(), before);
+    leader.stop(PATIENCE).unwrap();
+    let lost = events
+        .filter(|event| matches!(&**event, Notice::Member(MemberChange::Lost(_))))
+        .count();
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers() {
+    a_pause_of_two_ttls_moves_nothing(NEWEST);
+}
+
+#[test]
+fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest_server() {
+    a_pause_of_two_ttls_moves_nothing(OLDEST);
+}
+
+/// Other streams take all the room there is: nothing can be written, heartbeats included.
+fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
+    let fleet = Fleet::new(server, &["w-1", "w-2"]);
+    let leader = calculator(server, "leader", RoundRobin);
+    let events = leader.events(Interest::State);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let connections = server.connections();
+    let mut raw = RawNats::connect(server.port);
+    let filler = r#"{"name":"FILL","subjects":["f"],"storage":"file"}"#;
+    let answer = raw.api("STREAM.CREATE.FILL", filler);
+    assert!(answer["error"].is_null(), "{answer}");
+    for size in [200_000, 10_000, 500, 20, 0] {
+        let chunk = vec![b'x'; size];
+        while raw.store(b"f", b"", &chunk)["error"].is_null() {}
+    }
+
+    leader
+        .trigger_rebalance(Duration::from_secs(1))
+        .unwrap_err();
+    let deadline = soon();
+    let error = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = events.recv_timeout(left).expect("a failure");
+        if let Notice::Failed { error, .. } = &*event {
+            break error.to_string();
+        }
+    };
+    eprintln!("{error}");
+    assert!(error.contains("free storage"), "{error}");
+    assert!(error.contains("raise the limit"), "{error}");
+
+    let answer = raw.api("STREAM.DELETE.FILL", "");
+    assert!(answer["error"].is_null(), "{answer}");
+    drop(raw);
+    // Beats were refused, too: the workers may have been taken for dead meanwhile.
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("health", || leader.status().degraded.is_empty());
+    wait_until("no connection left behind", || {
+        server.connections() <= connections
+    });
+    leader.stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_account_at_its_limit_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let account = "accounts { APP { jetstream { max_mem: 4MB, max_file: 4MB }, \
+                       users: [{ user: app, password: app }] } }\nno_auth_user: app";
+        let server = Setup::new(version).config(account).start();
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&server);
+    }
+}
+
+#[test]
+fn a_server_without_storage_is_a_clear_error_and_recovered_from() {
+    for version in [NEWEST, OLDEST] {
+        let folder = tempfile::tempdir().unwrap();
+        let jetstream = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 4MB }}",
+            folder.path().display()
+        );
+        let setup = Setup::new(version).without_jetstream().config(&jetstream);
+        a_full_store_says_so_and_all_is_well_when_there_is_room(&setup.start());
+    }
+}
+
+const FEW_FILES: &str = "DIVVY_TEST_FEW_FILES";
+
+#[test]
+fn without_a_free_descriptor_the_error_says_so_and_the_session_comes_back_with_one() {
+    const NAME: &str = "calculator::a_process_without_a_free_descriptor";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([NAME, "--exact", "--ignored", "--nocapture"])
+        .env(FEW_FILES, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{child:?}");
+    assert!(told.contains("recovered"), "{told}");
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "limits the open files of its process; another test runs it"]
+fn a_process_without_a_free_descriptor() {
+    if std::env::var_os(FEW_FILES).is_none() {
+        return;
+    }
+    let server = Server::start(NEWEST);
+    let fleet = Fleet::new(&server, &["w-1", "w-2"]);
+    let leader = calculator(&server, "leader", RoundRobin);
+    leader.start(PATIENCE).unwrap();
+    let before = fleet.wait_divided(&["w-1", "w-2"]);
+    let had = usage();
+
+    // What is open stays open; nothing can be opened beside it.
+    let was = limit_open_files(3);
+    let error = NatsStore::connect(
+        NatsOptions::new([server.url()]),
+        Instant::now() + Duration::from_secs(1),
+    )
+    .map(drop)
+    .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // The sessions are given up, and there is no way to make new ones.
+    server.pause();
+    wait_until("a session that cannot be replaced", || {
+        let degraded = &leader.status().degraded;
+        degraded
+            .iter()
+            .any(|reason| reason.to_string().contains("ulimit -n"))
+    });
+    server.resume();
+    limit_open_files(was);
+
+    // The workers' beats were kept from the store, too, and theirs is another connection.
+    wait_until("the workers' store", || {
+        fleet.store.health() == Health::Connected
+    });
+    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    let after = fleet.wait_divided(&["w-1", "w-2"]);
+    assert!(after > before);
+    wait_until("nothing left behind", || {
+        let now = usage();
+        now.threads <= had.threads && now.descriptors <= had.descriptors
+    });
+    leader.stop(PATIENCE).unwrap();
+    println!("recovered from: {error}");
+}
+
+/// Sets the soft limit; the one before.
+fn limit_open_files(files: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives on this stack.
+    let status = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(status, 0);
+    let before = std::mem::replace(&mut limit.rlim_cur, files);
+    // SAFETY: as above; the call only reads it.
+    let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(status, 0);
+    before
+}
+
+/// Starts and stops a calculator in a process of its own, so that nothing else is measured.
+#[test]
+fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
+    const NAME: &str =
+        "calculator::a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat";
+    if std::env::var_os("DIVVY_CYCLES").is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
+            .env("DIVVY_CYCLES", "1000")
+            // One arena: what the allocator keeps for threads long gone would hide a leak.
+            .env("MALLOC_ARENA_MAX", "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "see above");
+        return;
+    }
+    let server = Server::start(NEWEST);
+    let _fleet = Fleet::new(&server, &["w-1", "w-2"]);
+    let leader = calculator(&server, "leader", RoundRobin);
+    let cycle = || {
+        leader.start(PATIENCE).unwrap();
+        leader.stop(PATIENCE).unwrap();
+    };
+    for _ in 0..100 {
+        cycle();
+    }
+    let before = usage();
+    for _ in 0..1_000 {
+        cycle();
+    }
+    let after = usage();
+    eprintln!("{before:?} -> {after:?}");
+    assert!(
+        after.threads <= before.threads + 2,
+        "threads: {before:?} -> {after:?}"
+    );
+    assert!(
+        after.descriptors <= before.descriptors + 2,
+        "descriptors: {before:?} -> {after:?}"
+    );
+    assert!(
+        after.resident_kib <= before.resident_kib + 1_024,
+        "memory: {before:?} -> {after:?}"
+    );
+}

@@ -1,0 +1,364 @@
+//! The NATS store under every fault that a server or a network can have: no call takes longer than
+//! its deadline, no change is lost to a watch, and all is well again soon after the heal.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::store::nats::{NatsOptions, NatsStore, abandoned_connections};
+use divvy::store::{Health, Outcome, Refusal, Store};
+
+use crate::support::fault_list;
+use crate::support::faults::{
+    BUCKET, CALL_TIMEOUT, FOR_EVER, OVERRUN_MAX, Reader, connect, put, soon,
+};
+use crate::support::nats_binary::{NEWEST, OLDEST};
+use crate::support::nats_server::Server;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::raw_nats::RawNats;
+
+#[test]
+fn a_killed_server_costs_no_acknowledged_write_and_no_event() {
+    for version in [NEWEST, OLDEST] {
+        fault_list::killed(Duration::from_secs(1)).run(version);
+    }
+}
+
+#[test]
+fn a_terminated_server_costs_no_event() {
+    fault_list::terminated().run(NEWEST);
+}
+
+#[test]
+fn a_server_that_hangs_10_s_blocks_no_call_and_costs_no_event() {
+    fault_list::paused().run(NEWEST);
+}
+
+#[test]
+fn a_cut_of_6_s_costs_no_event() {
+    fault_list::cut(Duration::from_secs(6)).run(NEWEST);
+}
+
+#[test]
+fn a_connection_cut_in_the_middle_of_a_message_costs_no_event() {
+    fault_list::truncated().run(NEWEST);
+}
+
+#[test]
+fn a_half_closed_connection_costs_no_event() {
+    fault_list::half_closed().run(NEWEST);
+}
+
+#[test]
+fn a_black_hole_of_6_s_costs_no_event() {
+    fault_list::black_hole(Duration::from_secs(6)).run(NEWEST);
+}
+
+#[test]
+fn a_one_way_black_hole_costs_no_event() {
+    for way in [Way::ToServer, Way::ToClient] {
+        fault_list::one_way_hole(way, Duration::from_secs(5)).run(NEWEST);
+    }
+}
+
+#[test]
+fn latency_of_300_ms_is_no_fault() {
+    let server = Server::start(NEWEST);
+    let proxy = Proxy::start(server.port);
+    let store = connect(&proxy.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    proxy.delay(Duration::from_millis(300));
+    let health = store.health_events();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let outcome = store.write(BUCKET, &[put("k", "v")], soon()).remove(0);
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+    assert_eq!(health.try_iter().collect::<Vec<_>>(), [Health::Connected]);
+}
+
+#[test]
+fn a_deleted_consumer_costs_no_event() {
+    fault_list::consumers_deleted().run(NEWEST);
+}
+
+#[test]
+fn a_bucket_that_is_created_anew_is_noticed_and_watched_again() {
+    let row = fault_list::created_anew().run(NEWEST);
+    assert!(!row.blind.is_empty());
+}
+
+#[test]
+fn a_restart_that_loses_a_memory_bucket_is_noticed_and_the_new_one_watched() {
+    let row = fault_list::memory_lost().run(NEWEST);
+    assert!(!row.blind.is_empty());
+}
+
+#[cfg(feature = "metrics")]
+mod observed {
+    //! A few faults as `make faults` has them all: what an operator sees of them.
+
+    use super::*;
+    use crate::observer;
+
+    #[test]
+    fn what_an_operator_sees_of_a_short_fault_is_in_the_manuals_and_all_is_well_again() {
+        let second = Duration::from_secs(1);
+        let faults = [fault_list::cut(second), fault_list::killed(second)];
+        thread::scope(|scope| {
+            for fault in &faults {
+                scope.spawn(|| {
+                    let (row, sight) = observer::observe(fault, NEWEST);
+                    row.check();
+                    let nothing = observer::Quiet::default();
+                    println!("{}", sight.row(&nothing));
+                    sight.check(&nothing);
+                    assert!(sight.has_warned(), "{}", fault.name);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "watched").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&watch, Duration::from_secs(10)));
+    let mut raw = RawNats::connect(server.port);
+    let subject = |key: &[u8]| [b"$KV.parti-assignment.", key].concat();
+    let poison: [(&[u8], &[u8]); 3] = [
+        (b"watched.headers", b"NATS/1.0\r\nno colon in here\r\n\r\n"),
+        (b"watched.bytes", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"),
+        (b"watched.\xff\xfe", b""),
+    ];
+    for (key, headers) in poison {
+        let ack = raw.store(&subject(key), headers, b"poison");
+        assert!(ack["seq"].is_u64(), "{ack}");
+        let before = reader.blind.len();
+        while reader.blind.len() == before || !reader.until_live(&watch, Duration::from_secs(10)) {
+            let event = watch.events.recv_timeout(Duration::from_secs(10));
+            reader.take(event.expect("the watch lives"));
+        }
+    }
+    assert!(
+        reader.live.contains_key("watched.headers"),
+        "{:?}",
+        reader.live
+    );
+    assert!(
+        reader.live.contains_key("watched.bytes"),
+        "{:?}",
+        reader.live
+    );
+    // All is well with everything else, new watches included.
+    let outcome = store
+        .write(BUCKET, &[put("watched.fine", "v")], soon())
+        .remove(0);
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    while !reader.live.contains_key("watched.fine") {
+        reader.take(watch.events.recv_timeout(Duration::from_secs(10)).unwrap());
+    }
+    let another = store.watch(BUCKET, "watched").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&another, Duration::from_secs(10)));
+    assert!(reader.blind.is_empty());
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_passed_over() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("nats://{}", mute.local_addr().unwrap());
+    let server = Server::start(NEWEST);
+    for _ in 0..4 {
+        let options = NatsOptions::new([mute.clone(), server.url()])
+            .connect_timeout(Duration::from_millis(300));
+        NatsStore::connect(options, soon()).unwrap();
+    }
+    let options = NatsOptions::new([mute]).connect_timeout(Duration::from_millis(100));
+    let started = Instant::now();
+    let error = NatsStore::connect(options, started + Duration::from_secs(1)).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.to_string().contains("greet"), "{error}");
+    assert!(started.elapsed() < Duration::from_millis(1_500));
+}
+
+#[test]
+fn hostile_greetings_are_errors_in_time() {
+    let endless = vec![b'x'; 100_000];
+    let long = [b"INFO {\"x\":\"", &endless[..8_000], b"\"}\r\n"].concat();
+    let greetings: [(&[u8], &str); 5] = [
+        (b"", "closed the connection"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "does not greet like a NATS server",
+        ),
+        (b"INFO {not json}\r\n", "malformed INFO"),
+        (&endless, "more than 4096 bytes"),
+        (&long, "more than 4096 bytes"),
+    ];
+    for (greeting, expected) in greetings {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::SeqCst) {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.write_all(greeting).ok();
+                }
+            });
+            let options = NatsOptions::new([format!("nats://{address}")]);
+            let started = Instant::now();
+            let error = NatsStore::connect(options, started + CALL_TIMEOUT).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(started.elapsed() < CALL_TIMEOUT + Duration::from_secs(1));
+            ended.store(true, Ordering::SeqCst);
+            drop(TcpStream::connect(address));
+        });
+    }
+}
+
+#[test]
+fn stop_and_drop_keep_their_deadline_while_the_server_hangs_and_nothing_stays_behind() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "").unwrap();
+    assert!(Reader::default().until_live(&watch, Duration::from_secs(10)));
+    let dropped = connect(&server.url());
+    server.pause();
+    // Fills the socket, so that the crate's writes block as well.
+    let flood: Vec<_> = (0..40)
+        .map(|n| put(&format!("k{n}"), &"x".repeat(500_000)))
+        .collect();
+    let started = Instant::now();
+    let outcomes = store.write(BUCKET, &flood, started + CALL_TIMEOUT);
+    assert!(
+        started.elapsed() < CALL_TIMEOUT + OVERRUN_MAX,
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(outcomes.iter().any(|o| matches!(o, Outcome::Unknown(_))));
+    assert!(
+        outcomes.iter().any(|o| matches!(o, Outcome::Refused(_))),
+        "not all were sent"
+    );
+    let started = Instant::now();
+    store
+        .stop(started + Duration::from_secs(2))
+        .expect("our threads end");
+    drop(dropped);
+    let took = started.elapsed();
+    println!("stop and drop with a hung server: {took:?}");
+    assert!(took < Duration::from_secs(2));
+    assert!(abandoned_connections() >= 1);
+    server.resume();
+    let deadline = soon();
+    while server.connections() > 0 {
+        assert!(
+            Instant::now() < deadline,
+            "{} connections stay",
+            server.connections()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    println!("gone {:?} after the heal", started.elapsed() - took);
+}
+
+#[test]
+fn a_store_can_be_started_and_stopped_a_hundred_times_without_growth() {
+    let server = Server::start(NEWEST);
+    let cycle = || {
+        let store = connect(&server.url());
+        store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+        let watch = store.watch(BUCKET, "").unwrap();
+        assert!(Reader::default().until_live(&watch, Duration::from_secs(10)));
+        store.stop(soon()).unwrap();
+    };
+    cycle();
+    for _ in 0..100 {
+        cycle();
+    }
+    // Other tests of this process have connections of their own, so the server is asked.
+    assert_eq!(server.connections(), 0);
+    let jsz = server.monitoring("jsz").unwrap();
+    assert_eq!(jsz["consumers"], 0, "{jsz}");
+}
+
+#[test]
+fn jetstream_that_is_switched_off_is_unavailable_until_it_is_on_again() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "watched").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&watch, Duration::from_secs(10)));
+    let write = || {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        store
+            .write(BUCKET, &[put("watched.k", "v")], deadline)
+            .remove(0)
+    };
+    let until = |what: &str, wanted: fn(&Outcome) -> bool| {
+        let deadline = soon();
+        loop {
+            let outcome = write();
+            if wanted(&outcome) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {what}: {outcome:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    server.reload(|config| config.replace("jetstream {", "jetstream { enabled: false, "));
+    until("unavailable", |outcome| {
+        matches!(outcome, Outcome::Refused(Refusal::Unavailable(_)))
+    });
+    // The server leaves requests to its API without an answer; what counts is that calls end.
+    let error = store
+        .read(BUCKET, "watched.k", Instant::now() + CALL_TIMEOUT)
+        .unwrap_err();
+    assert!(
+        matches!(error.code(), Code::Unavailable | Code::TimedOut),
+        "{error}"
+    );
+    server.reload(|config| config.replace("enabled: false, ", ""));
+    until("done", |outcome| matches!(outcome, Outcome::Done(_)));
+    reader.catch_up(&watch, &store);
+}
+
+#[test]
+fn a_bucket_deleted_under_a_publish_leaves_no_write_undecided_for_long() {
+    let server = Server::start(NEWEST);
+    let store = connect(&server.url());
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let writes: Vec<_> = (0..2_000).map(|n| put(&format!("k{n}"), "v")).collect();
+    let started = Instant::now();
+    let outcomes = thread::scope(|scope| {
+        let publish = scope.spawn(|| {
+            let mut outcomes = Vec::new();
+            for _ in 0..5 {
+                let deadline = Instant::now() + CALL_TIMEOUT;
+                outcomes.extend(store.write(BUCKET, &writes, deadline));
+            }
+            outcomes
+        });
+        thread::sleep(Duration::from_millis(30));
+        RawNats::connect(server.port).api("STREAM.DELETE.KV_parti-assignment", "");
+        publish.join().unwrap()
+    });
+    assert!(started.elapsed() < 5 * CALL_TIMEOUT + 5 * OVERRUN_MAX);
+    let last = outcomes.last().unwrap();
+    assert!(
+        matches!(last, Outcome::Refused(Refusal::Unavailable(_))),
+        "{last:?}"
+    );
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{:?}", outcomes[0]);
+}

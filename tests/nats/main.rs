@@ -1,0 +1,22 @@
+//! The NATS store and the calculator on real servers.
+#![cfg(target_os = "linux")]
+
+#[macro_use]
+#[path = "../support/conformance/mod.rs"]
+mod conformance;
+#[path = "../support/nats_fixture.rs"]
+mod nats_fixture;
+#[cfg(feature = "metrics")]
+#[path = "../support/observer/mod.rs"]
+mod observer;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod auth;
+mod buckets;
+mod calculator;
+mod conformance_nats;
+mod faults;
+mod size;
+mod stale_leader;
+mod store;

@@ -1,0 +1,142 @@
+//! The calculator at the ends of the scale: assignments larger than a server takes, and fleets
+//! larger than one batch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use divvy::error::Code;
+use divvy::runtime::publisher::Class;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::strategy::RoundRobin;
+use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY};
+use divvy::{Calculator, CalculatorConfig, Partition};
+
+use crate::support::nats_binary::NEWEST;
+use crate::support::nats_server::{Server, Setup};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(120);
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// A store whose heartbeat bucket holds the keys of these workers.
+fn store_with_workers(server: &Server, count: usize) -> Arc<NatsStore> {
+    let store = NatsStore::connect(NatsOptions::new([server.url()]), soon()).unwrap();
+    let ttl = Some(TTL);
+    store
+        .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon())
+        .unwrap();
+    let beats: Vec<Write> = (0..count)
+        .map(|i| Write {
+            key: format!("heartbeat.w-{i:05}"),
+            value: Some(b"2026-01-01T00:00:00Z".to_vec()),
+            expect: Expect::Any,
+        })
+        .collect();
+    for chunk in beats.chunks(1_000) {
+        let outcomes = store.write(Bucket::Heartbeat, chunk, soon());
+        let fault = outcomes.iter().find(|o| !matches!(o, Outcome::Done(_)));
+        assert_eq!(fault, None);
+    }
+    Arc::new(store)
+}
+
+fn calculator(store: &Arc<NatsStore>, partitions: Vec<Partition>) -> Calculator {
+    let mut config = CalculatorConfig::default();
+    config.heartbeat_ttl = TTL;
+    config.operation_timeout = PATIENCE;
+    config.cold_start_window = Duration::from_millis(50);
+    config.planned_scale_window = Duration::from_millis(50);
+    Calculator::builder(store.clone())
+        .config(config)
+        .strategy(RoundRobin)
+        .source(move || Ok(partitions.clone()))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn an_assignment_over_the_servers_limit_is_refused_before_any_key_is_written() {
+    const MAX_PAYLOAD: usize = 8_192;
+    let server = Setup::new(NEWEST)
+        .config(&format!("max_payload: {MAX_PAYLOAD}"))
+        .start();
+    let store = store_with_workers(&server, 3);
+    // Only the second worker's share is too large.
+    let key = |i: usize| match i % 3 {
+        1 => format!("{i:03}-{}", "x".repeat(900)),
+        _ => format!("{i:03}"),
+    };
+    let partitions = (0..30).map(|i| Partition::new([key(i)], 1)).collect();
+    let leader = calculator(&store, partitions);
+    leader.start(PATIENCE).unwrap();
+    let error = leader.trigger_rebalance(PATIENCE).unwrap_err();
+    leader.stop(PATIENCE).unwrap();
+
+    assert_eq!(error.code(), Code::TooLarge, "{error}");
+    let text = error.to_string();
+    eprintln!("{text}");
+    let number_after = |word: &str| -> usize {
+        let rest = text.split_once(word).expect(word).1;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        digits.parse().expect(word)
+    };
+    let limit = number_after("the store takes ");
+    assert!((MAX_PAYLOAD / 2..MAX_PAYLOAD).contains(&limit), "{text}");
+    assert!(
+        number_after("the assignment of w-00001 has ") > limit,
+        "{text}"
+    );
+    let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
+    let written: Vec<_> = listing.entries.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(written, [FENCE_KEY]);
+    assert_eq!(listing.last_sequence, listing.entries[0].revision);
+}
+
+#[test]
+fn ten_thousand_workers_are_published_to_in_eleven_batches() {
+    const WORKERS: usize = 10_000;
+    let server = Server::start(NEWEST);
+    let store = store_with_workers(&server, WORKERS);
+    let partitions = (0..2 * WORKERS)
+        .map(|i| Partition::new([format!("p{i:05}")], 1))
+        .collect();
+    let leader = calculator(&store, partitions);
+    leader.start(PATIENCE).unwrap();
+    let deadline = soon();
+    while leader.current_version() == 0 {
+        assert!(Instant::now() < deadline, "{:?}", leader.status());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let version = leader.current_version();
+    let status = leader.status();
+    leader.stop(PATIENCE).unwrap();
+    assert_eq!(
+        status.publish_class,
+        Some(Class::A { batch_max: 1_000 }),
+        "{}",
+        status.store
+    );
+
+    let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
+    let of_key = |key: &str| listing.entries.iter().find(|entry| entry.key == key);
+    let commit = Commit::decode(&of_key(COMMIT_KEY).expect("a commit record").value).unwrap();
+    assert_eq!(
+        (commit.version, commit.workers, commit.partitions),
+        (version, 10_000, 20_000)
+    );
+    let assignments: Vec<Assignment> = listing
+        .entries
+        .iter()
+        .filter(|entry| entry.key.starts_with("assignment."))
+        .map(|entry| Assignment::decode(&entry.value).unwrap())
+        .collect();
+    assert_eq!(assignments.len(), WORKERS);
+    let whole = |a: &Assignment| a.version == version && a.partitions.len() == 2;
+    assert!(assignments.iter().all(whole));
+    // One version, eleven batches: the fence, the guards, and the commit record with each worker.
+    assert_eq!(listing.last_sequence, 1 + 10 + 1 + WORKERS as u64);
+}

@@ -1,0 +1,6 @@
+//! Rules for sources, documents and scripts that no compiler checks. Links nothing of the library.
+
+#[cfg(unix)]
+mod bare_machine;
+mod log_manual;
+mod sources;
