@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use divvy::CalculatorConfig;
-use divvy::machine::calculator::{Action, Calculator, Event, Finding, Job, JobReport, Publication};
-use divvy::machine::liveness::{Leases, Sighting};
-use divvy::machine::takeover::{Heartbeat, TakeOver};
+use divvy::machine::calculator::{
+    CalculatorAction, CalculatorInput, CalculatorMachine, Finding, Job, JobReport, Publication,
+};
+use divvy::machine::liveness::{Leases, MembershipEvent};
+use divvy::machine::takeover::{HeartbeatRecord, TakeOver};
 use divvy::store::Operation;
 use divvy::types::{Time, WorkerId};
 
@@ -35,8 +37,8 @@ fn leases(workers: &[WorkerId]) -> Leases {
 }
 
 /// A calculator that adopted a plan of all workers, all alive.
-fn calculator(workers: &[WorkerId]) -> Calculator {
-    let mut calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, true);
+fn calculator(workers: &[WorkerId]) -> CalculatorMachine {
+    let mut calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
     let found = TakeOver {
         term: 2,
         version: 7,
@@ -45,7 +47,7 @@ fn calculator(workers: &[WorkerId]) -> Calculator {
         finding: Some(Finding::Same),
         heartbeats: workers
             .iter()
-            .map(|worker| Heartbeat {
+            .map(|worker| HeartbeatRecord {
                 worker: worker.clone(),
                 operation: Operation::Put,
                 age: None,
@@ -55,12 +57,12 @@ fn calculator(workers: &[WorkerId]) -> Calculator {
         former_leader_lease_over: false,
         generation: 0,
     };
-    calculator.handle(Time::ZERO, Event::TakenOver(Box::new(found)));
+    calculator.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));
     while calculator.poll_action().is_some() {}
     calculator
 }
 
-fn drain(calculator: &mut Calculator) {
+fn drain(calculator: &mut CalculatorMachine) {
     while let Some(action) = calculator.poll_action() {
         black_box(action);
     }
@@ -97,8 +99,14 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             let now = Time::from_millis(1_000);
             let worker = &workers[500];
-            flapping.handle(now, Event::Sighting(Sighting::Missing(worker.clone())));
-            flapping.handle(now, Event::Sighting(Sighting::Back(worker.clone())));
+            flapping.handle(
+                now,
+                CalculatorInput::Membership(MembershipEvent::Suspected(worker.clone())),
+            );
+            flapping.handle(
+                now,
+                CalculatorInput::Membership(MembershipEvent::Returned(worker.clone())),
+            );
             drain(&mut flapping);
         });
     });
@@ -107,12 +115,12 @@ fn benches(c: &mut Criterion) {
         b.iter_batched(
             || calculator(&workers),
             |mut calculator| {
-                let lost = Sighting::Missing(workers[500].clone());
-                calculator.handle(Time::from_millis(1_000), Event::Sighting(lost));
+                let lost = MembershipEvent::Suspected(workers[500].clone());
+                calculator.handle(Time::from_millis(1_000), CalculatorInput::Membership(lost));
                 let confirmed = Time::from_millis(6_000);
                 calculator.tick(confirmed);
                 while let Some(action) = calculator.poll_action() {
-                    if let Action::Start {
+                    if let CalculatorAction::Start {
                         op,
                         job: Job::Publish { workers, .. },
                     } = action
@@ -126,7 +134,7 @@ fn benches(c: &mut Criterion) {
                         };
                         let result = Ok(JobReport::Published(done));
                         let term = 2;
-                        calculator.handle(confirmed, Event::JobDone { op, term, result });
+                        calculator.handle(confirmed, CalculatorInput::JobDone { op, term, result });
                     }
                 }
                 calculator

@@ -6,15 +6,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use divvy::machine::calculator::{Action, Calculator as Machine, Event, Finding, Notice};
-use divvy::machine::liveness::Sighting;
-use divvy::machine::takeover::{Heartbeat, TakeOver};
+use divvy::machine::calculator::{
+    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Finding,
+};
+use divvy::machine::liveness::MembershipEvent;
+use divvy::machine::takeover::{HeartbeatRecord, TakeOver};
 use divvy::metrics::{CalculatorMetrics, NoMetrics, Prometheus, WorkerChange};
 use divvy::runtime::sim::{BareHub, FleetChanges};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Operation, Store, Write};
 use divvy::types::{Time, WorkerId};
-use divvy::{Calculator, CalculatorConfig, Interest, Partition};
+use divvy::{Calculator, CalculatorConfig, EventFilter, Partition};
 
 const WORKERS: usize = 1_000;
 const PARTITIONS: usize = 10_000;
@@ -28,9 +30,9 @@ fn prometheus() -> Arc<Prometheus> {
 }
 
 /// A machine that adopted a plan of all workers, all alive.
-fn machine(workers: &[WorkerId]) -> Machine {
-    let mut machine = Machine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
-    let heartbeat = |worker: &WorkerId| Heartbeat {
+fn machine(workers: &[WorkerId]) -> CalculatorMachine {
+    let mut machine = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
+    let heartbeat = |worker: &WorkerId| HeartbeatRecord {
         worker: worker.clone(),
         operation: Operation::Put,
         age: None,
@@ -46,37 +48,40 @@ fn machine(workers: &[WorkerId]) -> Machine {
         former_leader_lease_over: false,
         generation: 0,
     };
-    machine.handle(Time::ZERO, Event::TakenOver(Box::new(found)));
+    machine.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));
     while machine.poll_action().is_some() {}
     machine
 }
 
 /// What `dv-calc` does for one event: hands it in, carries out, tells when no more is waiting.
 fn step(
-    machine: &mut Machine,
+    machine: &mut CalculatorMachine,
     hub: &BareHub,
-    sighting: Sighting,
+    membership: MembershipEvent,
     metrics: Option<(&dyn CalculatorMetrics, &mut FleetChanges)>,
     is_more_coming: bool,
 ) {
-    machine.handle(Time::from_millis(1_000), Event::Sighting(sighting));
-    let mut telling = metrics;
+    machine.handle(
+        Time::from_millis(1_000),
+        CalculatorInput::Membership(membership),
+    );
+    let mut metrics_sink = metrics;
     while let Some(action) = machine.poll_action() {
-        let Action::Notify(notice) = action else {
+        let CalculatorAction::Notify(notice) = action else {
             black_box(action);
             continue;
         };
-        if let (Notice::Member(_), Some((_, changes))) = (&notice, &mut telling) {
+        if let (CalculatorEvent::Member(_), Some((_, changes))) = (&notice, &mut metrics_sink) {
             changes.note(WorkerChange::Missing);
         }
         hub.publish(notice);
     }
-    if let Some((metrics, changes)) = telling
+    if let Some((metrics, changes)) = metrics_sink
         && changes.tell(is_more_coming, metrics)
     {
-        let (alive, missing) = machine.worker_counts();
-        metrics.workers(alive, missing);
-        black_box(machine.has_gone());
+        let (alive, suspected) = machine.worker_counts();
+        metrics.workers(alive, suspected);
+        black_box(machine.has_removed());
     }
 }
 
@@ -200,18 +205,18 @@ fn steps(kind: &str, burst: u32) {
     let choices: [Option<&dyn CalculatorMetrics>; 3] = [None, Some(&NoMetrics), Some(&*recorder)];
     let mut machine = machine(&workers);
     let hub = BareHub::new(machine.current_state(), 65_536);
-    let events = hub.events(Interest::StateAndMembers);
+    let events = hub.events(EventFilter::StateAndMembers);
     let mut changes = FleetChanges::default();
-    let mut turns = Turns::new(format!("a worker missing and back, {kind}"));
+    let mut turns = Turns::new(format!("a worker suspected and back, {kind}"));
     turns.run(2_000, |which| {
         for pair in 1..=PAIRS {
             let is_last = pair.is_multiple_of(burst);
-            let missing = Sighting::Missing(worker.clone());
-            let telling = choices[which].map(|metrics| (metrics, &mut changes));
-            step(&mut machine, &hub, missing, telling, burst > 1);
-            let back = Sighting::Back(worker.clone());
-            let telling = choices[which].map(|metrics| (metrics, &mut changes));
-            step(&mut machine, &hub, back, telling, !is_last);
+            let suspected = MembershipEvent::Suspected(worker.clone());
+            let metrics_sink = choices[which].map(|metrics| (metrics, &mut changes));
+            step(&mut machine, &hub, suspected, metrics_sink, burst > 1);
+            let back = MembershipEvent::Returned(worker.clone());
+            let metrics_sink = choices[which].map(|metrics| (metrics, &mut changes));
+            step(&mut machine, &hub, back, metrics_sink, !is_last);
             while events.try_recv().is_some() {}
         }
     });

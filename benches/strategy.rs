@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
-use divvy::strategy::{ConsistentHash, Input, Sticky, Strategy, WeightedConsistentHash, hash_keys};
+use divvy::strategy::{
+    ConsistentHash, PlanInput, Sticky, Strategy, WeightedConsistentHash, hash_keys,
+};
 use support::{Fleet, workers};
 
 struct Case {
@@ -161,7 +163,7 @@ fn main() {
             fleet.workers = workers(0..case.workers + added);
         }
         let previous = fleet.previous();
-        let input = Input {
+        let input = PlanInput {
             workers: &fleet.workers,
             partitions: &fleet.partitions,
             previous: &previous,

@@ -98,7 +98,7 @@ fn main() -> Result<()> {
     println!("d is gone without a word");
     fleet
         .pop()
-        .map_or(Ok(()), |d| d.stop(Departure::Keep, 10 * SECOND))?;
+        .map_or(Ok(()), |d| d.stop(Departure::Restart, 10 * SECOND))?;
     sleep(15 * SECOND);
     let leader = fleet.iter().position(Manager::is_leader).unwrap_or(0);
     println!("the leader hands over");

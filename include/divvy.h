@@ -293,7 +293,7 @@ typedef int32_t divvy_bucket;
 /**
  * What an event is about. New kinds may appear in any release: ignore those you do not know.
  */
-enum divvy_kind
+enum divvy_event_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -302,7 +302,7 @@ enum divvy_kind
      * The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns().
      * The first event of every subscriber tells the current state; both states are equal then.
      */
-    DIVVY_EVENT_STATE = 1,
+    DIVVY_EVENT_CALCULATOR_STATE = 1,
     /**
      * The fleet changed: divvy_event_member_change(), _worker().
      */
@@ -364,7 +364,7 @@ enum divvy_kind
      * The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
      * event of a subscriber to a worker tells the current state; both states are equal then.
      */
-    DIVVY_EVENT_WORKER_STATE = 20,
+    DIVVY_EVENT_MANAGER_STATE = 20,
     /**
      * The worker is a member under another id from now on: divvy_event_worker(), empty when it
      * has none any more.
@@ -412,16 +412,16 @@ enum divvy_kind
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_kind divvy_kind;
+typedef enum divvy_event_kind divvy_event_kind;
 #else
-typedef int32_t divvy_kind;
+typedef int32_t divvy_event_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
 /**
  * What a calculator is doing.
  */
-enum divvy_state
+enum divvy_calculator_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -429,25 +429,25 @@ enum divvy_state
     /**
      * Nothing is pending, or what is pending waits for cooldown or a retry.
      */
-    DIVVY_STATE_IDLE = 1,
+    DIVVY_CALCULATOR_IDLE = 1,
     /**
      * A stabilisation window is open.
      */
-    DIVVY_STATE_SCALING = 2,
+    DIVVY_CALCULATOR_SCALING = 2,
     /**
      * A plan is being computed and published.
      */
-    DIVVY_STATE_REBALANCING = 3,
+    DIVVY_CALCULATOR_REBALANCING = 3,
     /**
      * A plan without confirmed lost workers is being computed and published.
      */
-    DIVVY_STATE_EMERGENCY = 4,
+    DIVVY_CALCULATOR_EMERGENCY = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_state divvy_state;
+typedef enum divvy_calculator_state divvy_calculator_state;
 #else
-typedef int32_t divvy_state;
+typedef int32_t divvy_calculator_state;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -527,15 +527,15 @@ enum divvy_member_change
     /**
      * Its lease ran out.
      */
-    DIVVY_MEMBER_MISSING = 3,
+    DIVVY_MEMBER_SUSPECTED = 3,
     /**
      * Was missing and beats again.
      */
-    DIVVY_MEMBER_BACK = 4,
+    DIVVY_MEMBER_RETURNED = 4,
     /**
      * Was missing for too long.
      */
-    DIVVY_MEMBER_LOST = 5,
+    DIVVY_MEMBER_DEAD = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -548,7 +548,7 @@ typedef int32_t divvy_member_change;
 /**
  * Which events of a calculator a subscriber wants.
  */
-enum divvy_interest
+enum divvy_event_filter
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -556,17 +556,17 @@ enum divvy_interest
     /**
      * State changes, publications, failures, degradations.
      */
-    DIVVY_INTEREST_STATE = 1,
+    DIVVY_FILTER_STATE = 1,
     /**
      * Those, and every worker that joined, left, went missing, came back or was lost.
      */
-    DIVVY_INTEREST_STATE_AND_MEMBERS = 2,
+    DIVVY_FILTER_STATE_AND_MEMBERS = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_interest divvy_interest;
+typedef enum divvy_event_filter divvy_event_filter;
 #else
-typedef int32_t divvy_interest;
+typedef int32_t divvy_event_filter;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -614,7 +614,7 @@ typedef int32_t divvy_log_level;
 /**
  * What a manager is doing.
  */
-enum divvy_worker_state
+enum divvy_manager_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -622,49 +622,49 @@ enum divvy_worker_state
     /**
      * Not started, or seeing to the buckets.
      */
-    DIVVY_WORKER_INIT = 1,
+    DIVVY_MANAGER_INIT = 1,
     /**
      * Claiming a stable id.
      */
-    DIVVY_WORKER_CLAIMING_ID = 2,
+    DIVVY_MANAGER_CLAIMING_ID = 2,
     /**
      * A member, and nobody is known to lead.
      */
-    DIVVY_WORKER_ELECTION = 3,
+    DIVVY_MANAGER_ELECTION = 3,
     /**
      * Somebody leads; nothing was assigned to this worker yet.
      */
-    DIVVY_WORKER_WAITING_ASSIGNMENT = 4,
+    DIVVY_MANAGER_WAITING_ASSIGNMENT = 4,
     /**
      * What is assigned is applied.
      */
-    DIVVY_WORKER_STABLE = 5,
+    DIVVY_MANAGER_STABLE = 5,
     /**
      * This worker leads, and waits for more workers to come or go.
      */
-    DIVVY_WORKER_SCALING = 6,
+    DIVVY_MANAGER_SCALING = 6,
     /**
      * This worker leads, and computes and publishes a plan.
      */
-    DIVVY_WORKER_REBALANCING = 7,
+    DIVVY_MANAGER_REBALANCING = 7,
     /**
      * This worker leads, and publishes a plan without workers that are lost.
      */
-    DIVVY_WORKER_EMERGENCY = 8,
+    DIVVY_MANAGER_EMERGENCY = 8,
     /**
      * The store is out of reach: what is held may be out of date, or ownership is suspended.
      */
-    DIVVY_WORKER_DEGRADED = 9,
+    DIVVY_MANAGER_DEGRADED = 9,
     /**
      * Leaving, or gone.
      */
-    DIVVY_WORKER_SHUTDOWN = 10,
+    DIVVY_MANAGER_SHUTDOWN = 10,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_worker_state divvy_worker_state;
+typedef enum divvy_manager_state divvy_manager_state;
 #else
-typedef int32_t divvy_worker_state;
+typedef int32_t divvy_manager_state;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -672,7 +672,7 @@ typedef int32_t divvy_worker_state;
  * Which events of a manager a subscriber wants. Those that are the last ones, LAGGED and FATAL,
  * come to all.
  */
-enum divvy_manager_interest
+enum divvy_manager_event_filter
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -680,21 +680,21 @@ enum divvy_manager_interest
     /**
      * What is assigned to this worker, and nothing else.
      */
-    DIVVY_MANAGER_INTEREST_ASSIGNMENT = 1,
+    DIVVY_MANAGER_FILTER_ASSIGNMENT = 1,
     /**
      * All about this worker: its state, id, assignment, outages, failures, and who leads.
      */
-    DIVVY_MANAGER_INTEREST_WORKER = 2,
+    DIVVY_MANAGER_FILTER_WORKER = 2,
     /**
      * That, and the events of its calculator while it leads.
      */
-    DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR = 3,
+    DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_manager_interest divvy_manager_interest;
+typedef enum divvy_manager_event_filter divvy_manager_event_filter;
 #else
-typedef int32_t divvy_manager_interest;
+typedef int32_t divvy_manager_event_filter;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -714,7 +714,7 @@ enum divvy_departure
      * To be back soon: whoever claims its id within heartbeat_ttl and emergency_grace_period finds
      * its partitions where they were.
      */
-    DIVVY_DEPARTURE_KEEP = 2,
+    DIVVY_DEPARTURE_RESTART = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -764,7 +764,7 @@ typedef int32_t divvy_alert_level;
 /**
  * Which of an assignment's lists of partitions.
  */
-enum divvy_list
+enum divvy_assignment_list
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -772,7 +772,7 @@ enum divvy_list
     /**
      * Everything that is held.
      */
-    DIVVY_LIST_HELD = 1,
+    DIVVY_LIST_OWNED = 1,
     /**
      * What was not held before; empty but for events.
      */
@@ -784,9 +784,9 @@ enum divvy_list
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum divvy_list divvy_list;
+typedef enum divvy_assignment_list divvy_assignment_list;
 #else
-typedef int32_t divvy_list;
+typedef int32_t divvy_assignment_list;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -1660,33 +1660,33 @@ uint32_t divvy_plan_input_previous(struct divvy_plan_input input, size_t partiti
  * Thread: any. Does not block. Works in a forked child.
  * Since: 0.1.
  */
-const char *divvy_state_name(int32_t state);
+const char *divvy_calculator_state_name(int32_t state);
 
 /**
  * Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
  */
 const char *divvy_reason_name(int32_t reason);
 
 /**
  * Tells the name of a change of the fleet, such as "joined"; "" for none.
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
  */
 const char *divvy_member_change_name(int32_t change);
 
 /**
  * Tells the name of a manager's state, such as "Stable".
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
  */
-const char *divvy_worker_state_name(int32_t state);
+const char *divvy_manager_state_name(int32_t state);
 
 /**
  * Tells the name of the level of an alert, such as "warning"; "" for none.
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
  */
 const char *divvy_alert_level_name(int32_t level);
 
@@ -1769,13 +1769,13 @@ divvy_status divvy_calculator_free(struct divvy_calculator calculator, char *err
 int32_t divvy_calculator_is_started(struct divvy_calculator calculator);
 
 /**
- * Tells what a calculator is doing. DIVVY_STATE_IDLE when it is not started.
+ * Tells what a calculator is doing. DIVVY_CALCULATOR_IDLE when it is not started.
  *
- * Returns: a divvy_state; a status (below 0) for an invalid handle.
+ * Returns: a divvy_calculator_state; a status (below 0) for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
-int32_t divvy_calculator_state(struct divvy_calculator calculator);
+int32_t divvy_calculator_get_state(struct divvy_calculator calculator);
 
 /**
  * Tells why a calculator is doing what it does.
@@ -1891,14 +1891,14 @@ divvy_status divvy_calculator_metrics(struct divvy_calculator calculator,
  * none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
  * called before the start; callbacks begin with it. Each call makes another subscription.
  *
- * Parameters: calculator - the calculator. interest - a divvy_interest. callback - see
+ * Parameters: calculator - the calculator. interest - a divvy_event_filter. callback - see
  * divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
- * runs or will run: before divvy_unsubscribe() or divvy_calculator_stop() return OK; NULL
+ * runs or will run: before divvy_subscription_free() or divvy_calculator_stop() return OK; NULL
  * allowed. out - where the handle goes, not NULL; written before the first callback. errbuf,
  * errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
  * destroy is not called.
- * Ownership: the subscription is the caller's, ended and freed with divvy_unsubscribe().
+ * Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -1916,7 +1916,7 @@ divvy_status divvy_calculator_subscribe(struct divvy_calculator calculator,
  * then every event, in order, none dropped and none twice, until it is freed or the calculator is
  * stopped. Each call makes another queue with all events.
  *
- * Parameters: calculator - the calculator. interest - a divvy_interest. out - where the handle
+ * Parameters: calculator - the calculator. interest - a divvy_event_filter. out - where the handle
  * goes, not NULL. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT - no such interest.
  * Ownership: the caller's, freed with divvy_events_free(); it may outlive the calculator.
@@ -2025,17 +2025,17 @@ int32_t divvy_manager_is_leader(struct divvy_manager manager);
 /**
  * Tells what a manager is doing.
  *
- * Returns: a divvy_worker_state; a status (below 0) for an invalid handle.
+ * Returns: a divvy_manager_state; a status (below 0) for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
-int32_t divvy_manager_state(struct divvy_manager manager);
+int32_t divvy_manager_get_state(struct divvy_manager manager);
 
 /**
  * Waits until a manager is in a state. One that was passed through before the call, or too quickly
  * to be seen, does not count: subscribe to see every one.
  *
- * Parameters: manager - the manager. state - a divvy_worker_state. timeout_ms - the longest wait,
+ * Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - the longest wait,
  * 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in; CANCELLED.
  * Thread: any. Blocks for up to timeout_ms.
@@ -2187,14 +2187,14 @@ divvy_status divvy_manager_metrics(struct divvy_manager manager,
  * twice, until it is unsubscribed or the manager is stopped. May be called before the start;
  * callbacks begin with it. Each call makes another subscription.
  *
- * Parameters: manager - the manager. interest - a divvy_manager_interest. callback - see
+ * Parameters: manager - the manager. interest - a divvy_manager_event_filter. callback - see
  * divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
- * runs or will run: before divvy_unsubscribe() or divvy_manager_stop() return OK; NULL allowed.
+ * runs or will run: before divvy_subscription_free() or divvy_manager_stop() return OK; NULL allowed.
  * out - where the handle goes, not NULL; written before the first callback. errbuf, errlen - see
  * "Errors" above.
  * Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
  * destroy is not called.
- * Ownership: the subscription is the caller's, ended and freed with divvy_unsubscribe().
+ * Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -2212,7 +2212,7 @@ divvy_status divvy_manager_subscribe(struct divvy_manager manager,
  * divvy_manager_subscribe(), and then every event, in order, none dropped and none twice, until it
  * is freed or the manager is stopped. Each call makes another queue with all events.
  *
- * Parameters: manager - the manager. interest - a divvy_manager_interest. out - where the handle
+ * Parameters: manager - the manager. interest - a divvy_manager_event_filter. out - where the handle
  * goes, not NULL. errbuf, errlen - see "Errors" above.
  * Returns: OK; INVALID_ARGUMENT - no such interest.
  * Ownership: the caller's, freed with divvy_events_free(); it may outlive the manager.
@@ -2273,7 +2273,7 @@ const char *divvy_assignment_json(struct divvy_assignment assignment, size_t *le
 /**
  * Tells how many partitions a list has.
  *
- * Parameters: assignment - the assignment. list - a divvy_list.
+ * Parameters: assignment - the assignment. list - a divvy_assignment_list.
  * Returns: the number; a status (below 0): INVALID_ARGUMENT - no such list; for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
@@ -2283,7 +2283,7 @@ int64_t divvy_assignment_count(struct divvy_assignment assignment, int32_t list)
 /**
  * Tells how many keys a partition has.
  *
- * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+ * Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
  * Returns: the number, 0 for an index that is too large; a status (below 0) as
  * divvy_assignment_count().
  * Thread: any. Does not block.
@@ -2296,7 +2296,7 @@ int64_t divvy_assignment_key_count(struct divvy_assignment assignment,
 /**
  * Tells a key of a partition.
  *
- * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there. key -
+ * Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there. key -
  * the key's index. length - where the key's length in bytes goes, NULL if not wanted.
  * Returns: the key; NULL for an invalid handle, list or index.
  * Ownership: borrowed until divvy_assignment_free().
@@ -2312,7 +2312,7 @@ const char *divvy_assignment_key(struct divvy_assignment assignment,
 /**
  * Tells the weight of a partition as it was assigned: 0 or less stands for the default weight.
  *
- * Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+ * Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
  * Returns: the weight; 0 for an invalid handle, list or index.
  * Thread: any. Does not block.
  * Since: 0.1.
@@ -2342,7 +2342,7 @@ divvy_status divvy_assignment_free(struct divvy_assignment assignment);
  * Thread: any. Blocks for up to timeout_ms.
  * Since: 0.1.
  */
-divvy_status divvy_unsubscribe(struct divvy_subscription subscription,
+divvy_status divvy_subscription_free(struct divvy_subscription subscription,
                                int64_t timeout_ms,
                                char *errbuf,
                                size_t errlen);
@@ -2405,7 +2405,7 @@ divvy_status divvy_events_free(struct divvy_events events);
 /**
  * Tells the name of a kind of event, such as "published".
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
  */
 const char *divvy_event_kind_name(int32_t kind);
 
@@ -2413,17 +2413,17 @@ const char *divvy_event_kind_name(int32_t kind);
  * Tells what an event is about.
  *
  * Parameters: event - the event.
- * Returns: a divvy_kind; a status (below 0) for an invalid handle.
+ * Returns: a divvy_event_kind; a status (below 0) for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
-int32_t divvy_event_kind(struct divvy_event event);
+int32_t divvy_event_get_kind(struct divvy_event event);
 
 /**
  * Tells the state after the change.
  *
  * Parameters: event - the event.
- * Returns: a divvy_state, of DIVVY_EVENT_WORKER_STATE a divvy_worker_state; 0 for other kinds of events and for an invalid handle.
+ * Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other kinds of events and for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -2441,7 +2441,7 @@ int32_t divvy_event_from_state(struct divvy_event event);
  *
  * Parameters: event - the event.
  * Returns: a divvy_reason; DIVVY_REASON_NONE for other kinds of events, for a change to
- * DIVVY_STATE_IDLE, and for an invalid handle.
+ * DIVVY_CALCULATOR_IDLE, and for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */

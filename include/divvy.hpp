@@ -160,7 +160,7 @@ inline divvy_status free_manager(divvy_manager handle) noexcept {
     return divvy_manager_free(handle, nullptr, 0);
 }
 inline divvy_status free_subscription(divvy_subscription handle) noexcept {
-    return divvy_unsubscribe(handle, 5000, nullptr, 0);
+    return divvy_subscription_free(handle, 5000, nullptr, 0);
 }
 
 template <class T> void destroy(void *userdata) { delete static_cast<T *>(userdata); }
@@ -218,11 +218,11 @@ public:
     std::int64_t term() const noexcept { return divvy_assignment_term(get()); }
     std::string lifecycle() const { return text(divvy_assignment_lifecycle); }
     std::string json() const { return text(divvy_assignment_json); }
-    std::size_t size(divvy_list list = DIVVY_LIST_HELD) const noexcept {
+    std::size_t size(divvy_assignment_list list = DIVVY_LIST_OWNED) const noexcept {
         return count(divvy_assignment_count(get(), list));
     }
     /// All of a list: what is held or, of an event, what was added or removed.
-    std::vector<partition> partitions(divvy_list list = DIVVY_LIST_HELD) const {
+    std::vector<partition> partitions(divvy_assignment_list list = DIVVY_LIST_OWNED) const {
         std::vector<partition> all(size(list));
         for (std::size_t index = 0; index < all.size(); ++index) {
             const std::size_t keys = count(divvy_assignment_key_count(get(), list, index));
@@ -253,10 +253,10 @@ private:
 class event {
 public:
     explicit event(divvy_event handle) noexcept : handle_(handle) {}
-    divvy_kind kind() const noexcept { return static_cast<divvy_kind>(divvy_event_kind(handle_)); }
-    divvy_state state() const noexcept { return static_cast<divvy_state>(divvy_event_state(handle_)); }
-    divvy_state from_state() const noexcept {
-        return static_cast<divvy_state>(divvy_event_from_state(handle_));
+    divvy_event_kind kind() const noexcept { return static_cast<divvy_event_kind>(divvy_event_get_kind(handle_)); }
+    divvy_calculator_state state() const noexcept { return static_cast<divvy_calculator_state>(divvy_event_state(handle_)); }
+    divvy_calculator_state from_state() const noexcept {
+        return static_cast<divvy_calculator_state>(divvy_event_from_state(handle_));
     }
     divvy_reason reason() const noexcept { return static_cast<divvy_reason>(divvy_event_reason(handle_)); }
     divvy_member_change member_change() const noexcept {
@@ -277,9 +277,9 @@ public:
     std::string key() const { return text(divvy_event_key); }
     std::uint32_t attempts() const noexcept { return divvy_event_attempts(handle_); }
     std::string json() const { return text(divvy_event_json); }
-    /// Of DIVVY_EVENT_WORKER_STATE.
-    divvy_worker_state worker_state() const noexcept {
-        return static_cast<divvy_worker_state>(divvy_event_state(handle_));
+    /// Of DIVVY_EVENT_MANAGER_STATE.
+    divvy_manager_state worker_state() const noexcept {
+        return static_cast<divvy_manager_state>(divvy_event_state(handle_));
     }
     /// Of DIVVY_EVENT_ASSIGNMENT, a failure for other kinds.
     divvy::assignment assignment() const {
@@ -615,7 +615,7 @@ public:
     explicit subscription(divvy_subscription handle) noexcept : handle_(handle) {}
     result try_unsubscribe(milliseconds timeout) {
         detail::errbuf e;
-        const result ended = e(divvy_unsubscribe(handle_.get(), timeout.count(), e.text, sizeof e.text));
+        const result ended = e(divvy_subscription_free(handle_.get(), timeout.count(), e.text, sizeof e.text));
         if (ended) handle_.release();
         return ended;
     }
@@ -717,7 +717,7 @@ public:
     }
     void stop(milliseconds timeout) { try_stop(timeout).check(); }
     bool is_started() const noexcept { return divvy_calculator_is_started(get()) == 1; }
-    divvy_state state() const noexcept { return static_cast<divvy_state>(divvy_calculator_state(get())); }
+    divvy_calculator_state state() const noexcept { return static_cast<divvy_calculator_state>(divvy_calculator_get_state(get())); }
     divvy_reason scaling_reason() const noexcept {
         return static_cast<divvy_reason>(divvy_calculator_scaling_reason(get()));
     }
@@ -753,10 +753,10 @@ public:
         e(divvy_calculator_metrics(get(), &text, e.text, sizeof e.text)).check();
         return detail::to_string(text);
     }
-    subscription subscribe(divvy_interest interest, callback see) {
+    subscription subscribe(divvy_event_filter interest, callback see) {
         return detail::subscribe(divvy_calculator_subscribe, get(), interest, std::move(see));
     }
-    events open_events(divvy_interest interest) {
+    events open_events(divvy_event_filter interest) {
         divvy_events handle = {};
         detail::errbuf e;
         e(divvy_calculator_events(get(), interest, &handle, e.text, sizeof e.text)).check();
@@ -793,11 +793,11 @@ public:
     void stop(divvy_departure departure, milliseconds timeout) { try_stop(departure, timeout).check(); }
     bool is_started() const noexcept { return divvy_manager_is_started(get()) == 1; }
     bool is_leader() const noexcept { return divvy_manager_is_leader(get()) == 1; }
-    divvy_worker_state state() const noexcept {
-        return static_cast<divvy_worker_state>(divvy_manager_state(get()));
+    divvy_manager_state state() const noexcept {
+        return static_cast<divvy_manager_state>(divvy_manager_get_state(get()));
     }
     /// Whether it was in that state in time.
-    bool wait_state(divvy_worker_state state, milliseconds timeout) const {
+    bool wait_state(divvy_manager_state state, milliseconds timeout) const {
         detail::errbuf e;
         const result waited =
             e(divvy_manager_wait_state(get(), state, timeout.count(), e.text, sizeof e.text));
@@ -839,10 +839,10 @@ public:
         e(divvy_manager_metrics(get(), &text, e.text, sizeof e.text)).check();
         return detail::to_string(text);
     }
-    subscription subscribe(divvy_manager_interest interest, callback see) {
+    subscription subscribe(divvy_manager_event_filter interest, callback see) {
         return detail::subscribe(divvy_manager_subscribe, get(), interest, std::move(see));
     }
-    events open_events(divvy_manager_interest interest) {
+    events open_events(divvy_manager_event_filter interest) {
         divvy_events handle = {};
         detail::errbuf e;
         e(divvy_manager_events(get(), interest, &handle, e.text, sizeof e.text)).check();

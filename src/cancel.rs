@@ -127,7 +127,7 @@ fn is_over(fired: &Receiver<Infallible>) -> bool {
 
 /// Why a wait ended in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Vain {
+pub(crate) enum WaitError {
     TimedOut,
     Cancelled,
     Disconnected,
@@ -144,46 +144,52 @@ pub(crate) fn error(what: &str) -> Error {
 }
 
 /// Runs what has to be done although the call was cancelled.
-pub(crate) fn regardless<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn without_cancellation<R>(work: impl FnOnce() -> R) -> R {
     let _outer = Outer(replace(None));
     work()
 }
 
 /// Receives, unless the deadline passes or the call is cancelled before.
-pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<T, Vain> {
+pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<T, WaitError> {
     let Some(fired) = current() else {
         return from.recv_deadline(deadline).map_err(|error| match error {
-            RecvTimeoutError::Timeout => Vain::TimedOut,
-            RecvTimeoutError::Disconnected => Vain::Disconnected,
+            RecvTimeoutError::Timeout => WaitError::TimedOut,
+            RecvTimeoutError::Disconnected => WaitError::Disconnected,
         });
     };
     let left = deadline.saturating_duration_since(Instant::now());
     select! {
-        recv(from) -> got => got.map_err(|_| Vain::Disconnected),
+        recv(from) -> got => got.map_err(|_| WaitError::Disconnected),
         // What has arrived nevertheless is not thrown away.
         recv(fired) -> _ => from.try_recv().map_err(|error| match error {
-            TryRecvError::Empty => Vain::Cancelled,
-            TryRecvError::Disconnected => Vain::Disconnected,
+            TryRecvError::Empty => WaitError::Cancelled,
+            TryRecvError::Disconnected => WaitError::Disconnected,
         }),
         default(left) => from.try_recv().map_err(|error| match error {
-            TryRecvError::Empty => Vain::TimedOut,
-            TryRecvError::Disconnected => Vain::Disconnected,
+            TryRecvError::Empty => WaitError::TimedOut,
+            TryRecvError::Disconnected => WaitError::Disconnected,
         }),
     }
 }
 
 /// Sends, unless the deadline passes or the call is cancelled before there is a place.
-pub(crate) fn send_deadline<T>(to: &Sender<T>, value: T, deadline: Instant) -> Result<(), Vain> {
+pub(crate) fn send_deadline<T>(
+    to: &Sender<T>,
+    value: T,
+    deadline: Instant,
+) -> Result<(), WaitError> {
     let value = match to.try_send(value) {
         Ok(()) => return Ok(()),
-        Err(crossbeam_channel::TrySendError::Disconnected(_)) => return Err(Vain::Disconnected),
+        Err(crossbeam_channel::TrySendError::Disconnected(_)) => {
+            return Err(WaitError::Disconnected);
+        }
         Err(crossbeam_channel::TrySendError::Full(value)) => value,
     };
     let left = deadline.saturating_duration_since(Instant::now());
     select! {
-        send(to, value) -> sent => sent.map_err(|_| Vain::Disconnected),
-        recv(current().unwrap_or_else(never)) -> _ => Err(Vain::Cancelled),
-        default(left) => Err(Vain::TimedOut),
+        send(to, value) -> sent => sent.map_err(|_| WaitError::Disconnected),
+        recv(current().unwrap_or_else(never)) -> _ => Err(WaitError::Cancelled),
+        default(left) => Err(WaitError::TimedOut),
     }
 }
 
@@ -209,12 +215,18 @@ mod tests {
         let firing = std::thread::spawn(move || other.fire());
         let waited =
             cancel.during(|| (recv_deadline(&from, late()), send_deadline(&to, 1, late())));
-        assert_eq!(waited, (Err(Vain::Cancelled), Err(Vain::Cancelled)));
+        assert_eq!(
+            waited,
+            (Err(WaitError::Cancelled), Err(WaitError::Cancelled))
+        );
         firing.join().unwrap();
         assert!(cancel.is_fired() && cancel.during(is_cancelled) && !is_cancelled());
-        assert!(!cancel.during(|| regardless(is_cancelled)));
+        assert!(!cancel.during(|| without_cancellation(is_cancelled)));
         assert!(!cancel.during(|| Cancel::new().during(is_cancelled)));
-        assert_eq!(recv_deadline(&from, Instant::now()), Err(Vain::TimedOut));
+        assert_eq!(
+            recv_deadline(&from, Instant::now()),
+            Err(WaitError::TimedOut)
+        );
     }
 
     #[test]
@@ -228,7 +240,7 @@ mod tests {
             assert_eq!(cancel.during(|| recv_deadline(&from, late())), Ok(7));
             drop(to);
             let ended = cancel.during(|| recv_deadline(&from, late()));
-            assert_eq!(ended, Err(Vain::Disconnected));
+            assert_eq!(ended, Err(WaitError::Disconnected));
         }
     }
 }

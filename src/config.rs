@@ -11,14 +11,14 @@ use crate::wire::KeyPrefix;
 
 /// How assignments are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PublishClass {
+pub enum PublishMode {
     /// Atomic batches where the store proves that it has them, single writes otherwise.
     #[default]
     Auto,
     /// Atomic batches, or an error at the start.
-    A,
+    Atomic,
     /// Single conditional writes.
-    B,
+    PerKey,
 }
 
 /// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
@@ -71,11 +71,11 @@ pub struct CalculatorConfig {
     /// Longest time one rebalance may spend on the store. A single call waits for its answer for a
     /// quarter of it, longer only where the store is slow. Default: 10 s.
     pub operation_timeout: Duration,
-    /// Poisonous values within [`CalculatorConfig::poison_window`] from which on the calculator
+    /// Poisonous values within [`CalculatorConfig::malformed_window`] from which on the calculator
     /// says that it is degraded. 1 or more, default: 10.
-    pub poison_threshold: u32,
-    /// See [`CalculatorConfig::poison_threshold`]. Default: 60 s.
-    pub poison_window: Duration,
+    pub malformed_threshold: u32,
+    /// See [`CalculatorConfig::malformed_threshold`]. Default: 60 s.
+    pub malformed_window: Duration,
     /// Something that goes wrong for so long, on and off, is told as degraded. Default: 1 s.
     pub degraded_enter_after: Duration,
     /// What was told as degraded is told to be well again after it went well for so long without
@@ -88,16 +88,16 @@ pub struct CalculatorConfig {
     /// Together with an absent heartbeat it makes the former leader lost at once. Default: false.
     pub former_leader_lease_over: bool,
     /// How assignments are published. Default: automatic.
-    pub publish_class: PublishClass,
+    pub publish_mode: PublishMode,
     /// Most writes in one atomic batch. 2 or more, default: 1 000; the store may take fewer.
     pub publish_batch_max: usize,
     /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
     /// expire with them. Default: false.
     pub allow_assignment_ttl: bool,
     /// Whether to write nothing at all: to watch and plan beside a live leader and tell what would
-    /// have been published ([`Notice::WouldPublish`](crate::Notice::WouldPublish)), and how that
+    /// have been published ([`CalculatorEvent::WouldPublish`](crate::CalculatorEvent::WouldPublish)), and how that
     /// differs from what the leader did
-    /// ([`Notice::LeaderPublished`](crate::Notice::LeaderPublished)). The buckets have to exist.
+    /// ([`CalculatorEvent::LeaderPublished`](crate::CalculatorEvent::LeaderPublished)). The buckets have to exist.
     /// Default: false.
     pub shadow: bool,
 }
@@ -123,13 +123,13 @@ impl Default for CalculatorConfig {
             retry_delay_min: Duration::from_millis(100),
             retry_delay_max: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(10),
-            poison_threshold: 10,
-            poison_window: Duration::from_secs(60),
+            malformed_threshold: 10,
+            malformed_window: Duration::from_secs(60),
             degraded_enter_after: Duration::from_secs(1),
             degraded_leave_after: Duration::from_secs(5),
             subscriber_backlog: 65_536,
             former_leader_lease_over: false,
-            publish_class: PublishClass::Auto,
+            publish_mode: PublishMode::Auto,
             publish_batch_max: 1_000,
             allow_assignment_ttl: false,
             shadow: false,
@@ -169,7 +169,7 @@ impl CalculatorConfig {
     /// What cannot work.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
-        let mut rules = Rules::default();
+        let mut rules = ConfigRules::default();
         if self.name.is_empty() || self.name.len() > 255 {
             rules.broken(
                 "name",
@@ -224,8 +224,8 @@ impl CalculatorConfig {
                 "must be 2 or more",
             );
         }
-        if self.poison_threshold == 0 {
-            rules.broken("poison_threshold", "0".into(), "must be 1 or more");
+        if self.malformed_threshold == 0 {
+            rules.broken("malformed_threshold", "0".into(), "must be 1 or more");
         }
         if self.subscriber_backlog == 0 {
             rules.broken("subscriber_backlog", "0".into(), "must be 1 or more");
@@ -236,7 +236,7 @@ impl CalculatorConfig {
     /// What works but is unlikely to be meant: rules that a manager enforces.
     #[must_use]
     pub fn warnings(&self) -> Vec<Violation> {
-        let mut rules = Rules::default();
+        let mut rules = ConfigRules::default();
         let windows = [
             ("cold_start_window", self.cold_start_window),
             ("planned_scale_window", self.planned_scale_window),
@@ -283,7 +283,7 @@ impl CalculatorConfig {
             ("retry_delay_min", self.retry_delay_min),
             ("retry_delay_max", self.retry_delay_max),
             ("operation_timeout", self.operation_timeout),
-            ("poison_window", self.poison_window),
+            ("malformed_window", self.malformed_window),
         ]
     }
 
@@ -316,9 +316,9 @@ fn into_result(violations: &[Violation]) -> Result<()> {
 }
 
 #[derive(Default)]
-struct Rules(Vec<Violation>);
+struct ConfigRules(Vec<Violation>);
 
-impl Rules {
+impl ConfigRules {
     fn broken(&mut self, field: &'static str, value: String, rule: impl Into<String>) {
         self.0.push(Violation {
             field,
@@ -373,7 +373,7 @@ mod tests {
             min_rebalance_threshold: -1.0,
             default_weight: 0,
             retry_delay_min: Duration::from_secs(9),
-            poison_threshold: 0,
+            malformed_threshold: 0,
             subscriber_backlog: 0,
             ..CalculatorConfig::default()
         };
@@ -389,7 +389,7 @@ mod tests {
                 "min_rebalance_threshold",
                 "default_weight",
                 "retry_delay_max",
-                "poison_threshold",
+                "malformed_threshold",
                 "subscriber_backlog",
             ]
         );

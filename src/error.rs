@@ -64,7 +64,7 @@ pub enum Code {
 
 /// How to react to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum ErrorClass {
     /// The same call may succeed later.
     Retriable,
     /// The same call will fail again until someone changes something.
@@ -108,9 +108,9 @@ impl Code {
 
     /// How to react to this code.
     #[must_use]
-    pub fn class(self) -> Class {
+    pub fn class(self) -> ErrorClass {
         match self {
-            Code::InvalidArgument | Code::InvalidConfig => Class::Invalid,
+            Code::InvalidArgument | Code::InvalidConfig => ErrorClass::Invalid,
             Code::TimedOut
             | Code::Unavailable
             | Code::NoWorkers
@@ -119,8 +119,8 @@ impl Code {
             | Code::InvalidPlan
             | Code::IdsExhausted
             | Code::NotLeader
-            | Code::Store => Class::Retriable,
-            Code::Fenced | Code::Conflict | Code::IdLost => Class::Conflict,
+            | Code::Store => ErrorClass::Retriable,
+            Code::Fenced | Code::Conflict | Code::IdLost => ErrorClass::Conflict,
             Code::InvalidData
             | Code::TooLarge
             | Code::NotRunning
@@ -129,7 +129,7 @@ impl Code {
             | Code::Cancelled
             | Code::Unauthorized
             | Code::Unsupported
-            | Code::Panicked => Class::Permanent,
+            | Code::Panicked => ErrorClass::Permanent,
         }
     }
 }
@@ -138,10 +138,10 @@ impl Code {
 ///
 /// `Display` prints the whole chain on one line: `operation key: message (n attempts): cause`.
 #[derive(Clone, Debug, thiserror::Error)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorInner>);
 
 #[derive(Clone, Debug)]
-struct Inner {
+struct ErrorInner {
     code: Code,
     message: String,
     operation: Option<&'static str>,
@@ -153,7 +153,7 @@ struct Inner {
 impl Error {
     /// An error of the given code; the message says what is wrong and what to do next.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(ErrorInner {
             code,
             message: message.into(),
             operation: None,
@@ -165,21 +165,21 @@ impl Error {
 
     /// Adds the operation that failed, such as `publish`. The innermost one stays.
     #[must_use]
-    pub fn during(mut self, operation: &'static str) -> Self {
+    pub fn with_operation(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
 
     /// Adds the store key that the operation was about. The innermost one stays.
     #[must_use]
-    pub fn on_key(mut self, key: impl Into<String>) -> Self {
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.0.key.get_or_insert_with(|| key.into());
         self
     }
 
     /// Says how often it was tried in vain, this time included.
     #[must_use]
-    pub fn after_attempts(mut self, attempts: u32) -> Self {
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.0.attempts = attempts;
         self
     }
@@ -199,14 +199,14 @@ impl Error {
 
     /// How to react.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         self.0.code.class()
     }
 
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
-        self.class() == Class::Retriable
+        self.class() == ErrorClass::Retriable
     }
 
     /// The message without operation, key and cause.
@@ -261,9 +261,9 @@ mod tests {
     #[test]
     fn display_prints_operation_key_message_and_cause_once() {
         let error = Error::new(Code::Unavailable, "no answer")
-            .during("read")
-            .during("start")
-            .on_key("divvy.fence")
+            .with_operation("read")
+            .with_operation("start")
+            .with_key("divvy.fence")
             .caused_by(std::io::Error::other("connection reset"));
         assert_eq!(
             error.to_string(),
@@ -271,7 +271,7 @@ mod tests {
         );
         assert!(error.is_retriable());
         assert_eq!(error.attempts(), 1);
-        let again = error.after_attempts(7);
+        let again = error.with_attempts(7);
         assert_eq!(again.attempts(), 7);
         assert_eq!(
             again.to_string(),

@@ -16,9 +16,9 @@ pub mod clock;
 pub mod config;
 pub mod duration;
 pub mod error;
+mod log_throttle;
 pub mod machine;
 pub mod metrics;
-mod repeats;
 pub mod runtime;
 pub mod settings;
 pub mod store;
@@ -32,17 +32,17 @@ pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
 pub use error::{Error, Result};
 pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::breaker::BreakerState;
-pub use machine::calculator::{Degradation, Degraded, MemberChange, Notice, StateChange};
+pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, MemberChange, StateChange};
 pub use machine::comparison::{Comparison, Difference, Intended};
 pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
-pub use machine::manager::{Departure, ManagerChange, ManagerNotice};
+pub use machine::manager::{Departure, ManagerChange, ManagerEvent};
 pub use runtime::{
-    Calculator, Events, Interest, LeaderElection, Manager, ManagerInterest, ManagerStatus,
-    PartitionSource, Polled, Readiness, Status, Subscription, read_fleet,
+    Calculator, CalculatorStatus, EventFilter, Events, LeaderElection, Manager, ManagerEventFilter,
+    ManagerStatus, PartitionSource, Polled, Readiness, Subscription, read_fleet,
 };
 pub use settings::Settings;
-pub use types::{ManagerState, Partition, Reason, State, Version, WorkerId};
+pub use types::{CalculatorState, ManagerState, Partition, Reason, Version, WorkerId};
 
 /// The README's programs are tests.
 #[cfg(all(doctest, feature = "nats"))]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::cancel::{self, Vain};
+use crate::cancel::{self, WaitError};
 use crate::error::{Code, Error, Result};
 
 /// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
@@ -80,9 +80,9 @@ impl Thread {
             Err(Error::new(code, words))
         };
         match cancel::recv_deadline(&self.done, deadline) {
-            Err(Vain::TimedOut) => return busy(Code::TimedOut),
-            Err(Vain::Cancelled) => return busy(Code::Cancelled),
-            Err(Vain::Disconnected) => {}
+            Err(WaitError::TimedOut) => return busy(Code::TimedOut),
+            Err(WaitError::Cancelled) => return busy(Code::Cancelled),
+            Err(WaitError::Disconnected) => {}
         }
         // The work is over, so this join waits for the last instructions of the thread only.
         let handle = self.handle.lock().take();

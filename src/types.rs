@@ -140,7 +140,7 @@ impl Partition {
 
 /// What the calculator is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum CalculatorState {
     /// Nothing is pending, or what is pending waits for cooldown or a retry.
     Idle,
     /// A stabilisation window is open.
@@ -151,28 +151,28 @@ pub enum State {
     Emergency,
 }
 
-impl State {
+impl CalculatorState {
     /// Every state.
-    pub const ALL: [State; 4] = [
-        State::Idle,
-        State::Scaling,
-        State::Rebalancing,
-        State::Emergency,
+    pub const ALL: [CalculatorState; 4] = [
+        CalculatorState::Idle,
+        CalculatorState::Scaling,
+        CalculatorState::Rebalancing,
+        CalculatorState::Emergency,
     ];
 
     /// The state's name as parti prints it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            State::Idle => "Idle",
-            State::Scaling => "Scaling",
-            State::Rebalancing => "Rebalancing",
-            State::Emergency => "Emergency",
+            CalculatorState::Idle => "Idle",
+            CalculatorState::Scaling => "Scaling",
+            CalculatorState::Rebalancing => "Rebalancing",
+            CalculatorState::Emergency => "Emergency",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for CalculatorState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -12,7 +12,7 @@ mod steady;
 
 use std::time::{Duration, Instant};
 
-use divvy::config::PublishClass::{A, B};
+use divvy::config::PublishMode::{Atomic, PerKey};
 use support::nats_binary::NEWEST;
 use support::nats_server::{Server, Setup};
 
@@ -60,13 +60,13 @@ fn publication(kind: &str) {
     // For each batch, however small, a server of 2.15 waits for its disk five times.
     let in_memory = Setup::new(NEWEST).files_in_memory().start();
     for (what, workers, server, class, rounds) in [
-        ("999 assignments, class A", 999, &on_disk, A, 31),
-        ("999 assignments, class B", 999, &on_disk, B, 15),
-        ("64 assignments, class A", 64, &on_disk, A, 51),
-        ("64, files in memory", 64, &in_memory, A, 51),
-        ("200 assignments, class A", 200, &on_disk, A, 51),
-        ("200, files in memory", 200, &in_memory, A, 51),
-        ("10 000 assignments, class A", 10_000, &on_disk, A, 5),
+        ("999 assignments, class A", 999, &on_disk, Atomic, 31),
+        ("999 assignments, class B", 999, &on_disk, PerKey, 15),
+        ("64 assignments, class A", 64, &on_disk, Atomic, 51),
+        ("64, files in memory", 64, &in_memory, Atomic, 51),
+        ("200 assignments, class A", 200, &on_disk, Atomic, 51),
+        ("200, files in memory", 200, &in_memory, Atomic, 51),
+        ("10 000 assignments, class A", 10_000, &on_disk, Atomic, 5),
     ] {
         let name = format!("{what} ({rounds})");
         if !name.contains(kind) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use divvy::config::PublishClass;
+use divvy::config::PublishMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Store};
 use divvy::strategy::Plan;
@@ -49,7 +49,7 @@ fn middle(times: &mut [Duration]) -> (f64, f64) {
 }
 
 /// Every publication changes every assignment, of about 430 bytes each.
-pub fn measure(server: &Server, workers: usize, class: PublishClass, rounds: usize) -> Times {
+pub fn measure(server: &Server, workers: usize, class: PublishMode, rounds: usize) -> Times {
     let kind = format!("{class:?}-{workers}");
     let store = connect(server, &format!("divvy-{kind}"));
     let plans = plans(workers);
@@ -64,7 +64,7 @@ pub fn measure(server: &Server, workers: usize, class: PublishClass, rounds: usi
     publish(0);
     let mut raw = raw_like(server, &store, &format!("raw-{kind}"));
     let mut publish_raw = || match class {
-        PublishClass::B => raw.publish_singly(),
+        PublishMode::PerKey => raw.publish_singly(),
         _ => raw.publish_atomically(),
     };
     publish(1);

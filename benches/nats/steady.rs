@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Store};
-use divvy::{Calculator, CalculatorConfig, Partition, State};
+use divvy::{Calculator, CalculatorConfig, CalculatorState, Partition};
 
 use crate::soon;
 use crate::support::nats_binary::NEWEST;
@@ -171,7 +171,7 @@ fn lead(store: Arc<NatsStore>, workers: usize) -> Calculator {
             .iter()
             .filter(|w| w.is_planned)
             .count();
-        leader.state() == State::Idle && planned == workers
+        leader.state() == CalculatorState::Idle && planned == workers
     };
     while !is_at_rest() {
         assert!(Instant::now() < deadline, "{:?}", leader.status());

@@ -200,11 +200,11 @@ divvy_status divvy_go_next(divvy_events events, divvy_go_told *told) {
     told->event = event;
     told->time_ns = divvy_event_time_ns(event);
     told->version = divvy_event_version(event);
-    told->kind = divvy_event_kind(event);
+    told->kind = divvy_event_get_kind(event);
     told->state = divvy_event_state(event);
     told->from_state = divvy_event_from_state(event);
     told->reason = divvy_event_reason(event);
-    if (told->kind == DIVVY_EVENT_STATE || told->kind == DIVVY_EVENT_WORKER_STATE) {
+    if (told->kind == DIVVY_EVENT_CALCULATOR_STATE || told->kind == DIVVY_EVENT_MANAGER_STATE) {
         divvy_event_free(event);
         told->event.id = 0;
     }

@@ -127,7 +127,7 @@ func (c *Calculator) IsStarted() bool {
 // GetState is what it is doing; Idle when it is not started.
 func (c *Calculator) GetState() CalculatorState {
 	defer runtime.KeepAlive(c)
-	return stateOf(C.divvy_calculator_state(c.handle))
+	return stateOf(C.divvy_calculator_get_state(c.handle))
 }
 
 // GetScalingReason is why it is doing that, such as "planned_scale"; empty in Idle.
@@ -206,11 +206,11 @@ func addPartitions(list C.divvy_partitions, partitions []Partition) error {
 
 func stateOf(state C.int32_t) CalculatorState {
 	switch state {
-	case C.DIVVY_STATE_SCALING:
+	case C.DIVVY_CALCULATOR_SCALING:
 		return CalculatorStateScaling
-	case C.DIVVY_STATE_REBALANCING:
+	case C.DIVVY_CALCULATOR_REBALANCING:
 		return CalculatorStateRebalancing
-	case C.DIVVY_STATE_EMERGENCY:
+	case C.DIVVY_CALCULATOR_EMERGENCY:
 		return CalculatorStateEmergency
 	default:
 		return CalculatorStateIdle

@@ -103,7 +103,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	})
 }
 
-// Stop leaves the fleet, for good (Leave) or to be back soon (Keep). When it returns nil nothing is
+// Stop leaves the fleet, for good (Leave) or to be back soon (Restart). When it returns nil nothing is
 // held any more, OnAssignment was told so and is not called again, and the subscriptions end after
 // what is in their backlog. Stopping what is not started is fine, from any goroutine, at the same
 // time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy. Ended
@@ -165,7 +165,7 @@ func (m *Manager) Leader() string {
 // State is what it is doing; ManagerStateShutdown once it is closed.
 func (m *Manager) State() ManagerState {
 	defer runtime.KeepAlive(m)
-	if state := C.divvy_manager_state(m.handle); state > 0 {
+	if state := C.divvy_manager_get_state(m.handle); state > 0 {
 		return ManagerState(state)
 	}
 	return ManagerStateShutdown
@@ -245,7 +245,7 @@ type ManagerSubscription struct {
 // the id, the leader and the assignment, each where there is one. It ends with the manager's stop,
 // after what is in its backlog, or with Cancel.
 func (m *Manager) Subscribe() (*ManagerSubscription, error) {
-	feed, err := m.open(C.DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR)
+	feed, err := m.open(C.DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +257,7 @@ func (m *Manager) Subscribe() (*ManagerSubscription, error) {
 // SubscribeToStateChanges delivers the current state and then every later one, in order, none left
 // out. It ends as that of a calculator: see [Calculator.SubscribeToStateChanges].
 func (m *Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
-	feed, err := m.open(C.DIVVY_MANAGER_INTEREST_WORKER)
+	feed, err := m.open(C.DIVVY_MANAGER_FILTER_WORKER)
 	if err != nil {
 		states := make(chan ManagerState)
 		close(states)
@@ -280,7 +280,7 @@ func (m *Manager) attendHook() *feed {
 	if m.onAssignment == nil {
 		return nil
 	}
-	feed, err := m.open(C.DIVVY_MANAGER_INTEREST_ASSIGNMENT)
+	feed, err := m.open(C.DIVVY_MANAGER_FILTER_ASSIGNMENT)
 	if err != nil {
 		return nil // closed: the start fails, too
 	}
@@ -322,7 +322,7 @@ func (m *Manager) attendMetrics() *feed {
 	if m.metrics == nil {
 		return nil
 	}
-	feed, err := m.open(C.DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR)
+	feed, err := m.open(C.DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR)
 	if err != nil {
 		return nil
 	}
@@ -407,5 +407,5 @@ func changeOf(handle C.divvy_assignment) AssignmentChange {
 
 // libraryName is what the library calls a state.
 func libraryName(state ManagerState) string {
-	return C.GoString(C.divvy_worker_state_name(C.int32_t(state)))
+	return C.GoString(C.divvy_manager_state_name(C.int32_t(state)))
 }

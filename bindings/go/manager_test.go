@@ -108,7 +108,7 @@ func managedFleet(t *testing.T, store *Store) {
 	// And again, this time to be back soon.
 	must(t, first.Start(patient(t)))
 	until(t, "shared again", func() bool { return covered(t, 12, first, second) })
-	must(t, first.Stop(patient(t), Keep))
+	must(t, first.Stop(patient(t), Restart))
 	must(t, first.Close())
 	if err := first.Start(patient(t)); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)

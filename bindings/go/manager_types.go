@@ -54,9 +54,9 @@ type Departure int32
 const (
 	// Leave is for good: the worker's partitions go to others at once.
 	Leave Departure = 1
-	// Keep is to be back soon: whoever claims the id within heartbeat TTL and grace finds its
+	// Restart is to be back soon: whoever claims the id within heartbeat TTL and grace finds its
 	// partitions where they were.
-	Keep Departure = 2
+	Restart Departure = 2
 )
 
 // Assignment is what a worker holds.

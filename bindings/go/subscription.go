@@ -50,7 +50,7 @@ func (c *Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) 
 func (c *Calculator) open() (*feed, error) {
 	defer runtime.KeepAlive(c)
 	return c.listen(func(out *C.divvy_events, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_calculator_events(c.handle, C.DIVVY_INTEREST_STATE_AND_MEMBERS, out, buffer, size)
+		return C.divvy_calculator_events(c.handle, C.DIVVY_FILTER_STATE_AND_MEMBERS, out, buffer, size)
 	})
 }
 

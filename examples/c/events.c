@@ -71,14 +71,14 @@ int main(void) {
     check(divvy_calculator_set_partitions(calculator, partitions, err, sizeof err), "partitions");
     divvy_partitions_free(partitions);
 
-    check(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE_AND_MEMBERS, on_event, NULL, NULL,
+    check(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE_AND_MEMBERS, on_event, NULL, NULL,
                                      &subscription, err, sizeof err), "subscribe");
     check(divvy_calculator_start(calculator, 30000, err, sizeof err), "start");
 
     sigwait(&signals, &number);
     printf("stopping: signal %d\n", number);
     check(divvy_calculator_stop(calculator, 10000, err, sizeof err), "stop");
-    check(divvy_unsubscribe(subscription, 1000, err, sizeof err), "unsubscribe");
+    check(divvy_subscription_free(subscription, 1000, err, sizeof err), "unsubscribe");
     check(divvy_calculator_free(calculator, err, sizeof err), "free");
     divvy_config_free(config);
     divvy_store_free(store);

@@ -92,7 +92,7 @@ int main(void) {
     check(divvy_calculator_set_partitions(calculator, partitions, err, sizeof err), "partitions");
     divvy_partitions_free(partitions);
 
-    check(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE_AND_MEMBERS, &events, err,
+    check(divvy_calculator_events(calculator, DIVVY_FILTER_STATE_AND_MEMBERS, &events, err,
                                   sizeof err), "events");
     check(divvy_events_fd(events, &on_events, err, sizeof err), "descriptor");
     on_signal = signalfd(-1, &signals, SFD_CLOEXEC);

@@ -30,7 +30,7 @@ static void on_event(void *userdata, divvy_event event) {
     divvy_assignment change = {0};
     (void)userdata;
     printf("%s\n", divvy_event_json(event, NULL));
-    if (divvy_event_kind(event) == DIVVY_EVENT_ASSIGNMENT &&
+    if (divvy_event_get_kind(event) == DIVVY_EVENT_ASSIGNMENT &&
         divvy_event_assignment(event, &change, NULL, 0) == DIVVY_OK) {
         print_list("start", change, DIVVY_LIST_ADDED);
         print_list("stop ", change, DIVVY_LIST_REMOVED);
@@ -71,7 +71,7 @@ int main(void) {
     else
         check(divvy_store_memory_new(&store, err, sizeof err), "store");
     check(divvy_manager_new(config, store, &manager, err, sizeof err), "manager");
-    check(divvy_manager_subscribe(manager, DIVVY_MANAGER_INTEREST_WORKER, on_event, NULL, NULL,
+    check(divvy_manager_subscribe(manager, DIVVY_MANAGER_FILTER_WORKER, on_event, NULL, NULL,
                                   &subscription, err, sizeof err), "subscribe");
     check(divvy_manager_start(manager, 30000, err, sizeof err), "start");
 
@@ -79,7 +79,7 @@ int main(void) {
     printf("stopping: signal %d\n", number);
     /* DIVVY_DEPARTURE_KEEP where the process is to be back at once: nothing moves then. */
     check(divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, 10000, err, sizeof err), "stop");
-    check(divvy_unsubscribe(subscription, 1000, err, sizeof err), "unsubscribe");
+    check(divvy_subscription_free(subscription, 1000, err, sizeof err), "unsubscribe");
     check(divvy_manager_free(manager, err, sizeof err), "free");
     divvy_config_free(config);
     divvy_store_free(store);

@@ -26,9 +26,9 @@ pub struct divvy_assignment {
 /// Which of an assignment's lists of partitions.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_list {
+pub enum divvy_assignment_list {
     /// Everything that is held.
-    DIVVY_LIST_HELD = 1,
+    DIVVY_LIST_OWNED = 1,
     /// What was not held before; empty but for events.
     DIVVY_LIST_ADDED = 2,
     /// What is held no more; empty but for events.
@@ -60,9 +60,9 @@ impl AssignmentRecord {
     }
 
     fn list(&self, list: i32) -> Outcome<&Packed> {
-        const HELD: i32 = divvy_list::DIVVY_LIST_HELD as i32;
-        const ADDED: i32 = divvy_list::DIVVY_LIST_ADDED as i32;
-        const REMOVED: i32 = divvy_list::DIVVY_LIST_REMOVED as i32;
+        const HELD: i32 = divvy_assignment_list::DIVVY_LIST_OWNED as i32;
+        const ADDED: i32 = divvy_assignment_list::DIVVY_LIST_ADDED as i32;
+        const REMOVED: i32 = divvy_assignment_list::DIVVY_LIST_REMOVED as i32;
         let (place, partitions): (usize, &[Partition]) = match list {
             HELD => (0, &self.change.held.partitions),
             ADDED => (1, &self.change.added),
@@ -70,7 +70,7 @@ impl AssignmentRecord {
             _ => {
                 return Err(Failure::new(
                     divvy_status::DIVVY_INVALID_ARGUMENT,
-                    format!("list = {list} is no divvy_list"),
+                    format!("list = {list} is no divvy_assignment_list"),
                 ));
             }
         };
@@ -167,7 +167,7 @@ fn borrow(
 
 /// Tells how many partitions a list has.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_list.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list.
 /// Returns: the number; a status (below 0): INVALID_ARGUMENT - no such list; for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
@@ -181,7 +181,7 @@ pub extern "C" fn divvy_assignment_count(assignment: divvy_assignment, list: i32
 
 /// Tells how many keys a partition has.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
 /// Returns: the number, 0 for an index that is too large; a status (below 0) as
 /// divvy_assignment_count().
 /// Thread: any. Does not block.
@@ -201,7 +201,7 @@ pub extern "C" fn divvy_assignment_key_count(
 
 /// Tells a key of a partition.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_list. partition - its index there. key -
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there. key -
 /// the key's index. length - where the key's length in bytes goes, NULL if not wanted.
 /// Returns: the key; NULL for an invalid handle, list or index.
 /// Ownership: borrowed until divvy_assignment_free().
@@ -223,7 +223,7 @@ pub unsafe extern "C" fn divvy_assignment_key(
 
 /// Tells the weight of a partition as it was assigned: 0 or less stands for the default weight.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_list. partition - its index there.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
 /// Returns: the weight; 0 for an invalid handle, list or index.
 /// Thread: any. Does not block.
 /// Since: 0.1.

@@ -181,13 +181,13 @@ pub extern "C" fn divvy_calculator_is_started(calculator: divvy_calculator) -> i
     guard::small_value(|| Ok(i32::from(calculator_of(calculator)?.is_started())))
 }
 
-/// Tells what a calculator is doing. DIVVY_STATE_IDLE when it is not started.
+/// Tells what a calculator is doing. DIVVY_CALCULATOR_IDLE when it is not started.
 ///
-/// Returns: a divvy_state; a status (below 0) for an invalid handle.
+/// Returns: a divvy_calculator_state; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn divvy_calculator_state(calculator: divvy_calculator) -> i32 {
+pub extern "C" fn divvy_calculator_get_state(calculator: divvy_calculator) -> i32 {
     guard::small_value(|| {
         let state = CALCULATORS.with(calculator.id, |calculator| calculator.state())?;
         Ok(names::state_of(state) as i32)
@@ -360,20 +360,20 @@ pub unsafe extern "C" fn divvy_calculator_metrics(
 /// none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
 /// called before the start; callbacks begin with it. Each call makes another subscription.
 ///
-/// Parameters: calculator - the calculator. interest - a divvy_interest. callback - see
+/// Parameters: calculator - the calculator. filter - a divvy_event_filter. callback - see
 /// divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
-/// runs or will run: before divvy_unsubscribe() or divvy_calculator_stop() return OK; NULL
+/// runs or will run: before divvy_subscription_free() or divvy_calculator_stop() return OK; NULL
 /// allowed. out - where the handle goes, not NULL; written before the first callback. errbuf,
 /// errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
+/// Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
 /// destroy is not called.
-/// Ownership: the subscription is the caller's, ended and freed with divvy_unsubscribe().
+/// Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_subscribe(
     calculator: divvy_calculator,
-    interest: i32,
+    filter: i32,
     callback: divvy_event_fn,
     userdata: *mut c_void,
     destroy: divvy_destroy_fn,
@@ -384,14 +384,14 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let calculator = calculator_of(calculator)?;
-        let interest = events::interest_of(interest)?;
+        let filter = events::interest_of(filter)?;
         let callback = Callback {
             call: callback,
             userdata,
             destroy,
         };
         events::subscribe(callback, out, |callback| {
-            calculator.subscribe(interest, callback)
+            calculator.subscribe(filter, callback)
         })
     })
 }
@@ -400,16 +400,16 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
 /// then every event, in order, none dropped and none twice, until it is freed or the calculator is
 /// stopped. Each call makes another queue with all events.
 ///
-/// Parameters: calculator - the calculator. interest - a divvy_interest. out - where the handle
+/// Parameters: calculator - the calculator. filter - a divvy_event_filter. out - where the handle
 /// goes, not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such interest.
+/// Returns: OK; INVALID_ARGUMENT - no such filter.
 /// Ownership: the caller's, freed with divvy_events_free(); it may outlive the calculator.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_events(
     calculator: divvy_calculator,
-    interest: i32,
+    filter: i32,
     out: *mut divvy_events,
     errbuf: *mut c_char,
     errlen: usize,
@@ -417,8 +417,8 @@ pub unsafe extern "C" fn divvy_calculator_events(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let calculator = calculator_of(calculator)?;
-        let interest = events::interest_of(interest)?;
-        out.write(events::open(calculator.events(interest))?);
+        let filter = events::interest_of(filter)?;
+        out.write(events::open(calculator.events(filter))?);
         Ok(())
     })
 }

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::guard::{self, Detail, Outcome};
 use super::manager_event::WorkerNews;
 use super::names::{
-    divvy_member_change, divvy_member_change_name, divvy_reason, divvy_reason_name,
-    divvy_state_name, name_of, reason_of, state_of,
+    divvy_calculator_state_name, divvy_member_change, divvy_member_change_name, divvy_reason,
+    divvy_reason_name, name_of, reason_of, state_of,
 };
 use super::registry::Registry;
 use super::status::{self, divvy_status};
 use super::text::{self, Terminated};
 use crate::error::Error;
 use crate::machine::breaker::BreakerState;
-use crate::machine::calculator::{Degradation, MemberChange, Notice};
-use crate::runtime::Told;
+use crate::machine::calculator::{CalculatorEvent, Degradation, MemberChange};
+use crate::runtime::Notification;
 use crate::strategy::Quality;
 use crate::types::Time;
 
@@ -33,10 +33,10 @@ pub struct divvy_event {
 /// What an event is about. New kinds may appear in any release: ignore those you do not know.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_kind {
+pub enum divvy_event_kind {
     /// The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns().
     /// The first event of every subscriber tells the current state; both states are equal then.
-    DIVVY_EVENT_STATE = 1,
+    DIVVY_EVENT_CALCULATOR_STATE = 1,
     /// The fleet changed: divvy_event_member_change(), _worker().
     DIVVY_EVENT_MEMBER = 2,
     /// A plan was published: divvy_event_version(), _reason(), _worker_count(),
@@ -74,7 +74,7 @@ pub enum divvy_kind {
     DIVVY_EVENT_WORKER_LAGGING = 12,
     /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
     /// event of a subscriber to a worker tells the current state; both states are equal then.
-    DIVVY_EVENT_WORKER_STATE = 20,
+    DIVVY_EVENT_MANAGER_STATE = 20,
     /// The worker is a member under another id from now on: divvy_event_worker(), empty when it
     /// has none any more.
     DIVVY_EVENT_WORKER_ID = 21,
@@ -101,12 +101,12 @@ pub enum divvy_kind {
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
 }
 
-use divvy_kind::*;
+use divvy_event_kind::*;
 use divvy_member_change::*;
 use divvy_reason::DIVVY_REASON_NONE;
 
-const KINDS: [(divvy_kind, &CStr); 23] = [
-    (DIVVY_EVENT_STATE, c"state"),
+const KINDS: [(divvy_event_kind, &CStr); 23] = [
+    (DIVVY_EVENT_CALCULATOR_STATE, c"state"),
     (DIVVY_EVENT_MEMBER, c"member"),
     (DIVVY_EVENT_PUBLISHED, c"published"),
     (DIVVY_EVENT_FAILED, c"failed"),
@@ -118,7 +118,7 @@ const KINDS: [(divvy_kind, &CStr); 23] = [
     (DIVVY_EVENT_LEADER_PUBLISHED, c"leader_published"),
     (DIVVY_EVENT_BREAKER, c"breaker"),
     (DIVVY_EVENT_WORKER_LAGGING, c"worker_lagging"),
-    (DIVVY_EVENT_WORKER_STATE, c"worker_state"),
+    (DIVVY_EVENT_MANAGER_STATE, c"worker_state"),
     (DIVVY_EVENT_WORKER_ID, c"worker_id"),
     (DIVVY_EVENT_WORKER_ID_LOST, c"worker_id_lost"),
     (DIVVY_EVENT_WORKER_ID_REGAINED, c"worker_id_regained"),
@@ -133,7 +133,7 @@ const KINDS: [(divvy_kind, &CStr); 23] = [
 
 /// Tells the name of a kind of event, such as "published".
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
     name_of(KINDS.iter().map(|&(n, name)| (n as i32, name)), kind)
@@ -141,7 +141,7 @@ pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
 
 /// An event with everything that C may ask about it.
 pub(super) struct EventRecord {
-    pub kind: divvy_kind,
+    pub kind: divvy_event_kind,
     pub from: i32,
     pub to: i32,
     pub reason: divvy_reason,
@@ -170,11 +170,11 @@ pub(super) struct Counts {
 }
 
 /// What can be told to C.
-pub(super) trait Recorded: Told {
+pub(super) trait Recorded: Notification {
     fn record(&self) -> EventRecord;
 }
 
-impl Recorded for Notice {
+impl Recorded for CalculatorEvent {
     fn record(&self) -> EventRecord {
         EventRecord::new(self)
     }
@@ -192,7 +192,7 @@ impl Counts {
 }
 
 impl EventRecord {
-    pub fn empty(kind: divvy_kind) -> Self {
+    pub fn empty(kind: divvy_event_kind) -> Self {
         Self {
             kind,
             from: 0,
@@ -214,32 +214,32 @@ impl EventRecord {
         }
     }
 
-    fn new(notice: &Notice) -> Self {
+    fn new(notice: &CalculatorEvent) -> Self {
         match notice {
-            Notice::StateChanged(change) => Self {
+            CalculatorEvent::StateChanged(change) => Self {
                 from: state_of(change.from) as i32,
                 to: state_of(change.to) as i32,
                 reason: reason_of(change.reason),
                 version: change.version,
                 time_ns: change.time.as_nanos(),
-                ..Self::empty(DIVVY_EVENT_STATE)
+                ..Self::empty(DIVVY_EVENT_CALCULATOR_STATE)
             },
-            Notice::Member(change) => Self::of_member(change),
-            Notice::WorkerLagging(lagging) => Self {
+            CalculatorEvent::Member(change) => Self::of_member(change),
+            CalculatorEvent::WorkerLagging(lagging) => Self {
                 version: lagging.assigned,
                 applied_version: lagging.applied,
                 worker: Terminated::new(lagging.worker.as_str()),
                 message: Terminated::new(lagging.to_string()),
                 ..Self::empty(DIVVY_EVENT_WORKER_LAGGING)
             },
-            Notice::Published {
+            CalculatorEvent::Published {
                 version,
                 reason,
                 workers,
                 partitions,
                 quality,
             }
-            | Notice::WouldPublish {
+            | CalculatorEvent::WouldPublish {
                 version,
                 reason,
                 workers,
@@ -250,35 +250,35 @@ impl EventRecord {
                 reason: reason_of(Some(*reason)),
                 counts: Counts::of(*workers, *partitions, quality),
                 ..Self::empty(match notice {
-                    Notice::Published { .. } => DIVVY_EVENT_PUBLISHED,
+                    CalculatorEvent::Published { .. } => DIVVY_EVENT_PUBLISHED,
                     _ => DIVVY_EVENT_WOULD_PUBLISH,
                 })
             },
-            Notice::LeaderPublished(seen) => Self {
+            CalculatorEvent::LeaderPublished(seen) => Self {
                 version: seen.version,
                 counts: Counts::of(seen.workers, seen.partitions, &seen.quality),
                 message: Terminated::new(seen.to_string()),
                 ..Self::empty(DIVVY_EVENT_LEADER_PUBLISHED)
             },
-            Notice::Failed { operation, error } => Self {
+            CalculatorEvent::Failed { operation, error } => Self {
                 message: Terminated::new(format!("{operation}: {error}")),
                 ..Self::failed(DIVVY_EVENT_FAILED, operation, error)
             },
-            Notice::Degraded(list) => Self {
+            CalculatorEvent::Degraded(list) => Self {
                 time_ns: list.since.map_or(0, Time::as_nanos),
                 message: Terminated::new(degradation_words(list).join("; ")),
                 ..Self::empty(DIVVY_EVENT_DEGRADED)
             },
-            Notice::Breaker(state) => Self::of_breaker(state),
-            Notice::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
-            Notice::Lagged { missed } => Self {
+            CalculatorEvent::Breaker(state) => Self::of_breaker(state),
+            CalculatorEvent::LeadershipLost => Self::empty(DIVVY_EVENT_LEADERSHIP_LOST),
+            CalculatorEvent::Lagged { missed } => Self {
                 counts: Counts {
                     missed: *missed,
                     ..Counts::default()
                 },
                 ..Self::empty(DIVVY_EVENT_LAGGED)
             },
-            Notice::Fatal { message } => Self {
+            CalculatorEvent::Fatal { message } => Self {
                 status: divvy_status::DIVVY_PANICKED as i32,
                 message: Terminated::new(message.as_str()),
                 ..Self::empty(DIVVY_EVENT_FATAL)
@@ -287,7 +287,7 @@ impl EventRecord {
     }
 
     /// Something failed: in `operation`, unless it is known more closely.
-    pub fn failed(kind: divvy_kind, operation: &str, error: &Error) -> Self {
+    pub fn failed(kind: divvy_event_kind, operation: &str, error: &Error) -> Self {
         Self {
             status: status::of(error.code()) as i32,
             message: Terminated::new(error.to_string()),
@@ -309,9 +309,9 @@ impl EventRecord {
         let (member_change, worker) = match change {
             MemberChange::Joined(worker) => (DIVVY_MEMBER_JOINED, worker),
             MemberChange::Left(worker) => (DIVVY_MEMBER_LEFT, worker),
-            MemberChange::Missing(worker) => (DIVVY_MEMBER_MISSING, worker),
-            MemberChange::Back(worker) => (DIVVY_MEMBER_BACK, worker),
-            MemberChange::Lost(worker) => (DIVVY_MEMBER_LOST, worker),
+            MemberChange::Suspected(worker) => (DIVVY_MEMBER_SUSPECTED, worker),
+            MemberChange::Returned(worker) => (DIVVY_MEMBER_RETURNED, worker),
+            MemberChange::Dead(worker) => (DIVVY_MEMBER_DEAD, worker),
         };
         Self {
             member_change,
@@ -327,8 +327,8 @@ impl EventRecord {
         };
         let json = json!({
             "kind": text(divvy_event_kind_name(self.kind as i32)),
-            "from": text(divvy_state_name(self.from)),
-            "state": text(divvy_state_name(self.to)),
+            "from": text(divvy_calculator_state_name(self.from)),
+            "state": text(divvy_calculator_state_name(self.to)),
             "reason": text(divvy_reason_name(self.reason as i32)),
             "version": self.version,
             "applied_version": self.applied_version,
@@ -349,7 +349,10 @@ impl EventRecord {
             return Terminated::new("{}");
         };
         self.news.amend_json(self, &mut members);
-        let has_states = matches!(self.kind, DIVVY_EVENT_STATE | DIVVY_EVENT_WORKER_STATE);
+        let has_states = matches!(
+            self.kind,
+            DIVVY_EVENT_CALCULATOR_STATE | DIVVY_EVENT_MANAGER_STATE
+        );
         members.retain(|name, value| match name.as_str() {
             "from" | "state" => has_states,
             "kind" => true,
@@ -392,18 +395,18 @@ pub(super) fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventR
 /// Tells what an event is about.
 ///
 /// Parameters: event - the event.
-/// Returns: a divvy_kind; a status (below 0) for an invalid handle.
+/// Returns: a divvy_event_kind; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn divvy_event_kind(event: divvy_event) -> i32 {
+pub extern "C" fn divvy_event_get_kind(event: divvy_event) -> i32 {
     guard::small_value(|| EVENTS.with(event.id, |record| record.kind as i32))
 }
 
 /// Tells the state after the change.
 ///
 /// Parameters: event - the event.
-/// Returns: a divvy_state, of DIVVY_EVENT_WORKER_STATE a divvy_worker_state; 0 for other kinds of events and for an invalid handle.
+/// Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other kinds of events and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -423,7 +426,7 @@ pub extern "C" fn divvy_event_from_state(event: divvy_event) -> i32 {
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_reason; DIVVY_REASON_NONE for other kinds of events, for a change to
-/// DIVVY_STATE_IDLE, and for an invalid handle.
+/// DIVVY_CALCULATOR_IDLE, and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

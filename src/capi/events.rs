@@ -15,29 +15,29 @@ use super::status::divvy_status;
 use super::store::timeout;
 use super::text::Out;
 use super::userdata::{UserData, divvy_destroy_fn};
-use crate::runtime::{Events, Interest, Polled, Readiness, Subscription};
+use crate::runtime::{EventFilter, Events, Polled, Readiness, Subscription};
 
 /// Which events of a calculator a subscriber wants.
 #[repr(i32)]
 #[derive(Clone, Copy)]
-pub enum divvy_interest {
-    /// State changes, publications, failures, degradations.
-    DIVVY_INTEREST_STATE = 1,
+pub enum divvy_event_filter {
+    /// CalculatorState changes, publications, failures, degradations.
+    DIVVY_FILTER_STATE = 1,
     /// Those, and every worker that joined, left, went missing, came back or was lost.
-    DIVVY_INTEREST_STATE_AND_MEMBERS = 2,
+    DIVVY_FILTER_STATE_AND_MEMBERS = 2,
 }
 
 /// Which events of a manager a subscriber wants. Those that are the last ones, LAGGED and FATAL,
 /// come to all.
 #[repr(i32)]
 #[derive(Clone, Copy)]
-pub enum divvy_manager_interest {
+pub enum divvy_manager_event_filter {
     /// What is assigned to this worker, and nothing else.
-    DIVVY_MANAGER_INTEREST_ASSIGNMENT = 1,
+    DIVVY_MANAGER_FILTER_ASSIGNMENT = 1,
     /// All about this worker: its state, id, assignment, outages, failures, and who leads.
-    DIVVY_MANAGER_INTEREST_WORKER = 2,
+    DIVVY_MANAGER_FILTER_WORKER = 2,
     /// That, and the events of its calculator while it leads.
-    DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR = 3,
+    DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
 }
 
 /// A subscription with a callback.
@@ -89,7 +89,7 @@ struct EventQueue {
 trait Queue: Send + Sync {
     fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord>;
     fn wake(&self);
-    fn set_readiness(&self, readiness: Told);
+    fn set_readiness(&self, readiness: Notification);
     fn close(&self);
 }
 
@@ -107,7 +107,7 @@ impl<N: Recorded> Queue for Events<N> {
         self.wake();
     }
 
-    fn set_readiness(&self, readiness: Told) {
+    fn set_readiness(&self, readiness: Notification) {
         self.set_readiness(readiness);
     }
 
@@ -121,15 +121,15 @@ thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
-pub(super) fn interest_of(interest: i32) -> Outcome<Interest> {
-    const STATE: i32 = divvy_interest::DIVVY_INTEREST_STATE as i32;
-    const MEMBERS: i32 = divvy_interest::DIVVY_INTEREST_STATE_AND_MEMBERS as i32;
-    match interest {
-        STATE => Ok(Interest::State),
-        MEMBERS => Ok(Interest::StateAndMembers),
+pub(super) fn interest_of(filter: i32) -> Outcome<EventFilter> {
+    const STATE: i32 = divvy_event_filter::DIVVY_FILTER_STATE as i32;
+    const MEMBERS: i32 = divvy_event_filter::DIVVY_FILTER_STATE_AND_MEMBERS as i32;
+    match filter {
+        STATE => Ok(EventFilter::State),
+        MEMBERS => Ok(EventFilter::StateAndMembers),
         _ => Err(Failure::new(
             divvy_status::DIVVY_INVALID_ARGUMENT,
-            format!("interest = {interest} is no divvy_interest"),
+            format!("filter = {filter} is no divvy_event_filter"),
         )),
     }
 }
@@ -223,7 +223,7 @@ fn deliver(
 /// Thread: any. Blocks for up to timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn divvy_unsubscribe(
+pub unsafe extern "C" fn divvy_subscription_free(
     subscription: divvy_subscription,
     timeout_ms: i64,
     errbuf: *mut c_char,
@@ -346,7 +346,7 @@ pub unsafe extern "C" fn divvy_events_fd(
             let ready = Arc::new(ReadyFd::new()?);
             // Of two threads that are here at once, one wins; its descriptor is the one told.
             if queue.ready.set(Arc::clone(&ready)).is_ok() {
-                queue.events.set_readiness(Told(ready));
+                queue.events.set_readiness(Notification(ready));
             }
         }
         let ready = queue.ready.get().ok_or_else(|| Failure::null("fd"))?;
@@ -371,9 +371,9 @@ pub extern "C" fn divvy_events_free(events: divvy_events) -> divvy_status {
     })
 }
 
-struct Told(Arc<ReadyFd>);
+struct Notification(Arc<ReadyFd>);
 
-impl Readiness for Told {
+impl Readiness for Notification {
     fn set(&self, is_ready: bool) {
         self.0.set(is_ready);
     }

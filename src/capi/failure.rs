@@ -282,9 +282,9 @@ mod tests {
     fn failed() -> Failure {
         let error = Error::new(Code::Unavailable, "no answer".repeat(20));
         error
-            .during("read")
-            .on_key("divvy.fence")
-            .after_attempts(3)
+            .with_operation("read")
+            .with_key("divvy.fence")
+            .with_attempts(3)
             .into()
     }
 

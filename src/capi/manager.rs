@@ -10,7 +10,7 @@ use super::assignment::{self, AssignmentRecord, divvy_assignment};
 use super::calculator::{Measured, ask};
 use super::config::{self, divvy_config};
 use super::events::{
-    self, Callback, divvy_event_fn, divvy_events, divvy_manager_interest, divvy_subscription,
+    self, Callback, divvy_event_fn, divvy_events, divvy_manager_event_filter, divvy_subscription,
 };
 use super::guard::{self, Detail, Failure, Outcome};
 use super::names;
@@ -25,7 +25,7 @@ use crate::cancel;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::manager::Departure;
 use crate::metrics::Prometheus;
-use crate::runtime::{Manager, ManagerInterest, ManagerStatus};
+use crate::runtime::{Manager, ManagerEventFilter, ManagerStatus};
 use crate::types::WorkerId;
 
 /// How long freeing a manager that is started waits for its threads.
@@ -55,7 +55,7 @@ pub enum divvy_departure {
     DIVVY_DEPARTURE_LEAVE = 1,
     /// To be back soon: whoever claims its id within heartbeat_ttl and emergency_grace_period finds
     /// its partitions where they were.
-    DIVVY_DEPARTURE_KEEP = 2,
+    DIVVY_DEPARTURE_RESTART = 2,
 }
 
 static MANAGERS: Registry<Measured<Manager>> = Registry::new(10);
@@ -66,24 +66,24 @@ fn manager_of(manager: divvy_manager) -> Outcome<Arc<Measured<Manager>>> {
 
 fn departure_of(departure: i32) -> Outcome<Departure> {
     const LEAVE: i32 = divvy_departure::DIVVY_DEPARTURE_LEAVE as i32;
-    const KEEP: i32 = divvy_departure::DIVVY_DEPARTURE_KEEP as i32;
+    const KEEP: i32 = divvy_departure::DIVVY_DEPARTURE_RESTART as i32;
     match departure {
         LEAVE => Ok(Departure::Leave),
-        KEEP => Ok(Departure::Keep),
+        KEEP => Ok(Departure::Restart),
         _ => Err(no_such("departure", departure)),
     }
 }
 
-fn interest_of(interest: i32) -> Outcome<ManagerInterest> {
-    use divvy_manager_interest::*;
-    const ASSIGNMENT: i32 = DIVVY_MANAGER_INTEREST_ASSIGNMENT as i32;
-    const WORKER: i32 = DIVVY_MANAGER_INTEREST_WORKER as i32;
-    const CALCULATOR: i32 = DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR as i32;
-    match interest {
-        ASSIGNMENT => Ok(ManagerInterest::Assignment),
-        WORKER => Ok(ManagerInterest::Worker),
-        CALCULATOR => Ok(ManagerInterest::WorkerAndCalculator),
-        _ => Err(no_such("manager_interest", interest)),
+fn interest_of(filter: i32) -> Outcome<ManagerEventFilter> {
+    use divvy_manager_event_filter::*;
+    const ASSIGNMENT: i32 = DIVVY_MANAGER_FILTER_ASSIGNMENT as i32;
+    const WORKER: i32 = DIVVY_MANAGER_FILTER_WORKER as i32;
+    const CALCULATOR: i32 = DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR as i32;
+    match filter {
+        ASSIGNMENT => Ok(ManagerEventFilter::Assignment),
+        WORKER => Ok(ManagerEventFilter::Worker),
+        CALCULATOR => Ok(ManagerEventFilter::WorkerAndCalculator),
+        _ => Err(no_such("manager_interest", filter)),
     }
 }
 
@@ -238,11 +238,11 @@ pub extern "C" fn divvy_manager_is_leader(manager: divvy_manager) -> i32 {
 
 /// Tells what a manager is doing.
 ///
-/// Returns: a divvy_worker_state; a status (below 0) for an invalid handle.
+/// Returns: a divvy_manager_state; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn divvy_manager_state(manager: divvy_manager) -> i32 {
+pub extern "C" fn divvy_manager_get_state(manager: divvy_manager) -> i32 {
     guard::small_value(|| {
         let state = MANAGERS.with(manager.id, |manager| manager.state())?;
         Ok(names::manager_state_of(state) as i32)
@@ -252,7 +252,7 @@ pub extern "C" fn divvy_manager_state(manager: divvy_manager) -> i32 {
 /// Waits until a manager is in a state. One that was passed through before the call, or too quickly
 /// to be seen, does not count: subscribe to see every one.
 ///
-/// Parameters: manager - the manager. state - a divvy_worker_state. timeout_ms - the longest wait,
+/// Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - the longest wait,
 /// 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
 /// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in; CANCELLED.
 /// Thread: any. Blocks for up to timeout_ms.
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn divvy_manager_wait_state(
         let now = manager.state();
         if cancel::is_cancelled() {
             return Err(cancel::error(&format!("the state is {now}"))
-                .during("wait_state")
+                .with_operation("wait_state")
                 .into());
         }
         Err(Failure::new(
@@ -499,7 +499,7 @@ fn status_json(status: &ManagerStatus) -> String {
         "term": status.term,
         "partitions": status.partitions,
         "refused": status.refused,
-        "poison": status.poison,
+        "malformed": status.malformed,
         "breaker": snapshot::breaker_json(&status.breaker),
         "last_failure": status.last_failure,
         "calculator": status.calculator.as_ref().map(snapshot::status_json),
@@ -512,20 +512,20 @@ fn status_json(status: &ManagerStatus) -> String {
 /// twice, until it is unsubscribed or the manager is stopped. May be called before the start;
 /// callbacks begin with it. Each call makes another subscription.
 ///
-/// Parameters: manager - the manager. interest - a divvy_manager_interest. callback - see
+/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. callback - see
 /// divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
-/// runs or will run: before divvy_unsubscribe() or divvy_manager_stop() return OK; NULL allowed.
+/// runs or will run: before divvy_subscription_free() or divvy_manager_stop() return OK; NULL allowed.
 /// out - where the handle goes, not NULL; written before the first callback. errbuf, errlen - see
 /// "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
+/// Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
 /// destroy is not called.
-/// Ownership: the subscription is the caller's, ended and freed with divvy_unsubscribe().
+/// Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_subscribe(
     manager: divvy_manager,
-    interest: i32,
+    filter: i32,
     callback: divvy_event_fn,
     userdata: *mut c_void,
     destroy: divvy_destroy_fn,
@@ -536,14 +536,14 @@ pub unsafe extern "C" fn divvy_manager_subscribe(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let manager = manager_of(manager)?;
-        let interest = interest_of(interest)?;
+        let filter = interest_of(filter)?;
         let callback = Callback {
             call: callback,
             userdata,
             destroy,
         };
         events::subscribe(callback, out, |callback| {
-            manager.subscribe(interest, callback)
+            manager.subscribe(filter, callback)
         })
     })
 }
@@ -552,16 +552,16 @@ pub unsafe extern "C" fn divvy_manager_subscribe(
 /// divvy_manager_subscribe(), and then every event, in order, none dropped and none twice, until it
 /// is freed or the manager is stopped. Each call makes another queue with all events.
 ///
-/// Parameters: manager - the manager. interest - a divvy_manager_interest. out - where the handle
+/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. out - where the handle
 /// goes, not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such interest.
+/// Returns: OK; INVALID_ARGUMENT - no such filter.
 /// Ownership: the caller's, freed with divvy_events_free(); it may outlive the manager.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_events(
     manager: divvy_manager,
-    interest: i32,
+    filter: i32,
     out: *mut divvy_events,
     errbuf: *mut c_char,
     errlen: usize,
@@ -569,8 +569,8 @@ pub unsafe extern "C" fn divvy_manager_events(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let manager = manager_of(manager)?;
-        let interest = interest_of(interest)?;
-        out.write(events::open(manager.events(interest))?);
+        let filter = interest_of(filter)?;
+        out.write(events::open(manager.events(filter))?);
         Ok(())
     })
 }

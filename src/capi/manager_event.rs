@@ -6,18 +6,18 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
-use super::event::{Counts, EventRecord, Recorded, divvy_event, divvy_kind, look};
+use super::event::{Counts, EventRecord, Recorded, divvy_event, divvy_event_kind, look};
 use super::guard::{self, Detail, Failure};
 use super::names::{
-    alert_level_of, divvy_alert_level, divvy_alert_level_name, divvy_worker_state_name,
+    alert_level_of, divvy_alert_level, divvy_alert_level_name, divvy_manager_state_name,
     manager_state_of,
 };
 use super::status::divvy_status;
 use super::text::{Out, Terminated};
-use crate::machine::calculator::Notice;
-use crate::machine::manager::ManagerNotice;
+use crate::machine::calculator::CalculatorEvent;
+use crate::machine::manager::ManagerEvent;
 use crate::types::WorkerId;
-use divvy_kind::*;
+use divvy_event_kind::*;
 
 /// What only events of a manager have.
 pub(super) struct WorkerNews {
@@ -38,7 +38,7 @@ impl Default for WorkerNews {
     }
 }
 
-impl Recorded for ManagerNotice {
+impl Recorded for ManagerEvent {
     fn record(&self) -> EventRecord {
         let about = |kind, worker: Option<&WorkerId>| EventRecord {
             worker: Terminated::new(worker.map_or("", WorkerId::as_str)),
@@ -49,18 +49,18 @@ impl Recorded for ManagerNotice {
             ..EventRecord::empty(kind)
         };
         match self {
-            ManagerNotice::StateChanged(change) => EventRecord {
+            ManagerEvent::StateChanged(change) => EventRecord {
                 from: manager_state_of(change.from) as i32,
                 to: manager_state_of(change.to) as i32,
                 time_ns: change.time.as_nanos(),
-                ..EventRecord::empty(DIVVY_EVENT_WORKER_STATE)
+                ..EventRecord::empty(DIVVY_EVENT_MANAGER_STATE)
             },
-            ManagerNotice::Id(id) => about(DIVVY_EVENT_WORKER_ID, id.as_ref()),
-            ManagerNotice::IdLost { worker } => about(DIVVY_EVENT_WORKER_ID_LOST, Some(worker)),
-            ManagerNotice::IdRegained { worker } => {
+            ManagerEvent::Id(id) => about(DIVVY_EVENT_WORKER_ID, id.as_ref()),
+            ManagerEvent::IdLost { worker } => about(DIVVY_EVENT_WORKER_ID_LOST, Some(worker)),
+            ManagerEvent::IdRegained { worker } => {
                 about(DIVVY_EVENT_WORKER_ID_REGAINED, Some(worker))
             }
-            ManagerNotice::AssignmentChanged(change) => EventRecord {
+            ManagerEvent::AssignmentChanged(change) => EventRecord {
                 version: change.held.version,
                 news: WorkerNews {
                     assignment: Some(AssignmentRecord::new(change.clone())),
@@ -68,7 +68,7 @@ impl Recorded for ManagerNotice {
                 },
                 ..EventRecord::empty(DIVVY_EVENT_ASSIGNMENT)
             },
-            ManagerNotice::Leader { leader, is_self } => EventRecord {
+            ManagerEvent::Leader { leader, is_self } => EventRecord {
                 news: WorkerNews {
                     is_leader: *is_self,
                     ..WorkerNews::default()
@@ -76,13 +76,13 @@ impl Recorded for ManagerNotice {
                 ..about(DIVVY_EVENT_LEADER, leader.as_ref())
             },
             // The manager's own stream goes on after the end of a calculator.
-            ManagerNotice::Calculator(Notice::Fatal { message }) => {
+            ManagerEvent::Calculator(CalculatorEvent::Fatal { message }) => {
                 fatal(DIVVY_EVENT_CALCULATOR_FATAL, message)
             }
-            ManagerNotice::Calculator(notice) => notice.record(),
-            ManagerNotice::Breaker(state) => EventRecord::of_breaker(state),
-            ManagerNotice::Degraded { why } => says(DIVVY_EVENT_OUTAGE, why),
-            ManagerNotice::Alert { level, lasted } => EventRecord {
+            ManagerEvent::Calculator(notice) => notice.record(),
+            ManagerEvent::Breaker(state) => EventRecord::of_breaker(state),
+            ManagerEvent::Degraded { why } => says(DIVVY_EVENT_OUTAGE, why),
+            ManagerEvent::Alert { level, lasted } => EventRecord {
                 news: WorkerNews {
                     alert_level: alert_level_of(*level),
                     lasted_ms: millis(*lasted),
@@ -90,29 +90,29 @@ impl Recorded for ManagerNotice {
                 },
                 ..EventRecord::empty(DIVVY_EVENT_ALERT)
             },
-            ManagerNotice::Recovered { lasted } => EventRecord {
+            ManagerEvent::Recovered { lasted } => EventRecord {
                 news: WorkerNews {
                     lasted_ms: millis(*lasted),
                     ..WorkerNews::default()
                 },
                 ..EventRecord::empty(DIVVY_EVENT_RECOVERED)
             },
-            ManagerNotice::Failed { error } => {
+            ManagerEvent::Failed { error } => {
                 EventRecord::failed(DIVVY_EVENT_MANAGER_FAILED, "", error)
             }
-            ManagerNotice::Lagged { missed } => EventRecord {
+            ManagerEvent::Lagged { missed } => EventRecord {
                 counts: Counts {
                     missed: *missed,
                     ..Counts::default()
                 },
                 ..EventRecord::empty(DIVVY_EVENT_LAGGED)
             },
-            ManagerNotice::Fatal { message } => fatal(DIVVY_EVENT_FATAL, message),
+            ManagerEvent::Fatal { message } => fatal(DIVVY_EVENT_FATAL, message),
         }
     }
 }
 
-fn fatal(kind: divvy_kind, message: &str) -> EventRecord {
+fn fatal(kind: divvy_event_kind, message: &str) -> EventRecord {
     EventRecord {
         status: divvy_status::DIVVY_PANICKED as i32,
         message: Terminated::new(message),
@@ -129,9 +129,9 @@ impl WorkerNews {
     pub fn amend_json(&self, event: &EventRecord, members: &mut Map<String, Value>) {
         let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
         match event.kind {
-            DIVVY_EVENT_WORKER_STATE => {
-                set("from", name(divvy_worker_state_name(event.from)));
-                set("state", name(divvy_worker_state_name(event.to)));
+            DIVVY_EVENT_MANAGER_STATE => {
+                set("from", name(divvy_manager_state_name(event.from)));
+                set("state", name(divvy_manager_state_name(event.to)));
             }
             DIVVY_EVENT_LEADER => {
                 set("is_leader", json!(self.is_leader));

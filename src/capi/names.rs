@@ -3,20 +3,20 @@
 use std::ffi::{CStr, c_char};
 
 use crate::machine::outage::AlertLevel;
-use crate::types::{ManagerState, Reason, State};
+use crate::types::{CalculatorState, ManagerState, Reason};
 
 /// What a calculator is doing.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_state {
+pub enum divvy_calculator_state {
     /// Nothing is pending, or what is pending waits for cooldown or a retry.
-    DIVVY_STATE_IDLE = 1,
+    DIVVY_CALCULATOR_IDLE = 1,
     /// A stabilisation window is open.
-    DIVVY_STATE_SCALING = 2,
+    DIVVY_CALCULATOR_SCALING = 2,
     /// A plan is being computed and published.
-    DIVVY_STATE_REBALANCING = 3,
+    DIVVY_CALCULATOR_REBALANCING = 3,
     /// A plan without confirmed lost workers is being computed and published.
-    DIVVY_STATE_EMERGENCY = 4,
+    DIVVY_CALCULATOR_EMERGENCY = 4,
 }
 
 /// Why a plan is made.
@@ -54,37 +54,37 @@ pub enum divvy_member_change {
     /// Took its leave.
     DIVVY_MEMBER_LEFT = 2,
     /// Its lease ran out.
-    DIVVY_MEMBER_MISSING = 3,
+    DIVVY_MEMBER_SUSPECTED = 3,
     /// Was missing and beats again.
-    DIVVY_MEMBER_BACK = 4,
+    DIVVY_MEMBER_RETURNED = 4,
     /// Was missing for too long.
-    DIVVY_MEMBER_LOST = 5,
+    DIVVY_MEMBER_DEAD = 5,
 }
 
 /// What a manager is doing.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum divvy_worker_state {
+pub enum divvy_manager_state {
     /// Not started, or seeing to the buckets.
-    DIVVY_WORKER_INIT = 1,
+    DIVVY_MANAGER_INIT = 1,
     /// Claiming a stable id.
-    DIVVY_WORKER_CLAIMING_ID = 2,
+    DIVVY_MANAGER_CLAIMING_ID = 2,
     /// A member, and nobody is known to lead.
-    DIVVY_WORKER_ELECTION = 3,
+    DIVVY_MANAGER_ELECTION = 3,
     /// Somebody leads; nothing was assigned to this worker yet.
-    DIVVY_WORKER_WAITING_ASSIGNMENT = 4,
+    DIVVY_MANAGER_WAITING_ASSIGNMENT = 4,
     /// What is assigned is applied.
-    DIVVY_WORKER_STABLE = 5,
+    DIVVY_MANAGER_STABLE = 5,
     /// This worker leads, and waits for more workers to come or go.
-    DIVVY_WORKER_SCALING = 6,
+    DIVVY_MANAGER_SCALING = 6,
     /// This worker leads, and computes and publishes a plan.
-    DIVVY_WORKER_REBALANCING = 7,
+    DIVVY_MANAGER_REBALANCING = 7,
     /// This worker leads, and publishes a plan without workers that are lost.
-    DIVVY_WORKER_EMERGENCY = 8,
+    DIVVY_MANAGER_EMERGENCY = 8,
     /// The store is out of reach: what is held may be out of date, or ownership is suspended.
-    DIVVY_WORKER_DEGRADED = 9,
+    DIVVY_MANAGER_DEGRADED = 9,
     /// Leaving, or gone.
-    DIVVY_WORKER_SHUTDOWN = 10,
+    DIVVY_MANAGER_SHUTDOWN = 10,
 }
 
 /// How alarming it is that degraded mode lasts.
@@ -104,16 +104,28 @@ pub enum divvy_alert_level {
 }
 
 use divvy_alert_level::*;
+use divvy_calculator_state::*;
+use divvy_manager_state::*;
 use divvy_member_change::*;
 use divvy_reason::*;
-use divvy_state::*;
-use divvy_worker_state::*;
 
-const STATES: [(State, divvy_state, &CStr); 4] = [
-    (State::Idle, DIVVY_STATE_IDLE, c"Idle"),
-    (State::Scaling, DIVVY_STATE_SCALING, c"Scaling"),
-    (State::Rebalancing, DIVVY_STATE_REBALANCING, c"Rebalancing"),
-    (State::Emergency, DIVVY_STATE_EMERGENCY, c"Emergency"),
+const STATES: [(CalculatorState, divvy_calculator_state, &CStr); 4] = [
+    (CalculatorState::Idle, DIVVY_CALCULATOR_IDLE, c"Idle"),
+    (
+        CalculatorState::Scaling,
+        DIVVY_CALCULATOR_SCALING,
+        c"Scaling",
+    ),
+    (
+        CalculatorState::Rebalancing,
+        DIVVY_CALCULATOR_REBALANCING,
+        c"Rebalancing",
+    ),
+    (
+        CalculatorState::Emergency,
+        DIVVY_CALCULATOR_EMERGENCY,
+        c"Emergency",
+    ),
 ];
 
 const REASONS: [(Option<Reason>, divvy_reason, &CStr); 9] = [
@@ -160,38 +172,38 @@ const MEMBER_CHANGES: [(divvy_member_change, &CStr); 6] = [
     (DIVVY_MEMBER_NONE, c""),
     (DIVVY_MEMBER_JOINED, c"joined"),
     (DIVVY_MEMBER_LEFT, c"left"),
-    (DIVVY_MEMBER_MISSING, c"missing"),
-    (DIVVY_MEMBER_BACK, c"back"),
-    (DIVVY_MEMBER_LOST, c"lost"),
+    (DIVVY_MEMBER_SUSPECTED, c"missing"),
+    (DIVVY_MEMBER_RETURNED, c"back"),
+    (DIVVY_MEMBER_DEAD, c"lost"),
 ];
 
-const MANAGER_STATES: [(ManagerState, divvy_worker_state, &CStr); 10] = [
-    (ManagerState::Init, DIVVY_WORKER_INIT, c"Init"),
+const MANAGER_STATES: [(ManagerState, divvy_manager_state, &CStr); 10] = [
+    (ManagerState::Init, DIVVY_MANAGER_INIT, c"Init"),
     (
         ManagerState::ClaimingId,
-        DIVVY_WORKER_CLAIMING_ID,
+        DIVVY_MANAGER_CLAIMING_ID,
         c"ClaimingID",
     ),
-    (ManagerState::Election, DIVVY_WORKER_ELECTION, c"Election"),
+    (ManagerState::Election, DIVVY_MANAGER_ELECTION, c"Election"),
     (
         ManagerState::WaitingAssignment,
-        DIVVY_WORKER_WAITING_ASSIGNMENT,
+        DIVVY_MANAGER_WAITING_ASSIGNMENT,
         c"WaitingAssignment",
     ),
-    (ManagerState::Stable, DIVVY_WORKER_STABLE, c"Stable"),
-    (ManagerState::Scaling, DIVVY_WORKER_SCALING, c"Scaling"),
+    (ManagerState::Stable, DIVVY_MANAGER_STABLE, c"Stable"),
+    (ManagerState::Scaling, DIVVY_MANAGER_SCALING, c"Scaling"),
     (
         ManagerState::Rebalancing,
-        DIVVY_WORKER_REBALANCING,
+        DIVVY_MANAGER_REBALANCING,
         c"Rebalancing",
     ),
     (
         ManagerState::Emergency,
-        DIVVY_WORKER_EMERGENCY,
+        DIVVY_MANAGER_EMERGENCY,
         c"Emergency",
     ),
-    (ManagerState::Degraded, DIVVY_WORKER_DEGRADED, c"Degraded"),
-    (ManagerState::Shutdown, DIVVY_WORKER_SHUTDOWN, c"Shutdown"),
+    (ManagerState::Degraded, DIVVY_MANAGER_DEGRADED, c"Degraded"),
+    (ManagerState::Shutdown, DIVVY_MANAGER_SHUTDOWN, c"Shutdown"),
 ];
 
 const ALERT_LEVELS: [(Option<AlertLevel>, divvy_alert_level, &CStr); 5] = [
@@ -207,9 +219,9 @@ const ALERT_LEVELS: [(Option<AlertLevel>, divvy_alert_level, &CStr); 5] = [
 ];
 
 /// The number of a state.
-pub(super) fn state_of(state: State) -> divvy_state {
+pub(super) fn state_of(state: CalculatorState) -> divvy_calculator_state {
     let found = STATES.iter().find(|(known, ..)| *known == state);
-    found.map_or(DIVVY_STATE_IDLE, |(_, number, _)| *number)
+    found.map_or(DIVVY_CALCULATOR_IDLE, |(_, number, _)| *number)
 }
 
 /// The number of a reason.
@@ -219,9 +231,9 @@ pub(super) fn reason_of(reason: Option<Reason>) -> divvy_reason {
 }
 
 /// The number of a manager's state.
-pub(super) fn manager_state_of(state: ManagerState) -> divvy_worker_state {
+pub(super) fn manager_state_of(state: ManagerState) -> divvy_manager_state {
     let found = MANAGER_STATES.iter().find(|(known, ..)| *known == state);
-    found.map_or(DIVVY_WORKER_INIT, |(_, number, _)| *number)
+    found.map_or(DIVVY_MANAGER_INIT, |(_, number, _)| *number)
 }
 
 /// The manager's state of that number.
@@ -257,13 +269,13 @@ pub(super) fn name_of(
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn divvy_state_name(state: i32) -> *const c_char {
+pub extern "C" fn divvy_calculator_state_name(state: i32) -> *const c_char {
     name_of(STATES.iter().map(|&(_, n, name)| (n as i32, name)), state)
 }
 
 /// Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
     name_of(REASONS.iter().map(|&(_, n, name)| (n as i32, name)), reason)
@@ -271,7 +283,7 @@ pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
 
 /// Tells the name of a change of the fleet, such as "joined"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
     let names = MEMBER_CHANGES.iter().map(|&(n, name)| (n as i32, name));
@@ -280,16 +292,16 @@ pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
 
 /// Tells the name of a manager's state, such as "Stable".
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
 #[unsafe(no_mangle)]
-pub extern "C" fn divvy_worker_state_name(state: i32) -> *const c_char {
+pub extern "C" fn divvy_manager_state_name(state: i32) -> *const c_char {
     let names = MANAGER_STATES.iter().map(|&(_, n, name)| (n as i32, name));
     name_of(names, state)
 }
 
 /// Tells the name of the level of an alert, such as "warning"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_state_name().
+/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_alert_level_name(level: i32) -> *const c_char {
     let names = ALERT_LEVELS.iter().map(|&(_, n, name)| (n as i32, name));

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::event::degradation_words;
-use crate::runtime::{BreakerStatus, Status};
+use crate::runtime::{BreakerStatus, CalculatorStatus};
 use crate::types::Reason;
 
 /// A calculator's status as JSON.
-pub(super) fn status_json(status: &Status) -> Value {
+pub(super) fn status_json(status: &CalculatorStatus) -> Value {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let workers = status.workers.iter().map(|worker| {
         json!({
@@ -48,7 +48,7 @@ pub(super) fn status_json(status: &Status) -> Value {
             "publications": counters.publications,
             "failures": counters.failures,
             "moved": counters.moved,
-            "poison": counters.poison,
+            "malformed": counters.malformed,
             "listings": counters.listings,
             "blindness": counters.blindness,
             "lagged_subscribers": counters.lagged_subscribers,

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, c_char};
 
-use crate::error::{Class, Code};
+use crate::error::{Code, ErrorClass};
 
 /// How a call ended. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
-/// surroundings, -200 and below from the library itself. Numbers are never reused; new ones may
+/// environment, -200 and below from the library itself. Numbers are never reused; new ones may
 /// appear in any release, so treat an unknown one as a failure of its range.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ pub extern "C" fn divvy_status_name(status: i32) -> *const c_char {
 pub extern "C" fn divvy_status_is_retriable(status: i32) -> i32 {
     let is_retriable = CODES
         .iter()
-        .any(|&(code, known)| known as i32 == status && code.class() == Class::Retriable);
+        .any(|&(code, known)| known as i32 == status && code.class() == ErrorClass::Retriable);
     i32::from(is_retriable)
 }
 

@@ -347,7 +347,8 @@ fn on_own_thread<T: Send + 'static>(
         let _ = reply.send(work());
     })?;
     let result = answer.recv();
-    let ended = cancel::regardless(|| thread.join(Instant::now() + Duration::from_secs(60)));
+    let ended =
+        cancel::without_cancellation(|| thread.join(Instant::now() + Duration::from_secs(60)));
     match result {
         Ok(result) => result,
         Err(_) => Err(ended.err().map_or_else(

@@ -11,7 +11,7 @@ use super::registry::Registry;
 use super::status::divvy_status;
 use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
-use crate::strategy::{Input, Strategy, WorkerIndex};
+use crate::strategy::{PlanInput, Strategy, WorkerIndex};
 
 /// The owner of a partition that nobody holds, see divvy_plan_input_previous().
 pub const DIVVY_NO_WORKER: u32 = u32::MAX;
@@ -61,7 +61,7 @@ struct Question {
 }
 
 impl Question {
-    fn new(input: &Input<'_>) -> Self {
+    fn new(input: &PlanInput<'_>) -> Self {
         let mut partitions = Packed::new(input.partitions);
         let workers = input.workers.iter();
         let workers = workers.map(|worker| partitions.keep(worker.as_str()));
@@ -81,7 +81,7 @@ impl Strategy for HostStrategy {
         &self.name
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let failed = |why| Error::new(Code::StrategyFailed, why);
         let mut owners = vec![DIVVY_NO_WORKER; input.partitions.len()];
         let id = QUESTIONS

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CalculatorConfig, Rules, Violation, into_result, text};
+use super::{CalculatorConfig, ConfigRules, Violation, into_result, text};
 use crate::error::Result;
 use crate::wire::KeyPrefix;
 
@@ -161,7 +161,7 @@ impl ManagerConfig {
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         // What only warns a calculator used alone is refused here.
-        let mut rules = Rules(self.calculator.violations());
+        let mut rules = ConfigRules(self.calculator.violations());
         rules.0.extend(self.calculator.warnings());
         self.check_ids(&mut rules);
         for (field, value) in [
@@ -192,7 +192,7 @@ impl ManagerConfig {
         rules.0
     }
 
-    fn check_cache(&self, rules: &mut Rules) {
+    fn check_cache(&self, rules: &mut ConfigRules) {
         let Some(file) = &self.cache_file else {
             return;
         };
@@ -209,7 +209,7 @@ impl ManagerConfig {
         rules.at_least("cache_max_age", self.cache_max_age, least, "one second");
     }
 
-    fn check_ids(&self, rules: &mut Rules) {
+    fn check_ids(&self, rules: &mut ConfigRules) {
         let prefix = &self.worker_id_prefix;
         if let Err(error) = KeyPrefix::new(prefix) {
             rules.broken("worker_id_prefix", format!("{prefix:?}"), error.message());
@@ -228,7 +228,7 @@ impl ManagerConfig {
     }
 }
 
-impl Rules {
+impl ConfigRules {
     fn at_least(&mut self, field: &'static str, value: Duration, least: Duration, what: &str) {
         if value < least {
             let rule = format!("must not be below {what} ({})", text(least));

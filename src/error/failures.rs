@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Class, Error};
+use super::{Error, ErrorClass};
 
 /// Keys named of each kind of failure.
 const KEYS_NAMED_MAX: usize = 3;
@@ -20,7 +20,7 @@ const GROUPS_MAX: usize = 4;
 /// let mut failures = Failures::new(1_000);
 /// for worker in 0..700 {
 ///     let key = format!("assignment.w-{worker}");
-///     failures.add(Error::new(Code::Unavailable, "no answer").on_key(key));
+///     failures.add(Error::new(Code::Unavailable, "no answer").with_key(key));
 /// }
 /// assert_eq!(
 ///     failures.into_error().unwrap().to_string(),
@@ -82,10 +82,10 @@ impl Failures {
     pub fn into_error(self) -> Option<Error> {
         let gravest = self.groups.values().max_by_key(|group| {
             let gravity = match group.first.class() {
-                Class::Retriable => 0,
-                Class::Conflict => 1,
-                Class::Invalid => 2,
-                Class::Permanent => 3,
+                ErrorClass::Retriable => 0,
+                ErrorClass::Conflict => 1,
+                ErrorClass::Invalid => 2,
+                ErrorClass::Permanent => 3,
             };
             (gravity, group.count)
         })?;
@@ -128,7 +128,7 @@ mod tests {
     use crate::error::Code;
 
     fn failure(code: Code, key: usize) -> Error {
-        Error::new(code, "as the test wants").on_key(format!("assignment.w-{key}"))
+        Error::new(code, "as the test wants").with_key(format!("assignment.w-{key}"))
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("; and others"), "{text}");
-        assert_eq!(error.class(), Class::Permanent, "{text}");
+        assert_eq!(error.class(), ErrorClass::Permanent, "{text}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::types::Time;
 
 /// When a breaker opens and how it closes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct BreakerConfig {
     /// So many failures in a row open it.
     pub failures: u32,
     /// Ceiling of the first pause before a probe; it doubles with each probe that fails.
@@ -23,7 +23,7 @@ pub struct Rules {
     pub pause_max: Duration,
 }
 
-impl Default for Rules {
+impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
             failures: 5,
@@ -105,7 +105,7 @@ pub enum Verdict {
 /// See the module for the protocol of use.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    rules: Rules,
+    rules: BreakerConfig,
     state: BreakerState,
     /// Failures in a row while closed.
     failures: u32,
@@ -119,7 +119,7 @@ pub struct Breaker {
 impl Breaker {
     /// A closed one. `seed` determines the jitter of its pauses.
     #[must_use]
-    pub fn new(rules: Rules, seed: u64) -> Self {
+    pub fn new(rules: BreakerConfig, seed: u64) -> Self {
         Self {
             rules,
             state: BreakerState::Closed,
@@ -247,7 +247,7 @@ mod tests {
     impl Play {
         fn new() -> Self {
             Self {
-                breaker: Breaker::new(Rules::default(), 1),
+                breaker: Breaker::new(BreakerConfig::default(), 1),
                 now: Time::from_millis(1_000),
                 running: Vec::new(),
             }
@@ -263,7 +263,7 @@ mod tests {
                     }
                 },
                 "force" => self.breaker.force_probe(self.now),
-                "pause" => self.now = self.now + Rules::default().pause_max,
+                "pause" => self.now = self.now + BreakerConfig::default().pause_max,
                 verdict => {
                     let permit = self.running.remove(0);
                     let verdict = match verdict {
@@ -378,7 +378,7 @@ mod tests {
         fn there_are_never_two_probes_and_an_open_breaker_lets_no_other_call_through(
             steps in prop::collection::vec((0_u8..8, 0_u64..400), 1..300)
         ) {
-            let mut breaker = Breaker::new(Rules::default(), 3);
+            let mut breaker = Breaker::new(BreakerConfig::default(), 3);
             let mut now = Time::ZERO;
             let mut running: Vec<Permit> = Vec::new();
             let mut force_due = false;
@@ -415,7 +415,7 @@ mod tests {
                 let is_half_open = matches!(breaker.state(), BreakerState::HalfOpen { .. });
                 prop_assert_eq!(is_half_open, probes == 1);
                 if let BreakerState::Open { probe_at, .. } = breaker.state() {
-                    prop_assert!(*probe_at <= now + Rules::default().pause_max);
+                    prop_assert!(*probe_at <= now + BreakerConfig::default().pause_max);
                     prop_assert!(!force_due || *probe_at <= now);
                 }
             }

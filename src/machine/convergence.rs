@@ -16,7 +16,7 @@ use crate::wire::lag;
 pub struct Convergence {
     /// How long a worker may be behind before that is told; zero: for ever.
     timeout: Duration,
-    workers: BTreeMap<Box<str>, Progress>,
+    workers: BTreeMap<Box<str>, WorkerProgress>,
     /// How many workers are behind.
     behind: usize,
     /// When to look who is overdue; may be too early.
@@ -30,7 +30,7 @@ pub struct Convergence {
 
 /// One worker.
 #[derive(Debug, Default)]
-struct Progress {
+struct WorkerProgress {
     /// The version under its key; `None`: it has none.
     assigned: Option<Version>,
     /// The version it has applied; `None`: it does not say.
@@ -165,7 +165,7 @@ impl Convergence {
     }
 
     /// The heartbeats are out of sight: nobody can be judged.
-    pub fn blind(&mut self) {
+    pub fn watch_lost(&mut self) {
         self.is_blind = true;
         self.publications.open = None;
     }
@@ -229,9 +229,10 @@ impl Convergence {
         progress.map_or((None, None), |p| (p.applied, p.lag()))
     }
 
-    fn change(&mut self, now: Time, worker: &str, change: impl FnOnce(&mut Progress)) {
+    fn change(&mut self, now: Time, worker: &str, change: impl FnOnce(&mut WorkerProgress)) {
         if !self.workers.contains_key(worker) {
-            self.workers.insert(worker.into(), Progress::default());
+            self.workers
+                .insert(worker.into(), WorkerProgress::default());
         }
         let Some(progress) = self.workers.get_mut(worker) else {
             return;
@@ -286,7 +287,7 @@ impl Convergence {
     }
 }
 
-impl Progress {
+impl WorkerProgress {
     fn lag(&self) -> Option<Version> {
         lag(self.assigned, self.applied)
     }
@@ -353,7 +354,7 @@ mod tests {
                 Assigned(worker, version) => convergence.assigned(now, worker, version),
                 Applied(worker, version) => convergence.applied(now, worker, version),
                 Gone(worker) => convergence.gone(worker),
-                Blind => convergence.blind(),
+                Blind => convergence.watch_lost(),
                 Live => convergence.live(now),
                 Tick => {}
             }
@@ -543,7 +544,7 @@ mod tests {
                 convergence.published(at(5), "a", 3);
                 convergence.end_replay();
             } else {
-                convergence.blind();
+                convergence.watch_lost();
                 convergence.live(at(5));
             }
             convergence.applied(at(10), "a", Some(2));

@@ -71,10 +71,10 @@ pub struct Election {
     /// Who this worker is; `None`: it takes no part now.
     worker: Option<WorkerId>,
     /// What the watch showed last.
-    seen: Seen,
-    standing: Standing,
+    seen: ObservedLease,
+    leadership: LeadershipState,
     /// Writes of the lease of which nobody knows whether they were carried out.
-    unknown: Vec<Attempt>,
+    unknown: Vec<LeaseAttempt>,
     /// The last own write that was confirmed. Values are told apart by the second only.
     own: Revision,
     /// The key is to be looked at before anything is written.
@@ -84,7 +84,7 @@ pub struct Election {
     /// It stands back until then.
     not_before: Time,
     /// What is under way, and for whom.
-    asked: Option<(Asked, WorkerId)>,
+    asked: Option<(ElectionCall, WorkerId)>,
     /// How often giving the lease back was tried.
     resignations: u32,
     sent: Time,
@@ -93,7 +93,7 @@ pub struct Election {
 
 /// The lease's key as far as the watch or a look showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum ObservedLease {
     /// Nothing yet.
     Nothing,
     /// There is no lease; the key's last revision.
@@ -107,7 +107,7 @@ enum Seen {
 }
 
 #[derive(Debug)]
-enum Standing {
+enum LeadershipState {
     Follower {
         /// When to try for the lease.
         campaign_at: Option<Time>,
@@ -122,18 +122,18 @@ enum Standing {
     },
 }
 
-impl Standing {
-    const BYSTANDER: Standing = Standing::Follower { campaign_at: None };
+impl LeadershipState {
+    const BYSTANDER: LeadershipState = LeadershipState::Follower { campaign_at: None };
 }
 
 #[derive(Clone, Debug)]
-struct Attempt {
+struct LeaseAttempt {
     value: Vec<u8>,
     sent: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ElectionCall {
     Take,
     Look,
     Resign,
@@ -150,8 +150,8 @@ impl Election {
             random: SplitMix(seed),
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0xE1EC),
             worker: None,
-            seen: Seen::Nothing,
-            standing: Standing::BYSTANDER,
+            seen: ObservedLease::Nothing,
+            leadership: LeadershipState::BYSTANDER,
             unknown: Vec::new(),
             own: 0,
             wants_look: false,
@@ -187,26 +187,26 @@ impl Election {
     pub fn resign(&mut self) {
         self.is_closed = true;
         self.begin_resigning();
-        if let Standing::Follower { campaign_at } = &mut self.standing {
+        if let LeadershipState::Follower { campaign_at } = &mut self.leadership {
             *campaign_at = None;
         }
     }
 
     /// Gives the lease back where it is held, and stands back for a while: leading did not work.
-    pub fn stand_back(&mut self, now: Time, pause: Duration) {
+    pub fn back_off(&mut self, now: Time, pause: Duration) {
         self.not_before = now + pause;
         self.begin_resigning();
-        if let Standing::Follower { .. } = self.standing {
+        if let LeadershipState::Follower { .. } = self.leadership {
             self.plan_campaign(now);
         }
     }
 
     fn begin_resigning(&mut self) {
-        if let Standing::Leader {
+        if let LeadershipState::Leader {
             is_resigning,
             renew_at,
             ..
-        } = &mut self.standing
+        } = &mut self.leadership
             && !std::mem::replace(is_resigning, true)
         {
             self.resignations = 0;
@@ -218,8 +218,8 @@ impl Election {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         matches!(
-            self.standing,
-            Standing::Leader {
+            self.leadership,
+            LeadershipState::Leader {
                 is_resigning: false,
                 ..
             }
@@ -229,15 +229,15 @@ impl Election {
     /// Whether nothing is left to be given back.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        matches!(self.standing, Standing::Follower { .. }) && self.asked.is_none()
+        matches!(self.leadership, LeadershipState::Follower { .. }) && self.asked.is_none()
     }
 
     /// Who leads, as far as is known.
     #[must_use]
     pub fn leader(&self) -> Option<&WorkerId> {
-        match (&self.standing, &self.seen) {
-            (Standing::Leader { .. }, _) => self.worker.as_ref(),
-            (_, Seen::Held { holder, .. }) => holder.as_ref(),
+        match (&self.leadership, &self.seen) {
+            (LeadershipState::Leader { .. }, _) => self.worker.as_ref(),
+            (_, ObservedLease::Held { holder, .. }) => holder.as_ref(),
             _ => None,
         }
     }
@@ -251,9 +251,9 @@ impl Election {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let is_idle = self.asked.is_none();
-        match &self.standing {
-            Standing::Follower { campaign_at } => campaign_at.filter(|_| is_idle),
-            Standing::Leader {
+        match &self.leadership {
+            LeadershipState::Follower { campaign_at } => campaign_at.filter(|_| is_idle),
+            LeadershipState::Leader {
                 until, renew_at, ..
             } => Some(if is_idle {
                 (*renew_at).min(*until)
@@ -265,7 +265,8 @@ impl Election {
 
     /// Lets time pass: a leader that is no longer certain to lead steps down.
     pub fn tick(&mut self, now: Time) {
-        let is_over = matches!(self.standing, Standing::Leader { until, .. } if until <= now);
+        let is_over =
+            matches!(self.leadership, LeadershipState::Leader { until, .. } if until <= now);
         if is_over {
             self.step_down("its lease could not be prolonged in time");
             self.plan_campaign(now);
@@ -276,8 +277,8 @@ impl Election {
     pub fn watched(&mut self, now: Time, event: &WatchEvent) {
         match event {
             WatchEvent::Change(entry) if entry.key == LEASE_KEY => self.see(now, entry),
-            WatchEvent::Live if self.seen == Seen::Nothing => self.vacant(now, 0),
-            WatchEvent::Change(_) | WatchEvent::Live | WatchEvent::Blind(_) => {}
+            WatchEvent::Live if self.seen == ObservedLease::Nothing => self.vacant(now, 0),
+            WatchEvent::Change(_) | WatchEvent::Live | WatchEvent::Disconnected(_) => {}
         }
     }
 
@@ -289,8 +290,8 @@ impl Election {
         let worker = self.worker.clone()?;
         let bucket = Bucket::Election;
         let key = LEASE_KEY.to_owned();
-        let (asked, request) = match &self.standing {
-            Standing::Leader {
+        let (asked, request) = match &self.leadership {
+            LeadershipState::Leader {
                 is_resigning: true,
                 revision,
                 ..
@@ -304,14 +305,14 @@ impl Election {
                         expect,
                     },
                 };
-                (Asked::Resign, request)
+                (ElectionCall::Resign, request)
             }
-            _ if self.rule == Rule::Host => (Asked::Take, Request::Campaign(worker.clone())),
-            _ if self.wants_look => (Asked::Look, Request::Read { bucket, key }),
-            standing => {
-                let revision = match standing {
-                    Standing::Leader { revision, .. } => *revision,
-                    Standing::Follower { .. } => self.to_be_taken(now),
+            _ if self.rule == Rule::Host => (ElectionCall::Take, Request::Campaign(worker.clone())),
+            _ if self.wants_look => (ElectionCall::Look, Request::Read { bucket, key }),
+            leadership => {
+                let revision = match leadership {
+                    LeadershipState::Leader { revision, .. } => *revision,
+                    LeadershipState::Follower { .. } => self.to_be_taken(now),
                 };
                 let put = Request::Put {
                     bucket,
@@ -319,13 +320,13 @@ impl Election {
                     value: Value::Lease(worker.clone()),
                     expect: Expect::Revision(revision),
                 };
-                (Asked::Take, put)
+                (ElectionCall::Take, put)
             }
         };
         match asked {
-            Asked::Take => self.sent = now,
-            Asked::Resign => self.resignations += 1,
-            Asked::Look => {}
+            ElectionCall::Take => self.sent = now,
+            ElectionCall::Resign => self.resignations += 1,
+            ElectionCall::Look => {}
         }
         self.asked = Some((asked, worker));
         Some(request)
@@ -335,13 +336,13 @@ impl Election {
     fn to_be_taken(&self, now: Time) -> Revision {
         let is_over = |since| self.kept.is_some_and(|kept| ends(since, kept) <= now);
         match self.seen {
-            Seen::Vacant(revision) => revision,
+            ObservedLease::Vacant(revision) => revision,
             // NATS lets go of what has expired up to a quarter of a second later.
-            Seen::Held {
+            ObservedLease::Held {
                 revision, since, ..
             } if is_over(since) => revision,
             // It has run out by our clock: the store has let it expire, or refuses.
-            Seen::Held { .. } | Seen::Nothing => 0,
+            ObservedLease::Held { .. } | ObservedLease::Nothing => 0,
         }
     }
 
@@ -352,32 +353,34 @@ impl Election {
         };
         if let Some(error) = answer.failure() {
             self.events
-                .push_back(ElectionEvent::Failed(error.during("election")));
+                .push_back(ElectionEvent::Failed(error.with_operation("election")));
         }
         if self.worker.as_ref() != Some(&worker) {
             return; // the try of another life; what it won will expire
         }
         match (asked, answer) {
-            (Asked::Resign, Answer::Written { outcome, .. })
+            (ElectionCall::Resign, Answer::Written { outcome, .. })
                 if may_pass(&outcome) && self.resignations < RESIGNATIONS_MAX =>
             {
                 self.retry(now);
             }
-            (Asked::Resign, answer) => {
+            (ElectionCall::Resign, answer) => {
                 if let Answer::Written {
                     outcome: Outcome::Done(revision),
                     ..
                 } = answer
                 {
-                    self.seen = Seen::Vacant(revision);
+                    self.seen = ObservedLease::Vacant(revision);
                 }
                 self.step_down("it resigned");
                 self.plan_campaign(now);
             }
-            (Asked::Take, Answer::Campaigned(result)) => self.campaigned(now, result),
-            (Asked::Take, Answer::Written { outcome, value }) => self.taken(now, &outcome, value),
-            (Asked::Look, Answer::Read(Ok(entry))) => self.looked(now, entry),
-            (Asked::Take | Asked::Look, _) => self.retry(now),
+            (ElectionCall::Take, Answer::Campaigned(result)) => self.campaigned(now, result),
+            (ElectionCall::Take, Answer::Written { outcome, value }) => {
+                self.taken(now, &outcome, value)
+            }
+            (ElectionCall::Look, Answer::Read(Ok(entry))) => self.looked(now, entry),
+            (ElectionCall::Take | ElectionCall::Look, _) => self.retry(now),
         }
     }
 
@@ -389,7 +392,7 @@ impl Election {
                 self.try_in(now, self.lease / 3);
             }
             Err(error) => {
-                let failed = ElectionEvent::Failed(error.during("election"));
+                let failed = ElectionEvent::Failed(error.with_operation("election"));
                 self.events.push_back(failed);
                 self.retry(now);
             }
@@ -406,7 +409,7 @@ impl Election {
             }
             Outcome::Refused(_) => self.retry(now),
             Outcome::Unknown(_) => {
-                self.unknown.push(Attempt { value, sent });
+                self.unknown.push(LeaseAttempt { value, sent });
                 self.wants_look = true;
                 self.retry(now);
             }
@@ -423,9 +426,9 @@ impl Election {
         if let Some((sent, revision)) = ours {
             return self.lead(sent, self.lease, revision);
         }
-        let Standing::Leader {
+        let LeadershipState::Leader {
             revision, renew_at, ..
-        } = &mut self.standing
+        } = &mut self.leadership
         else {
             return self.look_at(now, entry);
         };
@@ -450,7 +453,7 @@ impl Election {
         };
         let before = self.seen.clone();
         self.see(now, &entry);
-        if let Seen::Held { since, .. } = before
+        if let ObservedLease::Held { since, .. } = before
             && self.seen == before
             && since + self.lease <= now
         {
@@ -464,12 +467,11 @@ impl Election {
         match entry.operation {
             Operation::Put => {
                 let holder = lease_holder(&entry.value);
-                let is_new =
-                    !matches!(self.seen, Seen::Held { revision, .. } if revision == entry.revision);
+                let is_new = !matches!(self.seen, ObservedLease::Held { revision, .. } if revision == entry.revision);
                 if is_new {
                     self.backoff.reset();
                     let before = self.leader().cloned();
-                    self.seen = Seen::Held {
+                    self.seen = ObservedLease::Held {
                         holder: holder.clone(),
                         revision: entry.revision,
                         since: now - entry.age.unwrap_or_default(),
@@ -479,7 +481,7 @@ impl Election {
                         self.events.push_back(ElectionEvent::Leader(leader));
                     }
                 }
-                if let Standing::Leader { revision, .. } = &self.standing {
+                if let LeadershipState::Leader { revision, .. } = &self.leadership {
                     let is_foreign = entry.revision > *revision && holder != self.worker;
                     if is_foreign && self.rule == Rule::Lease {
                         self.step_down("another worker has taken the lease");
@@ -493,11 +495,11 @@ impl Election {
     }
 
     fn vacant(&mut self, now: Time, revision: Revision) {
-        if let Standing::Leader {
+        if let LeadershipState::Leader {
             revision: ours,
             renew_at,
             ..
-        } = &mut self.standing
+        } = &mut self.leadership
         {
             // Somebody deleted it (parti does, without condition): taken back if nobody else has.
             if revision > *ours {
@@ -511,7 +513,7 @@ impl Election {
             return;
         }
         let was_led = self.leader().is_some();
-        self.seen = Seen::Vacant(revision);
+        self.seen = ObservedLease::Vacant(revision);
         if was_led {
             self.events.push_back(ElectionEvent::Leader(None));
         }
@@ -523,15 +525,15 @@ impl Election {
         let lease = self.lease;
         let at = match (self.rule, &self.seen) {
             _ if self.worker.is_none() || self.is_closed => None,
-            (Rule::Never, _) | (Rule::Lease, Seen::Nothing) => None,
+            (Rule::Never, _) | (Rule::Lease, ObservedLease::Nothing) => None,
             (Rule::Host, _) => Some(now),
-            (Rule::Lease, Seen::Vacant(_)) => Some(now + self.random.below(PATIENCE)),
+            (Rule::Lease, ObservedLease::Vacant(_)) => Some(now + self.random.below(PATIENCE)),
             // The store lets it expire without a word.
-            (Rule::Lease, Seen::Held { since, .. }) => {
+            (Rule::Lease, ObservedLease::Held { since, .. }) => {
                 Some(ends(*since, lease).max(now) + self.random.below(lease / 40))
             }
         };
-        if let Standing::Follower { campaign_at } = &mut self.standing {
+        if let LeadershipState::Follower { campaign_at } = &mut self.leadership {
             let planned = campaign_at.filter(|_| self.rule == Rule::Host);
             *campaign_at = planned.or(at).map(|at| at.max(self.not_before));
         }
@@ -540,11 +542,13 @@ impl Election {
     /// Tries for the lease, or to prolong it, after a pause.
     fn try_in(&mut self, now: Time, pause: Duration) {
         let takes_part = self.worker.is_some() && !self.is_closed;
-        match &mut self.standing {
-            Standing::Follower { campaign_at } => {
+        match &mut self.leadership {
+            LeadershipState::Follower { campaign_at } => {
                 *campaign_at = takes_part.then_some((now + pause).max(self.not_before));
             }
-            Standing::Leader { renew_at, .. } => *renew_at = now + pause.min(self.lease / 10),
+            LeadershipState::Leader { renew_at, .. } => {
+                *renew_at = now + pause.min(self.lease / 10)
+            }
         }
     }
 
@@ -558,12 +562,12 @@ impl Election {
         self.unknown.clear();
         self.own = revision;
         self.wants_look = false;
-        let (was_leader, was_resigning) = match self.standing {
-            Standing::Leader { is_resigning, .. } => (true, is_resigning),
-            Standing::Follower { .. } => (false, false),
+        let (was_leader, was_resigning) = match self.leadership {
+            LeadershipState::Leader { is_resigning, .. } => (true, is_resigning),
+            LeadershipState::Follower { .. } => (false, false),
         };
         let is_resigning = was_resigning || self.is_closed;
-        self.standing = Standing::Leader {
+        self.leadership = LeadershipState::Leader {
             revision,
             until: sent + lease * 9 / 10,
             renew_at: if is_resigning {
@@ -579,8 +583,8 @@ impl Election {
     }
 
     fn step_down(&mut self, why: &'static str) {
-        if let Standing::Leader { .. } = self.standing {
-            self.standing = Standing::BYSTANDER;
+        if let LeadershipState::Leader { .. } = self.leadership {
+            self.leadership = LeadershipState::BYSTANDER;
             self.events.push_back(ElectionEvent::Lost(why));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::publication::{Content, Reading};
+use super::publication::{BucketReading, Content};
 use crate::store::{Entry, Listing};
 use crate::types::{Partition, Term, Version, WorkerId};
 use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, LEASE_KEY};
@@ -111,7 +111,7 @@ impl FleetStatus {
     /// Takes the buckets apart. What cannot be understood becomes a problem.
     #[must_use]
     pub fn of(look: &Look<'_>) -> Self {
-        let reading = Reading::of(look.assignments, look.assignment_prefix);
+        let reading = BucketReading::of(look.assignments, look.assignment_prefix);
         let mut status = Self {
             version: reading.highest_version,
             is_complete: reading.is_one_publication(),
@@ -143,7 +143,7 @@ impl FleetStatus {
         }
     }
 
-    fn take_records(&mut self, reading: &Reading) {
+    fn take_records(&mut self, reading: &BucketReading) {
         self.fence = reading.fence.value.as_ref().map(|fence| FenceView {
             term: fence.term,
             leader: fence.leader.clone(),
@@ -165,7 +165,7 @@ impl FleetStatus {
         }
     }
 
-    fn take_workers(&mut self, look: &Look<'_>, reading: &Reading) {
+    fn take_workers(&mut self, look: &Look<'_>, reading: &BucketReading) {
         let beats: BTreeMap<WorkerId, &Entry> = look
             .heartbeats
             .entries
@@ -207,7 +207,7 @@ impl FleetStatus {
         }
     }
 
-    fn take_partitions(&mut self, listed: Option<&[Partition]>, reading: &Reading) {
+    fn take_partitions(&mut self, listed: Option<&[Partition]>, reading: &BucketReading) {
         let alive: BTreeSet<&str> = self
             .workers
             .iter()
@@ -236,7 +236,7 @@ impl FleetStatus {
         self.unlisted = unlisted.map(|keys| name(keys)).collect();
     }
 
-    fn find_problems(&mut self, look: &Look<'_>, reading: &Reading) {
+    fn find_problems(&mut self, look: &Look<'_>, reading: &BucketReading) {
         for entry in look.assignments.entries.iter().filter(|e| e.is_live()) {
             let fault = match entry.key.as_str() {
                 FENCE_KEY => Fence::decode(&entry.value).err(),

@@ -39,7 +39,7 @@ pub struct Heartbeat {
     is_urgent: bool,
     sent: Time,
     /// What is under way, and for whom.
-    asked: Option<(Asked, WorkerId)>,
+    in_flight: Option<(HeartbeatCall, WorkerId)>,
     /// When the beat was sent that was last confirmed.
     confirmed: Option<Time>,
     is_leaving: bool,
@@ -50,7 +50,7 @@ pub struct Heartbeat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum HeartbeatCall {
     Beat,
     Look,
     Leave,
@@ -72,7 +72,7 @@ impl Heartbeat {
             due: Time::ZERO,
             is_urgent: false,
             sent: Time::ZERO,
-            asked: None,
+            in_flight: None,
             confirmed: None,
             is_leaving: false,
             leaves_refused: 0,
@@ -122,7 +122,7 @@ impl Heartbeat {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let has_to_tell = self.is_urgent || self.is_leaving;
-        self.asked.is_none() && !(has_to_tell && self.worker.is_some())
+        self.in_flight.is_none() && !(has_to_tell && self.worker.is_some())
     }
 
     /// When the beat was sent that was last confirmed.
@@ -143,7 +143,7 @@ impl Heartbeat {
         self.ttl * 9 / 10
     }
 
-    /// Whether something looked as if somebody else beat under this id; asked once.
+    /// Whether something looked as if somebody else beat under this id; in_flight once.
     pub fn take_disturbance(&mut self) -> bool {
         std::mem::take(&mut self.is_disturbed)
     }
@@ -151,7 +151,7 @@ impl Heartbeat {
     /// When there is something to ask.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let is_waiting = self.asked.is_none() && self.worker.is_some();
+        let is_waiting = self.in_flight.is_none() && self.worker.is_some();
         let due = if self.is_urgent { Time::ZERO } else { self.due };
         is_waiting.then_some(due)
     }
@@ -168,21 +168,21 @@ impl Heartbeat {
             Some(revision) => Expect::Revision(revision),
             None if self.is_at_stake(now) => Expect::Any,
             None => {
-                self.asked = Some((Asked::Look, worker));
+                self.in_flight = Some((HeartbeatCall::Look, worker));
                 return Some(Request::Read { bucket, key });
             }
         };
         self.sent = now;
         self.is_urgent = false;
         if self.is_leaving {
-            self.asked = Some((Asked::Leave, worker));
+            self.in_flight = Some((HeartbeatCall::Leave, worker));
             return Some(Request::Delete {
                 bucket,
                 key,
                 expect,
             });
         }
-        self.asked = Some((Asked::Beat, worker.clone()));
+        self.in_flight = Some((HeartbeatCall::Beat, worker.clone()));
         Some(Request::Put {
             bucket,
             key,
@@ -199,16 +199,16 @@ impl Heartbeat {
 
     /// The answer to the request under way.
     pub fn answered(&mut self, now: Time, answer: &Answer) {
-        let Some((asked, worker)) = self.asked.take() else {
+        let Some((in_flight, worker)) = self.in_flight.take() else {
             return;
         };
         if self.worker.as_ref() != Some(&worker) {
             return; // for another life
         }
-        match (asked, answer) {
-            (Asked::Beat, Answer::Written { outcome, .. }) => self.beaten(now, outcome),
-            (Asked::Leave, Answer::Written { outcome, .. }) => self.left(now, outcome),
-            (Asked::Look, Answer::Read(found)) => self.looked(now, found),
+        match (in_flight, answer) {
+            (HeartbeatCall::Beat, Answer::Written { outcome, .. }) => self.beaten(now, outcome),
+            (HeartbeatCall::Leave, Answer::Written { outcome, .. }) => self.left(now, outcome),
+            (HeartbeatCall::Look, Answer::Read(found)) => self.looked(now, found),
             _ => {} // no answer to that
         }
     }
@@ -256,7 +256,7 @@ impl Heartbeat {
                 if self.is_leaving && error.code() == Code::TimedOut {
                     self.worker = None; // as a leave that is not answered
                 }
-                self.leave_in_vain();
+                self.leave_failed();
             }
         }
     }
@@ -269,12 +269,12 @@ impl Heartbeat {
             }
             Outcome::Refused(_) => {
                 self.due = now + RETRY;
-                self.leave_in_vain();
+                self.leave_failed();
             }
         }
     }
 
-    fn leave_in_vain(&mut self) {
+    fn leave_failed(&mut self) {
         self.leaves_refused += u32::from(self.is_leaving);
         if self.leaves_refused >= LEAVES_MAX {
             self.worker = None;

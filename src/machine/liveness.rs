@@ -1,8 +1,8 @@
 //! Leases of workers, kept in memory from watch events by the local monotonic clock.
 //!
-//! A beat renews a lease for one TTL; a lease that runs out makes its worker missing. Plain beats
+//! A beat renews a lease for one TTL; a lease that runs out makes its worker suspected. Plain beats
 //! end here: they produce no event, allocate nothing and wake nobody. While the store is out of
-//! sight no lease runs out; afterwards all start afresh with an extra grace.
+//! visibility no lease runs out; afterwards all start afresh with an extra grace.
 //!
 //! # Protocol of use
 //! Call `seed` once, then feed `beat`, `left`, `expired`, `blind`, `live` and `tick` as things
@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use crate::types::{Time, WorkerId};
 
-/// A change of membership or of sight.
+/// A change of membership or of visibility.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum MembershipEvent {
     /// These workers beat for the first time, the first of them at `since`.
     Joined {
         /// When the first of them was seen.
@@ -28,26 +28,26 @@ pub enum Sighting {
     /// The worker took its leave.
     Left(WorkerId),
     /// The worker's lease ran out.
-    Missing(WorkerId),
-    /// A missing worker beats again.
-    Back(WorkerId),
+    Suspected(WorkerId),
+    /// A suspected worker beats again.
+    Returned(WorkerId),
     /// From now on nothing can be said about anybody.
-    Blind,
-    /// Everything is in sight again.
-    Sighted,
+    WatchLost,
+    /// Everything is in visibility again.
+    WatchRestored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
+enum LeaseStatus {
     /// Seen, but not yet reported: joins are coalesced.
     Joining,
     Alive,
-    Missing,
+    Suspected,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
-    status: Status,
+    status: LeaseStatus,
     ends: Time,
     /// The time of this worker's entry in the queue of deadlines; an entry with another time is
     /// a leftover of an earlier life of the worker.
@@ -64,20 +64,20 @@ pub struct Leases {
     /// One entry a worker whose lease runs; its time may lie before the lease's real end.
     queue: BinaryHeap<Reverse<(Time, WorkerId)>>,
     joins_since: Option<Time>,
-    sight: Sight,
-    events: VecDeque<Sighting>,
+    visibility: Visibility,
+    events: VecDeque<MembershipEvent>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
+enum Visibility {
     /// The watch has not yet delivered everything for the first time.
     Opening,
     Live,
-    Blind,
+    Disconnected,
 }
 
 impl Leases {
-    /// No worker known yet, nothing in sight yet.
+    /// No worker known yet, nothing in visibility yet.
     #[must_use]
     pub fn new(ttl: Duration, join_coalescing: Duration, recovery_grace: Duration) -> Self {
         Self {
@@ -87,24 +87,24 @@ impl Leases {
             workers: BTreeMap::new(),
             queue: BinaryHeap::new(),
             joins_since: None,
-            sight: Sight::Opening,
+            visibility: Visibility::Opening,
             events: VecDeque::new(),
         }
     }
 
-    /// Takes in what is known at the start: who is alive and for how long still, who is missing.
+    /// Takes in what is known at the start: who is alive and for how long still, who is suspected.
     /// Produces no event: the caller knows already.
     pub fn seed(
         &mut self,
         now: Time,
         alive: impl IntoIterator<Item = (WorkerId, Duration)>,
-        missing: impl IntoIterator<Item = WorkerId>,
+        suspected: impl IntoIterator<Item = WorkerId>,
     ) {
         for (worker, remaining) in alive {
-            self.insert(worker, Status::Alive, now + remaining);
+            self.insert(worker, LeaseStatus::Alive, now + remaining);
         }
-        for worker in missing {
-            self.insert(worker, Status::Missing, now);
+        for worker in suspected {
+            self.insert(worker, LeaseStatus::Suspected, now);
         }
     }
 
@@ -115,13 +115,13 @@ impl Leases {
             return self.newcomer(now, worker, ends);
         };
         lease.ends = lease.ends.max(ends);
-        if lease.status == Status::Missing && ends > now {
-            lease.status = Status::Alive;
+        if lease.status == LeaseStatus::Suspected && ends > now {
+            lease.status = LeaseStatus::Alive;
             lease.ends = ends;
             if let Some((worker, _)) = self.workers.get_key_value(worker) {
                 let worker = worker.clone();
                 self.enqueue(&worker);
-                self.events.push_back(Sighting::Back(worker));
+                self.events.push_back(MembershipEvent::Returned(worker));
             }
         }
     }
@@ -129,9 +129,9 @@ impl Leases {
     /// The worker deleted its heartbeat: it leaves.
     pub fn left(&mut self, worker: &str) {
         if let Some((worker, lease)) = self.workers.remove_entry(worker)
-            && lease.status != Status::Joining
+            && lease.status != LeaseStatus::Joining
         {
-            self.events.push_back(Sighting::Left(worker));
+            self.events.push_back(MembershipEvent::Left(worker));
         }
     }
 
@@ -140,10 +140,10 @@ impl Leases {
         let Some(worker) = self.known(worker).cloned() else {
             return;
         };
-        if self.sight == Sight::Live {
+        if self.visibility == Visibility::Live {
             self.end_lease(worker);
         } else if let Some(lease) = self.workers.get_mut(&worker) {
-            // Told once everything is in sight, unless a beat comes first. The entry in the
+            // ReportedMembership once everything is in visibility, unless a beat comes first. The entry in the
             // queue may be later than that, so another takes its place.
             lease.ends = now;
             lease.queued = None;
@@ -156,37 +156,37 @@ impl Leases {
         if self
             .workers
             .get(worker)
-            .is_some_and(|l| l.status == Status::Missing)
+            .is_some_and(|l| l.status == LeaseStatus::Suspected)
         {
             self.workers.remove(worker);
         }
     }
 
-    /// The store went out of sight: no lease runs out until it is back.
+    /// The store went out of visibility: no lease runs out until it is back.
     pub fn blind(&mut self) {
-        if self.sight != Sight::Blind {
-            self.sight = Sight::Blind;
-            self.events.push_back(Sighting::Blind);
+        if self.visibility != Visibility::Disconnected {
+            self.visibility = Visibility::Disconnected;
+            self.events.push_back(MembershipEvent::WatchLost);
         }
     }
 
     /// Everything that happened so far has been delivered.
     pub fn live(&mut self, now: Time) {
-        match self.sight {
-            Sight::Live => {}
-            Sight::Opening => self.sight = Sight::Live,
-            Sight::Blind => {
-                self.sight = Sight::Live;
+        match self.visibility {
+            Visibility::Live => {}
+            Visibility::Opening => self.visibility = Visibility::Live,
+            Visibility::Disconnected => {
+                self.visibility = Visibility::Live;
                 // Every lease ends at the same time now, so the queue's early entries do no harm.
                 let ends = now + self.ttl + self.recovery_grace;
                 for lease in self.workers.values_mut() {
-                    if lease.status != Status::Missing {
+                    if lease.status != LeaseStatus::Suspected {
                         lease.ends = lease.ends.max(ends);
                     }
                 }
-                // Whatever waited for sight is done with everybody who is there.
+                // Whatever waited for visibility is done with everybody who is there.
                 self.report_joins();
-                self.events.push_back(Sighting::Sighted);
+                self.events.push_back(MembershipEvent::WatchRestored);
             }
         }
     }
@@ -199,7 +199,7 @@ impl Leases {
         {
             self.report_joins();
         }
-        if self.sight != Sight::Live {
+        if self.visibility != Visibility::Live {
             return;
         }
         while let Some(Reverse((queued, worker))) = self.queue.peek() {
@@ -221,7 +221,7 @@ impl Leases {
             }
             lease.queued = None;
             match lease.status {
-                Status::Missing => {}
+                LeaseStatus::Suspected => {}
                 _ if lease.ends > now => self.enqueue(&worker),
                 _ => self.end_lease(worker),
             }
@@ -232,29 +232,29 @@ impl Leases {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let joins = self.joins_since.map(|since| since + self.join_coalescing);
-        let lease = match self.sight {
-            Sight::Live => self.queue.peek().map(|Reverse((time, _))| *time),
-            Sight::Opening | Sight::Blind => None,
+        let lease = match self.visibility {
+            Visibility::Live => self.queue.peek().map(|Reverse((time, _))| *time),
+            Visibility::Opening | Visibility::Disconnected => None,
         };
         joins.into_iter().chain(lease).min()
     }
 
     /// The next event, oldest first.
-    pub fn poll_event(&mut self) -> Option<Sighting> {
+    pub fn poll_event(&mut self) -> Option<MembershipEvent> {
         self.events.pop_front()
     }
 
-    /// Whether everything is in sight.
+    /// Whether everything is in visibility.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.sight == Sight::Live
+        self.visibility == Visibility::Live
     }
 
-    /// Every known worker and what is left of its lease (zero when it is missing).
+    /// Every known worker and what is left of its lease (zero when it is suspected).
     pub fn remaining(&self, now: Time) -> impl Iterator<Item = (&WorkerId, Duration)> {
         self.workers.iter().map(move |(worker, lease)| {
             let left = match lease.status {
-                Status::Missing => Duration::ZERO,
+                LeaseStatus::Suspected => Duration::ZERO,
                 _ => lease.ends.since(now),
             };
             (worker, left)
@@ -272,7 +272,7 @@ impl Leases {
         let (Ok(worker), true) = (WorkerId::new(worker), ends > now) else {
             return;
         };
-        self.insert(worker, Status::Joining, ends);
+        self.insert(worker, LeaseStatus::Joining, ends);
         self.joins_since.get_or_insert(now);
         if self.join_coalescing.is_zero() {
             self.report_joins();
@@ -285,27 +285,27 @@ impl Leases {
         };
         let mut joined = Vec::new();
         for (worker, lease) in &mut self.workers {
-            if lease.status == Status::Joining {
-                lease.status = Status::Alive;
+            if lease.status == LeaseStatus::Joining {
+                lease.status = LeaseStatus::Alive;
                 joined.push(worker.clone());
             }
         }
         if !joined.is_empty() {
-            self.events.push_back(Sighting::Joined {
+            self.events.push_back(MembershipEvent::Joined {
                 since,
                 workers: joined,
             });
         }
     }
 
-    fn insert(&mut self, worker: WorkerId, status: Status, ends: Time) {
+    fn insert(&mut self, worker: WorkerId, status: LeaseStatus, ends: Time) {
         let lease = Lease {
             status,
             ends,
             queued: None,
         };
         self.workers.insert(worker.clone(), lease);
-        if status != Status::Missing {
+        if status != LeaseStatus::Suspected {
             self.enqueue(&worker);
         }
     }
@@ -324,13 +324,13 @@ impl Leases {
             return;
         };
         match lease.status {
-            Status::Missing => {}
-            Status::Joining => {
+            LeaseStatus::Suspected => {}
+            LeaseStatus::Joining => {
                 self.workers.remove(&worker);
             }
-            Status::Alive => {
-                lease.status = Status::Missing;
-                self.events.push_back(Sighting::Missing(worker));
+            LeaseStatus::Alive => {
+                lease.status = LeaseStatus::Suspected;
+                self.events.push_back(MembershipEvent::Suspected(worker));
             }
         }
     }
@@ -352,11 +352,11 @@ mod tests {
         WorkerId::new(name).unwrap()
     }
 
-    fn events(leases: &mut Leases) -> Vec<Sighting> {
+    fn events(leases: &mut Leases) -> Vec<MembershipEvent> {
         std::iter::from_fn(|| leases.poll_event()).collect()
     }
 
-    /// Leases in full sight at time zero with these workers alive.
+    /// Leases in full visibility at time zero with these workers alive.
     fn live_with(names: &[&str]) -> Leases {
         let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
         leases.seed(at(0), names.iter().map(|n| (id(n), TTL)), []);
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(events(&mut leases), []);
         assert_eq!(leases.deadline(), Some(at(1_100)));
         leases.tick(at(1_100));
-        let joined = Sighting::Joined {
+        let joined = MembershipEvent::Joined {
             since: at(1_000),
             workers: vec![id("w-1"), id("w-2")],
         };
@@ -392,11 +392,11 @@ mod tests {
         leases.tick(at(25_999));
         assert_eq!(events(&mut leases), []);
         leases.tick(at(26_000));
-        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
         leases.beat(at(27_000), "w-1", Duration::ZERO);
-        assert_eq!(events(&mut leases), [Sighting::Back(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Returned(id("w-1"))]);
         leases.tick(at(33_000));
-        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
     }
 
     #[test]
@@ -423,7 +423,10 @@ mod tests {
         }
         assert_eq!(
             events(&mut leases),
-            [Sighting::Missing(id("w-1")), Sighting::Missing(id("w-2"))]
+            [
+                MembershipEvent::Suspected(id("w-1")),
+                MembershipEvent::Suspected(id("w-2"))
+            ]
         );
     }
 
@@ -433,7 +436,7 @@ mod tests {
         leases.left("w-1");
         leases.left("w-1");
         leases.tick(at(60_000));
-        assert_eq!(events(&mut leases), [Sighting::Left(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Left(id("w-1"))]);
     }
 
     #[test]
@@ -449,7 +452,7 @@ mod tests {
     fn an_expiry_marker_ends_the_lease_at_once() {
         let mut leases = live_with(&["w-1"]);
         leases.expired(at(10), "w-1");
-        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
     }
 
     #[test]
@@ -461,14 +464,20 @@ mod tests {
         leases.tick(at(100_000));
         assert_eq!(leases.deadline(), None);
         leases.live(at(100_000));
-        assert_eq!(events(&mut leases), [Sighting::Blind, Sighting::Sighted]);
+        assert_eq!(
+            events(&mut leases),
+            [MembershipEvent::WatchLost, MembershipEvent::WatchRestored]
+        );
         leases.beat(at(100_500), "w-1", Duration::ZERO);
         leases.tick(at(120_999));
         assert_eq!(events(&mut leases), []);
         leases.tick(at(121_000));
         assert_eq!(
             events(&mut leases),
-            [Sighting::Missing(id("w-1")), Sighting::Missing(id("w-2"))]
+            [
+                MembershipEvent::Suspected(id("w-1")),
+                MembershipEvent::Suspected(id("w-2"))
+            ]
         );
     }
 
@@ -478,13 +487,17 @@ mod tests {
         leases.blind();
         leases.beat(at(1_000), "w-2", Duration::ZERO);
         leases.live(at(1_010));
-        let joined = Sighting::Joined {
+        let joined = MembershipEvent::Joined {
             since: at(1_000),
             workers: vec![id("w-2")],
         };
         assert_eq!(
             events(&mut leases),
-            [Sighting::Blind, joined, Sighting::Sighted]
+            [
+                MembershipEvent::WatchLost,
+                joined,
+                MembershipEvent::WatchRestored
+            ]
         );
     }
 
@@ -499,7 +512,10 @@ mod tests {
         leases.tick(at(9_000));
         assert_eq!(
             events(&mut leases),
-            [Sighting::Back(id("w-2")), Sighting::Missing(id("w-1"))]
+            [
+                MembershipEvent::Returned(id("w-2")),
+                MembershipEvent::Suspected(id("w-1"))
+            ]
         );
     }
 
@@ -514,7 +530,7 @@ mod tests {
         leases.live(at(300));
         assert_eq!(leases.deadline(), Some(at(100)));
         leases.tick(at(300));
-        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1"))]);
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
         let left: Vec<_> = leases.remaining(at(300)).map(|(_, left)| left).collect();
         assert_eq!(left, [Duration::ZERO, Duration::from_millis(5_900)]);
     }
@@ -526,11 +542,14 @@ mod tests {
         leases.beat(at(0), "stale", TTL);
         leases.tick(at(100));
         leases.tick(at(2_000));
-        let joined = Sighting::Joined {
+        let joined = MembershipEvent::Joined {
             since: at(0),
             workers: vec![id("w-1")],
         };
-        assert_eq!(events(&mut leases), [joined, Sighting::Missing(id("w-1"))]);
+        assert_eq!(
+            events(&mut leases),
+            [joined, MembershipEvent::Suspected(id("w-1"))]
+        );
     }
 
     #[test]
@@ -561,11 +580,14 @@ mod tests {
         leases.forget("w-1");
         leases.beat(at(7_000), "w-1", Duration::ZERO);
         leases.tick(at(7_100));
-        let joined = Sighting::Joined {
+        let joined = MembershipEvent::Joined {
             since: at(7_000),
             workers: vec![id("w-1")],
         };
-        assert_eq!(events(&mut leases), [Sighting::Missing(id("w-1")), joined]);
+        assert_eq!(
+            events(&mut leases),
+            [MembershipEvent::Suspected(id("w-1")), joined]
+        );
     }
 
     mod properties {
@@ -576,7 +598,7 @@ mod tests {
         const NAMES: [&str; 3] = ["w-0", "w-1", "w-2"];
 
         #[derive(Clone, Debug)]
-        enum Step {
+        enum LivenessStep {
             Beat(usize, u64),
             Left(usize),
             Forget(usize),
@@ -585,26 +607,26 @@ mod tests {
             Wait(u64),
         }
 
-        fn step() -> impl Strategy<Value = Step> {
+        fn step() -> impl Strategy<Value = LivenessStep> {
             let worker = 0..NAMES.len();
             // Either dead on arrival or alive for longer than joins are held back.
             let age = prop_oneof![5 => 0..5_000_u64, 1 => 6_000..7_000_u64];
             prop_oneof![
-                6 => (worker.clone(), age).prop_map(|(w, age)| Step::Beat(w, age)),
-                1 => worker.clone().prop_map(Step::Left),
-                1 => worker.prop_map(Step::Forget),
-                1 => Just(Step::Blind),
-                2 => Just(Step::Live),
-                6 => (0..4_000_u64).prop_map(Step::Wait),
+                6 => (worker.clone(), age).prop_map(|(w, age)| LivenessStep::Beat(w, age)),
+                1 => worker.clone().prop_map(LivenessStep::Left),
+                1 => worker.prop_map(LivenessStep::Forget),
+                1 => Just(LivenessStep::Blind),
+                2 => Just(LivenessStep::Live),
+                6 => (0..4_000_u64).prop_map(LivenessStep::Wait),
             ]
         }
 
         /// What has been told of one worker: whether it is in the fleet, and when it must be
-        /// missing.
+        /// suspected.
         #[derive(Clone, Copy, Default)]
-        struct Told {
+        struct ReportedMembership {
             present: bool,
-            missing: bool,
+            suspected: bool,
             ends: u64,
         }
 
@@ -616,37 +638,37 @@ mod tests {
                 steps in prop::collection::vec(step(), 0..60),
             ) {
                 let mut leases = live_with(&[]);
-                let mut told = [Told::default(); NAMES.len()];
+                let mut told = [ReportedMembership::default(); NAMES.len()];
                 let mut now = 0;
                 let mut blind = false;
                 for step in steps {
                     let mut until = now;
                     match step {
-                        Step::Beat(w, age) => {
+                        LivenessStep::Beat(w, age) => {
                             leases.beat(at(now), NAMES[w], Duration::from_millis(age));
                             let ends = now + 6_000_u64.saturating_sub(age);
-                            let known = if told[w].missing { 0 } else { told[w].ends };
+                            let known = if told[w].suspected { 0 } else { told[w].ends };
                             if ends > now || known > 0 {
                                 told[w].ends = ends.max(known);
                             }
                         }
-                        Step::Left(w) => {
+                        LivenessStep::Left(w) => {
                             leases.left(NAMES[w]);
                             if !told[w].present {
-                                told[w] = Told::default();
+                                told[w] = ReportedMembership::default();
                             }
                         }
-                        Step::Forget(w) => {
+                        LivenessStep::Forget(w) => {
                             leases.forget(NAMES[w]);
-                            if told[w].missing {
-                                told[w] = Told::default();
+                            if told[w].suspected {
+                                told[w] = ReportedMembership::default();
                             }
                         }
-                        Step::Blind => {
+                        LivenessStep::Blind => {
                             leases.blind();
                             blind = true;
                         }
-                        Step::Live => {
+                        LivenessStep::Live => {
                             leases.live(at(now));
                             if std::mem::take(&mut blind) {
                                 for worker in told.iter_mut().filter(|w| w.ends > 0) {
@@ -654,7 +676,7 @@ mod tests {
                                 }
                             }
                         }
-                        Step::Wait(millis) => until = now + millis,
+                        LivenessStep::Wait(millis) => until = now + millis,
                     }
                     let mut spins = 0;
                     while let Some(due) = leases.deadline().filter(|&due| due <= at(until)) {
@@ -663,10 +685,10 @@ mod tests {
                         spins += 1;
                         prop_assert!(spins < 100, "the deadline does not move on");
                         for event in events(&mut leases) {
-                            if let Sighting::Missing(worker) = &event {
+                            if let MembershipEvent::Suspected(worker) = &event {
                                 let w = NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
-                                prop_assert!(!blind && told[w].present && !told[w].missing);
-                                prop_assert!(told[w].ends <= now, "{worker} went missing early");
+                                prop_assert!(!blind && told[w].present && !told[w].suspected);
+                                prop_assert!(told[w].ends <= now, "{worker} went suspected early");
                             }
                             follow(&mut told, &event);
                         }
@@ -675,26 +697,26 @@ mod tests {
                     for event in events(&mut leases) {
                         follow(&mut told, &event);
                     }
-                    for worker in told.iter().filter(|w| w.present && !w.missing && !blind) {
+                    for worker in told.iter().filter(|w| w.present && !w.suspected && !blind) {
                         prop_assert!(worker.ends > now, "a lease that ran out was not told");
                     }
                 }
             }
         }
 
-        fn follow(told: &mut [Told], event: &Sighting) {
+        fn follow(told: &mut [ReportedMembership], event: &MembershipEvent) {
             let at = |worker: &WorkerId| NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
             match event {
-                Sighting::Joined { workers, .. } => {
+                MembershipEvent::Joined { workers, .. } => {
                     for worker in workers {
                         told[at(worker)].present = true;
-                        told[at(worker)].missing = false;
+                        told[at(worker)].suspected = false;
                     }
                 }
-                Sighting::Left(worker) => told[at(worker)] = Told::default(),
-                Sighting::Missing(worker) => told[at(worker)].missing = true,
-                Sighting::Back(worker) => told[at(worker)].missing = false,
-                Sighting::Blind | Sighting::Sighted => {}
+                MembershipEvent::Left(worker) => told[at(worker)] = ReportedMembership::default(),
+                MembershipEvent::Suspected(worker) => told[at(worker)].suspected = true,
+                MembershipEvent::Returned(worker) => told[at(worker)].suspected = false,
+                MembershipEvent::WatchLost | MembershipEvent::WatchRestored => {}
             }
         }
     }

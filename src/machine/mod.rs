@@ -3,9 +3,9 @@
 //! Nothing in here reads a clock, spawns, locks or does I/O; time is handed in. A test
 //! (`tests/tidy/sources.rs`) enforces it.
 
+pub mod adaptive_timeout;
 pub mod assignment;
 pub mod breaker;
-pub mod budget;
 pub mod cache;
 pub mod calculator;
 pub mod comparison;
@@ -17,9 +17,9 @@ pub mod liveness;
 pub mod manager;
 pub mod observer;
 pub mod outage;
-pub mod patience;
 pub mod publication;
 pub mod request;
+pub mod retry_budget;
 pub mod stable_id;
 pub mod state;
 pub mod takeover;

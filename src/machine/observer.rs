@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::calculator::Event;
+use super::calculator::CalculatorInput;
 use super::convergence::Convergence;
-use super::liveness::{Leases, Sighting};
+use super::liveness::{Leases, MembershipEvent};
 use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
@@ -22,16 +22,16 @@ pub struct Observer {
     convergence: Convergence,
     heartbeat: KeyPrefix,
     assignment: KeyPrefix,
-    poison: u32,
+    malformed: u32,
     /// The highest term and version reported as applied that were passed on.
     ahead: Applied,
-    held: BTreeMap<Box<str>, Held>,
-    events: VecDeque<Event>,
+    held: BTreeMap<Box<str>, ObservedAssignment>,
+    events: VecDeque<CalculatorInput>,
 }
 
 /// What a worker's key holds, and what its worker was found to have applied instead.
 #[derive(Debug)]
-struct Held {
+struct ObservedAssignment {
     term: Option<Term>,
     version: Version,
     refused_by: Applied,
@@ -52,7 +52,7 @@ impl Observer {
             convergence: Convergence::new(config.apply_timeout),
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
-            poison: 0,
+            malformed: 0,
             ahead: Applied::default(),
             held: BTreeMap::new(),
             events: VecDeque::new(),
@@ -89,9 +89,9 @@ impl Observer {
                 self.leases.live(now);
                 self.convergence.live(now);
             }
-            WatchEvent::Blind(_) => {
+            WatchEvent::Disconnected(_) => {
                 self.leases.blind();
-                self.convergence.blind();
+                self.convergence.watch_lost();
             }
         }
     }
@@ -110,7 +110,7 @@ impl Observer {
         let entry = match event {
             WatchEvent::Change(entry) => entry,
             // What was missed is delivered after the recovery.
-            WatchEvent::Blind(_) => return self.convergence.begin_replay(),
+            WatchEvent::Disconnected(_) => return self.convergence.begin_replay(),
             WatchEvent::Live => return self.convergence.end_replay(),
         };
         let term = match entry.key.as_str() {
@@ -126,9 +126,9 @@ impl Observer {
             return;
         }
         if entry.is_live() && term.is_err() {
-            self.poison += 1;
+            self.malformed += 1;
         }
-        self.events.push_back(Event::ForeignSuspected {
+        self.events.push_back(CalculatorInput::ForeignSuspected {
             key: entry.key.clone(),
             revision: entry.as_new_as(),
         });
@@ -148,21 +148,21 @@ impl Observer {
     }
 
     /// The next event for the calculator, oldest first.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(sighting) = self.leases.poll_event() {
-            if let Sighting::Missing(worker) = &sighting {
+    pub fn poll_event(&mut self) -> Option<CalculatorInput> {
+        if let Some(membership) = self.leases.poll_event() {
+            if let MembershipEvent::Suspected(worker) = &membership {
                 self.convergence.gone(worker.as_str());
             }
-            return Some(Event::Sighting(sighting));
+            return Some(CalculatorInput::Membership(membership));
         }
         if let Some(lagging) = self.convergence.poll_overdue() {
             // Its key may be gone: of a purge the server tells nobody.
             self.suspect(lagging.worker.as_str());
-            return Some(Event::Lagging(lagging));
+            return Some(CalculatorInput::Lagging(lagging));
         }
-        if self.poison > 0 {
-            let count = std::mem::take(&mut self.poison);
-            return Some(Event::Poison { count });
+        if self.malformed > 0 {
+            let count = std::mem::take(&mut self.malformed);
+            return Some(CalculatorInput::Malformed { count });
         }
         self.events.pop_front()
     }
@@ -174,7 +174,7 @@ impl Observer {
         match entry.operation {
             Operation::Put => {
                 if self.leases.known(worker).is_none() && WorkerId::new(worker).is_err() {
-                    self.poison += 1;
+                    self.malformed += 1;
                     return;
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
@@ -208,7 +208,7 @@ impl Observer {
                 if assignment.term == Some(term_in_force) {
                     self.convergence.published(now, worker, assignment.version);
                 }
-                let held = Held {
+                let held = ObservedAssignment {
                     term: assignment.term,
                     version: assignment.version,
                     refused_by: Applied::default(),
@@ -246,13 +246,14 @@ impl Observer {
         }
         if applied.exceeds(in_force) && applied.exceeds(self.ahead) {
             self.ahead = self.ahead.highest(applied);
-            self.events.push_back(Event::AppliedAhead(applied));
+            self.events
+                .push_back(CalculatorInput::AppliedAhead(applied));
         }
     }
 
     /// Whatever is known of a worker's key may be out of date.
     fn suspect(&mut self, worker: &str) {
-        self.events.push_back(Event::ForeignSuspected {
+        self.events.push_back(CalculatorInput::ForeignSuspected {
             key: format!("{}.{worker}", self.assignment.as_str()),
             revision: Revision::MAX,
         });
@@ -263,9 +264,9 @@ impl Observer {
             Some(Ok(fence)) if fence.term <= term_in_force => {}
             Some(Ok(fence)) => self
                 .events
-                .push_back(Event::FenceMoved { term: fence.term }),
+                .push_back(CalculatorInput::FenceMoved { term: fence.term }),
             // Removed or overwritten: the publisher's next look settles it.
-            Some(Err(_)) | None => self.events.push_back(Event::ForeignSuspected {
+            Some(Err(_)) | None => self.events.push_back(CalculatorInput::ForeignSuspected {
                 key: entry.key.clone(),
                 revision: Revision::MAX,
             }),
@@ -278,7 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::machine::liveness::Sighting;
+    use crate::machine::liveness::MembershipEvent;
     use crate::types::Reason;
 
     fn observer() -> Observer {
@@ -325,11 +326,13 @@ mod tests {
             observer.heartbeat(Time::ZERO, &beat, in_force(0));
         }
         observer.tick(Time::from_millis(100));
-        let Some(Event::Sighting(Sighting::Joined { workers, .. })) = observer.poll_event() else {
+        let Some(CalculatorInput::Membership(MembershipEvent::Joined { workers, .. })) =
+            observer.poll_event()
+        else {
             panic!("no join");
         };
         assert_eq!(workers.len(), 1);
-        assert_eq!(events(&mut observer), ["Poison { count: 2 }"]);
+        assert_eq!(events(&mut observer), ["Malformed { count: 2 }"]);
     }
 
     #[test]
@@ -478,10 +481,10 @@ mod tests {
                 }
                 observer.tick(at(second));
                 while let Some(event) = observer.poll_event() {
-                    told += usize::from(matches!(event, Event::Lagging(_)));
+                    told += usize::from(matches!(event, CalculatorInput::Lagging(_)));
                     suspected += usize::from(matches!(
                         event,
-                        Event::ForeignSuspected { key, revision: Revision::MAX }
+                        CalculatorInput::ForeignSuspected { key, revision: Revision::MAX }
                             if key == "assignment.w-1"
                     ));
                 }

@@ -15,7 +15,7 @@ pub type ContentHash = u128;
 
 /// The key of one worker as last seen or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct AssignmentSlot {
     /// The key's last revision.
     pub revision: Revision,
     /// What it holds.
@@ -27,7 +27,7 @@ pub struct Slot {
     /// Whether the next publication writes it, whatever it holds: because a write of it ended as
     /// unknown and may still arrive (as long as the revision stays, nothing else would keep it
     /// out), or because its worker may refuse what it holds as older than what it has applied.
-    pub in_doubt: bool,
+    pub needs_rewrite: bool,
 }
 
 /// What a worker's key holds.
@@ -52,13 +52,13 @@ pub struct Record<T> {
 
 /// Everything that one listing of the assignment bucket tells.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct BucketReading {
     /// The fence record.
     pub fence: Record<Fence>,
     /// The commit record.
     pub commit: Record<Commit>,
     /// The workers' keys.
-    pub slots: BTreeMap<WorkerId, Slot>,
+    pub slots: BTreeMap<WorkerId, AssignmentSlot>,
     /// The readable assignments, in order of worker.
     pub stored: Vec<(WorkerId, Assignment)>,
     /// The highest term found anywhere, the fence included.
@@ -68,21 +68,23 @@ pub struct Reading {
     /// Every write up to this number is reflected.
     pub last_sequence: Revision,
     /// Values and keys that could not be understood.
-    pub poison: u32,
+    pub malformed: u32,
 }
 
-impl Reading {
+impl BucketReading {
     /// Takes a listing of the whole bucket apart. What cannot be understood is counted.
     #[must_use]
     pub fn of(listing: &Listing, prefix: &KeyPrefix) -> Self {
-        let mut reading = Reading {
+        let mut reading = BucketReading {
             last_sequence: listing.last_sequence,
-            ..Reading::default()
+            ..BucketReading::default()
         };
         for entry in &listing.entries {
             match entry.key.as_str() {
-                FENCE_KEY => reading.fence = record(entry, Fence::decode, &mut reading.poison),
-                COMMIT_KEY => reading.commit = record(entry, Commit::decode, &mut reading.poison),
+                FENCE_KEY => reading.fence = record(entry, Fence::decode, &mut reading.malformed),
+                COMMIT_KEY => {
+                    reading.commit = record(entry, Commit::decode, &mut reading.malformed)
+                }
                 key if prefix.suffix(key).is_some() => reading.take_assignment(entry, prefix),
                 _ => {}
             }
@@ -98,14 +100,14 @@ impl Reading {
             reading.highest_term = reading.highest_term.max(commit.term);
             reading.highest_version = reading.highest_version.max(commit.version);
         }
-        reading.doubt_forged();
+        reading.mark_forged();
         reading
     }
 
     /// A leader writes an assignment and the commit record of its version in one term. Of an earlier
     /// term, or of none, it is a foreign hand's, and its worker may refuse it as no newer than what
     /// it has applied.
-    fn doubt_forged(&mut self) {
+    fn mark_forged(&mut self) {
         let Some(commit) = &self.commit.value else {
             return;
         };
@@ -115,13 +117,13 @@ impl Reading {
                 None => assignment.version <= commit.version,
             };
             if let Some(slot) = self.slots.get_mut(worker) {
-                slot.in_doubt |= is_forged;
+                slot.needs_rewrite |= is_forged;
             }
         }
     }
 
     /// What no version so far exceeds. Whoever removed or broke the commit record may have removed
-    /// what else told of the newest version; each version took a write.
+    /// what else shown of the newest version; each version took a write.
     #[must_use]
     pub fn version_floor(&self) -> Version {
         if self.commit.value.is_some() || self.commit.revision == 0 {
@@ -135,7 +137,8 @@ impl Reading {
     /// there is one, has their digest.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        let unfit = |slot: &Slot| slot.content == Content::Malformed || slot.in_doubt;
+        let unfit =
+            |slot: &AssignmentSlot| slot.content == Content::Malformed || slot.needs_rewrite;
         if self.slots.values().any(unfit) {
             return false;
         }
@@ -192,7 +195,7 @@ impl Reading {
 
     fn take_assignment(&mut self, entry: &Entry, prefix: &KeyPrefix) {
         let Ok(worker) = wire::worker_of_key(prefix, &entry.key) else {
-            self.poison += 1;
+            self.malformed += 1;
             return;
         };
         let mut is_foreign = false;
@@ -206,47 +209,50 @@ impl Reading {
             self.stored.push((worker.clone(), assignment));
             Content::Assigned(hash)
         } else {
-            self.poison += 1;
+            self.malformed += 1;
             Content::Malformed
         };
-        let slot = Slot {
+        let slot = AssignmentSlot {
             revision: entry.revision,
             content,
             is_foreign,
-            in_doubt: false,
+            needs_rewrite: false,
         };
         self.slots.insert(worker, slot);
     }
 
     /// Takes over from an older reading which keys are in doubt: those whose revision has not
     /// moved since.
-    pub fn keep_doubts(&mut self, before: &BTreeMap<WorkerId, Slot>) {
-        for (worker, old) in before.iter().filter(|(_, slot)| slot.in_doubt) {
-            let slot = self.slots.entry(worker.clone()).or_insert(Slot::NONE);
-            slot.in_doubt = slot.revision == old.revision;
+    pub fn keep_rewrite_marks(&mut self, before: &BTreeMap<WorkerId, AssignmentSlot>) {
+        for (worker, old) in before.iter().filter(|(_, slot)| slot.needs_rewrite) {
+            let slot = self
+                .slots
+                .entry(worker.clone())
+                .or_insert(AssignmentSlot::NONE);
+            slot.needs_rewrite = slot.revision == old.revision;
         }
     }
 
     /// Puts the keys in doubt that somebody else wrote since `before`: what they hold may be what
     /// the plan says under a version that their worker refuses.
-    pub fn doubt_foreign(&mut self, before: &BTreeMap<WorkerId, Slot>, term: Term) {
+    pub fn mark_foreign(&mut self, before: &BTreeMap<WorkerId, AssignmentSlot>, term: Term) {
         for (worker, assignment) in &self.stored {
             let Some(slot) = self.slots.get_mut(worker) else {
                 continue;
             };
             let known = before.get(worker).map(|slot| slot.revision);
             if assignment.term != Some(term) && known != Some(slot.revision) {
-                slot.in_doubt = true;
+                slot.needs_rewrite = true;
             }
         }
     }
 
     /// Puts the keys in doubt that hold something older than what their worker says that it has
     /// applied; all of them, when some worker has applied (`highest`) what the bucket has lost.
-    pub fn doubt_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Applied) {
+    pub fn mark_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Applied) {
         if highest.exceeds(self.shown()) {
             for slot in self.slots.values_mut() {
-                slot.in_doubt |= matches!(slot.content, Content::Assigned(_));
+                slot.needs_rewrite |= matches!(slot.content, Content::Assigned(_));
             }
         }
         for (worker, assignment) in &self.stored {
@@ -254,23 +260,23 @@ impl Reading {
             else {
                 continue;
             };
-            slot.in_doubt |= applied.refuses(assignment.term, assignment.version);
+            slot.needs_rewrite |= applied.refuses(assignment.term, assignment.version);
         }
     }
 }
 
-impl Slot {
+impl AssignmentSlot {
     /// A key that was never written.
-    pub const NONE: Slot = Slot {
+    pub const NONE: AssignmentSlot = AssignmentSlot {
         revision: 0,
         content: Content::Deleted,
         is_foreign: false,
-        in_doubt: false,
+        needs_rewrite: false,
     };
 
     /// Whether the key holds what `hash` is of, and need not be written.
     fn stands(&self, hash: ContentHash) -> bool {
-        self.content == Content::Assigned(hash) && !self.in_doubt && !self.is_foreign
+        self.content == Content::Assigned(hash) && !self.needs_rewrite && !self.is_foreign
     }
 
     /// The revision that protects the key from a deposed leader: a take-over rewrites every
@@ -283,13 +289,13 @@ impl Slot {
 fn record<T>(
     entry: &Entry,
     decode: impl Fn(&[u8]) -> crate::error::Result<T>,
-    poison: &mut u32,
+    malformed: &mut u32,
 ) -> Record<T> {
     let value = match entry.is_live().then(|| decode(&entry.value)) {
         None => None,
         Some(Ok(value)) => Some(value),
         Some(Err(_)) => {
-            *poison += 1;
+            *malformed += 1;
             None
         }
     };
@@ -314,7 +320,7 @@ pub struct Change {
 /// What a publication of `plan` writes. There is always at least one assignment, since a leader of
 /// parti learns versions from nothing else.
 #[must_use]
-pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
+pub fn changes(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
     let mut changes = pending(slots, plan);
     let is_none_assigned = changes.iter().all(|change| change.partitions.is_none());
     if let (true, Some(worker)) = (is_none_assigned, plan.workers().first()) {
@@ -328,7 +334,7 @@ pub fn changes(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
 /// workers that it does not have. A key in doubt is written whatever it holds, so that the write
 /// on its way comes too late, and so is one without a term.
 #[must_use]
-pub fn pending(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
+pub fn pending(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
         let slot = slots.get(worker);
@@ -339,7 +345,7 @@ pub fn pending(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<Change> {
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();
-        if departed && (slot.content != Content::Deleted || slot.in_doubt) {
+        if departed && (slot.content != Content::Deleted || slot.needs_rewrite) {
             changes.push(Change {
                 worker: worker.clone(),
                 revision: slot.protection(),
@@ -354,12 +360,12 @@ fn assign(
     plan: &Plan,
     index: u32,
     worker: &WorkerId,
-    slot: Option<&Slot>,
+    slot: Option<&AssignmentSlot>,
     hash: ContentHash,
 ) -> Change {
     Change {
         worker: worker.clone(),
-        revision: slot.and_then(Slot::protection),
+        revision: slot.and_then(AssignmentSlot::protection),
         partitions: Some((wire::encode_partitions(plan.partitions_of(index)), hash)),
     }
 }
@@ -418,17 +424,17 @@ mod tests {
         Plan::new(workers.into(), partitions, owners.to_vec()).unwrap()
     }
 
-    fn slot(content: Content, in_doubt: bool) -> Slot {
-        Slot {
+    fn slot(content: Content, needs_rewrite: bool) -> AssignmentSlot {
+        AssignmentSlot {
             revision: 7,
             content,
             is_foreign: false,
-            in_doubt,
+            needs_rewrite,
         }
     }
 
     /// The slots after `plan` was published.
-    fn published(plan: &Plan) -> BTreeMap<WorkerId, Slot> {
+    fn published(plan: &Plan) -> BTreeMap<WorkerId, AssignmentSlot> {
         (0..)
             .zip(plan.workers().iter())
             .map(|(index, worker)| {
@@ -438,7 +444,7 @@ mod tests {
             .collect()
     }
 
-    fn told(slots: &BTreeMap<WorkerId, Slot>, plan: &Plan) -> Vec<String> {
+    fn shown(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<String> {
         let changes = changes(slots, plan);
         let tell = |change: &Change| {
             let verb = if change.partitions.is_some() {
@@ -463,7 +469,7 @@ mod tests {
         slots.insert(id("y"), slot(Content::Deleted, false));
         slots.insert(id("z"), slot(Content::Assigned(0), false));
         assert_eq!(
-            told(&slots, &plan(&[0, 1, 2])),
+            shown(&slots, &plan(&[0, 1, 2])),
             [
                 "set a unprotected",
                 "set b unprotected",
@@ -476,39 +482,39 @@ mod tests {
     #[test]
     fn one_assignment_is_written_when_none_changed_also_beside_deletions() {
         let mut slots = published(&plan(&[0, 1, 2]));
-        assert_eq!(told(&slots, &plan(&[0, 1, 2])), ["set a at 7"]);
+        assert_eq!(shown(&slots, &plan(&[0, 1, 2])), ["set a at 7"]);
         slots.insert(id("z"), slot(Content::Assigned(0), false));
         let expected = ["set a at 7", "delete z at 7"];
-        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+        assert_eq!(shown(&slots, &plan(&[0, 1, 2])), expected);
     }
 
     #[test]
     fn a_key_in_doubt_is_written_whatever_it_holds_until_its_revision_moves() {
         let mut slots = published(&plan(&[0, 1, 2]));
-        slots.get_mut("b").unwrap().in_doubt = true;
+        slots.get_mut("b").unwrap().needs_rewrite = true;
         slots.insert(
             id("y"),
-            Slot {
-                in_doubt: true,
-                ..Slot::NONE
+            AssignmentSlot {
+                needs_rewrite: true,
+                ..AssignmentSlot::NONE
             },
         );
         let expected = ["set b at 7", "delete y unprotected"];
-        assert_eq!(told(&slots, &plan(&[0, 1, 2])), expected);
+        assert_eq!(shown(&slots, &plan(&[0, 1, 2])), expected);
 
-        let mut reading = Reading {
+        let mut reading = BucketReading {
             slots: published(&plan(&[0, 1, 2])),
-            ..Reading::default()
+            ..BucketReading::default()
         };
-        reading.keep_doubts(&slots);
+        reading.keep_rewrite_marks(&slots);
         assert_eq!(reading.slots, slots);
         reading.slots = published(&plan(&[0, 1, 2]));
         reading.slots.get_mut("b").unwrap().revision = 8;
         reading
             .slots
             .insert(id("y"), slot(Content::Assigned(0), false));
-        reading.keep_doubts(&slots);
-        assert!(reading.slots.values().all(|slot| !slot.in_doubt));
+        reading.keep_rewrite_marks(&slots);
+        assert!(reading.slots.values().all(|slot| !slot.needs_rewrite));
     }
 
     /// Symptom: two owners until a worker's assignment changed (seed 9141 of the managers). Cause: a
@@ -520,14 +526,14 @@ mod tests {
         let b = ("assignment.b", r#"{"version":4,"partitions":[]}"#);
         let empty = Plan::new([id("a"), id("b")].into(), [].into(), Vec::new()).unwrap();
         let read = reading(&[a, b]);
-        assert_eq!(told(&read.slots, &empty), ["set b at 3"]);
+        assert_eq!(shown(&read.slots, &empty), ["set b at 3"]);
         let digest = digest_of(&read);
         for (version, is_consistent) in [(3, true), (4, false), (5, false)] {
             let commit = format!(r#"{{"term":1,"version":{version},"digest":"{digest}"}}"#);
             let read = reading(&[b, ("divvy.commit", commit.as_str())]);
             let read_both = reading(&[a, b, ("divvy.commit", commit.as_str())]);
             assert_eq!(read.is_consistent(), is_consistent, "{version}");
-            assert_eq!(told(&read_both.slots, &empty), ["set b at 3"]);
+            assert_eq!(shown(&read_both.slots, &empty), ["set b at 3"]);
         }
     }
 
@@ -545,12 +551,12 @@ mod tests {
         }
     }
 
-    fn reading(entries: &[(&str, &str)]) -> Reading {
+    fn reading(entries: &[(&str, &str)]) -> BucketReading {
         let listing = Listing {
             entries: entries.iter().map(|(k, v)| entry(k, v)).collect(),
             last_sequence: 9,
         };
-        Reading::of(&listing, &KeyPrefix::new("assignment").unwrap())
+        BucketReading::of(&listing, &KeyPrefix::new("assignment").unwrap())
     }
 
     #[test]
@@ -577,7 +583,7 @@ mod tests {
         assert!(!reading(&[gos, cut_short, commit]).is_consistent());
     }
 
-    fn digest_of(reading: &Reading) -> String {
+    fn digest_of(reading: &BucketReading) -> String {
         digest(reading.contents())
     }
 

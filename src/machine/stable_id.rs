@@ -103,7 +103,7 @@ pub struct StableId {
     backoff: Backoff,
     /// For as long as all ids are taken.
     vacancy: Backoff,
-    phase: Phase,
+    phase: ClaimPhase,
     /// The number that is taken first where nobody has it.
     preferred: Option<u32>,
     /// How long the store keeps a claim by its own settings, where it says so.
@@ -121,15 +121,15 @@ pub struct StableId {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum ClaimPhase {
     Idle,
     Listing,
     Creating(Creating),
     /// It is not known whether a create was carried out: the key is looked at.
-    Settling(Creating),
-    Held(Held),
+    Resolving(Creating),
+    OwnedClaim(OwnedClaim),
     /// The key is held and shall be given back; how often that was asked for.
-    Releasing(Held, u32),
+    Releasing(OwnedClaim, u32),
 }
 
 /// Which free numbers are taken first.
@@ -150,11 +150,11 @@ struct Creating {
     /// that will be back come first.
     free: BTreeMap<(Priority, u32), Revision>,
     /// Creates of this number of which nobody knows whether they were carried out.
-    unknown: Vec<Attempt>,
+    unknown: Vec<ClaimAttempt>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct OwnedClaim {
     number: u32,
     worker: WorkerId,
     revision: Revision,
@@ -163,8 +163,8 @@ struct Held {
     /// When the renewal was sent that was last confirmed.
     confirmed: Time,
     /// Renewals since then of which nobody knows whether they were carried out.
-    unknown: Vec<Attempt>,
-    asked: Asked,
+    unknown: Vec<ClaimAttempt>,
+    asked: ClaimCall,
     /// Whether the key was looked at since the last renewal was asked for.
     is_seen: bool,
     sent: Time,
@@ -173,14 +173,14 @@ struct Held {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ClaimCall {
     Renew,
     Read,
 }
 
 /// A write that may have been carried out.
 #[derive(Clone, Debug)]
-struct Attempt {
+struct ClaimAttempt {
     value: Vec<u8>,
     sent: Time,
 }
@@ -202,7 +202,7 @@ impl StableId {
             nonces: SplitMix(seed ^ 0xC1A1),
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
             vacancy: Backoff::new(VACANCY_MIN, vacancy_max, seed ^ 0x7AC7),
-            phase: Phase::Idle,
+            phase: ClaimPhase::Idle,
             preferred: None,
             bucket_ttl: None,
             rivals: 0,
@@ -227,8 +227,8 @@ impl StableId {
 
     /// Begins to claim an id, unless there is one.
     pub fn claim(&mut self) {
-        if matches!(self.phase, Phase::Idle) {
-            self.phase = Phase::Listing;
+        if matches!(self.phase, ClaimPhase::Idle) {
+            self.phase = ClaimPhase::Listing;
             self.due = Time::ZERO;
         }
     }
@@ -238,34 +238,37 @@ impl StableId {
     pub fn release(&mut self, is_kept: bool) {
         self.is_closing = true;
         self.is_kept = is_kept;
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let phase = std::mem::replace(&mut self.phase, ClaimPhase::Idle);
         self.phase = self.closing(phase);
     }
 
-    fn closing(&mut self, phase: Phase) -> Phase {
+    fn closing(&mut self, phase: ClaimPhase) -> ClaimPhase {
         match phase {
-            Phase::Held(held) => {
+            ClaimPhase::OwnedClaim(held) => {
                 self.due = Time::ZERO;
-                Phase::Releasing(held, 0)
+                ClaimPhase::Releasing(held, 0)
             }
             // It may be carried out yet.
-            Phase::Creating(_) | Phase::Settling(_) if self.is_asking => phase,
-            Phase::Releasing(..) => phase,
-            Phase::Idle | Phase::Listing | Phase::Creating(_) | Phase::Settling(_) => Phase::Idle,
+            ClaimPhase::Creating(_) | ClaimPhase::Resolving(_) if self.is_asking => phase,
+            ClaimPhase::Releasing(..) => phase,
+            ClaimPhase::Idle
+            | ClaimPhase::Listing
+            | ClaimPhase::Creating(_)
+            | ClaimPhase::Resolving(_) => ClaimPhase::Idle,
         }
     }
 
     /// Whether there is nothing to release any more.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        matches!(self.phase, Phase::Idle)
+        matches!(self.phase, ClaimPhase::Idle)
     }
 
     /// The id that is held.
     #[must_use]
     pub fn worker(&self) -> Option<&WorkerId> {
         match &self.phase {
-            Phase::Held(held) => Some(&held.worker),
+            ClaimPhase::OwnedClaim(held) => Some(&held.worker),
             _ => None,
         }
     }
@@ -274,15 +277,15 @@ impl StableId {
     #[must_use]
     pub fn certain_until(&self) -> Option<Time> {
         match &self.phase {
-            Phase::Held(held) => Some(held.confirmed + self.pool.ttl * 9 / 10),
+            ClaimPhase::OwnedClaim(held) => Some(held.confirmed + self.pool.ttl * 9 / 10),
             _ => None,
         }
     }
 
     /// Has the claim looked at now: something looks as if somebody else used the id.
     pub fn verify(&mut self) {
-        if let Phase::Held(held) = &mut self.phase {
-            held.asked = Asked::Read;
+        if let ClaimPhase::OwnedClaim(held) = &mut self.phase {
+            held.asked = ClaimCall::Read;
             self.due = Time::ZERO;
         }
     }
@@ -290,7 +293,7 @@ impl StableId {
     /// When there is something to ask.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let is_waiting = !self.is_asking && !matches!(self.phase, Phase::Idle);
+        let is_waiting = !self.is_asking && !matches!(self.phase, ClaimPhase::Idle);
         is_waiting.then_some(self.due)
     }
 
@@ -307,9 +310,9 @@ impl StableId {
         let bucket = Bucket::StableId;
         let drawn = u32::try_from(self.nonces.index(NONCES)).unwrap_or_default();
         let request = match &mut self.phase {
-            Phase::Idle => return None,
-            Phase::Listing => Request::List(bucket),
-            Phase::Creating(creating) => {
+            ClaimPhase::Idle => return None,
+            ClaimPhase::Listing => Request::List(bucket),
+            ClaimPhase::Creating(creating) => {
                 creating.sent = now;
                 let revision = creating.free.get(&creating.choice()).copied();
                 Request::Put {
@@ -319,18 +322,18 @@ impl StableId {
                     expect: Expect::Revision(revision.unwrap_or_default()),
                 }
             }
-            Phase::Settling(creating) => Request::Read {
+            ClaimPhase::Resolving(creating) => Request::Read {
                 bucket,
                 key: self.pool.key(creating.number),
             },
-            Phase::Held(held) => {
+            ClaimPhase::OwnedClaim(held) => {
                 let key = self.pool.key(held.number);
                 if now > held.confirmed + self.pool.ttl / 2 && !held.is_seen {
-                    held.asked = Asked::Read;
+                    held.asked = ClaimCall::Read;
                 }
                 match held.asked {
-                    Asked::Read => Request::Read { bucket, key },
-                    Asked::Renew => {
+                    ClaimCall::Read => Request::Read { bucket, key },
+                    ClaimCall::Renew => {
                         held.is_seen = false;
                         held.sent = now;
                         Request::Put {
@@ -342,7 +345,7 @@ impl StableId {
                     }
                 }
             }
-            Phase::Releasing(held, tries) => {
+            ClaimPhase::Releasing(held, tries) => {
                 *tries += 1;
                 let key = self.pool.key(held.number);
                 let expect = Expect::Revision(held.revision);
@@ -369,29 +372,31 @@ impl StableId {
     pub fn answered(&mut self, now: Time, answer: Answer) {
         self.is_asking = false;
         let failure = answer.failure();
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let phase = std::mem::replace(&mut self.phase, ClaimPhase::Idle);
         self.phase = match (phase, answer) {
-            (Phase::Listing, Answer::Listed(Ok(listing))) => self.listed(now, &listing),
-            (Phase::Creating(creating), Answer::Written { outcome, value }) => {
+            (ClaimPhase::Listing, Answer::Listed(Ok(listing))) => self.listed(now, &listing),
+            (ClaimPhase::Creating(creating), Answer::Written { outcome, value }) => {
                 self.created(now, creating, &outcome, value)
             }
-            (Phase::Settling(creating), Answer::Read(Ok(entry))) => {
-                self.settled(now, creating, entry)
+            (ClaimPhase::Resolving(creating), Answer::Read(Ok(entry))) => {
+                self.resolved(now, creating, entry)
             }
-            (Phase::Held(held), Answer::Written { outcome, value }) => {
+            (ClaimPhase::OwnedClaim(held), Answer::Written { outcome, value }) => {
                 self.renewed(now, held, &outcome, value)
             }
-            (Phase::Held(held), Answer::Read(Ok(entry))) => self.looked(now, held, entry),
-            (Phase::Releasing(held, tries @ 1..), Answer::Written { outcome, .. })
+            (ClaimPhase::OwnedClaim(held), Answer::Read(Ok(entry))) => {
+                self.looked(now, held, entry)
+            }
+            (ClaimPhase::Releasing(held, tries @ 1..), Answer::Written { outcome, .. })
                 if tries < RELEASES_MAX && may_pass(&outcome) =>
             {
                 self.due = now + self.backoff.next_delay();
-                Phase::Releasing(held, tries)
+                ClaimPhase::Releasing(held, tries)
             }
             // Refused: somebody else has it. Nobody knows: it will expire.
-            (Phase::Releasing(_, 1..), _) => Phase::Idle,
+            (ClaimPhase::Releasing(_, 1..), _) => ClaimPhase::Idle,
             // A renewal was under way.
-            (Phase::Releasing(mut held, 0), answer) => {
+            (ClaimPhase::Releasing(mut held, 0), answer) => {
                 if let Answer::Written {
                     outcome: Outcome::Done(revision),
                     ..
@@ -399,7 +404,7 @@ impl StableId {
                 {
                     held.revision = revision;
                 }
-                Phase::Releasing(held, 0)
+                ClaimPhase::Releasing(held, 0)
             }
             (phase, _) => {
                 self.due = now + self.backoff.next_delay();
@@ -407,22 +412,22 @@ impl StableId {
             }
         };
         if self.is_closing {
-            let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+            let phase = std::mem::replace(&mut self.phase, ClaimPhase::Idle);
             self.phase = self.closing(phase);
             self.events.clear();
             return;
         }
         if let Some(error) = failure {
             let operation = match &self.phase {
-                Phase::Held(_) => "renew id",
+                ClaimPhase::OwnedClaim(_) => "renew id",
                 _ => "claim id",
             };
             self.events
-                .push_back(IdEvent::Failed(error.during(operation)));
+                .push_back(IdEvent::Failed(error.with_operation(operation)));
         }
     }
 
-    fn listed(&mut self, now: Time, listing: &Listing) -> Phase {
+    fn listed(&mut self, now: Time, listing: &Listing) -> ClaimPhase {
         let mut free: BTreeMap<(Priority, u32), Revision> = (self.pool.min..=self.pool.max)
             .map(|n| ((Priority::Free, n), 0))
             .collect();
@@ -461,7 +466,7 @@ impl StableId {
                  until ids of workers that are gone expire"
             ),
         )));
-        Phase::Listing
+        ClaimPhase::Listing
     }
 
     fn created(
@@ -470,7 +475,7 @@ impl StableId {
         mut creating: Creating,
         outcome: &Outcome,
         value: Vec<u8>,
-    ) -> Phase {
+    ) -> ClaimPhase {
         match outcome {
             Outcome::Done(revision) => {
                 let (number, sent) = (creating.number, creating.sent);
@@ -481,31 +486,31 @@ impl StableId {
                 if creating.unknown.is_empty() && creating.priority == Priority::Preferred =>
             {
                 self.due = now + self.backoff.next_delay();
-                Phase::Listing
+                ClaimPhase::Listing
             }
             Outcome::Refused(Refusal::Conflict) if creating.unknown.is_empty() => {
                 self.taken(now, creating)
             }
             // By an earlier try, perhaps.
-            Outcome::Refused(Refusal::Conflict) => Phase::Settling(creating),
+            Outcome::Refused(Refusal::Conflict) => ClaimPhase::Resolving(creating),
             Outcome::Refused(_) if creating.unknown.is_empty() => {
                 self.due = now + self.backoff.next_delay();
-                Phase::Listing
+                ClaimPhase::Listing
             }
             Outcome::Refused(_) => {
                 self.due = now + self.backoff.next_delay();
-                Phase::Settling(creating)
+                ClaimPhase::Resolving(creating)
             }
             Outcome::Unknown(_) => {
                 let sent = creating.sent;
-                creating.unknown.push(Attempt { value, sent });
+                creating.unknown.push(ClaimAttempt { value, sent });
                 self.due = now + self.backoff.next_delay();
-                Phase::Settling(creating)
+                ClaimPhase::Resolving(creating)
             }
         }
     }
 
-    fn settled(&mut self, now: Time, mut creating: Creating, entry: Option<Entry>) -> Phase {
+    fn resolved(&mut self, now: Time, mut creating: Creating, entry: Option<Entry>) -> ClaimPhase {
         match entry {
             Some(entry) if entry.is_live() => {
                 let mut tries = creating.unknown.iter();
@@ -515,7 +520,7 @@ impl StableId {
                     // Still the one that is kept for whoever comes.
                     None if is_kept(&entry.value) => {
                         creating.free.insert(creating.choice(), entry.revision);
-                        Phase::Creating(creating)
+                        ClaimPhase::Creating(creating)
                     }
                     None => self.taken(now, creating),
                 }
@@ -525,29 +530,34 @@ impl StableId {
             entry => {
                 let revision = entry.map_or(0, |entry| entry.revision);
                 creating.free.insert(creating.choice(), revision);
-                Phase::Creating(creating)
+                ClaimPhase::Creating(creating)
             }
         }
     }
 
     /// Somebody else was faster: another number, farther away the more rivals there are.
-    fn taken(&mut self, now: Time, mut creating: Creating) -> Phase {
+    fn taken(&mut self, now: Time, mut creating: Creating) -> ClaimPhase {
         creating.free.remove(&creating.choice());
         self.rivals += 1;
         let pause = Duration::from_millis(5).saturating_mul(1 << self.rivals.min(8));
         self.due = now + self.random.below(pause.min(CONFLICT_PAUSE_MAX));
         if self.rivals.is_multiple_of(CONFLICTS_MAX) {
-            return Phase::Listing;
+            return ClaimPhase::Listing;
         }
-        self.choose(now, creating.free).unwrap_or(Phase::Listing)
+        self.choose(now, creating.free)
+            .unwrap_or(ClaimPhase::Listing)
     }
 
     /// The lowest free number; where there are rivals, one of the lowest, drawn.
-    fn choose(&mut self, now: Time, free: BTreeMap<(Priority, u32), Revision>) -> Option<Phase> {
+    fn choose(
+        &mut self,
+        now: Time,
+        free: BTreeMap<(Priority, u32), Revision>,
+    ) -> Option<ClaimPhase> {
         let width = 1_usize << self.rivals.min(16);
         let index = self.random.index(width.min(free.len()));
         let (priority, number) = *free.keys().nth(index)?;
-        Some(Phase::Creating(Creating {
+        Some(ClaimPhase::Creating(Creating {
             priority,
             number,
             sent: now,
@@ -556,82 +566,94 @@ impl StableId {
         }))
     }
 
-    fn hold(&mut self, number: u32, revision: Revision, value: Vec<u8>, confirmed: Time) -> Phase {
+    fn hold(
+        &mut self,
+        number: u32,
+        revision: Revision,
+        value: Vec<u8>,
+        confirmed: Time,
+    ) -> ClaimPhase {
         // The pool's prefix was checked with the longest number behind it.
         let Ok(worker) = WorkerId::new(&self.pool.key(number)) else {
-            return Phase::Idle;
+            return ClaimPhase::Idle;
         };
         self.rivals = 0;
         self.backoff.reset();
         self.due = confirmed + self.pool.ttl / 3;
         self.events.push_back(IdEvent::Claimed(worker.clone()));
-        Phase::Held(Held {
+        ClaimPhase::OwnedClaim(OwnedClaim {
             number,
             worker,
             revision,
             value,
             confirmed,
             unknown: Vec::new(),
-            asked: Asked::Renew,
+            asked: ClaimCall::Renew,
             is_seen: false,
             sent: confirmed,
             is_gone: false,
         })
     }
 
-    fn renewed(&mut self, now: Time, mut held: Held, outcome: &Outcome, value: Vec<u8>) -> Phase {
+    fn renewed(
+        &mut self,
+        now: Time,
+        mut held: OwnedClaim,
+        outcome: &Outcome,
+        value: Vec<u8>,
+    ) -> ClaimPhase {
         match outcome {
             Outcome::Done(revision) => {
                 let sent = held.sent;
                 self.confirm(&mut held, *revision, value, sent);
             }
-            Outcome::Refused(Refusal::Conflict) => held.asked = Asked::Read,
+            Outcome::Refused(Refusal::Conflict) => held.asked = ClaimCall::Read,
             Outcome::Refused(_) => self.due = now + self.backoff.next_delay(),
             Outcome::Unknown(_) => {
                 let sent = held.sent;
-                held.unknown.push(Attempt { value, sent });
-                held.asked = Asked::Read;
+                held.unknown.push(ClaimAttempt { value, sent });
+                held.asked = ClaimCall::Read;
                 self.due = now + self.backoff.next_delay();
             }
         }
-        Phase::Held(held)
+        ClaimPhase::OwnedClaim(held)
     }
 
     /// What the key holds after a renewal that did not simply succeed, or before one.
-    fn looked(&mut self, now: Time, mut held: Held, entry: Option<Entry>) -> Phase {
-        held.asked = Asked::Renew;
+    fn looked(&mut self, now: Time, mut held: OwnedClaim, entry: Option<Entry>) -> ClaimPhase {
+        held.asked = ClaimCall::Renew;
         held.is_seen = true;
         self.due = now;
         let Some(entry) = entry.filter(|entry| entry.operation != Operation::Gone) else {
             held.revision = 0;
             held.is_gone = true;
-            return Phase::Held(held);
+            return ClaimPhase::OwnedClaim(held);
         };
         if !entry.is_live() {
             held.revision = entry.revision;
             held.is_gone = true;
-            return Phase::Held(held);
+            return ClaimPhase::OwnedClaim(held);
         }
         let ours = held.unknown.iter().find(|try_| try_.value == entry.value);
         if let Some(sent) = ours.map(|attempt| attempt.sent) {
             self.confirm(&mut held, entry.revision, entry.value, sent);
-            return Phase::Held(held);
+            return ClaimPhase::OwnedClaim(held);
         }
         let is_ours = entry.revision == held.revision && entry.value == held.value;
         if is_ours && !held.is_gone {
-            return Phase::Held(held); // the renewal was not carried out, or not yet
+            return ClaimPhase::OwnedClaim(held); // the renewal was not carried out, or not yet
         }
         self.events.push_back(IdEvent::Lost(held.worker));
         self.due = Time::ZERO;
-        Phase::Idle
+        ClaimPhase::Idle
     }
 
-    fn confirm(&mut self, held: &mut Held, revision: Revision, value: Vec<u8>, sent: Time) {
+    fn confirm(&mut self, held: &mut OwnedClaim, revision: Revision, value: Vec<u8>, sent: Time) {
         held.revision = revision;
         held.value = value;
         held.confirmed = held.confirmed.max(sent);
         held.unknown.clear();
-        held.asked = Asked::Renew;
+        held.asked = ClaimCall::Renew;
         if std::mem::take(&mut held.is_gone) {
             self.events
                 .push_back(IdEvent::Regained(held.worker.clone()));

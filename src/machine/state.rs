@@ -1,12 +1,12 @@
 //! The calculator's states and the legal moves between them.
 
-use crate::types::{Reason, State, Time};
+use crate::types::{CalculatorState, Reason, Time};
 
 /// Where the calculator is, since when, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The state.
-    pub state: State,
+    pub state: CalculatorState,
     /// Why; `None` in `Idle`.
     pub reason: Option<Reason>,
     /// Since when.
@@ -18,7 +18,7 @@ impl Position {
     #[must_use]
     pub fn idle(now: Time) -> Self {
         Self {
-            state: State::Idle,
+            state: CalculatorState::Idle,
             reason: None,
             since: now,
         }
@@ -27,8 +27,8 @@ impl Position {
 
 /// Whether the calculator may go from one state to the other (DESIGN, section 3).
 #[must_use]
-pub fn is_legal(from: State, to: State) -> bool {
-    use State::{Emergency, Idle, Rebalancing, Scaling};
+pub fn is_legal(from: CalculatorState, to: CalculatorState) -> bool {
+    use CalculatorState::{Emergency, Idle, Rebalancing, Scaling};
     matches!(
         (from, to),
         (Idle, Scaling | Rebalancing | Emergency)
@@ -43,9 +43,9 @@ mod tests {
 
     #[test]
     fn only_the_listed_moves_are_legal() {
-        let legal: Vec<String> = State::ALL
+        let legal: Vec<String> = CalculatorState::ALL
             .into_iter()
-            .flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)))
+            .flat_map(|from| CalculatorState::ALL.into_iter().map(move |to| (from, to)))
             .filter(|&(from, to)| is_legal(from, to))
             .map(|(from, to)| format!("{from}->{to}"))
             .collect();

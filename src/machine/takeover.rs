@@ -1,5 +1,5 @@
 //! The evidence rules of a take-over: who of the old plan and of the present fleet is alive, has
-//! left, is missing or is lost.
+//! left, is suspected or is dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct TakeOver {
     /// read.
     pub finding: Option<Finding>,
     /// Every heartbeat key with what it holds.
-    pub heartbeats: Vec<Heartbeat>,
+    pub heartbeats: Vec<HeartbeatRecord>,
     /// Who led before, by the fence record.
     pub former_leader: Option<WorkerId>,
     /// Whether the former leader's lease is known to have run out.
@@ -35,10 +35,10 @@ pub struct TakeOver {
 
 /// A heartbeat key and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
+pub struct HeartbeatRecord {
     /// Whose.
     pub worker: WorkerId,
-    /// Whether it holds a value, or how it lost it.
+    /// Whether it holds a value, or how it dead it.
     pub operation: Operation,
     /// How old the last write is by the store's clock, where it can tell.
     pub age: Option<Duration>,
@@ -49,7 +49,7 @@ pub struct Heartbeat {
 pub struct Timing {
     /// Time to live of a heartbeat.
     pub ttl: Duration,
-    /// How long a missing worker may come back.
+    /// How long a suspected worker may come back.
     pub grace: Duration,
     /// Share of absent planned workers above which the absence says nothing.
     pub restart_ratio: f64,
@@ -62,22 +62,22 @@ pub struct Evidence {
     pub alive: BTreeMap<WorkerId, Duration>,
     /// Planned, and took their leave.
     pub left: BTreeSet<WorkerId>,
-    /// Planned, and absent; nobody of them is lost before `missing_until`.
-    pub missing: BTreeSet<WorkerId>,
+    /// Planned, and absent; nobody of them is dead before `suspected_until`.
+    pub suspected: BTreeSet<WorkerId>,
     /// Lost at once.
-    pub lost: BTreeSet<WorkerId>,
+    pub dead: BTreeSet<WorkerId>,
     /// Alive by what is left of a beat from before its lease as a leader ran out: without another
     /// beat that is the second piece of evidence, and no grace is given.
-    pub doubted: Option<WorkerId>,
-    /// When the grace of the missing is over.
-    pub missing_until: Time,
+    pub former_leader_suspected: Option<WorkerId>,
+    /// When the grace of the suspected is over.
+    pub suspected_until: Time,
 }
 
 /// Judges what a take-over found.
 #[must_use]
 pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
     let mut evidence = Evidence {
-        missing_until: now + timing.grace,
+        suspected_until: now + timing.grace,
         ..Evidence::default()
     };
     for beat in &found.heartbeats {
@@ -98,22 +98,22 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
     }
     for worker in &found.planned {
         if !evidence.alive.contains_key(worker) && !evidence.left.contains(worker) {
-            evidence.missing.insert(worker.clone());
+            evidence.suspected.insert(worker.clone());
         }
     }
     if is_mass(
-        evidence.missing.len(),
+        evidence.suspected.len(),
         found.planned.len(),
         timing.restart_ratio,
     ) {
         // A paused or restarted server does that to a healthy fleet: absence proves nothing.
-        evidence.missing_until = now + timing.ttl + timing.grace;
+        evidence.suspected_until = now + timing.ttl + timing.grace;
     } else if let (Some(leader), true) = (&found.former_leader, found.former_leader_lease_over) {
         // Two independent pieces of evidence: the lease ran out and the heartbeat is gone.
-        if evidence.missing.remove(leader) {
-            evidence.lost.insert(leader.clone());
+        if evidence.suspected.remove(leader) {
+            evidence.dead.insert(leader.clone());
         } else if evidence.alive.contains_key(leader) {
-            evidence.doubted = Some(leader.clone());
+            evidence.former_leader_suspected = Some(leader.clone());
         }
     }
     evidence
@@ -151,7 +151,7 @@ mod tests {
             finding: Some(Finding::Same),
             heartbeats: beats
                 .iter()
-                .map(|&(name, operation, age)| Heartbeat {
+                .map(|&(name, operation, age)| HeartbeatRecord {
                     worker: id(name),
                     operation,
                     age: age.map(Duration::from_secs),
@@ -175,7 +175,7 @@ mod tests {
         let evidence = judge(&found, TIMING, NOW);
         let seconds: Vec<_> = evidence.alive.values().map(Duration::as_secs).collect();
         assert_eq!(seconds, [2, 6]);
-        assert!(evidence.missing.is_empty() && evidence.lost.is_empty());
+        assert!(evidence.suspected.is_empty() && evidence.dead.is_empty());
     }
 
     #[test]
@@ -194,9 +194,9 @@ mod tests {
         let evidence = judge(&found, TIMING, NOW);
         let alive: Vec<_> = evidence.alive.keys().map(WorkerId::as_str).collect();
         assert_eq!(alive, ["w-3", "w-4"]);
-        assert_eq!(evidence.missing, BTreeSet::from([id("w-2")]));
-        assert_eq!(evidence.lost, BTreeSet::from([id("w-1")]));
-        assert_eq!(evidence.missing_until, NOW + TIMING.grace);
+        assert_eq!(evidence.suspected, BTreeSet::from([id("w-2")]));
+        assert_eq!(evidence.dead, BTreeSet::from([id("w-1")]));
+        assert_eq!(evidence.suspected_until, NOW + TIMING.grace);
     }
 
     #[test]
@@ -213,37 +213,37 @@ mod tests {
         );
         let evidence = judge(&found, TIMING, NOW);
         assert_eq!(evidence.left, BTreeSet::from([id("w-3")]));
-        assert_eq!(evidence.missing, BTreeSet::from([id("w-4"), id("w-5")]));
-        assert_eq!(evidence.missing_until, NOW + TIMING.grace);
+        assert_eq!(evidence.suspected, BTreeSet::from([id("w-4"), id("w-5")]));
+        assert_eq!(evidence.suspected_until, NOW + TIMING.grace);
     }
 
     #[test]
     fn the_former_leader_is_lost_at_once_only_on_two_pieces_of_evidence() {
         let beats = [("w-2", Operation::Put, None), ("w-3", Operation::Put, None)];
         let mut case = found(&["w-1", "w-2", "w-3"], &beats);
-        assert_eq!(judge(&case, TIMING, NOW).lost, BTreeSet::from([id("w-1")]));
+        assert_eq!(judge(&case, TIMING, NOW).dead, BTreeSet::from([id("w-1")]));
         case.former_leader_lease_over = false;
         let evidence = judge(&case, TIMING, NOW);
-        assert_eq!(evidence.missing, BTreeSet::from([id("w-1")]));
-        assert!(evidence.lost.is_empty());
+        assert_eq!(evidence.suspected, BTreeSet::from([id("w-1")]));
+        assert!(evidence.dead.is_empty());
         case.former_leader_lease_over = true;
-        case.heartbeats.push(Heartbeat {
+        case.heartbeats.push(HeartbeatRecord {
             worker: id("w-1"),
             operation: Operation::Put,
             age: None,
         });
         let evidence = judge(&case, TIMING, NOW);
-        assert!(evidence.lost.is_empty());
-        assert_eq!(evidence.doubted, Some(id("w-1")));
+        assert!(evidence.dead.is_empty());
+        assert_eq!(evidence.former_leader_suspected, Some(id("w-1")));
     }
 
     #[test]
     fn a_mass_absence_proves_nothing_for_one_ttl_and_grace() {
         let found = found(&["w-1", "w-2", "w-3"], &[("w-3", Operation::Put, None)]);
         let evidence = judge(&found, TIMING, NOW);
-        assert_eq!(evidence.missing, BTreeSet::from([id("w-1"), id("w-2")]));
-        assert!(evidence.lost.is_empty());
-        assert_eq!(evidence.missing_until, NOW + TIMING.ttl + TIMING.grace);
+        assert_eq!(evidence.suspected, BTreeSet::from([id("w-1"), id("w-2")]));
+        assert!(evidence.dead.is_empty());
+        assert_eq!(evidence.suspected_until, NOW + TIMING.ttl + TIMING.grace);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use self::measured::MeasuredStore;
 pub use self::names::MetricNames;
 #[cfg(feature = "metrics")]
 pub use self::prometheus::{Prometheus, PrometheusBuilder};
-use crate::types::{ManagerState, Reason, State, Term, Version};
+use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
 
 /// An enum whose variants have a name each: the values of one label.
 macro_rules! labels {
@@ -114,7 +114,7 @@ labels! {
         /// The partition source or its list fails.
         Source = "source",
         /// There are too many values that cannot be understood.
-        Poison = "poison",
+        Malformed = "malformed",
         /// A newer leader has taken over.
         Deposed = "deposed",
     }
@@ -190,9 +190,9 @@ labels! {
     /// The class of publication.
     PublishedAs {
         /// Atomic batches.
-        A = "A",
+        Atomic = "atomic",
         /// Conditional writes of single keys.
-        B = "B",
+        PerKey = "per_key",
     }
 
     /// The circuit breaker before the store.
@@ -237,7 +237,7 @@ pub trait CalculatorMetrics: Send + Sync {
     /// built; it is gone when the calculator is.
     fn attach(&self, probe: Weak<dyn Probe>) {}
     /// The state changed, after so long in the former one.
-    fn state_changed(&self, from: State, to: State, spent: Duration) {}
+    fn state_changed(&self, from: CalculatorState, to: CalculatorState, spent: Duration) {}
     /// A job of `dv-publish` ended.
     fn job_done(&self, job: JobKind, success: Success) {}
     /// A rebalance ended; a failed one stays pending and is tried again.
@@ -364,7 +364,7 @@ pub struct Reading {
     /// Whether it is started and at work.
     pub is_started: bool,
     /// What it is doing.
-    pub state: State,
+    pub state: CalculatorState,
     /// For how long.
     pub state_age: Duration,
     /// How long ago a heartbeat was heard of: the age of the list of workers. `None` before the
@@ -384,7 +384,7 @@ impl Reading {
     pub fn idle() -> Self {
         Self {
             is_started: false,
-            state: State::Idle,
+            state: CalculatorState::Idle,
             state_age: Duration::ZERO,
             workers_age: None,
             inbox: 0,

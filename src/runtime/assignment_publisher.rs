@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
 use super::driver::{Started, ToDriver};
-use super::journal::Journal;
-use super::protected::Protected;
-use super::publisher::Surroundings;
+use super::event_log::EventLog;
+use super::guarded_store::GuardedStore;
+use super::publisher::PublisherEnvironment;
 use super::rebalancer::Rebalancer;
-use super::shared::{Proven, Shared};
+use super::shared::{ProbeResult, Shared};
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::backoff::Backoff;
 use crate::machine::breaker::BreakerState;
-use crate::machine::calculator::{Event, Job, JobReport, OpId};
+use crate::machine::calculator::{CalculatorInput, Job, JobReport, OpId};
 use crate::metrics::{JobKind, Success};
 use crate::store::{Bucket, BucketConfig, Store};
 
@@ -32,11 +32,11 @@ pub(super) struct ToPublisher {
 pub(super) struct AssignmentPublisher {
     pub store: Arc<dyn Store>,
     /// The same, for what its breaker does.
-    pub protected: Arc<Protected>,
+    pub guarded_store: Arc<GuardedStore>,
     pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub rebalancer: Rebalancer,
-    pub surroundings: Arc<dyn Surroundings>,
+    pub environment: Arc<dyn PublisherEnvironment>,
     pub to_driver: Sender<ToDriver>,
     pub shared: Arc<Shared>,
 }
@@ -68,12 +68,16 @@ impl AssignmentPublisher {
             std::thread::yield_now();
             let deadline = Instant::now() + job.job.timeout(&self.config);
             let result = self.work(job.job, deadline);
-            let done = Event::JobDone {
+            let done = CalculatorInput::JobDone {
                 op: job.op,
                 term: self.rebalancer.publisher().term(),
                 result,
             };
-            if self.to_driver.send(ToDriver::Event(done)).is_err() {
+            if self
+                .to_driver
+                .send(ToDriver::CalculatorInput(done))
+                .is_err()
+            {
                 return;
             }
         }
@@ -83,13 +87,13 @@ impl AssignmentPublisher {
         let (kind, reason) = match &job {
             Job::Publish { reason, .. } => (JobKind::Publish, Some(*reason)),
             Job::Inspect => (JobKind::Inspect, None),
-            Job::Settle { .. } => (JobKind::Settle, None),
+            Job::Resolve { .. } => (JobKind::Settle, None),
             Job::Probe => (JobKind::Probe, None),
         };
         let begun = Instant::now();
         let result = self.rebalancer.run(job, deadline);
         let success = success_of(&result);
-        let metrics = &self.shared.telling.calculator;
+        let metrics = &self.shared.metrics_sink.calculator;
         metrics.job_done(kind, success);
         if let Some(reason) = reason {
             metrics.rebalanced(reason, success, begun.elapsed());
@@ -115,14 +119,14 @@ impl AssignmentPublisher {
         let config = &self.config;
         let seed = fastrand::u64(..);
         let mut backoff = Backoff::new(config.retry_delay_min, config.retry_delay_max, seed);
-        let mut journal = Journal::default();
+        let mut event_log = EventLog::default();
         let mut attempts = 0;
         loop {
             // One call without an answer must not use up the time of all tries.
             let patience = deadline.min(Instant::now() + self.config.operation_timeout);
             let result = self.try_take_over(patience);
             let success = success_of(&result);
-            let metrics = &self.shared.telling.calculator;
+            let metrics = &self.shared.metrics_sink.calculator;
             metrics.job_done(JobKind::TakeOver, success);
             let error = match result {
                 Ok(found) => return Ok(found),
@@ -134,20 +138,20 @@ impl AssignmentPublisher {
                 None => backoff.next_delay_within(left),
             };
             attempts += 1;
-            let error = error.after_attempts(attempts);
+            let error = error.with_attempts(attempts);
             let Some(pause) = pause.filter(|_| error.is_retriable()) else {
-                return Err(error.during("start"));
+                return Err(error.with_operation("start"));
             };
-            journal.failed(self.clock.now(), "take-over", &error);
-            if !self.surroundings.pause(pause) {
-                return Err(error.during("start"));
+            event_log.failed(self.clock.now(), "take-over", &error);
+            if !self.environment.pause(pause) {
+                return Err(error.with_operation("start"));
             }
         }
     }
 
     /// While the breaker is open the next try is its probe: its pauses take the place of ours.
     fn until_probe(&self) -> Option<Duration> {
-        match self.protected.status().state {
+        match self.guarded_store.status().state {
             BreakerState::Open { probe_at, .. } => Some(probe_at.since(self.clock.now())),
             BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
         }
@@ -157,13 +161,13 @@ impl AssignmentPublisher {
         if !self.config.shadow {
             self.ensure_buckets(deadline)?;
         }
-        let (found, poison) = self.rebalancer.take_over(deadline)?;
+        let (found, malformed) = self.rebalancer.take_over(deadline)?;
         self.note_loads();
-        let proven = self.rebalancer.publisher().proven();
+        let probe_result = self.rebalancer.publisher().probe_result();
         Ok(Started {
-            taken_over: Event::TakenOver(Box::new(found)),
-            poison,
-            proven: proven.map(|(class, store)| Proven {
+            taken_over: CalculatorInput::TakenOver(Box::new(found)),
+            malformed,
+            probe_result: probe_result.map(|(class, store)| ProbeResult {
                 class,
                 store: store.to_owned(),
             }),
@@ -207,14 +211,14 @@ fn success_of<T>(result: &Result<T>) -> Success {
     }
 }
 
-/// The real surroundings of a publisher: the wall clock, and pauses that stop cuts short.
-pub(super) struct RealSurroundings {
+/// The real environment of a publisher: the wall clock, and pauses that stop cuts short.
+pub(super) struct SystemEnvironment {
     pub stop: Receiver<Infallible>,
     pub clock: Arc<dyn Clock>,
-    pub store: Arc<Protected>,
+    pub store: Arc<GuardedStore>,
 }
 
-impl Surroundings for RealSurroundings {
+impl PublisherEnvironment for SystemEnvironment {
     fn wall_clock(&self) -> String {
         crate::clock::wall_clock()
     }

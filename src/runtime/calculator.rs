@@ -7,45 +7,47 @@ use std::time::Duration;
 use crossbeam_channel::{SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use super::crew::LifeSlot;
 use super::driver::ToDriver;
-use super::gate::Gated;
-use super::lifecycle::Running;
+use super::event_filter::EventFilter;
+use super::guarded_store::GuardedStore;
+use super::lifecycle::RunningCalculator;
+use super::metrics_sink::{CalculatorProbe, MetricsSink};
 use super::notifier::{Events, Subscription};
-use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
-use super::shared::{Board, OwnThread, Shared, deadline_in};
-use super::status::{MachineStatus, Status, StatusCounters, WorkerStatus, merge_workers};
-use super::telling::{CalculatorProbe, Telling};
-use super::told::Interest;
+use super::shared::{CalculatorSnapshot, OwnThread, Shared, deadline_after};
+use super::status::{
+    CalculatorMachineStatus, CalculatorStatus, StatusCounters, WorkerStatus, merge_workers,
+};
+use super::stop_guard::StopGuarded;
+use super::thread_group::LifecycleSlot;
 use super::worker_monitor::ToMonitor;
-use crate::cancel::{self, Vain};
+use crate::cancel::{self, WaitError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Calculator as Machine, Event, Notice, Ticket};
+use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine, Ticket};
 use crate::machine::state::Position;
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
-use crate::types::{Partition, Reason, State, Version};
+use crate::types::{CalculatorState, Partition, Reason, Version};
 
 /// How long a status waits for a thread before it goes without.
-pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Settings of a calculator to be built. See [`Calculator::builder`].
 #[must_use]
 pub struct CalculatorBuilder {
     store: Arc<dyn Store>,
     /// The same store, where somebody else calls it through the same breaker.
-    pub(super) protected: Option<Arc<Protected>>,
+    pub(super) guarded_store: Option<Arc<GuardedStore>>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) source: Option<Arc<dyn PartitionSource>>,
     /// Where a list is pushed to that outlives the calculator.
     pub(super) pushed: Option<Arc<Partitions>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) telling: Option<Telling>,
+    pub(super) metrics_sink: Option<MetricsSink>,
     /// Whether there may be subscribers with a callback.
     pub(super) has_callbacks: bool,
 }
@@ -76,7 +78,7 @@ impl CalculatorBuilder {
     where
         M: CalculatorMetrics + AssignmentMetrics + 'static,
     {
-        self.telling = Some(Telling {
+        self.metrics_sink = Some(MetricsSink {
             calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
             assignment: metrics,
         });
@@ -99,30 +101,30 @@ impl CalculatorBuilder {
             log::warn!(target: "divvy::config", "{warning}");
         }
         let position = Position::idle(self.clock.now());
-        let idle = Machine::new(self.config.clone(), self.clock.now(), 0, false);
-        let board = Board {
+        let idle = CalculatorMachine::new(self.config.clone(), self.clock.now(), 0, false);
+        let snapshot = CalculatorSnapshot {
             position,
             version: 0,
         };
         let backlog_max = self.config.subscriber_backlog;
-        let telling = self.telling.unwrap_or_default();
-        let store = match self.protected {
-            Some(protected) => protected,
-            None => Arc::new(Protected::measured(
+        let metrics_sink = self.metrics_sink.unwrap_or_default();
+        let store = match self.guarded_store {
+            Some(guarded_store) => guarded_store,
+            None => Arc::new(GuardedStore::measured(
                 self.store,
-                &telling.calculator,
+                &metrics_sink.calculator,
                 &self.clock,
                 self.config.operation_timeout,
             )),
         };
-        let shared = Shared::new(idle.current_state(), backlog_max, board, telling);
+        let shared = Shared::new(idle.current_state(), backlog_max, snapshot, metrics_sink);
         let shared = Arc::new(shared);
         let partitions = match self.source {
-            Some(inner) => Arc::new(Partitions::pulled(Arc::new(Gated {
+            Some(inner) => Arc::new(Partitions::pulled(Arc::new(StopGuarded {
                 inner,
-                // A list that comes too late does no harm: the strategy's gate is shut by then.
+                // A list that comes too late does no harm: the strategy's stop_guard is shut by then.
                 stop: crossbeam_channel::never(),
-                activity: Arc::clone(&shared.activity),
+                operation_in_progress: Arc::clone(&shared.operation_in_progress),
             }))),
             None => self
                 .pushed
@@ -140,7 +142,7 @@ impl CalculatorBuilder {
             config: self.config,
             strategy: self.strategy,
             clock: self.clock,
-            running: LifeSlot::default(),
+            running: LifecycleSlot::default(),
             has_callbacks: self.has_callbacks,
         };
         calculator.attach_probe();
@@ -173,11 +175,11 @@ impl CalculatorBuilder {
 pub struct Calculator {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions: Arc<Partitions>,
-    pub(super) store: Arc<Protected>,
+    pub(super) store: Arc<GuardedStore>,
     pub(super) config: CalculatorConfig,
     pub(super) strategy: Arc<dyn Strategy>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) running: LifeSlot<Running>,
+    pub(super) running: LifecycleSlot<RunningCalculator>,
     /// Whether there is a thread to run callbacks.
     pub(super) has_callbacks: bool,
     pub(super) probe: Arc<CalculatorProbe>,
@@ -188,13 +190,13 @@ impl Calculator {
     pub fn builder(store: Arc<dyn Store>) -> CalculatorBuilder {
         CalculatorBuilder {
             store,
-            protected: None,
+            guarded_store: None,
             config: CalculatorConfig::default(),
             strategy: Arc::new(Sticky::default()),
             source: None,
             pushed: None,
             clock: Arc::new(SystemClock),
-            telling: None,
+            metrics_sink: None,
             has_callbacks: true,
         }
     }
@@ -211,8 +213,8 @@ impl Calculator {
     /// After an error nothing is left behind and subscriptions stay, unless the host's code hangs
     /// (or the store, after a stop meanwhile): then the message says so, and `stop` waits for it.
     pub fn start(&self, timeout: Duration) -> Result<()> {
-        self.start_by(deadline_in(timeout))
-            .map_err(|error| error.during("start"))
+        self.start_by(deadline_after(timeout))
+            .map_err(|error| error.with_operation("start"))
     }
 
     /// Stops: nothing is published any more, the threads are joined, what waits for an answer
@@ -227,8 +229,8 @@ impl Calculator {
     /// starts any more, nothing new is published, the handle stays valid, call again. `Cancelled`:
     /// likewise, except that callbacks go on until the next call.
     pub fn stop(&self, timeout: Duration) -> Result<()> {
-        self.stop_by(deadline_in(timeout))
-            .map_err(|error| error.during("stop"))
+        self.stop_by(deadline_after(timeout))
+            .map_err(|error| error.with_operation("stop"))
     }
 
     /// Whether it is started and at work: not before [`Calculator::start`] has succeeded, not
@@ -241,20 +243,20 @@ impl Calculator {
 
     /// What it is doing. `Idle` when it is not started.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.shared.board.load().position.state
+    pub fn state(&self) -> CalculatorState {
+        self.shared.snapshot.load().position.state
     }
 
     /// Why it is doing that; `None` in `Idle`.
     #[must_use]
     pub fn scaling_reason(&self) -> Option<Reason> {
-        self.shared.board.load().position.reason
+        self.shared.snapshot.load().position.reason
     }
 
     /// The version last published or adopted; 0 when there is none.
     #[must_use]
     pub fn current_version(&self) -> Version {
-        self.shared.board.load().version
+        self.shared.snapshot.load().version
     }
 
     /// Has a new version published, at once or right after the one that is under way, and waits
@@ -266,8 +268,8 @@ impl Calculator {
     /// inside a partition source or strategy; what the store reports where trying again would not
     /// help.
     pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
-        self.ask(timeout, "trigger_rebalance", |ticket| Event::Trigger {
-            ticket,
+        self.ask(timeout, "trigger_rebalance", |ticket| {
+            CalculatorInput::Trigger { ticket }
         })
     }
 
@@ -277,9 +279,11 @@ impl Calculator {
     /// # Errors
     /// `SourceFailed`; otherwise as [`Calculator::trigger_rebalance`].
     pub fn refresh(&self, timeout: Duration) -> Result<Version> {
-        self.ask(timeout, "refresh", |ticket| Event::PartitionsChanged {
-            generation: self.partitions.touch(),
-            ticket: Some(ticket),
+        self.ask(timeout, "refresh", |ticket| {
+            CalculatorInput::PartitionsChanged {
+                generation: self.partitions.touch(),
+                ticket: Some(ticket),
+            }
         })
     }
 
@@ -296,20 +300,20 @@ impl Calculator {
         let Some(running) = self.running.current() else {
             return Ok(()); // the next start reads the list
         };
-        let event = Event::PartitionsChanged {
+        let event = CalculatorInput::PartitionsChanged {
             generation,
             ticket: None,
         };
         let told = running
             .to_driver
-            .send_timeout(ToDriver::Event(event), STATUS_PATIENCE);
+            .send_timeout(ToDriver::CalculatorInput(event), STATUS_TIMEOUT);
         match told {
             Ok(()) | Err(SendTimeoutError::Disconnected(_)) => Ok(()),
             Err(SendTimeoutError::Timeout(_)) => Err(Error::new(
                 Code::TimedOut,
                 "the list is taken, but the calculator is too busy to be told; call refresh",
             )
-            .during("set_partitions")),
+            .with_operation("set_partitions")),
         }
     }
 
@@ -326,11 +330,11 @@ impl Calculator {
     /// # use std::sync::Arc;
     /// # use std::time::Duration;
     /// # use divvy::store::memory::MemoryStore;
-    /// # use divvy::{Calculator, Interest, Notice};
+    /// # use divvy::{Calculator, EventFilter, CalculatorEvent};
     /// # fn main() -> divvy::Result<()> {
     /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
-    /// let subscription = calculator.subscribe(Interest::State, |notice| {
-    ///     if let Notice::StateChanged(change) = notice {
+    /// let subscription = calculator.subscribe(EventFilter::State, |notice| {
+    ///     if let CalculatorEvent::StateChanged(change) = notice {
     ///         println!("{} -> {}", change.from, change.to);
     ///     }
     /// });
@@ -341,10 +345,10 @@ impl Calculator {
     /// ```
     pub fn subscribe(
         &self,
-        interest: Interest,
-        callback: impl FnMut(&Notice) + Send + 'static,
+        filter: EventFilter,
+        callback: impl FnMut(&CalculatorEvent) + Send + 'static,
     ) -> Subscription {
-        self.shared.hub.subscribe(interest, Box::new(callback))
+        self.shared.hub.subscribe(filter, Box::new(callback))
     }
 
     /// The current state, and then every event, in order, to be read by the host. May be called
@@ -354,10 +358,10 @@ impl Calculator {
     /// # use std::sync::Arc;
     /// # use std::time::Duration;
     /// # use divvy::store::memory::MemoryStore;
-    /// # use divvy::{Calculator, Interest, Notice};
+    /// # use divvy::{Calculator, EventFilter, CalculatorEvent};
     /// # fn main() -> divvy::Result<()> {
     /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
-    /// let events = calculator.events(Interest::StateAndMembers);
+    /// let events = calculator.events(EventFilter::StateAndMembers);
     /// let reader = std::thread::spawn(move || {
     ///     for event in events {
     ///         println!("{event:?}");
@@ -369,39 +373,41 @@ impl Calculator {
     /// # }
     /// ```
     #[must_use]
-    pub fn events(&self, interest: Interest) -> Events {
-        self.shared.hub.events(interest)
+    pub fn events(&self, filter: EventFilter) -> Events {
+        self.shared.hub.events(filter)
     }
 
     /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not tell
     /// in time is left empty.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> CalculatorStatus {
         let running = self.running.current();
         let (machine, workers) = match &running {
             Some(running) => self.ask_threads(running),
             None => (None, Vec::new()),
         };
-        let board = self.shared.board.load();
-        let proven = self.shared.proven.lock().clone();
+        let snapshot = self.shared.snapshot.load();
+        let probe_result = self.shared.probe_result.lock().clone();
         let now = self.clock.now();
-        let machine = machine.unwrap_or_else(|| MachineStatus {
-            since: now.since(board.position.since),
+        let machine = machine.unwrap_or_else(|| CalculatorMachineStatus {
+            since: now.since(snapshot.position.since),
             term: self.shared.in_force.get().term,
             planned: Vec::new(),
             pending: Default::default(),
             degraded: Default::default(),
         });
-        Status {
+        CalculatorStatus {
             is_started: self.is_started(),
             failed: self.shared.failed.lock().clone(),
-            state: board.position.state,
-            reason: board.position.reason,
+            state: snapshot.position.state,
+            reason: snapshot.position.reason,
             since: machine.since,
-            version: board.version,
+            version: snapshot.version,
             term: machine.term,
-            publish_class: proven.as_ref().map(|proven| proven.class),
-            store: proven.map(|proven| proven.store).unwrap_or_default(),
+            publish_mode: probe_result.as_ref().map(|probe_result| probe_result.class),
+            store: probe_result
+                .map(|probe_result| probe_result.store)
+                .unwrap_or_default(),
             workers: merge_workers(&machine.planned, workers),
             pending: machine.pending,
             degraded: machine.degraded,
@@ -426,7 +432,7 @@ impl Calculator {
             publications: counters.publications.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
             moved: counters.moved.load(Ordering::Relaxed),
-            poison: counters.poison.load(Ordering::Relaxed),
+            malformed: counters.malformed.load(Ordering::Relaxed),
             listings: counters.listings.load(Ordering::Relaxed),
             blindness: counters.blindness.load(Ordering::Relaxed),
             lagged_subscribers: hub.lagged.load(Ordering::Relaxed),
@@ -438,19 +444,22 @@ impl Calculator {
         }
     }
 
-    fn ask_threads(&self, running: &Running) -> (Option<MachineStatus>, Vec<WorkerStatus>) {
+    fn ask_threads(
+        &self,
+        running: &RunningCalculator,
+    ) -> (Option<CalculatorMachineStatus>, Vec<WorkerStatus>) {
         let (reply, machine) = bounded(1);
         let asked = running
             .to_driver
-            .send_timeout(ToDriver::Status(reply), STATUS_PATIENCE);
+            .send_timeout(ToDriver::Status(reply), STATUS_TIMEOUT);
         let (reply, workers) = bounded(1);
         let asked_monitor = running.to_monitor.try_send(ToMonitor::Workers(reply));
         let machine = asked
             .ok()
-            .and_then(|()| machine.recv_timeout(STATUS_PATIENCE).ok());
+            .and_then(|()| machine.recv_timeout(STATUS_TIMEOUT).ok());
         let workers = asked_monitor
             .ok()
-            .and_then(|()| workers.recv_timeout(STATUS_PATIENCE).ok());
+            .and_then(|()| workers.recv_timeout(STATUS_TIMEOUT).ok());
         (machine, workers.unwrap_or_default())
     }
 
@@ -459,14 +468,18 @@ impl Calculator {
         &self,
         timeout: Duration,
         operation: &'static str,
-        event: impl FnOnce(Ticket) -> Event,
+        event: impl FnOnce(Ticket) -> CalculatorInput,
     ) -> Result<Version> {
         self.try_ask(timeout, event)
-            .map_err(|error| error.during(operation))
+            .map_err(|error| error.with_operation(operation))
     }
 
-    fn try_ask(&self, timeout: Duration, event: impl FnOnce(Ticket) -> Event) -> Result<Version> {
-        let deadline = deadline_in(timeout);
+    fn try_ask(
+        &self,
+        timeout: Duration,
+        event: impl FnOnce(Ticket) -> CalculatorInput,
+    ) -> Result<Version> {
+        let deadline = deadline_after(timeout);
         let id = self.shared.id;
         if OwnThread::belongs_to(id) && !OwnThread::is_notifier_of(id) {
             return Err(Error::new(
@@ -482,7 +495,7 @@ impl Calculator {
             return Err(cancel::error("nothing was asked for"));
         }
         let (ticket, answer) = self.shared.wait_for_answer();
-        let message = ToDriver::Event(event(ticket));
+        let message = ToDriver::CalculatorInput(event(ticket));
         let answered = match cancel::send_deadline(&running.to_driver, message, deadline) {
             Ok(()) => cancel::recv_deadline(&answer, deadline),
             Err(vain) => Err(vain),
@@ -490,8 +503,8 @@ impl Calculator {
         self.shared.give_up(ticket);
         match answered {
             Ok(result) => result,
-            Err(Vain::Cancelled) => Err(cancel::error("it stays pending")),
-            Err(Vain::TimedOut) => {
+            Err(WaitError::Cancelled) => Err(cancel::error("it stays pending")),
+            Err(WaitError::TimedOut) => {
                 let error = Error::new(
                     Code::TimedOut,
                     format!("not done within {timeout:?}; it stays pending"),
@@ -501,7 +514,7 @@ impl Calculator {
                     None => error,
                 })
             }
-            Err(Vain::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
+            Err(WaitError::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
         }
     }
 }

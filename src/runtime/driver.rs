@@ -8,39 +8,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::assignment_publisher::ToPublisher;
-use super::journal::Journal;
-use super::shared::{Board, Proven, Shared, timer};
-use super::status::MachineStatus;
-use super::telling::{FleetChanges, cause_of, change_of};
+use super::event_log::EventLog;
+use super::metrics_sink::{FleetChanges, degradation_label, member_change_label};
+use super::shared::{CalculatorSnapshot, ProbeResult, Shared, timer};
+use super::status::CalculatorMachineStatus;
 use super::worker_monitor::ToMonitor;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::machine::breaker::BreakerState;
-use crate::machine::calculator::{Action, Calculator, Event, Notice};
+use crate::machine::calculator::{
+    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine,
+};
 use crate::types::Time;
 
 /// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
 /// place, which is soon free since `dv-calc` waits for nobody.
 pub(super) enum ToDriver {
     /// Something happened (`dv-watch`, `dv-publish`, handle -> `dv-calc`).
-    Event(Event),
+    CalculatorInput(CalculatorInput),
     /// The take-over ended (`dv-publish` -> `dv-calc`).
     Started(Result<Started>),
     /// Somebody wants to know (handle -> `dv-calc`).
-    Status(Sender<MachineStatus>),
+    Status(Sender<CalculatorMachineStatus>),
 }
 
 /// A take-over that has succeeded.
 pub(super) struct Started {
-    pub taken_over: Event,
+    pub taken_over: CalculatorInput,
     /// Values that could not be understood.
-    pub poison: u32,
-    pub proven: Option<Proven>,
+    pub malformed: u32,
+    pub probe_result: Option<ProbeResult>,
 }
 
 /// The thread's own state.
-pub(super) struct Driver {
-    pub machine: Calculator,
+pub(super) struct CalculatorDriver {
+    pub machine: CalculatorMachine,
     /// Since when the machine has been in its state.
     pub state_since: Time,
     /// What changed of the fleet and was not told to the metrics yet.
@@ -53,13 +55,13 @@ pub(super) struct Driver {
     pub to_monitor: Sender<ToMonitor>,
     /// How the store's breaker changes.
     pub breaker: Receiver<BreakerState>,
-    pub journal: Journal,
+    pub event_log: EventLog,
     pub started: Sender<Result<()>>,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
 }
 
-impl Driver {
+impl CalculatorDriver {
     /// The thread's body; ends when `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToDriver>, stop: &Receiver<Infallible>) {
         loop {
@@ -68,11 +70,11 @@ impl Driver {
                 recv(stop) -> _ => return self.measure_fleet(false),
                 // Before the inbox: a job is told to have failed after the breaker that it opened.
                 recv(self.breaker) -> state => match state {
-                    Ok(state) => self.hand_in(self.clock.now(), Event::Breaker(state)),
+                    Ok(state) => self.dispatch(self.clock.now(), CalculatorInput::Breaker(state)),
                     Err(_) => return, // everybody who could use the store is gone
                 },
                 recv(inbox) -> message => match message {
-                    Ok(message) => self.take_in(message),
+                    Ok(message) => self.handle(message),
                     Err(_) => return,
                 },
                 recv(timer) -> _ => self.machine.tick(self.clock.now()),
@@ -81,24 +83,24 @@ impl Driver {
                 .counters
                 .calculator_wakes
                 .fetch_add(1, Ordering::Relaxed);
-            self.carry_out();
+            self.perform();
             self.measure_fleet(!inbox.is_empty());
         }
     }
 
-    fn take_in(&mut self, message: ToDriver) {
+    fn handle(&mut self, message: ToDriver) {
         let now = self.clock.now();
         match message {
-            ToDriver::Event(event) => self.hand_in(now, event),
+            ToDriver::CalculatorInput(event) => self.dispatch(now, event),
             ToDriver::Started(Ok(started)) => {
-                *self.shared.proven.lock() = started.proven;
-                self.hand_in(now, started.taken_over);
-                if started.poison > 0 {
-                    let count = started.poison;
-                    self.hand_in(now, Event::Poison { count });
+                *self.shared.probe_result.lock() = started.probe_result;
+                self.dispatch(now, started.taken_over);
+                if started.malformed > 0 {
+                    let count = started.malformed;
+                    self.dispatch(now, CalculatorInput::Malformed { count });
                 }
                 self.fleet.touch();
-                self.show();
+                self.publish_snapshot();
                 self.shared.hub.set_version(self.machine.version());
                 // Before anyone is told anything: callbacks may call the handle.
                 self.is_up.store(true, Ordering::Release);
@@ -108,14 +110,14 @@ impl Driver {
                 let _ = self.started.try_send(Err(error));
             }
             ToDriver::Status(reply) => {
-                let _ = reply.try_send(MachineStatus::of(&self.machine, now));
+                let _ = reply.try_send(CalculatorMachineStatus::of(&self.machine, now));
             }
         }
     }
 
-    fn carry_out(&mut self) {
-        // The board first: who is told of a state change finds it there.
-        self.show();
+    fn perform(&mut self) {
+        // The snapshot first: who is told of a state change finds it there.
+        self.publish_snapshot();
         // Notices first: whoever asked for what is done has its events, too, when the answer comes. Then
         // the log, which is the host's code, and what wakes other threads: both take a while. The job
         // last: it takes a core, which those who are told of it would have to wait for.
@@ -124,17 +126,17 @@ impl Driver {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 // At most one job is under way.
-                Action::Start { op, job } => to_start = Some(ToPublisher { op, job }),
-                Action::List { op } => orders.push(ToMonitor::List { op }),
-                Action::Watch { alive, missing } => {
-                    orders.push(ToMonitor::Watch { alive, missing })
+                CalculatorAction::Start { op, job } => to_start = Some(ToPublisher { op, job }),
+                CalculatorAction::List { op } => orders.push(ToMonitor::List { op }),
+                CalculatorAction::Watch { alive, suspected } => {
+                    orders.push(ToMonitor::Watch { alive, suspected })
                 }
-                Action::Forget(worker) => orders.push(ToMonitor::Forget(worker)),
-                Action::Notify(notice) => {
+                CalculatorAction::Forget(worker) => orders.push(ToMonitor::Forget(worker)),
+                CalculatorAction::Notify(notice) => {
                     self.count(&notice);
                     notices.push(Arc::new(notice));
                 }
-                Action::Reply { ticket, result } => replies.push((ticket, result)),
+                CalculatorAction::Reply { ticket, result } => replies.push((ticket, result)),
             }
         }
         self.shared.hub.publish_all(&notices);
@@ -142,7 +144,7 @@ impl Driver {
             self.shared.answer(ticket, result);
         }
         for notice in notices {
-            self.journal.note(self.clock.now(), &notice);
+            self.event_log.note(self.clock.now(), &notice);
         }
         for order in orders {
             // Fails only when `dv-watch` has ended; then so will this thread.
@@ -155,11 +157,11 @@ impl Driver {
     }
 
     /// Counts what subscribers are about to be told: they find it in the status.
-    fn count(&mut self, notice: &Notice) {
+    fn count(&mut self, notice: &CalculatorEvent) {
         self.measure(notice);
         let counters = &self.shared.counters;
         match notice {
-            Notice::Published { quality, .. } => {
+            CalculatorEvent::Published { quality, .. } => {
                 counters.publications.fetch_add(1, Ordering::Relaxed);
                 counters
                     .moved
@@ -167,19 +169,19 @@ impl Driver {
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
             }
-            Notice::WouldPublish { quality, .. } => {
+            CalculatorEvent::WouldPublish { quality, .. } => {
                 counters.would_publish.fetch_add(1, Ordering::Relaxed);
                 *self.shared.quality.lock() = Some(*quality);
                 *self.shared.last_failure.lock() = None;
             }
-            Notice::LeaderPublished(comparison) => {
+            CalculatorEvent::LeaderPublished(comparison) => {
                 counters.followed.fetch_add(1, Ordering::Relaxed);
                 if !comparison.agrees() {
                     counters.disagreements.fetch_add(1, Ordering::Relaxed);
                 }
                 *self.shared.comparison.lock() = Some((**comparison).clone());
             }
-            Notice::Failed { error, .. } => {
+            CalculatorEvent::Failed { error, .. } => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 *self.shared.last_failure.lock() = Some(error.clone());
             }
@@ -187,71 +189,71 @@ impl Driver {
         }
     }
 
-    fn measure(&mut self, notice: &Notice) {
-        let metrics = &self.shared.telling.calculator;
+    fn measure(&mut self, notice: &CalculatorEvent) {
+        let metrics = &self.shared.metrics_sink.calculator;
         match notice {
-            Notice::StateChanged(change) => {
+            CalculatorEvent::StateChanged(change) => {
                 let spent = change.time.since(self.state_since);
                 self.state_since = change.time;
                 metrics.state_changed(change.from, change.to, spent);
             }
-            Notice::Member(change) => self.fleet.note(change_of(change)),
-            Notice::Published { .. } => self.fleet.touch(),
-            Notice::Degraded(why) => {
+            CalculatorEvent::Member(change) => self.fleet.note(member_change_label(change)),
+            CalculatorEvent::Published { .. } => self.fleet.touch(),
+            CalculatorEvent::Degraded(why) => {
                 // A handful at most, and none on a calculator that is well.
-                let causes: Vec<_> = why.iter().map(cause_of).collect();
+                let causes: Vec<_> = why.iter().map(degradation_label).collect();
                 metrics.degraded(&causes);
             }
-            Notice::LeadershipLost => metrics.leadership_lost(),
+            CalculatorEvent::LeadershipLost => metrics.leadership_lost(),
             // The breaker measures itself, a shadow publishes nothing that could be measured, and
             // `dv-watch` measures who lags.
-            Notice::Breaker(_)
-            | Notice::WouldPublish { .. }
-            | Notice::LeaderPublished(_)
-            | Notice::WorkerLagging(_)
-            | Notice::Failed { .. }
-            | Notice::Lagged { .. }
-            | Notice::Fatal { .. } => {}
+            CalculatorEvent::Breaker(_)
+            | CalculatorEvent::WouldPublish { .. }
+            | CalculatorEvent::LeaderPublished(_)
+            | CalculatorEvent::WorkerLagging(_)
+            | CalculatorEvent::Failed { .. }
+            | CalculatorEvent::Lagged { .. }
+            | CalculatorEvent::Fatal { .. } => {}
         }
     }
 
     /// How many partitions of the plan in force have an owner that is gone.
     fn unassigned(&self) -> usize {
-        if !self.machine.has_gone() {
+        if !self.machine.has_removed() {
             return 0;
         }
         let loads = self.shared.loads.lock();
         let held = |worker| loads.get(worker).copied().unwrap_or(0);
-        self.machine.gone().map(held).sum()
+        self.machine.removed().map(held).sum()
     }
 
     /// Once for all that changed together.
     fn measure_fleet(&mut self, is_more_coming: bool) {
-        let metrics = &*self.shared.telling.calculator;
+        let metrics = &*self.shared.metrics_sink.calculator;
         if self.fleet.tell(is_more_coming, metrics) {
-            let (alive, missing) = self.machine.worker_counts();
-            metrics.workers(alive, missing);
+            let (alive, suspected) = self.machine.worker_counts();
+            metrics.workers(alive, suspected);
             let unassigned = self.unassigned();
             if unassigned != self.unassigned_told {
                 self.unassigned_told = unassigned;
-                self.shared.telling.calculator.unassigned(unassigned);
+                self.shared.metrics_sink.calculator.unassigned(unassigned);
             }
         }
     }
 
-    fn show(&self) {
-        self.shared.board.store(Board {
+    fn publish_snapshot(&self) {
+        self.shared.snapshot.store(CalculatorSnapshot {
             position: self.machine.position(),
             version: self.machine.version(),
         });
     }
 
-    fn hand_in(&mut self, now: Time, event: Event) {
-        if let Event::Poison { count } = &event {
-            self.shared.telling.calculator.poisoned(*count);
+    fn dispatch(&mut self, now: Time, event: CalculatorInput) {
+        if let CalculatorInput::Malformed { count } = &event {
+            self.shared.metrics_sink.calculator.poisoned(*count);
             self.shared
                 .counters
-                .poison
+                .malformed
                 .fetch_add(u64::from(*count), Ordering::Relaxed);
         }
         self.machine.handle(now, event);

@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::assignment_publisher::{AssignmentPublisher, RealSurroundings};
+use super::assignment_publisher::{AssignmentPublisher, SystemEnvironment};
 use super::calculator::Calculator;
-use super::crew::{Crew, Signals};
-use super::driver::{Driver, ToDriver};
-use super::gate::Gated;
-use super::journal::Journal;
+use super::driver::{CalculatorDriver, ToDriver};
+use super::event_log::EventLog;
+use super::guarded_store::BreakerListener;
+use super::metrics_sink::FleetChanges;
 use super::notifier::Hub;
-use super::protected::Listener;
-use super::publisher::{Publish, Publisher, Settings, Shadow};
+use super::publisher::{Publish, Publisher, PublisherSettings, Shadow};
 use super::rebalancer::Rebalancer;
-use super::shared::{Board, DROP_TIMEOUT, OwnThread, Shared, deadline_in};
-use super::telling::FleetChanges;
+use super::shared::{CalculatorSnapshot, DROP_TIMEOUT, OwnThread, Shared, deadline_after};
+use super::stop_guard::StopGuarded;
+use super::thread_group::{Signals, ThreadGroup};
 use super::worker_monitor::{ToMonitor, WorkerMonitor};
-use crate::cancel::{self, Vain};
+use crate::cancel::{self, WaitError};
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Calculator as Machine, Notice};
+use crate::machine::calculator::{CalculatorEvent, CalculatorMachine};
 use crate::machine::observer::Observer;
 use crate::machine::state::Position;
 use crate::store::Store;
@@ -39,8 +39,8 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 const PUBLISHER: &str = "dv-publish";
 
 /// One life of a calculator, from start to stop.
-pub(super) struct Running {
-    crew: Crew,
+pub(super) struct RunningCalculator {
+    threads: ThreadGroup,
     pub to_driver: Sender<ToDriver>,
     pub to_monitor: Sender<ToMonitor>,
     /// Set by `dv-calc` when the take-over has succeeded.
@@ -49,10 +49,10 @@ pub(super) struct Running {
     when_started: Receiver<Result<()>>,
 }
 
-impl Running {
+impl RunningCalculator {
     /// Whether it has started and nobody has asked it to stop.
     pub fn is_at_work(&self) -> bool {
-        self.is_up.load(Ordering::Acquire) && self.crew.is_wanted()
+        self.is_up.load(Ordering::Acquire) && self.threads.is_wanted()
     }
 }
 
@@ -67,13 +67,16 @@ impl Calculator {
             let deadline = deadline + Duration::from_millis(50);
             match cancel::recv_deadline(&life.when_started, deadline) {
                 Ok(result) => result,
-                Err(Vain::TimedOut) => Err(Error::new(
+                Err(WaitError::TimedOut) => Err(Error::new(
                     Code::TimedOut,
-                    format!("not started in time{}", self.shared.activity.words()),
+                    format!(
+                        "not started in time{}",
+                        self.shared.operation_in_progress.description()
+                    ),
                 )),
-                Err(Vain::Cancelled) => Err(cancel::error("not started")),
-                Err(Vain::Disconnected) => {
-                    life.crew.settle(deadline_in(CLEANUP_TIMEOUT));
+                Err(WaitError::Cancelled) => Err(cancel::error("not started")),
+                Err(WaitError::Disconnected) => {
+                    life.threads.wait_idle(deadline_after(CLEANUP_TIMEOUT));
                     Err(self.shared.ended("stopped while it was starting"))
                 }
             }
@@ -81,8 +84,8 @@ impl Calculator {
         let Err(error) = started else { return Ok(()) };
         // The store's calls end with the same deadline; only the host's own code may take longer.
         let has_failed = self.shared.failed.lock().is_some();
-        let cleanup = || self.end(&life, deadline_in(CLEANUP_TIMEOUT), has_failed);
-        cancel::regardless(cleanup)
+        let cleanup = || self.end(&life, deadline_after(CLEANUP_TIMEOUT), has_failed);
+        cancel::without_cancellation(cleanup)
             .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
         Err(error)
     }
@@ -91,7 +94,7 @@ impl Calculator {
     pub(super) fn abandon(&self) {
         let running = self.running.current();
         if let Some(running) = running {
-            running.crew.signal_stop();
+            running.threads.signal_stop();
         }
     }
 
@@ -118,36 +121,36 @@ impl Calculator {
     }
 
     /// Ends one life. Any number of threads may do so at the same time.
-    fn end(&self, life: &Arc<Running>, deadline: Instant, close_hub: bool) -> Result<()> {
-        life.crew.signal_stop();
+    fn end(&self, life: &Arc<RunningCalculator>, deadline: Instant, close_hub: bool) -> Result<()> {
+        life.threads.signal_stop();
         let words = |name| match name {
-            PUBLISHER => self.shared.activity.words().to_owned(),
+            PUBLISHER => self.shared.operation_in_progress.description().to_owned(),
             _ => String::new(),
         };
-        life.crew.join_workers(deadline, words)?;
+        life.threads.join_workers(deadline, words)?;
         self.running.conclude(
             life,
-            &life.crew,
+            &life.threads,
             &self.shared.hub,
             close_hub,
             deadline,
             || {
                 let idle = Position::idle(self.clock.now());
-                let version = self.shared.board.load().version;
-                self.shared.board.store(Board {
+                let version = self.shared.snapshot.load().version;
+                self.shared.snapshot.store(CalculatorSnapshot {
                     position: idle,
                     version,
                 });
-                self.shared.hub.go_idle(idle.since, version);
+                self.shared.hub.set_idle(idle.since, version);
             },
         )
     }
 
     /// Starts the threads of a new life. The life is there to be ended also when that failed
     /// half way.
-    fn spawn(&self, deadline: Instant) -> Result<(Arc<Running>, Result<()>)> {
+    fn spawn(&self, deadline: Instant) -> Result<(Arc<RunningCalculator>, Result<()>)> {
         let now = self.clock.now();
-        let machine = Machine::new(
+        let machine = CalculatorMachine::new(
             self.config.clone(),
             now,
             fastrand::u64(..),
@@ -158,20 +161,20 @@ impl Calculator {
         let (to_publisher, publisher_jobs) = bounded(1);
         let (started, when_started) = bounded(1);
         let (
-            crew,
+            threads,
             Signals {
                 stopped,
                 finished,
                 halted,
             },
-        ) = Crew::new();
+        ) = ThreadGroup::new();
         let monitor = WorkerMonitor {
             store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
             observer: Observer::new(&self.config)?,
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
-            journal: Journal::default(),
+            event_log: EventLog::default(),
             to_driver: to_driver.clone(),
         };
         let publisher = self.publisher(&stopped, to_driver.clone())?;
@@ -179,7 +182,7 @@ impl Calculator {
         self.shared.hub.reset(machine.current_state());
         let is_up = Arc::new(AtomicBool::new(false));
         self.shared.last_heard.forget();
-        let driver = Driver {
+        let driver = CalculatorDriver {
             machine,
             state_since: now,
             fleet: FleetChanges::of_a_start(),
@@ -189,13 +192,13 @@ impl Calculator {
             shared: Arc::clone(&self.shared),
             to_publisher,
             to_monitor: to_monitor.clone(),
-            breaker: self.store.changes(Listener::Calculator),
-            journal: Journal::default(),
+            breaker: self.store.changes(BreakerListener::Calculator),
+            event_log: EventLog::default(),
             started,
             is_up: Arc::clone(&is_up),
         };
-        let life = Arc::new(Running {
-            crew,
+        let life = Arc::new(RunningCalculator {
+            threads,
             to_driver,
             to_monitor,
             when_started,
@@ -206,14 +209,14 @@ impl Calculator {
                 let hub = Arc::clone(&self.shared.hub);
                 let run = move || hub.run(&finished, &halted);
                 let on_panic = self.on_panic(&life);
-                life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+                life.threads.spawn_notifier(self.shared.id, run, on_panic)?;
             }
             let stop = stopped.clone();
             let shared = Arc::clone(&self.shared);
             self.spawn_worker(&life, "dv-calc", move || {
                 // However this thread ends: nobody answers any more, and the inbox is closed
                 // before the waiting callers are told, so that none is overlooked.
-                let _farewell = Farewell(shared);
+                let _farewell = CloseOnExit(shared);
                 let inbox = driver_inbox;
                 driver.run(&inbox, &stop);
             })?;
@@ -234,36 +237,36 @@ impl Calculator {
         stopped: &Receiver<Infallible>,
         to_driver: Sender<ToDriver>,
     ) -> Result<AssignmentPublisher> {
-        let surroundings = Arc::new(RealSurroundings {
+        let environment = Arc::new(SystemEnvironment {
             stop: stopped.clone(),
             clock: Arc::clone(&self.clock),
             store: Arc::clone(&self.store),
         });
-        let settings = Settings {
+        let settings = PublisherSettings {
             leader: self.config.name.clone(),
             assignment: KeyPrefix::new(&self.config.assignment_prefix)?,
             heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
-            class: self.config.publish_class,
+            class: self.config.publish_mode,
             batch_max: self.config.publish_batch_max,
         };
-        let protected: Arc<dyn Store> = self.store.clone();
-        let store: Arc<dyn Store> = Arc::new(Gated {
-            inner: protected,
+        let guarded_store: Arc<dyn Store> = self.store.clone();
+        let store: Arc<dyn Store> = Arc::new(StopGuarded {
+            inner: guarded_store,
             stop: stopped.clone(),
-            activity: Arc::clone(&self.shared.activity),
+            operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
         });
-        let strategy: Arc<dyn Strategy> = Arc::new(Gated {
+        let strategy: Arc<dyn Strategy> = Arc::new(StopGuarded {
             inner: Arc::clone(&self.strategy),
             stop: stopped.clone(),
-            activity: Arc::clone(&self.shared.activity),
+            operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
         });
         let publisher = Publisher::new(
             Arc::clone(&store),
-            surroundings.clone(),
+            environment.clone(),
             settings,
             Arc::clone(&self.shared.in_force),
         )
-        .with_metrics(Arc::clone(&self.shared.telling.assignment));
+        .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment));
         let publisher: Box<dyn Publish> = if self.config.shadow {
             Box::new(Shadow::of(publisher))
         } else {
@@ -271,7 +274,7 @@ impl Calculator {
         };
         Ok(AssignmentPublisher {
             store,
-            protected: Arc::clone(&self.store),
+            guarded_store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
             config: self.config.clone(),
             rebalancer: Rebalancer::over(
@@ -281,8 +284,8 @@ impl Calculator {
                 self.config.default_weight,
                 self.config.former_leader_lease_over,
             )
-            .with_metrics(Arc::clone(&self.shared.telling.assignment)),
-            surroundings,
+            .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment)),
+            environment,
             to_driver,
             shared: Arc::clone(&self.shared),
         })
@@ -290,24 +293,24 @@ impl Calculator {
 
     fn spawn_worker(
         &self,
-        life: &Arc<Running>,
+        life: &Arc<RunningCalculator>,
         name: &'static str,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
         let on_panic = self.on_panic(life);
-        life.crew.spawn(self.shared.id, name, body, on_panic)
+        life.threads.spawn(self.shared.id, name, body, on_panic)
     }
 
     /// A panic on a thread fails the handle and stops the other threads.
-    fn on_panic(&self, life: &Arc<Running>) -> impl FnOnce(String) + Send + 'static {
+    fn on_panic(&self, life: &Arc<RunningCalculator>) -> impl FnOnce(String) + Send + 'static {
         let shared = Arc::clone(&self.shared);
         let life = Arc::downgrade(life);
         move |message| {
             shared.fail(&message);
             if let Some(life) = life.upgrade() {
-                life.crew.signal_stop();
+                life.threads.signal_stop();
             }
-            shared.hub.publish(Notice::Fatal {
+            shared.hub.publish(CalculatorEvent::Fatal {
                 message: message.clone(),
             });
             // Last, for it runs the host's code.
@@ -317,9 +320,9 @@ impl Calculator {
 }
 
 /// Tells the waiting callers that nobody will answer, when `dv-calc` ends in whatever way.
-struct Farewell(Arc<Shared>);
+struct CloseOnExit(Arc<Shared>);
 
-impl Drop for Farewell {
+impl Drop for CloseOnExit {
     fn drop(&mut self) {
         self.0.abandon_callers();
     }
@@ -327,10 +330,10 @@ impl Drop for Farewell {
 
 impl Drop for Calculator {
     fn drop(&mut self) {
-        if let Err(error) = self.stop_by(deadline_in(DROP_TIMEOUT)) {
+        if let Err(error) = self.stop_by(deadline_after(DROP_TIMEOUT)) {
             log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
             if let Some(life) = self.running.take() {
-                life.crew.signal_end();
+                life.threads.signal_end();
             }
             // Readers must not wait for ever for events of a calculator that is gone.
             Hub::end(self.shared.hub.take_subscribers());

@@ -7,20 +7,20 @@
 //! | `dv-publish` (`assignment_publisher`) | rebalance jobs | <-> `dv-calc` |
 //! | `dv-notify` (`notifier`) | subscriber callbacks | <- `dv-calc` |
 //!
-//! A manager has threads of its own, see `manager`; `crew` starts and joins those of both.
+//! A manager has threads of its own, see `manager`; `thread_group` starts and joins those of both.
 
 mod assignment_publisher;
 mod calculator;
 mod connect;
-mod crew;
 mod driver;
+mod event_filter;
+mod event_log;
 mod fleet;
-mod gate;
-mod journal;
+mod guarded_store;
 mod lifecycle;
 mod manager;
+mod metrics_sink;
 mod notifier;
-mod protected;
 pub mod publisher;
 pub mod rebalancer;
 mod reopening;
@@ -28,20 +28,20 @@ mod shared;
 #[doc(hidden)]
 pub mod sim;
 mod status;
-mod telling;
-mod told;
+mod stop_guard;
+mod thread_group;
 mod worker_monitor;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use connect::connect_nats;
+pub use event_filter::EventFilter;
+#[cfg(feature = "capi")]
+pub(crate) use event_filter::Notification;
 pub use fleet::read_fleet;
+pub use guarded_store::BreakerStatus;
 pub use manager::{
-    LeaderElection, Manager, ManagerBuilder, ManagerInterest, ManagerStatus, perform,
+    LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, perform,
 };
 pub use notifier::{Events, Polled, Readiness, Subscription};
-pub use protected::BreakerStatus;
 pub use rebalancer::PartitionSource;
-pub use status::{Status, StatusCounters, WorkerStatus};
-pub use told::Interest;
-#[cfg(feature = "capi")]
-pub(crate) use told::Told;
+pub use status::{CalculatorStatus, StatusCounters, WorkerStatus};

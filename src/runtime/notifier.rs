@@ -19,27 +19,27 @@ use parking_lot::{Condvar, Mutex};
 
 pub use events::{Events, Polled, Readiness};
 
+use super::event_filter::Notification;
 use super::rebalancer::panic_text;
-use super::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
-use super::told::Told;
+use super::shared::{DROP_TIMEOUT, OwnThread, deadline_after};
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::Notice;
+use crate::machine::calculator::CalculatorEvent;
 use crate::metrics::{CalculatorMetrics, NoMetrics};
 
 type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
 /// One subscriber's backlog, and its callback where it has one.
-struct Subscriber<N: Told> {
-    interest: N::Interest,
+struct Subscriber<N: Notification> {
+    filter: N::EventFilter,
     backlog_max: usize,
-    queue: Mutex<Queue<N>>,
+    queue: Mutex<SubscriberQueue<N>>,
     changed: Condvar,
     /// Taken out while it runs, so that no lock is held then.
     callback: Mutex<Option<Callback<N>>>,
     has_callback: bool,
 }
 
-struct Queue<N> {
+struct SubscriberQueue<N> {
     events: VecDeque<Arc<N>>,
     /// Events that came after the backlog was full; told in the last event.
     missed: u64,
@@ -55,7 +55,7 @@ struct Queue<N> {
     was_ready: bool,
 }
 
-impl<N: Told> Queue<N> {
+impl<N: Notification> SubscriberQueue<N> {
     fn new() -> Self {
         Self {
             events: VecDeque::new(),
@@ -71,7 +71,7 @@ impl<N: Told> Queue<N> {
     }
 
     /// Tells whoever watches the readiness that it changed. After each change of the queue.
-    fn tell_readiness(&mut self) {
+    fn report_readiness(&mut self) {
         let is_ready = !self.events.is_empty() || self.missed > 0 || !self.is_open || self.is_woken;
         if let Some(readiness) = self.readiness.as_deref()
             && is_ready != self.was_ready
@@ -85,7 +85,7 @@ impl<N: Told> Queue<N> {
     /// when the calculator has stopped meanwhile, and then nothing.
     fn pop(&mut self) -> Option<Arc<N>> {
         if let Some(event) = self.events.pop_front() {
-            self.tell_readiness();
+            self.report_readiness();
             return Some(event);
         }
         if self.missed == 0 {
@@ -93,7 +93,7 @@ impl<N: Told> Queue<N> {
         }
         self.is_open = false;
         let missed = std::mem::take(&mut self.missed);
-        self.tell_readiness();
+        self.report_readiness();
         Some(Arc::new(N::lagged(missed)))
     }
 
@@ -102,12 +102,12 @@ impl<N: Told> Queue<N> {
     }
 }
 
-impl<N: Told> Subscriber<N> {
-    fn new(interest: N::Interest, backlog_max: usize, callback: Option<Callback<N>>) -> Self {
+impl<N: Notification> Subscriber<N> {
+    fn new(filter: N::EventFilter, backlog_max: usize, callback: Option<Callback<N>>) -> Self {
         Self {
-            interest,
+            filter,
             backlog_max,
-            queue: Mutex::new(Queue::new()),
+            queue: Mutex::new(SubscriberQueue::new()),
             changed: Condvar::new(),
             has_callback: callback.is_some(),
             callback: Mutex::new(callback),
@@ -121,7 +121,7 @@ impl<N: Told> Subscriber<N> {
         let missed_before = queue.missed;
         let mut is_changed = false;
         for notice in notices {
-            if !queue.is_open || !notice.is_wanted(self.interest) {
+            if !queue.is_open || !notice.is_wanted(self.filter) {
                 continue;
             }
             if queue.missed > 0 || queue.events.len() >= self.backlog_max {
@@ -133,7 +133,7 @@ impl<N: Told> Subscriber<N> {
         }
         let missed = queue.missed;
         if is_changed {
-            queue.tell_readiness();
+            queue.report_readiness();
             drop(queue);
             self.changed.notify_all();
         }
@@ -144,7 +144,7 @@ impl<N: Told> Subscriber<N> {
     fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_open = false;
-        queue.tell_readiness();
+        queue.report_readiness();
         drop(queue);
         self.changed.notify_all();
     }
@@ -155,7 +155,7 @@ impl<N: Told> Subscriber<N> {
         queue.is_open = false;
         queue.missed = 0;
         let events = std::mem::take(&mut queue.events);
-        queue.tell_readiness();
+        queue.report_readiness();
         drop(queue);
         self.changed.notify_all();
         drop(events);
@@ -177,7 +177,7 @@ impl<N: Told> Subscriber<N> {
                     Code::TimedOut,
                     "the callback is still running; no further one will",
                 )
-                .during("unsubscribe"));
+                .with_operation("unsubscribe"));
             }
         }
         Ok(())
@@ -199,32 +199,32 @@ fn drop_guarded<T>(value: T) -> bool {
 }
 
 /// All subscribers of one handle.
-pub(super) struct Hub<N: Told = Notice> {
+pub(super) struct Hub<N: Notification = CalculatorEvent> {
     inner: Mutex<HubState<N>>,
     /// The handle that the events are about, see [`OwnThread`].
     owner: u64,
     backlog_max: usize,
-    bell: Sender<()>,
-    rung: Receiver<()>,
+    wake_sender: Sender<()>,
+    wake_receiver: Receiver<()>,
     pub lagged: AtomicU64,
     pub callback_panics: AtomicU64,
     metrics: Arc<dyn CalculatorMetrics>,
 }
 
 /// Subscribers that were taken out of their hub.
-pub(super) struct Subscribers<N: Told>(Vec<Arc<Subscriber<N>>>);
+pub(super) struct Subscribers<N: Notification>(Vec<Arc<Subscriber<N>>>);
 
-struct HubState<N: Told> {
+struct HubState<N: Notification> {
     subscribers: Vec<Arc<Subscriber<N>>>,
     current: N::Current,
     /// Whether the last event of this life was published.
     is_over: bool,
 }
 
-impl<N: Told> Hub<N> {
+impl<N: Notification> Hub<N> {
     pub fn new(owner: u64, current: N::Current, backlog_max: usize) -> Self {
-        // One place suffices: the bell says "look at the queues", not how often.
-        let (bell, rung) = bounded(1);
+        // One place suffices: the wake_sender says "look at the queues", not how often.
+        let (wake_sender, wake_receiver) = bounded(1);
         Self {
             inner: Mutex::new(HubState {
                 subscribers: Vec::new(),
@@ -233,8 +233,8 @@ impl<N: Told> Hub<N> {
             }),
             owner,
             backlog_max,
-            bell,
-            rung,
+            wake_sender,
+            wake_receiver,
             lagged: AtomicU64::new(0),
             callback_panics: AtomicU64::new(0),
             metrics: Arc::new(NoMetrics),
@@ -292,7 +292,7 @@ impl<N: Told> Hub<N> {
         drop(inner);
         // Otherwise the thread would wake for nothing, and keep a core from those who read.
         if is_called_back {
-            let _ = self.bell.try_send(());
+            let _ = self.wake_sender.try_send(());
         }
     }
 
@@ -304,8 +304,8 @@ impl<N: Told> Hub<N> {
     }
 
     /// Corrects what a new subscriber is told first.
-    pub fn amend(&self, amend: impl FnOnce(&mut N::Current)) {
-        amend(&mut self.inner.lock().current);
+    pub fn update_current(&self, update_current: impl FnOnce(&mut N::Current)) {
+        update_current(&mut self.inner.lock().current);
     }
 
     /// Receivers get what is in their backlog, then their end.
@@ -341,13 +341,13 @@ impl<N: Told> Hub<N> {
 
     pub fn subscribe(
         self: &Arc<Self>,
-        interest: N::Interest,
+        filter: N::EventFilter,
         callback: Callback<N>,
     ) -> Subscription {
-        let subscriber = self.add(interest, Some(callback));
-        let _ = self.bell.try_send(());
+        let subscriber = self.add(filter, Some(callback));
+        let _ = self.wake_sender.try_send(());
         Subscription {
-            place: Some(Box::new(Place {
+            place: Some(Box::new(SubscriberSlot {
                 subscriber,
                 hub: Arc::downgrade(self),
             })),
@@ -355,12 +355,12 @@ impl<N: Told> Hub<N> {
         }
     }
 
-    pub fn events(self: &Arc<Self>, interest: N::Interest) -> Events<N> {
-        Events::new(self.add(interest, None), Arc::downgrade(self))
+    pub fn events(self: &Arc<Self>, filter: N::EventFilter) -> Events<N> {
+        Events::new(self.add(filter, None), Arc::downgrade(self))
     }
 
-    fn add(&self, interest: N::Interest, callback: Option<Callback<N>>) -> Arc<Subscriber<N>> {
-        let subscriber = Arc::new(Subscriber::new(interest, self.backlog_max, callback));
+    fn add(&self, filter: N::EventFilter, callback: Option<Callback<N>>) -> Arc<Subscriber<N>> {
+        let subscriber = Arc::new(Subscriber::new(filter, self.backlog_max, callback));
         let mut inner = self.inner.lock();
         // Under the same lock as every publication: the current state, then each later change.
         let introduced: Vec<_> = N::introduce(&inner.current)
@@ -390,7 +390,7 @@ impl<N: Told> Hub<N> {
             is_last = select_biased! {
                 recv(halt) -> _ => return,
                 recv(finish) -> _ => true,
-                recv(self.rung) -> _ => false,
+                recv(self.wake_receiver) -> _ => false,
             };
         }
     }
@@ -469,26 +469,26 @@ fn is_disconnected(signal: &Receiver<Infallible>) -> bool {
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     /// `None` when it was ended or let run.
-    place: Option<Box<dyn Occupied>>,
+    place: Option<Box<dyn ActiveSubscription>>,
     owner: u64,
 }
 
 /// A subscriber's place in its hub.
-struct Place<N: Told> {
+struct SubscriberSlot<N: Notification> {
     subscriber: Arc<Subscriber<N>>,
     hub: Weak<Hub<N>>,
 }
 
-/// A [`Place`], whatever kind of events is delivered there.
-trait Occupied: Send + Sync {
+/// A [`SubscriberSlot`], whatever kind of events is delivered there.
+trait ActiveSubscription: Send + Sync {
     /// Nothing more is delivered.
-    fn vacate(&self);
+    fn unsubscribe_now(&self);
     fn wait_for_callback(&self, deadline: Instant) -> Result<()>;
     fn drop_callback(&self);
 }
 
-impl<N: Told> Occupied for Place<N> {
-    fn vacate(&self) {
+impl<N: Notification> ActiveSubscription for SubscriberSlot<N> {
+    fn unsubscribe_now(&self) {
         self.subscriber.discard();
         if let Some(hub) = self.hub.upgrade() {
             hub.remove(&self.subscriber);
@@ -532,10 +532,10 @@ impl Subscription {
         let Some(place) = &self.place else {
             return Ok(());
         };
-        place.vacate();
+        place.unsubscribe_now();
         // Callbacks run one at a time: on their thread no other one is running.
         if !OwnThread::is_notifier_of(self.owner) {
-            place.wait_for_callback(deadline_in(timeout))?;
+            place.wait_for_callback(deadline_after(timeout))?;
         }
         place.drop_callback();
         self.place = None;

@@ -8,13 +8,13 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use self::follow::Intention;
-use super::publisher::{Found, Publish, Publisher, Settled};
-use super::telling::published_as;
+use super::metrics_sink::publish_mode_label;
+use super::publisher::{Publish, Publisher, Resolved, TakeOverResult};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
-use crate::strategy::{Input, Plan, Strategy, canonical_partitions, quality};
+use crate::strategy::{Plan, PlanInput, Strategy, canonical_partitions, quality};
 use crate::types::{Partition, Reason, WorkerId};
 
 /// Where the partition list comes from when it is pulled.
@@ -25,7 +25,7 @@ pub trait PartitionSource: Send + Sync {
     /// All partitions: unique by keys, each with at least one key, in any order.
     ///
     /// # Errors
-    /// Whatever keeps the source from telling; the last plan stays and this is retried.
+    /// Whatever keeps the source from metrics_sink; the last plan stays and this is retried.
     fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>>;
 }
 
@@ -206,7 +206,7 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
         let found = self.publisher.take_over(deadline)?;
-        if let Some(class) = self.published_as() {
+        if let Some(class) = self.publish_mode_label() {
             self.metrics.took_over(found.term, found.version, class);
         }
         let (plan, is_whole) = match plan_of(&found.stored) {
@@ -226,15 +226,15 @@ impl Rebalancer {
                 (None, 0)
             }
         };
-        let poison = found.poison;
+        let malformed = found.malformed;
         let take_over = self.take_over_of(found, is_whole, finding, generation);
         self.plan = plan;
-        Ok((take_over, poison))
+        Ok((take_over, malformed))
     }
 
     fn take_over_of(
         &self,
-        found: Found,
+        found: TakeOverResult,
         is_whole: bool,
         finding: Option<Finding>,
         generation: u64,
@@ -271,12 +271,12 @@ impl Rebalancer {
                     finding,
                 })
             }
-            Job::Settle { seen, applied } => {
+            Job::Resolve { seen, applied } => {
                 self.publisher.heed(applied);
-                Ok(match self.publisher.settle(&seen, deadline)? {
-                    Settled::Known => JobReport::Settled { foreign: false },
-                    Settled::Foreign => JobReport::Settled { foreign: true },
-                    Settled::Live(live) => {
+                Ok(match self.publisher.resolve(&seen, deadline)? {
+                    Resolved::Known => JobReport::Resolved { foreign: false },
+                    Resolved::Foreign => JobReport::Resolved { foreign: true },
+                    Resolved::Live(live) => {
                         JobReport::Followed(Box::new(self.follow(*live, deadline)))
                     }
                 })
@@ -303,7 +303,7 @@ impl Rebalancer {
         let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        if let Some(class) = self.published_as() {
+        if let Some(class) = self.publish_mode_label() {
             self.metrics.published(&PublishedPlan {
                 version,
                 term: self.publisher.term(),
@@ -326,10 +326,10 @@ impl Rebalancer {
     }
 
     /// The class it publishes in; `None` for a shadow, which publishes nothing.
-    fn published_as(&self) -> Option<PublishedAs> {
+    fn publish_mode_label(&self) -> Option<PublishedAs> {
         self.publisher
-            .proven()
-            .map(|(class, _)| published_as(class))
+            .probe_result()
+            .map(|(class, _)| publish_mode_label(class))
     }
 
     /// Carries out a part of a rebalance and tells how long it took.
@@ -346,7 +346,7 @@ impl Rebalancer {
             None => vec![None; list.len()],
         };
         let owners = guarded(Code::StrategyFailed, "strategy", || {
-            self.strategy.assign(&Input {
+            self.strategy.assign(&PlanInput {
                 workers,
                 partitions: &list,
                 previous: &previous,

@@ -10,10 +10,10 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never};
 use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 
-use super::gate::CurrentActivity;
+use super::metrics_sink::{LastHeard, MetricsSink};
 use super::notifier::Hub;
-use super::publisher::{Class, InForce};
-use super::telling::{LastHeard, Telling};
+use super::publisher::{ActiveMode, Effective};
+use super::stop_guard::CurrentOperation;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
@@ -26,7 +26,7 @@ use crate::types::{Time, Version, WorkerId};
 pub(super) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The deadline of a call that may wait for `timeout`; no time-out is too long for it.
-pub(super) fn deadline_in(timeout: Duration) -> Instant {
+pub(super) fn deadline_after(timeout: Duration) -> Instant {
     /// Longer than any process lives, and far from what the platform's clock cannot hold.
     const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
     Instant::now() + timeout.min(FOREVER)
@@ -48,15 +48,15 @@ pub(super) fn next_handle_id() -> u64 {
 
 /// What callers read without asking a thread.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Board {
+pub(super) struct CalculatorSnapshot {
     pub position: Position,
     pub version: Version,
 }
 
 /// What the last take-over proved of the store.
 #[derive(Clone, Debug)]
-pub(super) struct Proven {
-    pub class: Class,
+pub(super) struct ProbeResult {
+    pub class: ActiveMode,
     pub store: String,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Counters {
     pub publications: AtomicU64,
     pub failures: AtomicU64,
     pub moved: AtomicU64,
-    pub poison: AtomicU64,
+    pub malformed: AtomicU64,
     pub listings: AtomicU64,
     pub blindness: AtomicU64,
     pub calculator_wakes: AtomicU64,
@@ -79,18 +79,18 @@ pub(super) struct Counters {
 pub(super) struct Shared {
     pub id: u64,
     pub hub: Arc<Hub>,
-    pub board: AtomicCell<Board>,
+    pub snapshot: AtomicCell<CalculatorSnapshot>,
     pub counters: Counters,
-    pub in_force: Arc<InForce>,
+    pub in_force: Arc<Effective>,
     /// Who is told what happens, for metrics.
-    pub telling: Telling,
+    pub metrics_sink: MetricsSink,
     pub last_heard: LastHeard,
     /// How many partitions each worker of the plan in force has.
     pub loads: Mutex<HashMap<WorkerId, usize>>,
     /// What `dv-publish` waits for.
-    pub activity: Arc<CurrentActivity>,
+    pub operation_in_progress: Arc<CurrentOperation>,
     /// What the last take-over proved of the store; `None` before the first.
-    pub proven: Mutex<Option<Proven>>,
+    pub probe_result: Mutex<Option<ProbeResult>>,
     /// How good the plan last published is.
     pub quality: Mutex<Option<Quality>>,
     /// What a shadow thought of the live leader's last publication.
@@ -107,24 +107,24 @@ impl Shared {
     pub fn new(
         current: StateChange,
         subscriber_backlog: usize,
-        board: Board,
-        telling: Telling,
+        snapshot: CalculatorSnapshot,
+        metrics_sink: MetricsSink,
     ) -> Self {
         let id = next_handle_id();
         Self {
             id,
             hub: Arc::new(
                 Hub::new(id, current, subscriber_backlog)
-                    .with_metrics(Arc::clone(&telling.calculator)),
+                    .with_metrics(Arc::clone(&metrics_sink.calculator)),
             ),
-            board: AtomicCell::new(board),
+            snapshot: AtomicCell::new(snapshot),
             counters: Counters::default(),
             in_force: Arc::default(),
-            telling,
+            metrics_sink,
             last_heard: LastHeard::default(),
             loads: Mutex::default(),
-            activity: Arc::default(),
-            proven: Mutex::new(None),
+            operation_in_progress: Arc::default(),
+            probe_result: Mutex::new(None),
             quality: Mutex::new(None),
             comparison: Mutex::new(None),
             last_failure: Mutex::new(None),

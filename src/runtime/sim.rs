@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use super::journal::Journal;
+use super::event_filter::EventFilter;
+pub use super::event_log::EventLog;
+pub use super::guarded_store::{BreakerListener, GuardedStore};
 use super::manager::perform_at;
+pub use super::metrics_sink::FleetChanges;
 use super::notifier::{Events, Hub};
-pub use super::protected::{Listener, Protected};
-pub use super::telling::FleetChanges;
-use super::told::Interest;
-use crate::machine::calculator::{Notice, StateChange};
+use crate::machine::calculator::{CalculatorEvent, StateChange};
 use crate::machine::request::{Answer, Request};
 use crate::store::Store;
 use crate::types::Time;
@@ -22,7 +22,7 @@ pub fn perform_when(store: &dyn Store, request: Request, deadline: Instant, now:
 
 /// Has a request answered as a manager does: through the breaker of its store.
 pub fn ask_through(
-    store: &Protected,
+    store: &GuardedStore,
     request: &Request,
     answer: impl FnOnce() -> Answer,
 ) -> Answer {
@@ -41,14 +41,14 @@ impl BareHub {
     }
 
     /// As `dv-calc` does.
-    pub fn publish(&self, notice: Notice) {
+    pub fn publish(&self, notice: CalculatorEvent) {
         self.0.publish(notice);
     }
 
     /// As a handle does.
     #[must_use]
-    pub fn events(&self, interest: Interest) -> Events {
-        self.0.events(interest)
+    pub fn events(&self, filter: EventFilter) -> Events {
+        self.0.events(filter)
     }
 }
 

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use super::protected::BreakerStatus;
-use super::publisher::Class;
-use crate::machine::calculator::{Calculator, Degraded, Pending};
+use super::guarded_store::BreakerStatus;
+use super::publisher::ActiveMode;
+use crate::machine::calculator::{CalculatorMachine, Degraded, Pending};
 use crate::machine::comparison::Comparison;
 use crate::strategy::Quality;
-use crate::types::{Reason, State, Term, Time, Version, WorkerId};
+use crate::types::{CalculatorState, Reason, Term, Time, Version, WorkerId};
 
 /// One moment of a calculator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Status {
+pub struct CalculatorStatus {
     /// Whether it is started.
     pub is_started: bool,
     /// Why it has failed, if it has: a thread of it panicked.
     pub failed: Option<String>,
     /// What it is doing.
-    pub state: State,
+    pub state: CalculatorState,
     /// Why; `None` in `Idle`.
     pub reason: Option<Reason>,
     /// For how long.
@@ -28,7 +28,7 @@ pub struct Status {
     /// The term that it opened; 0 before it took over.
     pub term: Term,
     /// The class it publishes in, as its last take-over settled it; `None` before the first.
-    pub publish_class: Option<Class>,
+    pub publish_mode: Option<ActiveMode>,
     /// The store as its last take-over proved it to be: product, version, whether it has atomic
     /// batches. For people; empty before the first.
     pub store: String,
@@ -79,7 +79,7 @@ pub struct StatusCounters {
     /// Partitions that changed hands.
     pub moved: u64,
     /// Values in the store that could not be understood.
-    pub poison: u64,
+    pub malformed: u64,
     /// Listings of the heartbeats.
     pub listings: u64,
     /// Times that the heartbeats went out of sight.
@@ -100,7 +100,7 @@ pub struct StatusCounters {
 
 /// The machine's part of a status.
 #[derive(Clone, Debug)]
-pub(super) struct MachineStatus {
+pub(super) struct CalculatorMachineStatus {
     pub since: Duration,
     pub term: Term,
     pub planned: Vec<WorkerId>,
@@ -108,8 +108,8 @@ pub(super) struct MachineStatus {
     pub degraded: Degraded,
 }
 
-impl MachineStatus {
-    pub fn of(machine: &Calculator, now: Time) -> Self {
+impl CalculatorMachineStatus {
+    pub fn of(machine: &CalculatorMachine, now: Time) -> Self {
         Self {
             since: now.since(machine.position().since),
             term: machine.term(),

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
 use super::driver::ToDriver;
-use super::journal::Journal;
-use super::protected::Protected;
+use super::event_log::EventLog;
+use super::guarded_store::GuardedStore;
 use super::reopening::Reopening;
 use super::shared::{Shared, timer};
 use super::status::WorkerStatus;
 use crate::clock::Clock;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
-use crate::machine::calculator::{Event, OpId};
-use crate::machine::liveness::Sighting;
+use crate::machine::calculator::{CalculatorInput, OpId};
+use crate::machine::liveness::MembershipEvent;
 use crate::machine::observer::Observer;
 use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
 use crate::store::{Bucket, Health, Operation, Store, Watch, WatchEvent};
@@ -31,7 +31,7 @@ pub(super) enum ToMonitor {
     /// Start watching, from what the take-over found.
     Watch {
         alive: Vec<(WorkerId, Duration)>,
-        missing: Vec<WorkerId>,
+        suspected: Vec<WorkerId>,
     },
     /// List the heartbeats once.
     List { op: OpId },
@@ -43,17 +43,17 @@ pub(super) enum ToMonitor {
 
 /// The thread's own state.
 pub(super) struct WorkerMonitor {
-    pub store: Arc<Protected>,
+    pub store: Arc<GuardedStore>,
     pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub observer: Observer,
     pub shared: Arc<Shared>,
-    pub journal: Journal,
+    pub event_log: EventLog,
     pub to_driver: Sender<ToDriver>,
 }
 
 /// The watches, as far as they are open.
-struct Watches {
+struct MonitorWatches {
     heartbeats: Option<Watch>,
     assignments: Option<Watch>,
     reopening: Reopening,
@@ -67,7 +67,7 @@ impl WorkerMonitor {
         if !self.wait_for_take_over(orders, stop) {
             return;
         }
-        let mut watches = Watches {
+        let mut watches = MonitorWatches {
             heartbeats: None,
             assignments: None,
             reopening: Reopening::new(&self.config),
@@ -103,7 +103,7 @@ impl WorkerMonitor {
                     Err(_) => {
                         watches.heartbeats = None;
                         watches.is_blind_told = true;
-                        self.heartbeat(&WatchEvent::Blind("the watch ended".into()));
+                        self.heartbeat(&WatchEvent::Disconnected("the watch ended".into()));
                     }
                 },
                 recv(timer) -> _ => {}
@@ -131,9 +131,9 @@ impl WorkerMonitor {
                 recv(orders) -> order => order,
             };
             match order {
-                Ok(ToMonitor::Watch { alive, missing }) => {
+                Ok(ToMonitor::Watch { alive, suspected }) => {
                     let now = self.clock.now();
-                    self.observer.leases_mut().seed(now, alive, missing);
+                    self.observer.leases_mut().seed(now, alive, suspected);
                     return true;
                 }
                 Ok(other) => self.obey(other),
@@ -143,7 +143,7 @@ impl WorkerMonitor {
     }
 
     /// A watch that could not be opened, or ended, is tried again for as long as it takes.
-    fn open_missing(&mut self, watches: &mut Watches) {
+    fn open_missing(&mut self, watches: &mut MonitorWatches) {
         let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
         let now = self.clock.now();
         if is_whole || now < watches.reopening.due() {
@@ -152,15 +152,15 @@ impl WorkerMonitor {
         let Err(error) = self.open(watches) else {
             return watches.reopening.opened(now);
         };
-        let error = error.after_attempts(watches.reopening.failed(now));
-        self.journal.failed(now, "watch", &error);
+        let error = error.with_attempts(watches.reopening.failed(now));
+        self.event_log.failed(now, "watch", &error);
         if watches.heartbeats.is_none() && !watches.is_blind_told {
-            self.heartbeat(&WatchEvent::Blind(error.to_string()));
+            self.heartbeat(&WatchEvent::Disconnected(error.to_string()));
             watches.is_blind_told = true;
         }
     }
 
-    fn open(&self, watches: &mut Watches) -> Result<()> {
+    fn open(&self, watches: &mut MonitorWatches) -> Result<()> {
         if watches.heartbeats.is_none() {
             let prefix = self.config.heartbeat_prefix.as_str();
             watches.heartbeats = Some(self.store.watch(Bucket::Heartbeat, prefix)?);
@@ -195,18 +195,20 @@ impl WorkerMonitor {
     fn note_stall(&mut self, now: Time, due: Option<Time>) {
         let late = due.map_or(Duration::ZERO, |due| now.since(due));
         if late > self.config.heartbeat_ttl / 2 && self.observer.leases().is_live() {
-            self.heartbeat(&WatchEvent::Blind(format!("nobody looked for {late:?}")));
+            self.heartbeat(&WatchEvent::Disconnected(format!(
+                "nobody looked for {late:?}"
+            )));
             self.heartbeat(&WatchEvent::Live);
         }
     }
 
     fn heartbeat(&mut self, event: &WatchEvent) {
-        if let WatchEvent::Blind(why) = event {
+        if let WatchEvent::Disconnected(why) = event {
             self.shared
                 .counters
                 .blindness
                 .fetch_add(1, Ordering::Relaxed);
-            self.journal.out_of_sight(self.clock.now(), why);
+            self.event_log.out_of_sight(self.clock.now(), why);
         }
         self.measure_watch(Watched::Heartbeats, event);
         let now = self.clock.now();
@@ -225,12 +227,12 @@ impl WorkerMonitor {
         match event {
             WatchEvent::Change(_) => {}
             WatchEvent::Live => self.metrics().watch_resynced(watched),
-            WatchEvent::Blind(_) => self.metrics().watch_lost(watched),
+            WatchEvent::Disconnected(_) => self.metrics().watch_lost(watched),
         }
     }
 
     fn metrics(&self) -> &dyn CalculatorMetrics {
-        &*self.shared.telling.calculator
+        &*self.shared.metrics_sink.calculator
     }
 
     fn obey(&mut self, order: ToMonitor) {
@@ -240,7 +242,7 @@ impl WorkerMonitor {
                 let result = self.list();
                 // What the listing shows goes ahead of its completion.
                 self.pass_on();
-                self.tell(Event::Listed { op, result });
+                self.tell(CalculatorInput::Listed { op, result });
             }
             ToMonitor::Forget(worker) => self.observer.leases_mut().forget(worker.as_str()),
             ToMonitor::Workers(reply) => {
@@ -275,7 +277,7 @@ impl WorkerMonitor {
         }
     }
 
-    /// While the watch is not proven healthy, a listing every half TTL shows who is there.
+    /// While the watch is not probe_result healthy, a listing every half TTL shows who is there.
     fn reconcile(&mut self, now: Time, due: Option<Time>) -> Option<Time> {
         if self.observer.leases().is_live() {
             return None;
@@ -318,7 +320,7 @@ impl WorkerMonitor {
         Ok(())
     }
 
-    fn next_due(&self, watches: &Watches, reconcile_at: Option<Time>) -> Option<Time> {
+    fn next_due(&self, watches: &MonitorWatches, reconcile_at: Option<Time>) -> Option<Time> {
         let is_whole = watches.heartbeats.is_some() && watches.assignments.is_some();
         let retry_at = (!is_whole).then_some(watches.reopening.due());
         let dues = [self.observer.deadline(), reconcile_at, retry_at];
@@ -327,8 +329,8 @@ impl WorkerMonitor {
 
     fn tell_health(&self, health: Health) {
         // First, so that the probe is due when the machine hears of it.
-        self.store.heed(&health);
-        self.tell(Event::StoreHealth(health.fault()));
+        self.store.observe_health(&health);
+        self.tell(CalculatorInput::StoreHealth(health.fault()));
     }
 
     /// Whether `dv-calc` is still there to take events.
@@ -339,18 +341,22 @@ impl WorkerMonitor {
     /// As `pass_on`; leases that ended were ended by this.
     fn pass_on_because(&mut self, cause: ExpiryCause) -> bool {
         while let Some(event) = self.observer.poll_event() {
-            if let Event::Sighting(Sighting::Missing(_)) = &event {
+            if let CalculatorInput::Membership(MembershipEvent::Suspected(_)) = &event {
                 self.metrics().lease_ended(cause);
             }
-            if self.to_driver.send(ToDriver::Event(event)).is_err() {
+            if self
+                .to_driver
+                .send(ToDriver::CalculatorInput(event))
+                .is_err()
+            {
                 return false;
             }
         }
         true
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&self, event: CalculatorInput) {
         // Fails only when `dv-calc` has ended; then so does this thread.
-        let _ = self.to_driver.send(ToDriver::Event(event));
+        let _ = self.to_driver.send(ToDriver::CalculatorInput(event));
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{NatsSettings, Values};
-use crate::config::{OutagePolicy, OutagePreset, PublishClass};
+use crate::config::{OutagePolicy, OutagePreset, PublishMode};
 use crate::duration;
 use crate::strategy::StrategyKind;
 
@@ -139,14 +139,14 @@ pub static KEYS: &[Key] = &[
         "longest time that one rebalance may spend on the store"
     ),
     key!(
-        "poison_threshold",
-        calculator.poison_threshold,
-        "poisonous values within poison_window from which on the calculator is degraded"
+        "malformed_threshold",
+        calculator.malformed_threshold,
+        "poisonous values within malformed_window from which on the calculator is degraded"
     ),
     key!(
-        "poison_window",
-        calculator.poison_window,
-        "see poison_threshold"
+        "malformed_window",
+        calculator.malformed_window,
+        "see malformed_threshold"
     ),
     key!(
         "degraded_enter_after",
@@ -169,8 +169,8 @@ pub static KEYS: &[Key] = &[
         "whether the host knows that the former leader's lease has run out"
     ),
     key!(
-        "publish_class",
-        calculator.publish_class,
+        "publish_mode",
+        calculator.publish_mode,
         "how assignments are published: auto, a (atomic batches) or b (single writes)"
     ),
     key!(
@@ -471,7 +471,7 @@ macro_rules! named_text {
         }
     };
 }
-named_text!(PublishClass: "auto" => PublishClass::Auto, "a" => PublishClass::A, "b" => PublishClass::B);
+named_text!(PublishMode: "auto" => PublishMode::Auto, "atomic" => PublishMode::Atomic, "per_key" => PublishMode::PerKey);
 named_text!(StrategyKind:
     "sticky" => StrategyKind::Sticky,
     "round_robin" => StrategyKind::RoundRobin,

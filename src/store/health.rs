@@ -29,20 +29,20 @@ impl Deref for HealthEvents {
 
 /// The present health and its listeners. Its owner locks it.
 #[derive(Debug)]
-pub(super) struct HealthBoard {
+pub(super) struct HealthPublisher {
     now: Health,
-    listeners: Vec<Listener>,
+    listeners: Vec<HealthListener>,
 }
 
 #[derive(Debug)]
-struct Listener {
+struct HealthListener {
     sender: Sender<Health>,
     /// The same channel's other end, to make room at the cost of the oldest.
     receiver: Receiver<Health>,
     listening: Weak<()>,
 }
 
-impl HealthBoard {
+impl HealthPublisher {
     pub(super) fn new(now: Health) -> Self {
         Self {
             now,
@@ -60,12 +60,12 @@ impl HealthBoard {
         self.listeners.retain(|l| l.listening.strong_count() > 0);
         let (sender, receiver) = bounded(BACKLOG);
         let listening = Arc::new(());
-        let listener = Listener {
+        let listener = HealthListener {
             sender,
             receiver: receiver.clone(),
             listening: Arc::downgrade(&listening),
         };
-        listener.tell(&self.now);
+        listener.notify(&self.now);
         if self.now != Health::Closed {
             self.listeners.push(listener);
         }
@@ -81,7 +81,7 @@ impl HealthBoard {
             return false;
         }
         for listener in &self.listeners {
-            listener.tell(&health);
+            listener.notify(&health);
         }
         if health == Health::Closed {
             self.listeners.clear();
@@ -91,8 +91,8 @@ impl HealthBoard {
     }
 }
 
-impl Listener {
-    fn tell(&self, health: &Health) {
+impl HealthListener {
+    fn notify(&self, health: &Health) {
         let mut message = health.clone();
         while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
             self.receiver.try_recv().ok();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_listener_who_does_not_read_keeps_the_newest_changes() {
-        let mut board = HealthBoard::new(Health::Connected);
+        let mut board = HealthPublisher::new(Health::Connected);
         let events = board.listen();
         for n in 0..100 {
             board.set(Health::Degraded(n.to_string()));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_current_health_comes_first_and_closed_is_last() {
-        let mut board = HealthBoard::new(Health::Degraded("connecting".into()));
+        let mut board = HealthPublisher::new(Health::Degraded("connecting".into()));
         let events = board.listen();
         board.set(Health::Connected);
         board.set(Health::Closed);
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn who_no_longer_listens_is_forgotten() {
-        let mut board = HealthBoard::new(Health::Connected);
+        let mut board = HealthPublisher::new(Health::Connected);
         for _ in 0..1_000 {
             drop(board.listen());
         }

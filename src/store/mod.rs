@@ -24,7 +24,7 @@
 //! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
 //!   write that ended as done before they began.
 //! * **Watches lose nothing silently.** A watch delivers the last state of every key and then
-//!   every change, per key in order, or says [`WatchEvent::Blind`] first. Of changes of one key in
+//!   every change, per key in order, or says [`WatchEvent::Disconnected`] first. Of changes of one key in
 //!   quick succession those that were overtaken may be left out, never the last.
 
 mod health;
@@ -266,13 +266,13 @@ pub enum WatchEvent {
     /// The state of a key: first each key that exists (keys with a delete marker may be left
     /// out), then every change. Per key, revisions rise within one life of the bucket.
     Change(Entry),
-    /// Everything stored before the watch (or, after [`WatchEvent::Blind`], before the recovery)
+    /// Everything stored before the watch (or, after [`WatchEvent::Disconnected`], before the recovery)
     /// has been delivered; changes follow as they happen. Keys that vanished while the watch was
     /// blind were delivered as [`Operation::Gone`] or with the marker they left.
     Live,
     /// Changes may be missing from here on (gap, silence, lost connection), until the next
     /// [`WatchEvent::Live`]. The watch recovers by itself.
-    Blind(String),
+    Disconnected(String),
 }
 
 /// A running watch. Dropping it ends it without waiting.

@@ -1,6 +1,6 @@
 //! The check that every strategy's answer passes before anyone acts on it.
 
-use super::{Input, WorkerIndex};
+use super::{PlanInput, WorkerIndex};
 use crate::error::{Code, Error, Result};
 use crate::types::truncated;
 
@@ -9,7 +9,7 @@ use crate::types::truncated;
 /// # Errors
 /// [`Code::InvalidPlan`]; the message says how many owners are missing or names the first
 /// partition whose owner does not exist.
-pub fn check(input: &Input<'_>, owners: &[WorkerIndex]) -> Result<()> {
+pub fn check(input: &PlanInput<'_>, owners: &[WorkerIndex]) -> Result<()> {
     let (workers, partitions) = (input.workers.len(), input.partitions.len());
     if owners.len() != partitions {
         return Err(Error::new(
@@ -44,7 +44,7 @@ mod tests {
     fn verdict(owners: &[WorkerIndex]) -> Result<()> {
         let workers = ["a", "b"].map(|id| WorkerId::new(id).unwrap());
         let partitions = ["x", "y", "z"].map(|key| Partition::new([key], 1));
-        let input = Input {
+        let input = PlanInput {
             workers: &workers,
             partitions: &partitions,
             previous: &[None; 3],

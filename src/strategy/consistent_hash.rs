@@ -1,7 +1,7 @@
 //! Partitions placed on a hash ring.
 
 use super::ring::Ring;
-use super::{Input, Strategy, WorkerIndex};
+use super::{PlanInput, Strategy, WorkerIndex};
 use crate::error::Result;
 
 /// Gives each partition to the worker whose virtual node follows its hash on the ring.
@@ -56,7 +56,7 @@ impl Strategy for ConsistentHash {
         "consistent_hash"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         input.worker_count()?;
         let ring = Ring::new(input.workers, self.virtual_nodes, self.seed);
         Ok(ring.owners(input.partitions, self.seed))

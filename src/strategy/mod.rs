@@ -4,7 +4,7 @@
 //!
 //! ```
 //! use divvy::error::Error;
-//! use divvy::strategy::{Input, Strategy, WorkerIndex};
+//! use divvy::strategy::{PlanInput, Strategy, WorkerIndex};
 //!
 //! /// Everything to the first worker; the others are hot spares.
 //! struct Primary;
@@ -14,7 +14,7 @@
 //!         "primary"
 //!     }
 //!
-//!     fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+//!     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
 //!         Ok(vec![0; input.partitions.len()])
 //!     }
 //! }
@@ -51,7 +51,7 @@ use std::sync::Arc;
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
-/// Index of a worker in [`Input::workers`].
+/// Index of a worker in [`PlanInput::workers`].
 pub type WorkerIndex = u32;
 
 /// The weight of a partition whose own is 0 or less, unless a strategy is told otherwise.
@@ -59,7 +59,7 @@ pub const DEFAULT_WEIGHT: i64 = 1;
 
 /// What a strategy works on. Everything is sorted, so that equal inputs are equal slices.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct PlanInput<'a> {
     /// The live workers: unique, sorted bytewise, at least one.
     pub workers: &'a [WorkerId],
     /// The partitions: unique by keys, in canonical order (key by key, bytewise, shorter first).
@@ -69,7 +69,7 @@ pub struct Input<'a> {
     pub previous: &'a [Option<WorkerIndex>],
 }
 
-impl Input<'_> {
+impl PlanInput<'_> {
     /// How many workers there are.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ pub trait Strategy: Send + Sync {
     ///
     /// # Errors
     /// Whatever keeps the strategy from making a plan; the last plan stays and this is retried.
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error>;
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error>;
 }
 
 impl<S: Strategy + ?Sized> Strategy for Arc<S> {
@@ -116,7 +116,7 @@ impl<S: Strategy + ?Sized> Strategy for Arc<S> {
         (**self).name()
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
         (**self).assign(input)
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::hash::hash_keys;
-use super::{Input, WorkerIndex, check};
+use super::{PlanInput, WorkerIndex, check};
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, WorkerId};
 
@@ -30,7 +30,7 @@ impl Plan {
         partitions: Arc<[Partition]>,
         owners: Vec<WorkerIndex>,
     ) -> Result<Self> {
-        let input = Input {
+        let input = PlanInput {
             workers: &workers,
             partitions: &partitions,
             previous: &[],
@@ -105,7 +105,7 @@ impl Plan {
         indices.map(|&index| &self.partitions[index as usize])
     }
 
-    /// This plan as [`Input::previous`] of the next: for each of `partitions` (canonical), the
+    /// This plan as [`PlanInput::previous`] of the next: for each of `partitions` (canonical), the
     /// worker among `workers` (sorted, unique) that owns it here.
     #[must_use]
     pub fn previous_for(
@@ -133,7 +133,7 @@ impl Plan {
     }
 }
 
-/// Assignments as read from the store as [`Input::previous`]: for each of `partitions`
+/// Assignments as read from the store as [`PlanInput::previous`]: for each of `partitions`
 /// (canonical), the worker among `workers` (sorted, unique) that holds it.
 ///
 /// The lists may be in any order and hold anything. A partition that several live workers hold

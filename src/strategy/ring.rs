@@ -20,7 +20,7 @@ const AT_ONCE: usize = 256;
 /// What a lookup reads is kept small, as it is the processor's cache that decides its speed.
 pub(super) struct Ring {
     /// The nodes in hash order.
-    slots: Vec<Slot>,
+    slots: Vec<RingSlot>,
     /// For each value of the leading bits, the first node that has it (or a later one).
     starts: Vec<u32>,
     /// Shift that leaves a hash's leading bits.
@@ -31,7 +31,7 @@ pub(super) struct Ring {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct RingSlot {
     /// Upper half of the node's hash.
     prefix: u32,
     /// Place of the node in `hashes`.
@@ -66,18 +66,18 @@ impl Ring {
         }
 
         // Filling each group from its end turns the ends in `starts` into beginnings.
-        let mut slots = vec![Slot::default(); count];
+        let mut slots = vec![RingSlot::default(); count];
         for (node, &hash) in (0..count as u32).zip(&hashes).rev() {
             let start = &mut starts[(hash >> shift) as usize];
             *start -= 1;
             let prefix = (hash >> 32) as u32;
-            slots[*start as usize] = Slot { prefix, node };
+            slots[*start as usize] = RingSlot { prefix, node };
         }
         // Only nodes with the same leading bits are out of order: each is a few steps away.
-        let hash_of = |slot: Slot| hashes[slot.node as usize];
+        let hash_of = |slot: RingSlot| hashes[slot.node as usize];
         for end in 1..slots.len() {
             let slot = slots[end];
-            let is_after = |other: Slot| {
+            let is_after = |other: RingSlot| {
                 other.prefix > slot.prefix
                     || other.prefix == slot.prefix && hash_of(other) > hash_of(slot)
             };
@@ -121,7 +121,7 @@ impl Ring {
         if let Some(window) = self.slots[start..].first_chunk::<WINDOW>() {
             place += window.iter().filter(|slot| slot.prefix < prefix).count();
         }
-        let is_at_or_after = |slot: &&Slot| {
+        let is_at_or_after = |slot: &&RingSlot| {
             slot.prefix > prefix || slot.prefix == prefix && self.hashes[slot.node as usize] >= hash
         };
         let beyond = self.slots[place..].iter().find(is_at_or_after);

@@ -1,6 +1,6 @@
 //! Partitions dealt out in turn.
 
-use super::{Input, Strategy, WorkerIndex};
+use super::{PlanInput, Strategy, WorkerIndex};
 use crate::error::Result;
 
 /// Deals the partitions out in canonical order, one to each worker in turn.
@@ -15,7 +15,7 @@ impl Strategy for RoundRobin {
         "round_robin"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let workers = input.worker_count()?;
         Ok((0..workers).cycle().take(input.partitions.len()).collect())
     }

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::consistent_hash::ConsistentHash;
 use super::ring::Ring;
-use super::{Input, Strategy, WorkerIndex};
+use super::{PlanInput, Strategy, WorkerIndex};
 use crate::error::Result;
 
 /// Consistent hashing that takes weights into account.
@@ -93,7 +93,7 @@ impl Strategy for WeightedConsistentHash {
         "weighted_consistent_hash"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let worker_count = input.worker_count()?;
         let weights = input.weights(self.default_weight);
         let total: i128 = weights.iter().map(|&w| i128::from(w)).sum();

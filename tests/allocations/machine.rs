@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use divvy::CalculatorConfig;
-use divvy::machine::calculator::{Calculator, Event, Finding};
+use divvy::machine::calculator::{CalculatorInput, CalculatorMachine, Finding};
 use divvy::machine::observer::Observer;
-use divvy::machine::takeover::{Heartbeat, TakeOver};
+use divvy::machine::takeover::{HeartbeatRecord, TakeOver};
 use divvy::store::{Entry, Operation, WatchEvent};
 use divvy::types::{Time, WorkerId};
 use divvy::wire::{Applied, encode_heartbeat};
@@ -70,8 +70,8 @@ fn beats_of_1000_workers_allocate_nothing() {
 #[test]
 fn ticks_of_a_settled_calculator_allocate_nothing() {
     let workers = workers();
-    let mut calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, true);
-    let heartbeat = |worker: &WorkerId| Heartbeat {
+    let mut calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
+    let heartbeat = |worker: &WorkerId| HeartbeatRecord {
         worker: worker.clone(),
         operation: Operation::Put,
         age: None,
@@ -87,13 +87,13 @@ fn ticks_of_a_settled_calculator_allocate_nothing() {
         former_leader_lease_over: false,
         generation: 0,
     };
-    calculator.handle(Time::ZERO, Event::TakenOver(Box::new(found)));
+    calculator.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));
     while calculator.poll_action().is_some() {}
     let count = allocations(|| {
         for second in 0..10_000 {
             let now = Time::from_millis(second * 1_000);
             calculator.tick(now);
-            calculator.handle(now, Event::StoreHealth(None));
+            calculator.handle(now, CalculatorInput::StoreHealth(None));
             assert!(calculator.poll_action().is_none());
             assert_eq!(calculator.deadline(), None);
         }
@@ -101,7 +101,7 @@ fn ticks_of_a_settled_calculator_allocate_nothing() {
     assert_eq!(count, 0);
 }
 
-/// Whatever a scrape costs, telling costs no allocation: neither on the calculator's threads nor on
+/// Whatever a scrape costs, metrics_sink costs no allocation: neither on the calculator's threads nor on
 /// the way to the store.
 #[cfg(feature = "metrics")]
 #[test]
@@ -110,14 +110,14 @@ fn recording_metrics_allocates_nothing() {
         AssignmentMetrics, CalculatorMetrics, DegradedCause, ExpiryCause, Prometheus, RetryCause,
         Step, StoreCall, StoreOutcome, Success, WorkerChange,
     };
-    use divvy::types::{Reason, State};
+    use divvy::types::{CalculatorState, Reason};
 
     let metrics = Prometheus::builder().parti_names().build().unwrap();
     let calculator: &dyn CalculatorMetrics = &metrics;
     let took = Duration::from_millis(3);
     let count = allocations(|| {
         for _ in 0..1_000 {
-            calculator.state_changed(State::Idle, State::Scaling, took);
+            calculator.state_changed(CalculatorState::Idle, CalculatorState::Scaling, took);
             calculator.rebalanced(Reason::Emergency, Success::No, took);
             calculator.worker_changed(WorkerChange::Lost);
             calculator.workers(9_999, 1);

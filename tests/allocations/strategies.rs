@@ -1,7 +1,7 @@
 //! What a call of a strategy allocates.
 
 use divvy::strategy::{
-    ConsistentHash, Input, RoundRobin, Sticky, Strategy, WeightedConsistentHash,
+    ConsistentHash, PlanInput, RoundRobin, Sticky, Strategy, WeightedConsistentHash,
 };
 
 use crate::fleets::{Fleet, workers};
@@ -19,7 +19,7 @@ fn measure_plan(
     fleet.step(&Sticky::new(), workers(0..worker_count));
     fleet.workers = workers(0..worker_count + 1);
     let previous = fleet.previous();
-    let input = Input {
+    let input = PlanInput {
         workers: &fleet.workers,
         partitions: &fleet.partitions,
         previous: &previous,

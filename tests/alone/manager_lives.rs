@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use divvy::store::memory::MemoryStore;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::{Departure, Manager, ManagerConfig, ManagerInterest};
+use divvy::{Departure, Manager, ManagerConfig, ManagerEventFilter};
 
 use crate::alone;
 use crate::support::managers::{self, PATIENCE, manager_over, wait_until};
@@ -38,9 +38,11 @@ fn config() -> ManagerConfig {
 
 /// From start to stop, with subscribers of every kind, and with a calculator in between.
 fn live(manager: &Manager, departure: Departure) {
-    let subscription = manager.subscribe(ManagerInterest::WorkerAndCalculator, |_| {});
-    manager.subscribe(ManagerInterest::Worker, |_| {}).forever();
-    let events = manager.events(ManagerInterest::Assignment);
+    let subscription = manager.subscribe(ManagerEventFilter::WorkerAndCalculator, |_| {});
+    manager
+        .subscribe(ManagerEventFilter::Worker, |_| {})
+        .forever();
+    let events = manager.events(ManagerEventFilter::Assignment);
     manager.start(PATIENCE).unwrap();
     wait_until("it leads and holds everything", || {
         manager.is_leader() && manager.assignment().partitions.len() == PARTITIONS
@@ -53,7 +55,7 @@ fn live(manager: &Manager, departure: Departure) {
 /// Every fourth is a restart: the next life has the same id.
 fn departure(life: usize) -> Departure {
     match life % 4 {
-        3 => Departure::Keep,
+        3 => Departure::Restart,
         _ => Departure::Leave,
     }
 }

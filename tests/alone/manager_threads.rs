@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::store::memory::MemoryStore;
-use divvy::{Departure, Manager, ManagerConfig, ManagerInterest};
+use divvy::{Departure, Manager, ManagerConfig, ManagerEventFilter};
 
 use crate::support::calculators::{PATIENCE, wait_until};
 use crate::{alone, own_threads};
@@ -36,8 +36,8 @@ fn a_follower_has_three_threads_and_a_leader_six_and_stop_joins_them() {
     let _alone = alone();
     let follower = manager(false);
     // Neither callbacks nor readers cost another one.
-    let heard = follower.subscribe(ManagerInterest::WorkerAndCalculator, |_| {});
-    let events = follower.events(ManagerInterest::WorkerAndCalculator);
+    let heard = follower.subscribe(ManagerEventFilter::WorkerAndCalculator, |_| {});
+    let events = follower.events(ManagerEventFilter::WorkerAndCalculator);
     follower.start(PATIENCE).unwrap();
     wait_until("three threads", || own_threads() == FOLLOWER);
     follower.stop(Departure::Leave, PATIENCE).unwrap();

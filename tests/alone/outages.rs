@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, Store};
 use divvy::{
-    Calculator, CalculatorConfig, Departure, Interest, Manager, ManagerConfig, ManagerState,
-    Notice, Partition,
+    Calculator, CalculatorConfig, CalculatorEvent, Departure, EventFilter, Manager, ManagerConfig,
+    ManagerState, Partition,
 };
 
 use crate::alone;
@@ -176,7 +176,7 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
         let setup = Setup::new(version).without_jetstream().config(&jetstream);
         let server = setup.disk(&disk).start();
         let leader = calculator(&server);
-        let events = leader.events(Interest::State);
+        let events = leader.events(EventFilter::State);
         leader.start(PATIENCE).unwrap();
         let worker = worker(&server);
         worker.start(PATIENCE).unwrap();
@@ -190,7 +190,7 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
         wait_until("a failure that says so", || {
             let _ = leader.trigger_rebalance(Duration::from_millis(500));
             while let Some(event) = events.try_recv() {
-                if let Notice::Failed { error: failed, .. } = &*event {
+                if let CalculatorEvent::Failed { error: failed, .. } = &*event {
                     error = failed.to_string();
                 }
             }
@@ -236,7 +236,7 @@ fn a_worker_that_restarts_after_a_purge_is_given_its_partitions_again() {
 
     let count = held(&follower);
     RawNats::connect(server.port).api("STREAM.PURGE.KV_parti-assignment", "");
-    follower.stop(Departure::Keep, PATIENCE).unwrap();
+    follower.stop(Departure::Restart, PATIENCE).unwrap();
     let restarted = worker(&server);
     restarted.start(PATIENCE).unwrap();
     wait_until("the restarted worker has its partitions again", || {

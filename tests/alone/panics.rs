@@ -8,7 +8,7 @@ use divvy::clock::{Clock, SystemClock};
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::types::Time;
-use divvy::{Calculator, Interest, Notice};
+use divvy::{Calculator, CalculatorEvent, EventFilter};
 
 use crate::support::calculators::*;
 use crate::{alone, calculator, leader, logger, own_threads};
@@ -66,7 +66,7 @@ fn check_failed(calculator: &Calculator, events: &mut divvy::Events, thread: &st
         let events: Vec<_> = events.collect();
         move || events.last().cloned()
     });
-    let Some(Notice::Fatal { message }) = last.as_deref() else {
+    let Some(CalculatorEvent::Fatal { message }) = last.as_deref() else {
         panic!("{thread}: not fatal: {last:?}");
     };
     assert!(message.contains(thread), "{message}");
@@ -90,7 +90,7 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     wait_for_publication(&events);
     let (tell, told) = crossbeam_channel::unbounded();
     calculator
-        .subscribe(Interest::State, move |notice| {
+        .subscribe(EventFilter::State, move |notice| {
             let _ = tell.send(notice.clone());
         })
         .forever();
@@ -98,13 +98,16 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     provoke(&calculator, &store);
     let mut callbacks = Vec::new();
     while let Ok(notice) = told.recv_timeout(PATIENCE) {
-        let is_last = matches!(notice, Notice::Fatal { .. });
+        let is_last = matches!(notice, CalculatorEvent::Fatal { .. });
         callbacks.push(notice);
         if is_last {
             break;
         }
     }
-    assert!(matches!(callbacks.last(), Some(Notice::Fatal { .. })));
+    assert!(matches!(
+        callbacks.last(),
+        Some(CalculatorEvent::Fatal { .. })
+    ));
     check_failed(&calculator, &mut events, thread);
     assert!(told.is_empty(), "nothing follows a fatal event");
     bomb.is_armed.store(false, Ordering::Release);
@@ -207,7 +210,7 @@ fn a_panic_on_dv_notify_fails_the_handle() {
     let mut events = started(&calculator);
     wait_for_publication(&events);
     calculator
-        .subscribe(Interest::State, |_| panic!("as the test wants"))
+        .subscribe(EventFilter::State, |_| panic!("as the test wants"))
         .forever();
     check_failed(&calculator, &mut events, "dv-notify");
     drop(installed);
@@ -224,7 +227,9 @@ fn a_failed_calculator_publishes_nothing_more_and_another_takes_over() {
     let events = started(&failing);
     let version = wait_for_publication(&events);
     bomb.is_armed.store(true, Ordering::Release);
-    wait_for(&events, "the end", |e| matches!(e, Notice::Fatal { .. }));
+    wait_for(&events, "the end", |e| {
+        matches!(e, CalculatorEvent::Fatal { .. })
+    });
     assert_eq!(held(&store, "w-1").unwrap().version, version);
     let other = calculator(&store);
     other.start(PATIENCE).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
-use divvy::{Calculator, Interest};
+use divvy::{Calculator, EventFilter};
 
 use crate::support::calculators::*;
 use crate::support::tasks::tasks;
@@ -97,9 +97,9 @@ fn a_dropped_handle_leaves_no_thread_behind() {
 }
 
 fn life(store: &MemoryStore, calculator: &Calculator) {
-    let unsubscribed = calculator.subscribe(Interest::StateAndMembers, |_| {});
-    calculator.subscribe(Interest::State, |_| {}).forever();
-    let events = calculator.events(Interest::State);
+    let unsubscribed = calculator.subscribe(EventFilter::StateAndMembers, |_| {});
+    calculator.subscribe(EventFilter::State, |_| {}).forever();
+    let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     beat(store, "w-1");
     calculator.trigger_rebalance(PATIENCE).ok();

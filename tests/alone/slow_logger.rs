@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Store, Write};
-use divvy::{Calculator, Interest, Notice, Partition, State};
+use divvy::{Calculator, CalculatorEvent, CalculatorState, EventFilter, Partition};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::{alone, logger};
@@ -57,9 +57,9 @@ fn a_slow_logger_keeps_no_event_from_its_readers() {
         .source(|| Ok(vec![Partition::new(["p"], 1)]))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     let reader = std::thread::spawn(move || {
-        let is_rebalancing = |event: &Notice| matches!(event, Notice::StateChanged(change) if change.to == State::Rebalancing);
+        let is_rebalancing = |event: &CalculatorEvent| matches!(event, CalculatorEvent::StateChanged(change) if change.to == CalculatorState::Rebalancing);
         for event in events {
             if is_rebalancing(&event) {
                 let _ = tell.try_send(());

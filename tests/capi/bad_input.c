@@ -234,8 +234,8 @@ static void calculators(divvy_store store) {
     OK(divvy_calculator_free(none, ERR));
     CHECK(divvy_calculator_is_started(none) == DIVVY_NULL_ARGUMENT);
     CHECK(divvy_calculator_is_started(bad) == DIVVY_BAD_HANDLE);
-    CHECK(divvy_calculator_state(none) == DIVVY_NULL_ARGUMENT);
-    CHECK(divvy_calculator_state(bad) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_calculator_get_state(none) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_calculator_get_state(bad) == DIVVY_BAD_HANDLE);
     CHECK(divvy_calculator_scaling_reason(bad) == DIVVY_BAD_HANDLE);
     CHECK(divvy_calculator_current_version(bad) == DIVVY_BAD_HANDLE);
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_trigger_rebalance(bad, 1, &version, ERR));
@@ -257,21 +257,21 @@ static void calculators(divvy_store store) {
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_status_json(bad, &text, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_metrics(bad, &text, ERR));
 
-    EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, NULL,
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, NULL,
                                                            &destroyed, on_destroy, &subscription, ERR));
-    EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event,
+    EXPECT(DIVVY_NULL_ARGUMENT, divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event,
                                                            &destroyed, on_destroy, NULL, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_calculator_subscribe(calculator, 9, on_event, &destroyed,
                                                               on_destroy, &subscription, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_subscribe(bad, DIVVY_INTEREST_STATE, on_event,
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_subscribe(bad, DIVVY_FILTER_STATE, on_event,
                                                         &destroyed, on_destroy, &subscription, ERR));
     CHECK(destroyed == 0 && subscription.id == 0);
-    OK(divvy_unsubscribe(no_subscription, 1, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_unsubscribe(bad_subscription, 1, ERR));
+    OK(divvy_subscription_free(no_subscription, 1, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(bad_subscription, 1, ERR));
     EXPECT(DIVVY_NULL_ARGUMENT,
-           divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, NULL, ERR));
+           divvy_calculator_events(calculator, DIVVY_FILTER_STATE, NULL, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_calculator_events(calculator, 0, &events, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_events(bad, DIVVY_INTEREST_STATE, &events, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_events(bad, DIVVY_FILTER_STATE, &events, ERR));
     CHECK(events.id == 0);
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_events_poll(no_events, 0, &event, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_events_poll(bad_events, 0, &event, ERR));
@@ -279,7 +279,7 @@ static void calculators(divvy_store store) {
     EXPECT(DIVVY_BAD_HANDLE, divvy_events_wake(bad_events, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_events_free(bad_events));
     OK(divvy_events_free(no_events));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_events_poll(events, 0, NULL, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_events_poll(events, -2, &event, ERR));
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_events_fd(events, NULL, ERR));
@@ -287,11 +287,11 @@ static void calculators(divvy_store store) {
     {   /* a handle of another kind */
         divvy_calculator wrong;
         wrong.id = events.id;
-        CHECK(divvy_calculator_state(wrong) == DIVVY_BAD_HANDLE);
+        CHECK(divvy_calculator_get_state(wrong) == DIVVY_BAD_HANDLE);
         EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_free(wrong, ERR));
     }
     OK(divvy_calculator_free(calculator, ERR));
-    CHECK(divvy_calculator_state(calculator) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_calculator_get_state(calculator) == DIVVY_BAD_HANDLE);
     OK(divvy_events_poll(events, 0, &event, ERR)); /* a queue may outlive its calculator */
     OK(divvy_event_free(event));
     EXPECT(DIVVY_CLOSED, divvy_events_poll(events, 0, &event, ERR));
@@ -343,14 +343,14 @@ static void managers(divvy_store store) {
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_stop(bad_manager, DIVVY_DEPARTURE_LEAVE, 1, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, 0, 1, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, 3, 1, ERR));
-    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, DIVVY_DEPARTURE_KEEP, -1, ERR));
+    EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_stop(manager, DIVVY_DEPARTURE_RESTART, -1, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(bad_manager, ERR));
     OK(divvy_manager_free(no_manager, ERR));
     CHECK(divvy_manager_is_started(no_manager) == DIVVY_NULL_ARGUMENT);
     CHECK(divvy_manager_is_started(bad_manager) == DIVVY_BAD_HANDLE);
     CHECK(divvy_manager_is_leader(bad_manager) == DIVVY_BAD_HANDLE);
-    CHECK(divvy_manager_state(no_manager) == DIVVY_NULL_ARGUMENT);
-    CHECK(divvy_manager_state(bad_manager) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_manager_get_state(no_manager) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_manager_get_state(bad_manager) == DIVVY_BAD_HANDLE);
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_wait_state(bad_manager, 1, 1, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_wait_state(manager, 0, 1, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_wait_state(manager, 1, -1, ERR));
@@ -370,7 +370,7 @@ static void managers(divvy_store store) {
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_manager_assignment(manager, NULL, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_assignment(bad_manager, &held, ERR));
     EXPECT(DIVVY_NULL_ARGUMENT,
-           divvy_manager_subscribe(manager, DIVVY_MANAGER_INTEREST_WORKER, NULL, &destroyed,
+           divvy_manager_subscribe(manager, DIVVY_MANAGER_FILTER_WORKER, NULL, &destroyed,
                                    on_destroy, &subscription, ERR));
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_subscribe(manager, 4, on_event, &destroyed,
                                                            on_destroy, &subscription, ERR));
@@ -388,7 +388,7 @@ static void managers(divvy_store store) {
     CHECK(divvy_assignment_key_count(held, 4, 0) == DIVVY_INVALID_ARGUMENT);
     CHECK(divvy_assignment_key(held, 4, 0, 0, NULL) == NULL);
     CHECK(divvy_assignment_weight(held, 4, 0) == 0);
-    CHECK(divvy_assignment_key(held, DIVVY_LIST_HELD, (size_t)-1, (size_t)-1, NULL) == NULL);
+    CHECK(divvy_assignment_key(held, DIVVY_LIST_OWNED, (size_t)-1, (size_t)-1, NULL) == NULL);
     OK(divvy_assignment_free(held));
     OK(divvy_manager_free(manager, ERR));
 }
@@ -401,7 +401,7 @@ static void assignments(void) {
     CHECK(divvy_assignment_term(bad_assignment) == DIVVY_BAD_HANDLE);
     CHECK(divvy_assignment_lifecycle(bad_assignment, &length)[0] == 0 && length == 0);
     CHECK(divvy_assignment_json(bad_assignment, NULL)[0] == 0);
-    CHECK(divvy_assignment_count(bad_assignment, DIVVY_LIST_HELD) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_count(bad_assignment, DIVVY_LIST_OWNED) == DIVVY_BAD_HANDLE);
     CHECK(divvy_assignment_key_count(bad_assignment, 1, 0) == DIVVY_BAD_HANDLE);
     CHECK(divvy_assignment_key(bad_assignment, 1, 0, 0, &length) == NULL);
     CHECK(divvy_assignment_weight(bad_assignment, 1, 0) == 0);
@@ -416,8 +416,8 @@ static void assignments(void) {
 
 static void accessors(void) {
     size_t length = 77;
-    CHECK(divvy_event_kind(no_event) == DIVVY_NULL_ARGUMENT);
-    CHECK(divvy_event_kind(bad_event) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_event_get_kind(no_event) == DIVVY_NULL_ARGUMENT);
+    CHECK(divvy_event_get_kind(bad_event) == DIVVY_BAD_HANDLE);
     CHECK(divvy_event_state(bad_event) == 0 && divvy_event_from_state(bad_event) == 0);
     CHECK(divvy_event_reason(bad_event) == 0 && divvy_event_version(bad_event) == 0);
     CHECK(divvy_event_time_ns(bad_event) == 0 && divvy_event_member_change(bad_event) == 0);
@@ -447,7 +447,7 @@ static void names(void) {
     size_t index;
     for (number = -300; number < 20; number++) {
         CHECK(divvy_status_name(number)[0] != 0);
-        CHECK(divvy_state_name(number) && divvy_reason_name(number));
+        CHECK(divvy_calculator_state_name(number) && divvy_reason_name(number));
         CHECK(divvy_event_kind_name(number) && divvy_member_change_name(number));
     }
     for (index = 0; divvy_status_at(index) != 1; index++)

@@ -22,12 +22,12 @@ static void on_event(void *userdata, divvy_event event) {
     divvy_event first = {0};
     char why[256];
     CHECK(userdata == &calls);
-    CHECK(divvy_event_kind(event) > 0);
+    CHECK(divvy_event_get_kind(event) > 0);
     if (__sync_fetch_and_add(&calls, 1) > 0) return;
-    CHECK(divvy_calculator_state(calculator) > 0);
+    CHECK(divvy_calculator_get_state(calculator) > 0);
     CHECK(divvy_calculator_status_json(calculator, &text, why, sizeof why) == DIVVY_OK);
     CHECK(divvy_text_free(text) == DIVVY_OK);
-    CHECK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, why, sizeof why) == 0);
+    CHECK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, why, sizeof why) == 0);
     CHECK(divvy_events_poll(events, 0, &first, why, sizeof why) == DIVVY_OK);
     CHECK(divvy_event_free(first) == DIVVY_OK);
     CHECK(divvy_events_free(events) == DIVVY_OK);
@@ -35,7 +35,7 @@ static void on_event(void *userdata, divvy_event event) {
     CHECK(divvy_calculator_free(calculator, why, sizeof why) == DIVVY_WOULD_DEADLOCK);
     CHECK(divvy_calculator_is_started(calculator) >= 0); /* the handle is still valid */
     CHECK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, why, sizeof why) == 0);
-    CHECK(divvy_unsubscribe(other, 1000, why, sizeof why) == DIVVY_OK);
+    CHECK(divvy_subscription_free(other, 1000, why, sizeof why) == DIVVY_OK);
     deadlocks++;
 }
 
@@ -44,7 +44,7 @@ static void on_last(void *userdata, divvy_event event) {
     (void)event;
     CHECK(userdata == &calls);
     __sync_fetch_and_add(&calls, 1);
-    CHECK(divvy_unsubscribe(own, 1000, why, sizeof why) == DIVVY_OK); /* ends itself */
+    CHECK(divvy_subscription_free(own, 1000, why, sizeof why) == DIVVY_OK); /* ends itself */
 }
 
 static void on_slow(void *userdata, divvy_event event) {
@@ -65,35 +65,35 @@ int main(void) {
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     WAIT_UNTIL(held(store, 0) == 2);
 
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_other, NULL, NULL, &other, ERR));
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_other, NULL, NULL, &other, ERR));
     WAIT_UNTIL(others > 0);
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, (void *)&calls,
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event, (void *)&calls,
                                   count_destroy, &own, ERR));
     WAIT_UNTIL(deadlocks == 1 && calls > 3);
-    EXPECT(DIVVY_BAD_HANDLE, divvy_unsubscribe(other, 1000, ERR));
-    OK(divvy_unsubscribe(own, PATIENCE, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(other, 1000, ERR));
+    OK(divvy_subscription_free(own, PATIENCE, ERR));
     CHECK(destroyed == 1); /* userdata is free to go when unsubscribe has returned OK */
     calls = 0;
     OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
     nap_ms(30);
     CHECK(calls == 0);
 
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_last, (void *)&calls,
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_last, (void *)&calls,
                                   count_destroy, &own, ERR));
     WAIT_UNTIL(destroyed == 2);
     CHECK(calls == 1);
-    EXPECT(DIVVY_BAD_HANDLE, divvy_unsubscribe(own, 1000, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(own, 1000, ERR));
 
     /* A callback that does not return: unsubscribe and stop say so and can be called again. */
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_slow, NULL, NULL, &slow, ERR));
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_slow, NULL, NULL, &slow, ERR));
     WAIT_UNTIL(is_inside);
-    EXPECT(DIVVY_TIMED_OUT, divvy_unsubscribe(slow, 20, ERR));
+    EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(slow, 20, ERR));
     /* On a slow machine the threads that work are named first. */
     WAIT_UNTIL(divvy_calculator_stop(calculator, 50, ERR) == DIVVY_TIMED_OUT &&
                strstr(err, "dv-notify") != NULL);
-    EXPECT(DIVVY_TIMED_OUT, divvy_unsubscribe(slow, 0, ERR));
+    EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(slow, 0, ERR));
     may_leave = 1;
-    OK(divvy_unsubscribe(slow, PATIENCE, ERR));
+    OK(divvy_subscription_free(slow, PATIENCE, ERR));
     OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_partitions_free(list));

@@ -144,7 +144,7 @@ static int32_t stop(call *self) {
     return divvy_calculator_stop(self->calculator, DIVVY_TIMEOUT_MAX_MS, WHY);
 }
 static int32_t wait_state(call *self) {
-    return divvy_manager_wait_state(self->manager, DIVVY_WORKER_DEGRADED, DIVVY_TIMEOUT_MAX_MS, WHY);
+    return divvy_manager_wait_state(self->manager, DIVVY_MANAGER_DEGRADED, DIVVY_TIMEOUT_MAX_MS, WHY);
 }
 static int32_t join_fleet(call *self) {
     return divvy_manager_start(self->manager, DIVVY_TIMEOUT_MAX_MS, WHY);
@@ -313,7 +313,7 @@ static void freed_while_it_is_used(void) {
     OK(divvy_cancel_new(&cancel, ERR));
     OK(divvy_cancel_use(cancel, ERR));
     OK(divvy_cancel_free(cancel));
-    EXPECT(DIVVY_TIMED_OUT, divvy_manager_wait_state(manager, DIVVY_WORKER_STABLE, 1, ERR));
+    EXPECT(DIVVY_TIMED_OUT, divvy_manager_wait_state(manager, DIVVY_MANAGER_STABLE, 1, ERR));
     OK(divvy_cancel_use(none, ERR));
     OK(divvy_manager_free(manager, ERR));
     OK(divvy_config_free(config));

@@ -20,7 +20,7 @@ static long resident_kib(void) {
 
 static void on_event(void *userdata, divvy_event event) {
     ++*(volatile int *)userdata;
-    CHECK(divvy_event_kind(event) > 0);
+    CHECK(divvy_event_get_kind(event) > 0);
 }
 
 /* With a store of its own: what a store keeps for those who listen to it goes with it. */
@@ -32,16 +32,16 @@ static void one_life(divvy_config config) {
     divvy_event event = {0};
     int fd = -1, calls = 0;
     OK(divvy_calculator_new(config, store, &calculator, ERR));
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, &calls, NULL,
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event, &calls, NULL,
                                   &subscription, ERR));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_events_fd(events, &fd, ERR));
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     OK(divvy_events_poll(events, PATIENCE, &event, ERR));
     OK(divvy_event_free(event));
     OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
     CHECK(calls > 0);
-    OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
     OK(divvy_events_free(events));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_store_free(store));

@@ -40,7 +40,7 @@ static void *by_poll(void *argument) {
         note((record *)both[1], event);
         CHECK(divvy_event_free(event) == DIVVY_OK);
         CHECK(divvy_event_free(event) == DIVVY_BAD_HANDLE);
-        CHECK(divvy_event_kind(event) == DIVVY_BAD_HANDLE);
+        CHECK(divvy_event_get_kind(event) == DIVVY_BAD_HANDLE);
     }
 }
 
@@ -77,13 +77,13 @@ static void wake_and_close(divvy_calculator calculator) {
     divvy_event event = {0};
     struct pollfd ready;
     int fd = -1;
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_events_fd(events, &fd, ERR));
     ready.fd = fd;
     ready.events = POLLIN;
     CHECK(poll(&ready, 1, 0) == 1); /* the current state */
     OK(divvy_events_poll(events, 0, &event, ERR));
-    CHECK(divvy_event_kind(event) == DIVVY_EVENT_STATE);
+    CHECK(divvy_event_get_kind(event) == DIVVY_EVENT_CALCULATOR_STATE);
     CHECK(divvy_event_state(event) == divvy_event_from_state(event));
     OK(divvy_event_free(event));
     CHECK(poll(&ready, 1, 0) == 0);
@@ -122,10 +122,10 @@ int main(void) {
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE_AND_MEMBERS, on_event, &called,
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE_AND_MEMBERS, on_event, &called,
                                   on_destroy, &subscription, ERR));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE_AND_MEMBERS, &polled, ERR));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE_AND_MEMBERS, &watched, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE_AND_MEMBERS, &polled, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE_AND_MEMBERS, &watched, ERR));
     poll_arguments[0] = &polled;
     poll_arguments[1] = &read;
     fd_arguments[0] = &watched;
@@ -151,8 +151,8 @@ int main(void) {
         CHECK(strcmp(called.lines[index], read.lines[index]) == 0);
         CHECK(strcmp(read.lines[index], seen.lines[index]) == 0);
     }
-    OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_unsubscribe(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(subscription, PATIENCE, ERR));
     CHECK(called.destroyed == 1);
     OK(divvy_events_free(polled));
     OK(divvy_events_free(watched));

@@ -10,7 +10,7 @@ static volatile int count;
 static void on_event(void *userdata, divvy_event event) {
     int64_t now = now_ns();
     (void)userdata;
-    if (divvy_event_kind(event) == DIVVY_EVENT_STATE && count < 1 << 16)
+    if (divvy_event_get_kind(event) == DIVVY_EVENT_CALCULATOR_STATE && count < 1 << 16)
         delays[count++] = now - (int64_t)divvy_event_time_ns(event);
 }
 
@@ -59,7 +59,7 @@ int main(void) {
     printf("calculator with the memory store: %d threads, %ld KiB resident added\n",
            running_threads() - threads_before, resident_kib() - before);
 
-    OK(divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, NULL, NULL, &subscription,
+    OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event, NULL, NULL, &subscription,
                                   ERR));
     nap_ms(50);
     count = 0;
@@ -72,13 +72,13 @@ int main(void) {
            (double)delays[count - 1] / 1e3);
 
     start = cpu_ns();
-    for (index = 0; index < 10000000; index++) sum += divvy_calculator_state(calculator);
+    for (index = 0; index < 10000000; index++) sum += divvy_calculator_get_state(calculator);
     printf("state: %.1f ns a call\n", (double)(cpu_ns() - start) / 1e7);
     start = cpu_ns();
     for (index = 0; index < 10000000; index++) sum += divvy_version_number();
     printf("empty call: %.1f ns\n", (double)(cpu_ns() - start) / 1e7);
 
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_events_poll(events, 0, &event, ERR));
     OK(divvy_event_free(event));
     start = cpu_ns();
@@ -92,7 +92,7 @@ int main(void) {
         OK(divvy_event_free(event));
     printf("poll and free, %d events there: %.1f ns an event\n", index,
            (double)(cpu_ns() - start) / index);
-    OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
     OK(divvy_events_free(events));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_partitions_free(list));

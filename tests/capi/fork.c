@@ -17,16 +17,16 @@ static void child(divvy_store store, divvy_events events) {
     EXPECT(DIVVY_FORKED, divvy_calculator_stop(calculator, PATIENCE, ERR));
     EXPECT(DIVVY_FORKED, divvy_calculator_free(calculator, ERR));
     EXPECT(DIVVY_FORKED, divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
-    EXPECT(DIVVY_FORKED, divvy_manager_wait_state(manager, DIVVY_WORKER_INIT, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_wait_state(manager, DIVVY_MANAGER_INIT, PATIENCE, ERR));
     EXPECT(DIVVY_FORKED, divvy_manager_free(manager, ERR));
-    CHECK(divvy_manager_state(manager) == DIVVY_FORKED);
+    CHECK(divvy_manager_get_state(manager) == DIVVY_FORKED);
     EXPECT(DIVVY_FORKED, divvy_events_poll(events, -1, &event, ERR));
     EXPECT(DIVVY_FORKED, divvy_events_free(events));
     EXPECT(DIVVY_FORKED, divvy_store_free(store));
     EXPECT(DIVVY_FORKED, divvy_config_new(&config, ERR));
     EXPECT(DIVVY_FORKED, divvy_calculator_status_json(calculator, &text, ERR));
     EXPECT(DIVVY_FORKED, divvy_log_set(0, NULL, NULL, NULL, ERR));
-    CHECK(divvy_calculator_state(calculator) == DIVVY_FORKED);
+    CHECK(divvy_calculator_get_state(calculator) == DIVVY_FORKED);
     CHECK(strcmp(divvy_text_data(text, NULL), "") == 0);
     CHECK(divvy_version()[0] != 0);
     CHECK(strcmp(divvy_status_name(DIVVY_FORKED), "DIVVY_FORKED") == 0);
@@ -64,7 +64,7 @@ int main(void) {
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     OK(divvy_manager_new(managed, store, &manager, ERR));
     OK(divvy_manager_start(manager, PATIENCE, ERR));

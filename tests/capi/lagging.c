@@ -17,7 +17,7 @@ static void lag(divvy_calculator handle) {
     divvy_events events = {0};
     divvy_event event = {0};
     int64_t limit = now_ns() + (int64_t)PATIENCE * 1000000, version = 0;
-    OK(divvy_calculator_events(handle, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(handle, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_calculator_trigger_rebalance(handle, PATIENCE, &version, ERR));
     for (;;) {
         divvy_status status;
@@ -26,7 +26,7 @@ static void lag(divvy_calculator handle) {
         status = divvy_events_poll(events, 100, &event, ERR);
         if (status == DIVVY_TIMED_OUT) continue;
         CHECK(status == DIVVY_OK);
-        if (divvy_event_kind(event) == DIVVY_EVENT_WORKER_LAGGING) break;
+        if (divvy_event_get_kind(event) == DIVVY_EVENT_WORKER_LAGGING) break;
         CHECK(divvy_event_applied_version(event) == 0);
         OK(divvy_event_free(event));
     }

@@ -60,7 +60,7 @@ int main(void) {
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_config_free(config));
     CHECK(divvy_calculator_is_started(calculator) == 0);
-    CHECK(divvy_calculator_state(calculator) == DIVVY_STATE_IDLE);
+    CHECK(divvy_calculator_get_state(calculator) == DIVVY_CALCULATOR_IDLE);
     EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
     OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
 
@@ -95,7 +95,7 @@ int main(void) {
 
     fleet_resize(&workers, 3); /* one just dies */
     WAIT_UNTIL(held(store, 3) == -1);
-    WAIT_UNTIL(divvy_calculator_state(calculator) == DIVVY_STATE_IDLE);
+    WAIT_UNTIL(divvy_calculator_get_state(calculator) == DIVVY_CALCULATOR_IDLE);
     CHECK(divvy_calculator_scaling_reason(calculator) == DIVVY_REASON_NONE);
 
     OK(divvy_calculator_stop(calculator, PATIENCE, ERR));

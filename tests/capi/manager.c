@@ -26,7 +26,7 @@ static int64_t holds(divvy_manager manager) {
     divvy_assignment assignment = {0};
     int64_t count;
     OK(divvy_manager_assignment(manager, &assignment, ERR));
-    count = divvy_assignment_count(assignment, DIVVY_LIST_HELD);
+    count = divvy_assignment_count(assignment, DIVVY_LIST_OWNED);
     CHECK(divvy_assignment_count(assignment, DIVVY_LIST_ADDED) == 0);
     OK(divvy_assignment_free(assignment));
     return count;
@@ -47,16 +47,16 @@ static void check_snapshot(divvy_manager manager) {
     OK(divvy_manager_assignment(manager, &held, ERR));
     CHECK(divvy_assignment_version(held) > 0 && divvy_assignment_term(held) > 0);
     CHECK(divvy_assignment_lifecycle(held, &length)[0] != 0 && length > 0);
-    CHECK(divvy_assignment_key_count(held, DIVVY_LIST_HELD, 0) == 2);
-    CHECK(divvy_assignment_key_count(held, DIVVY_LIST_HELD, 10) == 0);
-    CHECK(strcmp(divvy_assignment_key(held, DIVVY_LIST_HELD, 0, 0, &length), "tool0000") == 0);
-    CHECK(length == 8 && divvy_assignment_key(held, DIVVY_LIST_HELD, 0, 2, NULL) == NULL);
-    CHECK(divvy_assignment_weight(held, DIVVY_LIST_HELD, 9) == 1);
+    CHECK(divvy_assignment_key_count(held, DIVVY_LIST_OWNED, 0) == 2);
+    CHECK(divvy_assignment_key_count(held, DIVVY_LIST_OWNED, 10) == 0);
+    CHECK(strcmp(divvy_assignment_key(held, DIVVY_LIST_OWNED, 0, 0, &length), "tool0000") == 0);
+    CHECK(length == 8 && divvy_assignment_key(held, DIVVY_LIST_OWNED, 0, 2, NULL) == NULL);
+    CHECK(divvy_assignment_weight(held, DIVVY_LIST_OWNED, 9) == 1);
     json = divvy_assignment_json(held, &length);
     CHECK(length == strlen(json) && strstr(json, "\"tool0009\"") != NULL);
     OK(divvy_assignment_free(held));
     EXPECT(DIVVY_BAD_HANDLE, divvy_assignment_free(held));
-    CHECK(divvy_assignment_count(held, DIVVY_LIST_HELD) == DIVVY_BAD_HANDLE);
+    CHECK(divvy_assignment_count(held, DIVVY_LIST_OWNED) == DIVVY_BAD_HANDLE);
     OK(divvy_manager_status_json(manager, &text, ERR));
     json = divvy_text_data(text, NULL);
     CHECK(strstr(json, "\"worker_id\":\"worker-0\"") != NULL);
@@ -97,14 +97,14 @@ static void note(record *self, divvy_event event) {
     CHECK(self->count < MOST);
     self->lines[self->count] = (char *)malloc(length + 1);
     memcpy(self->lines[self->count++], json, length + 1);
-    if (divvy_event_kind(event) == DIVVY_EVENT_ASSIGNMENT) {
+    if (divvy_event_get_kind(event) == DIVVY_EVENT_ASSIGNMENT) {
         CHECK(divvy_event_assignment(event, &change, why, sizeof why) == DIVVY_OK);
         CHECK(divvy_event_version(event) == divvy_assignment_version(change));
         CHECK(divvy_event_version(event) >= self->version);
         self->version = divvy_event_version(event);
         self->held += divvy_assignment_count(change, DIVVY_LIST_ADDED);
         self->held -= divvy_assignment_count(change, DIVVY_LIST_REMOVED);
-        CHECK(self->held == divvy_assignment_count(change, DIVVY_LIST_HELD));
+        CHECK(self->held == divvy_assignment_count(change, DIVVY_LIST_OWNED));
         CHECK(divvy_assignment_free(change) == DIVVY_OK);
     } else {
         CHECK(divvy_event_assignment(event, &change, why, sizeof why) == DIVVY_INVALID_ARGUMENT);
@@ -171,20 +171,20 @@ static void a_fleet_of_two(void) {
     first = new_manager(config, store);
     second = new_manager(config, store);
     CHECK(divvy_manager_is_started(first) == 0 && divvy_manager_is_leader(first) == 0);
-    CHECK(divvy_manager_state(first) == DIVVY_WORKER_INIT && holds(first) == 0);
+    CHECK(divvy_manager_get_state(first) == DIVVY_MANAGER_INIT && holds(first) == 0);
     EXPECT(DIVVY_NOT_FOUND, divvy_manager_worker_id(first, &text, ERR));
     EXPECT(DIVVY_NOT_FOUND, divvy_manager_leader(first, &text, ERR));
     EXPECT(DIVVY_NOT_LEADER, divvy_manager_trigger_rebalance(first, 100, NULL, ERR));
-    OK(divvy_manager_subscribe(first, DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR, on_event,
+    OK(divvy_manager_subscribe(first, DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR, on_event,
                                &called, on_destroy, &subscription, ERR));
-    OK(divvy_manager_events(first, DIVVY_MANAGER_INTEREST_WORKER_AND_CALCULATOR, &polled, ERR));
+    OK(divvy_manager_events(first, DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR, &polled, ERR));
 
     OK(divvy_manager_start(first, PATIENCE, ERR));
     EXPECT(DIVVY_ALREADY_STARTED, divvy_manager_start(first, PATIENCE, ERR));
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
     WAIT_UNTIL(holds(first) == 10);
-    OK(divvy_manager_wait_state(first, DIVVY_WORKER_STABLE, PATIENCE, ERR));
-    EXPECT(DIVVY_TIMED_OUT, divvy_manager_wait_state(first, DIVVY_WORKER_SHUTDOWN, 1, ERR));
+    OK(divvy_manager_wait_state(first, DIVVY_MANAGER_STABLE, PATIENCE, ERR));
+    EXPECT(DIVVY_TIMED_OUT, divvy_manager_wait_state(first, DIVVY_MANAGER_SHUTDOWN, 1, ERR));
     CHECK(divvy_manager_is_started(first) == 1 && divvy_manager_is_leader(first) == 1);
     check_snapshot(first);
     OK(divvy_manager_trigger_rebalance(first, PATIENCE, &version, ERR));
@@ -212,11 +212,11 @@ static void a_fleet_of_two(void) {
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
     CHECK(called.destroyed == 1); /* before stop has returned */
-    CHECK(divvy_manager_state(first) == DIVVY_WORKER_SHUTDOWN && holds(first) == 0);
+    CHECK(divvy_manager_get_state(first) == DIVVY_MANAGER_SHUTDOWN && holds(first) == 0);
     WAIT_UNTIL(holds(second) == 10 && divvy_manager_is_leader(second) == 1);
     check_told(&called, polled);
     OK(divvy_events_free(polled));
-    OK(divvy_unsubscribe(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
 
     OK(divvy_manager_start(first, PATIENCE, ERR)); /* a second life, under the id that is free */
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
@@ -224,7 +224,7 @@ static void a_fleet_of_two(void) {
     /* Counters go on over stops, starts and leaderships. */
     CHECK(series(first, "divvy_worker_partitions_added_total") == added + 5);
     CHECK(series(first, "divvy_partitions_moved_total") >= published);
-    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_KEEP, PATIENCE, ERR));
+    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_RESTART, PATIENCE, ERR));
     OK(divvy_manager_free(first, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(first, ERR));
     OK(divvy_manager_free(second, ERR)); /* stops it, too */
@@ -288,8 +288,8 @@ static void an_election_of_the_host(void) {
 }
 
 int main(void) {
-    CHECK(strcmp(divvy_worker_state_name(DIVVY_WORKER_CLAIMING_ID), "ClaimingID") == 0);
-    CHECK(strcmp(divvy_worker_state_name(99), "unknown") == 0);
+    CHECK(strcmp(divvy_manager_state_name(DIVVY_MANAGER_CLAIMING_ID), "ClaimingID") == 0);
+    CHECK(strcmp(divvy_manager_state_name(99), "unknown") == 0);
     CHECK(strcmp(divvy_alert_level_name(DIVVY_ALERT_WARNING), "warning") == 0);
     a_fleet_of_two();
     an_election_of_the_host();

@@ -33,7 +33,7 @@ static void *use(void *argument) {
         case 2: status = divvy_events_poll(events, 1, &event, why, sizeof why); break;
         case 3: status = divvy_events_wake(events, why, sizeof why); break;
         case 4:
-            status = divvy_calculator_subscribe(calculator, DIVVY_INTEREST_STATE, on_event, NULL, NULL,
+            status = divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event, NULL, NULL,
                                                 &subscription, why, sizeof why);
             break;
         case 5: status = divvy_calculator_refresh(calculator, 20, NULL, why, sizeof why); break;
@@ -41,12 +41,12 @@ static void *use(void *argument) {
             if ((seed >> 40) % 50 == 0) status = divvy_calculator_stop(calculator, PATIENCE, why, sizeof why);
             break;
         case 7: status = divvy_calculator_start(calculator, PATIENCE, why, sizeof why); break;
-        default: CHECK(divvy_calculator_state(calculator) != 0); break;
+        default: CHECK(divvy_calculator_get_state(calculator) != 0); break;
         }
         if (!is_expected(status)) FAIL("%s: %s", divvy_status_name(status), why);
         if (text.id) CHECK(divvy_text_free(text) == DIVVY_OK);
         if (event.id) CHECK(divvy_event_free(event) == DIVVY_OK);
-        if (subscription.id) CHECK(divvy_unsubscribe(subscription, PATIENCE, why, sizeof why) == DIVVY_OK);
+        if (subscription.id) CHECK(divvy_subscription_free(subscription, PATIENCE, why, sizeof why) == DIVVY_OK);
         __sync_fetch_and_add(&reads, 1);
     }
     if (divvy_calculator_free(calculator, why, sizeof why) == DIVVY_OK)
@@ -64,7 +64,7 @@ int main(void) {
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_events(calculator, DIVVY_INTEREST_STATE, &events, ERR));
+    OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     for (index = 0; index < THREADS; index++)
         CHECK(pthread_create(&threads[index], NULL, use, (void *)(index + 1)) == 0);
     nap_ms(1500);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::clock::ManualClock;
-use divvy::store::memory::{Builder, MemoryStore};
+use divvy::store::memory::{MemoryStore, MemoryStoreBuilder};
 use divvy::store::{Bucket, BucketConfig, Store};
 
 use crate::conformance;
@@ -18,7 +18,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(builder: Builder, batches: bool, expiry_markers: bool) -> Self {
+    fn new(builder: MemoryStoreBuilder, batches: bool, expiry_markers: bool) -> Self {
         let mut builder = builder.expiry_markers(expiry_markers);
         if !batches {
             builder = builder.batch_max(0);

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use divvy::Reason;
-use divvy::config::PublishClass;
+use divvy::config::PublishMode;
 use divvy::error::{Code, Error};
-use divvy::machine::publication::{Reading, plan_digest};
+use divvy::machine::publication::{BucketReading, plan_digest};
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Store};
 use divvy::types::{Term, Version};
@@ -58,12 +58,12 @@ fn of_rival_leaders_on_a_cluster_that_loses_nodes_nothing_is_lost_partial_interl
     let minutes: f64 = minutes.map_or(10.0, |text| text.parse().expect("a number"));
     println!("| class | publications | take-overs | kills | looks | failed attempts |");
     println!("| --- | --- | --- | --- | --- | --- |");
-    for class in [PublishClass::A, PublishClass::B] {
+    for class in [PublishMode::Atomic, PublishMode::PerKey] {
         fight(class, Duration::from_secs_f64(minutes * 60.0 / 2.0));
     }
 }
 
-fn fight(class: PublishClass, lasting: Duration) {
+fn fight(class: PublishMode, lasting: Duration) {
     let mut cluster = Cluster::start(NEWEST);
     let urls = cluster.urls();
     let store = rival(&urls);
@@ -114,7 +114,7 @@ fn in_secs(secs: u64) -> Instant {
 }
 
 /// Takes over, publishes until somebody else has taken over, takes over again.
-fn contend(store: &Arc<NatsStore>, class: PublishClass, log: &Mutex<Log>, is_over: &AtomicBool) {
+fn contend(store: &Arc<NatsStore>, class: PublishMode, log: &Mutex<Log>, is_over: &AtomicBool) {
     let mut leader = publisher(store, class);
     while !is_over.load(Ordering::SeqCst) {
         thread::sleep(Duration::from_millis(fastrand::u64(0..800)));
@@ -147,7 +147,7 @@ fn contend(store: &Arc<NatsStore>, class: PublishClass, log: &Mutex<Log>, is_ove
                     }
                 }
             }
-            if class == PublishClass::A && fastrand::u8(0..10) == 0 {
+            if class == PublishMode::Atomic && fastrand::u8(0..10) == 0 {
                 look(store, log);
             }
         }

@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
-use divvy::runtime::publisher::Class;
+use divvy::runtime::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Health, Outcome, Store, Write};
-use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
 use divvy::wire::Assignment;
 use divvy::{
-    Calculator, CalculatorConfig, Error, Interest, MemberChange, Notice, Partition, State,
+    Calculator, CalculatorConfig, CalculatorEvent, CalculatorState, Error, EventFilter,
+    MemberChange, Partition,
 };
 
 use crate::support::nats_binary::{NEWEST, OLDEST};
@@ -212,14 +213,14 @@ fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let leader = calculator(server, "leader", RoundRobin);
-        let events = leader.events(Interest::StateAndMembers);
+        let events = leader.events(EventFilter::StateAndMembers);
         leader.start(PATIENCE).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
         // A join within the window that follows the start would be part of the cold start.
         while !matches!(
             &*events.recv_timeout(PATIENCE).expect("the window ends"),
-            Notice::StateChanged(change)
-                if (change.from, change.to) == (State::Scaling, State::Idle)
+            CalculatorEvent::StateChanged(change)
+                if (change.from, change.to) == (CalculatorState::Scaling, CalculatorState::Idle)
         ) {}
         fleet.join("w-3");
         fleet.wait_divided(&["w-1", "w-2", "w-3"]);
@@ -238,7 +239,7 @@ fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
         leader.stop(PATIENCE).unwrap();
         let reasons: Vec<String> = events
             .filter_map(|event| match &*event {
-                Notice::Published { reason, .. } => Some(reason.to_string()),
+                CalculatorEvent::Published { reason, .. } => Some(reason.to_string()),
                 _ => None,
             })
             .collect();
@@ -251,18 +252,18 @@ fn the_status_shows_the_class_in_force_and_the_server_as_the_take_over_proved_it
     for (version, class, batches) in [
         (
             NEWEST,
-            Class::A { batch_max: 1_000 },
+            ActiveMode::Atomic { batch_max: 1_000 },
             ", atomic batches of up to 1000",
         ),
-        (OLDEST, Class::B, ", no atomic batches"),
+        (OLDEST, ActiveMode::PerKey, ", no atomic batches"),
     ] {
         let server = Server::start(version);
         let leader = calculator(&server, "leader", RoundRobin);
-        assert_eq!(leader.status().publish_class, None);
+        assert_eq!(leader.status().publish_mode, None);
         leader.start(PATIENCE).unwrap();
         let status = leader.status();
         eprintln!("{}", status.store);
-        assert_eq!(status.publish_class, Some(class), "{}", status.store);
+        assert_eq!(status.publish_mode, Some(class), "{}", status.store);
         let named = format!("NATS {version} (API level ");
         assert!(status.store.starts_with(&named), "{}", status.store);
         assert!(status.store.ends_with(batches), "{}", status.store);
@@ -281,7 +282,7 @@ impl Strategy for Gated {
         "gated"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>, Error> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
         let (is_open, changed) = &*self.is_open;
         self.at_gate.store(true, Ordering::Release);
         let mut open = is_open.lock().unwrap();
@@ -303,7 +304,7 @@ fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_w
             at_gate: at_gate.clone(),
         };
         let old = calculator(server, "old", gated);
-        let events = old.events(Interest::State);
+        let events = old.events(EventFilter::State);
         old.start(PATIENCE).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
 
@@ -332,7 +333,7 @@ fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_w
             let event = events
                 .recv_timeout(PATIENCE)
                 .expect("the old leader learns of it");
-            if matches!(&*event, Notice::LeadershipLost) {
+            if matches!(&*event, CalculatorEvent::LeadershipLost) {
                 break;
             }
         }
@@ -424,12 +425,12 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
         .map(|names| Fleet::new(&server, names))
         .collect();
     let leader = calculator(&server, "leader", RoundRobin);
-    let events = leader.events(Interest::StateAndMembers);
+    let events = leader.events(EventFilter::StateAndMembers);
     leader.start(PATIENCE).unwrap();
     fleets[0].wait_divided(&names);
     wait_until("rest", || {
         let status = leader.status();
-        status.state == State::Idle && status.pending.reason.is_none()
+        status.state == CalculatorState::Idle && status.pending.reason.is_none()
     });
     let before = fleets[0].assignments();
     let version = leader.current_version();
@@ -444,7 +445,7 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
     assert_eq!(fleets[0].assignments(), before);
     leader.stop(PATIENCE).unwrap();
     let lost = events
-        .filter(|event| matches!(&**event, Notice::Member(MemberChange::Lost(_))))
+        .filter(|event| matches!(&**event, CalculatorEvent::Member(MemberChange::Dead(_))))
         .count();
     assert_eq!(lost, 0);
 }
@@ -463,7 +464,7 @@ fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest
 fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     let fleet = Fleet::new(server, &["w-1", "w-2"]);
     let leader = calculator(server, "leader", RoundRobin);
-    let events = leader.events(Interest::State);
+    let events = leader.events(EventFilter::State);
     leader.start(PATIENCE).unwrap();
     let before = fleet.wait_divided(&["w-1", "w-2"]);
     let connections = server.connections();
@@ -483,7 +484,7 @@ fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     let error = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let event = events.recv_timeout(left).expect("a failure");
-        if let Notice::Failed { error, .. } = &*event {
+        if let CalculatorEvent::Failed { error, .. } = &*event {
             break error.to_string();
         }
     };

@@ -133,13 +133,13 @@ fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
     assert!(reader.until_live(&watch, Duration::from_secs(10)));
     let mut raw = RawNats::connect(server.port);
     let subject = |key: &[u8]| [b"$KV.parti-assignment.", key].concat();
-    let poison: [(&[u8], &[u8]); 3] = [
+    let malformed: [(&[u8], &[u8]); 3] = [
         (b"watched.headers", b"NATS/1.0\r\nno colon in here\r\n\r\n"),
         (b"watched.bytes", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"),
         (b"watched.\xff\xfe", b""),
     ];
-    for (key, headers) in poison {
-        let ack = raw.store(&subject(key), headers, b"poison");
+    for (key, headers) in malformed {
+        let ack = raw.store(&subject(key), headers, b"malformed");
         assert!(ack["seq"].is_u64(), "{ack}");
         let before = reader.blind.len();
         while reader.blind.len() == before || !reader.until_live(&watch, Duration::from_secs(10)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
-use divvy::runtime::publisher::Class;
+use divvy::runtime::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::strategy::RoundRobin;
@@ -115,8 +115,8 @@ fn ten_thousand_workers_are_published_to_in_eleven_batches() {
     let status = leader.status();
     leader.stop(PATIENCE).unwrap();
     assert_eq!(
-        status.publish_class,
-        Some(Class::A { batch_max: 1_000 }),
+        status.publish_mode,
+        Some(ActiveMode::Atomic { batch_max: 1_000 }),
         "{}",
         status.store
     );

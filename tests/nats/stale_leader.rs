@@ -8,9 +8,9 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use divvy::Reason;
-use divvy::config::PublishClass;
+use divvy::config::PublishMode;
 use divvy::error::Code;
-use divvy::runtime::publisher::Class;
+use divvy::runtime::publisher::ActiveMode;
 use divvy::store::nats::NatsStore;
 use divvy::store::{Batch, Bucket, BucketConfig, Expect, Listing, Outcome, Refusal, Store, Write};
 use divvy::wire::{COMMIT_KEY, FENCE_KEY};
@@ -41,9 +41,9 @@ fn nothing_that_a_deposed_leader_tries_is_accepted() {
             store.ensure(bucket, forever, later()).unwrap();
         }
         let proven = store.capabilities(BUCKET, later()).unwrap();
-        let mut classes = vec![PublishClass::B];
+        let mut classes = vec![PublishMode::PerKey];
         if proven.batch_max >= 2 {
-            classes.push(PublishClass::A);
+            classes.push(PublishMode::Atomic);
         }
         assert!(version != NEWEST || classes.len() == 2, "{proven:?}");
         for class in classes {
@@ -78,7 +78,7 @@ impl Tally {
     }
 }
 
-fn depose_and_try(server: &Server, class: PublishClass, tries: usize) -> Tally {
+fn depose_and_try(server: &Server, class: PublishMode, tries: usize) -> Tally {
     let stores = [connect(&server.url()), connect(&server.url())];
     let mut tally = Tally::default();
     for round in 0..ROUNDS {
@@ -88,7 +88,10 @@ fn depose_and_try(server: &Server, class: PublishClass, tries: usize) -> Tally {
             plan(&["kept-1", "kept-2"]),
         ];
         old.take_over(later()).unwrap();
-        assert_eq!(old.class() == Class::B, class == PublishClass::B);
+        assert_eq!(
+            old.class() == ActiveMode::PerKey,
+            class == PublishMode::PerKey
+        );
         for plan in &plans {
             old.publish(plan, Reason::PlannedScale, later()).unwrap();
         }
@@ -100,7 +103,7 @@ fn depose_and_try(server: &Server, class: PublishClass, tries: usize) -> Tally {
         let newest = Knowledge(before.clone());
         let count = tries.div_ceil(ROUNDS);
         match class {
-            PublishClass::B => try_singly(&stores[0], &known, round, count, &mut tally),
+            PublishMode::PerKey => try_singly(&stores[0], &known, round, count, &mut tally),
             _ => try_atomically(&stores[0], [&known, &newest], round, count, &mut tally),
         }
         for _ in 0..2 {
@@ -118,7 +121,7 @@ fn depose_and_try(server: &Server, class: PublishClass, tries: usize) -> Tally {
         // staleness that had the others refused.
         let mut control = Tally::default();
         match class {
-            PublishClass::B => try_singly(&stores[1], &newest, round, 1, &mut control),
+            PublishMode::PerKey => try_singly(&stores[1], &newest, round, 1, &mut control),
             _ => try_atomically(&stores[1], [&newest, &newest], round, 1, &mut control),
         }
         assert_eq!(control.accepted, 1, "{control:?}");
@@ -133,7 +136,7 @@ fn depose_and_try(server: &Server, class: PublishClass, tries: usize) -> Tally {
     tally
 }
 
-/// Class B: an existing key under its revision, one that holds nothing
+/// ActiveMode B: an existing key under its revision, one that holds nothing
 /// under the bucket's last sequence.
 fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, to: &mut Tally) {
     let tries: Vec<(usize, Write)> = (0..count)
@@ -156,7 +159,7 @@ fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, 
     }
 }
 
-/// Class A: the commit record first, under the fence, then a key under its revision; by turns the
+/// ActiveMode A: the commit record first, under the fence, then a key under its revision; by turns the
 /// one that the deposed leader knows and the one that is right, so that the fence alone refuses.
 fn try_atomically(
     store: &NatsStore,

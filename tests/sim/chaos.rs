@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use divvy::machine::calculator::{Event as Input, Ticket};
+use divvy::machine::calculator::{CalculatorInput, Ticket};
 use divvy::store::Bucket;
 use divvy::store::memory::Blackout;
 use divvy::wire::{COMMIT_KEY, FENCE_KEY};
@@ -171,7 +171,7 @@ impl World {
             node.listen(usize::MAX)?;
             let local = node.clock.of(now);
             let (state, pending) = (node.machine.position().state, node.machine.pending(local));
-            if pending.reason.is_some() || state != divvy::State::Idle {
+            if pending.reason.is_some() || state != divvy::CalculatorState::Idle {
                 return Err(format!("node {n} is {state} with {pending:?} at the end"));
             }
             if !node.machine.degraded().is_empty() {
@@ -430,9 +430,9 @@ impl World {
         node.tickets.insert(ticket.0);
         node.inbox.push_back(if refresh {
             let ticket = Some(ticket);
-            Input::PartitionsChanged { generation, ticket }
+            CalculatorInput::PartitionsChanged { generation, ticket }
         } else {
-            Input::Trigger { ticket }
+            CalculatorInput::Trigger { ticket }
         });
     }
 
@@ -446,7 +446,7 @@ impl World {
             let ticket = None;
             self.nodes[n]
                 .inbox
-                .push_back(Input::PartitionsChanged { generation, ticket });
+                .push_back(CalculatorInput::PartitionsChanged { generation, ticket });
         }
     }
 

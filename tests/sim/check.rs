@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use divvy::machine::calculator::{Notice, StateChange};
-use divvy::machine::publication::{Reading, content_hash};
+use divvy::machine::calculator::{CalculatorEvent, StateChange};
+use divvy::machine::publication::{BucketReading, content_hash};
 use divvy::machine::state::is_legal;
 use divvy::store::{Listing, Write};
-use divvy::types::{Partition, State, Term, Version};
+use divvy::types::{CalculatorState, Partition, Term, Version};
 use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 use crate::fleet::assignments;
@@ -23,9 +23,9 @@ pub fn names(list: &[Partition]) -> Names {
 /// Which promise a leader's class gives about its deposed self.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// Class A: nothing of it is accepted after the newer fence.
+    /// ActiveMode A: nothing of it is accepted after the newer fence.
     FromFence,
-    /// Class B: nothing of it is accepted after the newer leader's take-over is over.
+    /// ActiveMode B: nothing of it is accepted after the newer leader's take-over is over.
     FromTakeOver,
 }
 
@@ -193,7 +193,7 @@ impl Checker {
         if !self.foreign.is_empty() {
             return Ok(()); // not the leader's doing; the end of the run shows that it is put right
         }
-        let reading = Reading::of(listing, &KeyPrefix::new("assignment").expect("a prefix"));
+        let reading = BucketReading::of(listing, &KeyPrefix::new("assignment").expect("a prefix"));
         if !reading.is_consistent() {
             return Err("what is stored is not what was committed".into());
         }
@@ -247,7 +247,7 @@ impl Checker {
 
 /// What one leader's subscribers must be told.
 pub struct Story {
-    state: State,
+    state: CalculatorState,
     version: Version,
     is_over: bool,
     lines: Vec<String>,
@@ -256,7 +256,7 @@ pub struct Story {
 impl Default for Story {
     fn default() -> Self {
         Self {
-            state: State::Idle,
+            state: CalculatorState::Idle,
             version: 0,
             is_over: false,
             lines: Vec::new(),
@@ -265,20 +265,20 @@ impl Default for Story {
 }
 
 impl Story {
-    pub fn told(&mut self, notice: &Notice) -> Checked {
-        if !matches!(notice, Notice::Member(_)) {
+    pub fn told(&mut self, notice: &CalculatorEvent) -> Checked {
+        if !matches!(notice, CalculatorEvent::Member(_)) {
             self.lines.push(format!("{notice:?}"));
         }
         match notice {
-            Notice::StateChanged(change) => self.moved(change),
-            Notice::Published { version, .. } => {
+            CalculatorEvent::StateChanged(change) => self.moved(change),
+            CalculatorEvent::Published { version, .. } => {
                 let before = std::mem::replace(&mut self.version, *version);
                 if *version <= before {
                     return Err(format!("published {version} after {before}"));
                 }
                 Ok(())
             }
-            Notice::LeadershipLost if std::mem::replace(&mut self.is_over, true) => {
+            CalculatorEvent::LeadershipLost if std::mem::replace(&mut self.is_over, true) => {
                 Err("leadership was lost twice".into())
             }
             _ => Ok(()),

@@ -7,7 +7,7 @@ use divvy::store::{Bucket, Expect, Listing, Outcome, Store, Write};
 use divvy::types::{Term, Time, Version, WorkerId};
 use divvy::wire::{Applied, Assignment, encode_heartbeat};
 
-use crate::baton::far_future;
+use crate::lockstep_publisher::far_future;
 
 /// How long beats are remembered.
 const MEMORY: Duration = Duration::from_secs(120);

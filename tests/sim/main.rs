@@ -6,18 +6,18 @@
 //! its trace. `make sim` does the same in release mode. Another simulation makes another history
 //! of the same seed: what a seed has found is kept as a unit test of the machine.
 
-mod baton;
 mod chaos;
 mod check;
 mod fleet;
 mod lines;
-mod lives;
+mod lockstep_publisher;
+mod manager_invariants;
 mod member;
 mod node;
 mod own_clock;
 mod profiles;
+mod scenario;
 mod success;
-mod vows;
 mod world;
 
 use std::num::NonZero;
@@ -113,7 +113,7 @@ const CALCULATORS: Kind = Kind {
 };
 
 const MANAGERS: Kind = Kind {
-    test: "managers_keep_their_vows_under_faults_and_recover_after_them",
+    test: "managers_keep_their_invariants_under_faults_and_recover_after_them",
     seeds: MANAGERS_SEEDS,
     begin: World::of_managers,
     run: World::run_lives,
@@ -126,7 +126,7 @@ fn calculators_stay_safe_under_faults_and_recover_after_them() {
 }
 
 #[test]
-fn managers_keep_their_vows_under_faults_and_recover_after_them() {
+fn managers_keep_their_invariants_under_faults_and_recover_after_them() {
     run_or_replay(MANAGERS);
 }
 

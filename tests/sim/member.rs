@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::error::{Code, Error, Result};
-use divvy::machine::calculator::{Notice, OpId};
+use divvy::machine::calculator::{CalculatorEvent, OpId};
 use divvy::machine::election::Rule;
 use divvy::machine::manager::{
-    Action, CalculatorEvent, Departure, Event as Input, Manager, ManagerNotice,
+    CalculatorReport, Departure, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine,
 };
 use divvy::machine::request::{Answer, Request};
-use divvy::runtime::sim::{Journal, Protected, ask_through, perform_when};
+use divvy::runtime::sim::{EventLog, GuardedStore, ask_through, perform_when};
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
@@ -22,8 +22,8 @@ use divvy::types::{Time, WorkerId};
 use divvy::wire::{Applied, LEASE_KEY};
 use parking_lot::Mutex;
 
-use crate::baton::far_future;
 use crate::check::Checked;
+use crate::lockstep_publisher::far_future;
 use crate::node::Phase;
 use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Fate, World};
@@ -32,7 +32,7 @@ use crate::world::{Event, Fate, World};
 const SPINS_MAX: u32 = 1_000;
 
 /// What is on its way between a manager and the store.
-pub enum Errand {
+pub enum DelayedRequest {
     /// A request, and what becomes of it.
     Asks {
         member: usize,
@@ -56,7 +56,7 @@ pub type Sent = Option<(Bucket, Write)>;
 
 /// One worker process.
 pub struct Member {
-    pub machine: Manager,
+    pub machine: ManagerMachine,
     pub clock: LocalClock,
     pub client: MemoryStore,
     /// Which of the fleet's places it has.
@@ -72,17 +72,17 @@ pub struct Member {
     /// It sees late, or nothing.
     pub is_dim: bool,
     pub node: Option<usize>,
-    /// It was told to go.
+    /// It was reported to go.
     pub departure: Option<Departure>,
     /// What it had applied under which id.
     pub applied: (Option<WorkerId>, Applied),
-    inbox: VecDeque<Input>,
+    inbox: VecDeque<ManagerInput>,
     lease: Watch,
     assignment: Option<Watch>,
     health: HealthEvents,
     /// Only its breaker and budget: what answers is the simulation.
-    store: Arc<Protected>,
-    journal: Journal,
+    store: Arc<GuardedStore>,
+    event_log: EventLog,
 }
 
 impl Member {
@@ -96,33 +96,33 @@ impl Member {
     }
 
     /// News of the calculator, if it still is the one.
-    pub fn calculator(&mut self, node: usize, event: CalculatorEvent) {
+    pub fn calculator(&mut self, node: usize, event: CalculatorReport) {
         if self.node == Some(node) {
-            self.inbox.push_back(Input::Calculator(event));
+            self.inbox.push_back(ManagerInput::Calculator(event));
         }
     }
 
-    fn next_input(&mut self) -> Option<Input> {
+    fn next_input(&mut self) -> Option<ManagerInput> {
         if let Ok(event) = self.lease.events.try_recv() {
-            return Some(Input::Lease(event));
+            return Some(ManagerInput::Lease(event));
         }
         let assignment = self.assignment.as_ref();
         if let Some(Ok(event)) = assignment.map(|watch| watch.events.try_recv()) {
-            return Some(Input::Assignment(event));
+            return Some(ManagerInput::Assignment(event));
         }
         if let Ok(health) = self.health.try_recv() {
-            self.store.heed(&health);
-            return Some(Input::StoreHealth(health.fault()));
+            self.store.observe_health(&health);
+            return Some(ManagerInput::StoreHealth(health.fault()));
         }
         self.inbox.pop_front()
     }
 }
 
-/// What a manager is told of a take-over that failed.
-pub fn failure_to_lead(error: Error) -> CalculatorEvent {
+/// What a manager is reported of a take-over that failed.
+pub fn failure_to_lead(error: Error) -> CalculatorReport {
     match error.code() {
-        Code::Fenced | Code::Conflict => CalculatorEvent::Deposed,
-        _ => CalculatorEvent::Failed(error),
+        Code::Fenced | Code::Conflict => CalculatorReport::Deposed,
+        _ => CalculatorReport::Failed(error),
     }
 }
 
@@ -137,18 +137,18 @@ impl World {
         let seed = self.rng.u64(..);
         let config = self.lives.config.clone();
         let local = clock.of(self.now());
-        let machine =
-            Manager::new(config, Rule::Lease, local, seed).expect("a manager's configuration");
+        let machine = ManagerMachine::new(config, Rule::Lease, local, seed)
+            .expect("a manager's configuration");
         let client = self.store.client(&format!("member {index}"));
         if let Some(how) = self.blackout {
             client.faults().blackout(how);
         }
         self.note(|| format!("member {index} starts in place {slot}, {clock:?}"));
         let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
-        let store = Protected::new(Arc::new(client.clone()), own_clock, seed);
+        let store = GuardedStore::new(Arc::new(client.clone()), own_clock, seed);
         self.members.push(Member {
             store: Arc::new(store),
-            journal: Journal::default(),
+            event_log: EventLog::default(),
             machine,
             clock,
             lease: client
@@ -168,7 +168,7 @@ impl World {
             node: None,
             departure: None,
             applied: (None, Applied::default()),
-            inbox: VecDeque::from([Input::Start]),
+            inbox: VecDeque::from([ManagerInput::Start]),
         });
         self.lives.alive.push(index);
         self.lives.is_dirty = true;
@@ -193,7 +193,7 @@ impl World {
         let member = &mut self.members[m];
         if member.departure.is_none() {
             member.departure = Some(how);
-            member.inbox.push_back(Input::Stop(how));
+            member.inbox.push_back(ManagerInput::Stop(how));
             self.note(|| format!("member {m} is to go: {how:?}"));
         }
     }
@@ -259,32 +259,34 @@ impl World {
     fn carry_out_of(&mut self, m: usize) -> Checked {
         while let Some(action) = self.members[m].machine.poll_action() {
             match action {
-                Action::Request {
+                ManagerAction::Request {
                     op,
                     request,
                     patience,
                 } => self.send_errand(m, op, request, patience),
-                Action::Watch(worker) => {
+                ManagerAction::Watch(worker) => {
                     let member = &mut self.members[m];
                     let key = format!("assignment.{worker}");
                     let watch = member.client.watch_key(Bucket::Assignment, &key);
                     member.assignment = Some(watch.expect("a watch"));
                 }
-                Action::Lead(worker) => self.lead(m, &worker)?,
-                Action::StepDown => {
+                ManagerAction::Lead(worker) => self.lead(m, &worker)?,
+                ManagerAction::StepDown => {
                     let node = self.members[m].node.ok_or("nobody to step down")?;
                     let delay = self.millis(0, 100);
                     self.after(delay, Event::StandDown { member: m, node });
                 }
-                Action::Notify(notice) => {
+                ManagerAction::Notify(notice) => {
                     let now = self.now();
                     let member = &mut self.members[m];
-                    member.journal.note_manager(member.clock.of(now), &notice);
+                    member.event_log.note_manager(member.clock.of(now), &notice);
                     self.member_notice(m, &notice);
                 }
-                Action::Cache(order) => return Err(format!("{order:?} without a cache file")),
-                Action::Joined => self.members[m].has_joined = true,
-                Action::Departed => {
+                ManagerAction::Cache(order) => {
+                    return Err(format!("{order:?} without a cache file"));
+                }
+                ManagerAction::Joined => self.members[m].has_joined = true,
+                ManagerAction::Departed => {
                     self.note(|| format!("member {m} has departed"));
                     if self.members[m].node.is_some() {
                         return Err(format!("member {m} departs while its calculator runs"));
@@ -296,15 +298,15 @@ impl World {
         self.check_applied(m)
     }
 
-    fn member_notice(&mut self, m: usize, notice: &ManagerNotice) {
+    fn member_notice(&mut self, m: usize, notice: &ManagerEvent) {
         self.note(|| format!("member {m}: {notice:?}"));
         match notice {
-            ManagerNotice::IdLost { .. } => self.tally("id lost"),
-            ManagerNotice::IdRegained { .. } => self.tally("id regained"),
-            ManagerNotice::Degraded { .. } => self.tally("worker degraded"),
-            ManagerNotice::Recovered { .. } => self.tally("worker recovered"),
-            ManagerNotice::Leader { is_self: true, .. } => self.tally("lease won"),
-            ManagerNotice::Failed { error } if error.code() == Code::IdsExhausted => {
+            ManagerEvent::IdLost { .. } => self.tally("id lost"),
+            ManagerEvent::IdRegained { .. } => self.tally("id regained"),
+            ManagerEvent::Degraded { .. } => self.tally("worker degraded"),
+            ManagerEvent::Recovered { .. } => self.tally("worker recovered"),
+            ManagerEvent::Leader { is_self: true, .. } => self.tally("lease won"),
+            ManagerEvent::Failed { error } if error.code() == Code::IdsExhausted => {
                 self.tally("ids exhausted");
             }
             _ => {}
@@ -345,10 +347,10 @@ impl World {
         Ok(())
     }
 
-    pub fn tell_member(&mut self, m: usize, node: usize, notice: &Notice) {
+    pub fn tell_member(&mut self, m: usize, node: usize, notice: &CalculatorEvent) {
         let event = match notice {
-            Notice::StateChanged(change) => CalculatorEvent::State(change.to),
-            Notice::LeadershipLost => CalculatorEvent::Deposed,
+            CalculatorEvent::StateChanged(change) => CalculatorReport::State(change.to),
+            CalculatorEvent::LeadershipLost => CalculatorReport::Deposed,
             _ => return,
         };
         self.members[m].calculator(node, event);
@@ -363,7 +365,7 @@ impl World {
             member.node = None;
             member
                 .inbox
-                .push_back(Input::Calculator(CalculatorEvent::Ended));
+                .push_back(ManagerInput::Calculator(CalculatorReport::Ended));
         }
         Ok(())
     }
@@ -403,7 +405,7 @@ impl World {
             let answer = failed(&request, &sent, Code::TimedOut);
             self.answer_errand(m, op, answer, deadline);
         }
-        let errand = Errand::Asks {
+        let delayed_request = DelayedRequest::Asks {
             member: m,
             op,
             request,
@@ -411,29 +413,31 @@ impl World {
             fate,
             answer_at,
         };
-        self.at(arrives_at, Event::Errand(errand));
+        self.at(arrives_at, Event::DelayedRequest(delayed_request));
     }
 
     fn answer_errand(&mut self, member: usize, op: OpId, answer: Answer, at: Time) {
-        let errand = Errand::Answered { member, op, answer };
-        self.at(at, Event::Errand(errand));
+        let delayed_request = DelayedRequest::Answered { member, op, answer };
+        self.at(at, Event::DelayedRequest(delayed_request));
     }
 
     /// The breaker is asked when a request arrives: what travels takes no time as far as it knows.
-    pub fn errand(&mut self, errand: Errand) {
-        match errand {
-            Errand::Answered { member, op, answer } => {
+    pub fn delayed_request(&mut self, delayed_request: DelayedRequest) {
+        match delayed_request {
+            DelayedRequest::Answered { member, op, answer } => {
                 // What comes after its answer was given up is dropped by the machine.
                 let member = &mut self.members[member];
                 if member.is_up {
-                    member.inbox.push_back(Input::Answered { op, answer });
+                    member
+                        .inbox
+                        .push_back(ManagerInput::Answered { op, answer });
                 }
             }
-            Errand::Late(sent) => {
+            DelayedRequest::Late(sent) => {
                 let outcome = sent.map(|sent| self.put(sent));
                 self.note(|| format!("a late write of a manager: {outcome:?}"));
             }
-            Errand::Asks {
+            DelayedRequest::Asks {
                 member,
                 op,
                 request,
@@ -476,7 +480,10 @@ impl World {
                 unknown
             }
             Fate::Late(by) => {
-                self.after(by, Event::Errand(Errand::Late(Some((bucket, write)))));
+                self.after(
+                    by,
+                    Event::DelayedRequest(DelayedRequest::Late(Some((bucket, write)))),
+                );
                 unknown
             }
             Fate::Busy => Outcome::Refused(Refusal::Busy),
@@ -502,9 +509,9 @@ fn written(request: &Request, now: Time) -> Sent {
     if !matches!(request, Request::Put { .. } | Request::Delete { .. }) {
         return None;
     }
-    let desk = Desk::default();
-    let _ = perform_when(&desk, request.clone(), far_future(), wall_clock(now));
-    desk.0.into_inner()
+    let recorder = RequestRecorder::default();
+    let _ = perform_when(&recorder, request.clone(), far_future(), wall_clock(now));
+    recorder.0.into_inner()
 }
 
 fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
@@ -529,9 +536,9 @@ fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
 
 /// Where a write is laid down until the scheduler sends it.
 #[derive(Default)]
-struct Desk(Mutex<Sent>);
+struct RequestRecorder(Mutex<Sent>);
 
-impl Store for Desk {
+impl Store for RequestRecorder {
     fn identity(&self) -> String {
         String::new()
     }

@@ -6,25 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use divvy::config::{CalculatorConfig, PublishClass};
+use divvy::config::{CalculatorConfig, PublishMode};
 use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
-    Action, Calculator, Degradation, Event as Input, Job, JobReport, MemberChange, Notice, OpId,
+    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Job,
+    JobReport, MemberChange, OpId,
 };
-use divvy::machine::liveness::Sighting;
-use divvy::machine::manager::CalculatorEvent;
+use divvy::machine::liveness::MembershipEvent;
+use divvy::machine::manager::CalculatorReport;
 use divvy::machine::observer::Observer;
-use divvy::runtime::publisher::{InForce, Settings};
+use divvy::runtime::publisher::{Effective, PublisherSettings};
 use divvy::runtime::rebalancer::Partitions;
-use divvy::runtime::sim::{BareHub, Journal, Listener, Protected};
-use divvy::runtime::{Events, Interest};
+use divvy::runtime::sim::{BareHub, BreakerListener, EventLog, GuardedStore};
+use divvy::runtime::{EventFilter, Events};
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch, WatchEvent};
 use divvy::types::{Term, Time, WorkerId};
 use divvy::wire::KeyPrefix;
 
-use crate::baton::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::check::{Checked, Story};
+use crate::lockstep_publisher::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::member::failure_to_lead;
 use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Serial, World};
@@ -58,7 +59,7 @@ pub struct Node {
     pub member: Option<usize>,
     name: String,
     pub clock: LocalClock,
-    pub machine: Calculator,
+    pub machine: CalculatorMachine,
     pub observer: Observer,
     pub client: MemoryStore,
     pub partitions: Arc<Partitions>,
@@ -71,19 +72,19 @@ pub struct Node {
     pub lists: Option<Serial>,
     /// The answer to the listing; `None` inside: it failed.
     pub listed: Option<Option<Listing>>,
-    pub inbox: VecDeque<Input>,
+    pub inbox: VecDeque<CalculatorInput>,
     pub tickets: BTreeSet<u64>,
     pub is_over: bool,
     actor: Option<Actor>,
-    in_force: Arc<InForce>,
-    pub store: Arc<Protected>,
+    in_force: Arc<Effective>,
+    pub store: Arc<GuardedStore>,
     pub started: Time,
     /// Calls that went out to the store, beside those of the watches.
     pub calls: u64,
     /// Whether the machine was told that nobody can be seen.
     is_blind: bool,
     breaker: Receiver<BreakerState>,
-    journal: Journal,
+    event_log: EventLog,
     watches: Option<(Watch, Watch, HealthEvents)>,
     list_op: Option<OpId>,
     reconcile_at: Option<Time>,
@@ -122,7 +123,7 @@ impl Node {
 
     pub fn subscribe(&mut self) {
         let subscriber = Subscriber {
-            events: self.hub.events(Interest::State),
+            events: self.hub.events(EventFilter::State),
             start: self.story.len(),
             heard: Vec::new(),
         };
@@ -130,7 +131,7 @@ impl Node {
         let first = subscriber.events.try_recv();
         let position = self.machine.position();
         match first.as_deref() {
-            Some(Notice::StateChanged(change)) => assert_eq!(change.from, change.to),
+            Some(CalculatorEvent::StateChanged(change)) => assert_eq!(change.from, change.to),
             other => panic!("told {other:?} first, in {position:?}"),
         }
         self.subscribers.push(subscriber);
@@ -177,18 +178,18 @@ impl World {
     ) -> Checked {
         let index = self.nodes.len();
         let class = match self.rng.u8(0..6) {
-            0 if !self.lives.is_atomic => PublishClass::B,
-            _ => PublishClass::Auto,
+            0 if !self.lives.is_atomic => PublishMode::PerKey,
+            _ => PublishMode::Auto,
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
-        let in_force = Arc::new(InForce::default());
+        let in_force = Arc::new(Effective::default());
         let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
         let Spawned {
             actor,
             partitions,
             store,
         } = Actor::spawn(Parts {
-            settings: Settings {
+            settings: PublisherSettings {
                 leader: config.name.clone(),
                 assignment: prefix(&config.assignment_prefix),
                 heartbeat: prefix(&config.heartbeat_prefix),
@@ -204,7 +205,7 @@ impl World {
         });
         let now = self.now();
         let seed = self.rng.u64(..);
-        let machine = Calculator::new(config.clone(), clock.of(now), seed, true);
+        let machine = CalculatorMachine::new(config.clone(), clock.of(now), seed, true);
         let hub = BareHub::new(machine.current_state(), config.subscriber_backlog);
         self.note(|| {
             format!(
@@ -233,12 +234,12 @@ impl World {
             is_over: false,
             actor: Some(actor),
             in_force,
-            breaker: store.changes(Listener::Calculator),
+            breaker: store.changes(BreakerListener::Calculator),
             store,
             started: now,
             calls: 0,
             is_blind: false,
-            journal: Journal::default(),
+            event_log: EventLog::default(),
             watches: None,
             list_op: None,
             reconcile_at: None,
@@ -263,7 +264,7 @@ impl World {
         node.watches = None;
         node.waits_for = None;
         node.lists = None;
-        let _ = node.client.stop(crate::baton::far_future());
+        let _ = node.client.stop(crate::lockstep_publisher::far_future());
         node.listen(usize::MAX)?;
         self.note(|| format!("node {n} is down"));
         if self.nodes[n].member.is_some() {
@@ -339,7 +340,9 @@ impl World {
             let op = node.list_op.take();
             self.pass_on(n);
             if let Some(op) = op {
-                self.nodes[n].inbox.push_back(Input::Listed { op, result });
+                self.nodes[n]
+                    .inbox
+                    .push_back(CalculatorInput::Listed { op, result });
             }
         }
         if self.nodes[n].lists.is_some() {
@@ -364,8 +367,8 @@ impl World {
             return false;
         };
         if let Ok(event) = heartbeats.events.try_recv() {
-            if let WatchEvent::Blind(why) = &event {
-                node.journal.out_of_sight(local, why);
+            if let WatchEvent::Disconnected(why) = &event {
+                node.event_log.out_of_sight(local, why);
             }
             node.observer.heartbeat(local, &event, node.in_force.get());
             return true;
@@ -375,8 +378,9 @@ impl World {
             return true;
         }
         if let Ok(health) = health.try_recv() {
-            node.store.heed(&health);
-            node.inbox.push_back(Input::StoreHealth(health.fault()));
+            node.store.observe_health(&health);
+            node.inbox
+                .push_back(CalculatorInput::StoreHealth(health.fault()));
             return true;
         }
         false
@@ -449,14 +453,20 @@ impl World {
         let node = &mut self.nodes[n];
         if let Ok(state) = node.breaker.try_recv() {
             self.note(|| format!("node {n}'s breaker: {state:?}"));
-            self.nodes[n].machine.handle(local, Input::Breaker(state));
+            self.nodes[n]
+                .machine
+                .handle(local, CalculatorInput::Breaker(state));
         } else if let Some(input) = node.inbox.pop_front() {
-            if !matches!(input, Input::JobDone { .. }) {
+            if !matches!(input, CalculatorInput::JobDone { .. }) {
                 self.note(|| format!("node {n} takes in {input:?}"));
             }
             match input {
-                Input::Sighting(Sighting::Blind) => self.nodes[n].is_blind = true,
-                Input::Sighting(Sighting::Sighted) => self.nodes[n].is_blind = false,
+                CalculatorInput::Membership(MembershipEvent::WatchLost) => {
+                    self.nodes[n].is_blind = true
+                }
+                CalculatorInput::Membership(MembershipEvent::WatchRestored) => {
+                    self.nodes[n].is_blind = false
+                }
                 _ => {}
             }
             self.nodes[n].machine.handle(local, input);
@@ -477,11 +487,11 @@ impl World {
         let local = self.nodes[n].clock.of(self.now());
         while let Some(action) = self.nodes[n].machine.poll_action() {
             match action {
-                Action::Start { op, job } => self.start_job(n, op, job)?,
-                Action::List { op } => self.list(n, Some(op)),
-                Action::Watch { alive, missing } => {
+                CalculatorAction::Start { op, job } => self.start_job(n, op, job)?,
+                CalculatorAction::List { op } => self.list(n, Some(op)),
+                CalculatorAction::Watch { alive, suspected } => {
                     let node = &mut self.nodes[n];
-                    node.observer.leases_mut().seed(local, alive, missing);
+                    node.observer.leases_mut().seed(local, alive, suspected);
                     let watch =
                         |bucket, prefix| node.client.watch(bucket, prefix).expect("a watch");
                     let heartbeats = watch(Bucket::Heartbeat, "heartbeat");
@@ -489,10 +499,10 @@ impl World {
                     let health = node.client.health_events();
                     node.watches = Some((heartbeats, assignments, health));
                 }
-                Action::Forget(worker) => {
+                CalculatorAction::Forget(worker) => {
                     self.nodes[n].observer.leases_mut().forget(worker.as_str());
                 }
-                Action::Reply { ticket, result } => {
+                CalculatorAction::Reply { ticket, result } => {
                     self.note(|| format!("node {n} replies {} {result:?}", ticket.0));
                     if result.is_err() {
                         self.tally("trigger failed");
@@ -501,36 +511,38 @@ impl World {
                         return Err(format!("ticket {} was answered twice", ticket.0));
                     }
                 }
-                Action::Notify(notice) => self.notify(n, notice)?,
+                CalculatorAction::Notify(notice) => self.notify(n, notice)?,
             }
         }
         Ok(())
     }
 
-    fn notify(&mut self, n: usize, notice: Notice) -> Checked {
+    fn notify(&mut self, n: usize, notice: CalculatorEvent) -> Checked {
         self.note(|| format!("node {n}: {notice:?}"));
         match &notice {
-            Notice::Published { reason, .. } => self.tally(reason.name()),
-            Notice::LeadershipLost => self.tally("leadership lost"),
-            Notice::Failed { operation, .. } => self.tally(operation),
-            Notice::Member(MemberChange::Lost(_)) => self.tally("lost"),
-            Notice::Member(MemberChange::Left(_)) => self.tally("left"),
-            Notice::Degraded(why) if why.contains(&Degradation::Blind) => self.tally("blind"),
-            Notice::Breaker(BreakerState::Open { .. }) => self.tally("breaker opened"),
-            Notice::Breaker(BreakerState::Closed) => self.tally("breaker closed"),
+            CalculatorEvent::Published { reason, .. } => self.tally(reason.name()),
+            CalculatorEvent::LeadershipLost => self.tally("leadership lost"),
+            CalculatorEvent::Failed { operation, .. } => self.tally(operation),
+            CalculatorEvent::Member(MemberChange::Dead(_)) => self.tally("lost"),
+            CalculatorEvent::Member(MemberChange::Left(_)) => self.tally("left"),
+            CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost) => {
+                self.tally("blind")
+            }
+            CalculatorEvent::Breaker(BreakerState::Open { .. }) => self.tally("breaker opened"),
+            CalculatorEvent::Breaker(BreakerState::Closed) => self.tally("breaker closed"),
             _ => {}
         }
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
-        if node.is_blind && matches!(notice, Notice::Member(MemberChange::Lost(_))) {
+        if node.is_blind && matches!(notice, CalculatorEvent::Member(MemberChange::Dead(_))) {
             return Err(format!("node {n} is blind and says {notice:?}"));
         }
-        node.journal.note(local, &notice);
+        node.event_log.note(local, &notice);
         node.story.told(&notice)?;
         if let Some(member) = node.member {
-            node.is_over |= matches!(notice, Notice::LeadershipLost);
+            node.is_over |= matches!(notice, CalculatorEvent::LeadershipLost);
             self.tell_member(member, n, &notice);
-        } else if matches!(notice, Notice::LeadershipLost) {
+        } else if matches!(notice, CalculatorEvent::LeadershipLost) {
             node.is_over = true;
             let patience = self.millis(0, 5_000);
             self.after(patience, Event::StopNode(n));
@@ -626,20 +638,21 @@ impl World {
                 self.asked(n, ask, deadline);
                 Ok(())
             }
-            Some(Said::TookOver(Ok((found, poison)))) => {
+            Some(Said::TookOver(Ok((found, malformed)))) => {
                 self.note(|| format!("node {n} took over: {found:?}"));
                 self.checker.took_over(found.term);
                 let local = self.nodes[n].clock.of(self.now());
                 let node = &mut self.nodes[n];
                 node.phase = Phase::Running;
                 if let Some(member) = node.member {
-                    self.members[member].calculator(n, CalculatorEvent::Started);
+                    self.members[member].calculator(n, CalculatorReport::Started);
                 }
                 let node = &mut self.nodes[n];
                 node.machine
-                    .handle(local, Input::TakenOver(Box::new(found)));
-                if poison > 0 {
-                    node.machine.handle(local, Input::Poison { count: poison });
+                    .handle(local, CalculatorInput::TakenOver(Box::new(found)));
+                if malformed > 0 {
+                    node.machine
+                        .handle(local, CalculatorInput::Malformed { count: malformed });
                 }
                 self.carry_out(n)
             }
@@ -653,12 +666,13 @@ impl World {
             }
             Some(Said::Done(term, result)) => {
                 self.note(|| format!("node {n} in term {term}: {result:?}"));
-                if let Ok(JobReport::Settled { foreign: true }) = &result {
+                if let Ok(JobReport::Resolved { foreign: true }) = &result {
                     self.tally("foreign write settled");
                 }
                 let node = &mut self.nodes[n];
                 let op = node.job.take().ok_or("an end without a job")?;
-                node.inbox.push_back(Input::JobDone { op, term, result });
+                node.inbox
+                    .push_back(CalculatorInput::JobDone { op, term, result });
                 Ok(())
             }
         }

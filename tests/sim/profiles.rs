@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use divvy::machine::calculator::{Event as Input, Ticket};
+use divvy::machine::calculator::{CalculatorInput, Ticket};
 use divvy::store::memory::Blackout;
 use divvy::store::{Bucket, Store};
 use divvy::types::Time;
 
-use crate::baton::far_future;
 use crate::check::Checked;
 use crate::lines::Lines;
+use crate::lockstep_publisher::far_future;
 use crate::node::Phase;
 use crate::world::{Event, Network, World};
 
@@ -54,7 +54,9 @@ pub fn trigger(world: &mut World) {
     world.tickets += 1;
     let ticket = Ticket(world.tickets);
     world.nodes[0].tickets.insert(ticket.0);
-    world.nodes[0].inbox.push_back(Input::Trigger { ticket });
+    world.nodes[0]
+        .inbox
+        .push_back(CalculatorInput::Trigger { ticket });
     held(world.poll_nodes());
 }
 

@@ -12,12 +12,12 @@ use divvy::store::{Batch, Bucket, BucketConfig, Listing, Outcome, Refusal, Store
 use divvy::types::{Partition, Term, Time};
 use fastrand::Rng;
 
-use crate::baton::{Answer, Ask, Thought, far_future};
 use crate::check::{Checked, Checker, Promise, names};
 use crate::fleet::Worker;
-use crate::lives::Lives;
-use crate::member::{Errand, Member};
+use crate::lockstep_publisher::{Answer, Ask, Thought, far_future};
+use crate::member::{DelayedRequest, Member};
 use crate::node::{Node, Phase};
+use crate::scenario::Lives;
 
 /// Lines of trace that are kept.
 const TRACE_MAX: usize = 100_000;
@@ -42,7 +42,7 @@ pub enum Event {
     /// A request reaches the store.
     Arrives(Serial),
     /// A write that was given up long ago reaches the store.
-    ArrivesLate(Sent, Parcel),
+    ArrivesLate(Sent, Payload),
     /// An answer reaches the publisher's thread.
     Answered {
         node: usize,
@@ -66,7 +66,7 @@ pub enum Event {
     StartLeader,
     StopNode(usize),
     /// A manager's request reaches the store, or its answer the manager.
-    Errand(Errand),
+    DelayedRequest(DelayedRequest),
     /// A manager's calculator has seen that nobody wants it any more.
     RecoverMember(usize),
     StandDown {
@@ -101,7 +101,7 @@ pub struct Sent {
 
 /// What a request carries.
 #[derive(Clone, Debug)]
-pub enum Parcel {
+pub enum Payload {
     One(Bucket, Write),
     Batch(Bucket, Batch),
 }
@@ -359,22 +359,22 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Checked {
         match event {
-            Event::Errand(errand) => self.errand(errand),
+            Event::DelayedRequest(delayed_request) => self.delayed_request(delayed_request),
             Event::StandDown { member, node } => return self.stands_down(member, node),
             Event::RecoverMember(member) => self.recover_member(member),
             Event::Parti { life } => self.parti_beats(life),
             Event::PartiLeads { life } => self.parti_leads(life),
             Event::Beat { worker, life } => self.beat(worker, life),
             Event::Arrives(serial) => return self.arrives(serial),
-            Event::ArrivesLate(sent, parcel) => {
-                let outcome = self.apply(sent, &parcel)?;
+            Event::ArrivesLate(sent, payload) => {
+                let outcome = self.apply(sent, &payload)?;
                 self.tally(match outcome {
                     Outcome::Done(_) => "late write accepted",
                     _ => "late write refused",
                 });
                 self.note(|| {
-                    let parcel = readable(&format!("{parcel:?}"));
-                    format!("late from node {}: {parcel} -> {outcome:?}", sent.node)
+                    let payload = readable(&format!("{payload:?}"));
+                    format!("late from node {}: {payload} -> {outcome:?}", sent.node)
                 });
             }
             Event::Answered {
@@ -676,14 +676,14 @@ impl World {
             Ask::Write(bucket, writes) => {
                 let mut outcomes = Vec::with_capacity(writes.len());
                 for (write, fate) in writes.iter().zip(&call.fates) {
-                    let parcel = Parcel::One(*bucket, write.clone());
-                    outcomes.push(self.deliver(call.sent, parcel, *fate)?);
+                    let payload = Payload::One(*bucket, write.clone());
+                    outcomes.push(self.deliver(call.sent, payload, *fate)?);
                 }
                 Answer::Write(outcomes)
             }
             Ask::Batch(bucket, batch) => {
-                let parcel = Parcel::Batch(*bucket, batch.clone());
-                Answer::Batch(self.deliver(call.sent, parcel, call.fates[0])?)
+                let payload = Payload::Batch(*bucket, batch.clone());
+                Answer::Batch(self.deliver(call.sent, payload, call.fates[0])?)
             }
             read => self.read(read, call.fates[0]),
         };
@@ -700,17 +700,17 @@ impl World {
         Ok(())
     }
 
-    fn deliver(&mut self, sent: Sent, parcel: Parcel, fate: Fate) -> Result<Outcome, String> {
+    fn deliver(&mut self, sent: Sent, payload: Payload, fate: Fate) -> Result<Outcome, String> {
         let unknown = || Outcome::Unknown("no answer".into());
         Ok(match fate {
-            Fate::Arrives => self.apply(sent, &parcel)?,
+            Fate::Arrives => self.apply(sent, &payload)?,
             Fate::RequestLost => unknown(),
             Fate::ReplyLost => {
-                self.apply(sent, &parcel)?;
+                self.apply(sent, &payload)?;
                 unknown()
             }
             Fate::Late(by) => {
-                self.after(by, Event::ArrivesLate(sent, parcel));
+                self.after(by, Event::ArrivesLate(sent, payload));
                 unknown()
             }
             Fate::Busy => Outcome::Refused(Refusal::Busy),
@@ -719,14 +719,14 @@ impl World {
     }
 
     /// The store takes a write or refuses it; what it takes is checked.
-    fn apply(&mut self, sent: Sent, parcel: &Parcel) -> Result<Outcome, String> {
-        let (outcome, writes) = match parcel {
-            Parcel::One(bucket, write) => {
+    fn apply(&mut self, sent: Sent, payload: &Payload) -> Result<Outcome, String> {
+        let (outcome, writes) = match payload {
+            Payload::One(bucket, write) => {
                 let one = std::slice::from_ref(write);
                 let mut outcomes = self.store.write(*bucket, one, far_future());
                 (outcomes.remove(0), one)
             }
-            Parcel::Batch(bucket, batch) => {
+            Payload::Batch(bucket, batch) => {
                 let outcome = self.store.write_batch(*bucket, batch, far_future());
                 (outcome, &batch.writes[..])
             }
@@ -751,7 +751,7 @@ impl World {
             for write in writes {
                 self.checker.accepted(sent.term, sent.promise, write)?;
             }
-            if let Parcel::Batch(..) = parcel {
+            if let Payload::Batch(..) = payload {
                 self.check_batch(writes)?;
             }
         }
@@ -770,8 +770,8 @@ impl World {
     }
 
     fn store_batch_max(&self) -> usize {
-        let proven = self.store.capabilities(Bucket::Assignment, far_future());
-        proven.map_or(0, |c| c.batch_max)
+        let probe_result = self.store.capabilities(Bucket::Assignment, far_future());
+        probe_result.map_or(0, |c| c.batch_max)
     }
 
     /// The assignment bucket as it is.

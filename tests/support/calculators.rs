@@ -10,8 +10,8 @@ use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::wire::Assignment;
 use divvy::{
-    Calculator, CalculatorConfig, Error, Events, Interest, Notice, Partition, Result, State,
-    Version,
+    Calculator, CalculatorConfig, CalculatorEvent, CalculatorState, Error, EventFilter, Events,
+    Partition, Result, Version,
 };
 use parking_lot::Mutex;
 
@@ -93,7 +93,7 @@ pub fn wait_for_rest(calculator: &Calculator) {
     let deadline = soon();
     loop {
         let status = calculator.status();
-        if status.pending.reason.is_none() && status.state == State::Idle {
+        if status.pending.reason.is_none() && status.state == CalculatorState::Idle {
             return;
         }
         assert!(Instant::now() < deadline, "never at rest: {status:#?}");
@@ -103,7 +103,11 @@ pub fn wait_for_rest(calculator: &Calculator) {
 
 /// Reads events until one fulfils the condition, and returns that one.
 #[track_caller]
-pub fn wait_for(events: &Events, what: &str, condition: impl Fn(&Notice) -> bool) -> Arc<Notice> {
+pub fn wait_for(
+    events: &Events,
+    what: &str,
+    condition: impl Fn(&CalculatorEvent) -> bool,
+) -> Arc<CalculatorEvent> {
     let deadline = soon();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -122,10 +126,10 @@ pub fn wait_for(events: &Events, what: &str, condition: impl Fn(&Notice) -> bool
 #[track_caller]
 pub fn wait_for_publication(events: &Events) -> Version {
     let event = wait_for(events, "publication", |e| {
-        matches!(e, Notice::Published { .. })
+        matches!(e, CalculatorEvent::Published { .. })
     });
     match &*event {
-        Notice::Published { version, .. } => *version,
+        CalculatorEvent::Published { version, .. } => *version,
         _ => unreachable!(),
     }
 }
@@ -413,7 +417,7 @@ pub fn refused(code: divvy::error::Code) -> Error {
 
 /// The calculator's events, from its start on.
 pub fn started(calculator: &Calculator) -> Events {
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     events
 }

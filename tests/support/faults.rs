@@ -155,7 +155,7 @@ impl Reader {
                 self.delivered_twice += usize::from(before == Some(entry.revision));
             }
             WatchEvent::Change(entry) => drop(self.live.remove(&entry.key)),
-            WatchEvent::Blind(why) => self.blind.push(why),
+            WatchEvent::Disconnected(why) => self.blind.push(why),
             WatchEvent::Live => return true,
         }
         false

@@ -1,7 +1,7 @@
 //! Fleets and verdicts for the strategy tests: an own reading of the rules, apart from `src/`.
 #![allow(dead_code)] // each test uses its part
 
-use divvy::strategy::{Input, Strategy, canonical_workers};
+use divvy::strategy::{PlanInput, Strategy, canonical_workers};
 use divvy::types::{Partition, WorkerId};
 
 /// Every kind of weights, as in `vectors/plans.json`.
@@ -118,7 +118,7 @@ impl Fleet {
     pub fn step(&mut self, strategy: &dyn Strategy, workers: Vec<WorkerId>) -> Verdict {
         let before = std::mem::replace(&mut self.workers, workers);
         let previous = self.previous();
-        let input = Input {
+        let input = PlanInput {
             workers: &self.workers,
             partitions: &self.partitions,
             previous: &previous,

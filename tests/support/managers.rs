@@ -7,7 +7,7 @@ use divvy::runtime::Events;
 use divvy::store::Store;
 use divvy::store::memory::MemoryStore;
 use divvy::{
-    CalculatorConfig, Manager, ManagerConfig, ManagerInterest, ManagerNotice, Partition, WorkerId,
+    CalculatorConfig, Manager, ManagerConfig, ManagerEvent, ManagerEventFilter, Partition, WorkerId,
 };
 
 /// Longer than anything takes on a busy machine.
@@ -73,10 +73,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Reads events until one fulfils the condition, and returns that one.
 #[track_caller]
 pub fn wait_for(
-    events: &Events<ManagerNotice>,
+    events: &Events<ManagerEvent>,
     what: &str,
-    condition: impl Fn(&ManagerNotice) -> bool,
-) -> Arc<ManagerNotice> {
+    condition: impl Fn(&ManagerEvent) -> bool,
+) -> Arc<ManagerEvent> {
     let deadline = Instant::now() + PATIENCE;
     let mut seen = Vec::new();
     loop {
@@ -119,8 +119,8 @@ pub fn wait_for_cover(managers: &[&Manager], count: usize) {
     });
 }
 
-pub fn events(manager: &Manager) -> Events<ManagerNotice> {
-    manager.events(ManagerInterest::WorkerAndCalculator)
+pub fn events(manager: &Manager) -> Events<ManagerEvent> {
+    manager.events(ManagerEventFilter::WorkerAndCalculator)
 }
 
 pub fn worker(id: &str) -> WorkerId {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use divvy::config::PublishClass;
-use divvy::runtime::publisher::{Publisher, Settings, Surroundings};
+use divvy::config::PublishMode;
+use divvy::runtime::publisher::{Publisher, PublisherEnvironment, PublisherSettings};
 use divvy::store::Store;
 use divvy::store::nats::NatsStore;
 use divvy::strategy::Plan;
@@ -13,7 +13,7 @@ use divvy::{Partition, WorkerId};
 
 struct Real;
 
-impl Surroundings for Real {
+impl PublisherEnvironment for Real {
     fn wall_clock(&self) -> String {
         "2026-01-01T00:00:00Z".into()
     }
@@ -24,8 +24,8 @@ impl Surroundings for Real {
     }
 }
 
-pub fn publisher(store: &Arc<NatsStore>, class: PublishClass) -> Publisher {
-    let settings = Settings {
+pub fn publisher(store: &Arc<NatsStore>, class: PublishMode) -> Publisher {
+    let settings = PublisherSettings {
         leader: "divvy".into(),
         assignment: KeyPrefix::new("assignment").unwrap(),
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),

@@ -36,7 +36,7 @@ int main() try {
     partitions.add({"tool001", "chamber1"}, 100).add({"tool001", "chamber2"}).add({"tool002", "chamber1"});
     calculator.set_partitions(partitions);
     divvy::subscription subscription =
-        calculator.subscribe(DIVVY_INTEREST_STATE_AND_MEMBERS, [](const divvy::event &event) {
+        calculator.subscribe(DIVVY_FILTER_STATE_AND_MEMBERS, [](const divvy::event &event) {
             std::printf("%s\n", event.json().c_str());
             std::fflush(stdout);
         });

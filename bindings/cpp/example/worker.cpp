@@ -9,7 +9,7 @@
 
 using std::chrono::seconds;
 
-static void print(const char *what, const divvy::assignment &assignment, divvy_list list) {
+static void print(const char *what, const divvy::assignment &assignment, divvy_assignment_list list) {
     for (const divvy::partition &partition : assignment.partitions(list))
         std::printf("  %s %s/%s\n", what, partition.keys.at(0).c_str(), partition.keys.at(1).c_str());
 }
@@ -34,7 +34,7 @@ int main() try {
                                                        : divvy::store::memory();
     divvy::manager manager(config, store);
     divvy::subscription subscription =
-        manager.subscribe(DIVVY_MANAGER_INTEREST_WORKER, [](const divvy::event &event) {
+        manager.subscribe(DIVVY_MANAGER_FILTER_WORKER, [](const divvy::event &event) {
             std::printf("%s\n", event.json().c_str());
             if (event.kind() == DIVVY_EVENT_ASSIGNMENT) {
                 const divvy::assignment change = event.assignment();
@@ -48,7 +48,7 @@ int main() try {
     int number = 0;
     sigwait(&signals, &number);
     std::printf("stopping: signal %d\n", number);
-    // DIVVY_DEPARTURE_KEEP where the process is to be back at once: nothing moves then.
+    // DIVVY_DEPARTURE_RESTART where the process is to be back at once: nothing moves then.
     manager.stop(DIVVY_DEPARTURE_LEAVE, seconds(10));
 } catch (const divvy::error &error) {
     std::fprintf(stderr, "%s\n", error.what());

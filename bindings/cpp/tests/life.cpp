@@ -70,12 +70,12 @@ static void whole_life() {
     });
     auto held = std::make_shared<int>(7);
     divvy::subscription subscription =
-        calculator.subscribe(DIVVY_INTEREST_STATE_AND_MEMBERS, [&states, held](const divvy::event &event) {
+        calculator.subscribe(DIVVY_FILTER_STATE_AND_MEMBERS, [&states, held](const divvy::event &event) {
             CHECK(event.json().find("\"kind\"") != std::string::npos);
             states++;
             throw std::runtime_error("from a callback"); // harmless
         });
-    divvy::events events = calculator.open_events(DIVVY_INTEREST_STATE);
+    divvy::events events = calculator.open_events(DIVVY_FILTER_STATE);
     CHECK(events.fd() >= 0);
     calculator.start(patience);
     CHECK(calculator.is_started());
@@ -101,7 +101,7 @@ static void whole_life() {
     while (events.poll(milliseconds(0), [](const divvy::event &) {}) != DIVVY_CLOSED) {
     }
     divvy::calculator moved = std::move(calculator);
-    CHECK(!calculator.is_started() && moved.state() == DIVVY_STATE_IDLE);
+    CHECK(!calculator.is_started() && moved.state() == DIVVY_CALCULATOR_IDLE);
 }
 
 static void host_code() {
@@ -186,21 +186,21 @@ static void a_worker_of_an_elected_host() {
         [&resigned](const std::string &, milliseconds) { resigned++; });
     divvy::manager manager(config, store);
     CHECK(manager.worker_id().empty() && manager.leader().empty() && !manager.is_leader());
-    CHECK(manager.state() == DIVVY_WORKER_INIT && manager.assignment().version() == 0);
+    CHECK(manager.state() == DIVVY_MANAGER_INIT && manager.assignment().version() == 0);
     CHECK(manager.try_trigger_rebalance(milliseconds(10)).status() == DIVVY_NOT_LEADER);
     std::atomic<int> held{0};
     divvy::subscription subscription =
-        manager.subscribe(DIVVY_MANAGER_INTEREST_ASSIGNMENT, [&held](const divvy::event &event) {
+        manager.subscribe(DIVVY_MANAGER_FILTER_ASSIGNMENT, [&held](const divvy::event &event) {
             const divvy::assignment change = event.assignment();
             held += static_cast<int>(change.size(DIVVY_LIST_ADDED));
             held -= static_cast<int>(change.size(DIVVY_LIST_REMOVED));
             CHECK(held == static_cast<int>(change.size()));
         });
-    divvy::events events = manager.open_events(DIVVY_MANAGER_INTEREST_WORKER);
+    divvy::events events = manager.open_events(DIVVY_MANAGER_FILTER_WORKER);
     manager.start(patience);
     wait_until([&] { return held == 1; });
-    CHECK(manager.wait_state(DIVVY_WORKER_STABLE, patience));
-    CHECK(!manager.wait_state(DIVVY_WORKER_SHUTDOWN, milliseconds(1)));
+    CHECK(manager.wait_state(DIVVY_MANAGER_STABLE, patience));
+    CHECK(!manager.wait_state(DIVVY_MANAGER_SHUTDOWN, milliseconds(1)));
     CHECK(manager.is_started() && manager.is_leader() && manager.leader() == "worker-0");
     const divvy::assignment assignment = manager.assignment();
     CHECK(assignment.version() > 0 && assignment.term() > 0 && !assignment.lifecycle().empty());
@@ -218,8 +218,8 @@ static void a_worker_of_an_elected_host() {
     while (!is_over) {
         const divvy_status status = events.wait([&](const divvy::event &event) {
             is_leader = is_leader || event.is_leader();
-            if (event.kind() == DIVVY_EVENT_WORKER_STATE)
-                is_over = event.worker_state() == DIVVY_WORKER_SHUTDOWN;
+            if (event.kind() == DIVVY_EVENT_MANAGER_STATE)
+                is_over = event.worker_state() == DIVVY_MANAGER_SHUTDOWN;
         });
         CHECK(status == DIVVY_OK);
     }

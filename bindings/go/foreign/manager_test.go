@@ -112,7 +112,7 @@ func TestAMemberThatIsBackSoonFindsItsPartitionsWhereTheyWere(t *testing.T) {
 	must(t, second.Start(patient(t)))
 	until(t, "shared", func() bool { return shared(20, len(first.holds()), len(second.holds())) })
 	id, before, others := second.WorkerID(), second.holds(), first.holds()
-	must(t, second.Stop(patient(t), divvy.Keep))
+	must(t, second.Stop(patient(t), divvy.Restart))
 	if len(second.holds()) != 0 {
 		t.Fatal("holds something after the stop")
 	}

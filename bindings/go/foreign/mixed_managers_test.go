@@ -68,7 +68,7 @@ func (f *mixed) manage(settings map[string]string) *processes.Member {
 		func(how syscall.Signal) {
 			departure := divvy.Leave
 			if how == syscall.SIGSTOP {
-				departure = divvy.Keep
+				departure = divvy.Restart
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()

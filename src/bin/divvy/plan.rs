@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use divvy::strategy::{
-    ConsistentHash, Diff, Input, Plan, Quality, RoundRobin, Sticky, Strategy,
+    ConsistentHash, Diff, Plan, PlanInput, Quality, RoundRobin, Sticky, Strategy,
     WeightedConsistentHash, canonical_partitions, canonical_workers, diff, explain, quality,
 };
 use divvy::types::{Partition, WorkerId};
@@ -136,7 +136,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(previous) => previous.previous_for(&workers, &partitions),
         None => vec![None; partitions.len()],
     };
-    let input = Input {
+    let input = PlanInput {
         workers: &workers,
         partitions: &partitions,
         previous: &before,

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use divvy::error::Code;
-use divvy::{Calculator, Comparison, Error, Events, Interest, Notice, Settings, duration};
+use divvy::{
+    Calculator, CalculatorEvent, Comparison, Error, EventFilter, Events, Settings, duration,
+};
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
@@ -55,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let store = arguments.connection.connect(&settings)?;
     let shadowed = calculator(arguments, &settings, &store).and_then(|shadow| {
-        let events = shadow.events(Interest::StateAndMembers);
+        let events = shadow.events(EventFilter::StateAndMembers);
         let started = shadow.start(arguments.connection.timeout());
         started.map_err(|error| error.to_string())?;
         let first = beginning(&shadow);
@@ -117,7 +119,7 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
         if !print(&line(arguments.json, &words, details(&event)))? {
             return Ok(()); // nobody reads on
         }
-        if let Notice::Fatal { message } = &*event {
+        if let CalculatorEvent::Fatal { message } = &*event {
             return Err(message.clone());
         }
     }
@@ -137,9 +139,9 @@ fn line(is_json: bool, words: &str, details: Value) -> String {
 }
 
 /// What programs want to know of an event.
-fn details(notice: &Notice) -> Value {
+fn details(notice: &CalculatorEvent) -> Value {
     match notice {
-        Notice::WouldPublish {
+        CalculatorEvent::WouldPublish {
             version,
             reason,
             workers,
@@ -150,14 +152,16 @@ fn details(notice: &Notice) -> Value {
             "workers": workers, "partitions": partitions, "moved": quality.moved_partitions,
             "max_to_mean": quality.max_to_mean,
         }),
-        Notice::LeaderPublished(seen) => compared(seen),
-        Notice::WorkerLagging(lagging) => json!({
+        CalculatorEvent::LeaderPublished(seen) => compared(seen),
+        CalculatorEvent::WorkerLagging(lagging) => json!({
             "event": "worker_lagging", "worker": lagging.worker.as_str(),
             "version": lagging.assigned, "applied_version": lagging.applied,
             "lasted_ms": u64::try_from(lagging.lasted.as_millis()).unwrap_or(u64::MAX),
         }),
-        Notice::StateChanged(change) => json!({ "event": "state", "state": change.to.to_string() }),
-        Notice::Member(_) => json!({ "event": "member" }),
+        CalculatorEvent::StateChanged(change) => {
+            json!({ "event": "state", "state": change.to.to_string() })
+        }
+        CalculatorEvent::Member(_) => json!({ "event": "member" }),
         _ => json!({ "event": "other" }),
     }
 }
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_lags_is_one_record_with_all_that_is_known_of_it() {
-        let lagging = Notice::WorkerLagging(Lagging {
+        let lagging = CalculatorEvent::WorkerLagging(Lagging {
             worker: WorkerId::new("worker-7").unwrap(),
             assigned: 12,
             applied: 9,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use divvy::store::Store;
 use divvy::{
-    AssignmentChange, Departure, Manager, ManagerInterest, ManagerNotice, Notice, Partition,
-    Settings,
+    AssignmentChange, CalculatorEvent, Departure, Manager, ManagerEvent, ManagerEventFilter,
+    Partition, Settings,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ enum Going {
     /// For good: others get its partitions at once.
     Leave,
     /// To be back soon: its id and partitions are kept for heartbeat TTL and grace.
-    Keep,
+    Restart,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let pipe = Arc::new(AtomicBool::new(false));
     let broken = Arc::clone(&pipe);
     manager
-        .subscribe(ManagerInterest::WorkerAndCalculator, move |notice| {
+        .subscribe(ManagerEventFilter::WorkerAndCalculator, move |notice| {
             // A reader that has seen enough is no reason to work on.
             if !show(notice, is_json) {
                 broken.store(true, Ordering::Relaxed);
@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let departure = match arguments.departure {
         Going::Leave => Departure::Leave,
-        Going::Keep => Departure::Keep,
+        Going::Restart => Departure::Restart,
     };
     manager
         .stop(departure, Duration::from_secs(10))
@@ -112,7 +112,7 @@ fn build(
 }
 
 /// Whether anybody reads it.
-fn show(notice: &ManagerNotice, is_json: bool) -> bool {
+fn show(notice: &ManagerEvent, is_json: bool) -> bool {
     let line = if is_json {
         as_json(notice).to_string()
     } else {
@@ -121,30 +121,30 @@ fn show(notice: &ManagerNotice, is_json: bool) -> bool {
     print(&(line + "\n")).unwrap_or(false)
 }
 
-fn as_text(notice: &ManagerNotice) -> String {
+fn as_text(notice: &ManagerEvent) -> String {
     match notice {
-        ManagerNotice::StateChanged(change) if change.from == change.to => {
+        ManagerEvent::StateChanged(change) if change.from == change.to => {
             format!("state      {}", change.to)
         }
-        ManagerNotice::StateChanged(change) => {
+        ManagerEvent::StateChanged(change) => {
             format!("state      {} -> {}", change.from, change.to)
         }
-        ManagerNotice::Id(Some(id)) => format!("id         {id}"),
-        ManagerNotice::Id(None) => "id         none".into(),
-        ManagerNotice::IdLost { worker } => {
+        ManagerEvent::Id(Some(id)) => format!("id         {id}"),
+        ManagerEvent::Id(None) => "id         none".into(),
+        ManagerEvent::IdLost { worker } => {
             format!("id         {worker} is lost: somebody else holds it")
         }
-        ManagerNotice::IdRegained { worker } => format!("id         {worker} is claimed again"),
-        ManagerNotice::AssignmentChanged(change) => assignment_as_text(change),
-        ManagerNotice::Leader {
+        ManagerEvent::IdRegained { worker } => format!("id         {worker} is claimed again"),
+        ManagerEvent::AssignmentChanged(change) => assignment_as_text(change),
+        ManagerEvent::Leader {
             leader: Some(leader),
             is_self,
         } => format!(
             "leader     {leader}{}",
             if *is_self { " (this worker)" } else { "" }
         ),
-        ManagerNotice::Leader { leader: None, .. } => "leader     nobody".into(),
-        ManagerNotice::Calculator(Notice::Published {
+        ManagerEvent::Leader { leader: None, .. } => "leader     nobody".into(),
+        ManagerEvent::Calculator(CalculatorEvent::Published {
             version,
             reason,
             workers,
@@ -153,17 +153,17 @@ fn as_text(notice: &ManagerNotice) -> String {
         }) => format!(
             "published  version {version} ({reason}): {partitions} partitions, {workers} workers"
         ),
-        ManagerNotice::Calculator(notice) => format!("leading    {notice:?}"),
-        ManagerNotice::Breaker(state) => match state.why() {
+        ManagerEvent::Calculator(notice) => format!("leading    {notice:?}"),
+        ManagerEvent::Breaker(state) => match state.why() {
             Some(why) => format!("breaker    {}: {why}", state.name()),
             None => "breaker    closed".into(),
         },
-        ManagerNotice::Degraded { why } => format!("degraded   {why}"),
-        ManagerNotice::Alert { level, lasted } => {
+        ManagerEvent::Degraded { why } => format!("degraded   {why}"),
+        ManagerEvent::Alert { level, lasted } => {
             format!("alert      {}: degraded for {lasted:.0?}", level.name())
         }
-        ManagerNotice::Recovered { lasted } => format!("recovered  after {lasted:.0?}"),
-        ManagerNotice::Failed { error } => format!("failed     {error}"),
+        ManagerEvent::Recovered { lasted } => format!("recovered  after {lasted:.0?}"),
+        ManagerEvent::Failed { error } => format!("failed     {error}"),
         other => format!("{other:?}"),
     }
 }
@@ -190,22 +190,22 @@ fn assignment_as_text(change: &AssignmentChange) -> String {
     )
 }
 
-fn as_json(notice: &ManagerNotice) -> Value {
+fn as_json(notice: &ManagerEvent) -> Value {
     let subjects = |list: &[Partition]| list.iter().map(Partition::subject).collect::<Vec<_>>();
     match notice {
-        ManagerNotice::StateChanged(change) => {
+        ManagerEvent::StateChanged(change) => {
             json!({"event": "state", "from": change.from.name(), "to": change.to.name()})
         }
-        ManagerNotice::Id(id) => {
+        ManagerEvent::Id(id) => {
             json!({"event": "id", "worker": id.as_ref().map(ToString::to_string)})
         }
-        ManagerNotice::IdLost { worker } => {
+        ManagerEvent::IdLost { worker } => {
             json!({"event": "id_lost", "worker": worker.as_str()})
         }
-        ManagerNotice::IdRegained { worker } => {
+        ManagerEvent::IdRegained { worker } => {
             json!({"event": "id_regained", "worker": worker.as_str()})
         }
-        ManagerNotice::AssignmentChanged(change) => json!({
+        ManagerEvent::AssignmentChanged(change) => json!({
             "event": "assignment",
             "version": change.held.version,
             "term": change.held.term,
@@ -214,12 +214,12 @@ fn as_json(notice: &ManagerNotice) -> Value {
             "added": subjects(&change.added),
             "removed": subjects(&change.removed),
         }),
-        ManagerNotice::Leader { leader, is_self } => json!({
+        ManagerEvent::Leader { leader, is_self } => json!({
             "event": "leader",
             "worker": leader.as_ref().map(ToString::to_string),
             "self": is_self,
         }),
-        ManagerNotice::Calculator(Notice::Published {
+        ManagerEvent::Calculator(CalculatorEvent::Published {
             version,
             reason,
             workers,
@@ -233,22 +233,22 @@ fn as_json(notice: &ManagerNotice) -> Value {
             "partitions": partitions,
             "moved": quality.moved_partitions,
         }),
-        ManagerNotice::Calculator(notice) => {
+        ManagerEvent::Calculator(notice) => {
             json!({"event": "calculator", "detail": format!("{notice:?}")})
         }
-        ManagerNotice::Breaker(state) => {
+        ManagerEvent::Breaker(state) => {
             json!({"event": "breaker", "state": state.name(), "why": state.why()})
         }
-        ManagerNotice::Degraded { why } => json!({"event": "degraded", "why": why}),
-        ManagerNotice::Alert { level, lasted } => json!({
+        ManagerEvent::Degraded { why } => json!({"event": "degraded", "why": why}),
+        ManagerEvent::Alert { level, lasted } => json!({
             "event": "alert",
             "level": level.name(),
             "seconds": lasted.as_secs_f64(),
         }),
-        ManagerNotice::Recovered { lasted } => {
+        ManagerEvent::Recovered { lasted } => {
             json!({"event": "recovered", "seconds": lasted.as_secs_f64()})
         }
-        ManagerNotice::Failed { error } => json!({"event": "failed", "error": error.to_string()}),
+        ManagerEvent::Failed { error } => json!({"event": "failed", "error": error.to_string()}),
         other => json!({"event": "other", "detail": format!("{other:?}")}),
     }
 }

@@ -157,11 +157,11 @@ fn a_deleted_assignment_empties_what_is_held() {
 fn a_value_that_cannot_be_understood_changes_nothing() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
-    let poison = Entry {
+    let malformed = Entry {
         value: b"{junk".to_vec(),
         ..entry(None, 0, &[])
     };
-    assignments.take_in(&poison).unwrap_err();
+    assignments.take_in(&malformed).unwrap_err();
     assert_eq!(names(&assignments.held().partitions), ["a"]);
 }
 
@@ -258,8 +258,8 @@ fn what_is_remembered_never_takes_the_place_of_what_was_read() {
 fn poison_leaves_what_was_recalled() {
     let mut assignments = Assignments::default();
     assignments.recall(recalled(2, 7, &["a"]));
-    let mut poison = entry(None, 1, &[]);
-    poison.value = b"{".to_vec();
-    assert!(assignments.take_in(&poison).is_err());
+    let mut malformed = entry(None, 1, &[]);
+    malformed.value = b"{".to_vec();
+    assert!(assignments.take_in(&malformed).is_err());
     assert!(assignments.is_recalled());
 }

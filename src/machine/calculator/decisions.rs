@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agenda::{Window, Work};
+use super::pending_work::{Window, Work};
 use super::{
-    Action, Calculator, Finding, Job, Mass, MemberChange, Notice, OpId, Running, RunningKind,
-    StateChange, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Job, MassExpiry, MemberChange,
+    OpId, RunningJob, RunningJobKind, StateChange, Ticket,
 };
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::BreakerState;
 use crate::machine::state::{Position, is_legal};
 use crate::machine::takeover::is_mass;
-use crate::types::{Reason, State, Time, Version, WorkerId};
+use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
 
-impl Calculator {
+impl CalculatorMachine {
     /// A process that stood still (a paused container, a host that slept) knows nothing of the
-    /// time in between: who seems to be lost may have come back long ago, and is given the time to
+    /// time in between: who seems to be dead may have come back long ago, and is given the time to
     /// be seen.
     pub(super) fn note_standstill(&mut self, now: Time) {
         let overdue = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
@@ -26,18 +26,18 @@ impl Calculator {
         }
     }
 
-    pub(super) fn losses_are_frozen(&self) -> bool {
+    pub(super) fn failure_detection_suspended(&self) -> bool {
         let is_gathering = self.window.is_some_and(|window| window.is_gathering());
-        self.blind || is_gathering || self.mass != Mass::None
+        self.watch_lost || is_gathering || self.mass != MassExpiry::None
     }
 
-    pub(super) fn confirm_losses(&mut self, now: Time) {
-        if let Mass::Retry(time) = self.mass
+    pub(super) fn confirm_deaths(&mut self, now: Time) {
+        if let MassExpiry::Retry(time) = self.mass
             && time <= now
         {
             self.ask_for_listing();
         }
-        if self.losses_are_frozen() {
+        if self.failure_detection_suspended() {
             return;
         }
         if self
@@ -45,26 +45,26 @@ impl Calculator {
             .next_confirmation()
             .is_some_and(|time| time <= now)
         {
-            for worker in self.members.confirm_lost(now) {
-                self.tell_lost(worker);
+            for worker in self.members.confirm_dead(now) {
+                self.report_dead(worker);
             }
         }
     }
 
-    /// A window at whose end nothing differs closes without a publication, and one that lost its
+    /// A window at whose end nothing differs closes without a publication, and one that dead its
     /// whole fleet makes room for a cold start.
     pub(super) fn close_idle_window(&mut self, now: Time) {
         let Some(window) = self.window else { return };
         let restart = window.publishes == Reason::Restart;
         let gathering = window.is_gathering();
-        let over = window.ends <= now && !(gathering && self.blind);
+        let over = window.ends <= now && !(gathering && self.watch_lost);
         if gathering && over && !self.members.has_alive() && self.job.is_none() {
-            self.give_up_missing(now);
+            self.declare_suspected_dead(now);
             self.close_window();
             return;
         }
         let settled = !self.members.differ() && !self.partitions_differ && !self.gap_at_start;
-        let came_back = restart && self.members.missing_count() == 0;
+        let came_back = restart && self.members.suspected_count() == 0;
         let overdue = self
             .members
             .next_confirmation()
@@ -78,12 +78,12 @@ impl Calculator {
     /// Who was to be replaced at the window's end is now to be replaced at once.
     pub(super) fn close_window(&mut self) {
         self.window = None;
-        self.members.lose_gone();
+        self.members.declare_removed_dead();
     }
 
-    pub(super) fn give_up_missing(&mut self, now: Time) {
-        for worker in self.members.give_up_missing(now) {
-            self.tell_lost(worker);
+    pub(super) fn declare_suspected_dead(&mut self, now: Time) {
+        for worker in self.members.declare_suspected_dead(now) {
+            self.report_dead(worker);
         }
     }
 
@@ -93,15 +93,17 @@ impl Calculator {
             return;
         }
         if !self.triggers.is_empty() && !self.members.has_alive() {
-            let nobody = Error::new(Code::NoWorkers, "the last live worker is gone");
+            let nobody = Error::new(Code::NoWorkers, "the last live worker is removed");
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
         if let Some(due) = self.probe_due().filter(|&due| due <= now) {
-            self.start_job(Job::Probe, RunningKind::Probe { due });
+            self.start_job(Job::Probe, RunningJobKind::Probe { due });
             return;
         }
         let has_store = self.breaker == BreakerState::Closed;
-        let due = self.agenda().find(|work| work.due <= now && has_store);
+        let due = self
+            .pending_work()
+            .find(|work| work.due <= now && has_store);
         if let Some(work) = due {
             self.publish(now, work);
             return;
@@ -109,18 +111,18 @@ impl Calculator {
         let is_due = |time: Option<Time>| time.is_none_or(|time| time <= now);
         if !self.suspects.is_empty() && is_due(self.retry_at) && has_store {
             let suspects = std::mem::take(&mut self.suspects);
-            let job = Job::Settle {
+            let job = Job::Resolve {
                 seen: suspects.writes.clone().into_iter().collect(),
                 applied: suspects.applied,
             };
-            self.start_job(job, RunningKind::Settle { suspects });
+            self.start_job(job, RunningJobKind::Resolve { suspects });
         } else if self.inspect_wanted && is_due(self.inspect_retry_at) && self.source_ready {
             let tickets = self.inspect_tickets.len();
-            self.start_job(Job::Inspect, RunningKind::Inspect { tickets });
+            self.start_job(Job::Inspect, RunningJobKind::Inspect { tickets });
         }
     }
 
-    /// When [`Calculator::work`] will find something to do that it does not find now.
+    /// When [`CalculatorMachine::work`] will find something to do that it does not find now.
     pub(super) fn work_deadline(&self) -> Option<Time> {
         if self.job.is_some() || self.deposed || !self.taken_over {
             return None;
@@ -131,7 +133,7 @@ impl Calculator {
         let inspecting = self.inspect_retry_at;
         let inspection = inspecting.filter(|_| self.inspect_wanted && self.source_ready);
         let probe = self.probe_due();
-        [self.agenda_deadline(), settling, inspection, probe]
+        [self.pending_work_deadline(), settling, inspection, probe]
             .into_iter()
             .flatten()
             .min()
@@ -147,7 +149,7 @@ impl Calculator {
 
     /// A failure is over when what failed need not be done any more. A source that failed is
     /// read again until it works.
-    pub(super) fn forget_settled_failures(&mut self) {
+    pub(super) fn forget_resolved_failures(&mut self) {
         if self.health.source.is_some() && !self.inspect_wanted {
             self.inspect_wanted = true;
         }
@@ -173,16 +175,18 @@ impl Calculator {
 
     pub(super) fn publish(&mut self, now: Time, work: Work) {
         let ends_gathering = |w: &Window| w.is_gathering() && w.publishes == work.reason;
-        if self.window.as_ref().is_some_and(ends_gathering) && !self.blind {
-            self.give_up_missing(now);
+        if self.window.as_ref().is_some_and(ends_gathering) && !self.watch_lost {
+            self.declare_suspected_dead(now);
         }
         let retrying = self.retry_at.is_some();
-        if let (Some(shown), State::Idle, false) = (work.window, self.position.state, retrying) {
-            self.go(now, State::Scaling, Some(shown.reason));
+        if let (Some(shown), CalculatorState::Idle, false) =
+            (work.window, self.position.state, retrying)
+        {
+            self.transition(now, CalculatorState::Scaling, Some(shown.reason));
         }
-        self.go(now, work.state(), Some(work.reason));
+        self.transition(now, work.state(), Some(work.reason));
         let workers: Arc<[WorkerId]> = self.members.wanted().into();
-        let kind = RunningKind::Publish {
+        let kind = RunningJobKind::Publish {
             reason: work.reason,
             triggers: self.triggers.len(),
         };
@@ -195,35 +199,38 @@ impl Calculator {
     }
 
     /// Shows an open window as `Scaling`, and a window that went away as `Idle`.
-    pub(super) fn show_window(&mut self, now: Time) {
-        if !matches!(self.position.state, State::Idle | State::Scaling) {
+    pub(super) fn report_window(&mut self, now: Time) {
+        if !matches!(
+            self.position.state,
+            CalculatorState::Idle | CalculatorState::Scaling
+        ) {
             return;
         }
         let open = self
-            .agenda()
+            .pending_work()
             .filter_map(|work| work.window)
             .find(|window| window.opens <= now)
-            // A fleet that is gone as a whole is waited for, though nothing could be published.
+            // A fleet that is removed as a whole is waited for, though nothing could be published.
             .or_else(|| self.restart_window())
             .filter(|_| !self.deposed);
         let shown = open.map(|window| window.reason);
-        if self.position.state == State::Scaling && self.position.reason != shown {
-            self.go(now, State::Idle, None);
+        if self.position.state == CalculatorState::Scaling && self.position.reason != shown {
+            self.transition(now, CalculatorState::Idle, None);
         }
         // After a failure the work is retried from Idle, without a new window.
         let retrying = self.retry_at.is_some();
-        if self.position.state == State::Idle && shown.is_some() && !retrying {
-            self.go(now, State::Scaling, shown);
+        if self.position.state == CalculatorState::Idle && shown.is_some() && !retrying {
+            self.transition(now, CalculatorState::Scaling, shown);
         }
     }
 
     /// A fleet that starts from no workers gets a cold-start window, counted from the first.
     pub(super) fn note_start_from_none(&mut self, now: Time, since: Time) {
         let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
-        // With some of the last workers lost and the rest still missing it is no other story.
+        // With some of the last workers dead and the rest still suspected it is no other story.
         let all_gone = self.members.differ() && !self.members.has_alive() && !in_restart;
         if self.taken_over && (all_gone || self.members.is_empty()) {
-            self.members.carry_over_gone();
+            self.members.carry_over_removed();
             // What is to be repaired waits for the window, and is still to be repaired if that ends
             // without a publication because the old fleet is back.
             if std::mem::take(&mut self.gap_at_start) {
@@ -260,26 +267,26 @@ impl Calculator {
 
     pub(super) fn ask_for_listing(&mut self) {
         let op = self.new_op();
-        self.mass = Mass::Listing(op);
-        self.actions.push_back(Action::List { op });
+        self.mass = MassExpiry::Listing(op);
+        self.actions.push_back(CalculatorAction::List { op });
     }
 
-    pub(super) fn tell_lost(&mut self, worker: WorkerId) {
-        self.notify(Notice::Member(MemberChange::Lost(worker)));
+    pub(super) fn report_dead(&mut self, worker: WorkerId) {
+        self.notify(CalculatorEvent::Member(MemberChange::Dead(worker)));
     }
 
     /// Nobody waits for these any more. Until they are replaced their leases are kept, so that one
     /// that comes back is told at once and not as a newcomer.
     pub(super) fn forget(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
         for worker in workers {
-            self.actions.push_back(Action::Forget(worker));
+            self.actions.push_back(CalculatorAction::Forget(worker));
         }
     }
 
-    pub(super) fn start_job(&mut self, job: Job, kind: RunningKind) {
+    pub(super) fn start_job(&mut self, job: Job, kind: RunningJobKind) {
         let op = self.new_op();
-        self.job = Some(Running { op, kind });
-        self.actions.push_back(Action::Start { op, job });
+        self.job = Some(RunningJob { op, kind });
+        self.actions.push_back(CalculatorAction::Start { op, job });
     }
 
     pub(super) fn new_op(&mut self) -> OpId {
@@ -287,7 +294,7 @@ impl Calculator {
         OpId(self.next_op)
     }
 
-    pub(super) fn go(&mut self, now: Time, to: State, reason: Option<Reason>) {
+    pub(super) fn transition(&mut self, now: Time, to: CalculatorState, reason: Option<Reason>) {
         let from = self.position.state;
         if !is_legal(from, to) {
             log::error!(target: "divvy::calculator", "refused the illegal move {from} -> {to}");
@@ -299,7 +306,7 @@ impl Calculator {
             reason,
             since: now,
         };
-        self.notify(Notice::StateChanged(StateChange {
+        self.notify(CalculatorEvent::StateChanged(StateChange {
             from,
             to,
             reason,
@@ -324,10 +331,11 @@ impl Calculator {
     }
 
     pub(super) fn reply(&mut self, ticket: Ticket, result: Result<Version>) {
-        self.actions.push_back(Action::Reply { ticket, result });
+        self.actions
+            .push_back(CalculatorAction::Reply { ticket, result });
     }
 
-    pub(super) fn notify(&mut self, notice: Notice) {
-        self.actions.push_back(Action::Notify(notice));
+    pub(super) fn notify(&mut self, notice: CalculatorEvent) {
+        self.actions.push_back(CalculatorAction::Notify(notice));
     }
 }

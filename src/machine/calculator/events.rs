@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use super::members::Absence;
+use super::members::Suspicion;
 use super::{
-    Action, Calculator, Finding, Followed, JobReport, Mass, MemberChange, Notice, OpId,
-    Publication, RunningKind, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Followed, JobReport, MassExpiry,
+    MemberChange, OpId, Publication, RunningJobKind, Ticket,
 };
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Code, Error, ErrorClass, Result};
 use crate::machine::breaker::BreakerState;
-use crate::machine::liveness::Sighting;
+use crate::machine::liveness::MembershipEvent;
 use crate::machine::takeover::{TakeOver, Timing, judge};
-use crate::types::{Reason, State, Time, WorkerId};
+use crate::types::{CalculatorState, Reason, Time, WorkerId};
 
 /// Least time from a failure to the next try that the store's return leads to, and from one probe
 /// that told nothing to the next.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
-impl Calculator {
+impl CalculatorMachine {
     pub(super) fn take_over(&mut self, now: Time, found: &TakeOver) {
         let timing = Timing {
             ttl: self.config.heartbeat_ttl,
@@ -32,32 +32,32 @@ impl Calculator {
         if found.finding.is_none() && self.source_ready {
             self.inspect_wanted = true;
         }
-        self.actions.push_back(Action::Watch {
+        self.actions.push_back(CalculatorAction::Watch {
             alive: evidence.alive.clone().into_iter().collect(),
-            missing: evidence.missing.union(&evidence.lost).cloned().collect(),
+            suspected: evidence.suspected.union(&evidence.dead).cloned().collect(),
         });
         // A beat after the take-over would keep it alive for longer than that.
-        self.doubted = evidence
-            .doubted
+        self.former_leader_suspected = evidence
+            .former_leader_suspected
             .map(|w| (w, now + self.config.heartbeat_ttl));
         self.members.published(found.planned.iter().cloned(), now);
-        let moved = !evidence.left.is_empty() || !evidence.lost.is_empty();
+        let moved = !evidence.left.is_empty() || !evidence.dead.is_empty();
         for worker in evidence.alive.into_keys() {
             self.members.joined(worker, now);
         }
         for worker in &evidence.left {
             self.members.left(worker, now);
         }
-        let absence = Absence {
+        let absence = Suspicion {
             since: now,
-            confirm_at: evidence.missing_until,
+            confirm_at: evidence.suspected_until,
         };
-        for worker in &evidence.missing {
-            self.members.missing(worker, absence);
+        for worker in &evidence.suspected {
+            self.members.suspected(worker, absence);
         }
-        for worker in evidence.lost {
-            self.members.lose(worker.clone());
-            self.tell_lost(worker);
+        for worker in evidence.dead {
+            self.members.declare_dead(worker.clone());
+            self.report_dead(worker);
         }
         let adopted = !found.planned.is_empty()
             && found.consistent
@@ -74,28 +74,28 @@ impl Calculator {
         }
     }
 
-    pub(super) fn sighted(&mut self, now: Time, sighting: Sighting) {
-        match sighting {
-            Sighting::Joined { since, workers } => {
+    pub(super) fn membership_changed(&mut self, now: Time, membership: MembershipEvent) {
+        match membership {
+            MembershipEvent::Joined { since, workers } => {
                 self.note_start_from_none(now, since);
                 for worker in workers {
                     self.members.joined(worker.clone(), since);
-                    self.notify(Notice::Member(MemberChange::Joined(worker)));
+                    self.notify(CalculatorEvent::Member(MemberChange::Joined(worker)));
                 }
             }
-            Sighting::Back(worker) => {
+            MembershipEvent::Returned(worker) => {
                 self.note_start_from_none(now, now);
                 self.members.joined(worker.clone(), now);
-                self.notify(Notice::Member(MemberChange::Back(worker)));
+                self.notify(CalculatorEvent::Member(MemberChange::Returned(worker)));
             }
-            Sighting::Left(worker) => {
+            MembershipEvent::Left(worker) => {
                 self.members.left(&worker, now);
-                self.notify(Notice::Member(MemberChange::Left(worker)));
+                self.notify(CalculatorEvent::Member(MemberChange::Left(worker)));
             }
-            Sighting::Missing(worker) => self.went_missing(now, worker),
-            Sighting::Blind => self.blind = true,
-            Sighting::Sighted => {
-                self.blind = false;
+            MembershipEvent::Suspected(worker) => self.worker_suspected(now, worker),
+            MembershipEvent::WatchLost => self.watch_lost = true,
+            MembershipEvent::WatchRestored => {
+                self.watch_lost = false;
                 self.store_recovered(now);
                 let patience = now + self.config.heartbeat_ttl + self.config.recovery_grace;
                 self.members.postpone_confirmations(patience);
@@ -108,43 +108,47 @@ impl Calculator {
         }
     }
 
-    fn went_missing(&mut self, now: Time, worker: WorkerId) {
+    fn worker_suspected(&mut self, now: Time, worker: WorkerId) {
         let is_doubted = self
-            .doubted
-            .take_if(|(doubted, _)| *doubted == worker)
+            .former_leader_suspected
+            .take_if(|(former_leader_suspected, _)| *former_leader_suspected == worker)
             .is_some_and(|(_, until)| now < until);
         let grace = match is_doubted {
             true => Duration::ZERO,
             false => self.config.emergency_grace_period,
         };
-        let absence = Absence {
+        let absence = Suspicion {
             since: now,
             confirm_at: now + grace,
         };
-        let planned = self.members.missing(&worker, absence);
-        self.notify(Notice::Member(MemberChange::Missing(worker.clone())));
+        let planned = self.members.suspected(&worker, absence);
+        self.notify(CalculatorEvent::Member(MemberChange::Suspected(
+            worker.clone(),
+        )));
         if !planned {
             // It holds nothing, so there is nothing to wait for.
             self.forget([worker]);
             return;
         }
-        let recent = self.members.missing_within(self.config.heartbeat_ttl, now);
+        let recent = self
+            .members
+            .suspected_within(self.config.heartbeat_ttl, now);
         let in_restart = self.window.is_some_and(|w| w.publishes == Reason::Restart);
-        if self.mass == Mass::None && !in_restart && self.is_mass(recent) {
+        if self.mass == MassExpiry::None && !in_restart && self.is_mass(recent) {
             self.ask_for_listing();
         }
     }
 
     pub(super) fn listed(&mut self, now: Time, op: OpId, result: Result<()>) {
-        if self.mass != Mass::Listing(op) {
+        if self.mass != MassExpiry::Listing(op) {
             return;
         }
         if result.is_err() {
-            self.mass = Mass::Retry(now + self.config.retry_delay_max);
+            self.mass = MassExpiry::Retry(now + self.config.retry_delay_max);
             return;
         }
-        self.mass = Mass::None;
-        if self.is_mass(self.members.missing_count()) {
+        self.mass = MassExpiry::None;
+        if self.is_mass(self.members.suspected_count()) {
             self.open_window(now, now, Reason::Restart);
         }
     }
@@ -168,8 +172,8 @@ impl Calculator {
             self.retry_at = self.retry_at.map(|retry_at| retry_at.min(soon));
         }
         self.inspect_retry_at = self.inspect_retry_at.map(|retry_at| retry_at.min(soon));
-        if let Mass::Retry(retry_at) = self.mass {
-            self.mass = Mass::Retry(retry_at.min(now + RECOVERY_PAUSE));
+        if let MassExpiry::Retry(retry_at) = self.mass {
+            self.mass = MassExpiry::Retry(retry_at.min(now + RECOVERY_PAUSE));
         }
     }
 
@@ -179,7 +183,7 @@ impl Calculator {
         self.health.breaker = state.why().map(ToOwned::to_owned);
         // One that is open and is to be probed sooner has not changed.
         if state.name() != self.breaker.name() {
-            self.notify(Notice::Breaker(state.clone()));
+            self.notify(CalculatorEvent::Breaker(state.clone()));
         }
         self.breaker = state;
         if is_closed && !was_closed {
@@ -214,11 +218,11 @@ impl Calculator {
         }
         let Some(job) = self.job.take() else { return };
         match (job.kind, result) {
-            (RunningKind::Publish { reason, triggers }, Ok(JobReport::Published(done))) => {
+            (RunningJobKind::Publish { reason, triggers }, Ok(JobReport::Published(done))) => {
                 self.published(now, reason, triggers, &done);
             }
             (
-                RunningKind::Inspect { tickets },
+                RunningJobKind::Inspect { tickets },
                 Ok(JobReport::Inspected {
                     generation,
                     finding,
@@ -226,7 +230,7 @@ impl Calculator {
             ) => {
                 self.inspected(tickets, generation, finding);
             }
-            (RunningKind::Settle { .. }, Ok(JobReport::Settled { foreign })) => {
+            (RunningJobKind::Resolve { .. }, Ok(JobReport::Resolved { foreign })) => {
                 if self.unfinished.is_none() {
                     self.retry_at = None;
                     self.health.publishing = None;
@@ -238,10 +242,10 @@ impl Calculator {
                     self.foreign_due = Some(now + self.foreign_backoff.next_delay());
                 }
             }
-            (RunningKind::Settle { .. }, Ok(JobReport::Followed(live))) => {
+            (RunningJobKind::Resolve { .. }, Ok(JobReport::Followed(live))) => {
                 self.followed(now, *live);
             }
-            (RunningKind::Probe { due }, _) => self.probed(now, due),
+            (RunningJobKind::Probe { due }, _) => self.probed(now, due),
             (kind, result) => {
                 let error = result.err().unwrap_or_else(|| {
                     Error::new(Code::Panicked, "a job ended with the report of another")
@@ -278,8 +282,8 @@ impl Calculator {
         {
             self.close_window();
         }
-        self.notify(self.told_of(reason, done));
-        self.go(now, State::Idle, None);
+        self.notify(self.published_event(reason, done));
+        self.transition(now, CalculatorState::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));
         if looked_at_newest {
             self.answer_inspections(self.inspect_tickets.len(), &Ok(done.version));
@@ -299,11 +303,11 @@ impl Calculator {
         self.forget(dropped);
     }
 
-    fn told_of(&self, reason: Reason, done: &Publication) -> Notice {
+    fn published_event(&self, reason: Reason, done: &Publication) -> CalculatorEvent {
         let (version, quality) = (done.version, done.quality);
         let (workers, partitions) = (done.workers.len(), done.partitions);
         if self.config.shadow {
-            return Notice::WouldPublish {
+            return CalculatorEvent::WouldPublish {
                 version,
                 reason,
                 workers,
@@ -311,7 +315,7 @@ impl Calculator {
                 quality,
             };
         }
-        Notice::Published {
+        CalculatorEvent::Published {
             version,
             reason,
             workers,
@@ -333,7 +337,7 @@ impl Calculator {
             }
             None => self.inspect_wanted = true,
         }
-        self.notify(Notice::LeaderPublished(Box::new(live.comparison)));
+        self.notify(CalculatorEvent::LeaderPublished(Box::new(live.comparison)));
     }
 
     fn inspected(&mut self, tickets: usize, generation: u64, finding: Finding) {
@@ -346,69 +350,69 @@ impl Calculator {
         self.inspect_wanted = generation < self.generation_wanted || asked_again;
     }
 
-    fn job_failed(&mut self, now: Time, kind: RunningKind, error: Error) {
+    fn job_failed(&mut self, now: Time, kind: RunningJobKind, error: Error) {
         let operation = match kind {
-            RunningKind::Publish { .. } => "publish",
-            RunningKind::Inspect { .. } => "read partitions",
-            RunningKind::Settle { .. } => "settle a foreign write",
-            RunningKind::Probe { .. } => return,
+            RunningJobKind::Publish { .. } => "publish",
+            RunningJobKind::Inspect { .. } => "read partitions",
+            RunningJobKind::Resolve { .. } => "settle a foreign write",
+            RunningJobKind::Probe { .. } => return,
         };
         self.failed_at = now;
         let retries = match kind {
-            RunningKind::Inspect { .. } => self.inspect_backoff.attempts(),
+            RunningJobKind::Inspect { .. } => self.inspect_backoff.attempts(),
             _ => self.retry_backoff.attempts(),
         };
-        let error = error.after_attempts(retries + 1);
-        self.notify(Notice::Failed {
+        let error = error.with_attempts(retries + 1);
+        self.notify(CalculatorEvent::Failed {
             operation,
             error: error.clone(),
         });
-        if let RunningKind::Publish { reason, .. } = kind {
+        if let RunningJobKind::Publish { reason, .. } = kind {
             if may_have_written(&error) {
                 self.unfinished = Some(reason);
             }
-            let dropped = self.members.not_published(now);
+            let dropped = self.members.publication_failed(now);
             self.forget(dropped);
-            self.go(now, State::Idle, None);
+            self.transition(now, CalculatorState::Idle, None);
         }
         if error.code() == Code::Fenced {
             self.depose();
             return;
         }
         let why = error.to_string();
-        let is_source = matches!(kind, RunningKind::Inspect { .. });
+        let is_source = matches!(kind, RunningJobKind::Inspect { .. });
         if is_source || error.code() == Code::SourceFailed {
             self.health.source = Some(why);
         } else {
             self.health.publishing = Some(why);
         }
         match kind {
-            RunningKind::Publish { triggers, .. } => {
+            RunningJobKind::Publish { triggers, .. } => {
                 self.delay_retry(now, &error);
                 // Those that came while it was under way have not been tried yet.
                 self.trigger_tried = triggers == self.triggers.len();
-                if !error.is_retriable() && error.class() != Class::Conflict {
+                if !error.is_retriable() && error.class() != ErrorClass::Conflict {
                     self.answer_triggers(triggers, &Err(error));
                 }
             }
-            RunningKind::Inspect { tickets } => {
+            RunningJobKind::Inspect { tickets } => {
                 self.inspect_retry_at = Some(now + self.inspect_backoff.next_delay());
                 self.answer_inspections(tickets, &Err(error));
             }
-            RunningKind::Settle { suspects } => {
+            RunningJobKind::Resolve { suspects } => {
                 for (key, revision) in suspects.writes {
                     self.suspects.add(key, revision);
                 }
                 self.suspects.applied = self.suspects.applied.highest(suspects.applied);
                 self.delay_retry(now, &error);
             }
-            RunningKind::Probe { .. } => {}
+            RunningJobKind::Probe { .. } => {}
         }
     }
 
     /// What will not go away by itself is retried at the slowest pace, the rest with backoff.
     fn delay_retry(&mut self, now: Time, error: &Error) {
-        self.retry_is_slow = matches!(error.class(), Class::Permanent | Class::Invalid);
+        self.retry_is_slow = matches!(error.class(), ErrorClass::Permanent | ErrorClass::Invalid);
         let delay = match (self.retry_backoff.next_delay(), self.retry_is_slow) {
             (_, true) => self.config.retry_delay_max,
             (delay, false) => delay,
@@ -421,7 +425,7 @@ impl Calculator {
             return;
         }
         self.deposed = true;
-        self.notify(Notice::LeadershipLost);
+        self.notify(CalculatorEvent::LeadershipLost);
         self.answer_triggers(self.triggers.len(), &Err(deposed()));
         self.answer_inspections(self.inspect_tickets.len(), &Err(deposed()));
     }

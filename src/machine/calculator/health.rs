@@ -1,6 +1,6 @@
 //! What keeps the calculator from doing its whole work.
 //!
-//! Each symptom has a hysteresis. It is told when it has come and gone, or stayed, for
+//! Each symptom has a hysteresis. It is told when it has come and removed, or stayed, for
 //! `degraded_enter_after`; it is taken back when it has stayed away for `degraded_leave_after`. So
 //! one failed write is no news, and a store that flaps is one degradation and not a thousand.
 
@@ -14,7 +14,7 @@ use crate::types::Time;
 /// The degradations that hold, several at once if need be.
 #[derive(Debug)]
 pub(super) struct Health {
-    pub blind: bool,
+    pub watch_lost: bool,
     pub deposed: bool,
     /// Why the store's session is not well.
     pub store: Option<String>,
@@ -22,12 +22,12 @@ pub(super) struct Health {
     pub breaker: Option<String>,
     pub publishing: Option<String>,
     pub source: Option<String>,
-    patience: Patience,
-    poison_threshold: usize,
-    poison_window: Duration,
+    hysteresis: Hysteresis,
+    malformed_threshold: usize,
+    malformed_window: Duration,
     /// When the last poisonous values were met, at most as many as the threshold.
-    poison: VecDeque<Time>,
-    is_poisoned: bool,
+    malformed: VecDeque<Time>,
+    is_malformed: bool,
     symptoms: [Symptom; KINDS],
 }
 
@@ -35,7 +35,7 @@ const KINDS: usize = 6;
 
 /// How long a symptom is watched before it is told, and before it is taken back.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct Hysteresis {
     enter: Duration,
     leave: Duration,
 }
@@ -49,32 +49,32 @@ struct Symptom {
     since: Option<Time>,
     /// Since when it stays away; `None` while it is there.
     away: Option<Time>,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Symptom {
-    fn look(&mut self, now: Time, found: Option<Degradation>, patience: Patience) {
-        if self.away.is_some_and(|away| away + patience.leave <= now) {
+    fn update(&mut self, now: Time, found: Option<Degradation>, hysteresis: Hysteresis) {
+        if self.away.is_some_and(|away| away + hysteresis.leave <= now) {
             *self = Self::default();
         }
         if found.is_some() {
             self.what = found;
             self.away = None;
             let since = *self.since.get_or_insert(now);
-            self.is_told |= since + patience.enter <= now;
+            self.is_reported |= since + hysteresis.enter <= now;
         } else if self.since.is_some() {
             let away = *self.away.get_or_insert(now);
-            if away + patience.leave <= now {
+            if away + hysteresis.leave <= now {
                 *self = Self::default();
             }
         }
     }
 
     /// When looking again will find another picture, though nothing else has changed.
-    fn deadline(&self, patience: Patience) -> Option<Time> {
-        match (self.is_told, self.away) {
-            (true, Some(away)) => Some(away + patience.leave),
-            (false, None) => self.since.map(|since| since + patience.enter),
+    fn deadline(&self, hysteresis: Hysteresis) -> Option<Time> {
+        match (self.is_reported, self.away) {
+            (true, Some(away)) => Some(away + hysteresis.leave),
+            (false, None) => self.since.map(|since| since + hysteresis.enter),
             (true, None) | (false, Some(_)) => None,
         }
     }
@@ -83,71 +83,71 @@ impl Symptom {
 impl Health {
     pub fn new(config: &CalculatorConfig) -> Self {
         Self {
-            blind: false,
+            watch_lost: false,
             deposed: false,
             store: None,
             breaker: None,
             publishing: None,
             source: None,
-            patience: Patience {
+            hysteresis: Hysteresis {
                 enter: config.degraded_enter_after,
                 leave: config.degraded_leave_after,
             },
-            poison_threshold: config.poison_threshold as usize,
-            poison_window: config.poison_window,
-            poison: VecDeque::new(),
-            is_poisoned: false,
+            malformed_threshold: config.malformed_threshold as usize,
+            malformed_window: config.malformed_window,
+            malformed: VecDeque::new(),
+            is_malformed: false,
             symptoms: Default::default(),
         }
     }
 
-    pub fn poisoned(&mut self, now: Time, count: u32) {
-        for _ in 0..self.poison_threshold.min(count as usize) {
-            if self.poison.len() == self.poison_threshold {
-                self.poison.pop_front();
+    pub fn malformed_seen(&mut self, now: Time, count: u32) {
+        for _ in 0..self.malformed_threshold.min(count as usize) {
+            if self.malformed.len() == self.malformed_threshold {
+                self.malformed.pop_front();
             }
-            self.poison.push_back(now);
+            self.malformed.push_back(now);
         }
     }
 
     /// When to look again.
     pub fn deadline(&self) -> Option<Time> {
         let symptoms = self.symptoms.iter().enumerate();
-        let symptoms = symptoms.filter_map(|(kind, s)| s.deadline(self.patience_with(kind)));
-        let oldest = self.poison.front().filter(|_| self.is_poisoned);
-        let worn_off = oldest.map(|&oldest| oldest + self.poison_window);
+        let symptoms = symptoms.filter_map(|(kind, s)| s.deadline(self.hysteresis_of(kind)));
+        let oldest = self.malformed.front().filter(|_| self.is_malformed);
+        let worn_off = oldest.map(|&oldest| oldest + self.malformed_window);
         symptoms.chain(worn_off).min()
     }
 
     /// The list, when its kinds differ from the last time it was told.
     pub fn changed(&mut self, now: Time) -> Option<Degraded> {
-        let is_over = |&t: &Time| t + self.poison_window <= now;
-        while self.poison.front().is_some_and(is_over) {
-            self.poison.pop_front();
+        let is_over = |&t: &Time| t + self.malformed_window <= now;
+        while self.malformed.front().is_some_and(is_over) {
+            self.malformed.pop_front();
         }
-        self.is_poisoned = self.poison.len() == self.poison_threshold;
+        self.is_malformed = self.malformed.len() == self.malformed_threshold;
         let store = self.store.as_ref().or(self.breaker.as_ref());
         let found: [Option<Degradation>; KINDS] = [
             self.deposed.then_some(Degradation::Deposed),
-            self.is_poisoned.then_some(Degradation::Poison),
-            self.blind.then_some(Degradation::Blind),
+            self.is_malformed.then_some(Degradation::MalformedValues),
+            self.watch_lost.then_some(Degradation::WatchLost),
             store.cloned().map(Degradation::Store),
             self.publishing.clone().map(Degradation::Publishing),
             self.source.clone().map(Degradation::Source),
         ];
         let mut is_news = false;
         for (kind, found) in found.into_iter().enumerate() {
-            let patience = self.patience_with(kind);
+            let hysteresis = self.hysteresis_of(kind);
             let symptom = &mut self.symptoms[kind];
-            let was_told = symptom.is_told;
-            symptom.look(now, found, patience);
-            is_news |= symptom.is_told != was_told;
+            let was_told = symptom.is_reported;
+            symptom.update(now, found, hysteresis);
+            is_news |= symptom.is_reported != was_told;
         }
         is_news.then(|| self.list())
     }
 
     pub fn list(&self) -> Degraded {
-        let told = || self.symptoms.iter().filter(|symptom| symptom.is_told);
+        let told = || self.symptoms.iter().filter(|symptom| symptom.is_reported);
         Degraded {
             reasons: told().filter_map(|symptom| symptom.what.clone()).collect(),
             since: told().filter_map(|symptom| symptom.since).min(),
@@ -156,15 +156,15 @@ impl Health {
 
     /// The first two kinds are told at once: the one is final, the other has a threshold of its
     /// own.
-    fn patience_with(&self, kind: usize) -> Patience {
+    fn hysteresis_of(&self, kind: usize) -> Hysteresis {
         let enter = if kind < 2 {
             Duration::ZERO
         } else {
-            self.patience.enter
+            self.hysteresis.enter
         };
-        Patience {
+        Hysteresis {
             enter,
-            ..self.patience
+            ..self.hysteresis
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     fn several_hold_at_once_each_with_its_words() {
         let mut health = Health::new(&CalculatorConfig::default());
         health.deposed = true;
-        health.blind = true;
+        health.watch_lost = true;
         health.breaker = Some("no answer".into());
         assert_eq!(
             health.changed(Time::ZERO).unwrap().reasons,
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(
             words,
             [
-                "a newer leader has taken over, or the fence is gone",
+                "a newer leader has taken over, or the fence is removed",
                 "heartbeats are out of sight",
                 "the store is not well: no answer"
             ]

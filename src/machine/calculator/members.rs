@@ -1,6 +1,6 @@
 //! Who is in the fleet, as far as the plan is concerned.
 //!
-//! Each worker is *planned* (the last published plan has it) or not, and is alive, missing, lost
+//! Each worker is *planned* (the last published plan has it) or not, and is alive, suspected, dead
 //! or has left. What differs from the plan is kept in sets of its own, so that a change costs
 //! what changed and the question "is anything pending" costs nothing.
 
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::types::{Time, WorkerId};
 
-/// How long a planned worker has been missing, and until when it may come back.
+/// How long a planned worker has been suspected, and until when it may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Absence {
+pub(super) struct Suspicion {
     pub since: Time,
     pub confirm_at: Time,
 }
@@ -36,110 +36,110 @@ pub(super) struct Members {
     /// As `first_join`.
     first_leave: Option<Time>,
     /// Planned, lease ran out, may come back.
-    missing: BTreeMap<WorkerId, Absence>,
-    /// Planned, confirmed lost: to be replaced at once.
-    lost: BTreeSet<WorkerId>,
-    /// Planned, and gone before the present cold start began: replaced when its window ends.
-    gone: BTreeSet<WorkerId>,
+    suspected: BTreeMap<WorkerId, Suspicion>,
+    /// Planned, confirmed dead: to be replaced at once.
+    dead: BTreeSet<WorkerId>,
+    /// Planned, and removed before the present cold start began: replaced when its window ends.
+    removed: BTreeSet<WorkerId>,
 }
 
 impl Members {
     pub fn joined(&mut self, worker: WorkerId, since: Time) {
-        self.missing.remove(&worker);
-        self.lost.remove(&worker);
-        self.gone.remove(&worker);
+        self.suspected.remove(&worker);
+        self.dead.remove(&worker);
+        self.removed.remove(&worker);
         self.leavers.remove(&worker);
         if !self.planned.contains(&worker) {
             self.joiners.entry(worker.clone()).or_insert(since);
             self.first_join.get_or_insert(since);
         }
         self.alive.insert(worker);
-        self.settle_firsts();
+        self.reset_first_times();
     }
 
     pub fn left(&mut self, worker: &WorkerId, now: Time) {
         self.alive.remove(worker);
         self.joiners.remove(worker);
-        self.missing.remove(worker);
-        self.lost.remove(worker);
-        if self.is_expected(worker) && !self.gone.contains(worker) {
+        self.suspected.remove(worker);
+        self.dead.remove(worker);
+        if self.is_expected(worker) && !self.removed.contains(worker) {
             self.leavers.entry(worker.clone()).or_insert(now);
             self.first_leave.get_or_insert(now);
         }
-        self.settle_firsts();
+        self.reset_first_times();
     }
 
     /// Whether the worker is expected to hold something, so that it has a grace to come back.
-    pub fn missing(&mut self, worker: &WorkerId, absence: Absence) -> bool {
+    pub fn suspected(&mut self, worker: &WorkerId, absence: Suspicion) -> bool {
         self.alive.remove(worker);
         self.joiners.remove(worker);
-        self.settle_firsts();
+        self.reset_first_times();
         let expected = self.is_expected(worker);
         if expected {
-            self.missing.insert(worker.clone(), absence);
+            self.suspected.insert(worker.clone(), absence);
         }
         expected
     }
 
-    /// Moves the missing whose grace is over to the lost; returns them.
-    pub fn confirm_lost(&mut self, now: Time) -> Vec<WorkerId> {
+    /// Moves the suspected whose grace is over to the dead; returns them.
+    pub fn confirm_dead(&mut self, now: Time) -> Vec<WorkerId> {
         let due: Vec<WorkerId> = self
-            .missing
+            .suspected
             .iter()
             .filter(|(_, absence)| absence.confirm_at <= now)
             .map(|(worker, _)| worker.clone())
             .collect();
         for worker in &due {
-            self.missing.remove(worker);
-            self.lost.insert(worker.clone());
+            self.suspected.remove(worker);
+            self.dead.insert(worker.clone());
         }
         due
     }
 
-    /// The restart window is over: the missing whose grace is over as well are gone.
-    pub fn give_up_missing(&mut self, now: Time) -> Vec<WorkerId> {
-        let due = self.confirm_lost(now);
+    /// The restart window is over: the suspected whose grace is over as well are removed.
+    pub fn declare_suspected_dead(&mut self, now: Time) -> Vec<WorkerId> {
+        let due = self.confirm_dead(now);
         for worker in &due {
-            self.lost.remove(worker);
-            self.gone.insert(worker.clone());
+            self.dead.remove(worker);
+            self.removed.insert(worker.clone());
         }
         due
     }
 
-    pub fn lose(&mut self, worker: WorkerId) {
-        self.missing.remove(&worker);
-        self.lost.insert(worker);
+    pub fn declare_dead(&mut self, worker: WorkerId) {
+        self.suspected.remove(&worker);
+        self.dead.insert(worker);
     }
 
-    /// The next time at which a missing worker is due to be given up.
+    /// The next time at which a suspected worker is due to be given up.
     pub fn next_confirmation(&self) -> Option<Time> {
-        self.missing.values().map(|a| a.confirm_at).min()
+        self.suspected.values().map(|a| a.confirm_at).min()
     }
 
     /// Nobody may be given up before `time`.
     pub fn postpone_confirmations(&mut self, time: Time) {
-        for absence in self.missing.values_mut() {
+        for absence in self.suspected.values_mut() {
             absence.confirm_at = absence.confirm_at.max(time);
         }
     }
 
-    /// How many planned workers went missing within the last `span`.
-    pub fn missing_within(&self, span: Duration, now: Time) -> usize {
-        let recent = |a: &&Absence| now.since(a.since) < span;
-        self.missing.values().filter(recent).count()
+    /// How many planned workers went suspected within the last `span`.
+    pub fn suspected_within(&self, span: Duration, now: Time) -> usize {
+        let recent = |a: &&Suspicion| now.since(a.since) < span;
+        self.suspected.values().filter(recent).count()
     }
 
-    /// A cold start begins: who is gone by now waits for its end instead of an emergency.
-    pub fn carry_over_gone(&mut self) {
-        self.gone.append(&mut self.lost);
-        self.gone
+    /// A cold start begins: who is removed by now waits for its end instead of an emergency.
+    pub fn carry_over_removed(&mut self) {
+        self.removed.append(&mut self.dead);
+        self.removed
             .extend(std::mem::take(&mut self.leavers).into_keys());
-        self.settle_firsts();
+        self.reset_first_times();
     }
 
-    /// There is no cold start any more that the gone could wait for.
-    pub fn lose_gone(&mut self) {
-        self.lost.append(&mut self.gone);
+    /// There is no cold start any more that the removed could wait for.
+    pub fn declare_removed_dead(&mut self) {
+        self.dead.append(&mut self.removed);
     }
 
     /// A plan for these workers is on its way.
@@ -155,24 +155,24 @@ impl Members {
         now: Time,
     ) -> Vec<WorkerId> {
         self.planned = workers.into_iter().collect();
-        self.settle_plan(now)
+        self.finish_plan(now)
     }
 
     /// The plan on its way was not published. Returns as `published`.
-    pub fn not_published(&mut self, now: Time) -> Vec<WorkerId> {
-        self.settle_plan(now)
+    pub fn publication_failed(&mut self, now: Time) -> Vec<WorkerId> {
+        self.finish_plan(now)
     }
 
     /// Compares everybody with the plan anew.
-    fn settle_plan(&mut self, now: Time) -> Vec<WorkerId> {
+    fn finish_plan(&mut self, now: Time) -> Vec<WorkerId> {
         self.publishing = Arc::default();
         let planned = &self.planned;
         let is_out = |worker: &&WorkerId| !planned.contains(*worker);
-        let gone = self.missing.keys().chain(&self.lost).chain(&self.gone);
-        let dropped: Vec<WorkerId> = gone.filter(is_out).cloned().collect();
-        self.missing.retain(|w, _| planned.contains(w));
-        self.lost.retain(|w| planned.contains(w));
-        self.gone.retain(|w| planned.contains(w));
+        let removed = self.suspected.keys().chain(&self.dead).chain(&self.removed);
+        let dropped: Vec<WorkerId> = removed.filter(is_out).cloned().collect();
+        self.suspected.retain(|w, _| planned.contains(w));
+        self.dead.retain(|w| planned.contains(w));
+        self.removed.retain(|w| planned.contains(w));
         self.leavers.retain(|w, _| planned.contains(w));
         self.joiners.retain(|w, _| !planned.contains(w));
         // Who was planned, left and came back while a plan without it was on its way.
@@ -184,12 +184,12 @@ impl Members {
         dropped
     }
 
-    /// The workers that a plan made now is for, in order: everyone alive, and the missing that
+    /// The workers that a plan made now is for, in order: everyone alive, and the suspected that
     /// may come back.
     pub fn wanted(&self) -> Vec<WorkerId> {
         let mut wanted: Vec<WorkerId> = self.alive.iter().cloned().collect();
-        if !self.missing.is_empty() {
-            wanted.extend(self.missing.keys().cloned());
+        if !self.suspected.is_empty() {
+            wanted.extend(self.suspected.keys().cloned());
             wanted.sort_unstable();
         }
         wanted
@@ -205,33 +205,33 @@ impl Members {
 
     /// Nobody is alive and nobody is expected back.
     pub fn is_empty(&self) -> bool {
-        self.alive.is_empty() && self.missing.is_empty()
+        self.alive.is_empty() && self.suspected.is_empty()
     }
 
     pub fn alive_count(&self) -> usize {
         self.alive.len()
     }
 
-    pub fn missing_count(&self) -> usize {
-        self.missing.len()
+    pub fn suspected_count(&self) -> usize {
+        self.suspected.len()
     }
 
-    /// The planned that are gone for all that is known: left, lost, or given up.
-    pub fn gone(&self) -> impl Iterator<Item = &WorkerId> {
-        self.leavers.keys().chain(&self.lost).chain(&self.gone)
+    /// The planned that are removed for all that is known: left, dead, or given up.
+    pub fn removed(&self) -> impl Iterator<Item = &WorkerId> {
+        self.leavers.keys().chain(&self.dead).chain(&self.removed)
     }
 
-    pub fn has_gone(&self) -> bool {
-        !(self.leavers.is_empty() && self.lost.is_empty() && self.gone.is_empty())
+    pub fn has_removed(&self) -> bool {
+        !(self.leavers.is_empty() && self.dead.is_empty() && self.removed.is_empty())
     }
 
-    pub fn has_lost(&self) -> bool {
-        !self.lost.is_empty()
+    pub fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
     }
 
     /// Whether the plan differs from the fleet in any way.
     pub fn differ(&self) -> bool {
-        !self.joiners.is_empty() || self.has_gone()
+        !self.joiners.is_empty() || self.has_removed()
     }
 
     pub fn first_join(&self) -> Option<Time> {
@@ -246,7 +246,7 @@ impl Members {
         self.planned.contains(worker) || self.publishing.binary_search(worker).is_ok()
     }
 
-    fn settle_firsts(&mut self) {
+    fn reset_first_times(&mut self) {
         if self.joiners.is_empty() {
             self.first_join = None;
         }

@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::machine::breaker::BreakerState;
 use crate::machine::comparison::Comparison;
 use crate::machine::convergence::Lagging;
-use crate::machine::liveness::Sighting;
+use crate::machine::liveness::MembershipEvent;
 use crate::machine::takeover::TakeOver;
 use crate::strategy::Quality;
-use crate::types::{Reason, Revision, State, Term, Time, Version, WorkerId};
+use crate::types::{CalculatorState, Reason, Revision, Term, Time, Version, WorkerId};
 use crate::wire::Applied;
 
 /// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
@@ -26,11 +26,11 @@ pub struct Ticket(pub u64);
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum CalculatorInput {
     /// The take-over succeeded and this is what it found (runtime -> calculator, once, first).
     TakenOver(Box<TakeOver>),
     /// A change of membership or sight (dv-watch -> calculator).
-    Sighting(Sighting),
+    Membership(MembershipEvent),
     /// The listing asked for is done; what it showed was told before (dv-watch -> calculator).
     Listed {
         /// The listing's id.
@@ -85,7 +85,7 @@ pub enum Event {
     /// The store's circuit breaker changed (its own channel -> dv-calc).
     Breaker(BreakerState),
     /// A value in the store could not be understood (dv-watch, dv-publish -> calculator).
-    Poison {
+    Malformed {
         /// How many of them.
         count: u32,
     },
@@ -104,7 +104,7 @@ pub enum JobReport {
         finding: Finding,
     },
     /// The suspicion of a foreign write was looked into.
-    Settled {
+    Resolved {
         /// Whether somebody else wrote.
         foreign: bool,
     },
@@ -158,7 +158,7 @@ pub enum Finding {
 
 /// What to do. Each is carried out once, in order.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub enum CalculatorAction {
     /// Give `dv-publish` a job; at most one is under way.
     Start {
         /// The job's id.
@@ -167,7 +167,7 @@ pub enum Action {
         job: Job,
     },
     /// List the heartbeats, take what it shows into the leases, then report
-    /// [`Event::Listed`].
+    /// [`CalculatorInput::Listed`].
     List {
         /// The listing's id.
         op: OpId,
@@ -176,13 +176,13 @@ pub enum Action {
     Watch {
         /// Who is alive, and for how long still without another beat.
         alive: Vec<(WorkerId, Duration)>,
-        /// Who is missing and may come back.
-        missing: Vec<WorkerId>,
+        /// Who is suspected and may come back.
+        suspected: Vec<WorkerId>,
     },
     /// The worker was given up: forget its lease, so that it joins anew if it ever beats again.
     Forget(WorkerId),
     /// Tell the subscribers.
-    Notify(Notice),
+    Notify(CalculatorEvent),
     /// Tell the waiting caller.
     Reply {
         /// Who waits.
@@ -206,7 +206,7 @@ pub enum Job {
     Inspect,
     /// Look whether somebody else made these writes (key, number) in the assignment bucket, or
     /// whether it has lost some.
-    Settle {
+    Resolve {
         /// The writes in question.
         seen: Vec<(String, Revision)>,
         /// The highest term and version that a worker reports as applied.
@@ -232,7 +232,7 @@ impl Job {
 /// What subscribers are told.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Notice {
+pub enum CalculatorEvent {
     /// The calculator's state changed.
     StateChanged(StateChange),
     /// The fleet changed.
@@ -280,7 +280,7 @@ pub enum Notice {
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
     /// call through as a probe, or closed again.
     Breaker(BreakerState),
-    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or created
+    /// A newer leader has taken over, or the fence record is removed (its bucket was purged or created
     /// anew): nothing more is published by this calculator.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
@@ -299,9 +299,9 @@ pub enum Notice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateChange {
     /// The state before; equal to `to` in the first event, which tells the current state.
-    pub from: State,
+    pub from: CalculatorState,
     /// The state now.
-    pub to: State,
+    pub to: CalculatorState,
     /// Why; `None` in `Idle`.
     pub reason: Option<Reason>,
     /// The version last published; 0 when there is none.
@@ -318,18 +318,18 @@ pub enum MemberChange {
     /// Took its leave.
     Left(WorkerId),
     /// Its lease ran out.
-    Missing(WorkerId),
-    /// Was missing and beats again.
-    Back(WorkerId),
-    /// Was missing for too long.
-    Lost(WorkerId),
+    Suspected(WorkerId),
+    /// Was suspected and beats again.
+    Returned(WorkerId),
+    /// Was suspected for too long.
+    Dead(WorkerId),
 }
 
 /// One thing that keeps the calculator from doing its whole work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Degradation {
-    /// Heartbeats are out of sight: nobody can be declared missing.
-    Blind,
+    /// Heartbeats are out of sight: nobody can be declared suspected.
+    WatchLost,
     /// The store's session is not well.
     Store(String),
     /// Publishing fails.
@@ -337,7 +337,7 @@ pub enum Degradation {
     /// The partition source or its list fails.
     Source(String),
     /// More poisonous values than the threshold allows.
-    Poison,
+    MalformedValues,
     /// A newer leader has taken over.
     Deposed,
 }
@@ -347,11 +347,11 @@ impl Degradation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Degradation::Blind => "blind",
+            Degradation::WatchLost => "watch_lost",
             Degradation::Store(_) => "store",
             Degradation::Publishing(_) => "publishing",
             Degradation::Source(_) => "source",
-            Degradation::Poison => "poison",
+            Degradation::MalformedValues => "malformed",
             Degradation::Deposed => "deposed",
         }
     }
@@ -360,8 +360,8 @@ impl Degradation {
     #[must_use]
     pub fn still_works(&self) -> &'static str {
         match self {
-            Degradation::Blind => {
-                "nobody is declared missing, and plans are made for the workers last seen"
+            Degradation::WatchLost => {
+                "nobody is declared suspected, and plans are made for the workers last seen"
             }
             Degradation::Store(_) => {
                 "workers keep what they hold, and what is pending is done when the store is back"
@@ -372,7 +372,9 @@ impl Degradation {
             Degradation::Source(_) => {
                 "the plan in force stays, and the source is read again and again"
             }
-            Degradation::Poison => "what cannot be understood is skipped, all else goes on",
+            Degradation::MalformedValues => {
+                "what cannot be understood is skipped, all else goes on"
+            }
             Degradation::Deposed => "who leads next does the work; this one only watches",
         }
     }
@@ -381,13 +383,15 @@ impl Degradation {
 impl fmt::Display for Degradation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Degradation::Blind => f.write_str("heartbeats are out of sight"),
+            Degradation::WatchLost => f.write_str("heartbeats are out of sight"),
             Degradation::Store(why) => write!(f, "the store is not well: {why}"),
             Degradation::Publishing(why) => write!(f, "publishing fails: {why}"),
             Degradation::Source(why) => write!(f, "the partition source fails: {why}"),
-            Degradation::Poison => f.write_str("too many stored values cannot be understood"),
+            Degradation::MalformedValues => {
+                f.write_str("too many stored values cannot be understood")
+            }
             Degradation::Deposed => {
-                f.write_str("a newer leader has taken over, or the fence is gone")
+                f.write_str("a newer leader has taken over, or the fence is removed")
             }
         }
     }

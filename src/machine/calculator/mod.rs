@@ -1,32 +1,32 @@
 //! The calculator: watches the fleet, decides when a plan is due, has it published.
 //!
 //! # Protocol of use
-//! [`Calculator::handle`] takes in what happened; [`Calculator::tick`] lets time pass;
-//! [`Calculator::poll_action`] hands out what to do, to be drained after each of the former;
-//! [`Calculator::deadline`] tells when the next tick is due (one that is too early does nothing).
+//! [`CalculatorMachine::handle`] takes in what happened; [`CalculatorMachine::tick`] lets time pass;
+//! [`CalculatorMachine::poll_action`] hands out what to do, to be drained after each of the former;
+//! [`CalculatorMachine::deadline`] tells when the next tick is due (one that is too early does nothing).
 //! Same events at the same times, same actions.
 //!
-//! The machine is level-triggered: `agenda` compares what is wanted with what was last
+//! The machine is level-triggered: `pending_work` compares what is wanted with what was last
 //! successfully published; any difference is pending until a publication of it succeeds.
 
-mod agenda;
 mod decisions;
 mod events;
 mod health;
 mod members;
 mod messages;
+mod pending_work;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use self::agenda::Window;
 use self::health::Health;
 use self::members::Members;
 pub use self::messages::{
-    Action, Degradation, Degraded, Event, Finding, Followed, Job, JobReport, MemberChange, Notice,
-    OpId, Pending, Publication, StateChange, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Finding, Followed,
+    Job, JobReport, MemberChange, OpId, Pending, Publication, StateChange, Ticket,
 };
+use self::pending_work::Window;
 use super::backoff::Backoff;
 use super::breaker::BreakerState;
 use super::state::Position;
@@ -36,7 +36,7 @@ use crate::wire::{Applied, FENCE_KEY};
 
 /// The calculator machine. See the module for the protocol of use.
 #[derive(Debug)]
-pub struct Calculator {
+pub struct CalculatorMachine {
     config: CalculatorConfig,
     /// When the last tick was.
     now: Time,
@@ -48,7 +48,7 @@ pub struct Calculator {
     deposed: bool,
     /// The highest term that the fence record was seen to name.
     fence_seen: Term,
-    blind: bool,
+    watch_lost: bool,
     /// Whether there is a partition list at all: false until the first push in push mode.
     source_ready: bool,
     generation_wanted: u64,
@@ -66,11 +66,11 @@ pub struct Calculator {
     triggers: Vec<Ticket>,
     trigger_tried: bool,
     window: Option<Window>,
-    mass: Mass,
-    /// The former leader, and until when its silence is beyond doubt: see [`Evidence::doubted`].
+    mass: MassExpiry,
+    /// The former leader, and until when its silence is beyond doubt: see [`Evidence::former_leader_suspected`].
     ///
-    /// [`Evidence::doubted`]: crate::machine::takeover::Evidence::doubted
-    doubted: Option<(WorkerId, Time)>,
+    /// [`Evidence::former_leader_suspected`]: crate::machine::takeover::Evidence::former_leader_suspected
+    former_leader_suspected: Option<(WorkerId, Time)>,
     cooldown_ends: Time,
     retry_at: Option<Time>,
     /// When a job failed last.
@@ -80,21 +80,21 @@ pub struct Calculator {
     /// The last failure will not go away by itself.
     retry_is_slow: bool,
     retry_backoff: Backoff,
-    job: Option<Running>,
+    job: Option<RunningJob>,
     next_op: u64,
     health: Health,
-    actions: VecDeque<Action>,
+    actions: VecDeque<CalculatorAction>,
 }
 
 /// The job under way.
 #[derive(Debug)]
-struct Running {
+struct RunningJob {
     op: OpId,
-    kind: RunningKind,
+    kind: RunningJobKind,
 }
 
 #[derive(Debug)]
-enum RunningKind {
+enum RunningJobKind {
     /// Carries how many of the waiting triggers it answers.
     Publish {
         reason: Reason,
@@ -103,7 +103,7 @@ enum RunningKind {
     Inspect {
         tickets: usize,
     },
-    Settle {
+    Resolve {
         suspects: Suspects,
     },
     /// Carries when it was due.
@@ -117,7 +117,7 @@ enum RunningKind {
 struct Suspects {
     /// Writes that may be somebody else's.
     writes: BTreeMap<String, Revision>,
-    /// What workers have applied that the bucket may have lost.
+    /// What workers have applied that the bucket may have dead.
     applied: Applied,
 }
 
@@ -133,9 +133,9 @@ impl Suspects {
     }
 }
 
-/// The suspicion that a large part of the fleet went missing at once.
+/// The suspicion that a large part of the fleet went suspected at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mass {
+enum MassExpiry {
     None,
     /// A second listing is under way.
     Listing(OpId),
@@ -143,7 +143,7 @@ enum Mass {
     Retry(Time),
 }
 
-impl Calculator {
+impl CalculatorMachine {
     /// A calculator that has not taken over yet. `seed` determines the jitter of retries;
     /// `source_ready` is false when the partition list is yet to be pushed.
     #[must_use]
@@ -159,7 +159,7 @@ impl Calculator {
             taken_over: false,
             deposed: false,
             fence_seen: 0,
-            blind: false,
+            watch_lost: false,
             source_ready,
             generation_wanted: 0,
             inspect_wanted: false,
@@ -175,8 +175,8 @@ impl Calculator {
             triggers: Vec::new(),
             trigger_tried: false,
             window: None,
-            mass: Mass::None,
-            doubted: None,
+            mass: MassExpiry::None,
+            former_leader_suspected: None,
             cooldown_ends: Time::ZERO,
             retry_at: None,
             failed_at: Time::ZERO,
@@ -192,39 +192,41 @@ impl Calculator {
     }
 
     /// Takes in what happened.
-    pub fn handle(&mut self, now: Time, event: Event) {
+    pub fn handle(&mut self, now: Time, event: CalculatorInput) {
         self.note_standstill(now);
         match event {
-            Event::TakenOver(found) => self.take_over(now, &found),
-            Event::Sighting(sighting) => self.sighted(now, sighting),
-            Event::Listed { op, result } => self.listed(now, op, result),
-            Event::JobDone { op, term, result } => {
+            CalculatorInput::TakenOver(found) => self.take_over(now, &found),
+            CalculatorInput::Membership(membership) => self.membership_changed(now, membership),
+            CalculatorInput::Listed { op, result } => self.listed(now, op, result),
+            CalculatorInput::JobDone { op, term, result } => {
                 self.term = self.term.max(term);
                 self.job_done(now, op, result);
             }
-            Event::ForeignSuspected { key, revision } => self.suspects.add(key, revision),
-            Event::AppliedAhead(applied) => {
+            CalculatorInput::ForeignSuspected { key, revision } => self.suspects.add(key, revision),
+            CalculatorInput::AppliedAhead(applied) => {
                 self.suspects.applied = self.suspects.applied.highest(applied);
             }
             // To a shadow it is a change of the leader that it watches.
-            Event::FenceMoved { .. } if self.config.shadow => {
+            CalculatorInput::FenceMoved { .. } if self.config.shadow => {
                 self.suspects.add(FENCE_KEY.into(), Revision::MAX);
             }
-            Event::FenceMoved { term } => self.fence_seen = self.fence_seen.max(term),
-            Event::Trigger { ticket } => self.triggered(ticket),
-            Event::PartitionsChanged { generation, ticket } => {
+            CalculatorInput::FenceMoved { term } => self.fence_seen = self.fence_seen.max(term),
+            CalculatorInput::Trigger { ticket } => self.triggered(ticket),
+            CalculatorInput::PartitionsChanged { generation, ticket } => {
                 self.partitions_changed(generation, ticket);
             }
-            Event::StoreHealth(why) => {
+            CalculatorInput::StoreHealth(why) => {
                 let recovered = self.health.store.is_some() && why.is_none();
                 self.health.store = why;
                 if recovered {
                     self.store_recovered(now);
                 }
             }
-            Event::Breaker(state) => self.breaker_changed(now, state),
-            Event::Lagging(lagging) => self.notify(Notice::WorkerLagging(lagging)),
-            Event::Poison { count } => self.health.poisoned(now, count),
+            CalculatorInput::Breaker(state) => self.breaker_changed(now, state),
+            CalculatorInput::Lagging(lagging) => {
+                self.notify(CalculatorEvent::WorkerLagging(lagging))
+            }
+            CalculatorInput::Malformed { count } => self.health.malformed_seen(now, count),
         }
         self.tick(now);
     }
@@ -237,20 +239,20 @@ impl Calculator {
         if self.fence_seen > self.term && self.job.is_none() && self.taken_over {
             self.depose();
         }
-        self.confirm_losses(now);
+        self.confirm_deaths(now);
         self.close_idle_window(now);
-        self.forget_settled_failures();
+        self.forget_resolved_failures();
         self.work(now);
-        self.show_window(now);
-        self.health.blind = self.blind;
+        self.report_window(now);
+        self.health.watch_lost = self.watch_lost;
         self.health.deposed = self.deposed;
         if let Some(degraded) = self.health.changed(now) {
-            self.notify(Notice::Degraded(degraded));
+            self.notify(CalculatorEvent::Degraded(degraded));
         }
     }
 
     /// What to do next, oldest first.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<CalculatorAction> {
         self.actions.pop_front()
     }
 
@@ -258,14 +260,14 @@ impl Calculator {
     /// since then is still to be told.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let losses = if self.losses_are_frozen() {
+        let losses = if self.failure_detection_suspended() {
             None
         } else {
             self.members.next_confirmation()
         };
         let mass = match self.mass {
-            Mass::Retry(time) => Some(time),
-            Mass::None | Mass::Listing(_) => None,
+            MassExpiry::Retry(time) => Some(time),
+            MassExpiry::None | MassExpiry::Listing(_) => None,
         };
         let window = self.window.map(|w| w.ends);
         let window = window.filter(|&ends| ends > self.now);
@@ -301,21 +303,21 @@ impl Calculator {
         self.deposed
     }
 
-    /// How many workers are alive, and how many are missing but may come back.
+    /// How many workers are alive, and how many are suspected but may come back.
     #[must_use]
     pub fn worker_counts(&self) -> (usize, usize) {
-        (self.members.alive_count(), self.members.missing_count())
+        (self.members.alive_count(), self.members.suspected_count())
     }
 
-    /// The workers of the last published plan that are gone: what they held has no owner.
-    pub fn gone(&self) -> impl Iterator<Item = &WorkerId> {
-        self.members.gone()
+    /// The workers of the last published plan that are removed: what they held has no owner.
+    pub fn removed(&self) -> impl Iterator<Item = &WorkerId> {
+        self.members.removed()
     }
 
     /// Whether there are any such workers.
     #[must_use]
-    pub fn has_gone(&self) -> bool {
-        self.members.has_gone()
+    pub fn has_removed(&self) -> bool {
+        self.members.has_removed()
     }
 
     /// The workers of the last published plan, in order.
@@ -338,7 +340,7 @@ impl Calculator {
     /// What is pending.
     #[must_use]
     pub fn pending(&self, now: Time) -> Pending {
-        let next = self.agenda().min_by_key(|work| work.due);
+        let next = self.pending_work().min_by_key(|work| work.due);
         Pending {
             reason: next.map(|work| work.reason),
             due_in: next

@@ -300,7 +300,7 @@ fn a_follower_that_resigns_campaigns_no_more() {
 fn who_could_not_lead_stands_back_and_lets_others() {
     let pause = Duration::from_secs(3);
     let mut race = Race::leading();
-    race.election.stand_back(race.now, pause);
+    race.election.back_off(race.now, pause);
     assert!(!race.election.is_leader());
     race.next();
     race.is_written(Outcome::Done(2), b"");
@@ -308,7 +308,7 @@ fn who_could_not_lead_stands_back_and_lets_others() {
     assert_eq!(race.takes(), 2);
 
     let mut race = Race::vacant();
-    race.election.stand_back(race.now, pause);
+    race.election.back_off(race.now, pause);
     assert!(race.until_due().unwrap() >= pause);
 }
 
@@ -462,7 +462,7 @@ fn who_leads_is_told_when_it_changes() {
     assert_eq!(told, [Some("w-9".into()), Some("w-8".into()), None]);
     assert_eq!(race.election.deadline(), None, "this worker never leads");
     race.election
-        .watched(race.now, &WatchEvent::Blind("gap".into()));
+        .watched(race.now, &WatchEvent::Disconnected("gap".into()));
     let other = Entry {
         key: "else".into(),
         ..lease(9, b"w-7:1")

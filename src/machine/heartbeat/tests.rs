@@ -128,7 +128,7 @@ fn a_beat_that_fails_is_repeated_soon_and_confirms_nothing() {
         heart.answered(second, &written(outcome));
         assert_eq!(heart.confirmed(), Some(NOW));
         assert_eq!(heart.take_disturbance(), is_disturbed);
-        assert!(!heart.take_disturbance(), "asked once");
+        assert!(!heart.take_disturbance(), "in_flight once");
         let due = heart.deadline().unwrap();
         assert!(due <= second + RETRY, "{due:?}");
         if let Some(found) = found {
@@ -182,14 +182,14 @@ fn a_life_at_stake_beats_without_a_condition_when_looking_does_not_help() {
 
 #[test]
 fn a_leave_of_unknown_ground_looks_first_and_never_deletes_without_a_condition() {
-    let in_doubt = || {
+    let needs_rewrite = || {
         let mut heart = heart();
         beats(&mut heart, NOW, Expect::Revision(0));
         heart.answered(NOW, &written(unknown()));
         heart.leave();
         heart
     };
-    let mut heart = in_doubt();
+    let mut heart = needs_rewrite();
     looks(&mut heart, NOW, Ok(Some(held(9))));
     let leave = heart.poll_request(NOW);
     let is_conditional = matches!(
@@ -201,7 +201,7 @@ fn a_leave_of_unknown_ground_looks_first_and_never_deletes_without_a_condition()
     );
     assert!(is_conditional, "{leave:?}");
     // In vain: a few times where it is refused, once where nobody answers.
-    let mut heart = in_doubt();
+    let mut heart = needs_rewrite();
     let (mut now, mut tries) = (NOW, 0);
     while let Some(due) = heart.deadline() {
         now = now.max(due);
@@ -210,7 +210,7 @@ fn a_leave_of_unknown_ground_looks_first_and_never_deletes_without_a_condition()
     }
     assert_eq!(tries, LEAVES_MAX);
     assert!(heart.is_settled());
-    let mut heart = in_doubt();
+    let mut heart = needs_rewrite();
     looks(
         &mut heart,
         NOW,
@@ -265,7 +265,7 @@ fn a_leave_that_the_store_refuses_is_repeated_a_few_times() {
     let mut heart = heart();
     heart.leave();
     let mut now = NOW;
-    let mut asked = 0;
+    let mut in_flight = 0;
     while let Some(due) = heart.deadline() {
         assert!(!heart.is_settled());
         now = now.max(due);
@@ -274,9 +274,9 @@ fn a_leave_that_the_store_refuses_is_repeated_a_few_times() {
             Some(Request::Delete { .. })
         ));
         heart.answered(now, &written(Outcome::Refused(Refusal::Busy)));
-        asked += 1;
+        in_flight += 1;
     }
-    assert_eq!(asked, LEAVES_MAX);
+    assert_eq!(in_flight, LEAVES_MAX);
     assert!(heart.is_settled());
     assert!(now.since(NOW) <= Duration::from_secs(1), "nobody waits");
 }

@@ -8,11 +8,11 @@
 //! The store's word is: another id than the one remembered, the assignment under that id, or that
 //! there is none.
 
-use super::{Action, Departure, Manager, ManagerNotice, Phase};
+use super::{Departure, ManagerAction, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::machine::cache::{CacheAnswer, Recalled};
 use crate::types::{Time, WorkerId};
 
-impl Manager {
+impl ManagerMachine {
     pub(super) fn cache_answered(&mut self, now: Time, answer: CacheAnswer) {
         self.cache.answered(now, answer);
         if let (None, Some(recalled)) = (self.id.worker(), self.cache.recalled(now)) {
@@ -21,7 +21,7 @@ impl Manager {
     }
 
     /// Serves what the file gives, ends that, and writes down what the store says.
-    pub(super) fn see_to_cache(&mut self, now: Time) {
+    pub(super) fn drive_cache(&mut self, now: Time) {
         self.serve_recalled(now);
         self.end_recalled(now);
         if self.is_word_in_sight(now)
@@ -31,13 +31,15 @@ impl Manager {
             self.cache.stands(now, worker, held);
         }
         while let Some(order) = self.cache.poll_order() {
-            self.actions.push_back(Action::Cache(order));
+            self.actions.push_back(ManagerAction::Cache(order));
         }
     }
 
     fn serve_recalled(&mut self, now: Time) {
-        let is_joining = matches!(self.phase, Phase::Ensuring { .. } | Phase::Working)
-            && !self.has_joined
+        let is_joining = matches!(
+            self.phase,
+            ManagerPhase::Ensuring { .. } | ManagerPhase::Working
+        ) && !self.has_joined
             && self.id.worker().is_none();
         let Some(failure) = self.store_failure.as_ref().filter(|_| is_joining) else {
             return;
@@ -55,11 +57,11 @@ impl Manager {
         );
         self.has_joined = true;
         self.outage.begin_now(now, why);
-        self.tell_outage();
-        self.notify(ManagerNotice::Id(Some(worker)));
+        self.report_outage();
+        self.notify(ManagerEvent::Id(Some(worker)));
         let change = self.assignments.recall(held);
-        self.tell_assignment(change);
-        self.actions.push_back(Action::Joined);
+        self.report_assignment(change);
+        self.actions.push_back(ManagerAction::Joined);
     }
 
     /// What was recalled counts no more once it is too old.
@@ -69,9 +71,9 @@ impl Manager {
             return;
         }
         let change = self.assignments.gone();
-        self.tell_assignment(change);
+        self.report_assignment(change);
         if self.id.worker().is_none() {
-            self.notify(ManagerNotice::Id(None));
+            self.notify(ManagerEvent::Id(None));
         }
     }
 
@@ -80,7 +82,7 @@ impl Manager {
         let recalled = self.cache.recalled(now);
         if self.assignments.is_recalled() && recalled.is_none_or(|r| r.worker != *worker) {
             let change = self.assignments.gone();
-            self.tell_assignment(change);
+            self.report_assignment(change);
         }
         self.heart.set_applied(self.assignments.applied());
     }
@@ -99,9 +101,9 @@ impl Manager {
         match how {
             Departure::Leave if is_ours => self.cache.erase(),
             Departure::Leave => {} // a start that failed leaves the file for the next one
-            Departure::Keep => {
+            Departure::Restart => {
                 self.cache.refresh();
-                self.see_to_cache(now);
+                self.drive_cache(now);
             }
         }
     }
@@ -118,6 +120,9 @@ impl Manager {
     fn is_word_in_sight(&self, now: Time) -> bool {
         let is_sighted = self.blind_since.is_none() && self.store_fault.is_none();
         let is_read = self.assignments.has_one() && !self.assignments.is_suspended();
-        matches!(self.phase, Phase::Working) && is_sighted && is_read && self.id_is_certain(now)
+        matches!(self.phase, ManagerPhase::Working)
+            && is_sighted
+            && is_read
+            && self.id_is_certain(now)
     }
 }

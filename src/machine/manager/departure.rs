@@ -1,18 +1,18 @@
 //! Leaving well: the calculator ends first, then the heartbeat key and the lease go, the id last,
 //! so that nobody takes an id whose former holder is not gone yet.
 
-use super::{Action, Departure, Lead, Manager, Phase};
+use super::{Departure, Leadership, ManagerAction, ManagerMachine, ManagerPhase};
 use crate::types::Time;
 
 /// How far the departure is.
 #[derive(Debug)]
 pub(super) struct Departing {
     how: Departure,
-    step: Step,
+    step: DepartureStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum DepartureStep {
     /// Until no calculator of this worker can publish.
     Calculator,
     /// Until the heartbeat key and the lease are done with.
@@ -21,29 +21,29 @@ enum Step {
     Id,
 }
 
-impl Manager {
+impl ManagerMachine {
     pub(super) fn depart(&mut self, now: Time, how: Departure) {
         match self.phase {
-            Phase::Departing(_) | Phase::Departed => return,
+            ManagerPhase::Departing(_) | ManagerPhase::Departed => return,
             // Nothing was claimed: what is under way leads to nothing.
-            Phase::Created | Phase::Ensuring { .. } | Phase::Working => {}
+            ManagerPhase::Created | ManagerPhase::Ensuring { .. } | ManagerPhase::Working => {}
         }
         self.depart_cached(now, how);
-        self.phase = Phase::Departing(Departing {
+        self.phase = ManagerPhase::Departing(Departing {
             how,
-            step: Step::Calculator,
+            step: DepartureStep::Calculator,
         });
-        if matches!(self.lead, Lead::Taking(_) | Lead::Working(_)) {
+        if matches!(self.lead, Leadership::Taking(_) | Leadership::Working(_)) {
             self.step_down();
         }
-        // The host has asked for it; whoever else listens is told.
+        // The host has asked for it; whoever else listens is reported.
         let change = self.assignments.suspend();
-        self.tell_assignment(change);
+        self.report_assignment(change);
     }
 
     pub(super) fn go_on_departing(&mut self, now: Time) {
         loop {
-            let Phase::Departing(Departing { how, step }) = &mut self.phase else {
+            let ManagerPhase::Departing(Departing { how, step }) = &mut self.phase else {
                 return;
             };
             let is_certain = self.id.certain_until().is_some_and(|until| now < until);
@@ -52,26 +52,30 @@ impl Manager {
                 self.heart.set_worker(None);
             }
             match step {
-                Step::Calculator if self.lead == Lead::No => {
-                    *step = Step::Announcement;
+                DepartureStep::Calculator if self.lead == Leadership::No => {
+                    *step = DepartureStep::Announcement;
                     match how {
                         Departure::Leave => self.heart.leave(),
                         // The lease at the leader is whole when this worker goes.
-                        Departure::Keep => self.heart.beat_now(),
+                        Departure::Restart => self.heart.beat_now(),
                     }
                     self.election.resign();
                 }
-                Step::Announcement if self.heart.is_settled() && self.election.is_settled() => {
-                    *step = Step::Id;
+                DepartureStep::Announcement
+                    if self.heart.is_settled() && self.election.is_settled() =>
+                {
+                    *step = DepartureStep::Id;
                     self.heart.set_worker(None);
-                    let is_kept = *how == Departure::Keep;
+                    let is_kept = *how == Departure::Restart;
                     self.id.release(is_kept);
                 }
-                Step::Id if self.id.is_released() && self.cache.is_settled() => {
-                    self.phase = Phase::Departed;
-                    self.actions.push_back(Action::Departed);
+                DepartureStep::Id if self.id.is_released() && self.cache.is_settled() => {
+                    self.phase = ManagerPhase::Departed;
+                    self.actions.push_back(ManagerAction::Departed);
                 }
-                Step::Calculator | Step::Announcement | Step::Id => return,
+                DepartureStep::Calculator | DepartureStep::Announcement | DepartureStep::Id => {
+                    return;
+                }
             }
         }
     }

@@ -6,11 +6,11 @@ use crate::error::Error;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::breaker::BreakerState;
 use crate::machine::cache::{CacheAnswer, CacheOrder};
-use crate::machine::calculator::{Notice, OpId};
+use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
-use crate::types::{ManagerState, State, Time, WorkerId};
+use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
 
 /// How a worker goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,12 +19,12 @@ pub enum Departure {
     Leave,
     /// To be back soon: whoever claims its id within heartbeat TTL and grace finds its partitions
     /// where they were.
-    Keep,
+    Restart,
 }
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum ManagerInput {
     /// Join the fleet (handle -> manager, once, first).
     Start,
     /// A request is done (`dv-member` -> manager).
@@ -43,7 +43,7 @@ pub enum Event {
     /// The circuit breaker before the store changed, or stands so at the start.
     Breaker(BreakerState),
     /// What the calculator of this worker does.
-    Calculator(CalculatorEvent),
+    Calculator(CalculatorReport),
     /// What was to be done with the cache file is done.
     Cache(CacheAnswer),
     /// Leave the fleet (handle -> manager).
@@ -52,11 +52,11 @@ pub enum Event {
 
 /// News of the calculator that runs while this worker leads.
 #[derive(Clone, Debug)]
-pub enum CalculatorEvent {
+pub enum CalculatorReport {
     /// It has taken over and works.
     Started,
     /// Its state changed.
-    State(State),
+    State(CalculatorState),
     /// It was refused because a newer leader has taken over.
     Deposed,
     /// It could not take over, or it broke.
@@ -67,7 +67,7 @@ pub enum CalculatorEvent {
 
 /// What to do. Each is carried out once, in order.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub enum ManagerAction {
     /// Have the store (or the host's election) asked.
     Request {
         /// The request's id.
@@ -86,7 +86,7 @@ pub enum Action {
     /// Do something with the cache file, and tell when it is done.
     Cache(CacheOrder),
     /// Tell the subscribers.
-    Notify(ManagerNotice),
+    Notify(ManagerEvent),
     /// The worker has joined: its id is claimed and its heart beats, or it serves what the cache
     /// file gave while the store is out of reach.
     Joined,
@@ -94,10 +94,10 @@ pub enum Action {
     Departed,
 }
 
-/// What subscribers of a manager are told.
+/// What subscribers of a manager are reported.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum ManagerNotice {
+pub enum ManagerEvent {
     /// The manager's state changed.
     StateChanged(ManagerChange),
     /// The id under which this worker is a member from now on; `None`: it has none. Told also of
@@ -123,9 +123,9 @@ pub enum ManagerNotice {
         /// Whether that is this worker.
         is_self: bool,
     },
-    /// While this worker leads: an event of its calculator, but for [`Notice::Breaker`]: the
+    /// While this worker leads: an event of its calculator, but for [`CalculatorEvent::Breaker`]: the
     /// manager tells that itself.
-    Calculator(Notice),
+    Calculator(CalculatorEvent),
     /// The circuit breaker before the store opened, lets one call through to see, or closed again.
     Breaker(BreakerState),
     /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
@@ -145,7 +145,7 @@ pub enum ManagerNotice {
         /// For how long it lasted.
         lasted: Duration,
     },
-    /// Something failed and is tried again; told once until it succeeds.
+    /// Something failed and is tried again; reported once until it succeeds.
     Failed {
         /// Why; the error names the operation.
         error: Error,

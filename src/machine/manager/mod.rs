@@ -2,9 +2,9 @@
 //! assigned, runs the calculator while it leads, and leaves well.
 //!
 //! # Protocol of use
-//! As for the [calculator](super::calculator): [`Manager::handle`] takes in what happened,
-//! [`Manager::tick`] lets time pass, [`Manager::poll_action`] is drained after each of the former,
-//! and [`Manager::deadline`] tells when the next tick is due. Same events at the same times, same
+//! As for the [calculator](super::calculator): [`ManagerMachine::handle`] takes in what happened,
+//! [`ManagerMachine::tick`] lets time pass, [`ManagerMachine::poll_action`] is drained after each of the former,
+//! and [`ManagerMachine::deadline`] tells when the next tick is due. Same events at the same times, same
 //! actions.
 //!
 //! Each part (id, heartbeat, election) has at most one request under way. The id comes first:
@@ -14,8 +14,8 @@
 mod cached;
 mod departure;
 mod messages;
+mod notifications;
 mod ownership;
-mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::departure::Departing;
-pub use self::messages::{Action, CalculatorEvent, Departure, Event, ManagerChange, ManagerNotice};
+pub use self::messages::{
+    CalculatorReport, Departure, ManagerAction, ManagerChange, ManagerEvent, ManagerInput,
+};
 use self::ownership::Resume;
 use super::assignment::{Assignments, Held};
 use super::backoff::Backoff;
@@ -36,22 +38,22 @@ use super::outage::Outage;
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
 use crate::config::ManagerConfig;
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Code, Error, ErrorClass, Result};
 use crate::store::{Bucket, BucketStatus};
-use crate::types::{ManagerState, State, Time, WorkerId};
+use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 
 /// Pauses before a worker leads again whose calculator could not.
-const STAND_BACK_MIN: Duration = Duration::from_millis(500);
-const STAND_BACK_MAX: Duration = Duration::from_secs(10);
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// The manager machine. See the module for the protocol of use.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ManagerMachine {
     config: ManagerConfig,
     assignment_prefix: KeyPrefix,
     now: Time,
-    phase: Phase,
+    phase: ManagerPhase,
     has_joined: bool,
     id: StableId,
     heart: Heartbeat,
@@ -65,25 +67,25 @@ pub struct Manager {
     breaker: BreakerState,
     /// How the store failed first, where trying again may help.
     store_failure: Option<Error>,
-    lead: Lead,
-    stand_back: Backoff,
+    lead: Leadership,
+    back_off: Backoff,
     resume: Resume,
     /// Ownership was suspended after it had begun.
     has_lapsed: bool,
-    told: ManagerState,
+    reported: ManagerState,
     since: Time,
-    asked: BTreeMap<OpId, Part>,
+    asked: BTreeMap<OpId, Component>,
     next_op: u64,
-    /// Parts whose failure was told, and what kind of failure that was.
-    failing: BTreeMap<Part, Class>,
+    /// Parts whose failure was reported, and what kind of failure that was.
+    failing: BTreeMap<Component, ErrorClass>,
     last_failure: Option<Error>,
     /// Values that could not be understood.
-    poison: u64,
-    actions: VecDeque<Action>,
+    malformed: u64,
+    actions: VecDeque<ManagerAction>,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum ManagerPhase {
     Created,
     /// The buckets that are still to be seen to.
     Ensuring {
@@ -96,9 +98,9 @@ enum Phase {
     Departed,
 }
 
-/// Who asked, and whose failures are told.
+/// Who asked, and whose failures are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum Component {
     Buckets,
     Id,
     Heart,
@@ -109,15 +111,15 @@ enum Part {
 
 /// The calculator of this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lead {
+enum Leadership {
     No,
-    /// It takes over; what it has told of its state meanwhile.
-    Taking(State),
-    Working(State),
+    /// It takes over; what it has reported of its state meanwhile.
+    Taking(CalculatorState),
+    Working(CalculatorState),
     Ending,
 }
 
-impl Manager {
+impl ManagerMachine {
     /// A manager that has not started yet. `seed` determines how rivals are avoided.
     ///
     /// # Errors
@@ -139,7 +141,7 @@ impl Manager {
         Ok(Self {
             assignment_prefix: KeyPrefix::new(&calculator.assignment_prefix)?,
             now,
-            phase: Phase::Created,
+            phase: ManagerPhase::Created,
             has_joined: false,
             id: StableId::new(pool, seed),
             heart,
@@ -151,29 +153,29 @@ impl Manager {
             blind_since: None,
             breaker: BreakerState::Closed,
             store_failure: None,
-            lead: Lead::No,
-            stand_back: Backoff::new(STAND_BACK_MIN, STAND_BACK_MAX, seed ^ 0x5B),
+            lead: Leadership::No,
+            back_off: Backoff::new(BACKOFF_MIN, BACKOFF_MAX, seed ^ 0x5B),
             resume: Resume::No,
             has_lapsed: false,
-            told: ManagerState::Init,
+            reported: ManagerState::Init,
             since: now,
             asked: BTreeMap::new(),
             next_op: 0,
             failing: BTreeMap::new(),
             last_failure: None,
-            poison: 0,
+            malformed: 0,
             actions: VecDeque::new(),
             config,
         })
     }
 
     /// Takes in what happened.
-    pub fn handle(&mut self, now: Time, event: Event) {
+    pub fn handle(&mut self, now: Time, event: ManagerInput) {
         self.now = now;
         match event {
-            Event::Start => {
-                if let Phase::Created = self.phase {
-                    self.phase = Phase::Ensuring {
+            ManagerInput::Start => {
+                if let ManagerPhase::Created = self.phase {
+                    self.phase = ManagerPhase::Ensuring {
                         left: Bucket::ALL.to_vec(),
                         due: now,
                         is_asking: false,
@@ -181,17 +183,17 @@ impl Manager {
                     self.cache.load();
                 }
             }
-            Event::Answered { op, answer } => self.answered(now, op, answer),
-            Event::Lease(event) => self.election.watched(now, &event),
-            Event::Assignment(event) => self.assignment_watched(now, &event),
-            Event::StoreHealth(fault) => {
+            ManagerInput::Answered { op, answer } => self.answered(now, op, answer),
+            ManagerInput::Lease(event) => self.election.watched(now, &event),
+            ManagerInput::Assignment(event) => self.assignment_watched(now, &event),
+            ManagerInput::StoreHealth(fault) => {
                 self.store_fault = fault;
-                self.judge_sight(now);
+                self.update_watch_health(now);
             }
-            Event::Breaker(state) => self.breaker_changed(state),
-            Event::Calculator(event) => self.calculator(now, event),
-            Event::Cache(answer) => self.cache_answered(now, answer),
-            Event::Stop(departure) => self.depart(now, departure),
+            ManagerInput::Breaker(state) => self.breaker_changed(state),
+            ManagerInput::Calculator(event) => self.calculator(now, event),
+            ManagerInput::Cache(answer) => self.cache_answered(now, answer),
+            ManagerInput::Stop(departure) => self.depart(now, departure),
         }
         self.tick(now);
     }
@@ -200,20 +202,20 @@ impl Manager {
     pub fn tick(&mut self, now: Time) {
         self.now = now;
         self.outage.tick(now);
-        self.tell_outage();
+        self.report_outage();
         self.id_news(now);
-        self.see_to_certainty(now);
+        self.check_id_certainty(now);
         self.election.tick(now);
         self.election_news();
-        self.see_to_ownership(now);
-        self.see_to_cache(now);
+        self.update_ownership(now);
+        self.drive_cache(now);
         self.go_on_departing(now);
         self.ask(now);
-        self.tell_state(now);
+        self.report_state(now);
     }
 
     /// What to do next, oldest first.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<ManagerAction> {
         self.actions.pop_front()
     }
 
@@ -221,11 +223,11 @@ impl Manager {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let ensuring = match &self.phase {
-            Phase::Ensuring { due, is_asking, .. } => (!is_asking).then_some(*due),
+            ManagerPhase::Ensuring { due, is_asking, .. } => (!is_asking).then_some(*due),
             _ => None,
         };
         let parts = match self.phase {
-            Phase::Working | Phase::Departing(_) => [
+            ManagerPhase::Working | ManagerPhase::Departing(_) => [
                 self.id.deadline(),
                 // Silent under an id that is not certain; that changes by an answer.
                 self.heart
@@ -245,7 +247,7 @@ impl Manager {
     /// What the manager is doing.
     #[must_use]
     pub fn state(&self) -> ManagerState {
-        self.told
+        self.reported
     }
 
     /// Since when.
@@ -284,7 +286,7 @@ impl Manager {
         self.election.leader()
     }
 
-    /// What the host was told to hold.
+    /// What the host was reported to hold.
     #[must_use]
     pub fn held(&self) -> &Held {
         self.assignments.held()
@@ -304,8 +306,8 @@ impl Manager {
 
     /// Values that could not be understood.
     #[must_use]
-    pub fn poison(&self) -> u64 {
-        self.poison
+    pub fn malformed(&self) -> u64 {
+        self.malformed
     }
 
     /// What failed last, if it has not succeeded since.
@@ -318,8 +320,8 @@ impl Manager {
     #[must_use]
     pub fn current_state(&self) -> ManagerChange {
         ManagerChange {
-            from: self.told,
-            to: self.told,
+            from: self.reported,
+            to: self.reported,
             time: self.since,
         }
     }
@@ -327,7 +329,7 @@ impl Manager {
     // --- asking and being answered ---
 
     fn ask(&mut self, now: Time) {
-        if let Phase::Ensuring {
+        if let ManagerPhase::Ensuring {
             left,
             due,
             is_asking,
@@ -336,32 +338,35 @@ impl Manager {
             if let (Some(&bucket), false, true) = (left.last(), *is_asking, *due <= now) {
                 *is_asking = true;
                 let ttl = self.ttl_of(bucket);
-                self.request(Part::Buckets, Request::Ensure { bucket, ttl });
+                self.request(Component::Buckets, Request::Ensure { bucket, ttl });
             }
             return;
         }
-        if !matches!(self.phase, Phase::Working | Phase::Departing(_)) {
+        if !matches!(
+            self.phase,
+            ManagerPhase::Working | ManagerPhase::Departing(_)
+        ) {
             return;
         }
         if let Some(request) = self.id.poll_request(now) {
-            self.request(Part::Id, request);
+            self.request(Component::Id, request);
         }
         if self.id_is_certain(now)
             && let Some(request) = self.heart.poll_request(now)
         {
-            self.request(Part::Heart, request);
+            self.request(Component::Heart, request);
         }
         if let Some(request) = self.election.poll_request(now) {
-            self.request(Part::Election, request);
+            self.request(Component::Election, request);
         }
     }
 
-    fn request(&mut self, part: Part, request: Request) -> OpId {
+    fn request(&mut self, part: Component, request: Request) -> OpId {
         self.next_op += 1;
         let op = OpId(self.next_op);
         self.asked.insert(op, part);
         let patience = self.patience();
-        self.actions.push_back(Action::Request {
+        self.actions.push_back(ManagerAction::Request {
             op,
             request,
             patience,
@@ -401,23 +406,23 @@ impl Manager {
             self.report(part, error);
         }
         match part {
-            Part::Buckets => self.ensured(now, answer),
-            Part::Id => self.id.answered(now, answer),
-            Part::Heart => {
+            Component::Buckets => self.ensured(now, answer),
+            Component::Id => self.id.answered(now, answer),
+            Component::Heart => {
                 self.heart.answered(now, &answer);
                 if self.heart.take_disturbance() {
                     self.id.verify();
                 }
             }
-            Part::Election => self.election.answered(now, answer),
-            Part::Assignment => self.looked_at_assignment(now, op, answer),
-            Part::Calculator => {} // asks nothing
+            Component::Election => self.election.answered(now, answer),
+            Component::Assignment => self.looked_at_assignment(now, op, answer),
+            Component::Calculator => {} // asks nothing
         }
-        // What a listing or a bucket says may be a failure, too, and a value may be poison.
+        // What a listing or a bucket says may be a failure, too, and a value may be malformed.
         let is_done = match part {
-            Part::Heart | Part::Election => true,
-            Part::Id => self.id.worker().is_some(),
-            Part::Buckets | Part::Assignment | Part::Calculator => false,
+            Component::Heart | Component::Election => true,
+            Component::Id => self.id.worker().is_some(),
+            Component::Buckets | Component::Assignment | Component::Calculator => false,
         };
         if is_done && !has_failed {
             self.succeeded(part);
@@ -425,7 +430,7 @@ impl Manager {
     }
 
     fn ensured(&mut self, now: Time, answer: Answer) {
-        let Phase::Ensuring {
+        let ManagerPhase::Ensuring {
             left,
             due,
             is_asking,
@@ -441,21 +446,21 @@ impl Manager {
         *due = now;
         match self.accept(bucket, &status) {
             Ok(()) => {
-                self.succeeded(Part::Buckets);
-                let Phase::Ensuring { left, .. } = &mut self.phase else {
+                self.succeeded(Component::Buckets);
+                let ManagerPhase::Ensuring { left, .. } = &mut self.phase else {
                     return;
                 };
                 left.pop();
                 if left.is_empty() {
-                    self.phase = Phase::Working;
+                    self.phase = ManagerPhase::Working;
                     self.id.claim();
                 }
             }
             Err(error) => {
-                if let Phase::Ensuring { due, .. } = &mut self.phase {
+                if let ManagerPhase::Ensuring { due, .. } = &mut self.phase {
                     *due = now + Duration::from_secs(1);
                 }
-                self.report(Part::Buckets, error);
+                self.report(Component::Buckets, error);
             }
         }
     }
@@ -492,23 +497,23 @@ impl Manager {
         Ok(())
     }
 
-    fn succeeded(&mut self, part: Part) {
+    fn succeeded(&mut self, part: Component) {
         if self.failing.remove(&part).is_some() && self.failing.is_empty() {
             self.last_failure = None;
         }
     }
 
     /// Tells of a failure, once until the part succeeds or fails in another way.
-    fn report(&mut self, part: Part, error: Error) {
+    fn report(&mut self, part: Component, error: Error) {
         self.last_failure = Some(error.clone());
         let class = error.class();
         if self.failing.insert(part, class) != Some(class) {
-            self.notify(ManagerNotice::Failed { error });
+            self.notify(ManagerEvent::Failed { error });
         }
     }
 
-    fn notify(&mut self, notice: ManagerNotice) {
-        self.actions.push_back(Action::Notify(notice));
+    fn notify(&mut self, notice: ManagerEvent) {
+        self.actions.push_back(ManagerAction::Notify(notice));
     }
 
     // --- the id ---
@@ -517,15 +522,15 @@ impl Manager {
         while let Some(event) = self.id.poll_event() {
             match event {
                 IdEvent::Claimed(worker) => {
-                    self.succeeded(Part::Id);
+                    self.succeeded(Component::Id);
                     self.heart.set_worker(Some(worker.clone()));
                     self.confirm_recalled(now, &worker);
-                    self.notify(ManagerNotice::Id(Some(worker.clone())));
-                    self.actions.push_back(Action::Watch(worker));
+                    self.notify(ManagerEvent::Id(Some(worker.clone())));
+                    self.actions.push_back(ManagerAction::Watch(worker));
                 }
-                IdEvent::Regained(worker) => self.notify(ManagerNotice::IdRegained { worker }),
+                IdEvent::Regained(worker) => self.notify(ManagerEvent::IdRegained { worker }),
                 IdEvent::Lost(worker) => self.id_lost(now, worker),
-                IdEvent::Failed(error) => self.report(Part::Id, error),
+                IdEvent::Failed(error) => self.report(Component::Id, error),
             }
         }
     }
@@ -537,32 +542,32 @@ impl Manager {
         self.has_lapsed = false;
         self.cache.erase();
         let change = self.assignments.forget();
-        self.tell_assignment(change);
-        self.notify(ManagerNotice::IdLost {
+        self.report_assignment(change);
+        self.notify(ManagerEvent::IdLost {
             worker: worker.clone(),
         });
-        self.notify(ManagerNotice::Id(None));
+        self.notify(ManagerEvent::Id(None));
         let error = Error::new(
             Code::IdLost,
             format!("somebody else holds the id {worker}; another one is claimed"),
         );
-        self.failing.insert(Part::Id, error.class());
+        self.failing.insert(Component::Id, error.class());
         self.last_failure = Some(error);
-        if let Phase::Working = self.phase {
+        if let ManagerPhase::Working = self.phase {
             self.id.claim();
         }
     }
 
     /// Who is not certain of its id takes no part in the election.
-    fn see_to_certainty(&mut self, now: Time) {
+    fn check_id_certainty(&mut self, now: Time) {
         if !self.has_joined {
             let is_beating = self.heart.confirmed().is_some();
-            if is_beating && matches!(self.phase, Phase::Working) {
+            if is_beating && matches!(self.phase, ManagerPhase::Working) {
                 self.has_joined = true;
-                self.actions.push_back(Action::Joined);
+                self.actions.push_back(ManagerAction::Joined);
             }
         }
-        if !matches!(self.phase, Phase::Working) {
+        if !matches!(self.phase, ManagerPhase::Working) {
             return;
         }
         let takes_part = self.id_is_certain(now) && self.heart.confirmed().is_some();
@@ -580,9 +585,9 @@ impl Manager {
         while let Some(event) = self.election.poll_event() {
             match event {
                 ElectionEvent::Won | ElectionEvent::Lost(_) | ElectionEvent::Leader(_) => {
-                    self.tell_leader();
+                    self.report_leader();
                 }
-                ElectionEvent::Failed(error) => self.report(Part::Election, error),
+                ElectionEvent::Failed(error) => self.report(Component::Election, error),
             }
         }
         self.lead_or_follow();
@@ -590,42 +595,46 @@ impl Manager {
 
     /// The calculator runs where the lease is, and nowhere else.
     fn lead_or_follow(&mut self) {
-        let leads = self.election.is_leader() && matches!(self.phase, Phase::Working);
+        let leads = self.election.is_leader() && matches!(self.phase, ManagerPhase::Working);
         match (leads, self.lead) {
-            (true, Lead::No) => {
+            (true, Leadership::No) => {
                 if let Some(worker) = self.id.worker().cloned() {
-                    self.lead = Lead::Taking(State::Idle);
-                    self.actions.push_back(Action::Lead(worker));
+                    self.lead = Leadership::Taking(CalculatorState::Idle);
+                    self.actions.push_back(ManagerAction::Lead(worker));
                 }
             }
-            (false, Lead::Taking(_) | Lead::Working(_)) => self.step_down(),
+            (false, Leadership::Taking(_) | Leadership::Working(_)) => self.step_down(),
             _ => {}
         }
     }
 
     fn step_down(&mut self) {
-        self.lead = Lead::Ending;
-        self.actions.push_back(Action::StepDown);
+        self.lead = Leadership::Ending;
+        self.actions.push_back(ManagerAction::StepDown);
     }
 
-    fn calculator(&mut self, now: Time, event: CalculatorEvent) {
+    fn calculator(&mut self, now: Time, event: CalculatorReport) {
         match (event, self.lead) {
-            (CalculatorEvent::Ended, _) => self.lead = Lead::No,
-            (CalculatorEvent::Started, Lead::Taking(state)) => {
-                self.stand_back.reset();
-                self.succeeded(Part::Calculator);
-                self.lead = Lead::Working(state);
+            (CalculatorReport::Ended, _) => self.lead = Leadership::No,
+            (CalculatorReport::Started, Leadership::Taking(state)) => {
+                self.back_off.reset();
+                self.succeeded(Component::Calculator);
+                self.lead = Leadership::Working(state);
             }
-            (CalculatorEvent::State(state), Lead::Taking(_)) => self.lead = Lead::Taking(state),
-            (CalculatorEvent::State(state), Lead::Working(_)) => self.lead = Lead::Working(state),
-            (CalculatorEvent::Deposed, Lead::Taking(_) | Lead::Working(_)) => {
+            (CalculatorReport::State(state), Leadership::Taking(_)) => {
+                self.lead = Leadership::Taking(state)
+            }
+            (CalculatorReport::State(state), Leadership::Working(_)) => {
+                self.lead = Leadership::Working(state)
+            }
+            (CalculatorReport::Deposed, Leadership::Taking(_) | Leadership::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
                     "another leader has taken over, or the fence is gone; this worker leads no more",
                 );
                 self.give_up_leading(now, error);
             }
-            (CalculatorEvent::Failed(error), Lead::Taking(_) | Lead::Working(_)) => {
+            (CalculatorReport::Failed(error), Leadership::Taking(_) | Leadership::Working(_)) => {
                 self.give_up_leading(now, error);
             }
             _ => {} // news of one that is ending already
@@ -634,20 +643,20 @@ impl Manager {
 
     /// Another worker may do better.
     fn give_up_leading(&mut self, now: Time, error: Error) {
-        self.failing.insert(Part::Calculator, error.class());
+        self.failing.insert(Component::Calculator, error.class());
         self.last_failure = Some(error.clone());
-        self.notify(ManagerNotice::Failed { error });
-        let pause = self.stand_back.next_delay();
-        self.election.stand_back(now, pause);
+        self.notify(ManagerEvent::Failed { error });
+        let pause = self.back_off.next_delay();
+        self.election.back_off(now, pause);
         self.step_down();
     }
 
-    fn tell_leader(&mut self) {
+    fn report_leader(&mut self) {
         if self.election.leader().is_some() && !self.election.is_leader() {
             // What this worker could not do, another one does.
-            self.succeeded(Part::Calculator);
+            self.succeeded(Component::Calculator);
         }
-        let notice = ManagerNotice::Leader {
+        let notice = ManagerEvent::Leader {
             leader: self.election.leader().cloned(),
             is_self: self.election.is_leader(),
         };

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Manager, ManagerNotice, Part, Phase};
+use super::{Component, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::calculator::OpId;
@@ -27,7 +27,7 @@ pub(super) enum Resume {
     Asked(OpId, Option<Revision>),
 }
 
-impl Manager {
+impl ManagerMachine {
     pub(super) fn assignment_seen(&mut self, entry: &Entry) {
         let is_own = self
             .id
@@ -45,25 +45,25 @@ impl Manager {
     fn take_in_assignment(&mut self, entry: &Entry) {
         match self.assignments.take_in(entry) {
             Ok(change) => {
-                self.succeeded(Part::Assignment);
-                self.tell_assignment(change);
+                self.succeeded(Component::Assignment);
+                self.report_assignment(change);
             }
             Err(error) => {
-                self.poison += 1;
-                self.report(Part::Assignment, error.on_key(entry.key.clone()));
+                self.malformed += 1;
+                self.report(Component::Assignment, error.with_key(entry.key.clone()));
             }
         }
     }
 
-    pub(super) fn tell_assignment(&mut self, change: Option<AssignmentChange>) {
+    pub(super) fn report_assignment(&mut self, change: Option<AssignmentChange>) {
         self.heart.set_applied(self.assignments.applied());
         if let Some(change) = change {
-            self.notify(ManagerNotice::AssignmentChanged(change));
+            self.notify(ManagerEvent::AssignmentChanged(change));
         }
     }
 
     /// Suspends ownership, and resumes it.
-    pub(super) fn see_to_ownership(&mut self, now: Time) {
+    pub(super) fn update_ownership(&mut self, now: Time) {
         if !self.is_ownership_at_stake() {
             return;
         }
@@ -73,7 +73,7 @@ impl Manager {
                 self.has_lapsed = self.heart.confirmed().is_some();
                 self.resume = Resume::No;
                 let change = self.assignments.suspend();
-                self.tell_assignment(change);
+                self.report_assignment(change);
             }
             return;
         }
@@ -88,7 +88,7 @@ impl Manager {
         {
             let key = self.assignment_prefix.key(worker);
             let bucket = Bucket::Assignment;
-            let op = self.request(Part::Assignment, Request::Read { bucket, key });
+            let op = self.request(Component::Assignment, Request::Read { bucket, key });
             self.resume = Resume::Asked(op, None);
         }
     }
@@ -117,15 +117,15 @@ impl Manager {
         match entry {
             Some(entry) => self.take_in_assignment(&entry),
             None => {
-                self.succeeded(Part::Assignment);
+                self.succeeded(Component::Assignment);
                 let change = self.assignments.gone();
-                self.tell_assignment(change);
+                self.report_assignment(change);
             }
         }
         self.resume = Resume::No;
         self.has_lapsed = false;
         let change = self.assignments.resume();
-        self.tell_assignment(change);
+        self.report_assignment(change);
     }
 
     pub(super) fn ownership_deadline(&self) -> Option<Time> {
@@ -145,7 +145,7 @@ impl Manager {
 
     fn is_ownership_at_stake(&self) -> bool {
         let is_strict = self.config.outage_policy == OutagePolicy::Strict;
-        is_strict && matches!(self.phase, Phase::Working) && self.id.worker().is_some()
+        is_strict && matches!(self.phase, ManagerPhase::Working) && self.id.worker().is_some()
     }
 
     /// Until when what was delivered is not too old, where no more is delivered.

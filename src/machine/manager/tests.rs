@@ -12,12 +12,12 @@ const START: Time = Time::from_nanos(1_000_000_000_000);
 
 /// One manager, and a store that the test plays: by default it does what it is asked.
 struct Life {
-    machine: Manager,
+    machine: ManagerMachine,
     now: Time,
     revision: u64,
     /// Requests not answered yet.
     asked: Vec<(OpId, Request)>,
-    notices: Vec<ManagerNotice>,
+    notices: Vec<ManagerEvent>,
     /// Everything else that was to be done.
     orders: Vec<String>,
     /// What the assignment key holds.
@@ -32,7 +32,7 @@ struct Life {
 impl Life {
     fn new(config: ManagerConfig) -> Self {
         Self {
-            machine: Manager::new(config, Rule::Lease, START, 7).unwrap(),
+            machine: ManagerMachine::new(config, Rule::Lease, START, 7).unwrap(),
             now: START,
             revision: 0,
             asked: Vec::new(),
@@ -48,7 +48,7 @@ impl Life {
     /// A worker under the id worker-0 that beats.
     fn joined(config: ManagerConfig) -> Self {
         let mut life = Self::new(config);
-        life.handle(Event::Start);
+        life.handle(ManagerInput::Start);
         life.settle();
         assert_eq!(life.orders, ["watch worker-0", "joined"]);
         life.orders.clear();
@@ -58,16 +58,16 @@ impl Life {
     /// A worker that leads, its calculator at work.
     fn leading() -> Self {
         let mut life = Self::joined(ManagerConfig::default());
-        life.handle(Event::Lease(WatchEvent::Live));
+        life.handle(ManagerInput::Lease(WatchEvent::Live));
         life.pass(Duration::from_millis(100));
         assert_eq!(life.orders, ["lead worker-0"]);
         assert!(life.machine.is_leader());
-        life.handle(Event::Calculator(CalculatorEvent::Started));
+        life.handle(ManagerInput::Calculator(CalculatorReport::Started));
         life.orders.clear();
         life
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: ManagerInput) {
         self.machine.handle(self.now, event);
         self.carry_out();
     }
@@ -75,30 +75,30 @@ impl Life {
     fn carry_out(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             let order = match action {
-                Action::Request { op, request, .. } => {
+                ManagerAction::Request { op, request, .. } => {
                     self.asked.push((op, request));
                     continue;
                 }
-                Action::Notify(notice) => {
+                ManagerAction::Notify(notice) => {
                     self.notices.push(notice);
                     continue;
                 }
-                Action::Cache(order) => {
+                ManagerAction::Cache(order) => {
                     self.cache.push(order);
                     continue;
                 }
-                Action::Watch(id) => format!("watch {id}"),
-                Action::Lead(id) => format!("lead {id}"),
-                Action::StepDown => "step down".into(),
-                Action::Joined => "joined".into(),
-                Action::Departed => "departed".into(),
+                ManagerAction::Watch(id) => format!("watch {id}"),
+                ManagerAction::Lead(id) => format!("lead {id}"),
+                ManagerAction::StepDown => "step down".into(),
+                ManagerAction::Joined => "joined".into(),
+                ManagerAction::Departed => "departed".into(),
             };
             self.orders.push(order);
         }
     }
 
     fn answer(&mut self, op: OpId, answer: Answer) {
-        self.handle(Event::Answered { op, answer });
+        self.handle(ManagerInput::Answered { op, answer });
     }
 
     /// What the store says to a request.
@@ -165,7 +165,7 @@ impl Life {
     fn assigned(&mut self, version: Version, partitions: &[&str]) {
         let entry = assignment("assignment.worker-0", version, partitions);
         self.assignment = Some(entry.clone());
-        self.handle(Event::Assignment(WatchEvent::Change(entry)));
+        self.handle(ManagerInput::Assignment(WatchEvent::Change(entry)));
     }
 
     fn held(&self) -> Vec<String> {
@@ -182,7 +182,7 @@ impl Life {
 
     fn failures(&self) -> Vec<Code> {
         let failed = self.notices.iter().filter_map(|notice| match notice {
-            ManagerNotice::Failed { error } => Some(error.code()),
+            ManagerEvent::Failed { error } => Some(error.code()),
             _ => None,
         });
         failed.collect()
@@ -270,8 +270,8 @@ fn the_buckets_come_first_then_the_id_then_the_heart() {
     let mut life = Life::new(ManagerConfig::default());
     assert_eq!(life.machine.state(), ManagerState::Init);
     assert_eq!(life.machine.deadline(), None, "not started");
-    life.handle(Event::Start);
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
+    life.handle(ManagerInput::Start);
     for _ in 0..4 {
         let [(op, Request::Ensure { ttl, .. })] = life.asked[..] else {
             panic!("{:?}", life.asked);
@@ -300,7 +300,7 @@ fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again()
         let mut config = ManagerConfig::default();
         config.calculator.allow_assignment_ttl = allow;
         let mut life = Life::new(config);
-        life.handle(Event::Start);
+        life.handle(ManagerInput::Start);
         for _ in 0..3 {
             let (op, request) = life.take(|r| matches!(r, Request::Ensure { .. }));
             let Request::Ensure { bucket: which, ttl } = request else {
@@ -321,7 +321,7 @@ fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again()
     }
     // Ids, leases and beats that never expire.
     let mut life = Life::new(ManagerConfig::default());
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     loop {
         let (op, request) = life.take(|r| matches!(r, Request::Ensure { .. }));
         let is_last = !matches!(
@@ -343,7 +343,7 @@ fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again()
 fn a_store_that_is_down_at_the_start_is_tried_again_and_told_once() {
     let mut life = Life::new(ManagerConfig::default());
     life.is_down = true;
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     life.pass(Duration::from_secs(5));
     assert_eq!(life.failures(), [Code::Unavailable]);
     assert!(life.machine.last_failure().is_some());
@@ -357,10 +357,10 @@ fn a_store_that_is_down_at_the_start_is_tried_again_and_told_once() {
 fn a_prefix_that_no_key_may_have_is_refused() {
     let mut config = ManagerConfig::default();
     config.calculator.assignment_prefix = "a b".into();
-    Manager::new(config, Rule::Lease, START, 1).unwrap_err();
+    ManagerMachine::new(config, Rule::Lease, START, 1).unwrap_err();
     let mut config = ManagerConfig::default();
     config.calculator.heartbeat_prefix = String::new();
-    Manager::new(config, Rule::Lease, START, 1).unwrap_err();
+    ManagerMachine::new(config, Rule::Lease, START, 1).unwrap_err();
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn an_exhausted_pool_is_told_once_however_long_it_lasts() {
         ..ManagerConfig::default()
     };
     let mut life = Life::new(config);
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     for _ in 0..4 {
         let (op, request) = life.take(|_| true);
         let answer = life.reply(&request);
@@ -411,9 +411,9 @@ fn a_stolen_id_ends_ownership_at_once_and_another_one_is_claimed() {
         matches!(
             &life.notices[..],
             [
-                ManagerNotice::AssignmentChanged(change),
-                ManagerNotice::IdLost { .. },
-                ManagerNotice::Id(None),
+                ManagerEvent::AssignmentChanged(change),
+                ManagerEvent::IdLost { .. },
+                ManagerEvent::Id(None),
                 ..
             ] if change.removed.len() == 2
         ),
@@ -478,21 +478,25 @@ fn who_is_not_certain_of_its_id_does_not_lead() {
 #[test]
 fn the_calculator_runs_while_the_lease_is_held_and_ends_before_the_next_one_begins() {
     let mut life = Life::leading();
-    let is_won = |n: &ManagerNotice| matches!(n, ManagerNotice::Leader { is_self: true, .. });
+    let is_won = |n: &ManagerEvent| matches!(n, ManagerEvent::Leader { is_self: true, .. });
     assert!(life.notices.iter().any(is_won));
-    life.handle(Event::Calculator(CalculatorEvent::State(
-        State::Rebalancing,
+    life.handle(ManagerInput::Calculator(CalculatorReport::State(
+        CalculatorState::Rebalancing,
     )));
     assert_eq!(life.machine.state(), ManagerState::Rebalancing);
-    life.handle(Event::Calculator(CalculatorEvent::State(State::Scaling)));
+    life.handle(ManagerInput::Calculator(CalculatorReport::State(
+        CalculatorState::Scaling,
+    )));
     assert_eq!(life.machine.state(), ManagerState::Scaling);
-    life.handle(Event::Calculator(CalculatorEvent::State(State::Emergency)));
+    life.handle(ManagerInput::Calculator(CalculatorReport::State(
+        CalculatorState::Emergency,
+    )));
     assert_eq!(life.machine.state(), ManagerState::Emergency);
     let stolen = Entry {
         revision: 5_000,
         ..put(LEASE_KEY, "worker-9:100")
     };
-    life.handle(Event::Lease(WatchEvent::Change(stolen)));
+    life.handle(ManagerInput::Lease(WatchEvent::Change(stolen)));
     assert_eq!(life.orders, ["step down"]);
     assert_eq!(
         life.machine.leader().map(WorkerId::as_str),
@@ -503,26 +507,28 @@ fn the_calculator_runs_while_the_lease_is_held_and_ends_before_the_next_one_begi
         operation: Operation::Delete,
         ..put(LEASE_KEY, "")
     };
-    life.handle(Event::Lease(WatchEvent::Change(vacant)));
+    life.handle(ManagerInput::Lease(WatchEvent::Change(vacant)));
     life.pass(Duration::from_millis(100));
     assert!(life.machine.is_leader());
     assert_eq!(life.orders, ["step down"], "the former one has not ended");
-    life.handle(Event::Calculator(CalculatorEvent::Ended));
+    life.handle(ManagerInput::Calculator(CalculatorReport::Ended));
     assert_eq!(life.orders, ["step down", "lead worker-0"]);
     // News of the one before.
-    life.handle(Event::Calculator(CalculatorEvent::State(State::Emergency)));
+    life.handle(ManagerInput::Calculator(CalculatorReport::State(
+        CalculatorState::Emergency,
+    )));
     assert_ne!(life.machine.state(), ManagerState::Emergency);
 }
 
 #[test]
 fn a_leader_whose_calculator_cannot_work_gives_the_lease_back_and_stands_back() {
     for event in [
-        CalculatorEvent::Deposed,
-        CalculatorEvent::Failed(Error::new(Code::Unavailable, "no take-over")),
+        CalculatorReport::Deposed,
+        CalculatorReport::Failed(Error::new(Code::Unavailable, "no take-over")),
     ] {
         let mut life = Life::leading();
         life.notices.clear();
-        life.handle(Event::Calculator(event));
+        life.handle(ManagerInput::Calculator(event));
         assert_eq!(life.orders, ["step down"]);
         assert_eq!(life.failures().len(), 1);
         life.take(|r| {
@@ -541,14 +547,14 @@ fn a_leader_whose_calculator_cannot_work_gives_the_lease_back_and_stands_back() 
 #[test]
 fn a_failure_to_lead_is_over_when_another_one_leads() {
     let mut life = Life::leading();
-    life.handle(Event::Calculator(CalculatorEvent::Deposed));
+    life.handle(ManagerInput::Calculator(CalculatorReport::Deposed));
     life.settle();
     assert!(life.machine.last_failure().is_some());
     let lease = Entry {
         revision: 5_000,
         ..put(LEASE_KEY, "worker-9:100")
     };
-    life.handle(Event::Lease(WatchEvent::Change(lease)));
+    life.handle(ManagerInput::Lease(WatchEvent::Change(lease)));
     assert!(life.machine.last_failure().is_none());
 }
 
@@ -559,11 +565,11 @@ fn a_worker_that_may_not_lead_knows_who_does() {
         ..ManagerConfig::default()
     };
     let mut life = Life::joined(config);
-    life.handle(Event::Lease(WatchEvent::Live));
+    life.handle(ManagerInput::Lease(WatchEvent::Live));
     life.pass(Duration::from_secs(30));
     assert!(life.orders.is_empty());
     let lease = put(LEASE_KEY, "worker-9:100");
-    life.handle(Event::Lease(WatchEvent::Change(lease)));
+    life.handle(ManagerInput::Lease(WatchEvent::Change(lease)));
     assert_eq!(
         life.machine.leader().map(WorkerId::as_str),
         Some("worker-9")
@@ -574,8 +580,8 @@ fn a_worker_that_may_not_lead_knows_who_does() {
 #[test]
 fn an_election_of_the_hosts_that_fails_is_told_once() {
     let mut life = Life::new(ManagerConfig::default());
-    life.machine = Manager::new(ManagerConfig::default(), Rule::Host, START, 7).unwrap();
-    life.handle(Event::Start);
+    life.machine = ManagerMachine::new(ManagerConfig::default(), Rule::Host, START, 7).unwrap();
+    life.handle(ManagerInput::Start);
     life.pass(Duration::ZERO);
     for _ in 0..5 {
         if life.asked.is_empty() {
@@ -619,9 +625,9 @@ fn poison_is_counted_told_once_and_changes_nothing() {
     life.assigned(3, &["a"]);
     for _ in 0..3 {
         let junk = put("assignment.worker-0", "{junk");
-        life.handle(Event::Assignment(WatchEvent::Change(junk)));
+        life.handle(ManagerInput::Assignment(WatchEvent::Change(junk)));
     }
-    assert_eq!((life.machine.poison(), life.failures().len()), (3, 1));
+    assert_eq!((life.machine.malformed(), life.failures().len()), (3, 1));
     assert_eq!(life.held(), ["a"]);
     life.assigned(4, &["b"]);
     assert!(life.machine.last_failure().is_none());
@@ -633,7 +639,7 @@ fn poison_is_counted_told_once_and_changes_nothing() {
 fn assignments_of_others_are_ignored() {
     let mut life = Life::joined(ManagerConfig::default());
     let other = assignment("assignment.worker-1", 3, &["a"]);
-    life.handle(Event::Assignment(WatchEvent::Change(other)));
+    life.handle(ManagerInput::Assignment(WatchEvent::Change(other)));
     assert!(life.held().is_empty());
 }
 
@@ -644,17 +650,17 @@ fn by_default_what_is_held_is_served_through_an_outage() {
     let mut life = Life::joined(ManagerConfig::default());
     life.assigned(3, &["a"]);
     life.is_down = true;
-    life.handle(Event::StoreHealth(Some("cut off".into())));
+    life.handle(ManagerInput::StoreHealth(Some("cut off".into())));
     life.pass(Duration::from_secs(100));
     assert_eq!(life.held(), ["a"]);
     assert_eq!(life.machine.state(), ManagerState::Degraded);
-    let is_alert = |n: &ManagerNotice| matches!(n, ManagerNotice::Alert { .. });
+    let is_alert = |n: &ManagerEvent| matches!(n, ManagerEvent::Alert { .. });
     assert_eq!(life.notices.iter().filter(|n| is_alert(n)).count(), 1);
     life.is_down = false;
-    life.handle(Event::StoreHealth(None));
+    life.handle(ManagerInput::StoreHealth(None));
     life.pass(Duration::from_secs(10));
     assert_eq!(life.machine.state(), ManagerState::Stable);
-    let is_over = |n: &ManagerNotice| matches!(n, ManagerNotice::Recovered { .. });
+    let is_over = |n: &ManagerEvent| matches!(n, ManagerEvent::Recovered { .. });
     assert!(life.notices.iter().any(is_over));
 }
 
@@ -676,23 +682,25 @@ fn a_transition_of_the_breaker_is_told_once_and_no_other_news_of_it() {
         BreakerState::Closed,
     ];
     for state in states {
-        life.handle(Event::Breaker(state));
+        life.handle(ManagerInput::Breaker(state));
     }
-    let told = life.notices.iter().filter_map(|notice| match notice {
-        ManagerNotice::Breaker(state) => Some(state.name()),
+    let reported = life.notices.iter().filter_map(|notice| match notice {
+        ManagerEvent::Breaker(state) => Some(state.name()),
         _ => None,
     });
     let transitions = ["open", "half_open", "open", "closed"];
-    assert_eq!(told.collect::<Vec<_>>(), transitions);
+    assert_eq!(reported.collect::<Vec<_>>(), transitions);
 }
 
 #[test]
 fn assignments_out_of_sight_are_an_outage() {
     let mut life = Life::joined(ManagerConfig::default());
-    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "gap".into(),
+    )));
     life.pass(Duration::from_secs(11));
     assert_eq!(life.machine.state(), ManagerState::Degraded);
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     life.pass(Duration::from_secs(6));
     assert_ne!(life.machine.state(), ManagerState::Degraded);
 }
@@ -701,7 +709,7 @@ fn assignments_out_of_sight_are_an_outage() {
 fn strict_ownership_begins_with_a_look_once_the_worker_beats() {
     let mut life = Life::new(strict());
     life.assignment = Some(assignment("assignment.worker-0", 3, &["a"]));
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     for _ in 0..6 {
         let (op, request) = life.take(|r| !is_beat(r));
         let answer = life.reply(&request);
@@ -742,16 +750,20 @@ fn strict_ownership_ends_when_assignments_are_out_of_sight_for_as_long() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
-    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "gap".into(),
+    )));
     life.pass(Duration::from_secs(1));
-    life.handle(Event::Assignment(WatchEvent::Blind("still".into())));
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "still".into(),
+    )));
     life.pass(Duration::from_secs(4));
     assert_eq!(life.held(), ["a"], "a short gap costs nothing");
     life.pass(Duration::from_millis(400));
     assert!(life.held().is_empty());
     life.pass(Duration::from_secs(60));
     assert!(life.held().is_empty());
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     life.settle();
     assert_eq!(life.held(), ["a"]);
 }
@@ -762,7 +774,9 @@ fn a_strict_worker_in_an_outage_or_without_an_id_costs_no_processor_time() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
-    life.handle(Event::Assignment(WatchEvent::Blind("gap".into())));
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "gap".into(),
+    )));
     life.is_down = true;
     life.pass(Duration::from_secs(600));
     life.is_down = false;
@@ -813,7 +827,7 @@ fn a_look_that_the_watch_has_overtaken_gives_nothing_back() {
             revision: 1_001,
             ..put("assignment.worker-0", "")
         };
-        life.handle(Event::Assignment(WatchEvent::Change(gone)));
+        life.handle(ManagerInput::Assignment(WatchEvent::Change(gone)));
         life.answer(op, read);
         assert!(life.held().is_empty(), "{operation:?}");
         let op = next_look(&mut life);
@@ -864,14 +878,14 @@ fn a_leave_ends_the_calculator_then_lease_and_heartbeat_then_the_id() {
     let mut life = Life::leading();
     life.assigned(3, &["a"]);
     life.settle();
-    life.handle(Event::Stop(Departure::Leave));
-    life.handle(Event::Stop(Departure::Keep));
+    life.handle(ManagerInput::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Restart));
     assert!(life.held().is_empty());
     assert_eq!(life.machine.state(), ManagerState::Shutdown);
     assert_eq!(life.orders, ["step down"]);
     let is_delete = |bucket: Bucket| move |r: &Request| matches!(r, Request::Delete { bucket: b, .. } if *b == bucket);
     assert!(life.asked.is_empty(), "the calculator first");
-    life.handle(Event::Calculator(CalculatorEvent::Ended));
+    life.handle(ManagerInput::Calculator(CalculatorReport::Ended));
     let (heartbeat, _) = life.take(is_delete(Bucket::Heartbeat));
     let (lease, _) = life.take(is_delete(Bucket::Election));
     assert!(life.asked.is_empty(), "the id last");
@@ -887,7 +901,7 @@ fn a_leave_ends_the_calculator_then_lease_and_heartbeat_then_the_id() {
 #[test]
 fn who_means_to_be_back_leaves_a_whole_lease_behind_and_its_id_kept() {
     let mut life = Life::joined(ManagerConfig::default());
-    life.handle(Event::Stop(Departure::Keep));
+    life.handle(ManagerInput::Stop(Departure::Restart));
     let (beat, _) = life.take(is_beat);
     life.answer(beat, written(Outcome::Done(90)));
     let (id, request) = life.take(|_| true);
@@ -906,8 +920,8 @@ fn who_means_to_be_back_leaves_a_whole_lease_behind_and_its_id_kept() {
 #[test]
 fn a_leave_before_anything_was_claimed_is_over_at_once() {
     let mut life = Life::new(ManagerConfig::default());
-    life.handle(Event::Start);
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Start);
+    life.handle(ManagerInput::Stop(Departure::Leave));
     assert_eq!(life.orders, ["departed"]);
     let (op, request) = life.take(|_| true);
     let answer = life.reply(&request);
@@ -920,22 +934,24 @@ fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
     let mut life = Life::joined(ManagerConfig::default());
     life.is_down = true;
     life.pass(Duration::from_secs(40));
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Leave));
     life.settle();
     life.pass(Duration::from_secs(5)); // giving the id back is tried a few times
     assert_eq!(life.orders, ["departed"]);
 }
 
 /// Symptom: a leader that was waiting for more workers said that it was stable. Cause: what its
-/// calculator told of its state before its start was told as done was forgotten. Cure: it is kept.
+/// calculator reported of its state before its start was reported as done was forgotten. Cure: it is kept.
 #[test]
 fn the_state_that_a_calculator_tells_while_it_starts_counts() {
     let mut life = Life::joined(ManagerConfig::default());
-    life.handle(Event::Lease(WatchEvent::Live));
+    life.handle(ManagerInput::Lease(WatchEvent::Live));
     life.pass(Duration::from_millis(100));
-    life.handle(Event::Calculator(CalculatorEvent::State(State::Scaling)));
+    life.handle(ManagerInput::Calculator(CalculatorReport::State(
+        CalculatorState::Scaling,
+    )));
     assert_ne!(life.machine.state(), ManagerState::Scaling);
-    life.handle(Event::Calculator(CalculatorEvent::Started));
+    life.handle(ManagerInput::Calculator(CalculatorReport::Started));
     assert_eq!(life.machine.state(), ManagerState::Scaling);
 }
 
@@ -947,7 +963,7 @@ fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {
     life.machine.tick(life.now);
     life.carry_out();
     let (beat, _) = life.take(is_beat);
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Leave));
     life.now = life.now + Duration::from_secs(30);
     life.machine.tick(life.now);
     life.carry_out();
@@ -959,10 +975,10 @@ fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {
 #[test]
 fn no_request_waits_for_longer_than_a_lease_can_bear() {
     let config = ManagerConfig::default();
-    let mut machine = Manager::new(config.clone(), Rule::Lease, START, 1).unwrap();
-    machine.handle(START, Event::Start);
+    let mut machine = ManagerMachine::new(config.clone(), Rule::Lease, START, 1).unwrap();
+    machine.handle(START, ManagerInput::Start);
     while let Some(action) = machine.poll_action() {
-        if let Action::Request { patience, .. } = action {
+        if let ManagerAction::Request { patience, .. } = action {
             assert!(patience <= config.heartbeat_interval);
             assert!(patience <= config.election_timeout / 3);
         }
@@ -970,7 +986,7 @@ fn no_request_waits_for_longer_than_a_lease_can_bear() {
     let answer = Answer::Read(Ok(None));
     machine.handle(
         START,
-        Event::Answered {
+        ManagerInput::Answered {
             op: OpId(99),
             answer,
         },

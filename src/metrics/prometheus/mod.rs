@@ -26,7 +26,7 @@ use super::{
     WorkerMetrics,
 };
 use crate::error::Result;
-use crate::types::{ManagerState, Reason, State, Term, Version};
+use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
 
 /// Records for Prometheus. Each calculator (or manager) has one of its own; it outlives starts and
 /// stops, so that counters never go back.
@@ -192,7 +192,7 @@ impl CalculatorMetrics for Prometheus {
         self.sampled.attach(probe);
     }
 
-    fn state_changed(&self, from: State, to: State, spent: Duration) {
+    fn state_changed(&self, from: CalculatorState, to: CalculatorState, spent: Duration) {
         self.calculator.transitions[from as usize][to as usize].inc();
         self.calculator.state_seconds[from as usize].inc_by(spent.as_secs_f64());
     }
@@ -258,7 +258,7 @@ impl CalculatorMetrics for Prometheus {
     }
 
     fn poisoned(&self, count: u32) {
-        self.calculator.poison.inc_by(u64::from(count));
+        self.calculator.malformed.inc_by(u64::from(count));
     }
 
     fn degraded(&self, causes: &[DegradedCause]) {

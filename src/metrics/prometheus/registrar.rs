@@ -230,5 +230,5 @@ pub(super) fn unusable(cause: prometheus::Error) -> Error {
 }
 
 fn invalid(why: String) -> Error {
-    Error::new(Code::InvalidConfig, why).during("metrics")
+    Error::new(Code::InvalidConfig, why).with_operation("metrics")
 }

@@ -10,7 +10,7 @@ use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use super::registrar::{Registrar, unusable};
 use crate::error::Result;
 use crate::metrics::{Probe, Reading};
-use crate::types::State;
+use crate::types::CalculatorState;
 
 /// Gauges that show what the calculator's probe reads at each scrape.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl Sampled {
                 "Events that wait for the slowest subscriber.",
             )?,
         };
-        for state in State::ALL {
+        for state in CalculatorState::ALL {
             inner.state.with_label_values(&[state.name()]);
         }
         registrar.register(Self(Arc::new(inner)))
@@ -75,7 +75,7 @@ impl Sampled {
 impl Inner {
     fn show(&self, reading: Reading) {
         self.up.set(i64::from(reading.is_started));
-        for state in State::ALL {
+        for state in CalculatorState::ALL {
             let gauge = self.state.with_label_values(&[state.name()]);
             gauge.set(i64::from(state == reading.state));
         }

@@ -8,7 +8,7 @@ use crate::metrics::{
     BreakerState, DegradedCause, ExpiryCause, IdClaim, JobKind, LeadershipChange, PublishedAs,
     RefusedBecause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched, WorkerChange,
 };
-use crate::types::{ManagerState, Reason, State};
+use crate::types::{CalculatorState, ManagerState, Reason};
 
 /// The names of all variants, in order.
 macro_rules! names {
@@ -31,14 +31,14 @@ pub(super) struct CalculatorSeries {
     pub listings: Vec<IntCounter>,
     pub watch_losses: Vec<IntCounter>,
     pub watch_resyncs: Vec<IntCounter>,
-    pub poison: IntCounter,
+    pub malformed: IntCounter,
     pub degraded: Vec<IntGauge>,
     pub leadership_lost: IntCounter,
 }
 
 impl CalculatorSeries {
     pub fn new(to: &mut Registrar) -> Result<Self> {
-        let states = names!(State);
+        let states = names!(CalculatorState);
         let success = names!(Success);
         Ok(Self {
             transitions: to.counter_grid(
@@ -112,7 +112,7 @@ impl CalculatorSeries {
                 "watch",
                 names!(Watched),
             )?,
-            poison: to.counter(
+            malformed: to.counter(
                 "poison_values_total",
                 "Values in the store that could not be understood.",
             )?,
@@ -264,7 +264,7 @@ impl AssignmentSeries {
                 "The version last published or found at a take-over.",
             )?,
             class: to.gauges(
-                "publish_class",
+                "publish_mode",
                 "1 for the class in which plans are published: A atomic, B key by key.",
                 "class",
                 names!(PublishedAs),

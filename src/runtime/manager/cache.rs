@@ -33,7 +33,7 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The first line of the file.
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct CacheContent {
     format: u32,
     fleet: String,
     worker: String,
@@ -85,7 +85,7 @@ impl CacheFile {
 
     /// Does what is ordered. A file that cannot be used counts as none; one that cannot be written
     /// is told once until it can.
-    pub fn carry_out(&self, order: CacheOrder, clock: &dyn Clock) -> CacheAnswer {
+    pub fn perform(&self, order: CacheOrder, clock: &dyn Clock) -> CacheAnswer {
         let wall = since_1970(SystemTime::now());
         let done = match order {
             CacheOrder::Load => return CacheAnswer::Loaded(self.load(wall)),
@@ -148,7 +148,7 @@ fn since_1970(time: SystemTime) -> Duration {
 
 fn encode(remembered: &Remembered) -> Vec<u8> {
     let seen = SystemTime::UNIX_EPOCH.checked_add(remembered.seen);
-    let content = Content {
+    let content = CacheContent {
         format: FORMAT,
         fleet: remembered.fleet.clone(),
         worker: remembered.worker.to_string(),
@@ -175,7 +175,7 @@ fn decode(bytes: Vec<u8>) -> Result<Remembered> {
     if sum != format!("{:016x}\n", xxh3_64(content)).as_bytes() {
         return Err(refuse("it is damaged: its checksum does not match"));
     }
-    let content: Content = serde_json::from_slice(content)
+    let content: CacheContent = serde_json::from_slice(content)
         .map_err(|cause| refuse("it cannot be understood").caused_by(cause))?;
     if content.format != FORMAT {
         let why = format!("its format is {}, not {FORMAT}", content.format);

@@ -10,19 +10,21 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 use super::cache::CacheFile;
 use super::io::{Io, LeaderElection, perform};
 use super::leading::{Leading, meaning_of};
-use super::measure::Measures;
-use super::shared::{Board, Shared};
-use super::status::MachineStatus;
-use super::watch::{Opened, Watches};
+use super::measure::ManagerMeasurements;
+use super::shared::{ManagerSnapshot, Shared};
+use super::status::ManagerMachineStatus;
+use super::watch::{ManagerWatches, Opened};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::machine::breaker::BreakerState;
 use crate::machine::cache::CacheOrder;
-use crate::machine::calculator::{Notice, OpId};
-use crate::machine::manager::{Action, CalculatorEvent, Event, Manager, ManagerNotice};
+use crate::machine::calculator::{CalculatorEvent, OpId};
+use crate::machine::manager::{
+    CalculatorReport, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine,
+};
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
-use crate::runtime::journal::Journal;
+use crate::runtime::event_log::EventLog;
 use crate::runtime::shared::timer;
 use crate::store::Store;
 use crate::types::WorkerId;
@@ -35,19 +37,19 @@ const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// place, which is soon free since `dv-member` waits for nobody.
 pub(super) enum ToMember {
     /// Something happened.
-    Event(Event),
-    /// Watches were opened, or could not be (`dv-io` -> `dv-member`).
+    ManagerInput(ManagerInput),
+    /// ManagerWatches were opened, or could not be (`dv-io` -> `dv-member`).
     Opened(Vec<Opened>),
     /// Somebody wants to know (handle -> `dv-member`).
-    Status(Sender<MachineStatus>),
+    Status(Sender<ManagerMachineStatus>),
 }
 
 /// Makes the calculator of a worker that leads.
 pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + Send>;
 
 /// The thread's own state.
-pub(super) struct Driver {
-    pub machine: Manager,
+pub(super) struct ManagerDriver {
+    pub machine: ManagerMachine,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
     pub store: Arc<dyn Store>,
@@ -55,19 +57,19 @@ pub(super) struct Driver {
     pub assignment_prefix: KeyPrefix,
     pub make_calculator: MakeCalculator,
     pub io: Arc<Io>,
-    pub watches: Watches,
+    pub watches: ManagerWatches,
     pub breaker: Receiver<BreakerState>,
     /// Rung when the calculator has told something.
-    pub bell: (Sender<()>, Receiver<()>),
+    pub waker: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
     pub joined: Sender<Result<()>>,
     pub departed: bool,
-    pub measures: Measures,
-    pub journal: Journal,
+    pub measures: ManagerMeasurements,
+    pub event_log: EventLog,
     pub cache: Option<Arc<CacheFile>>,
 }
 
-impl Driver {
+impl ManagerDriver {
     /// The thread's body; ends when the worker has departed or `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
@@ -83,19 +85,19 @@ impl Driver {
                     Err(_) => break,
                 },
                 recv(sources.health) -> told => {
-                    self.watches.health(told.ok()).map(ToMember::Event)
+                    self.watches.health(told.ok()).map(ToMember::ManagerInput)
                 }
                 recv(self.breaker) -> state => {
                     // It is told for as long as the store is there, and that is held here.
-                    state.ok().map(|state| ToMember::Event(Event::Breaker(state)))
+                    state.ok().map(|state| ToMember::ManagerInput(ManagerInput::Breaker(state)))
                 }
                 recv(sources.lease) -> event => {
-                    Some(ToMember::Event(self.watches.lease(event.ok())))
+                    Some(ToMember::ManagerInput(self.watches.lease(event.ok())))
                 }
                 recv(sources.assignment) -> event => {
-                    Some(ToMember::Event(self.watches.assignment(event.ok())))
+                    Some(ToMember::ManagerInput(self.watches.assignment(event.ok())))
                 }
-                recv(self.bell.1) -> _ => {
+                recv(self.waker.1) -> _ => {
                     is_bell = true;
                     None
                 }
@@ -103,21 +105,21 @@ impl Driver {
             };
             let begun = Instant::now();
             match message {
-                Some(message) => self.take_in(message),
-                None if is_bell => self.heed_calculator(),
+                Some(message) => self.handle(message),
+                None if is_bell => self.drain_calculator_events(),
                 None => self.machine.tick(self.clock.now()),
             }
-            self.carry_out(begun);
+            self.perform_actions(begun);
         }
         self.measures.ended();
     }
 
-    fn take_in(&mut self, message: ToMember) {
+    fn handle(&mut self, message: ToMember) {
         let now = self.clock.now();
         match message {
-            ToMember::Event(event) => {
-                if let Event::Calculator(CalculatorEvent::Ended) = event {
-                    self.heed_calculator();
+            ToMember::ManagerInput(event) => {
+                if let ManagerInput::Calculator(CalculatorReport::Ended) = event {
+                    self.drain_calculator_events();
                     *self.shared.leading.lock() = None;
                 }
                 self.happened(event);
@@ -128,19 +130,19 @@ impl Driver {
                 }
             }
             ToMember::Status(reply) => {
-                let _ = reply.try_send(MachineStatus::of(&self.machine, now));
+                let _ = reply.try_send(ManagerMachineStatus::of(&self.machine, now));
             }
         }
     }
 
-    fn happened(&mut self, event: Event) {
+    fn happened(&mut self, event: ManagerInput) {
         self.measures.event(&event);
         self.machine.handle(self.clock.now(), event);
         self.measures.refused(self.machine.refused());
     }
 
     /// Everything that the calculator has told: passed on, and taken in where it means something.
-    fn heed_calculator(&mut self) {
+    fn drain_calculator_events(&mut self) {
         let Some(leading) = self.shared.leading.lock().clone() else {
             return;
         };
@@ -148,43 +150,44 @@ impl Driver {
             let begun = Instant::now();
             let meaning = meaning_of(&notice);
             // The breaker is this worker's, and told as such whether it leads or not.
-            if !matches!(*notice, Notice::Breaker(_)) {
-                let notice = ManagerNotice::Calculator((*notice).clone());
+            if !matches!(*notice, CalculatorEvent::Breaker(_)) {
+                let notice = ManagerEvent::Calculator((*notice).clone());
                 self.shared.hub.publish(notice);
             }
             if let Some(event) = meaning {
-                self.happened(Event::Calculator(event));
-                self.carry_out(begun);
+                self.happened(ManagerInput::Calculator(event));
+                self.perform_actions(begun);
             }
         }
     }
 
     /// `begun`: when what led to it was taken in.
-    fn carry_out(&mut self, begun: Instant) {
-        // The board first: who is told of a change finds it there.
-        self.shared.show(Board::of(&self.machine));
+    fn perform_actions(&mut self, begun: Instant) {
+        // The snapshot first: who is told of a change finds it there.
+        self.shared
+            .publish_snapshot(ManagerSnapshot::of(&self.machine));
         while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::Request {
+                ManagerAction::Request {
                     op,
                     request,
                     patience,
                 } => self.request(op, request, patience),
-                Action::Watch(worker) => {
+                ManagerAction::Watch(worker) => {
                     let key = self.assignment_prefix.key(&worker);
                     self.watches.set_assignment(key);
                 }
-                Action::Lead(worker) => self.lead(&worker),
-                Action::StepDown => self.step_down(),
-                Action::Cache(order) => self.cache(order),
-                Action::Notify(notice) => {
+                ManagerAction::Lead(worker) => self.lead(&worker),
+                ManagerAction::StepDown => self.step_down(),
+                ManagerAction::Cache(order) => self.cache(order),
+                ManagerAction::Notify(notice) => {
                     self.measures.notice(&notice, begun);
                     self.notify(notice);
                 }
-                Action::Joined => {
+                ManagerAction::Joined => {
                     let _ = self.joined.try_send(Ok(()));
                 }
-                Action::Departed => self.departed = true,
+                ManagerAction::Departed => self.departed = true,
             }
         }
     }
@@ -193,7 +196,7 @@ impl Driver {
         let now = self.clock.now();
         let has_id = self.machine.has_id();
         let asked = self.measures.request(now, &request, has_id);
-        let telling = self.measures.telling();
+        let metrics_sink = self.measures.metrics_sink();
         let store = Arc::clone(&self.store);
         let election = self.election.clone();
         let to_member = self.to_member.clone();
@@ -203,8 +206,11 @@ impl Driver {
             // What waited for its turn has less time left.
             let deadline = Instant::now() + due.since(clock.now());
             let answer = perform(&*store, election.as_deref(), request, deadline);
-            telling.answered(asked, &answer);
-            let _ = to_member.send(ToMember::Event(Event::Answered { op, answer }));
+            metrics_sink.answered(asked, &answer);
+            let _ = to_member.send(ToMember::ManagerInput(ManagerInput::Answered {
+                op,
+                answer,
+            }));
         });
     }
 
@@ -215,8 +221,8 @@ impl Driver {
         let to_member = self.to_member.clone();
         let clock = Arc::clone(&self.clock);
         self.io.submit(move || {
-            let answer = file.carry_out(order, &*clock);
-            let _ = to_member.send(ToMember::Event(Event::Cache(answer)));
+            let answer = file.perform(order, &*clock);
+            let _ = to_member.send(ToMember::ManagerInput(ManagerInput::Cache(answer)));
         });
     }
 
@@ -225,8 +231,8 @@ impl Driver {
             Ok(calculator) => calculator,
             Err(error) => return self.calculator_failed(error),
         };
-        let bell = self.bell.0.clone();
-        let leading = Leading::new(calculator, self.to_member.clone(), bell);
+        let waker = self.waker.0.clone();
+        let leading = Leading::new(calculator, self.to_member.clone(), waker);
         *self.shared.leading.lock() = Some(Arc::clone(&leading));
         self.io.submit(move || leading.start(TAKE_OVER_TIMEOUT));
     }
@@ -243,19 +249,19 @@ impl Driver {
     }
 
     fn calculator_failed(&mut self, error: Error) {
-        let failed = Event::Calculator(CalculatorEvent::Failed(error));
+        let failed = ManagerInput::Calculator(CalculatorReport::Failed(error));
         self.machine.handle(self.clock.now(), failed);
     }
 
     fn calculator_ended(&mut self) {
-        let ended = Event::Calculator(CalculatorEvent::Ended);
+        let ended = ManagerInput::Calculator(CalculatorReport::Ended);
         self.machine.handle(self.clock.now(), ended);
     }
 
-    fn notify(&mut self, notice: ManagerNotice) {
-        self.journal.note_manager(self.clock.now(), &notice);
-        if let ManagerNotice::Failed { error } = &notice
-            && error.class() == crate::error::Class::Permanent
+    fn notify(&mut self, notice: ManagerEvent) {
+        self.event_log.note_manager(self.clock.now(), &notice);
+        if let ManagerEvent::Failed { error } = &notice
+            && error.class() == crate::error::ErrorClass::Permanent
         {
             // Trying again does not help: who waits for the start is told now.
             let _ = self.joined.try_send(Err(error.clone()));

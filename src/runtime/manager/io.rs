@@ -33,7 +33,7 @@ pub trait LeaderElection: Send + Sync {
     /// when another one does.
     ///
     /// # Errors
-    /// Whatever keeps the election from telling.
+    /// Whatever keeps the election from metrics_sink.
     fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>>;
 
     /// Gives the leadership back.
@@ -153,22 +153,22 @@ fn hosts<R>(
     })
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type IoJob = Box<dyn FnOnce() + Send>;
 
 /// Starts another thread that runs this.
 pub(super) type Spawn = Box<dyn Fn(Box<dyn FnOnce() + Send>) -> Result<()> + Send + Sync>;
 
 /// The threads that wait.
 pub(super) struct Io {
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
+    jobs: Sender<IoJob>,
+    queue: Receiver<IoJob>,
     stopped: Receiver<Infallible>,
     spawn: Spawn,
-    load: Mutex<Load>,
+    load: Mutex<IoLoad>,
 }
 
 #[derive(Debug)]
-struct Load {
+struct IoLoad {
     threads: usize,
     /// Jobs that wait or are under way.
     jobs: usize,
@@ -189,7 +189,7 @@ impl Io {
             queue,
             stopped,
             spawn,
-            load: Mutex::new(Load {
+            load: Mutex::new(IoLoad {
                 threads: 1,
                 jobs: 0,
                 needed: Instant::now(),

@@ -1,5 +1,5 @@
 //! The calculator of a worker while it leads: started and stopped on `dv-io`, since both wait. Its
-//! events are read by `dv-member`, for which a bell is rung.
+//! events are read by `dv-member`, for which a waker is rung.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,30 +10,30 @@ use parking_lot::Mutex;
 
 use super::driver::ToMember;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::Notice;
-use crate::machine::manager::{CalculatorEvent, Event};
+use crate::machine::calculator::CalculatorEvent;
+use crate::machine::manager::{CalculatorReport, ManagerInput};
 use crate::runtime::calculator::Calculator;
+use crate::runtime::event_filter::EventFilter;
 use crate::runtime::notifier::{Events, Readiness};
-use crate::runtime::told::Interest;
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this
 /// worker does not lead again.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One leadership.
 pub(super) struct Leading {
     pub calculator: Calculator,
     /// What it tells.
-    pub events: Events<Notice>,
+    pub events: Events<CalculatorEvent>,
     to_member: Sender<ToMember>,
     is_wanted: AtomicBool,
-    phase: Mutex<Phase>,
+    phase: Mutex<LeadingPhase>,
     /// What keeps the calculator from ending.
     busy: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum LeadingPhase {
     /// The start is under way, or about to be.
     Starting,
     Working,
@@ -42,15 +42,19 @@ enum Phase {
 }
 
 impl Leading {
-    pub fn new(calculator: Calculator, to_member: Sender<ToMember>, bell: Sender<()>) -> Arc<Self> {
-        let events = calculator.events(Interest::StateAndMembers);
-        events.set_readiness(Bell(bell));
+    pub fn new(
+        calculator: Calculator,
+        to_member: Sender<ToMember>,
+        waker: Sender<()>,
+    ) -> Arc<Self> {
+        let events = calculator.events(EventFilter::StateAndMembers);
+        events.set_readiness(CalculatorWaker(waker));
         Arc::new(Self {
             calculator,
             events,
             to_member,
             is_wanted: AtomicBool::new(true),
-            phase: Mutex::new(Phase::Starting),
+            phase: Mutex::new(LeadingPhase::Starting),
             busy: Mutex::new(None),
         })
     }
@@ -66,18 +70,18 @@ impl Leading {
             // Under the lock: whoever asks for the end from now on sees to it.
             let is_wanted = self.is_wanted();
             *phase = if is_wanted {
-                Phase::Working
+                LeadingPhase::Working
             } else {
-                Phase::Ending
+                LeadingPhase::Ending
             };
             is_wanted
         };
         match started {
-            _ if !is_wanted => self.end(self.calculator.stop(STOP_PATIENCE)),
-            Ok(()) => self.tell(CalculatorEvent::Started),
+            _ if !is_wanted => self.end(self.calculator.stop(STOP_TIMEOUT)),
+            Ok(()) => self.tell(CalculatorReport::Started),
             Err(error) => self.tell(match error.code() {
-                Code::Fenced | Code::Conflict => CalculatorEvent::Deposed,
-                _ => CalculatorEvent::Failed(error),
+                Code::Fenced | Code::Conflict => CalculatorReport::Deposed,
+                _ => CalculatorReport::Failed(error),
             }),
         }
     }
@@ -90,13 +94,13 @@ impl Leading {
     /// Ends what was revoked, and tells when it has ended. Runs on `dv-io`.
     pub fn stop(&self) {
         // Cuts a start short that is under way.
-        let stopped = self.calculator.stop(STOP_PATIENCE);
+        let stopped = self.calculator.stop(STOP_TIMEOUT);
         {
             let mut phase = self.phase.lock();
-            if *phase != Phase::Working {
+            if *phase != LeadingPhase::Working {
                 return; // the start sees that nobody wants it any more, and ends it
             }
-            *phase = Phase::Ending;
+            *phase = LeadingPhase::Ending;
         }
         self.end(stopped);
     }
@@ -109,10 +113,10 @@ impl Leading {
                 is_told = true;
             }
             *self.busy.lock() = Some(error.message().to_owned());
-            stopped = self.calculator.stop(STOP_PATIENCE);
+            stopped = self.calculator.stop(STOP_TIMEOUT);
         }
         *self.busy.lock() = None;
-        self.tell(CalculatorEvent::Ended);
+        self.tell(CalculatorReport::Ended);
     }
 
     /// What keeps the calculator from ending, if something does.
@@ -124,18 +128,18 @@ impl Leading {
         self.is_wanted.load(Ordering::SeqCst)
     }
 
-    fn tell(&self, event: CalculatorEvent) {
+    fn tell(&self, event: CalculatorReport) {
         // Fails only when `dv-member` has ended: then nobody leads any more.
         let _ = self
             .to_member
-            .send(ToMember::Event(Event::Calculator(event)));
+            .send(ToMember::ManagerInput(ManagerInput::Calculator(event)));
     }
 }
 
 /// Rung when there is something to be read. One place suffices: whoever hears it reads all.
-struct Bell(Sender<()>);
+struct CalculatorWaker(Sender<()>);
 
-impl Readiness for Bell {
+impl Readiness for CalculatorWaker {
     fn set(&self, is_ready: bool) {
         if is_ready {
             let _ = self.0.try_send(());
@@ -144,11 +148,11 @@ impl Readiness for Bell {
 }
 
 /// What an event of the calculator means to the manager, if it does.
-pub(super) fn meaning_of(notice: &Notice) -> Option<CalculatorEvent> {
+pub(super) fn meaning_of(notice: &CalculatorEvent) -> Option<CalculatorReport> {
     match notice {
-        Notice::StateChanged(change) => Some(CalculatorEvent::State(change.to)),
-        Notice::LeadershipLost => Some(CalculatorEvent::Deposed),
-        Notice::Fatal { message } => Some(CalculatorEvent::Failed(Error::new(
+        CalculatorEvent::StateChanged(change) => Some(CalculatorReport::State(change.to)),
+        CalculatorEvent::LeadershipLost => Some(CalculatorReport::Deposed),
+        CalculatorEvent::Fatal { message } => Some(CalculatorReport::Failed(Error::new(
             Code::Panicked,
             message.clone(),
         ))),

@@ -8,22 +8,22 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Manager;
 use super::cache::CacheFile;
-use super::driver::{Driver, MakeCalculator, ToMember};
+use super::driver::{MakeCalculator, ManagerDriver, ToMember};
 use super::io::Io;
-use super::measure::Measures;
-use super::status::MachineStatus;
-use super::watch::Watches;
-use crate::cancel::{self, Vain};
+use super::measure::ManagerMeasurements;
+use super::status::ManagerMachineStatus;
+use super::watch::ManagerWatches;
+use crate::cancel::{self, WaitError};
 use crate::error::{Code, Error, Result};
 use crate::machine::election::Rule;
-use crate::machine::manager::{Departure, Event, Manager as Machine, ManagerNotice};
+use crate::machine::manager::{Departure, ManagerEvent, ManagerInput, ManagerMachine};
 use crate::runtime::calculator::Calculator;
-use crate::runtime::crew::{Crew, Signals};
-use crate::runtime::journal::Journal;
+use crate::runtime::event_log::EventLog;
+use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
-use crate::runtime::protected::Listener;
 use crate::runtime::rebalancer::Partitions;
-use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_in};
+use crate::runtime::shared::{DROP_TIMEOUT, OwnThread, deadline_after};
+use crate::runtime::thread_group::{Signals, ThreadGroup};
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-member` before senders wait themselves: a few from each call under
@@ -40,8 +40,8 @@ const IO: &str = "dv-io";
 const MEMBER: &str = "dv-member";
 
 /// One life of a manager, from start to stop.
-pub(super) struct Life {
-    crew: Crew,
+pub(super) struct RunningManager {
+    threads: ThreadGroup,
     to_member: Sender<ToMember>,
     /// Disconnected when `dv-member` has ended: the worker has left, or the threads were stopped.
     gone: Receiver<()>,
@@ -50,12 +50,12 @@ pub(super) struct Life {
     is_up: AtomicBool,
 }
 
-impl Life {
+impl RunningManager {
     pub fn is_at_work(&self) -> bool {
-        self.is_up.load(Ordering::Acquire) && self.crew.is_wanted()
+        self.is_up.load(Ordering::Acquire) && self.threads.is_wanted()
     }
 
-    pub fn ask_status(&self, reply: Sender<MachineStatus>, patience: Duration) {
+    pub fn ask_status(&self, reply: Sender<ManagerMachineStatus>, patience: Duration) {
         let _ = self
             .to_member
             .send_timeout(ToMember::Status(reply), patience);
@@ -63,12 +63,12 @@ impl Life {
 
     /// Asks the worker to leave, and waits for that; whether the call was not cancelled meanwhile.
     fn depart(&self, departure: Departure, deadline: Instant) -> bool {
-        let stop = ToMember::Event(Event::Stop(departure));
+        let stop = ToMember::ManagerInput(ManagerInput::Stop(departure));
         let ended = match cancel::send_deadline(&self.to_member, stop, deadline) {
             Ok(()) => cancel::recv_deadline(&self.gone, deadline),
             Err(vain) => Err(vain),
         };
-        ended != Err(Vain::Cancelled)
+        ended != Err(WaitError::Cancelled)
     }
 }
 
@@ -81,24 +81,24 @@ impl Manager {
             return Ok(());
         };
         let has_failed = self.shared.failed.lock().is_some();
-        let cleanup = deadline_in(CLEANUP_TIMEOUT);
-        cancel::regardless(|| self.end(&life, Departure::Leave, cleanup, has_failed))
+        let cleanup = deadline_after(CLEANUP_TIMEOUT);
+        cancel::without_cancellation(|| self.end(&life, Departure::Leave, cleanup, has_failed))
             .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
         Err(error)
     }
 
-    fn wait_for_joining(&self, life: &Life, deadline: Instant) -> Result<()> {
+    fn wait_for_joining(&self, life: &RunningManager, deadline: Instant) -> Result<()> {
         match cancel::recv_deadline(&life.when_joined, deadline) {
             Ok(result) => result,
-            Err(Vain::Cancelled) => Err(cancel::error("not a member")),
-            Err(Vain::Disconnected) => {
-                life.crew.settle(deadline_in(CLEANUP_TIMEOUT));
+            Err(WaitError::Cancelled) => Err(cancel::error("not a member")),
+            Err(WaitError::Disconnected) => {
+                life.threads.wait_idle(deadline_after(CLEANUP_TIMEOUT));
                 Err(self.shared.ended("stopped while it was starting"))
             }
-            Err(Vain::TimedOut) => {
-                let board = self.shared.board();
-                let in_time = format!("not a member in time (state {})", board.state);
-                Err(match board.last_failure {
+            Err(WaitError::TimedOut) => {
+                let snapshot = self.shared.snapshot();
+                let in_time = format!("not a member in time (state {})", snapshot.state);
+                Err(match snapshot.last_failure {
                     // Told as what it is: waiting longer is not what would help most.
                     Some(cause) if cause.code() == Code::IdsExhausted => cause,
                     Some(cause) => Error::new(Code::TimedOut, in_time).caused_by(cause),
@@ -130,7 +130,7 @@ impl Manager {
     /// Ends one life. Any number of threads may do so at the same time.
     fn end(
         &self,
-        life: &Arc<Life>,
+        life: &Arc<RunningManager>,
         departure: Departure,
         deadline: Instant,
         close_hub: bool,
@@ -142,13 +142,13 @@ impl Manager {
             // It leaves by itself: what it has to tell the store is not cut off.
             return Err(cancel::error("it leaves; call again to wait for that"));
         }
-        life.crew.signal_stop();
+        life.threads.signal_stop();
         let leading = self.shared.leading.lock().clone();
         let words = |name| match leading.as_ref().and_then(|leading| leading.busy()) {
             Some(busy) if name == IO => format!(" (ending the calculator: {busy})"),
             _ => String::new(),
         };
-        life.crew.join_workers(deadline, words)?;
+        life.threads.join_workers(deadline, words)?;
         if let Some(leading) = &leading {
             // The worker had no time to end it, or has failed.
             leading
@@ -158,7 +158,7 @@ impl Manager {
         }
         self.life.conclude(
             life,
-            &life.crew,
+            &life.threads,
             &self.shared.hub,
             close_hub,
             deadline,
@@ -170,22 +170,22 @@ impl Manager {
 
     /// Starts the threads of a new life. The life is there to be ended also when that failed half
     /// way.
-    fn spawn(&self) -> Result<(Arc<Life>, Result<()>)> {
+    fn spawn(&self) -> Result<(Arc<RunningManager>, Result<()>)> {
         let seed = fastrand::u64(..);
-        let machine = Machine::new(self.config.clone(), self.rule, self.clock.now(), seed)?;
+        let machine = ManagerMachine::new(self.config.clone(), self.rule, self.clock.now(), seed)?;
         let prefix = KeyPrefix::new(&self.config.calculator.assignment_prefix)?;
         let (to_member, inbox) = bounded(INBOX_MAX);
         let (joined, when_joined) = bounded(1);
         let (here, gone) = bounded(0);
-        let (crew, signals) = Crew::new();
+        let (threads, signals) = ThreadGroup::new();
         let Signals {
             stopped,
             finished,
             halted,
         } = signals;
         self.shared.begin(machine.current_state());
-        let life = Arc::new(Life {
-            crew,
+        let life = Arc::new(RunningManager {
+            threads,
             to_member: to_member.clone(),
             gone,
             when_joined,
@@ -195,9 +195,9 @@ impl Manager {
             let hub = Arc::clone(&self.shared.hub);
             let run = move || hub.run(&finished, &halted);
             let on_panic = self.on_panic(&life);
-            life.crew.spawn_notifier(self.shared.id, run, on_panic)?;
+            life.threads.spawn_notifier(self.shared.id, run, on_panic)?;
             let io = Io::start(stopped.clone(), self.spawn_io(&life))?;
-            let driver = Driver {
+            let driver = ManagerDriver {
                 machine,
                 clock: Arc::clone(&self.clock),
                 shared: Arc::clone(&self.shared),
@@ -205,22 +205,22 @@ impl Manager {
                 election: self.election.clone(),
                 assignment_prefix: prefix,
                 make_calculator: self.make_calculator(),
-                watches: Watches::new(
+                watches: ManagerWatches::new(
                     Arc::clone(&self.store),
                     Arc::clone(&io),
                     to_member.clone(),
                     &self.config.calculator,
                 ),
-                breaker: self.store.changes(Listener::Manager),
+                breaker: self.store.changes(BreakerListener::Manager),
                 io,
-                bell: bounded(1),
+                waker: bounded(1),
                 to_member: to_member.clone(),
                 joined,
                 departed: false,
-                journal: Journal::default(),
+                event_log: EventLog::default(),
                 cache: CacheFile::of(&self.config, &*self.store),
-                measures: Measures::new(
-                    self.telling.clone(),
+                measures: ManagerMeasurements::new(
+                    self.metrics_sink.clone(),
                     self.config.heartbeat_interval,
                     self.clock.now(),
                 ),
@@ -229,29 +229,29 @@ impl Manager {
                 let _here = here;
                 driver.run(&inbox, &stopped);
             };
-            life.crew
+            life.threads
                 .spawn(self.shared.id, MEMBER, working, self.on_panic(&life))?;
-            let _ = to_member.send(ToMember::Event(Event::Start));
+            let _ = to_member.send(ToMember::ManagerInput(ManagerInput::Start));
             Ok(())
         })();
         Ok((life, spawned))
     }
 
-    fn spawn_io(&self, life: &Arc<Life>) -> super::io::Spawn {
+    fn spawn_io(&self, life: &Arc<RunningManager>) -> super::io::Spawn {
         let weak = Arc::downgrade(life);
         let owner = self.shared.id;
         let on_panic = self.on_panic(life);
         Box::new(move |body| {
             let life = weak.upgrade();
             let life = life.ok_or_else(|| Error::new(Code::NotRunning, "the manager is gone"))?;
-            life.crew.spawn(owner, IO, body, on_panic.clone())
+            life.threads.spawn(owner, IO, body, on_panic.clone())
         })
     }
 
     /// Each leadership has a calculator of its own, over the same partitions.
     fn make_calculator(&self) -> MakeCalculator {
         let store = Arc::clone(&self.store);
-        let telling = self.telling.calculator.clone();
+        let metrics_sink = self.metrics_sink.calculator.clone();
         let strategy = Arc::clone(&self.strategy);
         let source = self.source.clone();
         let clock = Arc::clone(&self.clock);
@@ -261,12 +261,12 @@ impl Manager {
         config.former_leader_lease_over = self.rule == Rule::Lease;
         Box::new(move |worker| {
             let mut builder = Calculator::builder(store.clone()).config(config.clone());
-            builder.protected = Some(Arc::clone(&store));
+            builder.guarded_store = Some(Arc::clone(&store));
             builder.config.name = worker.as_str().to_owned();
             builder.strategy = Arc::clone(&strategy);
             builder.source.clone_from(&source);
             builder.clock = Arc::clone(&clock);
-            builder.telling.clone_from(&telling);
+            builder.metrics_sink.clone_from(&metrics_sink);
             builder.pushed = Some(Arc::clone(&partitions));
             // Its events are read by `dv-member`.
             builder.has_callbacks = false;
@@ -275,23 +275,26 @@ impl Manager {
     }
 
     /// A panic on a thread fails the handle: the other threads stop, and so do the heartbeats.
-    fn on_panic(&self, life: &Arc<Life>) -> impl Fn(String) + Clone + Send + Sync + 'static {
+    fn on_panic(
+        &self,
+        life: &Arc<RunningManager>,
+    ) -> impl Fn(String) + Clone + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         let life = Arc::downgrade(life);
         move |message| fail(&shared, &life, &message)
     }
 }
 
-fn fail(shared: &super::shared::Shared, life: &std::sync::Weak<Life>, message: &str) {
+fn fail(shared: &super::shared::Shared, life: &std::sync::Weak<RunningManager>, message: &str) {
     shared.fail(message);
     if let Some(life) = life.upgrade() {
-        life.crew.signal_stop();
+        life.threads.signal_stop();
     }
     let leading = shared.leading.lock().clone();
     if let Some(leading) = leading {
         leading.calculator.abandon();
     }
-    shared.hub.publish(ManagerNotice::Fatal {
+    shared.hub.publish(ManagerEvent::Fatal {
         message: message.to_owned(),
     });
     // Last, for it runs the host's code.
@@ -300,10 +303,10 @@ fn fail(shared: &super::shared::Shared, life: &std::sync::Weak<Life>, message: &
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        if let Err(error) = self.stop_by(Departure::Leave, deadline_in(DROP_TIMEOUT)) {
+        if let Err(error) = self.stop_by(Departure::Leave, deadline_after(DROP_TIMEOUT)) {
             log::warn!(target: "divvy::manager", "dropped while still at work: {error}");
             if let Some(life) = self.life.take() {
-                life.crew.signal_end();
+                life.threads.signal_end();
             }
             Hub::end(self.shared.hub.take_subscribers());
         }

@@ -4,26 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Code;
-use crate::machine::manager::{Event, ManagerNotice};
+use crate::machine::manager::{ManagerEvent, ManagerInput};
 use crate::machine::request::{Answer, Request, Value};
 use crate::metrics::{
     IdClaim, LeadershipChange, ManagerMetrics, NoMetrics, Success, WorkerMetrics,
 };
-use crate::runtime::telling::Telling;
+use crate::runtime::metrics_sink::MetricsSink;
 use crate::store::{Outcome, Refusal, WatchEvent};
 use crate::types::{ManagerState, Time};
 use crate::wire::Assignment;
 
 /// The metrics of one manager.
 #[derive(Clone)]
-pub(super) struct ManagerTelling {
+pub(super) struct ManagerMetricsSink {
     pub manager: Arc<dyn ManagerMetrics>,
     pub worker: Arc<dyn WorkerMetrics>,
     /// Of its calculator, while it leads; `None`: nobody listens.
-    pub calculator: Option<Telling>,
+    pub calculator: Option<MetricsSink>,
 }
 
-impl Default for ManagerTelling {
+impl Default for ManagerMetricsSink {
     fn default() -> Self {
         Self {
             manager: Arc::new(NoMetrics),
@@ -34,8 +34,8 @@ impl Default for ManagerTelling {
 }
 
 /// What is remembered of a life to tell of it.
-pub(super) struct Measures {
-    telling: ManagerTelling,
+pub(super) struct ManagerMeasurements {
+    metrics_sink: ManagerMetricsSink,
     interval: Duration,
     state: ManagerState,
     state_since: Time,
@@ -46,16 +46,16 @@ pub(super) struct Measures {
 
 /// A request whose answer is told.
 #[derive(Clone, Copy)]
-pub(super) enum Asked {
+pub(super) enum MeasuredCall {
     Beat,
     Claim { is_renewal: bool },
     Other,
 }
 
-impl Measures {
-    pub fn new(telling: ManagerTelling, interval: Duration, now: Time) -> Self {
+impl ManagerMeasurements {
+    pub fn new(metrics_sink: ManagerMetricsSink, interval: Duration, now: Time) -> Self {
         Self {
-            telling,
+            metrics_sink,
             interval,
             state: ManagerState::Init,
             state_since: now,
@@ -65,39 +65,39 @@ impl Measures {
         }
     }
 
-    pub fn telling(&self) -> ManagerTelling {
-        self.telling.clone()
+    pub fn metrics_sink(&self) -> ManagerMetricsSink {
+        self.metrics_sink.clone()
     }
 
     /// Before the machine takes it in.
-    pub fn event(&self, event: &Event) {
-        if let Event::Assignment(WatchEvent::Change(entry)) = event
+    pub fn event(&self, event: &ManagerInput) {
+        if let ManagerInput::Assignment(WatchEvent::Change(entry)) = event
             && entry.is_live()
             && let Ok(assignment) = Assignment::decode(&entry.value)
         {
-            self.telling.worker.assignment_seen(assignment.version);
+            self.metrics_sink.worker.assignment_seen(assignment.version);
         }
     }
 
     /// How many assignments the machine has refused by now.
     pub fn refused(&mut self, refused: u64) {
         for _ in self.refused..refused {
-            self.telling.worker.assignment_refused();
+            self.metrics_sink.worker.assignment_refused();
         }
         self.refused = refused;
     }
 
     /// `begun`: when what led to it was taken in.
-    pub fn notice(&mut self, notice: &ManagerNotice, begun: Instant) {
-        let manager = &self.telling.manager;
+    pub fn notice(&mut self, notice: &ManagerEvent, begun: Instant) {
+        let manager = &self.metrics_sink.manager;
         match notice {
-            ManagerNotice::StateChanged(change) => {
+            ManagerEvent::StateChanged(change) => {
                 let spent = change.time.since(self.state_since);
                 self.state = change.to;
                 self.state_since = change.time;
                 manager.state_changed(change.from, change.to, spent);
             }
-            ManagerNotice::Leader { is_self, .. } if *is_self != self.is_leader => {
+            ManagerEvent::Leader { is_self, .. } if *is_self != self.is_leader => {
                 self.is_leader = *is_self;
                 manager.leadership_changed(match (is_self, self.state) {
                     (true, _) => LeadershipChange::Gained,
@@ -105,12 +105,12 @@ impl Measures {
                     (false, _) => LeadershipChange::Lost,
                 });
             }
-            ManagerNotice::IdLost { .. } => manager.id_claim(IdClaim::Lost),
-            ManagerNotice::Failed { error } if error.code() == Code::IdsExhausted => {
+            ManagerEvent::IdLost { .. } => manager.id_claim(IdClaim::Lost),
+            ManagerEvent::Failed { error } if error.code() == Code::IdsExhausted => {
                 manager.id_claim(IdClaim::Exhausted);
             }
-            ManagerNotice::AssignmentChanged(change) => {
-                self.telling.worker.assignment_applied(
+            ManagerEvent::AssignmentChanged(change) => {
+                self.metrics_sink.worker.assignment_applied(
                     change.held.version,
                     change.added.len(),
                     change.removed.len(),
@@ -122,7 +122,7 @@ impl Measures {
     }
 
     /// Takes note of a request that is about to be made.
-    pub fn request(&mut self, now: Time, request: &Request, has_id: bool) -> Asked {
+    pub fn request(&mut self, now: Time, request: &Request, has_id: bool) -> MeasuredCall {
         match request {
             Request::Put {
                 value: Value::Beat(..),
@@ -133,39 +133,39 @@ impl Measures {
                     now.since(last).saturating_sub(self.interval)
                 });
                 if late > self.interval / 4 {
-                    self.telling.worker.heartbeat_late(late);
+                    self.metrics_sink.worker.heartbeat_late(late);
                 }
                 self.last_beat = Some(now);
-                Asked::Beat
+                MeasuredCall::Beat
             }
             Request::Put {
                 value: Value::Claim(_),
                 ..
-            } => Asked::Claim { is_renewal: has_id },
-            _ => Asked::Other,
+            } => MeasuredCall::Claim { is_renewal: has_id },
+            _ => MeasuredCall::Other,
         }
     }
 
     /// The life is over: whoever led hands that over.
     pub fn ended(&mut self) {
         if std::mem::take(&mut self.is_leader) {
-            let manager = &self.telling.manager;
+            let manager = &self.metrics_sink.manager;
             manager.leadership_changed(LeadershipChange::Released);
         }
     }
 }
 
-impl ManagerTelling {
+impl ManagerMetricsSink {
     /// An answer has come, on whatever thread.
-    pub fn answered(&self, asked: Asked, answer: &Answer) {
+    pub fn answered(&self, asked: MeasuredCall, answer: &Answer) {
         let Answer::Written { outcome, .. } = answer else {
             return;
         };
         let is_done = matches!(outcome, Outcome::Done(_));
         match asked {
-            Asked::Beat if is_done => self.worker.heartbeat(Success::Yes),
-            Asked::Beat => self.worker.heartbeat(Success::No),
-            Asked::Claim { is_renewal } => match (outcome, is_renewal) {
+            MeasuredCall::Beat if is_done => self.worker.heartbeat(Success::Yes),
+            MeasuredCall::Beat => self.worker.heartbeat(Success::No),
+            MeasuredCall::Claim { is_renewal } => match (outcome, is_renewal) {
                 (Outcome::Done(_), true) => self.manager.id_claim(IdClaim::Renewed),
                 (Outcome::Done(_), false) => self.manager.id_claim(IdClaim::Claimed),
                 // A renewal that is refused is looked into, and told when the id is lost.
@@ -174,7 +174,7 @@ impl ManagerTelling {
                 }
                 _ => {}
             },
-            Asked::Other => {}
+            MeasuredCall::Other => {}
         }
     }
 }

@@ -26,27 +26,27 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-pub use self::events::ManagerInterest;
+pub use self::events::ManagerEventFilter;
 pub(super) use self::io::perform_at;
 pub use self::io::{LeaderElection, perform};
 use self::leading::Leading;
-use self::lifecycle::Life;
-use self::measure::ManagerTelling;
+use self::lifecycle::RunningManager;
+use self::measure::ManagerMetricsSink;
 use self::shared::Shared;
 pub use self::status::ManagerStatus;
-use super::calculator::{Calculator, STATUS_PATIENCE};
-use super::crew::LifeSlot;
+use super::calculator::{Calculator, STATUS_TIMEOUT};
+use super::guarded_store::GuardedStore;
+use super::metrics_sink::MetricsSink;
 use super::notifier::{Events, Subscription};
-use super::protected::Protected;
 use super::rebalancer::{PartitionSource, Partitions};
-use super::shared::deadline_in;
-use super::telling::Telling;
+use super::shared::deadline_after;
+use super::thread_group::LifecycleSlot;
 use crate::clock::{Clock, SystemClock};
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::assignment::Held;
 use crate::machine::election::Rule;
-use crate::machine::manager::{Departure, Manager as Machine, ManagerNotice};
+use crate::machine::manager::{Departure, ManagerEvent, ManagerMachine};
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics, ManagerMetrics, WorkerMetrics};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
@@ -61,7 +61,7 @@ pub struct ManagerBuilder {
     source: Option<Arc<dyn PartitionSource>>,
     election: Option<Arc<dyn LeaderElection>>,
     clock: Arc<dyn Clock>,
-    telling: ManagerTelling,
+    metrics_sink: ManagerMetricsSink,
 }
 
 impl ManagerBuilder {
@@ -96,10 +96,10 @@ impl ManagerBuilder {
     where
         M: ManagerMetrics + WorkerMetrics + CalculatorMetrics + AssignmentMetrics + 'static,
     {
-        self.telling = ManagerTelling {
+        self.metrics_sink = ManagerMetricsSink {
             manager: Arc::clone(&metrics) as Arc<dyn ManagerMetrics>,
             worker: Arc::clone(&metrics) as Arc<dyn WorkerMetrics>,
-            calculator: Some(Telling {
+            calculator: Some(MetricsSink {
                 calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
                 assignment: metrics,
             }),
@@ -123,27 +123,27 @@ impl ManagerBuilder {
             Some(_) => Rule::Host,
             None => Rule::Lease,
         };
-        let idle = Machine::new(self.config.clone(), rule, self.clock.now(), 0)?;
+        let idle = ManagerMachine::new(self.config.clone(), rule, self.clock.now(), 0)?;
         let backlog_max = self.config.calculator.subscriber_backlog;
-        let telling = self.telling.calculator.clone().unwrap_or_default();
-        let store = Protected::measured(
+        let metrics_sink = self.metrics_sink.calculator.clone().unwrap_or_default();
+        let store = GuardedStore::measured(
             self.store,
-            &telling.calculator,
+            &metrics_sink.calculator,
             &self.clock,
             self.config.calculator.operation_timeout,
         );
         Ok(Manager {
-            shared: Arc::new(Shared::new(idle.current_state(), backlog_max, telling)),
+            shared: Arc::new(Shared::new(idle.current_state(), backlog_max, metrics_sink)),
             partitions: Arc::new(Partitions::pushed()),
             source: self.source,
             store: Arc::new(store),
-            telling: self.telling,
+            metrics_sink: self.metrics_sink,
             config: self.config,
             strategy: self.strategy,
             election: self.election,
             clock: self.clock,
             rule,
-            life: LifeSlot::default(),
+            life: LifecycleSlot::default(),
         })
     }
 }
@@ -176,14 +176,14 @@ pub struct Manager {
     partitions: Arc<Partitions>,
     source: Option<Arc<dyn PartitionSource>>,
     /// With one breaker for this worker and the calculators that it runs.
-    store: Arc<Protected>,
-    telling: ManagerTelling,
+    store: Arc<GuardedStore>,
+    metrics_sink: ManagerMetricsSink,
     config: ManagerConfig,
     strategy: Arc<dyn Strategy>,
     election: Option<Arc<dyn LeaderElection>>,
     clock: Arc<dyn Clock>,
     rule: Rule,
-    life: LifeSlot<Life>,
+    life: LifecycleSlot<RunningManager>,
 }
 
 impl Manager {
@@ -196,7 +196,7 @@ impl Manager {
             source: None,
             election: None,
             clock: Arc::new(SystemClock),
-            telling: ManagerTelling::default(),
+            metrics_sink: ManagerMetricsSink::default(),
         }
     }
 
@@ -215,8 +215,8 @@ impl Manager {
     /// `NotRunning` (stopped meanwhile), `Cancelled`, `Panicked`. After an error nothing is left behind and
     /// subscriptions stay.
     pub fn start(&self, timeout: Duration) -> Result<()> {
-        self.start_by(deadline_in(timeout))
-            .map_err(|error| error.during("start"))
+        self.start_by(deadline_after(timeout))
+            .map_err(|error| error.with_operation("start"))
     }
 
     /// Leaves the fleet, for good or to be back soon, and joins the threads. The calculator ends
@@ -230,8 +230,8 @@ impl Manager {
     /// `TimedOut` naming the threads that are still busy and with what: the handle stays valid,
     /// call again. `Cancelled`: likewise, and it goes on leaving by itself.
     pub fn stop(&self, departure: Departure, timeout: Duration) -> Result<()> {
-        self.stop_by(departure, deadline_in(timeout))
-            .map_err(|error| error.during("stop"))
+        self.stop_by(departure, deadline_after(timeout))
+            .map_err(|error| error.with_operation("stop"))
     }
 
     /// Whether it is started: not before [`Manager::start`] has succeeded, not once a stop was
@@ -252,25 +252,25 @@ impl Manager {
     /// While it serves what its cache file gave: the id of its former life.
     #[must_use]
     pub fn worker_id(&self) -> Option<WorkerId> {
-        self.shared.read(|board| board.worker.clone())
+        self.shared.read(|snapshot| snapshot.worker.clone())
     }
 
     /// Whether this worker leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.shared.read(|board| board.is_leader)
+        self.shared.read(|snapshot| snapshot.is_leader)
     }
 
     /// Who leads, as far as is known.
     #[must_use]
     pub fn leader(&self) -> Option<WorkerId> {
-        self.shared.read(|board| board.leader.clone())
+        self.shared.read(|snapshot| snapshot.leader.clone())
     }
 
     /// What it is doing.
     #[must_use]
     pub fn state(&self) -> ManagerState {
-        self.shared.read(|board| board.state)
+        self.shared.read(|snapshot| snapshot.state)
     }
 
     /// Waits until the manager is in that state; whether it was, within `timeout` and before the
@@ -279,13 +279,13 @@ impl Manager {
     #[must_use]
     pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> bool {
         self.shared
-            .wait(deadline_in(timeout), |board| board.state == state)
+            .wait(deadline_after(timeout), |snapshot| snapshot.state == state)
     }
 
     /// What this worker holds. The partitions are shared, not copied.
     #[must_use]
     pub fn assignment(&self) -> Held {
-        self.shared.read(|board| board.held.clone())
+        self.shared.read(|snapshot| snapshot.held.clone())
     }
 
     /// Has the partition source read and a change of it published, where this worker leads;
@@ -317,7 +317,7 @@ impl Manager {
                 "the manager has a partition source; call refresh_partitions where the list \
                  has changed",
             )
-            .during("set_partitions"));
+            .with_operation("set_partitions"));
         }
         let leading = self.shared.leading.lock().clone();
         match leading {
@@ -326,7 +326,7 @@ impl Manager {
                 .partitions
                 .push(partitions)
                 .map(|_| ())
-                .map_err(|error| error.during("set_partitions")),
+                .map_err(|error| error.with_operation("set_partitions")),
         }
     }
 
@@ -334,17 +334,17 @@ impl Manager {
     /// time, on the manager's `dv-notify`. As [`Calculator::subscribe`] otherwise.
     pub fn subscribe(
         &self,
-        interest: ManagerInterest,
-        callback: impl FnMut(&ManagerNotice) + Send + 'static,
+        filter: ManagerEventFilter,
+        callback: impl FnMut(&ManagerEvent) + Send + 'static,
     ) -> Subscription {
-        self.shared.hub.subscribe(interest, Box::new(callback))
+        self.shared.hub.subscribe(filter, Box::new(callback))
     }
 
     /// How things are, and then every event, in order, to be read by the host. May be called
     /// before the start. Does not wait.
     #[must_use]
-    pub fn events(&self, interest: ManagerInterest) -> Events<ManagerNotice> {
-        self.shared.hub.events(interest)
+    pub fn events(&self, filter: ManagerEventFilter) -> Events<ManagerEvent> {
+        self.shared.hub.events(filter)
     }
 
     /// A snapshot. Waits for up to 1 s for each thread that it asks; what is not told in time is
@@ -354,28 +354,28 @@ impl Manager {
         let life = self.life.current();
         let machine = life.and_then(|life| {
             let (reply, answer) = bounded(1);
-            life.ask_status(reply, STATUS_PATIENCE);
-            answer.recv_timeout(STATUS_PATIENCE).ok()
+            life.ask_status(reply, STATUS_TIMEOUT);
+            answer.recv_timeout(STATUS_TIMEOUT).ok()
         });
         let machine = machine.unwrap_or_default();
         let leading = self.shared.leading.lock().clone();
-        let board = self.shared.board();
+        let snapshot = self.shared.snapshot();
         ManagerStatus {
             is_started: self.is_started(),
             failed: self.shared.failed.lock().clone(),
-            state: board.state,
+            state: snapshot.state,
             since: machine.since,
-            worker_id: board.worker,
+            worker_id: snapshot.worker,
             is_id_certain: machine.is_id_certain,
-            leader: board.leader,
-            is_leader: board.is_leader,
-            version: board.held.version,
-            term: board.held.term,
-            partitions: board.held.partitions.len(),
+            leader: snapshot.leader,
+            is_leader: snapshot.is_leader,
+            version: snapshot.held.version,
+            term: snapshot.held.term,
+            partitions: snapshot.held.partitions.len(),
             refused: machine.refused,
-            poison: machine.poison,
+            malformed: machine.malformed,
             breaker: self.store.status(),
-            last_failure: board.last_failure.map(|error| error.to_string()),
+            last_failure: snapshot.last_failure.map(|error| error.to_string()),
             calculator: leading.map(|leading| leading.calculator.status()),
         }
     }
@@ -401,7 +401,7 @@ impl Manager {
             None => "nobody is known to lead".to_owned(),
         };
         let message = format!("this worker does not lead: {who}; ask the leader");
-        Err(Error::new(Code::NotLeader, message).during(operation))
+        Err(Error::new(Code::NotLeader, message).with_operation(operation))
     }
 }
 

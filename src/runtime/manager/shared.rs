@@ -10,19 +10,19 @@ use parking_lot::Mutex;
 
 use super::events::Introduction;
 use super::leading::Leading;
-use crate::cancel::{self, Vain};
+use crate::cancel::{self, WaitError};
 use crate::error::{Code, Error};
 use crate::machine::assignment::Held;
-use crate::machine::manager::{Manager, ManagerChange, ManagerNotice};
+use crate::machine::manager::{ManagerChange, ManagerEvent, ManagerMachine};
+use crate::runtime::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::runtime::shared::next_handle_id;
-use crate::runtime::telling::Telling;
 use crate::thread::signal;
 use crate::types::{ManagerState, Time, WorkerId};
 
 /// What callers read without asking a thread.
 #[derive(Clone, Debug)]
-pub(super) struct Board {
+pub(super) struct ManagerSnapshot {
     pub state: ManagerState,
     pub worker: Option<WorkerId>,
     pub leader: Option<WorkerId>,
@@ -31,8 +31,8 @@ pub(super) struct Board {
     pub last_failure: Option<Error>,
 }
 
-impl Board {
-    pub fn of(machine: &Manager) -> Self {
+impl ManagerSnapshot {
+    pub fn of(machine: &ManagerMachine) -> Self {
         Self {
             state: machine.state(),
             worker: machine.worker().cloned(),
@@ -59,62 +59,67 @@ impl Board {
 /// Shared by the handle and the threads of one manager.
 pub(super) struct Shared {
     pub id: u64,
-    pub hub: Arc<Hub<ManagerNotice>>,
+    pub hub: Arc<Hub<ManagerEvent>>,
     /// The calculator, while this worker leads.
     pub leading: Mutex<Option<Arc<Leading>>>,
     /// Why the handle has failed.
     pub failed: Mutex<Option<String>>,
     /// How often it was started.
     pub starts: AtomicU64,
-    board: Mutex<Board>,
-    /// Dropped, and made anew, with every change of the board.
+    snapshot: Mutex<ManagerSnapshot>,
+    /// Dropped, and made anew, with every change of the snapshot.
     changed: Mutex<(Sender<Infallible>, Receiver<Infallible>)>,
 }
 
 impl Shared {
-    pub fn new(current: ManagerChange, subscriber_backlog: usize, telling: Telling) -> Self {
+    pub fn new(
+        current: ManagerChange,
+        subscriber_backlog: usize,
+        metrics_sink: MetricsSink,
+    ) -> Self {
         let id = next_handle_id();
         let introduction = Introduction::new(current);
         Self {
             id,
             hub: Arc::new(
-                Hub::new(id, introduction, subscriber_backlog).with_metrics(telling.calculator),
+                Hub::new(id, introduction, subscriber_backlog)
+                    .with_metrics(metrics_sink.calculator),
             ),
             leading: Mutex::new(None),
             failed: Mutex::new(None),
             starts: AtomicU64::new(0),
-            board: Mutex::new(Board::blank(current.to)),
+            snapshot: Mutex::new(ManagerSnapshot::blank(current.to)),
             changed: Mutex::new(signal()),
         }
     }
 
-    pub fn show(&self, board: Board) {
-        let mut slot = self.board.lock();
+    pub fn publish_snapshot(&self, snapshot: ManagerSnapshot) {
+        let mut slot = self.snapshot.lock();
         // Dropped with no lock held.
-        let _before = std::mem::replace(&mut *slot, board);
+        let _before = std::mem::replace(&mut *slot, snapshot);
         drop(slot);
         let _signal = std::mem::replace(&mut *self.changed.lock(), signal());
     }
 
-    pub fn board(&self) -> Board {
-        self.board.lock().clone()
+    pub fn snapshot(&self) -> ManagerSnapshot {
+        self.snapshot.lock().clone()
     }
 
-    /// Something of the board.
-    pub fn read<R>(&self, read: impl FnOnce(&Board) -> R) -> R {
-        read(&self.board.lock())
+    /// Something of the snapshot.
+    pub fn read<R>(&self, read: impl FnOnce(&ManagerSnapshot) -> R) -> R {
+        read(&self.snapshot.lock())
     }
 
     /// Waits until the condition holds; whether it did before the deadline passed or the call was
     /// cancelled.
-    pub fn wait(&self, deadline: Instant, condition: impl Fn(&Board) -> bool) -> bool {
+    pub fn wait(&self, deadline: Instant, condition: impl Fn(&ManagerSnapshot) -> bool) -> bool {
         loop {
             // Before the look, so that no change after it is missed.
             let changed = self.changed.lock().1.clone();
             if self.read(&condition) {
                 return true;
             }
-            if cancel::recv_deadline(&changed, deadline) != Err(Vain::Disconnected) {
+            if cancel::recv_deadline(&changed, deadline) != Err(WaitError::Disconnected) {
                 return self.read(&condition);
             }
         }
@@ -141,13 +146,13 @@ impl Shared {
             to: state,
             time: now,
         }));
-        self.show(Board::blank(state));
+        self.publish_snapshot(ManagerSnapshot::blank(state));
     }
 
     pub fn begin(&self, current: ManagerChange) {
         *self.failed.lock() = None;
         self.starts.fetch_add(1, Ordering::Relaxed);
         self.hub.reset(Introduction::new(current));
-        self.show(Board::blank(current.to));
+        self.publish_snapshot(ManagerSnapshot::blank(current.to));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::machine::manager::Manager;
-use crate::runtime::protected::BreakerStatus;
-use crate::runtime::status::Status;
+use crate::machine::manager::ManagerMachine;
+use crate::runtime::guarded_store::BreakerStatus;
+use crate::runtime::status::CalculatorStatus;
 use crate::types::{ManagerState, Term, Time, Version, WorkerId};
 
 /// One moment of a manager.
@@ -36,31 +36,31 @@ pub struct ManagerStatus {
     /// Assignments refused for being older than what was applied.
     pub refused: u64,
     /// Values in the store that could not be understood.
-    pub poison: u64,
+    pub malformed: u64,
     /// How the store's circuit breaker stands, and what it did.
     pub breaker: BreakerStatus,
     /// The last failure, until everything succeeds again.
     pub last_failure: Option<String>,
     /// The calculator, while this worker leads.
-    pub calculator: Option<Status>,
+    pub calculator: Option<CalculatorStatus>,
 }
 
 /// The machine's part of a status.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MachineStatus {
+pub(super) struct ManagerMachineStatus {
     pub since: Duration,
     pub is_id_certain: bool,
     pub refused: u64,
-    pub poison: u64,
+    pub malformed: u64,
 }
 
-impl MachineStatus {
-    pub fn of(machine: &Manager, now: Time) -> Self {
+impl ManagerMachineStatus {
+    pub fn of(machine: &ManagerMachine, now: Time) -> Self {
         Self {
             since: now.since(machine.since()),
             is_id_certain: machine.id_is_certain(now),
             refused: machine.refused(),
-            poison: machine.poison(),
+            malformed: machine.malformed(),
         }
     }
 }

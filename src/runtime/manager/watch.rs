@@ -9,16 +9,16 @@ use super::driver::ToMember;
 use super::io::Io;
 use crate::config::CalculatorConfig;
 use crate::error::Result;
-use crate::machine::manager::Event;
-use crate::runtime::protected::Protected;
+use crate::machine::manager::ManagerInput;
+use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::reopening::Reopening;
 use crate::store::{Bucket, Health, HealthEvents, Store, Watch, WatchEvent};
 use crate::types::Time;
 use crate::wire::LEASE_KEY;
 
 /// What `dv-member` reads from the store.
-pub(super) struct Watches {
-    store: Arc<Protected>,
+pub(super) struct ManagerWatches {
+    store: Arc<GuardedStore>,
     io: Arc<Io>,
     to_member: Sender<ToMember>,
     lease: Watched,
@@ -37,7 +37,7 @@ struct Watched {
     key: Option<String>,
     watch: Option<Watch>,
     /// Makes the event for the machine.
-    event: fn(WatchEvent) -> Event,
+    event: fn(WatchEvent) -> ManagerInput,
 }
 
 /// A watch that was opened, or why it could not be.
@@ -55,7 +55,7 @@ pub(super) struct Sources {
 }
 
 impl Watched {
-    fn new(bucket: Bucket, key: Option<String>, event: fn(WatchEvent) -> Event) -> Self {
+    fn new(bucket: Bucket, key: Option<String>, event: fn(WatchEvent) -> ManagerInput) -> Self {
         Self {
             bucket,
             key,
@@ -81,17 +81,17 @@ impl Watched {
     }
 
     /// `None`: the watch has ended.
-    fn take_in(&mut self, event: Option<WatchEvent>) -> Event {
+    fn take_in(&mut self, event: Option<WatchEvent>) -> ManagerInput {
         (self.event)(event.unwrap_or_else(|| {
             self.watch = None;
-            WatchEvent::Blind("the watch ended".into())
+            WatchEvent::Disconnected("the watch ended".into())
         }))
     }
 }
 
-impl Watches {
+impl ManagerWatches {
     pub fn new(
-        store: Arc<Protected>,
+        store: Arc<GuardedStore>,
         io: Arc<Io>,
         to_member: Sender<ToMember>,
         config: &CalculatorConfig,
@@ -102,15 +102,15 @@ impl Watches {
             store,
             io,
             to_member,
-            lease: Watched::new(Bucket::Election, lease, Event::Lease),
-            assignment: Watched::new(Bucket::Assignment, None, Event::Assignment),
+            lease: Watched::new(Bucket::Election, lease, ManagerInput::Lease),
+            assignment: Watched::new(Bucket::Assignment, None, ManagerInput::Assignment),
             reopening: Reopening::new(config),
             is_opening: false,
             has_failed: false,
         }
     }
 
-    /// Watches this assignment from now on, instead of any before.
+    /// ManagerWatches this assignment from now on, instead of any before.
     pub fn set_assignment(&mut self, key: String) {
         self.assignment.key = Some(key);
         self.assignment.watch = None;
@@ -127,11 +127,11 @@ impl Watches {
     }
 
     /// `None`: there will be no more.
-    pub fn health(&mut self, told: Option<Health>) -> Option<Event> {
+    pub fn health(&mut self, told: Option<Health>) -> Option<ManagerInput> {
         match told {
             Some(health) => {
-                self.store.heed(&health);
-                Some(Event::StoreHealth(health.fault()))
+                self.store.observe_health(&health);
+                Some(ManagerInput::StoreHealth(health.fault()))
             }
             None => {
                 self.health = None;
@@ -140,11 +140,11 @@ impl Watches {
         }
     }
 
-    pub fn lease(&mut self, event: Option<WatchEvent>) -> Event {
+    pub fn lease(&mut self, event: Option<WatchEvent>) -> ManagerInput {
         self.lease.take_in(event)
     }
 
-    pub fn assignment(&mut self, event: Option<WatchEvent>) -> Event {
+    pub fn assignment(&mut self, event: Option<WatchEvent>) -> ManagerInput {
         self.assignment.take_in(event)
     }
 
@@ -179,7 +179,7 @@ impl Watches {
     }
 
     /// What came of it; the events for the machine.
-    pub fn opened(&mut self, now: Time, opened: Vec<Opened>) -> Vec<Event> {
+    pub fn opened(&mut self, now: Time, opened: Vec<Opened>) -> Vec<ManagerInput> {
         self.is_opening = false;
         let mut events = Vec::new();
         for Opened { bucket, key, watch } in opened {
@@ -195,7 +195,7 @@ impl Watches {
                     if !std::mem::replace(&mut self.has_failed, true) {
                         log::warn!(target: "divvy::manager", "watching failed, trying again: {error}");
                     }
-                    events.push((watched.event)(WatchEvent::Blind(error.to_string())));
+                    events.push((watched.event)(WatchEvent::Disconnected(error.to_string())));
                 }
             }
         }

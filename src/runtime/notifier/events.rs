@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Hub, Subscriber};
-use crate::machine::calculator::Notice;
-use crate::runtime::shared::deadline_in;
-use crate::runtime::told::Told;
+use crate::machine::calculator::CalculatorEvent;
+use crate::runtime::event_filter::Notification;
+use crate::runtime::shared::deadline_after;
 
-/// Told whether a reader would get something without waiting, for event loops that wait for a
+/// Notification whether a reader would get something without waiting, for event loops that wait for a
 /// descriptor. Called at each change, with a lock held: it must be quick and call nothing of ours.
 pub trait Readiness: Send {
     /// Whether [`Events::poll`] would return at once with something other than
@@ -18,7 +18,7 @@ pub trait Readiness: Send {
 
 /// How [`Events::poll`] ended.
 #[derive(Debug)]
-pub enum Polled<N = Notice> {
+pub enum Polled<N = CalculatorEvent> {
     /// The next event.
     Event(Arc<N>),
     /// Nothing came in time.
@@ -33,12 +33,12 @@ pub enum Polled<N = Notice> {
 /// stopped or dropped, or has failed, after what is in the backlog.
 ///
 /// May be shared; each event goes to one reader. Dropping it unsubscribes.
-pub struct Events<N: Told = Notice> {
+pub struct Events<N: Notification = CalculatorEvent> {
     subscriber: Arc<Subscriber<N>>,
     hub: Weak<Hub<N>>,
 }
 
-impl<N: Told> Events<N> {
+impl<N: Notification> Events<N> {
     pub(super) fn new(subscriber: Arc<Subscriber<N>>, hub: Weak<Hub<N>>) -> Self {
         Self { subscriber, hub }
     }
@@ -46,13 +46,13 @@ impl<N: Told> Events<N> {
     /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
     /// [`Events::is_closed`]. Wakes do not end it.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<N>> {
-        self.next_by(Some(deadline_in(timeout)))
+        self.next_by(Some(deadline_after(timeout)))
     }
 
     /// The next event; waits for at most `timeout`, without limit for `None`.
     #[must_use]
     pub fn poll(&self, timeout: Option<Duration>) -> Polled<N> {
-        self.wait(timeout.map(deadline_in), true)
+        self.wait(timeout.map(deadline_after), true)
     }
 
     /// Ends every [`Events::poll`] that waits now; when none does, the next one that would wait
@@ -63,7 +63,7 @@ impl<N: Told> Events<N> {
             queue.wakes += 1;
         } else {
             queue.is_woken = true;
-            queue.tell_readiness();
+            queue.report_readiness();
         }
         drop(queue);
         self.subscriber.changed.notify_all();
@@ -75,7 +75,7 @@ impl<N: Told> Events<N> {
         let mut queue = self.subscriber.queue.lock();
         queue.readiness = Some(Box::new(readiness));
         queue.was_ready = false;
-        queue.tell_readiness();
+        queue.report_readiness();
     }
 
     /// The next event, if there is one now. Does not wait.
@@ -119,7 +119,7 @@ impl<N: Told> Events<N> {
             }
             if heeds_wakes && (queue.is_woken || queue.wakes != wakes) {
                 queue.is_woken = false;
-                queue.tell_readiness();
+                queue.report_readiness();
                 return Polled::Woken;
             }
             if is_late {
@@ -136,7 +136,7 @@ impl<N: Told> Events<N> {
     }
 }
 
-impl<N: Told> Iterator for Events<N> {
+impl<N: Notification> Iterator for Events<N> {
     type Item = Arc<N>;
 
     /// Waits for the next event without limit; `None` when there will be none.
@@ -145,7 +145,7 @@ impl<N: Told> Iterator for Events<N> {
     }
 }
 
-impl<N: Told> Iterator for &Events<N> {
+impl<N: Notification> Iterator for &Events<N> {
     type Item = Arc<N>;
 
     /// As for [`Events`] itself, for readers that share it.
@@ -154,13 +154,13 @@ impl<N: Told> Iterator for &Events<N> {
     }
 }
 
-impl<N: Told> Drop for Events<N> {
+impl<N: Notification> Drop for Events<N> {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl<N: Told> std::fmt::Debug for Events<N> {
+impl<N: Notification> std::fmt::Debug for Events<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").finish_non_exhaustive()
     }

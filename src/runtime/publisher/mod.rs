@@ -5,8 +5,8 @@
 //!
 //! * A take-over writes the fence record by compare-and-set *before* it reads anything it will
 //!   act on, in a term above every term found. The fence is not written again in that term.
-//! * **Class A** (a store with batches): every batch depends on the fence's revision.
-//! * **Class B** (others): every write depends on its own key's revision, and a key that holds
+//! * **ActiveMode A** (a store with batches): every batch depends on the fence's revision.
+//! * **ActiveMode B** (others): every write depends on its own key's revision, and a key that holds
 //!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
 //!   key and the commit record, so that each revision a former leader knows is stale.
 //! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
@@ -19,8 +19,8 @@
 //! learns of it and goes over it; when [`Publisher::take_over`] has returned, nothing of the former
 //! leader is accepted any more, and nothing that stands is newer than what it returned.
 
-mod class_a;
-mod class_b;
+mod atomic;
+mod per_key;
 mod retries;
 mod shadow;
 mod take_over;
@@ -33,15 +33,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::shadow::{Live, Shadow};
-pub use self::take_over::Found;
+pub use self::take_over::TakeOverResult;
 use crate::clock::{Clock, SystemClock};
-use crate::config::PublishClass;
+use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
+use crate::log_throttle::{LogThrottle, suppressed};
 use crate::machine::publication::{
-    Change, Content, Reading, Record, Slot, changes, pending, plan_digest,
+    AssignmentSlot, BucketReading, Change, Content, Record, changes, pending, plan_digest,
 };
 use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
-use crate::repeats::{Repeats, words};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
@@ -51,8 +51,8 @@ use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, Key
 const STAYS_BUSY: &str = "the store stays busy: somebody else writes the same keys, or the server \
      takes no batch; see whether it has free storage";
 
-/// What the publisher needs from its surroundings besides the store.
-pub trait Surroundings: Send + Sync {
+/// What the publisher needs from its environment besides the store.
+pub trait PublisherEnvironment: Send + Sync {
     /// The wall clock as RFC 3339 text, for people who read the records.
     fn wall_clock(&self) -> String;
 
@@ -78,19 +78,19 @@ pub trait Surroundings: Send + Sync {
 
 /// Which guarantees a publication leans on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ActiveMode {
     /// Atomic batches under the fence.
-    A {
+    Atomic {
         /// Most writes in one batch.
         batch_max: usize,
     },
     /// Conditional writes of single keys.
-    B,
+    PerKey,
 }
 
 /// What a publisher works under.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PublisherSettings {
     /// The leader's name, for the fence record.
     pub leader: String,
     /// Prefix of the assignment keys.
@@ -98,7 +98,7 @@ pub struct Settings {
     /// Prefix of the heartbeat keys.
     pub heartbeat: KeyPrefix,
     /// The class to publish in.
-    pub class: PublishClass,
+    pub class: PublishMode,
     /// Most writes in one batch, below what the store takes.
     pub batch_max: usize,
 }
@@ -109,7 +109,7 @@ pub trait Publish: fmt::Debug + Send {
     ///
     /// # Errors
     /// As [`Publisher::take_over`].
-    fn take_over(&mut self, deadline: Instant) -> Result<Found>;
+    fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult>;
 
     /// Publishes `plan` and returns its version.
     ///
@@ -124,7 +124,7 @@ pub trait Publish: fmt::Debug + Send {
     ///
     /// # Errors
     /// As [`Publisher::settle`].
-    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled>;
+    fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved>;
 
     /// Asks the store for something small, to find out whether it answers.
     ///
@@ -140,14 +140,14 @@ pub trait Publish: fmt::Debug + Send {
     /// The term that it publishes in, or watches.
     fn term(&self) -> Term;
 
-    /// The class it publishes in and the store as proven at the take-over; `None` when nothing
-    /// was to be proven.
-    fn proven(&self) -> Option<(Class, &str)>;
+    /// The class it publishes in and the store as probe_result at the take-over; `None` when nothing
+    /// was to be probe_result.
+    fn probe_result(&self) -> Option<(ActiveMode, &str)>;
 }
 
 /// What writes in the bucket turned out to be.
 #[derive(Debug)]
-pub enum Settled {
+pub enum Resolved {
     /// Nothing new.
     Known,
     /// Somebody else's, to be published above.
@@ -157,7 +157,7 @@ pub enum Settled {
 }
 
 impl Publish for Publisher {
-    fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+    fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
         self.take_over(deadline)
     }
 
@@ -169,10 +169,10 @@ impl Publish for Publisher {
         self.heed(applied);
     }
 
-    fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
-        Ok(match self.settle(seen, deadline)? {
-            true => Settled::Foreign,
-            false => Settled::Known,
+    fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved> {
+        Ok(match self.resolve(seen, deadline)? {
+            true => Resolved::Foreign,
+            false => Resolved::Known,
         })
     }
 
@@ -184,7 +184,7 @@ impl Publish for Publisher {
         self.term
     }
 
-    fn proven(&self) -> Option<(Class, &str)> {
+    fn probe_result(&self) -> Option<(ActiveMode, &str)> {
         Some((self.class, &self.store_description))
     }
 }
@@ -192,16 +192,16 @@ impl Publish for Publisher {
 /// Publishes plans under one fence. Used from one thread.
 pub struct Publisher {
     store: Arc<dyn Store>,
-    surroundings: Arc<dyn Surroundings>,
-    settings: Settings,
-    class: Class,
+    environment: Arc<dyn PublisherEnvironment>,
+    settings: PublisherSettings,
+    class: ActiveMode,
     /// What the store is and whether it batches, for people.
     store_description: String,
     /// Largest value that the store takes, in bytes.
     value_max: usize,
-    in_force: Arc<InForce>,
+    in_force: Arc<Effective>,
     term: Term,
-    standing: Standing,
+    term_state: TermState,
     /// The fence in force.
     fence: Record<Fence>,
     /// The fence last tried: the one in force unless a further term is being opened.
@@ -210,20 +210,20 @@ pub struct Publisher {
     version: Version,
     /// The highest term and version that any worker was heard to have applied.
     applied: Applied,
-    known: Reading,
-    doubts: Repeats,
+    known: BucketReading,
+    doubts: LogThrottle,
     metrics: Arc<dyn AssignmentMetrics>,
 }
 
 /// The term and version that a publisher has reached, for whoever watches the bucket. Each is
 /// set before anything that bears it is written.
 #[derive(Debug, Default)]
-pub struct InForce {
+pub struct Effective {
     term: AtomicI64,
     version: AtomicI64,
 }
 
-impl InForce {
+impl Effective {
     /// The numbers reached so far.
     #[must_use]
     pub fn get(&self) -> Applied {
@@ -236,11 +236,11 @@ impl InForce {
 
 /// How a publisher stands to the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum TermState {
     /// It has not taken over, or the attempt failed.
     Outside,
     /// Its fence stands: it may publish.
-    InForce,
+    Effective,
     /// Opening a further term failed half-way: which of its two fences stands is not known.
     Reopening,
     /// A newer leader has taken over.
@@ -248,7 +248,7 @@ enum Standing {
 }
 
 /// Why one attempt at a publication did not succeed.
-enum Setback {
+enum AttemptError {
     /// The state of the bucket is in doubt: learn it anew, then try again with a new version.
     Doubt(String),
     /// The store did not take it, and may in a moment: the same again.
@@ -257,13 +257,13 @@ enum Setback {
     Failed(Error),
 }
 
-impl From<Error> for Setback {
+impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
-        Setback::Failed(error)
+        AttemptError::Failed(error)
     }
 }
 
-type Attempt<T> = std::result::Result<T, Setback>;
+type Attempt<T> = std::result::Result<T, AttemptError>;
 
 /// One publication under way.
 struct Draft {
@@ -277,31 +277,31 @@ impl Publisher {
     /// A publisher that has not taken over yet. `in_force` tells others how far it is.
     pub fn new(
         store: Arc<dyn Store>,
-        surroundings: Arc<dyn Surroundings>,
-        settings: Settings,
-        in_force: Arc<InForce>,
+        environment: Arc<dyn PublisherEnvironment>,
+        settings: PublisherSettings,
+        in_force: Arc<Effective>,
     ) -> Self {
         Self {
             store,
-            surroundings,
+            environment,
             settings,
-            class: Class::B,
+            class: ActiveMode::PerKey,
             store_description: String::new(),
             value_max: usize::MAX,
             in_force,
             term: 0,
-            standing: Standing::Outside,
+            term_state: TermState::Outside,
             fence: Record::default(),
             claim: Fence::default(),
             version: 0,
             applied: Applied::default(),
-            known: Reading::default(),
-            doubts: Repeats::default(),
+            known: BucketReading::default(),
+            doubts: LogThrottle::default(),
             metrics: Arc::new(NoMetrics),
         }
     }
 
-    /// Has what it does told.
+    /// Has what it does shown.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
         self.metrics = metrics;
@@ -314,13 +314,13 @@ impl Publisher {
         self.term
     }
 
-    /// The class of the store, as proven at the take-over.
+    /// The class of the store, as probe_result at the take-over.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ActiveMode {
         self.class
     }
 
-    /// The store, its version and whether it batches, as proven at the take-over; empty before.
+    /// The store, its version and whether it batches, as probe_result at the take-over; empty before.
     #[must_use]
     pub fn store_description(&self) -> &str {
         &self.store_description
@@ -343,27 +343,29 @@ impl Publisher {
             ));
         }
         self.check_fence(deadline)
-            .map_err(|error| error.during("publish"))?;
+            .map_err(|error| error.with_operation("publish"))?;
         let mut retries = self.retries(deadline);
         let mut attempt = 0;
         loop {
             attempt += 1;
             let draft = self.draft(plan, reason)?;
             let result = match self.class {
-                Class::A { batch_max } => self.publish_atomically(&draft, batch_max, deadline),
-                Class::B => self.publish_singly(&draft, deadline),
+                ActiveMode::Atomic { batch_max } => {
+                    self.publish_atomically(&draft, batch_max, deadline)
+                }
+                ActiveMode::PerKey => self.publish_singly(&draft, deadline),
             };
             match result {
                 Ok(()) => return Ok(draft.version),
-                Err(Setback::Failed(error)) => return Err(error.during("publish")),
-                Err(Setback::Again(cause, error)) => {
-                    retries.again(cause, error.during("publish"))?;
+                Err(AttemptError::Failed(error)) => return Err(error.with_operation("publish")),
+                Err(AttemptError::Again(cause, error)) => {
+                    retries.again(cause, error.with_operation("publish"))?;
                     self.metrics.retried(cause);
                 }
-                Err(Setback::Doubt(why)) => {
+                Err(AttemptError::Doubt(why)) => {
                     self.tell_doubt(draft.version, attempt, &why);
                     self.relearn(deadline)
-                        .map_err(|error| error.during("publish"))?;
+                        .map_err(|error| error.with_operation("publish"))?;
                     let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
                     // What somebody else wrote meanwhile counts as known from here on, so it is
                     // gone over now.
@@ -372,7 +374,7 @@ impl Publisher {
                     }
                     let message = format!("in doubt after {attempt} attempts: {why}");
                     let error = Error::new(Code::Unavailable, message);
-                    retries.count(&error.during("publish"))?;
+                    retries.count(&error.with_operation("publish"))?;
                     self.metrics.retried(RetryCause::Doubt);
                 }
             }
@@ -380,12 +382,12 @@ impl Publisher {
     }
 
     fn tell_doubt(&mut self, version: Version, attempt: u32, why: &str) {
-        let now = self.surroundings.clock().now();
-        if let Some(silent) = self.doubts.happened(now) {
+        let now = self.environment.clock().now();
+        if let Some(silent) = self.doubts.record(now) {
             log::warn!(
                 target: "divvy::publisher",
                 version = version, attempt = attempt;
-                "publication in doubt{} ({why}): reading back", words(silent)
+                "publication in doubt{} ({why}): reading back", suppressed(silent)
             );
         }
     }
@@ -412,12 +414,12 @@ impl Publisher {
     ///
     /// # Errors
     /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
-    pub fn settle(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
+    pub fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
         self.check_standing()?;
         // An attempt that failed half-way has forgotten what it compared with, and what a worker
         // has applied shows in no key.
         let is_behind = self.applied.exceeds(self.in_force.get());
-        let is_resumed = self.standing == Standing::Reopening || is_behind;
+        let is_resumed = self.term_state == TermState::Reopening || is_behind;
         let is_own = |(key, revision): &(String, Revision)| self.is_own(key, *revision);
         if seen.iter().all(is_own) && !is_resumed {
             return Ok(false);
@@ -441,10 +443,10 @@ impl Publisher {
     }
 
     /// Reads the whole bucket. The answer is at least as new as the call.
-    fn read_all(&self, deadline: Instant) -> Result<Reading> {
+    fn read_all(&self, deadline: Instant) -> Result<BucketReading> {
         let list = |store: &dyn Store| store.list(Bucket::Assignment, "", deadline);
         let listing = self.ask(deadline, list)?;
-        Ok(Reading::of(&listing, &self.settings.assignment))
+        Ok(BucketReading::of(&listing, &self.settings.assignment))
     }
 
     /// Learns what the bucket holds, under the same fence.
@@ -458,20 +460,20 @@ impl Publisher {
         self.heed(beats.applied);
         self.see_version(reading.highest_version.max(self.applied.version));
         let highest_term = reading.highest_term.max(self.applied.term);
-        if self.standing == Standing::Reopening || highest_term > self.term {
+        if self.term_state == TermState::Reopening || highest_term > self.term {
             // Workers would refuse our term: somebody wrote a higher one without taking over.
             log::warn!(
                 target: "divvy::publisher", term = self.term, found = highest_term;
                 "a foreign write carries a higher term: opening a term above it"
             );
-            self.standing = Standing::Reopening;
+            self.term_state = TermState::Reopening;
             let floor = highest_term.max(self.term);
             self.open_term(&reading, floor, deadline)?;
-            self.standing = Standing::InForce;
+            self.term_state = TermState::Effective;
         } else {
-            reading.keep_doubts(&self.known.slots);
-            reading.doubt_foreign(&self.known.slots, self.term);
-            reading.doubt_refused(&beats.applied_by, self.applied);
+            reading.keep_rewrite_marks(&self.known.slots);
+            reading.mark_foreign(&self.known.slots, self.term);
+            reading.mark_refused(&beats.applied_by, self.applied);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only
@@ -485,7 +487,7 @@ impl Publisher {
     /// revisions may come true again (what the fence says never does); and in class B a leader
     /// that was deposed long ago must not leave half a plan behind in the moment of a take-over.
     fn check_fence(&mut self, deadline: Instant) -> Result<()> {
-        if self.standing == Standing::Reopening {
+        if self.term_state == TermState::Reopening {
             return self.relearn(deadline);
         }
         let read = |store: &dyn Store| store.read(Bucket::Assignment, FENCE_KEY, deadline);
@@ -504,12 +506,12 @@ impl Publisher {
     /// Whether the fence found is this leader's.
     fn holds(&self, found: &Record<Fence>) -> bool {
         let is_claim = || found.value.as_ref() == Some(&self.claim);
-        *found == self.fence || self.standing == Standing::Reopening && is_claim()
+        *found == self.fence || self.term_state == TermState::Reopening && is_claim()
     }
 
     /// From here on this publisher never writes again, unless it takes over anew.
     fn depose(&mut self, fence: &Record<Fence>) -> Error {
-        self.standing = Standing::Deposed;
+        self.term_state = TermState::Deposed;
         let by = match &fence.value {
             Some(fence) => format!("{:?} leads in term {}", fence.leader, fence.term),
             None => "the fence record was removed".into(),
@@ -524,13 +526,13 @@ impl Publisher {
     }
 
     fn check_standing(&self) -> Result<()> {
-        match self.standing {
-            Standing::InForce | Standing::Reopening => Ok(()),
-            Standing::Outside => Err(Error::new(
+        match self.term_state {
+            TermState::Effective | TermState::Reopening => Ok(()),
+            TermState::Outside => Err(Error::new(
                 Code::NotRunning,
                 "no take-over has succeeded yet; nothing can be published before",
             )),
-            Standing::Deposed => Err(Error::new(
+            TermState::Deposed => Err(Error::new(
                 Code::Fenced,
                 format!(
                     "deposed in term {}; this leader must not publish again",
@@ -558,7 +560,7 @@ impl Publisher {
                         change.worker, self.value_max
                     ),
                 )
-                .on_key(self.settings.assignment.key(&change.worker)));
+                .with_key(self.settings.assignment.key(&change.worker)));
             }
             values.push(value);
         }
@@ -571,7 +573,7 @@ impl Publisher {
             digest: plan_digest(plan),
             workers: plan.workers().len() as u64,
             partitions: plan.partitions().len() as u64,
-            time: self.surroundings.wall_clock(),
+            time: self.environment.wall_clock(),
         };
         Ok(Draft {
             version,
@@ -587,11 +589,11 @@ impl Publisher {
             Some((_, hash)) => Content::Assigned(*hash),
             None => Content::Deleted,
         };
-        let slot = Slot {
+        let slot = AssignmentSlot {
             revision,
             content,
             is_foreign: false,
-            in_doubt: false,
+            needs_rewrite: false,
         };
         self.known.slots.insert(change.worker.clone(), slot);
         self.numbered(revision);
@@ -600,8 +602,10 @@ impl Publisher {
     /// Takes in that a change may have been stored, or may yet be.
     fn doubted(&mut self, change: &Change) {
         let slots = &mut self.known.slots;
-        let slot = slots.entry(change.worker.clone()).or_insert(Slot::NONE);
-        slot.in_doubt = true;
+        let slot = slots
+            .entry(change.worker.clone())
+            .or_insert(AssignmentSlot::NONE);
+        slot.needs_rewrite = true;
     }
 
     /// Takes in the number of an own write. After a gap the bucket's last sequence is left as it
@@ -656,17 +660,19 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
 }
 
 /// What a refusal means for the attempt.
-fn refused(refusal: Refusal, key: &str) -> Setback {
+fn refused(refusal: Refusal, key: &str) -> AttemptError {
     match refusal {
         Refusal::Busy => {
-            let error = Error::new(Code::Unavailable, STAYS_BUSY).on_key(key);
-            Setback::Again(RetryCause::Busy, error)
+            let error = Error::new(Code::Unavailable, STAYS_BUSY).with_key(key);
+            AttemptError::Again(RetryCause::Busy, error)
         }
         away @ Refusal::Unavailable(_) => {
-            Setback::Again(RetryCause::Refused, away.into_error().on_key(key))
+            AttemptError::Again(RetryCause::Refused, away.into_error().with_key(key))
         }
-        Refusal::Conflict => Setback::Doubt(format!("somebody else wrote {key}, or the fence")),
-        other => Setback::Failed(other.into_error().on_key(key)),
+        Refusal::Conflict => {
+            AttemptError::Doubt(format!("somebody else wrote {key}, or the fence"))
+        }
+        other => AttemptError::Failed(other.into_error().with_key(key)),
     }
 }
 
@@ -676,7 +682,7 @@ impl fmt::Debug for Publisher {
             .field("term", &self.term)
             .field("version", &self.version)
             .field("class", &self.class)
-            .field("standing", &self.standing)
+            .field("term_state", &self.term_state)
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Publisher, Surroundings};
+use super::{Publisher, PublisherEnvironment};
 use crate::error::{Code, Error, Result};
 use crate::machine::backoff::Backoff;
 use crate::metrics::RetryCause;
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(160);
 
 /// The tries of one operation.
 pub(super) struct Retries {
-    surroundings: Arc<dyn Surroundings>,
+    environment: Arc<dyn PublisherEnvironment>,
     deadline: Instant,
     tries_left: u32,
     failures_left: u32,
@@ -41,12 +41,12 @@ impl Retries {
             self.failures_left = self.failures_left.saturating_sub(1);
         }
         self.count(&failure)?;
-        let clock = self.surroundings.clock();
+        let clock = self.environment.clock();
         let left = self.deadline.saturating_duration_since(clock.instant());
         let Some(pause) = self.pauses.next_delay_within(left) else {
             return Err(failure);
         };
-        if self.surroundings.pause(pause) {
+        if self.environment.pause(pause) {
             return Ok(());
         }
         Err(Error::new(
@@ -61,8 +61,8 @@ impl Retries {
     /// As [`Retries::again`].
     pub fn count(&mut self, failure: &Error) -> Result<()> {
         self.tries_left = self.tries_left.saturating_sub(1);
-        let has_time = self.surroundings.clock().instant() < self.deadline;
-        let is_worth_it = failure.is_retriable() && has_time && self.surroundings.takes_calls();
+        let has_time = self.environment.clock().instant() < self.deadline;
+        let is_worth_it = failure.is_retriable() && has_time && self.environment.takes_calls();
         if is_worth_it && self.tries_left > 0 && self.failures_left > 0 {
             return Ok(());
         }
@@ -73,11 +73,11 @@ impl Retries {
 impl Publisher {
     pub(super) fn retries(&self, deadline: Instant) -> Retries {
         Retries {
-            surroundings: Arc::clone(&self.surroundings),
+            environment: Arc::clone(&self.environment),
             deadline,
             tries_left: ATTEMPTS_MAX,
             failures_left: FAILURES_MAX,
-            pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, self.surroundings.nonce()),
+            pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, self.environment.nonce()),
         }
     }
 

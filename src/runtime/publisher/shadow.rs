@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Class, Found, Publish, Publisher, Settled, next_number};
+use super::{ActiveMode, Publish, Publisher, Resolved, TakeOverResult, next_number};
 use crate::error::{Code, Error, Result};
-use crate::machine::publication::{Content, Reading};
+use crate::machine::publication::{BucketReading, Content};
 use crate::strategy::Plan;
 use crate::types::{Partition, Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment};
@@ -52,11 +52,11 @@ impl Shadow {
 
     /// Reads the bucket. A leader without terms writes key by key and leaves no record that tells
     /// when it is done: what it wrote counts when nothing has changed for a while.
-    fn read(&self, deadline: Instant) -> Result<Reading> {
+    fn read(&self, deadline: Instant) -> Result<BucketReading> {
         let mut reading = self.reader.read_all(deadline)?;
         let mut quiet = 0;
         while (reading.is_foreign() || !reading.is_one_publication()) && quiet < QUIET_LOOKS {
-            if !self.reader.surroundings.pause(LOOK_AGAIN) {
+            if !self.reader.environment.pause(LOOK_AGAIN) {
                 return Err(Error::new(Code::NotRunning, "stopped while reading"));
             }
             let newer = self.reader.read_all(deadline)?;
@@ -67,7 +67,7 @@ impl Shadow {
         Ok(reading)
     }
 
-    fn learn(&mut self, reading: Reading) {
+    fn learn(&mut self, reading: BucketReading) {
         let fence = reading.fence.value.as_ref();
         self.reader.term = fence.map_or(0, |fence| fence.term);
         self.reader.in_force.term.store(NO_TERM, Ordering::Release);
@@ -84,19 +84,19 @@ impl Shadow {
 
 impl Publish for Shadow {
     /// Learns what is stored and who is alive. Takes nothing over.
-    fn take_over(&mut self, deadline: Instant) -> Result<Found> {
+    fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
         let reading = self.read(deadline)?;
         let beats = self.reader.read_beats(deadline)?;
         let consistent = reading.is_one_publication();
-        let poison = reading.poison + beats.poison;
+        let malformed = reading.malformed + beats.malformed;
         self.learn(reading);
-        Ok(Found {
+        Ok(TakeOverResult {
             term: self.reader.term,
             version: self.reader.version,
             consistent,
             // Whoever leads goes on leading.
             former_leader: None,
-            poison,
+            malformed,
             heartbeats: beats.heartbeats,
             stored: self.take_stored(),
         })
@@ -117,7 +117,7 @@ impl Publish for Shadow {
         self.reader.heed(applied);
     }
 
-    fn settle(&mut self, _: &[(String, Revision)], deadline: Instant) -> Result<Settled> {
+    fn resolve(&mut self, _: &[(String, Revision)], deadline: Instant) -> Result<Resolved> {
         let seen = Instant::now();
         let reading = self.read(deadline)?;
         let newest = reading.stored.iter().max_by_key(|(_, a)| a.version);
@@ -130,9 +130,9 @@ impl Publish for Shadow {
         self.learn(reading);
         let stored = self.take_stored();
         if !is_news {
-            return Ok(Settled::Known);
+            return Ok(Resolved::Known);
         }
-        Ok(Settled::Live(Box::new(Live {
+        Ok(Resolved::Live(Box::new(Live {
             seen,
             version,
             term,
@@ -154,13 +154,13 @@ impl Publish for Shadow {
         self.reader.term
     }
 
-    fn proven(&self) -> Option<(Class, &str)> {
+    fn probe_result(&self) -> Option<(ActiveMode, &str)> {
         None
     }
 }
 
 /// What workers read: the version, and what each of them holds.
-fn content_of(reading: &Reading) -> (Version, BTreeMap<&WorkerId, Content>) {
+fn content_of(reading: &BucketReading) -> (Version, BTreeMap<&WorkerId, Content>) {
     let contents = reading.slots.iter();
     let contents = contents.map(|(worker, slot)| (worker, slot.content));
     (reading.highest_version, contents.collect())

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::class_b::Worst;
-use super::{Attempt, Class, Publisher, Setback, Standing, next_number, refused};
-use crate::config::PublishClass;
+use super::per_key::Worst;
+use super::{ActiveMode, Attempt, AttemptError, Publisher, TermState, next_number, refused};
+use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
-use crate::machine::publication::{Reading, Record};
-use crate::machine::takeover::Heartbeat;
+use crate::machine::publication::{BucketReading, Record};
+use crate::machine::takeover::HeartbeatRecord;
 use crate::metrics::RetryCause;
 use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
@@ -22,7 +22,7 @@ const CLASS_A: &str = "A";
 
 /// What a take-over found.
 #[derive(Debug)]
-pub struct Found {
+pub struct TakeOverResult {
     /// The term that it opened.
     pub term: Term,
     /// The highest version found in any record, assignment or heartbeat.
@@ -32,21 +32,21 @@ pub struct Found {
     /// Whether they are one complete plan.
     pub consistent: bool,
     /// The heartbeat keys.
-    pub heartbeats: Vec<Heartbeat>,
+    pub heartbeats: Vec<HeartbeatRecord>,
     /// Who led before, where the fence record names a worker.
     pub former_leader: Option<WorkerId>,
     /// Values that could not be understood.
-    pub poison: u32,
+    pub malformed: u32,
 }
 
 /// The heartbeat bucket at one moment.
 pub(super) struct Beats {
-    pub(super) heartbeats: Vec<Heartbeat>,
+    pub(super) heartbeats: Vec<HeartbeatRecord>,
     /// The highest term and version that any worker has applied.
     pub(super) applied: Applied,
     /// What each worker has applied, where it says so.
     pub(super) applied_by: BTreeMap<WorkerId, Applied>,
-    pub(super) poison: u32,
+    pub(super) malformed: u32,
 }
 
 enum Learned {
@@ -63,22 +63,22 @@ impl Publisher {
     /// # Errors
     /// `Conflict` or `Fenced` when another leader takes over at the same moment; `InvalidData` when
     /// a stored number leaves no room above it; what the store reports otherwise.
-    pub fn take_over(&mut self, deadline: Instant) -> Result<Found> {
-        self.standing = Standing::Outside;
+    pub fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
+        self.term_state = TermState::Outside;
         self.learn_capabilities(deadline)?;
         let reading = self.read_all(deadline)?;
         let former_leader = former_leader(&reading.fence);
         let beats = self.read_beats(deadline)?;
         let floor = reading.highest_term.max(beats.applied.term);
         let beats = self.open_term(&reading, floor, deadline)?;
-        self.standing = Standing::InForce;
-        let found = Found {
+        self.term_state = TermState::Effective;
+        let found = TakeOverResult {
             term: self.term,
             version: self.version,
             consistent: self.known.is_consistent(),
             former_leader,
             // The first look alone has met the former fence.
-            poison: reading.poison.max(self.known.poison) + beats.poison,
+            malformed: reading.malformed.max(self.known.malformed) + beats.malformed,
             heartbeats: beats.heartbeats,
             stored: std::mem::take(&mut self.known.stored)
                 .into_iter()
@@ -96,7 +96,7 @@ impl Publisher {
     /// Opens a term above `floor`, then reads everything; again, should that show a higher one.
     pub(super) fn open_term(
         &mut self,
-        found: &Reading,
+        found: &BucketReading,
         mut floor: Term,
         deadline: Instant,
     ) -> Result<Beats> {
@@ -115,7 +115,7 @@ impl Publisher {
             Code::Conflict,
             "somebody keeps writing terms above the one being opened; find out who",
         )
-        .during("take over"))
+        .with_operation("take over"))
     }
 
     /// Learns what is stored. From here on no former leader can change it (class A), or the
@@ -125,7 +125,7 @@ impl Publisher {
         loop {
             let reading = self.read_all(deadline)?;
             if reading.fence != self.fence {
-                return Err(self.depose(&reading.fence).during("take over"));
+                return Err(self.depose(&reading.fence).with_operation("take over"));
             }
             let beats = self.read_beats(deadline)?;
             self.heed(beats.applied);
@@ -138,49 +138,54 @@ impl Publisher {
             self.known = reading;
             match self.rewrite(class_b_until, deadline) {
                 Ok(()) => {
-                    self.known.doubt_refused(&beats.applied_by, self.applied);
+                    self.known.mark_refused(&beats.applied_by, self.applied);
                     return Ok(Learned::All(beats));
                 }
-                Err(Setback::Failed(error)) => return Err(error.during("take over")),
+                Err(AttemptError::Failed(error)) => return Err(error.with_operation("take over")),
                 // Most likely the former leader's last writes: take them in, go over them.
-                Err(Setback::Doubt(why)) => {
+                Err(AttemptError::Doubt(why)) => {
                     let message = format!(
                         "the assignments could not be brought under the new term ({why}); try again"
                     );
-                    retries.count(&Error::new(Code::Unavailable, message).during("take over"))?;
+                    retries.count(
+                        &Error::new(Code::Unavailable, message).with_operation("take over"),
+                    )?;
                 }
-                Err(Setback::Again(cause, error)) => {
-                    retries.again(cause, error.during("take over"))?;
+                Err(AttemptError::Again(cause, error)) => {
+                    retries.again(cause, error.with_operation("take over"))?;
                 }
             }
         }
     }
 
     fn learn_capabilities(&mut self, deadline: Instant) -> Result<()> {
-        let proven = self.ask(deadline, |store| {
+        let probe_result = self.ask(deadline, |store| {
             store.capabilities(Bucket::Assignment, deadline)
         })?;
-        let batch_max = proven.batch_max.min(self.settings.batch_max);
+        let batch_max = probe_result.batch_max.min(self.settings.batch_max);
         // A batch has a leading record, so that one of a single write is of no use.
         let can_batch = batch_max >= 2;
-        self.value_max = proven.value_max;
-        self.store_description = match proven.batch_max {
-            0 => format!("{}, no atomic batches", proven.description),
-            most => format!("{}, atomic batches of up to {most}", proven.description),
+        self.value_max = probe_result.value_max;
+        self.store_description = match probe_result.batch_max {
+            0 => format!("{}, no atomic batches", probe_result.description),
+            most => format!(
+                "{}, atomic batches of up to {most}",
+                probe_result.description
+            ),
         };
         self.class = match (self.settings.class, can_batch) {
-            (PublishClass::Auto | PublishClass::A, true) => Class::A { batch_max },
-            (PublishClass::Auto, false) | (PublishClass::B, _) => Class::B,
-            (PublishClass::A, false) => {
+            (PublishMode::Auto | PublishMode::Atomic, true) => ActiveMode::Atomic { batch_max },
+            (PublishMode::Auto, false) | (PublishMode::PerKey, _) => ActiveMode::PerKey,
+            (PublishMode::Atomic, false) => {
                 return Err(Error::new(
                     Code::Unsupported,
                     format!(
-                        "publish_class is A, but {} has no atomic batches for this bucket; \
+                        "publish_mode is A, but {} has no atomic batches for this bucket; \
                          use auto or B, or upgrade the server",
-                        proven.description
+                        probe_result.description
                     ),
                 )
-                .during("take over"));
+                .with_operation("take over"));
             }
         };
         Ok(())
@@ -196,13 +201,13 @@ impl Publisher {
         self.claim = Fence {
             term: self.term,
             leader: self.settings.leader.clone(),
-            time: self.surroundings.wall_clock(),
+            time: self.environment.wall_clock(),
             class: match self.class {
-                Class::A { .. } => CLASS_A.into(),
-                Class::B => "B".into(),
+                ActiveMode::Atomic { .. } => CLASS_A.into(),
+                ActiveMode::PerKey => "B".into(),
             },
             class_b_until,
-            nonce: self.surroundings.nonce(),
+            nonce: self.environment.nonce(),
         };
         let value = self.claim.encode();
         let mut retries = self.retries(deadline);
@@ -224,18 +229,20 @@ impl Publisher {
                             return Ok(self.claimed(entry.revision));
                         }
                         Some(entry) if entry.revision != expected => {
-                            return Err(self.lost_to(&entry).during("take over"));
+                            return Err(self.lost_to(&entry).with_operation("take over"));
                         }
                         _ => (RetryCause::Doubt, not_written(&outcome)),
                     }
                 }
                 Outcome::Refused(refusal) => match refused(refusal, FENCE_KEY) {
-                    Setback::Failed(error) => return Err(error.during("take over")),
-                    Setback::Again(cause, error) => (cause, error),
-                    Setback::Doubt(why) => (RetryCause::Doubt, Error::new(Code::Unavailable, why)),
+                    AttemptError::Failed(error) => return Err(error.with_operation("take over")),
+                    AttemptError::Again(cause, error) => (cause, error),
+                    AttemptError::Doubt(why) => {
+                        (RetryCause::Doubt, Error::new(Code::Unavailable, why))
+                    }
                 },
             };
-            retries.again(cause, failure.during("take over"))?;
+            retries.again(cause, failure.with_operation("take over"))?;
         }
     }
 
@@ -248,7 +255,7 @@ impl Publisher {
 
     /// The fence is somebody else's: a leader that wanted a further term is deposed by that.
     fn lost_to(&mut self, entry: &Entry) -> Error {
-        if self.standing == Standing::Reopening {
+        if self.term_state == TermState::Reopening {
             let value = Fence::decode(&entry.value).ok();
             let revision = entry.revision;
             return self.depose(&Record { revision, value });
@@ -257,7 +264,7 @@ impl Publisher {
             Code::Conflict,
             "another leader takes over at the same moment; let it lead, or try again",
         )
-        .on_key(FENCE_KEY)
+        .with_key(FENCE_KEY)
     }
 
     /// Rewrites the assignments and the commit record, same content, new term, so that every
@@ -267,8 +274,8 @@ impl Publisher {
     /// alone, and a term would make them accept an old one.
     fn rewrite(&mut self, until: Term, deadline: Instant) -> Attempt<()> {
         let is_known_to_b = |term: Option<Term>| match self.class {
-            Class::B => term != Some(self.term),
-            Class::A { .. } => until > 0 && term.unwrap_or(0) <= until,
+            ActiveMode::PerKey => term != Some(self.term),
+            ActiveMode::Atomic { .. } => until > 0 && term.unwrap_or(0) <= until,
         };
         let mut workers = Vec::new();
         let mut writes = Vec::new();
@@ -314,7 +321,7 @@ impl Publisher {
                     (None, Some(commit)) => self.committed(commit, revision),
                     (None, None) => {}
                 },
-                Outcome::Unknown(why) => worst.add(Setback::Doubt(why)),
+                Outcome::Unknown(why) => worst.add(AttemptError::Doubt(why)),
                 Outcome::Refused(refusal) => worst.add(refused(refusal, &write.key)),
             }
         }
@@ -325,7 +332,7 @@ impl Publisher {
         if let Some(slot) = self.known.slots.get_mut(worker) {
             slot.revision = revision;
             // Its worker takes up what comes in a new term; what has none is as old as before.
-            slot.in_doubt &= slot.is_foreign;
+            slot.needs_rewrite &= slot.is_foreign;
         }
         self.numbered(revision);
     }
@@ -339,11 +346,11 @@ impl Publisher {
             heartbeats: Vec::with_capacity(listing.entries.len()),
             applied: Applied::default(),
             applied_by: BTreeMap::new(),
-            poison: 0,
+            malformed: 0,
         };
         for entry in listing.entries {
             let Ok(worker) = wire::worker_of_key(prefix, &entry.key) else {
-                beats.poison += 1;
+                beats.malformed += 1;
                 continue;
             };
             if let Some(applied) = wire::decode_heartbeat(&entry.value) {
@@ -351,7 +358,7 @@ impl Publisher {
                 beats.applied.version = beats.applied.version.max(applied.version);
                 beats.applied_by.insert(worker.clone(), applied);
             }
-            beats.heartbeats.push(Heartbeat {
+            beats.heartbeats.push(HeartbeatRecord {
                 worker,
                 operation: entry.operation,
                 age: entry.age,
@@ -367,11 +374,11 @@ fn not_written(outcome: &Outcome) -> Error {
         Outcome::Unknown(why) => format!("the fence record could not be written: {why}"),
         _ => "the fence record could not be written".into(),
     };
-    Error::new(Code::Unavailable, message).on_key(FENCE_KEY)
+    Error::new(Code::Unavailable, message).with_key(FENCE_KEY)
 }
 
 /// Up to which term a leader of class B may know the revisions of keys; 0: there was none.
-fn class_b_until(found: &Reading) -> Term {
+fn class_b_until(found: &BucketReading) -> Term {
     match &found.fence.value {
         Some(fence) if fence.class == CLASS_A => fence.class_b_until,
         // It was one, or nobody can tell.

@@ -1,7 +1,7 @@
 //! Jobs against sources and strategies that fail, and plans found at a take-over.
 
 use super::*;
-use crate::config::PublishClass;
+use crate::config::PublishMode;
 use crate::runtime::publisher::tests::{
     BOTH, Kind, Still, held, holds_exactly, id, later, put, raw, settings, world,
 };
@@ -19,7 +19,7 @@ fn list(keys: &[&str]) -> Vec<Partition> {
 
 fn rebalancer_of(
     world: &MemoryStore,
-    class: PublishClass,
+    class: PublishMode,
     partitions: &Arc<Partitions>,
     strategy: Arc<dyn Strategy>,
 ) -> Rebalancer {
@@ -37,7 +37,7 @@ fn leading(
     partitions: &Arc<Partitions>,
     strategy: impl Strategy + 'static,
 ) -> Rebalancer {
-    let mut rebalancer = rebalancer_of(world, PublishClass::Auto, partitions, Arc::new(strategy));
+    let mut rebalancer = rebalancer_of(world, PublishMode::Auto, partitions, Arc::new(strategy));
     rebalancer.take_over(later()).unwrap();
     rebalancer
 }
@@ -155,7 +155,7 @@ impl Strategy for Scripted {
         "scripted"
     }
 
-    fn assign(&self, _: &Input<'_>) -> Result<Vec<u32>> {
+    fn assign(&self, _: &PlanInput<'_>) -> Result<Vec<u32>> {
         self.0.lock().clone().expect("as the test wants")
     }
 }
@@ -275,7 +275,7 @@ impl Strategy for Noting {
         "noting"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<u32>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<u32>> {
         *self.0.lock() = input.previous.to_vec();
         Ok(vec![0; input.partitions.len()])
     }
@@ -290,7 +290,7 @@ fn a_plan_cut_short_is_not_adopted_but_tells_where_partitions_are() {
         let told = Arc::default();
         let strategy = Arc::new(Noting(Arc::clone(&told)));
         let partitions = pushed(&["p", "q", "r"]);
-        let mut next = rebalancer_of(&world, PublishClass::Auto, &partitions, strategy);
+        let mut next = rebalancer_of(&world, PublishMode::Auto, &partitions, strategy);
         let (found, _) = next.take_over(later()).unwrap();
         assert!(!found.consistent);
         assert_eq!(found.planned.len(), 2);
@@ -306,10 +306,10 @@ fn a_complete_plan_is_found_consistent_and_the_same() {
         let partitions = pushed(&["p", "q", "r"]);
         publish(&mut leading(&world, &partitions, RoundRobin), &["a", "b"]).unwrap();
         let strategy: Arc<dyn Strategy> = Arc::new(RoundRobin);
-        let mut next = rebalancer_of(&world, PublishClass::Auto, &partitions, strategy);
-        let (found, poison) = next.take_over(later()).unwrap();
+        let mut next = rebalancer_of(&world, PublishMode::Auto, &partitions, strategy);
+        let (found, malformed) = next.take_over(later()).unwrap();
         assert!(found.consistent);
-        assert_eq!((found.finding, poison), (Some(Finding::Same), 0));
+        assert_eq!((found.finding, malformed), (Some(Finding::Same), 0));
         assert_eq!(found.former_leader, Some(id("divvy")));
         // A leader of parti publishes after it, blindly.
         put(&world, "assignment.a", &raw(2, None, &["p"]));
@@ -329,11 +329,11 @@ fn a_successor_of_another_class_goes_over_everything() {
     let world = world(Kind::A);
     let partitions = pushed(&["p", "q", "r"]);
     let of_class = |class| rebalancer_of(&world, class, &partitions, Arc::new(RoundRobin));
-    let mut single = of_class(PublishClass::B);
+    let mut single = of_class(PublishMode::PerKey);
     single.take_over(later()).unwrap();
     publish(&mut single, &["a", "b"]).unwrap();
     let before = held(&world);
-    let mut batches = of_class(PublishClass::A);
+    let mut batches = of_class(PublishMode::Atomic);
     assert!(batches.take_over(later()).unwrap().0.consistent);
     let after = held(&world);
     for (worker, held) in &after {

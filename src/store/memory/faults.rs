@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::watcher::Delivery;
-use super::world::{ClientId, World};
+use super::world::{ClientId, MemoryWorld};
 use crate::store::{Bucket, BucketConfig, Refusal};
 use crate::types::Revision;
 
@@ -76,7 +76,7 @@ pub(super) const BLACKOUT: &str = "the store cannot be reached (blackout)";
 /// client was stopped or dropped the switches do nothing.
 #[derive(Clone)]
 pub struct Faults {
-    pub(super) world: Arc<World>,
+    pub(super) world: Arc<MemoryWorld>,
     pub(super) client: ClientId,
 }
 
@@ -176,12 +176,12 @@ impl Faults {
         self.world.with(|state, _| state.discard_held(self.client));
     }
 
-    /// Switches everything off and recovers from what lasts. Held writes stay held.
+    /// Switches everything off and recovers from what lasts. DelayedWrite writes stay held.
     pub fn clear(&self) {
-        self.plan(|plan| *plan = Plan::default());
+        self.plan(|plan| *plan = FaultPlan::default());
     }
 
-    fn plan(&self, change: impl FnOnce(&mut Plan)) {
+    fn plan(&self, change: impl FnOnce(&mut FaultPlan)) {
         self.world.with(|state, _| {
             if let Some(client) = state.client(self.client) {
                 change(&mut client.plan);
@@ -195,7 +195,7 @@ impl Faults {
 /// faults nor checks apply.
 #[derive(Clone)]
 pub struct Server {
-    pub(super) world: Arc<World>,
+    pub(super) world: Arc<MemoryWorld>,
 }
 
 impl Server {
@@ -237,7 +237,7 @@ impl Server {
 
 /// The faults that a client is to meet.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct FaultPlan {
     scripted: Vec<Scripted>,
     random: Vec<Random>,
     delays: BTreeMap<Call, Duration>,
@@ -261,7 +261,7 @@ struct Random {
     fault: Fault,
 }
 
-impl Plan {
+impl FaultPlan {
     /// The fault that a call meets, if any.
     pub(super) fn draw(&mut self, call: Call) -> Option<Fault> {
         self.scripted.retain(|scripted| scripted.left > 0);

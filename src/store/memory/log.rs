@@ -37,14 +37,14 @@ fn covers(prefix: &str, key: &str) -> bool {
 }
 
 /// The last write of a key.
-struct Record {
+struct LogRecord {
     value: Vec<u8>,
     revision: Revision,
     operation: Operation,
     written: Time,
 }
 
-impl Record {
+impl LogRecord {
     fn entry(&self, key: &str, now: Time) -> Entry {
         Entry {
             key: key.to_owned(),
@@ -69,7 +69,7 @@ pub(super) struct Log {
     ttl: Option<Duration>,
     incarnation: u64,
     last_sequence: Revision,
-    records: BTreeMap<Key, Record>,
+    records: BTreeMap<Key, LogRecord>,
     /// The same records by number, which is also the order in which they expire.
     by_revision: BTreeMap<Revision, Key>,
 }
@@ -115,7 +115,7 @@ impl Log {
 
     /// The keys of a scope with their revisions, in the order of the keys.
     pub(super) fn keys(&self, scope: &Scope) -> Vec<(Key, Revision)> {
-        let keyed = |(key, record): (&Key, &Record)| (key.clone(), record.revision);
+        let keyed = |(key, record): (&Key, &LogRecord)| (key.clone(), record.revision);
         match scope {
             Scope::Under(prefix) => self.under(prefix).map(keyed).collect(),
             Scope::Key(key) => {
@@ -125,7 +125,7 @@ impl Log {
         }
     }
 
-    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a Record)> {
+    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a LogRecord)> {
         let start = if prefix.is_empty() {
             String::new()
         } else {
@@ -195,7 +195,7 @@ impl Log {
             None => Key::from(key),
         };
         self.by_revision.insert(revision, key.clone());
-        let record = Record {
+        let record = LogRecord {
             value,
             revision,
             operation,

@@ -4,12 +4,12 @@
 //! All clients of one [`MemoryStore`] share the same buckets. It keeps the contract of
 //! [`store`](crate::store) and behaves like a NATS server where the contract leaves room: values
 //! and delete markers expire with the bucket's TTL, expiry and purges are silent unless
-//! [`Builder::expiry_markers`] are on.
+//! [`MemoryStoreBuilder::expiry_markers`] are on.
 //!
 //! # Time
 //! By default the system's clock runs. Calls do what is due before anything else, and each client
 //! that watches owns a thread, `dv-memory`, that does so while nobody calls. With
-//! [`Builder::manual_clock`] there is no thread: things happen when they are due and somebody
+//! [`MemoryStoreBuilder::manual_clock`] there is no thread: things happen when they are due and somebody
 //! calls [`MemoryStore::tick`] or any other method, in the order of their times, so the same calls
 //! always have the same effect. Only the deadlines of calls are the system's time, and they are
 //! only looked at to refuse a call whose deadline has passed: hand in a distant one.
@@ -36,8 +36,8 @@ use parking_lot::Mutex;
 use self::faults::BLACKOUT;
 pub use self::faults::{Blackout, Call, Fault, Faults, Server};
 use self::log::Scope;
-use self::world::{ClientId, Request, State, World};
-use crate::cancel::{self, Vain};
+use self::world::{ClientId, MemoryWorld, WorldState, WriteRequest};
+use crate::cancel::{self, WaitError};
 use crate::clock::ManualClock;
 use crate::error::{Code, Error, Result};
 use crate::store::{
@@ -59,7 +59,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of a [`MemoryStore`].
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Builder {
+pub struct MemoryStoreBuilder {
     limits: Limits,
     manual_clock: Option<ManualClock>,
 }
@@ -72,7 +72,7 @@ struct Limits {
     watch_capacity: usize,
 }
 
-impl Builder {
+impl MemoryStoreBuilder {
     /// Time is what this clock says; the store has no threads.
     pub fn manual_clock(mut self, clock: ManualClock) -> Self {
         self.manual_clock = Some(clock);
@@ -108,7 +108,7 @@ impl Builder {
     /// A new store, without buckets.
     #[must_use]
     pub fn build(self) -> MemoryStore {
-        let world = World::new(self.limits, self.manual_clock);
+        let world = MemoryWorld::new(self.limits, self.manual_clock);
         MemoryStore::join(Arc::new(world), "memory")
     }
 }
@@ -119,7 +119,7 @@ impl Builder {
 pub struct MemoryStore(Arc<Client>);
 
 struct Client {
-    world: Arc<World>,
+    world: Arc<MemoryWorld>,
     id: ClientId,
     name: String,
     /// Disconnected when the client is stopped.
@@ -141,8 +141,8 @@ impl MemoryStore {
     }
 
     /// Settings for a new store.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
             limits: Limits {
                 batch_max: 1_000,
                 value_max: (1 << 20) - (1 << 10),
@@ -195,7 +195,7 @@ impl MemoryStore {
         self.0.world.with(|state, _| state.next_due())
     }
 
-    fn join(world: Arc<World>, name: &str) -> Self {
+    fn join(world: Arc<MemoryWorld>, name: &str) -> Self {
         let (id, stopped) = world.with(|state, _| state.add_client());
         Self(Arc::new(Client {
             world,
@@ -219,7 +219,7 @@ impl Store for MemoryStore {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<BucketStatus> {
-        let ensure = |state: &mut State, _| {
+        let ensure = |state: &mut WorldState, _| {
             let log = state.ensure(bucket, config.ttl);
             let mut warnings = Vec::new();
             if log.ttl() != config.ttl {
@@ -240,7 +240,10 @@ impl Store for MemoryStore {
             })
         };
         let status = self.0.ask(Call::Ensure, deadline, ensure);
-        status.map_err(|e| e.during("ensure bucket").on_key(bucket.default_name()))
+        status.map_err(|e| {
+            e.with_operation("ensure bucket")
+                .with_key(bucket.default_name())
+        })
     }
 
     fn capabilities(&self, _bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
@@ -250,9 +253,9 @@ impl Store for MemoryStore {
             value_max: limits.value_max,
             description: format!("divvy memory store {}", env!("CARGO_PKG_VERSION")),
         };
-        let answer = |_: &mut State, _| Ok(capabilities);
+        let answer = |_: &mut WorldState, _| Ok(capabilities);
         let capabilities = self.0.ask(Call::Capabilities, deadline, answer);
-        capabilities.map_err(|e| e.during("capabilities"))
+        capabilities.map_err(|e| e.with_operation("capabilities"))
     }
 
     fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
@@ -262,7 +265,7 @@ impl Store for MemoryStore {
                     Ok(state.log(bucket)?.entry(key, now))
                 })
             })
-            .map_err(|e| e.during("read").on_key(truncated(key, 60)))
+            .map_err(|e| e.with_operation("read").with_key(truncated(key, 60)))
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
@@ -280,14 +283,14 @@ impl Store for MemoryStore {
                     })
                 })
             })
-            .map_err(|e| e.during("list").on_key(truncated(prefix, 60)))
+            .map_err(|e| e.with_operation("list").with_key(truncated(prefix, 60)))
     }
 
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
         let value_max = self.0.world.limits.value_max;
         let requests = writes.iter().map(|write| {
             check_write(write, value_max)?;
-            Ok(Request::One(write.clone()))
+            Ok(WriteRequest::One(write.clone()))
         });
         self.0
             .submit(Call::Write, bucket, requests.collect(), deadline)
@@ -295,7 +298,7 @@ impl Store for MemoryStore {
 
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
         let request = check_batch(batch, self.0.world.limits);
-        let request = request.map(|()| Request::Batch(batch.clone()));
+        let request = request.map(|()| WriteRequest::Batch(batch.clone()));
         let outcomes = self.0.submit(Call::Batch, bucket, vec![request], deadline);
         // One request has one outcome.
         outcomes.into_iter().next().expect("an outcome a request")
@@ -304,13 +307,13 @@ impl Store for MemoryStore {
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
         check_prefix(prefix)
             .and_then(|()| self.0.watch(bucket, Scope::Under(prefix.to_owned())))
-            .map_err(|e| e.during("watch").on_key(truncated(prefix, 60)))
+            .map_err(|e| e.with_operation("watch").with_key(truncated(prefix, 60)))
     }
 
     fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
         check_key(key)
             .and_then(|()| self.0.watch(bucket, Scope::Key(key.to_owned())))
-            .map_err(|e| e.during("watch").on_key(truncated(key, 60)))
+            .map_err(|e| e.with_operation("watch").with_key(truncated(key, 60)))
     }
 
     fn health(&self) -> Health {
@@ -324,7 +327,7 @@ impl Store for MemoryStore {
     }
 
     fn stop(&self, deadline: Instant) -> Result<()> {
-        self.0.stop(deadline).map_err(|e| e.during("stop"))
+        self.0.stop(deadline).map_err(|e| e.with_operation("stop"))
     }
 }
 
@@ -346,7 +349,7 @@ impl Client {
         &self,
         call: Call,
         deadline: Instant,
-        answer: impl FnOnce(&mut State, Time) -> Result<R, Refusal>,
+        answer: impl FnOnce(&mut WorldState, Time) -> Result<R, Refusal>,
     ) -> Result<R> {
         match self.admit(call, deadline) {
             Admission::Granted => {}
@@ -380,7 +383,7 @@ impl Client {
         &self,
         call: Call,
         bucket: Bucket,
-        requests: Vec<Result<Request, Refusal>>,
+        requests: Vec<Result<WriteRequest, Refusal>>,
         deadline: Instant,
     ) -> Vec<Outcome> {
         let admission = self.admit(call, deadline);
@@ -400,10 +403,10 @@ impl Client {
 
     fn send(
         &self,
-        state: &mut State,
+        state: &mut WorldState,
         call: Call,
         bucket: Bucket,
-        request: Request,
+        request: WriteRequest,
         admission: &Admission,
         now: Time,
     ) -> Outcome {
@@ -484,7 +487,7 @@ impl Client {
     }
 
     /// Looks at the client's faults; `None` when it was stopped.
-    fn look<R>(&self, look: impl FnOnce(&faults::Plan) -> R) -> Option<R> {
+    fn look<R>(&self, look: impl FnOnce(&faults::FaultPlan) -> R) -> Option<R> {
         self.world
             .with(|state, _| state.client(self.id).map(|client| look(&client.plan)))
     }
@@ -492,7 +495,7 @@ impl Client {
     /// Waits until then, or for the call to be cancelled, and tells whether the client was stopped
     /// meanwhile.
     fn pause(&self, until: Instant) -> bool {
-        cancel::recv_deadline(&self.stopped, until) == Err(Vain::Disconnected)
+        cancel::recv_deadline(&self.stopped, until) == Err(WaitError::Disconnected)
     }
 
     fn watch(&self, bucket: Bucket, scope: Scope) -> Result<Watch> {
@@ -503,7 +506,7 @@ impl Client {
             Some(state.add_watch(self.id, bucket, scope, sender))
         });
         let id = id.ok_or_else(|| Refusal::NotRunning.into_error())?;
-        let world: Weak<World> = Arc::downgrade(&self.world);
+        let world: Weak<MemoryWorld> = Arc::downgrade(&self.world);
         Ok(Watch::new(events, move || {
             if let Some(world) = world.upgrade() {
                 world.with(|state, _| state.remove_watch(id));
@@ -513,7 +516,7 @@ impl Client {
 
     /// Starts the client's thread, unless it runs already or the clock is driven.
     fn start_thread(&self) -> Result<()> {
-        // Held throughout, so that a stop at the same time finds the thread or prevents it.
+        // DelayedWrite throughout, so that a stop at the same time finds the thread or prevents it.
         let mut thread = self.thread.lock();
         if self.world.is_driven() || thread.is_some() || self.look(|_| ()).is_none() {
             return Ok(());
@@ -541,7 +544,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let stopped = cancel::regardless(|| self.stop(Instant::now() + DROP_TIMEOUT));
+        let stopped = cancel::without_cancellation(|| self.stop(Instant::now() + DROP_TIMEOUT));
         if let Err(error) = stopped {
             ::log::warn!(target: "divvy::store", "memory store {} dropped: {error}", self.name);
         }

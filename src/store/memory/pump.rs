@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
-use super::world::{Agenda, ClientId, World};
+use super::world::{ClientId, MemoryWorld, PendingDeliveries};
 use crate::error::Result;
 use crate::thread::Thread;
 use crate::types::Time;
@@ -36,7 +36,7 @@ impl Alarm {
 }
 
 /// Starts the thread of a client. It begins when the alarm is in its place and has been rung.
-pub(super) fn spawn(world: &Arc<World>, client: ClientId) -> Result<(Alarm, Thread)> {
+pub(super) fn spawn(world: &Arc<MemoryWorld>, client: ClientId) -> Result<(Alarm, Thread)> {
     let (wake, woken) = bounded(1);
     let world = Arc::clone(world);
     let thread = Thread::spawn("dv-memory", move || run(&world, client, &woken))?;
@@ -47,11 +47,11 @@ pub(super) fn spawn(world: &Arc<World>, client: ClientId) -> Result<(Alarm, Thre
     Ok((alarm, thread))
 }
 
-fn run(world: &World, client: ClientId, woken: &Receiver<()>) {
+fn run(world: &MemoryWorld, client: ClientId, woken: &Receiver<()>) {
     loop {
-        let agenda = world.with(|state, now| state.agenda(client, now));
-        match agenda {
-            Some(agenda) => wait(world, &agenda, woken),
+        let pending_deliveries = world.with(|state, now| state.pending_deliveries(client, now));
+        match pending_deliveries {
+            Some(pending_deliveries) => wait(world, &pending_deliveries, woken),
             // The alarm is not in its place yet, or has been taken away.
             None => drop(woken.recv()),
         }
@@ -61,14 +61,14 @@ fn run(world: &World, client: ClientId, woken: &Receiver<()>) {
     }
 }
 
-/// Waits until something of the agenda has come true, or somebody rings.
-fn wait(world: &World, agenda: &Agenda, woken: &Receiver<()>) {
+/// Waits until something of the pending_deliveries has come true, or somebody rings.
+fn wait(world: &MemoryWorld, pending_deliveries: &PendingDeliveries, woken: &Receiver<()>) {
     let mut select = Select::new();
     select.recv(woken);
-    for room in &agenda.rooms {
+    for room in &pending_deliveries.rooms {
         select.send(room);
     }
-    match agenda.due {
+    match pending_deliveries.due {
         Some(due) => {
             let _ = select.ready_timeout(due.since(world.now()));
         }

@@ -21,7 +21,7 @@ pub(super) enum Delivery {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum WatchPhase {
     /// The initial state is being delivered.
     Starting,
     /// Changes are delivered as they happen.
@@ -70,11 +70,11 @@ impl Backlog {
 }
 
 /// One watch.
-pub(super) struct Watcher {
+pub(super) struct MemoryWatch {
     bucket: Bucket,
     scope: Scope,
     events: Sender<WatchEvent>,
-    phase: Phase,
+    phase: WatchPhase,
     /// Why the watch went blind, until the reader has been told.
     complaint: Option<String>,
     /// The values that the reader has been told of, and their revisions.
@@ -89,7 +89,7 @@ pub(super) struct Watcher {
     disconnected: bool,
 }
 
-impl Watcher {
+impl MemoryWatch {
     /// A watch that has yet to deliver what the bucket holds.
     pub(super) fn new(
         bucket: Bucket,
@@ -105,7 +105,7 @@ impl Watcher {
             bucket,
             scope,
             events,
-            phase: Phase::Starting,
+            phase: WatchPhase::Starting,
             complaint: None,
             known: BTreeMap::new(),
             backlog,
@@ -126,7 +126,7 @@ impl Watcher {
 
     /// Whether nothing is to be done before the next change.
     pub(super) fn is_settled(&self) -> bool {
-        self.phase == Phase::Live && self.complaint.is_none() && self.late.is_empty()
+        self.phase == WatchPhase::Live && self.complaint.is_none() && self.late.is_empty()
     }
 
     /// Whether the reader has gone away.
@@ -152,7 +152,7 @@ impl Watcher {
 
     /// A key was written and is now as `entry` says.
     pub(super) fn changed(&mut self, key: &Key, entry: Entry, delivery: Delivery, now: Time) {
-        if self.phase != Phase::Live {
+        if self.phase != WatchPhase::Live {
             self.backlog.put(key, entry.revision);
             return;
         }
@@ -183,8 +183,8 @@ impl Watcher {
 
     /// Changes stop arriving; those on their way are lost.
     pub(super) fn blind(&mut self, reason: &str) {
-        if self.phase != Phase::Blind {
-            self.phase = Phase::Blind;
+        if self.phase != WatchPhase::Blind {
+            self.phase = WatchPhase::Blind;
             self.complaint = Some(reason.to_owned());
         }
         for (_, key, entry) in std::mem::take(&mut self.late) {
@@ -201,19 +201,19 @@ impl Watcher {
 
     fn advance(&mut self, log: Option<&Log>, now: Time) {
         if let Some(reason) = &self.complaint {
-            let event = WatchEvent::Blind(reason.clone());
+            let event = WatchEvent::Disconnected(reason.clone());
             if !self.send(event) {
                 return;
             }
             self.complaint = None;
         }
-        if self.phase != Phase::Live {
+        if self.phase != WatchPhase::Live {
             match log {
                 Some(log) => self.resynchronise(log, now),
                 None => return,
             }
         }
-        while self.phase == Phase::Live && self.next_arrival().is_some_and(|due| due <= now) {
+        while self.phase == WatchPhase::Live && self.next_arrival().is_some_and(|due| due <= now) {
             if let Some((_, key, entry)) = self.late.pop_front() {
                 self.deliver(&key, entry);
                 if log.is_some_and(|log| log.revision(&key) == 0) {
@@ -236,7 +236,7 @@ impl Watcher {
             self.backlog.remove(&key);
         }
         if self.send(WatchEvent::Live) {
-            self.phase = Phase::Live;
+            self.phase = WatchPhase::Live;
         }
     }
 

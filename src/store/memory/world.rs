@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::Limits;
-use super::faults::{BLACKOUT, Plan};
+use super::faults::{BLACKOUT, FaultPlan};
 use super::log::{Key, Log, Remains, Scope};
 use super::pump::Alarm;
-use super::watcher::{Delivery, Watcher};
+use super::watcher::{Delivery, MemoryWatch};
 use crate::clock::{Clock, ManualClock, SystemClock};
-use crate::store::health::HealthBoard;
+use crate::store::health::HealthPublisher;
 use crate::store::{Batch, Bucket, Health, HealthEvents, Outcome, Refusal, WatchEvent, Write};
 use crate::types::{Revision, Time};
 
@@ -21,16 +21,16 @@ pub(super) type ClientId = u64;
 pub(super) type WatchId = u64;
 
 /// The shared part of a memory store.
-pub(super) struct World {
+pub(super) struct MemoryWorld {
     pub(super) limits: Limits,
     manual_clock: Option<ManualClock>,
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
 }
 
-impl World {
+impl MemoryWorld {
     pub(super) fn new(limits: Limits, manual_clock: Option<ManualClock>) -> Self {
         Self {
-            state: Mutex::new(State::new(limits.expiry_markers)),
+            state: Mutex::new(WorldState::new(limits.expiry_markers)),
             limits,
             manual_clock,
         }
@@ -50,7 +50,7 @@ impl World {
 
     /// Works on the state as it is now: what was due has happened before, and what the work
     /// leads to is on its way to the watches after.
-    pub(super) fn with<R>(&self, work: impl FnOnce(&mut State, Time) -> R) -> R {
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut WorldState, Time) -> R) -> R {
         let mut state = self.state.lock();
         // Read under the lock, so that records are stored in the order of their times.
         let now = self.now();
@@ -64,46 +64,46 @@ impl World {
 
 /// A write or batch, as a client asked for it.
 #[derive(Clone)]
-pub(super) enum Request {
+pub(super) enum WriteRequest {
     One(Write),
     Batch(Batch),
 }
 
 /// A write on its way to the store though its client has given up on it.
-struct Held {
+struct DelayedWrite {
     client: ClientId,
     due: Option<Time>,
     bucket: Bucket,
-    request: Request,
+    request: WriteRequest,
 }
 
 /// What the store knows of one running client.
 pub(super) struct Client {
-    pub(super) plan: Plan,
+    pub(super) plan: FaultPlan,
     pub(super) alarm: Option<Alarm>,
-    health: HealthBoard,
+    health: HealthPublisher,
     /// Dropped with the client, which wakes all who wait.
     _stop: Sender<Infallible>,
 }
 
-pub(super) struct State {
+pub(super) struct WorldState {
     markers: bool,
     logs: [Option<Log>; Bucket::ALL.len()],
     incarnations: u64,
     clients: BTreeMap<ClientId, Client>,
     clients_made: u64,
-    watchers: BTreeMap<WatchId, (ClientId, Watcher)>,
+    watchers: BTreeMap<WatchId, (ClientId, MemoryWatch)>,
     watches_made: u64,
-    held: Vec<Held>,
+    held: Vec<DelayedWrite>,
 }
 
 /// Something that happens by itself when its time has come.
 enum Due {
     Expiry(Bucket),
-    Held(usize),
+    DelayedWrite(usize),
 }
 
-impl State {
+impl WorldState {
     fn new(markers: bool) -> Self {
         Self {
             markers,
@@ -123,9 +123,9 @@ impl State {
         let (stop, stopped) = bounded(0);
         self.clients_made += 1;
         let client = Client {
-            plan: Plan::default(),
+            plan: FaultPlan::default(),
             alarm: None,
-            health: HealthBoard::new(Health::Connected),
+            health: HealthPublisher::new(Health::Connected),
             _stop: stop,
         };
         self.clients.insert(self.clients_made, client);
@@ -175,7 +175,7 @@ impl State {
     pub(super) fn listen_to_health(&mut self, id: ClientId) -> HealthEvents {
         match self.clients.get_mut(&id) {
             Some(client) => client.health.listen(),
-            None => HealthBoard::new(Health::Closed).listen(),
+            None => HealthPublisher::new(Health::Closed).listen(),
         }
     }
 
@@ -202,7 +202,7 @@ impl State {
         if let Some(log) = &mut self.logs[bucket as usize] {
             log.purge();
         }
-        self.watchers_of(bucket).for_each(Watcher::all_vanished);
+        self.watchers_of(bucket).for_each(MemoryWatch::all_vanished);
     }
 
     pub(super) fn delete_bucket(&mut self, bucket: Bucket) {
@@ -216,14 +216,19 @@ impl State {
     // --- writes ---
 
     /// Carries out a request by the rules.
-    pub(super) fn carry_out(&mut self, bucket: Bucket, request: Request, now: Time) -> Outcome {
+    pub(super) fn carry_out(
+        &mut self,
+        bucket: Bucket,
+        request: WriteRequest,
+        now: Time,
+    ) -> Outcome {
         let log = match self.log(bucket) {
             Ok(log) => log,
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let (fence, writes) = match request {
-            Request::One(write) => (None, vec![write]),
-            Request::Batch(batch) => (batch.fence, batch.writes),
+            WriteRequest::One(write) => (None, vec![write]),
+            WriteRequest::Batch(batch) => (batch.fence, batch.writes),
         };
         let fenced = fence.is_none_or(|(key, revision)| log.revision(&key) == revision);
         let admitted = writes.iter().all(|w| log.admits(&w.key, w.expect));
@@ -258,9 +263,9 @@ impl State {
         client: ClientId,
         due: Option<Time>,
         bucket: Bucket,
-        request: Request,
+        request: WriteRequest,
     ) {
-        self.held.push(Held {
+        self.held.push(DelayedWrite {
             client,
             due,
             bucket,
@@ -295,7 +300,7 @@ impl State {
             }
             match due {
                 Due::Expiry(bucket) => self.expire(bucket, at),
-                Due::Held(index) => {
+                Due::DelayedWrite(index) => {
                     let held = self.held.remove(index);
                     self.carry_out(held.bucket, held.request, at);
                 }
@@ -319,7 +324,7 @@ impl State {
             .held
             .iter()
             .enumerate()
-            .filter_map(|(index, held)| Some((held.due?, Due::Held(index))));
+            .filter_map(|(index, held)| Some((held.due?, Due::DelayedWrite(index))));
         // The first of equals wins: the order is that of the buckets, then that of the writes.
         expiries.chain(held).min_by_key(|(at, _)| *at)
     }
@@ -349,7 +354,7 @@ impl State {
         events: Sender<WatchEvent>,
     ) -> WatchId {
         let log = self.logs[bucket as usize].as_ref();
-        let mut watcher = Watcher::new(bucket, scope, events, log);
+        let mut watcher = MemoryWatch::new(bucket, scope, events, log);
         let blindness = self.clients.get(&client).and_then(|c| c.plan.blindness());
         if let Some(reason) = blindness {
             watcher.blind(reason);
@@ -371,7 +376,7 @@ impl State {
         self.watchers.len()
     }
 
-    fn watchers_of(&mut self, bucket: Bucket) -> impl Iterator<Item = &mut Watcher> {
+    fn watchers_of(&mut self, bucket: Bucket) -> impl Iterator<Item = &mut MemoryWatch> {
         self.watchers
             .values_mut()
             .map(|(_, watcher)| watcher)
@@ -418,7 +423,11 @@ impl State {
     /// What the thread of a client has to wait for; `None` when the client was stopped.
     ///
     /// What can be delivered has been delivered before.
-    pub(super) fn agenda(&mut self, id: ClientId, now: Time) -> Option<Agenda> {
+    pub(super) fn pending_deliveries(
+        &mut self,
+        id: ClientId,
+        now: Time,
+    ) -> Option<PendingDeliveries> {
         self.pump(now);
         let shared = self.shared_due();
         let alarm = self.clients.get_mut(&id)?.alarm.as_mut()?;
@@ -429,7 +438,7 @@ impl State {
             rooms.extend(watcher.attend());
         }
         alarm.set(due);
-        Some(Agenda { due, rooms })
+        Some(PendingDeliveries { due, rooms })
     }
 
     /// Wakes the threads that wait for too little.
@@ -452,12 +461,12 @@ impl State {
     /// nothing behind is not seen before the next call, which carries it out first.
     fn shared_due(&self) -> Option<Time> {
         let (at, due) = self.next_due_of_all()?;
-        (self.markers || matches!(due, Due::Held(_))).then_some(at)
+        (self.markers || matches!(due, Due::DelayedWrite(_))).then_some(at)
     }
 }
 
 /// What the thread of a client waits for: a time, and room in the channels of slow readers.
-pub(super) struct Agenda {
+pub(super) struct PendingDeliveries {
     pub(super) due: Option<Time>,
     pub(super) rooms: Vec<Sender<WatchEvent>>,
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::failure::{Failure, number};
+use super::failure::{RequestFailure, number};
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
 use super::options::{NatsOptions, Storage};
@@ -30,8 +30,8 @@ const HEADER_RESERVE: usize = 1_024;
 
 /// What was found out about a bucket, valid for one connection, leader and life of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proven {
-    life: Life,
+pub(super) struct BucketProbe {
+    life: BucketLife,
     pub(super) batches: bool,
     pub(super) value_max: usize,
     /// Whether it is valid for as long as the connection is.
@@ -40,7 +40,7 @@ pub(super) struct Proven {
 
 /// Where and when something was found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Life {
+struct BucketLife {
     generation: u64,
     leader: String,
     incarnation: String,
@@ -48,7 +48,7 @@ struct Life {
     promises: bool,
 }
 
-impl Proven {
+impl BucketProbe {
     /// Whether batches work over this connection, without asking once more.
     ///
     /// In a cluster it is asked before each batch: the next leader may be an older server, which
@@ -75,7 +75,7 @@ pub(super) fn ensure(
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
-) -> Result<StreamInfo, Failure> {
+) -> Result<StreamInfo, RequestFailure> {
     loop {
         let ensured = try_ensure(stream, subject, config, options, deadline);
         match &ensured {
@@ -94,7 +94,7 @@ fn try_ensure(
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
-) -> Result<StreamInfo, Failure> {
+) -> Result<StreamInfo, RequestFailure> {
     match stream.info(deadline) {
         Err(failure) if failure.is_api(number::STREAM_NOT_FOUND) && options.manage_buckets => {
             create(stream, subject, config, options, deadline)
@@ -172,10 +172,10 @@ pub(super) fn prove(
     stream: &Stream,
     subject: &str,
     info: &StreamInfo,
-    known: Option<Proven>,
+    known: Option<BucketProbe>,
     deadline: Instant,
-) -> Result<Proven, Failure> {
-    let life = Life {
+) -> Result<BucketProbe, RequestFailure> {
+    let life = BucketLife {
         generation: stream.link.generation(),
         leader: info.leader().to_owned(),
         incarnation: info.created.clone(),
@@ -185,7 +185,7 @@ pub(super) fn prove(
         Some(known) if known.life == life => known.batches,
         _ => life.promises && write::batches_work(stream, subject, deadline)?,
     };
-    Ok(Proven {
+    Ok(BucketProbe {
         life,
         batches,
         value_max: value_max(stream, Some(info)),
@@ -213,7 +213,7 @@ fn create(
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
-) -> Result<StreamInfo, Failure> {
+) -> Result<StreamInfo, RequestFailure> {
     let storage = match options.storage {
         Storage::File => "file",
         Storage::Memory => "memory",

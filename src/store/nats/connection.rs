@@ -312,8 +312,9 @@ impl Pump<'_> {
         info: ServerInfo,
         close: &Receiver<Infallible>,
     ) -> Result<()> {
-        let unusable =
-            |error: io::Error| Error::new(Code::Unavailable, error.to_string()).during("connect");
+        let unusable = |error: io::Error| {
+            Error::new(Code::Unavailable, error.to_string()).with_operation("connect")
+        };
         // One token deep: replies. What is deeper is subscribed by name, since a server sends
         // nothing to a consumer's subject while only a wildcard matches it.
         let replies = self
@@ -326,7 +327,7 @@ impl Pump<'_> {
         let refused = self.tracker.last_error.lock().clone();
         if let Some(why) = refused.filter(|why| why.contains("Violation for Subscription")) {
             let text = format!("no permission to subscribe to _INBOX.>: {why}");
-            return Err(Error::new(Code::Unauthorized, text).during("connect"));
+            return Err(Error::new(Code::Unauthorized, text).with_operation("connect"));
         }
         let (queue, commands) = bounded(QUEUE_CAPACITY);
         let up = Up {

@@ -56,16 +56,16 @@ pub(super) fn dial(
     let deadline = Instant::now() + options.connect_timeout;
     let (ip, mut info) = greet(address, deadline).map_err(|why| {
         let place = format!("{}:{}", address.host(), address.port());
-        Error::new(Code::Unavailable, format!("{place}: {why}")).during("connect")
+        Error::new(Code::Unavailable, format!("{place}: {why}")).with_operation("connect")
     })?;
     if !info.headers {
         let text = format!("NATS server {} does not support headers", info.version);
-        return Err(Error::new(Code::Unsupported, text).during("connect"));
+        return Err(Error::new(Code::Unsupported, text).with_operation("connect"));
     }
     let wants_tls = options.tls_required || address.tls_required();
     if wants_tls && !info.tls_required && !info.tls_available {
         let text = "the server does not offer TLS, which the options require";
-        return Err(Error::new(Code::Unsupported, text).during("connect"));
+        return Err(Error::new(Code::Unsupported, text).with_operation("connect"));
     }
     let tls = wants_tls || info.tls_required;
     info.tls = tls;
@@ -80,7 +80,9 @@ pub(super) fn dial(
     match connected {
         Ok(Ok(connection)) => Ok((connection, info)),
         Ok(Err(error)) => Err(refusal(&error.to_string())),
-        Err(_) => Err(Error::new(Code::Unavailable, "the NATS client panicked").during("connect")),
+        Err(_) => {
+            Err(Error::new(Code::Unavailable, "the NATS client panicked").with_operation("connect"))
+        }
     }
 }
 
@@ -225,7 +227,7 @@ fn refusal(text: &str) -> Error {
     ];
     if credentials.iter().any(|word| lower.contains(word)) {
         let text = format!("the server refuses the credentials: {text}");
-        return Error::new(Code::Unauthorized, text).during("connect");
+        return Error::new(Code::Unauthorized, text).with_operation("connect");
     }
-    Error::new(Code::Unavailable, format!("cannot connect: {text}")).during("connect")
+    Error::new(Code::Unavailable, format!("cannot connect: {text}")).with_operation("connect")
 }

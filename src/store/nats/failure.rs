@@ -51,7 +51,7 @@ pub(super) mod number {
 
 /// Why a request has no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// No answer by the deadline.
     TimedOut,
     /// The caller wants no answer any more.
@@ -70,59 +70,63 @@ pub(super) enum Failure {
     Malformed(String),
 }
 
-impl Failure {
+impl RequestFailure {
     pub(super) fn is_api(&self, number: u64) -> bool {
-        matches!(self, Failure::Api(error) if error.err_code == number)
+        matches!(self, RequestFailure::Api(error) if error.err_code == number)
     }
 
     /// Whether a cluster says this while it is electing a leader or its members are joining.
     pub(super) fn passes(&self) -> bool {
-        matches!(self, Failure::Api(error) if number::PASSING.contains(&error.err_code))
+        matches!(self, RequestFailure::Api(error) if number::PASSING.contains(&error.err_code))
     }
 
     /// As the error of a read.
     pub(super) fn into_error(self, operation: &'static str) -> Error {
         let error = match self {
-            Failure::TimedOut => Error::new(Code::TimedOut, "the store did not answer in time"),
-            Failure::Cancelled => cancel::error("no answer was awaited"),
-            Failure::Disconnected(why) => Error::new(Code::Unavailable, why),
-            Failure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
-            Failure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
-            Failure::Denied(why) => Error::new(Code::Unauthorized, why),
-            Failure::Malformed(why) => Error::new(Code::Store, why),
-            Failure::Api(error) => match refusal_of(error) {
+            RequestFailure::TimedOut => {
+                Error::new(Code::TimedOut, "the store did not answer in time")
+            }
+            RequestFailure::Cancelled => cancel::error("no answer was awaited"),
+            RequestFailure::Disconnected(why) => Error::new(Code::Unavailable, why),
+            RequestFailure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
+            RequestFailure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
+            RequestFailure::Denied(why) => Error::new(Code::Unauthorized, why),
+            RequestFailure::Malformed(why) => Error::new(Code::Store, why),
+            RequestFailure::Api(error) => match refusal_of(error) {
                 Refusal::Other { code, text } => {
                     Error::new(Code::Store, format!("{text} (error {code})"))
                 }
                 refusal => refusal.into_error(),
             },
         };
-        error.during(operation)
+        error.with_operation(operation)
     }
 
     /// As the outcome of a write of which `sent` tells whether it may have reached the server.
     pub(super) fn into_outcome(self, sent: bool) -> Outcome {
         match self {
-            Failure::TimedOut if sent => Outcome::Unknown("no answer in time".to_owned()),
-            Failure::Cancelled if sent => {
+            RequestFailure::TimedOut if sent => Outcome::Unknown("no answer in time".to_owned()),
+            RequestFailure::Cancelled if sent => {
                 Outcome::Unknown("cancelled; no answer was awaited".to_owned())
             }
-            Failure::Disconnected(why) if sent => Outcome::Unknown(why),
-            Failure::NotRunning if sent => Outcome::Unknown("the store was stopped".to_owned()),
-            Failure::Malformed(why) => Outcome::Unknown(why),
-            Failure::TimedOut => Outcome::Refused(Refusal::Unavailable(
+            RequestFailure::Disconnected(why) if sent => Outcome::Unknown(why),
+            RequestFailure::NotRunning if sent => {
+                Outcome::Unknown("the store was stopped".to_owned())
+            }
+            RequestFailure::Malformed(why) => Outcome::Unknown(why),
+            RequestFailure::TimedOut => Outcome::Refused(Refusal::Unavailable(
                 "not sent before the deadline".to_owned(),
             )),
-            Failure::Cancelled => Outcome::Refused(Refusal::Unavailable(
+            RequestFailure::Cancelled => Outcome::Refused(Refusal::Unavailable(
                 "cancelled before it was sent".to_owned(),
             )),
-            Failure::Disconnected(why) => Outcome::Refused(Refusal::Unavailable(why)),
-            Failure::NotRunning => Outcome::Refused(Refusal::NotRunning),
-            Failure::NoResponders => {
+            RequestFailure::Disconnected(why) => Outcome::Refused(Refusal::Unavailable(why)),
+            RequestFailure::NotRunning => Outcome::Refused(Refusal::NotRunning),
+            RequestFailure::NoResponders => {
                 Outcome::Refused(Refusal::Unavailable(NO_RESPONDERS.to_owned()))
             }
-            Failure::Denied(why) => Outcome::Refused(Refusal::Unauthorized(why)),
-            Failure::Api(error) => Outcome::Refused(refusal_of(error)),
+            RequestFailure::Denied(why) => Outcome::Refused(Refusal::Unauthorized(why)),
+            RequestFailure::Api(error) => Outcome::Refused(refusal_of(error)),
         }
     }
 }
@@ -160,8 +164,8 @@ fn refusal_of(error: ApiError) -> Refusal {
 mod tests {
     use super::*;
 
-    fn api(code: u16, err_code: u64) -> Failure {
-        Failure::Api(ApiError {
+    fn api(code: u16, err_code: u64) -> RequestFailure {
+        RequestFailure::Api(ApiError {
             code,
             err_code,
             description: "words".into(),
@@ -170,7 +174,7 @@ mod tests {
 
     #[test]
     fn only_10071_is_a_conflict_and_busy_is_told_from_it() {
-        let outcome = |failure: Failure| failure.into_outcome(true);
+        let outcome = |failure: RequestFailure| failure.into_outcome(true);
         assert_eq!(
             outcome(api(400, 10_071)),
             Outcome::Refused(Refusal::Conflict)
@@ -203,10 +207,10 @@ mod tests {
     #[test]
     fn silence_is_unknown_only_when_something_may_have_been_sent() {
         for failure in [
-            Failure::TimedOut,
-            Failure::Cancelled,
-            Failure::Disconnected("cut".into()),
-            Failure::NotRunning,
+            RequestFailure::TimedOut,
+            RequestFailure::Cancelled,
+            RequestFailure::Disconnected("cut".into()),
+            RequestFailure::NotRunning,
         ] {
             assert!(matches!(
                 failure.clone().into_outcome(true),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::failure::{ApiError, Failure, number};
+use super::failure::{ApiError, RequestFailure, number};
 use super::link::{Link, Reply};
 use crate::store::Operation;
 use crate::types::Revision;
@@ -91,8 +91,9 @@ impl Stream {
         what: &str,
         body: &impl Serialize,
         deadline: Instant,
-    ) -> Result<T, Failure> {
-        let payload = serde_json::to_vec(body).map_err(|e| Failure::Malformed(e.to_string()))?;
+    ) -> Result<T, RequestFailure> {
+        let payload =
+            serde_json::to_vec(body).map_err(|e| RequestFailure::Malformed(e.to_string()))?;
         self.ask(
             &Arc::from(format!("{}.{what}", self.api)),
             &payload,
@@ -102,7 +103,12 @@ impl Stream {
     }
 
     /// Sends a request until someone answers.
-    fn ask(&self, subject: &Arc<str>, payload: &[u8], deadline: Instant) -> Result<Reply, Failure> {
+    fn ask(
+        &self,
+        subject: &Arc<str>,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Reply, RequestFailure> {
         loop {
             let patience = deadline.min(Instant::now() + ASK_AGAIN_AFTER);
             let mut exchange = self.link.exchange(1, patience);
@@ -110,14 +116,14 @@ impl Stream {
                 .send(Arc::clone(subject), None, payload.to_vec(), true)
                 .and_then(|()| exchange.receive());
             match answer {
-                Err(Failure::TimedOut) if patience < deadline => {}
+                Err(RequestFailure::TimedOut) if patience < deadline => {}
                 answer => return answer.map(|(_, reply)| reply),
             }
         }
     }
 
     /// What the stream is and does.
-    pub(super) fn info(&self, deadline: Instant) -> Result<StreamInfo, Failure> {
+    pub(super) fn info(&self, deadline: Instant) -> Result<StreamInfo, RequestFailure> {
         let info = self.request(
             &format!("STREAM.INFO.{}", self.name),
             &serde_json::json!({}),
@@ -127,9 +133,13 @@ impl Stream {
     }
 
     /// The subjects that `filter` matches. Every write up to the last sequence told is reflected.
-    pub(super) fn subjects(&self, filter: &str, deadline: Instant) -> Result<Subjects, Failure> {
+    pub(super) fn subjects(
+        &self,
+        filter: &str,
+        deadline: Instant,
+    ) -> Result<Subjects, RequestFailure> {
         let what = format!("STREAM.INFO.{}", self.name);
-        let page = |offset: usize| -> Result<StreamInfo, Failure> {
+        let page = |offset: usize| -> Result<StreamInfo, RequestFailure> {
             let body = serde_json::json!({ "subjects_filter": filter, "offset": offset });
             self.request(&what, &body, deadline)
         };
@@ -151,7 +161,7 @@ impl Stream {
         &self,
         subject: &str,
         deadline: Instant,
-    ) -> Result<Option<StoredMessage>, Failure> {
+    ) -> Result<Option<StoredMessage>, RequestFailure> {
         let (api, body) = self.last_message_request(subject);
         self.ask(&api, &body, deadline).and_then(read_message)
     }
@@ -214,30 +224,34 @@ impl StreamInfo {
 }
 
 /// Reads a reply of the JetStream API, or of a publication.
-pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, Failure> {
+pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, RequestFailure> {
     #[derive(Deserialize)]
     struct MaybeError {
         error: Option<ApiError>,
     }
     let data = match reply {
         Reply::Data(data) => data,
-        Reply::Status(503, _) => return Err(Failure::NoResponders),
+        Reply::Status(503, _) => return Err(RequestFailure::NoResponders),
         Reply::Status(code, text) => {
-            return Err(Failure::Malformed(format!("status {code} {text}")));
+            return Err(RequestFailure::Malformed(format!("status {code} {text}")));
         }
-        Reply::Denied(why) => return Err(Failure::Denied(why)),
-        Reply::Closed => return Err(Failure::Disconnected("the connection was closed".into())),
+        Reply::Denied(why) => return Err(RequestFailure::Denied(why)),
+        Reply::Closed => {
+            return Err(RequestFailure::Disconnected(
+                "the connection was closed".into(),
+            ));
+        }
     };
-    let malformed = |error: serde_json::Error| Failure::Malformed(format!("reply: {error}"));
+    let malformed = |error: serde_json::Error| RequestFailure::Malformed(format!("reply: {error}"));
     let maybe: MaybeError = serde_json::from_slice(&data).map_err(malformed)?;
     match maybe.error {
-        Some(error) => Err(Failure::Api(error)),
+        Some(error) => Err(RequestFailure::Api(error)),
         None => serde_json::from_slice(&data).map_err(malformed),
     }
 }
 
 /// Reads the reply to a request for a message; nothing when there is no such message.
-pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, Failure> {
+pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, RequestFailure> {
     #[derive(Deserialize)]
     struct Envelope {
         message: Message,

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 use super::connection::{Command, Outgoing, Progress, Tracker, Up};
 use super::dial::ServerInfo;
-use super::failure::Failure;
-use crate::cancel::{self, Vain};
+use super::failure::RequestFailure;
+use crate::cancel::{self, WaitError};
 use crate::thread::signal;
 
 /// A server's time is believed this long after it was told.
@@ -39,7 +39,7 @@ pub(super) struct Link {
 
 /// Where messages go. `closed` tells why nothing goes anywhere any more.
 struct Routes {
-    closed: Option<Failure>,
+    closed: Option<RequestFailure>,
     waiters: HashMap<u64, Waiter>,
     alive: Option<Sender<Infallible>>,
 }
@@ -144,19 +144,19 @@ impl Link {
         &self,
         subject: &str,
         deadline: Instant,
-    ) -> Result<Receiver<nats::Message>, Failure> {
+    ) -> Result<Receiver<nats::Message>, RequestFailure> {
         let (answer, subscribed) = bounded(1);
         let command = Command::Subscribe(subject.to_owned(), answer);
         if let Err(error) = self.queue.send_deadline(command, deadline) {
             return Err(match error {
-                SendTimeoutError::Timeout(_) => Failure::TimedOut,
+                SendTimeoutError::Timeout(_) => RequestFailure::TimedOut,
                 SendTimeoutError::Disconnected(_) => self.closed(),
             });
         }
         select! {
             recv(subscribed) -> messages => messages.map_err(|_| self.closed()),
             recv(self.dead) -> _ => Err(self.closed()),
-            default(deadline.saturating_duration_since(Instant::now())) => Err(Failure::TimedOut),
+            default(deadline.saturating_duration_since(Instant::now())) => Err(RequestFailure::TimedOut),
         }
     }
 
@@ -168,7 +168,7 @@ impl Link {
     }
 
     /// Ends every call and watch of this link, now and in future.
-    pub(super) fn close(&self, why: Failure) {
+    pub(super) fn close(&self, why: RequestFailure) {
         let mut routes = self.routes.lock();
         routes.closed.get_or_insert(why);
         for (_, waiter) in routes.waiters.drain() {
@@ -246,9 +246,10 @@ impl Link {
     }
 
     /// Why the link is dead.
-    fn closed(&self) -> Failure {
+    fn closed(&self) -> RequestFailure {
         let closed = self.routes.lock().closed.clone();
-        closed.unwrap_or_else(|| Failure::Disconnected("the connection was closed".to_owned()))
+        closed
+            .unwrap_or_else(|| RequestFailure::Disconnected("the connection was closed".to_owned()))
     }
 }
 
@@ -272,13 +273,13 @@ impl Exchange<'_> {
         headers: Option<HeaderMap>,
         payload: Vec<u8>,
         wants_reply: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         assert!(
             self.sent < self.messages_max,
             "more messages than announced"
         );
         if cancel::is_cancelled() {
-            return Err(Failure::Cancelled);
+            return Err(RequestFailure::Cancelled);
         }
         let index = self.sent;
         self.sent += 1;
@@ -309,7 +310,7 @@ impl Exchange<'_> {
     }
 
     /// The next reply, in whatever order the server answers.
-    pub(super) fn receive(&self) -> Result<(usize, Reply), Failure> {
+    pub(super) fn receive(&self) -> Result<(usize, Reply), RequestFailure> {
         match cancel::recv_deadline(&self.replies, self.deadline) {
             Ok((_, Reply::Closed)) => Err(self.link.closed()),
             Ok(reply) => Ok(reply),
@@ -317,11 +318,11 @@ impl Exchange<'_> {
         }
     }
 
-    fn in_vain(&self, vain: Vain) -> Failure {
+    fn in_vain(&self, vain: WaitError) -> RequestFailure {
         match vain {
-            Vain::TimedOut => Failure::TimedOut,
-            Vain::Cancelled => Failure::Cancelled,
-            Vain::Disconnected => self.link.closed(),
+            WaitError::TimedOut => RequestFailure::TimedOut,
+            WaitError::Cancelled => RequestFailure::Cancelled,
+            WaitError::Disconnected => self.link.closed(),
         }
     }
 

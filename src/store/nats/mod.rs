@@ -16,18 +16,18 @@
 
 mod bucket;
 mod connection;
+mod consumer;
 mod dial;
 mod failure;
 mod jetstream;
 mod link;
 mod nudge;
 mod options;
+mod queue_delay;
 mod read;
 mod reaper;
+mod replay_state;
 mod session;
-mod tail;
-mod told;
-mod waits;
 mod watch;
 mod watches;
 mod write;
@@ -39,12 +39,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
-use self::bucket::Proven;
-use self::failure::Failure;
+use self::bucket::BucketProbe;
+use self::consumer::Delivery;
+use self::failure::RequestFailure;
 use self::jetstream::{Stream, StreamInfo};
 use self::session::{Session, Supervisor};
-use self::tail::Delivery;
-use self::watches::Request;
+use self::watches::WatchRequest;
 use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
@@ -64,8 +64,8 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct NatsStore {
     session: Arc<Session>,
     supervisor: Thread,
-    watches: Sender<Request>,
-    proven: Mutex<[Option<Proven>; 4]>,
+    watches: Sender<WatchRequest>,
+    proven: Mutex<[Option<BucketProbe>; 4]>,
 }
 
 impl NatsStore {
@@ -103,7 +103,7 @@ impl NatsStore {
         })
     }
 
-    /// Waits for the first connection.
+    /// QueueDelayEstimator for the first connection.
     ///
     /// # Errors
     /// As [`NatsStore::connect`]; the store goes on connecting all the same.
@@ -111,7 +111,7 @@ impl NatsStore {
         self.session.wait_connected(deadline)
     }
 
-    fn stream(&self, bucket: Bucket) -> Result<Stream, Failure> {
+    fn stream(&self, bucket: Bucket) -> Result<Stream, RequestFailure> {
         let options = &self.session.options;
         Ok(Stream {
             link: self.session.link()?,
@@ -121,12 +121,12 @@ impl NatsStore {
     }
 
     /// The connection for a call, unless its deadline has passed.
-    fn stream_by(&self, bucket: Bucket, deadline: Instant) -> Result<Stream, Failure> {
+    fn stream_by(&self, bucket: Bucket, deadline: Instant) -> Result<Stream, RequestFailure> {
         let stream = self.stream(bucket);
         match stream {
-            Err(Failure::NotRunning) => stream,
-            _ if cancel::is_cancelled() => Err(Failure::Cancelled),
-            _ if deadline <= Instant::now() => Err(Failure::TimedOut),
+            Err(RequestFailure::NotRunning) => stream,
+            _ if cancel::is_cancelled() => Err(RequestFailure::Cancelled),
+            _ if deadline <= Instant::now() => Err(RequestFailure::TimedOut),
             _ => stream,
         }
     }
@@ -136,7 +136,7 @@ impl NatsStore {
         bucket: Bucket,
         config: BucketConfig,
         deadline: Instant,
-    ) -> Result<StreamInfo, Failure> {
+    ) -> Result<StreamInfo, RequestFailure> {
         let stream = self.stream_by(bucket, deadline)?;
         let options = &self.session.options;
         let subject = options.subject(bucket, ">");
@@ -149,7 +149,7 @@ impl NatsStore {
         bucket: Bucket,
         stream: &Stream,
         deadline: Instant,
-    ) -> Result<(StreamInfo, Proven), Failure> {
+    ) -> Result<(StreamInfo, BucketProbe), RequestFailure> {
         let info = stream.info(deadline)?;
         let known = self.proven.lock()[bucket as usize].clone();
         let subject = self.session.options.subject(bucket, "divvy.probe");
@@ -159,7 +159,7 @@ impl NatsStore {
     }
 
     /// What is known of the bucket, if nothing but a batch itself could refute it.
-    fn known(&self, bucket: Bucket, stream: &Stream) -> Option<Proven> {
+    fn known(&self, bucket: Bucket, stream: &Stream) -> Option<BucketProbe> {
         let known = self.proven.lock()[bucket as usize].clone()?;
         known.is_beyond_doubt(&stream.link).then_some(known)
     }
@@ -184,7 +184,7 @@ impl Store for NatsStore {
         let name = &options.buckets[bucket as usize];
         let info = self
             .ensure_bucket(bucket, config, deadline)
-            .map_err(|failure| failure.into_error("ensure").on_key(name.as_str()))?;
+            .map_err(|failure| failure.into_error("ensure").with_key(name.as_str()))?;
         let status = bucket::status(name, &info, config, options);
         for warning in &status.warnings {
             log::warn!("{warning}");
@@ -193,7 +193,7 @@ impl Store for NatsStore {
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        let failed = |failure: Failure| failure.into_error("capabilities");
+        let failed = |failure: RequestFailure| failure.into_error("capabilities");
         let stream = self.stream_by(bucket, deadline).map_err(failed)?;
         let (info, proven) = self.prove(bucket, &stream, deadline).map_err(failed)?;
         let server = &stream.link.info;
@@ -214,7 +214,7 @@ impl Store for NatsStore {
         let subject = self.session.options.subject(bucket, key);
         self.stream_by(bucket, deadline)
             .and_then(|stream| read::read(&stream, &subject, key, deadline))
-            .map_err(|failure| failure.into_error("read").on_key(key))
+            .map_err(|failure| failure.into_error("read").with_key(key))
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
@@ -223,7 +223,7 @@ impl Store for NatsStore {
         self.stream_by(bucket, deadline)
             .and_then(|stream| read::list(&stream, &filter, subject_prefix.len(), deadline))
             .map(|snapshot| snapshot.listing)
-            .map_err(|failure| failure.into_error("list").on_key(prefix))
+            .map_err(|failure| failure.into_error("list").with_key(prefix))
     }
 
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
@@ -304,17 +304,17 @@ impl Store for NatsStore {
         self.session.begin_stop();
         self.supervisor
             .join(deadline)
-            .map_err(|error| error.during("stop"))
+            .map_err(|error| error.with_operation("stop"))
     }
 }
 
 impl NatsStore {
     fn watch_filtered(&self, bucket: Bucket, filter: String, delivery: Delivery) -> Result<Watch> {
         if self.session.is_stopping() {
-            return Err(Failure::NotRunning.into_error("watch"));
+            return Err(RequestFailure::NotRunning.into_error("watch"));
         }
         let (events, receiver) = unbounded();
-        let target = watch::Target {
+        let target = watch::WatchTarget {
             stream: self.session.options.stream(bucket),
             subject_prefix: self.session.options.subject(bucket, ""),
             filter,
@@ -323,7 +323,7 @@ impl NatsStore {
         };
         let cancel = watches::open(&self.watches, target).ok_or_else(|| {
             let why = "the thread of the NATS session has ended";
-            Error::new(Code::Unavailable, why).during("watch")
+            Error::new(Code::Unavailable, why).with_operation("watch")
         })?;
         Ok(Watch::new(receiver, cancel))
     }
@@ -341,7 +341,7 @@ impl NatsStore {
 
 impl Drop for NatsStore {
     fn drop(&mut self) {
-        let stopped = cancel::regardless(|| self.stop(Instant::now() + DROP_TIMEOUT));
+        let stopped = cancel::without_cancellation(|| self.stop(Instant::now() + DROP_TIMEOUT));
         if let Err(error) = stopped {
             log::warn!("dropping the NATS store: {error}");
         }
@@ -362,7 +362,7 @@ fn check_key(operation: &'static str, key: &str) -> Result<()> {
         None => Ok(()),
         Some(fault) => {
             let text = format!("key {:?} {fault}", truncated(key, 60));
-            Err(Error::new(Code::InvalidArgument, text).during(operation))
+            Err(Error::new(Code::InvalidArgument, text).with_operation(operation))
         }
     }
 }

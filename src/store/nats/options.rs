@@ -277,7 +277,7 @@ impl NatsOptions {
         if faults.is_empty() {
             return Ok(());
         }
-        Err(Error::new(Code::InvalidConfig, faults.join("; ")).during("connect"))
+        Err(Error::new(Code::InvalidConfig, faults.join("; ")).with_operation("connect"))
     }
 }
 

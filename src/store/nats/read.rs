@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use super::jetstream::{StoredMessage, Stream, read_message};
 use crate::store::{Entry, Listing};
 
@@ -25,7 +25,7 @@ pub(super) fn read(
     subject: &str,
     key: &str,
     deadline: Instant,
-) -> Result<Option<Entry>, Failure> {
+) -> Result<Option<Entry>, RequestFailure> {
     let message = stream.last_message(subject, deadline)?;
     Ok(message.map(|message| entry(stream, key.to_owned(), message)))
 }
@@ -36,7 +36,7 @@ pub(super) fn list(
     filter: &str,
     keys_at: usize,
     deadline: Instant,
-) -> Result<Snapshot, Failure> {
+) -> Result<Snapshot, RequestFailure> {
     let subjects = stream.subjects(filter, deadline)?;
     let mut names = subjects.names;
     names.retain(|name| name.is_char_boundary(keys_at.min(name.len())) && name.len() > keys_at);

@@ -20,18 +20,18 @@ use nats::ServerAddress;
 use parking_lot::Mutex;
 
 use super::connection::{self, Event, Tracker, Up};
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
-use super::watches::{Request, Watches};
+use super::watches::{WatchRequest, Watches};
 use crate::backoff::Backoff;
-use crate::cancel::{self, Vain};
+use crate::cancel::{self, WaitError};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
-use crate::repeats::{Repeats, words};
+use crate::log_throttle::{LogThrottle, suppressed};
 use crate::store::Health;
-use crate::store::health::HealthBoard;
+use crate::store::health::HealthPublisher;
 use crate::thread::{Thread, signal};
 
 /// Connections that may be stuck before the store refuses to make another one.
@@ -59,7 +59,7 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 /// What calls, watches and the supervisor share.
 pub(super) struct Session {
     pub(super) options: NatsOptions,
-    pub(super) health: Mutex<HealthBoard>,
+    pub(super) health: Mutex<HealthPublisher>,
     outages: Mutex<Outages>,
     state: Mutex<State>,
     /// Disconnected when the store stops.
@@ -69,7 +69,7 @@ pub(super) struct Session {
 
 /// What was logged of the times without a connection.
 struct Outages {
-    repeats: Repeats,
+    repeats: LogThrottle,
     /// Whether the present one was, so that its end is, too.
     is_logged: bool,
 }
@@ -77,7 +77,7 @@ struct Outages {
 struct State {
     link: Option<Arc<Link>>,
     /// Why there is no link.
-    why: Failure,
+    why: RequestFailure,
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
     /// Replaced at each change: whoever waits for one finds the old one disconnected.
@@ -87,7 +87,7 @@ struct State {
 impl Outages {
     /// Also when one goes on for another reason, such as the next server that cannot be reached.
     fn begins(&mut self) -> Option<u64> {
-        let told = self.repeats.happened(SystemClock.now());
+        let told = self.repeats.record(SystemClock.now());
         self.is_logged |= told.is_some();
         told
     }
@@ -99,14 +99,14 @@ impl Session {
         let why = "not connected yet".to_owned();
         Arc::new(Self {
             options,
-            health: Mutex::new(HealthBoard::new(Health::Degraded(why.clone()))),
+            health: Mutex::new(HealthPublisher::new(Health::Degraded(why.clone()))),
             outages: Mutex::new(Outages {
-                repeats: Repeats::default(),
+                repeats: LogThrottle::default(),
                 is_logged: true, // the first connection is worth a line
             }),
             state: Mutex::new(State {
                 link: None,
-                why: Failure::Disconnected(why),
+                why: RequestFailure::Disconnected(why),
                 fatal: None,
                 changed: signal(),
             }),
@@ -116,12 +116,12 @@ impl Session {
     }
 
     /// The connection that works right now. Infallible waits: who calls retries by its own rules.
-    pub(super) fn link(&self) -> Result<Arc<Link>, Failure> {
+    pub(super) fn link(&self) -> Result<Arc<Link>, RequestFailure> {
         let state = self.state.lock();
         state.link.clone().ok_or_else(|| state.why.clone())
     }
 
-    /// Waits for the first link; what can never succeed, and the deadline, are errors.
+    /// QueueDelayEstimator for the first link; what can never succeed, and the deadline, are errors.
     pub(super) fn wait_connected(&self, deadline: Instant) -> Result<()> {
         loop {
             let changed = {
@@ -139,15 +139,15 @@ impl Session {
                 Err(vain) => vain,
             };
             let why = match &self.state.lock().why {
-                Failure::Disconnected(why) => why.clone(),
+                RequestFailure::Disconnected(why) => why.clone(),
                 other => format!("{other:?}"),
             };
             let error = match vain {
-                Vain::Disconnected => continue,
-                Vain::TimedOut => Error::new(Code::Unavailable, why),
-                Vain::Cancelled => cancel::error(&why),
+                WaitError::Disconnected => continue,
+                WaitError::TimedOut => Error::new(Code::Unavailable, why),
+                WaitError::Cancelled => cancel::error(&why),
             };
-            return Err(error.during("connect"));
+            return Err(error.with_operation("connect"));
         }
     }
 
@@ -156,12 +156,12 @@ impl Session {
         self.stop.lock().take();
         let link = {
             let mut state = self.state.lock();
-            state.why = Failure::NotRunning;
+            state.why = RequestFailure::NotRunning;
             state.changed = signal();
             state.link.take()
         };
         if let Some(link) = link {
-            link.close(Failure::NotRunning);
+            link.close(RequestFailure::NotRunning);
         }
         self.set_health(Health::Closed);
     }
@@ -186,7 +186,7 @@ impl Session {
                 // The log is the host's code: the lock is let go before it.
                 let told = self.outages.lock().begins();
                 if let Some(silent) = told {
-                    log::warn!("store degraded{}: {why}", words(silent));
+                    log::warn!("store degraded{}: {why}", suppressed(silent));
                 }
             }
             Health::Closed => log::debug!("store closed"),
@@ -195,9 +195,9 @@ impl Session {
 
     fn connected(&self, link: &Arc<Link>) {
         let mut state = self.state.lock();
-        if state.why == Failure::NotRunning {
+        if state.why == RequestFailure::NotRunning {
             drop(state);
-            return link.close(Failure::NotRunning);
+            return link.close(RequestFailure::NotRunning);
         }
         state.link = Some(Arc::clone(link));
         state.changed = signal();
@@ -207,11 +207,11 @@ impl Session {
 
     fn degraded(&self, why: &str, fatal: Option<Error>) {
         let mut state = self.state.lock();
-        if state.why == Failure::NotRunning {
+        if state.why == RequestFailure::NotRunning {
             return;
         }
         state.link = None;
-        state.why = Failure::Disconnected(why.to_owned());
+        state.why = RequestFailure::Disconnected(why.to_owned());
         state.fatal = fatal;
         state.changed = signal();
         drop(state);
@@ -228,7 +228,7 @@ pub(super) struct Supervisor {
     watches: Watches,
     servers: Vec<ServerAddress>,
     generation: u64,
-    server_errors: Repeats,
+    server_errors: LogThrottle,
     pauses: Backoff,
 }
 
@@ -250,7 +250,7 @@ enum Next {
 }
 
 impl Supervisor {
-    pub(super) fn new(session: Arc<Session>, requests: Receiver<Request>) -> Self {
+    pub(super) fn new(session: Arc<Session>, requests: Receiver<WatchRequest>) -> Self {
         let (sender, events) = connection::events();
         let mut servers: Vec<_> = session
             .options
@@ -267,7 +267,7 @@ impl Supervisor {
             events,
             servers,
             generation: 0,
-            server_errors: Repeats::default(),
+            server_errors: LogThrottle::default(),
             pauses: connection::reconnect_pauses(),
         }
     }
@@ -340,7 +340,8 @@ impl Supervisor {
 
     /// Makes one attempt to connect, to the next server in turn.
     fn establish(&mut self) -> Result<(Attempt, Box<Up>)> {
-        let unavailable = |why: String| Error::new(Code::Unavailable, why).during("connect");
+        let unavailable =
+            |why: String| Error::new(Code::Unavailable, why).with_operation("connect");
         let abandoned = reaper::count_of(self.store);
         if abandoned >= ABANDONED_MAX {
             return Err(unavailable(format!(
@@ -406,7 +407,7 @@ impl Supervisor {
             // A connection that is no good is not waited for: its replacement is what matters.
             Some(why) => {
                 self.session.degraded(&why, None);
-                link.close(Failure::Disconnected(why));
+                link.close(RequestFailure::Disconnected(why));
                 self.retire(attempt, Duration::ZERO);
             }
             // The watches first: they tell the server that they are gone.
@@ -444,8 +445,8 @@ impl Supervisor {
                     return Some(why);
                 }
                 Event::ServerError { generation, text } if generation == attempt.generation => {
-                    if let Some(silent) = self.server_errors.happened(SystemClock.now()) {
-                        log::warn!("the NATS server says{}: {text}", words(silent));
+                    if let Some(silent) = self.server_errors.record(SystemClock.now()) {
+                        log::warn!("the NATS server says{}: {text}", suppressed(silent));
                     }
                     link.deny(&text);
                 }
@@ -491,7 +492,7 @@ impl Supervisor {
             .degraded(&error.to_string(), hopeless.then(|| error.clone()));
     }
 
-    /// Waits longer after each failed round through the servers.
+    /// QueueDelayEstimator longer after each failed round through the servers.
     fn pause(&mut self, failures: u32) {
         let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
         let pause = connection::RECONNECT_PAUSE_LEAST + self.pauses.delay_after(rounds);

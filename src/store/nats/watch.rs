@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
-use super::failure::{Failure, number};
+use super::consumer::{Consumer, Delivered, Delivery, Stop, delete_consumer};
+use super::failure::{RequestFailure, number};
 use super::jetstream::{Stream, operation_of};
 use super::read::{self, Snapshot};
+use super::replay_state::ReplayState;
 use super::session::Session;
-use super::tail::{Delivered, Delivery, Stop, Tail, delete_consumer};
-use super::told::Told;
 use crate::backoff::Backoff;
 use crate::store::{Entry, Operation, WatchEvent};
 use crate::thread::Thread;
@@ -49,7 +49,7 @@ const ROOM_MAX: usize = 256;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What is watched, and for whom.
-pub(super) struct Target {
+pub(super) struct WatchTarget {
     pub(super) stream: String,
     /// What comes before a key in its subject.
     pub(super) subject_prefix: String,
@@ -60,16 +60,16 @@ pub(super) struct Target {
 }
 
 /// One watch.
-pub(super) struct Watcher {
+pub(super) struct NatsWatch {
     pub(super) id: u64,
-    target: Target,
-    told: Told,
+    target: WatchTarget,
+    told: ReplayState,
     /// Whether nothing new is begun until the reader has read on.
     is_held: bool,
     /// What one look has found, for the next one's use.
-    found: Vec<Found>,
-    sight: Sight,
-    phase: Phase,
+    found: Vec<WatchedMessage>,
+    sight: WatchVisibility,
+    phase: NatsWatchPhase,
     /// Whether nobody reads it any more.
     is_over: bool,
     /// What the next synchronisation may take.
@@ -82,21 +82,21 @@ pub(super) struct Watcher {
 
 /// What the reader has been told about what it is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sight {
+enum WatchVisibility {
     Unknown,
     Live,
     Blind,
 }
 
-enum Phase {
+enum NatsWatchPhase {
     /// Nothing, until it is time to synchronise.
     Resting(Instant),
     Synchronising(Synchronisation),
-    Following(Box<Tail>),
+    Following(Box<Consumer>),
 }
 
 /// A message that was looked at, and the event that it is to the reader, if it is one.
-struct Found {
+struct WatchedMessage {
     revision: Revision,
     event: Option<WatchEvent>,
 }
@@ -104,25 +104,25 @@ struct Found {
 /// A listing under way, on a thread of its own.
 struct Synchronisation {
     thread: Thread,
-    result: Receiver<Result<Synchronised, Failure>>,
+    result: Receiver<Result<Synchronised, RequestFailure>>,
 }
 
 /// What the server holds, and the consumer that goes on from there, if it had room for one.
 struct Synchronised {
     snapshot: Snapshot,
-    tail: Option<Tail>,
+    tail: Option<Consumer>,
 }
 
-impl Watcher {
-    pub(super) fn new(id: u64, target: Target) -> Self {
+impl NatsWatch {
+    pub(super) fn new(id: u64, target: WatchTarget) -> Self {
         Self {
             id,
             target,
-            told: Told::default(),
+            told: ReplayState::default(),
             is_held: false,
             found: Vec::new(),
-            sight: Sight::Unknown,
-            phase: Phase::Resting(Instant::now()),
+            sight: WatchVisibility::Unknown,
+            phase: NatsWatchPhase::Resting(Instant::now()),
             is_over: false,
             timeout: SYNC_TIMEOUT_MIN,
             pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, fastrand::u64(..)),
@@ -138,18 +138,18 @@ impl Watcher {
                 return Some(now + READER_PACE);
             }
             let settled = match &mut self.phase {
-                Phase::Synchronising(under_way) => match under_way.result.try_recv() {
+                NatsWatchPhase::Synchronising(under_way) => match under_way.result.try_recv() {
                     Err(TryRecvError::Empty) => return Some(now + IDLE),
                     Ok(result) => Some(result),
                     Err(TryRecvError::Disconnected) => None,
                 },
                 _ if self.is_over => return None,
-                Phase::Resting(until) if now < *until => return Some(*until),
-                Phase::Resting(_) => {
+                NatsWatchPhase::Resting(until) if now < *until => return Some(*until),
+                NatsWatchPhase::Resting(_) => {
                     self.begin(session, now);
                     continue;
                 }
-                Phase::Following(_) => match self.follow(now) {
+                NatsWatchPhase::Following(_) => match self.follow(now) {
                     Ok(due) => return Some(due),
                     Err(Stop::Ended) => {
                         self.is_over = true;
@@ -171,11 +171,11 @@ impl Watcher {
             return;
         }
         match &self.phase {
-            Phase::Resting(_) => {}
-            Phase::Synchronising(under_way) => {
+            NatsWatchPhase::Resting(_) => {}
+            NatsWatchPhase::Synchronising(under_way) => {
                 select.recv(&under_way.result);
             }
-            Phase::Following(tail) => {
+            NatsWatchPhase::Following(tail) => {
                 if let Some(arrivals) = tail.arrivals(now) {
                     select.recv(arrivals);
                 }
@@ -186,7 +186,7 @@ impl Watcher {
     /// There is a new connection: a watch that rests need not wait any longer.
     pub(super) fn reconnected(&mut self, now: Instant) {
         self.pauses.reset();
-        if let Phase::Resting(until) = &mut self.phase {
+        if let NatsWatchPhase::Resting(until) = &mut self.phase {
             *until = now.min(*until);
         }
     }
@@ -198,7 +198,7 @@ impl Watcher {
 
     /// Ends the watch for good; called when every request fails at once.
     pub(super) fn end(self) {
-        if let Phase::Synchronising(under_way) = self.phase {
+        if let NatsWatchPhase::Synchronising(under_way) = self.phase {
             drop(under_way.result.recv());
             end_thread(&under_way.thread);
         }
@@ -224,11 +224,11 @@ impl Watcher {
             Err(failure) => {
                 self.blind(session, &failure.into_error("watch").to_string(), now);
                 // The next connection ends the rest.
-                self.phase = Phase::Resting(now + IDLE);
+                self.phase = NatsWatchPhase::Resting(now + IDLE);
                 return;
             }
         };
-        let job = Job {
+        let job = ResyncJob {
             delivery: match self.target.delivery {
                 // With TLS a reply can be overlooked until more arrives (see `nudge`), so what
                 // comes only when asked for could come late.
@@ -251,7 +251,9 @@ impl Watcher {
             drop(tell.try_send(job.carry_out()));
         });
         match thread {
-            Ok(thread) => self.phase = Phase::Synchronising(Synchronisation { thread, result }),
+            Ok(thread) => {
+                self.phase = NatsWatchPhase::Synchronising(Synchronisation { thread, result })
+            }
             Err(error) => self.blind(session, &error.to_string(), now),
         }
     }
@@ -260,11 +262,11 @@ impl Watcher {
     fn settle(
         &mut self,
         session: &Session,
-        result: Option<Result<Synchronised, Failure>>,
+        result: Option<Result<Synchronised, RequestFailure>>,
         now: Instant,
     ) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Resting(now));
-        if let Phase::Synchronising(under_way) = phase {
+        let phase = std::mem::replace(&mut self.phase, NatsWatchPhase::Resting(now));
+        if let NatsWatchPhase::Synchronising(under_way) = phase {
             end_thread(&under_way.thread);
         }
         if self.is_over {
@@ -273,7 +275,7 @@ impl Watcher {
         let Synchronised { snapshot, tail } = match result {
             Some(Ok(synchronised)) => synchronised,
             Some(Err(failure)) => {
-                if failure == Failure::TimedOut {
+                if failure == RequestFailure::TimedOut {
                     self.timeout = (self.timeout * 2).min(SYNC_TIMEOUT_MAX);
                 }
                 return self.blind(session, &failure.into_error("watch").to_string(), now);
@@ -283,12 +285,12 @@ impl Watcher {
         for change in self.told.catch_up(snapshot) {
             self.tell(WatchEvent::Change(change));
         }
-        if self.sight != Sight::Live {
+        if self.sight != WatchVisibility::Live {
             if tail.is_none() {
                 let stream = &self.target.stream;
                 log::warn!("{stream}: no room for another watch, so it polls");
             }
-            self.sight = Sight::Live;
+            self.sight = WatchVisibility::Live;
             self.tell(WatchEvent::Live);
         }
         self.timeout = SYNC_TIMEOUT_MIN;
@@ -296,11 +298,11 @@ impl Watcher {
         self.phase = match tail {
             Some(tail) => {
                 self.last_consumer = Some(tail.consumer.clone());
-                Phase::Following(Box::new(tail))
+                NatsWatchPhase::Following(Box::new(tail))
             }
             None => {
                 let jitter = Duration::from_millis(fastrand::u64(0..500));
-                Phase::Resting(now + POLL_INTERVAL + jitter)
+                NatsWatchPhase::Resting(now + POLL_INTERVAL + jitter)
             }
         };
     }
@@ -312,15 +314,15 @@ impl Watcher {
             self.is_over = true;
             return;
         }
-        if self.sight != Sight::Blind {
-            self.sight = Sight::Blind;
-            self.tell(WatchEvent::Blind(why.to_owned()));
+        if self.sight != WatchVisibility::Blind {
+            self.sight = WatchVisibility::Blind;
+            self.tell(WatchEvent::Disconnected(why.to_owned()));
         }
-        self.phase = Phase::Resting(now + PAUSE_LEAST + self.pauses.next_delay());
+        self.phase = NatsWatchPhase::Resting(now + PAUSE_LEAST + self.pauses.next_delay());
     }
 
     fn follow(&mut self, now: Instant) -> Result<Instant, Stop> {
-        let Phase::Following(tail) = &mut self.phase else {
+        let NatsWatchPhase::Following(tail) = &mut self.phase else {
             return Ok(now);
         };
         let (target, told) = (&self.target, &mut self.told);
@@ -335,25 +337,25 @@ impl Watcher {
     }
 }
 
-impl Target {
+impl WatchTarget {
     fn has_room(&self) -> bool {
         self.events.len() < EVENTS_MAX
     }
 
-    fn find(&self, delivered: Delivered, told: &mut Told) -> Found {
+    fn find(&self, delivered: Delivered, told: &mut ReplayState) -> WatchedMessage {
         let revision = delivered.revision;
         let entry = self.entry(delivered.message, revision, delivered.waited);
         let event = entry.and_then(|entry| told.pass(entry));
-        Found {
+        WatchedMessage {
             revision,
             event: event.map(WatchEvent::Change),
         }
     }
 
     /// Hands changes to the reader, one right after the other, so that it wakes up once for all.
-    fn pass(&self, found: &mut Vec<Found>, told: &mut Told) -> Result<(), Stop> {
+    fn pass(&self, found: &mut Vec<WatchedMessage>, told: &mut ReplayState) -> Result<(), Stop> {
         let mut passed = Ok(());
-        for Found { revision, event } in found.drain(..) {
+        for WatchedMessage { revision, event } in found.drain(..) {
             match (event, &passed) {
                 (None, Ok(())) => told.reached(revision),
                 (None, Err(_)) => {}
@@ -400,7 +402,7 @@ impl Target {
 }
 
 /// What the thread of a synchronisation has to do.
-struct Job {
+struct ResyncJob {
     stream: Stream,
     filter: String,
     keys_at: usize,
@@ -409,9 +411,9 @@ struct Job {
     deadline: Instant,
 }
 
-impl Job {
+impl ResyncJob {
     /// A listing, and a consumer that goes on where it ends, if the server has room for it.
-    fn carry_out(self) -> Result<Synchronised, Failure> {
+    fn carry_out(self) -> Result<Synchronised, RequestFailure> {
         let Self {
             stream,
             filter,
@@ -424,7 +426,7 @@ impl Job {
         }
         let snapshot = read::list(&stream, &filter, self.keys_at, deadline)?;
         let start = snapshot.listing.last_sequence + 1;
-        let opened = Tail::open(stream.clone(), &filter, start, self.delivery, deadline);
+        let opened = Consumer::open(stream.clone(), &filter, start, self.delivery, deadline);
         let tail = match opened {
             Ok(tail) => tail,
             Err(failure) if failure.is_api(number::TOO_MANY_CONSUMERS) => {
@@ -437,7 +439,7 @@ impl Job {
         // consumer would wait for a number far away.
         if stream.info(deadline)?.created != snapshot.created {
             let why = "the bucket was created anew".to_owned();
-            return Err(Failure::Disconnected(why));
+            return Err(RequestFailure::Disconnected(why));
         }
         let tail = Some(tail);
         Ok(Synchronised { snapshot, tail })

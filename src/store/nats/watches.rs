@@ -8,39 +8,42 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 
 use super::session::Session;
-use super::watch::{Target, Watcher};
+use super::watch::{NatsWatch, WatchTarget};
 
 /// What readers of watches ask for.
-pub(super) enum Request {
-    Open(Box<Watcher>),
+pub(super) enum WatchRequest {
+    Open(Box<NatsWatch>),
     Close(u64),
 }
 
 /// The requests of readers. Unbounded, for nobody may wait who drops a watch; there are two for
 /// each watch at most.
-pub(super) fn requests() -> (Sender<Request>, Receiver<Request>) {
+pub(super) fn requests() -> (Sender<WatchRequest>, Receiver<WatchRequest>) {
     unbounded()
 }
 
 static NEXT_WATCH: AtomicU64 = AtomicU64::new(1);
 
 /// Asks for a watch; what is returned asks for its end. Nothing: nobody works for watches any more.
-pub(super) fn open(requests: &Sender<Request>, target: Target) -> Option<impl FnOnce() + use<>> {
+pub(super) fn open(
+    requests: &Sender<WatchRequest>,
+    target: WatchTarget,
+) -> Option<impl FnOnce() + use<>> {
     let id = NEXT_WATCH.fetch_add(1, Ordering::Relaxed);
-    let watcher = Box::new(Watcher::new(id, target));
-    requests.send(Request::Open(watcher)).ok()?;
+    let watcher = Box::new(NatsWatch::new(id, target));
+    requests.send(WatchRequest::Open(watcher)).ok()?;
     let requests = requests.clone();
-    Some(move || drop(requests.send(Request::Close(id))))
+    Some(move || drop(requests.send(WatchRequest::Close(id))))
 }
 
 pub(super) struct Watches {
     session: Arc<Session>,
-    requests: Receiver<Request>,
-    watchers: Vec<Watcher>,
+    requests: Receiver<WatchRequest>,
+    watchers: Vec<NatsWatch>,
 }
 
 impl Watches {
-    pub(super) fn new(session: Arc<Session>, requests: Receiver<Request>) -> Self {
+    pub(super) fn new(session: Arc<Session>, requests: Receiver<WatchRequest>) -> Self {
         Self {
             session,
             requests,
@@ -98,8 +101,8 @@ impl Watches {
     fn take_requests(&mut self) {
         for request in self.requests.try_iter() {
             match request {
-                Request::Open(watcher) => self.watchers.push(*watcher),
-                Request::Close(id) => {
+                WatchRequest::Open(watcher) => self.watchers.push(*watcher),
+                WatchRequest::Close(id) => {
                     let closed = self.watchers.iter_mut().find(|watcher| watcher.id == id);
                     if let Some(watcher) = closed {
                         watcher.close();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use nats::header::HeaderMap;
 
 use super::connection::unique_id;
-use super::failure::{ApiError, Failure, number};
+use super::failure::{ApiError, RequestFailure, number};
 use super::jetstream::{PublishAck, Stream, read_reply};
 use super::link::{Exchange, Reply};
 use crate::store::{Batch, Expect, Outcome, Refusal, Write};
@@ -67,7 +67,7 @@ impl Target<'_> {
                 Err(failure) => broken = Some(failure),
             }
         }
-        let failure = broken.unwrap_or(Failure::TimedOut);
+        let failure = broken.unwrap_or(RequestFailure::TimedOut);
         let may_be_stored = exchange.give_up();
         for (number, index) in sent.into_iter().enumerate() {
             outcomes[index]
@@ -141,7 +141,7 @@ impl Target<'_> {
         write: &Write,
         mut headers: HeaderMap,
         wants_reply: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         if write.value.is_none() {
             headers.insert("KV-Operation", "DEL");
         }
@@ -214,7 +214,7 @@ pub(super) fn batches_work(
     stream: &Stream,
     subject: &str,
     deadline: Instant,
-) -> Result<bool, Failure> {
+) -> Result<bool, RequestFailure> {
     let id = batch_id();
     let mut exchange = stream.link.exchange(2, deadline);
     let mut first = batch_headers(&id, 0, 1);
@@ -239,25 +239,25 @@ pub(super) fn batches_work(
     )?;
     match read_reply::<PublishAck>(exchange.receive()?.1) {
         Err(failure) if failure.is_api(number::WRONG_LAST_SEQUENCE) => Ok(true),
-        Err(Failure::Api(error)) => refused_probe_error(error),
+        Err(RequestFailure::Api(error)) => refused_probe_error(error),
         Err(failure) => Err(failure),
         Ok(_) => Ok(false),
     }
 }
 
 /// What a first message says that did not open a batch.
-fn refused_probe(reply: Reply) -> Result<bool, Failure> {
+fn refused_probe(reply: Reply) -> Result<bool, RequestFailure> {
     match read_reply::<PublishAck>(reply) {
-        Err(Failure::Api(error)) => refused_probe_error(error),
+        Err(RequestFailure::Api(error)) => refused_probe_error(error),
         Err(failure) => Err(failure),
         Ok(_) => Ok(false),
     }
 }
 
 /// Servers that are busy, or without a leader, may batch; all others do not.
-fn refused_probe_error(error: ApiError) -> Result<bool, Failure> {
+fn refused_probe_error(error: ApiError) -> Result<bool, RequestFailure> {
     if number::BUSY.contains(&error.err_code) || number::UNAVAILABLE.contains(&error.err_code) {
-        return Err(Failure::Api(error));
+        return Err(RequestFailure::Api(error));
     }
     Ok(false)
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::model::{Band, Model};
-use super::state::{NOBODY, State};
+use super::state::{Division, UNASSIGNED};
 use crate::strategy::WorkerIndex;
 
 /// Up to so many different capacities are told apart exactly; more are grouped.
@@ -13,7 +13,7 @@ const CAPACITIES_EXACT_MAX: usize = 16;
 /// A level is as good as another that is lower by up to this factor.
 const AS_GOOD: f64 = 1.1;
 
-impl State<'_> {
+impl Division<'_> {
     /// Deals out the pool's partitions of at least `lightest`, heaviest first, each to the
     /// worker that is then emptiest. Those that would not fit in the band are returned.
     pub(super) fn fill(&mut self, lightest: i64, band: Band) -> Vec<u32> {
@@ -54,7 +54,7 @@ impl State<'_> {
 
     /// Places partitions that nobody takes within the band: each goes to the worker that is
     /// then emptiest, or back where it came from when that is as good.
-    pub(super) fn force(&mut self, mut partitions: Vec<u32>) {
+    pub(super) fn assign_remaining(&mut self, mut partitions: Vec<u32>) {
         if partitions.is_empty() {
             return;
         }
@@ -221,7 +221,7 @@ impl State<'_> {
         let weight = self.weight(partition);
         self.allowance -= self.cost(partition);
         self.add_load(worker, -weight);
-        self.owners[partition as usize] = NOBODY;
+        self.owners[partition as usize] = UNASSIGNED;
         self.pool.push(partition);
         donor.gave = true;
         weight

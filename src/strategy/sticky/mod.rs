@@ -1,9 +1,9 @@
 //! Even plans that move little: divvy's own strategy, and the default.
 
-mod ease;
 mod equal;
 mod fill;
 mod model;
+mod pairwise;
 mod pull;
 mod push;
 mod rebalance;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use self::model::Model;
 use self::rebalance::rebalance;
-use super::{DEFAULT_WEIGHT, Input, Strategy, WorkerIndex};
+use super::{DEFAULT_WEIGHT, PlanInput, Strategy, WorkerIndex};
 use crate::error::{Code, Error, Result};
 use crate::types::WorkerId;
 
@@ -104,7 +104,7 @@ impl Strategy for Sticky {
         "sticky"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         input.worker_count()?;
         if input.previous.len() != input.partitions.len() {
             return Err(Error::new(

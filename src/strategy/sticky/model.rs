@@ -6,7 +6,7 @@ use crate::strategy::fair::fair_level;
 const TOTAL_MAX: i128 = 1 << 52;
 
 /// Share of the fair level that a worker may hold beside one partition that fills it alone.
-const BESIDE_GIANT: f64 = 0.05;
+const NEXT_TO_OVERSIZED: f64 = 0.05;
 
 /// Tolerances above the fair level to which loads may rise.
 const WIDE_ABOVE: f64 = 3.0;
@@ -102,7 +102,7 @@ impl Model {
         if !is_excused || top <= max {
             return max;
         }
-        let beside = top + (fair * BESIDE_GIANT) as i64;
+        let beside = top + (fair * NEXT_TO_OVERSIZED) as i64;
         let limit = (fair * (1.0 + band.limit)) as i64;
         if top > limit {
             beside

@@ -2,29 +2,31 @@
 
 use std::cmp::Reverse;
 
-use super::search::{CRUMBS, DEPTH_MAX, Node, Price, Search, Step, Terms};
-use super::state::State;
+use super::search::{
+    Constraints, DEPTH_MAX, FINE_WEIGHT_MIN, MovePolicy, Node, Search, SearchStep,
+};
+use super::state::Division;
 use crate::strategy::WorkerIndex;
 
-impl State<'_> {
+impl Division<'_> {
     /// Brings a worker that lacks load nearer to the band. Tells whether it could.
-    pub(super) fn replenish(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
-        self.pull_one(worker, terms) || self.pull_chain(worker, terms)
+    pub(super) fn replenish(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
+        self.pull_one(worker, constraints) || self.pull_chain(worker, constraints)
     }
 
     /// Takes the heaviest partition that does not overshoot from a worker that can spare it.
-    fn pull_one(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
-        let lack = -self.offence(worker, terms.band);
+    fn pull_one(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
+        let lack = -self.offence(worker, constraints.band);
         let mut best: Option<(i64, Reverse<i64>, u64, Reverse<u32>)> = None;
         for other in 0..self.lists.len() as WorkerIndex {
-            let spare = self.loads[other as usize] - self.model.load_min(other, terms.band);
+            let spare = self.loads[other as usize] - self.model.load_min(other, constraints.band);
             if other == worker || spare <= 0 {
                 continue;
             }
             let end = self.place_of(other, spare.min(lack) + 1);
-            let crumbs = self.place_of(other, lack / CRUMBS).min(end);
+            let crumbs = self.place_of(other, lack / FINE_WEIGHT_MIN).min(end);
             let mut list = self.lists[other as usize][crumbs..end].iter().rev();
-            let Some(&partition) = list.find(|&&p| self.may_move(p, terms.price)) else {
+            let Some(&partition) = list.find(|&&p| self.may_move(p, constraints.policy)) else {
                 continue;
             };
             let cost = self.cost(partition);
@@ -46,26 +48,27 @@ impl State<'_> {
     }
 
     /// Follows the best chain by which partitions are pulled to this worker.
-    fn pull_chain(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+    fn pull_chain(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
         let mut search = self.search(worker);
-        let sand = self.spare_sand(terms);
-        self.expand_pull(&mut search, None, sand, terms);
+        let fine_load = self.spare_fine_load(constraints);
+        self.expand_pull(&mut search, None, fine_load, constraints);
         let mut found = None;
         while let Some(step) = search.pop() {
             match step {
-                Step::End {
+                SearchStep::End {
                     node, worker: last, ..
                 } => {
                     let end = *search.node(node);
-                    if end.cost <= self.allowance && self.is_worth(end.coarse, worker, last, terms)
+                    if end.cost <= self.allowance
+                        && self.is_worth(end.coarse, worker, last, constraints)
                     {
                         found = Some(node);
                         break;
                     }
                 }
-                Step::Open { node } => {
+                SearchStep::Open { node } => {
                     if search.look(self.lists.len()) {
-                        self.expand_pull(&mut search, Some(node), sand, terms);
+                        self.expand_pull(&mut search, Some(node), fine_load, constraints);
                     }
                 }
             }
@@ -81,18 +84,18 @@ impl State<'_> {
             self.give(node.partition, to);
         }
         let last = search.node(node).worker;
-        while self.offence(last, terms.band) < 0 && self.pull_one(last, terms) {}
+        while self.offence(last, constraints.band) < 0 && self.pull_one(last, constraints) {}
         true
     }
 
     /// Weight of fine partitions that workers can spare, for the last of a chain; 0 when it is
     /// not for fine partitions to make up for coarse ones.
-    fn spare_sand(&self, terms: Terms) -> i64 {
-        if terms.price != Price::Any {
+    fn spare_fine_load(&self, constraints: Constraints) -> i64 {
+        if constraints.policy != MovePolicy::Any {
             return 0;
         }
         let spare = |worker: WorkerIndex| {
-            let spare = self.loads[worker as usize] - self.model.load_min(worker, terms.band);
+            let spare = self.loads[worker as usize] - self.model.load_min(worker, constraints.band);
             spare.clamp(0, self.fine_loads[worker as usize])
         };
         let workers = 0..self.lists.len() as WorkerIndex;
@@ -125,9 +128,15 @@ impl State<'_> {
     }
 
     /// Ways to fill the hole at the end of a chain with one partition of another worker.
-    fn expand_pull(&mut self, search: &mut Search, parent: Option<u32>, sand: i64, terms: Terms) {
+    fn expand_pull(
+        &mut self,
+        search: &mut Search,
+        parent: Option<u32>,
+        fine_load: i64,
+        constraints: Constraints,
+    ) {
         let hole = self.hole(search, parent);
-        let wanted = self.model.load_min(hole.worker, terms.band) - hole.load;
+        let wanted = self.model.load_min(hole.worker, constraints.band) - hole.load;
         for other in 0..self.lists.len() as WorkerIndex {
             let on_path = |index| search.path(index).any(|node| node.worker == other);
             if other == hole.worker || parent.is_some_and(on_path) {
@@ -135,18 +144,18 @@ impl State<'_> {
             }
             let first = self.place_of(other, wanted);
             let mut list = self.lists[other as usize][first..].iter().copied();
-            let Some(partition) = list.find(|&p| self.may_move(p, terms.price)) else {
+            let Some(partition) = list.find(|&p| self.may_move(p, constraints.policy)) else {
                 continue;
             };
             let weight = self.weight(partition);
-            if hole.load + weight > self.model.load_max(hole.worker, weight, terms.band) {
+            if hole.load + weight > self.model.load_max(hole.worker, weight, constraints.band) {
                 continue;
             }
             let (cost, coarse) = self.costs(partition);
             let node = Node {
                 partition,
                 worker: other,
-                sand: 0,
+                fine_load: 0,
                 parent,
                 depth: hole.depth,
                 cost: hole.cost + cost,
@@ -156,13 +165,13 @@ impl State<'_> {
             let is_exchange = other == search.origin;
             let got = if is_exchange { hole.given } else { 0 };
             let rest = self.loads[other as usize] + got - weight;
-            let lack = self.model.load_min(other, terms.band) - rest;
-            if lack <= sand {
+            let lack = self.model.load_min(other, constraints.band) - rest;
+            if lack <= fine_load {
                 // Fine partitions make up for what little is lacking in the end.
-                let step = Step::End {
+                let step = SearchStep::End {
                     node: search.nodes.len() as u32,
                     worker: other,
-                    sand: 0,
+                    fine_load: 0,
                 };
                 search.nodes.push(node);
                 search.add(node.cost + lack.max(0), weight, step);

@@ -1,48 +1,50 @@
 //! Chains that push partitions out of a worker that holds too much, or in from the pool.
 
-use super::search::{CRUMBS, DEPTH_MAX, Node, Price, Search, Step, Terms};
-use super::state::{NOBODY, State};
+use super::search::{
+    Constraints, DEPTH_MAX, FINE_WEIGHT_MIN, MovePolicy, Node, Search, SearchStep,
+};
+use super::state::{Division, UNASSIGNED};
 use crate::strategy::WorkerIndex;
 
 /// How many fine partitions may make way for one.
-const SAND_MAX: usize = 256;
+const FINE_SCAN_MAX: usize = 256;
 
-impl State<'_> {
+impl Division<'_> {
     /// Places a partition of the pool within the band, by a chain if need be. Tells whether it
     /// could; fine partitions that had to give way are in the pool then.
-    pub(super) fn insert(&mut self, partition: u32, terms: Terms) -> bool {
-        let mut search = self.search(NOBODY);
+    pub(super) fn insert(&mut self, partition: u32, constraints: Constraints) -> bool {
+        let mut search = self.search(UNASSIGNED);
         let node = Node {
             partition,
-            worker: NOBODY,
-            sand: 0,
+            worker: UNASSIGNED,
+            fine_load: 0,
             parent: None,
             depth: 1,
             cost: 0,
             coarse: 0,
         };
         self.push(&mut search, node);
-        self.push_out(search, terms, i64::MAX)
+        self.push_out(search, constraints, i64::MAX)
     }
 
     /// Brings a worker that holds too much nearer to the band. Tells whether it could.
-    pub(super) fn relieve(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+    pub(super) fn relieve(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
         let mut search = self.search(worker);
-        let enough = self.place_of(worker, self.offence(worker, terms.band));
+        let enough = self.place_of(worker, self.offence(worker, constraints.band));
         let mut last = (0, 0);
         for place in enough..self.lists[worker as usize].len() {
             let partition = self.lists[worker as usize][place];
             let (cost, coarse) = self.costs(partition);
             // One of several alike is enough.
             let kind = (self.weight(partition), cost);
-            if kind == last || !self.may_move(partition, terms.price) {
+            if kind == last || !self.may_move(partition, constraints.policy) {
                 continue;
             }
             last = kind;
             let node = Node {
                 partition,
                 worker,
-                sand: 0,
+                fine_load: 0,
                 parent: None,
                 depth: 1,
                 cost,
@@ -50,17 +52,17 @@ impl State<'_> {
             };
             self.push(&mut search, node);
         }
-        self.push_out(search, terms, self.allowance) || self.push_one(worker, terms)
+        self.push_out(search, constraints, self.allowance) || self.push_one(worker, constraints)
     }
 
     /// Gives the heaviest partition that is not enough to the emptiest worker, if it fits there.
-    fn push_one(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
-        let excess = self.offence(worker, terms.band);
-        let crumbs = self.place_of(worker, excess / CRUMBS);
+    fn push_one(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
+        let excess = self.offence(worker, constraints.band);
+        let crumbs = self.place_of(worker, excess / FINE_WEIGHT_MIN);
         let end = self.place_of(worker, excess).max(crumbs);
         let list = &self.lists[worker as usize][crumbs..end];
         let movable =
-            |p: &&u32| self.may_move(**p, terms.price) && self.cost(**p) <= self.allowance;
+            |p: &&u32| self.may_move(**p, constraints.policy) && self.cost(**p) <= self.allowance;
         let Some(&partition) = list.iter().rfind(movable) else {
             return false;
         };
@@ -69,7 +71,7 @@ impl State<'_> {
             let load = self.loads[other as usize] + weight;
             let max = self
                 .model
-                .load_max(other, self.top(other).max(weight), terms.band);
+                .load_max(other, self.top(other).max(weight), constraints.band);
             (other != worker && load <= max).then(|| (self.model.level(other, load), other))
         };
         let others = (0..self.lists.len() as WorkerIndex).filter_map(fits);
@@ -82,41 +84,45 @@ impl State<'_> {
 
     /// Follows the best chain by which one of the partitions that the search starts from is
     /// pushed to another worker.
-    fn push_out(&mut self, mut search: Search, terms: Terms, cost_max: i64) -> bool {
+    fn push_out(&mut self, mut search: Search, constraints: Constraints, cost_max: i64) -> bool {
         let mut found = None;
         while let Some(step) = search.pop() {
             match step {
-                Step::End { node, worker, sand } => {
+                SearchStep::End {
+                    node,
+                    worker,
+                    fine_load,
+                } => {
                     let end = *search.node(node);
-                    if end.cost + sand <= cost_max
-                        && self.is_worth(end.coarse, search.origin, worker, terms)
+                    if end.cost + fine_load <= cost_max
+                        && self.is_worth(end.coarse, search.origin, worker, constraints)
                     {
-                        found = Some((node, worker, sand));
+                        found = Some((node, worker, fine_load));
                         break;
                     }
                 }
-                Step::Open { node } => {
+                SearchStep::Open { node } => {
                     if search.look(self.lists.len()) {
-                        self.expand_push(&mut search, node, terms);
+                        self.expand_push(&mut search, node, constraints);
                     }
                 }
             }
         }
         self.close(&search);
-        let Some((node, worker, sand)) = found else {
+        let Some((node, worker, fine_load)) = found else {
             return false;
         };
-        let (mut to, mut sand) = (worker, sand);
+        let (mut to, mut fine_load) = (worker, fine_load);
         for node in search.path(node) {
-            self.shed_sand(to, sand, node.partition);
+            self.shed_fine(to, fine_load, node.partition);
             self.give(node.partition, to);
-            (to, sand) = (node.worker, node.sand);
+            (to, fine_load) = (node.worker, node.fine_load);
         }
         true
     }
 
     /// Ways for each worker to take the node's partition.
-    fn expand_push(&mut self, search: &mut Search, index: u32, terms: Terms) {
+    fn expand_push(&mut self, search: &mut Search, index: u32, constraints: Constraints) {
         let node = *search.node(index);
         let origin = search.origin;
         let weight = self.weight(node.partition);
@@ -127,10 +133,10 @@ impl State<'_> {
             .expect("the path has a node")
             .partition;
         let (root_load, root_min) = match origin {
-            NOBODY => (0, 0),
+            UNASSIGNED => (0, 0),
             _ => (
                 self.loads[origin as usize] - self.weight(root),
-                self.model.load_min(origin, terms.band),
+                self.model.load_min(origin, constraints.band),
             ),
         };
         let mut emptiest: Option<(f64, WorkerIndex)> = None;
@@ -138,15 +144,19 @@ impl State<'_> {
             if worker == origin {
                 // Back to where the chain began: an exchange.
                 let load = root_load + weight;
-                let max = self
-                    .model
-                    .load_max(worker, weight.max(self.top(worker)), terms.band);
+                let max =
+                    self.model
+                        .load_max(worker, weight.max(self.top(worker)), constraints.band);
                 if node.depth > 1 && load <= max && load >= root_min {
-                    let (node, sand) = (index, 0);
+                    let (node, fine_load) = (index, 0);
                     search.add(
                         search.node(index).cost,
                         load,
-                        Step::End { node, worker, sand },
+                        SearchStep::End {
+                            node,
+                            worker,
+                            fine_load,
+                        },
                     );
                 }
                 continue;
@@ -156,9 +166,16 @@ impl State<'_> {
             }
             let load = self.loads[worker as usize] + weight;
             let top = self.top(worker).max(weight);
-            let excess = load - self.model.load_max(worker, top, terms.band);
+            let excess = load - self.model.load_max(worker, top, constraints.band);
             if excess > 0 {
-                self.make_way(search, index, worker, excess, root_min - root_load, terms);
+                self.make_way(
+                    search,
+                    index,
+                    worker,
+                    excess,
+                    root_min - root_load,
+                    constraints,
+                );
                 continue;
             }
             let level = self.model.level(worker, load);
@@ -167,8 +184,16 @@ impl State<'_> {
             }
         }
         if let Some((_, worker)) = emptiest {
-            let (node, sand) = (index, 0);
-            search.add(search.node(index).cost, 0, Step::End { node, worker, sand });
+            let (node, fine_load) = (index, 0);
+            search.add(
+                search.node(index).cost,
+                0,
+                SearchStep::End {
+                    node,
+                    worker,
+                    fine_load,
+                },
+            );
         }
     }
 
@@ -181,44 +206,47 @@ impl State<'_> {
         worker: WorkerIndex,
         excess: i64,
         wanted: i64,
-        terms: Terms,
+        constraints: Constraints,
     ) {
         let node = *search.node(index);
         let load = self.loads[worker as usize] + self.weight(node.partition);
-        let min = self.model.load_min(worker, terms.band);
-        let sand_held = match terms.price {
-            Price::Free => 0,
+        let min = self.model.load_min(worker, constraints.band);
+        let sand_held = match constraints.policy {
+            MovePolicy::Free => 0,
             _ => self.fine_loads[worker as usize],
         };
         // Fine partitions go to the emptiest workers, which the origin is if it needs them.
-        let sand = excess.max(wanted);
-        if sand <= sand_held && load - sand >= min && self.has_sand(worker, sand, node.partition) {
-            let step = Step::End {
+        let fine_load = excess.max(wanted);
+        if fine_load <= sand_held
+            && load - fine_load >= min
+            && self.has_fine_load(worker, fine_load, node.partition)
+        {
+            let step = SearchStep::End {
                 node: index,
                 worker,
-                sand,
+                fine_load,
             };
-            search.add(node.cost + sand, sand, step);
+            search.add(node.cost + fine_load, fine_load, step);
         }
         if node.depth == DEPTH_MAX {
             return;
         }
-        let next = |state: &Self, partition: u32, sand: i64| {
+        let next = |state: &Self, partition: u32, fine_load: i64| {
             let (cost, coarse) = state.costs(partition);
             Node {
                 partition,
                 worker,
-                sand,
+                fine_load,
                 parent: Some(index),
                 depth: node.depth + 1,
-                cost: node.cost + cost + sand,
+                cost: node.cost + cost + fine_load,
                 coarse: node.coarse + coarse,
             }
         };
         let first = self.place_of(worker, excess);
         let list = &self.lists[worker as usize];
         let mut enough = list[first..].iter().copied();
-        if let Some(partition) = enough.find(|&p| self.may_move(p, terms.price)) {
+        if let Some(partition) = enough.find(|&p| self.may_move(p, constraints.policy)) {
             let weight = self.weight(partition);
             if load - weight >= min && weight != self.weight(node.partition) {
                 let node = next(self, partition, 0);
@@ -232,8 +260,8 @@ impl State<'_> {
         let weight = self.weight(partition);
         if weight > self.fine
             && excess - weight <= sand_held
-            && self.has_sand(worker, excess - weight, node.partition)
-            && self.may_move(partition, terms.price)
+            && self.has_fine_load(worker, excess - weight, node.partition)
+            && self.may_move(partition, constraints.policy)
         {
             let node = next(self, partition, excess - weight);
             self.push(search, node);
@@ -241,20 +269,20 @@ impl State<'_> {
     }
 
     /// How heavy partitions that make way for this one may be to count as fine.
-    fn sand_grain(&self, partition: u32) -> i64 {
+    fn fine_weight(&self, partition: u32) -> i64 {
         self.fine.min(self.weight(partition) / 2)
     }
 
     /// Whether a few fine partitions of a worker, each no heavier than this weight, come to it.
-    fn has_sand(&self, worker: WorkerIndex, weight: i64, incoming: u32) -> bool {
-        let end = self.place_of(worker, weight.min(self.sand_grain(incoming)) + 1);
-        let few = &self.lists[worker as usize][end.saturating_sub(SAND_MAX)..end];
+    fn has_fine_load(&self, worker: WorkerIndex, weight: i64, incoming: u32) -> bool {
+        let end = self.place_of(worker, weight.min(self.fine_weight(incoming)) + 1);
+        let few = &self.lists[worker as usize][end.saturating_sub(FINE_SCAN_MAX)..end];
         few.iter().map(|&p| self.weight(p)).sum::<i64>() >= weight
     }
 
     /// Takes fine partitions of a worker into the pool, of at least this weight together.
-    fn shed_sand(&mut self, worker: WorkerIndex, mut weight: i64, incoming: u32) {
-        let grain = self.sand_grain(incoming);
+    fn shed_fine(&mut self, worker: WorkerIndex, mut weight: i64, incoming: u32) {
+        let grain = self.fine_weight(incoming);
         while weight > 0 {
             // The heaviest that is not too much, or else the lightest.
             let fine = self.place_of(worker, grain + 1);

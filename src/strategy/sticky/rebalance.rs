@@ -1,8 +1,8 @@
 //! The order of work: place what has no owner, level with fine partitions, then repair.
 
 use super::model::{Band, Model};
-use super::search::{Price, Terms};
-use super::state::State;
+use super::search::{Constraints, MovePolicy};
+use super::state::Division;
 use crate::strategy::WorkerIndex;
 
 /// Rounds of repair at most; each begins with the worst offender.
@@ -121,30 +121,30 @@ fn plan(
     let tight = Band::tight(tolerance);
     let tolerable = Band::tolerable(tolerance);
     let wide = Band::wide(tolerance);
-    let terms = |band, price| Terms { band, price };
+    let constraints = |band, policy| Constraints { band, policy };
     let fine = (model.fair * tolerance * 4.0) as i64;
-    let mut state = State::new(model, previous, fine, allowance);
+    let mut state = Division::new(model, previous, fine, allowance);
     let mut aside = state.fill(fine + 1, tolerable);
-    aside.retain(|&p| !state.insert(p, terms(tolerable, Price::Any)));
-    aside.retain(|&p| !state.insert(p, terms(wide, Price::Any)));
-    state.force(aside);
+    aside.retain(|&p| !state.insert(p, constraints(tolerable, MovePolicy::Any)));
+    aside.retain(|&p| !state.insert(p, constraints(wide, MovePolicy::Any)));
+    state.assign_remaining(aside);
     state.shed(tolerable);
     let aside = state.fill(0, tolerable);
-    state.force(aside);
+    state.assign_remaining(aside);
 
-    state.repair(terms(wide, Price::Any));
+    state.repair(constraints(wide, MovePolicy::Any));
     state.clear_small_workers(wide);
-    state.repair(terms(tolerable, Price::Worth));
-    state.repair(terms(tight, Price::Free));
-    state.go_home(tolerable);
+    state.repair(constraints(tolerable, MovePolicy::Worth));
+    state.repair(constraints(tight, MovePolicy::Free));
+    state.return_moved(tolerable);
     state.owners
 }
 
-impl State<'_> {
+impl Division<'_> {
     /// Brings workers into the band one by one, the worst first.
-    fn repair(&mut self, terms: Terms) {
+    fn repair(&mut self, constraints: Constraints) {
         let offence = |state: &Self, worker: WorkerIndex| {
-            let offence = state.offence(worker, terms.band);
+            let offence = state.offence(worker, constraints.band);
             state.model.level(worker, offence.abs())
         };
         for _ in 0..REPAIR_ROUNDS_MAX {
@@ -156,19 +156,19 @@ impl State<'_> {
             let mut progress = false;
             for (_, worker) in offenders {
                 loop {
-                    let done = match self.offence(worker, terms.band) {
+                    let done = match self.offence(worker, constraints.band) {
                         0 => break,
-                        1.. => self.relieve(worker, terms),
-                        _ => self.replenish(worker, terms),
+                        1.. => self.relieve(worker, constraints),
+                        _ => self.replenish(worker, constraints),
                     };
-                    if !done && !self.ease(worker, terms) {
+                    if !done && !self.improve_pairwise(worker, constraints) {
                         break;
                     }
                     progress = true;
                 }
             }
-            let aside = self.fill(0, terms.band);
-            self.force(aside);
+            let aside = self.fill(0, constraints.band);
+            self.assign_remaining(aside);
             if !progress {
                 return;
             }
@@ -196,15 +196,15 @@ impl State<'_> {
             if !self.lacks(wide) {
                 return;
             }
-            let price = Price::Any;
+            let policy = MovePolicy::Any;
             if self.relieve(
                 worker,
-                Terms {
+                Constraints {
                     band: strict,
-                    price,
+                    policy,
                 },
             ) {
-                self.repair(Terms { band: wide, price });
+                self.repair(Constraints { band: wide, policy });
             }
         }
     }
@@ -215,7 +215,7 @@ impl State<'_> {
     }
 
     /// Sends back what turned out to have room at home.
-    fn go_home(&mut self, band: Band) {
+    fn return_moved(&mut self, band: Band) {
         for partition in 0..self.owners.len() as u32 {
             let Some(home) = self.home[partition as usize] else {
                 continue;

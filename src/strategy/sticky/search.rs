@@ -10,18 +10,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::model::Band;
-use super::state::{NOBODY, State};
+use super::state::{Division, UNASSIGNED};
 use crate::strategy::WorkerIndex;
 
 /// The longest chain.
 pub(super) const DEPTH_MAX: u32 = 6;
 
 /// Partitions lighter than an offence by this factor are not moved one by one to make up for it.
-pub(super) const CRUMBS: i64 = 256;
+pub(super) const FINE_WEIGHT_MIN: i64 = 256;
 
 /// Which partitions may be moved to bring loads into a band.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Price {
+pub(super) enum MovePolicy {
     /// Any.
     Any,
     /// Fine ones, and others where that takes at least their weight off the imbalance.
@@ -32,9 +32,9 @@ pub(super) enum Price {
 
 /// What the loads are to become, and what that may cost.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(super) struct Constraints {
     pub(super) band: Band,
-    pub(super) price: Price,
+    pub(super) policy: MovePolicy,
 }
 
 /// A link of a chain: a partition that has to go elsewhere.
@@ -44,7 +44,7 @@ pub(super) struct Node {
     /// Who loses it.
     pub(super) worker: WorkerIndex,
     /// Weight of fine partitions that `worker` sheds as well.
-    pub(super) sand: i64,
+    pub(super) fine_load: i64,
     pub(super) parent: Option<u32>,
     pub(super) depth: u32,
     /// Weight that leaves its home up to here.
@@ -54,22 +54,22 @@ pub(super) struct Node {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum SearchStep {
     /// The chain ends with this node and this worker, which sheds so much in fine partitions.
     End {
         node: u32,
         worker: WorkerIndex,
-        sand: i64,
+        fine_load: i64,
     },
     /// The chain goes on from this node.
     Open { node: u32 },
 }
 
 pub(super) struct Search {
-    /// The worker that the chain is for, [`NOBODY`] when it is for a partition of the pool.
+    /// The worker that the chain is for, [`UNASSIGNED`] when it is for a partition of the pool.
     pub(super) origin: WorkerIndex,
     pub(super) nodes: Vec<Node>,
-    open: BinaryHeap<Reverse<(i64, i64, Step)>>,
+    open: BinaryHeap<Reverse<(i64, i64, SearchStep)>>,
     /// Looks at workers that were granted, and those that are left.
     granted: i64,
     looks: i64,
@@ -97,7 +97,7 @@ impl Search {
     }
 
     /// Adds a step; the cheapest is taken first.
-    pub(super) fn add(&mut self, cost: i64, tie: i64, step: Step) {
+    pub(super) fn add(&mut self, cost: i64, tie: i64, step: SearchStep) {
         self.open.push(Reverse((cost, tie, step)));
     }
 
@@ -108,12 +108,12 @@ impl Search {
     }
 
     /// The most promising step.
-    pub(super) fn pop(&mut self) -> Option<Step> {
+    pub(super) fn pop(&mut self) -> Option<SearchStep> {
         self.open.pop().map(|Reverse((_, _, step))| step)
     }
 }
 
-impl State<'_> {
+impl Division<'_> {
     /// A search with its share of the looks that are left.
     pub(super) fn search(&self, origin: WorkerIndex) -> Search {
         let looks = 20_000 + 50 * self.lists.len() as i64;
@@ -139,13 +139,13 @@ impl State<'_> {
         let weight = self.weight(node.partition);
         let index = search.nodes.len() as u32;
         search.nodes.push(node);
-        let step = Step::Open { node: index };
+        let step = SearchStep::Open { node: index };
         search.add(node.cost + weight, weight, step);
         Some(index)
     }
 
-    pub(super) fn may_move(&self, partition: u32, price: Price) -> bool {
-        price != Price::Free || self.cost(partition) == 0
+    pub(super) fn may_move(&self, partition: u32, policy: MovePolicy) -> bool {
+        policy != MovePolicy::Free || self.cost(partition) == 0
     }
 
     /// What moving a partition costs, and which part of it counts as coarse.
@@ -162,14 +162,14 @@ impl State<'_> {
         coarse: i64,
         origin: WorkerIndex,
         worker: WorkerIndex,
-        terms: Terms,
+        constraints: Constraints,
     ) -> bool {
-        if coarse == 0 || origin == NOBODY || terms.price != Price::Worth {
+        if coarse == 0 || origin == UNASSIGNED || constraints.policy != MovePolicy::Worth {
             return true;
         }
-        let mut gain = self.offence(origin, terms.band).abs();
+        let mut gain = self.offence(origin, constraints.band).abs();
         if worker != origin {
-            gain += self.offence(worker, terms.band).abs();
+            gain += self.offence(worker, constraints.band).abs();
         }
         coarse <= gain
     }

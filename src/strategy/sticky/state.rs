@@ -4,9 +4,9 @@ use super::model::{Band, Model};
 use crate::strategy::WorkerIndex;
 
 /// The owner of a partition that is in the pool.
-pub(super) const NOBODY: WorkerIndex = WorkerIndex::MAX;
+pub(super) const UNASSIGNED: WorkerIndex = WorkerIndex::MAX;
 
-pub(super) struct State<'a> {
+pub(super) struct Division<'a> {
     pub(super) model: &'a Model,
     /// The worker that held each partition before.
     pub(super) home: &'a [Option<WorkerIndex>],
@@ -28,7 +28,7 @@ pub(super) struct State<'a> {
     pub(super) seen: Vec<i64>,
 }
 
-impl<'a> State<'a> {
+impl<'a> Division<'a> {
     pub(super) fn new(
         model: &'a Model,
         home: &'a [Option<WorkerIndex>],
@@ -66,7 +66,10 @@ impl<'a> State<'a> {
             seen: vec![i64::MAX; home.len()],
             model,
             home,
-            owners: home.iter().map(|owner| owner.unwrap_or(NOBODY)).collect(),
+            owners: home
+                .iter()
+                .map(|owner| owner.unwrap_or(UNASSIGNED))
+                .collect(),
             loads,
             lists,
             pool,
@@ -127,7 +130,7 @@ impl<'a> State<'a> {
     /// Takes a partition from its owner, if it has one; it is the caller's to place.
     pub(super) fn take(&mut self, partition: u32) {
         let owner = self.owner(partition);
-        if owner == NOBODY {
+        if owner == UNASSIGNED {
             return;
         }
         self.allowance -= self.cost(partition);
@@ -138,7 +141,7 @@ impl<'a> State<'a> {
         debug_assert_eq!(list[place], partition);
         list.remove(place);
         self.add_load(owner, -key.0);
-        self.owners[partition as usize] = NOBODY;
+        self.owners[partition as usize] = UNASSIGNED;
     }
 
     /// Books the weight of a partition that comes, or (negative) goes.

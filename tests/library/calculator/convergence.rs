@@ -6,7 +6,7 @@ use std::time::Duration;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::wire::{Applied, encode_heartbeat};
-use divvy::{Calculator, Interest, Lagging, Notice, Version, WorkerId};
+use divvy::{Calculator, CalculatorEvent, EventFilter, Lagging, Version, WorkerId};
 
 use crate::support::calculators::*;
 
@@ -35,7 +35,7 @@ fn a_live_worker_that_does_not_apply_is_told_once_until_it_has_caught_up() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     // Says nothing about what it has applied, as parti's workers do.
     let _fleet = Fleet::new(&store, ["go"]);
     let worker = WorkerId::new("w").unwrap();
@@ -48,7 +48,7 @@ fn a_live_worker_that_does_not_apply_is_told_once_until_it_has_caught_up() {
         wait_until("the lag is told", || {
             beat(applied);
             told = std::iter::from_fn(|| events.try_recv()).find_map(|notice| match &*notice {
-                Notice::WorkerLagging(lagging) => Some(lagging.clone()),
+                CalculatorEvent::WorkerLagging(lagging) => Some(lagging.clone()),
                 _ => None,
             });
             told.is_some()
@@ -81,7 +81,7 @@ fn a_live_worker_that_does_not_apply_is_told_once_until_it_has_caught_up() {
         row("w") == (Some(assigned), Some(0))
     });
     let told_again = std::iter::from_fn(|| events.try_recv())
-        .any(|notice| matches!(&*notice, Notice::WorkerLagging(_)));
+        .any(|notice| matches!(&*notice, CalculatorEvent::WorkerLagging(_)));
     assert!(!told_again);
 
     // Another worker takes partitions from it, so its key is written anew.

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::Blackout;
-use divvy::{Calculator, Degradation, Interest, Notice, Reason};
+use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Reason};
 
 use crate::support::calculators::*;
 
-fn is_member(notice: &Notice, text: &str) -> bool {
+fn is_member(notice: &CalculatorEvent, text: &str) -> bool {
     format!("{notice:?}") == format!("Member({text})")
 }
 
 fn reason_of_next(events: &divvy::Events) -> Reason {
     let event = wait_for(events, "publication", |e| {
-        matches!(e, Notice::Published { .. })
+        matches!(e, CalculatorEvent::Published { .. })
     });
     match &*event {
-        Notice::Published { reason, .. } => *reason,
+        CalculatorEvent::Published { reason, .. } => *reason,
         _ => unreachable!(),
     }
 }
@@ -71,7 +71,7 @@ fn a_graceful_leave_is_planned_and_not_an_emergency() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = calculator(&store);
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
@@ -87,7 +87,7 @@ fn a_crash_is_an_emergency_after_lease_and_grace() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let calculator = calculator(&store);
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
@@ -110,7 +110,7 @@ fn a_worker_that_dies_while_another_joins_is_an_emergency() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
@@ -134,7 +134,7 @@ fn a_mass_restart_moves_nothing() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     let before = workers.map(|w| held(&store, w).unwrap().partitions);
@@ -170,14 +170,14 @@ fn in_a_blackout_nobody_is_declared_dead_and_the_return_is_noticed() {
             .source(|| Ok(partitions(10)))
             .build()
             .unwrap();
-        let events = calculator.events(Interest::StateAndMembers);
+        let events = calculator.events(EventFilter::StateAndMembers);
         calculator.start(PATIENCE).unwrap();
         wait_for_publication(&events);
         leader.faults().blackout(how);
         wait_for(
             &events,
             "degraded",
-            |e| matches!(e, Notice::Degraded(why) if why.contains(&Degradation::Blind)),
+            |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost)),
         );
         // Far beyond lease and grace.
         std::thread::sleep(TTL * 3);
@@ -191,7 +191,7 @@ fn in_a_blackout_nobody_is_declared_dead_and_the_return_is_noticed() {
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             let event = events.recv_timeout(left).expect("recovery");
-            let is_well = matches!(&*event, Notice::Degraded(why) if why.is_empty());
+            let is_well = matches!(&*event, CalculatorEvent::Degraded(why) if why.is_empty());
             seen.push(event);
             if is_well {
                 break;
@@ -202,7 +202,9 @@ fn in_a_blackout_nobody_is_declared_dead_and_the_return_is_noticed() {
         });
         seen.extend(std::iter::from_fn(|| events.try_recv()));
         assert!(
-            !seen.iter().any(|e| matches!(&**e, Notice::Member(_))),
+            !seen
+                .iter()
+                .any(|e| matches!(&**e, CalculatorEvent::Member(_))),
             "{how:?}: {seen:#?}"
         );
         assert!(calculator.status().counters.blindness >= 1);
@@ -220,11 +222,13 @@ fn after_a_blackout_a_worker_that_died_in_it_is_lost() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     leader.faults().blackout(Blackout::Refuse);
-    wait_for(&events, "degraded", |e| matches!(e, Notice::Degraded(_)));
+    wait_for(&events, "degraded", |e| {
+        matches!(e, CalculatorEvent::Degraded(_))
+    });
     fleet.crash("w-3");
     leader.faults().restore();
     wait_for(&events, "lost", |e| is_member(e, r#"Lost("w-3")"#));
@@ -251,12 +255,12 @@ fn a_watch_that_cannot_be_opened_is_tried_until_it_can() {
             Ok(())
         })
     };
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     wait_for(
         &events,
         "blindness",
-        |e| matches!(e, Notice::Degraded(why) if why.contains(&Degradation::Blind)),
+        |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost)),
     );
     wait_until("more tries", || tries.load(Ordering::Acquire) > 3);
     // The reconciling listing shows the fleet meanwhile.
@@ -266,7 +270,7 @@ fn a_watch_that_cannot_be_opened_is_tried_until_it_can() {
     wait_for(
         &events,
         "sight",
-        |e| matches!(e, Notice::Degraded(why) if why.is_empty()),
+        |e| matches!(e, CalculatorEvent::Degraded(why) if why.is_empty()),
     );
     // Tried no more once it is open, and not in a tight loop before.
     let settled = tries.load(Ordering::Acquire);
@@ -295,7 +299,7 @@ fn a_slow_listing_costs_no_worker_its_lease() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::StateAndMembers);
+    let events = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     gate.close();
@@ -307,7 +311,10 @@ fn a_slow_listing_costs_no_worker_its_lease() {
     gate.release();
     fleet.beats(5);
     wait_until("sight", || calculator.status().degraded.is_empty());
-    assert!(!std::iter::from_fn(|| events.try_recv()).any(|e| matches!(&*e, Notice::Member(_))));
+    assert!(
+        !std::iter::from_fn(|| events.try_recv())
+            .any(|e| matches!(&*e, CalculatorEvent::Member(_)))
+    );
 }
 
 /// Symptom: now and then a window never closed, and a retry never came, until something else

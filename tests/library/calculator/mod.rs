@@ -2,15 +2,15 @@
 
 mod convergence;
 mod liveness;
+mod malformed;
 mod partitions;
-mod poison;
 mod shadow;
 mod start;
 mod stop;
 mod subscriptions;
 mod takeover;
 
-use divvy::{Calculator, Interest, Notice, State};
+use divvy::{Calculator, CalculatorEvent, CalculatorState, EventFilter};
 
 use crate::support::calculators::*;
 
@@ -19,11 +19,11 @@ fn a_fleet_is_divided_and_a_trigger_publishes_a_new_version() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator: Calculator = calculator(&store);
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     let first = events.recv_timeout(PATIENCE).unwrap();
     assert!(
-        matches!(&*first, Notice::StateChanged(c) if c.to == State::Idle && c.from == State::Idle)
+        matches!(&*first, CalculatorEvent::StateChanged(c) if c.to == CalculatorState::Idle && c.from == CalculatorState::Idle)
     );
     assert_eq!(wait_for_publication(&events), 1);
     assert_eq!(held(&store, "w-1").unwrap().partitions.len(), 5);

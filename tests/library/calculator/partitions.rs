@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
-use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
-use divvy::{Calculator, Degradation, Interest, Notice, Partition, Reason, Result};
+use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
+use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Partition, Reason, Result};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
@@ -48,13 +48,13 @@ fn moody(store: &MemoryStore, mood: &Moody, list: &Arc<Mutex<Vec<Partition>>>) -
         .unwrap()
 }
 
-fn is_source_degraded(notice: &Notice) -> bool {
+fn is_source_degraded(notice: &CalculatorEvent) -> bool {
     let is_source = |d: &Degradation| matches!(d, Degradation::Source(_));
-    matches!(notice, Notice::Degraded(why) if why.iter().any(is_source))
+    matches!(notice, CalculatorEvent::Degraded(why) if why.iter().any(is_source))
 }
 
-fn is_well(notice: &Notice) -> bool {
-    matches!(notice, Notice::Degraded(why) if why.is_empty())
+fn is_well(notice: &CalculatorEvent) -> bool {
+    matches!(notice, CalculatorEvent::Degraded(why) if why.is_empty())
 }
 
 #[test]
@@ -113,12 +113,12 @@ fn a_changed_list_is_published_as_a_partition_change() {
     wait_for_rest(&calculator);
     calculator.set_partitions(partitions(6)).unwrap();
     let event = wait_for(&events, "publication", |e| {
-        matches!(e, Notice::Published { .. })
+        matches!(e, CalculatorEvent::Published { .. })
     });
     assert!(
         matches!(
             &*event,
-            Notice::Published {
+            CalculatorEvent::Published {
                 reason: Reason::PartitionChange,
                 partitions: 6,
                 ..
@@ -290,7 +290,7 @@ impl Strategy for MoodyStrategy {
         "moody"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         self.1.fetch_add(1, Ordering::AcqRel);
         let now = *self.0.lock();
         match now {
@@ -329,7 +329,9 @@ fn a_strategy_that_fails_keeps_the_last_plan_and_is_tried_again_without_a_storm(
         // 300 ms of retries between 10 and 50 ms apart.
         assert!(tries.load(Ordering::Acquire) < 60, "{tries:?}");
         fleet.join("w-2");
-        wait_for(&events, "failure", |e| matches!(e, Notice::Failed { .. }));
+        wait_for(&events, "failure", |e| {
+            matches!(e, CalculatorEvent::Failed { .. })
+        });
         assert_eq!(held(&store, "w-1").unwrap().version, version);
         assert_eq!(all_held(&store, &["w-1"]), ids(5));
         assert!(calculator.is_started());
@@ -345,7 +347,7 @@ fn without_workers_nothing_is_published_and_the_first_one_gets_everything() {
     let store = store();
     let fleet = Fleet::new(&store, Vec::<String>::new());
     let calculator = calculator(&store);
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
     assert_eq!(error.code(), Code::NoWorkers, "{error}");
@@ -374,7 +376,9 @@ fn a_failed_publish_stays_pending_and_is_tried_until_it_succeeds() {
         let down = Fault::Refuse(Refusal::Unavailable("as the test wants".into()));
         leader.faults().next(&Call::WRITES, 3, down);
         fleet.join("w-2");
-        wait_for(&events, "failure", |e| matches!(e, Notice::Failed { .. }));
+        wait_for(&events, "failure", |e| {
+            matches!(e, CalculatorEvent::Failed { .. })
+        });
         wait_for_publication(&events);
         assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
         let status = calculator.status();

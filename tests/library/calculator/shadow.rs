@@ -6,7 +6,7 @@ use std::sync::Arc;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Entry, Store};
 use divvy::strategy::RoundRobin;
-use divvy::{Calculator, Comparison, Events, Interest, Notice, Reason};
+use divvy::{Calculator, CalculatorEvent, Comparison, EventFilter, Events, Reason};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
@@ -64,10 +64,10 @@ fn wait_for_comparison(
     let event = wait_for(
         events,
         what,
-        |e| matches!(e, Notice::LeaderPublished(comparison) if fits(comparison)),
+        |e| matches!(e, CalculatorEvent::LeaderPublished(comparison) if fits(comparison)),
     );
     match &*event {
-        Notice::LeaderPublished(comparison) => (**comparison).clone(),
+        CalculatorEvent::LeaderPublished(comparison) => (**comparison).clone(),
         _ => unreachable!(),
     }
 }
@@ -96,7 +96,7 @@ fn a_shadow_writes_nothing_whatever_the_fleet_does() {
         leader.stop(PATIENCE).unwrap(); // from here on nobody else writes assignments
         let before = contents(&store);
         let (shadow, calls) = shadow(&store);
-        let events = shadow.events(Interest::State);
+        let events = shadow.events(EventFilter::State);
         shadow.start(PATIENCE).unwrap();
         assert_eq!(shadow.trigger_rebalance(PATIENCE).unwrap(), 2);
         for (change, reason) in [
@@ -112,7 +112,7 @@ fn a_shadow_writes_nothing_whatever_the_fleet_does() {
             wait_for(
                 &events,
                 change,
-                |e| matches!(e, Notice::WouldPublish { version: 2, reason: r, .. } if *r == reason),
+                |e| matches!(e, CalculatorEvent::WouldPublish { version: 2, reason: r, .. } if *r == reason),
             );
         }
         let status = shadow.status();
@@ -205,7 +205,7 @@ fn a_shadow_tells_what_a_leader_without_terms_did_otherwise() {
     wait_for(&events, "what it would do", |e| {
         matches!(
             e,
-            Notice::WouldPublish {
+            CalculatorEvent::WouldPublish {
                 version: 42,
                 partitions: 10,
                 ..
@@ -217,7 +217,7 @@ fn a_shadow_tells_what_a_leader_without_terms_did_otherwise() {
     wait_for(&events, "what it would do for w-3", |e| {
         matches!(
             e,
-            Notice::WouldPublish {
+            CalculatorEvent::WouldPublish {
                 version: 42,
                 workers: 3,
                 ..

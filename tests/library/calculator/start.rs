@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use divvy::config::PublishClass;
+use divvy::config::PublishMode;
 use divvy::error::Code;
-use divvy::runtime::publisher::Class;
+use divvy::runtime::publisher::ActiveMode;
 use divvy::store::memory::{Blackout, Call, MemoryStore};
 use divvy::store::{Bucket, BucketConfig, Store};
-use divvy::{Calculator, CalculatorConfig, Cancel, Interest, Notice, State};
+use divvy::{Calculator, CalculatorConfig, CalculatorEvent, CalculatorState, Cancel, EventFilter};
 
 use crate::support::calculators::*;
 
@@ -50,7 +50,7 @@ fn a_stopped_calculator_starts_again_in_a_new_term() {
     let events = started(&calculator);
     let version = wait_for_publication(&events);
     calculator.stop(PATIENCE).unwrap();
-    assert_eq!(calculator.state(), State::Idle);
+    assert_eq!(calculator.state(), CalculatorState::Idle);
     calculator.start(PATIENCE).unwrap();
     assert!(calculator.trigger_rebalance(PATIENCE).unwrap() > version);
     assert_eq!(calculator.status().term, 2);
@@ -257,10 +257,10 @@ fn a_failed_start_keeps_the_subscriptions_for_the_next_one() {
         .source(|| Ok(partitions(10)))
         .build()
         .unwrap();
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     let (tell, told) = crossbeam_channel::unbounded();
     calculator
-        .subscribe(Interest::State, move |notice| {
+        .subscribe(EventFilter::State, move |notice| {
             let _ = tell.send(notice.clone());
         })
         .forever();
@@ -272,7 +272,7 @@ fn a_failed_start_keeps_the_subscriptions_for_the_next_one() {
     let deadline = soon();
     while !matches!(
         told.recv_deadline(deadline).expect("a publication"),
-        Notice::Published { .. }
+        CalculatorEvent::Published { .. }
     ) {}
 }
 
@@ -281,13 +281,13 @@ fn a_timeout_of_any_length_is_fine() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     calculator.start(Duration::MAX).unwrap();
     assert!(events.recv_timeout(Duration::MAX).is_some());
     wait_for_publication(&events);
     calculator.trigger_rebalance(Duration::MAX).unwrap();
     calculator
-        .subscribe(Interest::State, |_| {})
+        .subscribe(EventFilter::State, |_| {})
         .unsubscribe(Duration::MAX)
         .unwrap();
     calculator.stop(Duration::MAX).unwrap();
@@ -312,17 +312,17 @@ fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it(
     for (store, class, batches) in [
         (
             store(),
-            Class::A { batch_max: 1_000 },
+            ActiveMode::Atomic { batch_max: 1_000 },
             "atomic batches of up to 1000",
         ),
-        (store_b(), Class::B, "no atomic batches"),
+        (store_b(), ActiveMode::PerKey, "no atomic batches"),
     ] {
         let calculator = calculator(&store);
         let before = calculator.status();
-        assert_eq!((before.publish_class, before.store.as_str()), (None, ""));
+        assert_eq!((before.publish_mode, before.store.as_str()), (None, ""));
         calculator.start(PATIENCE).unwrap();
         let status = calculator.status();
-        assert_eq!(status.publish_class, Some(class));
+        assert_eq!(status.publish_mode, Some(class));
         assert_eq!(status.store, format!("{named}, {batches}"));
         calculator.stop(PATIENCE).unwrap();
     }
@@ -331,14 +331,14 @@ fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it(
 #[test]
 fn a_class_that_is_forced_shows_in_the_status_beside_what_the_store_could_do() {
     let mut config = config();
-    config.publish_class = PublishClass::B;
+    config.publish_mode = PublishMode::PerKey;
     let calculator = Calculator::builder(Arc::new(store()))
         .config(config)
         .build()
         .unwrap();
     calculator.start(PATIENCE).unwrap();
     let status = calculator.status();
-    assert_eq!(status.publish_class, Some(Class::B));
+    assert_eq!(status.publish_mode, Some(ActiveMode::PerKey));
     assert!(
         status.store.ends_with("atomic batches of up to 1000"),
         "{}",

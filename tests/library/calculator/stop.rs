@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
-use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
-use divvy::{Calculator, Interest, Notice, Result};
+use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
+use divvy::{Calculator, CalculatorEvent, EventFilter, Result};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
@@ -24,7 +24,7 @@ impl Strategy for GatedStrategy {
         "gated"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         self.0.pass();
         RoundRobin.assign(input)
     }
@@ -333,7 +333,7 @@ fn with_a_callback_hung_stop_returns_in_time_and_says_so() {
     let calculator = calculator(&store());
     let gate = Gate::shut();
     let calls = Arc::new(AtomicU32::new(0));
-    let subscription = calculator.subscribe(Interest::State, {
+    let subscription = calculator.subscribe(EventFilter::State, {
         let (gate, calls) = (gate.clone(), Arc::clone(&calls));
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
@@ -372,7 +372,7 @@ fn stop_from_a_callback_a_source_or_a_strategy_would_deadlock_and_says_so_at_onc
         fn name(&self) -> &str {
             "stopping"
         }
-        fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+        fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
             self.stop();
             RoundRobin.assign(input)
         }
@@ -395,7 +395,7 @@ fn stop_from_a_callback_a_source_or_a_strategy_would_deadlock_and_says_so_at_onc
     let calculator = Arc::new(calculator);
     *handle.lock() = Arc::downgrade(&calculator);
     calculator
-        .subscribe(Interest::State, move |_| callback.stop())
+        .subscribe(EventFilter::State, move |_| callback.stop())
         .forever();
     calculator.start(PATIENCE).unwrap();
     calculator.trigger_rebalance(PATIENCE).unwrap();
@@ -444,7 +444,7 @@ fn dropping_a_handle_stops_it_and_ends_its_readers() {
     let _fleet = Fleet::new(&store, ["w-1"]);
     for is_started in [false, true] {
         let calculator = calculator(&store);
-        let events = calculator.events(Interest::State);
+        let events = calculator.events(EventFilter::State);
         if is_started {
             calculator.start(PATIENCE).unwrap();
         }
@@ -462,7 +462,7 @@ fn dropping_the_last_handle_inside_a_callback_does_not_hang_and_ends_the_readers
     let handle = Arc::new(Mutex::new(None));
     let dropped = Arc::new(AtomicBool::new(false));
     calculator
-        .subscribe(Interest::State, {
+        .subscribe(EventFilter::State, {
             let (handle, dropped) = (Arc::clone(&handle), Arc::clone(&dropped));
             move |_| {
                 let taken: Option<Arc<Calculator>> = handle.lock().take();
@@ -474,7 +474,7 @@ fn dropping_the_last_handle_inside_a_callback_does_not_hang_and_ends_the_readers
             }
         })
         .forever();
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     *handle.lock() = Some(Arc::clone(&calculator));
     calculator.start(PATIENCE).unwrap();
     drop(calculator);
@@ -492,10 +492,10 @@ fn a_stop_under_load_delivers_what_was_published_before_it() {
     let events = started(&calculator);
     let last = Arc::new(Mutex::new(0));
     calculator
-        .subscribe(Interest::State, {
+        .subscribe(EventFilter::State, {
             let last = Arc::clone(&last);
             move |notice| {
-                if let Notice::Published { version, .. } = notice {
+                if let CalculatorEvent::Published { version, .. } = notice {
                     *last.lock() = *version;
                 }
             }
@@ -510,7 +510,7 @@ fn a_stop_under_load_delivers_what_was_published_before_it() {
     assert!(version >= 20);
     assert_eq!(*last.lock(), version);
     let read = events.filter_map(|event| match &*event {
-        Notice::Published { version, .. } => Some(*version),
+        CalculatorEvent::Published { version, .. } => Some(*version),
         _ => None,
     });
     assert_eq!(read.last(), Some(version));

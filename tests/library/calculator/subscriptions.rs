@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
-use divvy::{Calculator, Events, Interest, Notice, State, Subscription};
+use divvy::{Calculator, CalculatorEvent, CalculatorState, EventFilter, Events, Subscription};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
 
-fn is_publication(notice: &Notice) -> bool {
-    matches!(notice, Notice::Published { .. })
+fn is_publication(notice: &CalculatorEvent) -> bool {
+    matches!(notice, CalculatorEvent::Published { .. })
 }
 
-fn texts(events: impl IntoIterator<Item = Arc<Notice>>) -> Vec<String> {
+fn texts(events: impl IntoIterator<Item = Arc<CalculatorEvent>>) -> Vec<String> {
     events.into_iter().map(|e| format!("{e:?}")).collect()
 }
 
 /// Every state change follows from the one before; every version is above the one before.
 #[track_caller]
-fn check_sequence(events: &[Arc<Notice>]) {
+fn check_sequence(events: &[Arc<CalculatorEvent>]) {
     let mut state = None;
     let mut newest = 0;
     for event in events {
         match &**event {
-            Notice::StateChanged(change) => {
+            CalculatorEvent::StateChanged(change) => {
                 assert_eq!(change.from, state.unwrap_or(change.to), "{events:#?}");
                 assert!(state.is_none() || change.from != change.to, "{events:#?}");
                 state = Some(change.to);
             }
-            Notice::Published { version, .. } => {
+            CalculatorEvent::Published { version, .. } => {
                 assert!(*version > newest, "{events:#?}");
                 newest = *version;
             }
@@ -64,20 +64,20 @@ fn the_current_state_comes_first_also_in_the_middle_of_work() {
     gate.close();
     calculator.start(PATIENCE).unwrap();
     gate.wait_for_arrival();
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     let first = events.recv_timeout(PATIENCE).unwrap();
     assert!(
-        matches!(&*first, Notice::StateChanged(c) if c.to == State::Rebalancing),
+        matches!(&*first, CalculatorEvent::StateChanged(c) if c.to == CalculatorState::Rebalancing),
         "{first:?}"
     );
-    assert_eq!(calculator.state(), State::Rebalancing);
+    assert_eq!(calculator.state(), CalculatorState::Rebalancing);
     gate.release();
     wait_for_publication(&events);
     calculator.stop(PATIENCE).unwrap();
     // Symptom: whoever subscribed after a stop was told the last state of the former life.
-    let first = calculator.events(Interest::State).try_recv().unwrap();
+    let first = calculator.events(EventFilter::State).try_recv().unwrap();
     assert!(
-        matches!(&*first, Notice::StateChanged(c) if c.to == State::Idle && c.version == 1),
+        matches!(&*first, CalculatorEvent::StateChanged(c) if c.to == CalculatorState::Idle && c.version == 1),
         "{first:?}"
     );
 }
@@ -91,9 +91,9 @@ fn an_adopted_version_is_told_to_whoever_subscribes_later() {
     let second = calculator(&store);
     second.start(PATIENCE).unwrap();
     assert_eq!(second.current_version(), 1);
-    let told = second.events(Interest::State).try_recv().unwrap();
+    let told = second.events(EventFilter::State).try_recv().unwrap();
     assert!(
-        matches!(&*told, Notice::StateChanged(c) if c.version == 1),
+        matches!(&*told, CalculatorEvent::StateChanged(c) if c.version == 1),
         "{told:?}"
     );
 }
@@ -106,15 +106,15 @@ fn a_subscriber_that_blocks_gets_every_transition_once_and_in_order() {
     let calculator = calculator(&store);
     let gate = Gate::shut();
     let got = Arc::new(Mutex::new(Vec::new()));
-    let slow = calculator.subscribe(Interest::StateAndMembers, {
+    let slow = calculator.subscribe(EventFilter::StateAndMembers, {
         let (gate, got) = (gate.clone(), Arc::clone(&got));
         move |notice| {
             gate.pass();
             got.lock().push(Arc::new(notice.clone()));
         }
     });
-    let unread = calculator.events(Interest::StateAndMembers);
-    let read = calculator.events(Interest::StateAndMembers);
+    let unread = calculator.events(EventFilter::StateAndMembers);
+    let read = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     gate.wait_for_arrival();
     // The calculator and the readers go on meanwhile.
@@ -130,7 +130,7 @@ fn a_subscriber_that_blocks_gets_every_transition_once_and_in_order() {
     assert!(read.iter().filter(|e| is_publication(e)).count() >= 50);
     let changes = read
         .iter()
-        .filter(|e| matches!(&***e, Notice::StateChanged(_)));
+        .filter(|e| matches!(&***e, CalculatorEvent::StateChanged(_)));
     assert!(changes.count() >= 101);
     let read = texts(read);
     assert_eq!(texts(unread), read);
@@ -154,7 +154,7 @@ fn whoever_subscribes_whenever_sees_a_suffix_of_what_the_first_one_sees() {
     };
     let mut later = Vec::new();
     while !trigger.is_finished() {
-        later.push(calculator.events(Interest::State));
+        later.push(calculator.events(EventFilter::State));
         std::thread::yield_now();
         if later.len() > 500 {
             break;
@@ -184,20 +184,23 @@ fn an_overfull_backlog_ends_with_the_exact_number_of_missed_events() {
         .source(|| Ok(partitions(3)))
         .build()
         .unwrap();
-    let unread = calculator.events(Interest::State);
-    let read = calculator.events(Interest::State);
+    let unread = calculator.events(EventFilter::State);
+    let read = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();
     let mut all = Vec::new();
     for _ in 0..BACKLOG {
         let version = calculator.trigger_rebalance(PATIENCE).unwrap();
-        let is_it = |e: &Notice| matches!(e, Notice::Published { version: v, .. } if *v == version);
-        while !all.last().is_some_and(|e: &Arc<Notice>| is_it(e)) {
+        let is_it = |e: &CalculatorEvent| matches!(e, CalculatorEvent::Published { version: v, .. } if *v == version);
+        while !all.last().is_some_and(|e: &Arc<CalculatorEvent>| is_it(e)) {
             all.push(read.recv_timeout(PATIENCE).expect("the publication"));
         }
     }
     calculator.stop(PATIENCE).unwrap();
     all.extend(read);
-    assert!(!all.iter().any(|e| matches!(&**e, Notice::Lagged { .. })));
+    assert!(
+        !all.iter()
+            .any(|e| matches!(&**e, CalculatorEvent::Lagged { .. }))
+    );
     // Symptom: a reader whose backlog had been full at the stop was never told.
     let unread: Vec<_> = unread.collect();
     assert_eq!(unread.len(), BACKLOG + 1, "{unread:#?}");
@@ -207,7 +210,7 @@ fn an_overfull_backlog_ends_with_the_exact_number_of_missed_events() {
     );
     let missed = (all.len() - BACKLOG) as u64;
     assert!(
-        matches!(&*unread[BACKLOG], Notice::Lagged { missed: m } if *m == missed),
+        matches!(&*unread[BACKLOG], CalculatorEvent::Lagged { missed: m } if *m == missed),
         "{:?} of {missed}",
         unread[BACKLOG]
     );
@@ -228,7 +231,7 @@ fn a_callback_that_lags_is_told_last_and_how_many() {
     let gate = Gate::shut();
     let (tell, told) = crossbeam_channel::unbounded();
     let owned = Arc::new(());
-    let lagging = calculator.subscribe(Interest::State, {
+    let lagging = calculator.subscribe(EventFilter::State, {
         let (gate, owned) = (gate.clone(), Arc::clone(&owned));
         move |notice| {
             gate.pass();
@@ -246,7 +249,7 @@ fn a_callback_that_lags_is_told_last_and_how_many() {
     let got: Vec<_> = told.iter().collect();
     assert!((5..=6).contains(&got.len()), "{got:#?}");
     assert!(
-        matches!(got.last(), Some(Notice::Lagged { missed }) if *missed > 20),
+        matches!(got.last(), Some(CalculatorEvent::Lagged { missed }) if *missed > 20),
         "{got:#?}"
     );
     assert_eq!(Arc::strong_count(&owned), 1);
@@ -259,7 +262,7 @@ fn a_panic_in_a_callback_closes_only_that_one() {
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
     let calls = Arc::new(AtomicU32::new(0));
-    let panicking = calculator.subscribe(Interest::State, {
+    let panicking = calculator.subscribe(EventFilter::State, {
         let calls = Arc::clone(&calls);
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
@@ -267,7 +270,7 @@ fn a_panic_in_a_callback_closes_only_that_one() {
         }
     });
     let other_calls = Arc::new(AtomicU32::new(0));
-    let other = calculator.subscribe(Interest::State, {
+    let other = calculator.subscribe(EventFilter::State, {
         let calls = Arc::clone(&other_calls);
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
@@ -293,7 +296,7 @@ fn unsubscribing_itself_from_inside_holds_from_then_on() {
     let calculator = calculator(&store);
     let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
     let calls = Arc::new(AtomicU32::new(0));
-    let subscription = calculator.subscribe(Interest::State, {
+    let subscription = calculator.subscribe(EventFilter::State, {
         let (own, calls) = (Arc::clone(&own), Arc::clone(&calls));
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
@@ -318,7 +321,7 @@ fn unsubscribing_waits_for_the_running_callback_and_none_runs_after() {
     let calculator = calculator(&store);
     let gate = Gate::shut();
     let is_inside = Arc::new(AtomicBool::new(false));
-    let subscription = calculator.subscribe(Interest::State, {
+    let subscription = calculator.subscribe(EventFilter::State, {
         let (gate, is_inside) = (gate.clone(), Arc::clone(&is_inside));
         move |_| {
             is_inside.store(true, Ordering::Release);
@@ -345,7 +348,7 @@ fn unsubscribing_by_a_deadline_fails_in_time_and_still_no_further_callback_runs(
     let calculator = calculator(&store);
     let gate = Gate::shut();
     let calls = Arc::new(AtomicU32::new(0));
-    let subscription = calculator.subscribe(Interest::State, {
+    let subscription = calculator.subscribe(EventFilter::State, {
         let (gate, calls) = (gate.clone(), Arc::clone(&calls));
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
@@ -372,7 +375,7 @@ fn unsubscribing_inside_another_calculators_callback_waits_all_the_same() {
     let other = calculator(&store());
     let gate = Gate::shut();
     let is_inside = Arc::new(AtomicBool::new(false));
-    let subscription = one.subscribe(Interest::State, {
+    let subscription = one.subscribe(EventFilter::State, {
         let (gate, is_inside) = (gate.clone(), Arc::clone(&is_inside));
         move |_| {
             is_inside.store(true, Ordering::Release);
@@ -385,7 +388,7 @@ fn unsubscribing_inside_another_calculators_callback_waits_all_the_same() {
     let (tell, told) = crossbeam_channel::bounded(1);
     let mut subscription = Some(subscription);
     other
-        .subscribe(Interest::State, move |_| {
+        .subscribe(EventFilter::State, move |_| {
             if let Some(subscription) = subscription.take() {
                 let error = subscription.unsubscribe(Duration::from_millis(20));
                 let _ = tell.send((error.is_err(), is_inside.load(Ordering::Acquire)));
@@ -405,7 +408,7 @@ fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
         fn drop(&mut self) {
             if let Some(calculator) = self.0.upgrade() {
                 let _ = calculator.status();
-                let _ = calculator.subscribe(Interest::State, |_| {});
+                let _ = calculator.subscribe(EventFilter::State, |_| {});
                 let _ = self.1.send(calculator.is_started());
             }
             panic!("as the test wants");
@@ -417,7 +420,7 @@ fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
     let (tell, told) = crossbeam_channel::unbounded();
     let owning = |panics: bool| {
         let owned = Owned(Arc::downgrade(&calculator), tell.clone());
-        calculator.subscribe(Interest::State, move |_| {
+        calculator.subscribe(EventFilter::State, move |_| {
             let _owned = &owned;
             assert!(!panics, "as the test wants");
         })
@@ -439,13 +442,13 @@ fn readers_end_after_the_backlog_when_the_calculator_stops() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (calculator, _) = running(&store);
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     let version = calculator.trigger_rebalance(PATIENCE).unwrap();
     calculator.stop(PATIENCE).unwrap();
     assert!(!events.is_closed());
     let all: Vec<_> = (&events).collect();
     let last = all.iter().rev().find(|e| is_publication(e)).unwrap();
-    assert!(matches!(&**last, Notice::Published { version: v, .. } if *v == version));
+    assert!(matches!(&**last, CalculatorEvent::Published { version: v, .. } if *v == version));
     assert!(events.is_closed());
     assert!(events.try_recv().is_none());
     assert!(events.recv_timeout(PATIENCE).is_none());
@@ -456,8 +459,8 @@ fn membership_events_come_only_on_request() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
-    let plain = calculator.events(Interest::State);
-    let members = calculator.events(Interest::StateAndMembers);
+    let plain = calculator.events(EventFilter::State);
+    let members = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&members);
     fleet.join("w-2");
@@ -469,7 +472,11 @@ fn membership_events_come_only_on_request() {
         format!("{e:?}") == r#"Member(Left("w-2"))"#
     });
     calculator.stop(PATIENCE).unwrap();
-    assert!(!plain.into_iter().any(|e| matches!(&*e, Notice::Member(_))));
+    assert!(
+        !plain
+            .into_iter()
+            .any(|e| matches!(&*e, CalculatorEvent::Member(_)))
+    );
 }
 
 #[test]
@@ -487,7 +494,7 @@ fn a_callback_may_call_everything_else_of_the_handle() {
     let handle = Arc::downgrade(&calculator);
     let mut is_done = false;
     calculator
-        .subscribe(Interest::State, move |notice| {
+        .subscribe(EventFilter::State, move |notice| {
             let Some(calculator) = handle.upgrade() else {
                 return;
             };
@@ -500,9 +507,9 @@ fn a_callback_may_call_everything_else_of_the_handle() {
             calculator.set_partitions(partitions(6)).unwrap();
             assert!(calculator.is_started() && calculator.status().is_started);
             let _ = (calculator.state(), calculator.scaling_reason());
-            let events = calculator.events(Interest::State);
+            let events = calculator.events(EventFilter::State);
             assert!(events.try_recv().is_some());
-            let nested = calculator.subscribe(Interest::State, |_| {});
+            let nested = calculator.subscribe(EventFilter::State, |_| {});
             nested.unsubscribe(PATIENCE).unwrap();
             assert!(calculator.start(PATIENCE).is_err());
             let _ = tell.send(calculator.current_version());
@@ -532,7 +539,7 @@ fn a_callback_that_waits_for_an_answer_is_let_go_by_a_stop_even_with_the_source_
     let (tell, told) = crossbeam_channel::unbounded();
     let handle = Arc::downgrade(&calculator);
     calculator
-        .subscribe(Interest::State, {
+        .subscribe(EventFilter::State, {
             let gate = gate.clone();
             move |notice| {
                 if let (true, Some(calculator)) = (is_publication(notice), handle.upgrade()) {
@@ -563,10 +570,10 @@ fn who_reads_was_told_of_a_job_before_it_begins() {
         hooked_calculator(&store, move |call| {
             if let ("write_batch", Some(events)) = (call, &*events.lock()) {
                 let states = std::iter::from_fn(|| events.try_recv()).filter_map(|e| match &*e {
-                    Notice::StateChanged(change) => Some(change.to),
+                    CalculatorEvent::StateChanged(change) => Some(change.to),
                     _ => None,
                 });
-                let count = if states.last() == Some(State::Rebalancing) {
+                let count = if states.last() == Some(CalculatorState::Rebalancing) {
                     &told
                 } else {
                     &untold
@@ -578,7 +585,7 @@ fn who_reads_was_told_of_a_job_before_it_begins() {
     };
     calculator.start(PATIENCE).unwrap();
     wait_for_rest(&calculator);
-    *events.lock() = Some(calculator.events(Interest::State));
+    *events.lock() = Some(calculator.events(EventFilter::State));
     for _ in 0..200 {
         calculator.trigger_rebalance(PATIENCE).unwrap();
     }
@@ -595,14 +602,14 @@ fn whatever_one_step_tells_is_there_when_a_reader_is_woken() {
     let calculator = calculator(&store);
     calculator.start(PATIENCE).unwrap();
     wait_for_rest(&calculator);
-    let events = calculator.events(Interest::State);
+    let events = calculator.events(EventFilter::State);
     let reader = std::thread::spawn(move || {
         let (mut publications, mut whole) = (0, 0);
         while let Some(event) = events.recv_timeout(PATIENCE) {
             if is_publication(&event) {
                 publications += 1;
                 let next = events.try_recv();
-                let is_idle = |e: &Notice| matches!(e, Notice::StateChanged(change) if change.to == State::Idle);
+                let is_idle = |e: &CalculatorEvent| matches!(e, CalculatorEvent::StateChanged(change) if change.to == CalculatorState::Idle);
                 whole += u32::from(next.is_some_and(|event| is_idle(&event)));
             }
         }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use divvy::error::{Class, Code};
+use divvy::error::{Code, ErrorClass};
 use divvy::store::Bucket;
 use divvy::store::memory::MemoryStore;
-use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
-use divvy::{Calculator, Degradation, Interest, Notice, Result};
+use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
+use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Result};
 
 use crate::support::calculators::*;
 
@@ -18,7 +18,7 @@ impl Strategy for Paused {
         "paused"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let owners = RoundRobin.assign(input)?;
         self.0.pass();
         Ok(owners)
@@ -39,7 +39,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     let fleet = Fleet::new(store, ["w-1", "w-2"]);
     let gate = Gate::open();
     let first = paused_leader(store, &gate);
-    let events = first.events(Interest::State);
+    let events = first.events(EventFilter::State);
     first.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     // It stands still with a plan in its hands, maybe one for a worker that never had a key.
@@ -68,7 +68,9 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     });
     let before = sealed();
     gate.release();
-    wait_for(&events, "the loss", |e| matches!(e, Notice::LeadershipLost));
+    wait_for(&events, "the loss", |e| {
+        matches!(e, CalculatorEvent::LeadershipLost)
+    });
     if let Some(trigger) = trigger {
         let error = trigger.join().unwrap().unwrap_err();
         assert_eq!(error.code(), Code::Fenced, "{error}");
@@ -76,7 +78,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     let error = first.trigger_rebalance(PATIENCE).unwrap_err();
     assert_eq!(
         (error.code(), error.class()),
-        (Code::Fenced, Class::Conflict)
+        (Code::Fenced, ErrorClass::Conflict)
     );
     assert!(first.status().degraded.contains(&Degradation::Deposed));
     assert_eq!(sealed(), before);

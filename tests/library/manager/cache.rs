@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, Faults, MemoryStore};
-use divvy::{Departure, Manager, ManagerConfig, ManagerNotice, ManagerState, OutagePolicy};
+use divvy::{Departure, Manager, ManagerConfig, ManagerEvent, ManagerState, OutagePolicy};
 use tempfile::TempDir;
 
 use crate::support::managers::*;
@@ -49,7 +49,7 @@ fn a_worker_restarted_while_its_store_is_down_serves_at_once_and_nothing_moves()
     it.manager.start(PATIENCE).unwrap();
     wait_for_cover(&[&leader, &it.manager], 12);
     let (id, before) = (it.manager.worker_id(), it.manager.assignment());
-    it.manager.stop(Departure::Keep, PATIENCE).unwrap();
+    it.manager.stop(Departure::Restart, PATIENCE).unwrap();
     assert!(it.has_file());
 
     it.faults.blackout(Blackout::Refuse);
@@ -69,9 +69,9 @@ fn a_worker_restarted_while_its_store_is_down_serves_at_once_and_nothing_moves()
     let confirmed = wait_for(
         &told,
         "the store's word",
-        |notice| matches!(notice, ManagerNotice::AssignmentChanged(change) if !change.held.is_cached()),
+        |notice| matches!(notice, ManagerEvent::AssignmentChanged(change) if !change.held.is_cached()),
     );
-    let ManagerNotice::AssignmentChanged(change) = &*confirmed else {
+    let ManagerEvent::AssignmentChanged(change) = &*confirmed else {
         unreachable!("asked for");
     };
     assert_eq!((change.added.len(), change.removed.len()), (0, 0));
@@ -89,7 +89,7 @@ fn what_others_were_given_meanwhile_is_given_up_when_the_store_is_back() {
     let it = Remembering::new(&store);
     it.manager.start(PATIENCE).unwrap();
     wait_for_cover(&[&leader, &it.manager], 12);
-    it.manager.stop(Departure::Keep, PATIENCE).unwrap();
+    it.manager.stop(Departure::Restart, PATIENCE).unwrap();
     wait_for_cover(&[&leader], 12);
     it.faults.blackout(Blackout::Hang);
     it.manager.start(PATIENCE).unwrap();

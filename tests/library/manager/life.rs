@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
-use divvy::{Departure, Error, LeaderElection, Manager, ManagerInterest, ManagerNotice};
+use divvy::{Departure, Error, LeaderElection, Manager, ManagerEvent, ManagerEventFilter};
 use divvy::{ManagerState, WorkerId};
 
 use crate::support::managers::*;
@@ -35,10 +35,10 @@ fn one_worker_claims_the_lowest_id_leads_and_holds_everything() {
 fn the_first_assignment_counts_and_changes_tell_what_came_and_what_went() {
     let store = MemoryStore::new();
     let first = manager(&store);
-    let told = first.events(ManagerInterest::Assignment);
+    let told = first.events(ManagerEventFilter::Assignment);
     first.start(PATIENCE).unwrap();
     let event = wait_for(&told, "a first assignment", |_| true);
-    let ManagerNotice::AssignmentChanged(change) = &*event else {
+    let ManagerEvent::AssignmentChanged(change) = &*event else {
         panic!("{event:?}");
     };
     assert_eq!((change.added.len(), change.removed.len()), (12, 0));
@@ -49,9 +49,9 @@ fn the_first_assignment_counts_and_changes_tell_what_came_and_what_went() {
     let event = wait_for(
         &told,
         "the loss of half",
-        |notice| matches!(notice, ManagerNotice::AssignmentChanged(c) if !c.removed.is_empty()),
+        |notice| matches!(notice, ManagerEvent::AssignmentChanged(c) if !c.removed.is_empty()),
     );
-    let ManagerNotice::AssignmentChanged(change) = &*event else {
+    let ManagerEvent::AssignmentChanged(change) = &*event else {
         unreachable!("asked for");
     };
     assert_eq!((change.added.len(), change.removed.len()), (0, 6));
@@ -64,16 +64,16 @@ fn who_subscribes_late_is_told_how_things_are() {
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
     assert!(manager.wait_state(ManagerState::Stable, PATIENCE));
-    let events = manager.events(ManagerInterest::Worker);
+    let events = manager.events(ManagerEventFilter::Worker);
     let first: Vec<_> = (0..4).filter_map(|_| events.try_recv()).collect();
     assert!(
         matches!(
             first.iter().map(|e| &**e).collect::<Vec<_>>()[..],
             [
-                ManagerNotice::StateChanged(_),
-                ManagerNotice::Id(Some(_)),
-                ManagerNotice::Leader { is_self: true, .. },
-                ManagerNotice::AssignmentChanged(_),
+                ManagerEvent::StateChanged(_),
+                ManagerEvent::Id(Some(_)),
+                ManagerEvent::Leader { is_self: true, .. },
+                ManagerEvent::AssignmentChanged(_),
             ]
         ),
         "{first:#?}"
@@ -87,11 +87,11 @@ fn who_subscribes_after_a_stop_is_told_nothing_of_the_former_life() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
-    manager.stop(Departure::Keep, PATIENCE).unwrap();
-    let events = manager.events(ManagerInterest::Worker);
+    manager.stop(Departure::Restart, PATIENCE).unwrap();
+    let events = manager.events(ManagerEventFilter::Worker);
     let first = events.try_recv().expect("the state");
     assert!(
-        matches!(&*first, ManagerNotice::StateChanged(c) if c.to == ManagerState::Shutdown),
+        matches!(&*first, ManagerEvent::StateChanged(c) if c.to == ManagerState::Shutdown),
         "{first:?}"
     );
     assert!(events.try_recv().is_none());
@@ -123,7 +123,7 @@ fn a_worker_that_is_back_soon_finds_its_id_and_its_partitions() {
     let second = started(&store);
     wait_for_cover(&[&leader, &second], 12);
     let (id, before) = (second.worker_id(), second.assignment());
-    second.stop(Departure::Keep, PATIENCE).unwrap();
+    second.stop(Departure::Restart, PATIENCE).unwrap();
     let again = manager(&store);
     again.start(PATIENCE).unwrap();
     assert_eq!(again.worker_id(), id);
@@ -149,7 +149,7 @@ fn the_fleet_stays_divided_through_a_rolling_restart_that_moves_nothing() {
     };
     let before = holdings(&fleet);
     for index in 0..fleet.len() {
-        fleet[index].stop(Departure::Keep, PATIENCE).unwrap();
+        fleet[index].stop(Departure::Restart, PATIENCE).unwrap();
         fleet[index] = started(&store);
         wait_for_cover(&fleet.iter().collect::<Vec<_>>(), 12);
     }
@@ -281,7 +281,7 @@ fn a_stop_from_inside_a_callback_is_told_that_it_would_wait_for_itself() {
     let manager = Arc::new(manager(&store));
     let (tell, told) = crossbeam_channel::bounded(1);
     let inner = Arc::downgrade(&manager);
-    let subscription = manager.subscribe(ManagerInterest::Worker, move |_| {
+    let subscription = manager.subscribe(ManagerEventFilter::Worker, move |_| {
         if let Some(manager) = inner.upgrade() {
             let stopped = manager.stop(Departure::Leave, PATIENCE);
             let _ = tell.try_send(stopped.map_err(|error| error.code()));

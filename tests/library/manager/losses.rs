@@ -1,11 +1,13 @@
-//! Crashes, outages, thieves and poison.
+//! Crashes, outages, thieves and malformed.
 
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Bucket, Expect, Outcome, Store, Write};
-use divvy::{Departure, Events, Manager, ManagerNotice, ManagerState, Notice, OutagePolicy};
+use divvy::{
+    CalculatorEvent, Departure, Events, Manager, ManagerEvent, ManagerState, OutagePolicy,
+};
 
 use crate::support::managers::*;
 
@@ -74,13 +76,13 @@ fn a_worker_tells_every_transition_of_its_breaker_whether_it_leads_or_not() {
     wait_for_cover(&[&leader, &follower], 12);
 }
 
-fn transitions_until_closed(told: &Events<ManagerNotice>) -> Vec<&'static str> {
+fn transitions_until_closed(told: &Events<ManagerEvent>) -> Vec<&'static str> {
     let mut transitions = Vec::new();
     while transitions.last() != Some(&"closed") {
         let notice = told.recv_timeout(PATIENCE).expect("an event");
         match &*notice {
-            ManagerNotice::Breaker(state) => transitions.push(state.name()),
-            ManagerNotice::Calculator(Notice::Breaker(_)) => panic!("told twice"),
+            ManagerEvent::Breaker(state) => transitions.push(state.name()),
+            ManagerEvent::Calculator(CalculatorEvent::Breaker(_)) => panic!("told twice"),
             _ => {}
         }
     }
@@ -151,12 +153,12 @@ fn a_stolen_id_is_noticed_reported_and_replaced() {
     wait_for(
         &events,
         "the loss",
-        |notice| matches!(notice, ManagerNotice::IdLost { worker } if worker.as_str() == "worker-0"),
+        |notice| matches!(notice, ManagerEvent::IdLost { worker } if worker.as_str() == "worker-0"),
     );
     wait_for(
         &events,
         "another id",
-        |notice| matches!(notice, ManagerNotice::Id(Some(worker)) if worker.as_str() == "worker-1"),
+        |notice| matches!(notice, ManagerEvent::Id(Some(worker)) if worker.as_str() == "worker-1"),
     );
     wait_for_cover(&[&manager], 12);
     let claim = store.read(Bucket::StableId, "worker-0", Instant::now() + PATIENCE);
@@ -174,7 +176,7 @@ fn an_id_whose_key_was_removed_is_claimed_again_and_nothing_moves() {
     let fresh = divvy::store::BucketConfig { ttl };
     store.server().recreate_bucket(Bucket::StableId, fresh);
     wait_for(&events, "the claim", |notice| {
-        matches!(notice, ManagerNotice::IdRegained { .. })
+        matches!(notice, ManagerEvent::IdRegained { .. })
     });
     assert_eq!(manager.worker_id(), Some(worker("worker-0")));
     assert_eq!(manager.assignment().version, version);
@@ -187,7 +189,7 @@ fn poison_and_old_assignments_change_nothing_and_are_counted() {
     wait_for_cover(&[&leader], 12);
     let key = "assignment.worker-0";
     put(&store, Bucket::Assignment, key, b"{\"version\":\"no\"}");
-    wait_until("it is counted", || leader.status().poison >= 1);
+    wait_until("it is counted", || leader.status().malformed >= 1);
     put(
         &store,
         Bucket::Assignment,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use divvy::metrics::Prometheus;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Store};
-use divvy::{Calculator, Interest, Notice};
+use divvy::{Calculator, CalculatorEvent, EventFilter};
 
 use super::page::Page;
 use crate::support::calculators::{
@@ -34,13 +34,13 @@ pub fn calculator(store: &MemoryStore, metrics: &Arc<Prometheus>) -> Calculator 
 pub fn eventful_life(metrics: &Arc<Prometheus>) -> Page {
     let store = store();
     let calculator = calculator(&store, metrics);
-    let _subscription = calculator.subscribe(Interest::StateAndMembers, |_| {});
-    let events = calculator.events(Interest::State);
+    let _subscription = calculator.subscribe(EventFilter::StateAndMembers, |_| {});
+    let events = calculator.events(EventFilter::State);
     let published = |reason| {
         wait_for(
             &events,
             reason,
-            |notice| matches!(notice, Notice::Published { reason: why, .. } if why.name() == reason),
+            |notice| matches!(notice, CalculatorEvent::Published { reason: why, .. } if why.name() == reason),
         );
     };
     calculator.start(PATIENCE).unwrap();
@@ -238,7 +238,7 @@ fn a_thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
     let metrics = recorder();
     let store = store();
     let calculator = calculator(&store, &metrics);
-    let _subscription = calculator.subscribe(Interest::StateAndMembers, |_| {});
+    let _subscription = calculator.subscribe(EventFilter::StateAndMembers, |_| {});
     let _fleet = Fleet::new(&store, ["w-0", "w-1", "w-2", "w-3", "w-4"]);
     calculator.start(PATIENCE).unwrap();
     let is_over = AtomicBool::new(false);

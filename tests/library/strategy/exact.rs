@@ -1,6 +1,6 @@
 //! Sticky against the exact optimum of small cases: all assignments are enumerated.
 
-use divvy::strategy::{Input, Sticky, Strategy};
+use divvy::strategy::{PlanInput, Sticky, Strategy};
 use divvy::types::Partition;
 
 use crate::support::fleets::{Random, workers};
@@ -53,7 +53,7 @@ impl Small {
         let partitions: Vec<Partition> = list
             .map(|(i, &weight)| Partition::new([format!("{i:02}")], weight))
             .collect();
-        let input = Input {
+        let input = PlanInput {
             workers: &workers(0..self.workers),
             partitions: &partitions,
             previous: &self.previous,

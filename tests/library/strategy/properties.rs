@@ -2,7 +2,7 @@
 
 use divvy::error::Code;
 use divvy::strategy::{
-    ConsistentHash, Input, RoundRobin, Sticky, Strategy, WeightedConsistentHash,
+    ConsistentHash, PlanInput, RoundRobin, Sticky, Strategy, WeightedConsistentHash,
     canonical_partitions, canonical_workers, check,
 };
 use divvy::types::{Partition, WorkerId};
@@ -27,7 +27,7 @@ fn assign(
     partitions: &[Partition],
     previous: &[Option<u32>],
 ) -> Vec<u32> {
-    let input = Input {
+    let input = PlanInput {
         workers,
         partitions,
         previous,
@@ -162,7 +162,7 @@ fn of_two_plans_equally_uneven_the_one_that_is_held_stays() {
 fn without_workers_every_strategy_refuses_and_with_one_it_gets_everything() {
     let partitions = fleets::partitions("spread", 20);
     for strategy in strategies() {
-        let nobody = Input {
+        let nobody = PlanInput {
             workers: &[],
             partitions: &partitions,
             previous: &[None; 20],
@@ -264,7 +264,7 @@ fn options_out_of_range_count_as_the_nearest_bound() {
 
 #[test]
 fn a_previous_plan_of_another_length_is_refused() {
-    let input = Input {
+    let input = PlanInput {
         workers: &workers(0..2),
         partitions: &fleets::partitions("equal", 3),
         previous: &[None; 2],

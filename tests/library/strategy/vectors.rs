@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use divvy::strategy::{
-    ConsistentHash, Input, RoundRobin, Strategy, WeightedConsistentHash, canonical_workers,
+    ConsistentHash, PlanInput, RoundRobin, Strategy, WeightedConsistentHash, canonical_workers,
 };
 use divvy::types::{Partition, WorkerId};
 use serde::Deserialize;
@@ -90,7 +90,7 @@ fn every_plan_is_the_one_parti_makes() {
                 Partition::new(keys, weight(&case.weights, i))
             })
             .collect();
-        let input = Input {
+        let input = PlanInput {
             workers: &workers,
             partitions: &partitions,
             previous: &vec![None; partitions.len()],

@@ -233,7 +233,7 @@ pub fn until_live(fixture: &dyn Fixture, watch: &Watch) -> Vec<Entry> {
         match next(fixture, watch) {
             WatchEvent::Change(entry) => entries.push(entry),
             WatchEvent::Live => return entries,
-            WatchEvent::Blind(_) => {}
+            WatchEvent::Disconnected(_) => {}
         }
     }
 }

@@ -153,7 +153,7 @@ impl Reader {
         loop {
             match next(fixture, watch) {
                 WatchEvent::Change(entry) => self.take(entry),
-                WatchEvent::Blind(_) => self.blind += 1,
+                WatchEvent::Disconnected(_) => self.blind += 1,
                 WatchEvent::Live => return,
             }
         }
@@ -279,7 +279,7 @@ pub fn foreign_bytes_reach_the_watch_unchecked(fixture: &dyn Fixture) {
 pub fn a_watch_waits_blind_for_its_bucket(fixture: &dyn Fixture) {
     let store = fixture.client();
     let watch = store.watch(BUCKET, "").unwrap();
-    assert!(matches!(next(fixture, &watch), WatchEvent::Blind(_)));
+    assert!(matches!(next(fixture, &watch), WatchEvent::Disconnected(_)));
     store
         .ensure(BUCKET, BucketConfig { ttl: None }, soon())
         .unwrap();
@@ -296,7 +296,7 @@ pub fn a_watch_survives_the_recreation_of_its_bucket(fixture: &dyn Fixture) {
     assert_eq!(keys(&until_live(fixture, &watch)), ["a", "b"]);
 
     fixture.recreate(BUCKET, BucketConfig { ttl: None });
-    assert!(matches!(next(fixture, &watch), WatchEvent::Blind(_)));
+    assert!(matches!(next(fixture, &watch), WatchEvent::Disconnected(_)));
     let gone = until_live(fixture, &watch);
     assert_eq!(keys(&gone), ["a", "b"]);
     assert!(gone.iter().all(|e| e.operation == Operation::Gone));

@@ -231,7 +231,7 @@ impl Sight {
     }
 }
 
-/// The most telling first.
+/// The most metrics_sink first.
 const EVENTS: [&str; 15] = [
     "Fatal",
     "Calculator(Fatal)",

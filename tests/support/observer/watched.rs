@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use divvy::metrics::Prometheus;
 use divvy::store::nats::NatsStore;
 use divvy::{
-    Departure, Events, Manager, ManagerConfig, ManagerInterest, ManagerNotice, ManagerState,
-    Notice, Partition, State, read_fleet,
+    CalculatorEvent, CalculatorState, Departure, Events, Manager, ManagerConfig, ManagerEvent,
+    ManagerEventFilter, ManagerState, Partition, read_fleet,
 };
 use serde_json::{Value, json};
 
@@ -122,7 +122,7 @@ struct Worker {
     manager: Arc<Manager>,
     store: Arc<NatsStore>,
     metrics: Arc<Prometheus>,
-    events: Events<ManagerNotice>,
+    events: Events<ManagerEvent>,
 }
 
 /// The leader first; the other may never lead.
@@ -159,7 +159,7 @@ impl Worker {
             .metrics(Arc::clone(&metrics))
             .build()
             .expect("a manager");
-        let events = manager.events(ManagerInterest::WorkerAndCalculator);
+        let events = manager.events(ManagerEventFilter::WorkerAndCalculator);
         manager.start(PATIENCE).expect("a start");
         Self {
             name,
@@ -189,7 +189,7 @@ impl Worker {
         if let Some(failure) = calculator.last_failure {
             return Some(format!("the calculator: {failure}"));
         }
-        (calculator.state != State::Idle).then(|| format!("still {}", calculator.state))
+        (calculator.state != CalculatorState::Idle).then(|| format!("still {}", calculator.state))
     }
 }
 
@@ -335,16 +335,16 @@ impl Notes {
         }
     }
 
-    fn note(&mut self, worker: &str, notice: &ManagerNotice) {
+    fn note(&mut self, worker: &str, notice: &ManagerEvent) {
         self.events.note(kind_of(notice));
         match notice {
-            ManagerNotice::StateChanged(change) => {
+            ManagerEvent::StateChanged(change) => {
                 self.states.note(format!("{worker} {}", change.to));
             }
-            ManagerNotice::Calculator(Notice::StateChanged(change)) => {
+            ManagerEvent::Calculator(CalculatorEvent::StateChanged(change)) => {
                 self.states.note(format!("calculator {}", change.to));
             }
-            ManagerNotice::Calculator(Notice::Degraded(degraded)) => {
+            ManagerEvent::Calculator(CalculatorEvent::Degraded(degraded)) => {
                 for reason in degraded.iter() {
                     self.reasons.note(reason.name().into());
                 }
@@ -377,13 +377,13 @@ impl Notes {
 }
 
 /// The names of its variants: `Breaker`, `Calculator(Degraded)`.
-fn kind_of(notice: &ManagerNotice) -> String {
+fn kind_of(notice: &ManagerEvent) -> String {
     let name = |debug: String| {
         let end = debug.find(|c: char| !c.is_alphanumeric());
         debug[..end.unwrap_or(debug.len())].to_owned()
     };
     match notice {
-        ManagerNotice::Calculator(notice) => {
+        ManagerEvent::Calculator(notice) => {
             format!("Calculator({})", name(format!("{notice:?}")))
         }
         notice => name(format!("{notice:?}")),

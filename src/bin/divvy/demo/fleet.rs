@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use divvy::strategy::ConsistentHash;
 use divvy::{
-    Departure, Error, Events, Held, Manager, ManagerConfig, ManagerInterest, ManagerNotice,
+    Departure, Error, Events, Held, Manager, ManagerConfig, ManagerEvent, ManagerEventFilter,
     ManagerState, Partition, WorkerId,
 };
 
@@ -36,7 +36,7 @@ pub struct Fleet {
 
 struct Member {
     condition: Condition,
-    events: Events<ManagerNotice>,
+    events: Events<ManagerEvent>,
     /// `None` once it is down.
     running: Option<Running>,
 }
@@ -50,7 +50,7 @@ struct Running {
 pub struct Newcomer {
     connection: Connection,
     manager: Manager,
-    events: Events<ManagerNotice>,
+    events: Events<ManagerEvent>,
 }
 
 impl Newcomer {
@@ -63,7 +63,7 @@ impl Newcomer {
             .strategy(ConsistentHash::new())
             .source(move || Ok(list.clone()))
             .build()?;
-        let events = manager.events(ManagerInterest::WorkerAndCalculator);
+        let events = manager.events(ManagerEventFilter::WorkerAndCalculator);
         Ok(Self {
             connection,
             manager,
@@ -128,13 +128,13 @@ impl Fleet {
                 // process was killed.
                 connection.sever();
                 self.ending.push(std::thread::spawn(move || {
-                    let _ = manager.stop(Departure::Keep, PATIENCE);
+                    let _ = manager.stop(Departure::Restart, PATIENCE);
                 }));
                 continue;
             }
             let departure = match how {
                 Condition::Left => Departure::Leave,
-                _ => Departure::Keep,
+                _ => Departure::Restart,
             };
             leaving.push(std::thread::spawn(move || {
                 let left = manager.stop(departure, PATIENCE);
@@ -222,7 +222,7 @@ impl Fleet {
     }
 
     /// The next event that a worker told, and which worker that was.
-    pub fn next_event(&self) -> Option<(&WorkerId, Arc<ManagerNotice>)> {
+    pub fn next_event(&self) -> Option<(&WorkerId, Arc<ManagerEvent>)> {
         self.members
             .iter()
             .find_map(|(id, m)| Some((id, m.events.try_recv()?)))

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::{Duration, Instant};
 
-use divvy::{Reason, State, Version};
+use divvy::{CalculatorState, Reason, Version};
 
 use super::fleet::Condition;
 use super::ledger::{Ledger, Step};
@@ -46,7 +46,7 @@ pub struct View<'a> {
     /// Who leads.
     pub leader: &'a str,
     /// What it is doing.
-    pub state: Option<State>,
+    pub state: Option<CalculatorState>,
     /// Why.
     pub reason: Option<Reason>,
     /// The version in force.
@@ -296,12 +296,12 @@ fn header(view: &View<'_>) -> Vec<Line> {
     vec![title, status, Line::new()]
 }
 
-fn state_style(state: Option<State>) -> Style {
+fn state_style(state: Option<CalculatorState>) -> Style {
     match state {
-        Some(State::Scaling) => Style::Warn,
-        Some(State::Rebalancing) => Style::Accent,
-        Some(State::Emergency) => Style::Bad,
-        Some(State::Idle) | None => Style::Good,
+        Some(CalculatorState::Scaling) => Style::Warn,
+        Some(CalculatorState::Rebalancing) => Style::Accent,
+        Some(CalculatorState::Emergency) => Style::Bad,
+        Some(CalculatorState::Idle) | None => Style::Good,
     }
 }
 
@@ -469,7 +469,7 @@ mod tests {
         View {
             store: "embedded store",
             leader: "worker-0",
-            state: Some(State::Scaling),
+            state: Some(CalculatorState::Scaling),
             reason: Some(Reason::PlannedScale),
             version: 7,
             is_degraded: false,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use divvy::{ManagerNotice, ManagerState, MemberChange, Notice, Reason, WorkerId};
+use divvy::{CalculatorEvent, ManagerEvent, ManagerState, MemberChange, Reason, WorkerId};
 
 use super::Early;
 use super::fleet::Condition;
@@ -76,7 +76,8 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
     stage.open("crash", story)?;
     end(stage, &victim, Condition::Crashed)?;
     stage.expect_soon(&format!("{victim} goes missing and is lost"), |stage| {
-        stage.told_of(&victim, MemberChange::Missing) && stage.told_of(&victim, MemberChange::Lost)
+        stage.told_of(&victim, MemberChange::Suspected)
+            && stage.told_of(&victim, MemberChange::Dead)
     })?;
     expect_plan(stage, Reason::Emergency)?;
     check_only_theirs_moved(stage, &victim)?;
@@ -121,7 +122,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     stage.fleet.end(&restarting, Condition::Kept)?;
     stage.expect_soon("it is seen as a restart of the fleet", |stage| {
         stage.told(
-            |notice| matches!(notice, Notice::StateChanged(c) if c.reason == Some(Reason::Restart)),
+            |notice| matches!(notice, CalculatorEvent::StateChanged(c) if c.reason == Some(Reason::Restart)),
         )
     })?;
     stage.pass(stage.config.calculator.cold_start_window / 3)?;
@@ -129,7 +130,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     back.sort();
     stage.check("they have their ids back", back == restarting)?;
     stage.expect_soon("all are back and the leader rests", |stage| {
-        let back = |id| stage.told_of(id, MemberChange::Back);
+        let back = |id| stage.told_of(id, MemberChange::Returned);
         restarting.iter().all(back) && stage.is_at_rest()
     })?;
     stage.pass(stage.config.calculator.cooldown)?;
@@ -158,7 +159,8 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
     stage.fleet.thaw_all();
     expect_rest(stage, "all recover by themselves, and somebody leads")?;
     stage.pass(stage.config.calculator.emergency_grace_period * 2)?;
-    let calm = !stage.told(|notice| matches!(notice, Notice::Member(MemberChange::Lost(_))));
+    let calm =
+        !stage.told(|notice| matches!(notice, CalculatorEvent::Member(MemberChange::Dead(_))));
     stage.check("nobody was declared lost", calm)?;
     check_nothing_published(stage)?;
     stage.close()
@@ -217,7 +219,7 @@ fn expect_plan(stage: &mut Stage, expected: Reason) -> Result<(), Early> {
     let text = format!("{workers} workers share all partitions ({expected})");
     stage.expect_soon(&text, |stage| {
         let published = stage.told(|notice| {
-            matches!(notice, Notice::Published { workers: w, reason, .. }
+            matches!(notice, CalculatorEvent::Published { workers: w, reason, .. }
                 if *w == workers && *reason == expected)
         });
         published && stage.is_at_rest()
@@ -267,12 +269,12 @@ fn follower(stage: &mut Stage) -> Result<WorkerId, Early> {
 }
 
 /// Whether a worker says something of itself that the demo shows.
-pub fn is_shown(notice: &ManagerNotice) -> bool {
+pub fn is_shown(notice: &ManagerEvent) -> bool {
     matches!(
         notice,
-        ManagerNotice::Leader { is_self: true, .. }
-            | ManagerNotice::IdLost { .. }
-            | ManagerNotice::IdRegained { .. }
-            | ManagerNotice::Fatal { .. }
+        ManagerEvent::Leader { is_self: true, .. }
+            | ManagerEvent::IdLost { .. }
+            | ManagerEvent::IdRegained { .. }
+            | ManagerEvent::Fatal { .. }
     )
 }

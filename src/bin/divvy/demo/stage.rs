@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use divvy::{
-    ManagerConfig, ManagerNotice, ManagerState, MemberChange, Notice, Partition, Reason, State,
-    WorkerId,
+    CalculatorEvent, CalculatorState, ManagerConfig, ManagerEvent, ManagerState, MemberChange,
+    Partition, Reason, WorkerId,
 };
 
 use super::Early;
@@ -37,9 +37,9 @@ pub struct Stage {
     /// How the workers are set up.
     pub config: ManagerConfig,
     /// Everything that whoever led told since the step began.
-    heard: Vec<Notice>,
+    heard: Vec<CalculatorEvent>,
     /// What the leader is doing, and whether it says that it is degraded.
-    position: Option<(State, Option<Reason>)>,
+    position: Option<(CalculatorState, Option<Reason>)>,
     is_degraded: bool,
     ledger: Ledger,
     owners_before: Owners,
@@ -198,13 +198,15 @@ impl Stage {
     /// Whether the fleet is led, each partition has one owner, and nobody has anything to do.
     pub fn is_at_rest(&self) -> bool {
         self.fleet.leader().is_some()
-            && self.position.is_some_and(|(state, _)| state == State::Idle)
+            && self
+                .position
+                .is_some_and(|(state, _)| state == CalculatorState::Idle)
             && self.fleet.all_in(|state| state == ManagerState::Stable)
             && self.owners().is_exact(&self.partitions)
     }
 
     /// Whether whoever led told something like that since the step began.
-    pub fn told(&self, like: impl Fn(&Notice) -> bool) -> bool {
+    pub fn told(&self, like: impl Fn(&CalculatorEvent) -> bool) -> bool {
         self.heard.iter().any(like)
     }
 
@@ -236,7 +238,7 @@ impl Stage {
     /// Whether the leader has told that about this worker since the step began.
     pub fn told_of(&self, worker: &WorkerId, change: fn(WorkerId) -> MemberChange) -> bool {
         let expected = change(worker.clone());
-        self.told(|notice| matches!(notice, Notice::Member(told) if *told == expected))
+        self.told(|notice| matches!(notice, CalculatorEvent::Member(told) if *told == expected))
     }
 
     /// Goes on after the last step until Ctrl-C, if asked to.
@@ -290,8 +292,8 @@ impl Stage {
         while let Some((id, notice)) = self.fleet.next_event() {
             let id = id.clone();
             match &*notice {
-                ManagerNotice::Calculator(notice) => self.note_leader(&id, notice)?,
-                ManagerNotice::Leader { is_self, .. } => {
+                ManagerEvent::Calculator(notice) => self.note_leader(&id, notice)?,
+                ManagerEvent::Leader { is_self, .. } => {
                     if *is_self {
                         self.position = None;
                         self.is_degraded = false;
@@ -304,7 +306,7 @@ impl Stage {
         Ok(())
     }
 
-    fn show(&mut self, id: &WorkerId, notice: &ManagerNotice) -> Result<(), Early> {
+    fn show(&mut self, id: &WorkerId, notice: &ManagerEvent) -> Result<(), Early> {
         if is_shown(notice) {
             let now = self.began.elapsed();
             self.screen
@@ -314,9 +316,9 @@ impl Stage {
     }
 
     /// What a leader tells of its work.
-    fn note_leader(&mut self, id: &WorkerId, notice: &Notice) -> Result<(), Early> {
+    fn note_leader(&mut self, id: &WorkerId, notice: &CalculatorEvent) -> Result<(), Early> {
         match notice {
-            Notice::Published {
+            CalculatorEvent::Published {
                 version,
                 reason,
                 quality,
@@ -330,8 +332,10 @@ impl Stage {
                     });
                 }
             }
-            Notice::StateChanged(change) => self.position = Some((change.to, change.reason)),
-            Notice::Degraded(why) => self.is_degraded = !why.is_empty(),
+            CalculatorEvent::StateChanged(change) => {
+                self.position = Some((change.to, change.reason))
+            }
+            CalculatorEvent::Degraded(why) => self.is_degraded = !why.is_empty(),
             _ => {}
         }
         if let Some(text) = text::of(notice) {

@@ -329,12 +329,12 @@ fn nobody_is_given_up_while_blind_and_all_get_a_ttl_and_a_grace_afterwards() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.at(1_000);
-    world.blind();
+    world.watch_lost();
     world.at(100_000);
-    world.sighted();
+    world.membership_changed();
     world.at(200_000);
     world.expect(
-        "1.000 degraded [blind]
+        "1.000 degraded [watch_lost]
          100.000 degraded []
          121.000 lost w-2
          121.000 Idle->Emergency emergency
@@ -350,16 +350,16 @@ fn a_restart_window_is_not_acted_upon_while_blind() {
     world.missing("w-1");
     world.missing("w-2");
     world.at(10_000);
-    world.blind();
+    world.watch_lost();
     world.at(100_000);
-    world.sighted();
+    world.membership_changed();
     world.at(110_000);
     world.back("w-1");
     world.at(200_000);
     world.expect(
         "0.000 list
          0.000 Idle->Scaling restart
-         10.000 degraded [blind]
+         10.000 degraded [watch_lost]
          100.000 degraded []
          121.000 lost w-2
          121.000 Scaling->Rebalancing restart
@@ -373,7 +373,7 @@ fn a_restart_window_is_not_acted_upon_while_blind() {
 fn plans_made_while_blind_are_for_the_workers_last_seen() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
-    world.blind();
+    world.watch_lost();
     world.at(50_000);
     world.trigger(1);
     assert_eq!(world.times_of("plan manual-refresh for w-1 w-2"), [50_000]);

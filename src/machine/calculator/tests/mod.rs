@@ -14,17 +14,17 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{
-    Action, Calculator, Degradation, Event, Finding, Job, JobReport, MemberChange, Notice, OpId,
-    Publication, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Finding,
+    Job, JobReport, MemberChange, OpId, Publication, Ticket,
 };
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
-use crate::machine::liveness::Sighting;
+use crate::machine::liveness::MembershipEvent;
 use crate::machine::state::is_legal;
-use crate::machine::takeover::{Heartbeat, TakeOver};
+use crate::machine::takeover::{HeartbeatRecord, TakeOver};
 use crate::store::Operation;
 use crate::strategy::Quality;
-use crate::types::{State, Time, Version, WorkerId};
+use crate::types::{CalculatorState, Time, Version, WorkerId};
 
 /// More steps than any test needs from one point in time to another.
 const STEPS_MAX: usize = 10_000;
@@ -37,9 +37,9 @@ fn ids(names: &[&str]) -> Vec<WorkerId> {
     names.iter().map(|name| id(name)).collect()
 }
 
-/// Heartbeat keys that hold a fresh value.
-fn beating(names: &[&str]) -> Vec<Heartbeat> {
-    let beat = |name: &&str| Heartbeat {
+/// HeartbeatRecord keys that hold a fresh value.
+fn beating(names: &[&str]) -> Vec<HeartbeatRecord> {
+    let beat = |name: &&str| HeartbeatRecord {
         worker: id(name),
         operation: Operation::Put,
         age: None,
@@ -69,7 +69,7 @@ fn stored(planned: &[&str]) -> TakeOver {
 
 /// A calculator and everything around it.
 struct World {
-    calculator: Calculator,
+    calculator: CalculatorMachine,
     now: Time,
     version: Version,
     term: i64,
@@ -81,7 +81,7 @@ struct World {
     /// The job under way, and when it ends.
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
-    state: State,
+    state: CalculatorState,
     /// Whose leases need not be kept any more.
     forgotten: Vec<String>,
     trace: Vec<String>,
@@ -100,7 +100,7 @@ impl World {
     /// A calculator that has not taken over yet.
     fn patient(config: CalculatorConfig) -> Self {
         Self {
-            calculator: Calculator::new(config, Time::ZERO, 1, true),
+            calculator: CalculatorMachine::new(config, Time::ZERO, 1, true),
             now: Time::ZERO,
             version: 0,
             term: 2,
@@ -109,7 +109,7 @@ impl World {
             job_ends: VecDeque::new(),
             job: None,
             listings: VecDeque::new(),
-            state: State::Idle,
+            state: CalculatorState::Idle,
             forgotten: Vec::new(),
             trace: Vec::new(),
         }
@@ -142,45 +142,51 @@ impl World {
     fn take_over(&mut self, found: TakeOver) {
         self.version = found.version;
         self.term = found.term;
-        self.handle(Event::TakenOver(Box::new(found)));
+        self.handle(CalculatorInput::TakenOver(Box::new(found)));
     }
 
     fn join(&mut self, workers: &[&str]) {
-        self.handle(Event::Sighting(Sighting::Joined {
+        self.handle(CalculatorInput::Membership(MembershipEvent::Joined {
             since: self.now,
             workers: ids(workers),
         }));
     }
 
     fn leave(&mut self, worker: &str) {
-        self.handle(Event::Sighting(Sighting::Left(id(worker))));
+        self.handle(CalculatorInput::Membership(MembershipEvent::Left(id(
+            worker,
+        ))));
     }
 
     fn missing(&mut self, worker: &str) {
-        self.handle(Event::Sighting(Sighting::Missing(id(worker))));
+        self.handle(CalculatorInput::Membership(MembershipEvent::Suspected(id(
+            worker,
+        ))));
     }
 
     fn back(&mut self, worker: &str) {
-        self.handle(Event::Sighting(Sighting::Back(id(worker))));
+        self.handle(CalculatorInput::Membership(MembershipEvent::Returned(id(
+            worker,
+        ))));
     }
 
-    fn blind(&mut self) {
-        self.handle(Event::Sighting(Sighting::Blind));
+    fn watch_lost(&mut self) {
+        self.handle(CalculatorInput::Membership(MembershipEvent::WatchLost));
     }
 
-    fn sighted(&mut self) {
-        self.handle(Event::Sighting(Sighting::Sighted));
+    fn membership_changed(&mut self) {
+        self.handle(CalculatorInput::Membership(MembershipEvent::WatchRestored));
     }
 
     fn trigger(&mut self, ticket: u64) {
         let ticket = Ticket(ticket);
-        self.handle(Event::Trigger { ticket });
+        self.handle(CalculatorInput::Trigger { ticket });
     }
 
     /// The partition list changed; the next look at it finds this.
     fn partitions_changed(&mut self, ticket: Option<u64>) {
         self.generation += 1;
-        self.handle(Event::PartitionsChanged {
+        self.handle(CalculatorInput::PartitionsChanged {
             generation: self.generation,
             ticket: ticket.map(Ticket),
         });
@@ -197,7 +203,7 @@ impl World {
         self.job_ends.push_back(Ok(finding));
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: CalculatorInput) {
         self.calculator.handle(self.now, event);
         self.drain();
     }
@@ -236,7 +242,7 @@ impl World {
         let (op, job, _) = self.job.take().expect("no job is under way");
         let result = self.result_of(&job);
         let term = self.term;
-        self.handle(Event::JobDone { op, term, result });
+        self.handle(CalculatorInput::JobDone { op, term, result });
     }
 
     fn result_of(&mut self, job: &Job) -> Result<JobReport, Error> {
@@ -256,7 +262,7 @@ impl World {
                 generation: self.generation,
                 finding: end,
             },
-            Job::Settle { .. } => JobReport::Settled {
+            Job::Resolve { .. } => JobReport::Resolved {
                 foreign: end != Finding::Same,
             },
             Job::Probe => JobReport::Probed,
@@ -273,20 +279,20 @@ impl World {
             self.trace
                 .extend(line.map(|line| format!("{} {line}", text_of(self.now))));
             match action {
-                Action::Start { op, job } => {
+                CalculatorAction::Start { op, job } => {
                     assert!(self.job.is_none(), "two jobs at once");
                     self.job = Some((op, job, self.now + self.job_time));
                 }
-                Action::List { op } => listing = Some(op),
-                Action::Notify(_)
-                | Action::Forget(_)
-                | Action::Reply { .. }
-                | Action::Watch { .. } => {}
+                CalculatorAction::List { op } => listing = Some(op),
+                CalculatorAction::Notify(_)
+                | CalculatorAction::Forget(_)
+                | CalculatorAction::Reply { .. }
+                | CalculatorAction::Watch { .. } => {}
             }
         }
         if let Some(op) = listing {
             let result = self.listings.pop_front().unwrap_or(Ok(()));
-            self.handle(Event::Listed { op, result });
+            self.handle(CalculatorInput::Listed { op, result });
         }
         if self
             .job
@@ -298,37 +304,37 @@ impl World {
         orders
     }
 
-    fn line_of(&mut self, action: &Action) -> Option<String> {
+    fn line_of(&mut self, action: &CalculatorAction) -> Option<String> {
         Some(match action {
-            Action::Start { job, .. } => match job {
+            CalculatorAction::Start { job, .. } => match job {
                 Job::Publish { reason, workers } => {
                     let names: Vec<&str> = workers.iter().map(WorkerId::as_str).collect();
                     format!("plan {reason} for {}", names.join(" "))
                 }
                 Job::Inspect => "inspect".into(),
-                Job::Settle { seen, .. } => format!("settle {}", seen.len()),
+                Job::Resolve { seen, .. } => format!("settle {}", seen.len()),
                 Job::Probe => "probe".into(),
             },
-            Action::List { .. } => "list".into(),
-            Action::Watch { .. } => return None,
-            Action::Forget(worker) => {
+            CalculatorAction::List { .. } => "list".into(),
+            CalculatorAction::Watch { .. } => return None,
+            CalculatorAction::Forget(worker) => {
                 self.forgotten.push(worker.to_string());
                 return None;
             }
-            Action::Reply { ticket, result } => match result {
+            CalculatorAction::Reply { ticket, result } => match result {
                 Ok(version) => format!("reply {} v{version}", ticket.0),
                 Err(error) => format!("reply {} {}", ticket.0, error.code().name()),
             },
-            Action::Notify(notice) => return self.line_of_notice(notice),
+            CalculatorAction::Notify(notice) => return self.line_of_notice(notice),
         })
     }
 
-    fn line_of_notice(&mut self, notice: &Notice) -> Option<String> {
+    fn line_of_notice(&mut self, notice: &CalculatorEvent) -> Option<String> {
         Some(match notice {
-            Notice::StateChanged(change) => {
+            CalculatorEvent::StateChanged(change) => {
                 assert_eq!(change.from, self.state, "a transition was not told");
                 assert!(is_legal(change.from, change.to), "{change:?}");
-                assert_eq!(change.reason.is_none(), change.to == State::Idle);
+                assert_eq!(change.reason.is_none(), change.to == CalculatorState::Idle);
                 self.state = change.to;
                 let mut line = format!("{}->{}", change.from, change.to);
                 if let Some(reason) = change.reason {
@@ -337,23 +343,23 @@ impl World {
                 line
             }
             // Told by the test itself.
-            Notice::Member(
+            CalculatorEvent::Member(
                 MemberChange::Joined(_)
                 | MemberChange::Left(_)
-                | MemberChange::Missing(_)
-                | MemberChange::Back(_),
+                | MemberChange::Suspected(_)
+                | MemberChange::Returned(_),
             ) => return None,
-            Notice::Member(MemberChange::Lost(worker)) => format!("lost {worker}"),
-            Notice::Published { version, .. } => format!("published v{version}"),
-            Notice::Failed { operation, error } => {
+            CalculatorEvent::Member(MemberChange::Dead(worker)) => format!("lost {worker}"),
+            CalculatorEvent::Published { version, .. } => format!("published v{version}"),
+            CalculatorEvent::Failed { operation, error } => {
                 format!("failed to {operation}: {}", error.code().name())
             }
-            Notice::Degraded(list) => {
+            CalculatorEvent::Degraded(list) => {
                 let names: Vec<&str> = list.iter().map(Degradation::name).collect();
                 format!("degraded [{}]", names.join(" "))
             }
-            Notice::Breaker(state) => format!("breaker {}", state.name()),
-            Notice::LeadershipLost => "leadership lost".into(),
+            CalculatorEvent::Breaker(state) => format!("breaker {}", state.name()),
+            CalculatorEvent::LeadershipLost => "leadership lost".into(),
             other => unreachable!("the machine does not tell {other:?}"),
         })
     }

@@ -22,7 +22,7 @@ impl World {
     }
 
     fn breaker(&mut self, state: BreakerState) {
-        self.handle(Event::Breaker(state));
+        self.handle(CalculatorInput::Breaker(state));
     }
 }
 
@@ -93,9 +93,9 @@ fn a_store_that_flaps_is_not_tried_at_each_of_its_returns() {
     world.leave("w-2");
     for round in 0..2_400 {
         world.at(2_000 + round * 250);
-        world.handle(Event::StoreHealth(None));
+        world.handle(CalculatorInput::StoreHealth(None));
         world.at(2_000 + round * 250 + 50);
-        world.handle(Event::StoreHealth(Some("gone".into())));
+        world.handle(CalculatorInput::StoreHealth(Some("removed".into())));
     }
     let tries = world.times_of("plan ").len();
     assert!(tries <= 1_300, "{tries} tries in 10 minutes");
@@ -115,9 +115,9 @@ fn what_flaps_is_told_once_and_one_failure_is_not_told_at_all() {
     assert!(world.times_of("degraded").is_empty());
     for round in 0..400 {
         world.at(10_000 + round * 250);
-        world.handle(Event::StoreHealth(Some("gone".into())));
+        world.handle(CalculatorInput::StoreHealth(Some("removed".into())));
         world.at(10_000 + round * 250 + 200);
-        world.handle(Event::StoreHealth(None));
+        world.handle(CalculatorInput::StoreHealth(None));
     }
     world.at(200_000);
     assert_eq!(world.times_of("degraded [store]"), [11_000]);
@@ -130,20 +130,22 @@ fn a_failure_carries_how_often_it_was_tried() {
     for _ in 0..3 {
         world
             .calculator
-            .handle(world.now, Event::Trigger { ticket: Ticket(1) });
+            .handle(world.now, CalculatorInput::Trigger { ticket: Ticket(1) });
         let mut told = Vec::new();
         while let Some(action) = world.calculator.poll_action() {
             match action {
-                Action::Start { op, .. } => {
+                CalculatorAction::Start { op, .. } => {
                     let result = Err(Error::new(Code::Unavailable, "as told"));
-                    let event = Event::JobDone {
+                    let event = CalculatorInput::JobDone {
                         op,
                         term: 2,
                         result,
                     };
                     world.calculator.handle(world.now, event);
                 }
-                Action::Notify(Notice::Failed { error, .. }) => told.push(error.attempts()),
+                CalculatorAction::Notify(CalculatorEvent::Failed { error, .. }) => {
+                    told.push(error.attempts())
+                }
                 _ => {}
             }
         }

@@ -1,5 +1,5 @@
 //! Pending work stays pending: failures and retries, manual triggers, partition changes, foreign
-//! writes, the end of a term, poison.
+//! writes, the end of a term, malformed.
 
 use super::*;
 use crate::wire::Applied;
@@ -68,18 +68,18 @@ fn the_return_of_the_store_ends_the_wait_for_a_retry() {
             world.fail(Code::Unavailable);
         }
         if by_health {
-            world.handle(Event::StoreHealth(Some("gone".into())));
+            world.handle(CalculatorInput::StoreHealth(Some("removed".into())));
         } else {
-            world.blind();
+            world.watch_lost();
         }
         world.leave("w-2");
         world.at(30_000);
         world.job_ends.clear();
         world.trace.clear();
         if by_health {
-            world.handle(Event::StoreHealth(None));
+            world.handle(CalculatorInput::StoreHealth(None));
         } else {
-            world.sighted();
+            world.membership_changed();
         }
         assert_eq!(world.times_of("published"), [30_000]);
     }
@@ -92,8 +92,8 @@ fn a_permanent_error_is_reported_and_retried_at_the_slowest_pace_only() {
     world.fail(Code::TooLarge);
     world.trigger(1);
     world.at(7_000);
-    world.handle(Event::StoreHealth(Some("restarting".into())));
-    world.handle(Event::StoreHealth(None));
+    world.handle(CalculatorInput::StoreHealth(Some("restarting".into())));
+    world.handle(CalculatorInput::StoreHealth(None));
     world.at(60_000);
     world.expect(
         "0.000 Idle->Rebalancing manual-refresh
@@ -358,7 +358,7 @@ fn a_partition_change_that_a_running_plan_missed_is_looked_at_after_it() {
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
     world.generation += 1;
-    let event = Event::PartitionsChanged {
+    let event = CalculatorInput::PartitionsChanged {
         generation: 5,
         ticket: Some(Ticket(2)),
     };
@@ -376,7 +376,7 @@ fn a_partition_change_that_a_running_plan_missed_is_looked_at_after_it() {
 fn a_look_asked_for_during_a_look_is_answered_by_another() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
-    let look = |ticket| Event::PartitionsChanged {
+    let look = |ticket| CalculatorInput::PartitionsChanged {
         generation: 0,
         ticket: Some(Ticket(ticket)),
     };
@@ -426,7 +426,7 @@ fn a_partition_change_rides_on_an_open_window() {
 fn a_foreign_write_is_settled_and_published_over() {
     let mut world = World::settled(&["w-1"]);
     world.find(Finding::Changed);
-    let seen = |revision| Event::ForeignSuspected {
+    let seen = |revision| CalculatorInput::ForeignSuspected {
         key: "assignment.w-1".into(),
         revision,
     };
@@ -454,7 +454,7 @@ fn what_a_worker_has_applied_above_the_leader_is_looked_into_until_that_succeeds
         term: 2,
         version: 40,
     };
-    world.handle(Event::AppliedAhead(applied));
+    world.handle(CalculatorInput::AppliedAhead(applied));
     world.find(Finding::Changed);
     world.at(60_000);
     world.expect_untimed(
@@ -475,7 +475,7 @@ fn a_settlement_that_fails_is_repeated_with_all_that_was_seen() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_millis(10);
     world.fail(Code::Unavailable);
-    let seen = |key: &str| Event::ForeignSuspected {
+    let seen = |key: &str| CalculatorInput::ForeignSuspected {
         key: key.into(),
         revision: 40,
     };
@@ -496,7 +496,7 @@ fn foreign_writes_without_end_are_answered_ever_slower() {
     let mut world = World::settled(&["w-1"]);
     for round in 0..200_u64 {
         world.find(Finding::Changed);
-        world.handle(Event::ForeignSuspected {
+        world.handle(CalculatorInput::ForeignSuspected {
             key: "assignment.w-1".into(),
             revision: round,
         });
@@ -512,7 +512,7 @@ fn a_storm_of_foreign_writes_does_not_hold_up_an_emergency() {
     world.job_time = Duration::from_millis(20);
     world.missing("w-2");
     for round in 0..6_000_u64 {
-        world.handle(Event::ForeignSuspected {
+        world.handle(CalculatorInput::ForeignSuspected {
             key: "assignment.w-1".into(),
             revision: round,
         });
@@ -554,9 +554,9 @@ fn a_fenced_publisher_stops_for_good_and_says_so() {
 fn a_moved_fence_ends_the_term_and_closes_the_window() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
-    world.handle(Event::FenceMoved { term: 2 });
+    world.handle(CalculatorInput::FenceMoved { term: 2 });
     world.expect("0.000 Idle->Scaling planned_scale");
-    world.handle(Event::FenceMoved { term: 3 });
+    world.handle(CalculatorInput::FenceMoved { term: 3 });
     world.at(60_000);
     world.expect(
         "0.000 leadership lost
@@ -570,13 +570,13 @@ fn a_fence_that_our_own_publisher_moved_ends_nothing() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
-    world.handle(Event::FenceMoved { term: 3 });
+    world.handle(CalculatorInput::FenceMoved { term: 3 });
     world.term = 3;
     world.at(60_000);
     assert!(!world.calculator.is_deposed());
     assert_eq!(world.calculator.term(), 3);
     world.trigger(2);
-    world.handle(Event::FenceMoved { term: 4 });
+    world.handle(CalculatorInput::FenceMoved { term: 4 });
     world.at(120_000);
     assert!(world.calculator.is_deposed());
 }
@@ -586,7 +586,7 @@ fn a_source_that_fails_leaves_nothing_that_spins_after_the_end_of_the_term() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::SourceFailed);
     world.partitions_changed(None);
-    world.handle(Event::FenceMoved { term: 3 });
+    world.handle(CalculatorInput::FenceMoved { term: 3 });
     world.at(60_000);
     assert_eq!(world.calculator.deadline(), None);
 }
@@ -594,16 +594,16 @@ fn a_source_that_fails_leaves_nothing_that_spins_after_the_end_of_the_term() {
 #[test]
 fn poison_degrades_from_the_threshold_on_and_wears_off() {
     let mut world = World::settled(&["w-1"]);
-    world.handle(Event::Poison { count: 9 });
+    world.handle(CalculatorInput::Malformed { count: 9 });
     world.at(30_000);
-    world.handle(Event::Poison { count: 1 });
+    world.handle(CalculatorInput::Malformed { count: 1 });
     world.at(200_000);
     world.expect(
-        "30.000 degraded [poison]
+        "30.000 degraded [malformed]
          60.000 degraded []",
     );
-    world.handle(Event::Poison { count: u32::MAX });
-    world.expect("200.000 degraded [poison]");
+    world.handle(CalculatorInput::Malformed { count: u32::MAX });
+    world.expect("200.000 degraded [malformed]");
 }
 
 #[test]
@@ -613,18 +613,18 @@ fn the_answer_to_another_job_is_dropped() {
     world.trigger(1);
     let (op, ..) = *world.job.as_ref().unwrap();
     for stale in [OpId(op.0 - 1), OpId(op.0 + 1)] {
-        world.handle(Event::JobDone {
+        world.handle(CalculatorInput::JobDone {
             op: stale,
             term: 2,
             result: Err(Error::new(Code::Fenced, "stale")),
         });
-        world.handle(Event::Listed {
+        world.handle(CalculatorInput::Listed {
             op: stale,
             result: Ok(()),
         });
     }
     world.at(1_000);
-    world.handle(Event::JobDone {
+    world.handle(CalculatorInput::JobDone {
         op,
         term: 2,
         result: Err(Error::new(Code::Fenced, "twice")),
@@ -644,10 +644,10 @@ fn a_report_of_another_kind_of_job_is_a_failure_and_no_panic() {
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
     let (op, ..) = world.job.take().unwrap();
-    world.handle(Event::JobDone {
+    world.handle(CalculatorInput::JobDone {
         op,
         term: 2,
-        result: Ok(JobReport::Settled { foreign: false }),
+        result: Ok(JobReport::Resolved { foreign: false }),
     });
     world.at(60_000);
     assert_eq!(world.times_of("failed to publish: panicked"), [0]);
@@ -666,7 +666,10 @@ fn what_is_pending_is_told_with_its_due_time() {
     assert_eq!(world.calculator.worker_counts(), (2, 0));
     assert_eq!(world.calculator.wanted(), ids(&["w-1", "w-2"]));
     let current = world.calculator.current_state();
-    assert_eq!((current.from, current.to), (State::Scaling, State::Scaling));
+    assert_eq!(
+        (current.from, current.to),
+        (CalculatorState::Scaling, CalculatorState::Scaling)
+    );
     assert!(world.calculator.degraded().is_empty());
 }
 

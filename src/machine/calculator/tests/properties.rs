@@ -24,7 +24,7 @@ enum Step {
     FailListing,
     JobTime(u64),
     Store(bool),
-    Poison(u32),
+    Malformed(u32),
     Stale(u64),
 }
 
@@ -58,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FailListing),
         1 => (0..15_000_u64).prop_map(Step::JobTime),
         1 => any::<bool>().prop_map(Step::Store),
-        1 => (0..20_u32).prop_map(Step::Poison),
+        1 => (0..20_u32).prop_map(Step::Malformed),
         1 => (0..50_u64).prop_map(Step::Stale),
     ]
 }
@@ -92,7 +92,7 @@ impl Fleet {
                 }
             }
             Step::Expires(w) => {
-                if !world.calculator.blind && self.alive.remove(&w) {
+                if !world.calculator.watch_lost && self.alive.remove(&w) {
                     self.missing.insert(w);
                     world.missing(NAMES[w]);
                 }
@@ -101,8 +101,8 @@ impl Fleet {
                 let now = world.now.as_nanos() / 1_000_000;
                 world.at(now + millis);
             }
-            Step::Blind => world.blind(),
-            Step::Sighted => world.sighted(),
+            Step::Blind => world.watch_lost(),
+            Step::Sighted => world.membership_changed(),
             Step::Trigger => {
                 self.tickets += 1;
                 self.waiting.insert(self.tickets);
@@ -121,7 +121,7 @@ impl Fleet {
                 } else {
                     Finding::Same
                 });
-                world.handle(Event::ForeignSuspected {
+                world.handle(CalculatorInput::ForeignSuspected {
                     key: "assignment.w-1".into(),
                     revision: self.revision,
                 });
@@ -133,13 +133,15 @@ impl Fleet {
             }
             Step::JobTime(millis) => world.job_time = Duration::from_millis(millis),
             Step::Store(well) => {
-                world.handle(Event::StoreHealth((!well).then(|| "unwell".into())));
+                world.handle(CalculatorInput::StoreHealth(
+                    (!well).then(|| "unwell".into()),
+                ));
             }
-            Step::Poison(count) => world.handle(Event::Poison { count }),
+            Step::Malformed(count) => world.handle(CalculatorInput::Malformed { count }),
             Step::Stale(op) => {
                 let op = OpId(1_000_000 + op);
                 let result = Err(Error::new(Code::Fenced, "stale"));
-                world.handle(Event::JobDone {
+                world.handle(CalculatorInput::JobDone {
                     op,
                     term: 2,
                     result,
@@ -200,7 +202,7 @@ proptest! {
         let alive: Vec<WorkerId> = fleet.alive.iter().map(|&w| id(NAMES[w])).collect();
         let now = world.now;
         prop_assert_eq!(world.calculator.deadline(), None);
-        prop_assert_eq!(world.calculator.position().state, State::Idle);
+        prop_assert_eq!(world.calculator.position().state, CalculatorState::Idle);
         prop_assert!(fleet.waiting.is_empty(), "never answered: {:?}", fleet.waiting);
         if !alive.is_empty() {
             prop_assert_eq!(world.calculator.pending(now).reason, None);

@@ -143,8 +143,8 @@ fn from_the_last_beat_to_the_emergency_it_takes_one_ttl_and_the_grace() {
             leases.beat(world.now, "w-2", Duration::ZERO);
         }
         leases.tick(world.now);
-        while let Some(sighting) = leases.poll_event() {
-            world.handle(Event::Sighting(sighting));
+        while let Some(membership) = leases.poll_event() {
+            world.handle(CalculatorInput::Membership(membership));
         }
     }
     // w-2's last beat is at 58.05 s.

@@ -263,7 +263,7 @@ fn a_source_that_fails_at_the_start_is_looked_at_again() {
 #[test]
 fn nothing_happens_before_the_first_partition_list_is_pushed() {
     let mut world = World::new(CalculatorConfig::default());
-    world.calculator = Calculator::new(CalculatorConfig::default(), Time::ZERO, 1, false);
+    world.calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, false);
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
         finding: None,

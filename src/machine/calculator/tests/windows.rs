@@ -23,7 +23,7 @@ fn a_window_for_joins_is_counted_from_the_first_and_not_extended_by_later_ones()
 fn coalesced_joins_count_the_window_from_when_the_first_was_seen() {
     let mut world = World::settled(&["w-1"]);
     world.at(1_100);
-    world.handle(Event::Sighting(Sighting::Joined {
+    world.handle(CalculatorInput::Membership(MembershipEvent::Joined {
         since: Time::from_millis(1_000),
         workers: ids(&["w-2", "w-3"]),
     }));
@@ -289,14 +289,14 @@ fn a_fleet_that_was_lost_one_by_one_gathers_before_it_is_divided_anew() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-1");
     world.at(4_000);
-    world.blind();
-    world.sighted();
+    world.watch_lost();
+    world.membership_changed();
     world.at(24_990);
     // Nobody is alive when w-1 is confirmed lost.
     world.missing("w-2");
     world.at(25_100);
     world.expect(
-        "4.000 degraded [blind]
+        "4.000 degraded [watch_lost]
          4.000 degraded []
          25.000 lost w-1",
     );

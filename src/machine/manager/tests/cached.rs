@@ -34,11 +34,11 @@ fn recalled(partitions: &[&str]) -> Recalled {
 fn started_in_an_outage(partitions: &[&str]) -> Life {
     let mut life = Life::new(config());
     life.is_down = true;
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     assert_eq!(life.cache, [CacheOrder::Load]);
     life.cache.clear();
     let loaded = CacheAnswer::Loaded(Some(recalled(partitions)));
-    life.handle(Event::Cache(loaded));
+    life.handle(ManagerInput::Cache(loaded));
     assert!(life.orders.is_empty(), "the store is asked first");
     life.settle();
     life
@@ -50,7 +50,7 @@ impl Life {
         let mut done = Vec::new();
         while !self.cache.is_empty() {
             done.push(self.cache.remove(0));
-            self.handle(Event::Cache(CacheAnswer::Done));
+            self.handle(ManagerInput::Cache(CacheAnswer::Done));
         }
         done
     }
@@ -64,13 +64,13 @@ impl Life {
     fn assigned_to(&mut self, worker: &str, version: Version, partitions: &[&str]) {
         let entry = assignment(&format!("assignment.{worker}"), version, partitions);
         self.assignment = Some(entry.clone());
-        self.handle(Event::Assignment(WatchEvent::Change(entry)));
+        self.handle(ManagerInput::Assignment(WatchEvent::Change(entry)));
     }
 
     /// Added and removed by the last change.
     fn last_change(&self) -> (usize, usize) {
         let mut changes = self.notices.iter().filter_map(|notice| match notice {
-            ManagerNotice::AssignmentChanged(change) => Some(change),
+            ManagerEvent::AssignmentChanged(change) => Some(change),
             _ => None,
         });
         let change = changes.next_back().expect("a change");
@@ -89,19 +89,21 @@ fn a_worker_that_is_started_in_an_outage_serves_what_its_file_holds_and_says_so(
     assert_eq!(life.machine.worker().unwrap().as_str(), "worker-3");
     assert!(!life.machine.has_id() && !life.machine.id_is_certain(life.now));
     assert!(!life.machine.is_leader());
-    let told = |is_it: fn(&ManagerNotice) -> bool| life.notices.iter().any(is_it);
-    assert!(told(|n| matches!(n, ManagerNotice::Id(Some(_)))));
-    assert!(told(
-        |n| matches!(n, ManagerNotice::Degraded { why } if why.contains("cache file"))
+    let reported = |is_it: fn(&ManagerEvent) -> bool| life.notices.iter().any(is_it);
+    assert!(reported(|n| matches!(n, ManagerEvent::Id(Some(_)))));
+    assert!(reported(
+        |n| matches!(n, ManagerEvent::Degraded { why } if why.contains("cache file"))
     ));
 }
 
 #[test]
 fn a_worker_whose_store_answers_asks_nothing_of_its_file() {
     let mut life = Life::new(config());
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     life.settle();
-    life.handle(Event::Cache(CacheAnswer::Loaded(Some(recalled(&["a"])))));
+    life.handle(ManagerInput::Cache(CacheAnswer::Loaded(Some(recalled(&[
+        "a",
+    ])))));
     life.settle();
     assert_eq!(life.orders, ["watch worker-0", "joined"]);
     assert!(life.held().is_empty());
@@ -109,7 +111,7 @@ fn a_worker_whose_store_answers_asks_nothing_of_its_file() {
         !life
             .notices
             .iter()
-            .any(|n| matches!(n, ManagerNotice::Degraded { .. }))
+            .any(|n| matches!(n, ManagerEvent::Degraded { .. }))
     );
 }
 
@@ -119,7 +121,7 @@ fn the_id_of_the_former_life_is_claimed_again_and_the_same_assignment_confirmed(
     life.orders.clear();
     life.is_back();
     assert_eq!(life.orders[0], "watch worker-3");
-    // Served on until the store's word is here, and told to the leader as applied.
+    // Served on until the store's word is here, and reported to the leader as applied.
     assert_eq!(life.held(), ["a", "b"]);
     assert_eq!(life.machine.state(), ManagerState::Degraded);
     assert_eq!(life.machine.applied().version, 7);
@@ -131,7 +133,7 @@ fn the_id_of_the_former_life_is_claimed_again_and_the_same_assignment_confirmed(
         matches!(&saved[..], [CacheOrder::Save { held, .. }] if held.lifecycle == "emergency"),
         "{saved:?}"
     );
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     life.pass(Duration::from_secs(10));
     assert_eq!(life.held(), ["a", "b"]);
     assert_eq!(life.machine.state(), ManagerState::Stable);
@@ -150,7 +152,7 @@ fn whatever_the_store_says_takes_the_place_of_what_the_file_said() {
     // That there is none is a word, too.
     let mut life = started_in_an_outage(&["a", "b"]);
     life.is_back();
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     assert!(life.held().is_empty());
     assert_eq!(life.last_change(), (0, 2));
     assert_eq!(life.machine.applied().version, 0);
@@ -198,8 +200,8 @@ fn what_the_file_gave_is_served_no_longer_than_its_age_allows() {
         life.notices
             .iter()
             .rev()
-            .find(|n| matches!(n, ManagerNotice::Id(_))),
-        Some(ManagerNotice::Id(None))
+            .find(|n| matches!(n, ManagerEvent::Id(_))),
+        Some(ManagerEvent::Id(None))
     ));
     life.is_back();
     assert!(life.machine.has_id());
@@ -209,16 +211,18 @@ fn what_the_file_gave_is_served_no_longer_than_its_age_allows() {
 fn a_file_that_gives_nothing_and_a_permanent_failure_change_nothing() {
     let mut life = Life::new(config());
     life.is_down = true;
-    life.handle(Event::Start);
+    life.handle(ManagerInput::Start);
     life.settle();
-    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
     life.pass(Duration::from_secs(5));
     assert!(life.orders.is_empty());
     assert_eq!(life.machine.state(), ManagerState::Init);
 
     let mut life = Life::new(config());
-    life.handle(Event::Start);
-    life.handle(Event::Cache(CacheAnswer::Loaded(Some(recalled(&["a"])))));
+    life.handle(ManagerInput::Start);
+    life.handle(ManagerInput::Cache(CacheAnswer::Loaded(Some(recalled(&[
+        "a",
+    ])))));
     let (op, _) = life.asked.remove(0);
     let denied = Error::new(Code::Unauthorized, "who are you?");
     life.answer(op, Answer::Ensured(Err(denied)));
@@ -228,10 +232,10 @@ fn a_file_that_gives_nothing_and_a_permanent_failure_change_nothing() {
 /// A member that holds something, and has written it down.
 fn remembering() -> Life {
     let mut life = Life::joined(config());
-    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
     life.cache.clear();
     life.assigned(8, &["a", "b"]);
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     let saved = life.cache_done();
     assert!(matches!(&saved[..], [CacheOrder::Save { .. }]), "{saved:?}");
     life
@@ -242,10 +246,12 @@ fn what_stands_is_written_down_again_while_it_is_in_sight_and_not_otherwise() {
     let mut life = remembering();
     life.pass(MAX_AGE / 10 + Duration::from_secs(1));
     assert_eq!(life.cache_done().len(), 1);
-    life.handle(Event::Assignment(WatchEvent::Blind("cut".into())));
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "cut".into(),
+    )));
     life.pass(MAX_AGE / 2);
     assert_eq!(life.cache_done(), []);
-    life.handle(Event::Assignment(WatchEvent::Live));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
     life.pass(Duration::from_secs(1));
     assert_eq!(life.cache_done().len(), 1);
 }
@@ -253,14 +259,14 @@ fn what_stands_is_written_down_again_while_it_is_in_sight_and_not_otherwise() {
 #[test]
 fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
     let mut life = remembering();
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Leave));
     life.pass(Duration::from_secs(5));
     assert!(!life.orders.contains(&"departed".into()), "not before that");
     assert_eq!(life.cache_done(), [CacheOrder::Erase]);
     assert!(life.orders.contains(&"departed".into()));
 
     let mut life = remembering();
-    life.handle(Event::Stop(Departure::Keep));
+    life.handle(ManagerInput::Stop(Departure::Restart));
     life.pass(Duration::from_secs(5));
     let kept = life.cache_done();
     assert!(
@@ -271,11 +277,11 @@ fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
 
     // Of one that serves what the file gave: that is over.
     let mut life = started_in_an_outage(&["a"]);
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Leave));
     life.settle();
     assert_eq!(life.cache_done(), [CacheOrder::Erase]);
     let mut life = started_in_an_outage(&["a"]);
-    life.handle(Event::Stop(Departure::Keep));
+    life.handle(ManagerInput::Stop(Departure::Restart));
     life.settle();
     assert_eq!(life.cache_done(), [], "no younger than it was");
 }
@@ -283,10 +289,10 @@ fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
 #[test]
 fn a_start_that_failed_leaves_the_file_for_the_next_one() {
     let mut life = Life::new(config());
-    life.handle(Event::Start);
-    life.handle(Event::Cache(CacheAnswer::Loaded(None)));
+    life.handle(ManagerInput::Start);
+    life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
     life.cache.clear();
-    life.handle(Event::Stop(Departure::Leave));
+    life.handle(ManagerInput::Stop(Departure::Leave));
     life.settle();
     assert_eq!(life.cache_done(), []);
     assert_eq!(life.orders, ["departed"]);
@@ -296,7 +302,7 @@ fn a_start_that_failed_leaves_the_file_for_the_next_one() {
 fn a_lost_id_removes_the_file() {
     let mut life = remembering();
     life.machine.id.verify();
-    life.handle(Event::Lease(WatchEvent::Live));
+    life.handle(ManagerInput::Lease(WatchEvent::Live));
     let (op, _) = life.take(is_look_at_id);
     life.answer(op, Answer::Read(Ok(Some(put("worker-0", "theirs")))));
     assert!(life.cache_done().contains(&CacheOrder::Erase));

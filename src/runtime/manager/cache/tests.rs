@@ -44,11 +44,11 @@ fn save(cache: &CacheFile) -> CacheAnswer {
         held: held(),
         seen: Time::ZERO,
     };
-    cache.carry_out(order, &ManualClock::new())
+    cache.perform(order, &ManualClock::new())
 }
 
 fn load(cache: &CacheFile) -> Option<Recalled> {
-    match cache.carry_out(CacheOrder::Load, &ManualClock::new()) {
+    match cache.perform(CacheOrder::Load, &ManualClock::new()) {
         CacheAnswer::Loaded(recalled) => recalled,
         other => panic!("{other:?}"),
     }
@@ -79,7 +79,7 @@ fn what_was_saved_is_loaded_and_nobody_else_may_read_it() {
         assert_eq!(mode & 0o777, 0o600);
     }
     for _ in 0..2 {
-        let erased = cache.carry_out(CacheOrder::Erase, &ManualClock::new());
+        let erased = cache.perform(CacheOrder::Erase, &ManualClock::new());
         assert_eq!(erased, CacheAnswer::Done);
     }
     assert_eq!(load(&cache), None);
@@ -97,7 +97,7 @@ fn what_waited_to_be_saved_is_as_old_as_it_is() {
         held: held(),
         seen: Time::ZERO,
     };
-    assert_eq!(cache.carry_out(order, &clock), CacheAnswer::Done);
+    assert_eq!(cache.perform(order, &clock), CacheAnswer::Done);
     assert!(load(&cache).unwrap().age >= Duration::from_secs(600));
 }
 
@@ -220,7 +220,7 @@ fn a_file_without_permission_and_a_folder_that_is_not_there_are_told_and_harm_no
     assert_eq!(load(&cache), None);
     assert_eq!(save(&cache), CacheAnswer::Failed);
     assert_eq!(
-        cache.carry_out(CacheOrder::Erase, &ManualClock::new()),
+        cache.perform(CacheOrder::Erase, &ManualClock::new()),
         CacheAnswer::Done
     );
 }

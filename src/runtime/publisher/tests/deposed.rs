@@ -23,7 +23,7 @@ fn set_the_scene(kind: Kind) -> (MemoryStore, Leader) {
     leader.publish(&second).unwrap();
     let revision = put(&world, "assignment.malformed", b"junk");
     let seen = [("assignment.malformed".to_owned(), revision)];
-    assert!(leader.publisher.settle(&seen, later()).unwrap());
+    assert!(leader.publisher.resolve(&seen, later()).unwrap());
     (world, leader)
 }
 
@@ -67,7 +67,7 @@ fn whenever_a_rival_takes_over_nothing_of_the_deposed_leader_outlives_the_take_o
                 let error = deposed.publish(&next_plan()).unwrap_err();
                 assert_eq!(error.code(), Code::Fenced);
                 let seen = [("assignment.stays".to_owned(), Revision::MAX)];
-                let error = deposed.publisher.settle(&seen, later()).unwrap_err();
+                let error = deposed.publisher.resolve(&seen, later()).unwrap_err();
                 assert_eq!(error.code(), Code::Fenced);
             }
             let mut rival = rival.lock();
@@ -173,7 +173,7 @@ fn ten_thousand_tries_with_a_deposed_token_are_all_refused() {
         ];
         for n in 0..10_000 {
             // As if it had noticed nothing yet.
-            deposed.publisher.standing = Standing::InForce;
+            deposed.publisher.term_state = TermState::Effective;
             deposed.publisher.known = known.clone();
             let plan = &plans[n % plans.len()];
             let draft = deposed
@@ -182,12 +182,12 @@ fn ten_thousand_tries_with_a_deposed_token_are_all_refused() {
                 .unwrap();
             // Straight to the store, without the look at the fence before.
             let attempt = match deposed.publisher.class {
-                Class::A { batch_max } => {
+                ActiveMode::Atomic { batch_max } => {
                     deposed
                         .publisher
                         .publish_atomically(&draft, batch_max, later())
                 }
-                Class::B => deposed.publisher.publish_singly(&draft, later()),
+                ActiveMode::PerKey => deposed.publisher.publish_singly(&draft, later()),
             };
             assert!(attempt.is_err(), "{kind:?} {n}");
         }
@@ -218,7 +218,7 @@ fn a_term_that_could_not_be_opened_is_never_published_in() {
                     client.faults().next(&Call::READS, 3, Fault::LoseReply);
                 });
                 let seen = [("assignment.w-1".to_owned(), revision)];
-                let settled = leader.publisher.settle(&seen, later());
+                let settled = leader.publisher.resolve(&seen, later());
                 let in_term = |term| {
                     held(&world)
                         .values()
@@ -231,7 +231,7 @@ fn a_term_that_could_not_be_opened_is_never_published_in() {
                 leader.spy.stand_down();
                 leader.client.faults().clear();
                 // It either finds out which fence stands, or gives up leadership.
-                let again = leader.publisher.settle(&seen, later());
+                let again = leader.publisher.resolve(&seen, later());
                 leader.client.faults().release_held();
                 match again {
                     Ok(foreign) => {
@@ -284,7 +284,7 @@ fn a_rival_in_the_moment_of_a_further_term_deposes() {
                 rivals.lock().take_over().unwrap();
             });
             let seen = [("assignment.w-1".to_owned(), revision)];
-            let settled = leader.publisher.settle(&seen, later());
+            let settled = leader.publisher.resolve(&seen, later());
             if leader.spy.is_waiting() {
                 settled.unwrap();
                 assert!(call > 3);

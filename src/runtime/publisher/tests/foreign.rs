@@ -37,7 +37,7 @@ fn a_foreign_write_is_noticed_and_published_above() {
                 let (world, mut leader) = leading(kind);
                 let revision = put(&world, key, value);
                 let seen = seen(key, revision);
-                assert!(leader.publisher.settle(&seen, later()).unwrap(), "{name}");
+                assert!(leader.publisher.resolve(&seen, later()).unwrap(), "{name}");
                 let version = leader.publish(&lists()).unwrap();
                 let is_high = value.starts_with(b"{\"version\":80");
                 assert_eq!(version, if is_high { 81 } else { 6 }, "{name}");
@@ -51,7 +51,7 @@ fn a_foreign_write_is_noticed_and_published_above() {
                 assert_eq!(fence(&world).unwrap().term, leader.publisher.term());
                 // It is settled once.
                 leader.spy.calls();
-                assert!(!leader.publisher.settle(&seen, later()).unwrap());
+                assert!(!leader.publisher.resolve(&seen, later()).unwrap());
                 assert_eq!(leader.spy.calls(), 0);
             }
         }
@@ -77,7 +77,7 @@ fn what_a_human_deletes_or_purges_is_noticed_and_written_again() {
             let (world, mut leader) = leading(kind);
             let revision = world.server().delete(Bucket::Assignment, what);
             let seen = seen(what, revision);
-            assert!(leader.publisher.settle(&seen, later()).unwrap());
+            assert!(leader.publisher.resolve(&seen, later()).unwrap());
             let version = leader.publish(&lists()).unwrap();
             assert_eq!(version, 6);
             holds_exactly(&world, &lists(), version);
@@ -86,7 +86,7 @@ fn what_a_human_deletes_or_purges_is_noticed_and_written_again() {
         let (world, mut leader) = leading(kind);
         world.server().purge(Bucket::Assignment);
         let seen = seen("assignment.a", Revision::MAX);
-        let error = leader.publisher.settle(&seen, later()).unwrap_err();
+        let error = leader.publisher.resolve(&seen, later()).unwrap_err();
         assert_eq!(error.code(), Code::Fenced);
         assert!(error.to_string().contains("removed"), "{error}");
     }
@@ -102,7 +102,7 @@ fn a_fence_that_anyone_touches_ends_the_term() {
                 Some(value) => put(&world, FENCE_KEY, value),
             };
             let seen = seen(FENCE_KEY, revision);
-            let error = leader.publisher.settle(&seen, later()).unwrap_err();
+            let error = leader.publisher.resolve(&seen, later()).unwrap_err();
             assert_eq!(error.code(), Code::Fenced);
             assert_eq!(leader.publish(&lists()).unwrap_err().code(), Code::Fenced);
             assert!(leader.take_over().unwrap().term >= 2);
@@ -133,7 +133,7 @@ fn own_writes_are_never_taken_for_foreign_and_cost_no_call() {
         let mut successor = Leader::leading(&world);
         note(&mut own);
         successor.spy.calls();
-        assert!(!successor.publisher.settle(&own, later()).unwrap());
+        assert!(!successor.publisher.resolve(&own, later()).unwrap());
         assert!(own.len() > 12);
         assert_eq!(successor.spy.calls(), 0);
     }
@@ -152,7 +152,7 @@ fn each_blind_put_of_a_go_leader_is_answered_until_it_ends() {
                 &raw(version + turn % 3, None, &["z"]),
             );
             let seen = seen("assignment.b", revision);
-            assert!(leader.publisher.settle(&seen, later()).unwrap());
+            assert!(leader.publisher.resolve(&seen, later()).unwrap());
             let next = leader.publish(&lists()).unwrap();
             assert!(next > version && next > version + turn % 3 - 1);
             version = next;
@@ -169,7 +169,7 @@ fn a_foreign_write_that_says_what_the_plan_says_is_written_again_above() {
         let (world, mut leader) = leading(kind);
         let revision = put(&world, "assignment.a", &raw(3, None, &["p"]));
         let seen = seen("assignment.a", revision);
-        assert!(leader.publisher.settle(&seen, later()).unwrap());
+        assert!(leader.publisher.resolve(&seen, later()).unwrap());
         let version = leader.publish(&lists()).unwrap();
         assert_eq!(held(&world)["a"].version, version);
         // And that is that.
@@ -246,7 +246,7 @@ fn a_foreign_version_that_a_worker_has_applied_is_published_above_though_it_is_g
         beat(&world, "a", 0, 80);
         let revision = world.server().delete(Bucket::Assignment, "assignment.a");
         let seen = seen("assignment.a", revision);
-        assert!(leader.publisher.settle(&seen, later()).unwrap());
+        assert!(leader.publisher.resolve(&seen, later()).unwrap());
         assert_eq!(leader.publish(&lists()).unwrap(), 81);
         holds_exactly(&world, &lists(), 81);
     }
@@ -261,7 +261,7 @@ fn what_a_worker_has_applied_counts_while_leading_and_every_key_is_brought_above
         for (term, version) in [(0, 90), (1, 90), (9, 3), (9, 90)] {
             let (world, mut leader) = leading(kind);
             leader.publisher.heed(Applied { term, version });
-            assert!(leader.publisher.settle(&[], later()).unwrap());
+            assert!(leader.publisher.resolve(&[], later()).unwrap());
             let published = leader.publish(&lists()).unwrap();
             assert_eq!(published, version.max(5) + 1);
             assert!(leader.publisher.term() > term || term <= 1);
@@ -270,7 +270,7 @@ fn what_a_worker_has_applied_counts_while_leading_and_every_key_is_brought_above
                 let now = (held.term.unwrap(), held.version);
                 assert!(now > (term, version), "{worker} still refuses {now:?}");
             }
-            assert!(!leader.publisher.settle(&[], later()).unwrap());
+            assert!(!leader.publisher.resolve(&[], later()).unwrap());
         }
     }
 }

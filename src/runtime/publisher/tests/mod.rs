@@ -28,7 +28,7 @@ use crate::types::{Partition, Term};
 pub(crate) enum Kind {
     A,
     B,
-    /// Class A in batches of few writes.
+    /// ActiveMode A in batches of few writes.
     Few(usize),
 }
 
@@ -58,14 +58,14 @@ pub(crate) fn ensure(store: &MemoryStore) {
     }
 }
 
-/// Surroundings whose clock stands still, so that nothing may rest on its progress.
+/// PublisherEnvironment whose clock stands still, so that nothing may rest on its progress.
 #[derive(Default)]
 pub(crate) struct Still {
     pub stopped: AtomicBool,
     pub is_left_alone: AtomicBool,
 }
 
-impl Surroundings for Still {
+impl PublisherEnvironment for Still {
     fn wall_clock(&self) -> String {
         "2026-01-01T00:00:00Z".into()
     }
@@ -79,8 +79,8 @@ impl Surroundings for Still {
     }
 }
 
-pub(crate) fn settings(class: PublishClass) -> Settings {
-    Settings {
+pub(crate) fn settings(class: PublishMode) -> PublisherSettings {
+    PublisherSettings {
         leader: "divvy".into(), // the default: all leaders have the same name
         assignment: KeyPrefix::new("assignment").unwrap(),
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
@@ -94,22 +94,22 @@ pub(crate) struct Leader {
     pub client: MemoryStore,
     pub spy: Arc<Spy>,
     pub publisher: Publisher,
-    pub surroundings: Arc<Still>,
+    pub environment: Arc<Still>,
 }
 
 impl Leader {
     /// A leader that has not taken over.
     pub fn new(world: &MemoryStore) -> Self {
-        Self::of_class(world, PublishClass::Auto)
+        Self::of_class(world, PublishMode::Auto)
     }
 
-    pub fn of_class(world: &MemoryStore, class: PublishClass) -> Self {
+    pub fn of_class(world: &MemoryStore, class: PublishMode) -> Self {
         let client = world.client("leader");
         let spy = Arc::new(Spy::new(client.clone()));
-        let surroundings = Arc::new(Still::default());
+        let environment = Arc::new(Still::default());
         let publisher = Publisher::new(
             spy.clone(),
-            surroundings.clone(),
+            environment.clone(),
             settings(class),
             Arc::default(),
         );
@@ -117,7 +117,7 @@ impl Leader {
             client,
             spy,
             publisher,
-            surroundings,
+            environment,
         }
     }
 
@@ -128,7 +128,7 @@ impl Leader {
         leader
     }
 
-    pub fn take_over(&mut self) -> Result<Found> {
+    pub fn take_over(&mut self) -> Result<TakeOverResult> {
         self.publisher.take_over(later())
     }
 

@@ -169,7 +169,7 @@ fn a_take_over_settles_what_became_of_its_own_rewrites() {
     }
 }
 
-/// Symptom: versions began anew at 1. Cause: the departed workers' keys, the last that told of a
+/// Symptom: versions began anew at 1. Cause: the departed workers' keys, the last that shown of a
 /// version after the commit record had been removed, were deleted before the new ones were made.
 #[test]
 fn a_publication_cut_short_anywhere_leaves_evidence_of_the_versions_so_far() {

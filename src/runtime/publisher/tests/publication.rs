@@ -64,7 +64,7 @@ fn nothing_is_published_before_a_take_over() {
         let mut leader = Leader::new(&world);
         let error = leader.publish(&plan(&[("a", &["p"])])).unwrap_err();
         assert_eq!(error.code(), Code::NotRunning);
-        assert!(leader.publisher.settle(&[], later()).is_err());
+        assert!(leader.publisher.resolve(&[], later()).is_err());
         assert!(held(&world).is_empty());
     }
 }
@@ -261,7 +261,7 @@ fn a_store_that_is_left_alone_is_not_tried_again() {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
         leader
-            .surroundings
+            .environment
             .is_left_alone
             .store(true, Ordering::Release);
         leader
@@ -282,7 +282,7 @@ fn a_stop_ends_the_pause_before_a_retry() {
         let mut leader = Leader::leading(&world);
         let busy = Fault::Refuse(Refusal::Busy);
         leader.client.faults().next(&Call::WRITES, 100, busy);
-        leader.surroundings.stopped.store(true, Ordering::Release);
+        leader.environment.stopped.store(true, Ordering::Release);
         leader.spy.calls();
         let error = leader.publish(&plan(&[("a", &["p"])])).unwrap_err();
         assert_eq!(error.code(), Code::NotRunning);

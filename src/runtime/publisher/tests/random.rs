@@ -123,7 +123,7 @@ impl History {
         }
     }
 
-    fn took_over(&mut self, world: &MemoryStore, result: &Result<Found>) {
+    fn took_over(&mut self, world: &MemoryStore, result: &Result<TakeOverResult>) {
         if let Ok(found) = result {
             let listing = world.list(Bucket::Assignment, "", later()).unwrap();
             self.fenced_at = Some((found.term, listing.last_sequence));
@@ -157,7 +157,7 @@ fn run(kind: Kind, steps: Vec<Step>) {
             }
             Step::Settle { leader } => {
                 let seen = [("assignment.a".to_owned(), Revision::MAX)];
-                let _ = leaders[leader].lock().publisher.settle(&seen, later());
+                let _ = leaders[leader].lock().publisher.resolve(&seen, later());
             }
             Step::Interrupt { leader, call, plan } => {
                 let (rival, notes, store) =

@@ -12,7 +12,7 @@ struct Busy {
     to_come: ToCome,
 }
 
-impl Surroundings for Busy {
+impl PublisherEnvironment for Busy {
     fn wall_clock(&self) -> String {
         "2026-01-01T00:00:00Z".into()
     }
@@ -27,21 +27,21 @@ impl Surroundings for Busy {
 
 fn shadow(world: &MemoryStore) -> (Shadow, ToCome) {
     let to_come = ToCome::default();
-    let surroundings = Arc::new(Busy {
+    let environment = Arc::new(Busy {
         world: world.clone(),
         to_come: Arc::clone(&to_come),
     });
     let client = Arc::new(world.client("shadow"));
-    let settings = settings(PublishClass::Auto);
-    let reader = Publisher::new(client, surroundings, settings, Arc::default());
+    let settings = settings(PublishMode::Auto);
+    let reader = Publisher::new(client, environment, settings, Arc::default());
     (Shadow::of(reader), to_come)
 }
 
 fn settled(shadow: &mut Shadow) -> Option<Box<Live>> {
-    match shadow.settle(&[], later()).unwrap() {
-        Settled::Live(live) => Some(live),
-        Settled::Known => None,
-        Settled::Foreign => panic!("a shadow answers nothing"),
+    match shadow.resolve(&[], later()).unwrap() {
+        Resolved::Live(live) => Some(live),
+        Resolved::Known => None,
+        Resolved::Foreign => panic!("a shadow answers nothing"),
     }
 }
 

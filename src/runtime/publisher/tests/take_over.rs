@@ -274,7 +274,7 @@ fn poison_is_counted_and_skipped_everywhere() {
         );
         let mut leader = Leader::new(&world);
         let found = leader.take_over().unwrap();
-        assert_eq!(found.poison, 6);
+        assert_eq!(found.malformed, 6);
         assert!(found.version >= 3);
         assert!(!found.consistent);
         assert_eq!(found.heartbeats.len(), 2);
@@ -289,7 +289,7 @@ fn poison_is_counted_and_skipped_everywhere() {
 #[test]
 fn a_class_that_the_store_cannot_give_is_refused() {
     let world = world(Kind::B);
-    let mut leader = Leader::of_class(&world, PublishClass::A);
+    let mut leader = Leader::of_class(&world, PublishMode::Atomic);
     assert_eq!(leader.take_over().unwrap_err().code(), Code::Unsupported);
     assert!(entry(&world, FENCE_KEY).is_none());
 }
@@ -301,7 +301,7 @@ fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
     let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
     for dies_between in [false, true] {
         let world = world(Kind::A);
-        let mut single = Leader::of_class(&world, PublishClass::B);
+        let mut single = Leader::of_class(&world, PublishMode::PerKey);
         single.take_over().unwrap();
         single.publish(&lists).unwrap();
         if dies_between {
@@ -328,7 +328,7 @@ fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
         }
         assert!(commit(&world).unwrap().term == leader.publisher.term());
         // Content alone moved: nothing of this is a new plan.
-        leader.publisher.settle(&[], later()).unwrap();
+        leader.publisher.resolve(&[], later()).unwrap();
         let found = Leader::new(&world).take_over().unwrap();
         assert!(found.consistent);
         assert_eq!(held(&world), after, "rewritten twice");
@@ -369,7 +369,7 @@ fn a_plan_that_parti_published_after_a_commit_record_stays_adoptable() {
 }
 
 /// Symptom: two leaders published in the same term. Cause: the fence was deleted by hand, foreign
-/// writes had replaced whatever else told of its term, and terms began anew at 1.
+/// writes had replaced whatever else shown of its term, and terms began anew at 1.
 #[test]
 fn a_fence_that_was_removed_or_broken_leaves_no_room_for_a_term_that_was() {
     for kind in BOTH {

@@ -16,7 +16,7 @@ fn driven() -> (MemoryStore, ManualClock) {
     driven_by(MemoryStore::builder())
 }
 
-fn driven_by(builder: Builder) -> (MemoryStore, ManualClock) {
+fn driven_by(builder: MemoryStoreBuilder) -> (MemoryStore, ManualClock) {
     let clock = ManualClock::new();
     let store = builder.manual_clock(clock.clone()).build();
     ensure(&store);
@@ -72,7 +72,7 @@ fn delivered(watch: &Watch) -> Vec<String> {
 fn short(event: &WatchEvent) -> String {
     match event {
         WatchEvent::Live => "live".to_owned(),
-        WatchEvent::Blind(_) => "blind".to_owned(),
+        WatchEvent::Disconnected(_) => "blind".to_owned(),
         WatchEvent::Change(entry) => match entry.operation {
             Operation::Put => format!("{}={}", entry.key, String::from_utf8_lossy(&entry.value)),
             Operation::Delete => format!("{}-", entry.key),

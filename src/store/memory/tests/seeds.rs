@@ -30,7 +30,7 @@ impl Reader {
                     assert!(!self.live, "live twice");
                     self.live = true;
                 }
-                WatchEvent::Blind(_) => self.live = false,
+                WatchEvent::Disconnected(_) => self.live = false,
                 WatchEvent::Change(entry) if entry.operation == Operation::Gone => {
                     assert!(!self.live, "gone while sighted");
                     let known = self.known.remove(&entry.key);

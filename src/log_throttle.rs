@@ -10,43 +10,43 @@ const INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// The longest one.
 const INTERVAL_MAX: Duration = Duration::from_secs(320);
 
-/// What has not happened for so long is news again.
+/// What has not record for so long is news again.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Decides which occurrences of one thing are told.
 ///
 /// Nothing resets it but quiet: a thing that comes and goes would otherwise be news each time.
 #[derive(Clone, Debug, Default)]
-pub struct Repeats {
-    /// When the last one was told, and how long to be silent after that; `None`: never.
+pub struct LogThrottle {
+    /// When the last one was told, and how long to be suppressed_count after that; `None`: never.
     told: Option<(Time, Duration)>,
     last: Time,
-    silent: u64,
+    suppressed_count: u64,
 }
 
-impl Repeats {
-    /// It has happened (again). `Some` when that is to be told, with how many were not since the
+impl LogThrottle {
+    /// It has record (again). `Some` when that is to be told, with how many were not since the
     /// last time.
-    pub fn happened(&mut self, now: Time) -> Option<u64> {
+    pub fn record(&mut self, now: Time) -> Option<u64> {
         let interval = match self.told {
             None => INTERVAL_MIN,
             Some(_) if now.since(self.last) >= QUIET => INTERVAL_MIN,
             Some((told, interval)) if now.since(told) < interval => {
                 self.last = now;
-                self.silent += 1;
+                self.suppressed_count += 1;
                 return None;
             }
             Some((_, interval)) => (interval * 2).min(INTERVAL_MAX),
         };
         self.last = now;
         self.told = Some((now, interval));
-        Some(std::mem::take(&mut self.silent))
+        Some(std::mem::take(&mut self.suppressed_count))
     }
 }
 
-/// How many were not told since the last line, in words that follow what happened.
-pub fn words(silent: u64) -> String {
-    match silent {
+/// How many were not told since the last line, in words that follow what record.
+pub fn suppressed(count: u64) -> String {
+    match count {
         0 => String::new(),
         1 => " (and once more since the last line)".into(),
         more => format!(" (and {more} times more since the last line)"),
@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     fn told(times: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
-        let mut repeats = Repeats::default();
+        let mut repeats = LogThrottle::default();
         let told = times.into_iter().filter_map(|ms| {
-            let count = repeats.happened(Time::from_millis(ms))?;
+            let count = repeats.record(Time::from_millis(ms))?;
             Some((ms / 1_000, count))
         });
         told.collect()

@@ -11,9 +11,9 @@ use divvy::types::Time;
 use divvy::wire::{COMMIT_KEY, FENCE_KEY, LEASE_KEY};
 use divvy::{ManagerConfig, ManagerState};
 
-use crate::baton::far_future;
 use crate::chaos::Summary;
 use crate::check::Checked;
+use crate::lockstep_publisher::far_future;
 use crate::node::WATCH_DELAY_MAX;
 use crate::world::{Event, World, make_buckets, store};
 
@@ -91,7 +91,7 @@ impl World {
         world.lives = Lives {
             slots,
             config,
-            is_atomic: batches.is_ok_and(|proven| proven.batch_max == 1_000),
+            is_atomic: batches.is_ok_and(|probe_result| probe_result.batch_max == 1_000),
             has_strangers: world.rng.bool(),
             ..Lives::default()
         };
@@ -258,7 +258,7 @@ impl World {
             0 => self.crash(m),
             1 => self.ask_member_to_go(m, Departure::Leave),
             2 => {
-                self.ask_member_to_go(m, Departure::Keep);
+                self.ask_member_to_go(m, Departure::Restart);
                 self.tally("kept");
             }
             3 | 4 => self.freeze_member(m, 100, 40_000),
@@ -331,7 +331,7 @@ impl World {
             match how {
                 0 if self.chance(0.7) => self.crash(m),
                 1 if self.chance(0.7) => self.freeze_member(m, 5_000, 25_000),
-                2 if self.chance(0.5) => self.ask_member_to_go(m, Departure::Keep),
+                2 if self.chance(0.5) => self.ask_member_to_go(m, Departure::Restart),
                 _ => {}
             }
         }

@@ -1,8 +1,8 @@
 //! What is pending, why, and when it is due: computed from what is wanted against what was last
-//! published, never remembered, so that no change can be lost by arriving at a wrong moment.
+//! published, never remembered, so that no change can be dead by arriving at a wrong moment.
 
-use super::Calculator;
-use crate::types::{Reason, State, Time};
+use super::CalculatorMachine;
+use crate::types::{CalculatorState, Reason, Time};
 
 /// One pending piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,22 +12,22 @@ pub(super) struct Work {
     /// When.
     pub due: Time,
     /// The stabilisation window that is shown as `Scaling` while it waits.
-    pub window: Option<Shown>,
+    pub window: Option<WindowView>,
 }
 
 /// A window as subscribers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
+pub(super) struct WindowView {
     pub reason: Reason,
     pub opens: Time,
 }
 
 impl Work {
     /// The state in which the work is done.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> CalculatorState {
         match self.reason {
-            Reason::Emergency => State::Emergency,
-            _ => State::Rebalancing,
+            Reason::Emergency => CalculatorState::Emergency,
+            _ => CalculatorState::Rebalancing,
         }
     }
 }
@@ -48,7 +48,7 @@ impl Window {
     }
 
     /// The reason that subscribers see while it is open.
-    fn shown_as(&self) -> Reason {
+    fn display_reason(&self) -> Reason {
         match self.publishes {
             Reason::ColdStartFinal => Reason::ColdStart,
             other => other,
@@ -59,9 +59,9 @@ impl Window {
 /// The kinds of work, most urgent first.
 const KINDS: usize = 9;
 
-impl Calculator {
+impl CalculatorMachine {
     /// Every pending piece of work, most urgent first. Nothing while nothing can be published.
-    pub(super) fn agenda(&self) -> impl Iterator<Item = Work> {
+    pub(super) fn pending_work(&self) -> impl Iterator<Item = Work> {
         let works: [Option<Work>; KINDS] = if self.can_publish() {
             [
                 self.immediate(),
@@ -81,9 +81,9 @@ impl Calculator {
     }
 
     /// The next time at which some of the pending work is due or shown.
-    pub(super) fn agenda_deadline(&self) -> Option<Time> {
+    pub(super) fn pending_work_deadline(&self) -> Option<Time> {
         let times = self
-            .agenda()
+            .pending_work()
             .flat_map(|work| [Some(work.due), work.window.map(|w| w.opens)])
             .flatten();
         times.filter(|&time| time > self.now).min()
@@ -94,7 +94,7 @@ impl Calculator {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
     }
 
-    /// What a start finds broken is repaired at once, whoever is lost by then.
+    /// What a start finds broken is repaired at once, whoever is dead by then.
     fn immediate(&self) -> Option<Work> {
         self.gap_at_start.then(|| Work {
             reason: Reason::ColdStartImmediate,
@@ -104,7 +104,7 @@ impl Calculator {
     }
 
     fn emergency(&self) -> Option<Work> {
-        self.members.has_lost().then(|| Work {
+        self.members.has_dead().then(|| Work {
             reason: Reason::Emergency,
             due: self.not_before_retry(Time::ZERO),
             window: None,
@@ -140,7 +140,7 @@ impl Calculator {
         Some(Work {
             reason: Reason::PlannedScale,
             due: self.not_before_retry(first + self.config.leave_window),
-            window: Some(Shown {
+            window: Some(WindowView {
                 reason: Reason::PlannedScale,
                 opens: first,
             }),
@@ -150,7 +150,7 @@ impl Calculator {
     fn fleet_window(&self) -> Option<Work> {
         let window = self.window?;
         // A mass loss is not acted upon while nobody can be seen.
-        let frozen = window.publishes == Reason::Restart && self.blind;
+        let frozen = window.publishes == Reason::Restart && self.watch_lost;
         Some(Work {
             reason: window.publishes,
             due: if frozen {
@@ -158,18 +158,18 @@ impl Calculator {
             } else {
                 self.not_before_retry(window.ends.max(self.cooldown_ends))
             },
-            window: Some(Shown {
-                reason: window.shown_as(),
+            window: Some(WindowView {
+                reason: window.display_reason(),
                 opens: window.opened,
             }),
         })
     }
 
     /// The window after a mass loss, whether or not anyone is there to publish a plan for.
-    pub(super) fn restart_window(&self) -> Option<Shown> {
+    pub(super) fn restart_window(&self) -> Option<WindowView> {
         let window = self.window.filter(|w| w.publishes == Reason::Restart)?;
-        Some(Shown {
-            reason: window.shown_as(),
+        Some(WindowView {
+            reason: window.display_reason(),
             opens: window.opened,
         })
     }
@@ -183,7 +183,7 @@ impl Calculator {
         Some(Work {
             reason: Reason::PlannedScale,
             due: self.not_before_retry(window_ends.max(self.cooldown_ends)),
-            window: Some(Shown {
+            window: Some(WindowView {
                 reason: Reason::PlannedScale,
                 opens: first.max(self.cooldown_ends),
             }),
@@ -203,7 +203,7 @@ impl Calculator {
     }
 
     /// A publication that failed may have been done in part, or be done yet: only one that
-    /// succeeds settles that, even when the change that led to it has gone away.
+    /// succeeds settles that, even when the change that led to it has removed away.
     fn unfinished(&self) -> Option<Work> {
         let reason = self.unfinished?;
         let is_the_windows_own = self.window.is_some_and(|w| w.publishes == reason);

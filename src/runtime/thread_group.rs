@@ -8,10 +8,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
+use super::event_filter::Notification;
 use super::notifier::Hub;
 use super::rebalancer::panic_text;
 use super::shared::OwnThread;
-use super::told::Told;
 use crate::cancel;
 use crate::error::{Code, Error, Result};
 use crate::thread::{Thread, signal};
@@ -20,7 +20,7 @@ use crate::thread::{Thread, signal};
 const NOTIFIER: &str = "dv-notify";
 
 /// The threads of one life, from start to stop.
-pub(super) struct Crew {
+pub(super) struct ThreadGroup {
     threads: Mutex<Vec<Arc<Thread>>>,
     notifier: Mutex<Option<Arc<Thread>>>,
     /// Dropped to stop the threads that work.
@@ -41,12 +41,12 @@ pub(super) struct Signals {
     pub halted: Receiver<Infallible>,
 }
 
-impl Crew {
+impl ThreadGroup {
     pub fn new() -> (Self, Signals) {
         let (stop, stopped) = signal();
         let (finish, finished) = signal();
         let (halt, halted) = signal();
-        let crew = Self {
+        let threads = Self {
             threads: Mutex::new(Vec::new()),
             notifier: Mutex::new(None),
             stop: Mutex::new(Some(stop)),
@@ -58,7 +58,7 @@ impl Crew {
             finished,
             halted,
         };
-        (crew, signals)
+        (threads, signals)
     }
 
     /// Starts a thread that works for the handle `owner`. `on_panic` is called on it when it
@@ -114,7 +114,7 @@ impl Crew {
 
     /// Waits until it is known how the threads that work have ended, or the deadline passes. A thread
     /// that panics lets go of what it owned before it is told why.
-    pub fn settle(&self, deadline: Instant) {
+    pub fn wait_idle(&self, deadline: Instant) {
         let _ = self.workers_ended(deadline, |_| String::new());
     }
 
@@ -179,15 +179,15 @@ impl Crew {
 }
 
 /// The life that a handle has: from its start until everything of it has ended.
-pub(super) struct LifeSlot<L>(Mutex<Option<Arc<L>>>);
+pub(super) struct LifecycleSlot<L>(Mutex<Option<Arc<L>>>);
 
-impl<L> Default for LifeSlot<L> {
+impl<L> Default for LifecycleSlot<L> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<L> LifeSlot<L> {
+impl<L> LifecycleSlot<L> {
     /// The life there is now.
     pub fn current(&self) -> Option<Arc<L>> {
         self.0.lock().clone()
@@ -224,10 +224,10 @@ impl<L> LifeSlot<L> {
     /// Ends a life whose threads that work have ended: subscribers get what is left, and with
     /// `close_hub` their end. `idle` is called once before another life can begin. Any number of
     /// threads may do so at the same time.
-    pub fn conclude<N: Told>(
+    pub fn conclude<N: Notification>(
         &self,
         life: &Arc<L>,
-        crew: &Crew,
+        threads: &ThreadGroup,
         hub: &Hub<N>,
         close_hub: bool,
         deadline: Instant,
@@ -237,7 +237,7 @@ impl<L> LifeSlot<L> {
             // Nothing is published any more, and a callback may be waiting for a receiver's end.
             hub.close_receivers();
         }
-        crew.join_notifier(deadline)?;
+        threads.join_notifier(deadline)?;
         let subscribers = {
             let mut slot = self.0.lock();
             let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));

@@ -1,26 +1,26 @@
-//! What is told of a manager: its state, its outages, and what it sees of its assignment.
+//! What is reported of a manager: its state, its outages, and what it sees of its assignment.
 
-use super::{Lead, Manager, ManagerChange, ManagerNotice, Phase};
+use super::{Leadership, ManagerChange, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::machine::breaker::BreakerState;
 use crate::machine::outage::OutageEvent;
 use crate::store::WatchEvent;
-use crate::types::{ManagerState, State, Time};
+use crate::types::{CalculatorState, ManagerState, Time};
 
-impl Manager {
-    pub(super) fn judge_sight(&mut self, now: Time) {
+impl ManagerMachine {
+    pub(super) fn update_watch_health(&mut self, now: Time) {
         let is_blind = self.blind_since.is_some();
         let blind = is_blind.then(|| "assignments are out of sight".to_owned());
         let fault = self.store_fault.clone().or(blind);
         self.outage.set_fault(now, fault);
-        self.tell_outage();
+        self.report_outage();
     }
 
-    pub(super) fn tell_outage(&mut self) {
+    pub(super) fn report_outage(&mut self) {
         while let Some(event) = self.outage.poll_event() {
             self.notify(match event {
-                OutageEvent::Begins(why) => ManagerNotice::Degraded { why },
-                OutageEvent::Alert { level, lasted } => ManagerNotice::Alert { level, lasted },
-                OutageEvent::Ends { lasted } => ManagerNotice::Recovered { lasted },
+                OutageEvent::Begins(why) => ManagerEvent::Degraded { why },
+                OutageEvent::Alert { level, lasted } => ManagerEvent::Alert { level, lasted },
+                OutageEvent::Ends { lasted } => ManagerEvent::Recovered { lasted },
             });
         }
     }
@@ -28,32 +28,32 @@ impl Manager {
     pub(super) fn breaker_changed(&mut self, state: BreakerState) {
         // One that is open and is to be probed sooner has not changed.
         if state.name() != self.breaker.name() {
-            self.notify(ManagerNotice::Breaker(state.clone()));
+            self.notify(ManagerEvent::Breaker(state.clone()));
         }
         self.breaker = state;
     }
 
-    pub(super) fn tell_state(&mut self, now: Time) {
-        let state = self.present_state();
-        if state == self.told {
+    pub(super) fn report_state(&mut self, now: Time) {
+        let state = self.derived_state();
+        if state == self.reported {
             return;
         }
         let change = ManagerChange {
-            from: self.told,
+            from: self.reported,
             to: state,
             time: now,
         };
-        self.told = state;
+        self.reported = state;
         self.since = now;
-        self.notify(ManagerNotice::StateChanged(change));
+        self.notify(ManagerEvent::StateChanged(change));
     }
 
-    fn present_state(&self) -> ManagerState {
+    fn derived_state(&self) -> ManagerState {
         match self.phase {
-            Phase::Departing(_) | Phase::Departed => return ManagerState::Shutdown,
+            ManagerPhase::Departing(_) | ManagerPhase::Departed => return ManagerState::Shutdown,
             _ if self.assignments.is_recalled() => return ManagerState::Degraded,
-            Phase::Created | Phase::Ensuring { .. } => return ManagerState::Init,
-            Phase::Working => {}
+            ManagerPhase::Created | ManagerPhase::Ensuring { .. } => return ManagerState::Init,
+            ManagerPhase::Working => {}
         }
         if self.outage.has_begun() || self.has_lapsed {
             return ManagerState::Degraded;
@@ -62,9 +62,9 @@ impl Manager {
             return ManagerState::ClaimingId;
         }
         match self.lead {
-            Lead::Working(State::Scaling) => return ManagerState::Scaling,
-            Lead::Working(State::Rebalancing) => return ManagerState::Rebalancing,
-            Lead::Working(State::Emergency) => return ManagerState::Emergency,
+            Leadership::Working(CalculatorState::Scaling) => return ManagerState::Scaling,
+            Leadership::Working(CalculatorState::Rebalancing) => return ManagerState::Rebalancing,
+            Leadership::Working(CalculatorState::Emergency) => return ManagerState::Emergency,
             _ => {}
         }
         let owns = self.assignments.has_one() && !self.assignments.is_suspended();
@@ -83,13 +83,13 @@ impl Manager {
                 if self.assignments.is_recalled() {
                     // All that is stored has been delivered: there is no assignment.
                     let change = self.assignments.gone();
-                    self.tell_assignment(change);
+                    self.report_assignment(change);
                 }
             }
-            WatchEvent::Blind(_) => {
+            WatchEvent::Disconnected(_) => {
                 self.blind_since.get_or_insert(now);
             }
         }
-        self.judge_sight(now);
+        self.update_watch_health(now);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::calculator::Calculator;
-use super::lifecycle::Running;
-use super::publisher::Class;
+use super::lifecycle::RunningCalculator;
+use super::publisher::ActiveMode;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::machine::breaker::BreakerState;
@@ -20,12 +20,12 @@ use crate::types::Time;
 
 /// The metrics of one handle.
 #[derive(Clone)]
-pub(super) struct Telling {
+pub(super) struct MetricsSink {
     pub calculator: Arc<dyn CalculatorMetrics>,
     pub assignment: Arc<dyn AssignmentMetrics>,
 }
 
-impl Default for Telling {
+impl Default for MetricsSink {
     fn default() -> Self {
         Self {
             calculator: Arc::new(NoMetrics),
@@ -113,14 +113,14 @@ pub(super) struct CalculatorProbe {
     pub shared: Arc<Shared>,
     pub clock: Arc<dyn Clock>,
     /// The present life, for its inbox.
-    pub life: Mutex<Weak<Running>>,
+    pub life: Mutex<Weak<RunningCalculator>>,
 }
 
 impl Probe for CalculatorProbe {
     fn read(&self) -> Reading {
         let life = self.life.lock().upgrade();
         let life = life.filter(|life| life.is_at_work());
-        let position = self.shared.board.load().position;
+        let position = self.shared.snapshot.load().position;
         let now = self.clock.now();
         let (subscribers, backlog) = self.shared.hub.backlog();
         let heard = life.as_ref().and_then(|_| self.shared.last_heard.get());
@@ -140,29 +140,29 @@ impl Calculator {
     /// Has the metrics read this handle from now on.
     pub(super) fn attach_probe(&self) {
         let probe = Arc::downgrade(&self.probe);
-        self.shared.telling.calculator.attach(probe);
+        self.shared.metrics_sink.calculator.attach(probe);
     }
 }
 
 /// The class of publication, as metrics name it.
-pub(super) fn published_as(class: Class) -> PublishedAs {
+pub(super) fn publish_mode_label(class: ActiveMode) -> PublishedAs {
     match class {
-        Class::A { .. } => PublishedAs::A,
-        Class::B => PublishedAs::B,
+        ActiveMode::Atomic { .. } => PublishedAs::Atomic,
+        ActiveMode::PerKey => PublishedAs::PerKey,
     }
 }
 
-pub(super) fn change_of(member: &MemberChange) -> WorkerChange {
+pub(super) fn member_change_label(member: &MemberChange) -> WorkerChange {
     match member {
         MemberChange::Joined(_) => WorkerChange::Joined,
         MemberChange::Left(_) => WorkerChange::Left,
-        MemberChange::Missing(_) => WorkerChange::Missing,
-        MemberChange::Back(_) => WorkerChange::Back,
-        MemberChange::Lost(_) => WorkerChange::Lost,
+        MemberChange::Suspected(_) => WorkerChange::Missing,
+        MemberChange::Returned(_) => WorkerChange::Back,
+        MemberChange::Dead(_) => WorkerChange::Lost,
     }
 }
 
-pub(super) fn breaker_of(state: &BreakerState) -> metrics::BreakerState {
+pub(super) fn breaker_label(state: &BreakerState) -> metrics::BreakerState {
     match state {
         BreakerState::Closed => metrics::BreakerState::Closed,
         BreakerState::HalfOpen { .. } => metrics::BreakerState::HalfOpen,
@@ -170,13 +170,13 @@ pub(super) fn breaker_of(state: &BreakerState) -> metrics::BreakerState {
     }
 }
 
-pub(super) fn cause_of(degradation: &Degradation) -> DegradedCause {
+pub(super) fn degradation_label(degradation: &Degradation) -> DegradedCause {
     match degradation {
-        Degradation::Blind => DegradedCause::Blind,
+        Degradation::WatchLost => DegradedCause::Blind,
         Degradation::Store(_) => DegradedCause::Store,
         Degradation::Publishing(_) => DegradedCause::Publishing,
         Degradation::Source(_) => DegradedCause::Source,
-        Degradation::Poison => DegradedCause::Poison,
+        Degradation::MalformedValues => DegradedCause::Malformed,
         Degradation::Deposed => DegradedCause::Deposed,
     }
 }

@@ -1,8 +1,8 @@
-//! Class A: what changes becomes visible at once, in batches that depend on the fence.
+//! ActiveMode A: what changes becomes visible at once, in batches that depend on the fence.
 
 use std::time::Instant;
 
-use super::{Attempt, Draft, Publisher, Setback, refused};
+use super::{Attempt, AttemptError, Draft, Publisher, refused};
 use crate::store::{Batch, Bucket, Expect, Outcome, Write};
 use crate::types::Revision;
 use crate::wire::{COMMIT_KEY, FENCE_KEY, GUARD_KEY};
@@ -42,7 +42,7 @@ impl Publisher {
                 }
                 Outcome::Unknown(why) => {
                     chunk.iter().for_each(|change| self.doubted(change));
-                    return Err(Setback::Doubt(why));
+                    return Err(AttemptError::Doubt(why));
                 }
             };
             // The writes of a batch are numbered without gaps and end with this number.

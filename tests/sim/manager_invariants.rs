@@ -221,9 +221,11 @@ impl World {
             return Err(format!("{beating:?} beat, {ids:?} are alive"));
         }
         use divvy::store::Store;
-        let lease = self
-            .store
-            .read(Bucket::Election, LEASE_KEY, crate::baton::far_future());
+        let lease = self.store.read(
+            Bucket::Election,
+            LEASE_KEY,
+            crate::lockstep_publisher::far_future(),
+        );
         let lease = lease.ok().flatten().ok_or("no lease")?;
         let holder = divvy::wire::lease_holder(&lease.value).map(|id| id.to_string());
         if holder.as_deref() != Some(leader) {

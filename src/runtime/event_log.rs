@@ -4,33 +4,33 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Code, Error};
-use crate::machine::calculator::{Degraded, MemberChange, Notice};
+use crate::log_throttle::{LogThrottle, suppressed};
+use crate::machine::calculator::{CalculatorEvent, Degraded, MemberChange};
 use crate::machine::convergence::Lagging;
-use crate::machine::manager::ManagerNotice;
-use crate::repeats::{Repeats, words};
+use crate::machine::manager::ManagerEvent;
 use crate::types::Time;
 
 /// What one thread of a calculator or manager logs.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub struct EventLog {
     /// What happened again and again, by what was attempted.
-    failures: BTreeMap<&'static str, Repeats>,
-    absences: BTreeMap<&'static str, Repeats>,
+    failures: BTreeMap<&'static str, LogThrottle>,
+    absences: BTreeMap<&'static str, LogThrottle>,
     /// Of a manager: its states, and whether somebody leads.
-    turns: BTreeMap<&'static str, Repeats>,
-    lags: Repeats,
-    degradations: Repeats,
+    turns: BTreeMap<&'static str, LogThrottle>,
+    lags: LogThrottle,
+    degradations: LogThrottle,
     is_degraded_told: bool,
-    sights: Repeats,
+    sights: LogThrottle,
     /// Whether the last job failed: the states of its retries are no news.
     is_failing: bool,
 }
 
-impl Journal {
+impl EventLog {
     /// Logs what subscribers are told.
-    pub fn note(&mut self, now: Time, notice: &Notice) {
+    pub fn note(&mut self, now: Time, notice: &CalculatorEvent) {
         match notice {
-            Notice::StateChanged(change) => {
+            CalculatorEvent::StateChanged(change) => {
                 let level = if self.is_failing {
                     log::Level::Debug
                 } else {
@@ -43,7 +43,7 @@ impl Journal {
                     change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
                 );
             }
-            Notice::Published {
+            CalculatorEvent::Published {
                 version,
                 reason,
                 workers,
@@ -59,7 +59,7 @@ impl Journal {
                     "published version {version} ({reason})"
                 );
             }
-            Notice::WouldPublish {
+            CalculatorEvent::WouldPublish {
                 version,
                 reason,
                 workers,
@@ -74,78 +74,80 @@ impl Journal {
                     "would publish version {version} ({reason})"
                 );
             }
-            Notice::LeaderPublished(comparison) => {
+            CalculatorEvent::LeaderPublished(comparison) => {
                 log::info!(target: "divvy::calculator", "{comparison}");
             }
-            Notice::Failed { operation, error } => {
+            CalculatorEvent::Failed { operation, error } => {
                 self.is_failing = true;
                 self.failed(now, operation, error);
             }
-            Notice::Degraded(why) => self.degraded(now, why),
-            Notice::LeadershipLost => log::error!(
+            CalculatorEvent::Degraded(why) => self.degraded(now, why),
+            CalculatorEvent::LeadershipLost => log::error!(
                 target: "divvy::calculator",
                 "a newer leader has taken over, or the fence is gone: nothing more is published"
             ),
-            Notice::Member(change) => self.member(now, change),
-            Notice::WorkerLagging(lagging) => self.lagging(now, lagging),
+            CalculatorEvent::Member(change) => self.member(now, change),
+            CalculatorEvent::WorkerLagging(lagging) => self.lagging(now, lagging),
             // The first is the store's own to log, the others are logged where they happen.
-            Notice::Breaker(_) | Notice::Lagged { .. } | Notice::Fatal { .. } => {}
+            CalculatorEvent::Breaker(_)
+            | CalculatorEvent::Lagged { .. }
+            | CalculatorEvent::Fatal { .. } => {}
         }
     }
 
     /// Logs what a manager's subscribers are told.
-    pub fn note_manager(&mut self, now: Time, notice: &ManagerNotice) {
+    pub fn note_manager(&mut self, now: Time, notice: &ManagerEvent) {
         match notice {
-            ManagerNotice::StateChanged(change) => {
+            ManagerEvent::StateChanged(change) => {
                 if let Some(silent) = self.turn(now, change.to.name()) {
                     log::info!(
                         target: "divvy::manager",
-                        "{} -> {}{}", change.from, change.to, words(silent)
+                        "{} -> {}{}", change.from, change.to, suppressed(silent)
                     );
                 }
             }
-            ManagerNotice::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
-            ManagerNotice::IdLost { worker } => log::error!(
+            ManagerEvent::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
+            ManagerEvent::IdLost { worker } => log::error!(
                 target: "divvy::manager", worker = worker.as_str();
                 "somebody else holds the id {worker}; nothing is owned until another one is claimed"
             ),
-            ManagerNotice::IdRegained { worker } => log::warn!(
+            ManagerEvent::IdRegained { worker } => log::warn!(
                 target: "divvy::manager", worker = worker.as_str();
                 "the key of the id {worker} was gone; it is claimed again"
             ),
-            ManagerNotice::AssignmentChanged(change) => log::info!(
+            ManagerEvent::AssignmentChanged(change) => log::info!(
                 target: "divvy::manager",
                 version = change.held.version, partitions = change.held.partitions.len(),
                 added = change.added.len(), removed = change.removed.len();
                 "version {} is applied", change.held.version
             ),
-            ManagerNotice::Leader {
+            ManagerEvent::Leader {
                 leader: Some(leader),
                 ..
             } => {
                 if let Some(silent) = self.turn(now, "leads") {
-                    log::info!(target: "divvy::manager", "{leader} leads{}", words(silent));
+                    log::info!(target: "divvy::manager", "{leader} leads{}", suppressed(silent));
                 }
             }
-            ManagerNotice::Leader { leader: None, .. } => {
+            ManagerEvent::Leader { leader: None, .. } => {
                 if let Some(silent) = self.turn(now, "nobody leads") {
                     log::info!(
                         target: "divvy::manager",
-                        "nobody is known to lead{}", words(silent)
+                        "nobody is known to lead{}", suppressed(silent)
                     );
                 }
             }
-            ManagerNotice::Degraded { why } => {
-                if let Some(silent) = self.degradations.happened(now) {
+            ManagerEvent::Degraded { why } => {
+                if let Some(silent) = self.degradations.record(now) {
                     self.is_degraded_told = true;
-                    log::warn!(target: "divvy::manager", "degraded{}: {why}", words(silent));
+                    log::warn!(target: "divvy::manager", "degraded{}: {why}", suppressed(silent));
                 }
             }
-            ManagerNotice::Alert { level, lasted } => log::warn!(
+            ManagerEvent::Alert { level, lasted } => log::warn!(
                 target: "divvy::manager", level = level.name();
                 "degraded for {lasted:?} ({})", level.name()
             ),
-            ManagerNotice::Recovered { lasted } => {
+            ManagerEvent::Recovered { lasted } => {
                 if std::mem::take(&mut self.is_degraded_told) {
                     log::info!(
                         target: "divvy::manager",
@@ -154,29 +156,29 @@ impl Journal {
                 }
             }
             // The calculator has logged it, and it is for good.
-            ManagerNotice::Failed { error } if error.code() == Code::Fenced => {
+            ManagerEvent::Failed { error } if error.code() == Code::Fenced => {
                 log::debug!(target: "divvy::manager", "{error}");
             }
-            ManagerNotice::Failed { error } => {
+            ManagerEvent::Failed { error } => {
                 let repeats = self.failures.entry(error.code().name()).or_default();
-                if let Some(silent) = repeats.happened(now) {
+                if let Some(silent) = repeats.record(now) {
                     log::warn!(
                         target: "divvy::manager",
-                        "{error}{}; trying again", words(silent)
+                        "{error}{}; trying again", suppressed(silent)
                     );
                 }
             }
             // The breaker is the store's own to log.
-            ManagerNotice::Id(None)
-            | ManagerNotice::Breaker(_)
-            | ManagerNotice::Calculator(_)
-            | ManagerNotice::Lagged { .. }
-            | ManagerNotice::Fatal { .. } => {}
+            ManagerEvent::Id(None)
+            | ManagerEvent::Breaker(_)
+            | ManagerEvent::Calculator(_)
+            | ManagerEvent::Lagged { .. }
+            | ManagerEvent::Fatal { .. } => {}
         }
     }
 
     fn turn(&mut self, now: Time, what: &'static str) -> Option<u64> {
-        self.turns.entry(what).or_default().happened(now)
+        self.turns.entry(what).or_default().record(now)
     }
 
     /// Who is missing is often back before anyone could act: told as a count.
@@ -184,13 +186,13 @@ impl Journal {
         let (what, worker) = match change {
             MemberChange::Joined(worker) => ("joined", worker),
             MemberChange::Left(worker) => ("left", worker),
-            MemberChange::Lost(worker) => ("is lost", worker),
-            MemberChange::Missing(worker) => ("is missing", worker),
-            MemberChange::Back(worker) => ("is back", worker),
+            MemberChange::Dead(worker) => ("is lost", worker),
+            MemberChange::Suspected(worker) => ("is missing", worker),
+            MemberChange::Returned(worker) => ("is back", worker),
         };
         let silent = match change {
-            MemberChange::Missing(_) | MemberChange::Back(_) => {
-                match self.absences.entry(what).or_default().happened(now) {
+            MemberChange::Suspected(_) | MemberChange::Returned(_) => {
+                match self.absences.entry(what).or_default().record(now) {
                     Some(silent) => silent,
                     None => return,
                 }
@@ -198,23 +200,23 @@ impl Journal {
             _ => 0,
         };
         let level = match change {
-            MemberChange::Lost(_) => log::Level::Warn,
+            MemberChange::Dead(_) => log::Level::Warn,
             _ => log::Level::Info,
         };
         log::log!(
             target: "divvy::calculator", level, worker = worker.as_str();
-            "{worker} {what}{}", words(silent)
+            "{worker} {what}{}", suppressed(silent)
         );
     }
 
     /// One line for a fleet that does not apply.
     fn lagging(&mut self, now: Time, lagging: &Lagging) {
-        if let Some(silent) = self.lags.happened(now) {
+        if let Some(silent) = self.lags.record(now) {
             log::warn!(
                 target: "divvy::calculator",
                 worker = lagging.worker.as_str(), assigned = lagging.assigned,
                 applied = lagging.applied;
-                "{lagging}{}", words(silent)
+                "{lagging}{}", suppressed(silent)
             );
         }
     }
@@ -226,21 +228,21 @@ impl Journal {
             return;
         }
         let repeats = self.failures.entry(operation).or_default();
-        if let Some(silent) = repeats.happened(now) {
+        if let Some(silent) = repeats.record(now) {
             log::warn!(
                 target: "divvy::calculator",
                 code = error.code().name(), attempts = error.attempts();
-                "{operation} failed{}, trying again: {error}", words(silent)
+                "{operation} failed{}, trying again: {error}", suppressed(silent)
             );
         }
     }
 
     /// The heartbeats cannot be seen.
     pub fn out_of_sight(&mut self, now: Time, why: &str) {
-        if let Some(silent) = self.sights.happened(now) {
+        if let Some(silent) = self.sights.record(now) {
             log::warn!(
                 target: "divvy::watch",
-                "heartbeats are out of sight{}: {why}; nobody is declared missing", words(silent)
+                "heartbeats are out of sight{}: {why}; nobody is declared missing", suppressed(silent)
             );
         }
     }
@@ -253,7 +255,7 @@ impl Journal {
             }
             return;
         }
-        let Some(silent) = self.degradations.happened(now) else {
+        let Some(silent) = self.degradations.record(now) else {
             return;
         };
         self.is_degraded_told = true;
@@ -263,7 +265,7 @@ impl Journal {
             .collect();
         log::warn!(
             target: "divvy::calculator",
-            "degraded{}: {}", words(silent), list.join("; ")
+            "degraded{}: {}", suppressed(silent), list.join("; ")
         );
     }
 }

@@ -8,7 +8,7 @@ use crate::types::Revision;
 
 /// What the reader has been told.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct ReplayState {
     incarnation: Option<String>,
     /// Every write up to here was delivered, or never will be needed.
     horizon: Revision,
@@ -18,7 +18,7 @@ pub(super) struct Told {
     live: HashMap<String, Revision>,
 }
 
-impl Told {
+impl ReplayState {
     /// What a listing has that the reader has not seen, the keys that vanished first.
     pub(super) fn catch_up(&mut self, snapshot: Snapshot) -> Vec<Entry> {
         let first = self.incarnation.is_none();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_resynchronisation_tells_exactly_what_is_new() {
-        let mut told = Told::default();
+        let mut told = ReplayState::default();
         let first = vec![put("a", 1), put("b", 2), entry("x", 3, Operation::Delete)];
         assert_eq!(told.catch_up(snapshot("s", 3, first)).len(), 2);
         assert!(told.pass(put("c", 4)).is_some());
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_a_listing_told_early_is_not_told_again_by_the_consumer() {
-        let mut told = Told::default();
+        let mut told = ReplayState::default();
         // The listing began at 5, and while it was read "a" was written as 9.
         assert_eq!(
             told.catch_up(snapshot("s", 5, vec![put("a", 9), put("b", 2)]))
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_new_life_of_the_bucket_ends_all_keys_of_the_old_one() {
-        let mut told = Told::default();
+        let mut told = ReplayState::default();
         told.catch_up(snapshot("first", 100, vec![put("a", 90), put("b", 100)]));
         assert_eq!(
             shown(told.catch_up(snapshot("second", 1, vec![put("b", 1)]))),
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_change_that_could_not_be_handed_over_is_told_by_the_next_listing() {
-        let mut told = Told::default();
+        let mut told = ReplayState::default();
         told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
         let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
         told.undo(&WatchEvent::Change(lost));
@@ -213,7 +213,7 @@ mod tests {
             shown(told.catch_up(snapshot("s", 2, marker))),
             [("a".to_owned(), 2, Operation::Delete)]
         );
-        let mut told = Told::default();
+        let mut told = ReplayState::default();
         told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
         let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
         told.undo(&WatchEvent::Change(lost));

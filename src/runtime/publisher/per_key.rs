@@ -1,8 +1,8 @@
-//! Class B: single writes, each under a condition that a deposed leader cannot meet.
+//! ActiveMode B: single writes, each under a condition that a deposed leader cannot meet.
 
 use std::time::Instant;
 
-use super::{Attempt, Draft, Publisher, Setback, refused};
+use super::{Attempt, AttemptError, Draft, Publisher, refused};
 use crate::error::Failures;
 use crate::machine::publication::Change;
 use crate::metrics::RetryCause;
@@ -26,7 +26,7 @@ impl Publisher {
         self.commit(draft, deadline)
     }
 
-    /// Keys that hold something are protected by their own revision: all in flight at once.
+    /// Keys that hold something are guarded_store by their own revision: all in flight at once.
     fn overwrite(&mut self, draft: &Draft, step: Step, deadline: Instant) -> Attempt<()> {
         let (changes, writes): (Vec<&Change>, Vec<Write>) = draft
             .changes
@@ -48,8 +48,8 @@ impl Publisher {
         let outcomes = self.store.write(Bucket::Assignment, &writes, deadline);
         let mut worst = Worst::of(writes.len());
         for ((change, write), outcome) in changes.iter().zip(&writes).zip(outcomes) {
-            if let Err(setback) = self.take_in(change, &write.key, outcome) {
-                worst.add(setback);
+            if let Err(attempt_error) = self.take_in(change, &write.key, outcome) {
+                worst.add(attempt_error);
             }
         }
         worst.into_attempt()
@@ -93,7 +93,7 @@ impl Publisher {
                 Ok(())
             }
             Outcome::Refused(refusal) => Err(refused(refusal, COMMIT_KEY)),
-            Outcome::Unknown(why) => Err(Setback::Doubt(why)),
+            Outcome::Unknown(why) => Err(AttemptError::Doubt(why)),
         }
     }
 
@@ -106,7 +106,7 @@ impl Publisher {
             Outcome::Refused(refusal) => Err(refused(refusal, key)),
             Outcome::Unknown(why) => {
                 self.doubted(change);
-                Err(Setback::Doubt(why))
+                Err(AttemptError::Doubt(why))
             }
         }
     }
@@ -131,11 +131,11 @@ impl Worst {
         }
     }
 
-    pub(super) fn add(&mut self, setback: Setback) {
-        match setback {
-            Setback::Failed(error) => self.failures.add(error),
-            Setback::Doubt(why) => self.doubt = self.doubt.take().or(Some(why)),
-            Setback::Again(cause, error) => {
+    pub(super) fn add(&mut self, attempt_error: AttemptError) {
+        match attempt_error {
+            AttemptError::Failed(error) => self.failures.add(error),
+            AttemptError::Doubt(why) => self.doubt = self.doubt.take().or(Some(why)),
+            AttemptError::Again(cause, error) => {
                 self.cause = cause;
                 self.refusals.add(error);
             }
@@ -145,13 +145,13 @@ impl Worst {
     /// What rules out most: failures, then a doubt, then what the store may take in a moment.
     pub(super) fn into_attempt(self) -> Attempt<()> {
         if let Some(error) = self.failures.into_error() {
-            return Err(Setback::Failed(error));
+            return Err(AttemptError::Failed(error));
         }
         if let Some(why) = self.doubt {
-            return Err(Setback::Doubt(why));
+            return Err(AttemptError::Doubt(why));
         }
         match self.refusals.into_error() {
-            Some(error) => Err(Setback::Again(self.cause, error)),
+            Some(error) => Err(AttemptError::Again(self.cause, error)),
             None => Ok(()),
         }
     }

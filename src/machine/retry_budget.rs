@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::types::Time;
 
-/// What a budget allows. Over any span of time the retries are at most
+/// What a retry_budget allows. Over any span of time the retries are at most
 /// `burst + share x first tries + per_second x seconds`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Allowance {
+pub struct RetryBudgetConfig {
     /// Retries that may come at once.
     pub burst: f64,
     /// Retries that each first try pays for.
@@ -17,7 +17,7 @@ pub struct Allowance {
     pub per_second: f64,
 }
 
-impl Default for Allowance {
+impl Default for RetryBudgetConfig {
     fn default() -> Self {
         Self {
             burst: 20.0,
@@ -29,27 +29,27 @@ impl Default for Allowance {
 
 /// The tokens that are left.
 #[derive(Clone, Debug)]
-pub struct Budget {
-    allowance: Allowance,
+pub struct RetryBudget {
+    config: RetryBudgetConfig,
     tokens: f64,
     /// When the tokens were last counted.
     counted: Time,
 }
 
-impl Budget {
+impl RetryBudget {
     /// A full one.
     #[must_use]
-    pub fn new(allowance: Allowance, now: Time) -> Self {
+    pub fn new(config: RetryBudgetConfig, now: Time) -> Self {
         Self {
-            allowance,
-            tokens: allowance.burst,
+            config,
+            tokens: config.burst,
             counted: now,
         }
     }
 
     /// A first try goes out: it pays for a part of a retry.
-    pub fn first_try(&mut self, now: Time) {
-        self.add(self.allowance.share);
+    pub fn record_first_attempt(&mut self, now: Time) {
+        self.add(self.config.share);
         self.pass(now);
     }
 
@@ -65,12 +65,12 @@ impl Budget {
 
     fn pass(&mut self, now: Time) {
         let passed: Duration = now.since(self.counted);
-        self.add(self.allowance.per_second * passed.as_secs_f64());
+        self.add(self.config.per_second * passed.as_secs_f64());
         self.counted = self.counted.max(now);
     }
 
     fn add(&mut self, tokens: f64) {
-        self.tokens = (self.tokens + tokens).min(self.allowance.burst);
+        self.tokens = (self.tokens + tokens).min(self.config.burst);
     }
 }
 
@@ -82,17 +82,17 @@ mod tests {
 
     #[test]
     fn an_empty_budget_fills_by_time_and_by_first_tries_up_to_its_burst() {
-        let mut budget = Budget::new(Allowance::default(), Time::ZERO);
-        let drain = |budget: &mut Budget, now| {
-            std::iter::from_fn(|| budget.retry(now).then_some(())).count()
+        let mut retry_budget = RetryBudget::new(RetryBudgetConfig::default(), Time::ZERO);
+        let drain = |retry_budget: &mut RetryBudget, now| {
+            std::iter::from_fn(|| retry_budget.retry(now).then_some(())).count()
         };
-        assert_eq!(drain(&mut budget, Time::ZERO), 20);
-        assert_eq!(drain(&mut budget, Time::from_millis(1_000)), 4);
+        assert_eq!(drain(&mut retry_budget, Time::ZERO), 20);
+        assert_eq!(drain(&mut retry_budget, Time::from_millis(1_000)), 4);
         for _ in 0..11 {
-            budget.first_try(Time::from_millis(1_000));
+            retry_budget.record_first_attempt(Time::from_millis(1_000));
         }
-        assert_eq!(drain(&mut budget, Time::from_millis(1_000)), 2);
-        assert_eq!(drain(&mut budget, Time::from_millis(3_600_000)), 20);
+        assert_eq!(drain(&mut retry_budget, Time::from_millis(1_000)), 2);
+        assert_eq!(drain(&mut retry_budget, Time::from_millis(3_600_000)), 20);
     }
 
     proptest! {
@@ -100,20 +100,20 @@ mod tests {
         fn retries_are_bounded_whatever_is_asked_when(
             steps in prop::collection::vec((0_u64..2_000, any::<bool>()), 1..400)
         ) {
-            let allowance = Allowance::default();
-            let mut budget = Budget::new(allowance, Time::ZERO);
+            let config = RetryBudgetConfig::default();
+            let mut retry_budget = RetryBudget::new(config, Time::ZERO);
             let mut now = Time::ZERO;
             let (mut firsts, mut retries) = (0.0, 0.0);
             for (pause, is_retry) in steps {
                 now = now + Duration::from_millis(pause);
                 if !is_retry {
-                    budget.first_try(now);
+                    retry_budget.record_first_attempt(now);
                     firsts += 1.0;
-                } else if budget.retry(now) {
+                } else if retry_budget.retry(now) {
                     retries += 1.0;
                 }
                 let seconds = now.since(Time::ZERO).as_secs_f64();
-                let bound = allowance.burst + allowance.share * firsts + allowance.per_second * seconds;
+                let bound = config.burst + config.share * firsts + config.per_second * seconds;
                 prop_assert!(retries <= bound + 1e-6, "{retries} of {bound}");
             }
         }

@@ -1,18 +1,18 @@
 //! What can be told to subscribers, and how they choose; the events of a calculator.
 
 use super::notifier::Hub;
-use crate::machine::calculator::{Notice, StateChange};
-use crate::types::{State, Time, Version};
+use crate::machine::calculator::{CalculatorEvent, StateChange};
+use crate::types::{CalculatorState, Time, Version};
 
 /// A kind of events that a hub can deliver.
-pub trait Told: Sized + Send + Sync + 'static {
+pub trait Notification: Sized + Send + Sync + 'static {
     /// Which of them a subscriber wants.
-    type Interest: Copy + Send + Sync + 'static;
+    type EventFilter: Copy + Send + Sync + 'static;
     /// What a new subscriber has to know first.
     type Current: Clone + Send + 'static;
 
     /// Whether such a subscriber wants it.
-    fn is_wanted(&self, interest: Self::Interest) -> bool;
+    fn is_wanted(&self, filter: Self::EventFilter) -> bool;
     /// What a new subscriber is told first.
     fn introduce(current: &Self::Current) -> Vec<Self>;
     /// Takes into what a new subscriber is told what this event changes of it.
@@ -23,20 +23,20 @@ pub trait Told: Sized + Send + Sync + 'static {
     fn is_last(&self) -> bool;
 }
 
-impl Told for Notice {
-    type Interest = Interest;
+impl Notification for CalculatorEvent {
+    type EventFilter = EventFilter;
     type Current = StateChange;
 
-    fn is_wanted(&self, interest: Interest) -> bool {
-        interest == Interest::StateAndMembers || !matches!(self, Notice::Member(_))
+    fn is_wanted(&self, filter: EventFilter) -> bool {
+        filter == EventFilter::StateAndMembers || !matches!(self, CalculatorEvent::Member(_))
     }
 
     fn introduce(current: &StateChange) -> Vec<Self> {
-        vec![Notice::StateChanged(*current)]
+        vec![CalculatorEvent::StateChanged(*current)]
     }
 
     fn note(&self, current: &mut StateChange) {
-        if let Notice::StateChanged(change) = self {
+        if let CalculatorEvent::StateChanged(change) = self {
             *current = StateChange {
                 from: change.to,
                 ..*change
@@ -45,18 +45,18 @@ impl Told for Notice {
     }
 
     fn lagged(missed: u64) -> Self {
-        Notice::Lagged { missed }
+        CalculatorEvent::Lagged { missed }
     }
 
     fn is_last(&self) -> bool {
-        matches!(self, Notice::Fatal { .. })
+        matches!(self, CalculatorEvent::Fatal { .. })
     }
 }
 
 /// Which events a subscriber wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Interest {
-    /// State changes, publications, failures, degradations.
+pub enum EventFilter {
+    /// CalculatorState changes, publications, failures, degradations.
     #[default]
     State,
     /// Those, and every worker that joined, left, went missing, came back or was lost.
@@ -65,10 +65,10 @@ pub enum Interest {
 
 impl Hub {
     /// A life is over.
-    pub fn go_idle(&self, since: Time, version: Version) {
+    pub fn set_idle(&self, since: Time, version: Version) {
         self.reset(StateChange {
-            from: State::Idle,
-            to: State::Idle,
+            from: CalculatorState::Idle,
+            to: CalculatorState::Idle,
             reason: None,
             version,
             time: since,
@@ -77,6 +77,6 @@ impl Hub {
 
     /// The version in force was learned without a change of state.
     pub fn set_version(&self, version: Version) {
-        self.amend(|current| current.version = version);
+        self.update_current(|current| current.version = version);
     }
 }

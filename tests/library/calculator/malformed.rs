@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
-use divvy::{Calculator, Degradation, Notice};
+use divvy::{Calculator, CalculatorEvent, Degradation};
 
 use crate::support::calculators::*;
 
@@ -92,10 +92,10 @@ fn heartbeats_of_hostile_names_are_counted_and_degrade_past_the_threshold() {
     }
     wait_for(
         &events,
-        "poison",
-        |e| matches!(e, Notice::Degraded(why) if why.contains(&Degradation::Poison)),
+        "malformed",
+        |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::MalformedValues)),
     );
-    assert_eq!(calculator.status().counters.poison, 12);
+    assert_eq!(calculator.status().counters.malformed, 12);
     assert_eq!(calculator.status().workers.len(), 2);
     check_works(&store, &calculator);
 }
@@ -105,7 +105,7 @@ fn less_poison_than_the_threshold_is_counted_only() {
     let store = store();
     let (calculator, _events, _fleet) = running(&store);
     store.server().put(Bucket::Heartbeat, "heartbeat.a b", b"x");
-    wait_until("the count", || calculator.status().counters.poison == 1);
+    wait_until("the count", || calculator.status().counters.malformed == 1);
     assert!(calculator.status().degraded.is_empty());
     check_works(&store, &calculator);
 }
@@ -125,7 +125,7 @@ fn hostile_assignments_are_overwritten_and_the_calculator_goes_on() {
                 .is_ok_and(|a| a.term == Some(calculator.status().term))
         });
         wait_until("all of it", || all_held(&store, &["w-1", "w-2"]) == ids(10));
-        assert!(calculator.status().counters.poison >= 1);
+        assert!(calculator.status().counters.malformed >= 1);
         check_works(&store, &calculator);
     }
 }
@@ -139,7 +139,7 @@ fn hostile_commits_are_overwritten_and_the_calculator_goes_on() {
                 .server()
                 .put(Bucket::Assignment, "divvy.commit", &value);
         }
-        wait_until("the count", || calculator.status().counters.poison >= 1);
+        wait_until("the count", || calculator.status().counters.malformed >= 1);
         check_works(&store, &calculator);
     }
 }
@@ -152,7 +152,7 @@ fn unknown_keys_in_the_assignment_bucket_are_nobodys_business() {
         store.server().put(Bucket::Assignment, key, b"\xff");
     }
     check_works(&store, &calculator);
-    assert_eq!(calculator.status().counters.poison, 0);
+    assert_eq!(calculator.status().counters.malformed, 0);
     let entry = store.read(Bucket::Assignment, "divvy.unknown", soon());
     assert!(entry.unwrap().unwrap().is_live());
 }
@@ -164,7 +164,9 @@ fn a_destroyed_fence_ends_the_leadership_and_a_new_start_repairs_it() {
         for value in [&b"junk"[..], b"", b"{\"term\":-5}"] {
             let (calculator, events, _fleet) = running(&store);
             store.server().put(Bucket::Assignment, "divvy.fence", value);
-            wait_for(&events, "the loss", |e| matches!(e, Notice::LeadershipLost));
+            wait_for(&events, "the loss", |e| {
+                matches!(e, CalculatorEvent::LeadershipLost)
+            });
             calculator.stop(PATIENCE).unwrap();
             calculator.start(PATIENCE).unwrap();
             check_works(&store, &calculator);
@@ -196,7 +198,7 @@ fn a_store_full_of_rubbish_at_the_start_is_cleaned_by_the_first_plan() {
             .unwrap();
         let events = started(&calculator);
         wait_for_publication(&events);
-        assert!(calculator.status().counters.poison >= 1);
+        assert!(calculator.status().counters.malformed >= 1);
         // Those that the rubbish names may come back, until their time is up.
         wait_until("the whole plan", || {
             all_held(&store, &["w-1", "w-2"]) == ids(10)

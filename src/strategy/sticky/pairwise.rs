@@ -1,15 +1,19 @@
 //! Single moves that even out two workers although neither comes into the band.
 
-use super::search::{CRUMBS, Price, Terms};
-use super::state::State;
+use super::search::{Constraints, FINE_WEIGHT_MIN, MovePolicy};
+use super::state::Division;
 use crate::strategy::WorkerIndex;
 
-impl State<'_> {
+impl Division<'_> {
     /// Moves the partition between an offender and another worker that takes most off the sum
     /// of the squares of their offences. Tells whether there is one.
-    pub(super) fn ease(&mut self, worker: WorkerIndex, terms: Terms) -> bool {
+    pub(super) fn improve_pairwise(
+        &mut self,
+        worker: WorkerIndex,
+        constraints: Constraints,
+    ) -> bool {
         let mut best: Option<(f64, u32, WorkerIndex)> = None;
-        let gives = self.offence(worker, terms.band) > 0;
+        let gives = self.offence(worker, constraints.band) > 0;
         for other in (0..self.lists.len() as WorkerIndex).filter(|&other| other != worker) {
             let (from, to) = if gives {
                 (worker, other)
@@ -30,7 +34,7 @@ impl State<'_> {
             let list = &self.lists[from as usize];
             let near = place.saturating_sub(1)..(place + 1).min(list.len());
             for &partition in &list[near] {
-                let gain = self.gain(partition, from, to, terms);
+                let gain = self.gain(partition, from, to, constraints);
                 if gain > best.map_or(0.0, |(gain, ..)| gain) {
                     best = Some((gain, partition, to));
                 }
@@ -44,15 +48,21 @@ impl State<'_> {
 
     /// What a move takes off the sum of the squares of two workers' offences, 0 when it may
     /// not be made.
-    fn gain(&self, partition: u32, from: WorkerIndex, to: WorkerIndex, terms: Terms) -> f64 {
+    fn gain(
+        &self,
+        partition: u32,
+        from: WorkerIndex,
+        to: WorkerIndex,
+        constraints: Constraints,
+    ) -> f64 {
         let weight = self.weight(partition);
         let (cost, coarse) = self.costs(partition);
-        if !self.may_move(partition, terms.price) || cost > self.allowance {
+        if !self.may_move(partition, constraints.policy) || cost > self.allowance {
             return 0.0;
         }
         let relative = |worker: WorkerIndex, load: i64, top: i64| {
-            let max = self.model.load_max(worker, top, terms.band);
-            let min = self.model.load_min(worker, terms.band);
+            let max = self.model.load_max(worker, top, constraints.band);
+            let min = self.model.load_min(worker, constraints.band);
             self.model
                 .level(worker, (load - max).max(0) + (min - load).max(0))
         };
@@ -71,12 +81,12 @@ impl State<'_> {
             relative(to, below + weight, self.top(to).max(weight)),
         ];
         let offence = before[0].max(before[1]);
-        if self.model.level(from, weight * CRUMBS) < offence {
+        if self.model.level(from, weight * FINE_WEIGHT_MIN) < offence {
             return 0.0;
         }
         let sum = |offences: [f64; 2]| offences[0] + offences[1];
         let worth = self.model.level(from, coarse.max(cost / 4)) <= sum(before) - sum(after);
-        if terms.price != Price::Free && !worth {
+        if constraints.policy != MovePolicy::Free && !worth {
             return 0.0;
         }
         let squares = |offences: [f64; 2]| offences[0].powi(2) + offences[1].powi(2);

@@ -12,13 +12,13 @@ const PARTS: u32 = 4;
 /// as long the next time, up to the whole, and for as long as answers take their time: a store
 /// that needs longer than a quarter is still worked with.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub struct AdaptiveTimeout {
     least: Duration,
     most: Duration,
     present: Duration,
 }
 
-impl Patience {
+impl AdaptiveTimeout {
     /// For calls of operations that may take this long.
     #[must_use]
     pub fn new(operation_timeout: Duration) -> Self {
@@ -32,7 +32,7 @@ impl Patience {
 
     /// For callers that wait for as long as they are told to.
     #[must_use]
-    pub fn without_end() -> Self {
+    pub fn unlimited() -> Self {
         Self {
             least: Duration::MAX,
             most: Duration::MAX,
@@ -42,7 +42,7 @@ impl Patience {
 
     /// How long the next call may take.
     #[must_use]
-    pub fn of_next(&self) -> Duration {
+    pub fn next(&self) -> Duration {
         self.present
     }
 
@@ -55,7 +55,7 @@ impl Patience {
 
     /// A call had no answer after this long. One that failed sooner would not have been helped by
     /// more time.
-    pub fn unanswered(&mut self, took: Duration) {
+    pub fn timed_out(&mut self, took: Duration) {
         if took >= self.present {
             self.present = self.present.saturating_mul(2).min(self.most);
         }
@@ -70,37 +70,37 @@ mod tests {
 
     #[test]
     fn a_call_has_a_quarter_of_the_time_and_more_each_time_that_it_was_not_enough() {
-        let mut patience = Patience::new(SECOND * 10);
+        let mut timeout = AdaptiveTimeout::new(SECOND * 10);
         let mut had = Vec::new();
         for _ in 0..4 {
-            had.push(patience.of_next().as_millis());
-            patience.unanswered(patience.of_next());
+            had.push(timeout.next().as_millis());
+            timeout.timed_out(timeout.next());
         }
         assert_eq!(had, [2_500, 5_000, 10_000, 10_000]);
     }
 
     #[test]
     fn what_fails_at_once_is_not_waited_for_any_longer() {
-        let mut patience = Patience::new(SECOND * 10);
-        patience.unanswered(SECOND);
-        assert_eq!(patience.of_next(), SECOND * 5 / 2);
+        let mut timeout = AdaptiveTimeout::new(SECOND * 10);
+        timeout.timed_out(SECOND);
+        assert_eq!(timeout.next(), SECOND * 5 / 2);
     }
 
     #[test]
     fn a_slow_store_keeps_its_time_and_a_quick_one_loses_it() {
-        let mut patience = Patience::new(SECOND * 10);
-        patience.unanswered(patience.of_next());
-        patience.answered(SECOND * 4);
-        assert_eq!(patience.of_next(), SECOND * 5);
-        patience.answered(SECOND);
-        assert_eq!(patience.of_next(), SECOND * 5 / 2);
+        let mut timeout = AdaptiveTimeout::new(SECOND * 10);
+        timeout.timed_out(timeout.next());
+        timeout.answered(SECOND * 4);
+        assert_eq!(timeout.next(), SECOND * 5);
+        timeout.answered(SECOND);
+        assert_eq!(timeout.next(), SECOND * 5 / 2);
     }
 
     #[test]
     fn without_an_end_it_has_none() {
-        let mut patience = Patience::without_end();
-        patience.unanswered(SECOND);
-        patience.answered(SECOND);
-        assert_eq!(patience.of_next(), Duration::MAX);
+        let mut timeout = AdaptiveTimeout::unlimited();
+        timeout.timed_out(SECOND);
+        timeout.answered(SECOND);
+        assert_eq!(timeout.next(), Duration::MAX);
     }
 }

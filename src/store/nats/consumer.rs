@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::failure::RequestFailure;
 use super::jetstream::Stream;
 use super::link::AckSubject;
-use super::waits::Waits;
+use super::queue_delay::QueueDelayEstimator;
 use crate::types::Revision;
 
 /// A consumer that is silent for so long is gone.
@@ -68,7 +68,7 @@ pub(super) struct Delivered {
 }
 
 /// A consumer of the server that delivers to us; deleted when dropped.
-pub(super) struct Tail {
+pub(super) struct Consumer {
     stream: Stream,
     pub(super) consumer: String,
     /// Where it delivers to.
@@ -114,17 +114,17 @@ struct Pull {
     brought: Option<usize>,
     /// When nothing was left at the server that has not been brought.
     emptied: Instant,
-    waits: Waits,
+    waits: QueueDelayEstimator,
 }
 
-impl Tail {
+impl Consumer {
     pub(super) fn open(
         stream: Stream,
         filter: &str,
         start: Revision,
         delivery: Delivery,
         deadline: Instant,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, RequestFailure> {
         let number = NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed);
         let consumer = format!("divvy{:016x}n{number}", fastrand::u64(..));
         let subject = stream.link.delivery_subject(&consumer);
@@ -271,7 +271,7 @@ impl Tail {
     }
 }
 
-impl Drop for Tail {
+impl Drop for Consumer {
     fn drop(&mut self) {
         self.stream.link.unsubscribe(&self.subject);
         delete_consumer(&self.stream, &self.consumer);
@@ -294,7 +294,7 @@ impl Pull {
             next: emptied,
             brought: None,
             emptied,
-            waits: Waits::new(emptied),
+            waits: QueueDelayEstimator::new(emptied),
         }
     }
 

@@ -15,14 +15,14 @@ use divvy::clock::Clock;
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
-use divvy::runtime::publisher::{InForce, Publisher, Settings, Surroundings};
+use divvy::runtime::publisher::{Effective, Publisher, PublisherEnvironment, PublisherSettings};
 use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
-use divvy::runtime::sim::Protected;
+use divvy::runtime::sim::GuardedStore;
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
-use divvy::strategy::{Input, RoundRobin, Strategy, WorkerIndex};
+use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
 use divvy::types::{Partition, Term, Time};
 
 use crate::lines::Lines;
@@ -87,8 +87,8 @@ pub struct Actor {
 
 /// What a publisher thread is made of.
 pub struct Parts {
-    pub settings: Settings,
-    pub in_force: Arc<InForce>,
+    pub settings: PublisherSettings,
+    pub in_force: Arc<Effective>,
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
@@ -100,7 +100,7 @@ pub struct Parts {
 pub struct Spawned {
     pub actor: Actor,
     pub partitions: Arc<Partitions>,
-    pub store: Arc<Protected>,
+    pub store: Arc<GuardedStore>,
 }
 
 impl Actor {
@@ -109,18 +109,18 @@ impl Actor {
         let (orders, order_inbox) = bounded(1);
         let (answers, answer_inbox) = bounded(1);
         let (says, said) = bounded(1);
-        let baton = Arc::new(Baton {
+        let lockstep = Arc::new(Lockstep {
             says: says.clone(),
             answers: answer_inbox,
             nonce: parts.nonce,
             wall_clock_steps: AtomicUsize::new(0),
         });
-        let source: Arc<dyn PartitionSource> = baton.clone();
+        let source: Arc<dyn PartitionSource> = lockstep.clone();
         let partitions = Arc::new(Partitions::pulled(source));
-        let store = Protected::new(baton.clone(), parts.clock.clone(), parts.nonce);
+        let store = GuardedStore::new(lockstep.clone(), parts.clock.clone(), parts.nonce);
         let store = Arc::new(store.with_operation_timeout(parts.operation_timeout));
         let outside = Arc::new(Outside {
-            baton: baton.clone(),
+            lockstep: lockstep.clone(),
             clock: parts.clock.clone(),
             store: store.clone(),
         });
@@ -128,7 +128,7 @@ impl Actor {
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),
-            baton,
+            lockstep,
             parts.default_weight,
             parts.former_leader_lease_over,
         );
@@ -208,14 +208,14 @@ pub fn far_future() -> Instant {
 }
 
 /// The publisher's whole outside: each method hands over to the scheduler and waits.
-struct Baton {
+struct Lockstep {
     says: Sender<Said>,
     answers: Receiver<Answer>,
     nonce: u64,
     wall_clock_steps: AtomicUsize,
 }
 
-impl Baton {
+impl Lockstep {
     fn ask(&self, ask: Ask, deadline: Instant) -> Option<Answer> {
         self.says.send(Said::Asks(ask, time_of(deadline))).ok()?;
         self.answers.recv().ok()
@@ -231,7 +231,7 @@ fn dead() -> Error {
     Error::new(Code::NotRunning, "the process died")
 }
 
-impl Store for Baton {
+impl Store for Lockstep {
     fn identity(&self) -> String {
         String::new()
     }
@@ -298,15 +298,18 @@ impl Store for Baton {
 
 /// What the publisher has besides the store.
 struct Outside {
-    baton: Arc<Baton>,
+    lockstep: Arc<Lockstep>,
     clock: Arc<OwnClock>,
-    store: Arc<Protected>,
+    store: Arc<GuardedStore>,
 }
 
-impl Surroundings for Outside {
+impl PublisherEnvironment for Outside {
     fn wall_clock(&self) -> String {
         // It steps by decades, back and forth: nothing may depend on it.
-        let step = self.baton.wall_clock_steps.fetch_add(1, Ordering::Relaxed);
+        let step = self
+            .lockstep
+            .wall_clock_steps
+            .fetch_add(1, Ordering::Relaxed);
         let times = [
             "2026-01-01T00:00:00Z",
             "1970-01-01T00:00:00Z",
@@ -316,7 +319,10 @@ impl Surroundings for Outside {
     }
 
     fn pause(&self, duration: Duration) -> bool {
-        matches!(self.baton.wait(Ask::Pause(duration)), Some(Answer::Pause))
+        matches!(
+            self.lockstep.wait(Ask::Pause(duration)),
+            Some(Answer::Pause)
+        )
     }
 
     fn clock(&self) -> &dyn Clock {
@@ -328,11 +334,11 @@ impl Surroundings for Outside {
     }
 
     fn nonce(&self) -> u64 {
-        self.baton.nonce
+        self.lockstep.nonce
     }
 }
 
-impl PartitionSource for Baton {
+impl PartitionSource for Lockstep {
     fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
         match self.wait(Ask::Source) {
             Some(Answer::Source(result)) => result,
@@ -341,12 +347,12 @@ impl PartitionSource for Baton {
     }
 }
 
-impl Strategy for Baton {
+impl Strategy for Lockstep {
     fn name(&self) -> &str {
         "simulated"
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let thought = match self.wait(Ask::Think) {
             Some(Answer::Think(thought)) => thought,
             _ => return Err(dead()),
@@ -361,7 +367,7 @@ impl Strategy for Baton {
 
 /// Keeps what is held by somebody live, up to an even share; round robin deals out the rest. Not
 /// the shipped one, but one that leaves assignments unchanged as a good one does.
-fn sticky(input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
+fn sticky(input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
     let mut owners = RoundRobin.assign(input)?;
     let fair = input.partitions.len().div_ceil(input.workers.len());
     let mut held = vec![0_usize; input.workers.len()];

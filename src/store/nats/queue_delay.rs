@@ -11,14 +11,14 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 ///
 /// A server's clock that was set back makes what comes look as if it had waited, until that is
 /// forgotten; therefore no message has waited for longer than is possible.
-pub(super) struct Waits {
+pub(super) struct QueueDelayEstimator {
     began: Instant,
     /// The least differences of late and of before, in nanoseconds, and when "of late" began.
     least: [Option<i128>; 2],
     since: Instant,
 }
 
-impl Waits {
+impl QueueDelayEstimator {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             began: now,
@@ -52,7 +52,7 @@ mod tests {
 
     struct World {
         began: Instant,
-        waits: Waits,
+        waits: QueueDelayEstimator,
         server: u64,
     }
 
@@ -61,7 +61,7 @@ mod tests {
             let began = Instant::now();
             Self {
                 began,
-                waits: Waits::new(began),
+                waits: QueueDelayEstimator::new(began),
                 server: THEN,
             }
         }

@@ -18,29 +18,29 @@ use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Store, Watch, Write,
 };
-use crate::strategy::{Input, Strategy, WorkerIndex};
+use crate::strategy::{PlanInput, Strategy, WorkerIndex};
 use crate::types::Partition;
 
 /// What `dv-publish` is waiting for, if for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Activity {
+pub(super) enum HostOperation {
     None,
     Store,
     Source,
     Strategy,
 }
 
-/// The last activity, to be read by whoever wants to stop it.
+/// The last operation_in_progress, to be read by whoever wants to stop it.
 #[derive(Debug, Default)]
-pub(super) struct CurrentActivity(AtomicU8);
+pub(super) struct CurrentOperation(AtomicU8);
 
-impl CurrentActivity {
-    /// In words that continue "still busy".
-    pub fn words(&self) -> &'static str {
-        const STORE: u8 = Activity::Store as u8;
-        const SOURCE: u8 = Activity::Source as u8;
-        const STRATEGY: u8 = Activity::Strategy as u8;
+impl CurrentOperation {
+    /// In description that continue "still busy".
+    pub fn description(&self) -> &'static str {
+        const STORE: u8 = HostOperation::Store as u8;
+        const SOURCE: u8 = HostOperation::Source as u8;
+        const STRATEGY: u8 = HostOperation::Strategy as u8;
         match self.0.load(Ordering::Acquire) {
             STORE => " (waiting for the store)",
             SOURCE => " (in the host's partition source)",
@@ -49,15 +49,15 @@ impl CurrentActivity {
         }
     }
 
-    fn during<R>(&self, activity: Activity, work: impl FnOnce() -> R) -> R {
+    fn run<R>(&self, operation_in_progress: HostOperation, work: impl FnOnce() -> R) -> R {
         /// Also when the host's code panics.
         struct Reset<'a>(&'a AtomicU8);
         impl Drop for Reset<'_> {
             fn drop(&mut self) {
-                self.0.store(Activity::None as u8, Ordering::Release);
+                self.0.store(HostOperation::None as u8, Ordering::Release);
             }
         }
-        self.0.store(activity as u8, Ordering::Release);
+        self.0.store(operation_in_progress as u8, Ordering::Release);
         let _reset = Reset(&self.0);
         work()
     }
@@ -65,13 +65,13 @@ impl CurrentActivity {
 
 /// Something that `dv-publish` works with, until it is to stop.
 #[derive(Clone)]
-pub(super) struct Gated<T: ?Sized> {
+pub(super) struct StopGuarded<T: ?Sized> {
     pub inner: Arc<T>,
     pub stop: Receiver<Infallible>,
-    pub activity: Arc<CurrentActivity>,
+    pub operation_in_progress: Arc<CurrentOperation>,
 }
 
-impl<T: ?Sized> Gated<T> {
+impl<T: ?Sized> StopGuarded<T> {
     fn is_stopped(&self) -> bool {
         self.stop.try_recv() == Err(TryRecvError::Disconnected)
     }
@@ -87,33 +87,40 @@ impl<T: ?Sized> Gated<T> {
     }
 
     /// Carries out what may take long, unless a stop was asked for before.
-    fn pass<R>(&self, activity: Activity, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+    fn guard<R>(
+        &self,
+        operation_in_progress: HostOperation,
+        work: impl FnOnce(&T) -> Result<R>,
+    ) -> Result<R> {
         self.check()?;
-        self.activity.during(activity, || work(&self.inner))
+        self.operation_in_progress
+            .run(operation_in_progress, || work(&self.inner))
     }
 }
 
-impl PartitionSource for Gated<dyn PartitionSource> {
+impl PartitionSource for StopGuarded<dyn PartitionSource> {
     fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
-        let list = self.pass(Activity::Source, |source| source.list_partitions(deadline))?;
+        let list = self.guard(HostOperation::Source, |source| {
+            source.list_partitions(deadline)
+        })?;
         self.check()?;
         Ok(list)
     }
 }
 
-impl Strategy for Gated<dyn Strategy> {
+impl Strategy for StopGuarded<dyn Strategy> {
     fn name(&self) -> &str {
         self.inner.name()
     }
 
-    fn assign(&self, input: &Input<'_>) -> Result<Vec<WorkerIndex>> {
-        let owners = self.pass(Activity::Strategy, |strategy| strategy.assign(input))?;
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
+        let owners = self.guard(HostOperation::Strategy, |strategy| strategy.assign(input))?;
         self.check()?;
         Ok(owners)
     }
 }
 
-impl Store for Gated<dyn Store> {
+impl Store for StopGuarded<dyn Store> {
     fn identity(&self) -> String {
         self.inner.identity()
     }
@@ -124,29 +131,29 @@ impl Store for Gated<dyn Store> {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<BucketStatus> {
-        self.pass(Activity::Store, |s| s.ensure(bucket, config, deadline))
+        self.guard(HostOperation::Store, |s| s.ensure(bucket, config, deadline))
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        self.pass(Activity::Store, |s| s.capabilities(bucket, deadline))
+        self.guard(HostOperation::Store, |s| s.capabilities(bucket, deadline))
     }
 
     fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
-        self.pass(Activity::Store, |s| s.read(bucket, key, deadline))
+        self.guard(HostOperation::Store, |s| s.read(bucket, key, deadline))
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        self.pass(Activity::Store, |s| s.list(bucket, prefix, deadline))
+        self.guard(HostOperation::Store, |s| s.list(bucket, prefix, deadline))
     }
 
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
-        self.activity.during(Activity::Store, || {
+        self.operation_in_progress.run(HostOperation::Store, || {
             self.inner.write(bucket, writes, deadline)
         })
     }
 
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
-        self.activity.during(Activity::Store, || {
+        self.operation_in_progress.run(HostOperation::Store, || {
             self.inner.write_batch(bucket, batch, deadline)
         })
     }

@@ -1,10 +1,10 @@
-//! A store behind a circuit breaker and a retry budget: whoever calls through it can neither
+//! A store behind a circuit breaker and a retry retry_budget: whoever calls through it can neither
 //! hammer a store that is broken nor multiply the load of one that is slow.
 //!
 //! * Calls that fail in a row open the breaker: from then on calls fail at once with its reason,
 //!   but for one probe now and then. The first call that comes when a probe is due is the probe.
 //! * A call whose predecessor of the same kind failed counts as its retry and costs a token of the
-//!   budget. Without one it fails at once; that says nothing about the store.
+//!   retry_budget. Without one it fails at once; that says nothing about the store.
 //! * A call waits for its answer for a part of its operation's time, so that what is lost on the
 //!   way can be asked again within it.
 //!
@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::telling::breaker_of;
+use super::metrics_sink::breaker_label;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::machine::breaker::{Breaker, BreakerState, Permit, Rules, Verdict};
-use crate::machine::budget::{Allowance, Budget};
-use crate::machine::patience::Patience;
+use crate::log_throttle::{LogThrottle, suppressed};
+use crate::machine::adaptive_timeout::AdaptiveTimeout;
+use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verdict};
 use crate::machine::request::{Answer, Request};
+use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
-use crate::repeats::{Repeats, words};
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
@@ -35,7 +35,7 @@ use crate::types::Time;
 /// Kinds of calls that are told apart: those that read and those that write, for each bucket.
 const KINDS: usize = 8;
 
-/// How a store's breaker stands, and what breaker and budget have done so far.
+/// How a store's breaker stands, and what breaker and retry_budget have done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerStatus {
@@ -49,25 +49,25 @@ pub struct BreakerStatus {
     pub refused: u64,
     /// Calls that were retries and went out.
     pub retries: u64,
-    /// Retries that failed at once because the budget was used up.
+    /// Retries that failed at once because the retry_budget was used up.
     pub retries_refused: u64,
 }
 
 /// Who follows the breaker. A manager has one for itself and the calculators that it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
+pub enum BreakerListener {
     /// A calculator, for as long as it lives.
     Calculator,
     /// A manager, whether it leads or not.
     Manager,
 }
 
-impl Listener {
+impl BreakerListener {
     const KINDS: usize = 2;
 }
 
 /// See the module.
-pub struct Protected {
+pub struct GuardedStore {
     inner: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
@@ -76,25 +76,25 @@ pub struct Protected {
 
 struct Core {
     breaker: Breaker,
-    budget: Budget,
+    retry_budget: RetryBudget,
     /// Which kinds of calls failed last.
     has_failed: [bool; KINDS],
     /// How long each kind is waited for.
-    patience: [Patience; KINDS],
+    timeout: [AdaptiveTimeout; KINDS],
     counts: BreakerStatus,
     /// One of each kind: each life takes the place of the one before.
-    listeners: [Option<Sender<BreakerState>>; Listener::KINDS],
-    openings: Repeats,
+    listeners: [Option<Sender<BreakerState>>; BreakerListener::KINDS],
+    openings: LogThrottle,
     is_opening_logged: bool,
-    probes: Repeats,
-    failed_probes: Repeats,
+    probes: LogThrottle,
+    failed_probes: LogThrottle,
     /// What metrics and log are to be told, oldest first, and whether somebody is at it. As long
     /// as it takes the host to be told.
-    untold: VecDeque<Told>,
-    is_telling: bool,
+    unreported: VecDeque<BreakerReport>,
+    is_reporting: bool,
 }
 
-impl Protected {
+impl GuardedStore {
     /// Protects a store. `seed` determines the jitter of the breaker's pauses.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, clock: Arc<dyn Clock>, seed: u64) -> Self {
@@ -103,18 +103,18 @@ impl Protected {
             inner,
             clock,
             core: Mutex::new(Core {
-                breaker: Breaker::new(Rules::default(), seed),
-                budget: Budget::new(Allowance::default(), now),
+                breaker: Breaker::new(BreakerConfig::default(), seed),
+                retry_budget: RetryBudget::new(RetryBudgetConfig::default(), now),
                 has_failed: [false; KINDS],
-                patience: std::array::from_fn(|_| Patience::without_end()),
+                timeout: std::array::from_fn(|_| AdaptiveTimeout::unlimited()),
                 counts: BreakerStatus::default(),
                 listeners: Default::default(),
-                openings: Repeats::default(),
+                openings: LogThrottle::default(),
                 is_opening_logged: false,
-                probes: Repeats::default(),
-                failed_probes: Repeats::default(),
-                untold: VecDeque::new(),
-                is_telling: false,
+                probes: LogThrottle::default(),
+                failed_probes: LogThrottle::default(),
+                unreported: VecDeque::new(),
+                is_reporting: false,
             }),
             metrics: Arc::new(NoMetrics),
         }
@@ -136,7 +136,7 @@ impl Protected {
     /// Has each call wait for a part only of what an operation may take.
     #[must_use]
     pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
-        self.core.get_mut().patience = std::array::from_fn(|_| Patience::new(timeout));
+        self.core.get_mut().timeout = std::array::from_fn(|_| AdaptiveTimeout::new(timeout));
         self
     }
 
@@ -149,7 +149,7 @@ impl Protected {
 
     /// Every change of the breaker from now on, how it stands first. Who asked before as the same
     /// kind is told no more.
-    pub fn changes(&self, listener: Listener) -> Receiver<BreakerState> {
+    pub fn changes(&self, listener: BreakerListener) -> Receiver<BreakerState> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
         // The receiver is here, so this cannot fail.
@@ -173,47 +173,47 @@ impl Protected {
     }
 
     /// The session says how the store is: one that is well again is probed at the next call.
-    pub fn heed(&self, health: &Health) {
+    pub fn observe_health(&self, health: &Health) {
         if *health == Health::Connected {
             self.change(|core, now| core.breaker.force_probe(now));
         }
     }
 
-    /// Lets breaker and budget take something in, and tells what came of it. Log and metrics are
+    /// Lets breaker and retry_budget take something in, and tells what came of it. Log and metrics are
     /// the host's code, so no lock is held then.
     fn change<R>(&self, change: impl FnOnce(&mut Core, Time) -> R) -> R {
         let now = self.clock.now();
         let (result, has_news) = {
             let mut core = self.core.lock();
             let result = change(&mut core, now);
-            core.tell_changes(now);
-            (result, !core.untold.is_empty())
+            core.report_changes(now);
+            (result, !core.unreported.is_empty())
         };
         if has_news {
-            self.tell();
+            self.report();
         }
         result
     }
 
     /// In order, also when several threads have news: one tells those of all.
-    fn tell(&self) {
+    fn report(&self) {
         /// Also when the host's code panics.
         struct Done<'a>(&'a Mutex<Core>);
         impl Drop for Done<'_> {
             fn drop(&mut self) {
-                self.0.lock().is_telling = false;
+                self.0.lock().is_reporting = false;
             }
         }
         loop {
             let (state, line) = {
                 let mut core = self.core.lock();
-                if core.is_telling {
+                if core.is_reporting {
                     return;
                 }
-                let Some(next) = core.untold.pop_front() else {
+                let Some(next) = core.unreported.pop_front() else {
                     return;
                 };
-                core.is_telling = true;
+                core.is_reporting = true;
                 next
             };
             let _done = Done(&self.core);
@@ -224,7 +224,7 @@ impl Protected {
         }
     }
 
-    /// Carries out a call, unless breaker or budget forbid it.
+    /// Carries out a call, unless breaker or retry_budget forbid it.
     fn call<R>(
         &self,
         kind: usize,
@@ -237,10 +237,10 @@ impl Protected {
         if deadline <= begun {
             return call(deadline); // it will not be sent, and says nothing
         }
-        let Admitted {
+        let AdmittedCall {
             permit,
             is_retry,
-            patience,
+            timeout,
         } = match self.change(|core, now| core.admit(now, kind)) {
             Ok(admitted) => admitted,
             Err(why) => return refused(why),
@@ -248,14 +248,14 @@ impl Protected {
         if is_retry {
             self.metrics.store_retried();
         }
-        let mut ongoing = Ongoing {
+        let mut ongoing = OngoingCall {
             store: self,
             kind,
             permit,
             begun,
             verdict: Verdict::Silent,
         };
-        let patient_until = begun.checked_add(patience).unwrap_or(deadline);
+        let patient_until = begun.checked_add(timeout).unwrap_or(deadline);
         let result = call(deadline.min(patient_until));
         ongoing.verdict = verdict(&result);
         result
@@ -306,15 +306,15 @@ impl Protected {
 }
 
 /// A call on its way: it is told to the breaker however it ends, also by a panic.
-struct Ongoing<'a> {
-    store: &'a Protected,
+struct OngoingCall<'a> {
+    store: &'a GuardedStore,
     kind: usize,
     permit: Permit,
     begun: Instant,
     verdict: Verdict,
 }
 
-impl Drop for Ongoing<'_> {
+impl Drop for OngoingCall<'_> {
     fn drop(&mut self) {
         let verdict = std::mem::replace(&mut self.verdict, Verdict::Silent);
         let ended = self.store.clock.instant();
@@ -323,11 +323,11 @@ impl Drop for Ongoing<'_> {
             match verdict {
                 Verdict::Answered => {
                     core.has_failed[self.kind] = false;
-                    core.patience[self.kind].answered(took);
+                    core.timeout[self.kind].answered(took);
                 }
                 Verdict::Failed(_) => {
                     core.has_failed[self.kind] = true;
-                    core.patience[self.kind].unanswered(took);
+                    core.timeout[self.kind].timed_out(took);
                 }
                 Verdict::Silent => {}
             }
@@ -337,49 +337,49 @@ impl Drop for Ongoing<'_> {
 }
 
 /// What a transition is for metrics and for the log.
-type Told = (metrics::BreakerState, Option<(log::Level, String)>);
+type BreakerReport = (metrics::BreakerState, Option<(log::Level, String)>);
 
 /// How a call goes out.
-struct Admitted {
+struct AdmittedCall {
     permit: Permit,
     is_retry: bool,
     /// How long it may take.
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Core {
     /// Lets a call out.
-    fn admit(&mut self, now: Time, kind: usize) -> Result<Admitted, String> {
+    fn admit(&mut self, now: Time, kind: usize) -> Result<AdmittedCall, String> {
         let is_closed = *self.breaker.state() == BreakerState::Closed;
         let is_retry = is_closed && self.has_failed[kind];
         if is_retry {
-            if !self.budget.retry(now) {
+            if !self.retry_budget.retry(now) {
                 self.counts.retries_refused += 1;
                 return Err("too many calls fail: this retry was not sent".into());
             }
             self.counts.retries += 1;
         } else if is_closed {
-            self.budget.first_try(now);
+            self.retry_budget.record_first_attempt(now);
         }
         let permit = self.breaker.admit(now).map_err(|why| {
             self.counts.refused += 1;
             format!("the store is left alone until it answers again: {why}")
         })?;
         self.counts.probes += u64::from(permit.is_probe());
-        Ok(Admitted {
+        Ok(AdmittedCall {
             permit,
             is_retry,
-            patience: self.patience[kind].of_next(),
+            timeout: self.timeout[kind].next(),
         })
     }
 
     /// Tells the listeners, and notes what else there is to tell.
-    fn tell_changes(&mut self, now: Time) {
+    fn report_changes(&mut self, now: Time) {
         while let Some(state) = self.breaker.poll_change() {
             // One that is open and is to be probed sooner has not changed.
             if state.name() != self.counts.state.name() {
                 let line = self.line(now, &state);
-                self.untold.push_back((breaker_of(&state), line));
+                self.unreported.push_back((breaker_label(&state), line));
             }
             // The channel has no bound: nobody waits.
             for listener in self.listeners.iter().flatten() {
@@ -394,19 +394,19 @@ impl Core {
         match (&self.counts.state, state) {
             (BreakerState::Closed, BreakerState::Open { why, .. }) => {
                 self.counts.opened += 1;
-                let told = self.openings.happened(now);
+                let told = self.openings.record(now);
                 self.is_opening_logged = told.is_some();
-                let again = words(told?);
+                let again = suppressed(told?);
                 let line = format!("the store is left alone{again}: {why}");
                 Some((log::Level::Warn, line))
             }
             (_, BreakerState::HalfOpen { .. }) => {
-                let again = words(self.probes.happened(now)?);
+                let again = suppressed(self.probes.record(now)?);
                 let line = format!("one call is to find out whether the store is back{again}");
                 Some((log::Level::Info, line))
             }
             (BreakerState::HalfOpen { .. }, BreakerState::Open { why, .. }) => {
-                let again = words(self.failed_probes.happened(now)?);
+                let again = suppressed(self.failed_probes.record(now)?);
                 let line = format!("the store is not back{again}: {why}");
                 Some((log::Level::Info, line))
             }
@@ -453,7 +453,7 @@ fn writing(bucket: Bucket) -> usize {
     bucket as usize + Bucket::ALL.len()
 }
 
-impl Store for Protected {
+impl Store for GuardedStore {
     fn identity(&self) -> String {
         self.inner.identity()
     }
@@ -476,7 +476,7 @@ impl Store for Protected {
     fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
         let read = |deadline| self.inner.read(bucket, key, deadline);
         self.attempt(reading(bucket), deadline, read)
-            .map_err(|error| error.on_key(key))
+            .map_err(|error| error.with_key(key))
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
@@ -519,9 +519,9 @@ impl Store for Protected {
     }
 }
 
-impl std::fmt::Debug for Protected {
+impl std::fmt::Debug for GuardedStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Protected")
+        f.debug_struct("GuardedStore")
             .field("status", &self.status())
             .finish_non_exhaustive()
     }
@@ -556,14 +556,14 @@ mod tests {
     struct Play {
         clock: ManualClock,
         memory: Arc<MemoryStore>,
-        store: Protected,
+        store: GuardedStore,
     }
 
     fn play() -> Play {
         let clock = ManualClock::new();
         let memory = MemoryStore::builder().manual_clock(clock.clone()).build();
         let memory = Arc::new(memory);
-        let store = Protected::new(memory.clone(), Arc::new(clock.clone()), 1);
+        let store = GuardedStore::new(memory.clone(), Arc::new(clock.clone()), 1);
         let config = BucketConfig { ttl: None };
         store.ensure(Bucket::Assignment, config, soon()).unwrap();
         Play {
@@ -584,7 +584,7 @@ mod tests {
 
         fn open(&self) {
             self.memory.faults().blackout(Blackout::Refuse);
-            for _ in 0..Rules::default().failures {
+            for _ in 0..BreakerConfig::default().failures {
                 assert_eq!(self.read().unwrap_err().code(), Code::Unavailable);
             }
         }
@@ -618,14 +618,14 @@ mod tests {
         let measured = Arc::new(Measured::default());
         let mut play = play();
         play.store = play.store.with_metrics(measured.clone());
-        let changes = play.store.changes(Listener::Manager);
-        let _calculators = play.store.changes(Listener::Calculator);
+        let changes = play.store.changes(BreakerListener::Manager);
+        let _calculators = play.store.changes(BreakerListener::Calculator);
         play.open();
-        play.clock.advance(Rules::default().pause_max);
+        play.clock.advance(BreakerConfig::default().pause_max);
         play.read().unwrap_err();
         play.memory.faults().restore();
         // A session that is back has it probed sooner, which is no change of its state.
-        play.store.heed(&Health::Connected);
+        play.store.observe_health(&Health::Connected);
         play.read().unwrap();
         let transitions = ["open", "half_open", "open", "half_open", "closed"];
         assert_eq!(*measured.changes.lock(), transitions);
@@ -675,9 +675,9 @@ mod tests {
         let play = play();
         play.open();
         play.memory.faults().restore();
-        play.store.heed(&Health::Degraded("still".into()));
+        play.store.observe_health(&Health::Degraded("still".into()));
         assert!(play.read().is_err());
-        play.store.heed(&Health::Connected);
+        play.store.observe_health(&Health::Connected);
         play.read().unwrap();
     }
 
