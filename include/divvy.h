@@ -108,7 +108,7 @@
 
 /**
  * How a call ended. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
- * surroundings, -200 and below from the library itself. Numbers are never reused; new ones may
+ * environment, -200 and below from the library itself. Numbers are never reused; new ones may
  * appear in any release, so treat an unknown one as a failure of its range.
  */
 enum divvy_status
@@ -554,7 +554,7 @@ enum divvy_event_filter
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * State changes, publications, failures, degradations.
+     * CalculatorState changes, publications, failures, degradations.
      */
     DIVVY_FILTER_STATE = 1,
     /**
@@ -1891,19 +1891,19 @@ divvy_status divvy_calculator_metrics(struct divvy_calculator calculator,
  * none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
  * called before the start; callbacks begin with it. Each call makes another subscription.
  *
- * Parameters: calculator - the calculator. interest - a divvy_event_filter. callback - see
+ * Parameters: calculator - the calculator. filter - a divvy_event_filter. callback - see
  * divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
  * runs or will run: before divvy_subscription_free() or divvy_calculator_stop() return OK; NULL
  * allowed. out - where the handle goes, not NULL; written before the first callback. errbuf,
  * errlen - see "Errors" above.
- * Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
+ * Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
  * destroy is not called.
  * Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
  * Thread: any. Does not block.
  * Since: 0.1.
  */
 divvy_status divvy_calculator_subscribe(struct divvy_calculator calculator,
-                                        int32_t interest,
+                                        int32_t filter,
                                         divvy_event_fn callback,
                                         void *userdata,
                                         divvy_destroy_fn destroy,
@@ -1916,15 +1916,15 @@ divvy_status divvy_calculator_subscribe(struct divvy_calculator calculator,
  * then every event, in order, none dropped and none twice, until it is freed or the calculator is
  * stopped. Each call makes another queue with all events.
  *
- * Parameters: calculator - the calculator. interest - a divvy_event_filter. out - where the handle
+ * Parameters: calculator - the calculator. filter - a divvy_event_filter. out - where the handle
  * goes, not NULL. errbuf, errlen - see "Errors" above.
- * Returns: OK; INVALID_ARGUMENT - no such interest.
+ * Returns: OK; INVALID_ARGUMENT - no such filter.
  * Ownership: the caller's, freed with divvy_events_free(); it may outlive the calculator.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
 divvy_status divvy_calculator_events(struct divvy_calculator calculator,
-                                     int32_t interest,
+                                     int32_t filter,
                                      struct divvy_events *out,
                                      char *errbuf,
                                      size_t errlen);
@@ -2187,19 +2187,19 @@ divvy_status divvy_manager_metrics(struct divvy_manager manager,
  * twice, until it is unsubscribed or the manager is stopped. May be called before the start;
  * callbacks begin with it. Each call makes another subscription.
  *
- * Parameters: manager - the manager. interest - a divvy_manager_event_filter. callback - see
+ * Parameters: manager - the manager. filter - a divvy_manager_event_filter. callback - see
  * divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
  * runs or will run: before divvy_subscription_free() or divvy_manager_stop() return OK; NULL allowed.
  * out - where the handle goes, not NULL; written before the first callback. errbuf, errlen - see
  * "Errors" above.
- * Returns: OK; INVALID_ARGUMENT - no such interest. On a failure userdata stays the caller's and
+ * Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
  * destroy is not called.
  * Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
  * Thread: any. Does not block.
  * Since: 0.1.
  */
 divvy_status divvy_manager_subscribe(struct divvy_manager manager,
-                                     int32_t interest,
+                                     int32_t filter,
                                      divvy_event_fn callback,
                                      void *userdata,
                                      divvy_destroy_fn destroy,
@@ -2212,15 +2212,15 @@ divvy_status divvy_manager_subscribe(struct divvy_manager manager,
  * divvy_manager_subscribe(), and then every event, in order, none dropped and none twice, until it
  * is freed or the manager is stopped. Each call makes another queue with all events.
  *
- * Parameters: manager - the manager. interest - a divvy_manager_event_filter. out - where the handle
+ * Parameters: manager - the manager. filter - a divvy_manager_event_filter. out - where the handle
  * goes, not NULL. errbuf, errlen - see "Errors" above.
- * Returns: OK; INVALID_ARGUMENT - no such interest.
+ * Returns: OK; INVALID_ARGUMENT - no such filter.
  * Ownership: the caller's, freed with divvy_events_free(); it may outlive the manager.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
 divvy_status divvy_manager_events(struct divvy_manager manager,
-                                  int32_t interest,
+                                  int32_t filter,
                                   struct divvy_events *out,
                                   char *errbuf,
                                   size_t errlen);
@@ -2317,7 +2317,9 @@ const char *divvy_assignment_key(struct divvy_assignment assignment,
  * Thread: any. Does not block.
  * Since: 0.1.
  */
-int64_t divvy_assignment_weight(struct divvy_assignment assignment, int32_t list, size_t partition);
+int64_t divvy_assignment_weight(struct divvy_assignment assignment,
+                                int32_t list,
+                                size_t partition);
 
 /**
  * Frees an assignment.
@@ -2343,9 +2345,9 @@ divvy_status divvy_assignment_free(struct divvy_assignment assignment);
  * Since: 0.1.
  */
 divvy_status divvy_subscription_free(struct divvy_subscription subscription,
-                               int64_t timeout_ms,
-                               char *errbuf,
-                               size_t errlen);
+                                     int64_t timeout_ms,
+                                     char *errbuf,
+                                     size_t errlen);
 
 /**
  * Takes the next event out of a queue, waiting for it if need be.
