@@ -207,12 +207,12 @@ test-sanitize: need-test ## Run the C and C++ tests under sanitizers and valgrin
 	DIVVY_TEST_SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
 	  DIVVY_TEST_CYCLES=100 $(CARGO) test $(LOCKED) --features capi --test bindings -- capi::
 	DIVVY_TEST_WRAPPER="$(VALGRIND) $(VALGRIND_LEAKS)" DIVVY_TEST_CYCLES=20 \
-	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 capi:: --skip a_forked_child
+	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 capi:: --skip forked_child
 	DIVVY_TEST_WRAPPER="$(VALGRIND)" \
-	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 a_forked_child
+	  $(CARGO) test $(LOCKED) --features capi --test bindings -- --test-threads 1 forked_child
 	TSAN_OPTIONS=ignore_noninstrumented_modules=1 DIVVY_TEST_SHARED_ONLY=1 \
 	  DIVVY_TEST_SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" $(CARGO) test $(LOCKED) \
-	  --features capi --test bindings -- a_calculators_whole_life callback_poll cpp_programs
+	  --features capi --test bindings -- calculator_lifecycle callback_poll cpp_programs
 
 .PHONY: figures
 figures: capi ## Measure what the C ABI costs

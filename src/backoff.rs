@@ -100,7 +100,7 @@ mod tests {
     const MAX: Duration = Duration::from_secs(5);
 
     #[test]
-    fn delays_grow_stay_in_bounds_and_start_over_after_success() {
+    fn delays_grow_within_bounds_and_reset_after_success() {
         for seed in 0..200 {
             let mut backoff = Backoff::new(MIN, MAX, seed);
             for attempt in 0..40 {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_range_is_drawn_from_evenly() {
+    fn jitter_is_uniform_over_whole_range() {
         let mut quarters = [0_u32; 4];
         for seed in 0..4_000 {
             let delay = Backoff::new(MIN, MAX, seed).next_delay();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_after_which_no_time_is_left_is_none() {
+    fn delay_exceeding_remaining_time_is_none() {
         let mut backoff = Backoff::new(MIN, MAX, 7);
         assert_eq!(backoff.next_delay_within(Duration::ZERO), None);
         let mut granted = 0;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn two_seeds_draw_different_delays() {
+    fn different_seeds_draw_different_delays() {
         let mut one = Backoff::new(MIN, MAX, 1);
         let mut two = Backoff::new(MIN, MAX, 2);
         assert_ne!(one.next_delay(), two.next_delay());

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_when_it_is_fired_and_only_inside() {
+    fn firing_ends_waits_inside_its_scope_only() {
         let (_keep, from) = bounded::<u8>(1);
         let (to, _full) = bounded::<u8>(0);
         let cancel = Cancel::new();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_arrived_is_not_thrown_away() {
+    fn available_values_are_received_despite_cancellation() {
         let cancel = Cancel::new();
         cancel.fire();
         cancel.fire();

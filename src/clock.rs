@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn system_clock_does_not_go_back() {
+    fn system_clock_never_goes_back() {
         let first = SystemClock.now();
         assert!(SystemClock.now() >= first);
     }

@@ -356,14 +356,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_cause_no_warning() {
+    fn defaults_are_valid_and_raise_no_warning() {
         let config = CalculatorConfig::default();
         config.validate().unwrap();
         assert_eq!(config.warnings(), []);
     }
 
     #[test]
-    fn all_violations_are_told_at_once_with_field_value_and_rule() {
+    fn violations_are_reported_together_with_field_value_and_rule() {
         let config = CalculatorConfig {
             name: String::new(),
             heartbeat_prefix: "a b".into(),
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn short_windows_and_long_graces_only_warn() {
+    fn short_windows_and_long_graces_only_raise_warnings() {
         let config = CalculatorConfig {
             cold_start_window: Duration::from_millis(5),
             planned_scale_window: Duration::from_millis(10),

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_reads_them() {
+    fn durations_are_parsed_as_in_go() {
         for (text, nanos) in [
             ("0", 0),
             ("0s", 0),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn formatted_duration_parses_to_same_value() {
         for nanos in [
             1,
             999,

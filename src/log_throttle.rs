@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_told_and_then_counts_at_growing_intervals() {
+    fn first_failure_is_logged_then_counts_at_growing_intervals() {
         assert_eq!(
             told((0..700).map(|second| second * 1_000)),
             [
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_minutes_of_four_a_second_are_few_lines_and_none_is_forgotten() {
+    fn ten_minutes_of_failures_are_few_lines_with_exact_count() {
         let lines = told((0..2_400).map(|quarter| quarter * 250));
         assert!(lines.len() <= 7, "{lines:?}");
         let (last, _) = lines[lines.len() - 1];
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_after_a_long_quiet_is_news() {
+    fn failure_after_long_quiet_is_logged_at_once() {
         assert_eq!(
             told([0, 1_000, 62_000, 63_000, 123_000]),
             [(0, 0), (62, 1), (123, 1)]

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn join_tells_a_busy_thread_from_an_ended_and_a_panicked_one() {
+    fn join_distinguishes_busy_finished_and_panicked_threads() {
         let (go, wait) = bounded::<()>(0);
         let busy = Thread::spawn("dv-test", move || {
             let _ = wait.recv();
@@ -167,7 +167,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn threads_block_signals_and_leave_the_spawning_thread_as_it_was() {
+    fn threads_block_signals_and_spawning_thread_is_unchanged() {
         fn blocks(signal: libc::c_int) -> bool {
             // SAFETY: only writes to the set on this stack.
             unsafe {

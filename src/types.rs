@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hostile_worker_ids_are_refused_with_the_rule() {
+    fn invalid_worker_ids_are_rejected_with_rule() {
         for id in [
             "", " ", "a b", "a*", "a>", "a\0", "a\r\n", "é", ".", "a.", ".a", "a..b",
         ] {

@@ -424,7 +424,7 @@ mod tests {
     use crate::types::Reason;
 
     #[test]
-    fn a_written_assignment_reads_back_and_keeps_partis_fields() {
+    fn encoded_assignment_round_trips_and_keeps_parti_fields() {
         let partitions = vec![Partition::new(["tool001", "chamber1"], 100)];
         let bytes = Assignment::encode(
             42,
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_shape_are_rejected_with_a_reason() {
+    fn values_of_other_shape_are_rejected_with_reason() {
         for bytes in [
             &b""[..],
             b"{",
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_the_same_moment_differ_and_are_times() {
+    fn claims_of_same_moment_differ_and_are_valid_times() {
         let time = "2026-11-26T15:03:12.123456789Z";
         let claim = encode_claim(time, 7);
         assert_eq!(claim, b"2026-11-26T15:03:12.123456789000000007Z");
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn any_heartbeat_value_is_a_sign_of_life() {
+    fn any_heartbeat_value_is_sign_of_life() {
         assert_eq!(decode_heartbeat(b"2026-01-01T00:00:00Z"), None);
         assert_eq!(decode_heartbeat(b""), None);
         assert_eq!(decode_heartbeat(b"{\"applied_version\":-1}"), None);
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_workers_are_told_from_others() {
+    fn worker_keys_are_distinguished_from_others() {
         let prefix = KeyPrefix::new("heartbeat").unwrap();
         assert_eq!(
             worker_of_key(&prefix, "heartbeat.w-1").unwrap().as_str(),

@@ -203,7 +203,7 @@ func calculator(t testing.TB, config *Config) *Calculator {
 	return calculator
 }
 
-func TestALifeFromColdStartToStop(t *testing.T) { life(t, memory(t)) }
+func TestCalculatorRunsFromColdStartToStop(t *testing.T) { life(t, memory(t)) }
 
 func life(t *testing.T, store *Store) {
 	fleet := newFleet(t, store, "w-1", "w-2")
@@ -240,7 +240,7 @@ func life(t *testing.T, store *Store) {
 	must(t, calculator.TriggerRebalance(patient(t)))
 }
 
-func TestSubscribersGetTheCurrentStateAndEveryLaterOne(t *testing.T) {
+func TestSubscriberReceivesCurrentStateThenEveryTransition(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	calculator := calculator(t, config(store))
@@ -276,7 +276,7 @@ func TestSubscribersGetTheCurrentStateAndEveryLaterOne(t *testing.T) {
 	}
 }
 
-func TestEventsTellOfMembersAndPublications(t *testing.T) {
+func TestEventsReportMembershipAndPublications(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")
 	calculator := calculator(t, config(store))
@@ -301,7 +301,7 @@ func TestEventsTellOfMembersAndPublications(t *testing.T) {
 	must(t, subscription.Err())
 }
 
-func TestAReaderThatStoppedReadingIsClosedAfterItsBacklog(t *testing.T) {
+func TestStalledReaderIsClosedAfterItsBacklog(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	config := config(store)
@@ -322,7 +322,7 @@ func TestAReaderThatStoppedReadingIsClosedAfterItsBacklog(t *testing.T) {
 	}
 }
 
-func TestClosingEndsSubscriptionsThatNobodyReads(t *testing.T) {
+func TestCloseEndsSubscriptionsWithoutReader(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	made, err := NewCalculator(config(store))
@@ -344,7 +344,7 @@ func TestClosingEndsSubscriptionsThatNobodyReads(t *testing.T) {
 	}
 }
 
-func TestSourcesMayFailPanicAndHang(t *testing.T) {
+func TestPartitionSourceFailurePanicAndHangAreHandled(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")
 	source := &listSource{list: tools(12)}
@@ -405,7 +405,7 @@ func (f strategyFunc) Assign(workers []string, partitions []Partition) (map[stri
 	return f(workers, partitions)
 }
 
-func TestStrategiesOfTheHostDivideAndMayFail(t *testing.T) {
+func TestHostStrategyDividesPartitionsAndFailuresAreReported(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1", "w-2")
 	var answer atomic.Value
@@ -478,7 +478,7 @@ func (c *closer) ListPartitions(context.Context) ([]Partition, error) {
 	return nil, c.calculator.Close()
 }
 
-func TestACloseFromInsideACallbackIsRefusedAndCanBeRepeated(t *testing.T) {
+func TestCloseInsideCallbackIsRejectedAndCanBeRepeated(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	source := &closer{}
@@ -491,7 +491,7 @@ func TestACloseFromInsideACallbackIsRefusedAndCanBeRepeated(t *testing.T) {
 	must(t, source.calculator.Close())
 }
 
-func TestAStartThatFailsLeavesNoGoroutineBehind(t *testing.T) {
+func TestFailedStartLeavesNoGoroutine(t *testing.T) {
 	store := memory(t)
 	config := config(store)
 	config.Metrics = &metrics{}
@@ -507,7 +507,7 @@ func TestAStartThatFailsLeavesNoGoroutineBehind(t *testing.T) {
 	until(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-func TestPartitionsMayBePushed(t *testing.T) {
+func TestPushedPartitionsArePublished(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")
 	config := config(store)
@@ -535,7 +535,7 @@ func TestPartitionsMayBePushed(t *testing.T) {
 	}
 }
 
-func TestContextsThatAreDoneEndEveryCallAtOnce(t *testing.T) {
+func TestDoneContextEndsEveryCallAtOnce(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	source := &listSource{list: tools(1), block: true}
@@ -573,7 +573,7 @@ func TestContextsThatAreDoneEndEveryCallAtOnce(t *testing.T) {
 	}
 }
 
-func TestEveryBrokenRuleOfAConfigurationIsNamed(t *testing.T) {
+func TestInvalidConfigurationErrorNamesEveryViolation(t *testing.T) {
 	config := &Config{
 		HeartbeatTTL: -time.Second, RestartRatio: 1.5,
 		Settings: map[string]string{"colldown": "1s"},
@@ -604,7 +604,7 @@ func TestEveryBrokenRuleOfAConfigurationIsNamed(t *testing.T) {
 	}
 }
 
-func TestEveryStatusOfTheLibraryIsKnown(t *testing.T) {
+func TestEveryLibraryStatusIsKnown(t *testing.T) {
 	for code, name := range statusTable() {
 		if known := codeNames[code]; "DIVVY_"+known != name && known != name {
 			t.Errorf("%d is %s, not %s", int32(code), name, known)
@@ -650,7 +650,7 @@ func (m *metrics) RecordPublication(_ int64, _, _, moved int) {
 	m.moved.Add(int64(moved))
 }
 
-func TestLoggersAndMetricsAreTold(t *testing.T) {
+func TestLoggerAndMetricsReceiveEvents(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")
 	logger, metrics := &recorder{levels: map[string]int{}}, &metrics{}
@@ -681,7 +681,7 @@ func TestLoggersAndMetricsAreTold(t *testing.T) {
 	})
 }
 
-func TestManyLivesLeaveNothingBehind(t *testing.T) {
+func TestRepeatedLifecyclesLeaveNothingBehind(t *testing.T) {
 	store := memory(t)
 	newFleet(t, store, "w-1")
 	one := func() {
@@ -756,7 +756,7 @@ func (v *vector) partitions() []Partition {
 	return list
 }
 
-func TestPlansAreThoseOfThePredecessorBitForBit(t *testing.T) {
+func TestPlansMatchPredecessorBitForBit(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "tests", "vectors", "plans.json"))
 	must(t, err)
 	var file struct{ Cases []vector }

@@ -84,7 +84,7 @@ func cancelled(t *testing.T, what string, call func(context.Context) error, isWa
 	until(t, what+" leaves no goroutine", func() bool { return goroutines() <= before })
 }
 
-func TestACancelledCallOfACalculatorLeavesNothingRunning(t *testing.T) {
+func TestCancelledCalculatorCallLeavesNothingRunning(t *testing.T) {
 	store := memory(t)
 	// A worker that need not beat, so that no goroutine of the test comes and goes.
 	must(t, store.Ensure(patient(t), BucketHeartbeat, time.Hour))
@@ -114,7 +114,7 @@ func TestACancelledCallOfACalculatorLeavesNothingRunning(t *testing.T) {
 	must(t, calculator.Stop(patient(t)))
 }
 
-func TestACancelledCallOfAManagerLeavesNothingRunning(t *testing.T) {
+func TestCancelledManagerCallLeavesNothingRunning(t *testing.T) {
 	config := managerConfig(memory(t))
 	source := &hanging{}
 	config.Source, config.WorkerIDMax = source, 1
@@ -176,7 +176,7 @@ func mute(t *testing.T, isDeaf bool) (url string, asked *atomic.Int64) {
 	return "nats://" + listener.Addr().String(), asked
 }
 
-func TestACancelledCallOfAStoreLeavesNothingRunning(t *testing.T) {
+func TestCancelledStoreCallLeavesNothingRunning(t *testing.T) {
 	deaf, came := mute(t, true)
 	cancelled(t, "ConnectNATS", func(ctx context.Context) error {
 		store, err := ConnectNATS(ctx, NATSOptions{URLs: []string{deaf}})
@@ -223,7 +223,7 @@ func TestACancelledCallOfAStoreLeavesNothingRunning(t *testing.T) {
 	}
 }
 
-func TestACloseEndsWhoeverWaits(t *testing.T) {
+func TestCloseEndsAllWaitingCalls(t *testing.T) {
 	manager := manager(t, managerConfig(memory(t)))
 	ended := make(chan error)
 	go func() { ended <- manager.WaitState(context.Background(), ManagerStateStable) }()
@@ -237,7 +237,7 @@ func TestACloseEndsWhoeverWaits(t *testing.T) {
 	}
 }
 
-func TestAStopFromInsideACallbackOfAManagerIsRefusedAndItGoesOn(t *testing.T) {
+func TestStopInsideManagerCallbackIsRejectedAndManagerContinues(t *testing.T) {
 	config := managerConfig(memory(t))
 	var worker *Manager
 	refused := make(chan error, 1_000)
@@ -286,7 +286,7 @@ type transitions struct {
 
 func (m *transitions) RecordManagerTransition(from, to ManagerState, _ float64) { m.told(from, to) }
 
-func TestErrorsTellOperationKeyAndAttempts(t *testing.T) {
+func TestErrorReportsOperationKeyAndAttempts(t *testing.T) {
 	store := memory(t)
 	config := config(store)
 	_, err := store.Get(patient(t), BucketAssignment, "assignment.w-1") // there is no bucket
@@ -318,7 +318,7 @@ func TestErrorsTellOperationKeyAndAttempts(t *testing.T) {
 	t.Fatal("no failure was told")
 }
 
-func TestEventsOfFailuresTellTheKey(t *testing.T) {
+func TestFailureEventReportsKey(t *testing.T) {
 	config := managerConfig(memory(t))
 	worker := manager(t, config)
 	must(t, worker.Start(patient(t)))
@@ -339,7 +339,7 @@ func TestEventsOfFailuresTellTheKey(t *testing.T) {
 	t.Fatal(events.Err())
 }
 
-func TestAWorkerThatDoesNotApplyIsToldWithItsVersions(t *testing.T) {
+func TestLaggingWorkerIsReportedWithItsVersions(t *testing.T) {
 	store := memory(t)
 	must(t, store.Ensure(patient(t), BucketHeartbeat, time.Hour))
 	// A worker that beats, and says that it has applied nothing.

@@ -118,7 +118,7 @@ func managedFleet(t *testing.T, store *Store) {
 	}
 }
 
-func TestTheHookIsToldEveryChangeInOrderFromTheFirstAssignmentToTheStop(t *testing.T) {
+func TestHookReceivesEveryChangeInOrderFromFirstAssignmentToStop(t *testing.T) {
 	store := memory(t)
 	config := managerConfig(store)
 	var mutex sync.Mutex
@@ -170,7 +170,7 @@ func TestTheHookIsToldEveryChangeInOrderFromTheFirstAssignmentToTheStop(t *testi
 	}
 }
 
-func TestSubscribersOfAManagerGetHowThingsAreAndThenEveryEvent(t *testing.T) {
+func TestManagerSubscriberReceivesCurrentStateThenEveryEvent(t *testing.T) {
 	store := memory(t)
 	first := manager(t, managerConfig(store))
 	early, err := first.Subscribe()
@@ -247,7 +247,7 @@ func (b *ballot) Resign(context.Context, string) error {
 	return nil
 }
 
-func TestAnElectionOfTheHostDecidesWhoLeads(t *testing.T) {
+func TestHostElectionDecidesLeadership(t *testing.T) {
 	config := managerConfig(memory(t))
 	ballot := &ballot{}
 	config.Election = ballot
@@ -265,7 +265,7 @@ func TestAnElectionOfTheHostDecidesWhoLeads(t *testing.T) {
 	}
 }
 
-func TestIdsRunOutAndLeadingCanBeForbidden(t *testing.T) {
+func TestExhaustedIDPoolIsReportedAndLeadershipCanBeForbidden(t *testing.T) {
 	store := memory(t)
 	config := managerConfig(store)
 	config.WorkerIDMin, config.WorkerIDMax, config.NeverLead = 7, 7, true
@@ -304,7 +304,7 @@ func TestIdsRunOutAndLeadingCanBeForbidden(t *testing.T) {
 	}
 }
 
-func TestEveryBrokenRuleOfAManagersConfigurationIsNamed(t *testing.T) {
+func TestInvalidManagerConfigurationErrorNamesEveryViolation(t *testing.T) {
 	must(t, (&ManagerConfig{}).Validate())
 	for _, preset := range []string{"conservative", "balanced", "aggressive"} {
 		must(t, (&ManagerConfig{OutagePreset: preset, OutagePolicy: OutageStrict}).Validate())
@@ -354,7 +354,7 @@ func (m *workerMetrics) RecordAssignmentChange(added, removed int, _ int64) {
 	m.removed.Add(int64(removed))
 }
 
-func TestAManagersMetricsAreTold(t *testing.T) {
+func TestManagerMetricsReceiveEvents(t *testing.T) {
 	config := managerConfig(memory(t))
 	told := &workerMetrics{}
 	config.Metrics = told
@@ -371,7 +371,7 @@ func TestAManagersMetricsAreTold(t *testing.T) {
 	})
 }
 
-func TestEveryStateOfAManagerHasTheLibrarysName(t *testing.T) {
+func TestManagerStateNamesMatchLibrary(t *testing.T) {
 	for state := ManagerStateInit; state <= ManagerStateShutdown; state++ {
 		if name := libraryName(state); name != state.String() {
 			t.Errorf("%d is %s, not %s", state, name, state)
@@ -379,7 +379,7 @@ func TestEveryStateOfAManagerHasTheLibrarysName(t *testing.T) {
 	}
 }
 
-func TestManyLivesOfManagersLeaveNothingBehind(t *testing.T) {
+func TestRepeatedManagerLifecyclesLeaveNothingBehind(t *testing.T) {
 	store := memory(t)
 	one := func() {
 		config := managerConfig(store)

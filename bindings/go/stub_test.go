@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWithoutCgoEverythingSaysWhatToDo(t *testing.T) {
+func TestWithoutCgoEveryCallReportsHowToEnableIt(t *testing.T) {
 	_, err := NewCalculator(nil)
 	if !errors.Is(err, ErrNoCgo) || !strings.Contains(err.Error(), "make go-lib") {
 		t.Fatal(err)

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn operation_key_and_attempts_stand_behind_the_text() {
+    fn operation_key_and_attempts_follow_error_text() {
         let mut buffer = [b'x'; 256];
         write(&failed(), &mut buffer);
         assert_eq!(told(&buffer), ("read".into(), "divvy.fence".into(), 3));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_without_room_has_the_text_and_nothing_wrong() {
+    fn buffer_too_small_for_fields_contains_text_only() {
         let none = (String::new(), String::new(), 0);
         for length in 1..200 {
             let mut buffer = vec![b'x'; length];
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_failure_left_is_not_told_again() {
+    fn fields_of_earlier_failure_are_not_reported_again() {
         let mut buffer = [b'x'; 256];
         write(&failed(), &mut buffer);
         let text = CStr::from_bytes_until_nul(&buffer)

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_becomes_a_status_with_its_text() {
+    fn panic_becomes_status_with_its_message() {
         prepare_process();
         let mut buffer = [b'x'; 64];
         let detail = Detail::new(buffer.as_mut_ptr().cast(), buffer.len());
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_detail_is_cut_at_a_character_and_always_ended() {
+    fn detail_is_truncated_at_character_boundary_and_terminated() {
         let mut buffer = [b'x'; 5];
         failing("ab\u{e9}\u{e9}", &mut buffer);
         assert_eq!(&buffer, "ab\u{e9}\0".as_bytes());

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freed_handle_stays_invalid_when_its_place_is_used_again() {
+    fn freed_handle_stays_invalid_after_its_slot_is_reused() {
         let registry = Registry::new(3);
         let first = registry.insert(Arc::new("first")).unwrap();
         registry.remove(first).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_can_be_handed_in() {
+    fn invalid_handle_numbers_are_rejected() {
         let registry = Registry::new(3);
         let handle = registry.insert(Arc::new(())).unwrap();
         let other = Registry::new(4).insert(Arc::new(())).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_up_when_its_generations_are_used_up() {
+    fn slot_is_retired_when_its_generations_are_exhausted() {
         let registry = Registry::new(3);
         let handle = registry.insert(Arc::new(())).unwrap();
         registry.slots.write().list[0].generation = u32::MAX;

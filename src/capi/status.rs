@@ -193,7 +193,7 @@ mod tests {
 
     /// These numbers are compiled into programs: a change here breaks all of them.
     #[test]
-    fn numbers_of_statuses_never_change() {
+    fn status_numbers_never_change() {
         let numbers: Vec<_> = TABLE.iter().map(|(status, _)| *status as i32).collect();
         assert_eq!(
             numbers,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_its_own_name_and_number() {
+    fn statuses_have_unique_names_and_numbers() {
         for (index, (status, name)) in TABLE.iter().enumerate() {
             assert_eq!(format!("{status:?}"), name.to_str().unwrap());
             assert_eq!(divvy_status_at(index), *status as i32);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_of_the_library_has_a_status_of_its_own() {
+    fn every_error_code_has_its_own_status() {
         let mut seen = Vec::new();
         for (code, status) in CODES {
             assert_eq!(of(code), status);

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid() {
+    fn manager_defaults_are_valid() {
         ManagerConfig::default().validate().unwrap();
         for preset in [
             OutagePreset::Conservative,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_file_has_a_name_and_is_not_for_strict_workers() {
+    fn cache_file_requires_name_and_non_strict_policy() {
         let mut config = ManagerConfig {
             cache_file: Some("/var/lib/service/assignment".into()),
             ..ManagerConfig::default()
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_warns_a_calculator_is_refused_with_the_managers_own_rules() {
+    fn calculator_warnings_are_manager_violations() {
         let mut config = ManagerConfig::default();
         config.calculator.cold_start_window = Duration::from_secs(5);
         config.calculator.emergency_grace_period = Duration::from_secs(7);

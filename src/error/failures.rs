@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_failures_of_every_kind_are_one_readable_error() {
+    fn thousand_failures_of_every_kind_form_one_readable_error() {
         let codes = [
             Code::Unavailable,
             Code::TimedOut,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_failure_is_told_as_it_is_and_none_is_no_error() {
+    fn single_failure_is_returned_unchanged_and_no_failure_is_no_error() {
         assert!(Failures::new(5).into_error().is_none());
         let mut failures = Failures::new(5);
         failures.add(failure(Code::Conflict, 3));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_needs_somebody_decides_how_to_react() {
+    fn permanent_failure_determines_code_of_combined_error() {
         let mut failures = Failures::new(5);
         for key in 0..4 {
             failures.add(failure(Code::Unavailable, key));

@@ -69,7 +69,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_call_has_a_quarter_of_the_time_and_more_each_time_that_it_was_not_enough() {
+    fn timeout_starts_at_quarter_and_grows_after_each_timeout() {
         let mut timeout = AdaptiveTimeout::new(SECOND * 10);
         let mut had = Vec::new();
         for _ in 0..4 {
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_at_once_is_not_waited_for_any_longer() {
+    fn immediate_failure_does_not_increase_timeout() {
         let mut timeout = AdaptiveTimeout::new(SECOND * 10);
         timeout.timed_out(SECOND);
         assert_eq!(timeout.next(), SECOND * 5 / 2);
     }
 
     #[test]
-    fn a_slow_store_keeps_its_time_and_a_quick_one_loses_it() {
+    fn slow_answers_keep_timeout_and_fast_answers_reduce_it() {
         let mut timeout = AdaptiveTimeout::new(SECOND * 10);
         timeout.timed_out(timeout.next());
         timeout.answered(SECOND * 4);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_end_it_has_none() {
+    fn unlimited_timeout_stays_unlimited() {
         let mut timeout = AdaptiveTimeout::unlimited();
         timeout.timed_out(SECOND);
         timeout.answered(SECOND);

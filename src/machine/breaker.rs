@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_an_answer_starts_the_row_anew() {
+    fn consecutive_failures_open_breaker_and_answer_resets_count() {
         let mut play = Play::new();
         for _ in 0..4 {
             play.play(&FAILURE);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_after_the_pause_closes_it_or_opens_it_again() {
+    fn single_probe_after_pause_closes_or_reopens_breaker() {
         let mut play = opened();
         play.play(&[
             ("pause", "open"),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_probe_comes_at_once_and_is_not_doubled() {
+    fn forced_probe_is_immediate_and_not_repeated() {
         let mut play = opened();
         play.play(&[
             ("call", "refused"),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_from_before_it_opened_say_nothing_any_more() {
+    fn calls_started_before_opening_are_ignored() {
         let mut play = Play::new();
         play.play(&[("call", "closed"); 7]);
         play.play(&[("failed", "closed"); 4]);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_told_once_and_in_order() {
+    fn every_breaker_transition_is_reported_once_in_order() {
         let mut play = opened();
         play.play(&[
             ("pause", "open"),
@@ -375,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn there_are_never_two_probes_and_an_open_breaker_lets_no_other_call_through(
+        fn open_breaker_admits_at_most_one_probe(
             steps in prop::collection::vec((0_u8..8, 0_u64..400), 1..300)
         ) {
             let mut breaker = Breaker::new(BreakerConfig::default(), 3);

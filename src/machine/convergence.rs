@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_apply_in_time_is_told_once_until_it_has_caught_up() {
+    fn lagging_worker_is_reported_once_until_it_catches_up() {
         let behind = [(0, Applied("w", Some(4))), (1, Assigned("w", Some(5)))];
         let cases: [Case; 9] = [
             ("in time", &[(10, Applied("w", Some(5))), (60, Tick)], &[]),
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lag_is_counted_in_versions_of_the_workers_own_key() {
+    fn lag_is_counted_in_versions_of_workers_own_key() {
         let (mut convergence, _) = play(
             TIMEOUT,
             &[
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_is_measured_until_the_last_live_worker_has_applied_it() {
+    fn convergence_time_ends_when_last_live_worker_has_applied() {
         let mut convergence = Convergence::new(TIMEOUT);
         let key = |c: &mut Convergence, millis, worker, version| {
             c.assigned(at(millis), worker, Some(version));
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_out_of_sight_is_not_measured() {
+    fn versions_unobserved_during_disconnection_are_not_measured() {
         for is_assignments in [false, true] {
             let mut convergence = Convergence::new(TIMEOUT);
             convergence.end_replay();
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_leads_to_the_report_and_ends_with_it() {
+    fn deadline_is_due_at_lag_report_and_cleared_by_it() {
         let (mut convergence, _) = play(
             TIMEOUT,
             &[(0, Applied("w", Some(4))), (1, Assigned("w", Some(5)))],
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_leaves_nothing_behind() {
+    fn departed_worker_leaves_no_state() {
         let (convergence, _) = play(
             TIMEOUT,
             &[

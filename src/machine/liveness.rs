@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_are_coalesced_and_told_with_the_time_of_the_first() {
+    fn joins_are_coalesced_and_reported_with_time_of_first() {
         let mut leases = live_with(&[]);
         leases.beat(at(1_000), "w-2", Duration::ZERO);
         leases.beat(at(1_050), "w-1", Duration::ZERO);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_runs_one_ttl_from_the_last_beat_and_is_renewed_without_events() {
+    fn lease_lasts_one_ttl_and_renewal_raises_no_event() {
         let mut leases = live_with(&["w-1"]);
         for second in 1..=20 {
             leases.beat(at(second * 1_000), "w-1", Duration::ZERO);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_lease_wakes_nobody_before_its_end() {
+    fn renewed_lease_causes_no_wakeup_before_its_end() {
         let mut leases = live_with(&["w-1", "w-2", "w-3"]);
         for second in 1..=20 {
             for worker in ["w-3", "w-1", "w-2"] {
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_leads_to_the_expiry_without_polling() {
+    fn deadline_leads_to_expiry_without_polling() {
         let mut leases = live_with(&["w-1", "w-2"]);
         leases.beat(at(5_000), "w-2", Duration::ZERO);
         let mut steps = 0;
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_heartbeat_is_a_leave_and_not_a_loss() {
+    fn deleted_heartbeat_is_leave_not_expiry() {
         let mut leases = live_with(&["w-1"]);
         leases.left("w-1");
         leases.left("w-1");
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_and_leaves_before_being_reported_never_existed() {
+    fn worker_that_joins_and_leaves_before_report_is_never_reported() {
         let mut leases = live_with(&[]);
         leases.beat(at(0), "w-1", Duration::ZERO);
         leases.left("w-1");
@@ -449,14 +449,14 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_marker_ends_the_lease_at_once() {
+    fn expiry_marker_ends_lease_at_once() {
         let mut leases = live_with(&["w-1"]);
         leases.expired(at(10), "w-1");
         assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
     }
 
     #[test]
-    fn nobody_goes_missing_while_blind_and_leases_start_afresh_after() {
+    fn no_worker_is_suspected_while_disconnected_and_leases_restart_after() {
         let mut leases = live_with(&["w-1", "w-2"]);
         leases.blind();
         leases.blind();
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joined_during_blindness_is_told_before_its_end() {
+    fn join_while_disconnected_is_reported_before_its_end() {
         let mut leases = live_with(&["w-1"]);
         leases.blind();
         leases.beat(at(1_000), "w-2", Duration::ZERO);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_expires_before_the_first_full_view() {
+    fn nothing_expires_before_first_full_view() {
         let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
         leases.seed(at(0), [(id("w-1"), Duration::from_secs(1))], [id("w-2")]);
         leases.tick(at(9_000));
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_marker_found_by_the_first_view_ends_the_lease_with_it() {
+    fn expiry_marker_in_first_view_ends_lease_with_it() {
         let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
         leases.seed(at(0), [(id("w-1"), TTL), (id("w-2"), TTL)], []);
         leases.expired(at(100), "w-1");
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_beat_counts_against_its_lease() {
+    fn heartbeat_age_shortens_its_lease() {
         let mut leases = live_with(&[]);
         leases.beat(at(0), "w-1", Duration::from_secs(4));
         leases.beat(at(0), "stale", TTL);
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_worker_leaves_nothing_behind_in_the_queue() {
+    fn flapping_worker_leaves_nothing_in_queue() {
         let mut leases = live_with(&[]);
         for round in 0..1_000 {
             let now = at(round * 1_000);
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_with_a_hostile_name_is_ignored() {
+    fn heartbeat_with_malformed_key_is_ignored() {
         let mut leases = live_with(&[]);
         leases.beat(at(0), "a b", Duration::ZERO);
         leases.beat(at(0), "", Duration::ZERO);
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_worker_is_a_newcomer_when_it_beats_again() {
+    fn forgotten_worker_rejoins_with_next_heartbeat() {
         let mut leases = live_with(&["w-1"]);
         leases.tick(at(6_000));
         leases.forget("w-1");
@@ -634,7 +634,7 @@ mod tests {
             #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
             #[test]
-            fn what_is_told_agrees_with_a_plain_list_of_last_beats(
+            fn reports_agree_with_reference_model_of_last_heartbeats(
                 steps in prop::collection::vec(step(), 0..60),
             ) {
                 let mut leases = live_with(&[]);

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_become_sightings_and_hostile_keys_are_counted_as_poison() {
+    fn heartbeats_become_sightings_and_malformed_keys_are_counted() {
         let mut observer = observer();
         for key in [
             "heartbeat.w-1",
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn own_writes_end_here_and_others_are_suspected() {
+    fn own_writes_are_filtered_and_foreign_writes_suspected() {
         let mut observer = observer();
         observer.assignment(
             Time::ZERO,
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_of_a_higher_term_is_told_and_the_own_one_is_not() {
+    fn fence_of_higher_term_is_reported_and_own_fence_is_not() {
         let mut observer = observer();
         let fence = |term| {
             let fence = Fence {
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_applied_what_the_leader_does_not_know_is_told_once() {
+    fn version_applied_ahead_of_leader_is_reported_once() {
         let mut observer = observer();
         let worker = WorkerId::new("w-1").unwrap();
         let mut beat = |term, version, of: Term| {
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_whose_key_holds_what_it_refuses_is_told_once() {
+    fn stale_key_rejected_by_worker_is_suspected_once() {
         let mut observer = observer();
         let worker = WorkerId::new("w-1").unwrap();
         let beat = |version| {
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_worker_that_does_not_apply_is_told_once_and_its_key_suspected_unless_it_is_gone() {
+    fn lagging_worker_is_reported_once_and_its_key_suspected_while_alive() {
         let worker = WorkerId::new("w-1").unwrap();
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
         let beat = |version| {

@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_readable_assignment_is_not_protected_by_its_revision() {
+    fn missing_or_malformed_assignment_is_written_unconditionally() {
         let mut slots = published(&plan(&[0, 1, 2]));
         slots.insert(id("a"), slot(Content::Deleted, false));
         slots.insert(id("b"), slot(Content::Malformed, false));
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn one_assignment_is_written_when_none_changed_also_beside_deletions() {
+    fn one_assignment_is_rewritten_when_none_changed_even_with_deletions() {
         let mut slots = published(&plan(&[0, 1, 2]));
         assert_eq!(shown(&slots, &plan(&[0, 1, 2])), ["set a at 7"]);
         slots.insert(id("z"), slot(Content::Assigned(0), false));
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_doubt_is_written_whatever_it_holds_until_its_revision_moves() {
+    fn key_needing_rewrite_is_written_until_its_revision_moves() {
         let mut slots = published(&plan(&[0, 1, 2]));
         slots.get_mut("b").unwrap().needs_rewrite = true;
         slots.insert(
@@ -521,7 +521,7 @@ mod tests {
     /// stranger had put an empty assignment of a version that the worker had applied; the worker
     /// refused it, and the next leader took it for what its plan said.
     #[test]
-    fn what_has_no_term_is_written_whatever_it_holds() {
+    fn assignment_without_term_is_rewritten_whatever_it_holds() {
         let a = ("assignment.a", r#"{"version":4,"term":1,"partitions":[]}"#);
         let b = ("assignment.b", r#"{"version":4,"partitions":[]}"#);
         let empty = Plan::new([id("a"), id("b")].into(), [].into(), Vec::new()).unwrap();
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_consistent_as_far_as_its_record_knows_it() {
+    fn plan_consistency_is_judged_by_its_commit_record() {
         let a = ("assignment.a", r#"{"version":4,"term":1}"#);
         let b = ("assignment.b", r#"{"version":2,"term":1}"#);
         let digest = reading(&[a, b]);
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_tell_contents_apart_that_look_alike_when_joined() {
+    fn digests_differ_for_contents_that_join_alike() {
         let hash = |lists: &[&[&str]]| {
             let list: Vec<Partition> = lists
                 .iter()

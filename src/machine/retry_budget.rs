@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_budget_fills_by_time_and_by_first_tries_up_to_its_burst() {
+    fn empty_budget_refills_over_time_and_by_first_attempts_up_to_burst() {
         let mut retry_budget = RetryBudget::new(RetryBudgetConfig::default(), Time::ZERO);
         let drain = |retry_budget: &mut RetryBudget, now| {
             std::iter::from_fn(|| retry_budget.retry(now).then_some(())).count()
@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn retries_are_bounded_whatever_is_asked_when(
+        fn retries_are_bounded_for_any_request_pattern(
             steps in prop::collection::vec((0_u64..2_000, any::<bool>()), 1..400)
         ) {
             let config = RetryBudgetConfig::default();

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_listed_moves_are_legal() {
+    fn only_listed_transitions_are_legal() {
         let legal: Vec<String> = CalculatorState::ALL
             .into_iter()
             .flat_map(|from| CalculatorState::ALL.into_iter().map(move |to| (from, to)))

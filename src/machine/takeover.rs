@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_key_is_alive_with_what_is_left_of_its_ttl() {
+    fn worker_with_key_is_alive_for_its_remaining_ttl() {
         let found = found(
             &["w-1", "w-2"],
             &[
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_has_outlived_its_ttl_is_no_sign_of_life() {
+    fn key_older_than_ttl_is_no_sign_of_life() {
         let found = found(
             &["w-1", "w-2", "w-3", "w-4"],
             &[
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_deleted_its_key_has_left_and_who_has_none_is_missing() {
+    fn deleted_key_means_left_and_absent_key_means_suspected() {
         let found = found(
             &["w-2", "w-3", "w-4", "w-5", "w-6"],
             &[
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_former_leader_is_lost_at_once_only_on_two_pieces_of_evidence() {
+    fn former_leader_is_dead_at_once_only_on_two_pieces_of_evidence() {
         let beats = [("w-2", Operation::Put, None), ("w-3", Operation::Put, None)];
         let mut case = found(&["w-1", "w-2", "w-3"], &beats);
         assert_eq!(judge(&case, TIMING, NOW).dead, BTreeSet::from([id("w-1")]));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mass_absence_proves_nothing_for_one_ttl_and_grace() {
+    fn mass_absence_proves_nothing_for_one_ttl_and_grace() {
         let found = found(&["w-1", "w-2", "w-3"], &[("w-3", Operation::Put, None)]);
         let evidence = judge(&found, TIMING, NOW);
         assert_eq!(evidence.suspected, BTreeSet::from([id("w-1"), id("w-2")]));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn one_absent_worker_is_never_a_mass() {
+    fn single_absent_worker_is_never_mass_absence() {
         assert!(!is_mass(1, 1, 0.5));
         assert!(is_mass(2, 3, 0.5));
         assert!(!is_mass(2, 4, 0.5));

@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn while_it_is_open_calls_fail_at_once_with_its_reason_and_the_store_is_left_alone() {
+    fn open_breaker_fails_calls_at_once_with_reason_and_spares_store() {
         let play = play();
         play.open();
         play.memory.faults().restore();
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_call_after_the_pause_is_the_probe_and_every_transition_is_told() {
+    fn first_call_after_pause_is_probe_and_every_transition_is_reported() {
         let measured = Arc::new(Measured::default());
         let mut play = play();
         play.store = play.store.with_metrics(measured.clone());
@@ -645,7 +645,7 @@ mod tests {
 
     /// A store that is not asked in time is late, not gone.
     #[test]
-    fn a_call_is_cut_short_after_a_quarter_of_its_operations_time() {
+    fn call_is_cut_off_after_quarter_of_operation_timeout() {
         struct Slow(Arc<MemoryStore>, Mutex<Vec<Duration>>);
         impl Slow {
             fn note(&self, deadline: Instant) {
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_well_again_has_the_next_call_probe() {
+    fn recovered_session_lets_next_call_probe() {
         let play = play();
         play.open();
         play.memory.faults().restore();
@@ -682,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_a_call_that_is_too_late_says_nothing() {
+    fn rejection_counts_as_answer_and_late_call_counts_as_nothing() {
         let play = play();
         play.memory.server().put(Bucket::Assignment, "k", b"x");
         let write = Write {
@@ -702,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_without_a_token_are_not_sent() {
+    fn retries_without_token_are_not_sent() {
         let told = Arc::new(Measured::default());
         let mut play = play();
         play.store = play.store.with_metrics(told.clone());

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_ends_at_once_waits_for_the_shortest_pause_and_failures_wait_longer() {
+    fn immediate_close_waits_minimum_delay_and_failures_wait_longer() {
         let config = CalculatorConfig::default();
         let now = Time::from_millis(1_000_000);
         let mut reopening = Reopening::new(&config);

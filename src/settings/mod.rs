@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_shows_what_it_reads_and_the_default_reads_back() {
+    fn every_key_round_trips_its_default() {
         let defaults = Values::default();
         let mut names = std::collections::BTreeSet::new();
         for key in KEYS {
@@ -355,7 +355,7 @@ mod tests {
 
     /// The table is written by hand; this fails when a field is added and the table is not.
     #[test]
-    fn every_field_of_calculator_and_manager_has_a_key() {
+    fn every_calculator_and_manager_field_has_key() {
         let text = format!("{:?}", ManagerConfig::default());
         let (text, outage) = text.split_once("outage: OutageTiming {").unwrap();
         let outage = outage.split_once('}').unwrap().0.split(',');
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_fills_what_was_not_set_in_whatever_order() {
+    fn preset_fills_unset_values_in_any_order() {
         let mut settings = Settings::new();
         assert_eq!(settings.manager(), ManagerConfig::default());
         settings.set("outage_leave_after", "7s").unwrap();
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_managers_grace_follows_its_heartbeat_unless_it_is_set() {
+    fn manager_grace_follows_heartbeat_unless_set() {
         let mut settings = Settings::new();
         settings.set("heartbeat_interval", "1s").unwrap();
         let grace = |settings: &Settings| settings.manager().calculator.emergency_grace_period;
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused_with_the_nearest_one() {
+    fn unknown_name_is_rejected_with_nearest_match() {
         let mut settings = Settings::new();
         for (wrong, right) in [
             ("cooldwon", "cooldown"),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_applied_wholly_or_not_at_all() {
+    fn json_is_applied_completely_or_not_at_all() {
         let mut settings = Settings::new();
         settings
             .merge_json(r#"{"cooldown":"3s","restart_ratio":0.25,"nats_url":["a:1","b:2"],"nats_tls_required":true}"#)
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_settings_in_upper_case() {
+    fn environment_names_settings_in_upper_case() {
         let mut settings = Settings::new();
         let variables = [
             ("PATH", "/bin"),
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dump_tells_values_and_origins_but_no_secret() {
+    fn dump_shows_values_and_origins_but_no_secret() {
         let mut settings = Settings::new();
         settings.set("nats_password", "hunter2").unwrap();
         settings

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_who_does_not_read_keeps_the_newest_changes() {
+    fn listener_that_does_not_read_keeps_newest_changes() {
         let mut board = HealthPublisher::new(Health::Connected);
         let events = board.listen();
         for n in 0..100 {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_current_health_comes_first_and_closed_is_last() {
+    fn current_health_comes_first_and_closed_is_last() {
         let mut board = HealthPublisher::new(Health::Degraded("connecting".into()));
         let events = board.listen();
         board.set(Health::Connected);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn who_no_longer_listens_is_forgotten() {
+    fn dropped_listener_is_removed() {
         let mut board = HealthPublisher::new(Health::Connected);
         for _ in 0..1_000 {
             drop(board.listen());

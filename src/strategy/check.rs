@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn each_partition_needs_one_owner_among_the_live_workers() {
+    fn each_partition_needs_one_owner_among_live_workers() {
         assert!(verdict(&[0, 1, 0]).is_ok());
         for (owners, expected) in [
             (&[0, 1][..], "2 owners for 3"),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_diff_tells_what_each_worker_gets_and_loses() {
+    fn diff_shows_gains_and_losses_of_each_worker() {
         let diff: Diff = diff(&old(), &new());
         assert_eq!((diff.added, diff.removed, diff.moved), (1, 1, 3));
         assert_eq!((diff.moved_weight, diff.orphaned_weight), (15, 9));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quality_sets_balance_and_movement_against_the_best_possible() {
+    fn quality_compares_balance_and_movement_to_optimum() {
         let quality = quality(&new(), Some(&old()), &[]);
         assert_eq!(quality.mean, 9.0);
         assert_eq!(quality.fair, 9.0);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn quality_bears_weights_near_the_largest_number_and_no_workers_at_all() {
+    fn quality_handles_huge_weights_and_empty_fleet() {
         let huge = plan(
             &["a", "b"],
             &[("x", i64::MAX, 0), ("y", i64::MAX, 1), ("z", 1, 1)],
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_a_partition_comes_to_its_worker_is_told_apart() {
+    fn every_cause_of_placement_is_distinguished() {
         let cause = |key: &str| explain(&new(), Some(&old()), &[key.to_owned()]).unwrap();
         assert_eq!(cause("a").cause, Cause::Stayed);
         assert_eq!(cause("f").cause, Cause::Placed);

@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_weights_have_the_mean_as_their_fair_level() {
+    fn fair_level_of_equal_weights_is_mean() {
         assert_eq!(fair_level(&[3; 10], &[1.0; 4]), 7.5);
         assert_eq!(fair_level(&[], &[1.0; 4]), 0.0);
     }
 
     #[test]
-    fn partitions_heavier_than_the_mean_of_the_rest_are_set_apart() {
+    fn fair_level_excludes_oversized_partitions() {
         assert_eq!(fair_level(&[100, 40, 6, 6, 6, 6], &[1.0; 4]), 12.0);
         assert_eq!(fair_level(&[5, 1], &[1.0; 2]), 1.0);
         assert_eq!(fair_level(&[5, 3], &[1.0; 4]), 0.0);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heaviest_partition_goes_with_the_largest_worker() {
+    fn fair_level_pairs_heaviest_partition_with_largest_worker() {
         assert_eq!(fair_level(&[80, 10, 10], &[1.0, 4.0, 1.0]), 10.0);
         assert_eq!(fair_level(&[40, 10, 10], &[1.0, 4.0, 1.0]), 10.0);
     }

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partition_hash_is_the_one_parti_computes() {
+    fn partition_hashes_match_parti() {
         let file: File =
             serde_json::from_str(include_str!("../../tests/vectors/partition_hashes.json"))
                 .unwrap();

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partitions_without_keys_are_refused_by_place_and_count() {
+    fn partitions_without_keys_are_rejected_by_position_and_count() {
         let mut list = vec![Partition::new(["a"], 1)];
         list.extend((0..50).map(|weight| Partition::new(Vec::<String>::new(), weight)));
         let error = canonical_partitions(list).unwrap_err();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_keys_are_refused_whatever_their_weights() {
+    fn duplicate_keys_are_rejected_whatever_their_weights() {
         let long = "é".repeat(100_000);
         let keys = ["b", "a", "b", "a", &long, "c", &long];
         let list: Vec<_> = keys.into_iter().zip(1..).collect();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_come_out_sorted_and_unique() {
+    fn workers_are_sorted_and_unique() {
         let ids = ["w-10", "w-2", "W", "w-10"].map(|id| WorkerId::new(id).unwrap());
         let sorted = canonical_workers(ids.to_vec());
         assert_eq!(format!("{sorted:?}"), r#"["W", "w-10", "w-2"]"#);

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partition_is_in_its_owners_group_once_and_in_order() {
+    fn every_partition_is_in_its_owners_group_once_in_order() {
         let plan = plan();
         assert_eq!(plan.indices_of(0), [1, 3]);
         assert_eq!(plan.indices_of(1), [0_u32; 0]);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_breaks_the_rules_makes_no_plan() {
+    fn invalid_owner_list_yields_no_plan() {
         let owners = vec![0, 1, 2, 3];
         let result = Plan::new(workers(&["a"]), partitions(&["p", "q", "r", "s"]), owners);
         assert_eq!(result.unwrap_err().code(), Code::InvalidPlan);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_plan_follows_workers_and_partitions_by_name() {
+    fn previous_plan_follows_workers_and_partitions_by_name() {
         let plan = plan();
         let same = plan.previous_for(plan.workers(), plan.partitions());
         assert_eq!(same, [Some(2), Some(0), Some(2), Some(0)]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_from_the_store_may_be_unsorted_foreign_and_contradictory() {
+    fn stored_lists_may_be_unsorted_foreign_and_contradictory() {
         let list = |keys: &[&str]| partitions(keys).to_vec();
         let id = |id| WorkerId::new(id).unwrap();
         let lists = [

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lookup_finds_the_worker_that_parti_finds() {
+    fn ring_lookups_match_parti() {
         let file: File =
             serde_json::from_str(include_str!("../../tests/vectors/rings.json")).unwrap();
         assert!(file.cases.len() > 10);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_at_and_beyond_the_ends_of_the_ring_have_an_owner() {
+    fn hashes_at_and_beyond_ring_ends_have_owner() {
         let ring = Ring::new(&["a", "b", "c"], 2, 0);
         let mut nodes: Vec<(u64, WorkerIndex)> =
             (0..6).map(|i| (ring.hashes[i], i as u32 / 2)).collect();

@@ -36,7 +36,7 @@ fn beats(workers: &[WorkerId]) -> Vec<WatchEvent> {
 }
 
 #[test]
-fn beats_of_1000_workers_allocate_nothing() {
+fn heartbeats_of_1000_workers_allocate_nothing() {
     let workers = workers();
     let beats = beats(&workers);
     let mut observer = Observer::new(&CalculatorConfig::default()).unwrap();
@@ -68,7 +68,7 @@ fn beats_of_1000_workers_allocate_nothing() {
 }
 
 #[test]
-fn ticks_of_a_settled_calculator_allocate_nothing() {
+fn ticks_of_settled_calculator_allocate_nothing() {
     let workers = workers();
     let mut calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
     let heartbeat = |worker: &WorkerId| HeartbeatRecord {

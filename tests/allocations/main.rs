@@ -94,7 +94,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 }
 
 #[test]
-fn counters_count_allocations_and_the_bytes_held_at_most() {
+fn counters_track_allocations_and_peak_bytes() {
     assert_eq!(measure(|| drop(black_box(Box::new(7_u64)))), (1, 8));
     let grow = || {
         let mut grown = Vec::<u8>::with_capacity(100);

@@ -69,7 +69,7 @@ impl Race<'_> {
 
 #[test]
 #[allow(clippy::cast_precision_loss)] // counts of messages
-fn of_two_hundred_workers_at_once_a_hundred_get_ids_of_their_own_and_the_rest_is_told() {
+fn two_hundred_workers_share_hundred_ids_on_server_and_rest_get_error() {
     let _alone = alone();
     let server = Server::start(NEWEST);
     let workers: Vec<_> = (0..WORKERS).map(|_| worker(&server)).collect();

@@ -106,7 +106,7 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
 }
 
 #[test]
-fn lives_on_the_store_in_memory_leave_threads_descriptors_and_memory_flat() {
+fn lifecycles_on_memory_store_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let store = MemoryStore::new();
     let again = manager_over(store.client("again"), config(), PARTITIONS);
@@ -121,7 +121,7 @@ fn lives_on_the_store_in_memory_leave_threads_descriptors_and_memory_flat() {
 }
 
 #[test]
-fn lives_on_a_server_leave_threads_descriptors_and_memory_flat() {
+fn lifecycles_on_server_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let server = Server::start(NEWEST);
     stay_flat("NATS", lives("DIVVY_NATS_LIVES", 25), |number| {

@@ -32,7 +32,7 @@ fn manager(may_lead: bool) -> Manager {
 }
 
 #[test]
-fn a_follower_has_three_threads_and_a_leader_six_and_stop_joins_them() {
+fn follower_has_three_threads_leader_has_six_and_stop_joins_them() {
     let _alone = alone();
     let follower = manager(false);
     // Neither callbacks nor readers cost another one.

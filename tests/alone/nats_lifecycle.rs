@@ -36,7 +36,7 @@ fn cycle(server: &Server) {
 }
 
 #[test]
-fn threads_descriptors_and_memory_stay_flat_through_cycles_and_hangs() {
+fn nats_cycles_and_hangs_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let server = Server::start(NEWEST);
     for _ in 0..20 {

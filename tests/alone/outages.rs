@@ -149,7 +149,7 @@ fn recovery_after(outage: Duration) -> (Duration, Duration) {
 }
 
 #[test]
-fn a_killed_server_that_is_back_is_published_to_and_beaten_to_within_a_second() {
+fn publications_and_heartbeats_resume_within_a_second_of_server_return() {
     let _alone = alone();
     for outage in [1, 10].map(Duration::from_secs) {
         let (published, beats) = recovery_after(outage);
@@ -161,7 +161,7 @@ fn a_killed_server_that_is_back_is_published_to_and_beaten_to_within_a_second() 
 /// Symptom: a leader said for as long as the disk was full that the store was busy. Cause: that is
 /// what a server says (10176) that has no room to keep a batch until it is whole.
 #[test]
-fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
+fn full_file_system_is_reported_and_recovered_from() {
     let _alone = alone();
     for version in [NEWEST, OLDEST] {
         let disk = match Disk::new(32) {
@@ -216,7 +216,7 @@ fn a_file_system_without_room_is_a_clear_error_and_recovered_from() {
 /// The server tells nobody of a purge, so the fleet goes on with what it holds; but who starts anew
 /// finds no assignment.
 #[test]
-fn a_worker_that_restarts_after_a_purge_is_given_its_partitions_again() {
+fn worker_restarted_after_purge_receives_its_partitions_again() {
     let _alone = alone();
     let server = Server::start(NEWEST);
     let mut settings = settings();

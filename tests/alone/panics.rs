@@ -118,7 +118,7 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
 }
 
 #[test]
-fn a_panic_on_dv_calc_fails_the_handle() {
+fn panic_on_dv_calc_fails_handle() {
     a_panic_fails_the_handle("dv-calc", |calculator, _| {
         let error = calculator.trigger_rebalance(Duration::MAX).unwrap_err();
         assert!(
@@ -129,12 +129,12 @@ fn a_panic_on_dv_calc_fails_the_handle() {
 }
 
 #[test]
-fn a_panic_on_dv_watch_fails_the_handle() {
+fn panic_on_dv_watch_fails_handle() {
     a_panic_fails_the_handle("dv-watch", |_, store| beat(store, "w-1"));
 }
 
 #[test]
-fn a_panic_on_dv_publish_fails_the_handle_and_tells_who_waits() {
+fn panic_on_dv_publish_fails_handle_and_answers_waiting_callers() {
     a_panic_fails_the_handle("dv-publish", |calculator, _| {
         let error = calculator.trigger_rebalance(Duration::MAX).unwrap_err();
         assert_eq!(error.code(), Code::Panicked, "{error}");
@@ -143,7 +143,7 @@ fn a_panic_on_dv_publish_fails_the_handle_and_tells_who_waits() {
 }
 
 #[test]
-fn many_callers_that_wait_are_told_when_a_thread_panics() {
+fn all_waiting_callers_get_error_when_thread_panics() {
     let _alone = alone();
     for _ in 0..20 {
         let store = store();
@@ -170,7 +170,7 @@ fn many_callers_that_wait_are_told_when_a_thread_panics() {
 }
 
 #[test]
-fn a_panic_during_the_start_is_its_error() {
+fn panic_during_start_is_returned_as_start_error() {
     let _alone = alone();
     for thread in ["dv-publish", "dv-calc"] {
         let store = store();
@@ -187,7 +187,7 @@ fn a_panic_during_the_start_is_its_error() {
 
 /// The one thing of the host's that runs on `dv-notify` besides callbacks is its logger.
 #[test]
-fn a_panic_on_dv_notify_fails_the_handle() {
+fn panic_on_dv_notify_fails_handle() {
     struct Logger;
     impl log::Log for Logger {
         fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
@@ -218,7 +218,7 @@ fn a_panic_on_dv_notify_fails_the_handle() {
 }
 
 #[test]
-fn a_failed_calculator_publishes_nothing_more_and_another_takes_over() {
+fn failed_calculator_publishes_nothing_more_and_another_takes_over() {
     let _alone = alone();
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
@@ -239,7 +239,7 @@ fn a_failed_calculator_publishes_nothing_more_and_another_takes_over() {
 }
 
 #[test]
-fn with_the_store_hung_a_drop_gives_up_in_time_and_the_threads_end_when_it_returns() {
+fn drop_with_hung_store_returns_in_time_and_threads_end_with_hang() {
     let _alone = alone();
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);

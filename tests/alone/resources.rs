@@ -22,7 +22,7 @@ fn wait_for_all_threads() {
 }
 
 #[test]
-fn start_makes_four_named_threads_and_stop_joins_them() {
+fn start_creates_four_named_threads_and_stop_joins_them() {
     let _alone = alone();
     let store = store();
     let calculator = calculator(&store);
@@ -36,7 +36,7 @@ fn start_makes_four_named_threads_and_stop_joins_them() {
 }
 
 #[test]
-fn every_own_thread_blocks_every_signal_that_can_be_blocked() {
+fn every_own_thread_blocks_every_blockable_signal() {
     let _alone = alone();
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
@@ -70,7 +70,7 @@ fn every_own_thread_blocks_every_signal_that_can_be_blocked() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_no_thread_behind() {
+fn failed_start_leaves_no_thread() {
     let _alone = alone();
     let store = store();
     let leader = leader(&store);
@@ -87,7 +87,7 @@ fn a_start_that_fails_leaves_no_thread_behind() {
 }
 
 #[test]
-fn a_dropped_handle_leaves_no_thread_behind() {
+fn dropped_handle_leaves_no_thread() {
     let _alone = alone();
     let store = store();
     let calculator = calculator(&store);
@@ -109,7 +109,7 @@ fn life(store: &MemoryStore, calculator: &Calculator) {
 }
 
 #[test]
-fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
+fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let store = store();
     let leader = leader(&store);
@@ -135,7 +135,7 @@ fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
 }
 
 #[test]
-fn a_thousand_handles_leave_memory_flat() {
+fn thousand_handles_keep_memory_flat() {
     let _alone = alone();
     let store = store();
     let round = || {
@@ -156,9 +156,9 @@ const LIMITED: &str = "DIVVY_TEST_ROOM_FOR_STACKS";
 /// Symptom: a start hung for ever when the system could not start another thread. Cause: it
 /// cleaned up under the lock that cleaning up takes.
 #[test]
-fn a_thread_that_cannot_be_started_is_a_clear_error_and_leaves_nothing_behind() {
+fn failed_thread_spawn_is_reported_and_leaves_nothing() {
     let _alone = alone();
-    let name = "resources::a_process_that_has_room_for_few_threads";
+    let name = "resources::process_with_room_for_few_threads";
     for stacks in 0..4 {
         let child = Command::new(std::env::current_exe().unwrap())
             .args([
@@ -181,7 +181,7 @@ fn a_thread_that_cannot_be_started_is_a_clear_error_and_leaves_nothing_behind() 
 /// Run by the test above, in a process of its own.
 #[test]
 #[ignore = "limits the memory of its process; another test runs it"]
-fn a_process_that_has_room_for_few_threads() {
+fn process_with_room_for_few_threads() {
     let Ok(stacks) = std::env::var(LIMITED) else {
         return;
     };

@@ -37,7 +37,7 @@ impl Log for Patient {
 }
 
 #[test]
-fn a_slow_logger_keeps_no_event_from_its_readers() {
+fn slow_logger_does_not_delay_event_readers() {
     let _alone = alone();
     let (tell, told) = bounded(1);
     IS_TOLD.set(told).unwrap();

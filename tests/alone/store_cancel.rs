@@ -93,7 +93,7 @@ fn wait_for_no_thread() {
 }
 
 #[test]
-fn a_cancelled_call_on_nats_ends_at_once_and_says_what_it_knows() {
+fn cancelled_call_on_nats_ends_at_once_and_reports_outcome() {
     let _alone = alone();
     let deaf = Mute::start(true);
     let connect = || NatsStore::connect(NatsOptions::new([deaf.url.as_str()]), never());
@@ -155,7 +155,7 @@ fn a_cancelled_call_on_nats_ends_at_once_and_says_what_it_knows() {
 }
 
 #[test]
-fn a_cancelled_call_in_memory_ends_at_once_and_says_what_it_knows() {
+fn cancelled_call_in_memory_ends_at_once_and_reports_outcome() {
     let _alone = alone();
     let store = MemoryStore::new();
     store.ensure(BUCKET, FOR_EVER, never()).unwrap();

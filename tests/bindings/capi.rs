@@ -7,7 +7,7 @@ use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
 
 #[test]
-fn the_header_alone_passes_the_strictest_flags_of_every_standard() {
+fn header_alone_compiles_under_strictest_flags_of_every_standard() {
     build::header_alone(
         "divvy.h",
         &["c99", "c11", "c17"],
@@ -16,7 +16,7 @@ fn the_header_alone_passes_the_strictest_flags_of_every_standard() {
 }
 
 #[test]
-fn a_calculators_whole_life_on_the_memory_store() {
+fn calculator_lifecycle_works_on_memory_store() {
     run("tests/capi/life.c", C99, Link::Shared);
     run("tests/capi/life.c", C99, Link::Static);
 }
@@ -28,62 +28,62 @@ fn managers_join_share_hand_over_and_leave() {
 }
 
 #[test]
-fn callback_poll_and_descriptor_tell_the_same_events_in_the_same_order() {
+fn callback_poll_and_descriptor_deliver_same_events_in_same_order() {
     run("tests/capi/events.c", C99, Link::Shared);
 }
 
 #[test]
-fn c_programs_are_valid_cpp_programs_too() {
+fn c_programs_are_valid_cpp_programs() {
     run("tests/capi/life.c", CXX11, Link::Static);
 }
 
 #[test]
-fn bad_input_to_any_function_is_a_status_and_outputs_stay_untouched() {
+fn bad_input_to_any_function_returns_status_and_keeps_outputs() {
     run("tests/capi/bad_input.c", C99, Link::Shared);
 }
 
 #[test]
-fn callbacks_may_call_everything_but_what_waits_for_them() {
+fn callbacks_may_call_everything_except_calls_that_wait_for_them() {
     run("tests/capi/callbacks.c", C99, Link::Shared);
 }
 
 #[test]
-fn partitions_and_strategy_of_the_host_drive_a_fleet() {
+fn host_partitions_and_strategy_drive_fleet() {
     run("tests/capi/host.c", C99, Link::Shared);
 }
 
 #[test]
-fn every_call_that_waits_ends_when_it_is_cancelled() {
+fn every_waiting_call_ends_when_cancelled() {
     run("tests/capi/cancel.c", C99, Link::Shared);
 }
 
 #[test]
-fn a_worker_that_does_not_apply_is_told_with_its_versions() {
+fn lagging_worker_is_reported_to_c_with_its_versions() {
     run("tests/capi/lagging.c", C99, Link::Shared);
 }
 
 #[test]
-fn a_thousand_lives_leave_threads_descriptors_and_memory_flat() {
+fn thousand_c_lifecycles_keep_threads_descriptors_and_memory_flat() {
     run("tests/capi/cycles.c", C99, Link::Shared);
 }
 
 #[test]
-fn sixty_four_threads_use_one_handle_and_free_it_under_each_other() {
+fn sixty_four_threads_may_use_and_free_one_handle_concurrently() {
     run("tests/capi/threads.c", C99, Link::Shared);
 }
 
 #[test]
-fn a_forked_child_gets_a_status_and_never_hangs() {
+fn forked_child_gets_status_and_never_hangs() {
     run("tests/capi/fork.c", C99, Link::Shared);
 }
 
 #[test]
-fn log_records_reach_the_host_and_signals_never_reach_the_librarys_threads() {
+fn log_records_reach_host_and_signals_never_reach_library_threads() {
     run("tests/capi/log.c", C99, Link::Shared);
 }
 
 #[test]
-fn the_cpp_layer_owns_its_objects_and_contains_exceptions() {
+fn cpp_layer_owns_its_objects_and_contains_exceptions() {
     build::header_alone("divvy.hpp", &[], &["c++11", "c++14", "c++17", "c++20"]);
     run("bindings/cpp/tests/life.cpp", CXX11, Link::Shared);
     run("bindings/cpp/tests/life.cpp", CXX17, Link::Static);
@@ -91,7 +91,7 @@ fn the_cpp_layer_owns_its_objects_and_contains_exceptions() {
 
 /// What the memory store cannot show: sockets, the client's threads, a server's own time.
 #[test]
-fn the_same_programs_pass_on_a_real_server() {
+fn same_programs_pass_on_real_server() {
     let server = Server::start(NEWEST);
     let url = server.url();
     for program in [
@@ -118,7 +118,7 @@ fn the_same_programs_pass_on_a_real_server() {
 }
 
 #[test]
-fn the_examples_run_until_they_are_told_to_stop() {
+fn examples_run_until_stopped() {
     for (source, language, kind) in [
         ("examples/c/events.c", C99, "published"),
         ("examples/c/events_epoll.c", C99, "published"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 #[test]
-fn the_committed_header_is_the_generated_one() {
+fn committed_header_matches_generated_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     let bindings = cbindgen::Builder::new()

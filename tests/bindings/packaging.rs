@@ -45,7 +45,7 @@ fn pkg_config(arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_plain_compiler_builds_from_the_installed_tree_shared_and_static() {
+fn installed_tree_builds_with_plain_compiler_shared_and_static() {
     let scratch = installed().parent().unwrap();
     let version = pkg_config(&["--modversion"]).concat();
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
@@ -69,7 +69,7 @@ fn a_plain_compiler_builds_from_the_installed_tree_shared_and_static() {
 }
 
 #[test]
-fn a_cmake_project_builds_from_the_installed_tree_shared_and_static() {
+fn installed_tree_builds_with_cmake_shared_and_static() {
     let project = installed().parent().unwrap().join("cmake");
     std::fs::create_dir_all(&project).unwrap();
     std::fs::write(project.join("main.c"), PROGRAM).unwrap();
@@ -93,7 +93,7 @@ fn a_cmake_project_builds_from_the_installed_tree_shared_and_static() {
 }
 
 #[test]
-fn the_shared_library_exports_the_headers_functions_and_the_checked_list() {
+fn shared_library_exports_exactly_header_functions_and_checked_list() {
     let header = std::fs::read_to_string(root().join("include/divvy.h")).unwrap();
     let declared: BTreeSet<String> = header
         .lines()
@@ -127,7 +127,7 @@ fn the_shared_library_exports_the_headers_functions_and_the_checked_list() {
 }
 
 #[test]
-fn the_soname_is_the_one_that_the_header_promises() {
+fn soname_matches_header() {
     let library = installed().join("lib/libdivvy.so");
     let output = succeed(Command::new("readelf").arg("-d").arg(&library));
     let text = String::from_utf8(output.stdout).unwrap();

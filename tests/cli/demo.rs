@@ -73,7 +73,7 @@ fn file(folder: &Path, content: &str) -> String {
 }
 
 #[test]
-fn every_step_is_played_every_check_holds_and_it_ends_by_itself_in_time() {
+fn demo_plays_every_step_passes_every_check_and_ends_in_time() {
     let began = Instant::now();
     let output = run(&[]);
     let took = began.elapsed();
@@ -101,7 +101,7 @@ fn every_step_is_played_every_check_holds_and_it_ends_by_itself_in_time() {
 }
 
 #[test]
-fn the_smallest_fleet_divides_a_list_from_a_file_and_runs_on_until_told_to_end() {
+fn smallest_fleet_divides_list_from_file_and_runs_until_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let list = file(folder.path(), r#"[{"keys":["only","one"],"weight":7}]"#);
     let mut child = demo(&["--workers", "3", "--partitions", &list, "--keep-running"])
@@ -120,7 +120,7 @@ fn the_smallest_fleet_divides_a_list_from_a_file_and_runs_on_until_told_to_end()
 }
 
 #[test]
-fn ctrl_c_ends_it_at_once_with_a_summary_and_a_status_of_its_own() {
+fn ctrl_c_ends_demo_at_once_with_summary_and_its_own_exit_code() {
     let mut child = demo(&[]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
@@ -133,7 +133,7 @@ fn ctrl_c_ends_it_at_once_with_a_summary_and_a_status_of_its_own() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_without_a_panic() {
+fn closed_pipe_ends_demo_without_panic() {
     let mut child = demo(&[]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
@@ -146,7 +146,7 @@ fn a_reader_that_goes_away_ends_it_without_a_panic() {
 }
 
 #[test]
-fn a_terminal_is_redrawn_and_left_as_it_was_found() {
+fn terminal_is_redrawn_and_restored() {
     for (no_color, expected) in [(None, true), (Some("1"), false)] {
         let (terminal, shown) = on_a_terminal(no_color);
         let begins = shown.find("\x1b[?1049h").expect("takes the screen");
@@ -213,7 +213,7 @@ fn on_a_terminal(no_color: Option<&str>) -> (File, String) {
 }
 
 #[test]
-fn wrong_arguments_are_refused_with_the_rule() {
+fn invalid_arguments_are_rejected_with_rule() {
     for (arguments, expected) in [
         (&["--workers", "2"][..], "3..=64"),
         (&["--workers", "65"], "3..=64"),
@@ -230,7 +230,7 @@ fn wrong_arguments_are_refused_with_the_rule() {
 }
 
 #[test]
-fn bad_partition_files_are_refused_with_name_and_fault() {
+fn invalid_partition_files_are_rejected_with_name_and_fault() {
     let folder = tempfile::tempdir().unwrap();
     for (content, expected) in [
         ("", "EOF"),
@@ -259,7 +259,7 @@ fn bad_partition_files_are_refused_with_name_and_fault() {
 
 #[cfg(feature = "nats")]
 #[test]
-fn a_server_that_cannot_be_reached_is_told_in_seconds() {
+fn unreachable_server_is_reported_within_seconds() {
     let began = Instant::now();
     let output = run(&["--nats", "nats://127.0.0.1:1"]);
     let said = text(&output.stderr);

@@ -28,11 +28,11 @@ fn plays_twice_on(version: &str) {
 }
 
 #[test]
-fn the_newest_server_plays_the_same_script() {
+fn newest_server_plays_same_script() {
     plays_twice_on(NEWEST);
 }
 
 #[test]
-fn the_oldest_server_plays_the_same_script() {
+fn oldest_server_plays_same_script() {
     plays_twice_on(OLDEST);
 }

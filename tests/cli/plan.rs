@@ -26,7 +26,7 @@ fn refusal(arguments: &[&str], input: &str, status: i32) -> String {
 }
 
 #[test]
-fn text_shows_each_worker_the_quality_and_the_diff() {
+fn text_shows_each_worker_quality_and_diff() {
     let previous = json(&["--workers", "3", "--partitions", "90"], "").to_string();
     let arguments = ["--workers", "2", "--partitions", "90", "--previous", "-"];
     let output = divvy()
@@ -46,7 +46,7 @@ fn text_shows_each_worker_the_quality_and_the_diff() {
 }
 
 #[test]
-fn json_has_every_partition_once_as_on_the_wire_and_can_be_read_back() {
+fn json_lists_every_partition_once_in_wire_form_and_reads_back() {
     let partitions = "a.1 5\n\nb.2 7\n b.10\n";
     for strategy in [
         "sticky",
@@ -102,7 +102,7 @@ fn json_has_every_partition_once_as_on_the_wire_and_can_be_read_back() {
 }
 
 #[test]
-fn options_reach_the_strategy() {
+fn options_reach_strategy() {
     let arguments = ["--workers", "3", "--partitions", "70"];
     let capacities = ["--capacity", "worker-1=2", "--capacity", "worker-2=4"];
     let plan = json(&[&arguments[..], &capacities].concat(), "");
@@ -118,7 +118,7 @@ fn options_reach_the_strategy() {
 }
 
 #[test]
-fn workers_come_from_lines_or_a_json_list() {
+fn workers_are_read_from_lines_or_json_list() {
     let lines = json(&["--workers", "-", "--partitions", "4"], "b\na\n\nb\n");
     let list = json(&["--workers", "-", "--partitions", "4"], r#"["a", "b"]"#);
     assert_eq!(lines["assignments"], list["assignments"]);
@@ -126,7 +126,7 @@ fn workers_come_from_lines_or_a_json_list() {
 }
 
 #[test]
-fn a_partition_is_explained_on_request() {
+fn partition_is_explained_on_request() {
     let arguments = ["--workers", "1", "--partitions", "3"];
     let explain = ["--explain", "partition.0000001"];
     let output = divvy().args(arguments).args(explain).assert().success();
@@ -138,7 +138,7 @@ fn a_partition_is_explained_on_request() {
 }
 
 #[test]
-fn bad_input_is_refused_in_one_clear_line() {
+fn bad_input_is_rejected_in_one_clear_line() {
     let with = |option: &str| {
         let other = if option == "--workers" {
             "--partitions"
@@ -214,7 +214,7 @@ fn bad_input_is_refused_in_one_clear_line() {
 }
 
 #[test]
-fn wrong_usage_has_its_own_exit_code() {
+fn usage_error_has_its_own_exit_code() {
     assert!(refusal(&["--workers", "2"], "", 2).contains("--partitions"));
     let unknown = ["--workers", "2", "--partitions", "2", "--strategy", "magic"];
     assert!(refusal(&unknown, "", 2).contains("magic"));

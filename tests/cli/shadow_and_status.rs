@@ -181,7 +181,7 @@ impl Drop for Shadow {
 }
 
 #[test]
-fn a_shadow_leaves_every_stream_as_it_is() {
+fn shadow_leaves_every_stream_unchanged() {
     for version in [NEWEST, OLDEST] {
         let world = World::new(version);
         world.beat("worker-0", 0);
@@ -204,7 +204,7 @@ fn a_shadow_leaves_every_stream_as_it_is() {
 }
 
 #[test]
-fn a_shadow_tells_what_a_live_leader_did() {
+fn shadow_reports_actions_of_live_leader() {
     for version in [NEWEST, OLDEST] {
         let world = World::new(version);
         world.beat("worker-0", 0);
@@ -248,7 +248,7 @@ fn a_shadow_tells_what_a_live_leader_did() {
 }
 
 #[test]
-fn the_status_of_a_live_fleet_is_shown() {
+fn status_of_live_fleet_is_shown() {
     for version in [NEWEST, OLDEST] {
         let world = World::new(version);
         let leader = world.leader();
@@ -297,7 +297,7 @@ fn the_status_of_a_live_fleet_is_shown() {
 }
 
 #[test]
-fn what_cannot_be_done_is_told_in_one_line() {
+fn failures_are_reported_in_one_line() {
     let world = World::new(NEWEST);
     let refused = |arguments: &[&str], words: &str| {
         let output = world.output(arguments);

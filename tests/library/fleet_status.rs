@@ -108,7 +108,7 @@ fn leader_versions_workers_lag_and_loads_are_shown() {
 }
 
 #[test]
-fn the_table_for_people_has_it_all() {
+fn table_for_humans_is_complete() {
     let store = divvys_fleet();
     let wanted = list(&["tool.a", "tool.b", "tool.d"]);
     let text = look(&store, Some(&wanted)).to_string();
@@ -128,7 +128,7 @@ fn the_table_for_people_has_it_all() {
 }
 
 #[test]
-fn programs_get_the_same_as_json() {
+fn json_status_matches_table() {
     let status = look(&divvys_fleet(), None);
     let json: serde_json::Value = serde_json::to_value(&status).unwrap();
     assert_eq!(json["leader"]["worker"], "worker-0");
@@ -139,7 +139,7 @@ fn programs_get_the_same_as_json() {
 }
 
 #[test]
-fn a_fleet_that_parti_leads_has_neither_fence_nor_terms() {
+fn fleet_led_by_parti_has_neither_fence_nor_terms() {
     let store = store();
     put(&store, Bucket::Election, "leader", "worker-7:1700000000");
     put(
@@ -170,7 +170,7 @@ fn a_fleet_that_parti_leads_has_neither_fence_nor_terms() {
 }
 
 #[test]
-fn bad_data_is_shown_and_hides_nothing_else() {
+fn malformed_data_is_shown_and_hides_nothing_else() {
     let store = divvys_fleet();
     put(&store, Bucket::Election, "leader", "\u{1b}[2Jnobody");
     put(&store, Bucket::Assignment, "divvy.commit", "{broken");
@@ -203,7 +203,7 @@ fn bad_data_is_shown_and_hides_nothing_else() {
 }
 
 #[test]
-fn a_lease_and_a_fence_of_two_leaders_are_told() {
+fn conflicting_lease_and_fence_are_reported() {
     let store = divvys_fleet();
     put(&store, Bucket::Election, "leader", "worker-1:1700000000");
     let status = look(&store, None);
@@ -214,7 +214,7 @@ fn a_lease_and_a_fence_of_two_leaders_are_told() {
 }
 
 #[test]
-fn one_bucket_that_is_missing_is_a_problem_and_all_of_them_an_error() {
+fn one_missing_bucket_is_a_problem_and_all_missing_an_error() {
     let store = MemoryStore::new();
     let config = CalculatorConfig::default();
     let error = read_fleet(&store, &config, None, soon()).unwrap_err();
@@ -231,7 +231,7 @@ fn one_bucket_that_is_missing_is_a_problem_and_all_of_them_an_error() {
 }
 
 #[test]
-fn looking_writes_nothing() {
+fn fleet_status_writes_nothing() {
     let store = divvys_fleet();
     let everything = || {
         [Bucket::Election, Bucket::Heartbeat, Bucket::Assignment]

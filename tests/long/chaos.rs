@@ -31,7 +31,7 @@ struct Chaos {
 }
 
 #[test]
-fn after_any_faults_every_partition_has_exactly_one_owner() {
+fn every_partition_has_exactly_one_owner_after_any_faults() {
     let minutes = std::env::var("CHAOS_MINUTES");
     let minutes: f64 = minutes.map_or(10.0, |text| text.parse().expect("a number"));
     let seed = std::env::var("CHAOS_SEED").ok();

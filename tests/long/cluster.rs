@@ -13,7 +13,7 @@ use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Cluster;
 
 #[test]
-fn the_loss_of_any_node_of_a_cluster_costs_no_event() {
+fn loss_of_any_cluster_node_loses_no_event() {
     let mut cluster = Cluster::start(NEWEST);
     let options = || NatsOptions::new(cluster.urls()).replicas(3);
     let store = NatsStore::connect(options(), soon()).unwrap();

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(25);
 /// `DIVVY_FAULTS=cut|kill` measures only those whose name contains one of these, tells every line
 /// that was logged, and leaves the document alone.
 #[test]
-fn every_fault_is_measured_and_costs_no_write_no_event_and_no_deadline() {
+fn every_fault_loses_no_write_and_no_event_and_misses_no_deadline() {
     let only = std::env::var("DIVVY_FAULTS").ok();
     let is_wanted = |fault: &Fault| {
         let named = |only: &String| only.split('|').any(|part| fault.name.contains(part));

@@ -53,7 +53,7 @@ impl Log {
 }
 
 #[test]
-fn of_rival_leaders_on_a_cluster_that_loses_nodes_nothing_is_lost_partial_interleaved_or_stale() {
+fn rival_leaders_on_failing_cluster_keep_plans_complete_and_in_order() {
     let minutes = std::env::var("DIVVY_RIVALS_MINUTES");
     let minutes: f64 = minutes.map_or(10.0, |text| text.parse().expect("a number"));
     println!("| class | publications | take-overs | kills | looks | failed attempts |");

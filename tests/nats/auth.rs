@@ -66,7 +66,7 @@ fn on_both(config: &str, body: impl Fn(&Server)) {
 }
 
 #[test]
-fn user_and_password() {
+fn user_and_password_connect() {
     on_both("authorization { user: joe, password: s3cret }", |server| {
         let options = || NatsOptions::new([server.url()]);
         prove(options().user_password("joe", "s3cret"));
@@ -78,7 +78,7 @@ fn user_and_password() {
 }
 
 #[test]
-fn token() {
+fn token_connects() {
     on_both("authorization { token: s3cret }", |server| {
         let options = || NatsOptions::new([server.url()]);
         prove(options().token("s3cret"));
@@ -87,7 +87,7 @@ fn token() {
 }
 
 #[test]
-fn nkey() {
+fn nkey_connects() {
     let user = KeyPair::new_user();
     let seed = user.seed().unwrap();
     let config = format!(
@@ -173,7 +173,7 @@ fn credentials(account: &KeyPair) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn credentials_file() {
+fn credentials_file_connects() {
     let (config, account) = operator_config();
     on_both(&config, |server| {
         let options = || NatsOptions::new([server.url()]);
@@ -200,7 +200,7 @@ fn tls_config(verify: bool) -> String {
 }
 
 #[test]
-fn tls_with_an_authority_of_its_own() {
+fn tls_with_private_authority() {
     on_both(&tls_config(false), |server| {
         let options = || NatsOptions::new([server.url()]);
         prove(options().tls_ca(pem("ca.pem")));
@@ -211,7 +211,7 @@ fn tls_with_an_authority_of_its_own() {
 }
 
 #[test]
-fn mutual_tls() {
+fn client_certificate_connects() {
     on_both(&tls_config(true), |server| {
         let options = || NatsOptions::new([server.url()]).tls_ca(pem("ca.pem"));
         prove(options().tls_identity(pem("client.pem"), pem("client.key")));
@@ -220,7 +220,7 @@ fn mutual_tls() {
 }
 
 #[test]
-fn replies_by_tls_are_never_overlooked_for_long() {
+fn tls_replies_are_read_without_delay() {
     on_both(&tls_config(false), |server| {
         let options = NatsOptions::new([server.url()]).tls_ca(pem("ca.pem"));
         let store = NatsStore::connect(options, soon()).unwrap();
@@ -250,7 +250,7 @@ fn replies_by_tls_are_never_overlooked_for_long() {
 }
 
 #[test]
-fn a_server_without_tls_is_refused_where_tls_is_required() {
+fn server_without_tls_is_rejected_where_tls_is_required() {
     let server = Server::start(NEWEST);
     let options = NatsOptions::new([server.url()]).tls_required(true);
     let error = NatsStore::connect(options, soon()).unwrap_err();
@@ -259,7 +259,7 @@ fn a_server_without_tls_is_refused_where_tls_is_required() {
 }
 
 #[test]
-fn a_missing_permission_is_told_at_once_and_not_by_a_time_out() {
+fn missing_permission_is_reported_at_once_not_by_timeout() {
     let config = "authorization { users: [\
         { user: all, password: p }, \
         { user: reader, password: p, permissions: { \

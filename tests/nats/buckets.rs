@@ -50,7 +50,7 @@ fn of(ttl: u64) -> BucketConfig {
 }
 
 #[test]
-fn created_buckets_are_what_every_nats_client_takes_for_one() {
+fn created_buckets_are_valid_for_every_nats_client() {
     for version in [NEWEST, OLDEST] {
         let server = Server::start(version);
         let store = connect(NatsOptions::new([server.url()]));
@@ -72,7 +72,7 @@ fn created_buckets_are_what_every_nats_client_takes_for_one() {
 }
 
 #[test]
-fn an_adopted_bucket_gains_flags_and_keeps_every_setting_it_had() {
+fn adopted_bucket_gains_flags_and_keeps_all_other_settings() {
     let server = Server::start(NEWEST);
     let foreign = json!({
         "description": "someone else's", "max_bytes": 1_000_000, "max_msg_size": 5_000,
@@ -100,7 +100,7 @@ fn an_adopted_bucket_gains_flags_and_keeps_every_setting_it_had() {
 }
 
 #[test]
-fn buckets_that_may_not_be_managed_are_left_alone() {
+fn unmanaged_buckets_are_left_unchanged() {
     let server = Server::start(NEWEST);
     create(&server, Bucket::Assignment, &json!({}));
     let before = config_of(&server, Bucket::Assignment);
@@ -120,7 +120,7 @@ fn buckets_that_may_not_be_managed_are_left_alone() {
 }
 
 #[test]
-fn mismatches_that_matter_are_warned_of_by_name() {
+fn relevant_mismatches_raise_warnings_by_name() {
     let server = Server::start(NEWEST);
     let odd =
         json!({ "max_age": 60_000_000_000_u64, "max_msgs_per_subject": 5, "storage": "file" });
@@ -140,7 +140,7 @@ fn mismatches_that_matter_are_warned_of_by_name() {
 }
 
 #[test]
-fn several_creators_at_once_all_get_the_same_bucket() {
+fn concurrent_creators_all_get_same_bucket() {
     for version in [NEWEST, OLDEST] {
         let server = Server::start(version);
         let incarnations: Vec<String> = thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn several_creators_at_once_all_get_the_same_bucket() {
 }
 
 #[test]
-fn a_full_bucket_refuses_writes_by_name_and_keeps_what_it_has() {
+fn full_bucket_rejects_writes_by_name_and_keeps_its_contents() {
     let server = Server::start(NEWEST);
     create(&server, Bucket::Assignment, &json!({ "max_bytes": 20_000 }));
     let store = connect(NatsOptions::new([server.url()]));
@@ -193,7 +193,7 @@ fn a_full_bucket_refuses_writes_by_name_and_keeps_what_it_has() {
 }
 
 #[test]
-fn a_watch_that_the_server_has_no_room_for_polls_and_loses_nothing() {
+fn watch_without_free_consumer_falls_back_to_polling_without_loss() {
     let server = Server::start(NEWEST);
     create(&server, Bucket::Assignment, &json!({ "max_consumers": 1 }));
     let store = connect(NatsOptions::new([server.url()]));
@@ -225,7 +225,7 @@ fn a_watch_that_the_server_has_no_room_for_polls_and_loses_nothing() {
 }
 
 #[test]
-fn a_server_without_jetstream_is_unavailable_at_once() {
+fn server_without_jetstream_is_unavailable_at_once() {
     let server = Setup::new(NEWEST).without_jetstream().start();
     let store = connect(NatsOptions::new([server.url()]));
     let started = Instant::now();
@@ -237,7 +237,7 @@ fn a_server_without_jetstream_is_unavailable_at_once() {
 }
 
 #[test]
-fn parti_and_divvy_buckets_can_have_names_of_their_own() {
+fn parti_and_divvy_buckets_can_have_custom_names() {
     let server = Server::start(NEWEST);
     let options = NatsOptions::new([server.url()]).bucket_name(Bucket::Assignment, "fleet-7");
     let store = connect(options);

@@ -209,7 +209,7 @@ fn on_both(body: fn(&Server)) {
 }
 
 #[test]
-fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
+fn fleet_starts_grows_shrinks_and_recovers_from_crash() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let leader = calculator(server, "leader", RoundRobin);
@@ -248,7 +248,7 @@ fn a_fleet_starts_grows_shrinks_and_recovers_from_a_crash() {
 }
 
 #[test]
-fn the_status_shows_the_class_in_force_and_the_server_as_the_take_over_proved_it() {
+fn status_shows_active_publish_mode_and_server_probe_result() {
     for (version, class, batches) in [
         (
             NEWEST,
@@ -294,7 +294,7 @@ impl Strategy for Gated {
 }
 
 #[test]
-fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_worker() {
+fn paused_leader_cannot_publish_after_take_over_even_for_new_worker() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let gate = Arc::new((Mutex::new(true), std::sync::Condvar::new()));
@@ -348,7 +348,7 @@ fn a_leader_that_was_paused_cannot_publish_after_a_takeover_not_even_for_a_new_w
 }
 
 #[test]
-fn a_blind_write_of_a_foreign_leader_is_answered_with_a_higher_version() {
+fn blind_write_of_foreign_leader_is_answered_with_higher_version() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let leader = calculator(server, "leader", RoundRobin);
@@ -380,7 +380,7 @@ fn a_blind_write_of_a_foreign_leader_is_answered_with_a_higher_version() {
 }
 
 #[test]
-fn stop_under_load_ends_in_time_and_leaves_whole_plans() {
+fn stop_under_load_ends_in_time_and_leaves_complete_plans() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2", "w-3"]);
         let leader = Arc::new(calculator(server, "leader", RoundRobin));
@@ -451,12 +451,12 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
 }
 
 #[test]
-fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers() {
+fn pause_of_two_ttls_moves_no_partition_of_200_workers() {
     a_pause_of_two_ttls_moves_nothing(NEWEST);
 }
 
 #[test]
-fn a_pause_of_two_ttls_moves_none_of_the_partitions_of_200_workers_on_the_oldest_server() {
+fn pause_of_two_ttls_moves_no_partition_of_200_workers_on_oldest_server() {
     a_pause_of_two_ttls_moves_nothing(OLDEST);
 }
 
@@ -507,7 +507,7 @@ fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
 }
 
 #[test]
-fn an_account_at_its_limit_is_a_clear_error_and_recovered_from() {
+fn account_at_its_limit_is_reported_and_recovered_from() {
     for version in [NEWEST, OLDEST] {
         let account = "accounts { APP { jetstream { max_mem: 4MB, max_file: 4MB }, \
                        users: [{ user: app, password: app }] } }\nno_auth_user: app";
@@ -517,7 +517,7 @@ fn an_account_at_its_limit_is_a_clear_error_and_recovered_from() {
 }
 
 #[test]
-fn a_server_without_storage_is_a_clear_error_and_recovered_from() {
+fn server_without_storage_is_reported_and_recovered_from() {
     for version in [NEWEST, OLDEST] {
         let folder = tempfile::tempdir().unwrap();
         let jetstream = format!(
@@ -532,8 +532,8 @@ fn a_server_without_storage_is_a_clear_error_and_recovered_from() {
 const FEW_FILES: &str = "DIVVY_TEST_FEW_FILES";
 
 #[test]
-fn without_a_free_descriptor_the_error_says_so_and_the_session_comes_back_with_one() {
-    const NAME: &str = "calculator::a_process_without_a_free_descriptor";
+fn descriptor_exhaustion_is_reported_and_session_recovers() {
+    const NAME: &str = "calculator::process_without_free_descriptor";
     let child = std::process::Command::new(std::env::current_exe().unwrap())
         .args([NAME, "--exact", "--ignored", "--nocapture"])
         .env(FEW_FILES, "1")
@@ -547,7 +547,7 @@ fn without_a_free_descriptor_the_error_says_so_and_the_session_comes_back_with_o
 /// Run by the test above, in a process of its own.
 #[test]
 #[ignore = "limits the open files of its process; another test runs it"]
-fn a_process_without_a_free_descriptor() {
+fn process_without_free_descriptor() {
     if std::env::var_os(FEW_FILES).is_none() {
         return;
     }
@@ -612,9 +612,9 @@ fn limit_open_files(files: u64) -> u64 {
 
 /// Starts and stops a calculator in a process of its own, so that nothing else is measured.
 #[test]
-fn a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat() {
+fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     const NAME: &str =
-        "calculator::a_thousand_starts_and_stops_leave_threads_descriptors_and_memory_flat";
+        "calculator::thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat";
     if std::env::var_os("DIVVY_CYCLES").is_none() {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args([NAME, "--exact", "--nocapture", "--test-threads=1"])

@@ -21,44 +21,44 @@ use crate::support::proxy::{Proxy, Way};
 use crate::support::raw_nats::RawNats;
 
 #[test]
-fn a_killed_server_costs_no_acknowledged_write_and_no_event() {
+fn killed_server_loses_no_acknowledged_write_and_no_event() {
     for version in [NEWEST, OLDEST] {
         fault_list::killed(Duration::from_secs(1)).run(version);
     }
 }
 
 #[test]
-fn a_terminated_server_costs_no_event() {
+fn terminated_server_loses_no_event() {
     fault_list::terminated().run(NEWEST);
 }
 
 #[test]
-fn a_server_that_hangs_10_s_blocks_no_call_and_costs_no_event() {
+fn server_hanging_10_s_blocks_no_call_and_loses_no_event() {
     fault_list::paused().run(NEWEST);
 }
 
 #[test]
-fn a_cut_of_6_s_costs_no_event() {
+fn connection_cut_of_6_s_loses_no_event() {
     fault_list::cut(Duration::from_secs(6)).run(NEWEST);
 }
 
 #[test]
-fn a_connection_cut_in_the_middle_of_a_message_costs_no_event() {
+fn connection_cut_inside_message_loses_no_event() {
     fault_list::truncated().run(NEWEST);
 }
 
 #[test]
-fn a_half_closed_connection_costs_no_event() {
+fn half_closed_connection_loses_no_event() {
     fault_list::half_closed().run(NEWEST);
 }
 
 #[test]
-fn a_black_hole_of_6_s_costs_no_event() {
+fn black_hole_of_6_s_loses_no_event() {
     fault_list::black_hole(Duration::from_secs(6)).run(NEWEST);
 }
 
 #[test]
-fn a_one_way_black_hole_costs_no_event() {
+fn one_way_black_hole_loses_no_event() {
     for way in [Way::ToServer, Way::ToClient] {
         fault_list::one_way_hole(way, Duration::from_secs(5)).run(NEWEST);
     }
@@ -81,18 +81,18 @@ fn latency_of_300_ms_is_no_fault() {
 }
 
 #[test]
-fn a_deleted_consumer_costs_no_event() {
+fn deleted_consumer_loses_no_event() {
     fault_list::consumers_deleted().run(NEWEST);
 }
 
 #[test]
-fn a_bucket_that_is_created_anew_is_noticed_and_watched_again() {
+fn recreated_bucket_is_detected_and_watched_again() {
     let row = fault_list::created_anew().run(NEWEST);
     assert!(!row.blind.is_empty());
 }
 
 #[test]
-fn a_restart_that_loses_a_memory_bucket_is_noticed_and_the_new_one_watched() {
+fn memory_bucket_lost_in_server_restart_is_detected_and_rewatched() {
     let row = fault_list::memory_lost().run(NEWEST);
     assert!(!row.blind.is_empty());
 }
@@ -105,7 +105,7 @@ mod observed {
     use crate::observer;
 
     #[test]
-    fn what_an_operator_sees_of_a_short_fault_is_in_the_manuals_and_all_is_well_again() {
+    fn short_fault_logs_only_documented_lines_and_recovers() {
         let second = Duration::from_secs(1);
         let faults = [fault_list::cut(second), fault_list::killed(second)];
         thread::scope(|scope| {
@@ -124,7 +124,7 @@ mod observed {
 }
 
 #[test]
-fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
+fn malformed_messages_cost_one_connection_each_and_are_delivered() {
     let server = Server::start(NEWEST);
     let store = connect(&server.url());
     store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
@@ -172,7 +172,7 @@ fn poisoned_messages_cost_a_connection_each_and_are_delivered() {
 }
 
 #[test]
-fn a_server_that_accepts_and_says_nothing_is_passed_over() {
+fn silent_server_is_skipped() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("nats://{}", mute.local_addr().unwrap());
     let server = Server::start(NEWEST);
@@ -190,7 +190,7 @@ fn a_server_that_accepts_and_says_nothing_is_passed_over() {
 }
 
 #[test]
-fn hostile_greetings_are_errors_in_time() {
+fn malformed_server_greetings_fail_in_time() {
     let endless = vec![b'x'; 100_000];
     let long = [b"INFO {\"x\":\"", &endless[..8_000], b"\"}\r\n"].concat();
     let greetings: [(&[u8], &str); 5] = [
@@ -226,7 +226,7 @@ fn hostile_greetings_are_errors_in_time() {
 }
 
 #[test]
-fn stop_and_drop_keep_their_deadline_while_the_server_hangs_and_nothing_stays_behind() {
+fn stop_and_drop_meet_deadline_while_server_hangs_and_leave_nothing() {
     let server = Server::start(NEWEST);
     let store = connect(&server.url());
     store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
@@ -273,7 +273,7 @@ fn stop_and_drop_keep_their_deadline_while_the_server_hangs_and_nothing_stays_be
 }
 
 #[test]
-fn a_store_can_be_started_and_stopped_a_hundred_times_without_growth() {
+fn hundred_store_starts_and_stops_do_not_leak() {
     let server = Server::start(NEWEST);
     let cycle = || {
         let store = connect(&server.url());
@@ -293,7 +293,7 @@ fn a_store_can_be_started_and_stopped_a_hundred_times_without_growth() {
 }
 
 #[test]
-fn jetstream_that_is_switched_off_is_unavailable_until_it_is_on_again() {
+fn disabled_jetstream_is_unavailable_until_enabled_again() {
     let server = Server::start(NEWEST);
     let store = connect(&server.url());
     store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
@@ -335,7 +335,7 @@ fn jetstream_that_is_switched_off_is_unavailable_until_it_is_on_again() {
 }
 
 #[test]
-fn a_bucket_deleted_under_a_publish_leaves_no_write_undecided_for_long() {
+fn bucket_deleted_during_publication_leaves_no_write_undecided_for_long() {
     let server = Server::start(NEWEST);
     let store = connect(&server.url());
     store.ensure(BUCKET, FOR_EVER, soon()).unwrap();

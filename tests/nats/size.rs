@@ -59,7 +59,7 @@ fn calculator(store: &Arc<NatsStore>, partitions: Vec<Partition>) -> Calculator 
 }
 
 #[test]
-fn an_assignment_over_the_servers_limit_is_refused_before_any_key_is_written() {
+fn assignment_over_server_limit_is_rejected_before_any_key_is_written() {
     const MAX_PAYLOAD: usize = 8_192;
     let server = Setup::new(NEWEST)
         .config(&format!("max_payload: {MAX_PAYLOAD}"))
@@ -97,7 +97,7 @@ fn an_assignment_over_the_servers_limit_is_refused_before_any_key_is_written() {
 }
 
 #[test]
-fn ten_thousand_workers_are_published_to_in_eleven_batches() {
+fn ten_thousand_workers_are_published_in_eleven_batches() {
     const WORKERS: usize = 10_000;
     let server = Server::start(NEWEST);
     let store = store_with_workers(&server, WORKERS);

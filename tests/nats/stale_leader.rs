@@ -28,7 +28,7 @@ const PIPELINED: usize = 50;
 const BUCKET: Bucket = Bucket::Assignment;
 
 #[test]
-fn nothing_that_a_deposed_leader_tries_is_accepted() {
+fn deposed_leader_cannot_publish() {
     let tries = env::var("DIVVY_STALE_TRIES").map_or(TRIES, |n| n.parse().expect("a number"));
     let versions = env::var("DIVVY_NATS_VERSIONS").unwrap_or(format!("{OLDEST},{NEWEST}"));
     println!("| server | class | tries | existing keys | deleted | never used | accepted |");

@@ -117,7 +117,7 @@ fn writes_reads_and_listings_agree() {
 }
 
 #[test]
-fn a_stale_condition_is_a_conflict_and_stores_nothing() {
+fn stale_condition_is_conflict_and_stores_nothing() {
     on_both(|server| {
         let store = ready(server);
         let revision = done(write_one(&store, put("k", "1", Expect::Any)));
@@ -135,7 +135,7 @@ fn a_stale_condition_is_a_conflict_and_stores_nothing() {
 }
 
 #[test]
-fn a_thousand_writes_are_in_flight_at_once_and_each_has_its_own_outcome() {
+fn thousand_writes_in_flight_each_get_their_own_outcome() {
     on_both(|server| {
         let store = ready(server);
         done(write_one(&store, put("assignment.w7", "old", Expect::Any)));
@@ -166,7 +166,7 @@ fn a_thousand_writes_are_in_flight_at_once_and_each_has_its_own_outcome() {
 }
 
 #[test]
-fn a_watch_delivers_what_is_there_then_every_change() {
+fn watch_delivers_current_state_then_every_change() {
     on_both(|server| {
         let store = ready(server);
         done(write_one(&store, put("assignment.a", "1", Expect::Any)));
@@ -190,7 +190,7 @@ fn a_watch_delivers_what_is_there_then_every_change() {
 
 /// Heartbeats are asked for a few times a second; a lease is to begin when its beat was stored.
 #[test]
-fn a_beat_tells_how_long_it_has_waited_to_be_asked_for() {
+fn heartbeat_event_reports_its_queue_delay() {
     // What two clocks may differ by while the test runs.
     const DRIFT: Duration = Duration::from_millis(5);
     on_both(|server| {
@@ -226,7 +226,7 @@ fn a_beat_tells_how_long_it_has_waited_to_be_asked_for() {
 }
 
 #[test]
-fn a_batch_is_applied_whole_under_its_fence_or_not_at_all() {
+fn batch_is_applied_completely_under_its_fence_or_not_at_all() {
     let server = Server::start(NEWEST);
     let store = ready(&server);
     let capabilities = store.capabilities(BUCKET, soon()).unwrap();
@@ -276,7 +276,7 @@ fn a_batch_is_applied_whole_under_its_fence_or_not_at_all() {
 }
 
 #[test]
-fn a_server_without_batches_says_so_and_stores_nothing() {
+fn server_without_batches_reports_it_and_stores_nothing() {
     let server = Server::start(OLDEST);
     let store = ready(&server);
     assert_eq!(store.capabilities(BUCKET, soon()).unwrap().batch_max, 0);
@@ -303,7 +303,7 @@ fn two(key: &str) -> Batch {
 }
 
 #[test]
-fn a_server_alone_is_not_asked_again_before_each_batch() {
+fn single_server_is_not_probed_before_each_batch() {
     let server = Server::start(NEWEST);
     let store = ready(&server);
     let calls = || {
@@ -324,7 +324,7 @@ fn a_server_alone_is_not_asked_again_before_each_batch() {
 }
 
 #[test]
-fn no_part_of_a_batch_is_stored_where_batches_have_just_been_switched_off() {
+fn batch_is_rejected_completely_when_batches_were_just_disabled() {
     let server = Server::start(NEWEST);
     let store = ready(&server);
     let mut raw = RawNats::connect(server.port);

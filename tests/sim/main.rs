@@ -113,7 +113,7 @@ const CALCULATORS: Kind = Kind {
 };
 
 const MANAGERS: Kind = Kind {
-    test: "managers_keep_their_invariants_under_faults_and_recover_after_them",
+    test: "managers_keep_invariants_under_faults_and_recover_after_them",
     seeds: MANAGERS_SEEDS,
     begin: World::of_managers,
     run: World::run_lives,
@@ -126,7 +126,7 @@ fn calculators_stay_safe_under_faults_and_recover_after_them() {
 }
 
 #[test]
-fn managers_keep_their_invariants_under_faults_and_recover_after_them() {
+fn managers_keep_invariants_under_faults_and_recover_after_them() {
     run_or_replay(MANAGERS);
 }
 
@@ -140,7 +140,7 @@ fn run_or_replay(kind: Kind) {
 }
 
 #[test]
-fn the_same_seed_leads_to_the_same_history() {
+fn same_seed_yields_same_history() {
     for kind in [CALCULATORS, MANAGERS] {
         for seed in [1, 2, 3] {
             let first = simulate(kind, seed, true).result.expect("a good seed");

@@ -111,7 +111,7 @@ fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
 }
 
 #[test]
-fn ten_minutes_of_refusals_are_few_lines_and_over_within_a_second() {
+fn ten_minutes_of_rejections_log_few_lines_and_recover_within_a_second() {
     for seed in SEEDS {
         black_out(seed, Blackout::Refuse, SECOND);
     }
@@ -119,7 +119,7 @@ fn ten_minutes_of_refusals_are_few_lines_and_over_within_a_second() {
 
 /// A probe that is under way when the store returns hangs for its second.
 #[test]
-fn ten_minutes_without_an_answer_are_few_lines_and_over_after_the_probe_under_way() {
+fn ten_minutes_of_timeouts_log_few_lines_and_recover_after_running_probe() {
     for seed in SEEDS {
         black_out(seed, Blackout::Hang, SECOND * 2);
     }
@@ -127,7 +127,7 @@ fn ten_minutes_without_an_answer_are_few_lines_and_over_after_the_probe_under_wa
 
 /// Whole workers, one of which leads: they lose lease and ids, and claim them anew.
 #[test]
-fn ten_minutes_without_a_store_cost_a_whole_manager_few_lines_and_no_storm() {
+fn ten_minutes_without_store_cost_manager_few_log_lines_and_no_storm() {
     for seed in SEEDS {
         for how in [Blackout::Refuse, Blackout::Hang] {
             for workers in [1, 2] {
@@ -189,7 +189,7 @@ fn beats(world: &World, workers: usize) -> bool {
 }
 
 #[test]
-fn a_link_that_flaps_for_ten_minutes_leads_to_no_storm_and_kills_nobody() {
+fn ten_minutes_of_link_flapping_cause_no_storm_and_no_deaths() {
     for seed in SEEDS {
         let lines = Lines::collect();
         let mut world = settled(seed);
@@ -213,7 +213,7 @@ fn a_link_that_flaps_for_ten_minutes_leads_to_no_storm_and_kills_nobody() {
 }
 
 #[test]
-fn a_slow_store_that_loses_every_fifth_call_still_gets_work_done_within_the_budget() {
+fn slow_store_losing_every_fifth_call_still_gets_work_done_within_budget() {
     for seed in SEEDS {
         let lines = Lines::collect();
         let mut world = settled(seed);
@@ -242,7 +242,7 @@ fn a_slow_store_that_loses_every_fifth_call_still_gets_work_done_within_the_budg
 }
 
 #[test]
-fn a_storm_of_poison_is_told_once_and_stops_nothing() {
+fn storm_of_malformed_values_is_reported_once_and_stops_nothing() {
     for seed in SEEDS {
         let lines = Lines::collect();
         let mut world = settled(seed);
@@ -265,7 +265,7 @@ fn a_storm_of_poison_is_told_once_and_stops_nothing() {
 
 /// The leader and all workers stand still together, as a host that is suspended does.
 #[test]
-fn a_freeze_of_the_whole_fleet_for_three_ttls_moves_nothing() {
+fn freeze_of_whole_fleet_for_three_ttls_moves_nothing() {
     for seed in SEEDS {
         let mut world = settled(seed);
         let before = assignments(&world);

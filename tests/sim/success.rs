@@ -56,7 +56,7 @@ impl Figures {
 }
 
 #[test]
-fn a_rebalance_under_random_store_errors_is_always_published_in_the_end() {
+fn rebalance_under_random_store_errors_is_always_published_eventually() {
     let figures = fleets(4, 100);
     assert_eq!(figures.wanted, 400);
     eprintln!("{figures:?}");
@@ -65,7 +65,7 @@ fn a_rebalance_under_random_store_errors_is_always_published_in_the_end() {
 /// What was not answered is asked again within the job, after a quarter of the job's time.
 #[test]
 #[ignore = "takes half a minute in release mode; `make success` runs it"]
-fn of_a_hundred_thousand_rebalances_under_random_store_errors_99_9_percent_succeed() {
+fn hundred_thousand_rebalances_under_store_errors_succeed_99_9_percent() {
     let figures = fleets(FLEETS, REBALANCES / FLEETS);
     let Figures {
         wanted,

@@ -92,7 +92,7 @@ fn real(tool: &str) -> PathBuf {
 }
 
 #[test]
-fn a_complete_machine_hears_nothing() {
+fn complete_machine_produces_no_output() {
     let machine = Machine::bare(false).with_all_tools();
     for what in ["build", "lint", "test"] {
         let output = machine.need(what);
@@ -102,7 +102,7 @@ fn a_complete_machine_hears_nothing() {
 }
 
 #[test]
-fn everything_missing_is_told_at_once_with_the_commands_that_install_it() {
+fn all_missing_tools_are_reported_at_once_with_install_commands() {
     let machine = Machine::bare(false).with("apt-get", "exit 1");
     let text = machine.complaint("test");
     for part in [
@@ -117,7 +117,7 @@ fn everything_missing_is_told_at_once_with_the_commands_that_install_it() {
 }
 
 #[test]
-fn each_system_hears_of_its_own_package_manager() {
+fn each_system_gets_commands_of_its_package_manager() {
     for (manager, command) in [
         ("apt-get", "sudo apt-get install -y gcc libc6-dev"),
         ("dnf", "sudo dnf install -y gcc"),
@@ -134,7 +134,7 @@ fn each_system_hears_of_its_own_package_manager() {
 }
 
 #[test]
-fn an_old_rust_is_told_from_a_missing_one() {
+fn outdated_rust_is_distinguished_from_missing_rust() {
     let machine = Machine::bare(false).with_all_tools().with_rust("1.63.0");
     let text = machine.complaint("build");
     assert!(
@@ -153,7 +153,7 @@ fn an_old_rust_is_told_from_a_missing_one() {
 }
 
 #[test]
-fn a_python_without_pip_is_not_enough_and_go_or_a_server_is() {
+fn python_without_pip_is_not_enough_but_go_or_server_is() {
     let machine = Machine::bare(false)
         .with_all_tools()
         .with("python3", "exit 1");
@@ -179,7 +179,7 @@ fn missing_rust_components_are_named() {
 }
 
 #[test]
-fn root_gets_packages_installed_and_is_told() {
+fn root_gets_packages_installed_and_reported() {
     let machine = Machine::bare(true).with_rust("1.95.0");
     let log = machine.path("log");
     // The stand-in for apt-get notes its arguments and brings the compiler and Python.
@@ -213,7 +213,7 @@ fn root_gets_packages_installed_and_is_told() {
 }
 
 #[test]
-fn a_failed_installation_ends_in_the_commands_not_in_a_loop() {
+fn failed_installation_prints_commands_instead_of_looping() {
     let machine = Machine::bare(true).with("apt-get", "exit 100");
     let text = machine.complaint("test");
     assert!(text.contains("apt-get failed"), "{text}");
@@ -222,6 +222,6 @@ fn a_failed_installation_ends_in_the_commands_not_in_a_loop() {
 }
 
 #[test]
-fn an_unknown_need_is_a_usage_error() {
+fn unknown_need_is_usage_error() {
     assert_eq!(Machine::bare(false).need("sing").status.code(), Some(2));
 }

@@ -30,7 +30,7 @@ impl Line {
 }
 
 #[test]
-fn every_log_line_is_in_the_manual() {
+fn every_log_line_is_in_manual() {
     let manual = manual();
     let missing: Vec<String> = code()
         .into_iter()
@@ -45,7 +45,7 @@ fn every_log_line_is_in_the_manual() {
 }
 
 #[test]
-fn the_manual_has_no_line_that_the_code_has_not() {
+fn manual_has_no_line_missing_from_code() {
     let code = code();
     let stale: Vec<String> = manual()
         .into_iter()
@@ -60,7 +60,7 @@ fn the_manual_has_no_line_that_the_code_has_not() {
 }
 
 #[test]
-fn every_row_says_what_it_means_and_what_to_do() {
+fn every_manual_row_states_meaning_and_action() {
     let text = fs::read_to_string(root().join(MANUAL)).unwrap();
     for row in text.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
@@ -190,7 +190,7 @@ mod reader {
     use super::*;
 
     #[test]
-    fn targets_fields_and_messages_are_read() {
+    fn log_targets_fields_and_messages_are_parsed() {
         let text = r#"
             log::warn!(
                 target: "divvy::x", term = self.term, found;

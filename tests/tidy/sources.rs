@@ -155,7 +155,7 @@ fn is_pure(source: &Source) -> bool {
 }
 
 #[test]
-fn machine_and_strategy_reach_nothing_that_reads_time_spawns_locks_or_does_io() {
+fn machine_and_strategy_use_no_clock_threads_locks_or_io() {
     const BANNED: [&str; 26] = [
         "Instant",
         "SystemTime",
@@ -190,7 +190,7 @@ fn machine_and_strategy_reach_nothing_that_reads_time_spawns_locks_or_does_io() 
 }
 
 #[test]
-fn machine_and_strategy_know_of_the_store_its_plain_data_only() {
+fn machine_and_strategy_use_only_plain_data_of_store() {
     const PLAIN: [&str; 9] = [
         "Bucket",
         "BucketStatus",
@@ -290,7 +290,7 @@ fn imports_never_point_back() {
 }
 
 #[test]
-fn only_the_nats_store_names_the_nats_crate() {
+fn only_nats_store_names_nats_crate() {
     let others = only(sources(), |source| !source.is_under("store/nats/"));
     let mut offences = lines_with(&others, &["use nats", "extern crate nats"]);
     for line in lines_with(&others, &["nats::"]) {
@@ -303,7 +303,7 @@ fn only_the_nats_store_names_the_nats_crate() {
 }
 
 #[test]
-fn threads_are_only_started_through_the_thread_module() {
+fn threads_are_started_only_through_thread_module() {
     // The command is a host of the library and runs its own threads as hosts do.
     let others = only(sources(), |source| {
         source.path != "thread.rs" && !source.is_under("bin/")
@@ -318,7 +318,7 @@ fn threads_are_only_started_through_the_thread_module() {
 }
 
 #[test]
-fn nothing_is_unwrapped_without_a_comment_that_proves_it() {
+fn every_unwrap_has_comment_proving_it() {
     let mut offences = Vec::new();
     for source in sources() {
         let lines: Vec<&str> = source.text.lines().collect();
@@ -336,7 +336,7 @@ fn nothing_is_unwrapped_without_a_comment_that_proves_it() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
+fn no_unfinished_code_is_left() {
     let words = ["todo!", "unimplemented!", "dbg!"];
     assert_none("unfinished", &lines_with(&sources(), &words));
     let marks = ["TODO", "FIXME", "XXX"];
@@ -353,7 +353,7 @@ fn nothing_is_left_unfinished() {
 
 /// The page that tells where each item of the improvement plan is names tests and commands.
 #[test]
-fn what_the_page_of_the_improvement_plan_names_exists() {
+fn tests_and_commands_named_in_improvement_plan_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for folder in ["src", "tests", "bindings/go"] {
@@ -448,7 +448,7 @@ mod checkers {
     }
 
     #[test]
-    fn words_are_found_in_code_and_not_in_comments_or_longer_names() {
+    fn words_are_found_in_code_but_not_in_comments_or_longer_names() {
         let bad = [
             source("machine/a.rs", "// Instant\nuse std::time::Instant;\n"),
             source("machine/b.rs", "use std::time::{Duration, Instant};\n"),
@@ -460,7 +460,7 @@ mod checkers {
     }
 
     #[test]
-    fn groups_of_imports_are_spread_out() {
+    fn grouped_imports_are_expanded() {
         let text = "use crate::store::{self, Entry, memory::{A, B}};\nfn f(_: crate::types::Time) {}\nmycrate::x";
         let found = source("a.rs", text).crate_paths();
         assert_eq!(
@@ -476,7 +476,7 @@ mod checkers {
     }
 
     #[test]
-    fn tests_at_the_end_are_left_out() {
+    fn trailing_test_modules_are_skipped() {
         let text = "fn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n";
         assert_eq!(without_tests(text), "fn a() {}\n");
         let declared = "#[cfg(test)]\nmod tests;\nfn a() {}\n";
@@ -484,7 +484,7 @@ mod checkers {
     }
 
     #[test]
-    fn lengths_of_functions_are_measured_to_their_closing_brace() {
+    fn function_lengths_are_measured_to_closing_brace() {
         let text = "impl A {\n    pub(super) const fn a(\n        x: u8,\n    ) {\n        x;\n    }\n\n    fn b();\n\n    fn c() {}\n}\n";
         assert_eq!(functions(text), [("a".to_owned(), 5)]);
     }

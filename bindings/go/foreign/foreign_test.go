@@ -187,7 +187,7 @@ func setUp(t testing.TB) (*fleet, *divvy.Calculator) {
 	return &fleet{t: t, heartbeats: heartbeats, assigned: assigned}, calculator
 }
 
-func TestDivvyLeadsAFleetOfWorkersThatKnowNothingOfIt(t *testing.T) {
+func TestDivvyLeadsFleetOfForeignWorkers(t *testing.T) {
 	fleet, calculator := setUp(t)
 	first, second := fleet.join("w-1"), fleet.join("w-2")
 	must(t, calculator.Start(patient(t)))
@@ -216,7 +216,7 @@ func TestDivvyLeadsAFleetOfWorkersThatKnowNothingOfIt(t *testing.T) {
 }
 
 // A host with signals and children of its own, under load, while connections break.
-func TestSignalsAndChildrenOfTheHostAreLeftAlone(t *testing.T) {
+func TestHostSignalsAndChildProcessesAreNotAffected(t *testing.T) {
 	fleet, calculator := setUp(t)
 	worker := fleet.join("w-1")
 	defer worker.crash()

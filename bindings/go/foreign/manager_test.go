@@ -68,7 +68,7 @@ func shared(count int, held ...int) bool {
 	return count == 0
 }
 
-func TestManagersShareAFleetWithWorkersThatKnowNothingOfDivvy(t *testing.T) {
+func TestManagersShareFleetWithForeignWorkers(t *testing.T) {
 	url := servers.Start(t)
 	first, second := newMember(t, url), newMember(t, url)
 	must(t, first.Start(patient(t)))
@@ -105,7 +105,7 @@ func TestManagersShareAFleetWithWorkersThatKnowNothingOfDivvy(t *testing.T) {
 	}
 }
 
-func TestAMemberThatIsBackSoonFindsItsPartitionsWhereTheyWere(t *testing.T) {
+func TestMemberRestartedInTimeKeepsItsPartitions(t *testing.T) {
 	url := servers.Start(t)
 	first, second := newMember(t, url), newMember(t, url)
 	must(t, first.Start(patient(t)))
@@ -123,7 +123,7 @@ func TestAMemberThatIsBackSoonFindsItsPartitionsWhereTheyWere(t *testing.T) {
 	}
 }
 
-func TestManyLivesOfAMemberLeaveNothingBehind(t *testing.T) {
+func TestRepeatedMemberLifecyclesLeaveNothingBehind(t *testing.T) {
 	member := newMember(t, servers.Start(t))
 	one := func() {
 		states, cancel := member.SubscribeToStateChanges()

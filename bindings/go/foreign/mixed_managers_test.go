@@ -200,7 +200,7 @@ func (f *mixed) verify(expected ...string) {
 	f.Ledger.Verify()
 }
 
-func TestDivvysWorkersServeUnderALeaderOfThePredecessor(t *testing.T) {
+func TestDivvyWorkersServeUnderPredecessorLeader(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start()
@@ -238,7 +238,7 @@ func TestDivvysWorkersServeUnderALeaderOfThePredecessor(t *testing.T) {
 	f.verify()
 }
 
-func TestLeadershipPassesBackAndForthAndVersionsOnlyRise(t *testing.T) {
+func TestLeadershipAlternatesAndVersionsOnlyIncrease(t *testing.T) {
 	for _, url := range servers.Kinds(t) {
 		t.Run(url.Version, func(t *testing.T) {
 			t.Parallel()
@@ -305,7 +305,7 @@ func (f *mixed) depose(leader, successor *processes.Member, others ...*processes
 	leader.Signal(syscall.SIGCONT)
 }
 
-func TestABlindPutOfADeposedLeaderIsAnsweredByAHigherVersion(t *testing.T) {
+func TestBlindPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start("-linger", "700ms")
@@ -342,7 +342,7 @@ func TestABlindPutOfADeposedLeaderIsAnsweredByAHigherVersion(t *testing.T) {
 	f.Fleet.Verify()
 }
 
-func TestAnIDThatAProcessOfThePredecessorTakesBackBlindlyIsNoticedAndNamed(t *testing.T) {
+func TestIDReclaimedBlindlyByPredecessorIsDetectedAndReported(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start()
@@ -364,7 +364,7 @@ func TestAnIDThatAProcessOfThePredecessorTakesBackBlindlyIsNoticedAndNamed(t *te
 	f.verify()
 }
 
-func TestALeaderWhoseIDIsStolenStepsDownAndTakesAnother(t *testing.T) {
+func TestLeaderWithStolenIDStepsDownAndClaimsAnother(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	robbed := f.StartDivvy("leave", nil)
@@ -384,7 +384,7 @@ func TestALeaderWhoseIDIsStolenStepsDownAndTakesAnother(t *testing.T) {
 	f.verify(id + " is claimed while somebody has it")
 }
 
-func TestALeaderOfThePredecessorThatWasFrozenBeyondItsLeasesIsAFollowerAmongOthersThen(t *testing.T) {
+func TestPredecessorLeaderFrozenBeyondItsLeasesResumesAsFollower(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	frozen := f.Start()
@@ -435,7 +435,7 @@ func (f *mixed) isRobbed(robbed *processes.Member, id string) {
 	}
 }
 
-func TestALeaseThatSomebodyDeletesBlindlyIsTakenByOneAgain(t *testing.T) {
+func TestBlindlyDeletedLeaseIsAcquiredByOneLeader(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	divvys := f.StartDivvy("leave", nil)
@@ -453,7 +453,7 @@ func TestALeaseThatSomebodyDeletesBlindlyIsTakenByOneAgain(t *testing.T) {
 	f.verify()
 }
 
-func TestBothKindsClaimTheLowestFreeIDAndReadEachOthersValues(t *testing.T) {
+func TestBothKindsClaimLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	members := []*processes.Member{f.StartDivvy("leave", nil), f.Start("-lead", "never"), f.manage(processes.Never()),
@@ -496,7 +496,7 @@ func TestBothKindsClaimTheLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 	f.verify()
 }
 
-func TestAFleetUnderNamesOfItsOwnIsNoBusinessOfOneUnderTheUsual(t *testing.T) {
+func TestFleetWithCustomNamesIsIsolatedFromDefaultFleet(t *testing.T) {
 	t.Parallel()
 	url := servers.Start(t)
 	usual := newMixed(t, url)
@@ -520,7 +520,7 @@ func TestAFleetUnderNamesOfItsOwnIsNoBusinessOfOneUnderTheUsual(t *testing.T) {
 }
 
 // Nobody is given an id twice, and who comes when there is a free one again gets it.
-func TestOneTooManyForThePoolOfBothKindsIsToldSo(t *testing.T) {
+func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	pool := map[string]string{"worker_id_max": "2"}

@@ -46,7 +46,7 @@ func calculatorFor(t testing.TB, fleet *processes.Fleet, settings map[string]str
 	return calculator
 }
 
-func TestAShadowFollowsALeaderOfThePredecessorAndWritesNothing(t *testing.T) {
+func TestShadowFollowsPredecessorLeaderAndWritesNothing(t *testing.T) {
 	fleet := processes.NewFleet(t, "./cmd/predecessor")
 	members := []*processes.Member{fleet.Start(), fleet.Start("-lead", "never")}
 	until(t, "all partitions owned", func() bool { return processes.Owned(members...) })
@@ -79,7 +79,7 @@ func TestAShadowFollowsALeaderOfThePredecessorAndWritesNothing(t *testing.T) {
 	}
 }
 
-func TestLeadershipPassesFromThePredecessorToDivvyAndBack(t *testing.T) {
+func TestLeadershipPassesFromPredecessorToDivvyAndBack(t *testing.T) {
 	fleet := processes.NewFleet(t, "./cmd/predecessor")
 	leader := fleet.Start()
 	followers := []*processes.Member{fleet.Start("-lead", "never"), fleet.Start("-lead", "never")}

@@ -56,7 +56,7 @@ func parse(t testing.TB, page io.Reader) map[string]*dto.MetricFamily {
 	return families
 }
 
-func TestThePageIsWhatPrometheusOwnParserReads(t *testing.T) {
+func TestMetricsPageIsAcceptedByPrometheusParser(t *testing.T) {
 	calculator := published(t, "one")
 	answer := httptest.NewRecorder()
 	calculator.MetricsHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
@@ -86,7 +86,7 @@ func TestThePageIsWhatPrometheusOwnParserReads(t *testing.T) {
 	}
 }
 
-func TestACollectorShowsSeveralCalculatorsInTheHostsRegistry(t *testing.T) {
+func TestCollectorExposesSeveralCalculatorsInHostRegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for _, name := range []string{"one", "other"} {
 		must(t, registry.Register(NewCollector(published(t, name))))
@@ -106,7 +106,7 @@ type broken struct{}
 
 func (broken) WriteMetrics(io.Writer) error { return errors.New("out of order") }
 
-func TestASourceThatFailsIsReportedByTheRegistry(t *testing.T) {
+func TestFailedCollectorSourceIsReportedByRegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	must(t, registry.Register(NewCollector(broken{})))
 	if _, err := registry.Gather(); err == nil || !strings.Contains(err.Error(), "out of order") {

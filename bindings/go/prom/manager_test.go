@@ -78,7 +78,7 @@ func value(families map[string]*dto.MetricFamily, name string) float64 {
 	return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 }
 
-func TestManagersOfOneProcessDoNotCollideInTheHostsRegistry(t *testing.T) {
+func TestManagersInOneProcessDoNotCollideInHostRegistry(t *testing.T) {
 	store := shared(t)
 	registry := prometheus.NewPedanticRegistry()
 	one, other := worker(t, store, "one"), worker(t, store, "other")
@@ -127,7 +127,7 @@ func counters(families map[string]*dto.MetricFamily) map[string]float64 {
 	return found
 }
 
-func TestScrapesUnderLoadAreConsistentAndCountersNeverGoBackOverRestarts(t *testing.T) {
+func TestScrapesUnderLoadAreConsistentAndCountersSurviveRestarts(t *testing.T) {
 	manager := worker(t, shared(t), "only")
 	var triggered atomic.Int64
 	over, stopped := make(chan struct{}), make(chan struct{})

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_lags_is_one_record_with_all_that_is_known_of_it() {
+    fn lagging_worker_is_one_record_with_all_known_fields() {
         let lagging = CalculatorEvent::WorkerLagging(Lagging {
             worker: WorkerId::new("worker-7").unwrap(),
             assigned: 12,

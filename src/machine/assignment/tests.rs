@@ -45,7 +45,7 @@ fn applied(assignments: &Assignments) -> (Term, Version) {
 /// Defect 10: the hook gets (old, new) where (added, removed) is promised, and is not called for
 /// the first assignment.
 #[test]
-fn a_change_tells_what_came_and_what_went_from_the_first_assignment_on() {
+fn change_reports_acquired_and_released_from_first_assignment() {
     let mut assignments = Assignments::default();
     assert!(!assignments.has_one());
     let first = assignments
@@ -65,7 +65,7 @@ fn a_change_tells_what_came_and_what_went_from_the_first_assignment_on() {
 
 /// A leader that finds nothing wrong with it leaves it as it is.
 #[test]
-fn the_first_assignment_counts_whatever_its_version() {
+fn first_assignment_is_applied_whatever_its_version() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(None, 0, &[])).unwrap();
     assert!(assignments.has_one());
@@ -109,7 +109,7 @@ fn assignments_apply_in_order_of_term_and_version() {
 
 /// A deposed leader's late write, after one without terms has led.
 #[test]
-fn a_term_that_was_seen_is_not_forgotten_under_a_leader_without_terms() {
+fn seen_term_is_remembered_under_leader_without_terms() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(3), 10, &["a"])).unwrap();
     assignments.take_in(&entry(None, 11, &["b"])).unwrap();
@@ -136,7 +136,7 @@ fn a_term_that_was_seen_is_not_forgotten_under_a_leader_without_terms() {
 
 /// Defect 10: deletes are ignored.
 #[test]
-fn a_deleted_assignment_empties_what_is_held() {
+fn deleted_assignment_releases_all_partitions() {
     let mut assignments = Assignments::default();
     assert!(
         assignments.take_in(&deleted()).unwrap().is_none(),
@@ -154,7 +154,7 @@ fn a_deleted_assignment_empties_what_is_held() {
 }
 
 #[test]
-fn a_value_that_cannot_be_understood_changes_nothing() {
+fn malformed_value_changes_nothing() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
     let malformed = Entry {
@@ -166,7 +166,7 @@ fn a_value_that_cannot_be_understood_changes_nothing() {
 }
 
 #[test]
-fn the_same_assignment_again_is_no_change() {
+fn repeated_assignment_is_no_change() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
     assert!(
@@ -179,7 +179,7 @@ fn the_same_assignment_again_is_no_change() {
 }
 
 #[test]
-fn nothing_is_held_while_ownership_is_suspended_whatever_the_store_says() {
+fn suspended_ownership_holds_nothing_whatever_store_reports() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
     let change = assignments.suspend().expect("a change");
@@ -193,7 +193,7 @@ fn nothing_is_held_while_ownership_is_suspended_whatever_the_store_says() {
 }
 
 #[test]
-fn another_id_starts_with_nothing() {
+fn new_id_starts_without_assignment() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(5), 50, &["a"])).unwrap();
     let change = assignments.forget().expect("a change");
@@ -214,7 +214,7 @@ fn recalled(term: Term, version: Version, partitions: &[&str]) -> Held {
 }
 
 #[test]
-fn what_was_recalled_is_held_until_the_store_speaks_and_shown_as_what_it_is() {
+fn cached_assignment_is_held_and_marked_until_store_confirms() {
     let mut assignments = Assignments::default();
     let change = assignments.recall(recalled(2, 7, &["a", "b"])).unwrap();
     assert_eq!(changes(&change), (vec!["a".into(), "b".into()], vec![]));
@@ -230,7 +230,7 @@ fn what_was_recalled_is_held_until_the_store_speaks_and_shown_as_what_it_is() {
 }
 
 #[test]
-fn the_first_word_of_the_store_counts_whatever_was_recalled() {
+fn first_assignment_from_store_replaces_cached_one() {
     for (term, version) in [(Some(3), 9), (Some(2), 7), (Some(1), 3), (None, 1)] {
         let mut assignments = Assignments::default();
         assignments.recall(recalled(2, 7, &["a", "b"]));
@@ -247,7 +247,7 @@ fn the_first_word_of_the_store_counts_whatever_was_recalled() {
 }
 
 #[test]
-fn what_is_remembered_never_takes_the_place_of_what_was_read() {
+fn cached_assignment_never_replaces_one_read_from_store() {
     let mut assignments = Assignments::default();
     assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
     assert_eq!(assignments.recall(recalled(9, 99, &["b"])), None);
@@ -255,7 +255,7 @@ fn what_is_remembered_never_takes_the_place_of_what_was_read() {
 }
 
 #[test]
-fn poison_leaves_what_was_recalled() {
+fn malformed_value_keeps_cached_assignment() {
     let mut assignments = Assignments::default();
     assignments.recall(recalled(2, 7, &["a"]));
     let mut malformed = entry(None, 1, &[]);

@@ -40,7 +40,7 @@ fn recalled_at(seen: Duration) -> Result<Recalled> {
 }
 
 #[test]
-fn what_is_recalled_has_the_rest_of_the_stated_age() {
+fn recalled_assignment_is_valid_for_rest_of_its_max_age() {
     let recalled = recalled_at(NOW - HOUR / 4).unwrap();
     assert_eq!(recalled.worker, worker("worker-3"));
     assert_eq!(recalled.held, held(7));
@@ -48,7 +48,7 @@ fn what_is_recalled_has_the_rest_of_the_stated_age() {
 }
 
 #[test]
-fn what_is_too_old_from_the_future_or_foreign_is_refused_by_name() {
+fn too_old_future_or_foreign_cache_is_rejected_by_name() {
     let refused = |result: Result<Recalled>, word: &str| {
         let error = result.unwrap_err();
         assert_eq!(error.code(), Code::InvalidData);
@@ -79,7 +79,7 @@ fn what_is_too_old_from_the_future_or_foreign_is_refused_by_name() {
 }
 
 #[test]
-fn one_order_at_a_time_and_the_last_one_wins() {
+fn one_cache_order_runs_at_a_time_and_latest_wins() {
     let mut cache = Cache::new(Some(HOUR));
     let now = Time::ZERO + HOUR;
     cache.stands(now, &worker("worker-3"), &held(1));
@@ -104,7 +104,7 @@ fn one_order_at_a_time_and_the_last_one_wins() {
 }
 
 #[test]
-fn what_stands_is_written_again_now_and_then_and_sooner_after_a_failure() {
+fn cache_is_rewritten_periodically_and_sooner_after_failure() {
     let mut cache = Cache::new(Some(HOUR));
     let (id, plan) = (worker("worker-3"), held(1));
     let mut now = Time::ZERO + HOUR;
@@ -126,7 +126,7 @@ fn what_stands_is_written_again_now_and_then_and_sooner_after_a_failure() {
 }
 
 #[test]
-fn without_a_file_nothing_is_ever_ordered() {
+fn without_cache_file_no_order_is_issued() {
     let mut cache = Cache::new(None);
     cache.load();
     cache.stands(Time::ZERO, &worker("worker-3"), &held(1));

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_failure_is_not_told_and_a_long_one_is_with_its_beginning() {
+    fn short_failure_is_not_reported_and_long_one_is_with_its_start() {
         assert_eq!(told(&[(100, 1_000)], 20_000), []);
         assert_eq!(
             told(&[(100, 3_000)], 20_000),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_that_come_and_go_are_one_degradation() {
+    fn intermittent_failures_are_one_degradation() {
         let flapping: Vec<_> = (0..240).map(|n| (n * 250, n * 250 + 200)).collect();
         assert_eq!(
             told(&flapping, 80_000),
@@ -214,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn rare_failures_are_none() {
+    fn rare_failures_are_no_degradation() {
         let rare: Vec<_> = (0..10).map(|n| (n * 6_000, n * 6_000 + 900)).collect();
         assert_eq!(told(&rare, 80_000), []);
     }
 
     #[test]
-    fn several_hold_at_once_each_with_its_words() {
+    fn concurrent_degradations_are_each_reported_with_their_text() {
         let mut health = Health::new(&CalculatorConfig::default());
         health.deposed = true;
         health.watch_lost = true;

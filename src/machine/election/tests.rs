@@ -109,7 +109,7 @@ fn unknown() -> Outcome {
 }
 
 #[test]
-fn nobody_campaigns_before_it_has_seen_the_lease() {
+fn candidate_never_campaigns_before_seeing_lease() {
     let race = Race::new(Rule::Lease);
     assert_eq!(race.election.deadline(), None);
     let mut outsider = Election::new(Rule::Lease, LEASE, 5);
@@ -118,7 +118,7 @@ fn nobody_campaigns_before_it_has_seen_the_lease() {
 }
 
 #[test]
-fn a_vacancy_is_filled_at_once_by_create_or_after_the_marker() {
+fn vacancy_is_filled_at_once_by_create_or_over_marker() {
     for (event, revision) in [
         (WatchEvent::Live, 0),
         (WatchEvent::Change(marker(8, Operation::Delete)), 8),
@@ -134,7 +134,7 @@ fn a_vacancy_is_filled_at_once_by_create_or_after_the_marker() {
 }
 
 #[test]
-fn a_lease_is_waited_for_until_it_has_run_out_by_the_local_clock() {
+fn lease_is_awaited_until_expiry_by_local_clock() {
     let mut race = Race::new(Rule::Lease);
     let held = Entry {
         age: Some(Duration::from_secs(1)),
@@ -151,7 +151,7 @@ fn a_lease_is_waited_for_until_it_has_run_out_by_the_local_clock() {
 }
 
 #[test]
-fn a_lease_that_the_store_keeps_for_longer_is_not_asked_for_in_a_loop() {
+fn lease_outliving_its_expiry_in_store_is_not_requested_in_loop() {
     let mut race = Race::new(Rule::Lease);
     race.sees(lease(3, b"w-9:100"));
     let mut tries = 0;
@@ -166,7 +166,7 @@ fn a_lease_that_the_store_keeps_for_longer_is_not_asked_for_in_a_loop() {
 }
 
 #[test]
-fn a_leader_prolongs_its_lease_by_compare_and_set() {
+fn leader_renews_lease_by_compare_and_set() {
     let mut race = Race::leading();
     for revision in 1..4 {
         let before = race.now;
@@ -180,7 +180,7 @@ fn a_leader_prolongs_its_lease_by_compare_and_set() {
 
 /// Defect 8: no local lease deadline.
 #[test]
-fn a_leader_cut_off_steps_down_before_its_lease_can_be_taken() {
+fn disconnected_leader_steps_down_before_lease_can_be_taken() {
     let mut race = Race::leading();
     let sent = race.now;
     race.takes();
@@ -194,7 +194,7 @@ fn a_leader_cut_off_steps_down_before_its_lease_can_be_taken() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_makes_no_leader() {
+fn late_answer_does_not_grant_leadership() {
     let mut race = Race::vacant();
     race.takes();
     race.now = race.now + LEASE;
@@ -205,7 +205,7 @@ fn an_answer_that_comes_too_late_makes_no_leader() {
 
 /// Defect 8: leadership release deletes without revision and can delete the successor's key.
 #[test]
-fn only_the_own_revision_is_ever_deleted() {
+fn only_own_revision_is_deleted() {
     for outcome in [Outcome::Done(2), CONFLICT] {
         let mut race = Race::leading();
         race.election.resign();
@@ -227,7 +227,7 @@ fn only_the_own_revision_is_ever_deleted() {
 /// Symptom: a lease whose leader had left ran on until it lapsed. Cause: giving it back was tried
 /// once. Cure: what may pass is tried again, a few times, and for as long as the lease lasts.
 #[test]
-fn giving_the_lease_back_is_tried_again_where_that_may_help() {
+fn lease_release_is_retried_when_retriable() {
     let busy = || Outcome::Refused(Refusal::Busy);
     let deletes = |race: &mut Race| {
         let request = race.next();
@@ -267,7 +267,7 @@ fn giving_the_lease_back_is_tried_again_where_that_may_help() {
 }
 
 #[test]
-fn who_gave_the_lease_back_is_not_taken_for_the_leader() {
+fn leader_that_released_lease_is_not_seen_as_leader() {
     let mut race = Race::leading();
     race.sees(lease(1, b"w-1:100"));
     race.election.resign();
@@ -277,7 +277,7 @@ fn who_gave_the_lease_back_is_not_taken_for_the_leader() {
 }
 
 #[test]
-fn a_lease_that_comes_after_the_resignation_is_given_back() {
+fn lease_acquired_after_resignation_is_released() {
     let mut race = Race::vacant();
     race.takes();
     race.election.resign();
@@ -288,7 +288,7 @@ fn a_lease_that_comes_after_the_resignation_is_given_back() {
 }
 
 #[test]
-fn a_follower_that_resigns_campaigns_no_more() {
+fn resigned_follower_stops_campaigning() {
     let mut race = Race::vacant();
     race.election.resign();
     race.sees(marker(4, Operation::Delete));
@@ -297,7 +297,7 @@ fn a_follower_that_resigns_campaigns_no_more() {
 }
 
 #[test]
-fn who_could_not_lead_stands_back_and_lets_others() {
+fn candidate_unable_to_lead_backs_off_for_others() {
     let pause = Duration::from_secs(3);
     let mut race = Race::leading();
     race.election.back_off(race.now, pause);
@@ -313,7 +313,7 @@ fn who_could_not_lead_stands_back_and_lets_others() {
 }
 
 #[test]
-fn a_write_without_an_answer_is_settled_by_reading() {
+fn write_without_answer_is_resolved_by_read() {
     // (what is found, whether this worker leads by it, since its last write)
     let mut race = Race::vacant();
     race.takes();
@@ -340,7 +340,7 @@ fn a_write_without_an_answer_is_settled_by_reading() {
 
 /// Values tell seconds only: a renewal that was lost looks like the one before it.
 #[test]
-fn a_renewal_that_was_not_carried_out_prolongs_nothing() {
+fn failed_renewal_does_not_extend_lease() {
     let mut race = Race::leading();
     let confirmed = race.now;
     race.takes();
@@ -352,7 +352,7 @@ fn a_renewal_that_was_not_carried_out_prolongs_nothing() {
 }
 
 #[test]
-fn a_leader_whose_lease_another_one_has_taken_steps_down() {
+fn leader_whose_lease_was_taken_steps_down() {
     let mut race = Race::leading();
     race.sees(lease(1, b"w-1:100"));
     assert!(race.election.is_leader(), "that is its own");
@@ -369,7 +369,7 @@ fn a_leader_whose_lease_another_one_has_taken_steps_down() {
 }
 
 #[test]
-fn a_lease_that_somebody_deleted_is_taken_back() {
+fn lease_deleted_by_third_party_is_reacquired() {
     let mut race = Race::leading();
     race.sees(marker(6, Operation::Delete));
     assert_eq!(race.until_due(), Some(Duration::ZERO));
@@ -384,7 +384,7 @@ fn a_lease_that_somebody_deleted_is_taken_back() {
 }
 
 #[test]
-fn news_of_the_time_before_does_not_unseat_a_leader() {
+fn outdated_events_do_not_depose_leader() {
     let mut race = Race::leading();
     // Its predecessor's, delivered late.
     race.sees(marker(0, Operation::Delete));
@@ -401,7 +401,7 @@ fn news_of_the_time_before_does_not_unseat_a_leader() {
 }
 
 #[test]
-fn failures_are_told_and_tried_again_after_a_pause() {
+fn election_failures_are_reported_and_retried_after_pause() {
     for fail in [
         Outcome::Refused(Refusal::Busy),
         Outcome::Refused(Refusal::Unavailable("gone".into())),
@@ -422,7 +422,7 @@ fn failures_are_told_and_tried_again_after_a_pause() {
 }
 
 #[test]
-fn who_is_not_certain_of_its_id_neither_leads_nor_campaigns() {
+fn worker_uncertain_of_its_id_neither_leads_nor_campaigns() {
     let mut race = Race::leading();
     race.election.set_worker(race.now, None);
     assert!(!race.election.is_leader());
@@ -444,7 +444,7 @@ fn who_is_not_certain_of_its_id_neither_leads_nor_campaigns() {
 }
 
 #[test]
-fn who_leads_is_told_when_it_changes() {
+fn leader_is_reported_when_it_changes() {
     let mut race = Race::new(Rule::Never);
     race.sees(lease(3, b"w-9:100"));
     race.sees(lease(4, b"w-9:102"));
@@ -472,7 +472,7 @@ fn who_leads_is_told_when_it_changes() {
 }
 
 #[test]
-fn a_bucket_that_forgets_sooner_makes_the_lease_shorter() {
+fn shorter_bucket_ttl_shortens_lease() {
     let mut race = Race::vacant();
     race.election.limit_lease(LEASE / 2);
     race.takes();
@@ -482,7 +482,7 @@ fn a_bucket_that_forgets_sooner_makes_the_lease_shorter() {
 
 /// NATS lets go of what has expired up to a quarter of a second later; until then a create is refused.
 #[test]
-fn a_lease_that_has_expired_at_the_store_is_taken_over_though_its_key_is_still_there() {
+fn lease_expired_in_store_is_taken_over_despite_remaining_key() {
     for (kept, revision) in [(LEASE, 7), (2 * LEASE, 0)] {
         let mut race = Race::new(Rule::Lease);
         race.election.limit_lease(kept);
@@ -504,7 +504,7 @@ fn granted(race: &mut Race, answer: Result<Option<Duration>, Error>) {
 }
 
 #[test]
-fn the_hosts_election_is_asked_three_times_within_what_it_granted() {
+fn host_election_is_asked_three_times_per_grant() {
     let mut race = Race::new(Rule::Host);
     granted(&mut race, Ok(None));
     assert!(!race.election.is_leader());
@@ -521,7 +521,7 @@ fn the_hosts_election_is_asked_three_times_within_what_it_granted() {
 }
 
 #[test]
-fn a_host_that_cannot_tell_leaves_the_leader_its_grant() {
+fn host_election_error_leaves_leader_its_grant() {
     let mut race = Race::new(Rule::Host);
     let grant = Duration::from_secs(9);
     granted(&mut race, Ok(Some(grant)));
@@ -536,7 +536,7 @@ fn a_host_that_cannot_tell_leaves_the_leader_its_grant() {
 }
 
 #[test]
-fn a_leader_by_the_hosts_election_resigns_there() {
+fn leader_by_host_election_resigns_to_host() {
     let mut race = Race::new(Rule::Host);
     granted(&mut race, Ok(Some(LEASE)));
     race.election.resign();

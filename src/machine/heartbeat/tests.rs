@@ -75,7 +75,7 @@ fn beats(heart: &mut Heartbeat, now: Time, expect: Expect) -> Applied {
 }
 
 #[test]
-fn a_beat_leans_on_the_one_before_and_comes_once_an_interval() {
+fn heartbeat_is_conditional_on_previous_one_and_sent_once_per_interval() {
     let mut heart = heart();
     beats(&mut heart, NOW, Expect::Revision(0));
     assert_eq!(heart.poll_request(NOW), None, "one at a time");
@@ -90,7 +90,7 @@ fn a_beat_leans_on_the_one_before_and_comes_once_an_interval() {
 }
 
 #[test]
-fn what_was_applied_is_told_at_once() {
+fn applied_version_is_reported_at_once() {
     let mut heart = heart();
     beats(&mut heart, NOW, Expect::Revision(0));
     heart.answered(NOW, &written(Outcome::Done(1)));
@@ -110,7 +110,7 @@ fn what_was_applied_is_told_at_once() {
 }
 
 #[test]
-fn a_beat_that_fails_is_repeated_soon_and_confirms_nothing() {
+fn failed_heartbeat_is_repeated_soon_and_confirms_nothing() {
     for (outcome, found, expect, is_disturbed) in [
         (Outcome::Refused(Refusal::Busy), None, 1, false),
         // It was carried out, or not (yet).
@@ -142,7 +142,7 @@ fn a_beat_that_fails_is_repeated_soon_and_confirms_nothing() {
 /// Cause: after a beat of unknown outcome, and as the first one, a beat went out without condition.
 /// Cure: the key is looked at before.
 #[test]
-fn no_beat_goes_out_without_a_condition_while_there_is_time_to_look() {
+fn heartbeat_stays_conditional_while_there_is_time_to_read() {
     let mut heart = heart();
     // What a former life under this id left is no disturbance.
     beats(&mut heart, NOW, Expect::Revision(0));
@@ -167,7 +167,7 @@ fn no_beat_goes_out_without_a_condition_while_there_is_time_to_look() {
 }
 
 #[test]
-fn a_life_at_stake_beats_without_a_condition_when_looking_does_not_help() {
+fn unconditional_heartbeat_is_last_resort_when_reads_fail() {
     let mut heart = heart();
     beats(&mut heart, NOW, Expect::Revision(0));
     heart.answered(NOW, &written(Outcome::Done(1)));
@@ -181,7 +181,7 @@ fn a_life_at_stake_beats_without_a_condition_when_looking_does_not_help() {
 }
 
 #[test]
-fn a_leave_of_unknown_ground_looks_first_and_never_deletes_without_a_condition() {
+fn leave_with_unknown_revision_reads_first_and_deletes_conditionally() {
     let needs_rewrite = || {
         let mut heart = heart();
         beats(&mut heart, NOW, Expect::Revision(0));
@@ -220,7 +220,7 @@ fn a_leave_of_unknown_ground_looks_first_and_never_deletes_without_a_condition()
 }
 
 #[test]
-fn a_leave_deletes_the_key_and_nothing_beats_after_it() {
+fn leave_deletes_key_and_stops_heartbeats() {
     for outcome in [Outcome::Done(9), unknown()] {
         let mut heart = heart();
         beats(&mut heart, NOW, Expect::Revision(0));
@@ -261,7 +261,7 @@ fn a_leave_deletes_the_key_and_nothing_beats_after_it() {
 }
 
 #[test]
-fn a_leave_that_the_store_refuses_is_repeated_a_few_times() {
+fn rejected_leave_is_retried_a_few_times() {
     let mut heart = heart();
     heart.leave();
     let mut now = NOW;
@@ -282,7 +282,7 @@ fn a_leave_that_the_store_refuses_is_repeated_a_few_times() {
 }
 
 #[test]
-fn the_answer_to_a_beat_of_another_life_counts_for_nothing() {
+fn answer_to_heartbeat_under_former_id_is_ignored() {
     let mut heart = heart();
     beats(&mut heart, NOW, Expect::Revision(0));
     heart.set_worker(Some(worker("w-1")));
@@ -299,7 +299,7 @@ fn the_answer_to_a_beat_of_another_life_counts_for_nothing() {
 }
 
 #[test]
-fn a_bucket_that_forgets_sooner_makes_the_lease_shorter() {
+fn shorter_bucket_ttl_shortens_lease() {
     let mut heart = heart();
     heart.limit_ttl(TTL * 2);
     assert_eq!(heart.lease(), TTL * 9 / 10);

@@ -266,7 +266,7 @@ fn written(outcome: Outcome) -> Answer {
 // --- the start ---
 
 #[test]
-fn the_buckets_come_first_then_the_id_then_the_heart() {
+fn start_ensures_buckets_then_claims_id_then_sends_heartbeats() {
     let mut life = Life::new(ManagerConfig::default());
     assert_eq!(life.machine.state(), ManagerState::Init);
     assert_eq!(life.machine.deadline(), None, "not started");
@@ -294,7 +294,7 @@ fn the_buckets_come_first_then_the_id_then_the_heart() {
 }
 
 #[test]
-fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again() {
+fn bucket_with_wrong_ttl_is_rejected_once_and_checked_again() {
     let day = Some(Duration::from_secs(86_400));
     for (wrong, allow) in [(day, false), (day, true)] {
         let mut config = ManagerConfig::default();
@@ -340,7 +340,7 @@ fn a_bucket_that_forgets_or_keeps_too_much_is_refused_once_and_looked_at_again()
 }
 
 #[test]
-fn a_store_that_is_down_at_the_start_is_tried_again_and_told_once() {
+fn store_down_at_start_is_retried_and_reported_once() {
     let mut life = Life::new(ManagerConfig::default());
     life.is_down = true;
     life.handle(ManagerInput::Start);
@@ -354,7 +354,7 @@ fn a_store_that_is_down_at_the_start_is_tried_again_and_told_once() {
 }
 
 #[test]
-fn a_prefix_that_no_key_may_have_is_refused() {
+fn prefix_invalid_as_key_is_rejected() {
     let mut config = ManagerConfig::default();
     config.calculator.assignment_prefix = "a b".into();
     ManagerMachine::new(config, Rule::Lease, START, 1).unwrap_err();
@@ -364,7 +364,7 @@ fn a_prefix_that_no_key_may_have_is_refused() {
 }
 
 #[test]
-fn an_exhausted_pool_is_told_once_however_long_it_lasts() {
+fn exhausted_pool_is_reported_once_however_long_it_lasts() {
     let config = ManagerConfig {
         worker_id_max: 0,
         ..ManagerConfig::default()
@@ -394,7 +394,7 @@ fn an_exhausted_pool_is_told_once_however_long_it_lasts() {
 // --- the id ---
 
 #[test]
-fn a_stolen_id_ends_ownership_at_once_and_another_one_is_claimed() {
+fn stolen_id_ends_ownership_at_once_and_another_is_claimed() {
     let mut life = Life::joined(ManagerConfig::default());
     life.assigned(3, &["a", "b"]);
     assert_eq!(life.held(), ["a", "b"]);
@@ -435,7 +435,7 @@ fn a_stolen_id_ends_ownership_at_once_and_another_one_is_claimed() {
 }
 
 #[test]
-fn a_disturbed_heartbeat_has_the_claim_looked_at() {
+fn heartbeat_conflict_triggers_claim_check() {
     let mut life = Life::joined(ManagerConfig::default());
     life.now = life.now + Duration::from_secs(2);
     life.machine.tick(life.now);
@@ -446,7 +446,7 @@ fn a_disturbed_heartbeat_has_the_claim_looked_at() {
 }
 
 #[test]
-fn nothing_is_written_under_an_id_that_is_not_certain() {
+fn nothing_is_written_under_uncertain_id() {
     let mut life = Life::joined(ManagerConfig::default());
     life.is_down = true;
     life.pass(Duration::from_secs(40));
@@ -465,7 +465,7 @@ fn nothing_is_written_under_an_id_that_is_not_certain() {
 }
 
 #[test]
-fn who_is_not_certain_of_its_id_does_not_lead() {
+fn worker_with_uncertain_id_does_not_lead() {
     let mut life = Life::leading();
     life.is_down = true;
     life.pass(Duration::from_secs(40));
@@ -476,7 +476,7 @@ fn who_is_not_certain_of_its_id_does_not_lead() {
 // --- leading ---
 
 #[test]
-fn the_calculator_runs_while_the_lease_is_held_and_ends_before_the_next_one_begins() {
+fn calculator_runs_while_lease_is_held_and_stops_before_next_start() {
     let mut life = Life::leading();
     let is_won = |n: &ManagerEvent| matches!(n, ManagerEvent::Leader { is_self: true, .. });
     assert!(life.notices.iter().any(is_won));
@@ -521,7 +521,7 @@ fn the_calculator_runs_while_the_lease_is_held_and_ends_before_the_next_one_begi
 }
 
 #[test]
-fn a_leader_whose_calculator_cannot_work_gives_the_lease_back_and_stands_back() {
+fn leader_with_failed_calculator_releases_lease_and_backs_off() {
     for event in [
         CalculatorReport::Deposed,
         CalculatorReport::Failed(Error::new(Code::Unavailable, "no take-over")),
@@ -545,7 +545,7 @@ fn a_leader_whose_calculator_cannot_work_gives_the_lease_back_and_stands_back() 
 }
 
 #[test]
-fn a_failure_to_lead_is_over_when_another_one_leads() {
+fn leadership_failure_clears_when_another_worker_leads() {
     let mut life = Life::leading();
     life.handle(ManagerInput::Calculator(CalculatorReport::Deposed));
     life.settle();
@@ -559,7 +559,7 @@ fn a_failure_to_lead_is_over_when_another_one_leads() {
 }
 
 #[test]
-fn a_worker_that_may_not_lead_knows_who_does() {
+fn worker_that_may_not_lead_knows_leader() {
     let config = ManagerConfig {
         may_lead: false,
         ..ManagerConfig::default()
@@ -578,7 +578,7 @@ fn a_worker_that_may_not_lead_knows_who_does() {
 }
 
 #[test]
-fn an_election_of_the_hosts_that_fails_is_told_once() {
+fn host_election_failure_is_reported_once() {
     let mut life = Life::new(ManagerConfig::default());
     life.machine = ManagerMachine::new(ManagerConfig::default(), Rule::Host, START, 7).unwrap();
     life.handle(ManagerInput::Start);
@@ -603,7 +603,7 @@ fn an_election_of_the_hosts_that_fails_is_told_once() {
 // --- the assignment ---
 
 #[test]
-fn what_was_applied_is_told_by_the_next_beat_at_once() {
+fn applied_version_is_reported_by_immediate_heartbeat() {
     let mut life = Life::joined(ManagerConfig::default());
     life.assigned(3, &["a"]);
     let (_, beat) = life.take(is_beat);
@@ -620,7 +620,7 @@ fn what_was_applied_is_told_by_the_next_beat_at_once() {
 }
 
 #[test]
-fn poison_is_counted_told_once_and_changes_nothing() {
+fn malformed_values_are_counted_reported_once_and_change_nothing() {
     let mut life = Life::joined(ManagerConfig::default());
     life.assigned(3, &["a"]);
     for _ in 0..3 {
@@ -636,7 +636,7 @@ fn poison_is_counted_told_once_and_changes_nothing() {
 }
 
 #[test]
-fn assignments_of_others_are_ignored() {
+fn assignments_of_other_workers_are_ignored() {
     let mut life = Life::joined(ManagerConfig::default());
     let other = assignment("assignment.worker-1", 3, &["a"]);
     life.handle(ManagerInput::Assignment(WatchEvent::Change(other)));
@@ -646,7 +646,7 @@ fn assignments_of_others_are_ignored() {
 // --- outages ---
 
 #[test]
-fn by_default_what_is_held_is_served_through_an_outage() {
+fn default_policy_serves_held_assignment_through_outage() {
     let mut life = Life::joined(ManagerConfig::default());
     life.assigned(3, &["a"]);
     life.is_down = true;
@@ -665,7 +665,7 @@ fn by_default_what_is_held_is_served_through_an_outage() {
 }
 
 #[test]
-fn a_transition_of_the_breaker_is_told_once_and_no_other_news_of_it() {
+fn breaker_transition_is_reported_once_and_other_health_events_are_not() {
     let mut life = Life::joined(ManagerConfig::default());
     life.notices.clear();
     let open = |probe_at| BreakerState::Open {
@@ -693,7 +693,7 @@ fn a_transition_of_the_breaker_is_told_once_and_no_other_news_of_it() {
 }
 
 #[test]
-fn assignments_out_of_sight_are_an_outage() {
+fn lost_assignment_watch_counts_as_outage() {
     let mut life = Life::joined(ManagerConfig::default());
     life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
         "gap".into(),
@@ -706,7 +706,7 @@ fn assignments_out_of_sight_are_an_outage() {
 }
 
 #[test]
-fn strict_ownership_begins_with_a_look_once_the_worker_beats() {
+fn strict_ownership_begins_with_read_once_heartbeats_succeed() {
     let mut life = Life::new(strict());
     life.assignment = Some(assignment("assignment.worker-0", 3, &["a"]));
     life.handle(ManagerInput::Start);
@@ -725,7 +725,7 @@ fn strict_ownership_begins_with_a_look_once_the_worker_beats() {
 }
 
 #[test]
-fn strict_ownership_ends_before_the_lease_at_the_leader_can_run_out() {
+fn strict_ownership_ends_before_lease_can_expire_at_leader() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
@@ -746,7 +746,7 @@ fn strict_ownership_ends_before_the_lease_at_the_leader_can_run_out() {
 
 /// While it beats, its leader goes on moving partitions without its noticing.
 #[test]
-fn strict_ownership_ends_when_assignments_are_out_of_sight_for_as_long() {
+fn strict_ownership_ends_when_assignment_watch_stays_lost() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
@@ -770,7 +770,7 @@ fn strict_ownership_ends_when_assignments_are_out_of_sight_for_as_long() {
 
 /// `pass` would never end if a deadline stayed in the past.
 #[test]
-fn a_strict_worker_in_an_outage_or_without_an_id_costs_no_processor_time() {
+fn strict_worker_in_outage_or_without_id_never_spins() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
     life.settle();
@@ -784,7 +784,7 @@ fn a_strict_worker_in_an_outage_or_without_an_id_costs_no_processor_time() {
 }
 
 #[test]
-fn a_look_that_finds_nothing_or_fails_gives_nothing_and_takes_nothing_newer() {
+fn empty_or_failed_read_grants_nothing_and_revokes_nothing_newer() {
     // The key is gone.
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
@@ -818,7 +818,7 @@ fn a_look_that_finds_nothing_or_fails_gives_nothing_and_takes_nothing_newer() {
 /// What was read had been taken away when the answer came, and the watch had shown so: the worker
 /// owned what another one had (seed 8181).
 #[test]
-fn a_look_that_the_watch_has_overtaken_gives_nothing_back() {
+fn read_overtaken_by_watch_restores_nothing() {
     for operation in [Operation::Delete, Operation::Gone] {
         let (mut life, op) = looking_again();
         let read = Answer::Read(Ok(life.assignment.take()));
@@ -874,7 +874,7 @@ fn next_look(life: &mut Life) -> OpId {
 // --- the leave ---
 
 #[test]
-fn a_leave_ends_the_calculator_then_lease_and_heartbeat_then_the_id() {
+fn leave_stops_calculator_then_releases_lease_heartbeat_and_id() {
     let mut life = Life::leading();
     life.assigned(3, &["a"]);
     life.settle();
@@ -899,7 +899,7 @@ fn a_leave_ends_the_calculator_then_lease_and_heartbeat_then_the_id() {
 }
 
 #[test]
-fn who_means_to_be_back_leaves_a_whole_lease_behind_and_its_id_kept() {
+fn restart_leaves_full_lease_and_keeps_id() {
     let mut life = Life::joined(ManagerConfig::default());
     life.handle(ManagerInput::Stop(Departure::Restart));
     let (beat, _) = life.take(is_beat);
@@ -918,7 +918,7 @@ fn who_means_to_be_back_leaves_a_whole_lease_behind_and_its_id_kept() {
 }
 
 #[test]
-fn a_leave_before_anything_was_claimed_is_over_at_once() {
+fn leave_before_any_claim_completes_at_once() {
     let mut life = Life::new(ManagerConfig::default());
     life.handle(ManagerInput::Start);
     life.handle(ManagerInput::Stop(Departure::Leave));
@@ -930,7 +930,7 @@ fn a_leave_before_anything_was_claimed_is_over_at_once() {
 }
 
 #[test]
-fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
+fn leave_under_uncertain_id_never_touches_foreign_heartbeat() {
     let mut life = Life::joined(ManagerConfig::default());
     life.is_down = true;
     life.pass(Duration::from_secs(40));
@@ -943,7 +943,7 @@ fn a_leave_under_an_id_that_is_not_certain_touches_nobodys_heartbeat() {
 /// Symptom: a leader that was waiting for more workers said that it was stable. Cause: what its
 /// calculator reported of its state before its start was reported as done was forgotten. Cure: it is kept.
 #[test]
-fn the_state_that_a_calculator_tells_while_it_starts_counts() {
+fn calculator_state_reported_during_its_start_is_kept() {
     let mut life = Life::joined(ManagerConfig::default());
     life.handle(ManagerInput::Lease(WatchEvent::Live));
     life.pass(Duration::from_millis(100));
@@ -957,7 +957,7 @@ fn the_state_that_a_calculator_tells_while_it_starts_counts() {
 
 /// A beat that hung kept the leave waiting, and then the id was not certain any more.
 #[test]
-fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {
+fn leave_completes_when_id_becomes_uncertain_meanwhile() {
     let mut life = Life::joined(ManagerConfig::default());
     life.now = life.now + Duration::from_secs(9);
     life.machine.tick(life.now);
@@ -973,7 +973,7 @@ fn a_leave_ends_though_certainty_ends_in_the_middle_of_it() {
 }
 
 #[test]
-fn no_request_waits_for_longer_than_a_lease_can_bear() {
+fn request_timeout_never_exceeds_lease_tolerance() {
     let config = ManagerConfig::default();
     let mut machine = ManagerMachine::new(config.clone(), Rule::Lease, START, 1).unwrap();
     machine.handle(START, ManagerInput::Start);

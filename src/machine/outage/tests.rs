@@ -39,7 +39,7 @@ fn run(outage: &mut Outage, end: u64) -> Vec<(Duration, OutageEvent)> {
 
 /// Defect 9: degraded mode never enters after one healthy tick.
 #[test]
-fn degraded_mode_begins_ten_seconds_into_an_outage_however_often_it_is_looked_at() {
+fn degraded_mode_starts_ten_seconds_into_outage_despite_polling() {
     let mut outage = balanced();
     assert_eq!(outage.deadline(), None);
     for second in 0..5 {
@@ -60,7 +60,7 @@ fn degraded_mode_begins_ten_seconds_into_an_outage_however_often_it_is_looked_at
 }
 
 #[test]
-fn a_short_fault_is_no_outage() {
+fn short_fault_is_no_outage() {
     let mut outage = balanced();
     outage.set_fault(at(0), why());
     outage.set_fault(at(9), None);
@@ -69,7 +69,7 @@ fn a_short_fault_is_no_outage() {
 
 /// Defect 9: or never leaves.
 #[test]
-fn degraded_mode_ends_five_seconds_after_all_is_well_and_not_before() {
+fn degraded_mode_ends_exactly_five_seconds_after_recovery() {
     let mut outage = balanced();
     outage.set_fault(at(0), why());
     outage.tick(at(10));
@@ -89,7 +89,7 @@ fn degraded_mode_ends_five_seconds_after_all_is_well_and_not_before() {
 }
 
 #[test]
-fn five_failures_within_thirty_seconds_are_an_outage() {
+fn five_failures_within_thirty_seconds_count_as_outage() {
     let mut outage = balanced();
     for second in [0, 10, 20, 29] {
         outage.failed(at(second), "timed out");
@@ -110,7 +110,7 @@ fn five_failures_within_thirty_seconds_are_an_outage() {
 }
 
 #[test]
-fn the_longer_it_lasts_the_louder_it_alarms() {
+fn alert_level_rises_with_outage_duration() {
     let mut outage = balanced();
     outage.set_fault(at(0), why());
     let told = run(&mut outage, 3_600);
@@ -142,7 +142,7 @@ fn the_longer_it_lasts_the_louder_it_alarms() {
 }
 
 #[test]
-fn presets_differ_in_patience() {
+fn presets_differ_in_hysteresis() {
     for (preset, enter, leave, errors) in [
         (OutagePreset::Conservative, 30, 10, 10),
         (OutagePreset::Balanced, 10, 5, 5),

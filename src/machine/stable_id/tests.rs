@@ -119,7 +119,7 @@ fn unavailable() -> Error {
 }
 
 #[test]
-fn the_lowest_free_number_is_claimed_by_create() {
+fn lowest_free_id_is_claimed_by_create() {
     // (what the pool holds, the key that is written, after which revision)
     let cases: [(&[Entry], &str, Revision); 4] = [
         (&[], "w-0", 0),
@@ -145,7 +145,7 @@ fn the_lowest_free_number_is_claimed_by_create() {
 
 /// Defect 7: a read error leads to an unconditional put that steals a live id.
 #[test]
-fn a_listing_that_fails_claims_nothing_and_is_repeated() {
+fn failed_listing_claims_nothing_and_is_repeated() {
     let mut claim = Claim::new();
     for _ in 0..5 {
         assert_eq!(claim.next(), Request::List(Bucket::StableId));
@@ -159,7 +159,7 @@ fn a_listing_that_fails_claims_nothing_and_is_repeated() {
 
 /// Defect 7, the other half: renewal is unconditional, so two processes share one id for ever.
 #[test]
-fn every_renewal_leans_on_the_revision_before() {
+fn every_renewal_is_conditional_on_previous_revision() {
     let mut claim = Claim::holding();
     for revision in 1..5 {
         let before = claim.now;
@@ -172,7 +172,7 @@ fn every_renewal_leans_on_the_revision_before() {
 }
 
 #[test]
-fn an_id_is_certain_for_nine_tenths_of_its_ttl_from_when_the_renewal_was_sent() {
+fn id_is_certain_for_nine_tenths_of_ttl_after_renewal_was_sent() {
     let mut claim = Claim::holding();
     let created = claim.now;
     assert_eq!(claim.id.certain_until(), Some(created + TTL * 9 / 10));
@@ -184,7 +184,7 @@ fn an_id_is_certain_for_nine_tenths_of_its_ttl_from_when_the_renewal_was_sent() 
 }
 
 #[test]
-fn a_bucket_that_forgets_sooner_makes_certainty_end_sooner() {
+fn shorter_bucket_ttl_shortens_certainty() {
     let mut claim = Claim::holding();
     claim.id.limit_ttl(TTL * 2);
     assert_eq!(claim.id.certain_until(), Some(claim.now + TTL * 9 / 10));
@@ -193,7 +193,7 @@ fn a_bucket_that_forgets_sooner_makes_certainty_end_sooner() {
 }
 
 #[test]
-fn an_id_that_somebody_else_wrote_is_lost_and_never_stolen_back() {
+fn overwritten_id_is_lost_and_never_stolen_back() {
     let mut claim = Claim::holding();
     claim.creates();
     claim.is_written(CONFLICT, b"again");
@@ -207,7 +207,7 @@ fn an_id_that_somebody_else_wrote_is_lost_and_never_stolen_back() {
 }
 
 #[test]
-fn an_id_whose_key_is_gone_is_claimed_again_unless_somebody_has_it() {
+fn deleted_id_is_reclaimed_unless_taken() {
     for (found, revision) in [
         (None, 0),
         (Some(marker("w-0", 5)), 5),
@@ -244,7 +244,7 @@ fn an_id_whose_key_is_gone_is_claimed_again_unless_somebody_has_it() {
 }
 
 #[test]
-fn a_renewal_without_an_answer_is_settled_by_reading() {
+fn renewal_without_answer_is_resolved_by_read() {
     // (what the key holds, whether the renewal counts, what is written next)
     let cases = [
         (entry("w-0", 2, b"again"), true, 2),
@@ -266,7 +266,7 @@ fn a_renewal_without_an_answer_is_settled_by_reading() {
 }
 
 #[test]
-fn a_renewal_that_is_refused_or_cannot_be_read_back_is_tried_again() {
+fn rejected_or_unreadable_renewal_is_retried() {
     let mut claim = Claim::holding();
     claim.creates();
     claim.is_written(Outcome::Refused(Refusal::Busy), b"again");
@@ -283,7 +283,7 @@ fn a_renewal_that_is_refused_or_cannot_be_read_back_is_tried_again() {
 }
 
 #[test]
-fn a_create_without_an_answer_is_settled_by_reading() {
+fn create_without_answer_is_resolved_by_read() {
     let mut claim = Claim::new();
     claim.lists(&[]);
     claim.creates();
@@ -303,7 +303,7 @@ fn a_create_without_an_answer_is_settled_by_reading() {
 
 /// Left alone it would keep its number from everybody until it expires.
 #[test]
-fn a_create_that_was_held_up_on_its_way_is_recognised() {
+fn delayed_create_is_recognised_as_own() {
     for refusal in [CONFLICT, Outcome::Refused(Refusal::Busy), unknown()] {
         let mut claim = Claim::new();
         claim.lists(&[]);
@@ -323,7 +323,7 @@ fn a_create_that_was_held_up_on_its_way_is_recognised() {
 /// partitions moved. Cause: for a moment after its return the server still showed their former
 /// claims, though these had expired.
 #[test]
-fn a_claim_that_has_outlived_its_ttl_by_the_stores_own_clock_is_free() {
+fn claim_older_than_ttl_by_store_clock_is_free() {
     let aged = |age: Duration| Entry {
         age: Some(age),
         ..entry("w-2", 4, b"of a former life")
@@ -350,7 +350,7 @@ fn a_claim_that_has_outlived_its_ttl_by_the_stores_own_clock_is_free() {
 }
 
 #[test]
-fn a_create_that_is_refused_begins_with_a_new_listing() {
+fn rejected_create_starts_with_new_listing() {
     let mut claim = Claim::new();
     claim.lists(&[]);
     claim.creates();
@@ -360,7 +360,7 @@ fn a_create_that_is_refused_begins_with_a_new_listing() {
 }
 
 #[test]
-fn rivals_are_avoided_after_a_pause_and_the_pool_is_listed_again() {
+fn rival_claimants_back_off_and_list_pool_again() {
     let mut claim = Claim::new();
     claim.lists(&[]);
     let mut tried = Vec::new();
@@ -378,7 +378,7 @@ fn rivals_are_avoided_after_a_pause_and_the_pool_is_listed_again() {
 }
 
 #[test]
-fn two_hundred_workers_that_start_at_once_share_a_hundred_ids() {
+fn two_hundred_simultaneous_starts_share_hundred_ids() {
     let mut taken = BTreeMap::new();
     let mut claims: Vec<_> = (0..200)
         .map(|seed| {
@@ -431,7 +431,7 @@ fn two_hundred_workers_that_start_at_once_share_a_hundred_ids() {
 }
 
 #[test]
-fn an_exhausted_pool_is_an_error_that_names_it_and_is_watched_for_a_vacancy() {
+fn exhausted_pool_error_names_pool_and_waits_for_vacancy() {
     let all: Vec<Entry> = (0..4).map(|n| entry(&format!("w-{n}"), 1, b"x")).collect();
     let mut claim = Claim::new();
     claim.lists(&all);
@@ -448,7 +448,7 @@ fn an_exhausted_pool_is_an_error_that_names_it_and_is_watched_for_a_vacancy() {
 /// created anew while one of them stood still, and the other one's key had by chance come to the
 /// very revision that the first leaned on.
 #[test]
-fn before_a_late_renewal_the_key_is_looked_at_and_what_somebody_else_wrote_is_not_renewed() {
+fn late_renewal_reads_key_first_and_never_renews_foreign_claim() {
     for (value, is_ours) in [(&b"first"[..], true), (b"another's", false)] {
         let mut claim = Claim::holding();
         claim.now = claim.now + TTL / 2 + Duration::from_millis(1);
@@ -468,7 +468,7 @@ fn before_a_late_renewal_the_key_is_looked_at_and_what_somebody_else_wrote_is_no
 /// Symptom: a hundred workers without an id read the hundred claims of the others twice a second
 /// each. Cause: an exhausted pool was asked as often as a store that fails.
 #[test]
-fn an_exhausted_pool_is_asked_some_times_a_ttl() {
+fn exhausted_pool_is_listed_few_times_per_ttl() {
     let all: Vec<Entry> = (0..4).map(|n| entry(&format!("w-{n}"), 1, b"x")).collect();
     let mut claim = Claim::new();
     let began = claim.now;
@@ -481,7 +481,7 @@ fn an_exhausted_pool_is_asked_some_times_a_ttl() {
 }
 
 #[test]
-fn what_looks_like_another_holder_has_the_claim_looked_at_now() {
+fn suspected_second_holder_triggers_immediate_claim_check() {
     let mut claim = Claim::holding();
     claim.id.verify();
     assert_eq!(claim.id.deadline(), Some(Time::ZERO));
@@ -493,7 +493,7 @@ fn what_looks_like_another_holder_has_the_claim_looked_at_now() {
 }
 
 #[test]
-fn a_release_deletes_the_own_revision_only() {
+fn release_deletes_own_revision_only() {
     let mut claim = Claim::holding();
     claim.id.release(false);
     assert_eq!(claim.id.worker(), None);
@@ -518,7 +518,7 @@ fn a_release_deletes_the_own_revision_only() {
 /// Symptom: the id of a worker that had left stayed taken for its TTL. Cause: giving it back was
 /// tried once. Cure: what may pass is tried again, a few times.
 #[test]
-fn giving_the_id_back_is_tried_again_where_that_may_help() {
+fn id_release_is_retried_when_retriable() {
     let busy = || Outcome::Refused(Refusal::Busy);
     let gives_back = |claim: &mut Claim| {
         let expect = Expect::Revision(1);
@@ -550,7 +550,7 @@ fn giving_the_id_back_is_tried_again_where_that_may_help() {
 }
 
 #[test]
-fn a_remembered_id_is_taken_first_where_nobody_has_it() {
+fn remembered_id_is_claimed_first_when_free() {
     let remembered = WorkerId::new("w-2").unwrap();
     let mut claim = Claim::new();
     claim.id.prefer(&remembered);
@@ -574,7 +574,7 @@ fn a_remembered_id_is_taken_first_where_nobody_has_it() {
 }
 
 #[test]
-fn a_release_waits_for_the_renewal_under_way_and_deletes_what_that_wrote() {
+fn release_waits_for_running_renewal_and_deletes_its_revision() {
     let mut claim = Claim::holding();
     claim.creates();
     claim.id.release(false);
@@ -595,7 +595,7 @@ fn a_release_waits_for_the_renewal_under_way_and_deletes_what_that_wrote() {
 }
 
 #[test]
-fn an_id_that_comes_after_the_release_is_given_back() {
+fn id_acquired_after_release_is_released() {
     let mut claim = Claim::new();
     claim.lists(&[]);
     claim.creates();
@@ -617,7 +617,7 @@ fn an_id_that_comes_after_the_release_is_given_back() {
 }
 
 #[test]
-fn an_id_that_is_kept_is_marked_and_taken_first_by_whoever_comes() {
+fn kept_id_is_marked_and_claimed_first_by_next_worker() {
     let mut claim = Claim::holding();
     claim.id.release(true);
     let Request::Put { value, expect, .. } = claim.next() else {
@@ -644,7 +644,7 @@ fn an_id_that_is_kept_is_marked_and_taken_first_by_whoever_comes() {
 }
 
 #[test]
-fn two_workers_that_claim_at_the_same_moment_write_different_bytes() {
+fn simultaneous_claims_write_different_bytes() {
     let mut drawn = std::collections::BTreeSet::new();
     for seed in 0..100 {
         let mut claim = Claim::with_seed(seed);

@@ -263,7 +263,7 @@ mod tests {
     use crate::thread::signal;
 
     #[test]
-    fn a_job_never_waits_behind_one_that_hangs() {
+    fn job_never_queues_behind_hung_job() {
         let (_stop, stopped) = signal();
         let threads = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&threads);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_wait_for_the_threads_there_are_when_no_more_can_be_started() {
+    fn jobs_wait_for_existing_threads_when_no_more_can_start() {
         let (stop, stopped) = signal();
         let threads = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&threads);

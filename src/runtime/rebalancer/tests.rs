@@ -80,7 +80,7 @@ impl PartitionSource for Source {
 }
 
 #[test]
-fn a_source_that_fails_keeps_the_last_plan_and_the_next_job_works() {
+fn failed_source_keeps_last_plan_and_next_job_succeeds() {
     for kind in BOTH {
         let world = world(kind);
         let source = Source(Arc::new(Mutex::new(Some(Ok(list(&["p", "q"]))))));
@@ -117,7 +117,7 @@ fn a_source_that_fails_keeps_the_last_plan_and_the_next_job_works() {
 }
 
 #[test]
-fn an_empty_partition_list_leaves_every_worker_an_empty_assignment() {
+fn empty_partition_list_leaves_every_worker_empty_assignment() {
     for kind in BOTH {
         let world = world(kind);
         let mut rebalancer = leading(&world, &pushed(&[]), RoundRobin);
@@ -132,7 +132,7 @@ fn an_empty_partition_list_leaves_every_worker_an_empty_assignment() {
 }
 
 #[test]
-fn a_list_that_was_never_pushed_is_an_error_and_a_bad_one_is_refused_at_once() {
+fn missing_pushed_list_is_error_and_invalid_list_is_rejected_at_once() {
     let partitions = Arc::new(Partitions::pushed());
     assert!(!partitions.is_ready());
     let mut rebalancer = leading(&world(Kind::A), &partitions, RoundRobin);
@@ -161,7 +161,7 @@ impl Strategy for Scripted {
 }
 
 #[test]
-fn a_strategy_that_fails_panics_or_lies_changes_nothing() {
+fn failing_panicking_or_invalid_strategy_changes_nothing() {
     for kind in BOTH {
         let world = world(kind);
         let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 1]))));
@@ -194,7 +194,7 @@ fn a_strategy_that_fails_panics_or_lies_changes_nothing() {
 }
 
 #[test]
-fn a_look_tells_same_changed_and_reweighted_with_the_excess() {
+fn inspection_reports_same_changed_or_reweighted_with_excess() {
     let world = world(Kind::A);
     let partitions = pushed(&["p", "q", "r", "s"]);
     let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 0, 1, 1]))));
@@ -222,7 +222,7 @@ fn a_look_tells_same_changed_and_reweighted_with_the_excess() {
 }
 
 #[test]
-fn a_change_while_the_list_is_read_is_not_covered() {
+fn change_while_list_is_read_is_not_covered() {
     let world = world(Kind::A);
     let slot: Arc<Mutex<Option<Arc<Partitions>>>> = Arc::default();
     let inner = Arc::clone(&slot);
@@ -243,7 +243,7 @@ fn a_change_while_the_list_is_read_is_not_covered() {
 }
 
 #[test]
-fn moved_counts_partitions_of_the_former_plan_with_another_owner() {
+fn moved_counts_partitions_with_changed_owner() {
     let world = world(Kind::A);
     let partitions = pushed(&["p", "q", "r"]);
     let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 1, 1]))));
@@ -282,7 +282,7 @@ impl Strategy for Noting {
 }
 
 #[test]
-fn a_plan_cut_short_is_not_adopted_but_tells_where_partitions_are() {
+fn partial_plan_is_not_adopted_but_reveals_current_owners() {
     for kind in BOTH {
         let world = world(kind);
         put(&world, "assignment.a", &raw(4, None, &["p", "q"]));
@@ -300,7 +300,7 @@ fn a_plan_cut_short_is_not_adopted_but_tells_where_partitions_are() {
 }
 
 #[test]
-fn a_complete_plan_is_found_consistent_and_the_same() {
+fn complete_plan_is_consistent_and_unchanged() {
     for kind in BOTH {
         let world = world(kind);
         let partitions = pushed(&["p", "q", "r"]);
@@ -325,7 +325,7 @@ fn a_complete_plan_is_found_consistent_and_the_same() {
 }
 
 #[test]
-fn a_successor_of_another_class_goes_over_everything() {
+fn successor_with_other_publish_mode_rewrites_everything() {
     let world = world(Kind::A);
     let partitions = pushed(&["p", "q", "r"]);
     let of_class = |class| rebalancer_of(&world, class, &partitions, Arc::new(RoundRobin));

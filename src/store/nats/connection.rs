@@ -441,7 +441,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_that_gives_up_knows_how_much_was_sent_and_nothing_follows() {
+    fn abandoned_call_knows_how_much_was_sent_and_sends_nothing_more() {
         let progress = Progress::default();
         assert!(progress.advance());
         assert!(progress.advance());
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_connect_does_not_wait_and_reconnects_wait_at_most_420_ms() {
+    fn first_connect_is_immediate_and_reconnects_wait_at_most_420_ms() {
         let (events, _receiver) = events();
         let tracker = Tracker::new(1, events);
         assert_eq!(tracker.reconnect_delay(0), Duration::ZERO);

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_request_tells_whether_messages_are_missing() {
+    fn end_of_pull_reveals_missing_messages() {
         let left = |brought: usize| (PULL_MAX - brought).to_string();
         for status in ["404", "408"] {
             assert_eq!(pull(0).ended(Some(status), Some(&left(0))), Ok(()));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_request_follows_the_last_word_on_the_one_before_and_no_sooner() {
+    fn next_pull_follows_end_of_previous_one() {
         let mut under_way = pull(3);
         assert_eq!(under_way.ended(Some("100"), None), Ok(()));
         assert_eq!(under_way.brought, Some(3));
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trickle_is_paced_and_what_comes_alone_is_not() {
+    fn trickle_is_paced_and_isolated_message_is_not() {
         let now = Instant::now();
         let at = |millis| now + Duration::from_millis(millis);
         let mut pace = Pace::default();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_waits_is_looked_at_when_something_comes() {
+    fn waiting_pull_is_checked_when_data_arrives() {
         let now = Instant::now();
         assert_eq!(pull(0).next_look(false, now), now);
         assert_eq!(pull(0).next_look(true, now), now + GATHER);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_10071_is_a_conflict_and_busy_is_told_from_it() {
+    fn only_10071_is_conflict_and_busy_is_distinct() {
         let outcome = |failure: RequestFailure| failure.into_outcome(true);
         assert_eq!(
             outcome(api(400, 10_071)),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_room_says_how_to_make_some() {
+    fn full_store_error_explains_how_to_free_space() {
         for full in number::FULL {
             let error = api(503, full).into_error("write");
             assert!(error.to_string().contains("raise the limit"), "{error}");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_unknown_only_when_something_may_have_been_sent() {
+    fn timeout_is_unknown_only_if_something_may_have_been_sent() {
         for failure in [
             RequestFailure::TimedOut,
             RequestFailure::Cancelled,

@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markers_are_told_from_values_even_in_malformed_headers() {
+    fn markers_are_distinguished_from_values_even_in_malformed_headers() {
         for (headers, expected) in [
             (&b""[..], Operation::Put),
             (b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", Operation::Delete),
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_message_is_none_and_a_hostile_reply_is_a_failure() {
+    fn missing_message_is_none_and_malformed_reply_is_error() {
         let data = |text: &str| Reply::Data(text.as_bytes().to_vec());
         let missing = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
         assert!(matches!(read_message(data(missing)), Ok(None)));

@@ -397,7 +397,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_ack_subjects_are_understood_and_others_refused() {
+    fn both_ack_subject_forms_are_parsed_and_others_rejected() {
         let expected = AckSubject {
             stream_sequence: 22,
             consumer_sequence: 33,
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_denied_subject_is_found_in_the_servers_words() {
+    fn denied_subject_is_extracted_from_server_message() {
         let text = "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_x\"";
         assert_eq!(denied_subject(text), Some("$JS.API.STREAM.INFO.KV_x"));
         assert_eq!(denied_subject("Authorization Violation"), None);

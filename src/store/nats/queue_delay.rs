@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_together_has_waited_since_it_was_stored() {
+    fn messages_delivered_together_waited_since_they_were_stored() {
         let mut world = World::new();
         assert_eq!(world.waited(0, 1, 0), 0);
         assert_eq!(world.waited(50, 201, 1), 150);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_waited_for_longer_than_is_possible() {
+    fn queue_delay_never_exceeds_possible_maximum() {
         let mut world = World::new();
         assert_eq!(world.waited(0, 0, 0), 0);
         // The server's clock goes back by an hour.
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_clock_that_is_set_forward_is_believed_at_once() {
+    fn server_clock_set_forward_is_accepted_at_once() {
         let mut world = World::new();
         assert_eq!(world.waited(0, 0, 0), 0);
         world.server += 3_600_000_000_000;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_drift_apart_are_followed() {
+    fn clock_drift_is_tracked() {
         let mut world = World::new();
         // The server's clock is slow: a millisecond a second.
         for second in 0..100_u64 {

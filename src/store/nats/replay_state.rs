@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resynchronisation_tells_exactly_what_is_new() {
+    fn resynchronisation_delivers_exactly_new_changes() {
         let mut told = ReplayState::default();
         let first = vec![put("a", 1), put("b", 2), entry("x", 3, Operation::Delete)];
         assert_eq!(told.catch_up(snapshot("s", 3, first)).len(), 2);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_listing_told_early_is_not_told_again_by_the_consumer() {
+    fn change_seen_in_listing_is_not_delivered_again_by_consumer() {
         let mut told = ReplayState::default();
         // The listing began at 5, and while it was read "a" was written as 9.
         assert_eq!(
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_life_of_the_bucket_ends_all_keys_of_the_old_one() {
+    fn recreated_bucket_ends_all_former_keys() {
         let mut told = ReplayState::default();
         told.catch_up(snapshot("first", 100, vec![put("a", 90), put("b", 100)]));
         assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_could_not_be_handed_over_is_told_by_the_next_listing() {
+    fn undelivered_change_is_delivered_by_next_listing() {
         let mut told = ReplayState::default();
         told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
         let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();

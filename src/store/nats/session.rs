@@ -516,7 +516,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_a_cluster_tells_of_are_reached_as_the_first_is() {
+    fn servers_announced_by_cluster_inherit_scheme_and_credentials() {
         let model: ServerAddress = "tls://joe:pw@first:4222".parse().unwrap();
         for (told, expected) in [
             ("10.0.0.7:4333", "tls://joe:pw@10.0.0.7:4333"),

@@ -38,7 +38,7 @@ fn wait_for_cached(fleet: &Fleet, workers: &[Worker]) {
 }
 
 #[test]
-fn workers_killed_and_started_while_the_server_is_down_serve_what_they_held() {
+fn workers_restarted_while_server_is_down_serve_cached_assignment() {
     let mut server = Server::start(NEWEST);
     let folder = tempfile::tempdir().unwrap();
     let fleet = Fleet::new(&server.url(), 60);
@@ -97,7 +97,7 @@ fn workers_killed_and_started_while_the_server_is_down_serve_what_they_held() {
 }
 
 #[test]
-fn a_worker_kept_for_a_restart_serves_through_the_outage_and_joins_again() {
+fn restarted_worker_serves_through_outage_and_rejoins() {
     let mut server = Server::start(NEWEST);
     let folder = tempfile::tempdir().unwrap();
     let fleet = Fleet::new(&server.url(), 60);

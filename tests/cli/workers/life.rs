@@ -51,17 +51,17 @@ fn lives_on(version: &str) {
 }
 
 #[test]
-fn a_fleet_of_processes_lives_on_the_newest_server() {
+fn fleet_of_processes_runs_on_newest_server() {
     lives_on(NEWEST);
 }
 
 #[test]
-fn a_fleet_of_processes_lives_on_the_oldest_server() {
+fn fleet_of_processes_runs_on_oldest_server() {
     lives_on(OLDEST);
 }
 
 #[test]
-fn a_rolling_restart_with_keep_moves_nothing() {
+fn rolling_restart_of_processes_moves_nothing() {
     let server = Server::start(NEWEST);
     let fleet = Fleet::new(&server.url(), 60);
     let mut workers = fleet.workers(4, "keep");
@@ -85,7 +85,7 @@ fn a_rolling_restart_with_keep_moves_nothing() {
 }
 
 #[test]
-fn a_leader_that_stands_still_for_three_leases_is_replaced_and_joins_again() {
+fn leader_stalled_for_three_leases_is_replaced_and_rejoins() {
     let server = Server::start(NEWEST);
     let fleet = Fleet::new(&server.url(), 60);
     let workers = fleet.workers(3, "leave");

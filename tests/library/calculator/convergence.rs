@@ -21,7 +21,7 @@ fn beat_applied(store: &MemoryStore, worker: &WorkerId, applied: Applied) {
 }
 
 #[test]
-fn a_live_worker_that_does_not_apply_is_told_once_until_it_has_caught_up() {
+fn live_lagging_worker_is_reported_once_until_it_catches_up() {
     // Long enough that a busy machine makes nobody missing.
     let ttl = 3 * PATIENCE;
     let store = MemoryStore::new();

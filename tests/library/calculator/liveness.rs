@@ -67,7 +67,7 @@ fn heartbeats_of_200_workers_wake_only_dv_watch_and_cost_no_read() {
 
 /// Symptom: a graceful leave was treated as a crash.
 #[test]
-fn a_graceful_leave_is_planned_and_not_an_emergency() {
+fn graceful_leave_is_planned_scale_not_emergency() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = calculator(&store);
@@ -83,7 +83,7 @@ fn a_graceful_leave_is_planned_and_not_an_emergency() {
 }
 
 #[test]
-fn a_crash_is_an_emergency_after_lease_and_grace() {
+fn crash_triggers_emergency_after_lease_and_grace() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let calculator = calculator(&store);
@@ -100,7 +100,7 @@ fn a_crash_is_an_emergency_after_lease_and_grace() {
 }
 
 #[test]
-fn a_worker_that_dies_while_another_joins_is_an_emergency() {
+fn worker_death_with_simultaneous_join_triggers_emergency() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let mut config = config();
@@ -122,7 +122,7 @@ fn a_worker_that_dies_while_another_joins_is_an_emergency() {
 }
 
 #[test]
-fn a_mass_restart_moves_nothing() {
+fn mass_restart_moves_nothing() {
     let store = store();
     let workers = ["w-1", "w-2", "w-3", "w-4"];
     let fleet = Fleet::new(&store, workers);
@@ -160,7 +160,7 @@ fn a_mass_restart_moves_nothing() {
 }
 
 #[test]
-fn in_a_blackout_nobody_is_declared_dead_and_the_return_is_noticed() {
+fn blackout_causes_no_deaths_and_recovery_is_detected() {
     for how in [Blackout::Refuse, Blackout::Hang] {
         let store = store();
         let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
@@ -213,7 +213,7 @@ fn in_a_blackout_nobody_is_declared_dead_and_the_return_is_noticed() {
 }
 
 #[test]
-fn after_a_blackout_a_worker_that_died_in_it_is_lost() {
+fn worker_that_died_in_blackout_is_declared_dead_after_it() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let leader = store.client("leader");
@@ -238,7 +238,7 @@ fn after_a_blackout_a_worker_that_died_in_it_is_lost() {
 
 /// Symptom: a failed watch was never tried again.
 #[test]
-fn a_watch_that_cannot_be_opened_is_tried_until_it_can() {
+fn failed_watch_is_reopened_until_success() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1"]);
     let denied = Arc::new(AtomicBool::new(true));
@@ -279,7 +279,7 @@ fn a_watch_that_cannot_be_opened_is_tried_until_it_can() {
 }
 
 #[test]
-fn a_slow_listing_costs_no_worker_its_lease() {
+fn slow_listing_costs_no_worker_its_lease() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let leader = store.client("leader");
@@ -321,7 +321,7 @@ fn a_slow_listing_costs_no_worker_its_lease() {
 /// happened. Cause: what came due between the machine's last look at the time and the setting of
 /// the timer was taken for done.
 #[test]
-fn no_timer_is_lost_however_often_dv_calc_is_woken_when_it_is_due() {
+fn no_timer_is_lost_when_dv_calc_is_woken_at_its_due_time() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-0"]);
     let mut config = config();

@@ -67,7 +67,7 @@ fn check_works(store: &MemoryStore, calculator: &Calculator) {
 }
 
 #[test]
-fn a_heartbeat_with_any_value_is_a_heartbeat() {
+fn heartbeat_with_any_value_is_accepted() {
     let store = store();
     let (calculator, _events, fleet) = running(&store);
     let server = store.server();
@@ -83,7 +83,7 @@ fn a_heartbeat_with_any_value_is_a_heartbeat() {
 }
 
 #[test]
-fn heartbeats_of_hostile_names_are_counted_and_degrade_past_the_threshold() {
+fn malformed_heartbeat_keys_are_counted_and_degrade_above_threshold() {
     let store = store();
     let (calculator, events, _fleet) = running(&store);
     let server = store.server();
@@ -101,7 +101,7 @@ fn heartbeats_of_hostile_names_are_counted_and_degrade_past_the_threshold() {
 }
 
 #[test]
-fn less_poison_than_the_threshold_is_counted_only() {
+fn malformed_values_below_threshold_are_only_counted() {
     let store = store();
     let (calculator, _events, _fleet) = running(&store);
     store.server().put(Bucket::Heartbeat, "heartbeat.a b", b"x");
@@ -111,7 +111,7 @@ fn less_poison_than_the_threshold_is_counted_only() {
 }
 
 #[test]
-fn hostile_assignments_are_overwritten_and_the_calculator_goes_on() {
+fn malformed_assignments_are_overwritten_and_calculator_continues() {
     for store in [store(), store_b()] {
         let (calculator, _events, _fleet) = running(&store);
         let server = store.server();
@@ -131,7 +131,7 @@ fn hostile_assignments_are_overwritten_and_the_calculator_goes_on() {
 }
 
 #[test]
-fn hostile_commits_are_overwritten_and_the_calculator_goes_on() {
+fn malformed_commits_are_overwritten_and_calculator_continues() {
     for store in [store(), store_b()] {
         let (calculator, _events, _fleet) = running(&store);
         for value in hostile_values() {
@@ -145,7 +145,7 @@ fn hostile_commits_are_overwritten_and_the_calculator_goes_on() {
 }
 
 #[test]
-fn unknown_keys_in_the_assignment_bucket_are_nobodys_business() {
+fn unknown_keys_in_assignment_bucket_are_ignored() {
     let store = store();
     let (calculator, _events, _fleet) = running(&store);
     for key in ["other", "divvy.unknown", "assignmentx.w-1", "a b"] {
@@ -159,7 +159,7 @@ fn unknown_keys_in_the_assignment_bucket_are_nobodys_business() {
 
 /// Whatever is on the fence key, nobody publishes under a fence that is not their own.
 #[test]
-fn a_destroyed_fence_ends_the_leadership_and_a_new_start_repairs_it() {
+fn destroyed_fence_ends_leadership_and_new_start_repairs_it() {
     for store in [store(), store_b()] {
         for value in [&b"junk"[..], b"", b"{\"term\":-5}"] {
             let (calculator, events, _fleet) = running(&store);
@@ -177,7 +177,7 @@ fn a_destroyed_fence_ends_the_leadership_and_a_new_start_repairs_it() {
 }
 
 #[test]
-fn a_store_full_of_rubbish_at_the_start_is_cleaned_by_the_first_plan() {
+fn store_full_of_malformed_values_is_cleaned_by_first_plan() {
     for store in [store(), store_b()] {
         let server = store.server();
         let values = hostile_values();
@@ -215,7 +215,7 @@ fn a_store_full_of_rubbish_at_the_start_is_cleaned_by_the_first_plan() {
 }
 
 #[test]
-fn versions_and_terms_from_the_future_are_gone_beyond() {
+fn future_versions_and_terms_are_exceeded() {
     for store in [store(), store_b()] {
         let (calculator, _events, _fleet) = running(&store);
         let future = br#"{"version":7000,"term":70,"lifecycle":"x","partitions":[]}"#;
@@ -229,7 +229,7 @@ fn versions_and_terms_from_the_future_are_gone_beyond() {
 }
 
 #[test]
-fn a_number_that_leaves_no_room_above_it_is_a_clear_error() {
+fn number_at_upper_limit_is_rejected_with_clear_error() {
     let store = store();
     let last = format!(
         r#"{{"version":{},"lifecycle":"x","partitions":[]}}"#,

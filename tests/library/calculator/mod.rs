@@ -15,7 +15,7 @@ use divvy::{Calculator, CalculatorEvent, CalculatorState, EventFilter};
 use crate::support::calculators::*;
 
 #[test]
-fn a_fleet_is_divided_and_a_trigger_publishes_a_new_version() {
+fn fleet_is_divided_and_trigger_publishes_new_version() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator: Calculator = calculator(&store);

@@ -58,7 +58,7 @@ fn is_well(notice: &CalculatorEvent) -> bool {
 }
 
 #[test]
-fn partitions_pushed_before_the_start_are_published() {
+fn partitions_pushed_before_start_are_published() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = pushed(&store);
@@ -68,7 +68,7 @@ fn partitions_pushed_before_the_start_are_published() {
 }
 
 #[test]
-fn nothing_is_published_before_partitions_are_pushed_and_then_at_once() {
+fn nothing_is_published_before_first_push_and_then_at_once() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = pushed(&store);
@@ -82,7 +82,7 @@ fn nothing_is_published_before_partitions_are_pushed_and_then_at_once() {
 }
 
 #[test]
-fn pushes_from_many_threads_during_the_start_are_never_lost() {
+fn pushes_from_many_threads_during_start_are_never_lost() {
     for _ in 0..10 {
         let store = store();
         let _fleet = Fleet::new(&store, ["w-1"]);
@@ -103,7 +103,7 @@ fn pushes_from_many_threads_during_the_start_are_never_lost() {
 }
 
 #[test]
-fn a_changed_list_is_published_as_a_partition_change() {
+fn changed_list_is_published_as_partition_change() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = pushed(&store);
@@ -130,7 +130,7 @@ fn a_changed_list_is_published_as_a_partition_change() {
 }
 
 #[test]
-fn the_same_list_in_another_order_is_no_change() {
+fn reordered_list_is_no_change() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = pushed(&store);
@@ -147,7 +147,7 @@ fn the_same_list_in_another_order_is_no_change() {
 }
 
 #[test]
-fn an_empty_list_takes_everything_from_everybody_and_keeps_the_keys() {
+fn empty_list_releases_all_partitions_and_keeps_keys() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = pushed(&store);
@@ -168,7 +168,7 @@ fn an_empty_list_takes_everything_from_everybody_and_keeps_the_keys() {
 }
 
 #[test]
-fn a_bad_push_is_refused_with_the_offenders_and_changes_nothing() {
+fn invalid_push_is_rejected_with_offenders_and_changes_nothing() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = pushed(&store);
@@ -193,7 +193,7 @@ fn a_bad_push_is_refused_with_the_offenders_and_changes_nothing() {
 }
 
 #[test]
-fn a_source_that_fails_at_the_start_is_asked_again_until_it_answers() {
+fn source_failing_at_start_is_retried_until_it_answers() {
     for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
         let store = store();
         let _fleet = Fleet::new(&store, ["w-1"]);
@@ -212,7 +212,7 @@ fn a_source_that_fails_at_the_start_is_asked_again_until_it_answers() {
 }
 
 #[test]
-fn a_source_that_fails_later_keeps_the_last_plan_and_recovers() {
+fn source_failing_later_keeps_last_plan_and_recovers() {
     for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
         let store = store();
         let fleet = Fleet::new(&store, ["w-1"]);
@@ -237,7 +237,7 @@ fn a_source_that_fails_later_keeps_the_last_plan_and_recovers() {
 }
 
 #[test]
-fn refresh_finds_what_changed_at_the_source() {
+fn refresh_detects_change_in_source() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let mood: Moody = Arc::new(Mutex::new(Mood::Fine));
@@ -254,7 +254,7 @@ fn refresh_finds_what_changed_at_the_source() {
 
 /// Symptom: the minimum threshold was an option that did nothing.
 #[test]
-fn weights_lead_to_a_rebalance_only_beyond_the_threshold() {
+fn weights_trigger_rebalance_only_above_threshold() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = pushed(&store);
@@ -303,7 +303,7 @@ impl Strategy for MoodyStrategy {
 }
 
 #[test]
-fn a_strategy_that_fails_keeps_the_last_plan_and_is_tried_again_without_a_storm() {
+fn failed_strategy_keeps_last_plan_and_is_retried_with_backoff() {
     for mood_now in [Mood::Error, Mood::Panic, Mood::Nonsense] {
         let store = store();
         let fleet = Fleet::new(&store, ["w-1"]);
@@ -343,7 +343,7 @@ fn a_strategy_that_fails_keeps_the_last_plan_and_is_tried_again_without_a_storm(
 }
 
 #[test]
-fn without_workers_nothing_is_published_and_the_first_one_gets_everything() {
+fn without_workers_nothing_is_published_and_first_worker_gets_everything() {
     let store = store();
     let fleet = Fleet::new(&store, Vec::<String>::new());
     let calculator = calculator(&store);
@@ -359,7 +359,7 @@ fn without_workers_nothing_is_published_and_the_first_one_gets_everything() {
 
 /// Symptom: a publish that failed was never tried again.
 #[test]
-fn a_failed_publish_stays_pending_and_is_tried_until_it_succeeds() {
+fn failed_publication_stays_pending_and_is_retried_until_success() {
     use divvy::store::Refusal;
     use divvy::store::memory::{Call, Fault};
     for store in [store(), store_b()] {

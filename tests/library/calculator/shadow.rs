@@ -88,7 +88,7 @@ fn put(store: &MemoryStore, worker: &str, version: i64, keys: &[&str]) {
 }
 
 #[test]
-fn a_shadow_writes_nothing_whatever_the_fleet_does() {
+fn shadow_writes_nothing_whatever_fleet_does() {
     for store in [store(), store_b()] {
         let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
         let leader = leader(&store);
@@ -130,7 +130,7 @@ fn a_shadow_writes_nothing_whatever_the_fleet_does() {
 }
 
 #[test]
-fn a_shadow_follows_a_leader_of_its_own_strategy_without_a_difference() {
+fn shadow_follows_leader_with_same_strategy_without_difference() {
     for store in [store(), store_b()] {
         let fleet = Fleet::new(&store, ["w-1", "w-2"]);
         let first = leader(&store);
@@ -165,7 +165,7 @@ fn a_shadow_follows_a_leader_of_its_own_strategy_without_a_difference() {
 }
 
 #[test]
-fn a_shadow_tells_what_a_leader_without_terms_did_otherwise() {
+fn shadow_reports_differences_of_leader_without_terms() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2"]);
     put(
@@ -246,7 +246,7 @@ fn a_shadow_tells_what_a_leader_without_terms_did_otherwise() {
 }
 
 #[test]
-fn half_a_publication_is_told_as_such_when_nothing_follows() {
+fn partial_publication_is_reported_when_nothing_follows() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     put(
@@ -274,7 +274,7 @@ fn half_a_publication_is_told_as_such_when_nothing_follows() {
 }
 
 #[test]
-fn a_shadow_of_nothing_says_so_and_creates_nothing() {
+fn shadow_without_fleet_fails_and_creates_nothing() {
     let store = MemoryStore::new();
     let (shadow, calls) = shadow(&store);
     let error = shadow

@@ -14,7 +14,7 @@ use divvy::{Calculator, CalculatorConfig, CalculatorEvent, CalculatorState, Canc
 use crate::support::calculators::*;
 
 #[test]
-fn a_second_start_is_refused_and_the_first_goes_on() {
+fn second_start_is_rejected_and_first_continues() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -26,7 +26,7 @@ fn a_second_start_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn of_many_starts_at_once_exactly_one_succeeds() {
+fn concurrent_starts_succeed_exactly_once() {
     let store = store();
     let calculator = Arc::new(calculator(&store));
     let starts: Vec<_> = (0..8)
@@ -43,7 +43,7 @@ fn of_many_starts_at_once_exactly_one_succeeds() {
 }
 
 #[test]
-fn a_stopped_calculator_starts_again_in_a_new_term() {
+fn stopped_calculator_starts_again_in_new_term() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -59,7 +59,7 @@ fn a_stopped_calculator_starts_again_in_a_new_term() {
 }
 
 #[test]
-fn a_start_without_a_store_fails_in_time_and_can_be_repeated() {
+fn calculator_start_without_store_fails_in_time_and_can_be_repeated() {
     for how in [Blackout::Refuse, Blackout::Hang] {
         let store = store();
         let leader = store.client("leader");
@@ -85,7 +85,7 @@ fn a_start_without_a_store_fails_in_time_and_can_be_repeated() {
 /// Symptom: a refresh that was cancelled beforehand ended with the failure of the source, once in
 /// a while. Cause: it was asked for all the same, and the answer could be there first.
 #[test]
-fn what_is_cancelled_before_it_begins_asks_nothing() {
+fn call_cancelled_before_it_begins_sends_nothing() {
     let store = store();
     let [calls, reads] = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
     let (called, counted) = (Arc::clone(&calls), Arc::clone(&reads));
@@ -121,7 +121,7 @@ fn what_is_cancelled_before_it_begins_asks_nothing() {
 }
 
 #[test]
-fn a_start_goes_on_trying_until_the_store_is_up() {
+fn start_retries_until_store_is_up() {
     let store = store();
     let leader = store.client("leader");
     leader.faults().blackout(Blackout::Refuse);
@@ -148,7 +148,7 @@ fn a_start_goes_on_trying_until_the_store_is_up() {
 /// Symptom: a store that hung at first made a start fail though it answered long before the
 /// deadline. Cause: the first call was given all of the time.
 #[test]
-fn a_start_survives_a_call_that_is_never_answered() {
+fn start_survives_call_that_is_never_answered() {
     let store = store();
     let leader = store.client("leader");
     let mut config = config();
@@ -173,7 +173,7 @@ fn a_start_survives_a_call_that_is_never_answered() {
 }
 
 #[test]
-fn an_assignment_bucket_with_a_ttl_is_refused_by_name_unless_allowed() {
+fn assignment_bucket_with_ttl_is_rejected_by_name_unless_allowed() {
     let store = store();
     let ttl = Some(Duration::from_secs(60));
     store
@@ -196,7 +196,7 @@ fn an_assignment_bucket_with_a_ttl_is_refused_by_name_unless_allowed() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_refused_with_every_broken_rule() {
+fn invalid_configuration_is_rejected_with_every_violation() {
     let mut config = CalculatorConfig::default();
     config.heartbeat_ttl = Duration::ZERO;
     config.restart_ratio = 7.0;
@@ -211,7 +211,7 @@ fn a_configuration_that_cannot_work_is_refused_with_every_broken_rule() {
 }
 
 #[test]
-fn a_start_that_is_stopped_meanwhile_says_so() {
+fn start_interrupted_by_stop_reports_it() {
     let store = store();
     let leader = store.client("leader");
     let (gate, begun) = (Gate::shut(), Gate::open());
@@ -248,7 +248,7 @@ fn a_start_that_is_stopped_meanwhile_says_so() {
 }
 
 #[test]
-fn a_failed_start_keeps_the_subscriptions_for_the_next_one() {
+fn failed_start_keeps_subscriptions_for_next_start() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let leader = store.client("leader");
@@ -277,7 +277,7 @@ fn a_failed_start_keeps_the_subscriptions_for_the_next_one() {
 }
 
 #[test]
-fn a_timeout_of_any_length_is_fine() {
+fn any_timeout_length_is_accepted() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -294,7 +294,7 @@ fn a_timeout_of_any_length_is_fine() {
 }
 
 #[test]
-fn a_store_that_is_slow_but_answers_is_no_reason_to_fail() {
+fn slow_but_answering_store_does_not_fail_start() {
     let store = store();
     let leader = store.client("leader");
     leader.faults().delay(&Call::ALL, Duration::from_millis(20));
@@ -307,7 +307,7 @@ fn a_store_that_is_slow_but_answers_is_no_reason_to_fail() {
 }
 
 #[test]
-fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it() {
+fn status_shows_active_publish_mode_and_store_probe_result() {
     let named = format!("divvy memory store {}", env!("CARGO_PKG_VERSION"));
     for (store, class, batches) in [
         (
@@ -329,7 +329,7 @@ fn the_status_shows_the_class_in_force_and_the_store_as_the_take_over_proved_it(
 }
 
 #[test]
-fn a_class_that_is_forced_shows_in_the_status_beside_what_the_store_could_do() {
+fn status_shows_forced_publish_mode_alongside_store_capabilities() {
     let mut config = config();
     config.publish_mode = PublishMode::PerKey;
     let calculator = Calculator::builder(Arc::new(store()))

@@ -46,7 +46,7 @@ fn stop_times_out(calculator: &Calculator, culprits: &[&str]) {
 }
 
 #[test]
-fn stopping_twice_or_what_never_started_is_fine() {
+fn repeated_stop_or_stop_before_start_succeeds() {
     let calculator = calculator(&store());
     calculator.stop(PATIENCE).unwrap();
     calculator.start(PATIENCE).unwrap();
@@ -56,7 +56,7 @@ fn stopping_twice_or_what_never_started_is_fine() {
 }
 
 #[test]
-fn eight_threads_stop_at_the_same_time_and_all_succeed() {
+fn eight_concurrent_stops_all_succeed() {
     for _ in 0..20 {
         let store = store();
         let _fleet = Fleet::new(&store, ["w-1"]);
@@ -78,7 +78,7 @@ fn eight_threads_stop_at_the_same_time_and_all_succeed() {
 /// Symptom: subscribers of a calculator that was started again saw nothing. Cause: a stop that
 /// came late cleaned up the new life instead of its own.
 #[test]
-fn starts_and_stops_from_many_threads_end_in_a_calculator_that_works() {
+fn concurrent_starts_and_stops_end_in_working_calculator() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = Arc::new(calculator(&store));
@@ -108,7 +108,7 @@ fn starts_and_stops_from_many_threads_end_in_a_calculator_that_works() {
 }
 
 #[test]
-fn after_a_stop_calls_say_that_nothing_runs() {
+fn calls_after_stop_report_not_running() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -127,7 +127,7 @@ fn after_a_stop_calls_say_that_nothing_runs() {
 }
 
 #[test]
-fn a_stop_ends_the_calls_that_wait() {
+fn stop_ends_waiting_calls() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let leader = store.client("leader");
@@ -156,7 +156,7 @@ fn a_stop_ends_the_calls_that_wait() {
 
 /// By design, not by a clock: the wait is up to an hour long.
 #[test]
-fn a_stop_ends_the_wait_between_two_tries_of_a_publication_or_a_start() {
+fn stop_ends_pause_between_attempts_of_publication_or_start() {
     const LONG: Duration = Duration::from_secs(3_600);
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
@@ -197,7 +197,7 @@ fn a_stop_ends_the_wait_between_two_tries_of_a_publication_or_a_start() {
 }
 
 #[test]
-fn with_the_store_hung_stop_returns_in_time_and_says_so() {
+fn stop_with_hung_store_returns_in_time_and_reports_it() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -220,7 +220,7 @@ fn with_the_store_hung_stop_returns_in_time_and_says_so() {
 }
 
 #[test]
-fn with_a_listing_hung_stop_names_the_watching_thread() {
+fn stop_with_hung_listing_names_watch_thread() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -253,7 +253,7 @@ fn with_a_listing_hung_stop_names_the_watching_thread() {
 /// Symptom: the initial assignment outlived stop, and a leader that was gone published up to 30 s
 /// later. Cause: nobody looked whether it was still wanted.
 #[test]
-fn a_plan_that_is_ready_after_stop_was_asked_for_is_never_published() {
+fn plan_finished_after_stop_request_is_never_published() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -276,7 +276,7 @@ fn a_plan_that_is_ready_after_stop_was_asked_for_is_never_published() {
 }
 
 #[test]
-fn with_the_partition_source_hung_stop_returns_in_time_and_says_so() {
+fn stop_with_hung_partition_source_returns_in_time_and_reports_it() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -303,7 +303,7 @@ fn with_the_partition_source_hung_stop_returns_in_time_and_says_so() {
 }
 
 #[test]
-fn a_start_whose_partition_source_hangs_fails_in_time_and_stop_cleans_up() {
+fn start_with_hung_partition_source_fails_in_time_and_stop_cleans_up() {
     let store = store();
     let gate = Gate::shut();
     let calculator = {
@@ -329,7 +329,7 @@ fn a_start_whose_partition_source_hangs_fails_in_time_and_stop_cleans_up() {
 }
 
 #[test]
-fn with_a_callback_hung_stop_returns_in_time_and_says_so() {
+fn stop_with_hung_callback_returns_in_time_and_reports_it() {
     let calculator = calculator(&store());
     let gate = Gate::shut();
     let calls = Arc::new(AtomicU32::new(0));
@@ -351,7 +351,7 @@ fn with_a_callback_hung_stop_returns_in_time_and_says_so() {
 }
 
 #[test]
-fn stop_from_a_callback_a_source_or_a_strategy_would_deadlock_and_says_so_at_once() {
+fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
     struct Stopping(
         Arc<Mutex<Weak<Calculator>>>,
         crossbeam_channel::Sender<Code>,
@@ -409,7 +409,7 @@ fn stop_from_a_callback_a_source_or_a_strategy_would_deadlock_and_says_so_at_onc
 }
 
 #[test]
-fn from_the_source_and_the_strategy_waiting_calls_would_deadlock_and_say_so() {
+fn waiting_calls_inside_source_or_strategy_return_would_deadlock() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let handle: Arc<Mutex<Weak<Calculator>>> = Arc::default();
@@ -439,7 +439,7 @@ fn from_the_source_and_the_strategy_waiting_calls_would_deadlock_and_say_so() {
 }
 
 #[test]
-fn dropping_a_handle_stops_it_and_ends_its_readers() {
+fn dropping_handle_stops_it_and_ends_its_readers() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     for is_started in [false, true] {
@@ -456,7 +456,7 @@ fn dropping_a_handle_stops_it_and_ends_its_readers() {
 }
 
 #[test]
-fn dropping_the_last_handle_inside_a_callback_does_not_hang_and_ends_the_readers() {
+fn dropping_last_handle_inside_callback_does_not_hang_and_ends_readers() {
     let store = store();
     let calculator = Arc::new(calculator(&store));
     let handle = Arc::new(Mutex::new(None));
@@ -485,7 +485,7 @@ fn dropping_the_last_handle_inside_a_callback_does_not_hang_and_ends_the_readers
 }
 
 #[test]
-fn a_stop_under_load_delivers_what_was_published_before_it() {
+fn stop_under_load_delivers_everything_published_before_it() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = calculator(&store);
@@ -517,7 +517,7 @@ fn a_stop_under_load_delivers_what_was_published_before_it() {
 }
 
 #[test]
-fn the_store_outlives_the_calculator_that_used_it() {
+fn store_outlives_its_calculator() {
     let store: MemoryStore = store();
     let calculator = calculator(&store);
     calculator.start(PATIENCE).unwrap();

@@ -48,7 +48,7 @@ fn running(store: &MemoryStore) -> (Calculator, Events) {
 }
 
 #[test]
-fn the_current_state_comes_first_also_in_the_middle_of_work() {
+fn current_state_is_delivered_first_even_during_work() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -83,7 +83,7 @@ fn the_current_state_comes_first_also_in_the_middle_of_work() {
 }
 
 #[test]
-fn an_adopted_version_is_told_to_whoever_subscribes_later() {
+fn adopted_version_is_delivered_to_later_subscribers() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (first, _events) = running(&store);
@@ -100,7 +100,7 @@ fn an_adopted_version_is_told_to_whoever_subscribes_later() {
 
 /// Symptom: a subscriber channel of 4 dropped states when it was full.
 #[test]
-fn a_subscriber_that_blocks_gets_every_transition_once_and_in_order() {
+fn blocking_subscriber_receives_every_transition_once_in_order() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = calculator(&store);
@@ -139,7 +139,7 @@ fn a_subscriber_that_blocks_gets_every_transition_once_and_in_order() {
 }
 
 #[test]
-fn whoever_subscribes_whenever_sees_a_suffix_of_what_the_first_one_sees() {
+fn later_subscriber_sees_suffix_of_events_seen_by_first() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (calculator, first) = running(&store);
@@ -173,7 +173,7 @@ fn whoever_subscribes_whenever_sees_a_suffix_of_what_the_first_one_sees() {
 }
 
 #[test]
-fn an_overfull_backlog_ends_with_the_exact_number_of_missed_events() {
+fn overflowing_backlog_ends_with_exact_number_of_missed_events() {
     const BACKLOG: usize = 32;
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
@@ -218,7 +218,7 @@ fn an_overfull_backlog_ends_with_the_exact_number_of_missed_events() {
 }
 
 #[test]
-fn a_callback_that_lags_is_told_last_and_how_many() {
+fn lagging_callback_receives_missed_count_as_last_event() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let mut config = config();
@@ -257,7 +257,7 @@ fn a_callback_that_lags_is_told_last_and_how_many() {
 }
 
 #[test]
-fn a_panic_in_a_callback_closes_only_that_one() {
+fn panic_in_callback_closes_only_its_subscription() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -290,7 +290,7 @@ fn a_panic_in_a_callback_closes_only_that_one() {
 }
 
 #[test]
-fn unsubscribing_itself_from_inside_holds_from_then_on() {
+fn unsubscribe_inside_own_callback_takes_effect_at_once() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -315,7 +315,7 @@ fn unsubscribing_itself_from_inside_holds_from_then_on() {
 }
 
 #[test]
-fn unsubscribing_waits_for_the_running_callback_and_none_runs_after() {
+fn unsubscribe_waits_for_running_callback_and_none_runs_after() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -342,7 +342,7 @@ fn unsubscribing_waits_for_the_running_callback_and_none_runs_after() {
 }
 
 #[test]
-fn unsubscribing_by_a_deadline_fails_in_time_and_still_no_further_callback_runs() {
+fn unsubscribe_deadline_fails_in_time_and_no_further_callback_runs() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -370,7 +370,7 @@ fn unsubscribing_by_a_deadline_fails_in_time_and_still_no_further_callback_runs(
 /// Symptom: unsubscribing inside a callback of one calculator did not wait for a callback of
 /// another. Cause: any thread that runs callbacks was taken for the subscription's own.
 #[test]
-fn unsubscribing_inside_another_calculators_callback_waits_all_the_same() {
+fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
     let one = calculator(&store());
     let other = calculator(&store());
     let gate = Gate::shut();
@@ -402,7 +402,7 @@ fn unsubscribing_inside_another_calculators_callback_waits_all_the_same() {
 
 /// Whatever a callback owns may call the handle when it is dropped, so no lock is held then.
 #[test]
-fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
+fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     struct Owned(std::sync::Weak<Calculator>, crossbeam_channel::Sender<bool>);
     impl Drop for Owned {
         fn drop(&mut self) {
@@ -438,7 +438,7 @@ fn what_a_callback_owns_is_dropped_with_no_lock_held_and_may_panic() {
 }
 
 #[test]
-fn readers_end_after_the_backlog_when_the_calculator_stops() {
+fn readers_end_after_backlog_when_calculator_stops() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (calculator, _) = running(&store);
@@ -455,7 +455,7 @@ fn readers_end_after_the_backlog_when_the_calculator_stops() {
 }
 
 #[test]
-fn membership_events_come_only_on_request() {
+fn membership_events_are_delivered_only_on_request() {
     let store = store();
     let fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
@@ -480,7 +480,7 @@ fn membership_events_come_only_on_request() {
 }
 
 #[test]
-fn a_callback_may_call_everything_else_of_the_handle() {
+fn callback_may_call_every_other_method_of_handle() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = Arc::new(
@@ -521,7 +521,7 @@ fn a_callback_may_call_everything_else_of_the_handle() {
 }
 
 #[test]
-fn a_callback_that_waits_for_an_answer_is_let_go_by_a_stop_even_with_the_source_hung() {
+fn callback_waiting_for_answer_is_released_by_stop_despite_hung_source() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -560,7 +560,7 @@ fn a_callback_that_waits_for_an_answer_is_let_go_by_a_stop_even_with_the_source_
 }
 
 #[test]
-fn who_reads_was_told_of_a_job_before_it_begins() {
+fn job_state_is_delivered_before_job_begins() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let events: Arc<Mutex<Option<Events>>> = Arc::default();
@@ -596,7 +596,7 @@ fn who_reads_was_told_of_a_job_before_it_begins() {
 /// Symptom: the end of a rebalance reached its reader 80 us late in a hundredth of the cases. Cause:
 /// what else the same step told woke the reader first, and the waking was waited for.
 #[test]
-fn whatever_one_step_tells_is_there_when_a_reader_is_woken() {
+fn all_events_of_one_step_are_queued_before_reader_wakes() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);

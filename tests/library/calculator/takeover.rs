@@ -89,28 +89,28 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
 }
 
 #[test]
-fn class_a_a_leader_that_was_paused_is_fenced() {
+fn atomic_mode_paused_leader_is_fenced() {
     a_deposed_leader_cannot_publish(&store(), false);
 }
 
 #[test]
-fn class_a_a_leader_that_was_paused_is_fenced_also_for_a_worker_that_never_had_a_key() {
+fn atomic_mode_paused_leader_is_fenced_for_worker_without_key() {
     a_deposed_leader_cannot_publish(&store(), true);
 }
 
 #[test]
-fn class_b_a_leader_that_was_paused_is_fenced() {
+fn per_key_mode_paused_leader_is_fenced() {
     a_deposed_leader_cannot_publish(&store_b(), false);
 }
 
 #[test]
-fn class_b_a_leader_that_was_paused_is_fenced_also_for_a_worker_that_never_had_a_key() {
+fn per_key_mode_paused_leader_is_fenced_for_worker_without_key() {
     a_deposed_leader_cannot_publish(&store_b(), true);
 }
 
 /// Symptom: a Go leader's put was overwritten, or not noticed, and versions were used twice.
 #[test]
-fn a_blind_put_is_answered_with_a_higher_version() {
+fn blind_put_is_answered_with_higher_version() {
     for store in [store(), store_b()] {
         let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
         let calculator = calculator(&store);
@@ -128,7 +128,7 @@ fn a_blind_put_is_answered_with_a_higher_version() {
 }
 
 #[test]
-fn an_assignment_that_somebody_deletes_is_restored() {
+fn deleted_assignment_is_restored() {
     for store in [store(), store_b()] {
         let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
         let calculator = calculator(&store);
@@ -144,7 +144,7 @@ fn an_assignment_that_somebody_deletes_is_restored() {
 
 /// Symptom: a read error restarted versions at 0.
 #[test]
-fn versions_go_on_over_leaders_and_over_the_loss_of_keys() {
+fn versions_continue_across_leaders_and_loss_of_keys() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let mut version = 0;

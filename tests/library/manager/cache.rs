@@ -41,7 +41,7 @@ impl Remembering {
 }
 
 #[test]
-fn a_worker_restarted_while_its_store_is_down_serves_at_once_and_nothing_moves() {
+fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
@@ -82,7 +82,7 @@ fn a_worker_restarted_while_its_store_is_down_serves_at_once_and_nothing_moves()
 }
 
 #[test]
-fn what_others_were_given_meanwhile_is_given_up_when_the_store_is_back() {
+fn partitions_reassigned_meanwhile_are_released_when_store_returns() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
@@ -100,7 +100,7 @@ fn what_others_were_given_meanwhile_is_given_up_when_the_store_is_back() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_as_good_as_none() {
+fn unusable_cache_file_is_treated_as_absent() {
     let store = MemoryStore::new();
     let it = Remembering::new(&store);
     std::fs::write(it.folder.path().join("assignment"), b"what is this?\n").unwrap();
@@ -118,7 +118,7 @@ fn a_file_that_cannot_be_used_is_as_good_as_none() {
 }
 
 #[test]
-fn a_folder_that_is_gone_costs_no_heartbeat() {
+fn missing_cache_directory_costs_no_heartbeat() {
     let store = MemoryStore::new();
     let it = Remembering::new(&store);
     std::fs::remove_dir_all(it.folder.path()).unwrap();
@@ -128,7 +128,7 @@ fn a_folder_that_is_gone_costs_no_heartbeat() {
 }
 
 #[test]
-fn strict_workers_are_refused_a_cache_file() {
+fn strict_worker_with_cache_file_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = remembering(&folder);
     config.outage_policy = OutagePolicy::Strict;

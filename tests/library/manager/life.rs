@@ -18,7 +18,7 @@ fn soon() -> Instant {
 }
 
 #[test]
-fn one_worker_claims_the_lowest_id_leads_and_holds_everything() {
+fn single_worker_claims_lowest_id_leads_and_holds_everything() {
     let store = MemoryStore::new();
     let manager = started(&store);
     assert_eq!(manager.worker_id(), Some(worker("worker-0")));
@@ -32,7 +32,7 @@ fn one_worker_claims_the_lowest_id_leads_and_holds_everything() {
 }
 
 #[test]
-fn the_first_assignment_counts_and_changes_tell_what_came_and_what_went() {
+fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
     let store = MemoryStore::new();
     let first = manager(&store);
     let told = first.events(ManagerEventFilter::Assignment);
@@ -59,7 +59,7 @@ fn the_first_assignment_counts_and_changes_tell_what_came_and_what_went() {
 }
 
 #[test]
-fn who_subscribes_late_is_told_how_things_are() {
+fn late_subscriber_receives_current_state() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
@@ -83,7 +83,7 @@ fn who_subscribes_late_is_told_how_things_are() {
 /// Symptom: who subscribed between two lives was told the id and an empty assignment of the former
 /// one. Cause: what newcomers are told was not reset by a stop. Cure: it is.
 #[test]
-fn who_subscribes_after_a_stop_is_told_nothing_of_the_former_life() {
+fn subscriber_after_stop_receives_nothing_of_previous_run() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
@@ -98,7 +98,7 @@ fn who_subscribes_after_a_stop_is_told_nothing_of_the_former_life() {
 }
 
 #[test]
-fn a_leave_hands_over_leadership_and_partitions_and_leaves_no_key_behind() {
+fn leave_hands_over_leadership_and_partitions_and_leaves_no_key() {
     let store = MemoryStore::new();
     let first = started(&store);
     wait_until("the first leads", || first.is_leader());
@@ -116,7 +116,7 @@ fn a_leave_hands_over_leadership_and_partitions_and_leaves_no_key_behind() {
 }
 
 #[test]
-fn a_worker_that_is_back_soon_finds_its_id_and_its_partitions() {
+fn quickly_restarted_worker_keeps_its_id_and_partitions() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
@@ -135,7 +135,7 @@ fn a_worker_that_is_back_soon_finds_its_id_and_its_partitions() {
 }
 
 #[test]
-fn the_fleet_stays_divided_through_a_rolling_restart_that_moves_nothing() {
+fn rolling_restart_keeps_fleet_divided_and_moves_nothing() {
     let store = MemoryStore::new();
     let mut fleet: Vec<Manager> = (0..4).map(|_| started(&store)).collect();
     wait_for_cover(&fleet.iter().collect::<Vec<_>>(), 12);
@@ -157,7 +157,7 @@ fn the_fleet_stays_divided_through_a_rolling_restart_that_moves_nothing() {
 }
 
 #[test]
-fn a_worker_may_be_told_never_to_lead() {
+fn worker_can_be_forbidden_to_lead() {
     let store = MemoryStore::new();
     let mut config = config();
     config.may_lead = false;
@@ -193,7 +193,7 @@ impl LeaderElection for Hosts {
 }
 
 #[test]
-fn the_hosts_own_election_decides_who_leads() {
+fn host_election_decides_leadership() {
     let store = MemoryStore::new();
     let election = Hosts::default();
     let manager = Manager::builder(Arc::new(store.client("worker")))
@@ -215,7 +215,7 @@ fn the_hosts_own_election_decides_who_leads() {
 }
 
 #[test]
-fn only_the_leader_refreshes_and_the_others_say_who_that_is() {
+fn only_leader_refreshes_and_followers_report_leader() {
     let store = MemoryStore::new();
     let count = Arc::new(AtomicUsize::new(4));
     let build = || {
@@ -241,7 +241,7 @@ fn only_the_leader_refreshes_and_the_others_say_who_that_is() {
 }
 
 #[test]
-fn a_pushed_list_is_divided_by_whoever_leads() {
+fn pushed_list_is_divided_by_current_leader() {
     let store = MemoryStore::new();
     let build = || {
         Manager::builder(Arc::new(store.client("worker")))
@@ -264,7 +264,7 @@ fn a_pushed_list_is_divided_by_whoever_leads() {
 }
 
 #[test]
-fn starting_twice_is_refused_and_stopping_twice_is_fine() {
+fn second_start_is_rejected_and_repeated_stop_succeeds() {
     let store = MemoryStore::new();
     let manager = started(&store);
     let error = manager.start(PATIENCE).unwrap_err();
@@ -276,7 +276,7 @@ fn starting_twice_is_refused_and_stopping_twice_is_fine() {
 }
 
 #[test]
-fn a_stop_from_inside_a_callback_is_told_that_it_would_wait_for_itself() {
+fn stop_inside_manager_callback_returns_would_deadlock() {
     let store = MemoryStore::new();
     let manager = Arc::new(manager(&store));
     let (tell, told) = crossbeam_channel::bounded(1);
@@ -297,7 +297,7 @@ fn a_stop_from_inside_a_callback_is_told_that_it_would_wait_for_itself() {
 }
 
 #[test]
-fn two_hundred_workers_at_once_share_a_hundred_ids_and_the_rest_is_told() {
+fn two_hundred_workers_share_hundred_ids_and_rest_get_error() {
     let store = MemoryStore::new();
     let mut config = config();
     config.may_lead = false; // this is about ids

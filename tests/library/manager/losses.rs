@@ -23,7 +23,7 @@ fn put(store: &MemoryStore, bucket: Bucket, key: &str, value: &[u8]) {
 }
 
 #[test]
-fn a_worker_that_is_cut_off_loses_its_partitions_to_others_and_comes_back() {
+fn disconnected_worker_loses_its_partitions_to_others_and_rejoins() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
@@ -44,7 +44,7 @@ fn a_worker_that_is_cut_off_loses_its_partitions_to_others_and_comes_back() {
 
 /// Every transition, and each once, however it is told: by the worker itself, whoever leads.
 #[test]
-fn a_worker_tells_every_transition_of_its_breaker_whether_it_leads_or_not() {
+fn every_breaker_transition_is_reported_by_leader_and_follower() {
     let store = MemoryStore::new();
     let (leads, follows) = (store.client("leads"), store.client("follows"));
     let faults = [leads.faults(), follows.faults()];
@@ -90,7 +90,7 @@ fn transitions_until_closed(told: &Events<ManagerEvent>) -> Vec<&'static str> {
 }
 
 #[test]
-fn in_strict_mode_ownership_ends_before_another_worker_has_the_partitions() {
+fn strict_ownership_ends_before_another_worker_owns_partitions() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
@@ -114,7 +114,7 @@ fn in_strict_mode_ownership_ends_before_another_worker_has_the_partitions() {
 }
 
 #[test]
-fn a_leader_that_is_cut_off_steps_down_before_another_one_leads() {
+fn disconnected_leader_steps_down_before_another_leads() {
     let store = MemoryStore::new();
     let client = store.client("leader");
     let faults = client.faults();
@@ -138,7 +138,7 @@ fn a_leader_that_is_cut_off_steps_down_before_another_one_leads() {
 }
 
 #[test]
-fn a_stolen_id_is_noticed_reported_and_replaced() {
+fn stolen_id_is_detected_reported_and_replaced() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
@@ -166,7 +166,7 @@ fn a_stolen_id_is_noticed_reported_and_replaced() {
 }
 
 #[test]
-fn an_id_whose_key_was_removed_is_claimed_again_and_nothing_moves() {
+fn id_with_deleted_key_is_reclaimed_and_nothing_moves() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
@@ -183,7 +183,7 @@ fn an_id_whose_key_was_removed_is_claimed_again_and_nothing_moves() {
 }
 
 #[test]
-fn poison_and_old_assignments_change_nothing_and_are_counted() {
+fn malformed_and_outdated_assignments_change_nothing_and_are_counted() {
     let store = MemoryStore::new();
     let leader = started(&store);
     wait_for_cover(&[&leader], 12);
@@ -203,7 +203,7 @@ fn poison_and_old_assignments_change_nothing_and_are_counted() {
 }
 
 #[test]
-fn a_start_without_a_store_fails_in_time_and_leaves_nothing_behind() {
+fn manager_start_without_store_fails_in_time_and_leaves_nothing() {
     let store = MemoryStore::new();
     let client = store.client("cut off");
     let faults = client.faults();
@@ -220,7 +220,7 @@ fn a_start_without_a_store_fails_in_time_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_bucket_that_would_keep_the_dead_for_ever_is_refused_by_name() {
+fn bucket_without_required_ttl_is_rejected_by_name() {
     let store = MemoryStore::new();
     let for_ever = divvy::store::BucketConfig { ttl: None };
     let soon = Instant::now() + PATIENCE;

@@ -48,7 +48,7 @@ fn whole_page() -> Page {
 }
 
 #[test]
-fn every_metric_that_dashboard_and_alerts_name_is_emitted_and_every_one_emitted_is_shown() {
+fn metrics_of_dashboard_and_alerts_are_emitted_and_emitted_ones_shown() {
     let page = whole_page();
     let (queries, alerts) = (queries(), read("dashboards/alerts.yml"));
     for name in names(&queries).union(&names(&alerts)) {
@@ -65,7 +65,7 @@ fn every_metric_that_dashboard_and_alerts_name_is_emitted_and_every_one_emitted_
 
 /// A label that a query asks for exists on that metric, with that value where one is named.
 #[test]
-fn every_label_that_an_alert_selects_by_is_on_a_series() {
+fn every_label_selected_by_alert_is_on_a_series() {
     let page = whole_page();
     let alerts = read("dashboards/alerts.yml");
     let mut selectors = 0;
@@ -90,7 +90,7 @@ fn every_label_that_an_alert_selects_by_is_on_a_series() {
 }
 
 #[test]
-fn every_metric_and_every_alert_is_in_the_manual() {
+fn every_metric_and_alert_is_in_manual() {
     let manual = read("docs/metrics.md");
     for family in whole_page().families.keys() {
         let name = family.strip_prefix("divvy_").expect("our namespace");
@@ -117,7 +117,7 @@ fn alerts() -> Vec<String> {
 }
 
 #[test]
-fn every_alert_fires_when_it_should_and_is_silent_in_a_healthy_fleet() {
+fn every_alert_fires_when_due_and_is_silent_in_healthy_fleet() {
     let tests = read("dashboards/alerts_test.yml");
     let (healthy, ill) = tests.split_once("  - name: Divvy").expect("ill fleets");
     assert!(!healthy.contains("exp_alerts"));
@@ -161,7 +161,7 @@ fn promtool() -> String {
 
 /// What a host writes that wants one number only.
 #[test]
-fn who_wants_nothing_writes_nothing() {
+fn default_metrics_methods_do_nothing() {
     struct Mine;
     impl CalculatorMetrics for Mine {}
     impl AssignmentMetrics for Mine {}

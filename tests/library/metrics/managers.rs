@@ -32,7 +32,7 @@ fn recorder() -> Arc<Prometheus> {
 }
 
 #[test]
-fn the_life_of_managers_shows_in_their_series_and_their_calculators() {
+fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
     let store = MemoryStore::new();
     let (one, other) = (recorder(), recorder());
     let page = |metrics: &Prometheus| Page::read(&metrics.render());

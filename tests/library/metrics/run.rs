@@ -61,7 +61,7 @@ pub fn eventful_life(metrics: &Arc<Prometheus>) -> Page {
 }
 
 #[test]
-fn an_eventful_life_shows_in_every_series_that_tells_of_it() {
+fn eventful_run_appears_in_every_related_series() {
     let metrics = recorder();
     let page = eventful_life(&metrics);
     page.assert_consistent();
@@ -134,7 +134,7 @@ fn an_eventful_life_shows_in_every_series_that_tells_of_it() {
 }
 
 #[test]
-fn counters_never_fall_over_restarts_of_a_calculator_and_its_successors() {
+fn counters_never_decrease_across_restarts_and_successors() {
     let metrics = recorder();
     let mut before: BTreeMap<String, f64> = BTreeMap::new();
     let mut check = || {
@@ -176,7 +176,7 @@ fn two_handles_in_one_process_do_not_collide() {
 }
 
 #[test]
-fn recorders_share_a_registry_by_labels_of_their_own_and_leave_nothing_in_it() {
+fn recorders_share_registry_by_their_labels_and_leave_nothing_in_it() {
     let registry = prometheus::Registry::new();
     let builder = || Prometheus::builder().registry(&registry);
     let one = builder().label("calculator", "one").build().unwrap();
@@ -199,7 +199,7 @@ fn recorders_share_a_registry_by_labels_of_their_own_and_leave_nothing_in_it() {
 }
 
 #[test]
-fn a_namespace_and_labels_that_prometheus_does_not_allow_are_refused() {
+fn invalid_prometheus_namespace_and_labels_are_rejected() {
     for builder in [
         Prometheus::builder().namespace("no spaces"),
         Prometheus::builder().label("bad-name", "x"),
@@ -216,7 +216,7 @@ fn a_namespace_and_labels_that_prometheus_does_not_allow_are_refused() {
 }
 
 #[test]
-fn partis_names_are_kept_beside_the_others_when_asked_for() {
+fn parti_metric_names_are_exported_alongside_others_on_request() {
     let metrics = Arc::new(Prometheus::builder().parti_names().build().unwrap());
     let page = eventful_life(&metrics);
     assert_eq!(page.sum("calculator_active_workers", &[]), 2.0);
@@ -234,7 +234,7 @@ fn partis_names_are_kept_beside_the_others_when_asked_for() {
 }
 
 #[test]
-fn a_thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
+fn thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
     let metrics = recorder();
     let store = store();
     let calculator = calculator(&store, &metrics);

@@ -129,7 +129,7 @@ impl Optimum<'_> {
 }
 
 #[test]
-fn sticky_is_within_five_percent_of_the_optimum_at_the_same_movement_in_95_of_100_cases() {
+fn sticky_is_within_5_percent_of_optimum_at_same_movement_in_95_of_100() {
     let mut random = Random(11);
     let mut ratios: Vec<f64> = (0..1_000)
         .map(|_| {
@@ -148,7 +148,7 @@ fn sticky_is_within_five_percent_of_the_optimum_at_the_same_movement_in_95_of_10
 }
 
 #[test]
-fn the_exact_solver_finds_known_optima() {
+fn exact_solver_finds_known_optima() {
     let case = |weights: &[i64], previous: &[Option<u32>], workers| Small {
         weights: weights.to_vec(),
         previous: previous.to_vec(),

@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn every_plan_is_valid_and_the_same_whatever_the_order_of_the_input(
+    fn every_plan_is_valid_and_independent_of_input_order(
         list in any_partitions(),
         count in 1_usize..12,
         seed in any::<u64>(),
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn what_sticky_makes_of_any_plan_is_what_it_leaves_as_it_is(
+    fn sticky_is_idempotent_on_its_own_plan(
         list in any_partitions(),
         count in 1_usize..12,
         seed in any::<u64>(),
@@ -102,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn one_round_moves_hardly_more_than_the_movement_budget(
+    fn single_round_barely_exceeds_movement_budget(
         weights in prop::collection::vec(1..50_000_i64, 2..60),
         count in 2_usize..12,
         seed in any::<u64>(),
@@ -144,7 +144,7 @@ fn planned_twice(list: &[Partition], count: usize, seed: u64) -> (Vec<u32>, Vec<
 /// from balance each followed from the other, and planning again until nothing changes never
 /// ended. Since then a held plan is left only for a better one.
 #[test]
-fn of_two_plans_equally_uneven_the_one_that_is_held_stays() {
+fn held_plan_wins_over_equally_uneven_plan() {
     let (giant, middle) = (i64::MAX - 5, 36_867);
     let mut weights = [1; 25];
     weights[5] = giant;
@@ -159,7 +159,7 @@ fn of_two_plans_equally_uneven_the_one_that_is_held_stays() {
 }
 
 #[test]
-fn without_workers_every_strategy_refuses_and_with_one_it_gets_everything() {
+fn without_workers_strategies_fail_and_single_worker_gets_everything() {
     let partitions = fleets::partitions("spread", 20);
     for strategy in strategies() {
         let nobody = PlanInput {
@@ -176,7 +176,7 @@ fn without_workers_every_strategy_refuses_and_with_one_it_gets_everything() {
 }
 
 #[test]
-fn with_fewer_partitions_than_workers_nobody_gets_two() {
+fn no_worker_gets_two_when_partitions_are_fewer_than_workers() {
     for kind in ["equal", "spread", "heavy"] {
         let partitions = fleets::partitions(kind, 7);
         let mut plan = assign(&Sticky::new(), &workers(0..20), &partitions, &[None; 7]);
@@ -187,7 +187,7 @@ fn with_fewer_partitions_than_workers_nobody_gets_two() {
 }
 
 #[test]
-fn all_weight_in_one_partition_leaves_that_one_alone() {
+fn partition_with_all_weight_is_left_alone_on_its_worker() {
     let mut partitions = fleets::partitions("equal", 400);
     partitions[17].weight = i64::MAX;
     for previous in [None, Some(2)] {
@@ -204,7 +204,7 @@ fn all_weight_in_one_partition_leaves_that_one_alone() {
 }
 
 #[test]
-fn weights_near_the_largest_number_are_balanced_like_small_ones() {
+fn weights_near_maximum_are_balanced_like_small_ones() {
     let mut partitions = fleets::partitions("spread", 300);
     let small = assign(&Sticky::new(), &workers(0..10), &partitions, &[None; 300]);
     for partition in &mut partitions {
@@ -226,7 +226,7 @@ fn weights_near_the_largest_number_are_balanced_like_small_ones() {
 }
 
 #[test]
-fn long_and_foreign_keys_are_keys_like_any_other() {
+fn long_and_foreign_keys_are_treated_like_any_other() {
     let keys = [
         "k".repeat(255),
         "鍵".repeat(85),
@@ -245,7 +245,7 @@ fn long_and_foreign_keys_are_keys_like_any_other() {
 }
 
 #[test]
-fn options_out_of_range_count_as_the_nearest_bound() {
+fn out_of_range_options_are_clamped_to_nearest_bound() {
     let partitions = fleets::partitions("spread", 50);
     let fleet = workers(0..4);
     let plan = |sticky: Sticky| assign(&sticky, &fleet, &partitions, &[None; 50]);
@@ -263,7 +263,7 @@ fn options_out_of_range_count_as_the_nearest_bound() {
 }
 
 #[test]
-fn a_previous_plan_of_another_length_is_refused() {
+fn previous_plan_of_other_length_is_rejected() {
     let input = PlanInput {
         workers: &workers(0..2),
         partitions: &fleets::partitions("equal", 3),

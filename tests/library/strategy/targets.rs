@@ -44,7 +44,7 @@ fn assert_within(verdict: &Verdict, above: f64, below: f64, what: &str) {
 }
 
 #[test]
-fn without_a_previous_plan_loads_are_even_for_every_kind_of_weights() {
+fn initial_loads_are_even_for_every_kind_of_weights() {
     let sizes = [
         (1, 10),
         (2, 20),
@@ -70,7 +70,7 @@ fn without_a_previous_plan_loads_are_even_for_every_kind_of_weights() {
 }
 
 #[test]
-fn without_a_previous_plan_loads_follow_the_capacities_of_unlike_workers() {
+fn initial_loads_follow_capacities_of_unequal_workers() {
     for kind in ["skew10", "spread", "heavy"] {
         for (w, n) in [(12, 500), (100, 3_000), (128, 10_000)] {
             let strategy = sticky(one_two_four);
@@ -81,7 +81,7 @@ fn without_a_previous_plan_loads_follow_the_capacities_of_unlike_workers() {
 }
 
 #[test]
-fn without_a_previous_plan_the_heaviest_of_mixed_weights_are_spread_to_within_one() {
+fn initial_plan_spreads_heaviest_of_mixed_weights_to_within_one() {
     for (w, n) in [
         (1, 10),
         (3, 100),
@@ -97,7 +97,7 @@ fn without_a_previous_plan_the_heaviest_of_mixed_weights_are_spread_to_within_on
 }
 
 #[test]
-fn equal_weights_are_spread_to_within_one_by_the_fewest_moves_there_can_be() {
+fn equal_weights_are_spread_to_within_one_by_fewest_possible_moves() {
     let mut random = Random(1);
     let mut newcomer = 1_000;
     for case in 0..300 {
@@ -152,7 +152,7 @@ fn bounds(kind: &str) -> (f64, f64, f64) {
 }
 
 #[test]
-fn a_change_of_fleet_moves_little_more_than_its_share_and_leaves_loads_even() {
+fn fleet_change_moves_little_more_than_its_share_and_keeps_loads_even() {
     let all = [110, 101, 99, 60, 150];
     let cases = [("skew10", &all[..]), ("spread", &all), ("heavy", &all[..3])];
     for (capacity, (kind, sizes)) in [alike as Capacity, one_two_four]
@@ -198,7 +198,7 @@ fn rounds(kind: &str, seed: u64, capacity: Capacity, mut judge: impl FnMut(&Verd
 }
 
 #[test]
-fn two_hundred_rounds_of_one_worker_more_or_less_stay_even_and_move_their_share() {
+fn two_hundred_single_worker_changes_stay_even_and_move_their_share() {
     for kind in ["skew10", "spread"] {
         for capacity in [alike as Capacity, one_two_four] {
             let (above, below, _) = bounds(kind);
@@ -209,7 +209,7 @@ fn two_hundred_rounds_of_one_worker_more_or_less_stay_even_and_move_their_share(
 }
 
 #[test]
-fn two_hundred_rounds_with_heavy_partitions_stay_even_and_move_up_to_three_shares() {
+fn two_hundred_rounds_with_heavy_partitions_stay_even_within_three_shares() {
     let (above, below, _) = bounds("heavy");
     let ratio = rounds("heavy", 1, alike, |v| {
         assert_within(v, above, below, "heavy")
@@ -218,7 +218,7 @@ fn two_hundred_rounds_with_heavy_partitions_stay_even_and_move_up_to_three_share
 }
 
 #[test]
-fn two_hundred_rounds_with_heavy_partitions_and_unlike_workers_stay_even() {
+fn two_hundred_rounds_with_heavy_partitions_and_unequal_workers_stay_even() {
     let (above, below, _) = bounds("heavy");
     for seed in 1..=3 {
         let ratio = rounds("heavy", seed, one_two_four, |verdict| {
@@ -229,7 +229,7 @@ fn two_hundred_rounds_with_heavy_partitions_and_unlike_workers_stay_even() {
 }
 
 #[test]
-fn two_hundred_rounds_with_equal_or_mixed_weights_keep_counts_to_within_one() {
+fn two_hundred_rounds_with_equal_or_mixed_weights_keep_counts_within_one() {
     for kind in ["equal", "zero", "mixed"] {
         let ratio = rounds(kind, 1, alike, |verdict| {
             let (least, most) = verdict.top_counts;
@@ -240,7 +240,7 @@ fn two_hundred_rounds_with_equal_or_mixed_weights_keep_counts_to_within_one() {
 }
 
 #[test]
-fn drifting_weights_move_nothing_while_the_tolerance_holds() {
+fn drifting_weights_move_nothing_within_tolerance() {
     for (kind, above) in [
         ("equal", 1.10),
         ("skew10", 1.10),
@@ -270,7 +270,7 @@ fn drifting_weights_move_nothing_while_the_tolerance_holds() {
 }
 
 #[test]
-fn nothing_changed_means_nothing_moves() {
+fn unchanged_input_moves_nothing() {
     for kind in KINDS {
         for (w, n) in [
             (1, 10),
@@ -289,7 +289,7 @@ fn nothing_changed_means_nothing_moves() {
 }
 
 #[test]
-fn a_movement_budget_is_kept_each_round_and_the_plan_still_converges() {
+fn movement_budget_is_kept_each_round_and_plan_still_converges() {
     for kind in ["equal", "skew10", "spread"] {
         let sticky = Sticky::new().movement_budget(0.01);
         let mut fleet = fleet(kind, 100, 3_000, alike);

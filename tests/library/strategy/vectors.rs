@@ -78,7 +78,7 @@ fn strategy(case: &Case) -> Box<dyn Strategy> {
 }
 
 #[test]
-fn every_plan_is_the_one_parti_makes() {
+fn every_plan_matches_parti() {
     let file: File = serde_json::from_str(include_str!("../../vectors/plans.json")).unwrap();
     assert!(file.cases.len() > 80);
     for case in &file.cases {

@@ -31,7 +31,7 @@ fn batches_work(fixture: &dyn Fixture, store: &dyn Store) -> bool {
     false
 }
 
-pub fn batches_are_offered_where_they_must_be(fixture: &dyn Fixture) {
+pub fn batches_are_offered_where_required(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let capabilities = store.capabilities(BUCKET, soon()).unwrap();
     assert_eq!(capabilities.batch_max > 0, fixture.batches());
@@ -39,7 +39,7 @@ pub fn batches_are_offered_where_they_must_be(fixture: &dyn Fixture) {
     batches_work(fixture, &*store);
 }
 
-pub fn a_batch_is_numbered_without_gaps(fixture: &dyn Fixture) {
+pub fn batch_is_numbered_without_gaps(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let fence = set(&*store, "fence", b"1");
     let old = set(&*store, "key.old", b"1");
@@ -73,7 +73,7 @@ pub fn a_batch_is_numbered_without_gaps(fixture: &dyn Fixture) {
     );
 }
 
-pub fn one_failed_condition_refuses_the_whole_batch(fixture: &dyn Fixture) {
+pub fn one_failed_condition_rejects_whole_batch(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let second = set(&*store, "b", b"1");
@@ -98,7 +98,7 @@ pub fn one_failed_condition_refuses_the_whole_batch(fixture: &dyn Fixture) {
     done(store.write_batch(BUCKET, &batch(None, writes), soon()));
 }
 
-pub fn a_moved_fence_refuses_the_whole_batch(fixture: &dyn Fixture) {
+pub fn moved_fence_rejects_whole_batch(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let deposed = set(&*store, "fence", b"1");
     let a = set(&*store, "a", b"1");
@@ -124,7 +124,7 @@ pub fn a_moved_fence_refuses_the_whole_batch(fixture: &dyn Fixture) {
     done(store.write_batch(BUCKET, &fenced, soon()));
 }
 
-pub fn a_batch_has_a_greatest_size(fixture: &dyn Fixture) {
+pub fn oversized_or_empty_batch_is_rejected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     if !batches_work(fixture, &*store) {
         return;
@@ -144,7 +144,7 @@ pub fn a_batch_has_a_greatest_size(fixture: &dyn Fixture) {
     assert_eq!((entries.len(), last_sequence), (max, last));
 }
 
-pub fn ill_formed_batches_are_refused(fixture: &dyn Fixture) {
+pub fn malformed_batches_are_rejected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let fence = set(&*store, "fence", b"1");
     let value_max = store.capabilities(BUCKET, soon()).unwrap().value_max;
@@ -177,7 +177,7 @@ pub fn ill_formed_batches_are_refused(fixture: &dyn Fixture) {
     assert_eq!(contents(&*store, BUCKET), before);
 }
 
-pub fn of_rival_batches_at_most_one_is_applied_and_wholly(fixture: &dyn Fixture) {
+pub fn at_most_one_of_rival_batches_is_applied_completely(fixture: &dyn Fixture) {
     const RIVALS: usize = 3;
     const ROUNDS: usize = 20;
     let store = ready(fixture);

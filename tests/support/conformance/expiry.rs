@@ -26,7 +26,7 @@ fn let_expire(fixture: &dyn Fixture, store: &dyn Store, key: &str) {
     });
 }
 
-pub fn a_value_expires_with_the_buckets_ttl(fixture: &dyn Fixture) {
+pub fn value_expires_after_bucket_ttl(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     let revision = beat(&*store, "p.a");
     assert!(read(&*store, "p.a").unwrap().is_live());
@@ -49,7 +49,7 @@ pub fn a_value_expires_with_the_buckets_ttl(fixture: &dyn Fixture) {
     }
 }
 
-pub fn without_a_ttl_nothing_expires(fixture: &dyn Fixture) {
+pub fn without_ttl_nothing_expires(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     ready(fixture);
     let kept = set(&*store, "p.a", b"1");
@@ -59,7 +59,7 @@ pub fn without_a_ttl_nothing_expires(fixture: &dyn Fixture) {
     assert_eq!((entry.revision, entry.operation), (kept, Operation::Put));
 }
 
-pub fn a_rewritten_value_lives_on(fixture: &dyn Fixture) {
+pub fn rewritten_value_gets_new_ttl(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     beat(&*store, "p.idle");
     let mut last = beat(&*store, "p.busy");
@@ -74,7 +74,7 @@ pub fn a_rewritten_value_lives_on(fixture: &dyn Fixture) {
     assert!(read(&*store, "p.idle").is_none_or(|idle| !idle.is_live()));
 }
 
-pub fn an_expired_key_is_written_anew(fixture: &dyn Fixture) {
+pub fn expired_key_can_be_written_again(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     let value = beat(&*store, "a");
     let_expire(fixture, &*store, "a");
@@ -98,7 +98,7 @@ pub fn an_expired_key_is_written_anew(fixture: &dyn Fixture) {
     assert_eq!(read(&*store, "a").unwrap().value, b"anew");
 }
 
-pub fn watches_see_an_expiry_only_by_its_marker(fixture: &dyn Fixture) {
+pub fn watch_sees_expiry_only_by_its_marker(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     let watch = store.watch(EXPIRING, "p").unwrap();
     assert_eq!(next(fixture, &watch), WatchEvent::Live);

@@ -12,7 +12,7 @@ fn stopped_outcome(outcome: &Outcome) -> bool {
     *outcome == Outcome::Refused(Refusal::NotRunning)
 }
 
-pub fn a_running_store_is_connected(fixture: &dyn Fixture) {
+pub fn running_store_is_connected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     eventually(fixture, "connected", || store.health() == Health::Connected);
     let events = store.health_events();
@@ -20,7 +20,7 @@ pub fn a_running_store_is_connected(fixture: &dyn Fixture) {
     assert_eq!(current, Health::Connected);
 }
 
-pub fn after_stop_every_call_is_refused(fixture: &dyn Fixture) {
+pub fn every_call_after_stop_is_rejected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "a", b"1");
     store.stop(soon()).unwrap();
@@ -87,7 +87,7 @@ pub fn stop_ends_watches_and_health_events(fixture: &dyn Fixture) {
     });
 }
 
-pub fn stopping_one_client_leaves_the_others(fixture: &dyn Fixture) {
+pub fn stopping_one_client_does_not_affect_others(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let other = fixture.client();
     let watch = other.watch(BUCKET, "").unwrap();
@@ -99,7 +99,7 @@ pub fn stopping_one_client_leaves_the_others(fixture: &dyn Fixture) {
     assert!(third.read(BUCKET, "a", soon()).unwrap().is_some());
 }
 
-pub fn calls_race_with_stop_without_harm(fixture: &dyn Fixture) {
+pub fn calls_racing_with_stop_are_harmless(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let counts: Vec<u64> = thread::scope(|scope| {
         let store = &*store;

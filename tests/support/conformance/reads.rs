@@ -7,14 +7,14 @@ use divvy::store::{Bucket, BucketConfig, Expect, Operation, Outcome, Refusal};
 
 use super::*;
 
-pub fn a_key_that_was_never_written_has_no_entry(fixture: &dyn Fixture) {
+pub fn key_never_written_has_no_entry(fixture: &dyn Fixture) {
     let store = ready(fixture);
     assert_eq!(store.read(BUCKET, "a", soon()).unwrap(), None);
     let listing = store.list(BUCKET, "", soon()).unwrap();
     assert_eq!((listing.entries.len(), listing.last_sequence), (0, 0));
 }
 
-pub fn reads_of_all_clients_see_every_done_write(fixture: &dyn Fixture) {
+pub fn reads_of_all_clients_see_every_completed_write(fixture: &dyn Fixture) {
     let writer = ready(fixture);
     let reader = fixture.client();
     for i in 0..100_u8 {
@@ -27,7 +27,7 @@ pub fn reads_of_all_clients_see_every_done_write(fixture: &dyn Fixture) {
     }
 }
 
-pub fn a_list_takes_the_prefix_followed_by_a_dot(fixture: &dyn Fixture) {
+pub fn list_matches_prefix_followed_by_dot(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let all = [
         "heartbeat",
@@ -49,7 +49,7 @@ pub fn a_list_takes_the_prefix_followed_by_a_dot(fixture: &dyn Fixture) {
     assert_eq!(keys(&under("")), all);
 }
 
-pub fn a_list_shows_markers_and_the_last_sequence(fixture: &dyn Fixture) {
+pub fn list_shows_markers_and_last_sequence(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let live = set(&*store, "p.live", b"1");
     set(&*store, "p.dead", b"2");
@@ -72,7 +72,7 @@ pub fn a_list_shows_markers_and_the_last_sequence(fixture: &dyn Fixture) {
     assert_eq!(entries[1].value, b"1");
 }
 
-pub fn age_is_the_time_since_the_write(fixture: &dyn Fixture) {
+pub fn age_is_time_since_write(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let before = Instant::now();
     set(&*store, "p.a", b"1");
@@ -96,7 +96,7 @@ pub const FOREIGN: [(&str, &[u8]); 5] = [
     ("p.wörker", b"null"),
 ];
 
-pub fn foreign_bytes_are_delivered_unchecked(fixture: &dyn Fixture) {
+pub fn foreign_bytes_are_read_unchecked(fixture: &dyn Fixture) {
     let store = ready(fixture);
     for (key, value) in FOREIGN {
         fixture.put_raw(BUCKET, key, value);
@@ -115,7 +115,7 @@ pub fn foreign_bytes_are_delivered_unchecked(fixture: &dyn Fixture) {
     set(&*store, "p.bytes", b"still works");
 }
 
-pub fn a_missing_bucket_is_unavailable(fixture: &dyn Fixture) {
+pub fn missing_bucket_is_unavailable(fixture: &dyn Fixture) {
     let store = fixture.client();
     let deadline = || Instant::now() + Duration::from_secs(5);
     let read = store.read(BUCKET, "a", deadline()).unwrap_err();
@@ -133,7 +133,7 @@ pub fn a_missing_bucket_is_unavailable(fixture: &dyn Fixture) {
     set(&*store, "a", b"1");
 }
 
-pub fn an_existing_bucket_is_used_as_it_is(fixture: &dyn Fixture) {
+pub fn existing_bucket_is_used_unchanged(fixture: &dyn Fixture) {
     let store = fixture.client();
     let ensure = |bucket, ttl| store.ensure(bucket, BucketConfig { ttl }, soon()).unwrap();
     let ttl = Some(fixture.ttl());
@@ -155,7 +155,7 @@ pub fn an_existing_bucket_is_used_as_it_is(fixture: &dyn Fixture) {
     assert_eq!(ensure(Bucket::Assignment, None).ttl, None);
 }
 
-pub fn a_recreated_bucket_has_another_incarnation(fixture: &dyn Fixture) {
+pub fn recreated_bucket_has_new_incarnation(fixture: &dyn Fixture) {
     let store = fixture.client();
     let config = BucketConfig { ttl: None };
     let first = store.ensure(BUCKET, config, soon()).unwrap();
@@ -171,7 +171,7 @@ pub fn a_recreated_bucket_has_another_incarnation(fixture: &dyn Fixture) {
     assert_eq!((a.revision, &a.value[..]), (revision, &b"3"[..]));
 }
 
-pub fn reads_with_a_past_deadline_time_out(fixture: &dyn Fixture) {
+pub fn reads_with_past_deadline_time_out(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "a", b"1");
     let config = BucketConfig { ttl: None };

@@ -10,7 +10,7 @@ use super::reads::FOREIGN;
 use super::writes::HOSTILE_KEYS;
 use super::*;
 
-pub fn a_watch_delivers_the_state_then_live_then_changes(fixture: &dyn Fixture) {
+pub fn watch_delivers_state_then_live_then_changes(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "a", b"old");
     let a = set(&*store, "a", b"1");
@@ -40,7 +40,7 @@ pub fn a_watch_delivers_the_state_then_live_then_changes(fixture: &dyn Fixture) 
     }
 }
 
-pub fn a_watch_of_one_key_takes_no_other(fixture: &dyn Fixture) {
+pub fn watch_of_one_key_matches_no_other(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "p.a", b"1");
     set(&*store, "p.a.b", b"not this");
@@ -55,7 +55,7 @@ pub fn a_watch_of_one_key_takes_no_other(fixture: &dyn Fixture) {
     assert!(store.watch_key(BUCKET, "p.*").is_err());
 }
 
-pub fn a_watch_of_an_empty_bucket_is_live_at_once(fixture: &dyn Fixture) {
+pub fn watch_of_empty_bucket_is_live_at_once(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let watch = store.watch(BUCKET, "p").unwrap();
     assert_eq!(next(fixture, &watch), WatchEvent::Live);
@@ -63,9 +63,7 @@ pub fn a_watch_of_an_empty_bucket_is_live_at_once(fixture: &dyn Fixture) {
     assert_eq!(next_change(fixture, &watch).revision, revision);
 }
 
-pub fn changes_of_concurrent_writers_arrive_in_order_and_the_last_of_each_key_always(
-    fixture: &dyn Fixture,
-) {
+pub fn concurrent_changes_arrive_in_order_and_last_of_each_key_always(fixture: &dyn Fixture) {
     const WRITERS: usize = 4;
     const WRITES: usize = 100;
     let store = ready(fixture);
@@ -104,7 +102,7 @@ pub fn changes_of_concurrent_writers_arrive_in_order_and_the_last_of_each_key_al
     }
 }
 
-pub fn a_watch_takes_the_prefix_followed_by_a_dot(fixture: &dyn Fixture) {
+pub fn watch_matches_prefix_followed_by_dot(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let around = [
         "heartbeat",
@@ -197,7 +195,7 @@ fn write_many(store: &dyn Store, count: usize, value: &[u8]) {
     }
 }
 
-pub fn a_slow_reader_goes_blind_and_resynchronises_without_loss(fixture: &dyn Fixture) {
+pub fn slow_reader_is_disconnected_and_resynchronises_without_loss(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "key.0", b"before");
     set(&*store, "untouched", b"before");
@@ -224,7 +222,7 @@ pub fn a_slow_reader_goes_blind_and_resynchronises_without_loss(fixture: &dyn Fi
     reader.assert_equals(&*store);
 }
 
-pub fn a_slow_reader_holds_up_nobody(fixture: &dyn Fixture) {
+pub fn slow_reader_delays_no_other_client(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let slow = store.watch(BUCKET, "").unwrap();
     let other = fixture.client();
@@ -240,7 +238,7 @@ pub fn a_slow_reader_holds_up_nobody(fixture: &dyn Fixture) {
     drop(slow);
 }
 
-pub fn dropping_a_watch_never_waits(fixture: &dyn Fixture) {
+pub fn dropping_watch_never_waits(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let unread = store.watch(BUCKET, "").unwrap();
     let fresh = store.watch(BUCKET, "").unwrap();
@@ -257,7 +255,7 @@ pub fn dropping_a_watch_never_waits(fixture: &dyn Fixture) {
     assert_eq!(next(fixture, &again), WatchEvent::Live);
 }
 
-pub fn foreign_bytes_reach_the_watch_unchecked(fixture: &dyn Fixture) {
+pub fn foreign_bytes_reach_watch_unchecked(fixture: &dyn Fixture) {
     let store = ready(fixture);
     fixture.put_raw(BUCKET, FOREIGN[0].0, FOREIGN[0].1);
     let watch = store.watch(BUCKET, "p").unwrap();
@@ -276,7 +274,7 @@ pub fn foreign_bytes_reach_the_watch_unchecked(fixture: &dyn Fixture) {
     assert_eq!(next_change(fixture, &watch).revision, revision);
 }
 
-pub fn a_watch_waits_blind_for_its_bucket(fixture: &dyn Fixture) {
+pub fn watch_stays_disconnected_until_its_bucket_exists(fixture: &dyn Fixture) {
     let store = fixture.client();
     let watch = store.watch(BUCKET, "").unwrap();
     assert!(matches!(next(fixture, &watch), WatchEvent::Disconnected(_)));
@@ -288,7 +286,7 @@ pub fn a_watch_waits_blind_for_its_bucket(fixture: &dyn Fixture) {
     assert_eq!(next_change(fixture, &watch).revision, revision);
 }
 
-pub fn a_watch_survives_the_recreation_of_its_bucket(fixture: &dyn Fixture) {
+pub fn watch_survives_recreation_of_its_bucket(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "a", b"first life");
     let last = set(&*store, "b", b"first life");
@@ -308,7 +306,7 @@ pub fn a_watch_survives_the_recreation_of_its_bucket(fixture: &dyn Fixture) {
     assert_eq!(entry.value, b"second life");
 }
 
-pub fn an_invalid_prefix_is_refused(fixture: &dyn Fixture) {
+pub fn invalid_prefix_is_rejected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     for prefix in HOSTILE_KEYS.into_iter().filter(|key| !key.is_empty()) {
         let error = store.watch(BUCKET, prefix).unwrap_err();

@@ -7,7 +7,7 @@ use divvy::store::{Batch, Bucket, BucketConfig, Expect, Operation, Outcome, Refu
 
 use super::*;
 
-pub fn every_write_and_delete_takes_the_next_number(fixture: &dyn Fixture) {
+pub fn every_write_and_delete_takes_next_sequence_number(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let second = set(&*store, "b", b"2");
@@ -23,7 +23,7 @@ pub fn every_write_and_delete_takes_the_next_number(fixture: &dyn Fixture) {
     assert_eq!(contents(&*store, BUCKET).1, fourth);
 }
 
-pub fn a_key_is_written_on_its_own_revision_only_once(fixture: &dyn Fixture) {
+pub fn write_on_own_revision_succeeds_only_once(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     set(
@@ -41,7 +41,7 @@ pub fn a_key_is_written_on_its_own_revision_only_once(fixture: &dyn Fixture) {
     assert_eq!((a.revision, &a.value[..]), (second, &b"2"[..]));
 }
 
-pub fn revision_zero_writes_only_a_key_without_any_revision(fixture: &dyn Fixture) {
+pub fn revision_zero_writes_only_key_without_revision(fixture: &dyn Fixture) {
     let store = ready(fixture);
     done(write(&*store, put("a", b"1", Expect::Revision(0))));
     assert_eq!(
@@ -55,7 +55,7 @@ pub fn revision_zero_writes_only_a_key_without_any_revision(fixture: &dyn Fixtur
     assert_eq!(store.read(BUCKET, "b", soon()).unwrap(), None);
 }
 
-pub fn a_deleted_key_is_written_on_the_revision_of_its_marker(fixture: &dyn Fixture) {
+pub fn deleted_key_is_rewritten_on_revision_of_its_marker(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let value = set(&*store, "a", b"1");
     let marker = done(write(&*store, delete("a", Expect::Revision(value))));
@@ -68,7 +68,7 @@ pub fn a_deleted_key_is_written_on_the_revision_of_its_marker(fixture: &dyn Fixt
     assert_eq!((a.revision, a.operation), (again, Operation::Put));
 }
 
-pub fn last_sequence_covers_the_whole_bucket(fixture: &dyn Fixture) {
+pub fn last_sequence_covers_whole_bucket(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let second = done(write(&*store, put("b", b"1", Expect::LastSequence(first))));
@@ -79,7 +79,7 @@ pub fn last_sequence_covers_the_whole_bucket(fixture: &dyn Fixture) {
     done(write(&*store, put("c", b"1", Expect::LastSequence(second))));
 }
 
-pub fn refused_writes_change_nothing(fixture: &dyn Fixture) {
+pub fn rejected_writes_change_nothing(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let last = done(write(&*store, delete("b", Expect::Any)));
@@ -124,7 +124,7 @@ pub fn pipelined_writes_are_independent_and_answered_in_order(fixture: &dyn Fixt
     assert_eq!(store.write(BUCKET, &[], soon()), []);
 }
 
-pub fn pipelined_writes_of_one_key_leave_the_last(fixture: &dyn Fixture) {
+pub fn pipelined_writes_of_one_key_keep_last_value(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let writes: Vec<_> = (0..50_u8).map(|i| put("a", &[i], Expect::Any)).collect();
     let revisions: Vec<_> = store
@@ -137,7 +137,7 @@ pub fn pipelined_writes_of_one_key_leave_the_last(fixture: &dyn Fixture) {
     assert_eq!((a.value, Some(&a.revision)), (vec![49], revisions.last()));
 }
 
-pub fn deletes_obey_conditions_and_leave_a_marker(fixture: &dyn Fixture) {
+pub fn deletes_honour_conditions_and_leave_marker(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let second = set(&*store, "a", b"2");
@@ -155,7 +155,7 @@ pub fn deletes_obey_conditions_and_leave_a_marker(fixture: &dyn Fixture) {
     }
 }
 
-pub fn values_are_any_bytes_up_to_the_limit(fixture: &dyn Fixture) {
+pub fn values_are_any_bytes_up_to_limit(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let limit = store.capabilities(BUCKET, soon()).unwrap().value_max;
     assert!(limit >= 64 << 10, "{limit}");
@@ -191,7 +191,7 @@ pub const HOSTILE_KEYS: [&str; 14] = [
     "", " ", ".", "a.", ".a", "a..b", "a b", "a*", "*", ">", "a\0", "a\r\nb", "a\tb", "é",
 ];
 
-pub fn invalid_keys_are_refused_and_hold_up_nobody(fixture: &dyn Fixture) {
+pub fn invalid_keys_are_rejected_without_affecting_other_writes(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let longest = "k".repeat(512);
     let too_long = "k".repeat(513);
@@ -222,7 +222,7 @@ pub fn invalid_keys_are_refused_and_hold_up_nobody(fixture: &dyn Fixture) {
     }
 }
 
-pub fn buckets_number_their_writes_apart(fixture: &dyn Fixture) {
+pub fn buckets_number_their_writes_independently(fixture: &dyn Fixture) {
     let store = fixture.client();
     for bucket in Bucket::ALL {
         store
@@ -282,7 +282,7 @@ fn increment(store: &dyn Store) {
     panic!("the counter could not be raised");
 }
 
-pub fn a_past_deadline_sends_nothing(fixture: &dyn Fixture) {
+pub fn past_deadline_sends_nothing(fixture: &dyn Fixture) {
     let store = ready(fixture);
     set(&*store, "a", b"1");
     let before = contents(&*store, BUCKET);

@@ -29,7 +29,7 @@ const SAYS: &str = "@observer ";
 /// Run by [`Observer::start`].
 #[test]
 #[ignore = "the process of an observer: tests of faults start it"]
-fn an_observer() {
+fn observer_process() {
     watched::watch_if_asked();
 }
 
@@ -57,7 +57,7 @@ impl Observer {
         let program = std::env::current_exe().expect("this program has a path");
         let mut process = Command::new(program)
             .args([
-                "observer::an_observer",
+                "observer::observer_process",
                 "--exact",
                 "--ignored",
                 "--nocapture",

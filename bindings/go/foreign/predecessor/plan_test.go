@@ -21,7 +21,7 @@ func vectors(t *testing.T, name string, into any) {
 	}
 }
 
-func TestEveryPartitionHashIsTheOneOfTheVectors(t *testing.T) {
+func TestPartitionHashesMatchVectors(t *testing.T) {
 	var file struct {
 		Cases []struct {
 			Keys       []string
@@ -40,7 +40,7 @@ func TestEveryPartitionHashIsTheOneOfTheVectors(t *testing.T) {
 	}
 }
 
-func TestEveryKeyIsWhereTheVectorsSay(t *testing.T) {
+func TestKeyPlacementMatchesVectors(t *testing.T) {
 	var file struct {
 		Cases []struct {
 			Workers      []string
@@ -64,7 +64,7 @@ func TestEveryKeyIsWhereTheVectorsSay(t *testing.T) {
 	}
 }
 
-func TestPlansAreThoseOfTheVectors(t *testing.T) {
+func TestPlansMatchVectors(t *testing.T) {
 	var file struct {
 		Cases []struct {
 			Strategy            string
@@ -117,7 +117,7 @@ func TestPlansAreThoseOfTheVectors(t *testing.T) {
 	}
 }
 
-func TestAnUnknownStrategyIsRefused(t *testing.T) {
+func TestUnknownStrategyIsRejected(t *testing.T) {
 	if _, err := plan("sticky", []string{"w"}, nil); err == nil {
 		t.Fatal("taken")
 	}

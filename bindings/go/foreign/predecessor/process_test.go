@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-func TestAFleetAloneDividesItsPartitionsAndSurvivesItsLeader(t *testing.T) {
+func TestPredecessorFleetDividesPartitionsAndSurvivesLeaderLoss(t *testing.T) {
 	f := processes.NewFleet(t, "../cmd/predecessor")
 	members := []*processes.Member{f.Start(), f.Start(), f.Start()}
 	ids := []string{members[0].ID(), members[1].ID(), members[2].ID()}
@@ -39,7 +39,7 @@ func TestAFleetAloneDividesItsPartitionsAndSurvivesItsLeader(t *testing.T) {
 	})
 }
 
-func TestAProcessThatIsAskedToEndTakesItsLeave(t *testing.T) {
+func TestTerminatedProcessLeavesGracefully(t *testing.T) {
 	f := processes.NewFleet(t, "../cmd/predecessor")
 	first := f.Start()
 	processes.Until(t, "a leader", func() bool { return processes.Owned(first) })
@@ -58,7 +58,7 @@ func TestAProcessThatIsAskedToEndTakesItsLeave(t *testing.T) {
 	}
 }
 
-func TestOneThatNeverLeadsLeavesTheLeadershipFree(t *testing.T) {
+func TestNonLeadingProcessLeavesLeadershipVacant(t *testing.T) {
 	f := processes.NewFleet(t, "../cmd/predecessor")
 	follower := f.Start("-lead", "never")
 	leading := f.Start()
@@ -69,7 +69,7 @@ func TestOneThatNeverLeadsLeavesTheLeadershipFree(t *testing.T) {
 }
 
 // The faults that divvy has to live with in a mixed fleet.
-func TestItWritesWithoutTermsAndGoesOnForAWhileAfterItLostTheLeadership(t *testing.T) {
+func TestDeposedPredecessorKeepsWritingWithoutTermsForAWhile(t *testing.T) {
 	f := processes.NewFleet(t, "../cmd/predecessor")
 	_, err := f.Assigned.PutString("assignment.worker-9", `{"version":41,"term":7,"lifecycle":"restart","partitions":[]}`)
 	processes.Must(t, err)

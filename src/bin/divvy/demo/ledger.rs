@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_doubles_and_strangers_are_not_exact() {
+    fn gaps_duplicates_and_unknown_partitions_are_not_exact() {
         let all = partitions(&["a", "b"]);
         assert!(owners(&[("w-1", &["a"]), ("w-2", &["b"])]).is_exact(&all));
         assert!(!owners(&[("w-1", &["a"])]).is_exact(&all));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn moved_is_what_had_an_owner_and_has_another() {
+    fn moved_counts_only_owned_partitions_with_new_owner() {
         let before = owners(&[("w-1", &["a", "b"]), ("w-2", &["c"])]);
         let after = owners(&[("w-1", &["a"]), ("w-2", &["b", "c", "d"])]);
         let moved: Vec<_> = after.moved_since(&before).collect();

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_cut_by_characters_not_by_codes_or_bytes() {
+    fn line_is_truncated_by_characters_not_by_codes_or_bytes() {
         let line = Line::new().put(Style::Good, "äöü").put(Style::Plain, "abc");
         assert_eq!(line.render(4, false), "äöüa");
         assert_eq!(line.render(4, true), "\x1b[32mäöü\x1b[0ma");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_cannot_move_the_cursor() {
+    fn control_characters_cannot_move_cursor() {
         let line = Line::new().put(Style::Plain, "a\x1b[2Jb\nc");
         assert_eq!(line.text(), "a [2Jb c");
     }

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_long_as_the_share_in_eighths() {
+    fn bar_length_matches_share_in_eighths() {
         assert_eq!(bar(100, 100, 4), "████");
         assert_eq!(bar(50, 100, 4), "██");
         assert_eq!(bar(1, 32, 4), "▏");
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_never_exceeds_the_terminal() {
+    fn frame_never_exceeds_terminal() {
         let rows: Vec<Row> = (0..70)
             .map(|n| row(&format!("worker-{n}"), Condition::Up, n * 100))
             .collect();
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_shows_workers_loads_and_the_newest_events() {
+    fn frame_shows_workers_loads_and_newest_events() {
         let rows = [
             row("worker-0", Condition::Up, 1_300),
             row("worker-1", Condition::Left, 0),
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_found_again_in_a_frame() {
+    fn table_end_is_found_in_rendered_frame() {
         let rows = [row("worker-0", Condition::Up, 100)];
         let ledger = Ledger::default();
         let lines = frame(&view(&rows, &ledger), &VecDeque::new(), 80, 24);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_missing_worker_is_lost_after_the_grace_and_replaced_at_once() {
+fn suspected_worker_is_declared_dead_after_grace_and_replaced_at_once() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.at(2_000);
     world.missing("w-2");
@@ -18,7 +18,7 @@ fn a_missing_worker_is_lost_after_the_grace_and_replaced_at_once() {
 }
 
 #[test]
-fn coming_back_within_the_grace_clears_the_loss() {
+fn return_within_grace_clears_suspicion() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.at(4_999);
@@ -28,7 +28,7 @@ fn coming_back_within_the_grace_clears_the_loss() {
 }
 
 #[test]
-fn who_goes_missing_while_the_grace_of_another_runs_is_replaced_later() {
+fn worker_suspected_during_grace_of_another_is_replaced_later() {
     let mut world = World::settled(&["w-1", "w-2", "w-3", "w-4", "w-5"]);
     world.missing("w-1");
     world.at(3_000);
@@ -49,7 +49,7 @@ fn who_goes_missing_while_the_grace_of_another_runs_is_replaced_later() {
 }
 
 #[test]
-fn an_emergency_preempts_a_window_and_takes_the_joiners_along() {
+fn emergency_preempts_window_and_includes_joiners() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.at(1_000);
@@ -66,7 +66,7 @@ fn an_emergency_preempts_a_window_and_takes_the_joiners_along() {
 }
 
 #[test]
-fn an_emergency_during_a_rebalance_runs_right_after_it() {
+fn emergency_during_rebalance_runs_right_after_it() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_secs(3);
     world.missing("w-2");
@@ -88,7 +88,7 @@ fn an_emergency_during_a_rebalance_runs_right_after_it() {
 }
 
 #[test]
-fn a_lost_worker_that_joins_again_before_its_replacement_keeps_its_place() {
+fn dead_worker_rejoining_before_replacement_keeps_its_place() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.fail(Code::SourceFailed);
     world.missing("w-2");
@@ -108,7 +108,7 @@ fn a_lost_worker_that_joins_again_before_its_replacement_keeps_its_place() {
 }
 
 #[test]
-fn a_confirmed_worker_that_joins_during_its_replacement_is_a_joiner() {
+fn dead_worker_rejoining_during_replacement_counts_as_joiner() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_secs(1);
     world.missing("w-2");
@@ -126,7 +126,7 @@ fn a_confirmed_worker_that_joins_during_its_replacement_is_a_joiner() {
 }
 
 #[test]
-fn a_joiner_that_goes_missing_before_it_holds_anything_is_forgotten() {
+fn joiner_suspected_before_first_assignment_is_forgotten() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.at(4_000);
@@ -140,7 +140,7 @@ fn a_joiner_that_goes_missing_before_it_holds_anything_is_forgotten() {
 }
 
 #[test]
-fn a_worker_that_goes_missing_while_its_first_plan_is_published_gets_its_grace() {
+fn worker_suspected_during_its_first_publication_gets_grace() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(2);
     world.join(&["w-2"]);
@@ -162,7 +162,7 @@ fn a_worker_that_goes_missing_while_its_first_plan_is_published_gets_its_grace()
 }
 
 #[test]
-fn a_worker_that_leaves_while_its_first_plan_is_published_is_replaced_after_it() {
+fn worker_leaving_during_its_first_publication_is_replaced_after_it() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(2);
     world.join(&["w-2"]);
@@ -184,7 +184,7 @@ fn a_worker_that_leaves_while_its_first_plan_is_published_is_replaced_after_it()
 }
 
 #[test]
-fn a_joiner_that_goes_missing_during_a_publication_that_fails_is_forgotten() {
+fn joiner_suspected_during_failed_publication_is_forgotten() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(2);
     world.fail(Code::SourceFailed);
@@ -197,7 +197,7 @@ fn a_joiner_that_goes_missing_during_a_publication_that_fails_is_forgotten() {
 }
 
 #[test]
-fn a_mass_loss_confirmed_by_a_second_listing_waits_for_the_fleet_to_come_back() {
+fn confirmed_mass_expiry_waits_for_fleet_to_return() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.at(1_000);
     world.missing("w-1");
@@ -215,7 +215,7 @@ fn a_mass_loss_confirmed_by_a_second_listing_waits_for_the_fleet_to_come_back() 
 }
 
 #[test]
-fn who_is_not_back_at_the_end_of_a_restart_is_replaced_then() {
+fn workers_not_back_by_end_of_restart_are_replaced() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.missing("w-1");
     world.missing("w-2");
@@ -234,7 +234,7 @@ fn who_is_not_back_at_the_end_of_a_restart_is_replaced_then() {
 }
 
 #[test]
-fn who_goes_missing_late_in_a_restart_still_has_its_grace() {
+fn worker_suspected_late_in_restart_still_gets_grace() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.missing("w-1");
     world.missing("w-2");
@@ -269,7 +269,7 @@ fn who_goes_missing_late_in_a_restart_still_has_its_grace() {
 }
 
 #[test]
-fn a_mass_loss_that_the_second_listing_denies_is_no_restart() {
+fn mass_expiry_refuted_by_second_listing_is_no_restart() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world
         .listings
@@ -292,7 +292,7 @@ fn a_mass_loss_that_the_second_listing_denies_is_no_restart() {
 }
 
 #[test]
-fn losses_that_come_one_by_one_are_emergencies_and_no_restart() {
+fn successive_single_deaths_are_emergencies_not_restart() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.missing("w-1");
     world.at(6_000);
@@ -303,7 +303,7 @@ fn losses_that_come_one_by_one_are_emergencies_and_no_restart() {
 }
 
 #[test]
-fn a_whole_fleet_lost_in_a_restart_starts_cold_when_it_returns() {
+fn whole_fleet_dead_during_restart_cold_starts_on_return() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-1");
     world.missing("w-2");
@@ -325,7 +325,7 @@ fn a_whole_fleet_lost_in_a_restart_starts_cold_when_it_returns() {
 }
 
 #[test]
-fn nobody_is_given_up_while_blind_and_all_get_a_ttl_and_a_grace_afterwards() {
+fn disconnected_leader_declares_no_deaths_and_then_grants_ttl_and_grace() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.at(1_000);
@@ -345,7 +345,7 @@ fn nobody_is_given_up_while_blind_and_all_get_a_ttl_and_a_grace_afterwards() {
 }
 
 #[test]
-fn a_restart_window_is_not_acted_upon_while_blind() {
+fn restart_window_does_not_fire_while_disconnected() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.missing("w-1");
     world.missing("w-2");
@@ -370,7 +370,7 @@ fn a_restart_window_is_not_acted_upon_while_blind() {
 }
 
 #[test]
-fn plans_made_while_blind_are_for_the_workers_last_seen() {
+fn plans_made_while_disconnected_use_last_known_workers() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.watch_lost();
@@ -382,7 +382,7 @@ fn plans_made_while_blind_are_for_the_workers_last_seen() {
 /// Symptom: a leader whose process had stood still gave up a worker that had come back meanwhile.
 /// Cause: the grace ran while nobody looked.
 #[test]
-fn a_leader_that_stood_still_looks_before_it_gives_anybody_up() {
+fn stalled_leader_observes_fleet_before_declaring_anyone_dead() {
     for seen in [true, false] {
         let mut world = World::settled(&["w-1", "w-2"]);
         world.missing("w-2");
@@ -402,7 +402,7 @@ fn a_leader_that_stood_still_looks_before_it_gives_anybody_up() {
 }
 
 #[test]
-fn the_lease_of_a_lost_worker_is_kept_until_it_is_replaced() {
+fn lease_of_dead_worker_is_kept_until_replacement() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.fail(Code::Unavailable);
     world.missing("w-2");

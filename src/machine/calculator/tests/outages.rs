@@ -27,7 +27,7 @@ impl World {
 }
 
 #[test]
-fn nothing_is_published_while_the_breaker_is_open_and_all_of_it_once_it_is_closed() {
+fn pending_work_waits_while_breaker_is_open_and_is_published_once_closed() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_millis(50);
     world.open(700);
@@ -64,7 +64,7 @@ fn nothing_is_published_while_the_breaker_is_open_and_all_of_it_once_it_is_close
 }
 
 #[test]
-fn the_source_is_read_and_losses_are_told_while_the_breaker_is_open() {
+fn source_is_read_and_deaths_are_reported_while_breaker_is_open() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.open(600_000);
     world.find(Finding::Changed);
@@ -85,7 +85,7 @@ fn the_source_is_read_and_losses_are_told_while_the_breaker_is_open() {
 /// Symptom: a store that came and went was tried four times a second. Cause: each return was
 /// taken for the end of the trouble and started the backoff anew.
 #[test]
-fn a_store_that_flaps_is_not_tried_at_each_of_its_returns() {
+fn flapping_store_is_not_retried_at_each_recovery() {
     let mut world = World::settled(&["w-1", "w-2"]);
     for _ in 0..10_000 {
         world.fail(Code::Unavailable);
@@ -102,7 +102,7 @@ fn a_store_that_flaps_is_not_tried_at_each_of_its_returns() {
 }
 
 #[test]
-fn what_flaps_is_told_once_and_one_failure_is_not_told_at_all() {
+fn flapping_failure_is_reported_once_and_single_failure_never() {
     let mut world = World::patient(CalculatorConfig::default());
     world.take_over(TakeOver {
         heartbeats: beating(&["w-1"]),
@@ -125,7 +125,7 @@ fn what_flaps_is_told_once_and_one_failure_is_not_told_at_all() {
 }
 
 #[test]
-fn a_failure_carries_how_often_it_was_tried() {
+fn failure_reports_number_of_attempts() {
     let mut world = World::settled(&["w-1"]);
     for _ in 0..3 {
         world

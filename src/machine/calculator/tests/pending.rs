@@ -7,7 +7,7 @@ use crate::wire::Applied;
 const RETRIES_MAX: u64 = 5_000;
 
 #[test]
-fn a_failed_publication_stays_pending_and_is_retried_without_a_new_window() {
+fn failed_publication_stays_pending_and_is_retried_without_new_window() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::Unavailable);
     world.fail(Code::Store);
@@ -40,7 +40,7 @@ fn a_failed_publication_stays_pending_and_is_retried_without_a_new_window() {
 }
 
 #[test]
-fn retries_slow_down_to_the_longest_delay_and_never_end() {
+fn retry_delay_grows_to_maximum_and_retries_never_stop() {
     let mut world = World::settled(&["w-1", "w-2"]);
     for _ in 0..100 {
         world.fail(Code::TimedOut);
@@ -61,7 +61,7 @@ fn retries_slow_down_to_the_longest_delay_and_never_end() {
 }
 
 #[test]
-fn the_return_of_the_store_ends_the_wait_for_a_retry() {
+fn store_recovery_ends_retry_wait() {
     for by_health in [true, false] {
         let mut world = World::settled(&["w-1", "w-2"]);
         for _ in 0..20 {
@@ -86,7 +86,7 @@ fn the_return_of_the_store_ends_the_wait_for_a_retry() {
 }
 
 #[test]
-fn a_permanent_error_is_reported_and_retried_at_the_slowest_pace_only() {
+fn permanent_error_is_reported_and_retried_at_slowest_pace() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::Unauthorized);
     world.fail(Code::TooLarge);
@@ -117,7 +117,7 @@ fn a_permanent_error_is_reported_and_retried_at_the_slowest_pace_only() {
 }
 
 #[test]
-fn a_publication_that_may_have_been_done_in_part_is_repeated_though_its_cause_went_away() {
+fn possibly_partial_publication_is_repeated_after_its_cause_vanished() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::TimedOut);
     world.join(&["w-2"]);
@@ -140,7 +140,7 @@ fn a_publication_that_may_have_been_done_in_part_is_repeated_though_its_cause_we
 }
 
 #[test]
-fn a_publication_that_never_came_to_writing_goes_away_with_its_cause() {
+fn publication_that_wrote_nothing_is_dropped_with_its_cause() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::StrategyFailed);
     world.join(&["w-2"]);
@@ -161,7 +161,7 @@ fn a_publication_that_never_came_to_writing_goes_away_with_its_cause() {
 }
 
 #[test]
-fn what_changes_while_a_publication_is_under_way_is_published_after_it() {
+fn change_during_publication_is_published_after_it() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.job_time = Duration::from_secs(4);
     world.trigger(1);
@@ -191,7 +191,7 @@ fn what_changes_while_a_publication_is_under_way_is_published_after_it() {
 }
 
 #[test]
-fn a_manual_trigger_always_publishes_a_new_version() {
+fn manual_trigger_always_publishes_new_version() {
     let mut world = World::settled(&["w-1"]);
     for round in 1..=3 {
         world.trigger(round);
@@ -202,7 +202,7 @@ fn a_manual_trigger_always_publishes_a_new_version() {
 }
 
 #[test]
-fn a_manual_trigger_preempts_a_window_and_one_during_a_publication_gets_its_own() {
+fn manual_trigger_preempts_window_and_repeats_after_running_publication() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.join(&["w-2"]);
@@ -229,7 +229,7 @@ fn a_manual_trigger_preempts_a_window_and_one_during_a_publication_gets_its_own(
 }
 
 #[test]
-fn a_fresh_trigger_is_tried_at_once_while_others_back_off() {
+fn new_trigger_is_attempted_at_once_while_others_back_off() {
     let mut world = World::settled(&["w-1"]);
     for _ in 0..50 {
         world.fail(Code::Unavailable);
@@ -251,7 +251,7 @@ fn a_fresh_trigger_is_tried_at_once_while_others_back_off() {
 }
 
 #[test]
-fn a_trigger_without_live_workers_is_refused() {
+fn trigger_without_live_workers_is_rejected() {
     let mut world = World::settled(&["w-1"]);
     world.missing("w-1");
     world.trigger(1);
@@ -259,7 +259,7 @@ fn a_trigger_without_live_workers_is_refused() {
 }
 
 #[test]
-fn a_trigger_that_outlives_the_last_worker_is_answered() {
+fn trigger_pending_when_last_worker_dies_is_answered() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.fail(Code::Unavailable);
@@ -271,7 +271,7 @@ fn a_trigger_that_outlives_the_last_worker_is_answered() {
 }
 
 #[test]
-fn a_changed_partition_list_is_published_within_cooldown_and_without_a_window() {
+fn changed_partition_list_is_published_during_cooldown_without_window() {
     let mut world = World::settled(&["w-1"]);
     world.find(Finding::Changed);
     world.partitions_changed(Some(1));
@@ -297,7 +297,7 @@ fn a_changed_partition_list_is_published_within_cooldown_and_without_a_window() 
 }
 
 #[test]
-fn an_unchanged_partition_list_changes_nothing() {
+fn unchanged_partition_list_changes_nothing() {
     let mut world = World::settled(&["w-1"]);
     world.find(Finding::Same);
     world.partitions_changed(Some(9));
@@ -309,7 +309,7 @@ fn an_unchanged_partition_list_changes_nothing() {
 }
 
 #[test]
-fn changed_weights_lead_to_a_plan_only_above_the_threshold() {
+fn changed_weights_trigger_rebalance_only_above_threshold() {
     for (excess, plans) in [(0.2, 0), (0.200_001, 1)] {
         let mut world = World::settled(&["w-1", "w-2"]);
         world.find(Finding::Reweighted { excess });
@@ -320,7 +320,7 @@ fn changed_weights_lead_to_a_plan_only_above_the_threshold() {
 }
 
 #[test]
-fn a_partition_list_that_changes_back_needs_no_plan() {
+fn reverted_partition_list_needs_no_plan() {
     let mut world = World::settled(&["w-1"]);
     world.trigger(1);
     world.trace.clear();
@@ -336,7 +336,7 @@ fn a_partition_list_that_changes_back_needs_no_plan() {
 }
 
 #[test]
-fn a_plan_that_read_the_newest_partition_list_covers_it_and_answers_who_waits() {
+fn running_plan_with_newest_list_covers_change_and_answers_callers() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
@@ -353,7 +353,7 @@ fn a_plan_that_read_the_newest_partition_list_covers_it_and_answers_who_waits() 
 }
 
 #[test]
-fn a_partition_change_that_a_running_plan_missed_is_looked_at_after_it() {
+fn partition_change_missed_by_running_plan_is_inspected_after_it() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
@@ -373,7 +373,7 @@ fn a_partition_change_that_a_running_plan_missed_is_looked_at_after_it() {
 }
 
 #[test]
-fn a_look_asked_for_during_a_look_is_answered_by_another() {
+fn inspection_requested_during_inspection_runs_separately() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     let look = |ticket| CalculatorInput::PartitionsChanged {
@@ -393,7 +393,7 @@ fn a_look_asked_for_during_a_look_is_answered_by_another() {
 }
 
 #[test]
-fn a_partition_source_that_fails_answers_and_is_read_again_until_it_works() {
+fn source_failure_is_answered_and_reads_are_retried_until_success() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::SourceFailed);
     world.fail(Code::SourceFailed);
@@ -412,7 +412,7 @@ fn a_partition_source_that_fails_answers_and_is_read_again_until_it_works() {
 }
 
 #[test]
-fn a_partition_change_rides_on_an_open_window() {
+fn partition_change_joins_open_window() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.at(3_000);
@@ -423,7 +423,7 @@ fn a_partition_change_rides_on_an_open_window() {
 }
 
 #[test]
-fn a_foreign_write_is_settled_and_published_over() {
+fn foreign_write_is_resolved_and_overwritten_by_new_version() {
     let mut world = World::settled(&["w-1"]);
     world.find(Finding::Changed);
     let seen = |revision| CalculatorInput::ForeignSuspected {
@@ -447,7 +447,7 @@ fn a_foreign_write_is_settled_and_published_over() {
 }
 
 #[test]
-fn what_a_worker_has_applied_above_the_leader_is_looked_into_until_that_succeeds() {
+fn version_applied_ahead_of_leader_is_resolved_until_success() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::Unavailable);
     let applied = Applied {
@@ -471,7 +471,7 @@ fn what_a_worker_has_applied_above_the_leader_is_looked_into_until_that_succeeds
 }
 
 #[test]
-fn a_settlement_that_fails_is_repeated_with_all_that_was_seen() {
+fn failed_resolution_is_repeated_with_all_suspected_keys() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_millis(10);
     world.fail(Code::Unavailable);
@@ -492,7 +492,7 @@ fn a_settlement_that_fails_is_repeated_with_all_that_was_seen() {
 }
 
 #[test]
-fn foreign_writes_without_end_are_answered_ever_slower() {
+fn endless_foreign_writes_are_answered_at_growing_intervals() {
     let mut world = World::settled(&["w-1"]);
     for round in 0..200_u64 {
         world.find(Finding::Changed);
@@ -507,7 +507,7 @@ fn foreign_writes_without_end_are_answered_ever_slower() {
 }
 
 #[test]
-fn a_storm_of_foreign_writes_does_not_hold_up_an_emergency() {
+fn storm_of_foreign_writes_does_not_delay_emergency() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_millis(20);
     world.missing("w-2");
@@ -523,7 +523,7 @@ fn a_storm_of_foreign_writes_does_not_hold_up_an_emergency() {
 }
 
 #[test]
-fn a_fenced_publisher_stops_for_good_and_says_so() {
+fn fenced_publisher_stops_permanently_and_reports_it() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_secs(1);
     world.fail(Code::Fenced);
@@ -551,7 +551,7 @@ fn a_fenced_publisher_stops_for_good_and_says_so() {
 }
 
 #[test]
-fn a_moved_fence_ends_the_term_and_closes_the_window() {
+fn moved_fence_ends_term_and_closes_window() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.handle(CalculatorInput::FenceMoved { term: 2 });
@@ -566,7 +566,7 @@ fn a_moved_fence_ends_the_term_and_closes_the_window() {
 }
 
 #[test]
-fn a_fence_that_our_own_publisher_moved_ends_nothing() {
+fn fence_moved_by_own_publisher_does_not_end_term() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
@@ -582,7 +582,7 @@ fn a_fence_that_our_own_publisher_moved_ends_nothing() {
 }
 
 #[test]
-fn a_source_that_fails_leaves_nothing_that_spins_after_the_end_of_the_term() {
+fn failed_source_leaves_no_deadline_after_end_of_term() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::SourceFailed);
     world.partitions_changed(None);
@@ -592,7 +592,7 @@ fn a_source_that_fails_leaves_nothing_that_spins_after_the_end_of_the_term() {
 }
 
 #[test]
-fn poison_degrades_from_the_threshold_on_and_wears_off() {
+fn malformed_values_degrade_from_threshold_and_recover_over_time() {
     let mut world = World::settled(&["w-1"]);
     world.handle(CalculatorInput::Malformed { count: 9 });
     world.at(30_000);
@@ -607,7 +607,7 @@ fn poison_degrades_from_the_threshold_on_and_wears_off() {
 }
 
 #[test]
-fn the_answer_to_another_job_is_dropped() {
+fn answer_to_another_job_is_dropped() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
@@ -639,7 +639,7 @@ fn the_answer_to_another_job_is_dropped() {
 }
 
 #[test]
-fn a_report_of_another_kind_of_job_is_a_failure_and_no_panic() {
+fn mismatched_job_report_is_failure_not_panic() {
     let mut world = World::settled(&["w-1"]);
     world.job_time = Duration::from_secs(1);
     world.trigger(1);
@@ -655,7 +655,7 @@ fn a_report_of_another_kind_of_job_is_a_failure_and_no_panic() {
 }
 
 #[test]
-fn what_is_pending_is_told_with_its_due_time() {
+fn pending_work_is_reported_with_due_time() {
     let mut world = World::settled(&["w-1"]);
     assert_eq!(world.calculator.pending(world.now), Default::default());
     world.join(&["w-2"]);
@@ -676,7 +676,7 @@ fn what_is_pending_is_told_with_its_due_time() {
 /// Symptom: work that came due between the last tick and the question for the next deadline was
 /// left alone until something else happened. Cause: the deadline left out what is due already.
 #[test]
-fn what_comes_due_just_after_a_tick_is_still_a_deadline() {
+fn work_due_just_after_tick_is_still_a_deadline() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.calculator.tick(Time::from_millis(9_999));
@@ -691,7 +691,7 @@ fn what_comes_due_just_after_a_tick_is_still_a_deadline() {
 /// Symptom: a calculator said for ever that publishing fails. Cause: the fleet was lost as a whole
 /// before the retry, which ended the wait for it, and came back as it was: nothing was left to do.
 #[test]
-fn a_failure_is_over_when_the_fleet_that_it_was_for_was_lost_and_came_back() {
+fn failure_clears_when_its_fleet_died_and_returned() {
     let mut world = World::settled(&["w-1"]);
     for _ in 0..50 {
         world.fail(Code::InvalidPlan);

@@ -174,7 +174,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_pending_work_is_lost_whatever_happens_in_whatever_order(
+    fn pending_work_is_never_lost_in_any_order_of_events(
         planned in 0..=NAMES.len(),
         beats in 0..=NAMES.len(),
         consistent in any::<bool>(),
@@ -213,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_events_at_the_same_times_lead_to_the_same_actions(
+    fn same_events_at_same_times_yield_same_actions(
         steps in prop::collection::vec(step(), 0..60),
     ) {
         let run = || {

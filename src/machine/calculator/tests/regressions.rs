@@ -1,10 +1,10 @@
-//! The Go predecessor's defects that concern the machine, each by its symptom.
+//! Defects of the Go predecessor that concern the machine: one test for each guarantee that was broken.
 
 use super::*;
 use crate::machine::liveness::Leases;
 
 #[test]
-fn a_failed_emergency_publish_is_never_retried() {
+fn failed_emergency_publication_is_retried() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.fail(Code::Unavailable);
     world.missing("w-2");
@@ -14,7 +14,7 @@ fn a_failed_emergency_publish_is_never_retried() {
 }
 
 #[test]
-fn a_failed_scale_publish_is_never_retried() {
+fn failed_scale_publication_is_retried() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::Unavailable);
     world.join(&["w-2"]);
@@ -24,7 +24,7 @@ fn a_failed_scale_publish_is_never_retried() {
 }
 
 #[test]
-fn a_crash_in_cooldown_is_hidden() {
+fn crash_during_cooldown_triggers_emergency() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.trigger(1);
     world.at(1_000);
@@ -34,7 +34,7 @@ fn a_crash_in_cooldown_is_hidden() {
 }
 
 #[test]
-fn a_crash_in_a_window_is_hidden() {
+fn crash_during_window_triggers_emergency() {
     let mut world = World::empty();
     world.join(&["w-1", "w-2", "w-3"]);
     world.at(60_000);
@@ -46,7 +46,7 @@ fn a_crash_in_a_window_is_hidden() {
 }
 
 #[test]
-fn a_crash_during_a_rebalance_is_hidden() {
+fn crash_during_rebalance_triggers_emergency() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.job_time = Duration::from_secs(9);
     world.trigger(1);
@@ -56,7 +56,7 @@ fn a_crash_during_a_rebalance_is_hidden() {
 }
 
 #[test]
-fn one_dies_while_another_joins_is_taken_for_no_change() {
+fn death_with_simultaneous_join_triggers_emergency() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.missing("w-3");
     world.join(&["w-4"]);
@@ -66,7 +66,7 @@ fn one_dies_while_another_joins_is_taken_for_no_change() {
 }
 
 #[test]
-fn the_initial_assignment_runs_outside_the_state_machine() {
+fn initial_assignment_runs_inside_state_machine() {
     let mut world = World::new(CalculatorConfig::default());
     world.job_time = Duration::from_secs(1);
     let found = TakeOver {
@@ -86,7 +86,7 @@ fn the_initial_assignment_runs_outside_the_state_machine() {
 }
 
 #[test]
-fn a_graceful_leave_is_treated_as_a_crash() {
+fn graceful_leave_is_not_treated_as_crash() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.leave("w-2");
     world.at(60_000);
@@ -96,7 +96,7 @@ fn a_graceful_leave_is_treated_as_a_crash() {
 }
 
 #[test]
-fn a_stale_entry_of_an_earlier_loss_makes_a_later_one_skip_the_grace() {
+fn repeated_suspicion_always_gets_full_grace() {
     let mut world = World::settled(&["w-1", "w-2"]);
     for round in 0..5_u64 {
         world.at(round * 100_000);
@@ -112,7 +112,7 @@ fn a_stale_entry_of_an_earlier_loss_makes_a_later_one_skip_the_grace() {
 }
 
 #[test]
-fn two_timers_run_for_one_window() {
+fn window_has_single_timer() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.join(&["w-3"]);
@@ -125,7 +125,7 @@ fn two_timers_run_for_one_window() {
 
 /// Leases and calculator together, as the threads couple them.
 #[test]
-fn from_the_last_beat_to_the_emergency_it_takes_one_ttl_and_the_grace() {
+fn emergency_follows_last_heartbeat_by_one_ttl_and_grace() {
     let config = CalculatorConfig::default();
     let mut leases = Leases::new(
         config.heartbeat_ttl,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_plan_that_still_holds_is_adopted_and_nothing_moves() {
+fn valid_stored_plan_is_adopted_without_moves() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.at(3_600_000);
     world.expect("");
@@ -14,7 +14,7 @@ fn a_plan_that_still_holds_is_adopted_and_nothing_moves() {
 }
 
 #[test]
-fn an_adopted_plan_takes_newcomers_in_after_the_window_for_joins() {
+fn adopted_plan_admits_newcomers_after_join_window() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1", "w-2"]),
@@ -32,7 +32,7 @@ fn an_adopted_plan_takes_newcomers_in_after_the_window_for_joins() {
 }
 
 #[test]
-fn a_gap_is_closed_at_once_and_the_final_plan_follows_only_when_something_changed() {
+fn gap_is_closed_at_once_and_final_plan_follows_only_after_change() {
     for late_joiner in [false, true] {
         let mut world = World::new(CalculatorConfig::default());
         let found = TakeOver {
@@ -64,7 +64,7 @@ fn a_gap_is_closed_at_once_and_the_final_plan_follows_only_when_something_change
 }
 
 #[test]
-fn partitions_that_the_stored_plan_does_not_cover_are_a_gap() {
+fn partitions_missing_from_stored_plan_are_treated_as_gap() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
@@ -76,7 +76,7 @@ fn partitions_that_the_stored_plan_does_not_cover_are_a_gap() {
 }
 
 #[test]
-fn a_stored_plan_that_is_not_whole_is_a_gap() {
+fn inconsistent_stored_plan_is_treated_as_gap() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
@@ -88,7 +88,7 @@ fn a_stored_plan_that_is_not_whole_is_a_gap() {
 }
 
 #[test]
-fn weights_that_changed_before_the_start_are_adopted_and_judged_by_the_threshold() {
+fn weights_changed_before_start_are_adopted_and_judged_by_threshold() {
     for (excess, plans) in [(0.19, 0), (0.21, 1)] {
         let mut world = World::new(CalculatorConfig::default());
         let found = TakeOver {
@@ -104,7 +104,7 @@ fn weights_that_changed_before_the_start_are_adopted_and_judged_by_the_threshold
 }
 
 #[test]
-fn a_worker_that_left_before_the_take_over_is_replaced_at_once() {
+fn worker_that_left_before_take_over_is_replaced_at_once() {
     let mut world = World::new(CalculatorConfig::default());
     let mut heartbeats = beating(&["w-1", "w-2"]);
     heartbeats[1].operation = Operation::Delete;
@@ -125,7 +125,7 @@ fn a_worker_that_left_before_the_take_over_is_replaced_at_once() {
 }
 
 #[test]
-fn an_absent_worker_gets_its_grace_before_it_is_replaced() {
+fn absent_worker_gets_grace_before_replacement() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1", "w-2"]),
@@ -138,7 +138,7 @@ fn an_absent_worker_gets_its_grace_before_it_is_replaced() {
 }
 
 #[test]
-fn the_former_leader_is_replaced_at_once_on_two_pieces_of_evidence() {
+fn former_leader_is_replaced_at_once_on_expired_lease_and_absent_key() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1", "w-2"]),
@@ -160,7 +160,7 @@ fn the_former_leader_is_replaced_at_once_on_two_pieces_of_evidence() {
 }
 
 #[test]
-fn a_former_leader_that_fell_silent_before_its_lease_ran_out_has_no_grace_left() {
+fn former_leader_silent_before_its_lease_expired_gets_no_further_grace() {
     for (silent_at, planned_at) in [(1_000, 1_000), (7_000, 12_000)] {
         let mut world = World::new(CalculatorConfig::default());
         let found = TakeOver {
@@ -178,7 +178,7 @@ fn a_former_leader_that_fell_silent_before_its_lease_ran_out_has_no_grace_left()
 }
 
 #[test]
-fn a_mass_absence_gives_everybody_a_ttl_and_the_grace() {
+fn mass_absence_gives_everyone_ttl_and_grace() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
@@ -195,7 +195,7 @@ fn a_mass_absence_gives_everybody_a_ttl_and_the_grace() {
 }
 
 #[test]
-fn a_gap_at_a_start_without_live_workers_waits_for_the_first() {
+fn gap_at_start_without_live_workers_waits_for_first_worker() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         consistent: false,
@@ -212,7 +212,7 @@ fn a_gap_at_a_start_without_live_workers_waits_for_the_first() {
 }
 
 #[test]
-fn a_fleet_that_never_returns_after_a_take_over_makes_room_for_a_cold_start() {
+fn fleet_absent_after_take_over_is_declared_dead_then_cold_starts() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         consistent: false,
@@ -236,7 +236,7 @@ fn a_fleet_that_never_returns_after_a_take_over_makes_room_for_a_cold_start() {
 }
 
 #[test]
-fn a_source_that_fails_at_the_start_is_looked_at_again() {
+fn source_that_failed_at_start_is_read_again() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
@@ -261,7 +261,7 @@ fn a_source_that_fails_at_the_start_is_looked_at_again() {
 }
 
 #[test]
-fn nothing_happens_before_the_first_partition_list_is_pushed() {
+fn nothing_happens_before_first_partition_list_is_pushed() {
     let mut world = World::new(CalculatorConfig::default());
     world.calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, false);
     let found = TakeOver {
@@ -285,7 +285,7 @@ fn nothing_happens_before_the_first_partition_list_is_pushed() {
 }
 
 #[test]
-fn nothing_is_done_before_the_take_over() {
+fn nothing_happens_before_take_over() {
     let mut world = World::new(CalculatorConfig::default());
     world.join(&["w-1"]);
     world.partitions_changed(None);
@@ -296,7 +296,7 @@ fn nothing_is_done_before_the_take_over() {
 /// Symptom: an assignment that nobody could read stayed as it was. Cause: the fleet was lost as a
 /// whole before what the take-over had found broken was repaired, and came back as it was planned.
 #[test]
-fn what_a_take_over_finds_broken_is_repaired_though_the_fleet_is_lost_and_comes_back() {
+fn damage_found_by_take_over_is_repaired_after_fleet_loss_and_return() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         consistent: false,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_window_for_joins_is_counted_from_the_first_and_not_extended_by_later_ones() {
+fn join_window_counts_from_first_join_and_is_not_extended() {
     let mut world = World::settled(&["w-1"]);
     world.at(1_000);
     world.join(&["w-2"]);
@@ -20,7 +20,7 @@ fn a_window_for_joins_is_counted_from_the_first_and_not_extended_by_later_ones()
 }
 
 #[test]
-fn coalesced_joins_count_the_window_from_when_the_first_was_seen() {
+fn window_of_coalesced_joins_counts_from_first_sighting() {
     let mut world = World::settled(&["w-1"]);
     world.at(1_100);
     world.handle(CalculatorInput::Membership(MembershipEvent::Joined {
@@ -32,7 +32,7 @@ fn coalesced_joins_count_the_window_from_when_the_first_was_seen() {
 }
 
 #[test]
-fn a_change_that_goes_away_closes_its_window_without_a_publication() {
+fn reverted_change_closes_window_without_publication() {
     let mut world = World::settled(&["w-1"]);
     world.join(&["w-2"]);
     world.at(5_000);
@@ -46,7 +46,7 @@ fn a_change_that_goes_away_closes_its_window_without_a_publication() {
 }
 
 #[test]
-fn a_graceful_leave_is_published_after_the_leave_window_counted_from_the_first() {
+fn graceful_leaves_are_published_after_leave_window_from_first() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.at(1_000);
     world.leave("w-2");
@@ -63,7 +63,7 @@ fn a_graceful_leave_is_published_after_the_leave_window_counted_from_the_first()
 }
 
 #[test]
-fn a_worker_that_leaves_and_is_back_within_the_leave_window_keeps_its_place() {
+fn worker_back_within_leave_window_keeps_its_place() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.leave("w-2");
     world.at(500);
@@ -76,7 +76,7 @@ fn a_worker_that_leaves_and_is_back_within_the_leave_window_keeps_its_place() {
 }
 
 #[test]
-fn a_join_in_cooldown_is_deferred_to_its_end_exactly() {
+fn join_during_cooldown_is_deferred_exactly_to_its_end() {
     let config = CalculatorConfig {
         planned_scale_window: Duration::from_secs(3),
         ..CalculatorConfig::default()
@@ -101,7 +101,7 @@ fn a_join_in_cooldown_is_deferred_to_its_end_exactly() {
 }
 
 #[test]
-fn cooldown_is_checked_before_the_window_which_still_counts_from_the_join() {
+fn cooldown_is_checked_before_window_that_still_counts_from_join() {
     let mut world = World::settled(&["w-1"]);
     world.trigger(1);
     world.at(5_000);
@@ -131,7 +131,7 @@ fn leaves_emergencies_and_manual_triggers_bypass_cooldown() {
 }
 
 #[test]
-fn cooldown_holds_for_a_window_that_is_shorter_than_it() {
+fn cooldown_outlasts_shorter_window() {
     let config = CalculatorConfig {
         cold_start_window: Duration::from_secs(3),
         ..CalculatorConfig::default()
@@ -150,7 +150,7 @@ fn cooldown_holds_for_a_window_that_is_shorter_than_it() {
 }
 
 #[test]
-fn starting_from_no_workers_waits_for_the_cold_start_window() {
+fn start_without_workers_waits_for_cold_start_window() {
     let mut world = World::empty();
     world.at(3_000);
     world.join(&["w-2"]);
@@ -167,7 +167,7 @@ fn starting_from_no_workers_waits_for_the_cold_start_window() {
 }
 
 #[test]
-fn a_cold_start_whose_workers_all_go_again_closes_and_the_next_counts_anew() {
+fn abandoned_cold_start_closes_and_next_one_counts_from_scratch() {
     let mut world = World::empty();
     world.join(&["w-1"]);
     world.at(10_000);
@@ -187,7 +187,7 @@ fn a_cold_start_whose_workers_all_go_again_closes_and_the_next_counts_anew() {
 }
 
 #[test]
-fn with_no_live_worker_nothing_is_published_and_the_next_fleet_starts_cold() {
+fn without_live_workers_nothing_is_published_and_next_fleet_cold_starts() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.leave("w-1");
     world.leave("w-2");
@@ -208,7 +208,7 @@ fn with_no_live_worker_nothing_is_published_and_the_next_fleet_starts_cold() {
 }
 
 #[test]
-fn a_fleet_that_returns_whole_after_all_were_lost_moves_nothing() {
+fn fleet_returning_whole_after_total_loss_moves_nothing() {
     let mut world = World::settled(&["w-1"]);
     world.missing("w-1");
     world.at(100_000);
@@ -222,7 +222,7 @@ fn a_fleet_that_returns_whole_after_all_were_lost_moves_nothing() {
 }
 
 #[test]
-fn a_later_join_during_a_publication_gets_a_window_of_its_own() {
+fn later_join_during_publication_gets_its_own_window() {
     let config = CalculatorConfig {
         cooldown: Duration::from_secs(1),
         ..CalculatorConfig::default()
@@ -238,7 +238,7 @@ fn a_later_join_during_a_publication_gets_a_window_of_its_own() {
 }
 
 #[test]
-fn leaves_during_a_cold_start_are_published_without_waiting_for_its_end() {
+fn leaves_during_cold_start_are_published_without_waiting_for_its_end() {
     let mut world = World::new(CalculatorConfig::default());
     let found = TakeOver {
         heartbeats: beating(&["w-1", "w-2"]),
@@ -266,7 +266,7 @@ fn leaves_during_a_cold_start_are_published_without_waiting_for_its_end() {
 }
 
 #[test]
-fn a_zero_leave_window_publishes_at_once() {
+fn zero_leave_window_publishes_at_once() {
     let config = CalculatorConfig {
         leave_window: Duration::ZERO,
         ..CalculatorConfig::default()
@@ -285,7 +285,7 @@ fn a_zero_leave_window_publishes_at_once() {
 /// Symptom: when the last workers were lost one by one, the first to come back was given all their
 /// partitions at once, a moment before the others came back as well.
 #[test]
-fn a_fleet_that_was_lost_one_by_one_gathers_before_it_is_divided_anew() {
+fn fleet_declared_dead_one_by_one_gathers_before_rebalance() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-1");
     world.at(4_000);
@@ -310,7 +310,7 @@ fn a_fleet_that_was_lost_one_by_one_gathers_before_it_is_divided_anew() {
 }
 
 #[test]
-fn who_is_missing_when_a_cold_start_begins_is_waited_for_until_its_end() {
+fn worker_suspected_at_cold_start_is_awaited_until_its_end() {
     let mut world = World::settled(&["w-1", "w-2", "w-3"]);
     world.leave("w-1");
     world.at(500);

@@ -79,7 +79,7 @@ impl Life {
 }
 
 #[test]
-fn a_worker_that_is_started_in_an_outage_serves_what_its_file_holds_and_says_so() {
+fn worker_started_in_outage_serves_cached_assignment_and_reports_it() {
     let life = started_in_an_outage(&["a", "b"]);
     assert_eq!(life.orders, ["joined"]);
     assert_eq!(life.held(), ["a", "b"]);
@@ -97,7 +97,7 @@ fn a_worker_that_is_started_in_an_outage_serves_what_its_file_holds_and_says_so(
 }
 
 #[test]
-fn a_worker_whose_store_answers_asks_nothing_of_its_file() {
+fn worker_with_reachable_store_never_uses_cache_file() {
     let mut life = Life::new(config());
     life.handle(ManagerInput::Start);
     life.settle();
@@ -116,7 +116,7 @@ fn a_worker_whose_store_answers_asks_nothing_of_its_file() {
 }
 
 #[test]
-fn the_id_of_the_former_life_is_claimed_again_and_the_same_assignment_confirmed() {
+fn previous_id_is_reclaimed_and_cached_assignment_confirmed() {
     let mut life = started_in_an_outage(&["a", "b"]);
     life.orders.clear();
     life.is_back();
@@ -140,7 +140,7 @@ fn the_id_of_the_former_life_is_claimed_again_and_the_same_assignment_confirmed(
 }
 
 #[test]
-fn whatever_the_store_says_takes_the_place_of_what_the_file_said() {
+fn store_always_overrides_cached_assignment() {
     for version in [3, 7, 9] {
         let mut life = started_in_an_outage(&["a", "b"]);
         life.is_back();
@@ -159,7 +159,7 @@ fn whatever_the_store_says_takes_the_place_of_what_the_file_said() {
 }
 
 #[test]
-fn under_another_id_nothing_of_the_former_life_is_served() {
+fn cached_assignment_is_not_served_under_another_id() {
     let mut life = started_in_an_outage(&["a", "b"]);
     life.is_down = false;
     // Its former id is somebody's.
@@ -189,7 +189,7 @@ fn under_another_id_nothing_of_the_former_life_is_served() {
 }
 
 #[test]
-fn what_the_file_gave_is_served_no_longer_than_its_age_allows() {
+fn cached_assignment_is_served_no_longer_than_its_max_age() {
     let mut life = started_in_an_outage(&["a", "b"]);
     life.pass(MAX_AGE - AGE - Duration::from_secs(1));
     assert_eq!(life.held(), ["a", "b"]);
@@ -208,7 +208,7 @@ fn what_the_file_gave_is_served_no_longer_than_its_age_allows() {
 }
 
 #[test]
-fn a_file_that_gives_nothing_and_a_permanent_failure_change_nothing() {
+fn empty_cache_file_and_permanent_failure_change_nothing() {
     let mut life = Life::new(config());
     life.is_down = true;
     life.handle(ManagerInput::Start);
@@ -242,7 +242,7 @@ fn remembering() -> Life {
 }
 
 #[test]
-fn what_stands_is_written_down_again_while_it_is_in_sight_and_not_otherwise() {
+fn cache_is_rewritten_only_while_assignment_watch_is_live() {
     let mut life = remembering();
     life.pass(MAX_AGE / 10 + Duration::from_secs(1));
     assert_eq!(life.cache_done().len(), 1);
@@ -257,7 +257,7 @@ fn what_stands_is_written_down_again_while_it_is_in_sight_and_not_otherwise() {
 }
 
 #[test]
-fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
+fn leave_removes_cache_file_and_restart_renews_it() {
     let mut life = remembering();
     life.handle(ManagerInput::Stop(Departure::Leave));
     life.pass(Duration::from_secs(5));
@@ -287,7 +287,7 @@ fn a_leave_removes_the_file_before_the_worker_is_gone_and_a_keep_renews_it() {
 }
 
 #[test]
-fn a_start_that_failed_leaves_the_file_for_the_next_one() {
+fn failed_start_keeps_cache_file_for_next_start() {
     let mut life = Life::new(config());
     life.handle(ManagerInput::Start);
     life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
@@ -299,7 +299,7 @@ fn a_start_that_failed_leaves_the_file_for_the_next_one() {
 }
 
 #[test]
-fn a_lost_id_removes_the_file() {
+fn lost_id_removes_cache_file() {
     let mut life = remembering();
     life.machine.id.verify();
     life.handle(ManagerInput::Lease(WatchEvent::Live));

@@ -60,7 +60,7 @@ fn refusal(path: &Path) -> String {
 }
 
 #[test]
-fn what_was_saved_is_loaded_and_nobody_else_may_read_it() {
+fn saved_assignment_is_loaded_and_readable_by_owner_only() {
     let folder = Folder::new();
     let cache = folder.cache();
     assert_eq!(load(&cache), None, "there is none yet");
@@ -87,7 +87,7 @@ fn what_was_saved_is_loaded_and_nobody_else_may_read_it() {
 }
 
 #[test]
-fn what_waited_to_be_saved_is_as_old_as_it_is() {
+fn queued_save_keeps_age_of_its_assignment() {
     let folder = Folder::new();
     let cache = folder.cache();
     let clock = ManualClock::new();
@@ -102,7 +102,7 @@ fn what_waited_to_be_saved_is_as_old_as_it_is() {
 }
 
 #[test]
-fn a_file_that_is_cut_short_anywhere_or_changed_anywhere_is_refused() {
+fn truncated_or_corrupted_file_is_rejected() {
     let folder = Folder::new();
     let cache = folder.cache();
     save(&cache);
@@ -124,7 +124,7 @@ fn a_file_that_is_cut_short_anywhere_or_changed_anywhere_is_refused() {
 }
 
 #[test]
-fn random_bytes_and_sound_checksums_of_nonsense_are_refused() {
+fn random_bytes_and_valid_checksums_over_garbage_are_rejected() {
     let folder = Folder::new();
     let cache = folder.cache();
     let mut random = fastrand::Rng::with_seed(7);
@@ -157,7 +157,7 @@ fn random_bytes_and_sound_checksums_of_nonsense_are_refused() {
 }
 
 #[test]
-fn a_huge_file_and_a_folder_are_refused_by_name() {
+fn oversized_file_and_directory_are_rejected_by_name() {
     let folder = Folder::new();
     let huge = File::create(folder.path()).unwrap();
     huge.set_len(BYTES_MAX + 1).unwrap();
@@ -173,7 +173,7 @@ fn a_huge_file_and_a_folder_are_refused_by_name() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_is_never_followed_and_a_pipe_is_never_waited_for() {
+fn symlink_is_never_followed_and_pipe_never_blocks() {
     let folder = Folder::new();
     let cache = folder.cache();
     save(&cache);
@@ -200,7 +200,7 @@ fn a_link_is_never_followed_and_a_pipe_is_never_waited_for() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_without_permission_and_a_folder_that_is_not_there_are_told_and_harm_nothing() {
+fn unreadable_file_and_missing_directory_are_reported_without_harm() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     let cache = folder.cache();

@@ -38,7 +38,7 @@ fn next_plan() -> Plan {
 }
 
 #[test]
-fn whenever_a_rival_takes_over_nothing_of_the_deposed_leader_outlives_the_take_over() {
+fn take_over_at_any_call_leaves_nothing_of_deposed_leader() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {
         for call in 1.. {
             let (world, mut deposed) = set_the_scene(kind);
@@ -85,7 +85,7 @@ fn whenever_a_rival_takes_over_nothing_of_the_deposed_leader_outlives_the_take_o
 /// The other way round: the deposed leader's publication, started before, runs on during every
 /// step of the rival's take-over.
 #[test]
-fn what_a_deposed_leader_writes_during_a_take_over_is_seen_and_gone_over() {
+fn writes_of_deposed_leader_during_take_over_are_seen_and_overwritten() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {
         for steps in 1..10 {
             for call in 1.. {
@@ -135,7 +135,7 @@ fn what_a_deposed_leader_writes_during_a_take_over_is_seen_and_gone_over() {
 /// A new leader's fence lands right behind an own write: the number of the next own write must
 /// not be taken for the end of the log, or keys could be created on top of the fence.
 #[test]
-fn a_key_is_not_created_on_top_of_a_fence_that_was_not_seen() {
+fn key_is_not_created_over_unseen_fence() {
     for kind in [Kind::Few(2), Kind::B] {
         let world = world(kind);
         let mut deposed = Leader::leading(&world);
@@ -159,7 +159,7 @@ fn a_key_is_not_created_on_top_of_a_fence_that_was_not_seen() {
 }
 
 #[test]
-fn ten_thousand_tries_with_a_deposed_token_are_all_refused() {
+fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
     for kind in BOTH {
         let (world, mut deposed) = set_the_scene(kind);
         let mut rival = Leader::leading(&world);
@@ -202,7 +202,7 @@ fn ten_thousand_tries_with_a_deposed_token_are_all_refused() {
 /// Opening a further term failed half-way and a rival took over: the term that was not opened must
 /// never be published under.
 #[test]
-fn a_term_that_could_not_be_opened_is_never_published_in() {
+fn term_that_failed_to_open_is_never_published() {
     for kind in BOTH {
         for fault in [Fault::LoseRequest, Fault::LoseReply, Fault::Hold(None)] {
             for nth in 1..7 {
@@ -270,7 +270,7 @@ fn again_fenced(leader: &mut Leader, lists: &Plan) -> bool {
 
 /// A leader that wants a further term and finds a rival's fence is deposed, not in conflict.
 #[test]
-fn a_rival_in_the_moment_of_a_further_term_deposes() {
+fn rival_during_opening_of_further_term_deposes_leader() {
     for kind in BOTH {
         for call in 1.. {
             let world = world(kind);
@@ -300,7 +300,7 @@ fn a_rival_in_the_moment_of_a_further_term_deposes() {
 
 /// Writes of a deposed leader that were held up and land after the take-over.
 #[test]
-fn held_writes_of_a_deposed_leader_land_on_nothing() {
+fn delayed_writes_of_deposed_leader_have_no_effect() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {
         for skipped in 0..8 {
             let (world, mut deposed) = set_the_scene(kind);

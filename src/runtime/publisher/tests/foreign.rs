@@ -21,7 +21,7 @@ fn seen(key: &str, revision: Revision) -> [(String, Revision); 1] {
 }
 
 #[test]
-fn a_foreign_write_is_noticed_and_published_above() {
+fn foreign_write_is_detected_and_published_above() {
     let cases: [(&str, Vec<u8>); 7] = [
         ("lower", raw(3, None, &["x"])),
         ("equal", raw(5, None, &["x"])),
@@ -59,7 +59,7 @@ fn a_foreign_write_is_noticed_and_published_above() {
 }
 
 #[test]
-fn a_foreign_write_that_nobody_reported_is_met_by_the_next_publication() {
+fn unreported_foreign_write_is_resolved_by_next_publication() {
     for kind in BOTH {
         let (world, mut leader) = leading(kind);
         put(&world, "assignment.a", &raw(80, None, &["x"]));
@@ -71,7 +71,7 @@ fn a_foreign_write_that_nobody_reported_is_met_by_the_next_publication() {
 }
 
 #[test]
-fn what_a_human_deletes_or_purges_is_noticed_and_written_again() {
+fn manually_deleted_or_purged_keys_are_detected_and_rewritten() {
     for kind in BOTH {
         for what in ["assignment.a", COMMIT_KEY] {
             let (world, mut leader) = leading(kind);
@@ -93,7 +93,7 @@ fn what_a_human_deletes_or_purges_is_noticed_and_written_again() {
 }
 
 #[test]
-fn a_fence_that_anyone_touches_ends_the_term() {
+fn fence_changed_by_third_party_ends_term() {
     for kind in BOTH {
         for value in [None, Some(&b"junk"[..]), Some(br#"{"term":1}"#)] {
             let (world, mut leader) = leading(kind);
@@ -112,7 +112,7 @@ fn a_fence_that_anyone_touches_ends_the_term() {
 }
 
 #[test]
-fn own_writes_are_never_taken_for_foreign_and_cost_no_call() {
+fn own_writes_are_never_treated_as_foreign_and_cost_no_call() {
     for kind in [Kind::A, Kind::Few(2), Kind::B] {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -141,7 +141,7 @@ fn own_writes_are_never_taken_for_foreign_and_cost_no_call() {
 
 /// A leader of parti that does not know that it was deposed, writing again and again.
 #[test]
-fn each_blind_put_of_a_go_leader_is_answered_until_it_ends() {
+fn each_blind_put_of_go_leader_is_answered_until_it_stops() {
     for kind in BOTH {
         let (world, mut leader) = leading(kind);
         let mut version = 5;
@@ -164,7 +164,7 @@ fn each_blind_put_of_a_go_leader_is_answered_until_it_ends() {
 /// Symptom: a worker that had applied version 9 refused for ever what a Go leader had put under
 /// version 8, since that was by chance what the plan said, and so was left as it was.
 #[test]
-fn a_foreign_write_that_says_what_the_plan_says_is_written_again_above() {
+fn foreign_write_equal_to_plan_is_rewritten_above() {
     for kind in BOTH {
         let (world, mut leader) = leading(kind);
         let revision = put(&world, "assignment.a", &raw(3, None, &["p"]));
@@ -182,7 +182,7 @@ fn a_foreign_write_that_says_what_the_plan_says_is_written_again_above() {
 /// the version that the worker had applied. The worker refused it, and the next leader, whose plan
 /// gave it nothing either, left it as it was.
 #[test]
-fn a_take_over_is_not_led_to_believe_that_a_worker_has_what_a_stranger_put() {
+fn take_over_does_not_trust_foreign_assignment() {
     for kind in BOTH {
         let (world, _leader) = leading(kind);
         put(&world, "assignment.b", &raw(1, None, &[]));
@@ -200,7 +200,7 @@ fn a_take_over_is_not_led_to_believe_that_a_worker_has_what_a_stranger_put() {
 /// After the first version of its own, nothing without a term is left of a leader of parti, so
 /// that what turns up without one is foreign.
 #[test]
-fn the_first_publication_after_a_leader_without_terms_writes_every_assignment() {
+fn first_publication_after_leader_without_terms_rewrites_all_assignments() {
     for kind in BOTH {
         let world = world(kind);
         put(&world, "assignment.a", &raw(7, None, &["p"]));
@@ -219,7 +219,7 @@ fn the_first_publication_after_a_leader_without_terms_writes_every_assignment() 
 }
 
 #[test]
-fn a_take_over_writes_again_what_a_worker_refuses_as_older_than_it_has_applied() {
+fn take_over_rewrites_assignment_older_than_worker_has_applied() {
     for kind in BOTH {
         for (applied, refused) in [((0, 5), true), ((1, 5), true), ((1, 3), false)] {
             let (world, _leader) = leading(kind);
@@ -239,7 +239,7 @@ fn a_take_over_writes_again_what_a_worker_refuses_as_older_than_it_has_applied()
 /// Symptom: a worker that had taken up what a stranger wrote, and a stranger deleted before the
 /// leader saw it, refused everything that the leader published after.
 #[test]
-fn a_foreign_version_that_a_worker_has_applied_is_published_above_though_it_is_gone() {
+fn applied_foreign_version_is_exceeded_even_after_deletion() {
     for kind in BOTH {
         let (world, mut leader) = leading(kind);
         put(&world, "assignment.a", &raw(80, None, &["x"]));
@@ -256,7 +256,7 @@ fn a_foreign_version_that_a_worker_has_applied_is_published_above_though_it_is_g
 /// lost, refused every lower one, and its leader, which looked at beats at its take-over only,
 /// did not know.
 #[test]
-fn what_a_worker_has_applied_counts_while_leading_and_every_key_is_brought_above_it() {
+fn applied_versions_are_tracked_and_every_key_is_raised_above_them() {
     for kind in BOTH {
         for (term, version) in [(0, 90), (1, 90), (9, 3), (9, 90)] {
             let (world, mut leader) = leading(kind);

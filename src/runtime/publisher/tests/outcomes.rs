@@ -34,7 +34,7 @@ fn spoil(leader: &Leader, skipped: u32, count: u32, fault: Fault) {
 }
 
 #[test]
-fn whatever_became_of_a_write_the_plan_stands_in_the_end_and_versions_only_rise() {
+fn plan_prevails_for_any_write_outcome_and_versions_only_increase() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {
         for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
             for skipped in 0..4 {
@@ -71,7 +71,7 @@ fn whatever_became_of_a_write_the_plan_stands_in_the_end_and_versions_only_rise(
 /// A publication failed with writes on their way, and the next one is about another plan: one that
 /// needs none of those keys. They must not land on top of it.
 #[test]
-fn a_write_given_up_never_lands_on_top_of_a_later_plan() {
+fn abandoned_write_never_lands_over_later_plan() {
     for kind in [Kind::A, Kind::Few(2), Kind::Few(3), Kind::B] {
         for skipped in 0..4 {
             let world = world(kind);
@@ -100,7 +100,7 @@ fn a_write_given_up_never_lands_on_top_of_a_later_plan() {
 }
 
 #[test]
-fn a_publication_that_arrived_after_all_keeps_its_version() {
+fn publication_found_stored_after_lost_reply_keeps_version() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -117,7 +117,7 @@ fn a_publication_that_arrived_after_all_keeps_its_version() {
 /// the write while it read back what became of a publication; that had arrived, so it was content,
 /// and later took the stranger's write for known.
 #[test]
-fn what_is_found_foreign_while_reading_back_is_gone_over() {
+fn foreign_write_found_during_read_back_is_overwritten() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -139,7 +139,7 @@ fn what_is_found_foreign_while_reading_back_is_gone_over() {
 }
 
 #[test]
-fn a_take_over_settles_what_became_of_its_own_rewrites() {
+fn take_over_resolves_outcome_of_its_own_rewrites() {
     for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
         for count in 1..5 {
             let world = world(Kind::B);
@@ -172,7 +172,7 @@ fn a_take_over_settles_what_became_of_its_own_rewrites() {
 /// Symptom: versions began anew at 1. Cause: the departed workers' keys, the last that shown of a
 /// version after the commit record had been removed, were deleted before the new ones were made.
 #[test]
-fn a_publication_cut_short_anywhere_leaves_evidence_of_the_versions_so_far() {
+fn interrupted_publication_always_leaves_evidence_of_versions() {
     for kind in BOTH {
         for done in 0..5 {
             let world = world(kind);
@@ -192,7 +192,7 @@ fn a_publication_cut_short_anywhere_leaves_evidence_of_the_versions_so_far() {
 }
 
 #[test]
-fn what_keeps_many_keys_from_being_written_is_told_once_with_counts_and_examples() {
+fn failures_of_many_keys_are_one_error_with_counts_and_examples() {
     let world = world(Kind::B);
     let mut leader = Leader::leading(&world);
     leader.publish(&first()).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::memory::{Call, Fault};
 
 #[test]
-fn only_what_changed_is_written_and_departed_workers_keys_are_deleted_in_the_same_step() {
+fn only_changes_are_written_and_departed_keys_deleted_in_same_step() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -28,7 +28,7 @@ fn only_what_changed_is_written_and_departed_workers_keys_are_deleted_in_the_sam
 }
 
 #[test]
-fn every_version_is_in_at_least_one_assignment() {
+fn every_version_writes_at_least_one_assignment() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -46,7 +46,7 @@ fn every_version_is_in_at_least_one_assignment() {
 }
 
 #[test]
-fn a_plan_without_workers_is_refused_and_deletes_nothing() {
+fn plan_without_workers_is_rejected_and_deletes_nothing() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -58,7 +58,7 @@ fn a_plan_without_workers_is_refused_and_deletes_nothing() {
 }
 
 #[test]
-fn nothing_is_published_before_a_take_over() {
+fn nothing_is_published_before_take_over() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::new(&world);
@@ -80,7 +80,7 @@ fn many(count: usize, key: &str) -> Plan {
 }
 
 #[test]
-fn many_workers_go_out_in_several_fenced_batches_with_the_commit_record_in_the_last() {
+fn large_fleet_uses_fenced_batches_with_commit_record_in_last() {
     let world = world(Kind::Few(10));
     let mut leader = Leader::leading(&world);
     leader.spy.calls();
@@ -113,7 +113,7 @@ fn many_workers_go_out_in_several_fenced_batches_with_the_commit_record_in_the_l
 }
 
 #[test]
-fn one_batch_is_all_or_nothing() {
+fn single_batch_is_all_or_nothing() {
     let world = world(Kind::A);
     let mut leader = Leader::leading(&world);
     leader.publish(&many(50, "p")).unwrap();
@@ -143,7 +143,7 @@ fn one_batch_is_all_or_nothing() {
 }
 
 #[test]
-fn in_class_b_the_next_publication_repairs_one_that_was_cut_short_anywhere() {
+fn per_key_mode_repairs_interrupted_publication_in_next_one() {
     let target = plan(&[("a", &["q"]), ("c", &["p"]), ("d", &["r"])]);
     for skipped in 0..5 {
         let world = world(Kind::B);
@@ -168,7 +168,7 @@ fn in_class_b_the_next_publication_repairs_one_that_was_cut_short_anywhere() {
 }
 
 #[test]
-fn an_assignment_over_the_limit_is_refused_before_any_key_is_written() {
+fn oversized_assignment_is_rejected_before_any_key_is_written() {
     for batch_max in [0, 1_000] {
         let store = MemoryStore::builder()
             .batch_max(batch_max)
@@ -226,7 +226,7 @@ fn busy_is_retried_and_unavailable_is_reported_as_retriable() {
 }
 
 #[test]
-fn any_one_call_that_fails_is_made_up_for_within_the_publication() {
+fn any_single_failed_call_is_recovered_within_publication() {
     let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
     for kind in [Kind::A, Kind::Few(2), Kind::B] {
         for fault in [gone.clone(), Fault::LoseRequest, Fault::LoseReply] {
@@ -256,7 +256,7 @@ fn any_one_call_that_fails_is_made_up_for_within_the_publication() {
 }
 
 #[test]
-fn a_store_that_is_left_alone_is_not_tried_again() {
+fn open_breaker_stops_retries() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -276,7 +276,7 @@ fn a_store_that_is_left_alone_is_not_tried_again() {
 }
 
 #[test]
-fn a_stop_ends_the_pause_before_a_retry() {
+fn stop_ends_pause_before_retry() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
@@ -291,7 +291,7 @@ fn a_stop_ends_the_pause_before_a_retry() {
 }
 
 #[test]
-fn a_store_that_was_stopped_or_is_late_ends_a_publication_with_an_error() {
+fn stopped_or_late_store_ends_publication_with_error() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);

@@ -237,7 +237,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn versions_never_go_back_and_the_last_publication_stands(
+    fn versions_never_decrease_and_last_publication_prevails(
         kind in prop_oneof![Just(Kind::A), Just(Kind::B), Just(Kind::Few(2)), Just(Kind::Few(3))],
         steps in steps(),
     ) {

@@ -48,7 +48,7 @@ fn settled(shadow: &mut Shadow) -> Option<Box<Live>> {
 /// Symptom: of a plan that put a worker more, the shadow saw a whole plan without it first. The
 /// newcomer has no older assignment that would tell that its new one is still to come.
 #[test]
-fn the_puts_of_a_leader_without_terms_are_one_publication_once_they_have_ended() {
+fn finished_puts_of_leader_without_terms_are_one_publication() {
     let world = world(Kind::A);
     put(&world, "assignment.a", &raw(1, None, &["p"]));
     let (mut shadow, to_come) = shadow(&world);
@@ -65,7 +65,7 @@ fn the_puts_of_a_leader_without_terms_are_one_publication_once_they_have_ended()
 }
 
 #[test]
-fn what_a_divvy_leader_published_is_taken_at_once_and_its_take_over_is_no_publication() {
+fn divvy_publication_is_observed_at_once_and_take_over_is_none() {
     for kind in BOTH {
         let world = world(kind);
         let mut leader = Leader::leading(&world);

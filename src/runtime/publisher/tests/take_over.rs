@@ -4,7 +4,7 @@ use super::*;
 use crate::store::memory::{Call, Fault};
 
 #[test]
-fn term_and_version_are_one_above_everything_found_wherever_it_stands() {
+fn term_and_version_are_one_above_highest_found_anywhere() {
     for kind in BOTH {
         for place in ["fence", "commit", "assignment", "heartbeat"] {
             let world = world(kind);
@@ -29,7 +29,7 @@ fn term_and_version_are_one_above_everything_found_wherever_it_stands() {
 }
 
 #[test]
-fn terms_and_versions_go_on_after_every_loss_that_workers_remember() {
+fn terms_and_versions_continue_after_loss_remembered_by_workers() {
     for kind in BOTH {
         for loss in ["keys", "purge", "re-creation"] {
             let world = world(kind);
@@ -65,7 +65,7 @@ fn terms_and_versions_go_on_after_every_loss_that_workers_remember() {
 /// A bucket that is created anew numbers its writes from the start, so that the successor's fence
 /// and keys have the very revisions that the deposed leader knows.
 #[test]
-fn revisions_that_come_true_again_in_a_new_bucket_do_not_bring_a_deposed_leader_back() {
+fn recurring_revisions_in_recreated_bucket_do_not_revive_deposed_leader() {
     for kind in BOTH {
         let world = world(kind);
         let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
@@ -91,7 +91,7 @@ fn revisions_that_come_true_again_in_a_new_bucket_do_not_bring_a_deposed_leader_
 /// Two leaders of the same name, in the same instant: the loser must not take the winner's fence,
 /// read back, for its own.
 #[test]
-fn of_two_take_overs_at_once_one_wins_or_the_later_wins_cleanly() {
+fn concurrent_take_overs_yield_exactly_one_leader() {
     for kind in BOTH {
         let mut call = 1;
         loop {
@@ -140,7 +140,7 @@ fn of_two_take_overs_at_once_one_wins_or_the_later_wins_cleanly() {
 }
 
 #[test]
-fn an_unknown_outcome_of_the_fence_write_is_settled_whether_it_landed_or_not() {
+fn unknown_fence_write_is_resolved_whether_stored_or_not() {
     for kind in BOTH {
         for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Hold(None)] {
             let world = world(kind);
@@ -162,7 +162,7 @@ fn an_unknown_outcome_of_the_fence_write_is_settled_whether_it_landed_or_not() {
 
 /// The write of the fence was given up and lands when another leader has long taken over.
 #[test]
-fn a_fence_write_that_lands_late_deposes_nobody() {
+fn late_fence_write_does_not_depose_leader() {
     for kind in BOTH {
         let world = world(kind);
         let mut slow = Leader::new(&world);
@@ -182,7 +182,7 @@ fn a_fence_write_that_lands_late_deposes_nobody() {
 }
 
 #[test]
-fn numbers_without_room_above_them_are_refused_by_name() {
+fn numbers_at_upper_limit_are_rejected_by_name() {
     let max = i64::MAX;
     for kind in BOTH {
         for (what, key, value) in [
@@ -226,7 +226,7 @@ fn numbers_without_room_above_them_are_refused_by_name() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_is_an_error_and_never_version_0() {
+fn unreadable_store_is_error_and_never_version_0() {
     for kind in BOTH {
         let refusal = Refusal::Unavailable("no leader".into());
         for fault in [Fault::Refuse(refusal), Fault::LoseReply] {
@@ -254,7 +254,7 @@ fn a_store_that_cannot_be_read_is_an_error_and_never_version_0() {
 }
 
 #[test]
-fn poison_is_counted_and_skipped_everywhere() {
+fn malformed_values_are_counted_and_skipped_everywhere() {
     for kind in BOTH {
         let world = world(kind);
         put(&world, "assignment.w-1", &raw(3, None, &["p"]));
@@ -287,7 +287,7 @@ fn poison_is_counted_and_skipped_everywhere() {
 }
 
 #[test]
-fn a_class_that_the_store_cannot_give_is_refused() {
+fn publish_mode_unsupported_by_store_is_rejected() {
     let world = world(Kind::B);
     let mut leader = Leader::of_class(&world, PublishMode::Atomic);
     assert_eq!(leader.take_over().unwrap_err().code(), Code::Unsupported);
@@ -297,7 +297,7 @@ fn a_class_that_the_store_cannot_give_is_refused() {
 /// A leader of class A needs no rewrite after one of its kind, and rewrites everything after one
 /// of class B, also when the leader between them died before it could.
 #[test]
-fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
+fn revisions_known_to_per_key_leader_become_stale_once() {
     let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
     for dies_between in [false, true] {
         let world = world(Kind::A);
@@ -336,7 +336,7 @@ fn revisions_known_to_a_leader_of_class_b_become_stale_once() {
 }
 
 #[test]
-fn a_leader_of_class_a_writes_nothing_but_the_fence_when_it_adopts() {
+fn atomic_leader_writes_only_fence_when_adopting() {
     let world = world(Kind::A);
     let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
     Leader::leading(&world).publish(&lists).unwrap();
@@ -350,7 +350,7 @@ fn a_leader_of_class_a_writes_nothing_but_the_fence_when_it_adopts() {
 /// In class B the assignments get a term when they are rewritten; the record that tells a plan of
 /// parti from one cut short must survive that.
 #[test]
-fn a_plan_that_parti_published_after_a_commit_record_stays_adoptable() {
+fn plan_published_by_parti_after_commit_record_stays_adoptable() {
     for kind in BOTH {
         let world = world(kind);
         let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
@@ -371,7 +371,7 @@ fn a_plan_that_parti_published_after_a_commit_record_stays_adoptable() {
 /// Symptom: two leaders published in the same term. Cause: the fence was deleted by hand, foreign
 /// writes had replaced whatever else shown of its term, and terms began anew at 1.
 #[test]
-fn a_fence_that_was_removed_or_broken_leaves_no_room_for_a_term_that_was() {
+fn deleted_or_malformed_fence_never_allows_reused_term() {
     for kind in BOTH {
         for broken in [None, Some(&b"junk"[..])] {
             let world = world(kind);
@@ -400,7 +400,7 @@ fn a_fence_that_was_removed_or_broken_leaves_no_room_for_a_term_that_was() {
 /// Symptom: a version was published twice. Cause: a foreign hand broke the commit record and removed
 /// the newest assignment, and the worker that had applied it was gone.
 #[test]
-fn a_commit_record_that_was_removed_or_broken_leaves_no_room_for_a_version_that_was() {
+fn deleted_or_malformed_commit_record_never_allows_reused_version() {
     for kind in BOTH {
         for broken in [None, Some(b"junk".to_vec())] {
             let world = world(kind);
@@ -429,7 +429,7 @@ fn a_commit_record_that_was_removed_or_broken_leaves_no_room_for_a_version_that_
 /// Symptom: a worker went without work for good. Cause: a foreign hand wrote its assignment as it
 /// was, but in an earlier term, while the worker, which refuses that, was away.
 #[test]
-fn an_assignment_of_an_earlier_term_than_its_version_is_written_again() {
+fn assignment_with_outdated_term_is_rewritten() {
     let world = world(Kind::A);
     Leader::leading(&world);
     let mut leader = Leader::leading(&world);

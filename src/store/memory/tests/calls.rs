@@ -12,7 +12,7 @@ fn is_unknown(outcome: &Outcome) -> bool {
 }
 
 #[test]
-fn the_next_calls_of_a_kind_fail_and_then_no_more() {
+fn next_calls_of_kind_fail_and_later_ones_succeed() {
     let (store, _) = driven();
     store.faults().next(&Call::READS, 2, unavailable());
     for _ in 0..2 {
@@ -24,7 +24,7 @@ fn the_next_calls_of_a_kind_fail_and_then_no_more() {
 }
 
 #[test]
-fn faults_are_used_up_in_the_order_they_were_set() {
+fn faults_are_consumed_in_order_of_setting() {
     let (store, _) = driven();
     let faults = store.faults();
     faults.next(&Call::WRITES, 1, Fault::Refuse(Refusal::Busy));
@@ -39,7 +39,7 @@ fn faults_are_used_up_in_the_order_they_were_set() {
 }
 
 #[test]
-fn each_of_the_pipelined_writes_meets_its_own_fault() {
+fn each_pipelined_write_has_its_own_fault() {
     let (store, _) = driven();
     store
         .faults()
@@ -54,7 +54,7 @@ fn each_of_the_pipelined_writes_meets_its_own_fault() {
 }
 
 #[test]
-fn faults_of_one_client_leave_the_others_alone() {
+fn faults_of_one_client_do_not_affect_others() {
     let (store, _) = driven();
     let other = store.client("other");
     store.faults().randomly(&Call::ALL, 1.0, 1, unavailable());
@@ -65,7 +65,7 @@ fn faults_of_one_client_leave_the_others_alone() {
 }
 
 #[test]
-fn random_faults_follow_their_seed_and_probability() {
+fn random_faults_follow_seed_and_probability() {
     let run = |seed| {
         let (store, _) = driven();
         store
@@ -83,7 +83,7 @@ fn random_faults_follow_their_seed_and_probability() {
 }
 
 #[test]
-fn a_lost_request_is_unknown_and_never_applied() {
+fn lost_request_is_unknown_and_never_applied() {
     let (store, clock) = driven();
     store.faults().next(&Call::ALL, 2, Fault::LoseRequest);
     assert!(is_unknown(&write(&store, put("a", "1"))));
@@ -94,7 +94,7 @@ fn a_lost_request_is_unknown_and_never_applied() {
 }
 
 #[test]
-fn a_lost_reply_is_unknown_and_applied() {
+fn lost_reply_is_unknown_and_applied() {
     let (store, _) = driven();
     store.faults().next(&Call::ALL, 3, Fault::LoseReply);
     assert!(is_unknown(&write(&store, put("a", "1"))));
@@ -106,7 +106,7 @@ fn a_lost_reply_is_unknown_and_applied() {
 }
 
 #[test]
-fn a_held_write_arrives_when_released_and_is_judged_then() {
+fn held_write_is_applied_and_judged_when_released() {
     let (store, _) = driven();
     let faults = store.faults();
     faults.next(&Call::WRITES, 2, Fault::Hold(None));
@@ -127,7 +127,7 @@ fn a_held_write_arrives_when_released_and_is_judged_then() {
 }
 
 #[test]
-fn a_held_write_can_get_lost() {
+fn held_write_can_be_dropped() {
     let (store, _) = driven();
     store.faults().next(&Call::WRITES, 1, Fault::Hold(None));
     assert!(is_unknown(&write(&store, put("a", "1"))));
@@ -137,7 +137,7 @@ fn a_held_write_can_get_lost() {
 }
 
 #[test]
-fn a_held_batch_arrives_after_its_time_though_its_client_has_stopped() {
+fn held_batch_is_applied_after_its_delay_though_client_stopped() {
     let (store, clock) = driven();
     let other = store.client("other");
     let hold = Fault::Hold(Some(Duration::from_secs(2)));
@@ -156,7 +156,7 @@ fn a_held_batch_arrives_after_its_time_though_its_client_has_stopped() {
 }
 
 #[test]
-fn under_a_driven_clock_a_delay_outlasts_every_deadline() {
+fn on_manual_clock_delay_exceeds_every_deadline() {
     let (store, clock) = driven();
     store.faults().delay(&Call::ALL, Duration::from_secs(1));
     let error = store.read(BUCKET, "a", soon()).unwrap_err();
@@ -171,7 +171,7 @@ fn under_a_driven_clock_a_delay_outlasts_every_deadline() {
 }
 
 #[test]
-fn a_delayed_call_takes_its_time_and_no_longer_than_its_deadline() {
+fn delayed_call_takes_its_delay_but_not_longer_than_deadline() {
     let store = timed();
     store.faults().delay(&Call::ALL, Duration::from_millis(100));
     let begin = Instant::now();
@@ -218,7 +218,7 @@ fn stop_ends_waiting_calls_at_once() {
 }
 
 #[test]
-fn in_a_blackout_calls_are_refused_and_the_other_clients_go_on() {
+fn blackout_rejects_calls_and_spares_other_clients() {
     let (store, _) = driven();
     let other = store.client("other");
     let health = store.health_events();
@@ -244,7 +244,7 @@ fn in_a_blackout_calls_are_refused_and_the_other_clients_go_on() {
 }
 
 #[test]
-fn in_a_hanging_blackout_calls_end_at_their_deadline_and_apply_nothing() {
+fn hanging_blackout_ends_calls_at_deadline_and_applies_nothing() {
     let (store, clock) = driven();
     store.faults().blackout(Blackout::Hang);
     // It wins over a delay: what is cut off does not arrive later.
@@ -266,7 +266,7 @@ fn in_a_hanging_blackout_calls_end_at_their_deadline_and_apply_nothing() {
 }
 
 #[test]
-fn a_blackout_meets_calls_that_are_being_delayed() {
+fn blackout_affects_calls_already_delayed() {
     let store = timed();
     store
         .faults()
@@ -288,7 +288,7 @@ fn a_blackout_meets_calls_that_are_being_delayed() {
 }
 
 #[test]
-fn only_the_newest_health_events_are_kept() {
+fn only_newest_health_events_are_kept() {
     let (store, _) = driven();
     let health = store.health_events();
     for _ in 0..100 {
@@ -305,7 +305,7 @@ fn only_the_newest_health_events_are_kept() {
 }
 
 #[test]
-fn a_truncated_listing_is_short_without_a_word() {
+fn truncated_listing_is_short_without_error() {
     let (store, _) = driven();
     for key in ["p.a", "p.b", "p.c"] {
         set(&store, key, "1");
@@ -320,7 +320,7 @@ fn a_truncated_listing_is_short_without_a_word() {
 }
 
 #[test]
-fn foreign_writers_are_held_to_no_rule() {
+fn raw_writes_bypass_all_checks() {
     let (store, _) = driven();
     let server = store.server();
     let huge = vec![0xff; 2 << 20];
@@ -341,7 +341,7 @@ fn foreign_writers_are_held_to_no_rule() {
 }
 
 #[test]
-fn a_purge_keeps_the_numbering_and_a_recreation_starts_it_again() {
+fn purge_keeps_sequence_and_recreation_restarts_it() {
     let (store, _) = driven();
     let config = BucketConfig { ttl: None };
     let last = set(&store, "a", "1");
@@ -363,7 +363,7 @@ fn a_purge_keeps_the_numbering_and_a_recreation_starts_it_again() {
 }
 
 #[test]
-fn an_existing_bucket_with_another_ttl_is_reported() {
+fn existing_bucket_with_other_ttl_is_reported() {
     let (store, _) = driven();
     let status = |ttl| {
         let config = BucketConfig { ttl };

@@ -163,7 +163,7 @@ fn run(seed: u64) -> String {
 }
 
 #[test]
-fn after_any_history_a_recovered_watch_knows_what_the_store_holds() {
+fn recovered_watch_matches_store_after_any_history() {
     for seed in 0..300 {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "seed {seed} failed, see above");
@@ -171,7 +171,7 @@ fn after_any_history_a_recovered_watch_knows_what_the_store_holds() {
 }
 
 #[test]
-fn the_same_calls_have_the_same_effects() {
+fn same_calls_have_same_effects() {
     for seed in 0..20 {
         let trace = run(seed);
         assert!(trace.len() > 1_000);

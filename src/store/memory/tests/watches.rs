@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn lost_events_are_silent_until_the_next_resynchronisation() {
+fn lost_events_are_silent_until_next_resynchronisation() {
     let (store, _) = driven();
     let watch = store.watch(BUCKET, "").unwrap();
     store.faults().lose_watch_events(2);
@@ -18,7 +18,7 @@ fn lost_events_are_silent_until_the_next_resynchronisation() {
 }
 
 #[test]
-fn late_events_arrive_in_order_after_their_time() {
+fn late_events_arrive_in_order_after_their_delay() {
     let (store, clock) = driven();
     let watch = store.watch(BUCKET, "").unwrap();
     let faults = store.faults();
@@ -41,7 +41,7 @@ fn late_events_arrive_in_order_after_their_time() {
 }
 
 #[test]
-fn late_events_that_a_blackout_swallows_are_made_up_for() {
+fn late_events_lost_in_blackout_are_recovered() {
     let (store, _) = driven();
     let watch = store.watch(BUCKET, "").unwrap();
     let faults = store.faults();
@@ -54,7 +54,7 @@ fn late_events_that_a_blackout_swallows_are_made_up_for() {
 }
 
 #[test]
-fn late_events_arrive_though_nobody_calls() {
+fn late_events_arrive_without_further_calls() {
     let store = timed();
     let watch = store.watch(BUCKET, "").unwrap();
     let late = Duration::from_millis(10);
@@ -71,7 +71,7 @@ fn late_events_arrive_though_nobody_calls() {
 }
 
 #[test]
-fn a_held_write_reaches_watches_though_nobody_calls() {
+fn held_write_reaches_watches_without_further_calls() {
     let store = timed();
     let other = store.client("other");
     let watch = other.watch(BUCKET, "").unwrap();
@@ -88,7 +88,7 @@ fn a_held_write_reaches_watches_though_nobody_calls() {
 }
 
 #[test]
-fn after_a_blackout_the_watch_gets_exactly_what_it_missed() {
+fn after_blackout_watch_receives_exactly_missed_changes() {
     let (store, clock) = driven();
     let other = store.client("other");
     for key in ["changed", "deleted", "expiring", "same"] {
@@ -131,7 +131,7 @@ fn after_a_blackout_the_watch_gets_exactly_what_it_missed() {
 }
 
 #[test]
-fn a_watch_begun_while_blind_waits_for_the_recovery() {
+fn watch_opened_while_disconnected_waits_for_recovery() {
     let (store, _) = driven();
     set(&store, "a", "1");
     store.faults().blind_watches("the test wants it");
@@ -146,7 +146,7 @@ fn a_watch_begun_while_blind_waits_for_the_recovery() {
 }
 
 #[test]
-fn the_watches_of_other_clients_stay_sighted() {
+fn watches_of_other_clients_stay_connected() {
     let (store, _) = driven();
     let other = store.client("other");
     let watch = other.watch(BUCKET, "").unwrap();
@@ -157,7 +157,7 @@ fn the_watches_of_other_clients_stay_sighted() {
 }
 
 #[test]
-fn a_purge_is_silent_until_the_next_resynchronisation() {
+fn purge_is_silent_until_next_resynchronisation() {
     let (store, _) = driven();
     set(&store, "a", "1");
     set(&store, "b", "1");
@@ -171,7 +171,7 @@ fn a_purge_is_silent_until_the_next_resynchronisation() {
 }
 
 #[test]
-fn a_deleted_bucket_blinds_its_watches_until_it_is_back() {
+fn deleted_bucket_disconnects_watches_until_recreated() {
     let (store, _) = driven();
     set(&store, "a", "1");
     set(&store, "b", "1");
@@ -186,7 +186,7 @@ fn a_deleted_bucket_blinds_its_watches_until_it_is_back() {
 }
 
 #[test]
-fn values_and_markers_expire_in_the_order_of_time() {
+fn values_and_markers_expire_in_chronological_order() {
     let (store, clock) = driven_by(MemoryStore::builder().expiry_markers(true));
     let watch = store.watch(BUCKET, "").unwrap();
     set(&store, "b", "1");
@@ -210,7 +210,7 @@ fn values_and_markers_expire_in_the_order_of_time() {
 }
 
 #[test]
-fn a_long_step_of_time_is_taken_in_order() {
+fn long_time_step_is_processed_in_order() {
     let (store, clock) = driven_by(MemoryStore::builder().expiry_markers(true));
     let watch = store.watch(BUCKET, "").unwrap();
     let renewal = Fault::Hold(Some(TTL / 2));
@@ -232,7 +232,7 @@ fn a_long_step_of_time_is_taken_in_order() {
 }
 
 #[test]
-fn a_driven_store_has_no_thread_and_a_watching_one_has_one_until_it_stops() {
+fn manual_store_has_no_thread_and_watching_store_has_one_until_stop() {
     let (driven, _) = driven();
     let _watch = driven.watch(BUCKET, "").unwrap();
     assert!(driven.0.thread.lock().is_none());
@@ -252,7 +252,7 @@ fn a_driven_store_has_no_thread_and_a_watching_one_has_one_until_it_stops() {
 }
 
 #[test]
-fn dropping_the_last_clone_of_a_client_stops_it() {
+fn dropping_last_clone_of_client_stops_it() {
     let store = timed();
     let client = store.client("short-lived");
     let clone = client.clone();
@@ -266,7 +266,7 @@ fn dropping_the_last_clone_of_a_client_stops_it() {
 }
 
 #[test]
-fn a_dropped_watch_leaves_nothing_behind() {
+fn dropped_watch_leaves_nothing_behind() {
     let (store, _) = driven();
     for _ in 0..100 {
         let watch = store.watch(BUCKET, "").unwrap();
