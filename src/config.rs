@@ -348,7 +348,7 @@ impl ConfigRules {
 }
 
 fn text(duration: Duration) -> String {
-    crate::duration::format(duration)
+    crate::time::duration::format(duration)
 }
 
 #[cfg(test)]

@@ -8,26 +8,21 @@
     clippy::unwrap_used
 )]
 
-pub mod backoff;
-mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;
-pub mod clock;
 pub mod config;
-pub mod duration;
 pub mod error;
-mod log_throttle;
 pub mod machine;
 pub mod metrics;
 pub mod runtime;
 pub mod settings;
 pub mod store;
 pub mod strategy;
-mod thread;
+mod threads;
+pub mod time;
 pub mod types;
 pub mod wire;
 
-pub use cancel::Cancel;
 pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
 pub use error::{Error, Result};
 pub use machine::assignment::{AssignmentChange, Held};
@@ -42,6 +37,7 @@ pub use runtime::{
     ManagerStatus, PartitionSource, Polled, Readiness, Subscription, read_fleet,
 };
 pub use settings::Settings;
+pub use threads::cancel::Cancel;
 pub use types::{CalculatorState, ManagerState, Partition, Reason, Version, WorkerId};
 
 /// The README's programs are tests.

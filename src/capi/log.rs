@@ -14,7 +14,7 @@ use super::guard::{self, Detail, Failure, Outcome, prepare_process};
 use super::status::divvy_status;
 use super::text::Terminated;
 use super::userdata::{UserData, divvy_destroy_fn};
-use crate::thread::Thread;
+use crate::threads::Thread;
 
 /// Records that may wait for the callback; more are dropped, counted, and told.
 const BACKLOG_MAX: usize = 4_096;

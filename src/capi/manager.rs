@@ -21,11 +21,11 @@ use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
 use super::userdata::divvy_destroy_fn;
-use crate::cancel;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::manager::Departure;
 use crate::metrics::Prometheus;
 use crate::runtime::{Manager, ManagerEventFilter, ManagerStatus};
+use crate::threads::cancel;
 use crate::types::WorkerId;
 
 /// How long freeing a manager that is started waits for its threads.

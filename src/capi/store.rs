@@ -9,11 +9,11 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
-use crate::cancel::{self, Cancel};
 use crate::runtime::connect_nats;
 use crate::store::memory::MemoryStore;
 use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
-use crate::thread::Thread;
+use crate::threads::Thread;
+use crate::threads::cancel::{self, Cancel};
 
 /// The longest time-out of a call, in milliseconds: a year.
 pub const DIVVY_TIMEOUT_MAX_MS: i64 = 31_536_000_000;

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use crate::time::backoff::Backoff;
 use crate::types::Time;
 
 /// When a breaker opens and how it closes again.

@@ -10,10 +10,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::backoff::{Backoff, SplitMix};
 use super::request::{Answer, Request, Value, may_pass};
 use crate::error::Error;
 use crate::store::{Bucket, Entry, Expect, Operation, Outcome, Refusal, WatchEvent};
+use crate::time::backoff::{Backoff, SplitMix};
 use crate::types::{Revision, Time, WorkerId};
 use crate::wire::{LEASE_KEY, lease_holder};
 

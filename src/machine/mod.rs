@@ -17,11 +17,9 @@ pub mod liveness;
 pub mod manager;
 pub mod observer;
 pub mod outage;
+pub mod position;
 pub mod publication;
 pub mod request;
 pub mod retry_budget;
 pub mod stable_id;
-pub mod state;
 pub mod takeover;
-
-pub use crate::backoff;

@@ -20,10 +20,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::backoff::{Backoff, SplitMix};
 use super::request::{Answer, Request, Value, may_pass};
 use crate::error::{Code, Error};
 use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
+use crate::time::backoff::{Backoff, SplitMix};
 use crate::types::{Revision, Time, WorkerId};
 use crate::wire::is_kept;
 

@@ -17,19 +17,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::metrics_sink::breaker_label;
-use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::log_throttle::{LogThrottle, suppressed};
 use crate::machine::adaptive_timeout::AdaptiveTimeout;
 use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verdict};
 use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
+use crate::runtime::common::metrics_sink::breaker_label;
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
+use crate::time::clock::Clock;
+use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Time;
 
 /// Kinds of calls that are told apart: those that read and those that write, for each bucket.
@@ -121,7 +121,7 @@ impl GuardedStore {
     }
 
     /// As users' stores are: measured, jittered, in haste.
-    pub(super) fn measured(
+    pub(crate) fn measured(
         inner: Arc<dyn Store>,
         metrics: &Arc<dyn CalculatorMetrics>,
         clock: &Arc<dyn Clock>,
@@ -262,7 +262,7 @@ impl GuardedStore {
     }
 
     /// Has a manager's request answered, by whoever does that.
-    pub(super) fn ask(&self, request: &Request, answer: impl FnOnce() -> Answer) -> Answer {
+    pub(crate) fn ask(&self, request: &Request, answer: impl FnOnce() -> Answer) -> Answer {
         let (kind, is_write) = match request {
             Request::Ensure { bucket, .. } | Request::List(bucket) => (reading(*bucket), false),
             Request::Read { bucket, .. } => (reading(*bucket), false),
@@ -533,8 +533,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::ManualClock;
     use crate::store::memory::{Blackout, MemoryStore};
+    use crate::time::clock::ManualClock;
 
     /// Notes what it is told.
     #[derive(Default)]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::event_filter::EventFilter;
-pub use super::event_log::EventLog;
-pub use super::guarded_store::{BreakerListener, GuardedStore};
 use super::manager::perform_at;
-pub use super::metrics_sink::FleetChanges;
-use super::notifier::{Events, Hub};
 use crate::machine::calculator::{CalculatorEvent, StateChange};
 use crate::machine::request::{Answer, Request};
+pub use crate::runtime::common::event_log::EventLog;
+pub use crate::runtime::common::metrics_sink::FleetChanges;
+pub use crate::runtime::guarded_store::{BreakerListener, GuardedStore};
+use crate::runtime::notifier::EventFilter;
+use crate::runtime::notifier::{Events, Hub};
 use crate::store::Store;
 use crate::types::Time;
 

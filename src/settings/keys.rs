@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{NatsSettings, Values};
 use crate::config::{OutagePolicy, OutagePreset, PublishMode};
-use crate::duration;
 use crate::strategy::StrategyKind;
+use crate::time::duration;
 
 /// One setting.
 pub struct Key {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use divvy::clock::{Clock, SystemClock};
 use divvy::error::Code;
 use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::time::clock::{Clock, SystemClock};
 use divvy::types::Time;
 use divvy::{Calculator, CalculatorEvent, EventFilter};
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use divvy::clock::ManualClock;
 use divvy::store::memory::{MemoryStore, MemoryStoreBuilder};
 use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::time::clock::ManualClock;
 
 use crate::conformance;
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
-use divvy::runtime::publisher::ActiveMode;
+use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Health, Outcome, Store, Write};
 use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};

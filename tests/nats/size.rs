@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
-use divvy::runtime::publisher::ActiveMode;
+use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::strategy::RoundRobin;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use divvy::Reason;
 use divvy::config::PublishMode;
 use divvy::error::Code;
-use divvy::runtime::publisher::ActiveMode;
+use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::NatsStore;
 use divvy::store::{Batch, Bucket, BucketConfig, Expect, Listing, Outcome, Refusal, Store, Write};
 use divvy::wire::{COMMIT_KEY, FENCE_KEY};

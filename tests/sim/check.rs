@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use divvy::machine::calculator::{CalculatorEvent, StateChange};
+use divvy::machine::position::is_legal;
 use divvy::machine::publication::{BucketReading, content_hash};
-use divvy::machine::state::is_legal;
 use divvy::store::{Listing, Write};
 use divvy::types::{CalculatorState, Partition, Term, Version};
 use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};

@@ -11,18 +11,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use divvy::clock::Clock;
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
-use divvy::runtime::publisher::{Effective, Publisher, PublisherEnvironment, PublisherSettings};
-use divvy::runtime::rebalancer::{PartitionSource, Partitions, Rebalancer};
+use divvy::runtime::publish::publisher::{
+    Effective, Publisher, PublisherEnvironment, PublisherSettings,
+};
+use divvy::runtime::publish::rebalancer::{PartitionSource, Partitions, Rebalancer};
 use divvy::runtime::sim::GuardedStore;
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
 use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
+use divvy::time::clock::Clock;
 use divvy::types::{Partition, Term, Time};
 
 use crate::lines::Lines;

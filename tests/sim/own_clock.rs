@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use divvy::clock::{Clock, ManualClock};
+use divvy::time::clock::{Clock, ManualClock};
 use divvy::types::Time;
 
 /// It counts from elsewhere, and at another speed.

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use divvy::CalculatorConfig;
-use divvy::clock::{Clock, ManualClock};
 use divvy::error::{Code, Error};
 use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Batch, Bucket, BucketConfig, Listing, Outcome, Refusal, Store, Write};
+use divvy::time::clock::{Clock, ManualClock};
 use divvy::types::{Partition, Term, Time};
 use fastrand::Rng;
 

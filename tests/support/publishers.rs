@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::config::PublishMode;
-use divvy::runtime::publisher::{Publisher, PublisherEnvironment, PublisherSettings};
+use divvy::runtime::publish::publisher::{Publisher, PublisherEnvironment, PublisherSettings};
 use divvy::store::Store;
 use divvy::store::nats::NatsStore;
 use divvy::strategy::Plan;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use divvy::Settings;
 use divvy::runtime::connect_nats;
 use divvy::store::Store;
-use divvy::{Settings, duration};
+use divvy::time::duration;
 
 use crate::output::Result;
 

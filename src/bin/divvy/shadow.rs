@@ -6,9 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use divvy::error::Code;
-use divvy::{
-    Calculator, CalculatorEvent, Comparison, Error, EventFilter, Events, Settings, duration,
-};
+use divvy::time::duration;
+use divvy::{Calculator, CalculatorEvent, Comparison, Error, EventFilter, Events, Settings};
 use serde_json::{Value, json};
 
 use crate::connection::Connection;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::BreakerState;
-use crate::machine::state::{Position, is_legal};
+use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
 

@@ -9,28 +9,28 @@
 //! The machine is level-triggered: `pending_work` compares what is wanted with what was last
 //! successfully published; any difference is pending until a publication of it succeeds.
 
+mod calculator_health;
+mod calculator_messages;
 mod decisions;
-mod events;
-mod health;
+mod inputs;
 mod members;
-mod messages;
 mod pending_work;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use self::health::Health;
-use self::members::Members;
-pub use self::messages::{
+use self::calculator_health::Health;
+pub use self::calculator_messages::{
     CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Finding, Followed,
     Job, JobReport, MemberChange, OpId, Pending, Publication, StateChange, Ticket,
 };
+use self::members::Members;
 use self::pending_work::Window;
-use super::backoff::Backoff;
 use super::breaker::BreakerState;
-use super::state::Position;
+use super::position::Position;
 use crate::config::CalculatorConfig;
+use crate::time::backoff::Backoff;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
 use crate::wire::{Applied, FENCE_KEY};
 

@@ -13,7 +13,7 @@
 
 mod cached;
 mod departure;
-mod messages;
+mod manager_messages;
 mod notifications;
 mod ownership;
 #[cfg(test)]
@@ -23,12 +23,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::departure::Departing;
-pub use self::messages::{
+pub use self::manager_messages::{
     CalculatorReport, Departure, ManagerAction, ManagerChange, ManagerEvent, ManagerInput,
 };
 use self::ownership::Resume;
 use super::assignment::{Assignments, Held};
-use super::backoff::Backoff;
 use super::breaker::BreakerState;
 use super::cache::Cache;
 use super::calculator::OpId;
@@ -40,6 +39,7 @@ use super::stable_id::{IdEvent, Pool, StableId};
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, ErrorClass, Result};
 use crate::store::{Bucket, BucketStatus};
+use crate::time::backoff::Backoff;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 

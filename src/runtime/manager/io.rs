@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, select_biased, unbounded};
 use parking_lot::Mutex;
 
-use crate::clock::wall_clock_at;
 use crate::error::{Code, Error, Result};
 use crate::machine::request::{Answer, Request, Value};
-use crate::runtime::rebalancer::panic_text;
+use crate::runtime::publish::rebalancer::panic_text;
 use crate::store::{BucketConfig, Outcome, Store, Write};
+use crate::time::clock::wall_clock_at;
 use crate::types::WorkerId;
 use crate::wire;
 
@@ -260,7 +260,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::thread::signal;
+    use crate::threads::signal;
 
     #[test]
     fn job_never_queues_behind_hung_job() {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::driver::ToMember;
+use super::manager_driver::ToMember;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::CalculatorEvent;
 use crate::machine::manager::{CalculatorReport, ManagerInput};
 use crate::runtime::calculator::Calculator;
-use crate::runtime::event_filter::EventFilter;
+use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Readiness};
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this

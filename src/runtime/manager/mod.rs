@@ -9,16 +9,16 @@
 //! While the worker leads, those of its calculator come on top (`leading`), but for a `dv-notify`:
 //! `dv-member` reads what it tells.
 
-mod cache;
-mod driver;
-mod events;
+mod cache_file;
 mod io;
 mod leading;
-mod lifecycle;
-mod measure;
-mod shared;
-mod status;
-mod watch;
+mod manager_driver;
+mod manager_event_filter;
+mod manager_measurements;
+mod manager_shared;
+mod manager_status;
+mod manager_watches;
+mod running_manager;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,30 +26,30 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-pub use self::events::ManagerEventFilter;
 pub(super) use self::io::perform_at;
 pub use self::io::{LeaderElection, perform};
 use self::leading::Leading;
-use self::lifecycle::RunningManager;
-use self::measure::ManagerMetricsSink;
-use self::shared::Shared;
-pub use self::status::ManagerStatus;
-use super::calculator::{Calculator, STATUS_TIMEOUT};
-use super::guarded_store::GuardedStore;
-use super::metrics_sink::MetricsSink;
-use super::notifier::{Events, Subscription};
-use super::rebalancer::{PartitionSource, Partitions};
-use super::shared::deadline_after;
-use super::thread_group::LifecycleSlot;
-use crate::clock::{Clock, SystemClock};
+pub use self::manager_event_filter::ManagerEventFilter;
+use self::manager_measurements::ManagerMetricsSink;
+use self::manager_shared::Shared;
+pub use self::manager_status::ManagerStatus;
+use self::running_manager::RunningManager;
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::assignment::Held;
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, ManagerEvent, ManagerMachine};
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics, ManagerMetrics, WorkerMetrics};
+use crate::runtime::calculator::calculator_shared::deadline_after;
+use crate::runtime::calculator::{Calculator, STATUS_TIMEOUT};
+use crate::runtime::common::metrics_sink::MetricsSink;
+use crate::runtime::common::thread_group::LifecycleSlot;
+use crate::runtime::guarded_store::GuardedStore;
+use crate::runtime::notifier::{Events, Subscription};
+use crate::runtime::publish::rebalancer::{PartitionSource, Partitions};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
+use crate::time::clock::{Clock, SystemClock};
 use crate::types::{ManagerState, Partition, Version, WorkerId};
 
 /// Settings of a manager to be built. See [`Manager::builder`].

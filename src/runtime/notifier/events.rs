@@ -3,10 +3,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Hub, Subscriber};
+use super::{Hub, Notification, Subscriber};
 use crate::machine::calculator::CalculatorEvent;
-use crate::runtime::event_filter::Notification;
-use crate::runtime::shared::deadline_after;
+use crate::runtime::calculator::calculator_shared::deadline_after;
 
 /// Notification whether a reader would get something without waiting, for event loops that wait for a
 /// descriptor. Called at each change, with a lock held: it must be quick and call nothing of ours.

@@ -37,14 +37,14 @@ use self::faults::BLACKOUT;
 pub use self::faults::{Blackout, Call, Fault, Faults, Server};
 use self::log::Scope;
 use self::world::{ClientId, MemoryWorld, WorldState, WriteRequest};
-use crate::cancel::{self, WaitError};
-use crate::clock::ManualClock;
 use crate::error::{Code, Error, Result};
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Expect, Health, HealthEvents,
     Listing, Outcome, Refusal, Store, Watch, Write,
 };
-use crate::thread::Thread;
+use crate::threads::Thread;
+use crate::threads::cancel::{self, WaitError};
+use crate::time::clock::ManualClock;
 use crate::types::{Time, key_fault, truncated};
 
 /// The longest key, in bytes.

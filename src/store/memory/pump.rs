@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
 use super::world::{ClientId, MemoryWorld, PendingDeliveries};
 use crate::error::Result;
-use crate::thread::Thread;
+use crate::threads::Thread;
 use crate::types::Time;
 
 /// Wakes a client's thread when it waits for too little. Dropping it ends the thread.

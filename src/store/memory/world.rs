@@ -12,9 +12,9 @@ use super::faults::{BLACKOUT, FaultPlan};
 use super::log::{Key, Log, Remains, Scope};
 use super::pump::Alarm;
 use super::watcher::{Delivery, MemoryWatch};
-use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::store::health::HealthPublisher;
 use crate::store::{Batch, Bucket, Health, HealthEvents, Outcome, Refusal, WatchEvent, Write};
+use crate::time::clock::{Clock, ManualClock, SystemClock};
 use crate::types::{Revision, Time};
 
 pub(super) type ClientId = u64;

@@ -9,8 +9,8 @@ use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
 use super::options::{NatsOptions, Storage};
 use super::write;
-use crate::cancel;
 use crate::store::{BucketConfig, BucketStatus};
+use crate::threads::cancel;
 
 /// Most messages of an atomic batch, a limit of the server.
 const BATCH_MAX: usize = 1_000;

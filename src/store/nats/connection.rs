@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use super::dial::{self, ServerInfo};
 use super::nudge::{self, Nudger};
 use super::options::NatsOptions;
-use crate::backoff::Backoff;
 use crate::error::{Code, Error, Result};
+use crate::time::backoff::Backoff;
 
 /// A server that has given no sign of life for so long is asked for one, or sooner where little
 /// time is left to notice a hang.

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::cancel;
 use crate::error::{Code, Error};
 use crate::store::{Outcome, Refusal};
+use crate::threads::cancel;
 
 /// An error as JetStream reports it. Classified by `err_code`, never by its words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use super::connection::{Command, Outgoing, Progress, Tracker, Up};
 use super::dial::ServerInfo;
 use super::failure::RequestFailure;
-use crate::cancel::{self, WaitError};
-use crate::thread::signal;
+use crate::threads::cancel::{self, WaitError};
+use crate::threads::signal;
 
 /// A server's time is believed this long after it was told.
 const SERVER_TIME_VALID: Duration = Duration::from_secs(30);

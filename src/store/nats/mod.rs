@@ -49,9 +49,9 @@ use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
 };
-use crate::cancel;
 use crate::error::{Code, Error, Result};
-use crate::thread::Thread;
+use crate::threads::Thread;
+use crate::threads::cancel;
 use crate::types::{key_fault, truncated};
 
 pub use self::options::{NatsOptions, Storage};

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::connection::Tracker;
 use crate::error::Result;
-use crate::thread::{Thread, signal};
+use crate::threads::{Thread, signal};
 
 /// A wait longer than this is worth a nudge; a round trip mostly takes less.
 pub(super) const NUDGE_AFTER: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@
 
 use parking_lot::Mutex;
 
-use crate::thread::Thread;
+use crate::threads::Thread;
 
 struct Ghost {
     store: u64,

@@ -25,14 +25,14 @@ use super::link::Link;
 use super::options::NatsOptions;
 use super::reaper;
 use super::watches::{WatchRequest, Watches};
-use crate::backoff::Backoff;
-use crate::cancel::{self, WaitError};
-use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
-use crate::log_throttle::{LogThrottle, suppressed};
 use crate::store::Health;
 use crate::store::health::HealthPublisher;
-use crate::thread::{Thread, signal};
+use crate::threads::cancel::{self, WaitError};
+use crate::threads::{Thread, signal};
+use crate::time::backoff::Backoff;
+use crate::time::clock::{Clock, SystemClock};
+use crate::time::log_throttle::{LogThrottle, suppressed};
 
 /// Connections that may be stuck before the store refuses to make another one.
 const ABANDONED_MAX: usize = 8;

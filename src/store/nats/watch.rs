@@ -20,9 +20,9 @@ use super::jetstream::{Stream, operation_of};
 use super::read::{self, Snapshot};
 use super::replay_state::ReplayState;
 use super::session::Session;
-use crate::backoff::Backoff;
 use crate::store::{Entry, Operation, WatchEvent};
-use crate::thread::Thread;
+use crate::threads::Thread;
+use crate::time::backoff::Backoff;
 use crate::types::Revision;
 
 /// With so many events waiting for the reader it is too slow; one second of 4 000 workers that beat

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use divvy::config::PublishMode;
 use divvy::error::Code;
-use divvy::runtime::publisher::ActiveMode;
+use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::memory::{Blackout, Call, MemoryStore};
 use divvy::store::{Bucket, BucketConfig, Store};
 use divvy::{Calculator, CalculatorConfig, CalculatorEvent, CalculatorState, Cancel, EventFilter};

@@ -20,7 +20,7 @@ use super::{
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
 use crate::machine::liveness::MembershipEvent;
-use crate::machine::state::is_legal;
+use crate::machine::position::is_legal;
 use crate::machine::takeover::{HeartbeatRecord, TakeOver};
 use crate::store::Operation;
 use crate::strategy::Quality;

@@ -1,0 +1,195 @@
+//! What the threads of one calculator and its handle share.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never};
+use crossbeam_utils::atomic::AtomicCell;
+use parking_lot::Mutex;
+
+use super::stop_guard::CurrentOperation;
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{StateChange, Ticket};
+use crate::machine::comparison::Comparison;
+use crate::machine::position::Position;
+use crate::runtime::common::metrics_sink::{LastHeard, MetricsSink};
+use crate::runtime::notifier::Hub;
+use crate::runtime::publish::publisher::{ActiveMode, Effective};
+use crate::strategy::Quality;
+use crate::time::clock::Clock;
+use crate::types::{Time, Version, WorkerId};
+
+/// How long dropping a handle or a subscription waits for threads and callbacks.
+pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The deadline of a call that may wait for `timeout`; no time-out is too long for it.
+pub(crate) fn deadline_after(timeout: Duration) -> Instant {
+    /// Longer than any process lives, and far from what the platform's clock cannot hold.
+    const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+    Instant::now() + timeout.min(FOREVER)
+}
+
+/// Fires when that time has come; never for `None`.
+pub(crate) fn timer(clock: &dyn Clock, due: Option<Time>) -> Receiver<Instant> {
+    match due {
+        Some(time) => after(time.since(clock.now())),
+        None => never(),
+    }
+}
+
+/// Names a handle, for [`OwnThread`].
+pub(crate) fn next_handle_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What callers read without asking a thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CalculatorSnapshot {
+    pub position: Position,
+    pub version: Version,
+}
+
+/// What the last take-over proved of the store.
+#[derive(Clone, Debug)]
+pub(crate) struct ProbeResult {
+    pub class: ActiveMode,
+    pub store: String,
+}
+
+/// Counters since the handle was made.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub publications: AtomicU64,
+    pub failures: AtomicU64,
+    pub moved: AtomicU64,
+    pub malformed: AtomicU64,
+    pub listings: AtomicU64,
+    pub blindness: AtomicU64,
+    pub calculator_wakes: AtomicU64,
+    pub would_publish: AtomicU64,
+    pub followed: AtomicU64,
+    pub disagreements: AtomicU64,
+}
+
+/// Shared by the handle and the threads of one calculator.
+pub(crate) struct Shared {
+    pub id: u64,
+    pub hub: Arc<Hub>,
+    pub snapshot: AtomicCell<CalculatorSnapshot>,
+    pub counters: Counters,
+    pub in_force: Arc<Effective>,
+    /// Who is told what happens, for metrics.
+    pub metrics_sink: MetricsSink,
+    pub last_heard: LastHeard,
+    /// How many partitions each worker of the plan in force has.
+    pub loads: Mutex<HashMap<WorkerId, usize>>,
+    /// What `dv-publish` waits for.
+    pub operation_in_progress: Arc<CurrentOperation>,
+    /// What the last take-over proved of the store; `None` before the first.
+    pub probe_result: Mutex<Option<ProbeResult>>,
+    /// How good the plan last published is.
+    pub quality: Mutex<Option<Quality>>,
+    /// What a shadow thought of the live leader's last publication.
+    pub comparison: Mutex<Option<Comparison>>,
+    /// Why the last job failed; cleared by the next success.
+    pub last_failure: Mutex<Option<Error>>,
+    /// Why the handle has failed.
+    pub failed: Mutex<Option<String>>,
+    waiting: Mutex<HashMap<Ticket, Sender<Result<Version>>>>,
+    next_ticket: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(
+        current: StateChange,
+        subscriber_backlog: usize,
+        snapshot: CalculatorSnapshot,
+        metrics_sink: MetricsSink,
+    ) -> Self {
+        let id = next_handle_id();
+        Self {
+            id,
+            hub: Arc::new(
+                Hub::new(id, current, subscriber_backlog)
+                    .with_metrics(Arc::clone(&metrics_sink.calculator)),
+            ),
+            snapshot: AtomicCell::new(snapshot),
+            counters: Counters::default(),
+            in_force: Arc::default(),
+            metrics_sink,
+            last_heard: LastHeard::default(),
+            loads: Mutex::default(),
+            operation_in_progress: Arc::default(),
+            probe_result: Mutex::new(None),
+            quality: Mutex::new(None),
+            comparison: Mutex::new(None),
+            last_failure: Mutex::new(None),
+            failed: Mutex::new(None),
+            waiting: Mutex::new(HashMap::new()),
+            next_ticket: AtomicU64::new(1),
+        }
+    }
+
+    /// A ticket, and where its answer will arrive.
+    pub fn wait_for_answer(&self) -> (Ticket, crossbeam_channel::Receiver<Result<Version>>) {
+        let ticket = Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = bounded(1);
+        self.waiting.lock().insert(ticket, sender);
+        (ticket, receiver)
+    }
+
+    pub fn answer(&self, ticket: Ticket, result: Result<Version>) {
+        if let Some(sender) = self.waiting.lock().remove(&ticket) {
+            let _ = sender.try_send(result); // the caller may have given up
+        }
+    }
+
+    pub fn give_up(&self, ticket: Ticket) {
+        self.waiting.lock().remove(&ticket);
+    }
+
+    /// A panic on a thread of this calculator. The first one is told.
+    pub fn fail(&self, message: &str) {
+        self.failed.lock().get_or_insert_with(|| message.to_owned());
+    }
+
+    /// The error of a call that the end of the threads cut short.
+    pub fn ended(&self, why: &str) -> Error {
+        match self.failed.lock().clone() {
+            Some(message) => Error::new(Code::Panicked, message),
+            None => Error::new(Code::NotRunning, why),
+        }
+    }
+
+    /// Nobody will answer any more: every waiting caller's channel disconnects.
+    pub fn abandon_callers(&self) {
+        self.waiting.lock().clear();
+    }
+}
+
+/// Marks the threads of a calculator, so that a call which would wait for its own thread is told.
+pub(crate) struct OwnThread;
+
+thread_local! {
+    /// The calculator whose thread this is; 0: none. And whether it is its `dv-notify`.
+    static OWNER: Cell<(u64, bool)> = const { Cell::new((0, false)) };
+}
+
+impl OwnThread {
+    pub fn mark(owner: u64, is_notifier: bool) {
+        OWNER.set((owner, is_notifier));
+    }
+
+    pub fn belongs_to(owner: u64) -> bool {
+        OWNER.get().0 == owner
+    }
+
+    /// Whether this is the thread that runs the callbacks of that calculator.
+    pub fn is_notifier_of(owner: u64) -> bool {
+        OWNER.get() == (owner, true)
+    }
+}

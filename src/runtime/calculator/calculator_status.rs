@@ -1,0 +1,141 @@
+//! A snapshot of a calculator, for people and dashboards.
+
+use std::time::Duration;
+
+use crate::machine::calculator::{CalculatorMachine, Degraded, Pending};
+use crate::machine::comparison::Comparison;
+use crate::runtime::guarded_store::BreakerStatus;
+use crate::runtime::publish::publisher::ActiveMode;
+use crate::strategy::Quality;
+use crate::types::{CalculatorState, Reason, Term, Time, Version, WorkerId};
+
+/// One moment of a calculator.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CalculatorStatus {
+    /// Whether it is started.
+    pub is_started: bool,
+    /// Why it has failed, if it has: a thread of it panicked.
+    pub failed: Option<String>,
+    /// What it is doing.
+    pub state: CalculatorState,
+    /// Why; `None` in `Idle`.
+    pub reason: Option<Reason>,
+    /// For how long.
+    pub since: Duration,
+    /// The version last published or adopted; 0 when there is none.
+    pub version: Version,
+    /// The term that it opened; 0 before it took over.
+    pub term: Term,
+    /// The class it publishes in, as its last take-over settled it; `None` before the first.
+    pub publish_mode: Option<ActiveMode>,
+    /// The store as its last take-over proved it to be: product, version, whether it has atomic
+    /// batches. For people; empty before the first.
+    pub store: String,
+    /// The workers, in order.
+    pub workers: Vec<WorkerStatus>,
+    /// What is pending.
+    pub pending: Pending,
+    /// What keeps it from doing its whole work.
+    pub degraded: Degraded,
+    /// How the store's circuit breaker stands, and what it did.
+    pub breaker: BreakerStatus,
+    /// How good the plan last published is (a shadow's: would have been); `None` before the first.
+    pub quality: Option<Quality>,
+    /// Whether it is a shadow, which writes nothing.
+    pub is_shadow: bool,
+    /// What a shadow thought of the live leader's last publication; `None` before the first.
+    pub comparison: Option<Comparison>,
+    /// The last failure, until the next success.
+    pub last_failure: Option<String>,
+    /// Counters since the handle was made.
+    pub counters: StatusCounters,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Whether the last published plan has it.
+    pub is_planned: bool,
+    /// What is left of its lease; `None` when it is not known to be alive.
+    pub lease_left: Option<Duration>,
+    /// The version that it has applied; `None` when it is not alive or does not say (parti's
+    /// workers do not).
+    pub applied_version: Option<Version>,
+    /// How many versions its key is ahead of that; `None` when one of the two is not known.
+    pub lag: Option<Version>,
+}
+
+/// What was counted since the handle was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatusCounters {
+    /// Plans published.
+    pub publications: u64,
+    /// Jobs that failed (and stay pending).
+    pub failures: u64,
+    /// Partitions that changed hands.
+    pub moved: u64,
+    /// Values in the store that could not be understood.
+    pub malformed: u64,
+    /// Listings of the heartbeats.
+    pub listings: u64,
+    /// Times that the heartbeats went out of sight.
+    pub blindness: u64,
+    /// Subscribers closed because they were too slow.
+    pub lagged_subscribers: u64,
+    /// Callbacks that panicked.
+    pub callback_panics: u64,
+    /// Times that `dv-calc` woke up.
+    pub calculator_wakes: u64,
+    /// Plans that a shadow would have published.
+    pub would_publish: u64,
+    /// Publications of the live leader that a shadow followed.
+    pub followed: u64,
+    /// Those of them whose plan was not the one that it would have published.
+    pub disagreements: u64,
+}
+
+/// The machine's part of a status.
+#[derive(Clone, Debug)]
+pub(crate) struct CalculatorMachineStatus {
+    pub since: Duration,
+    pub term: Term,
+    pub planned: Vec<WorkerId>,
+    pub pending: Pending,
+    pub degraded: Degraded,
+}
+
+impl CalculatorMachineStatus {
+    pub fn of(machine: &CalculatorMachine, now: Time) -> Self {
+        Self {
+            since: now.since(machine.position().since),
+            term: machine.term(),
+            planned: machine.planned().cloned().collect(),
+            pending: machine.pending(now),
+            degraded: machine.degraded(),
+        }
+    }
+}
+
+/// Merges the plan's workers and those with a lease, both in order.
+pub(crate) fn merge_workers(planned: &[WorkerId], known: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+    let mut all: std::collections::BTreeMap<WorkerId, WorkerStatus> = known
+        .into_iter()
+        .map(|status| (status.worker.clone(), status))
+        .collect();
+    for worker in planned {
+        all.entry(worker.clone())
+            .or_insert_with(|| WorkerStatus {
+                worker: worker.clone(),
+                is_planned: true,
+                lease_left: None,
+                applied_version: None,
+                lag: None,
+            })
+            .is_planned = true;
+    }
+    all.into_values().collect()
+}

@@ -1,0 +1,546 @@
+//! The handle of a calculator: builds it, starts and stops its threads, passes calls on.
+
+mod assignment_publisher;
+mod calculator_driver;
+pub(crate) mod calculator_shared;
+mod calculator_status;
+pub(crate) mod running_calculator;
+mod stop_guard;
+mod worker_monitor;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{SendTimeoutError, bounded};
+use parking_lot::Mutex;
+
+use self::calculator_driver::ToDriver;
+use self::calculator_shared::{CalculatorSnapshot, OwnThread, Shared, deadline_after};
+use self::calculator_status::{CalculatorMachineStatus, merge_workers};
+pub use self::calculator_status::{CalculatorStatus, StatusCounters, WorkerStatus};
+use self::running_calculator::RunningCalculator;
+use self::stop_guard::StopGuarded;
+use self::worker_monitor::ToMonitor;
+use crate::config::CalculatorConfig;
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine, Ticket};
+use crate::machine::position::Position;
+use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
+use crate::runtime::common::metrics_sink::{CalculatorProbe, MetricsSink};
+use crate::runtime::common::thread_group::LifecycleSlot;
+use crate::runtime::guarded_store::GuardedStore;
+use crate::runtime::notifier::EventFilter;
+use crate::runtime::notifier::{Events, Subscription};
+use crate::runtime::publish::rebalancer::{PartitionSource, Partitions};
+use crate::store::Store;
+use crate::strategy::{Sticky, Strategy};
+use crate::threads::cancel::{self, WaitError};
+use crate::time::clock::{Clock, SystemClock};
+use crate::types::{CalculatorState, Partition, Reason, Version};
+
+/// How long a status waits for a thread before it goes without.
+pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Settings of a calculator to be built. See [`Calculator::builder`].
+#[must_use]
+pub struct CalculatorBuilder {
+    store: Arc<dyn Store>,
+    /// The same store, where somebody else calls it through the same breaker.
+    pub(crate) guarded_store: Option<Arc<GuardedStore>>,
+    pub(crate) config: CalculatorConfig,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) source: Option<Arc<dyn PartitionSource>>,
+    /// Where a list is pushed to that outlives the calculator.
+    pub(crate) pushed: Option<Arc<Partitions>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics_sink: Option<MetricsSink>,
+    /// Whether there may be subscribers with a callback.
+    pub(crate) has_callbacks: bool,
+}
+
+impl CalculatorBuilder {
+    /// Timing and names. Default: [`CalculatorConfig::default`].
+    pub fn config(mut self, config: CalculatorConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How partitions are divided. Default: [`Sticky`].
+    pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    /// Where the partitions come from. Left out, they are pushed with
+    /// [`Calculator::set_partitions`], and nothing is published before.
+    pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Who is told what it does, for metrics. The host keeps its own reference, to render a page
+    /// from it. Default: nobody.
+    pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
+    where
+        M: CalculatorMetrics + AssignmentMetrics + 'static,
+    {
+        self.metrics_sink = Some(MetricsSink {
+            calculator: Arc::clone(&metrics) as Arc<dyn CalculatorMetrics>,
+            assignment: metrics,
+        });
+        self
+    }
+
+    /// Where time comes from. Default: the system's clock.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The calculator, not started yet.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`], listing every broken rule.
+    pub fn build(self) -> Result<Calculator> {
+        self.config.validate()?;
+        for warning in self.config.warnings() {
+            log::warn!(target: "divvy::config", "{warning}");
+        }
+        let position = Position::idle(self.clock.now());
+        let idle = CalculatorMachine::new(self.config.clone(), self.clock.now(), 0, false);
+        let snapshot = CalculatorSnapshot {
+            position,
+            version: 0,
+        };
+        let backlog_max = self.config.subscriber_backlog;
+        let metrics_sink = self.metrics_sink.unwrap_or_default();
+        let store = match self.guarded_store {
+            Some(guarded_store) => guarded_store,
+            None => Arc::new(GuardedStore::measured(
+                self.store,
+                &metrics_sink.calculator,
+                &self.clock,
+                self.config.operation_timeout,
+            )),
+        };
+        let shared = Shared::new(idle.current_state(), backlog_max, snapshot, metrics_sink);
+        let shared = Arc::new(shared);
+        let partitions = match self.source {
+            Some(inner) => Arc::new(Partitions::pulled(Arc::new(StopGuarded {
+                inner,
+                // A list that comes too late does no harm: the strategy's stop_guard is shut by then.
+                stop: crossbeam_channel::never(),
+                operation_in_progress: Arc::clone(&shared.operation_in_progress),
+            }))),
+            None => self
+                .pushed
+                .unwrap_or_else(|| Arc::new(Partitions::pushed())),
+        };
+        let calculator = Calculator {
+            probe: Arc::new(CalculatorProbe {
+                shared: Arc::clone(&shared),
+                clock: Arc::clone(&self.clock),
+                life: Mutex::default(),
+            }),
+            shared,
+            partitions,
+            store,
+            config: self.config,
+            strategy: self.strategy,
+            clock: self.clock,
+            running: LifecycleSlot::default(),
+            has_callbacks: self.has_callbacks,
+        };
+        calculator.attach_probe();
+        Ok(calculator)
+    }
+}
+
+/// Watches a fleet and keeps a plan published for it.
+///
+/// For a host that has its own election: start it where the host leads, stop it where it no
+/// longer does. All methods may be called from any thread. Dropping the handle stops it, waiting
+/// up to 5 s; dropped inside a callback it does not wait. Durations may be of any length.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use divvy::store::memory::MemoryStore;
+/// use divvy::{Calculator, Partition};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let calculator = Calculator::builder(Arc::new(MemoryStore::new()))
+///     .source(|| Ok(vec![Partition::new(["tool001", "chamber1"], 100)]))
+///     .build()?;
+/// calculator.start(Duration::from_secs(30))?;
+/// assert!(calculator.is_started());
+/// calculator.stop(Duration::from_secs(10))
+/// # }
+/// ```
+pub struct Calculator {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) store: Arc<GuardedStore>,
+    pub(crate) config: CalculatorConfig,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) running: LifecycleSlot<RunningCalculator>,
+    /// Whether there is a thread to run callbacks.
+    pub(crate) has_callbacks: bool,
+    pub(crate) probe: Arc<CalculatorProbe>,
+}
+
+impl Calculator {
+    /// Begins a calculator over a store that may be shared.
+    pub fn builder(store: Arc<dyn Store>) -> CalculatorBuilder {
+        CalculatorBuilder {
+            store,
+            guarded_store: None,
+            config: CalculatorConfig::default(),
+            strategy: Arc::new(Sticky::default()),
+            source: None,
+            pushed: None,
+            clock: Arc::new(SystemClock),
+            metrics_sink: None,
+            has_callbacks: true,
+        }
+    }
+
+    /// Reaches the store, takes over, learns what is stored and who is alive, and goes to work.
+    /// What may pass is retried until `timeout`. Blocks for at most that, plus 1 s for cleaning
+    /// up after a failure.
+    ///
+    /// # Errors
+    /// `AlreadyStarted`; `TimedOut`, `Unavailable`, `Unauthorized`, `Unsupported` (an assignment
+    /// bucket with a TTL), `Conflict` (another leader takes over at the same moment),
+    /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (stopped meanwhile),
+    /// `Cancelled`, `Panicked`.
+    /// After an error nothing is left behind and subscriptions stay, unless the host's code hangs
+    /// (or the store, after a stop meanwhile): then the message says so, and `stop` waits for it.
+    pub fn start(&self, timeout: Duration) -> Result<()> {
+        self.start_by(deadline_after(timeout))
+            .map_err(|error| error.with_operation("start"))
+    }
+
+    /// Stops: nothing is published any more, the threads are joined, what waits for an answer
+    /// gets `NotRunning`. Subscribers get what is in their backlog, for callbacks as far as half
+    /// of the time allows, and then their end. Stopping what is not started ends the
+    /// subscriptions and is fine otherwise, from any thread, at the same time. Blocks for at most
+    /// `timeout`.
+    ///
+    /// # Errors
+    /// `WouldDeadlock` from inside a callback, a partition source or a strategy of this
+    /// calculator; `TimedOut` naming the threads that are still busy and with what: no callback
+    /// starts any more, nothing new is published, the handle stays valid, call again. `Cancelled`:
+    /// likewise, except that callbacks go on until the next call.
+    pub fn stop(&self, timeout: Duration) -> Result<()> {
+        self.stop_by(deadline_after(timeout))
+            .map_err(|error| error.with_operation("stop"))
+    }
+
+    /// Whether it is started and at work: not before [`Calculator::start`] has succeeded, not
+    /// once a stop was asked for, not after a thread of it panicked.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        let running = self.running.current();
+        running.is_some_and(|r| r.is_at_work()) && self.shared.failed.lock().is_none()
+    }
+
+    /// What it is doing. `Idle` when it is not started.
+    #[must_use]
+    pub fn state(&self) -> CalculatorState {
+        self.shared.snapshot.load().position.state
+    }
+
+    /// Why it is doing that; `None` in `Idle`.
+    #[must_use]
+    pub fn scaling_reason(&self) -> Option<Reason> {
+        self.shared.snapshot.load().position.reason
+    }
+
+    /// The version last published or adopted; 0 when there is none.
+    #[must_use]
+    pub fn current_version(&self) -> Version {
+        self.shared.snapshot.load().version
+    }
+
+    /// Has a new version published, at once or right after the one that is under way, and waits
+    /// for it. Ignores cooldown and windows.
+    ///
+    /// # Errors
+    /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending, unless
+    /// it was cancelled before the call); `NoWorkers`; `Fenced`; `NotRunning`; `WouldDeadlock` from
+    /// inside a partition source or strategy; what the store reports where trying again would not
+    /// help.
+    pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
+        self.ask(timeout, "trigger_rebalance", |ticket| {
+            CalculatorInput::Trigger { ticket }
+        })
+    }
+
+    /// Has the partition source read and compared with the published plan, and waits for that. A
+    /// change is then pending; returns the version in force.
+    ///
+    /// # Errors
+    /// `SourceFailed`; otherwise as [`Calculator::trigger_rebalance`].
+    pub fn refresh(&self, timeout: Duration) -> Result<Version> {
+        self.ask(timeout, "refresh", |ticket| {
+            CalculatorInput::PartitionsChanged {
+                generation: self.partitions.touch(),
+                ticket: Some(ticket),
+            }
+        })
+    }
+
+    /// Pushes the partition list: the whole of it. May be called before the start; the list is
+    /// kept over stop and start. An empty list is a list: every worker gets nothing. Waits for
+    /// nothing but, for up to 1 s, a calculator that is flooded with events.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the first offenders, for duplicates (by keys) and partitions
+    /// without keys, and when the calculator has a partition source. `TimedOut` when the
+    /// calculator could not be told; the next rebalance uses the list all the same.
+    pub fn set_partitions(&self, partitions: Vec<Partition>) -> Result<()> {
+        let generation = self.partitions.push(partitions)?;
+        let Some(running) = self.running.current() else {
+            return Ok(()); // the next start reads the list
+        };
+        let event = CalculatorInput::PartitionsChanged {
+            generation,
+            ticket: None,
+        };
+        let told = running
+            .to_driver
+            .send_timeout(ToDriver::CalculatorInput(event), STATUS_TIMEOUT);
+        match told {
+            Ok(()) | Err(SendTimeoutError::Disconnected(_)) => Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => Err(Error::new(
+                Code::TimedOut,
+                "the list is taken, but the calculator is too busy to be told; call refresh",
+            )
+            .with_operation("set_partitions")),
+        }
+    }
+
+    /// Has `callback` called with the current state at once, and then with every event, in
+    /// order, one at a time, on the thread `dv-notify`. May be called before the start;
+    /// callbacks begin with it. A stop ends the subscription, a failed start does not. Does not
+    /// wait.
+    ///
+    /// A callback may call everything but [`Calculator::stop`], which returns `WouldDeadlock`. A
+    /// slow one delays other callbacks, nothing else. One that panics is closed. What a callback
+    /// owns is dropped on `dv-notify`, or where the subscription is ended, with no lock held.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use divvy::store::memory::MemoryStore;
+    /// # use divvy::{Calculator, EventFilter, CalculatorEvent};
+    /// # fn main() -> divvy::Result<()> {
+    /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
+    /// let subscription = calculator.subscribe(EventFilter::State, |notice| {
+    ///     if let CalculatorEvent::StateChanged(change) = notice {
+    ///         println!("{} -> {}", change.from, change.to);
+    ///     }
+    /// });
+    /// calculator.start(Duration::from_secs(10))?;
+    /// subscription.unsubscribe(Duration::from_secs(1))?; // no callback runs after this
+    /// # calculator.stop(Duration::from_secs(10))
+    /// # }
+    /// ```
+    pub fn subscribe(
+        &self,
+        filter: EventFilter,
+        callback: impl FnMut(&CalculatorEvent) + Send + 'static,
+    ) -> Subscription {
+        self.shared.hub.subscribe(filter, Box::new(callback))
+    }
+
+    /// The current state, and then every event, in order, to be read by the host. May be called
+    /// before the start. Does not wait.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use divvy::store::memory::MemoryStore;
+    /// # use divvy::{Calculator, EventFilter, CalculatorEvent};
+    /// # fn main() -> divvy::Result<()> {
+    /// # let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
+    /// let events = calculator.events(EventFilter::StateAndMembers);
+    /// let reader = std::thread::spawn(move || {
+    ///     for event in events {
+    ///         println!("{event:?}");
+    ///     } // ends when the calculator stops
+    /// });
+    /// # calculator.stop(Duration::from_secs(10))?;
+    /// # reader.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self, filter: EventFilter) -> Events {
+        self.shared.hub.events(filter)
+    }
+
+    /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not tell
+    /// in time is left empty.
+    #[must_use]
+    pub fn status(&self) -> CalculatorStatus {
+        let running = self.running.current();
+        let (machine, workers) = match &running {
+            Some(running) => self.ask_threads(running),
+            None => (None, Vec::new()),
+        };
+        let snapshot = self.shared.snapshot.load();
+        let probe_result = self.shared.probe_result.lock().clone();
+        let now = self.clock.now();
+        let machine = machine.unwrap_or_else(|| CalculatorMachineStatus {
+            since: now.since(snapshot.position.since),
+            term: self.shared.in_force.get().term,
+            planned: Vec::new(),
+            pending: Default::default(),
+            degraded: Default::default(),
+        });
+        CalculatorStatus {
+            is_started: self.is_started(),
+            failed: self.shared.failed.lock().clone(),
+            state: snapshot.position.state,
+            reason: snapshot.position.reason,
+            since: machine.since,
+            version: snapshot.version,
+            term: machine.term,
+            publish_mode: probe_result.as_ref().map(|probe_result| probe_result.class),
+            store: probe_result
+                .map(|probe_result| probe_result.store)
+                .unwrap_or_default(),
+            workers: merge_workers(&machine.planned, workers),
+            pending: machine.pending,
+            degraded: machine.degraded,
+            breaker: self.store.status(),
+            quality: *self.shared.quality.lock(),
+            is_shadow: self.config.shadow,
+            comparison: self.shared.comparison.lock().clone(),
+            last_failure: self
+                .shared
+                .last_failure
+                .lock()
+                .as_ref()
+                .map(ToString::to_string),
+            counters: self.counters(),
+        }
+    }
+
+    fn counters(&self) -> StatusCounters {
+        let counters = &self.shared.counters;
+        let hub = &self.shared.hub;
+        StatusCounters {
+            publications: counters.publications.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            moved: counters.moved.load(Ordering::Relaxed),
+            malformed: counters.malformed.load(Ordering::Relaxed),
+            listings: counters.listings.load(Ordering::Relaxed),
+            blindness: counters.blindness.load(Ordering::Relaxed),
+            lagged_subscribers: hub.lagged.load(Ordering::Relaxed),
+            callback_panics: hub.callback_panics.load(Ordering::Relaxed),
+            calculator_wakes: counters.calculator_wakes.load(Ordering::Relaxed),
+            would_publish: counters.would_publish.load(Ordering::Relaxed),
+            followed: counters.followed.load(Ordering::Relaxed),
+            disagreements: counters.disagreements.load(Ordering::Relaxed),
+        }
+    }
+
+    fn ask_threads(
+        &self,
+        running: &RunningCalculator,
+    ) -> (Option<CalculatorMachineStatus>, Vec<WorkerStatus>) {
+        let (reply, machine) = bounded(1);
+        let asked = running
+            .to_driver
+            .send_timeout(ToDriver::Status(reply), STATUS_TIMEOUT);
+        let (reply, workers) = bounded(1);
+        let asked_monitor = running.to_monitor.try_send(ToMonitor::Workers(reply));
+        let machine = asked
+            .ok()
+            .and_then(|()| machine.recv_timeout(STATUS_TIMEOUT).ok());
+        let workers = asked_monitor
+            .ok()
+            .and_then(|()| workers.recv_timeout(STATUS_TIMEOUT).ok());
+        (machine, workers.unwrap_or_default())
+    }
+
+    /// Sends an event that carries a ticket and waits for the answer.
+    fn ask(
+        &self,
+        timeout: Duration,
+        operation: &'static str,
+        event: impl FnOnce(Ticket) -> CalculatorInput,
+    ) -> Result<Version> {
+        self.try_ask(timeout, event)
+            .map_err(|error| error.with_operation(operation))
+    }
+
+    fn try_ask(
+        &self,
+        timeout: Duration,
+        event: impl FnOnce(Ticket) -> CalculatorInput,
+    ) -> Result<Version> {
+        let deadline = deadline_after(timeout);
+        let id = self.shared.id;
+        if OwnThread::belongs_to(id) && !OwnThread::is_notifier_of(id) {
+            return Err(Error::new(
+                Code::WouldDeadlock,
+                "called from a partition source or a strategy, which it would wait for",
+            ));
+        }
+        let running = self.running.current();
+        let running = running
+            .filter(|running| running.is_at_work())
+            .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;
+        if cancel::is_cancelled() {
+            return Err(cancel::error("nothing was asked for"));
+        }
+        let (ticket, answer) = self.shared.wait_for_answer();
+        let message = ToDriver::CalculatorInput(event(ticket));
+        let answered = match cancel::send_deadline(&running.to_driver, message, deadline) {
+            Ok(()) => cancel::recv_deadline(&answer, deadline),
+            Err(vain) => Err(vain),
+        };
+        self.shared.give_up(ticket);
+        match answered {
+            Ok(result) => result,
+            Err(WaitError::Cancelled) => Err(cancel::error("it stays pending")),
+            Err(WaitError::TimedOut) => {
+                let error = Error::new(
+                    Code::TimedOut,
+                    format!("not done within {timeout:?}; it stays pending"),
+                );
+                Err(match self.shared.last_failure.lock().clone() {
+                    Some(cause) => error.caused_by(cause),
+                    None => error,
+                })
+            }
+            Err(WaitError::Disconnected) => Err(self.shared.ended("stopped meanwhile")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Calculator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Calculator")
+            .field("name", &self.config.name)
+            .field("state", &self.state())
+            .field("version", &self.current_version())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for CalculatorBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CalculatorBuilder")
+            .field("config", &self.config)
+            .field("strategy", &self.strategy.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,344 @@
+//! Starting, stopping and losing the threads of a calculator.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::Calculator;
+use super::assignment_publisher::{AssignmentPublisher, SystemEnvironment};
+use super::calculator_driver::{CalculatorDriver, ToDriver};
+use super::calculator_shared::{
+    CalculatorSnapshot, DROP_TIMEOUT, OwnThread, Shared, deadline_after,
+};
+use super::stop_guard::StopGuarded;
+use super::worker_monitor::{ToMonitor, WorkerMonitor};
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::{CalculatorEvent, CalculatorMachine};
+use crate::machine::observer::Observer;
+use crate::machine::position::Position;
+use crate::runtime::common::event_log::EventLog;
+use crate::runtime::common::metrics_sink::FleetChanges;
+use crate::runtime::common::thread_group::{Signals, ThreadGroup};
+use crate::runtime::guarded_store::BreakerListener;
+use crate::runtime::notifier::Hub;
+use crate::runtime::publish::publisher::{Publish, Publisher, PublisherSettings, Shadow};
+use crate::runtime::publish::rebalancer::Rebalancer;
+use crate::store::Store;
+use crate::strategy::Strategy;
+use crate::threads::cancel::{self, WaitError};
+use crate::wire::KeyPrefix;
+
+/// Messages that may wait for `dv-calc` before senders wait themselves.
+const INBOX_MAX: usize = 1_024;
+
+/// How long a start that failed waits for what it started.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The thread that waits for the store and runs the host's code.
+const PUBLISHER: &str = "dv-publish";
+
+/// One life of a calculator, from start to stop.
+pub(crate) struct RunningCalculator {
+    threads: ThreadGroup,
+    pub to_driver: Sender<ToDriver>,
+    pub to_monitor: Sender<ToMonitor>,
+    /// Set by `dv-calc` when the take-over has succeeded.
+    is_up: Arc<AtomicBool>,
+    /// How the take-over ended; `dv-calc` tells it once.
+    when_started: Receiver<Result<()>>,
+}
+
+impl RunningCalculator {
+    /// Whether it has started and nobody has asked it to stop.
+    pub fn is_at_work(&self) -> bool {
+        self.is_up.load(Ordering::Acquire) && self.threads.is_wanted()
+    }
+}
+
+impl Calculator {
+    pub(crate) fn start_by(&self, deadline: Instant) -> Result<()> {
+        let (life, spawned) = self.running.begin("calculator", || {
+            let (life, spawned) = self.spawn(deadline)?;
+            *self.probe.life.lock() = Arc::downgrade(&life);
+            Ok((life, spawned))
+        })?;
+        let started = spawned.and_then(|()| {
+            let deadline = deadline + Duration::from_millis(50);
+            match cancel::recv_deadline(&life.when_started, deadline) {
+                Ok(result) => result,
+                Err(WaitError::TimedOut) => Err(Error::new(
+                    Code::TimedOut,
+                    format!(
+                        "not started in time{}",
+                        self.shared.operation_in_progress.description()
+                    ),
+                )),
+                Err(WaitError::Cancelled) => Err(cancel::error("not started")),
+                Err(WaitError::Disconnected) => {
+                    life.threads.wait_idle(deadline_after(CLEANUP_TIMEOUT));
+                    Err(self.shared.ended("stopped while it was starting"))
+                }
+            }
+        });
+        let Err(error) = started else { return Ok(()) };
+        // The store's calls end with the same deadline; only the host's own code may take longer.
+        let has_failed = self.shared.failed.lock().is_some();
+        let cleanup = || self.end(&life, deadline_after(CLEANUP_TIMEOUT), has_failed);
+        cancel::without_cancellation(cleanup)
+            .map_err(|busy| Error::new(error.code(), format!("{error}; moreover, {busy}")))?;
+        Err(error)
+    }
+
+    /// Publishes nothing more from now on, without waiting; [`Calculator::stop`] joins the threads.
+    pub(crate) fn abandon(&self) {
+        let running = self.running.current();
+        if let Some(running) = running {
+            running.threads.signal_stop();
+        }
+    }
+
+    /// Whether this is a thread of it.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        OwnThread::belongs_to(self.shared.id)
+    }
+
+    pub(crate) fn stop_by(&self, deadline: Instant) -> Result<()> {
+        if self.is_own_thread() {
+            return Err(Error::new(
+                Code::WouldDeadlock,
+                "stop would wait for the thread that calls it; call it from another thread",
+            ));
+        }
+        let running = self.running.current();
+        match running {
+            Some(running) => self.end(&running, deadline, true),
+            None => {
+                Hub::end(self.shared.hub.take_subscribers());
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends one life. Any number of threads may do so at the same time.
+    fn end(&self, life: &Arc<RunningCalculator>, deadline: Instant, close_hub: bool) -> Result<()> {
+        life.threads.signal_stop();
+        let words = |name| match name {
+            PUBLISHER => self.shared.operation_in_progress.description().to_owned(),
+            _ => String::new(),
+        };
+        life.threads.join_workers(deadline, words)?;
+        self.running.conclude(
+            life,
+            &life.threads,
+            &self.shared.hub,
+            close_hub,
+            deadline,
+            || {
+                let idle = Position::idle(self.clock.now());
+                let version = self.shared.snapshot.load().version;
+                self.shared.snapshot.store(CalculatorSnapshot {
+                    position: idle,
+                    version,
+                });
+                self.shared.hub.set_idle(idle.since, version);
+            },
+        )
+    }
+
+    /// Starts the threads of a new life. The life is there to be ended also when that failed
+    /// half way.
+    fn spawn(&self, deadline: Instant) -> Result<(Arc<RunningCalculator>, Result<()>)> {
+        let now = self.clock.now();
+        let machine = CalculatorMachine::new(
+            self.config.clone(),
+            now,
+            fastrand::u64(..),
+            self.partitions.is_ready(),
+        );
+        let (to_driver, driver_inbox) = bounded(INBOX_MAX);
+        let (to_monitor, monitor_orders) = unbounded();
+        let (to_publisher, publisher_jobs) = bounded(1);
+        let (started, when_started) = bounded(1);
+        let (
+            threads,
+            Signals {
+                stopped,
+                finished,
+                halted,
+            },
+        ) = ThreadGroup::new();
+        let monitor = WorkerMonitor {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            observer: Observer::new(&self.config)?,
+            config: self.config.clone(),
+            shared: Arc::clone(&self.shared),
+            event_log: EventLog::default(),
+            to_driver: to_driver.clone(),
+        };
+        let publisher = self.publisher(&stopped, to_driver.clone())?;
+        *self.shared.failed.lock() = None;
+        self.shared.hub.reset(machine.current_state());
+        let is_up = Arc::new(AtomicBool::new(false));
+        self.shared.last_heard.forget();
+        let driver = CalculatorDriver {
+            machine,
+            state_since: now,
+            fleet: FleetChanges::of_a_start(),
+            // No number of partitions: the first one is told, whatever it is.
+            unassigned_told: usize::MAX,
+            clock: Arc::clone(&self.clock),
+            shared: Arc::clone(&self.shared),
+            to_publisher,
+            to_monitor: to_monitor.clone(),
+            breaker: self.store.changes(BreakerListener::Calculator),
+            event_log: EventLog::default(),
+            started,
+            is_up: Arc::clone(&is_up),
+        };
+        let life = Arc::new(RunningCalculator {
+            threads,
+            to_driver,
+            to_monitor,
+            when_started,
+            is_up,
+        });
+        let spawned = (|| {
+            if self.has_callbacks {
+                let hub = Arc::clone(&self.shared.hub);
+                let run = move || hub.run(&finished, &halted);
+                let on_panic = self.on_panic(&life);
+                life.threads.spawn_notifier(self.shared.id, run, on_panic)?;
+            }
+            let stop = stopped.clone();
+            let shared = Arc::clone(&self.shared);
+            self.spawn_worker(&life, "dv-calc", move || {
+                // However this thread ends: nobody answers any more, and the inbox is closed
+                // before the waiting callers are told, so that none is overlooked.
+                let _farewell = CloseOnExit(shared);
+                let inbox = driver_inbox;
+                driver.run(&inbox, &stop);
+            })?;
+            let stop = stopped.clone();
+            self.spawn_worker(&life, "dv-watch", move || {
+                monitor.run(&monitor_orders, &stop)
+            })?;
+            self.spawn_worker(&life, PUBLISHER, move || {
+                publisher.run(deadline, &publisher_jobs, &stopped);
+            })?;
+            Ok(())
+        })();
+        Ok((life, spawned))
+    }
+
+    fn publisher(
+        &self,
+        stopped: &Receiver<Infallible>,
+        to_driver: Sender<ToDriver>,
+    ) -> Result<AssignmentPublisher> {
+        let environment = Arc::new(SystemEnvironment {
+            stop: stopped.clone(),
+            clock: Arc::clone(&self.clock),
+            store: Arc::clone(&self.store),
+        });
+        let settings = PublisherSettings {
+            leader: self.config.name.clone(),
+            assignment: KeyPrefix::new(&self.config.assignment_prefix)?,
+            heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
+            class: self.config.publish_mode,
+            batch_max: self.config.publish_batch_max,
+        };
+        let guarded_store: Arc<dyn Store> = self.store.clone();
+        let store: Arc<dyn Store> = Arc::new(StopGuarded {
+            inner: guarded_store,
+            stop: stopped.clone(),
+            operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
+        });
+        let strategy: Arc<dyn Strategy> = Arc::new(StopGuarded {
+            inner: Arc::clone(&self.strategy),
+            stop: stopped.clone(),
+            operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
+        });
+        let publisher = Publisher::new(
+            Arc::clone(&store),
+            environment.clone(),
+            settings,
+            Arc::clone(&self.shared.in_force),
+        )
+        .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment));
+        let publisher: Box<dyn Publish> = if self.config.shadow {
+            Box::new(Shadow::of(publisher))
+        } else {
+            Box::new(publisher)
+        };
+        Ok(AssignmentPublisher {
+            store,
+            guarded_store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            config: self.config.clone(),
+            rebalancer: Rebalancer::over(
+                publisher,
+                Arc::clone(&self.partitions),
+                strategy,
+                self.config.default_weight,
+                self.config.former_leader_lease_over,
+            )
+            .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment)),
+            environment,
+            to_driver,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    fn spawn_worker(
+        &self,
+        life: &Arc<RunningCalculator>,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let on_panic = self.on_panic(life);
+        life.threads.spawn(self.shared.id, name, body, on_panic)
+    }
+
+    /// A panic on a thread fails the handle and stops the other threads.
+    fn on_panic(&self, life: &Arc<RunningCalculator>) -> impl FnOnce(String) + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let life = Arc::downgrade(life);
+        move |message| {
+            shared.fail(&message);
+            if let Some(life) = life.upgrade() {
+                life.threads.signal_stop();
+            }
+            shared.hub.publish(CalculatorEvent::Fatal {
+                message: message.clone(),
+            });
+            // Last, for it runs the host's code.
+            log::error!(target: "divvy::calculator", "{message}; the calculator has failed");
+        }
+    }
+}
+
+/// Tells the waiting callers that nobody will answer, when `dv-calc` ends in whatever way.
+struct CloseOnExit(Arc<Shared>);
+
+impl Drop for CloseOnExit {
+    fn drop(&mut self) {
+        self.0.abandon_callers();
+    }
+}
+
+impl Drop for Calculator {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_by(deadline_after(DROP_TIMEOUT)) {
+            log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
+            if let Some(life) = self.running.take() {
+                life.threads.signal_end();
+            }
+            // Readers must not wait for ever for events of a calculator that is gone.
+            Hub::end(self.shared.hub.take_subscribers());
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The log of a calculator or manager: one line for each thing that an operator would act on,
+//! repeated failures as counts.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Code, Error};
+use crate::machine::calculator::{CalculatorEvent, Degraded, MemberChange};
+use crate::machine::convergence::Lagging;
+use crate::machine::manager::ManagerEvent;
+use crate::time::log_throttle::{LogThrottle, suppressed};
+use crate::types::Time;
+
+/// What one thread of a calculator or manager logs.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    /// What happened again and again, by what was attempted.
+    failures: BTreeMap<&'static str, LogThrottle>,
+    absences: BTreeMap<&'static str, LogThrottle>,
+    /// Of a manager: its states, and whether somebody leads.
+    turns: BTreeMap<&'static str, LogThrottle>,
+    lags: LogThrottle,
+    degradations: LogThrottle,
+    is_degraded_told: bool,
+    sights: LogThrottle,
+    /// Whether the last job failed: the states of its retries are no news.
+    is_failing: bool,
+}
+
+impl EventLog {
+    /// Logs what subscribers are told.
+    pub fn note(&mut self, now: Time, notice: &CalculatorEvent) {
+        match notice {
+            CalculatorEvent::StateChanged(change) => {
+                let level = if self.is_failing {
+                    log::Level::Debug
+                } else {
+                    log::Level::Info
+                };
+                log::log!(
+                    target: "divvy::calculator", level,
+                    version = change.version;
+                    "{} -> {}{}", change.from, change.to,
+                    change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
+                );
+            }
+            CalculatorEvent::Published {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                self.is_failing = false;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions, moved_weight = quality.moved,
+                    max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
+                    "published version {version} ({reason})"
+                );
+            }
+            CalculatorEvent::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => {
+                self.is_failing = false;
+                log::info!(
+                    target: "divvy::calculator",
+                    version = *version, workers = *workers, partitions = *partitions,
+                    moved = quality.moved_partitions;
+                    "would publish version {version} ({reason})"
+                );
+            }
+            CalculatorEvent::LeaderPublished(comparison) => {
+                log::info!(target: "divvy::calculator", "{comparison}");
+            }
+            CalculatorEvent::Failed { operation, error } => {
+                self.is_failing = true;
+                self.failed(now, operation, error);
+            }
+            CalculatorEvent::Degraded(why) => self.degraded(now, why),
+            CalculatorEvent::LeadershipLost => log::error!(
+                target: "divvy::calculator",
+                "a newer leader has taken over, or the fence is gone: nothing more is published"
+            ),
+            CalculatorEvent::Member(change) => self.member(now, change),
+            CalculatorEvent::WorkerLagging(lagging) => self.lagging(now, lagging),
+            // The first is the store's own to log, the others are logged where they happen.
+            CalculatorEvent::Breaker(_)
+            | CalculatorEvent::Lagged { .. }
+            | CalculatorEvent::Fatal { .. } => {}
+        }
+    }
+
+    /// Logs what a manager's subscribers are told.
+    pub fn note_manager(&mut self, now: Time, notice: &ManagerEvent) {
+        match notice {
+            ManagerEvent::StateChanged(change) => {
+                if let Some(silent) = self.turn(now, change.to.name()) {
+                    log::info!(
+                        target: "divvy::manager",
+                        "{} -> {}{}", change.from, change.to, suppressed(silent)
+                    );
+                }
+            }
+            ManagerEvent::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
+            ManagerEvent::IdLost { worker } => log::error!(
+                target: "divvy::manager", worker = worker.as_str();
+                "somebody else holds the id {worker}; nothing is owned until another one is claimed"
+            ),
+            ManagerEvent::IdRegained { worker } => log::warn!(
+                target: "divvy::manager", worker = worker.as_str();
+                "the key of the id {worker} was gone; it is claimed again"
+            ),
+            ManagerEvent::AssignmentChanged(change) => log::info!(
+                target: "divvy::manager",
+                version = change.held.version, partitions = change.held.partitions.len(),
+                added = change.added.len(), removed = change.removed.len();
+                "version {} is applied", change.held.version
+            ),
+            ManagerEvent::Leader {
+                leader: Some(leader),
+                ..
+            } => {
+                if let Some(silent) = self.turn(now, "leads") {
+                    log::info!(target: "divvy::manager", "{leader} leads{}", suppressed(silent));
+                }
+            }
+            ManagerEvent::Leader { leader: None, .. } => {
+                if let Some(silent) = self.turn(now, "nobody leads") {
+                    log::info!(
+                        target: "divvy::manager",
+                        "nobody is known to lead{}", suppressed(silent)
+                    );
+                }
+            }
+            ManagerEvent::Degraded { why } => {
+                if let Some(silent) = self.degradations.record(now) {
+                    self.is_degraded_told = true;
+                    log::warn!(target: "divvy::manager", "degraded{}: {why}", suppressed(silent));
+                }
+            }
+            ManagerEvent::Alert { level, lasted } => log::warn!(
+                target: "divvy::manager", level = level.name();
+                "degraded for {lasted:?} ({})", level.name()
+            ),
+            ManagerEvent::Recovered { lasted } => {
+                if std::mem::take(&mut self.is_degraded_told) {
+                    log::info!(
+                        target: "divvy::manager",
+                        "no longer degraded, after {lasted:?}"
+                    );
+                }
+            }
+            // The calculator has logged it, and it is for good.
+            ManagerEvent::Failed { error } if error.code() == Code::Fenced => {
+                log::debug!(target: "divvy::manager", "{error}");
+            }
+            ManagerEvent::Failed { error } => {
+                let repeats = self.failures.entry(error.code().name()).or_default();
+                if let Some(silent) = repeats.record(now) {
+                    log::warn!(
+                        target: "divvy::manager",
+                        "{error}{}; trying again", suppressed(silent)
+                    );
+                }
+            }
+            // The breaker is the store's own to log.
+            ManagerEvent::Id(None)
+            | ManagerEvent::Breaker(_)
+            | ManagerEvent::Calculator(_)
+            | ManagerEvent::Lagged { .. }
+            | ManagerEvent::Fatal { .. } => {}
+        }
+    }
+
+    fn turn(&mut self, now: Time, what: &'static str) -> Option<u64> {
+        self.turns.entry(what).or_default().record(now)
+    }
+
+    /// Who is missing is often back before anyone could act: told as a count.
+    fn member(&mut self, now: Time, change: &MemberChange) {
+        let (what, worker) = match change {
+            MemberChange::Joined(worker) => ("joined", worker),
+            MemberChange::Left(worker) => ("left", worker),
+            MemberChange::Dead(worker) => ("is lost", worker),
+            MemberChange::Suspected(worker) => ("is missing", worker),
+            MemberChange::Returned(worker) => ("is back", worker),
+        };
+        let silent = match change {
+            MemberChange::Suspected(_) | MemberChange::Returned(_) => {
+                match self.absences.entry(what).or_default().record(now) {
+                    Some(silent) => silent,
+                    None => return,
+                }
+            }
+            _ => 0,
+        };
+        let level = match change {
+            MemberChange::Dead(_) => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            target: "divvy::calculator", level, worker = worker.as_str();
+            "{worker} {what}{}", suppressed(silent)
+        );
+    }
+
+    /// One line for a fleet that does not apply.
+    fn lagging(&mut self, now: Time, lagging: &Lagging) {
+        if let Some(silent) = self.lags.record(now) {
+            log::warn!(
+                target: "divvy::calculator",
+                worker = lagging.worker.as_str(), assigned = lagging.assigned,
+                applied = lagging.applied;
+                "{lagging}{}", suppressed(silent)
+            );
+        }
+    }
+
+    /// Something failed, and is tried again unless the leader was deposed, which is for good.
+    pub fn failed(&mut self, now: Time, operation: &'static str, error: &Error) {
+        if error.code() == Code::Fenced {
+            log::debug!(target: "divvy::calculator", "{operation} failed: {error}");
+            return;
+        }
+        let repeats = self.failures.entry(operation).or_default();
+        if let Some(silent) = repeats.record(now) {
+            log::warn!(
+                target: "divvy::calculator",
+                code = error.code().name(), attempts = error.attempts();
+                "{operation} failed{}, trying again: {error}", suppressed(silent)
+            );
+        }
+    }
+
+    /// The heartbeats cannot be seen.
+    pub fn out_of_sight(&mut self, now: Time, why: &str) {
+        if let Some(silent) = self.sights.record(now) {
+            log::warn!(
+                target: "divvy::watch",
+                "heartbeats are out of sight{}: {why}; nobody is declared missing", suppressed(silent)
+            );
+        }
+    }
+
+    /// An end is logged if the beginning was.
+    fn degraded(&mut self, now: Time, why: &Degraded) {
+        if why.is_empty() {
+            if std::mem::take(&mut self.is_degraded_told) {
+                log::info!(target: "divvy::calculator", "no longer degraded");
+            }
+            return;
+        }
+        let Some(silent) = self.degradations.record(now) else {
+            return;
+        };
+        self.is_degraded_told = true;
+        let list: Vec<String> = why
+            .iter()
+            .map(|what| format!("{what} ({})", what.still_works()))
+            .collect();
+        log::warn!(
+            target: "divvy::calculator",
+            "degraded{}: {}", suppressed(silent), list.join("; ")
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! `dv-member`: owns the manager machine and its timers. Receives, hands in, carries out; never
+//! blocks on I/O or on a send.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, select_biased};
+
+use super::cache_file::CacheFile;
+use super::io::{Io, LeaderElection, perform};
+use super::leading::{Leading, meaning_of};
+use super::manager_measurements::ManagerMeasurements;
+use super::manager_shared::{ManagerSnapshot, Shared};
+use super::manager_status::ManagerMachineStatus;
+use super::manager_watches::{ManagerWatches, Opened};
+use crate::error::{Error, Result};
+use crate::machine::breaker::BreakerState;
+use crate::machine::cache::CacheOrder;
+use crate::machine::calculator::{CalculatorEvent, OpId};
+use crate::machine::manager::{
+    CalculatorReport, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine,
+};
+use crate::machine::request::Request;
+use crate::runtime::calculator::Calculator;
+use crate::runtime::calculator::calculator_shared::timer;
+use crate::runtime::common::event_log::EventLog;
+use crate::store::Store;
+use crate::time::clock::Clock;
+use crate::types::WorkerId;
+use crate::wire::KeyPrefix;
+
+/// How long a take-over may take before another worker is given a chance.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Messages for `dv-member` (everyone -> `dv-member`). The channel is bounded; senders wait for a
+/// place, which is soon free since `dv-member` waits for nobody.
+pub(super) enum ToMember {
+    /// Something happened.
+    ManagerInput(ManagerInput),
+    /// ManagerWatches were opened, or could not be (`dv-io` -> `dv-member`).
+    Opened(Vec<Opened>),
+    /// Somebody wants to know (handle -> `dv-member`).
+    Status(Sender<ManagerMachineStatus>),
+}
+
+/// Makes the calculator of a worker that leads.
+pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + Send>;
+
+/// The thread's own state.
+pub(super) struct ManagerDriver {
+    pub machine: ManagerMachine,
+    pub clock: Arc<dyn Clock>,
+    pub shared: Arc<Shared>,
+    pub store: Arc<dyn Store>,
+    pub election: Option<Arc<dyn LeaderElection>>,
+    pub assignment_prefix: KeyPrefix,
+    pub make_calculator: MakeCalculator,
+    pub io: Arc<Io>,
+    pub watches: ManagerWatches,
+    pub breaker: Receiver<BreakerState>,
+    /// Rung when the calculator has told something.
+    pub waker: (Sender<()>, Receiver<()>),
+    pub to_member: Sender<ToMember>,
+    pub joined: Sender<Result<()>>,
+    pub departed: bool,
+    pub measures: ManagerMeasurements,
+    pub event_log: EventLog,
+    pub cache: Option<Arc<CacheFile>>,
+}
+
+impl ManagerDriver {
+    /// The thread's body; ends when the worker has departed or `stop` is disconnected.
+    pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
+        while !self.departed {
+            self.watches.open_missing(self.clock.now());
+            let dues = [self.machine.deadline(), self.watches.due()];
+            let timer = timer(&*self.clock, dues.into_iter().flatten().min());
+            let sources = self.watches.sources();
+            let mut is_bell = false;
+            let message = select_biased! {
+                recv(stop) -> _ => break,
+                recv(inbox) -> message => match message {
+                    Ok(message) => Some(message),
+                    Err(_) => break,
+                },
+                recv(sources.health) -> told => {
+                    self.watches.health(told.ok()).map(ToMember::ManagerInput)
+                }
+                recv(self.breaker) -> state => {
+                    // It is told for as long as the store is there, and that is held here.
+                    state.ok().map(|state| ToMember::ManagerInput(ManagerInput::Breaker(state)))
+                }
+                recv(sources.lease) -> event => {
+                    Some(ToMember::ManagerInput(self.watches.lease(event.ok())))
+                }
+                recv(sources.assignment) -> event => {
+                    Some(ToMember::ManagerInput(self.watches.assignment(event.ok())))
+                }
+                recv(self.waker.1) -> _ => {
+                    is_bell = true;
+                    None
+                }
+                recv(timer) -> _ => None,
+            };
+            let begun = Instant::now();
+            match message {
+                Some(message) => self.handle(message),
+                None if is_bell => self.drain_calculator_events(),
+                None => self.machine.tick(self.clock.now()),
+            }
+            self.perform_actions(begun);
+        }
+        self.measures.ended();
+    }
+
+    fn handle(&mut self, message: ToMember) {
+        let now = self.clock.now();
+        match message {
+            ToMember::ManagerInput(event) => {
+                if let ManagerInput::Calculator(CalculatorReport::Ended) = event {
+                    self.drain_calculator_events();
+                    *self.shared.leading.lock() = None;
+                }
+                self.happened(event);
+            }
+            ToMember::Opened(opened) => {
+                for event in self.watches.opened(now, opened) {
+                    self.happened(event);
+                }
+            }
+            ToMember::Status(reply) => {
+                let _ = reply.try_send(ManagerMachineStatus::of(&self.machine, now));
+            }
+        }
+    }
+
+    fn happened(&mut self, event: ManagerInput) {
+        self.measures.event(&event);
+        self.machine.handle(self.clock.now(), event);
+        self.measures.refused(self.machine.refused());
+    }
+
+    /// Everything that the calculator has told: passed on, and taken in where it means something.
+    fn drain_calculator_events(&mut self) {
+        let Some(leading) = self.shared.leading.lock().clone() else {
+            return;
+        };
+        while let Some(notice) = leading.events.try_recv() {
+            let begun = Instant::now();
+            let meaning = meaning_of(&notice);
+            // The breaker is this worker's, and told as such whether it leads or not.
+            if !matches!(*notice, CalculatorEvent::Breaker(_)) {
+                let notice = ManagerEvent::Calculator((*notice).clone());
+                self.shared.hub.publish(notice);
+            }
+            if let Some(event) = meaning {
+                self.happened(ManagerInput::Calculator(event));
+                self.perform_actions(begun);
+            }
+        }
+    }
+
+    /// `begun`: when what led to it was taken in.
+    fn perform_actions(&mut self, begun: Instant) {
+        // The snapshot first: who is told of a change finds it there.
+        self.shared
+            .publish_snapshot(ManagerSnapshot::of(&self.machine));
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                ManagerAction::Request {
+                    op,
+                    request,
+                    patience,
+                } => self.request(op, request, patience),
+                ManagerAction::Watch(worker) => {
+                    let key = self.assignment_prefix.key(&worker);
+                    self.watches.set_assignment(key);
+                }
+                ManagerAction::Lead(worker) => self.lead(&worker),
+                ManagerAction::StepDown => self.step_down(),
+                ManagerAction::Cache(order) => self.cache(order),
+                ManagerAction::Notify(notice) => {
+                    self.measures.notice(&notice, begun);
+                    self.notify(notice);
+                }
+                ManagerAction::Joined => {
+                    let _ = self.joined.try_send(Ok(()));
+                }
+                ManagerAction::Departed => self.departed = true,
+            }
+        }
+    }
+
+    fn request(&mut self, op: OpId, request: Request, patience: Duration) {
+        let now = self.clock.now();
+        let has_id = self.machine.has_id();
+        let asked = self.measures.request(now, &request, has_id);
+        let metrics_sink = self.measures.metrics_sink();
+        let store = Arc::clone(&self.store);
+        let election = self.election.clone();
+        let to_member = self.to_member.clone();
+        let clock = Arc::clone(&self.clock);
+        let due = clock.now() + patience;
+        self.io.submit(move || {
+            // What waited for its turn has less time left.
+            let deadline = Instant::now() + due.since(clock.now());
+            let answer = perform(&*store, election.as_deref(), request, deadline);
+            metrics_sink.answered(asked, &answer);
+            let _ = to_member.send(ToMember::ManagerInput(ManagerInput::Answered {
+                op,
+                answer,
+            }));
+        });
+    }
+
+    fn cache(&mut self, order: CacheOrder) {
+        let Some(file) = self.cache.clone() else {
+            return; // without a file nothing is ordered
+        };
+        let to_member = self.to_member.clone();
+        let clock = Arc::clone(&self.clock);
+        self.io.submit(move || {
+            let answer = file.perform(order, &*clock);
+            let _ = to_member.send(ToMember::ManagerInput(ManagerInput::Cache(answer)));
+        });
+    }
+
+    fn lead(&mut self, worker: &WorkerId) {
+        let calculator = match (self.make_calculator)(worker) {
+            Ok(calculator) => calculator,
+            Err(error) => return self.calculator_failed(error),
+        };
+        let waker = self.waker.0.clone();
+        let leading = Leading::new(calculator, self.to_member.clone(), waker);
+        *self.shared.leading.lock() = Some(Arc::clone(&leading));
+        self.io.submit(move || leading.start(TAKE_OVER_TIMEOUT));
+    }
+
+    fn step_down(&mut self) {
+        let leading = self.shared.leading.lock().clone();
+        match leading {
+            Some(leading) => {
+                leading.revoke();
+                self.io.submit(move || leading.stop());
+            }
+            None => self.calculator_ended(),
+        }
+    }
+
+    fn calculator_failed(&mut self, error: Error) {
+        let failed = ManagerInput::Calculator(CalculatorReport::Failed(error));
+        self.machine.handle(self.clock.now(), failed);
+    }
+
+    fn calculator_ended(&mut self) {
+        let ended = ManagerInput::Calculator(CalculatorReport::Ended);
+        self.machine.handle(self.clock.now(), ended);
+    }
+
+    fn notify(&mut self, notice: ManagerEvent) {
+        self.event_log.note_manager(self.clock.now(), &notice);
+        if let ManagerEvent::Failed { error } = &notice
+            && error.class() == crate::error::ErrorClass::Permanent
+        {
+            // Trying again does not help: who waits for the start is told now.
+            let _ = self.joined.try_send(Err(error.clone()));
+        }
+        self.shared.hub.publish(notice);
+    }
+}

@@ -1,0 +1,559 @@
+//! Delivery of events to subscribers: every one, in order, never blocking the machine.
+//!
+//! Each subscriber has its own backlog, filled by `dv-calc` without waiting. Callbacks run on
+//! `dv-notify`, one at a time, with no lock held; receivers are read by the host. A subscriber
+//! whose backlog is full is closed: what is in the backlog is still delivered, then a last event
+//! tells how many were missed.
+
+mod event_filter;
+mod events;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select_biased};
+use parking_lot::{Condvar, Mutex};
+
+pub use self::event_filter::{EventFilter, Notification};
+pub use self::events::{Events, Polled, Readiness};
+
+use crate::error::{Code, Error, Result};
+use crate::machine::calculator::CalculatorEvent;
+use crate::metrics::{CalculatorMetrics, NoMetrics};
+use crate::runtime::calculator::calculator_shared::{DROP_TIMEOUT, OwnThread, deadline_after};
+use crate::runtime::publish::rebalancer::panic_text;
+
+type Callback<N> = Box<dyn FnMut(&N) + Send>;
+
+/// One subscriber's backlog, and its callback where it has one.
+struct Subscriber<N: Notification> {
+    filter: N::EventFilter,
+    backlog_max: usize,
+    queue: Mutex<SubscriberQueue<N>>,
+    changed: Condvar,
+    /// Taken out while it runs, so that no lock is held then.
+    callback: Mutex<Option<Callback<N>>>,
+    has_callback: bool,
+}
+
+struct SubscriberQueue<N> {
+    events: VecDeque<Arc<N>>,
+    /// Events that came after the backlog was full; told in the last event.
+    missed: u64,
+    is_open: bool,
+    is_running: bool,
+    /// Readers that wait now.
+    waiting: usize,
+    /// How often waiting readers were woken without an event.
+    wakes: u64,
+    /// A wake while nobody waited: for the next reader that would.
+    is_woken: bool,
+    readiness: Option<Box<dyn Readiness>>,
+    was_ready: bool,
+}
+
+impl<N: Notification> SubscriberQueue<N> {
+    fn new() -> Self {
+        Self {
+            events: VecDeque::new(),
+            missed: 0,
+            is_open: true,
+            is_running: false,
+            waiting: 0,
+            wakes: 0,
+            is_woken: false,
+            readiness: None,
+            was_ready: false,
+        }
+    }
+
+    /// Tells whoever watches the readiness that it changed. After each change of the queue.
+    fn report_readiness(&mut self) {
+        let is_ready = !self.events.is_empty() || self.missed > 0 || !self.is_open || self.is_woken;
+        if let Some(readiness) = self.readiness.as_deref()
+            && is_ready != self.was_ready
+        {
+            self.was_ready = is_ready;
+            readiness.set(is_ready);
+        }
+    }
+
+    /// The next event. After the last event of a full backlog comes the one that says so, also
+    /// when the calculator has stopped meanwhile, and then nothing.
+    fn pop(&mut self) -> Option<Arc<N>> {
+        if let Some(event) = self.events.pop_front() {
+            self.report_readiness();
+            return Some(event);
+        }
+        if self.missed == 0 {
+            return None;
+        }
+        self.is_open = false;
+        let missed = std::mem::take(&mut self.missed);
+        self.report_readiness();
+        Some(Arc::new(N::lagged(missed)))
+    }
+
+    fn is_over(&self) -> bool {
+        !self.is_open && self.events.is_empty() && self.missed == 0
+    }
+}
+
+impl<N: Notification> Subscriber<N> {
+    fn new(filter: N::EventFilter, backlog_max: usize, callback: Option<Callback<N>>) -> Self {
+        Self {
+            filter,
+            backlog_max,
+            queue: Mutex::new(SubscriberQueue::new()),
+            changed: Condvar::new(),
+            has_callback: callback.is_some(),
+            callback: Mutex::new(callback),
+        }
+    }
+
+    /// Puts in those that are wanted, and wakes who reads: once, for all. How many came after the
+    /// backlog was full, the first one of all with `true`.
+    fn push(&self, notices: &[Arc<N>]) -> impl Iterator<Item = bool> {
+        let mut queue = self.queue.lock();
+        let missed_before = queue.missed;
+        let mut is_changed = false;
+        for notice in notices {
+            if !queue.is_open || !notice.is_wanted(self.filter) {
+                continue;
+            }
+            if queue.missed > 0 || queue.events.len() >= self.backlog_max {
+                queue.missed += 1;
+            } else {
+                queue.events.push_back(Arc::clone(notice));
+                is_changed = true;
+            }
+        }
+        let missed = queue.missed;
+        if is_changed {
+            queue.report_readiness();
+            drop(queue);
+            self.changed.notify_all();
+        }
+        (missed_before..missed).map(|before| before == 0)
+    }
+
+    /// Nothing more comes; what is in the backlog stays to be read.
+    fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.is_open = false;
+        queue.report_readiness();
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Nothing more comes, and what is in the backlog is forgotten.
+    fn discard(&self) {
+        let mut queue = self.queue.lock();
+        queue.is_open = false;
+        queue.missed = 0;
+        let events = std::mem::take(&mut queue.events);
+        queue.report_readiness();
+        drop(queue);
+        self.changed.notify_all();
+        drop(events);
+    }
+
+    /// Drops the host's callback with whatever it owns, unless it is running: then that happens
+    /// on its return. No lock of ours may be held by the caller.
+    fn drop_callback(&self) {
+        let callback = self.callback.lock().take();
+        drop_guarded(callback);
+    }
+
+    /// Waits until the callback is not running.
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()> {
+        let mut queue = self.queue.lock();
+        while queue.is_running {
+            if self.changed.wait_until(&mut queue, deadline).timed_out() && queue.is_running {
+                return Err(Error::new(
+                    Code::TimedOut,
+                    "the callback is still running; no further one will",
+                )
+                .with_operation("unsubscribe"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drops what the host gave us; whether that panicked.
+fn drop_guarded<T>(value: T) -> bool {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return false;
+    };
+    log::error!(
+        target: "divvy::notify",
+        "dropping what the host gave panicked: {}", panic_text(panic.as_ref())
+    );
+    // Its own destructor may panic, too.
+    std::mem::forget(panic);
+    true
+}
+
+/// All subscribers of one handle.
+pub(crate) struct Hub<N: Notification = CalculatorEvent> {
+    inner: Mutex<HubState<N>>,
+    /// The handle that the events are about, see [`OwnThread`].
+    owner: u64,
+    backlog_max: usize,
+    wake_sender: Sender<()>,
+    wake_receiver: Receiver<()>,
+    pub lagged: AtomicU64,
+    pub callback_panics: AtomicU64,
+    metrics: Arc<dyn CalculatorMetrics>,
+}
+
+/// Subscribers that were taken out of their hub.
+pub(crate) struct Subscribers<N: Notification>(Vec<Arc<Subscriber<N>>>);
+
+struct HubState<N: Notification> {
+    subscribers: Vec<Arc<Subscriber<N>>>,
+    current: N::Current,
+    /// Whether the last event of this life was published.
+    is_over: bool,
+}
+
+impl<N: Notification> Hub<N> {
+    pub fn new(owner: u64, current: N::Current, backlog_max: usize) -> Self {
+        // One place suffices: the wake_sender says "look at the queues", not how often.
+        let (wake_sender, wake_receiver) = bounded(1);
+        Self {
+            inner: Mutex::new(HubState {
+                subscribers: Vec::new(),
+                current,
+                is_over: false,
+            }),
+            owner,
+            backlog_max,
+            wake_sender,
+            wake_receiver,
+            lagged: AtomicU64::new(0),
+            callback_panics: AtomicU64::new(0),
+            metrics: Arc::new(NoMetrics),
+        }
+    }
+
+    /// Has callbacks and missed events told.
+    pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many subscribers there are, and how many events wait for the slowest of them.
+    pub fn backlog(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        let waiting = |s: &Arc<Subscriber<N>>| s.queue.lock().events.len();
+        let longest = inner.subscribers.iter().map(waiting).max();
+        (inner.subscribers.len(), longest.unwrap_or(0))
+    }
+
+    /// Puts an event into every backlog, see [`Hub::publish_all`].
+    pub fn publish(&self, notice: N) {
+        self.publish_all(&[Arc::new(notice)]);
+    }
+
+    /// Puts events into every backlog, all of them before anyone is woken: that takes longer than
+    /// everything else. Never waits for a subscriber, and drops nothing of the host's: this is
+    /// `dv-calc`.
+    pub fn publish_all(&self, notices: &[Arc<N>]) {
+        if notices.is_empty() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let mut count = 0;
+        for notice in notices {
+            if inner.is_over {
+                break; // nothing follows a fatal event
+            }
+            notice.note(&mut inner.current);
+            inner.is_over = notice.is_last();
+            count += 1;
+        }
+        let mut is_called_back = false;
+        for subscriber in &inner.subscribers {
+            is_called_back |= subscriber.has_callback;
+            for is_first in subscriber.push(&notices[..count]) {
+                self.lagged
+                    .fetch_add(u64::from(is_first), Ordering::Relaxed);
+                self.metrics.event_missed(is_first);
+            }
+            if inner.is_over && !subscriber.has_callback {
+                subscriber.close();
+            }
+        }
+        drop(inner);
+        // Otherwise the thread would wake for nothing, and keep a core from those who read.
+        if is_called_back {
+            let _ = self.wake_sender.try_send(());
+        }
+    }
+
+    /// A new life begins in this state.
+    pub fn reset(&self, current: N::Current) {
+        let mut inner = self.inner.lock();
+        inner.current = current;
+        inner.is_over = false;
+    }
+
+    /// Corrects what a new subscriber is told first.
+    pub fn update_current(&self, update_current: impl FnOnce(&mut N::Current)) {
+        update_current(&mut self.inner.lock().current);
+    }
+
+    /// Receivers get what is in their backlog, then their end.
+    pub fn close_receivers(&self) {
+        let receivers: Vec<_> = {
+            let mut inner = self.inner.lock();
+            inner
+                .subscribers
+                .extract_if(.., |s| !s.has_callback)
+                .collect()
+        };
+        for receiver in receivers {
+            receiver.close();
+        }
+    }
+
+    /// Forgets all subscribers; hand them to [`Hub::end`].
+    pub fn take_subscribers(&self) -> Subscribers<N> {
+        Subscribers(std::mem::take(&mut self.inner.lock().subscribers))
+    }
+
+    /// Ends subscriptions and drops their callbacks. The caller holds no lock.
+    pub fn end(subscribers: Subscribers<N>) {
+        for subscriber in subscribers.0 {
+            if subscriber.has_callback {
+                subscriber.discard();
+                subscriber.drop_callback();
+            } else {
+                subscriber.close();
+            }
+        }
+    }
+
+    pub fn subscribe(
+        self: &Arc<Self>,
+        filter: N::EventFilter,
+        callback: Callback<N>,
+    ) -> Subscription {
+        let subscriber = self.add(filter, Some(callback));
+        let _ = self.wake_sender.try_send(());
+        Subscription {
+            place: Some(Box::new(SubscriberSlot {
+                subscriber,
+                hub: Arc::downgrade(self),
+            })),
+            owner: self.owner,
+        }
+    }
+
+    pub fn events(self: &Arc<Self>, filter: N::EventFilter) -> Events<N> {
+        Events::new(self.add(filter, None), Arc::downgrade(self))
+    }
+
+    fn add(&self, filter: N::EventFilter, callback: Option<Callback<N>>) -> Arc<Subscriber<N>> {
+        let subscriber = Arc::new(Subscriber::new(filter, self.backlog_max, callback));
+        let mut inner = self.inner.lock();
+        // Under the same lock as every publication: the current state, then each later change.
+        let introduced: Vec<_> = N::introduce(&inner.current)
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        let _ = subscriber.push(&introduced);
+        inner.subscribers.push(Arc::clone(&subscriber));
+        subscriber
+    }
+
+    fn remove(&self, subscriber: &Arc<Subscriber<N>>) {
+        let mut inner = self.inner.lock();
+        inner.subscribers.retain(|s| !Arc::ptr_eq(s, subscriber));
+    }
+
+    /// The body of `dv-notify`: runs callbacks. When `finish` is disconnected it delivers what is
+    /// left and ends; when `halt` is, it ends after the callback that runs.
+    pub fn run(&self, finish: &Receiver<Infallible>, halt: &Receiver<Infallible>) {
+        let mut is_last = false;
+        loop {
+            // Before the first wait, too: who subscribed before the start is waiting.
+            while !is_disconnected(halt) && self.deliver_round() {}
+            if is_last {
+                return;
+            }
+            is_last = select_biased! {
+                recv(halt) -> _ => return,
+                recv(finish) -> _ => true,
+                recv(self.wake_receiver) -> _ => false,
+            };
+        }
+    }
+
+    /// One event to each subscriber with a callback; whether there may be more.
+    fn deliver_round(&self) -> bool {
+        let subscribers: Vec<_> = {
+            let inner = self.inner.lock();
+            let with_callback = inner.subscribers.iter().filter(|s| s.has_callback);
+            with_callback.cloned().collect()
+        };
+        let mut any = false;
+        for subscriber in subscribers {
+            any |= self.deliver_one(&subscriber);
+        }
+        any
+    }
+
+    fn deliver_one(&self, subscriber: &Arc<Subscriber<N>>) -> bool {
+        let event = {
+            let mut queue = subscriber.queue.lock();
+            let event = queue.pop();
+            queue.is_running = event.is_some();
+            event
+        };
+        let Some(event) = event else { return false };
+        let callback = subscriber.callback.lock().take();
+        if let Some(callback) = callback {
+            self.call(subscriber, callback, &event);
+        }
+        let mut queue = subscriber.queue.lock();
+        queue.is_running = false;
+        let is_over = queue.is_over();
+        drop(queue);
+        subscriber.changed.notify_all();
+        if is_over {
+            self.remove(subscriber);
+        }
+        true
+    }
+
+    /// Runs a callback, and keeps it for the next event unless this was its last one.
+    fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, event: &N) {
+        let begun = Instant::now();
+        let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        self.metrics.called_back(begun.elapsed());
+        if let Err(panic) = run {
+            self.callback_panics.fetch_add(1, Ordering::Relaxed);
+            self.metrics.callback_panicked();
+            log::error!(
+                target: "divvy::notify",
+                "a subscriber's callback panicked and is closed: {}",
+                panic_text(panic.as_ref())
+            );
+            drop_guarded(panic);
+            subscriber.discard();
+        }
+        let queue = subscriber.queue.lock();
+        if !queue.is_over() {
+            // Under the lock of the queue, so that whoever closes it finds the callback here.
+            *subscriber.callback.lock() = Some(callback);
+            return;
+        }
+        drop(queue);
+        // Before anyone is told that it no longer runs: what it owns may be freed then.
+        drop_guarded(callback);
+    }
+}
+
+fn is_disconnected(signal: &Receiver<Infallible>) -> bool {
+    signal.try_recv() == Err(TryRecvError::Disconnected)
+}
+
+/// A subscription with a callback. Dropping it unsubscribes, waiting up to 5 s for a running
+/// callback; [`Subscription::forever`] lets it run as long as the calculator does.
+#[must_use = "dropping a subscription ends it"]
+pub struct Subscription {
+    /// `None` when it was ended or let run.
+    place: Option<Box<dyn ActiveSubscription>>,
+    owner: u64,
+}
+
+/// A subscriber's place in its hub.
+struct SubscriberSlot<N: Notification> {
+    subscriber: Arc<Subscriber<N>>,
+    hub: Weak<Hub<N>>,
+}
+
+/// A [`SubscriberSlot`], whatever kind of events is delivered there.
+trait ActiveSubscription: Send + Sync {
+    /// Nothing more is delivered.
+    fn unsubscribe_now(&self);
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()>;
+    fn drop_callback(&self);
+}
+
+impl<N: Notification> ActiveSubscription for SubscriberSlot<N> {
+    fn unsubscribe_now(&self) {
+        self.subscriber.discard();
+        if let Some(hub) = self.hub.upgrade() {
+            hub.remove(&self.subscriber);
+        }
+    }
+
+    fn wait_for_callback(&self, deadline: Instant) -> Result<()> {
+        self.subscriber.wait_for_callback(deadline)
+    }
+
+    fn drop_callback(&self) {
+        self.subscriber.drop_callback();
+    }
+}
+
+impl Subscription {
+    /// Ends the subscription. After it returns `Ok` no callback runs or will run, and what the
+    /// callback owned has been dropped. From inside a callback of the same handle it returns
+    /// at once; then that holds from the callback's return on.
+    ///
+    /// # Errors
+    /// `TimedOut` when the callback still runs after `timeout`; no further one will, and what it
+    /// owns is dropped when it returns.
+    pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
+        let result = self.end(timeout);
+        self.place = None;
+        result
+    }
+
+    /// Keeps the subscription until the handle is stopped or dropped.
+    pub fn forever(mut self) {
+        self.place = None;
+    }
+
+    /// As [`Subscription::unsubscribe`], for callers that want to wait again after `TimedOut`.
+    /// Once it returned `Ok` another call does nothing.
+    ///
+    /// # Errors
+    /// As [`Subscription::unsubscribe`].
+    pub fn end(&mut self, timeout: Duration) -> Result<()> {
+        let Some(place) = &self.place else {
+            return Ok(());
+        };
+        place.unsubscribe_now();
+        // Callbacks run one at a time: on their thread no other one is running.
+        if !OwnThread::is_notifier_of(self.owner) {
+            place.wait_for_callback(deadline_after(timeout))?;
+        }
+        place.drop_callback();
+        self.place = None;
+        Ok(())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Err(error) = self.end(DROP_TIMEOUT) {
+            log::warn!(target: "divvy::notify", "subscription dropped: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,688 @@
+//! Publishing under a fence: take-over, publication in two classes, and settling doubts.
+//!
+//! The protocol is straight-line code over [`Store`], so that the simulation runs the very code
+//! that ships. What it rests on (DESIGN, section 5):
+//!
+//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will
+//!   act on, in a term above every term found. The fence is not written again in that term.
+//! * **ActiveMode A** (a store with batches): every batch depends on the fence's revision.
+//! * **ActiveMode B** (others): every write depends on its own key's revision, and a key that holds
+//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
+//!   key and the commit record, so that each revision a former leader knows is stale.
+//! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
+//!   good; one that did not, that somebody wrote without a fence, which is published above.
+//! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
+//!   keys are written by the next publication whatever they hold, so that it comes too late.
+//!
+//! What class B leaves open: *during* a take-over, until the new leader has rewritten a key, the
+//! former one can still change what the key holds. The new leader's rewrite is refused then, so it
+//! learns of it and goes over it; when [`Publisher::take_over`] has returned, nothing of the former
+//! leader is accepted any more, and nothing that stands is newer than what it returned.
+
+mod atomic;
+mod per_key;
+mod retries;
+mod shadow;
+mod take_over;
+#[cfg(test)]
+pub(in crate::runtime) mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use self::shadow::{Live, Shadow};
+pub use self::take_over::TakeOverResult;
+use crate::config::PublishMode;
+use crate::error::{Code, Error, Result};
+use crate::machine::publication::{
+    AssignmentSlot, BucketReading, Change, Content, Record, changes, pending, plan_digest,
+};
+use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
+use crate::store::{Bucket, Outcome, Refusal, Store, Write};
+use crate::strategy::Plan;
+use crate::time::clock::{Clock, SystemClock};
+use crate::time::log_throttle::{LogThrottle, suppressed};
+use crate::types::{Reason, Revision, Term, Version, WorkerId};
+use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+
+/// What a store says that was asked again and again.
+const STAYS_BUSY: &str = "the store stays busy: somebody else writes the same keys, or the server \
+     takes no batch; see whether it has free storage";
+
+/// What the publisher needs from its environment besides the store.
+pub trait PublisherEnvironment: Send + Sync {
+    /// The wall clock as RFC 3339 text, for people who read the records.
+    fn wall_clock(&self) -> String;
+
+    /// Waits; `false` when it was cut short because everything is to stop.
+    fn pause(&self, duration: Duration) -> bool;
+
+    /// What deadlines are kept by.
+    fn clock(&self) -> &dyn Clock {
+        &SystemClock
+    }
+
+    /// Whether the store takes calls; `false` while it is left alone, so that another try is for
+    /// later.
+    fn takes_calls(&self) -> bool {
+        true
+    }
+
+    /// A number that no other leader draws, to tell fence records apart.
+    fn nonce(&self) -> u64 {
+        fastrand::u64(..)
+    }
+}
+
+/// Which guarantees a publication leans on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveMode {
+    /// Atomic batches under the fence.
+    Atomic {
+        /// Most writes in one batch.
+        batch_max: usize,
+    },
+    /// Conditional writes of single keys.
+    PerKey,
+}
+
+/// What a publisher works under.
+#[derive(Clone, Debug)]
+pub struct PublisherSettings {
+    /// The leader's name, for the fence record.
+    pub leader: String,
+    /// Prefix of the assignment keys.
+    pub assignment: KeyPrefix,
+    /// Prefix of the heartbeat keys.
+    pub heartbeat: KeyPrefix,
+    /// The class to publish in.
+    pub class: PublishMode,
+    /// Most writes in one batch, below what the store takes.
+    pub batch_max: usize,
+}
+
+/// What a rebalance is published through. Used from one thread.
+pub trait Publish: fmt::Debug + Send {
+    /// Learns what is stored and who is alive, and earns the right to publish.
+    ///
+    /// # Errors
+    /// As [`Publisher::take_over`].
+    fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult>;
+
+    /// Publishes `plan` and returns its version.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
+
+    /// Takes in what some worker has applied.
+    fn heed(&mut self, applied: Applied);
+
+    /// Looks what these writes, seen in the bucket, are.
+    ///
+    /// # Errors
+    /// As [`Publisher::settle`].
+    fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved>;
+
+    /// Asks the store for something small, to find out whether it answers.
+    ///
+    /// # Errors
+    /// As [`Publisher::probe`].
+    fn probe(&self, deadline: Instant) -> Result<()>;
+
+    /// Whether it only tells what it would write.
+    fn is_shadow(&self) -> bool {
+        false
+    }
+
+    /// The term that it publishes in, or watches.
+    fn term(&self) -> Term;
+
+    /// The class it publishes in and the store as probe_result at the take-over; `None` when nothing
+    /// was to be probe_result.
+    fn probe_result(&self) -> Option<(ActiveMode, &str)>;
+}
+
+/// What writes in the bucket turned out to be.
+#[derive(Debug)]
+pub enum Resolved {
+    /// Nothing new.
+    Known,
+    /// Somebody else's, to be published above.
+    Foreign,
+    /// A publication of the live leader, to be followed.
+    Live(Box<Live>),
+}
+
+impl Publish for Publisher {
+    fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
+        self.take_over(deadline)
+    }
+
+    fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
+        self.publish(plan, reason, deadline)
+    }
+
+    fn heed(&mut self, applied: Applied) {
+        self.heed(applied);
+    }
+
+    fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved> {
+        Ok(match self.resolve(seen, deadline)? {
+            true => Resolved::Foreign,
+            false => Resolved::Known,
+        })
+    }
+
+    fn probe(&self, deadline: Instant) -> Result<()> {
+        self.probe(deadline)
+    }
+
+    fn term(&self) -> Term {
+        self.term
+    }
+
+    fn probe_result(&self) -> Option<(ActiveMode, &str)> {
+        Some((self.class, &self.store_description))
+    }
+}
+
+/// Publishes plans under one fence. Used from one thread.
+pub struct Publisher {
+    store: Arc<dyn Store>,
+    environment: Arc<dyn PublisherEnvironment>,
+    settings: PublisherSettings,
+    class: ActiveMode,
+    /// What the store is and whether it batches, for people.
+    store_description: String,
+    /// Largest value that the store takes, in bytes.
+    value_max: usize,
+    in_force: Arc<Effective>,
+    term: Term,
+    term_state: TermState,
+    /// The fence in force.
+    fence: Record<Fence>,
+    /// The fence last tried: the one in force unless a further term is being opened.
+    claim: Fence,
+    /// The highest version used or seen; each publication, failed or not, takes a new one.
+    version: Version,
+    /// The highest term and version that any worker was heard to have applied.
+    applied: Applied,
+    known: BucketReading,
+    doubts: LogThrottle,
+    metrics: Arc<dyn AssignmentMetrics>,
+}
+
+/// The term and version that a publisher has reached, for whoever watches the bucket. Each is
+/// set before anything that bears it is written.
+#[derive(Debug, Default)]
+pub struct Effective {
+    term: AtomicI64,
+    version: AtomicI64,
+}
+
+impl Effective {
+    /// The numbers reached so far.
+    #[must_use]
+    pub fn get(&self) -> Applied {
+        Applied {
+            term: self.term.load(Ordering::Acquire),
+            version: self.version.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// How a publisher stands to the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TermState {
+    /// It has not taken over, or the attempt failed.
+    Outside,
+    /// Its fence stands: it may publish.
+    Effective,
+    /// Opening a further term failed half-way: which of its two fences stands is not known.
+    Reopening,
+    /// A newer leader has taken over.
+    Deposed,
+}
+
+/// Why one attempt at a publication did not succeed.
+enum AttemptError {
+    /// The state of the bucket is in doubt: learn it anew, then try again with a new version.
+    Doubt(String),
+    /// The store did not take it, and may in a moment: the same again.
+    Again(RetryCause, Error),
+    /// Nothing that another attempt would mend.
+    Failed(Error),
+}
+
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
+        AttemptError::Failed(error)
+    }
+}
+
+type Attempt<T> = std::result::Result<T, AttemptError>;
+
+/// One publication under way.
+struct Draft {
+    version: Version,
+    changes: Vec<Change>,
+    values: Vec<Option<Vec<u8>>>,
+    commit: Commit,
+}
+
+impl Publisher {
+    /// A publisher that has not taken over yet. `in_force` tells others how far it is.
+    pub fn new(
+        store: Arc<dyn Store>,
+        environment: Arc<dyn PublisherEnvironment>,
+        settings: PublisherSettings,
+        in_force: Arc<Effective>,
+    ) -> Self {
+        Self {
+            store,
+            environment,
+            settings,
+            class: ActiveMode::PerKey,
+            store_description: String::new(),
+            value_max: usize::MAX,
+            in_force,
+            term: 0,
+            term_state: TermState::Outside,
+            fence: Record::default(),
+            claim: Fence::default(),
+            version: 0,
+            applied: Applied::default(),
+            known: BucketReading::default(),
+            doubts: LogThrottle::default(),
+            metrics: Arc::new(NoMetrics),
+        }
+    }
+
+    /// Has what it does shown.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// The term that this publisher opened last.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The class of the store, as probe_result at the take-over.
+    #[must_use]
+    pub fn class(&self) -> ActiveMode {
+        self.class
+    }
+
+    /// The store, its version and whether it batches, as probe_result at the take-over; empty before.
+    #[must_use]
+    pub fn store_description(&self) -> &str {
+        &self.store_description
+    }
+
+    /// Publishes `plan` under a new version and returns that version.
+    ///
+    /// # Errors
+    /// `Fenced` when a newer leader has taken over (for good); `NotRunning` before a take-over has
+    /// succeeded; `NoWorkers` for a plan without any, which would delete everything; `TooLarge`,
+    /// before anything was written, naming worker, size and limit; what the store reports
+    /// otherwise. After an error part of the plan may be visible (class B, or several batches), or
+    /// all of it; the next publication puts that right.
+    pub fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
+        self.check_standing()?;
+        if plan.workers().is_empty() {
+            return Err(Error::new(
+                Code::NoWorkers,
+                "there is no live worker: nothing is published and nothing is deleted",
+            ));
+        }
+        self.check_fence(deadline)
+            .map_err(|error| error.with_operation("publish"))?;
+        let mut retries = self.retries(deadline);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let draft = self.draft(plan, reason)?;
+            let result = match self.class {
+                ActiveMode::Atomic { batch_max } => {
+                    self.publish_atomically(&draft, batch_max, deadline)
+                }
+                ActiveMode::PerKey => self.publish_singly(&draft, deadline),
+            };
+            match result {
+                Ok(()) => return Ok(draft.version),
+                Err(AttemptError::Failed(error)) => return Err(error.with_operation("publish")),
+                Err(AttemptError::Again(cause, error)) => {
+                    retries.again(cause, error.with_operation("publish"))?;
+                    self.metrics.retried(cause);
+                }
+                Err(AttemptError::Doubt(why)) => {
+                    self.tell_doubt(draft.version, attempt, &why);
+                    self.relearn(deadline)
+                        .map_err(|error| error.with_operation("publish"))?;
+                    let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
+                    // What somebody else wrote meanwhile counts as known from here on, so it is
+                    // gone over now.
+                    if has_arrived && pending(&self.known.slots, plan).is_empty() {
+                        return Ok(draft.version);
+                    }
+                    let message = format!("in doubt after {attempt} attempts: {why}");
+                    let error = Error::new(Code::Unavailable, message);
+                    retries.count(&error.with_operation("publish"))?;
+                    self.metrics.retried(RetryCause::Doubt);
+                }
+            }
+        }
+    }
+
+    fn tell_doubt(&mut self, version: Version, attempt: u32, why: &str) {
+        let now = self.environment.clock().now();
+        if let Some(silent) = self.doubts.record(now) {
+            log::warn!(
+                target: "divvy::publisher",
+                version = version, attempt = attempt;
+                "publication in doubt{} ({why}): reading back", suppressed(silent)
+            );
+        }
+    }
+
+    /// Asks the store for as little as can be asked.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn probe(&self, deadline: Instant) -> Result<()> {
+        self.store
+            .read(Bucket::Assignment, FENCE_KEY, deadline)
+            .map(drop)
+    }
+
+    /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all
+    /// that follows is above it.
+    pub fn heed(&mut self, applied: Applied) {
+        self.applied = self.applied.highest(applied);
+    }
+
+    /// Looks whether these writes, seen in the bucket, were made by somebody else. If so, what
+    /// the bucket holds is learned anew. A key that is gone without a trace is seen with the
+    /// revision [`Revision::MAX`].
+    ///
+    /// # Errors
+    /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
+    pub fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
+        self.check_standing()?;
+        // An attempt that failed half-way has forgotten what it compared with, and what a worker
+        // has applied shows in no key.
+        let is_behind = self.applied.exceeds(self.in_force.get());
+        let is_resumed = self.term_state == TermState::Reopening || is_behind;
+        let is_own = |(key, revision): &(String, Revision)| self.is_own(key, *revision);
+        if seen.iter().all(is_own) && !is_resumed {
+            return Ok(false);
+        }
+        let before = (self.known.slots.clone(), self.known.commit.clone());
+        self.relearn(deadline)?;
+        let is_changed = before.0 != self.known.slots || before.1 != self.known.commit;
+        Ok(is_changed || is_resumed)
+    }
+
+    /// Whether the key's write with this revision is one that this publisher made or has
+    /// learned of.
+    fn is_own(&self, key: &str, revision: Revision) -> bool {
+        let known = match (key, self.settings.assignment.suffix(key)) {
+            (FENCE_KEY, _) => self.fence.revision,
+            (COMMIT_KEY, _) => self.known.commit.revision,
+            (_, Some(worker)) => self.known.slots.get(worker).map_or(0, |slot| slot.revision),
+            (_, None) => return true, // nothing depends on it
+        };
+        revision <= known
+    }
+
+    /// Reads the whole bucket. The answer is at least as new as the call.
+    fn read_all(&self, deadline: Instant) -> Result<BucketReading> {
+        let list = |store: &dyn Store| store.list(Bucket::Assignment, "", deadline);
+        let listing = self.ask(deadline, list)?;
+        Ok(BucketReading::of(&listing, &self.settings.assignment))
+    }
+
+    /// Learns what the bucket holds, under the same fence.
+    fn relearn(&mut self, deadline: Instant) -> Result<()> {
+        let mut reading = self.read_all(deadline)?;
+        if !self.holds(&reading.fence) {
+            return Err(self.depose(&reading.fence));
+        }
+        // A foreign version may be gone from the bucket and yet be applied somewhere.
+        let beats = self.read_beats(deadline)?;
+        self.heed(beats.applied);
+        self.see_version(reading.highest_version.max(self.applied.version));
+        let highest_term = reading.highest_term.max(self.applied.term);
+        if self.term_state == TermState::Reopening || highest_term > self.term {
+            // Workers would refuse our term: somebody wrote a higher one without taking over.
+            log::warn!(
+                target: "divvy::publisher", term = self.term, found = highest_term;
+                "a foreign write carries a higher term: opening a term above it"
+            );
+            self.term_state = TermState::Reopening;
+            let floor = highest_term.max(self.term);
+            self.open_term(&reading, floor, deadline)?;
+            self.term_state = TermState::Effective;
+        } else {
+            reading.keep_rewrite_marks(&self.known.slots);
+            reading.mark_foreign(&self.known.slots, self.term);
+            reading.mark_refused(&beats.applied_by, self.applied);
+            self.known = reading;
+        }
+        self.known.stored = Vec::new(); // large, and of use to a take-over only
+        Ok(())
+    }
+
+    /// Sees to it that this leader's fence stands before anything is tried.
+    ///
+    /// The writes are safe without this look, with two exceptions that it makes small: a bucket
+    /// that was created anew numbers its writes from the start, so that a deposed leader's
+    /// revisions may come true again (what the fence says never does); and in class B a leader
+    /// that was deposed long ago must not leave half a plan behind in the moment of a take-over.
+    fn check_fence(&mut self, deadline: Instant) -> Result<()> {
+        if self.term_state == TermState::Reopening {
+            return self.relearn(deadline);
+        }
+        let read = |store: &dyn Store| store.read(Bucket::Assignment, FENCE_KEY, deadline);
+        let entry = self.ask(deadline, read)?;
+        let live = entry.as_ref().filter(|e| e.is_live());
+        let found = Record {
+            revision: entry.as_ref().map_or(0, |e| e.revision),
+            value: live.and_then(|e| Fence::decode(&e.value).ok()),
+        };
+        if self.holds(&found) {
+            return Ok(());
+        }
+        Err(self.depose(&found))
+    }
+
+    /// Whether the fence found is this leader's.
+    fn holds(&self, found: &Record<Fence>) -> bool {
+        let is_claim = || found.value.as_ref() == Some(&self.claim);
+        *found == self.fence || self.term_state == TermState::Reopening && is_claim()
+    }
+
+    /// From here on this publisher never writes again, unless it takes over anew.
+    fn depose(&mut self, fence: &Record<Fence>) -> Error {
+        self.term_state = TermState::Deposed;
+        let by = match &fence.value {
+            Some(fence) => format!("{:?} leads in term {}", fence.leader, fence.term),
+            None => "the fence record was removed".into(),
+        };
+        Error::new(
+            Code::Fenced,
+            format!(
+                "deposed in term {}: {by}; this leader must not publish again",
+                self.term
+            ),
+        )
+    }
+
+    fn check_standing(&self) -> Result<()> {
+        match self.term_state {
+            TermState::Effective | TermState::Reopening => Ok(()),
+            TermState::Outside => Err(Error::new(
+                Code::NotRunning,
+                "no take-over has succeeded yet; nothing can be published before",
+            )),
+            TermState::Deposed => Err(Error::new(
+                Code::Fenced,
+                format!(
+                    "deposed in term {}; this leader must not publish again",
+                    self.term
+                ),
+            )),
+        }
+    }
+
+    fn draft(&mut self, plan: &Plan, reason: Reason) -> Result<Draft> {
+        let version = next_number("version", self.version)?;
+        let changes = changes(&self.known.slots, plan);
+        let mut values = Vec::with_capacity(changes.len());
+        for change in &changes {
+            let value = change.partitions.as_ref().map(|(partitions, _)| {
+                Assignment::encode(version, self.term, reason.name(), partitions)
+            });
+            let size = value.as_ref().map_or(0, Vec::len);
+            if size > self.value_max {
+                return Err(Error::new(
+                    Code::TooLarge,
+                    format!(
+                        "the assignment of {} has {size} bytes, the store takes {}; \
+                         raise the server's max_payload or spread the partitions wider",
+                        change.worker, self.value_max
+                    ),
+                )
+                .with_key(self.settings.assignment.key(&change.worker)));
+            }
+            values.push(value);
+        }
+        // Taken from here on, whatever comes of the attempt.
+        self.see_version(version);
+        let commit = Commit {
+            term: self.term,
+            version,
+            lifecycle: reason.name().into(),
+            digest: plan_digest(plan),
+            workers: plan.workers().len() as u64,
+            partitions: plan.partitions().len() as u64,
+            time: self.environment.wall_clock(),
+        };
+        Ok(Draft {
+            version,
+            changes,
+            values,
+            commit,
+        })
+    }
+
+    /// Takes in that a change was stored with this revision.
+    fn stored(&mut self, change: &Change, revision: Revision) {
+        let content = match &change.partitions {
+            Some((_, hash)) => Content::Assigned(*hash),
+            None => Content::Deleted,
+        };
+        let slot = AssignmentSlot {
+            revision,
+            content,
+            is_foreign: false,
+            needs_rewrite: false,
+        };
+        self.known.slots.insert(change.worker.clone(), slot);
+        self.numbered(revision);
+    }
+
+    /// Takes in that a change may have been stored, or may yet be.
+    fn doubted(&mut self, change: &Change) {
+        let slots = &mut self.known.slots;
+        let slot = slots
+            .entry(change.worker.clone())
+            .or_insert(AssignmentSlot::NONE);
+        slot.needs_rewrite = true;
+    }
+
+    /// Takes in the number of an own write. After a gap the bucket's last sequence is left as it
+    /// was known: what lies in the gap was not seen, and may be a new leader's fence.
+    fn numbered(&mut self, revision: Revision) {
+        if revision == self.known.last_sequence + 1 {
+            self.known.last_sequence = revision;
+        }
+    }
+
+    fn committed(&mut self, commit: &Commit, revision: Revision) {
+        self.known.commit = Record {
+            revision,
+            value: Some(commit.clone()),
+        };
+        self.numbered(revision);
+    }
+
+    fn set_term(&mut self, term: Term) {
+        self.term = term;
+        self.in_force.term.store(term, Ordering::Release);
+    }
+
+    fn see_version(&mut self, version: Version) {
+        self.version = self.version.max(version);
+        self.in_force.version.store(self.version, Ordering::Release);
+    }
+
+    fn key_of(&self, worker: &WorkerId) -> String {
+        self.settings.assignment.key(worker)
+    }
+
+    fn write_one(&self, write: Write, deadline: Instant) -> Outcome {
+        let mut outcomes = self.store.write(Bucket::Assignment, &[write], deadline);
+        outcomes
+            .pop()
+            .unwrap_or_else(|| Outcome::Unknown("the store gave no outcome".into()))
+    }
+}
+
+/// One above the highest term or version found.
+fn next_number(what: &'static str, highest: i64) -> Result<i64> {
+    highest.checked_add(1).ok_or_else(|| {
+        Error::new(
+            Code::InvalidData,
+            format!(
+                "the store holds the {what} {highest}, which leaves no room to go on; \
+                 find and remove the value that carries it"
+            ),
+        )
+    })
+}
+
+/// What a refusal means for the attempt.
+fn refused(refusal: Refusal, key: &str) -> AttemptError {
+    match refusal {
+        Refusal::Busy => {
+            let error = Error::new(Code::Unavailable, STAYS_BUSY).with_key(key);
+            AttemptError::Again(RetryCause::Busy, error)
+        }
+        away @ Refusal::Unavailable(_) => {
+            AttemptError::Again(RetryCause::Refused, away.into_error().with_key(key))
+        }
+        Refusal::Conflict => {
+            AttemptError::Doubt(format!("somebody else wrote {key}, or the fence"))
+        }
+        other => AttemptError::Failed(other.into_error().with_key(key)),
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("term", &self.term)
+            .field("version", &self.version)
+            .field("class", &self.class)
+            .field("term_state", &self.term_state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,348 @@
+//! Jobs against sources and strategies that fail, and plans found at a take-over.
+
+use super::*;
+use crate::config::PublishMode;
+use crate::runtime::publish::publisher::tests::{
+    BOTH, Kind, Still, held, holds_exactly, id, later, put, raw, settings, world,
+};
+use crate::store::Bucket;
+use crate::store::memory::MemoryStore;
+use crate::strategy::RoundRobin;
+
+fn workers(names: &[&str]) -> Arc<[WorkerId]> {
+    names.iter().map(|name| id(name)).collect()
+}
+
+fn list(keys: &[&str]) -> Vec<Partition> {
+    keys.iter().map(|key| Partition::new([*key], 1)).collect()
+}
+
+fn rebalancer_of(
+    world: &MemoryStore,
+    class: PublishMode,
+    partitions: &Arc<Partitions>,
+    strategy: Arc<dyn Strategy>,
+) -> Rebalancer {
+    let publisher = Publisher::new(
+        Arc::new(world.client("leader")),
+        Arc::new(Still::default()),
+        settings(class),
+        Arc::default(),
+    );
+    Rebalancer::new(publisher, Arc::clone(partitions), strategy, 1, false)
+}
+
+fn leading(
+    world: &MemoryStore,
+    partitions: &Arc<Partitions>,
+    strategy: impl Strategy + 'static,
+) -> Rebalancer {
+    let mut rebalancer = rebalancer_of(world, PublishMode::Auto, partitions, Arc::new(strategy));
+    rebalancer.take_over(later()).unwrap();
+    rebalancer
+}
+
+fn pushed(keys: &[&str]) -> Arc<Partitions> {
+    let partitions = Arc::new(Partitions::pushed());
+    partitions.push(list(keys)).unwrap();
+    partitions
+}
+
+fn publish(rebalancer: &mut Rebalancer, names: &[&str]) -> Result<Publication> {
+    let job = Job::Publish {
+        reason: Reason::PlannedScale,
+        workers: workers(names),
+    };
+    match rebalancer.run(job, later())? {
+        JobReport::Published(publication) => Ok(publication),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn inspect(rebalancer: &mut Rebalancer) -> (u64, Finding) {
+    match rebalancer.run(Job::Inspect, later()).unwrap() {
+        JobReport::Inspected {
+            generation,
+            finding,
+        } => (generation, finding),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A source that tells what the test wants, or panics.
+#[derive(Clone)]
+struct Source(Arc<Mutex<Option<Result<Vec<Partition>>>>>);
+
+impl PartitionSource for Source {
+    fn list_partitions(&self, _: Instant) -> Result<Vec<Partition>> {
+        self.0.lock().clone().expect("as the test wants")
+    }
+}
+
+#[test]
+fn failed_source_keeps_last_plan_and_next_job_succeeds() {
+    for kind in BOTH {
+        let world = world(kind);
+        let source = Source(Arc::new(Mutex::new(Some(Ok(list(&["p", "q"]))))));
+        let partitions = Arc::new(Partitions::pulled(Arc::new(source.clone())));
+        let mut rebalancer = leading(&world, &partitions, RoundRobin);
+        publish(&mut rebalancer, &["a", "b"]).unwrap();
+        let before = held(&world);
+        let nameless = vec![Partition::new(Vec::<String>::new(), 1)];
+        let foreign_code = Error::new(Code::Fenced, "not what it means");
+        let cases: [(Option<Result<Vec<Partition>>>, &str); 4] = [
+            (None, "panicked: as the test wants"),
+            (Some(Err(foreign_code)), "not what it means"),
+            (Some(Ok(list(&["p", "q", "p"]))), "\"p\""),
+            (Some(Ok(nameless)), "without keys"),
+        ];
+        for (answer, words) in cases {
+            *source.0.lock() = answer;
+            let error = publish(&mut rebalancer, &["a"]).unwrap_err();
+            assert_eq!(error.code(), Code::SourceFailed, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+            assert!(rebalancer.run(Job::Inspect, later()).is_err());
+            assert_eq!(rebalancer.plan().unwrap().workers().len(), 2);
+            assert_eq!(held(&world), before);
+        }
+        // Nor does it keep anyone from taking over.
+        partitions.touch();
+        *source.0.lock() = None;
+        let (found, _) = rebalancer.take_over(later()).unwrap();
+        assert_eq!((found.finding, found.generation), (None, 0));
+        *source.0.lock() = Some(Ok(list(&["p"])));
+        let version = publish(&mut rebalancer, &["a"]).unwrap().version;
+        holds_exactly(&world, rebalancer.plan().unwrap(), version);
+    }
+}
+
+#[test]
+fn empty_partition_list_leaves_every_worker_empty_assignment() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut rebalancer = leading(&world, &pushed(&[]), RoundRobin);
+        let publication = publish(&mut rebalancer, &["a", "b"]).unwrap();
+        assert_eq!(
+            (publication.partitions, publication.quality.moved_partitions),
+            (0, 0)
+        );
+        assert_eq!(held(&world).len(), 2);
+        assert_eq!(inspect(&mut rebalancer).1, Finding::Same);
+    }
+}
+
+#[test]
+fn missing_pushed_list_is_error_and_invalid_list_is_rejected_at_once() {
+    let partitions = Arc::new(Partitions::pushed());
+    assert!(!partitions.is_ready());
+    let mut rebalancer = leading(&world(Kind::A), &partitions, RoundRobin);
+    let error = publish(&mut rebalancer, &["a"]).unwrap_err();
+    assert_eq!(error.code(), Code::SourceFailed);
+    let error = partitions.push(list(&["p", "p"])).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(!partitions.is_ready());
+    partitions.push(list(&["p"])).unwrap();
+    publish(&mut rebalancer, &["a"]).unwrap();
+    let pulled = Partitions::pulled(Arc::new(|| Ok(Vec::new())));
+    assert!(pulled.push(Vec::new()).is_err());
+}
+
+/// Answers what the test wants: owners, an error, or a panic.
+struct Scripted(Arc<Mutex<Option<Result<Vec<u32>>>>>);
+
+impl Strategy for Scripted {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn assign(&self, _: &PlanInput<'_>) -> Result<Vec<u32>> {
+        self.0.lock().clone().expect("as the test wants")
+    }
+}
+
+#[test]
+fn failing_panicking_or_invalid_strategy_changes_nothing() {
+    for kind in BOTH {
+        let world = world(kind);
+        let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 1]))));
+        let strategy = Scripted(Arc::clone(&answer));
+        let mut rebalancer = leading(&world, &pushed(&["p", "q"]), strategy);
+        publish(&mut rebalancer, &["a", "b"]).unwrap();
+        let before = held(&world);
+        let error = Error::new(Code::NotRunning, "out of ideas");
+        for (wrong, code, words) in [
+            (None, Code::StrategyFailed, "panicked: as the test wants"),
+            (Some(Err(error)), Code::StrategyFailed, "out of ideas"),
+            (Some(Ok(vec![0])), Code::InvalidPlan, "1 owners for 2"),
+            (Some(Ok(vec![0; 3])), Code::InvalidPlan, "3 owners for 2"),
+            (Some(Ok(vec![0, 7])), Code::InvalidPlan, "\"q\""),
+        ] {
+            *answer.lock() = wrong;
+            let error = publish(&mut rebalancer, &["a", "b"]).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(held(&world), before);
+        }
+        *answer.lock() = Some(Ok(vec![1, 1]));
+        let publication = publish(&mut rebalancer, &["a", "b"]).unwrap();
+        assert_eq!(
+            (publication.version, publication.quality.moved_partitions),
+            (2, 1)
+        );
+        holds_exactly(&world, rebalancer.plan().unwrap(), 2);
+    }
+}
+
+#[test]
+fn inspection_reports_same_changed_or_reweighted_with_excess() {
+    let world = world(Kind::A);
+    let partitions = pushed(&["p", "q", "r", "s"]);
+    let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 0, 1, 1]))));
+    let mut rebalancer = leading(&world, &partitions, Scripted(answer));
+    assert_eq!(inspect(&mut rebalancer).1, Finding::Changed);
+    publish(&mut rebalancer, &["a", "b"]).unwrap();
+    partitions.push(list(&["s", "r", "q", "p"])).unwrap();
+    assert_eq!(inspect(&mut rebalancer), (2, Finding::Same));
+    for keys in [
+        &["p", "q", "r"][..],
+        &["p", "q", "r", "s", "t"],
+        &["p", "q", "r", "z"],
+    ] {
+        partitions.push(list(keys)).unwrap();
+        assert_eq!(inspect(&mut rebalancer).1, Finding::Changed);
+    }
+    let mut heavy = list(&["p", "q", "r", "s"]);
+    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1; nobody can have less than the 4 alone
+    heavy[3].weight = -9; // as good as the default, 1
+    partitions.push(heavy).unwrap();
+    let Finding::Reweighted { excess } = inspect(&mut rebalancer).1 else {
+        panic!("not noticed");
+    };
+    assert!((excess - (5.0 / 4.0 - 1.0)).abs() < 1e-9, "{excess}");
+}
+
+#[test]
+fn change_while_list_is_read_is_not_covered() {
+    let world = world(Kind::A);
+    let slot: Arc<Mutex<Option<Arc<Partitions>>>> = Arc::default();
+    let inner = Arc::clone(&slot);
+    let source = move || {
+        if let Some(partitions) = inner.lock().as_ref() {
+            partitions.touch();
+        }
+        Ok(list(&["p"]))
+    };
+    let partitions = Arc::new(Partitions::pulled(Arc::new(source)));
+    *slot.lock() = Some(Arc::clone(&partitions));
+    let mut rebalancer = leading(&world, &partitions, RoundRobin); // touches: 1
+    let publication = publish(&mut rebalancer, &["a"]).unwrap(); // touches: 2
+    assert_eq!(publication.generation, 1);
+    assert_eq!(inspect(&mut rebalancer).0, 2);
+    *slot.lock() = None;
+    assert_eq!(inspect(&mut rebalancer).0, 3);
+}
+
+#[test]
+fn moved_counts_partitions_with_changed_owner() {
+    let world = world(Kind::A);
+    let partitions = pushed(&["p", "q", "r"]);
+    let answer = Arc::new(Mutex::new(Some(Ok(vec![0, 1, 1]))));
+    let mut rebalancer = leading(&world, &partitions, Scripted(Arc::clone(&answer)));
+    assert_eq!(
+        publish(&mut rebalancer, &["a", "b"])
+            .unwrap()
+            .quality
+            .moved_partitions,
+        0
+    );
+    // `a` is gone, `p` with it; `q` stays; `r` moves to the new worker; `z` is new.
+    partitions.push(list(&["p", "q", "r", "z"])).unwrap();
+    *answer.lock() = Some(Ok(vec![0, 0, 1, 1]));
+    assert_eq!(
+        publish(&mut rebalancer, &["b", "c"])
+            .unwrap()
+            .quality
+            .moved_partitions,
+        2
+    );
+}
+
+/// Notes what it is told of the previous plan.
+struct Noting(Arc<Mutex<Vec<Option<u32>>>>);
+
+impl Strategy for Noting {
+    fn name(&self) -> &str {
+        "noting"
+    }
+
+    fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<u32>> {
+        *self.0.lock() = input.previous.to_vec();
+        Ok(vec![0; input.partitions.len()])
+    }
+}
+
+#[test]
+fn partial_plan_is_not_adopted_but_reveals_current_owners() {
+    for kind in BOTH {
+        let world = world(kind);
+        put(&world, "assignment.a", &raw(4, None, &["p", "q"]));
+        put(&world, "assignment.b", &raw(5, None, &["q", "r"]));
+        let told = Arc::default();
+        let strategy = Arc::new(Noting(Arc::clone(&told)));
+        let partitions = pushed(&["p", "q", "r"]);
+        let mut next = rebalancer_of(&world, PublishMode::Auto, &partitions, strategy);
+        let (found, _) = next.take_over(later()).unwrap();
+        assert!(!found.consistent);
+        assert_eq!(found.planned.len(), 2);
+        publish(&mut next, &["a", "b"]).unwrap();
+        assert_eq!(*told.lock(), [Some(0), Some(0), Some(1)]);
+    }
+}
+
+#[test]
+fn complete_plan_is_consistent_and_unchanged() {
+    for kind in BOTH {
+        let world = world(kind);
+        let partitions = pushed(&["p", "q", "r"]);
+        publish(&mut leading(&world, &partitions, RoundRobin), &["a", "b"]).unwrap();
+        let strategy: Arc<dyn Strategy> = Arc::new(RoundRobin);
+        let mut next = rebalancer_of(&world, PublishMode::Auto, &partitions, strategy);
+        let (found, malformed) = next.take_over(later()).unwrap();
+        assert!(found.consistent);
+        assert_eq!((found.finding, malformed), (Some(Finding::Same), 0));
+        assert_eq!(found.former_leader, Some(id("divvy")));
+        // A leader of parti publishes after it, blindly.
+        put(&world, "assignment.a", &raw(2, None, &["p"]));
+        put(&world, "assignment.b", &raw(2, None, &["q", "r"]));
+        let (found, _) = next.take_over(later()).unwrap();
+        assert!(found.consistent, "{kind:?}");
+        assert_eq!((found.finding, found.version), (Some(Finding::Same), 2));
+        // And was cut short.
+        world.server().delete(Bucket::Assignment, "assignment.b");
+        let (found, _) = next.take_over(later()).unwrap();
+        assert_eq!(found.finding, Some(Finding::Changed));
+    }
+}
+
+#[test]
+fn successor_with_other_publish_mode_rewrites_everything() {
+    let world = world(Kind::A);
+    let partitions = pushed(&["p", "q", "r"]);
+    let of_class = |class| rebalancer_of(&world, class, &partitions, Arc::new(RoundRobin));
+    let mut single = of_class(PublishMode::PerKey);
+    single.take_over(later()).unwrap();
+    publish(&mut single, &["a", "b"]).unwrap();
+    let before = held(&world);
+    let mut batches = of_class(PublishMode::Atomic);
+    assert!(batches.take_over(later()).unwrap().0.consistent);
+    let after = held(&world);
+    for (worker, held) in &after {
+        assert!(held.revision > before[worker].revision);
+        assert_eq!(held.version, before[worker].version);
+    }
+    assert_eq!(
+        publish(&mut single, &["a"]).unwrap_err().code(),
+        Code::Fenced
+    );
+    assert_eq!(held(&world), after);
+}

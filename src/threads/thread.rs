@@ -1,0 +1,189 @@
+//! Threads that are owned, named, deaf to signals, and joined by a deadline.
+
+use std::convert::Infallible;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::error::{Code, Error, Result};
+use crate::threads::cancel::{self, WaitError};
+
+/// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
+/// cloned and selected on, is disconnected from then on.
+pub(crate) fn signal() -> (Sender<Infallible>, Receiver<Infallible>) {
+    bounded(0)
+}
+
+/// A running thread that has to be joined.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    name: &'static str,
+    /// Disconnected when the thread's work is over, also by a panic.
+    done: Receiver<Infallible>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Thread {
+    /// Starts a thread. Its name has at most 15 bytes: Linux cuts off the rest.
+    ///
+    /// All signals are blocked on it, so that the host's signals never land there.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the system cannot start another thread.
+    pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Self> {
+        debug_assert!(name.len() <= 15, "{name}");
+        let (alive, done) = signal();
+        let _mask = SignalMask::block_all();
+        let handle = Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _alive = alive;
+                work();
+            })
+            .map_err(|cause| {
+                Error::new(
+                    Code::Unavailable,
+                    format!("the system cannot start thread {name}"),
+                )
+                .caused_by(cause)
+            })?;
+        Ok(Self {
+            name,
+            done,
+            handle: Mutex::new(Some(handle)),
+        })
+    }
+
+    /// Whether the thread's work is over.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(
+            self.done.try_recv(),
+            Err(crossbeam_channel::TryRecvError::Disconnected)
+        )
+    }
+
+    /// The thread's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Waits until the thread has ended. Any number of threads may do so, at the same time.
+    ///
+    /// # Errors
+    /// [`Code::TimedOut`] when it is still busy at the deadline, [`Code::Cancelled`], and
+    /// [`Code::Panicked`] (once) when it ended by a panic.
+    pub(crate) fn join(&self, deadline: Instant) -> Result<()> {
+        let busy = |code| {
+            let words = format!("thread {} is still busy; call again", self.name);
+            Err(Error::new(code, words))
+        };
+        match cancel::recv_deadline(&self.done, deadline) {
+            Err(WaitError::TimedOut) => return busy(Code::TimedOut),
+            Err(WaitError::Cancelled) => return busy(Code::Cancelled),
+            Err(WaitError::Disconnected) => {}
+        }
+        // The work is over, so this join waits for the last instructions of the thread only.
+        let handle = self.handle.lock().take();
+        match handle.map(JoinHandle::join) {
+            Some(Err(_)) => Err(Error::new(
+                Code::Panicked,
+                format!("thread {} panicked", self.name),
+            )),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+}
+
+/// Blocks every signal on this thread, and so on those that it starts, until it is dropped.
+struct SignalMask {
+    #[cfg(unix)]
+    before: libc::sigset_t,
+}
+
+impl SignalMask {
+    #[cfg(unix)]
+    fn block_all() -> Self {
+        // SAFETY: a sigset_t of zeros is a valid value to be overwritten; both calls write only
+        // to the sets given, which live on this stack, and keep no reference to them.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self { before }
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn block_all() -> Self {
+        Self {}
+    }
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        // SAFETY: `before` was filled in by the system; no reference is kept.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn join_distinguishes_busy_finished_and_panicked_threads() {
+        let (go, wait) = bounded::<()>(0);
+        let busy = Thread::spawn("dv-test", move || {
+            let _ = wait.recv();
+        })
+        .unwrap();
+        assert_eq!(
+            busy.join(Instant::now()).unwrap_err().code(),
+            Code::TimedOut
+        );
+        drop(go);
+        busy.join(soon()).unwrap();
+        busy.join(soon()).unwrap();
+
+        let broken = Thread::spawn("dv-test", || panic!("as the test wants")).unwrap();
+        assert_eq!(broken.join(soon()).unwrap_err().code(), Code::Panicked);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn threads_block_signals_and_spawning_thread_is_unchanged() {
+        fn blocks(signal: libc::c_int) -> bool {
+            // SAFETY: only writes to the set on this stack.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
+                libc::sigismember(&raw const set, signal) == 1
+            }
+        }
+        let before = [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)];
+        let (tell, told) = bounded(1);
+        let thread = Thread::spawn("dv-test", move || {
+            let _ = tell.send(blocks(libc::SIGTERM) && blocks(libc::SIGPIPE));
+        })
+        .unwrap();
+        thread.join(soon()).unwrap();
+        assert!(told.recv().unwrap());
+        assert_eq!(before, [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)]);
+    }
+}

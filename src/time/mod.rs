@@ -1,0 +1,8 @@
+//! Time: clocks, durations as text, and the rules for what recurs.
+//!
+//! [`backoff`] and `log_throttle` are pure like the machines: time is handed in.
+
+pub mod backoff;
+pub mod clock;
+pub mod duration;
+pub(crate) mod log_throttle;
