@@ -15,6 +15,7 @@ mod times;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use divvy::store::ManageBuckets;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::{Manager, ManagerConfig, Partition};
 
@@ -54,7 +55,7 @@ fn soon() -> Instant {
 }
 
 fn connect(url: &str) -> Arc<NatsStore> {
-    let options = NatsOptions::new([url]);
+    let options = NatsOptions::new([url]).manage_buckets(ManageBuckets::Upgrade);
     Arc::new(NatsStore::connect(options, soon()).expect("a connection"))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use divvy::config::PublishMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 use divvy::strategy::Plan;
 use divvy::wire::{COMMIT_KEY, FENCE_KEY};
 use divvy::{Partition, Reason, WorkerId};
@@ -94,7 +94,9 @@ pub fn measure(server: &Server, workers: usize, class: PublishMode, rounds: usiz
 
 /// A store with an assignment bucket of its own.
 fn connect(server: &Server, bucket: &str) -> Arc<NatsStore> {
-    let options = NatsOptions::new([server.url()]).bucket_name(Bucket::Assignment, bucket);
+    let options = NatsOptions::new([server.url()])
+        .manage_buckets(ManageBuckets::Upgrade)
+        .bucket_name(Bucket::Assignment, bucket);
     let store = NatsStore::connect(options, soon()).expect("a connection");
     for (bucket, ttl) in [
         (Bucket::Assignment, None),

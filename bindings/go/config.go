@@ -127,9 +127,10 @@ type NATSOptions struct {
 	HeartbeatBucket, AssignmentBucket string
 	// StableIDBucket and ElectionBucket, of managers; defaults parti-stableid and parti-election.
 	StableIDBucket, ElectionBucket string
-	// LeaveBuckets leaves the buckets as they are: missing ones are not created, existing ones not
-	// improved.
-	LeaveBuckets bool
+	// ManageBuckets says what may be done to the buckets: "create" creates missing ones and leaves
+	// existing ones as they are, "upgrade" also switches on server features that every server of the
+	// cluster supports, "never" changes nothing. Default "create".
+	ManageBuckets string
 	// Replicas of each bucket that is created, 1 to 5. Default 1.
 	Replicas int
 
@@ -163,9 +164,7 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 	if o.TLSRequired {
 		settings["nats_tls_required"] = "true"
 	}
-	if o.LeaveBuckets {
-		settings["nats_manage_buckets"] = "false"
-	}
+	set("nats_manage_buckets", o.ManageBuckets)
 	if o.Replicas != 0 {
 		settings["nats_replicas"] = fmt.Sprint(o.Replicas)
 	}

@@ -35,8 +35,14 @@ pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn St
     }
 }
 
+/// Returns the options that the settings `nats_*` and `*_bucket` stand for.
+///
+/// # Errors
+/// `InvalidConfig` for settings that exclude each other.
 #[cfg(feature = "nats")]
-fn nats_options(nats: &crate::settings::NatsSettings) -> Result<crate::store::nats::NatsOptions> {
+pub fn nats_options(
+    nats: &crate::settings::NatsSettings,
+) -> Result<crate::store::nats::NatsOptions> {
     use crate::settings::keys::StorageKind;
     use crate::store::Bucket;
     use crate::store::nats::{NatsOptions, Storage};
@@ -89,6 +95,12 @@ fn nats_options(nats: &crate::settings::NatsSettings) -> Result<crate::store::na
     }
     if is_set(&nats.domain) {
         options = options.domain(&nats.domain);
+    }
+    if is_set(&nats.api_prefix) {
+        options = options.api_prefix(&nats.api_prefix);
+    }
+    if nats.max_bytes > 0 {
+        options = options.max_bytes(nats.max_bytes);
     }
     Ok(options)
 }

@@ -23,6 +23,8 @@ pub mod sim;
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use calculator::{CalculatorStatus, StatusCounters, WorkerStatus};
 pub use connect::connect_nats;
+#[cfg(feature = "nats")]
+pub use connect::nats_options;
 pub use guarded_store::BreakerStatus;
 pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, perform,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{NatsSettings, Values};
 use crate::config::{OutagePolicy, OutagePreset, PublishMode};
+use crate::store::ManageBuckets;
 use crate::strategy::StrategyKind;
 use crate::time::duration;
 
@@ -361,9 +362,19 @@ pub static KEYS: &[Key] = &[
         "where created buckets keep their data: file or memory"
     ),
     key!(
+        "nats_api_prefix",
+        nats.api_prefix,
+        "subject prefix under which another account's JetStream API and $KV are imported; excludes nats_domain"
+    ),
+    key!(
+        "nats_max_bytes",
+        nats.max_bytes,
+        "most bytes that each created bucket may hold; 0: no limit"
+    ),
+    key!(
         "nats_manage_buckets",
         nats.manage_buckets,
-        "whether missing buckets are created and existing ones improved"
+        "what may be done to buckets: create missing ones, upgrade existing ones as well, or never"
     ),
     key!(
         "nats_stale_limit",
@@ -482,6 +493,10 @@ named_text!(OutagePreset:
     "conservative" => OutagePreset::Conservative,
     "balanced" => OutagePreset::Balanced,
     "aggressive" => OutagePreset::Aggressive);
+named_text!(ManageBuckets:
+    "create" => ManageBuckets::Create,
+    "upgrade" => ManageBuckets::Upgrade,
+    "never" => ManageBuckets::Never);
 named_text!(StorageKind: "file" => StorageKind::File, "memory" => StorageKind::Memory);
 
 /// Where the server keeps a bucket's data.

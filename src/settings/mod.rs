@@ -12,7 +12,7 @@ use self::keys::{KEYS, Key, StorageKind};
 use crate::config::{CalculatorConfig, ManagerConfig, OutagePreset};
 use crate::error::{Code, Error, Result};
 use crate::metrics::MetricNames;
-use crate::store::Bucket;
+use crate::store::{Bucket, ManageBuckets};
 use crate::strategy::StrategyKind;
 use crate::types::truncated;
 
@@ -50,7 +50,9 @@ pub struct NatsSettings {
     pub domain: String,
     pub replicas: u32,
     pub storage: StorageKind,
-    pub manage_buckets: bool,
+    pub api_prefix: String,
+    pub max_bytes: u64,
+    pub manage_buckets: ManageBuckets,
     pub stale_limit: Duration,
     pub connect_timeout: Duration,
     pub stable_id_bucket: String,
@@ -76,7 +78,9 @@ impl Default for NatsSettings {
             domain: String::new(),
             replicas: 1,
             storage: StorageKind::File,
-            manage_buckets: true,
+            api_prefix: String::new(),
+            max_bytes: 0,
+            manage_buckets: ManageBuckets::default(),
             stale_limit: Duration::from_millis(2_500),
             connect_timeout: Duration::from_secs(2),
             stable_id_bucket: Bucket::StableId.default_name().into(),

@@ -18,7 +18,8 @@
 //!   another; who needs to know reads back.
 //! * **Revisions.** Each bucket numbers its writes, deletes included, in one strictly increasing
 //!   sequence that starts above 0. A key's revision is the number of its last write. A bucket
-//!   that is deleted and created anew has another incarnation and may count from the start.
+//!   that is deleted and created again has another incarnation. Its sequence may start at 1, or at
+//!   its creation time (see [`Bucket::first_sequence`]).
 //! * **Missing buckets.** A bucket that was never ensured, or is gone, is `Unavailable` to reads
 //!   and writes and leaves its watches blind, until someone creates it.
 //! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
@@ -73,6 +74,36 @@ impl Bucket {
             Bucket::Assignment => "parti-assignment",
         }
     }
+
+    /// The number of the first write of a bucket that is created now, `since_epoch` after
+    /// 1970-01-01T00:00:00Z. The sequence of a successor starts above everything that a deleted
+    /// bucket counted, so that no revision is used twice.
+    ///
+    /// The assignment bucket counts from milliseconds, so that versions, which derive from its
+    /// sequence, stay below 2^53. The other buckets take more than one write per millisecond in a
+    /// large fleet and count from microseconds.
+    #[must_use]
+    pub fn first_sequence(self, since_epoch: Duration) -> Revision {
+        let time = match self {
+            Bucket::Assignment => since_epoch.as_millis(),
+            Bucket::StableId | Bucket::Election | Bucket::Heartbeat => since_epoch.as_micros(),
+        };
+        Revision::try_from(time).unwrap_or(1).max(1)
+    }
+}
+
+/// What divvy may do to the buckets of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ManageBuckets {
+    /// Creates missing buckets and leaves existing ones as they are. Nothing that a later
+    /// downgrade of a server could take offline is switched on. The default.
+    #[default]
+    Create,
+    /// As `Create`; also switches on the server features that divvy profits from, on the bucket
+    /// that needs each, once every server of the cluster is known to support it.
+    Upgrade,
+    /// Neither creates nor changes a bucket.
+    Never,
 }
 
 /// What a bucket is wanted to be. Used when the bucket does not exist yet.

@@ -15,7 +15,7 @@ use divvy::config::PublishMode;
 use divvy::error::{Code, Error};
 use divvy::machine::publication::{BucketReading, plan_digest};
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 use divvy::types::{Term, Version};
 use divvy::wire::KeyPrefix;
 
@@ -105,7 +105,9 @@ fn fight(class: PublishMode, lasting: Duration) {
 }
 
 fn rival(urls: &[String]) -> Arc<NatsStore> {
-    let options = NatsOptions::new(urls.to_vec()).replicas(3);
+    let options = NatsOptions::new(urls.to_vec())
+        .replicas(3)
+        .manage_buckets(ManageBuckets::Upgrade);
     Arc::new(NatsStore::connect(options, in_secs(30)).expect("a connection"))
 }
 

@@ -1,11 +1,13 @@
 //! How the NATS store treats buckets: its own, other people's, and those it may not touch.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Refusal, Store, WatchEvent, Write};
+use divvy::store::{
+    Bucket, BucketConfig, Expect, ManageBuckets, Outcome, Refusal, Store, WatchEvent, Write,
+};
 use serde_json::{Value, json};
 
 use crate::support::nats_binary::{NEWEST, OLDEST};
@@ -61,33 +63,105 @@ fn created_buckets_are_valid_for_every_nats_client() {
         assert_eq!(config["max_age"], 0);
         assert_eq!(config["allow_direct"], true);
         assert_eq!(config["discard"], "new");
+        // A server before 2.12 would take it offline after a downgrade.
+        assert_ne!(config["allow_atomic"], true);
         let config = config_of(&server, Bucket::Heartbeat);
         assert_eq!(config["max_age"], 6_000_000_000_u64);
         assert_eq!(config["duplicate_window"], 6_000_000_000_u64);
         if version == NEWEST {
             assert_eq!(config["subject_delete_marker_ttl"], 1_000_000_000_u64);
-            assert_eq!(config_of(&server, Bucket::Assignment)["allow_atomic"], true);
         }
     }
 }
 
 #[test]
-fn adopted_bucket_gains_flags_and_keeps_all_other_settings() {
-    let server = Server::start(NEWEST);
+fn created_bucket_starts_its_sequence_at_the_current_time() {
+    for version in [NEWEST, OLDEST] {
+        let server = Server::start(version);
+        let store = connect(NatsOptions::new([server.url()]));
+        let put = || {
+            store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+            let write = Write {
+                key: "k".into(),
+                value: Some(b"v".to_vec()),
+                expect: Expect::Revision(0),
+            };
+            match store.write(Bucket::Assignment, &[write], soon()).remove(0) {
+                Outcome::Done(revision) => revision,
+                outcome => panic!("{outcome:?}"),
+            }
+        };
+        let now = || {
+            let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            Bucket::Assignment.first_sequence(since_epoch.unwrap())
+        };
+        let before = now();
+        let first = put();
+        let after = now();
+        assert!(
+            (before..=after).contains(&first),
+            "{before} {first} {after}"
+        );
+        assert_eq!(
+            store
+                .read(Bucket::Assignment, "k", soon())
+                .unwrap()
+                .unwrap()
+                .revision,
+            first
+        );
+        // A revision of a deleted bucket does not come true again in its successor.
+        RawNats::connect(server.port).api("STREAM.DELETE.KV_parti-assignment", "");
+        assert!(put() > first);
+    }
+}
+
+fn foreign_bucket(server: &Server) -> Value {
     let foreign = json!({
         "description": "someone else's", "max_bytes": 1_000_000, "max_msg_size": 5_000,
         "metadata": { "owner": "someone" }, "republish": { "src": ">", "dest": "copy.>" },
     });
-    create(&server, Bucket::Assignment, &foreign);
-    let before = config_of(&server, Bucket::Assignment);
-    let store = connect(NatsOptions::new([server.url()]));
+    create(server, Bucket::Assignment, &foreign);
+    config_of(server, Bucket::Assignment)
+}
+
+#[test]
+fn existing_bucket_is_left_as_it_is_unless_an_upgrade_is_asked_for() {
+    let server = Server::start(NEWEST);
+    let before = foreign_bucket(&server);
+    create(
+        &server,
+        Bucket::Heartbeat,
+        &json!({ "max_age": 6_000_000_000_u64 }),
+    );
+    let heartbeats = config_of(&server, Bucket::Heartbeat);
+    for manage in [ManageBuckets::Create, ManageBuckets::Never] {
+        let store = connect(NatsOptions::new([server.url()]).manage_buckets(manage));
+        store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+        store.ensure(Bucket::Heartbeat, of(6), soon()).unwrap();
+        assert_eq!(config_of(&server, Bucket::Assignment), before);
+        assert_eq!(config_of(&server, Bucket::Heartbeat), heartbeats);
+        let capabilities = store.capabilities(Bucket::Assignment, soon()).unwrap();
+        assert_eq!(capabilities.batch_max, 0);
+    }
+}
+
+#[test]
+fn upgraded_bucket_gains_the_feature_it_needs_and_keeps_every_setting_it_had() {
+    let server = Server::start(NEWEST);
+    let before = foreign_bucket(&server);
+    create(
+        &server,
+        Bucket::Heartbeat,
+        &json!({ "max_age": 6_000_000_000_u64 }),
+    );
+    let store = connect(NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade));
     store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
     let after = config_of(&server, Bucket::Assignment);
     assert_eq!(after["allow_atomic"], true);
-    assert_eq!(after["allow_direct"], true);
     for (key, value) in before.as_object().unwrap() {
         match key.as_str() {
-            "allow_direct" | "metadata" => {}
+            "metadata" => {}
             _ => assert_eq!(after.get(key), Some(value), "{key}"),
         }
     }
@@ -97,30 +171,92 @@ fn adopted_bucket_gains_flags_and_keeps_all_other_settings() {
     assert_eq!(config_of(&server, Bucket::Assignment), after);
     let capabilities = store.capabilities(Bucket::Assignment, soon()).unwrap();
     assert_eq!(capabilities.value_max, 5_000 - 1_024);
+    // Only the assignment bucket uses batches.
+    for bucket in [Bucket::Heartbeat, Bucket::Election, Bucket::StableId] {
+        store.ensure(bucket, of(6), soon()).unwrap();
+        let config = config_of(&server, bucket);
+        assert_ne!(config["allow_atomic"], true, "{bucket:?}");
+        assert_eq!(config["subject_delete_marker_ttl"], 1_000_000_000_u64);
+    }
 }
 
 #[test]
-fn unmanaged_buckets_are_left_unchanged() {
+fn operator_plans_upgrades_and_reverts_buckets() {
     let server = Server::start(NEWEST);
-    create(&server, Bucket::Assignment, &json!({}));
-    let before = config_of(&server, Bucket::Assignment);
-    let store = connect(NatsOptions::new([server.url()]).manage_buckets(false));
+    let store = connect(NatsOptions::new([server.url()]));
     store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
-    assert_eq!(config_of(&server, Bucket::Assignment), before);
-    assert_eq!(
+    let report = store.inspect_buckets(soon()).unwrap();
+    assert_eq!(report.servers.len(), 1);
+    assert_eq!(report.servers[0].version, NEWEST);
+    let plan = report.plan();
+    assert!(
+        plan.contains("parti-assignment: set allow_atomic"),
+        "{plan}"
+    );
+    assert!(plan.contains("parti-election: missing"), "{plan}");
+    assert!(!report.is_blocked());
+
+    let upgraded = store.upgrade_buckets(soon()).unwrap();
+    assert!(
+        upgraded.to_string().contains("features allow_atomic"),
+        "{upgraded}"
+    );
+    let batch_max = || {
         store
             .capabilities(Bucket::Assignment, soon())
             .unwrap()
-            .batch_max,
-        0
-    );
+            .batch_max
+    };
+    assert_eq!(batch_max(), 1_000);
+    assert_eq!(config_of(&server, Bucket::Assignment)["allow_atomic"], true);
+
+    assert_eq!(store.revert_buckets(soon()).unwrap(), ["parti-assignment"]);
+    assert_ne!(config_of(&server, Bucket::Assignment)["allow_atomic"], true);
+    assert_eq!(batch_max(), 0);
+    assert!(store.revert_buckets(soon()).unwrap().is_empty());
+}
+
+#[test]
+fn server_that_does_not_answer_keeps_features_off() {
+    let server = Server::start(NEWEST);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let urls = [server.url(), format!("nats://{address}")];
+    let store = connect(NatsOptions::new(urls).manage_buckets(ManageBuckets::Upgrade));
+    store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+    assert_ne!(config_of(&server, Bucket::Assignment)["allow_atomic"], true);
+    let report = store.upgrade_buckets(soon()).unwrap();
+    assert!(report.is_blocked());
+    let expected = format!("the version of the server at {address} is unknown");
+    assert!(report.plan().contains(&expected), "{}", report.plan());
+}
+
+#[test]
+fn missing_bucket_is_an_error_where_none_may_be_created() {
+    let server = Server::start(NEWEST);
+    let store = connect(NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Never));
     let error = store.ensure(Bucket::Heartbeat, of(6), soon()).unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(error.to_string().contains("parti-heartbeat"), "{error}");
 }
 
 #[test]
-fn relevant_mismatches_raise_warnings_by_name() {
+fn account_that_requires_max_bytes_names_the_setting_and_accepts_it() {
+    let account = "accounts { A: { jetstream: { max_store: 100MB, max_mem: 10MB, \
+        max_bytes_required: true }, users: [ {user: app, password: p} ] } }";
+    let server = Setup::new(NEWEST).config(account).start();
+    let options = || NatsOptions::new([server.url()]).user_password("app", "p");
+    let error = connect(options())
+        .ensure(Bucket::Assignment, FOR_EVER, soon())
+        .unwrap_err();
+    assert!(error.to_string().contains("set nats_max_bytes"), "{error}");
+    assert!(!error.is_retriable(), "{error}");
+    let store = connect(options().max_bytes(1 << 20));
+    store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
+}
+
+#[test]
+fn mismatches_that_matter_are_warned_of_by_name() {
     let server = Server::start(NEWEST);
     let odd =
         json!({ "max_age": 60_000_000_000_u64, "max_msgs_per_subject": 5, "storage": "file" });

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Health, Outcome, Store, Write};
+use divvy::store::{Bucket, BucketConfig, Expect, Health, ManageBuckets, Outcome, Store, Write};
 use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
 use divvy::wire::Assignment;
 use divvy::{
@@ -51,7 +51,11 @@ fn partitions(count: usize) -> Vec<Partition> {
 }
 
 fn connect(server: &Server) -> NatsStore {
-    NatsStore::connect(NatsOptions::new([server.url()]), soon()).expect("a connection")
+    NatsStore::connect(
+        NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade),
+        soon(),
+    )
+    .expect("a connection")
 }
 
 fn calculator(server: &Server, name: &str, strategy: impl Strategy + 'static) -> Calculator {

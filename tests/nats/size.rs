@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::store::{Bucket, BucketConfig, Expect, ManageBuckets, Outcome, Store, Write};
 use divvy::strategy::RoundRobin;
 use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY};
 use divvy::{Calculator, CalculatorConfig, Partition};
@@ -24,7 +24,11 @@ fn soon() -> Instant {
 
 /// A store whose heartbeat bucket holds the keys of these workers.
 fn store_with_workers(server: &Server, count: usize) -> Arc<NatsStore> {
-    let store = NatsStore::connect(NatsOptions::new([server.url()]), soon()).unwrap();
+    let store = NatsStore::connect(
+        NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade),
+        soon(),
+    )
+    .unwrap();
     let ttl = Some(TTL);
     store
         .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon())
@@ -138,5 +142,6 @@ fn ten_thousand_workers_are_published_in_eleven_batches() {
     let whole = |a: &Assignment| a.version == version && a.partitions.len() == 2;
     assert!(assignments.iter().all(whole));
     // One version, eleven batches: the fence, the guards, and the commit record with each worker.
-    assert_eq!(listing.last_sequence, 1 + 10 + 1 + WORKERS as u64);
+    let fence = of_key(FENCE_KEY).expect("a fence record").revision;
+    assert_eq!(listing.last_sequence, fence + 10 + 1 + WORKERS as u64);
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{
-    Batch, Bucket, BucketConfig, Entry, Expect, Operation, Outcome, Refusal, Store, WatchEvent,
-    Write,
+    Batch, Bucket, BucketConfig, Entry, Expect, ManageBuckets, Operation, Outcome, Refusal, Store,
+    WatchEvent, Write,
 };
 
 use crate::support::nats_binary::{NEWEST, OLDEST};
@@ -20,7 +20,11 @@ fn soon() -> Instant {
 }
 
 fn connect(server: &Server) -> NatsStore {
-    NatsStore::connect(NatsOptions::new([server.url()]), soon()).expect("a connection")
+    NatsStore::connect(
+        NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade),
+        soon(),
+    )
+    .expect("a connection")
 }
 
 fn ready(server: &Server) -> NatsStore {
@@ -233,8 +237,9 @@ fn batch_is_applied_completely_under_its_fence_or_not_at_all() {
     assert_eq!(capabilities.batch_max, 1_000, "{capabilities:?}");
     // Finding that out has stored nothing.
     let listing = store.list(BUCKET, "", soon()).unwrap();
-    assert_eq!((listing.entries.len(), listing.last_sequence), (0, 0));
+    assert_eq!(listing.entries, []);
     let fence = done(write_one(&store, put("divvy.fence", "1", Expect::Any)));
+    assert_eq!(fence, listing.last_sequence + 1);
     let writes: Vec<_> = (0..1_000)
         .map(|n| {
             let expect = if n == 0 {

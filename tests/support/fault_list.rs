@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use divvy::ManagerConfig;
 use divvy::store::nats::{NatsOptions, NatsStore, Storage};
-use divvy::store::{Bucket, BucketConfig, Store};
+use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 
 use super::faults::{
     BUCKET, CALL_TIMEOUT, Contents, FOR_EVER, OVERRUN_MAX, PULLED, connect, options, put, soon,
@@ -148,7 +148,7 @@ impl Address {
 
     /// As a fleet has it: every bucket under its default name.
     pub fn options(&self) -> NatsOptions {
-        self.amend(NatsOptions::new(self.urls.clone()))
+        self.amend(NatsOptions::new(self.urls.clone()).manage_buckets(ManageBuckets::Upgrade))
     }
 
     /// As a trial has it.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{
-    Bucket, BucketConfig, Expect, Health, Operation, Outcome, Store, Watch, WatchEvent, Write,
+    Bucket, BucketConfig, Expect, Health, ManageBuckets, Operation, Outcome, Store, Watch,
+    WatchEvent, Write,
 };
 
 use super::fault_list::{Fault, Stage};
@@ -30,11 +31,14 @@ pub fn soon() -> Instant {
 
 /// How a trial connects.
 pub fn options<S: Into<String>>(urls: impl IntoIterator<Item = S>) -> NatsOptions {
-    NatsOptions::new(urls).bucket_name(PULLED, PULLED_NAME)
+    NatsOptions::new(urls)
+        .manage_buckets(ManageBuckets::Upgrade)
+        .bucket_name(PULLED, PULLED_NAME)
 }
 
 pub fn connect(url: &str) -> Arc<NatsStore> {
-    Arc::new(NatsStore::connect(NatsOptions::new([url]), soon()).expect("a connection"))
+    let options = NatsOptions::new([url]).manage_buckets(ManageBuckets::Upgrade);
+    Arc::new(NatsStore::connect(options, soon()).expect("a connection"))
 }
 
 pub fn put(key: &str, value: &str) -> Write {

@@ -22,6 +22,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Setup {
     version: String,
     jetstream: bool,
+    domain: Option<String>,
     config: String,
     disk: Option<Arc<Disk>>,
     /// Where its folder is made.
@@ -48,6 +49,7 @@ impl Setup {
         Self {
             version: version.to_owned(),
             jetstream: true,
+            domain: None,
             config: String::new(),
             disk: None,
             parent: std::env::temp_dir(),
@@ -64,6 +66,12 @@ impl Setup {
     pub fn config(mut self, text: &str) -> Self {
         self.config.push_str(text);
         self.config.push('\n');
+        self
+    }
+
+    /// Gives the server's JetStream a domain.
+    pub fn domain(mut self, name: &str) -> Self {
+        self.domain = Some(name.to_owned());
         self
     }
 
@@ -153,6 +161,13 @@ impl Server {
         }
     }
 
+    /// Replaces the server by another version: same port, same data.
+    pub fn change_version(&mut self, version: &str) {
+        self.terminate();
+        self.binary = nats_binary::find(version);
+        self.restart();
+    }
+
     /// Has the server read its configuration again, changed.
     pub fn reload(&self, change: impl FnOnce(String) -> String) {
         let path = self.folder.path().join("server.conf");
@@ -206,7 +221,9 @@ impl Server {
             self.port, self.monitor
         );
         if setup.jetstream {
-            let _ = writeln!(text, "jetstream {{ store_dir: \"{folder}/data\" }}");
+            let domain = setup.domain.iter().map(|name| format!(", domain: {name}"));
+            let domain: String = domain.collect();
+            let _ = writeln!(text, "jetstream {{ store_dir: \"{folder}/data\"{domain} }}");
         }
         text.push_str(&setup.config);
         std::fs::write(self.folder.path().join("server.conf"), text).expect("a configuration");
@@ -266,9 +283,14 @@ impl Drop for Server {
 impl Cluster {
     /// Starts three servers and waits until their JetStream has a leader.
     pub fn start(version: &str) -> Self {
+        Self::of([version; 3])
+    }
+
+    /// The same with a version for each server.
+    pub fn of(versions: [&str; 3]) -> Self {
         let mut log = String::new();
         for _ in 0..10 {
-            let formed = Self::try_start(version).and_then(|nodes| {
+            let formed = Self::try_start(versions).and_then(|nodes| {
                 let cluster = Self { nodes };
                 cluster.wait_healthy_or_split().map(|()| cluster)
             });
@@ -280,17 +302,15 @@ impl Cluster {
         panic!("no cluster of nats-servers starts:\n{log}");
     }
 
-    fn try_start(version: &str) -> Result<Vec<Server>, String> {
+    fn try_start(versions: [&str; 3]) -> Result<Vec<Server>, String> {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let all = routes
             .iter()
             .map(|port| format!("\"nats-route://127.0.0.1:{port}\""))
             .collect::<Vec<_>>()
             .join(", ");
-        routes
-            .iter()
-            .enumerate()
-            .map(|(index, port)| {
+        (routes.iter().zip(versions).enumerate())
+            .map(|(index, (port, version))| {
                 let config = format!(
                     "server_name: \"n{index}\"\ncluster {{ name: \"c\", \
                      listen: \"127.0.0.1:{port}\", routes: [{all}] }}"
@@ -344,7 +364,7 @@ impl Cluster {
 }
 
 /// A port that nobody listens on, and that no other test of this process is given.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

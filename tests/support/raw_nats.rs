@@ -13,6 +13,17 @@ pub struct RawNats {
 
 impl RawNats {
     pub fn connect(port: u16) -> Self {
+        Self::open(port, "")
+    }
+
+    pub fn connect_as(port: u16, user: &str, password: &str) -> Self {
+        Self::open(
+            port,
+            &format!(",\"user\":\"{user}\",\"pass\":\"{password}\""),
+        )
+    }
+
+    fn open(port: u16, login: &str) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
         stream.set_nodelay(true).expect("a socket option");
         stream
@@ -26,7 +37,8 @@ impl RawNats {
             reader,
             requests: 0,
         };
-        raw.send(b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n");
+        let options = "\"verbose\":false,\"headers\":true,\"no_responders\":true";
+        raw.send(format!("CONNECT {{{options}{login}}}\r\n").as_bytes());
         raw.send(b"SUB RAW.reply.> 1\r\n");
         raw.flush();
         raw

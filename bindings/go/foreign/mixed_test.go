@@ -27,7 +27,7 @@ func (tools) ListPartitions(context.Context) ([]divvy.Partition, error) {
 func calculatorFor(t testing.TB, fleet *processes.Fleet, settings map[string]string) *divvy.Calculator {
 	t.Helper()
 	store, err := divvy.ConnectNATS(patient(t), divvy.NATSOptions{
-		URLs: []string{fleet.URL}, Settings: map[string]string{"nats_manage_buckets": "false"},
+		URLs: []string{fleet.URL}, Settings: map[string]string{"nats_manage_buckets": "never"},
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })

@@ -54,7 +54,7 @@ impl Connection {
     /// The same for who only looks: the buckets are left as they are.
     pub fn settings_to_look(&self) -> Result<Settings> {
         let mut settings = self.settings()?;
-        let set = settings.set("nats_manage_buckets", "false");
+        let set = settings.set("nats_manage_buckets", "never");
         set.map_err(|error| error.to_string())?;
         Ok(settings)
     }

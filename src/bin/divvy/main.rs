@@ -1,5 +1,7 @@
 //! The `divvy` command.
 
+#[cfg(feature = "nats")]
+mod buckets;
 mod connection;
 mod demo;
 mod output;
@@ -23,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "nats")]
+    Buckets(buckets::Arguments),
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
     Shadow(shadow::Arguments),
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
         .parse_default_env()
         .init();
     let ended = match Arguments::parse().command {
+        #[cfg(feature = "nats")]
+        Command::Buckets(arguments) => buckets::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Shadow(arguments) => shadow::run(&arguments),

@@ -98,10 +98,25 @@ impl AssignmentPublisher {
         if let Some(reason) = reason {
             metrics.rebalanced(reason, success, begun.elapsed());
         }
+        self.note_store();
         if reason.is_some() && result.is_ok() {
             self.note_loads();
         }
         result
+    }
+
+    /// A publication can find that the bucket accepts batches by now, or no longer does.
+    fn note_store(&self) {
+        let Some((class, store)) = self.rebalancer.publisher().probe_result() else {
+            return;
+        };
+        let mut noted = self.shared.probe_result.lock();
+        if noted.as_ref().is_none_or(|noted| noted.class != class) {
+            *noted = Some(ProbeResult {
+                class,
+                store: store.to_owned(),
+            });
+        }
     }
 
     /// Before the machine learns of the plan, so that it is there when that tells of it.

@@ -1,6 +1,6 @@
-//! Buckets: creating, adopting, judging them, and finding out what their server can do.
+//! Buckets: creates, checks and upgrades them, and finds out what their server can do.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
@@ -8,23 +8,31 @@ use super::failure::{RequestFailure, number};
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
 use super::options::{NatsOptions, Storage};
+use super::servers::{Servers, Version};
 use super::write;
-use crate::store::{BucketConfig, BucketStatus};
+use crate::store::{Bucket, BucketConfig, BucketStatus, ManageBuckets};
 use crate::threads::cancel;
 
 /// Most messages of an atomic batch, a limit of the server.
 const BATCH_MAX: usize = 1_000;
 /// The API level from which atomic batches check what they should (server 2.12.5).
 const BATCH_LEVEL: u32 = 3;
-/// The API level from which servers leave markers for expired keys (server 2.11).
-const MARKER_LEVEL: u32 = 1;
+/// The first server of that level.
+const BATCH_SERVER: Version = (2, 12, 5);
+/// The first server that leaves markers for expired keys.
+const MARKER_SERVER: Version = (2, 11, 0);
+/// The stream settings of the two features.
+pub(super) const ATOMIC: &str = "allow_atomic";
+pub(super) const MARKERS: &str = "subject_delete_marker_ttl";
 /// How long the marker of an expired key stays: the least a server takes, since clients that do
 /// not know markers take the key for alive that long.
 const MARKER_TTL: Duration = Duration::from_secs(1);
 /// The longest window in which a server looks for duplicates of a message id; its default.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The pause before a cluster that is not ready is asked again; what NATS itself advises.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// The longest wait for the answer to a probe of where writes arrive.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a message kept free for its headers.
 const HEADER_RESERVE: usize = 1_024;
 
@@ -66,42 +74,203 @@ impl BucketProbe {
     }
 }
 
-/// Creates a bucket or takes the existing one, with the flags we profit from where allowed.
+/// A setting of a bucket's stream that divvy profits from and that older servers do not know.
+pub(super) struct Feature {
+    /// The name of the setting.
+    pub(super) name: &'static str,
+    /// What it is good for.
+    pub(super) purpose: &'static str,
+    /// The first server that supports it as divvy needs it.
+    pub(super) least: Version,
+    /// Whether every older server that divvy supports ignores it instead of taking the stream
+    /// offline.
+    pub(super) is_ignored_by_older: bool,
+    /// The stream settings that switch it on.
+    pub(super) settings: Map<String, Value>,
+}
+
+impl Feature {
+    /// Which features the bucket lacks.
+    pub(super) fn missing(bucket: Bucket, info: &StreamInfo) -> Vec<Self> {
+        let mut missing = Vec::new();
+        if bucket == Bucket::Assignment && !info.flag(ATOMIC) {
+            missing.push(Self {
+                name: ATOMIC,
+                purpose: "a plan becomes visible all at once, in atomic batches",
+                least: BATCH_SERVER,
+                is_ignored_by_older: false,
+                settings: object(json!({ ATOMIC: true })),
+            });
+        }
+        let expires = info
+            .duration("max_age")
+            .is_some_and(|ttl| ttl >= MARKER_TTL);
+        if expires && info.duration(MARKERS).is_none() {
+            let nanos = u64::try_from(MARKER_TTL.as_nanos()).unwrap_or(u64::MAX);
+            missing.push(Self {
+                name: MARKERS,
+                purpose: "an expired key is reported at once, without a listing",
+                least: MARKER_SERVER,
+                is_ignored_by_older: true,
+                settings: object(json!({
+                    "allow_msg_ttl": true,
+                    "allow_rollup_hdrs": true,
+                    MARKERS: nanos,
+                })),
+            });
+        }
+        missing
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Creates a missing bucket and checks an existing one, as the options allow.
 ///
 /// A cluster that has just come up refuses for a while; it is asked again until the deadline.
 pub(super) fn ensure(
     stream: &Stream,
-    subject: &str,
+    bucket: Bucket,
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
 ) -> Result<StreamInfo, RequestFailure> {
     loop {
-        let ensured = try_ensure(stream, subject, config, options, deadline);
-        match &ensured {
+        let ensured = try_ensure(stream, bucket, config, options, deadline);
+        match ensured {
             Err(failure) if failure.passes() && Instant::now() + RETRY_AFTER < deadline => {
                 // Ends early when the connection does, and then so does the next attempt.
                 cancel::recv_deadline(&stream.link.dead, Instant::now() + RETRY_AFTER).ok();
             }
-            _ => return ensured,
+            Err(RequestFailure::NoResponders) if stream.api != DEFAULT_API => {
+                return Err(unreachable(options));
+            }
+            ensured => return ensured,
         }
     }
 }
 
 fn try_ensure(
     stream: &Stream,
-    subject: &str,
+    bucket: Bucket,
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
 ) -> Result<StreamInfo, RequestFailure> {
-    match stream.info(deadline) {
-        Err(failure) if failure.is_api(number::STREAM_NOT_FOUND) && options.manage_buckets => {
-            create(stream, subject, config, options, deadline)
+    let manage = options.manage_buckets;
+    let mut is_new = false;
+    let info = match stream.info(deadline) {
+        Err(failure)
+            if failure.is_api(number::STREAM_NOT_FOUND) && manage != ManageBuckets::Never =>
+        {
+            is_new = create(stream, bucket, config, options, deadline)?;
+            stream.info(deadline)?
         }
-        Ok(info) if options.manage_buckets => Ok(adopt(stream, info, deadline)),
-        found => found,
+        found => found?,
+    };
+    check(stream, bucket, &info, options, deadline)?;
+    let is_wanted = |feature: &Feature| match manage {
+        ManageBuckets::Never => false,
+        ManageBuckets::Create => is_new && feature.is_ignored_by_older,
+        ManageBuckets::Upgrade => true,
+    };
+    let mut features = Feature::missing(bucket, &info);
+    features.retain(is_wanted);
+    if features.is_empty() {
+        return Ok(info);
     }
+    let servers = Servers::ask(options, &stream.link.info, deadline);
+    let mut upgraded = info;
+    for feature in features {
+        let name = &stream.name;
+        if let Some(why) = servers.objection(stream, &upgraded, feature.least) {
+            log::warn!("bucket {name}: {} stays off: {why}", feature.name);
+            continue;
+        }
+        match switch(stream, &upgraded, &feature.settings, deadline) {
+            Ok(info) => upgraded = info,
+            Err(failure) => {
+                log::warn!("bucket {name}: cannot set {}: {failure:?}", feature.name);
+            }
+        }
+    }
+    Ok(upgraded)
+}
+
+/// Checks that what is written arrives where it is read.
+fn check(
+    stream: &Stream,
+    bucket: Bucket,
+    info: &StreamInfo,
+    options: &NatsOptions,
+    deadline: Instant,
+) -> Result<(), RequestFailure> {
+    let route = options.route();
+    let unsuitable = |why: String| Err(RequestFailure::Unsuitable(why));
+    if let Some(mirror) = info.config.get("mirror").filter(|mirror| !mirror.is_null()) {
+        let original = mirror.get("name").and_then(Value::as_str);
+        return unsuitable(format!(
+            "stream {} of {route} is a mirror of {:?}, which nobody can write to; set nats_domain \
+             or nats_api_prefix so that the original is reached",
+            stream.name,
+            original.unwrap_or_default(),
+        ));
+    }
+    let wanted = options.subject(bucket, ">");
+    let subjects = info.config.get("subjects").and_then(Value::as_array);
+    let covers = |subject: &str| match subject.strip_suffix('>') {
+        Some(parent) => wanted.starts_with(parent),
+        None => false,
+    };
+    let mut subjects = subjects.into_iter().flatten().filter_map(Value::as_str);
+    if !subjects.any(covers) {
+        return unsuitable(format!(
+            "stream {} of {route} does not store {wanted}, so it is not the bucket",
+            stream.name
+        ));
+    }
+    if let Some(domain) = options.domain.as_ref().filter(|name| **name != info.domain) {
+        return unsuitable(format!(
+            "stream {} was looked up in JetStream domain {domain:?} and answered from {:?}",
+            stream.name, info.domain
+        ));
+    }
+    if stream.api == DEFAULT_API {
+        return Ok(());
+    }
+    let soon = deadline.min(Instant::now() + ROUTE_TIMEOUT);
+    let advice = match &options.api_prefix {
+        Some(prefix) => format!("import $KV.> of that account as {prefix}.$KV.>"),
+        None => "writes have to reach that domain as well".to_owned(),
+    };
+    let explain = |why: &str| {
+        let name = &stream.name;
+        format!("{why}, but stream {name} is read through {route}; {advice}")
+    };
+    match write::probe_route(stream, &options.subject(bucket, "divvy.probe"), soon) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => unsuitable(explain(&why)),
+        // An import of the API alone takes the write and drops it. A stream without a leader is
+        // as silent, so this may pass.
+        Err(RequestFailure::TimedOut) => Err(RequestFailure::Disconnected(explain(&format!(
+            "writes to {}$KV get no answer",
+            stream.write_prefix
+        )))),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The failure of requests that no JetStream answers.
+pub(super) fn unreachable(options: &NatsOptions) -> RequestFailure {
+    RequestFailure::Disconnected(format!(
+        "{} does not answer: check its name and that a leaf node connection or an import leads to it",
+        options.route()
+    ))
 }
 
 /// Tells what a bucket is and what about it deserves attention.
@@ -167,7 +336,7 @@ pub(super) fn value_max(stream: &Stream, info: Option<&StreamInfo>) -> usize {
         .saturating_sub(HEADER_RESERVE)
 }
 
-/// Whether the bucket takes atomic batches, asked anew of each connection and leader.
+/// Whether the bucket accepts atomic batches. Probed again for each connection and leader.
 pub(super) fn prove(
     stream: &Stream,
     subject: &str,
@@ -179,7 +348,7 @@ pub(super) fn prove(
         generation: stream.link.generation(),
         leader: info.leader().to_owned(),
         incarnation: info.created.clone(),
-        promises: info.level() >= BATCH_LEVEL && info.flag("allow_atomic"),
+        promises: info.level() >= BATCH_LEVEL && info.flag(ATOMIC),
     };
     let batches = match known {
         Some(known) if known.life == life => known.batches,
@@ -207,13 +376,14 @@ pub(super) fn batch_max(batches: bool) -> usize {
     if batches { BATCH_MAX } else { 0 }
 }
 
+/// Creates the bucket; false when another creator was faster, perhaps with other settings.
 fn create(
     stream: &Stream,
-    subject: &str,
+    bucket: Bucket,
     config: BucketConfig,
     options: &NatsOptions,
     deadline: Instant,
-) -> Result<StreamInfo, RequestFailure> {
+) -> Result<bool, RequestFailure> {
     let storage = match options.storage {
         Storage::File => "file",
         Storage::Memory => "memory",
@@ -222,16 +392,20 @@ fn create(
     let duplicates = config
         .ttl
         .map_or(DUPLICATE_WINDOW, |ttl| ttl.min(DUPLICATE_WINDOW));
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let max_bytes = options
+        .max_bytes
+        .map(|max| i64::try_from(max).unwrap_or(i64::MAX));
     let body = json!({
         "name": stream.name,
-        "subjects": [subject],
+        "subjects": [options.subject(bucket, ">")],
         "retention": "limits",
         "discard": "new",
         "storage": storage,
         "num_replicas": options.replicas,
         "max_msgs_per_subject": 1,
         "max_msgs": -1,
-        "max_bytes": -1,
+        "max_bytes": max_bytes.unwrap_or(-1),
         "max_msg_size": -1,
         "max_consumers": -1,
         "max_age": config.ttl.map_or(0, nanos),
@@ -240,65 +414,26 @@ fn create(
         "deny_purge": false,
         "allow_rollup_hdrs": true,
         "allow_direct": true,
+        "first_seq": bucket.first_sequence(since_epoch.unwrap_or_default()),
     });
     let api = format!("STREAM.CREATE.{}", stream.name);
     match stream.request::<Value>(&api, &body, deadline) {
-        // Another creator was faster, with settings of its own: the bucket is used as it is.
-        Err(failure) if !failure.is_api(number::STREAM_EXISTS) => return Err(failure),
-        _ => {}
+        Ok(_) => Ok(true),
+        Err(failure) if failure.is_api(number::STREAM_EXISTS) => Ok(false),
+        Err(failure) => Err(failure),
     }
-    let info = stream.info(deadline)?;
-    Ok(adopt(stream, info, deadline))
 }
 
-/// Adds the flags that are missing, one update for each, so that one refused leaves the others.
-fn adopt(stream: &Stream, mut info: StreamInfo, deadline: Instant) -> StreamInfo {
-    for flags in missing_flags(&info) {
-        let names: Vec<_> = flags.keys().cloned().collect();
-        let mut config = info.config.clone();
-        config.extend(flags);
-        // The servers' own annotations are not settings.
-        let api = format!("STREAM.UPDATE.{}", stream.name);
-        let updated = stream
-            .request::<Value>(&api, &Value::Object(config), deadline)
-            .and_then(|_| stream.info(deadline));
-        match updated {
-            Ok(fresh) => info = fresh,
-            Err(failure) => {
-                log::info!("bucket {}: cannot set {names:?}: {failure:?}", stream.name);
-            }
-        }
-    }
-    info
-}
-
-/// The flags that the bucket could have and has not, as groups that belong together.
-fn missing_flags(info: &StreamInfo) -> Vec<Map<String, Value>> {
-    let mut missing = Vec::new();
-    let mut want = |flags: Value| {
-        if let Value::Object(flags) = flags {
-            missing.push(flags);
-        }
-    };
-    if !info.flag("allow_direct") {
-        want(json!({ "allow_direct": true }));
-    }
-    if info.level() >= BATCH_LEVEL && !info.flag("allow_atomic") {
-        want(json!({ "allow_atomic": true }));
-    }
-    let expires = info
-        .duration("max_age")
-        .is_some_and(|ttl| ttl >= MARKER_TTL);
-    if info.level() >= MARKER_LEVEL
-        && expires
-        && info.duration("subject_delete_marker_ttl").is_none()
-    {
-        let nanos = u64::try_from(MARKER_TTL.as_nanos()).unwrap_or(u64::MAX);
-        want(json!({
-            "allow_msg_ttl": true,
-            "allow_rollup_hdrs": true,
-            "subject_delete_marker_ttl": nanos,
-        }));
-    }
-    missing
+/// Changes settings of a stream and keeps all others.
+pub(super) fn switch(
+    stream: &Stream,
+    info: &StreamInfo,
+    settings: &Map<String, Value>,
+    deadline: Instant,
+) -> Result<StreamInfo, RequestFailure> {
+    let mut config = info.config.clone();
+    config.extend(settings.clone());
+    let api = format!("STREAM.UPDATE.{}", stream.name);
+    stream.request::<Value>(&api, &Value::Object(config), deadline)?;
+    stream.info(deadline)
 }

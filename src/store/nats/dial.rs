@@ -112,7 +112,8 @@ fn in_words(error: &std::io::Error) -> String {
     error.to_string()
 }
 
-fn greet_at(socket: SocketAddr, deadline: Instant) -> Result<ServerInfo, String> {
+/// Reads the greeting of the server at `socket`.
+pub(super) fn greet_at(socket: SocketAddr, deadline: Instant) -> Result<ServerInfo, String> {
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
         left.max(Duration::from_millis(1))

@@ -26,6 +26,7 @@ pub(super) mod number {
     pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
     pub(crate) const HEADERS_TOO_LARGE: u64 = 10_097;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10_071;
+    pub(crate) const MAX_BYTES_REQUIRED: u64 = 10_113;
     pub(crate) const BATCH_DISABLED: u64 = 10_174;
     pub(crate) const BATCH_SEQUENCE_MISSING: u64 = 10_175;
     pub(crate) const BATCH_HEADER: u64 = 10_177;
@@ -68,6 +69,8 @@ pub(super) enum RequestFailure {
     Api(ApiError),
     /// The answer makes no sense.
     Malformed(String),
+    /// The bucket cannot be worked with as it is.
+    Unsuitable(String),
 }
 
 impl RequestFailure {
@@ -92,6 +95,7 @@ impl RequestFailure {
             RequestFailure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
             RequestFailure::Denied(why) => Error::new(Code::Unauthorized, why),
             RequestFailure::Malformed(why) => Error::new(Code::Store, why),
+            RequestFailure::Unsuitable(why) => Error::new(Code::Unsupported, why),
             RequestFailure::Api(error) => match refusal_of(error) {
                 Refusal::Other { code, text } => {
                     Error::new(Code::Store, format!("{text} (error {code})"))
@@ -126,6 +130,7 @@ impl RequestFailure {
                 Outcome::Refused(Refusal::Unavailable(NO_RESPONDERS.to_owned()))
             }
             RequestFailure::Denied(why) => Outcome::Refused(Refusal::Unauthorized(why)),
+            RequestFailure::Unsuitable(why) => Outcome::Refused(Refusal::Invalid(why)),
             RequestFailure::Api(error) => Outcome::Refused(refusal_of(error)),
         }
     }
@@ -144,6 +149,10 @@ fn refusal_of(error: ApiError) -> Refusal {
         number::WRONG_LAST_SEQUENCE => Refusal::Conflict,
         busy if number::BUSY.contains(&busy) => Refusal::Busy,
         number::STREAM_NOT_FOUND => Refusal::Unavailable(format!("no such bucket: {text}")),
+        number::MAX_BYTES_REQUIRED => Refusal::Invalid(format!(
+            "{text} (error {}): set nats_max_bytes, or create the bucket with a limit",
+            number::MAX_BYTES_REQUIRED
+        )),
         number::TOO_LARGE | number::HEADERS_TOO_LARGE => Refusal::TooLarge { size: 0, limit: 0 },
         number::BATCH_DISABLED
         | number::BATCH_SEQUENCE_MISSING

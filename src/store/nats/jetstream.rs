@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::failure::{ApiError, RequestFailure, number};
 use super::link::{Link, Reply};
+use super::options::NatsOptions;
 use crate::store::Operation;
-use crate::types::Revision;
+use crate::types::{Revision, truncated};
 
 /// A request that nobody has answered for so long is sent again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
@@ -26,6 +27,11 @@ pub(super) struct Stream {
     pub(super) link: Arc<Link>,
     pub(super) name: String,
     pub(super) api: String,
+    /// What comes before a stored subject when it is written, so that a write goes where the
+    /// requests go.
+    pub(super) write_prefix: String,
+    /// The JetStream domain that acknowledgements must name, where it is known.
+    pub(super) domain: Option<String>,
 }
 
 /// What a stream is: `STREAM.INFO`.
@@ -38,6 +44,9 @@ pub(super) struct StreamInfo {
     pub(super) state: StreamState,
     #[serde(default)]
     pub(super) cluster: Option<Cluster>,
+    /// The JetStream domain of the server that answered; empty without one.
+    #[serde(default)]
+    pub(super) domain: String,
     #[serde(default)]
     ts: Option<String>,
     #[serde(default)]
@@ -49,6 +58,8 @@ pub(super) struct StreamState {
     #[serde(default)]
     pub(super) last_seq: Revision,
     #[serde(default)]
+    pub(super) messages: u64,
+    #[serde(default)]
     subjects: Option<Map<String, Value>>,
 }
 
@@ -56,6 +67,15 @@ pub(super) struct StreamState {
 pub(super) struct Cluster {
     #[serde(default)]
     pub(super) leader: String,
+    /// The servers besides the leader that keep a copy.
+    #[serde(default)]
+    pub(super) replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Replica {
+    #[serde(default)]
+    pub(super) name: String,
 }
 
 /// A message as it is stored: `STREAM.MSG.GET`.
@@ -71,6 +91,9 @@ pub(super) struct StoredMessage {
 #[derive(Debug, Deserialize)]
 pub(super) struct PublishAck {
     pub(super) seq: Revision,
+    pub(super) stream: String,
+    #[serde(default)]
+    pub(super) domain: String,
     #[serde(default)]
     pub(super) batch: Option<String>,
 }
@@ -82,6 +105,36 @@ pub(super) struct Subjects {
 }
 
 impl Stream {
+    /// The stream `name`, reached as `options` say.
+    pub(super) fn new(link: Arc<Link>, name: String, options: &NatsOptions) -> Self {
+        Self {
+            link,
+            name,
+            api: options.api(),
+            write_prefix: options.write_prefix(),
+            domain: options.domain.clone(),
+        }
+    }
+
+    /// Checks that an acknowledgement comes from this stream and not from one elsewhere that stores
+    /// the same subjects.
+    pub(super) fn check_ack(&self, ack: &PublishAck) -> Result<(), String> {
+        let is_domain = |domain: &String| *domain == ack.domain;
+        if ack.stream == self.name && self.domain.as_ref().is_none_or(is_domain) {
+            return Ok(());
+        }
+        Err(format!(
+            "stored in stream {:?} of {} instead of {:?} of {}: check nats_domain, nats_api_prefix \
+             and which streams store the bucket's subjects",
+            truncated(&ack.stream, 255),
+            named_domain(&ack.domain),
+            self.name,
+            self.domain
+                .as_deref()
+                .map_or("any domain".to_owned(), named_domain),
+        ))
+    }
+
     /// Sends a request to the JetStream API and reads the reply as `T`.
     ///
     /// It is sent again while nobody answers: what is sent while a stream has no leader is lost.
@@ -220,6 +273,13 @@ impl StreamInfo {
 
     fn metadata(&self, key: &str) -> Option<&str> {
         self.config.get("metadata")?.get(key)?.as_str()
+    }
+}
+
+fn named_domain(domain: &str) -> String {
+    match domain {
+        "" => "no JetStream domain".to_owned(),
+        domain => format!("JetStream domain {:?}", truncated(domain, 255)),
     }
 }
 

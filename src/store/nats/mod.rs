@@ -27,7 +27,9 @@ mod queue_delay;
 mod read;
 mod reaper;
 mod replay_state;
+mod servers;
 mod session;
+mod upgrade;
 mod watch;
 mod watches;
 mod write;
@@ -42,7 +44,7 @@ use parking_lot::Mutex;
 use self::bucket::BucketProbe;
 use self::consumer::Delivery;
 use self::failure::RequestFailure;
-use self::jetstream::{Stream, StreamInfo};
+use self::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use self::session::{Session, Supervisor};
 use self::watches::WatchRequest;
 use super::{
@@ -56,6 +58,8 @@ use crate::types::{key_fault, truncated};
 
 pub use self::options::{NatsOptions, Storage};
 pub use self::reaper::abandoned_connections;
+pub use self::servers::ServerReport;
+pub use self::upgrade::{BucketReport, BucketsReport, FeatureReport};
 
 /// How long dropping a store may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +70,8 @@ pub struct NatsStore {
     supervisor: Thread,
     watches: Sender<WatchRequest>,
     proven: Mutex<[Option<BucketProbe>; 4]>,
+    /// The JetStream domains of the buckets, where they are known.
+    domains: Mutex<[Option<String>; 4]>,
 }
 
 impl NatsStore {
@@ -81,6 +87,7 @@ impl NatsStore {
         let store = Self::open(options)?;
         // An early return drops the store, which stops it.
         store.wait_connected(deadline)?;
+        store.wait_routed(deadline)?;
         Ok(store)
     }
 
@@ -100,6 +107,7 @@ impl NatsStore {
             supervisor,
             watches,
             proven: Mutex::default(),
+            domains: Mutex::default(),
         })
     }
 
@@ -113,11 +121,42 @@ impl NatsStore {
 
     fn stream(&self, bucket: Bucket) -> Result<Stream, RequestFailure> {
         let options = &self.session.options;
-        Ok(Stream {
-            link: self.session.link()?,
-            name: options.stream(bucket),
-            api: options.api_prefix(),
-        })
+        let mut stream = Stream::new(self.session.link()?, options.stream(bucket), options);
+        if stream.domain.is_none() {
+            stream
+                .domain
+                .clone_from(&self.domains.lock()[bucket as usize]);
+        }
+        Ok(stream)
+    }
+
+    /// QueueDelayEstimator until the JetStream that the options name answers, where they name one.
+    fn wait_routed(&self, deadline: Instant) -> Result<()> {
+        let options = &self.session.options;
+        while options.api() != DEFAULT_API {
+            let looked_up = self
+                .stream_by(Bucket::Assignment, deadline)
+                .map(|stream| (stream.info(deadline), stream));
+            let failure = match looked_up {
+                Ok((Err(RequestFailure::NoResponders), stream)) => {
+                    let pause = Instant::now() + bucket::RETRY_AFTER;
+                    if pause < deadline {
+                        cancel::recv_deadline(&stream.link.dead, pause).ok();
+                        continue;
+                    }
+                    bucket::unreachable(options)
+                }
+                Ok((Err(RequestFailure::TimedOut), _)) | Err(RequestFailure::TimedOut) => {
+                    bucket::unreachable(options)
+                }
+                // A connection that is lost right away is an outage like any other.
+                Ok(_) => return Ok(()),
+                Err(failure @ (RequestFailure::NotRunning | RequestFailure::Cancelled)) => failure,
+                Err(_) => return Ok(()),
+            };
+            return Err(failure.into_error("connect"));
+        }
+        Ok(())
     }
 
     /// The connection for a call, unless its deadline has passed.
@@ -137,10 +176,13 @@ impl NatsStore {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<StreamInfo, RequestFailure> {
-        let stream = self.stream_by(bucket, deadline)?;
+        let mut stream = self.stream_by(bucket, deadline)?;
         let options = &self.session.options;
-        let subject = options.subject(bucket, ">");
-        bucket::ensure(&stream, &subject, config, options, deadline)
+        // The bucket may have been created again elsewhere.
+        stream.domain.clone_from(&options.domain);
+        let info = bucket::ensure(&stream, bucket, config, options, deadline)?;
+        self.domains.lock()[bucket as usize] = Some(info.domain.clone());
+        Ok(info)
     }
 
     /// Finds out, or remembers, what the bucket can do.
@@ -168,8 +210,9 @@ impl NatsStore {
 impl Store for NatsStore {
     fn identity(&self) -> String {
         let options = &self.session.options;
-        let domain = options.domain.as_deref().unwrap_or_default();
-        format!("{domain} {}", options.buckets.join(" "))
+        let route = options.domain.as_ref().or(options.api_prefix.as_ref());
+        let route = route.map_or("", String::as_str);
+        format!("{route} {}", options.buckets.join(" "))
             .trim_start()
             .to_owned()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::jetstream::DEFAULT_API;
 use crate::error::{Code, Error, Result};
-use crate::store::Bucket;
+use crate::store::{Bucket, ManageBuckets};
 
 /// Where the server keeps a bucket's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,10 @@ pub struct NatsOptions {
     pub(super) buckets: [String; 4],
     pub(super) replicas: u32,
     pub(super) storage: Storage,
-    pub(super) manage_buckets: bool,
+    pub(super) max_bytes: Option<u64>,
+    pub(super) manage_buckets: ManageBuckets,
     pub(super) domain: Option<String>,
+    pub(super) api_prefix: Option<String>,
     pub(super) stale_limit: Duration,
     pub(super) connect_timeout: Duration,
 }
@@ -64,8 +66,10 @@ impl Default for NatsOptions {
             buckets: Bucket::ALL.map(|bucket| bucket.default_name().to_owned()),
             replicas: 1,
             storage: Storage::File,
-            manage_buckets: true,
+            max_bytes: None,
+            manage_buckets: ManageBuckets::Create,
             domain: None,
+            api_prefix: None,
             stale_limit: Duration::from_millis(2_500),
             connect_timeout: Duration::from_secs(2),
         }
@@ -159,18 +163,36 @@ impl NatsOptions {
         self
     }
 
-    /// Whether missing buckets are created and existing ones get the flags divvy profits from.
-    /// Default true; with false they are used as they are, and must exist.
+    /// Most bytes that each created bucket may hold. Default: no limit. Accounts with
+    /// `max_bytes_required` refuse a bucket without one.
     #[must_use]
-    pub fn manage_buckets(mut self, manage: bool) -> Self {
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// What may be done to the buckets. Default [`ManageBuckets::Create`].
+    #[must_use]
+    pub fn manage_buckets(mut self, manage: ManageBuckets) -> Self {
         self.manage_buckets = manage;
         self
     }
 
-    /// The JetStream domain to work in. Default: the server's own.
+    /// The JetStream domain to work in, as reached over a leaf node. Reads and writes both go
+    /// there. Default: the server's own. Excludes [`NatsOptions::api_prefix`].
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
+        self
+    }
+
+    /// The prefix under which another account's JetStream is imported, such as `hub.API` for
+    /// `{service: {account: HUB, subject: "$JS.API.>"}, to: "hub.API.>"}`. Writes go to
+    /// `<prefix>.$KV.<bucket>.<key>`, so that account has to export `$KV.<bucket>.>` as well.
+    /// Default: none. Excludes [`NatsOptions::domain`].
+    #[must_use]
+    pub fn api_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.api_prefix = Some(prefix.into());
         self
     }
 
@@ -194,16 +216,35 @@ impl NatsOptions {
         format!("KV_{}", self.buckets[bucket as usize])
     }
 
-    /// The subject of a key, or of everything in the bucket when `key` is `>`.
+    /// The subject under which a key is stored, or everything in the bucket when `key` is `>`.
     pub(super) fn subject(&self, bucket: Bucket, key: &str) -> String {
         format!("$KV.{}.{key}", self.buckets[bucket as usize])
     }
 
     /// The first part of the subjects of the JetStream API.
-    pub(super) fn api_prefix(&self) -> String {
-        match &self.domain {
-            Some(domain) => format!("$JS.{domain}.API"),
-            None => DEFAULT_API.to_owned(),
+    pub(super) fn api(&self) -> String {
+        match (&self.domain, &self.api_prefix) {
+            (Some(domain), _) => format!("$JS.{domain}.API"),
+            (None, Some(prefix)) => prefix.clone(),
+            (None, None) => DEFAULT_API.to_owned(),
+        }
+    }
+
+    /// What comes before the subject of a key when it is written. A bare `$KV` subject reaches the
+    /// JetStream of the server that we are connected to, whichever one the API requests reach.
+    pub(super) fn write_prefix(&self) -> String {
+        match self.api() {
+            api if api == DEFAULT_API => String::new(),
+            api => format!("{api}."),
+        }
+    }
+
+    /// Names the JetStream that the options lead to, for error messages.
+    pub(super) fn route(&self) -> String {
+        match (&self.domain, &self.api_prefix) {
+            (Some(domain), _) => format!("JetStream domain {domain:?}"),
+            (None, Some(prefix)) => format!("JetStream API prefix {prefix:?}"),
+            (None, None) => "the server's own JetStream".to_owned(),
         }
     }
 
@@ -247,6 +288,18 @@ impl NatsOptions {
             rule(
                 is_token(domain),
                 format!("domain: {domain:?}; use letters, digits, - and _"),
+            );
+        }
+        if let Some(prefix) = &self.api_prefix {
+            rule(
+                !prefix.is_empty() && prefix.split('.').all(is_prefix_token),
+                format!(
+                    "api_prefix: {prefix:?}; use words joined by dots, without a dot at the end"
+                ),
+            );
+            rule(
+                self.domain.is_none(),
+                format!("api_prefix: {prefix:?} is set as well as domain; set only one"),
             );
         }
         rule(
@@ -304,8 +357,10 @@ impl fmt::Debug for NatsOptions {
             .field("buckets", &self.buckets)
             .field("replicas", &self.replicas)
             .field("storage", &self.storage)
+            .field("max_bytes", &self.max_bytes)
             .field("manage_buckets", &self.manage_buckets)
             .field("domain", &self.domain)
+            .field("api_prefix", &self.api_prefix)
             .field("stale_limit", &self.stale_limit)
             .field("connect_timeout", &self.connect_timeout)
             .finish()
@@ -328,6 +383,11 @@ fn is_token(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// A part of a subject, such as `$JS`.
+fn is_prefix_token(text: &str) -> bool {
+    is_token(text.strip_prefix('$').unwrap_or(text))
 }
 
 #[cfg(test)]

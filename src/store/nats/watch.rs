@@ -235,11 +235,7 @@ impl NatsWatch {
                 Delivery::Pulled if link.info.tls => Delivery::Pushed,
                 delivery => delivery,
             },
-            stream: Stream {
-                link,
-                name: self.target.stream.clone(),
-                api: session.options.api_prefix(),
-            },
+            stream: Stream::new(link, self.target.stream.clone(), &session.options),
             filter: self.target.filter.clone(),
             keys_at: self.target.subject_prefix.len(),
             last_consumer: self.last_consumer.take(),

@@ -130,7 +130,7 @@ impl Target<'_> {
             return outcome;
         }
         match exchange.receive() {
-            Ok((_, reply)) => commit_outcome(reply, &id),
+            Ok((_, reply)) => self.commit_outcome(reply, &id),
             Err(failure) => failure.into_outcome(exchange.give_up() > last),
         }
     }
@@ -145,15 +145,32 @@ impl Target<'_> {
         if write.value.is_none() {
             headers.insert("KV-Operation", "DEL");
         }
-        let subject = Arc::from(format!("{}{}", self.prefix, write.key));
+        let route = &self.stream.write_prefix;
+        let subject = Arc::from(format!("{route}{}{}", self.prefix, write.key));
         let payload = write.value.clone().unwrap_or_default();
         let headers = (!headers.is_empty()).then_some(headers);
         exchange.send(subject, headers, payload, wants_reply)
     }
 
+    fn commit_outcome(&self, reply: Reply, id: &str) -> Outcome {
+        match read_reply::<PublishAck>(reply) {
+            Ok(ack) if ack.batch.as_deref() == Some(id) => self.done(&ack),
+            Ok(_) => Outcome::Unknown("the server stored the commit as a message alone".to_owned()),
+            Err(failure) => failure.into_outcome(true),
+        }
+    }
+
+    /// What is stored elsewhere may be stored here as well.
+    fn done(&self, ack: &PublishAck) -> Outcome {
+        match self.stream.check_ack(ack) {
+            Ok(()) => Outcome::Done(ack.seq),
+            Err(why) => Outcome::Unknown(why),
+        }
+    }
+
     fn outcome_of(&self, reply: Reply, write: &Write) -> Outcome {
         match read_reply::<PublishAck>(reply) {
-            Ok(ack) => Outcome::Done(ack.seq),
+            Ok(ack) => self.done(&ack),
             Err(failure) => match failure.into_outcome(true) {
                 Outcome::Refused(Refusal::TooLarge { .. }) => {
                     let size = write.value.as_ref().map_or(0, Vec::len);
@@ -216,12 +233,13 @@ pub(super) fn batches_work(
     deadline: Instant,
 ) -> Result<bool, RequestFailure> {
     let id = batch_id();
+    let route = &stream.write_prefix;
     let mut exchange = stream.link.exchange(2, deadline);
     let mut first = batch_headers(&id, 0, 1);
     first.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
     first.insert(LAST_SUBJECT_SEQUENCE_SUBJECT, format!("{subject}.fence"));
     exchange.send(
-        Arc::from(format!("{subject}.1")),
+        Arc::from(format!("{route}{subject}.1")),
         Some(first),
         Vec::new(),
         true,
@@ -232,7 +250,7 @@ pub(super) fn batches_work(
     }
     let commit = batch_headers(&id, 1, 1);
     exchange.send(
-        Arc::from(format!("{subject}.2")),
+        Arc::from(format!("{route}{subject}.2")),
         Some(commit),
         Vec::new(),
         true,
@@ -242,6 +260,43 @@ pub(super) fn batches_work(
         Err(RequestFailure::Api(error)) => refused_probe_error(error),
         Err(failure) => Err(failure),
         Ok(_) => Ok(false),
+    }
+}
+
+/// Sends a write that no bucket accepts, to see where writes of `subject` arrive: nothing is stored.
+///
+/// An error names what has to change. A denied write is none: a worker that never leads may lack the
+/// permission.
+pub(super) fn probe_route(
+    stream: &Stream,
+    subject: &str,
+    deadline: Instant,
+) -> Result<Result<(), String>, RequestFailure> {
+    let mut headers = HeaderMap::new();
+    headers.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
+    let mut exchange = stream.link.exchange(1, deadline);
+    let target = Arc::from(format!("{}{subject}", stream.write_prefix));
+    exchange.send(target, Some(headers), Vec::new(), true)?;
+    let reply = exchange.receive()?.1;
+    let answered_by = match &reply {
+        Reply::Data(data) => serde_json::from_slice::<PublishAck>(data).ok(),
+        _ => None,
+    };
+    match read_reply::<PublishAck>(reply) {
+        Ok(ack) => Ok(stream.check_ack(&ack)),
+        Err(RequestFailure::NoResponders) => Ok(Err(format!(
+            "no stream answers writes to {}{subject}",
+            stream.write_prefix
+        ))),
+        Err(RequestFailure::Api(_)) => Ok(match answered_by {
+            Some(ack) if ack.stream != stream.name => Err(format!(
+                "writes to {}{subject} arrive in stream {:?}",
+                stream.write_prefix, ack.stream
+            )),
+            _ => Ok(()),
+        }),
+        Err(RequestFailure::Denied(_)) => Ok(Ok(())),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -301,13 +356,5 @@ fn first_answer(exchange: &Exchange<'_>) -> Result<(), Outcome> {
         // There is no batch without a commit, but a leader that does not batch would have stored
         // this message: without an answer nobody knows which it is.
         Err(failure) => Err(failure.into_outcome(exchange.give_up() > 0)),
-    }
-}
-
-fn commit_outcome(reply: Reply, id: &str) -> Outcome {
-    match read_reply::<PublishAck>(reply) {
-        Ok(ack) if ack.batch.as_deref() == Some(id) => Outcome::Done(ack.seq),
-        Ok(_) => Outcome::Unknown("the server stored the commit as a message alone".to_owned()),
-        Err(failure) => failure.into_outcome(true),
     }
 }

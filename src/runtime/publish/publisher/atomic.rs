@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{Attempt, AttemptError, Draft, Publisher, refused};
-use crate::store::{Batch, Bucket, Expect, Outcome, Write};
+use crate::config::PublishMode;
+use crate::store::{Batch, Bucket, Expect, Outcome, Refusal, Write};
 use crate::types::Revision;
 use crate::wire::{COMMIT_KEY, FENCE_KEY, GUARD_KEY};
 
@@ -37,6 +38,10 @@ impl Publisher {
             };
             let end = match self.store.write_batch(Bucket::Assignment, &batch, deadline) {
                 Outcome::Done(end) => end,
+                // The bucket may have stopped to accept batches, or its leader is an older server.
+                Outcome::Refused(Refusal::Invalid(why)) if self.follow_downgrade(deadline)? => {
+                    return Err(AttemptError::Doubt(why));
+                }
                 Outcome::Refused(refusal) => {
                     return Err(refused(refusal, &self.key_of(&chunk[0].worker)));
                 }
@@ -56,6 +61,11 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    fn follow_downgrade(&mut self, deadline: Instant) -> Attempt<bool> {
+        let may_change = self.settings.class == PublishMode::Auto;
+        Ok(may_change && self.follow_capabilities(deadline)?)
     }
 
     fn leading_write(&self, draft: &Draft, is_last: bool) -> Write {

@@ -140,8 +140,8 @@ pub trait Publish: fmt::Debug + Send {
     /// The term that it publishes in, or watches.
     fn term(&self) -> Term;
 
-    /// The class it publishes in and the store as probe_result at the take-over; `None` when nothing
-    /// was to be probe_result.
+    /// The publish mode and the store's capabilities, as probed last; `None` when nothing was to
+    /// be probed.
     fn probe_result(&self) -> Option<(ActiveMode, &str)>;
 }
 
@@ -314,13 +314,13 @@ impl Publisher {
         self.term
     }
 
-    /// The class of the store, as probe_result at the take-over.
+    /// The publish mode, as probed last.
     #[must_use]
     pub fn class(&self) -> ActiveMode {
         self.class
     }
 
-    /// The store, its version and whether it batches, as probe_result at the take-over; empty before.
+    /// The store, its version and whether it batches, as probed last; empty before the take-over.
     #[must_use]
     pub fn store_description(&self) -> &str {
         &self.store_description
@@ -342,7 +342,8 @@ impl Publisher {
                 "there is no live worker: nothing is published and nothing is deleted",
             ));
         }
-        self.check_fence(deadline)
+        self.follow_upgrade(deadline)
+            .and_then(|()| self.check_fence(deadline))
             .map_err(|error| error.with_operation("publish"))?;
         let mut retries = self.retries(deadline);
         let mut attempt = 0;

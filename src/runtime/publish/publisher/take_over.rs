@@ -158,6 +158,35 @@ impl Publisher {
         }
     }
 
+    /// Looks whether the bucket accepts batches by now, where it did not and any mode will do.
+    pub(super) fn follow_upgrade(&mut self, deadline: Instant) -> Result<()> {
+        if self.settings.class != PublishMode::Auto || self.class != ActiveMode::PerKey {
+            return Ok(());
+        }
+        self.follow_capabilities(deadline).map(drop)
+    }
+
+    /// Changes the publish mode to what the store proves to support; whether it did.
+    ///
+    /// The fence record states the mode, and the next take-over relies on it. So a change of mode
+    /// opens a further term, in which the fence is written again.
+    pub(super) fn follow_capabilities(&mut self, deadline: Instant) -> Result<bool> {
+        let before = self.class;
+        self.learn_capabilities(deadline)?;
+        let is_batching = |class| matches!(class, ActiveMode::Atomic { .. });
+        if is_batching(self.class) == is_batching(before) {
+            return Ok(false);
+        }
+        log::info!(
+            target: "divvy::publisher", term = self.term;
+            "publish mode changes to {}: {}",
+            if is_batching(self.class) { "atomic" } else { "per key" },
+            self.store_description
+        );
+        self.term_state = TermState::Reopening;
+        Ok(true)
+    }
+
     fn learn_capabilities(&mut self, deadline: Instant) -> Result<()> {
         let probe_result = self.ask(deadline, |store| {
             store.capabilities(Bucket::Assignment, deadline)

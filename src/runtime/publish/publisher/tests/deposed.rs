@@ -144,7 +144,7 @@ fn key_is_not_created_over_unseen_fence() {
             .unwrap();
         // Of the rival's take-over only the fence has arrived so far.
         let store = world.clone();
-        deposed.spy.before_call(2, move || {
+        deposed.spy.before_call(deposed.looks() + 1, move || {
             let fence = Fence {
                 term: 2,
                 ..Fence::default()
@@ -305,10 +305,12 @@ fn delayed_writes_of_deposed_leader_have_no_effect() {
         for skipped in 0..8 {
             let (world, mut deposed) = set_the_scene(kind);
             let client = deposed.client.clone();
-            deposed.spy.before_call(2 + skipped, move || {
-                client.faults().next(&Call::WRITES, 100, Fault::Hold(None));
-                client.faults().next(&Call::READS, 100, Fault::LoseReply);
-            });
+            deposed
+                .spy
+                .before_call(deposed.looks() + 1 + skipped, move || {
+                    client.faults().next(&Call::WRITES, 100, Fault::Hold(None));
+                    client.faults().next(&Call::READS, 100, Fault::LoseReply);
+                });
             let _ = deposed.publish(&next_plan());
             deposed.client.faults().clear();
             let mut rival = Leader::leading(&world);

@@ -2,6 +2,7 @@
 
 mod deposed;
 mod foreign;
+mod modes;
 mod outcomes;
 mod publication;
 mod random;
@@ -128,6 +129,15 @@ impl Leader {
         leader
     }
 
+    /// Calls of a publication before its first write: to read the fence, and without batches to
+    /// look whether the bucket accepts them by now.
+    pub fn looks(&self) -> u32 {
+        match self.publisher.class() {
+            ActiveMode::Atomic { .. } => 1,
+            ActiveMode::PerKey => 2,
+        }
+    }
+
     pub fn take_over(&mut self) -> Result<TakeOverResult> {
         self.publisher.take_over(later())
     }
@@ -141,6 +151,8 @@ impl Leader {
 pub(crate) struct Spy {
     store: MemoryStore,
     state: Mutex<Plot>,
+    /// Whether the bucket does not accept batches.
+    pub is_without_batches: AtomicBool,
 }
 
 #[derive(Default)]
@@ -154,6 +166,7 @@ impl Spy {
         Self {
             store,
             state: Mutex::default(),
+            is_without_batches: AtomicBool::new(false),
         }
     }
 
@@ -208,7 +221,11 @@ impl Store for Spy {
     }
 
     fn capabilities(&self, bucket: Bucket, by: Instant) -> Result<Capabilities> {
-        self.enter().capabilities(bucket, by)
+        let mut capabilities = self.enter().capabilities(bucket, by)?;
+        if self.is_without_batches.load(Ordering::Acquire) {
+            capabilities.batch_max = 0;
+        }
+        Ok(capabilities)
     }
 
     fn read(&self, bucket: Bucket, key: &str, by: Instant) -> Result<Option<Entry>> {
@@ -224,7 +241,11 @@ impl Store for Spy {
     }
 
     fn write_batch(&self, bucket: Bucket, batch: &Batch, by: Instant) -> Outcome {
-        self.enter().write_batch(bucket, batch, by)
+        let store = self.enter();
+        if self.is_without_batches.load(Ordering::Acquire) {
+            return Outcome::Refused(Refusal::Invalid("the bucket has no batches".into()));
+        }
+        store.write_batch(bucket, batch, by)
     }
 
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {

@@ -25,12 +25,14 @@ fn versions_rise(before: &BTreeMap<String, Held>, after: &BTreeMap<String, Held>
 
 /// Makes the writes from the given one on end with this fault, `count` of them.
 fn spoil(leader: &Leader, skipped: u32, count: u32, fault: Fault) {
-    // The look at the fence is call 1; in class A each batch is a call, in class B the overwrites
-    // are one call, each creation another, then the deletions, then the commit record.
+    // In class A each batch is a call, in class B the overwrites are one call, each creation
+    // another, then the deletions, then the commit record.
     let client = leader.client.clone();
-    leader.spy.before_call(2 + skipped, move || {
-        client.faults().next(&Call::WRITES, count, fault);
-    });
+    leader
+        .spy
+        .before_call(leader.looks() + 1 + skipped, move || {
+            client.faults().next(&Call::WRITES, count, fault);
+        });
 }
 
 #[test]
@@ -78,10 +80,12 @@ fn abandoned_write_never_lands_over_later_plan() {
             let mut leader = Leader::leading(&world);
             leader.publish(&first()).unwrap();
             let client = leader.client.clone();
-            leader.spy.before_call(2 + skipped, move || {
-                client.faults().next(&Call::WRITES, 10, Fault::Hold(None));
-                client.faults().next(&Call::READS, 10, Fault::LoseReply);
-            });
+            leader
+                .spy
+                .before_call(leader.looks() + 1 + skipped, move || {
+                    client.faults().next(&Call::WRITES, 10, Fault::Hold(None));
+                    client.faults().next(&Call::READS, 10, Fault::LoseReply);
+                });
             if leader.publish(&second()).is_ok() {
                 assert!(skipped > 0);
                 continue;
@@ -126,7 +130,7 @@ fn foreign_write_found_during_read_back_is_overwritten() {
         let next = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &[])]);
         let (client, foreign) = (leader.client.clone(), world.clone());
         // Of class B: a new key, then the record.
-        let last = if kind == Kind::A { 2 } else { 3 };
+        let last = if kind == Kind::A { 2 } else { 4 };
         leader.spy.before_call(last, move || {
             put(&foreign, "assignment.a", &raw(1, None, &["x"]));
             client.faults().next(&Call::WRITES, 1, Fault::LoseReply);

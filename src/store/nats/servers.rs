@@ -1,0 +1,206 @@
+//! Which servers a cluster has, and whether all of them support a setting of a stream.
+//!
+//! A server takes a stream offline whose settings it does not know. The stream leader's API level
+//! says nothing about the other replicas, so each advertised address is asked for its greeting, the
+//! one place where every server states its version before authentication.
+
+use std::net::ToSocketAddrs;
+use std::time::{Duration, Instant};
+
+use super::dial::{self, ServerInfo};
+use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
+use super::options::NatsOptions;
+
+/// The longest wait for one server's greeting.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most addresses asked; a cluster that advertises more is not fully known.
+const ADDRESSES_MAX: usize = 64;
+const DEFAULT_PORT: u16 = 4222;
+
+/// A server version, comparable.
+pub(super) type Version = (u32, u32, u32);
+
+/// One address of a cluster and the server that answered there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerReport {
+    /// The address, `host:port`.
+    pub address: String,
+    /// The server's name; empty when it did not answer.
+    pub name: String,
+    /// Its version; empty when it did not answer.
+    pub version: String,
+    /// Why it did not answer; `None` when it did.
+    pub fault: Option<String>,
+}
+
+/// The servers of the cluster that a connection belongs to.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub(super) reports: Vec<ServerReport>,
+    /// Why the cluster may have servers that are not among them.
+    gap: Option<String>,
+}
+
+impl Servers {
+    /// Asks every server that is configured or advertised who it is. Blocks for up to 2 s per
+    /// address, and until the deadline at most.
+    pub(super) fn ask(options: &NatsOptions, connected: &ServerInfo, deadline: Instant) -> Self {
+        let mut addresses: Vec<String> = Vec::new();
+        let configured = options.urls.iter().map(|url| authority(url));
+        for address in configured.chain(connected.connect_urls.iter().map(String::as_str)) {
+            if !addresses.iter().any(|known| known == address) {
+                addresses.push(address.to_owned());
+            }
+        }
+        let gap = match &connected.cluster {
+            Some(cluster) if connected.connect_urls.is_empty() => Some(format!(
+                "cluster {cluster:?} does not advertise the addresses of its servers"
+            )),
+            _ if addresses.len() > ADDRESSES_MAX => Some(format!(
+                "the cluster has more than {ADDRESSES_MAX} addresses"
+            )),
+            _ => None,
+        };
+        addresses.truncate(ADDRESSES_MAX);
+        let reports = addresses
+            .into_iter()
+            .map(|address| greet(address, deadline))
+            .collect();
+        Self { reports, gap }
+    }
+
+    /// Why a setting that servers know from `least` on must not be used on a stream; `None` when
+    /// every server is known to support it.
+    pub(super) fn objection(
+        &self,
+        stream: &Stream,
+        info: &StreamInfo,
+        least: Version,
+    ) -> Option<String> {
+        let least_text = format!("{}.{}.{}", least.0, least.1, least.2);
+        for server in &self.reports {
+            let address = &server.address;
+            if let Some(fault) = &server.fault {
+                return Some(format!(
+                    "the version of the server at {address} is unknown: {fault}"
+                ));
+            }
+            if parse_version(&server.version).is_none_or(|version| version < least) {
+                return Some(format!(
+                    "server {} at {address} is {}, older than {least_text}",
+                    server.name, server.version
+                ));
+            }
+        }
+        if self.gap.is_some() {
+            return self.gap.clone();
+        }
+        let leader = Some(info.leader()).filter(|name| !name.is_empty());
+        let replicas = info.cluster.iter().flat_map(|cluster| &cluster.replicas);
+        let mut hosts = leader
+            .into_iter()
+            .chain(replicas.map(|replica| replica.name.as_str()));
+        if stream.api != DEFAULT_API && leader.is_none() {
+            return Some("the server that stores the bucket is unknown".to_owned());
+        }
+        hosts
+            .find(|host| !self.reports.iter().any(|server| server.name == *host))
+            .map(|host| {
+                format!(
+                    "server {host} stores the bucket and is none of those that answered; \
+                     its version is unknown"
+                )
+            })
+    }
+}
+
+fn greet(address: String, deadline: Instant) -> ServerReport {
+    match try_greet(&address, deadline.min(Instant::now() + GREETING_TIMEOUT)) {
+        Ok(info) => ServerReport {
+            address,
+            name: info.server_name,
+            version: info.version,
+            fault: None,
+        },
+        Err(fault) => ServerReport {
+            address,
+            name: String::new(),
+            version: String::new(),
+            fault: Some(fault),
+        },
+    }
+}
+
+fn try_greet(address: &str, deadline: Instant) -> Result<ServerInfo, String> {
+    let with_port = match address.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => address.to_owned(),
+        _ => format!("{address}:{DEFAULT_PORT}"),
+    };
+    let sockets = with_port
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve it: {error}"))?;
+    let mut fault = "it has no address".to_owned();
+    for socket in sockets {
+        match dial::greet_at(socket, deadline) {
+            Ok(info) => return Ok(info),
+            Err(why) => fault = why,
+        }
+    }
+    Err(fault)
+}
+
+/// The `host:port` of a URL.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('/').next().unwrap_or(rest);
+    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
+}
+
+/// Reads `2.12.5` and `2.12.0-RC.1`, which counts as the version before.
+pub(super) fn parse_version(text: &str) -> Option<Version> {
+    let (numbers, pre_release) = match text.split_once('-') {
+        Some((numbers, _)) => (numbers, true),
+        None => (text, false),
+    };
+    let mut parts = numbers.split('.').map(|part| part.parse::<u32>().ok());
+    let version = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() {
+        return None;
+    }
+    Some(match (pre_release, version) {
+        (true, (major, minor, 0)) => (major, minor.checked_sub(1)?, u32::MAX),
+        (true, (major, minor, patch)) => (major, minor, patch - 1),
+        (false, version) => version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number_and_a_pre_release_is_older_than_its_release() {
+        assert_eq!(parse_version("2.12.5"), Some((2, 12, 5)));
+        assert!(parse_version("2.9.20") < parse_version("2.12.0"));
+        assert!(parse_version("2.12.0-RC.1") < Some((2, 12, 0)));
+        assert!(parse_version("2.12.0-RC.1") > Some((2, 11, 99)));
+        assert!(parse_version("2.12.5-preview.2") < Some((2, 12, 5)));
+        for hostile in [
+            "", "2", "2.12", "a.b.c", "2.12.5.1", "0.0.0-x", "-", "2.-1.0",
+        ] {
+            assert_eq!(parse_version(hostile), None, "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn urls_are_reduced_to_host_and_port_without_credentials() {
+        for (url, expected) in [
+            ("nats://joe:p@ss@host:4222/", "host:4222"),
+            ("tls://host", "host"),
+            ("[::1]:4333", "[::1]:4333"),
+            ("host:1", "host:1"),
+        ] {
+            assert_eq!(authority(url), expected);
+        }
+    }
+}
