@@ -181,6 +181,10 @@ pub struct Fence {
     /// the keys of those terms.
     #[serde(default)]
     pub class_b_until: Term,
+    /// The highest version that can have been used before this term. A second record of it, in
+    /// case the commit record is lost.
+    #[serde(default)]
+    pub version: Version,
     /// Drawn anew for each fence, so that no two leaders ever write the same bytes.
     #[serde(default)]
     pub nonce: u64,
@@ -218,6 +222,7 @@ impl Fence {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let fence: Self = from_json(bytes)?;
         check_number("term", fence.term)?;
+        check_number("version", fence.version)?;
         Ok(fence)
     }
 
@@ -283,6 +288,25 @@ impl Applied {
     }
 }
 
+/// What a heartbeat reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// What the worker has applied under its present id.
+    pub applied: Applied,
+    /// The highest term and version that its process has applied under any id, or published as a
+    /// leader. Never below `applied`.
+    pub highest: Applied,
+}
+
+impl From<Applied> for Reported {
+    fn from(applied: Applied) -> Self {
+        Self {
+            applied,
+            highest: applied,
+        }
+    }
+}
+
 /// How many versions a worker's key is ahead of what it has applied; `None` where one of them is
 /// not known. Each worker is measured against its own key: what did not change is not rewritten.
 #[must_use]
@@ -297,6 +321,10 @@ struct StoredHeartbeat {
     applied_term: Option<Term>,
     #[serde(default)]
     applied_version: Option<Version>,
+    #[serde(default)]
+    highest_term: Term,
+    #[serde(default)]
+    highest_version: Version,
 }
 
 #[derive(Serialize)]
@@ -305,12 +333,16 @@ struct HeartbeatToStore<'a> {
     time: &'a str,
     applied_term: Term,
     applied_version: Version,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    highest_term: Option<Term>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    highest_version: Option<Version>,
 }
 
 /// What a heartbeat reports; `None` for parti's (a bare time) and for anything else, since
 /// readers accept any value as a sign of life. Allocates nothing.
 #[must_use]
-pub fn decode_heartbeat(bytes: &[u8]) -> Option<Applied> {
+pub fn decode_heartbeat(bytes: &[u8]) -> Option<Reported> {
     if bytes.first() != Some(&b'{') {
         return None;
     }
@@ -319,17 +351,30 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Option<Applied> {
         term: stored.applied_term.unwrap_or(0),
         version: stored.applied_version?,
     };
-    (applied.term >= 0 && applied.version >= 0).then_some(applied)
+    let highest = Applied {
+        term: stored.highest_term,
+        version: stored.highest_version,
+    };
+    let is_valid = [applied, highest]
+        .iter()
+        .all(|a| a.term >= 0 && a.version >= 0);
+    is_valid.then_some(Reported {
+        applied,
+        highest: highest.highest(applied),
+    })
 }
 
 /// A heartbeat's bytes.
 #[must_use]
-pub fn encode_heartbeat(worker: &WorkerId, time: &str, applied: Applied) -> Vec<u8> {
+pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reported>) -> Vec<u8> {
+    let Reported { applied, highest } = report.into();
     to_json(&HeartbeatToStore {
         worker: worker.as_str(),
         time,
         applied_term: applied.term,
         applied_version: applied.version,
+        highest_term: (highest.term > applied.term).then_some(highest.term),
+        highest_version: (highest.version > applied.version).then_some(highest.version),
     })
 }
 
@@ -497,7 +542,7 @@ mod tests {
             version: 42,
         };
         let bytes = encode_heartbeat(&worker, "t", applied);
-        assert_eq!(decode_heartbeat(&bytes), Some(applied));
+        assert_eq!(decode_heartbeat(&bytes), Some(applied.into()));
     }
 
     #[test]

@@ -185,8 +185,8 @@ impl FleetStatus {
             let beat = beats.get(worker);
             let assignment = stored.get(worker);
             let version = assignment.map(|a| a.version);
-            let applied = beat.and_then(|beat| wire::decode_heartbeat(&beat.value));
-            let applied_version = applied.map(|applied| applied.version);
+            let report = beat.and_then(|beat| wire::decode_heartbeat(&beat.value));
+            let applied_version = report.map(|report| report.applied.version);
             let partitions = assignment.map_or(&[][..], |a| &a.partitions);
             self.workers.push(WorkerView {
                 worker: worker.to_string(),

@@ -14,7 +14,7 @@ use super::request::{Answer, Request, Value};
 use crate::error::{Code, Result};
 use crate::store::{Bucket, Entry, Expect, Operation, Outcome, Refusal};
 use crate::types::{Revision, Time, WorkerId};
-use crate::wire::{Applied, KeyPrefix};
+use crate::wire::{Applied, KeyPrefix, Reported};
 
 /// Pause after a beat that the store refused.
 const RETRY: Duration = Duration::from_millis(250);
@@ -30,6 +30,8 @@ pub struct Heartbeat {
     ttl: Duration,
     worker: Option<WorkerId>,
     applied: Applied,
+    /// The highest that the process has applied or published, under any id.
+    highest: Applied,
     /// What the key holds, as far as is known; `None`: it has to be looked at.
     revision: Option<Revision>,
     /// It was looked at since the last beat that was confirmed, in vain or not.
@@ -66,6 +68,7 @@ impl Heartbeat {
             ttl,
             worker: None,
             applied: Applied::default(),
+            highest: Applied::default(),
             // There should be no key yet.
             revision: Some(0),
             has_looked: false,
@@ -97,12 +100,19 @@ impl Heartbeat {
         }
     }
 
-    /// What the worker has applied: told at once.
+    /// Sets what the worker has applied. A change is reported at once.
     pub fn set_applied(&mut self, applied: Applied) {
         if self.applied != applied {
             self.applied = applied;
             self.is_urgent = true;
         }
+        self.raise(applied);
+    }
+
+    /// Adds something that the process has applied or published. It is reported under every later
+    /// id, with the next beat.
+    pub fn raise(&mut self, reached: Applied) {
+        self.highest = self.highest.highest(reached);
     }
 
     /// Beats once more, now.
@@ -186,7 +196,13 @@ impl Heartbeat {
         Some(Request::Put {
             bucket,
             key,
-            value: Value::Beat(worker, self.applied),
+            value: Value::Beat(
+                worker,
+                Reported {
+                    applied: self.applied,
+                    highest: self.highest,
+                },
+            ),
             expect,
         })
     }

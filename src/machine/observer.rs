@@ -12,7 +12,9 @@ use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Entry, Listing, Operation, WatchEvent};
 use crate::types::{Revision, Term, Time, Version, WorkerId};
-use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{
+    self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, Reported,
+};
 
 /// Turns watch events into calculator events. After each call drain
 /// [`Observer::poll_event`]; [`Observer::deadline`] tells when `tick` is due.
@@ -178,13 +180,13 @@ impl Observer {
                     return;
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
-                let applied = wire::decode_heartbeat(&entry.value);
+                let report = wire::decode_heartbeat(&entry.value);
                 if self.leases.known(worker).is_some() {
-                    self.convergence
-                        .applied(now, worker, applied.map(|applied| applied.version));
+                    let version = report.map(|report| report.applied.version);
+                    self.convergence.applied(now, worker, version);
                 }
-                if let Some(applied) = applied {
-                    self.applied(worker, applied, in_force);
+                if let Some(report) = report {
+                    self.reported(worker, report, in_force);
                 }
             }
             Operation::Delete => {
@@ -234,7 +236,8 @@ impl Observer {
 
     /// A worker that has applied what this leader knows nothing of will refuse all that is older:
     /// the bucket has lost writes. Each such finding is passed on once.
-    fn applied(&mut self, worker: &str, applied: Applied, in_force: Applied) {
+    fn reported(&mut self, worker: &str, report: Reported, in_force: Applied) {
+        let Reported { applied, highest } = report;
         // What its key holds may be older than what it has applied, though the leader knows of
         // both: a foreign hand wrote it while the worker was away.
         if let Some(held) = self.held.get_mut(worker)
@@ -244,10 +247,10 @@ impl Observer {
             held.refused_by = applied;
             self.suspect(worker);
         }
-        if applied.exceeds(in_force) && applied.exceeds(self.ahead) {
-            self.ahead = self.ahead.highest(applied);
+        if highest.exceeds(in_force) && highest.exceeds(self.ahead) {
+            self.ahead = self.ahead.highest(highest);
             self.events
-                .push_back(CalculatorInput::AppliedAhead(applied));
+                .push_back(CalculatorInput::AppliedAhead(highest));
         }
     }
 

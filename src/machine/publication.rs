@@ -13,6 +13,33 @@ use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fenc
 /// Hash over the partitions of one assignment: equal hash, equal content.
 pub type ContentHash = u128;
 
+/// How far one write can raise a term or version: a leader raises it by one, a foreign writer by
+/// more.
+const NUMBERS_PER_WRITE: i64 = 1_024;
+
+/// The lowest sequence of an assignment bucket that counts from its creation time, in milliseconds
+/// since 1970 (2001-09-09). No other bucket gets there: it would take 10^12 writes.
+const MILLISECONDS_FROM: Revision = 1_000_000_000_000;
+
+/// Whether an assignment bucket with this last sequence counts from its creation time.
+fn counts_milliseconds(last_sequence: Revision) -> bool {
+    last_sequence >= MILLISECONDS_FROM
+}
+
+/// The highest term or version that a bucket with this last sequence can have held, if no foreign
+/// writer raised one by more than [`NUMBERS_PER_WRITE`] at once.
+///
+/// In a bucket whose sequence starts at its creation time, the result also exceeds everything that
+/// former buckets of that name held.
+fn highest_possible(last_sequence: Revision) -> i64 {
+    let base = match counts_milliseconds(last_sequence) {
+        true => MILLISECONDS_FROM,
+        false => 0,
+    };
+    let writes = i64::try_from(last_sequence - base).unwrap_or(i64::MAX);
+    writes.saturating_mul(NUMBERS_PER_WRITE)
+}
+
 /// The key of one worker as last seen or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignmentSlot {
@@ -90,12 +117,7 @@ impl BucketReading {
             }
         }
         reading.stored.sort_by(|a, b| a.0.cmp(&b.0));
-        let fence_term = match &reading.fence.value {
-            Some(fence) => fence.term,
-            // Somebody removed or broke it, and its term with it. Each term takes a write of it.
-            None => Term::try_from(reading.fence.revision).unwrap_or(Term::MAX - 1),
-        };
-        reading.highest_term = reading.highest_term.max(fence_term);
+        reading.highest_term = reading.highest_term.max(reading.fence_term());
         if let Some(commit) = &reading.commit.value {
             reading.highest_term = reading.highest_term.max(commit.term);
             reading.highest_version = reading.highest_version.max(commit.version);
@@ -122,15 +144,44 @@ impl BucketReading {
         }
     }
 
-    /// What no version so far exceeds. Whoever removed or broke the commit record may have removed
-    /// what else shown of the newest version; each version took a write.
+    /// The highest version that can have been used so far. Without a readable commit record, no
+    /// remaining key need show it.
     #[must_use]
     pub fn version_floor(&self) -> Version {
-        if self.commit.value.is_some() || self.commit.revision == 0 {
-            return self.highest_version;
+        let fence = self.fence.value.as_ref();
+        let known = self
+            .highest_version
+            .max(fence.map_or(0, |fence| fence.version));
+        if self.commit.value.is_some() {
+            return known;
         }
-        let writes = Version::try_from(self.last_sequence).unwrap_or(Version::MAX);
-        self.highest_version.saturating_add(writes)
+        let since_fence = fence.map(|fence| {
+            let writes = self.last_sequence.saturating_sub(self.fence.revision);
+            fence.version.saturating_add(highest_possible(writes))
+        });
+        let is_removed = self.commit.revision > 0 || counts_milliseconds(self.last_sequence);
+        // Of a bucket without any record, the assignments are parti's, which all carry the newest
+        // version.
+        let is_partis = self.fence.revision == 0 && !self.slots.is_empty();
+        let possible = match is_removed || (since_fence.is_none() && !is_partis) {
+            true => highest_possible(self.last_sequence),
+            false => 0,
+        };
+        known.max(possible).max(since_fence.unwrap_or(0))
+    }
+
+    /// The term of the fence. Without a readable fence, the highest term that it can have had.
+    fn fence_term(&self) -> Term {
+        if let Some(fence) = &self.fence.value {
+            return fence.term;
+        }
+        // A bucket that never had a fence is parti's.
+        let is_removed = self.fence.revision > 0 || counts_milliseconds(self.last_sequence);
+        let is_bare = self.slots.is_empty() && self.commit.revision == 0;
+        match is_removed || is_bare {
+            true => highest_possible(self.last_sequence),
+            false => 0,
+        }
     }
 
     /// Whether the assignments are one complete plan: all readable, and the commit record, where

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::store::{Bucket, BucketStatus, Entry, Expect, Listing, Outcome, Refusal};
 use crate::types::WorkerId;
-use crate::wire::Applied;
+use crate::wire::Reported;
 
 /// One piece of I/O.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum Value {
     /// The leader's lease.
     Lease(WorkerId),
     /// A heartbeat.
-    Beat(WorkerId, Applied),
+    Beat(WorkerId, Reported),
 }
 
 /// How a request ended.

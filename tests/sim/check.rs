@@ -80,11 +80,7 @@ impl Checker {
         if fence.term < self.fence {
             return Err(format!("term {} opened after {}", fence.term, self.fence));
         }
-        // Where strangers broke fence and commit record, and went over the assignments besides, a
-        // term is known to nobody.
-        let is_known = !self.foreign.contains(COMMIT_KEY)
-            || self.terms.values().any(|term| *term >= fence.term);
-        if is_known && self.committed.is_some_and(|(term, _)| term >= fence.term) {
+        if self.committed.is_some_and(|(term, _)| term >= fence.term) {
             return Err(format!("term {} opened though published in", fence.term));
         }
         self.fence = fence.term;
@@ -138,14 +134,6 @@ impl Checker {
         self.foreign.insert(key.to_owned());
         self.current.remove(key);
         self.terms.remove(key);
-        // A version that nobody has committed, applied or stored elsewhere may go with it.
-        self.versions.remove(key);
-        if key == FENCE_KEY {
-            // Whoever led is deposed by that. A term in which nothing was written has left no
-            // trace, and may be opened again.
-            self.fence = 0;
-            self.taken_over = 0;
-        }
         if let Some(assignment) = value.and_then(|value| Assignment::decode(value).ok()) {
             let hash = content_hash(assignment.partitions.iter());
             let now = (assignment.version, hash);
@@ -153,11 +141,10 @@ impl Checker {
             let term = assignment.term.unwrap_or(0);
             self.terms.insert(key.to_owned(), term);
         }
-        self.forget_what_left_no_trace();
     }
 
-    /// The bucket was created anew. What nobody remembers may come again; that no worker goes back
-    /// is watched elsewhere.
+    /// The bucket was created again, with a sequence that starts at 1. Numbers that no process
+    /// remembers may be used again. That no worker goes back is checked elsewhere.
     pub fn all_lost(&mut self) {
         self.fence = 0;
         self.taken_over = 0;
@@ -166,19 +153,6 @@ impl Checker {
         self.current.clear();
         self.terms.clear();
         self.versions.clear();
-    }
-
-    /// A version whose commit record somebody broke, and that no key holds any more, can be known
-    /// to nobody but the leader that made it.
-    fn forget_what_left_no_trace(&mut self) {
-        let Some((_, version)) = self.committed else {
-            return;
-        };
-        let is_held = self.current.values().any(|(held, _)| *held >= version);
-        if self.foreign.contains(COMMIT_KEY) && !is_held {
-            self.committed = None;
-            self.digests.split_off(&version);
-        }
     }
 
     /// A take-over is over. One whose fence somebody has removed meanwhile deposes nobody.

@@ -351,6 +351,9 @@ impl World {
         let event = match notice {
             CalculatorEvent::StateChanged(change) => CalculatorReport::State(change.to),
             CalculatorEvent::LeadershipLost => CalculatorReport::Deposed,
+            CalculatorEvent::Published { .. } => {
+                CalculatorReport::Published(self.nodes[node].in_force.get())
+            }
             _ => return,
         };
         self.members[m].calculator(node, event);

@@ -76,7 +76,7 @@ pub struct Node {
     pub tickets: BTreeSet<u64>,
     pub is_over: bool,
     actor: Option<Actor>,
-    in_force: Arc<Effective>,
+    pub in_force: Arc<Effective>,
     pub store: Arc<GuardedStore>,
     pub started: Time,
     /// Calls that went out to the store, beside those of the watches.

@@ -25,6 +25,9 @@ const TRACE_MAX: usize = 100_000;
 /// How often a leader stands still in the middle of a publication.
 const NAP: f64 = 0.04;
 
+/// The time since 1970 when virtual time begins.
+const EPOCH: Duration = Duration::from_secs(1_764_500_000);
+
 /// Steps at one moment of virtual time after which something goes round in circles.
 const STEPS_MAX: u32 = 100_000;
 
@@ -150,6 +153,8 @@ pub struct World {
     pub clock: ManualClock,
     /// The store as operators see it: no faults apply.
     pub store: MemoryStore,
+    /// Whether a bucket's sequence starts at its creation time.
+    pub counts_from_time: bool,
     /// The store as workers see it.
     pub workers_store: MemoryStore,
     pub config: CalculatorConfig,
@@ -193,7 +198,7 @@ impl World {
             (true, 0) => 3,
             (true, _) => 1_000,
         };
-        let store = store(&clock, batch_max, &mut rng);
+        let (store, counts_from_time) = store(&clock, batch_max, &mut rng);
         let config = config(&mut rng);
         make_buckets(&store, &config);
         let workers_store = store.client("workers");
@@ -203,6 +208,7 @@ impl World {
         let mut world = Self {
             clock,
             store,
+            counts_from_time,
             workers_store,
             config,
             network: Network::GOOD,
@@ -740,8 +746,11 @@ impl World {
         if let Outcome::Done(_) = outcome
             && sent.bucket != self.buckets
         {
-            // Revisions of a former bucket may come true again, as nothing tells the two apart. What
-            // leans on them by such a chance is a foreign write, to be noticed and gone over.
+            if self.counts_from_time {
+                return Err(format!("{writes:?} were accepted in a later bucket"));
+            }
+            // Without sequences that start at the creation time, revisions of a former bucket are used
+            // again. A write that depends on one is a foreign write, to be noticed and overwritten.
             self.tally("write to a former bucket accepted");
             self.lives.plan_disturbed = Some(self.now());
             for write in writes {
@@ -829,13 +838,20 @@ pub fn readable(debug: &str) -> String {
     text
 }
 
-pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> MemoryStore {
-    MemoryStore::builder()
+/// A store, and whether its buckets count from their creation time.
+pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> (MemoryStore, bool) {
+    let builder = MemoryStore::builder()
         .manual_clock(clock.clone())
         .batch_max(batch_max)
         .expiry_markers(rng.bool())
-        .watch_capacity(if rng.bool() { 32 } else { 1_024 })
-        .build()
+        .watch_capacity(if rng.bool() { 32 } else { 1_024 });
+    // Others are parti's, or an operator's.
+    let counts_from_time = rng.bool();
+    let builder = match counts_from_time {
+        true => builder.sequences_from_time(EPOCH),
+        false => builder,
+    };
+    (builder.build(), counts_from_time)
 }
 
 /// What every leader needs.

@@ -63,12 +63,12 @@ fn beats(heart: &mut Heartbeat, now: Time, expect: Expect) -> Applied {
         Some(Request::Put {
             bucket: Bucket::Heartbeat,
             key,
-            value: Value::Beat(id, applied),
+            value: Value::Beat(id, report),
             expect: found,
         }) => {
             assert_eq!((key.as_str(), id.as_str()), ("heartbeat.w-0", "w-0"));
             assert_eq!(found, expect);
-            applied
+            report.applied
         }
         other => panic!("no beat: {other:?}"),
     }

@@ -11,6 +11,7 @@ use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
+use crate::wire::Applied;
 
 /// How a worker goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +58,8 @@ pub enum CalculatorReport {
     Started,
     /// Its state changed.
     State(CalculatorState),
+    /// It published a plan; the highest term and version that it has reached.
+    Published(Applied),
     /// It was refused because a newer leader has taken over.
     Deposed,
     /// It could not take over, or it broke.

@@ -616,6 +616,7 @@ impl ManagerMachine {
     fn calculator(&mut self, now: Time, event: CalculatorReport) {
         match (event, self.lead) {
             (CalculatorReport::Ended, _) => self.lead = Leadership::No,
+            (CalculatorReport::Published(reached), _) => self.heart.raise(reached),
             (CalculatorReport::Started, Leadership::Taking(state)) => {
                 self.back_off.reset();
                 self.succeeded(Component::Calculator);

@@ -6,7 +6,7 @@ use crate::machine::cache::CacheOrder;
 use crate::machine::request::Value;
 use crate::store::{Entry, Listing, Operation, Outcome, Refusal, WatchEvent};
 use crate::types::Version;
-use crate::wire::LEASE_KEY;
+use crate::wire::{LEASE_KEY, Reported};
 
 const START: Time = Time::from_nanos(1_000_000_000_000);
 
@@ -608,7 +608,7 @@ fn applied_version_is_reported_by_immediate_heartbeat() {
     life.assigned(3, &["a"]);
     let (_, beat) = life.take(is_beat);
     let Request::Put {
-        value: Value::Beat(_, applied),
+        value: Value::Beat(_, Reported { applied, .. }),
         ..
     } = beat
     else {

@@ -38,6 +38,7 @@ use crate::strategy::{Sticky, Strategy};
 use crate::threads::cancel::{self, WaitError};
 use crate::time::clock::{Clock, SystemClock};
 use crate::types::{CalculatorState, Partition, Reason, Version};
+use crate::wire::Applied;
 
 /// How long a status waits for a thread before it goes without.
 pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -382,6 +383,11 @@ impl Calculator {
     #[must_use]
     pub fn events(&self, filter: EventFilter) -> Events {
         self.shared.hub.events(filter)
+    }
+
+    /// The highest term and version that it has reached. Does not wait.
+    pub(in crate::runtime) fn in_force(&self) -> Applied {
+        self.shared.in_force.get()
     }
 
     /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not tell

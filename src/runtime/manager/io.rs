@@ -124,8 +124,8 @@ fn encode(value: &Value, wall: SystemTime) -> Vec<u8> {
             let now = wall.duration_since(SystemTime::UNIX_EPOCH);
             wire::encode_lease(worker, now.unwrap_or_default().as_secs())
         }
-        Value::Beat(worker, applied) => {
-            wire::encode_heartbeat(worker, &wall_clock_at(wall), *applied)
+        Value::Beat(worker, report) => {
+            wire::encode_heartbeat(worker, &wall_clock_at(wall), *report)
         }
     }
 }

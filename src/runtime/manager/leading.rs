@@ -119,6 +119,22 @@ impl Leading {
         self.tell(CalculatorReport::Ended);
     }
 
+    /// What an event of the calculator means to the manager, if anything.
+    pub fn meaning_of(&self, notice: &CalculatorEvent) -> Option<CalculatorReport> {
+        match notice {
+            CalculatorEvent::StateChanged(change) => Some(CalculatorReport::State(change.to)),
+            CalculatorEvent::Published { .. } => {
+                Some(CalculatorReport::Published(self.calculator.in_force()))
+            }
+            CalculatorEvent::LeadershipLost => Some(CalculatorReport::Deposed),
+            CalculatorEvent::Fatal { message } => Some(CalculatorReport::Failed(Error::new(
+                Code::Panicked,
+                message.clone(),
+            ))),
+            _ => None,
+        }
+    }
+
     /// What keeps the calculator from ending, if something does.
     pub fn busy(&self) -> Option<String> {
         self.busy.lock().clone()
@@ -144,18 +160,5 @@ impl Readiness for CalculatorWaker {
         if is_ready {
             let _ = self.0.try_send(());
         }
-    }
-}
-
-/// What an event of the calculator means to the manager, if it does.
-pub(super) fn meaning_of(notice: &CalculatorEvent) -> Option<CalculatorReport> {
-    match notice {
-        CalculatorEvent::StateChanged(change) => Some(CalculatorReport::State(change.to)),
-        CalculatorEvent::LeadershipLost => Some(CalculatorReport::Deposed),
-        CalculatorEvent::Fatal { message } => Some(CalculatorReport::Failed(Error::new(
-            Code::Panicked,
-            message.clone(),
-        ))),
-        _ => None,
     }
 }

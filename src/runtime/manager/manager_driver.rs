@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::cache_file::CacheFile;
 use super::io::{Io, LeaderElection, perform};
-use super::leading::{Leading, meaning_of};
+use super::leading::Leading;
 use super::manager_measurements::ManagerMeasurements;
 use super::manager_shared::{ManagerSnapshot, Shared};
 use super::manager_status::ManagerMachineStatus;
@@ -148,7 +148,7 @@ impl ManagerDriver {
         };
         while let Some(notice) = leading.events.try_recv() {
             let begun = Instant::now();
-            let meaning = meaning_of(&notice);
+            let meaning = leading.meaning_of(&notice);
             // The breaker is this worker's, and told as such whether it leads or not.
             if !matches!(*notice, CalculatorEvent::Breaker(_)) {
                 let notice = ManagerEvent::Calculator((*notice).clone());

@@ -202,7 +202,7 @@ impl Server {
     /// Writes any value under any key; creates the bucket, without a TTL, if there is none.
     pub fn put(&self, bucket: Bucket, key: &str, value: &[u8]) -> Revision {
         self.world.with(|state, now| {
-            state.ensure(bucket, None);
+            state.ensure(bucket, None, now);
             state.apply(bucket, key, Some(value.to_vec()), now)
         })
     }
@@ -210,7 +210,7 @@ impl Server {
     /// Deletes any key, leaving a marker; creates the bucket, without a TTL, if there is none.
     pub fn delete(&self, bucket: Bucket, key: &str) -> Revision {
         self.world.with(|state, now| {
-            state.ensure(bucket, None);
+            state.ensure(bucket, None, now);
             state.apply(bucket, key, None, now)
         })
     }
@@ -226,11 +226,12 @@ impl Server {
         self.world.with(|state, _| state.delete_bucket(bucket));
     }
 
-    /// Deletes the bucket and creates it anew: another incarnation, numbered from the start.
+    /// Deletes the bucket and creates it again: another incarnation, whose sequence starts at 1 or
+    /// at the present time (see [`MemoryStoreBuilder::sequences_from_time`](super::MemoryStoreBuilder::sequences_from_time)).
     pub fn recreate_bucket(&self, bucket: Bucket, config: BucketConfig) {
-        self.world.with(|state, _| {
+        self.world.with(|state, now| {
             state.delete_bucket(bucket);
-            state.ensure(bucket, config.ttl);
+            state.ensure(bucket, config.ttl, now);
         });
     }
 }

@@ -75,11 +75,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(ttl: Option<Duration>, incarnation: u64) -> Self {
+    /// An empty bucket whose first write gets the number `first`.
+    pub(super) fn new(ttl: Option<Duration>, incarnation: u64, first: Revision) -> Self {
         Self {
             ttl,
             incarnation,
-            last_sequence: 0,
+            last_sequence: first.saturating_sub(1),
             records: BTreeMap::new(),
             by_revision: BTreeMap::new(),
         }

@@ -70,6 +70,7 @@ struct Limits {
     value_max: usize,
     expiry_markers: bool,
     watch_capacity: usize,
+    epoch: Option<Duration>,
 }
 
 impl MemoryStoreBuilder {
@@ -102,6 +103,15 @@ impl MemoryStoreBuilder {
     /// Events that a watch keeps for its reader before it goes blind; at least 1. Default 1024.
     pub fn watch_capacity(mut self, events: usize) -> Self {
         self.limits.watch_capacity = events.max(1);
+        self
+    }
+
+    /// Starts the sequence of every bucket at its creation time
+    /// ([`Bucket::first_sequence`]), as the NATS store does. `epoch` is the time since
+    /// 1970-01-01T00:00:00Z when the store's clock shows [`Time::ZERO`]. Default: every sequence
+    /// starts at 1.
+    pub fn sequences_from_time(mut self, epoch: Duration) -> Self {
+        self.limits.epoch = Some(epoch);
         self
     }
 
@@ -148,6 +158,7 @@ impl MemoryStore {
                 value_max: (1 << 20) - (1 << 10),
                 expiry_markers: false,
                 watch_capacity: 1_024,
+                epoch: None,
             },
             manual_clock: None,
         }
@@ -219,8 +230,8 @@ impl Store for MemoryStore {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<BucketStatus> {
-        let ensure = |state: &mut WorldState, _| {
-            let log = state.ensure(bucket, config.ttl);
+        let ensure = |state: &mut WorldState, now| {
+            let log = state.ensure(bucket, config.ttl, now);
             let mut warnings = Vec::new();
             if log.ttl() != config.ttl {
                 warnings.push(format!(

@@ -30,7 +30,7 @@ pub(super) struct MemoryWorld {
 impl MemoryWorld {
     pub(super) fn new(limits: Limits, manual_clock: Option<ManualClock>) -> Self {
         Self {
-            state: Mutex::new(WorldState::new(limits.expiry_markers)),
+            state: Mutex::new(WorldState::new(limits)),
             limits,
             manual_clock,
         }
@@ -88,6 +88,8 @@ pub(super) struct Client {
 
 pub(super) struct WorldState {
     markers: bool,
+    /// The time since 1970 at [`Time::ZERO`], where sequences start at it.
+    epoch: Option<Duration>,
     logs: [Option<Log>; Bucket::ALL.len()],
     incarnations: u64,
     clients: BTreeMap<ClientId, Client>,
@@ -104,9 +106,10 @@ enum Due {
 }
 
 impl WorldState {
-    fn new(markers: bool) -> Self {
+    fn new(limits: Limits) -> Self {
         Self {
-            markers,
+            markers: limits.expiry_markers,
+            epoch: limits.epoch,
             logs: [const { None }; Bucket::ALL.len()],
             incarnations: 0,
             clients: BTreeMap::new(),
@@ -190,11 +193,14 @@ impl WorldState {
         })
     }
 
-    pub(super) fn ensure(&mut self, bucket: Bucket, ttl: Option<Duration>) -> &Log {
+    pub(super) fn ensure(&mut self, bucket: Bucket, ttl: Option<Duration>, now: Time) -> &Log {
         let incarnations = &mut self.incarnations;
+        let epoch = self.epoch;
         self.logs[bucket as usize].get_or_insert_with(|| {
             *incarnations += 1;
-            Log::new(ttl, *incarnations)
+            let since_epoch = epoch.map(|epoch| epoch + now.since(Time::ZERO));
+            let first = since_epoch.map_or(1, |time| bucket.first_sequence(time));
+            Log::new(ttl, *incarnations, first)
         })
     }
 

@@ -42,7 +42,7 @@ pub struct TakeOverResult {
 /// The heartbeat bucket at one moment.
 pub(super) struct Beats {
     pub(super) heartbeats: Vec<HeartbeatRecord>,
-    /// The highest term and version that any worker has applied.
+    /// The highest term and version that any worker's process has applied or published.
     pub(super) applied: Applied,
     /// What each worker has applied, where it says so.
     pub(super) applied_by: BTreeMap<WorkerId, Applied>,
@@ -102,6 +102,7 @@ impl Publisher {
     ) -> Result<Beats> {
         let mut expected = found.fence.revision;
         let class_b_until = class_b_until(found);
+        self.see_version(found.version_floor());
         for _ in 0..TERMS_MAX {
             self.set_term(next_number("term", floor)?);
             self.fence = self.write_fence(expected, class_b_until, deadline)?;
@@ -236,6 +237,7 @@ impl Publisher {
                 ActiveMode::PerKey => "B".into(),
             },
             class_b_until,
+            version: self.version,
             nonce: self.environment.nonce(),
         };
         let value = self.claim.encode();
@@ -382,10 +384,9 @@ impl Publisher {
                 beats.malformed += 1;
                 continue;
             };
-            if let Some(applied) = wire::decode_heartbeat(&entry.value) {
-                beats.applied.term = beats.applied.term.max(applied.term);
-                beats.applied.version = beats.applied.version.max(applied.version);
-                beats.applied_by.insert(worker.clone(), applied);
+            if let Some(report) = wire::decode_heartbeat(&entry.value) {
+                beats.applied = beats.applied.highest(report.highest);
+                beats.applied_by.insert(worker.clone(), report.applied);
             }
             beats.heartbeats.push(HeartbeatRecord {
                 worker,

@@ -2,6 +2,7 @@
 
 mod deposed;
 mod foreign;
+mod lost_records;
 mod modes;
 mod outcomes;
 mod publication;

@@ -1,0 +1,182 @@
+//! Versions and terms go up, though the records that showed them are gone and no worker reports
+//! what it applied. The first four tests are histories that the simulation found.
+
+use super::*;
+
+fn lists() -> Plan {
+    plan(&[("w-0", &["p"]), ("w-1", &["q"])])
+}
+
+fn remove(world: &MemoryStore, keys: &[&str]) {
+    for key in keys {
+        world.server().delete(Bucket::Assignment, key);
+    }
+}
+
+/// Takes over and publishes; checks that term and version exceed what `former` reached.
+#[track_caller]
+fn publishes_above(world: &MemoryStore, former: Applied) -> Applied {
+    let mut leader = Leader::leading(world);
+    let version = leader.publish(&lists()).unwrap();
+    holds_exactly(world, &lists(), version);
+    let reached = Applied {
+        term: leader.publisher.term(),
+        version,
+    };
+    assert!(
+        reached.term > former.term && reached.version > former.version,
+        "{reached:?} after {former:?}"
+    );
+    reached
+}
+
+/// Seed 900041416 of managers at 88a09f7: version 28 after 35.
+#[test]
+fn versions_exceed_a_foreign_jump_after_fence_commit_and_assignments_were_removed() {
+    for kind in BOTH {
+        let world = world(kind);
+        put(&world, "assignment.w-0", &raw(34, None, &["x"]));
+        let former = publishes_above(&world, Applied::default());
+        assert!(former.version >= 35);
+        put(&world, "assignment.w-1", b"{junk");
+        put(&world, FENCE_KEY, b"{}");
+        remove(&world, &[COMMIT_KEY, "assignment.w-0", FENCE_KEY]);
+        put(&world, "assignment.w-3", &raw(2, Some(5), &["x"]));
+        put(&world, "assignment.w-3", &raw(1, None, &["x"]));
+        publishes_above(&world, former);
+    }
+}
+
+/// Seed 900024844 of managers at 88a09f7: version 15 after 883.
+#[test]
+fn versions_exceed_a_foreign_jump_after_the_commit_record_was_broken_while_the_fence_stands() {
+    for kind in BOTH {
+        let world = world(kind);
+        // Far more than the bucket has writes.
+        put(&world, "assignment.w-2", &raw(1_000_000, None, &["x"]));
+        let former = publishes_above(&world, Applied::default());
+        remove(&world, &["assignment.w-0", "assignment.w-1"]);
+        put(&world, COMMIT_KEY, b"{}");
+        publishes_above(&world, former);
+    }
+}
+
+/// Seed 900001143 of managers at 88a09f7: version 593 twice.
+#[test]
+fn versions_exceed_repeated_foreign_jumps_after_all_records_were_removed_twice() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut former = Applied::default();
+        for _ in 0..2 {
+            for jump in [900, 1_000, 1_000] {
+                let highest = held(&world).values().map(|held| held.version).max();
+                let version = highest.unwrap_or(0) + jump;
+                put(&world, "assignment.w-2", &raw(version, None, &["x"]));
+            }
+            former = publishes_above(&world, former);
+            let keys = ["assignment.w-0", "assignment.w-1", "assignment.w-2"];
+            remove(&world, &keys);
+            remove(&world, &[COMMIT_KEY, FENCE_KEY]);
+        }
+        publishes_above(&world, former);
+    }
+}
+
+/// Seed 900008828 of managers at 88a09f7: version 1126 twice.
+#[test]
+fn versions_exceed_those_of_a_dead_leader_after_its_keys_were_overwritten_with_older_ones() {
+    for kind in BOTH {
+        let world = world(kind);
+        put(&world, "assignment.w-0", &raw(1_124, None, &["x"]));
+        let former = publishes_above(&world, Applied::default());
+        put(&world, "assignment.w-0", b"{junk");
+        put(&world, "assignment.w-1", &raw(0, None, &["x"]));
+        remove(&world, &[COMMIT_KEY]);
+        publishes_above(&world, former);
+    }
+}
+
+#[test]
+fn a_bucket_that_counts_from_its_creation_time_continues_above_its_predecessor() {
+    for batch_max in [0, 1_000] {
+        let clock = crate::clock::ManualClock::new();
+        let world = MemoryStore::builder()
+            .batch_max(batch_max)
+            .manual_clock(clock.clone())
+            .sequences_from_time(Duration::from_secs(1_764_500_000))
+            .build();
+        ensure(&world);
+        let mut first = Leader::leading(&world);
+        let version = first.publish(&lists()).unwrap();
+        // Exact as a floating point number, for metrics and for readers of JSON.
+        assert!(version > 1 << 40 && version < 1 << 53, "{version}");
+        for jump in 1..=20 {
+            put(
+                &world,
+                "assignment.w-9",
+                &raw(version + 1_000 * jump, None, &["x"]),
+            );
+        }
+        let mut former = publishes_above(&world, Applied::default());
+        for _ in 0..3 {
+            clock.advance(Duration::from_millis(50));
+            let server = world.server();
+            server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None });
+            let error = first.publish(&lists()).unwrap_err();
+            assert_eq!(error.code(), Code::Fenced);
+            former = publishes_above(&world, former);
+        }
+        // What a stranger copies from an older bucket changes nothing.
+        clock.advance(Duration::from_millis(50));
+        let server = world.server();
+        server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None });
+        put(&world, "assignment.w-0", &raw(version, Some(3), &["x"]));
+        publishes_above(&world, former);
+    }
+}
+
+#[test]
+fn a_worker_without_an_assignment_reports_what_its_process_applied_under_an_earlier_id() {
+    for kind in BOTH {
+        let world = world(kind);
+        let report = crate::wire::Reported {
+            applied: Applied::default(),
+            highest: Applied {
+                term: 41,
+                version: 70,
+            },
+        };
+        let value = crate::wire::encode_heartbeat(&id("w-5"), "t", report);
+        let server = world.server();
+        server.put(Bucket::Heartbeat, "heartbeat.w-5", &value);
+        publishes_above(&world, report.highest);
+    }
+}
+
+#[test]
+fn the_first_version_of_a_fleet_is_1_though_an_earlier_leader_published_nothing() {
+    for kind in BOTH {
+        let world = world(kind);
+        for _ in 0..3 {
+            Leader::leading(&world);
+        }
+        let mut leader = Leader::leading(&world);
+        assert_eq!(leader.publish(&lists()).unwrap(), 1);
+        assert_eq!(leader.publisher.term(), 4);
+    }
+}
+
+#[test]
+fn versions_continue_one_above_those_of_parti() {
+    for kind in BOTH {
+        let world = world(kind);
+        for version in 1..=42 {
+            put(&world, "assignment.w-0", &raw(version, None, &["p"]));
+            put(&world, "assignment.w-1", &raw(version, None, &["q"]));
+        }
+        remove(&world, &["assignment.w-1"]);
+        let mut leader = Leader::leading(&world);
+        assert_eq!(leader.publish(&lists()).unwrap(), 43);
+        assert_eq!(leader.publisher.term(), 1);
+    }
+}
