@@ -67,6 +67,10 @@ impl CalculatorMachine {
             .finding
             .is_some_and(|finding| self.is_worth_a_plan(finding));
         self.partitions_differ = differ || !found.consistent;
+        if !found.consistent && self.members.is_empty() {
+            // No inspection of the partition list repairs it. The first plan does.
+            self.unfinished = Some(Reason::ColdStart);
+        }
         // With nobody there, and nobody expected back, the first to join starts a cold start.
         if !adopted && !self.members.is_empty() {
             self.gap_at_start = true;

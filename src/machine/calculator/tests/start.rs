@@ -87,6 +87,26 @@ fn inconsistent_stored_plan_is_treated_as_gap() {
     assert_eq!(world.times_of("plan cold_start_immediate for w-1"), [0]);
 }
 
+/// Seed 920000424 of calculators: a malformed key stayed forever.
+#[test]
+fn a_plan_that_is_not_whole_is_repaired_though_its_last_worker_died_and_the_partitions_are_unchanged()
+ {
+    let mut world = World::new(CalculatorConfig::default());
+    let found = TakeOver {
+        consistent: false,
+        former_leader: Some(id("w-1")),
+        former_leader_lease_over: true,
+        ..stored(&["w-1"])
+    };
+    world.take_over(found);
+    world.at(10_000);
+    world.find(Finding::Same);
+    world.partitions_changed(None);
+    world.join(&["w-1"]);
+    world.at(120_000);
+    assert_eq!(world.times_of("plan ").len(), 1, "{:?}", world.trace);
+}
+
 #[test]
 fn weights_changed_before_start_are_adopted_and_judged_by_threshold() {
     for (excess, plans) in [(0.19, 0), (0.21, 1)] {

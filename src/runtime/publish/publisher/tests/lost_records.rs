@@ -99,7 +99,7 @@ fn versions_exceed_those_of_a_dead_leader_after_its_keys_were_overwritten_with_o
 #[test]
 fn a_bucket_that_counts_from_its_creation_time_continues_above_its_predecessor() {
     for batch_max in [0, 1_000] {
-        let clock = crate::clock::ManualClock::new();
+        let clock = crate::time::clock::ManualClock::new();
         let world = MemoryStore::builder()
             .batch_max(batch_max)
             .manual_clock(clock.clone())
