@@ -79,7 +79,7 @@ fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let result = catch_unwind(AssertUnwindSafe(body));
     IN_GUARD.set(outer);
     result.unwrap_or_else(|panic| {
-        let text = crate::runtime::publish::rebalancer::panic_text(panic.as_ref());
+        let text = crate::threads::panic_text(panic.as_ref());
         let text = format!("panicked: {}", truncated(text, 400));
         Err(Failure::new(divvy_status::DIVVY_PANICKED, text))
     })

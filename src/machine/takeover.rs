@@ -4,9 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::machine::calculator::Finding;
 use crate::store::Operation;
 use crate::types::{Term, Time, Version, WorkerId};
+
+/// How the partition list differs from the published plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Finding {
+    /// Not at all.
+    Same,
+    /// Partitions came or went.
+    Changed,
+    /// Only weights changed; the fullest worker exceeds the fair level by this share.
+    Reweighted {
+        /// Fullest load / fair level - 1.
+        excess: f64,
+    },
+}
 
 /// What a take-over found.
 #[derive(Clone, Debug)]

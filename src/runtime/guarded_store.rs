@@ -23,7 +23,6 @@ use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verd
 use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
-use crate::runtime::common::metrics_sink::breaker_label;
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Refusal, Store, Watch, Write,
@@ -524,6 +523,14 @@ impl std::fmt::Debug for GuardedStore {
         f.debug_struct("GuardedStore")
             .field("status", &self.status())
             .finish_non_exhaustive()
+    }
+}
+
+fn breaker_label(state: &BreakerState) -> metrics::BreakerState {
+    match state {
+        BreakerState::Closed => metrics::BreakerState::Closed,
+        BreakerState::HalfOpen { .. } => metrics::BreakerState::HalfOpen,
+        BreakerState::Open { .. } => metrics::BreakerState::Open,
     }
 }
 

@@ -33,5 +33,5 @@ pub use notifier::EventFilter;
 #[cfg(feature = "capi")]
 pub(crate) use notifier::Notification;
 pub use notifier::{Events, Polled, Readiness, Subscription};
-pub use publish::rebalancer::PartitionSource;
+pub use publish::partition_list::PartitionSource;
 pub use read_fleet::read_fleet;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, never, select};
 use parking_lot::Mutex;
 
+use super::signal::signal;
 use crate::error::{Code, Error};
-use crate::threads::signal;
 
 /// Ends calls that wait: those that are made inside [`Cancel::during`] return with
 /// [`Code::Cancelled`] once it is fired, as if their time had been up.

@@ -4,17 +4,12 @@ use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
+use super::cancel::{self, WaitError};
+use super::signal::signal;
 use crate::error::{Code, Error, Result};
-use crate::threads::cancel::{self, WaitError};
-
-/// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
-/// cloned and selected on, is disconnected from then on.
-pub(crate) fn signal() -> (Sender<Infallible>, Receiver<Infallible>) {
-    bounded(0)
-}
 
 /// A running thread that has to be joined.
 #[derive(Debug)]
@@ -139,6 +134,8 @@ impl Drop for SignalMask {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use crossbeam_channel::bounded;
 
     use super::*;
 

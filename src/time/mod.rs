@@ -4,5 +4,6 @@
 
 pub mod backoff;
 pub mod clock;
+pub(crate) mod deadline;
 pub mod duration;
 pub(crate) mod log_throttle;

@@ -14,10 +14,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::takeover::TakeOver;
+use divvy::runtime::publish::partition_list::{PartitionSource, Partitions};
 use divvy::runtime::publish::publisher::{
     Effective, Publisher, PublisherEnvironment, PublisherSettings,
 };
-use divvy::runtime::publish::rebalancer::{PartitionSource, Partitions, Rebalancer};
+use divvy::runtime::publish::rebalancer::Rebalancer;
 use divvy::runtime::sim::GuardedStore;
 use divvy::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,

@@ -15,8 +15,8 @@ use divvy::machine::calculator::{
 use divvy::machine::liveness::MembershipEvent;
 use divvy::machine::manager::CalculatorReport;
 use divvy::machine::observer::Observer;
+use divvy::runtime::publish::partition_list::Partitions;
 use divvy::runtime::publish::publisher::{Effective, PublisherSettings};
-use divvy::runtime::publish::rebalancer::Partitions;
 use divvy::runtime::sim::{BareHub, BreakerListener, EventLog, GuardedStore};
 use divvy::runtime::{EventFilter, Events};
 use divvy::store::memory::{Blackout, MemoryStore};

@@ -13,7 +13,7 @@ use crate::types::Time;
 
 /// The degradations that hold, several at once if need be.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct CalculatorHealth {
     pub watch_lost: bool,
     pub deposed: bool,
     /// Why the store's session is not well.
@@ -80,7 +80,7 @@ impl Symptom {
     }
 }
 
-impl Health {
+impl CalculatorHealth {
     pub fn new(config: &CalculatorConfig) -> Self {
         Self {
             watch_lost: false,
@@ -175,7 +175,7 @@ mod tests {
 
     /// The store fails in these spans; what is told when, each millisecond looked at.
     fn told(failing: &[(u64, u64)], until: u64) -> Vec<(u64, usize, Option<u64>)> {
-        let mut health = Health::new(&CalculatorConfig::default());
+        let mut health = CalculatorHealth::new(&CalculatorConfig::default());
         let mut told = Vec::new();
         let mut was_failing = false;
         for ms in 0..until {
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn concurrent_degradations_are_each_reported_with_their_text() {
-        let mut health = Health::new(&CalculatorConfig::default());
+        let mut health = CalculatorHealth::new(&CalculatorConfig::default());
         health.deposed = true;
         health.watch_lost = true;
         health.breaker = Some("no answer".into());

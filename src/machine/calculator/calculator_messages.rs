@@ -11,7 +11,7 @@ use crate::machine::breaker::BreakerState;
 use crate::machine::comparison::Comparison;
 use crate::machine::convergence::Lagging;
 use crate::machine::liveness::MembershipEvent;
-use crate::machine::takeover::TakeOver;
+use crate::machine::takeover::{Finding, TakeOver};
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Reason, Revision, Term, Time, Version, WorkerId};
 use crate::wire::Applied;
@@ -140,20 +140,6 @@ pub struct Publication {
     pub quality: Quality,
     /// The newest change of the partition list that it covers.
     pub generation: u64,
-}
-
-/// How the partition list differs from the published plan.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Finding {
-    /// Not at all.
-    Same,
-    /// Partitions came or went.
-    Changed,
-    /// Only weights changed; the fullest worker exceeds the fair level by this share.
-    Reweighted {
-        /// Fullest load / fair level - 1.
-        excess: f64,
-    },
 }
 
 /// What to do. Each is carried out once, in order.

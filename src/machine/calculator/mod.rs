@@ -20,15 +20,16 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use self::calculator_health::Health;
+use self::calculator_health::CalculatorHealth;
 pub use self::calculator_messages::{
-    CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Finding, Followed,
-    Job, JobReport, MemberChange, OpId, Pending, Publication, StateChange, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Followed, Job,
+    JobReport, MemberChange, OpId, Pending, Publication, StateChange, Ticket,
 };
 use self::members::Members;
 use self::pending_work::Window;
 use super::breaker::BreakerState;
 use super::position::Position;
+pub use super::takeover::Finding;
 use crate::config::CalculatorConfig;
 use crate::time::backoff::Backoff;
 use crate::types::{Reason, Revision, Term, Time, Version, WorkerId};
@@ -82,7 +83,7 @@ pub struct CalculatorMachine {
     retry_backoff: Backoff,
     job: Option<RunningJob>,
     next_op: u64,
-    health: Health,
+    health: CalculatorHealth,
     actions: VecDeque<CalculatorAction>,
 }
 
@@ -185,7 +186,7 @@ impl CalculatorMachine {
             retry_backoff: backoff(3),
             job: None,
             next_op: 0,
-            health: Health::new(&config),
+            health: CalculatorHealth::new(&config),
             actions: VecDeque::new(),
             config,
         }

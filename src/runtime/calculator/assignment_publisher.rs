@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
 
-use super::calculator_driver::{Started, ToDriver};
-use super::calculator_shared::{ProbeResult, Shared};
+use super::calculator_shared::{CalculatorShared, ProbeResult};
+use super::thread_messages::ToPublisher;
+use super::thread_messages::{Started, ToDriver};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::BreakerState;
-use crate::machine::calculator::{CalculatorInput, Job, JobReport, OpId};
+use crate::machine::calculator::{CalculatorInput, Job, JobReport};
 use crate::metrics::{JobKind, Success};
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::guarded_store::GuardedStore;
@@ -21,12 +22,6 @@ use crate::runtime::publish::rebalancer::Rebalancer;
 use crate::store::{Bucket, BucketConfig, Store};
 use crate::time::backoff::Backoff;
 use crate::time::clock::Clock;
-
-/// A job for `dv-publish` (`dv-calc` -> `dv-publish`). At most one is under way.
-pub(crate) struct ToPublisher {
-    pub op: OpId,
-    pub job: Job,
-}
 
 /// The thread's own state.
 pub(crate) struct AssignmentPublisher {
@@ -38,7 +33,7 @@ pub(crate) struct AssignmentPublisher {
     pub rebalancer: Rebalancer,
     pub environment: Arc<dyn PublisherEnvironment>,
     pub to_driver: Sender<ToDriver>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<CalculatorShared>,
 }
 
 impl AssignmentPublisher {

@@ -7,38 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
-use super::assignment_publisher::ToPublisher;
-use super::calculator_shared::{CalculatorSnapshot, ProbeResult, Shared, timer};
+use super::calculator_shared::{CalculatorShared, CalculatorSnapshot};
 use super::calculator_status::CalculatorMachineStatus;
-use super::worker_monitor::ToMonitor;
+use super::fleet_changes::{FleetChanges, degradation_label, member_change_label};
+use super::thread_messages::ToDriver;
+use super::thread_messages::ToMonitor;
+use super::thread_messages::ToPublisher;
 use crate::error::Result;
 use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{
     CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine,
 };
 use crate::runtime::common::event_log::EventLog;
-use crate::runtime::common::metrics_sink::{FleetChanges, degradation_label, member_change_label};
 use crate::time::clock::Clock;
+use crate::time::deadline::timer;
 use crate::types::Time;
-
-/// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
-/// place, which is soon free since `dv-calc` waits for nobody.
-pub(crate) enum ToDriver {
-    /// Something happened (`dv-watch`, `dv-publish`, handle -> `dv-calc`).
-    CalculatorInput(CalculatorInput),
-    /// The take-over ended (`dv-publish` -> `dv-calc`).
-    Started(Result<Started>),
-    /// Somebody wants to know (handle -> `dv-calc`).
-    Status(Sender<CalculatorMachineStatus>),
-}
-
-/// A take-over that has succeeded.
-pub(crate) struct Started {
-    pub taken_over: CalculatorInput,
-    /// Values that could not be understood.
-    pub malformed: u32,
-    pub probe_result: Option<ProbeResult>,
-}
 
 /// The thread's own state.
 pub(crate) struct CalculatorDriver {
@@ -50,7 +33,7 @@ pub(crate) struct CalculatorDriver {
     /// What was told of partitions without an owner.
     pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<CalculatorShared>,
     pub to_publisher: Sender<ToPublisher>,
     pub to_monitor: Sender<ToMonitor>,
     /// How the store's breaker changes.

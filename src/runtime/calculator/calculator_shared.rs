@@ -1,50 +1,25 @@
 //! What the threads of one calculator and its handle share.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never};
+use crossbeam_channel::{Sender, bounded};
 use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 
+use super::last_heard::LastHeard;
 use super::stop_guard::CurrentOperation;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::comparison::Comparison;
 use crate::machine::position::Position;
-use crate::runtime::common::metrics_sink::{LastHeard, MetricsSink};
+use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::runtime::publish::publisher::{ActiveMode, Effective};
 use crate::strategy::Quality;
-use crate::time::clock::Clock;
-use crate::types::{Time, Version, WorkerId};
-
-/// How long dropping a handle or a subscription waits for threads and callbacks.
-pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The deadline of a call that may wait for `timeout`; no time-out is too long for it.
-pub(crate) fn deadline_after(timeout: Duration) -> Instant {
-    /// Longer than any process lives, and far from what the platform's clock cannot hold.
-    const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
-    Instant::now() + timeout.min(FOREVER)
-}
-
-/// Fires when that time has come; never for `None`.
-pub(crate) fn timer(clock: &dyn Clock, due: Option<Time>) -> Receiver<Instant> {
-    match due {
-        Some(time) => after(time.since(clock.now())),
-        None => never(),
-    }
-}
-
-/// Names a handle, for [`OwnThread`].
-pub(crate) fn next_handle_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
+use crate::threads::next_handle_id;
+use crate::types::{Version, WorkerId};
 
 /// What callers read without asking a thread.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +50,8 @@ pub(crate) struct Counters {
     pub disagreements: AtomicU64,
 }
 
-/// Shared by the handle and the threads of one calculator.
-pub(crate) struct Shared {
+/// CalculatorShared by the handle and the threads of one calculator.
+pub(crate) struct CalculatorShared {
     pub id: u64,
     pub hub: Arc<Hub>,
     pub snapshot: AtomicCell<CalculatorSnapshot>,
@@ -103,7 +78,7 @@ pub(crate) struct Shared {
     next_ticket: AtomicU64,
 }
 
-impl Shared {
+impl CalculatorShared {
     pub fn new(
         current: StateChange,
         subscriber_backlog: usize,
@@ -168,28 +143,5 @@ impl Shared {
     /// Nobody will answer any more: every waiting caller's channel disconnects.
     pub fn abandon_callers(&self) {
         self.waiting.lock().clear();
-    }
-}
-
-/// Marks the threads of a calculator, so that a call which would wait for its own thread is told.
-pub(crate) struct OwnThread;
-
-thread_local! {
-    /// The calculator whose thread this is; 0: none. And whether it is its `dv-notify`.
-    static OWNER: Cell<(u64, bool)> = const { Cell::new((0, false)) };
-}
-
-impl OwnThread {
-    pub fn mark(owner: u64, is_notifier: bool) {
-        OWNER.set((owner, is_notifier));
-    }
-
-    pub fn belongs_to(owner: u64) -> bool {
-        OWNER.get().0 == owner
-    }
-
-    /// Whether this is the thread that runs the callbacks of that calculator.
-    pub fn is_notifier_of(owner: u64) -> bool {
-        OWNER.get() == (owner, true)
     }
 }

@@ -2,10 +2,14 @@
 
 mod assignment_publisher;
 mod calculator_driver;
-pub(crate) mod calculator_shared;
+mod calculator_probe;
+mod calculator_shared;
 mod calculator_status;
-pub(crate) mod running_calculator;
+mod fleet_changes;
+mod last_heard;
+mod running_calculator;
 mod stop_guard;
+mod thread_messages;
 mod worker_monitor;
 
 use std::sync::Arc;
@@ -15,28 +19,32 @@ use std::time::Duration;
 use crossbeam_channel::{SendTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use self::calculator_driver::ToDriver;
-use self::calculator_shared::{CalculatorSnapshot, OwnThread, Shared, deadline_after};
+use self::calculator_probe::CalculatorProbe;
+use self::calculator_shared::{CalculatorShared, CalculatorSnapshot};
 use self::calculator_status::{CalculatorMachineStatus, merge_workers};
 pub use self::calculator_status::{CalculatorStatus, StatusCounters, WorkerStatus};
+pub use self::fleet_changes::FleetChanges;
 use self::running_calculator::RunningCalculator;
 use self::stop_guard::StopGuarded;
-use self::worker_monitor::ToMonitor;
+use self::thread_messages::ToDriver;
+use self::thread_messages::ToMonitor;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine, Ticket};
 use crate::machine::position::Position;
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
-use crate::runtime::common::metrics_sink::{CalculatorProbe, MetricsSink};
+use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::common::thread_group::LifecycleSlot;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Subscription};
-use crate::runtime::publish::rebalancer::{PartitionSource, Partitions};
+use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
+use crate::threads::OwnThread;
 use crate::threads::cancel::{self, WaitError};
 use crate::time::clock::{Clock, SystemClock};
+use crate::time::deadline::deadline_after;
 use crate::types::{CalculatorState, Partition, Reason, Version};
 use crate::wire::Applied;
 
@@ -125,7 +133,8 @@ impl CalculatorBuilder {
                 self.config.operation_timeout,
             )),
         };
-        let shared = Shared::new(idle.current_state(), backlog_max, snapshot, metrics_sink);
+        let shared =
+            CalculatorShared::new(idle.current_state(), backlog_max, snapshot, metrics_sink);
         let shared = Arc::new(shared);
         let partitions = match self.source {
             Some(inner) => Arc::new(Partitions::pulled(Arc::new(StopGuarded {
@@ -153,7 +162,8 @@ impl CalculatorBuilder {
             running: LifecycleSlot::default(),
             has_callbacks: self.has_callbacks,
         };
-        calculator.attach_probe();
+        let probe = Arc::downgrade(&calculator.probe);
+        calculator.shared.metrics_sink.calculator.attach(probe);
         Ok(calculator)
     }
 }
@@ -181,7 +191,7 @@ impl CalculatorBuilder {
 /// # }
 /// ```
 pub struct Calculator {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<CalculatorShared>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) store: Arc<GuardedStore>,
     pub(crate) config: CalculatorConfig,

@@ -9,18 +9,18 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Calculator;
 use super::assignment_publisher::{AssignmentPublisher, SystemEnvironment};
-use super::calculator_driver::{CalculatorDriver, ToDriver};
-use super::calculator_shared::{
-    CalculatorSnapshot, DROP_TIMEOUT, OwnThread, Shared, deadline_after,
-};
+use super::calculator_driver::CalculatorDriver;
+use super::calculator_shared::{CalculatorShared, CalculatorSnapshot};
+use super::fleet_changes::FleetChanges;
 use super::stop_guard::StopGuarded;
-use super::worker_monitor::{ToMonitor, WorkerMonitor};
+use super::thread_messages::ToDriver;
+use super::thread_messages::ToMonitor;
+use super::worker_monitor::WorkerMonitor;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, CalculatorMachine};
 use crate::machine::observer::Observer;
 use crate::machine::position::Position;
 use crate::runtime::common::event_log::EventLog;
-use crate::runtime::common::metrics_sink::FleetChanges;
 use crate::runtime::common::thread_group::{Signals, ThreadGroup};
 use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
@@ -28,7 +28,9 @@ use crate::runtime::publish::publisher::{Publish, Publisher, PublisherSettings, 
 use crate::runtime::publish::rebalancer::Rebalancer;
 use crate::store::Store;
 use crate::strategy::Strategy;
+use crate::threads::OwnThread;
 use crate::threads::cancel::{self, WaitError};
+use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-calc` before senders wait themselves.
@@ -322,7 +324,7 @@ impl Calculator {
 }
 
 /// Tells the waiting callers that nobody will answer, when `dv-calc` ends in whatever way.
-struct CloseOnExit(Arc<Shared>);
+struct CloseOnExit(Arc<CalculatorShared>);
 
 impl Drop for CloseOnExit {
     fn drop(&mut self) {

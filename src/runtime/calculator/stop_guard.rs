@@ -13,7 +13,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::error::{Code, Error, Result};
-use crate::runtime::publish::rebalancer::PartitionSource;
+use crate::runtime::publish::partition_list::PartitionSource;
 use crate::store::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
     Outcome, Store, Watch, Write,

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
-use super::calculator_driver::ToDriver;
-use super::calculator_shared::{Shared, timer};
+use super::calculator_shared::CalculatorShared;
 use super::calculator_status::WorkerStatus;
+use super::thread_messages::ToDriver;
+use super::thread_messages::ToMonitor;
 use crate::config::CalculatorConfig;
 use crate::error::{Error, Result};
-use crate::machine::calculator::{CalculatorInput, OpId};
+use crate::machine::calculator::CalculatorInput;
 use crate::machine::liveness::MembershipEvent;
 use crate::machine::observer::Observer;
 use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
@@ -21,25 +22,8 @@ use crate::runtime::common::reopening::Reopening;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::store::{Bucket, Health, Operation, Store, Watch, WatchEvent};
 use crate::time::clock::Clock;
+use crate::time::deadline::timer;
 use crate::types::{Time, WorkerId};
-
-/// Orders for `dv-watch` (`dv-calc` and the handle -> `dv-watch`).
-///
-/// The channel has no bound of its own: the machine has at most one listing under way, and gives
-/// up each worker at most once before it is seen again.
-pub(crate) enum ToMonitor {
-    /// Start watching, from what the take-over found.
-    Watch {
-        alive: Vec<(WorkerId, Duration)>,
-        suspected: Vec<WorkerId>,
-    },
-    /// List the heartbeats once.
-    List { op: OpId },
-    /// Forget a worker that was given up.
-    Forget(WorkerId),
-    /// Tell what is known of every worker.
-    Workers(Sender<Vec<WorkerStatus>>),
-}
 
 /// The thread's own state.
 pub(crate) struct WorkerMonitor {
@@ -47,7 +31,7 @@ pub(crate) struct WorkerMonitor {
     pub clock: Arc<dyn Clock>,
     pub config: CalculatorConfig,
     pub observer: Observer,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<CalculatorShared>,
     pub event_log: EventLog,
     pub to_driver: Sender<ToDriver>,
 }

@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
-use crate::runtime::calculator::calculator_shared::OwnThread;
 use crate::runtime::notifier::Hub;
 use crate::runtime::notifier::Notification;
-use crate::runtime::publish::rebalancer::panic_text;
+use crate::threads::OwnThread;
 use crate::threads::cancel;
+use crate::threads::panic_text;
 use crate::threads::{Thread, signal};
 
 /// The thread that runs callbacks; it is stopped last.

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 use crate::machine::request::{Answer, Request, Value};
-use crate::runtime::publish::rebalancer::panic_text;
 use crate::store::{BucketConfig, Outcome, Store, Write};
+use crate::threads::panic_text;
 use crate::time::clock::wall_clock_at;
 use crate::types::WorkerId;
 use crate::wire;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::manager_driver::ToMember;
+use super::member_messages::ToMember;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::CalculatorEvent;
 use crate::machine::manager::{CalculatorReport, ManagerInput};

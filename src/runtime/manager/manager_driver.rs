@@ -11,9 +11,10 @@ use super::cache_file::CacheFile;
 use super::io::{Io, LeaderElection, perform};
 use super::leading::Leading;
 use super::manager_measurements::ManagerMeasurements;
-use super::manager_shared::{ManagerSnapshot, Shared};
+use super::manager_shared::{ManagerShared, ManagerSnapshot};
 use super::manager_status::ManagerMachineStatus;
-use super::manager_watches::{ManagerWatches, Opened};
+use super::manager_watches::ManagerWatches;
+use super::member_messages::ToMember;
 use crate::error::{Error, Result};
 use crate::machine::breaker::BreakerState;
 use crate::machine::cache::CacheOrder;
@@ -23,26 +24,15 @@ use crate::machine::manager::{
 };
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
-use crate::runtime::calculator::calculator_shared::timer;
 use crate::runtime::common::event_log::EventLog;
 use crate::store::Store;
 use crate::time::clock::Clock;
+use crate::time::deadline::timer;
 use crate::types::WorkerId;
 use crate::wire::KeyPrefix;
 
 /// How long a take-over may take before another worker is given a chance.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Messages for `dv-member` (everyone -> `dv-member`). The channel is bounded; senders wait for a
-/// place, which is soon free since `dv-member` waits for nobody.
-pub(super) enum ToMember {
-    /// Something happened.
-    ManagerInput(ManagerInput),
-    /// ManagerWatches were opened, or could not be (`dv-io` -> `dv-member`).
-    Opened(Vec<Opened>),
-    /// Somebody wants to know (handle -> `dv-member`).
-    Status(Sender<ManagerMachineStatus>),
-}
 
 /// Makes the calculator of a worker that leads.
 pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + Send>;
@@ -51,7 +41,7 @@ pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + S
 pub(super) struct ManagerDriver {
     pub machine: ManagerMachine,
     pub clock: Arc<dyn Clock>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ManagerShared>,
     pub store: Arc<dyn Store>,
     pub election: Option<Arc<dyn LeaderElection>>,
     pub assignment_prefix: KeyPrefix,

@@ -13,10 +13,10 @@ use super::manager_event_filter::Introduction;
 use crate::error::{Code, Error};
 use crate::machine::assignment::Held;
 use crate::machine::manager::{ManagerChange, ManagerEvent, ManagerMachine};
-use crate::runtime::calculator::calculator_shared::next_handle_id;
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::threads::cancel::{self, WaitError};
+use crate::threads::next_handle_id;
 use crate::threads::signal;
 use crate::types::{ManagerState, Time, WorkerId};
 
@@ -56,8 +56,8 @@ impl ManagerSnapshot {
     }
 }
 
-/// Shared by the handle and the threads of one manager.
-pub(super) struct Shared {
+/// ManagerShared by the handle and the threads of one manager.
+pub(super) struct ManagerShared {
     pub id: u64,
     pub hub: Arc<Hub<ManagerEvent>>,
     /// The calculator, while this worker leads.
@@ -71,7 +71,7 @@ pub(super) struct Shared {
     changed: Mutex<(Sender<Infallible>, Receiver<Infallible>)>,
 }
 
-impl Shared {
+impl ManagerShared {
     pub fn new(
         current: ManagerChange,
         subscriber_backlog: usize,

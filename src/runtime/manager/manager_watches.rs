@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, never};
 
 use super::io::Io;
-use super::manager_driver::ToMember;
+use super::member_messages::Opened;
+use super::member_messages::ToMember;
 use crate::config::CalculatorConfig;
-use crate::error::Result;
 use crate::machine::manager::ManagerInput;
 use crate::runtime::common::reopening::Reopening;
 use crate::runtime::guarded_store::GuardedStore;
@@ -38,13 +38,6 @@ struct Watched {
     watch: Option<Watch>,
     /// Makes the event for the machine.
     event: fn(WatchEvent) -> ManagerInput,
-}
-
-/// A watch that was opened, or why it could not be.
-pub(super) struct Opened {
-    bucket: Bucket,
-    key: String,
-    watch: Result<Watch>,
 }
 
 /// Where the next events come from.

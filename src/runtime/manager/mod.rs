@@ -18,6 +18,7 @@ mod manager_measurements;
 mod manager_shared;
 mod manager_status;
 mod manager_watches;
+mod member_messages;
 mod running_manager;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub use self::io::{LeaderElection, perform};
 use self::leading::Leading;
 pub use self::manager_event_filter::ManagerEventFilter;
 use self::manager_measurements::ManagerMetricsSink;
-use self::manager_shared::Shared;
+use self::manager_shared::ManagerShared;
 pub use self::manager_status::ManagerStatus;
 use self::running_manager::RunningManager;
 use crate::config::ManagerConfig;
@@ -40,16 +41,16 @@ use crate::machine::assignment::Held;
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, ManagerEvent, ManagerMachine};
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics, ManagerMetrics, WorkerMetrics};
-use crate::runtime::calculator::calculator_shared::deadline_after;
 use crate::runtime::calculator::{Calculator, STATUS_TIMEOUT};
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::common::thread_group::LifecycleSlot;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::notifier::{Events, Subscription};
-use crate::runtime::publish::rebalancer::{PartitionSource, Partitions};
+use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::time::clock::{Clock, SystemClock};
+use crate::time::deadline::deadline_after;
 use crate::types::{ManagerState, Partition, Version, WorkerId};
 
 /// Settings of a manager to be built. See [`Manager::builder`].
@@ -133,7 +134,11 @@ impl ManagerBuilder {
             self.config.calculator.operation_timeout,
         );
         Ok(Manager {
-            shared: Arc::new(Shared::new(idle.current_state(), backlog_max, metrics_sink)),
+            shared: Arc::new(ManagerShared::new(
+                idle.current_state(),
+                backlog_max,
+                metrics_sink,
+            )),
             partitions: Arc::new(Partitions::pushed()),
             source: self.source,
             store: Arc::new(store),
@@ -172,7 +177,7 @@ impl ManagerBuilder {
 /// # }
 /// ```
 pub struct Manager {
-    shared: Arc<Shared>,
+    shared: Arc<ManagerShared>,
     partitions: Arc<Partitions>,
     source: Option<Arc<dyn PartitionSource>>,
     /// With one breaker for this worker and the calculators that it runs.

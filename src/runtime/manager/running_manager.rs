@@ -9,21 +9,23 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Manager;
 use super::cache_file::CacheFile;
 use super::io::Io;
-use super::manager_driver::{MakeCalculator, ManagerDriver, ToMember};
+use super::manager_driver::{MakeCalculator, ManagerDriver};
 use super::manager_measurements::ManagerMeasurements;
 use super::manager_status::ManagerMachineStatus;
 use super::manager_watches::ManagerWatches;
+use super::member_messages::ToMember;
 use crate::error::{Code, Error, Result};
 use crate::machine::election::Rule;
 use crate::machine::manager::{Departure, ManagerEvent, ManagerInput, ManagerMachine};
 use crate::runtime::calculator::Calculator;
-use crate::runtime::calculator::calculator_shared::{DROP_TIMEOUT, OwnThread, deadline_after};
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::common::thread_group::{Signals, ThreadGroup};
 use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
-use crate::runtime::publish::rebalancer::Partitions;
+use crate::runtime::publish::partition_list::Partitions;
+use crate::threads::OwnThread;
 use crate::threads::cancel::{self, WaitError};
+use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-member` before senders wait themselves: a few from each call under
@@ -286,7 +288,7 @@ impl Manager {
 }
 
 fn fail(
-    shared: &super::manager_shared::Shared,
+    shared: &super::manager_shared::ManagerShared,
     life: &std::sync::Weak<RunningManager>,
     message: &str,
 ) {

@@ -1,8 +1,6 @@
 //! What can be told to subscribers, and how they choose; the events of a calculator.
 
-use super::Hub;
 use crate::machine::calculator::{CalculatorEvent, StateChange};
-use crate::types::{CalculatorState, Time, Version};
 
 /// A kind of events that a hub can deliver.
 pub trait Notification: Sized + Send + Sync + 'static {
@@ -61,22 +59,4 @@ pub enum EventFilter {
     State,
     /// Those, and every worker that joined, left, went missing, came back or was lost.
     StateAndMembers,
-}
-
-impl Hub {
-    /// A life is over.
-    pub fn set_idle(&self, since: Time, version: Version) {
-        self.reset(StateChange {
-            from: CalculatorState::Idle,
-            to: CalculatorState::Idle,
-            reason: None,
-            version,
-            time: since,
-        });
-    }
-
-    /// The version in force was learned without a change of state.
-    pub fn set_version(&self, version: Version) {
-        self.update_current(|current| current.version = version);
-    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Hub, Notification, Subscriber};
 use crate::machine::calculator::CalculatorEvent;
-use crate::runtime::calculator::calculator_shared::deadline_after;
+use crate::time::deadline::deadline_after;
 
 /// Notification whether a reader would get something without waiting, for event loops that wait for a
 /// descriptor. Called at each change, with a lock held: it must be quick and call nothing of ours.

@@ -22,10 +22,12 @@ pub use self::event_filter::{EventFilter, Notification};
 pub use self::events::{Events, Polled, Readiness};
 
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::CalculatorEvent;
+use crate::machine::calculator::{CalculatorEvent, StateChange};
 use crate::metrics::{CalculatorMetrics, NoMetrics};
-use crate::runtime::calculator::calculator_shared::{DROP_TIMEOUT, OwnThread, deadline_after};
-use crate::runtime::publish::rebalancer::panic_text;
+use crate::threads::OwnThread;
+use crate::threads::panic_text;
+use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
+use crate::types::{CalculatorState, Time, Version};
 
 type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
@@ -458,6 +460,24 @@ impl<N: Notification> Hub<N> {
         drop(queue);
         // Before anyone is told that it no longer runs: what it owns may be freed then.
         drop_guarded(callback);
+    }
+}
+
+impl Hub {
+    /// A life is over.
+    pub fn set_idle(&self, since: Time, version: Version) {
+        self.reset(StateChange {
+            from: CalculatorState::Idle,
+            to: CalculatorState::Idle,
+            reason: None,
+            version,
+            time: since,
+        });
+    }
+
+    /// The version in force was learned without a change of state.
+    pub fn set_version(&self, version: Version) {
+        self.update_current(|current| current.version = version);
     }
 }
 

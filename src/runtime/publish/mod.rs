@@ -1,4 +1,6 @@
 //! Computing a plan and publishing it: the jobs of `dv-publish`.
 
+mod host_call;
+pub mod partition_list;
 pub mod publisher;
 pub mod rebalancer;

@@ -1,132 +1,18 @@
 //! The jobs of `dv-publish`: read the partitions, compute a plan, publish it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use self::follow::Intention;
-use crate::error::{Code, Error, Result};
+use super::host_call::guarded;
+use super::partition_list::Partitions;
+use super::publisher::{Publish, Publisher, Resolved, TakeOverResult, publish_mode_label};
+use crate::error::{Code, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::takeover::TakeOver;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
-use crate::runtime::common::metrics_sink::publish_mode_label;
-use crate::runtime::publish::publisher::{Publish, Publisher, Resolved, TakeOverResult};
-use crate::strategy::{Plan, PlanInput, Strategy, canonical_partitions, quality};
+use crate::strategy::{Plan, PlanInput, Strategy, quality};
 use crate::types::{Partition, Reason, WorkerId};
-
-/// Where the partition list comes from when it is pulled.
-///
-/// Called on the thread `dv-publish`: at the start, at every rebalance and at `refresh`. It may
-/// take time; a rebalance waits for it. An error or a panic keeps the last plan and is retried.
-pub trait PartitionSource: Send + Sync {
-    /// All partitions: unique by keys, each with at least one key, in any order.
-    ///
-    /// # Errors
-    /// Whatever keeps the source from metrics_sink; the last plan stays and this is retried.
-    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>>;
-}
-
-impl<F> PartitionSource for F
-where
-    F: Fn() -> Result<Vec<Partition>> + Send + Sync,
-{
-    fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
-        self()
-    }
-}
-
-impl<S: PartitionSource> PartitionSource for Arc<S> {
-    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
-        (**self).list_partitions(deadline)
-    }
-}
-
-/// The partition list: pulled from a source, or pushed by the host. Shared with the handle.
-pub struct Partitions {
-    source: Option<Arc<dyn PartitionSource>>,
-    pushed: Mutex<Option<Arc<[Partition]>>>,
-    generation: AtomicU64,
-}
-
-impl Partitions {
-    /// A list that is read from `source` whenever it is needed.
-    #[must_use]
-    pub fn pulled(source: Arc<dyn PartitionSource>) -> Self {
-        Self {
-            source: Some(source),
-            pushed: Mutex::new(None),
-            generation: AtomicU64::new(0),
-        }
-    }
-
-    /// A list that the host pushes.
-    #[must_use]
-    pub fn pushed() -> Self {
-        Self {
-            source: None,
-            pushed: Mutex::new(None),
-            generation: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether there is a list at all.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.source.is_some() || self.pushed.lock().is_some()
-    }
-
-    /// Takes a pushed list and returns the number of this change.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for duplicates and partitions without keys, and when the list is pulled.
-    pub fn push(&self, list: Vec<Partition>) -> Result<u64> {
-        if self.source.is_some() {
-            return Err(Error::new(
-                Code::InvalidArgument,
-                "this calculator reads its partitions from a source; use refresh instead",
-            ));
-        }
-        let list: Arc<[Partition]> = canonical_partitions(list)?.into();
-        *self.pushed.lock() = Some(list);
-        Ok(self.touch())
-    }
-
-    /// Notes that the list may have changed and returns the number of this change.
-    pub fn touch(&self) -> u64 {
-        self.generation.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// The list in canonical order, and the newest change that it covers.
-    fn read(&self, deadline: Instant) -> Result<(Arc<[Partition]>, u64)> {
-        // Before the list: a change while it is read must not count as covered.
-        let generation = self.generation.load(Ordering::Acquire);
-        let Some(source) = &self.source else {
-            let pushed = self.pushed.lock().clone();
-            let list = pushed.ok_or_else(|| {
-                Error::new(Code::SourceFailed, "no partition list was pushed yet")
-            })?;
-            return Ok((list, generation));
-        };
-        let list = guarded(Code::SourceFailed, "partition source", || {
-            source.list_partitions(deadline)
-        })?;
-        let list = canonical_partitions(list)
-            .map_err(|error| Error::new(Code::SourceFailed, error.message()))?;
-        Ok((list.into(), generation))
-    }
-}
-
-impl std::fmt::Debug for Partitions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Partitions")
-            .field("pulled", &self.source.is_some())
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Carries out the jobs, one at a time.
 pub struct Rebalancer {
@@ -419,28 +305,6 @@ fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<(Plan, bool)> {
         .collect();
     let plan = Plan::new(workers, partitions, owners).ok()?;
     Some((plan, held.len() == count))
-}
-
-/// Calls the host's code; a panic in it becomes an error.
-fn guarded<T>(code: Code, who: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.code() == code => Err(error),
-        Ok(Err(error)) => Err(Error::new(code, format!("{who} failed")).caused_by(error)),
-        Err(panic) => Err(Error::new(
-            code,
-            format!("{who} panicked: {}", panic_text(panic.as_ref())),
-        )),
-    }
-}
-
-/// What a panic said, where it said something.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }
 
 impl std::fmt::Debug for Rebalancer {

@@ -9,7 +9,7 @@ use crate::store::{Entry, Expect, Operation};
 use crate::types::{Revision, Time};
 
 /// A key, shared by the log and the watchers.
-pub(super) type Key = Arc<str>;
+pub(super) type LogKey = Arc<str>;
 
 /// Which keys are watched.
 pub(super) enum Scope {
@@ -69,9 +69,9 @@ pub(super) struct Log {
     ttl: Option<Duration>,
     incarnation: u64,
     last_sequence: Revision,
-    records: BTreeMap<Key, LogRecord>,
+    records: BTreeMap<LogKey, LogRecord>,
     /// The same records by number, which is also the order in which they expire.
-    by_revision: BTreeMap<Revision, Key>,
+    by_revision: BTreeMap<Revision, LogKey>,
 }
 
 impl Log {
@@ -115,8 +115,8 @@ impl Log {
     }
 
     /// The keys of a scope with their revisions, in the order of the keys.
-    pub(super) fn keys(&self, scope: &Scope) -> Vec<(Key, Revision)> {
-        let keyed = |(key, record): (&Key, &LogRecord)| (key.clone(), record.revision);
+    pub(super) fn keys(&self, scope: &Scope) -> Vec<(LogKey, Revision)> {
+        let keyed = |(key, record): (&LogKey, &LogRecord)| (key.clone(), record.revision);
         match scope {
             Scope::Under(prefix) => self.under(prefix).map(keyed).collect(),
             Scope::Key(key) => {
@@ -126,7 +126,7 @@ impl Log {
         }
     }
 
-    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a LogRecord)> {
+    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a LogKey, &'a LogRecord)> {
         let start = if prefix.is_empty() {
             String::new()
         } else {
@@ -146,7 +146,12 @@ impl Log {
     }
 
     /// Writes a value, or a delete marker for `None`, whatever was there.
-    pub(super) fn put(&mut self, key: &str, value: Option<Vec<u8>>, now: Time) -> (Key, Revision) {
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        value: Option<Vec<u8>>,
+        now: Time,
+    ) -> (LogKey, Revision) {
         let operation = match value {
             Some(_) => Operation::Put,
             None => Operation::Delete,
@@ -163,7 +168,7 @@ impl Log {
 
     /// Expires the oldest record. A value leaves a marker where those are on; a marker itself
     /// leaves nothing.
-    pub(super) fn expire_oldest(&mut self, markers: bool, now: Time) -> Option<(Key, Remains)> {
+    pub(super) fn expire_oldest(&mut self, markers: bool, now: Time) -> Option<(LogKey, Remains)> {
         let (_, key) = self.by_revision.pop_first()?;
         let record = self.records.remove(&key)?;
         if markers && record.operation == Operation::Put {
@@ -185,7 +190,7 @@ impl Log {
         value: Vec<u8>,
         operation: Operation,
         now: Time,
-    ) -> (Key, Revision) {
+    ) -> (LogKey, Revision) {
         self.last_sequence += 1;
         let revision = self.last_sequence;
         let key = match self.records.get_key_value(key) {
@@ -193,7 +198,7 @@ impl Log {
                 self.by_revision.remove(&old.revision);
                 key.clone()
             }
-            None => Key::from(key),
+            None => LogKey::from(key),
         };
         self.by_revision.insert(revision, key.clone());
         let record = LogRecord {

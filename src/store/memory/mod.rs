@@ -18,6 +18,8 @@
 //! [`MemoryStore::faults`] makes calls of one client go wrong, [`MemoryStore::server`] does what
 //! operators and foreign writers do to all of them.
 
+mod alarm;
+mod fault_plan;
 mod faults;
 mod log;
 mod pump;
@@ -33,8 +35,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
-use self::faults::BLACKOUT;
-pub use self::faults::{Blackout, Call, Fault, Faults, Server};
+use self::fault_plan::BLACKOUT;
+pub use self::fault_plan::{Blackout, Call, Fault};
+pub use self::faults::{Faults, Server};
 use self::log::Scope;
 use self::world::{ClientId, MemoryWorld, WorldState, WriteRequest};
 use crate::error::{Code, Error, Result};
@@ -498,7 +501,7 @@ impl Client {
     }
 
     /// Looks at the client's faults; `None` when it was stopped.
-    fn look<R>(&self, look: impl FnOnce(&faults::FaultPlan) -> R) -> Option<R> {
+    fn look<R>(&self, look: impl FnOnce(&fault_plan::FaultPlan) -> R) -> Option<R> {
         self.world
             .with(|state, _| state.client(self.id).map(|client| look(&client.plan)))
     }

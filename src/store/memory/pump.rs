@@ -2,49 +2,19 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Select, TryRecvError, bounded};
 
+use super::alarm::Alarm;
 use super::world::{ClientId, MemoryWorld, PendingDeliveries};
 use crate::error::Result;
 use crate::threads::Thread;
-use crate::types::Time;
-
-/// Wakes a client's thread when it waits for too little. Dropping it ends the thread.
-pub(super) struct Alarm {
-    wake: Sender<()>,
-    until: Time,
-}
-
-impl Alarm {
-    /// The thread is about to wait until `due`.
-    pub(super) fn set(&mut self, due: Option<Time>) {
-        self.until = due.unwrap_or(Time::FAR_FUTURE);
-    }
-
-    /// Wakes the thread if it would sleep beyond `due`.
-    pub(super) fn ring_if_late(&self, due: Option<Time>) {
-        if due.is_some_and(|due| due < self.until) {
-            self.ring();
-        }
-    }
-
-    /// Wakes the thread.
-    pub(super) fn ring(&self) {
-        // A full channel means that the thread has been woken and did not get to it yet.
-        let _ = self.wake.try_send(());
-    }
-}
 
 /// Starts the thread of a client. It begins when the alarm is in its place and has been rung.
 pub(super) fn spawn(world: &Arc<MemoryWorld>, client: ClientId) -> Result<(Alarm, Thread)> {
     let (wake, woken) = bounded(1);
     let world = Arc::clone(world);
     let thread = Thread::spawn("dv-memory", move || run(&world, client, &woken))?;
-    let alarm = Alarm {
-        wake,
-        until: Time::FAR_FUTURE,
-    };
-    Ok((alarm, thread))
+    Ok((Alarm::new(wake), thread))
 }
 
 fn run(world: &MemoryWorld, client: ClientId, woken: &Receiver<()>) {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use super::log::{Key, Log, Scope};
+use super::log::{Log, LogKey, Scope};
 use crate::store::{Bucket, Entry, Operation, WatchEvent};
 use crate::types::{Revision, Time};
 
 /// How one change reaches a watch.
 #[derive(Clone, Copy)]
-pub(super) enum Delivery {
+pub(super) enum WatchDelivery {
     /// At once.
     Prompt,
     /// After this time.
@@ -35,31 +35,31 @@ enum WatchPhase {
 /// It holds each key once, so a reader that never reads costs no more than the bucket itself.
 #[derive(Default)]
 struct Backlog {
-    revisions: BTreeMap<Key, Revision>,
-    order: BTreeSet<(Revision, Key)>,
+    revisions: BTreeMap<LogKey, Revision>,
+    order: BTreeSet<(Revision, LogKey)>,
 }
 
 /// The revision under which the backlog holds a key that is no longer stored.
 const VANISHED: Revision = 0;
 
 impl Backlog {
-    fn put(&mut self, key: &Key, revision: Revision) {
+    fn put(&mut self, key: &LogKey, revision: Revision) {
         self.remove(key);
         self.revisions.insert(key.clone(), revision);
         self.order.insert((revision, key.clone()));
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &LogKey) {
         if let Some(revision) = self.revisions.remove(key) {
             self.order.remove(&(revision, key.clone()));
         }
     }
 
-    fn noted(&self, key: &Key) -> Option<Revision> {
+    fn noted(&self, key: &LogKey) -> Option<Revision> {
         self.revisions.get(key).copied()
     }
 
-    fn first(&self) -> Option<Key> {
+    fn first(&self) -> Option<LogKey> {
         self.order.first().map(|(_, key)| key.clone())
     }
 
@@ -78,10 +78,10 @@ pub(super) struct MemoryWatch {
     /// Why the watch went blind, until the reader has been told.
     complaint: Option<String>,
     /// The values that the reader has been told of, and their revisions.
-    known: BTreeMap<Key, Revision>,
+    known: BTreeMap<LogKey, Revision>,
     backlog: Backlog,
     /// Changes that are on their way, with the time of their arrival.
-    late: VecDeque<(Time, Key, Entry)>,
+    late: VecDeque<(Time, LogKey, Entry)>,
     /// Whether the watch waits for its reader.
     blocked: bool,
     /// Whether a thread waits for the reader, too.
@@ -151,21 +151,27 @@ impl MemoryWatch {
     }
 
     /// A key was written and is now as `entry` says.
-    pub(super) fn changed(&mut self, key: &Key, entry: Entry, delivery: Delivery, now: Time) {
+    pub(super) fn changed(
+        &mut self,
+        key: &LogKey,
+        entry: Entry,
+        delivery: WatchDelivery,
+        now: Time,
+    ) {
         if self.phase != WatchPhase::Live {
             self.backlog.put(key, entry.revision);
             return;
         }
         match delivery {
-            Delivery::Lost => self.backlog.put(key, entry.revision),
-            Delivery::Prompt if self.late.is_empty() => self.deliver(key, entry),
-            Delivery::Prompt => self.delay(key, entry, now),
-            Delivery::Late(by) => self.delay(key, entry, now + by),
+            WatchDelivery::Lost => self.backlog.put(key, entry.revision),
+            WatchDelivery::Prompt if self.late.is_empty() => self.deliver(key, entry),
+            WatchDelivery::Prompt => self.delay(key, entry, now),
+            WatchDelivery::Late(by) => self.delay(key, entry, now + by),
         }
     }
 
     /// A key is gone and nothing was left that says so.
-    pub(super) fn vanished(&mut self, key: &Key) {
+    pub(super) fn vanished(&mut self, key: &LogKey) {
         if self.known.contains_key(key) {
             self.backlog.put(key, VANISHED);
         } else {
@@ -240,7 +246,7 @@ impl MemoryWatch {
         }
     }
 
-    fn gone(&self, key: &Key) -> Option<Entry> {
+    fn gone(&self, key: &LogKey) -> Option<Entry> {
         let revision = *self.known.get(key)?;
         Some(Entry {
             key: key.to_string(),
@@ -251,13 +257,13 @@ impl MemoryWatch {
         })
     }
 
-    fn delay(&mut self, key: &Key, entry: Entry, due: Time) {
+    fn delay(&mut self, key: &LogKey, entry: Entry, due: Time) {
         let due = self.late.back().map_or(due, |(last, _, _)| due.max(*last));
         self.late.push_back((due, key.clone(), entry));
     }
 
     /// Tells the reader of a change; when it is too slow the watch goes blind instead.
-    fn deliver(&mut self, key: &Key, entry: Entry) {
+    fn deliver(&mut self, key: &LogKey, entry: Entry) {
         let (revision, live) = (entry.revision, entry.is_live());
         if self.send(WatchEvent::Change(entry)) {
             self.learnt(key, revision, live);
@@ -275,13 +281,13 @@ impl MemoryWatch {
     }
 
     /// Notes that the reader has missed `revision`, unless something newer is noted already.
-    fn note(&mut self, key: &Key, revision: Revision) {
+    fn note(&mut self, key: &LogKey, revision: Revision) {
         if self.backlog.noted(key).is_none_or(|noted| noted < revision) {
             self.backlog.put(key, revision);
         }
     }
 
-    fn learnt(&mut self, key: &Key, revision: Revision, live: bool) {
+    fn learnt(&mut self, key: &LogKey, revision: Revision, live: bool) {
         if live {
             self.known.insert(key.clone(), revision);
         } else {

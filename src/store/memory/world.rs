@@ -8,10 +8,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::Limits;
-use super::faults::{BLACKOUT, FaultPlan};
-use super::log::{Key, Log, Remains, Scope};
-use super::pump::Alarm;
-use super::watcher::{Delivery, MemoryWatch};
+use super::alarm::Alarm;
+use super::fault_plan::{BLACKOUT, FaultPlan};
+use super::log::{Log, LogKey, Remains, Scope};
+use super::watcher::{MemoryWatch, WatchDelivery};
 use crate::store::health::HealthPublisher;
 use crate::store::{Batch, Bucket, Health, HealthEvents, Outcome, Refusal, WatchEvent, Write};
 use crate::time::clock::{Clock, ManualClock, SystemClock};
@@ -78,7 +78,7 @@ struct DelayedWrite {
 }
 
 /// What the store knows of one running client.
-pub(super) struct Client {
+pub(super) struct ClientState {
     pub(super) plan: FaultPlan,
     pub(super) alarm: Option<Alarm>,
     health: HealthPublisher,
@@ -92,7 +92,7 @@ pub(super) struct WorldState {
     epoch: Option<Duration>,
     logs: [Option<Log>; Bucket::ALL.len()],
     incarnations: u64,
-    clients: BTreeMap<ClientId, Client>,
+    clients: BTreeMap<ClientId, ClientState>,
     clients_made: u64,
     watchers: BTreeMap<WatchId, (ClientId, MemoryWatch)>,
     watches_made: u64,
@@ -125,7 +125,7 @@ impl WorldState {
     pub(super) fn add_client(&mut self) -> (ClientId, Receiver<Infallible>) {
         let (stop, stopped) = bounded(0);
         self.clients_made += 1;
-        let client = Client {
+        let client = ClientState {
             plan: FaultPlan::default(),
             alarm: None,
             health: HealthPublisher::new(Health::Connected),
@@ -142,7 +142,7 @@ impl WorldState {
         self.watchers.retain(|_, (client, _)| *client != id);
     }
 
-    pub(super) fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+    pub(super) fn client(&mut self, id: ClientId) -> Option<&mut ClientState> {
         self.clients.get_mut(&id)
     }
 
@@ -390,7 +390,7 @@ impl WorldState {
     }
 
     /// Tells the watches how a key is now.
-    fn announce(&mut self, bucket: Bucket, key: &Key, now: Time) {
+    fn announce(&mut self, bucket: Bucket, key: &LogKey, now: Time) {
         let Some(log) = &self.logs[bucket as usize] else {
             return;
         };
@@ -403,7 +403,7 @@ impl WorldState {
             };
             let delivery = match self.clients.get_mut(client) {
                 Some(client) => client.plan.delivery(),
-                None => Delivery::Prompt,
+                None => WatchDelivery::Prompt,
             };
             watcher.changed(key, entry, delivery, now);
         }

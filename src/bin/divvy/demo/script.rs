@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use divvy::{CalculatorEvent, ManagerEvent, ManagerState, MemberChange, Reason, WorkerId};
+use divvy::{CalculatorEvent, ManagerState, MemberChange, Reason, WorkerId};
 
 use super::Early;
 use super::fleet::Condition;
@@ -266,15 +266,4 @@ fn follower(stage: &mut Stage) -> Result<WorkerId, Early> {
     let leader = leader(stage)?;
     let follower = stage.fleet.up().into_iter().find(|id| *id != leader);
     follower.ok_or_else(|| Early::Broken("there is no other worker".into()))
-}
-
-/// Whether a worker says something of itself that the demo shows.
-pub fn is_shown(notice: &ManagerEvent) -> bool {
-    matches!(
-        notice,
-        ManagerEvent::Leader { is_self: true, .. }
-            | ManagerEvent::IdLost { .. }
-            | ManagerEvent::IdRegained { .. }
-            | ManagerEvent::Fatal { .. }
-    )
 }

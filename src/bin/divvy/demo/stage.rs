@@ -13,7 +13,6 @@ use super::Early;
 use super::fleet::{Condition, Fleet, Newcomer};
 use super::ledger::{Check, Ledger, Owners, Published, Step};
 use super::screen::{Row, Screen, View};
-use super::script::is_shown;
 use super::world::World;
 use crate::text;
 
@@ -408,4 +407,15 @@ impl Stage {
         };
         Ok(self.screen.draw(&view)?)
     }
+}
+
+/// Whether a worker says something of itself that the demo shows.
+fn is_shown(notice: &ManagerEvent) -> bool {
+    matches!(
+        notice,
+        ManagerEvent::Leader { is_self: true, .. }
+            | ManagerEvent::IdLost { .. }
+            | ManagerEvent::IdRegained { .. }
+            | ManagerEvent::Fatal { .. }
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Attempt, AttemptError, Draft, Publisher, refused};
+use super::{AttemptError, Draft, PublishAttempt, Publisher, refused};
 use crate::config::PublishMode;
 use crate::store::{Batch, Bucket, Expect, Outcome, Refusal, Write};
 use crate::types::Revision;
@@ -16,7 +16,7 @@ impl Publisher {
         draft: &Draft,
         batch_max: usize,
         deadline: Instant,
-    ) -> Attempt<()> {
+    ) -> PublishAttempt<()> {
         let room = batch_max.saturating_sub(1).max(1);
         let batches = draft.changes.len().div_ceil(room);
         for (number, chunk) in draft.changes.chunks(room).enumerate() {
@@ -63,7 +63,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn follow_downgrade(&mut self, deadline: Instant) -> Attempt<bool> {
+    fn follow_downgrade(&mut self, deadline: Instant) -> PublishAttempt<bool> {
         let may_change = self.settings.class == PublishMode::Auto;
         Ok(may_change && self.follow_capabilities(deadline)?)
     }

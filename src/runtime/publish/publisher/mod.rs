@@ -39,7 +39,7 @@ use crate::error::{Code, Error, Result};
 use crate::machine::publication::{
     AssignmentSlot, BucketReading, Change, Content, Record, changes, pending, plan_digest,
 };
-use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
+use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::time::clock::{Clock, SystemClock};
@@ -86,6 +86,14 @@ pub enum ActiveMode {
     },
     /// Conditional writes of single keys.
     PerKey,
+}
+
+/// The class of publication, as metrics name it.
+pub(crate) fn publish_mode_label(class: ActiveMode) -> PublishedAs {
+    match class {
+        ActiveMode::Atomic { .. } => PublishedAs::Atomic,
+        ActiveMode::PerKey => PublishedAs::PerKey,
+    }
 }
 
 /// What a publisher works under.
@@ -263,7 +271,7 @@ impl From<Error> for AttemptError {
     }
 }
 
-type Attempt<T> = std::result::Result<T, AttemptError>;
+type PublishAttempt<T> = std::result::Result<T, AttemptError>;
 
 /// One publication under way.
 struct Draft {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Attempt, AttemptError, Draft, Publisher, refused};
+use super::{AttemptError, Draft, PublishAttempt, Publisher, refused};
 use crate::error::Failures;
 use crate::machine::publication::Change;
 use crate::metrics::RetryCause;
@@ -17,7 +17,11 @@ enum Step {
 }
 
 impl Publisher {
-    pub(super) fn publish_singly(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
+    pub(super) fn publish_singly(
+        &mut self,
+        draft: &Draft,
+        deadline: Instant,
+    ) -> PublishAttempt<()> {
         self.overwrite(draft, Step::Assign, deadline)?;
         self.create(draft, deadline)?;
         // Not before the new version stands somewhere: the keys of departed workers may be the
@@ -27,7 +31,7 @@ impl Publisher {
     }
 
     /// Keys that hold something are guarded_store by their own revision: all in flight at once.
-    fn overwrite(&mut self, draft: &Draft, step: Step, deadline: Instant) -> Attempt<()> {
+    fn overwrite(&mut self, draft: &Draft, step: Step, deadline: Instant) -> PublishAttempt<()> {
         let (changes, writes): (Vec<&Change>, Vec<Write>) = draft
             .changes
             .iter()
@@ -58,7 +62,7 @@ impl Publisher {
     /// A key that holds nothing has no revision that a take-over would have made stale. It is
     /// created under the bucket's last sequence, which every take-over moves; one by one, since
     /// each moves it as well.
-    fn create(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
+    fn create(&mut self, draft: &Draft, deadline: Instant) -> PublishAttempt<()> {
         for (change, value) in draft.changes.iter().zip(&draft.values) {
             if change.revision.is_some() {
                 continue;
@@ -76,7 +80,7 @@ impl Publisher {
     }
 
     /// The commit record comes last: a plan without its record is known to be incomplete.
-    fn commit(&mut self, draft: &Draft, deadline: Instant) -> Attempt<()> {
+    fn commit(&mut self, draft: &Draft, deadline: Instant) -> PublishAttempt<()> {
         let record = &self.known.commit;
         let write = Write {
             key: COMMIT_KEY.into(),
@@ -97,7 +101,7 @@ impl Publisher {
         }
     }
 
-    fn take_in(&mut self, change: &Change, key: &str, outcome: Outcome) -> Attempt<()> {
+    fn take_in(&mut self, change: &Change, key: &str, outcome: Outcome) -> PublishAttempt<()> {
         match outcome {
             Outcome::Done(revision) => {
                 self.stored(change, revision);
@@ -143,7 +147,7 @@ impl Worst {
     }
 
     /// What rules out most: failures, then a doubt, then what the store may take in a moment.
-    pub(super) fn into_attempt(self) -> Attempt<()> {
+    pub(super) fn into_attempt(self) -> PublishAttempt<()> {
         if let Some(error) = self.failures.into_error() {
             return Err(AttemptError::Failed(error));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::per_key::Worst;
-use super::{ActiveMode, Attempt, AttemptError, Publisher, TermState, next_number, refused};
+use super::{ActiveMode, AttemptError, PublishAttempt, Publisher, TermState, next_number, refused};
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{BucketReading, Record};
@@ -303,7 +303,7 @@ impl Publisher {
     ///
     /// What has no term, since a leader of parti wrote it, gets none: workers judge it by version
     /// alone, and a term would make them accept an old one.
-    fn rewrite(&mut self, until: Term, deadline: Instant) -> Attempt<()> {
+    fn rewrite(&mut self, until: Term, deadline: Instant) -> PublishAttempt<()> {
         let is_known_to_b = |term: Option<Term>| match self.class {
             ActiveMode::PerKey => term != Some(self.term),
             ActiveMode::Atomic { .. } => until > 0 && term.unwrap_or(0) <= until,

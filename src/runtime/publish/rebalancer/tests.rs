@@ -1,7 +1,11 @@
 //! Jobs against sources and strategies that fail, and plans found at a take-over.
 
+use parking_lot::Mutex;
+
+use super::super::partition_list::PartitionSource;
 use super::*;
 use crate::config::PublishMode;
+use crate::error::Error;
 use crate::runtime::publish::publisher::tests::{
     BOTH, Kind, Still, held, holds_exactly, id, later, put, raw, settings, world,
 };
