@@ -11,3 +11,5 @@ mod capi;
 mod header;
 #[cfg(target_os = "linux")]
 mod packaging;
+#[cfg(target_os = "linux")]
+mod services;

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Start starts a nats-server of the test's own and tells its URL: NATS_SERVER, the one in PATH, or the
@@ -57,6 +58,60 @@ func start(t testing.TB, binary string) string {
 		_ = command.Wait()
 	})
 	return fmt.Sprintf("nats://127.0.0.1:%d", port)
+}
+
+// Restartable is a server that a test can kill and start again on the same port and data.
+type Restartable struct {
+	URL     string
+	t       testing.TB
+	binary  string
+	port    int
+	folder  string
+	command *exec.Cmd
+}
+
+// StartRestartable starts a server that can be restarted.
+func StartRestartable(t testing.TB) *Restartable {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	_ = listener.Close()
+	server := &Restartable{
+		URL: fmt.Sprintf("nats://127.0.0.1:%d", port), t: t, binary: binary(t), port: port, folder: t.TempDir(),
+	}
+	server.run()
+	t.Cleanup(server.kill)
+	return server
+}
+
+// Restart kills the server and starts it again.
+func (r *Restartable) Restart() {
+	r.kill()
+	r.run()
+}
+
+func (r *Restartable) run() {
+	r.command = exec.Command(r.binary, "-a", "127.0.0.1", "-p", fmt.Sprint(r.port), "-js", "-sd", r.folder)
+	r.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.command.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	for range 1000 { // ConnectNATS fails at once while nothing listens
+		if connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port)); err == nil {
+			_ = connection.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	r.t.Fatal("nats-server does not listen")
+}
+
+func (r *Restartable) kill() {
+	_ = r.command.Process.Kill()
+	_ = r.command.Wait()
 }
 
 func binary(t testing.TB) string {
