@@ -20,7 +20,7 @@ import (
 
 const errorTextMax = 1024
 
-// errorText is where a C function writes what went wrong.
+// errorText is the error buffer of a C call.
 type errorText [errorTextMax]C.char
 
 func (t *errorText) at() (*C.char, C.size_t) {
@@ -47,7 +47,7 @@ func check(status C.divvy_status, op string, text *errorText) error {
 	}
 }
 
-// cText hands a Go string to a C function that copies it.
+// cText passes a Go string to a C function that copies it.
 func cText(text string, use func(*C.char)) {
 	c := C.CString(text)
 	defer C.free(unsafe.Pointer(c))
@@ -71,7 +71,7 @@ func Version() string {
 	return C.GoString(C.divvy_version())
 }
 
-// statusTable is every status of the C library, with its name there.
+// statusTable returns every status of the C library with its name.
 func statusTable() map[Code]string {
 	table := map[Code]string{}
 	for index := C.size_t(0); ; index++ {
@@ -83,7 +83,7 @@ func statusTable() map[Code]string {
 	}
 }
 
-// newConfig makes a configuration of the C library; the caller frees it.
+// newConfig creates a configuration of the C library; the caller frees it.
 func newConfig(settings map[string]string, op string) (C.divvy_config, error) {
 	var config C.divvy_config
 	if err := abi(); err != nil {
@@ -121,7 +121,7 @@ func guarded(what string, run func() error) (err error) {
 	return run()
 }
 
-// host is what the callbacks of one calculator or manager run, and how they failed last.
+// host runs the callbacks of one calculator or manager and keeps their last error.
 type host struct {
 	source   PartitionSource
 	strategy AssignmentStrategy
@@ -135,8 +135,8 @@ type host struct {
 	inside map[C.uintptr_t]int
 }
 
-// run runs the host's code, from which it cannot be stopped: a stop would wait for it. The goroutine
-// has the thread for itself meanwhile: called from C it has anyway.
+// run runs host code. A stop inside it is rejected, because it would wait for itself. The goroutine
+// is locked to its thread; for calls from C it is anyway.
 func (h *host) run(what string, code func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -153,7 +153,7 @@ func (h *host) run(what string, code func() error) error {
 	return guarded(what, code)
 }
 
-// refuse is the error of a stop from inside the host's code, nil elsewhere.
+// refuse returns the error of a stop inside host code, nil elsewhere.
 func (h *host) refuse(op string) error {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
@@ -182,7 +182,7 @@ func (h *host) failed(err error) C.int32_t {
 	return 0
 }
 
-// cause adds to an error of the library the host's own, where that is why.
+// cause adds the host's error to an error of the library if it is the cause.
 func (h *host) cause(err error) error {
 	var ours *Error
 	if errors.As(err, &ours) && (ours.Code == codeSourceFailed || ours.Code == codeStrategyFailed) {
@@ -252,7 +252,7 @@ func elect(
 	ask func(context.Context, LeaderElection, string) error,
 ) C.int32_t {
 	host := cgo.Handle(handle).Value().(*host)
-	// Not the host's context, which is over when a stop has the leadership given back.
+	// Not the host's context: it has ended when a stop releases the leadership.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(timeoutMs)*time.Millisecond)
 	defer cancel()
 	err := host.run("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
@@ -282,8 +282,7 @@ func divvyGoLog(handle C.uintptr_t, level C.int32_t, target, message *C.char, le
 	})
 }
 
-// SetLogger has the whole library log to logger, at levels from debug up; nil: to nobody. There is
-// one logger for the process.
+// SetLogger sets the logger of the process, from level debug; nil disables logging.
 func SetLogger(logger Logger) error {
 	if err := abi(); err != nil {
 		return err
@@ -302,13 +301,12 @@ func SetLogger(logger Logger) error {
 	return nil
 }
 
-// timeout is how long a call of the library may take at most: until the context's deadline, or
-// the default.
+// timeout returns the maximum time of a call: until the context's deadline, or the default.
 func timeout(ctx context.Context, standard time.Duration) C.int64_t {
 	left := standard
 	if deadline, limited := ctx.Deadline(); limited {
 		left = max(time.Until(deadline), 0)
 	}
-	// Rounded up, so that it is the context that ends first, and no more than the library takes.
+	// Rounded up so that the context ends first, and limited to the library's maximum.
 	return C.int64_t(min((left+time.Millisecond-1)/time.Millisecond, C.DIVVY_TIMEOUT_MAX_MS))
 }

@@ -15,23 +15,23 @@ import (
 	"unsafe"
 )
 
-// Calculator watches the workers of a fleet, decides when their partitions are to be divided anew,
-// and publishes the plan. Close it when it is no longer needed.
+// A Calculator watches the workers of a fleet, decides when to rebalance, and publishes plans.
+// Close it when it is no longer needed.
 type Calculator struct {
 	lifetime
 	handle  C.divvy_calculator
 	metrics CalculatorMetrics
 }
 
-// Validate reports every rule that the configuration breaks: ErrInvalidConfig. Store is not looked
-// at. Durations of zero count as their defaults.
+// Validate returns ErrInvalidConfig with every violation of the configuration. It ignores Store.
+// Zero durations mean their defaults.
 func (c *Config) Validate() error {
 	config, err := newConfig(c.settings(), "validate")
 	if err != nil {
 		return err
 	}
 	defer C.divvy_config_free(config)
-	// Rules that concern several settings are checked when a calculator is made.
+	// Rules that concern several settings are checked when a calculator is created.
 	store, err := NewMemoryStore()
 	if err != nil {
 		return err
@@ -45,8 +45,7 @@ func (c *Config) Validate() error {
 	return err
 }
 
-// NewCalculator makes a calculator that is not started yet. ErrInvalidConfig lists every rule that
-// the configuration breaks.
+// NewCalculator creates a calculator. ErrInvalidConfig lists every violation of the configuration.
 func NewCalculator(config *Config) (*Calculator, error) {
 	if config == nil || config.Store == nil {
 		return nil, &Error{Code: codeInvalidConfig, Op: "new", Message: "Store is nil: give one"}
@@ -83,8 +82,9 @@ func NewCalculator(config *Config) (*Calculator, error) {
 	return calculator, nil
 }
 
-// Start reaches the store, takes over, learns what is stored and who is alive, and goes to work.
-// Waits until the context is done, 30 s by default; after an error nothing is left behind.
+// Start connects to the store, takes over from a previous leader, reads the stored plan and the
+// live workers, and begins to publish. It waits until the context ends, 30 s by default. After an
+// error nothing is left running.
 func (c *Calculator) Start(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	return c.begin(ctx, func() func() {
@@ -97,19 +97,19 @@ func (c *Calculator) Start(ctx context.Context) error {
 	})
 }
 
-// Stop stops: nothing is published any more when it returns nil, and the subscriptions end after
-// what is in their backlog. Stopping what is not started is fine, from any goroutine, at the same
-// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy. Ended
-// by its context it has asked for the stop, of which nothing waits any more: Stop can be called again,
-// and so can Close. ErrWouldDeadlock from inside a source or strategy.
+// Stop stops the calculator. After it returns nil, nothing is published, and the subscriptions end
+// after their backlog. Stopping a stopped calculator succeeds. Stop waits until the context ends,
+// 10 s by default; ErrTimedOut names what is still busy. If the context ends first, the stop
+// continues in the background: call Stop or Close again to wait for it. Inside a source or strategy
+// it returns ErrWouldDeadlock.
 func (c *Calculator) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	return c.end(ctx, c.stopCall)
 }
 
-// Close stops the calculator, waiting up to 5 s, ends its subscriptions whether they are read or
-// not, and frees it; every call afterwards is ErrClosed. A second call does nothing. ErrTimedOut and
-// ErrWouldDeadlock (from inside a source or strategy) leave it as it is: call again.
+// Close stops the calculator, ends its subscriptions and frees it. It waits at most 5 s. Later
+// calls return ErrClosed; a second Close does nothing. After ErrTimedOut or ErrWouldDeadlock
+// (inside a source or strategy) nothing is freed: call Close again.
 func (c *Calculator) Close() error {
 	if err := c.close(); err != nil {
 		return err
@@ -118,33 +118,33 @@ func (c *Calculator) Close() error {
 	return nil
 }
 
-// IsStarted is whether it is started and at work.
+// IsStarted returns whether the calculator is running.
 func (c *Calculator) IsStarted() bool {
 	defer runtime.KeepAlive(c)
 	return C.divvy_calculator_is_started(c.handle) == 1
 }
 
-// GetState is what it is doing; Idle when it is not started.
+// GetState returns the state; Idle if the calculator is not started.
 func (c *Calculator) GetState() CalculatorState {
 	defer runtime.KeepAlive(c)
 	return stateOf(C.divvy_calculator_get_state(c.handle))
 }
 
-// GetScalingReason is why it is doing that, such as "planned_scale"; empty in Idle.
+// GetScalingReason returns the reason of the state, such as "planned_scale"; empty in Idle.
 func (c *Calculator) GetScalingReason() string {
 	defer runtime.KeepAlive(c)
 	return reasonOf(C.divvy_calculator_scaling_reason(c.handle))
 }
 
-// CurrentVersion is the version last published or adopted; 0 when there is none.
+// CurrentVersion returns the version last published or adopted; 0 if none.
 func (c *Calculator) CurrentVersion() int64 {
 	defer runtime.KeepAlive(c)
 	return max(int64(C.divvy_calculator_current_version(c.handle)), 0)
 }
 
-// TriggerRebalance has a new version published, at once or right after the one that is under way,
-// and waits for it, until the context is done, 30 s by default. A request whose context is done stays
-// pending, but nothing waits for it any more.
+// TriggerRebalance publishes a new version, at once or after a publication in progress, and waits
+// for it until the context ends, 30 s by default. If the context ends first, the request stays
+// queued.
 func (c *Calculator) TriggerRebalance(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	return c.ask(ctx, "trigger_rebalance", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
@@ -152,8 +152,8 @@ func (c *Calculator) TriggerRebalance(ctx context.Context) error {
 	})
 }
 
-// Refresh has the partition source read and compared with the published plan, and waits for that,
-// until the context is done, 30 s by default. A change is then pending.
+// Refresh reads the partition source and compares the list with the published plan. It waits until
+// the context ends, 30 s by default. A difference becomes pending work.
 func (c *Calculator) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	return c.ask(ctx, "refresh", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
@@ -161,8 +161,7 @@ func (c *Calculator) Refresh(ctx context.Context) error {
 	})
 }
 
-// SetPartitions pushes the partition list: the whole of it. May be called before the start. Waits
-// for up to 1 s.
+// SetPartitions sets the whole partition list. It may be called before Start. It waits at most 1 s.
 func (c *Calculator) SetPartitions(partitions []Partition) error {
 	defer runtime.KeepAlive(c)
 	return withPartitions(partitions, func(list C.divvy_partitions, buffer *C.char, size C.size_t) C.divvy_status {
@@ -170,8 +169,8 @@ func (c *Calculator) SetPartitions(partitions []Partition) error {
 	})
 }
 
-// Status tells everything about the calculator at this moment, as JSON for people and dashboards.
-// Waits for up to 2 s.
+// Status returns the status of the calculator as JSON, for people and dashboards. It waits at most
+// 2 s.
 func (c *Calculator) Status() (json.RawMessage, error) {
 	defer runtime.KeepAlive(c)
 	return readText("status", func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -179,8 +178,9 @@ func (c *Calculator) Status() (json.RawMessage, error) {
 	})
 }
 
-// WriteMetrics writes the calculator's metrics as Prometheus reads them: text format 0.0.4, after
-// which other metrics may follow. The settings "metrics_namespace" and "metrics_labels" name them.
+// WriteMetrics writes the metrics of the calculator in the Prometheus text format 0.0.4. Other
+// metrics may follow on the same page. The settings "metrics_namespace" and "metrics_labels" set
+// names and labels.
 func (c *Calculator) WriteMetrics(w io.Writer) error {
 	defer runtime.KeepAlive(c)
 	return writePage(w, func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -188,7 +188,7 @@ func (c *Calculator) WriteMetrics(w io.Writer) error {
 	})
 }
 
-// addPartitions appends to a list of the library.
+// addPartitions appends partitions to a list of the library.
 func addPartitions(list C.divvy_partitions, partitions []Partition) error {
 	if len(partitions) == 0 {
 		return nil

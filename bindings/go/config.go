@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Config is what a calculator is made from. The zero value of every field but Store means its
-// default, see [Config.SetDefaults].
+// Config configures a calculator. The zero value of every field except Store means its default, see
+// [Config.SetDefaults].
 type Config struct {
-	// Store is where the fleet coordinates; see [NewMemoryStore] and [ConnectNATS]. Required.
+	// Store is the store of the fleet, from [ConnectNATS] or [NewMemoryStore]. Required.
 	Store *Store
 
 	// AssignmentPrefix and HeartbeatPrefix are the prefixes of the keys in the buckets. Defaults
@@ -18,42 +18,44 @@ type Config struct {
 	AssignmentPrefix string
 	HeartbeatPrefix  string
 
-	// HeartbeatTTL: a worker not heard of for this long is missing. Default 6 s.
+	// HeartbeatTTL is the time without a heartbeat after which a worker is suspected. Default 6 s.
 	HeartbeatTTL time.Duration
-	// EmergencyGracePeriod: a worker missing for this long is lost. Default 5 s.
+	// EmergencyGracePeriod is the time after which a suspected worker is declared dead. Default 5
+	// s.
 	EmergencyGracePeriod time.Duration
-	// Cooldown is the least time from one publication to the next; emergencies, leaves and manual
-	// triggers do not wait for it. Default 10 s.
+	// Cooldown is the minimum time between publications. Emergencies, leaves and manual triggers
+	// bypass it. Default 10 s.
 	Cooldown time.Duration
-	// MinThreshold: new weights alone lead to a rebalance when the fullest worker exceeds the fair
-	// level by more than this share. 0 to 1. Default 0.2.
+	// MinThreshold is the share by which the fullest worker must exceed the fair level before a
+	// change of weights alone triggers a rebalance. 0 to 1. Default 0.2.
 	MinThreshold float64
-	// RestartRatio: when more than this share of the workers goes missing within one TTL, it is a
+	// RestartRatio is the share of workers that must disappear within one TTL to count as a
 	// restart. 0 to 1. Default 0.5.
 	RestartRatio float64
-	// ColdStartWindow is how long to wait for more workers when starting from none, and after a
-	// mass loss. Default 30 s.
+	// ColdStartWindow is how long to wait for workers after a start without workers and after a
+	// mass expiry. Default 30 s.
 	ColdStartWindow time.Duration
-	// PlannedScaleWindow is how long to wait for more workers after the first joined. Default 10 s.
+	// PlannedScaleWindow is how long to wait for more joins after the first. Default 10 s.
 	PlannedScaleWindow time.Duration
 
-	// Source tells the partitions. Without one they are pushed with [Calculator.SetPartitions].
+	// Source lists the partitions. Without a source, push the list with [Calculator.SetPartitions].
 	Source PartitionSource
-	// Strategy divides them. Default: the library's, named by the setting "strategy" (sticky).
+	// Strategy computes the plans. Default: the strategy of the library named by the setting
+	// "strategy" (sticky).
 	Strategy AssignmentStrategy
-	// Logger takes what the library tells. The library has one logger for the whole process: the
-	// one set last. Default: what is set already, or silence.
+	// Logger receives the log records of the library. There is one logger per process: the one set
+	// last. Default: the logger already set, or none.
 	Logger Logger
-	// Metrics is told what the calculator does, and what its plans, a manager and its worker do where
-	// it is an [AssignmentMetrics], a [ManagerMetrics] or a [WorkerMetrics], too. Default: nobody.
+	// Metrics receives calculator events. If it also implements [AssignmentMetrics],
+	// [ManagerMetrics] or [WorkerMetrics], it receives those events too. Default: none.
 	Metrics CalculatorMetrics
 
-	// Settings are any further settings of the library by name, such as {"strategy": "round_robin",
-	// "leave_window": "2s"}; an unknown one is an error that names the nearest.
+	// Settings sets any other setting of the library by name, such as {"strategy": "round_robin",
+	// "leave_window": "2s"}. An unknown name is an error that suggests the nearest one.
 	Settings map[string]string
 }
 
-// SetDefaults gives every field that is zero its default.
+// SetDefaults replaces zero fields with their defaults.
 func (c *Config) SetDefaults() {
 	text := func(field *string, value string) {
 		if *field == "" {
@@ -81,7 +83,7 @@ func (c *Config) SetDefaults() {
 	number(&c.RestartRatio, 0.5)
 }
 
-// settings is every setting by its name in the library.
+// settings returns every setting by its name in the library.
 func (c *Config) settings() map[string]string {
 	full := *c
 	full.SetDefaults()
@@ -103,22 +105,23 @@ func (c *Config) settings() map[string]string {
 	return settings
 }
 
-// NATSOptions is how to reach a NATS server with JetStream. The zero value of every field but URLs
-// means the default.
+// NATSOptions configures the connection to NATS. The zero value of every field except URLs means
+// its default.
 type NATSOptions struct {
 	// URLs of the servers: nats://host:port, tls://host:port or host:port. At least one.
 	URLs []string
-	// Name of the client as operators of the server see it.
+	// Name is the client name in the server's monitoring.
 	Name string
 
-	// User and Password, or Token, or CredsFile (JWT and NKey seed), or NKeySeed.
+	// User and Password, or Token, or CredsFile (JWT and NKey seed), or NKeySeed authenticate the
+	// client.
 	User, Password string
 	Token          string
 	CredsFile      string
 	NKeySeed       string
 
-	// TLSRequired refuses servers without TLS. CAFiles are trusted instead of the system's
-	// authorities; CertFile and KeyFile are the client's own.
+	// TLSRequired rejects servers without TLS. CAFiles replace the system's certificate
+	// authorities. CertFile and KeyFile authenticate the client.
 	TLSRequired       bool
 	CAFiles           []string
 	CertFile, KeyFile string
@@ -131,10 +134,10 @@ type NATSOptions struct {
 	// existing ones as they are, "upgrade" also switches on server features that every server of the
 	// cluster supports, "never" changes nothing. Default "create".
 	ManageBuckets string
-	// Replicas of each bucket that is created, 1 to 5. Default 1.
+	// Replicas is the number of replicas of created buckets, 1 to 5. Default 1.
 	Replicas int
 
-	// Settings are any further settings by name, such as {"nats_stale_limit": "5s"}.
+	// Settings sets any other setting by name, such as {"nats_stale_limit": "5s"}.
 	Settings map[string]string
 }
 

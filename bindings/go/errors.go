@@ -5,25 +5,24 @@ import (
 	"fmt"
 )
 
-// Code says what kind of thing went wrong: a number of the C ABI, never reused.
+// Code is the kind of a failure: a number of the C ABI, never reused.
 type Code int32
 
-// Error is what the library reports. errors.Is(err, ErrTimedOut) and the like tell its code;
-// errors.As gets at the rest.
+// Error is an error of the library. Use errors.Is(err, ErrTimedOut) and the other sentinels to test
+// its code, and errors.As to read its fields.
 type Error struct {
 	// Code is the kind of failure.
 	Code Code
-	// Op is the operation that failed, such as "start", or the part of it that went wrong, such as
-	// "read".
+	// Op is the operation that failed, such as "start", or the failing part of it, such as "read".
 	Op string
-	// Key is the key of the store that it was about; empty where it was about none.
+	// Key is the store key that the failure was about; empty if none.
 	Key string
-	// Attempts is how often it was tried in vain, this time included; 0 where the call never came
-	// to trying.
+	// Attempts is the number of failed attempts, the last one included; 0 if the call failed before
+	// the first attempt.
 	Attempts int
-	// Message is one line of text, for people: what went wrong, with operation, key and cause.
+	// Message is one line of text for people: the failure with operation, key and cause.
 	Message string
-	// Retriable is whether the same call may succeed later.
+	// Retriable reports whether the same call may succeed later.
 	Retriable bool
 	cause     error
 }
@@ -32,18 +31,18 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("divvy: %s: %s", e.Code, e.Message)
 }
 
-// Is tells whether target is the sentinel of this error's code.
+// Is reports whether target is the sentinel of this error's code.
 func (e *Error) Is(target error) bool {
 	var other *sentinel
 	return errors.As(target, &other) && other.code == e.Code
 }
 
-// Unwrap is the error that the host's source or strategy returned, where that is the cause.
+// Unwrap returns the error of the host's source or strategy if that is the cause.
 func (e *Error) Unwrap() error {
 	return e.cause
 }
 
-// sentinel stands for every error of one code.
+// sentinel matches every error of one code.
 type sentinel struct {
 	code Code
 	text string
@@ -55,40 +54,40 @@ func (s *sentinel) Error() string {
 
 // The kinds of failure, for errors.Is.
 var (
-	ErrInvalidArgument error = &sentinel{codeInvalidArgument, "an argument breaks a rule"}
-	ErrInvalidConfig   error = &sentinel{codeInvalidConfig, "the configuration breaks a rule"}
+	ErrInvalidArgument error = &sentinel{codeInvalidArgument, "invalid argument"}
+	ErrInvalidConfig   error = &sentinel{codeInvalidConfig, "invalid configuration"}
 	ErrNotRunning      error = &sentinel{codeNotRunning, "not started, or stopped"}
 	ErrAlreadyStarted  error = &sentinel{codeAlreadyStarted, "already started"}
 	ErrWouldDeadlock   error = &sentinel{codeWouldDeadlock, "the call would wait for itself"}
 	ErrForked          error = &sentinel{codeForked, "the process was forked after the library was used"}
 	ErrClosed          error = &sentinel{codeBadHandle, "closed"}
-	ErrNotFound        error = &sentinel{codeNotFound, "there is no value under that key"}
-	ErrTimedOut        error = &sentinel{codeTimedOut, "the deadline passed"}
-	ErrCancelled       error = &sentinel{codeCancelled, "the call was ended before its time"}
+	ErrNotFound        error = &sentinel{codeNotFound, "no value under that key"}
+	ErrTimedOut        error = &sentinel{codeTimedOut, "deadline exceeded"}
+	ErrCancelled       error = &sentinel{codeCancelled, "call cancelled"}
 	ErrUnavailable     error = &sentinel{codeUnavailable, "the store cannot be reached"}
-	ErrUnauthorized    error = &sentinel{codeUnauthorized, "the store refuses the credentials"}
-	ErrUnsupported     error = &sentinel{codeUnsupported, "the store or this build cannot do that"}
+	ErrUnauthorized    error = &sentinel{codeUnauthorized, "the store rejected the credentials"}
+	ErrUnsupported     error = &sentinel{codeUnsupported, "not supported by the store or this build"}
 	ErrFenced          error = &sentinel{codeFenced, "a newer leader has taken over"}
-	ErrConflict        error = &sentinel{codeConflict, "somebody else was faster"}
-	ErrNoWorkers       error = &sentinel{codeNoWorkers, "there is no live worker"}
+	ErrConflict        error = &sentinel{codeConflict, "another client wrote or took over at the same time"}
+	ErrNoWorkers       error = &sentinel{codeNoWorkers, "no live worker"}
 	ErrInvalidData     error = &sentinel{codeInvalidData, "a stored value is malformed"}
-	ErrTooLarge        error = &sentinel{codeTooLarge, "a value is larger than the store takes"}
+	ErrTooLarge        error = &sentinel{codeTooLarge, "value exceeds the limit of the store"}
 	ErrStore           error = &sentinel{codeStoreError, "the store failed"}
 	ErrSourceFailed    error = &sentinel{codeSourceFailed, "the partition source failed"}
 	ErrStrategyFailed  error = &sentinel{codeStrategyFailed, "the strategy failed"}
-	ErrInvalidPlan     error = &sentinel{codeInvalidPlan, "the plan cannot be used"}
-	ErrIDsExhausted    error = &sentinel{codeIDsExhausted, "every id of the pool is taken"}
-	ErrIDLost          error = &sentinel{codeIDLost, "somebody else holds this worker's id"}
-	ErrNotLeader       error = &sentinel{codeNotLeader, "this worker does not lead"}
+	ErrInvalidPlan     error = &sentinel{codeInvalidPlan, "invalid plan"}
+	ErrIDsExhausted    error = &sentinel{codeIDsExhausted, "every worker id is claimed"}
+	ErrIDLost          error = &sentinel{codeIDLost, "another process owns this worker's id"}
+	ErrNotLeader       error = &sentinel{codeNotLeader, "this worker is not the leader"}
 	ErrPanicked        error = &sentinel{codePanicked, "a defect of the library"}
-	// ErrLagged: a subscriber read so slowly that its backlog was full; its channel is closed.
-	ErrLagged error = &sentinel{codeLagged, "the subscriber was too slow and is closed"}
+	// ErrLagged: a subscriber exceeded its backlog, and its channel was closed.
+	ErrLagged error = &sentinel{codeLagged, "subscriber exceeded its backlog and was closed"}
 	// ErrNoCgo: the package was built without cgo.
 	ErrNoCgo error = &sentinel{codeNoCgo,
-		"built without cgo: set CGO_ENABLED=1, have a C compiler, and run `make go-lib` in divvy's repository"}
+		"built without cgo: set CGO_ENABLED=1, install a C compiler, and run `make go-lib` in divvy's repository"}
 )
 
-// The numbers of the C ABI, see divvy.h, and two of this package.
+// The codes of the C ABI, see divvy.h, and two of this package.
 const (
 	codeOK              Code = 0
 	codeNullArgument    Code = -1
@@ -145,7 +144,7 @@ var codeNames = map[Code]string{
 	codePanicked: "PANICKED",
 }
 
-// String is the code's name in the C ABI, without DIVVY_.
+// String returns the code's name in the C ABI, without DIVVY_.
 func (c Code) String() string {
 	if name, known := codeNames[c]; known {
 		return name

@@ -12,10 +12,9 @@ import (
 
 // feed reads the events of a calculator or manager, one after the other.
 //
-// Its goroutine waits inside the library, on a thread of the system's: coming back from there it takes
-// one of the runtime's processors at once, be it from another call of the library that waits. Woken by
-// the runtime's poller it would get none while all are in such calls, until the runtime's monitor takes
-// one away from them: up to 200 us where there are two processors.
+// Its goroutine blocks inside the library on an OS thread. When the call returns, the goroutine
+// gets a processor at once, even from another blocked call. Woken by the runtime's poller it would
+// wait for the runtime's monitor: up to 200 us with two processors.
 type feed struct {
 	owner     *lifetime
 	handle    C.divvy_events
@@ -42,7 +41,7 @@ func (l *lifetime) listen(
 	return feed, nil
 }
 
-// pump has a channel deliver what pick makes of the events, until there are no more.
+// pump delivers the picked events on a channel until there are no more.
 func pump[E any](f *feed, pick func(*C.divvy_go_told) (E, bool)) <-chan E {
 	picked := make(chan E)
 	go func() {
@@ -54,7 +53,8 @@ func pump[E any](f *feed, pick func(*C.divvy_go_told) (E, bool)) <-chan E {
 			}
 			select {
 			case picked <- value:
-				// The reader first: this goroutine takes its processor along when it waits again.
+				// Yield to the reader first: this goroutine keeps its processor when it blocks
+				// again.
 				runtime.Gosched()
 				return true
 			case <-f.done:
@@ -65,7 +65,7 @@ func pump[E any](f *feed, pick func(*C.divvy_go_told) (E, bool)) <-chan E {
 	return picked
 }
 
-// Cancel ends the subscription and closes its channel; more calls do nothing.
+// Cancel ends the subscription and closes its channel. Further calls do nothing.
 func (f *feed) Cancel() {
 	f.cancelled.Do(func() {
 		close(f.done)
@@ -74,15 +74,15 @@ func (f *feed) Cancel() {
 	<-f.finished
 }
 
-// Err is why the channel was closed: nil when it was cancelled or what it is about was stopped,
-// ErrLagged when the reader was too slow.
+// Err returns why the channel was closed: nil after Cancel or a stop, ErrLagged if the reader was
+// too slow.
 func (f *feed) Err() error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	return f.err
 }
 
-// run takes events out until there are no more, or deliver says so.
+// run reads events until there are no more or deliver returns false.
 func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 	defer func() {
 		C.divvy_events_free(f.handle)
@@ -107,7 +107,7 @@ func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 	}
 }
 
-// hand delivers an event; whether there may be more.
+// hand delivers an event and returns whether more may follow.
 func (f *feed) hand(told *C.divvy_go_told, deliver func(*C.divvy_go_told) bool) bool {
 	if told.event.id != 0 {
 		defer C.divvy_event_free(told.event)
@@ -125,7 +125,7 @@ func (f *feed) fail(err error) {
 	f.err = err
 }
 
-// failureOf reads what an event says of a failure.
+// failureOf reads the failure of an event.
 func failureOf(event C.divvy_event, op string) error {
 	status := C.divvy_event_status(event)
 	if known := C.GoString(C.divvy_event_operation(event, nil)); known != "" {

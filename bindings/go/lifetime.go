@@ -16,8 +16,7 @@ import (
 	"unsafe"
 )
 
-// lifetime is what calculators and managers have in common: a start that a context can end, a stop, and
-// an end. The functions call the library.
+// lifetime is the common part of calculators and managers: start, stop and close.
 type lifetime struct {
 	host      *host
 	isStarted func() bool
@@ -26,19 +25,19 @@ type lifetime struct {
 	freeCall  func(buffer *C.char, size C.size_t) C.divvy_status
 
 	mutex sync.Mutex
-	// Ends the context of the host's callbacks, from a start to the next stop.
+	// Cancels the context of the host's callbacks, which lasts from a start to the next stop.
 	cancel context.CancelFunc
 	feeds  map[*feed]struct{}
-	// What ends the calls that wait.
+	// Cancels blocked calls.
 	waits    map[C.divvy_cancel]struct{}
 	isClosed bool
 }
 
-// waitingCall is a function of the library that waits for up to so many milliseconds, or until it is
-// cancelled.
+// waitingCall is a blocking function of the library with a timeout in milliseconds and a
+// cancellation handle.
 type waitingCall func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status
 
-// prepare makes the library's configuration, with the host's callbacks in it; the caller frees it.
+// prepare creates the library's configuration with the host's callbacks; the caller frees it.
 func (l *lifetime) prepare(config *Config, settings map[string]string, election LeaderElection) (made C.divvy_config, err error) {
 	l.host = &host{
 		source: config.Source, strategy: config.Strategy, election: election,
@@ -88,8 +87,8 @@ func (l *lifetime) prepare(config *Config, settings map[string]string, election 
 	)
 }
 
-// begin starts it. attend has whoever listens from a start to the next stop subscribed, and returns
-// how that is undone when the start fails.
+// begin starts the handle. attend subscribes the internal listeners and returns a function that
+// undoes it when the start fails.
 func (l *lifetime) begin(ctx context.Context, attend func() (undo func())) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -107,22 +106,23 @@ func (l *lifetime) begin(ctx context.Context, attend func() (undo func())) error
 	undo := attend()
 	err := l.wait(ctx, "start", 30*time.Second, l.startCall, cancel)
 	if err == nil && ctx.Err() != nil {
-		// Started in the moment that the context was done: nothing is left behind.
+		// The context ended while the start succeeded: stop again.
 		soon, done := context.WithTimeout(context.Background(), time.Second)
 		defer done()
 		_ = l.end(soon, l.stopCall)
-		return ctx.Err() // those who listen got their end with the stop
+		return ctx.Err() // the stop ended the listeners
 	}
 	if err != nil {
 		if !errors.Is(err, ErrAlreadyStarted) {
 			cancel()
 		}
-		undo() // a start that failed leaves the other subscriptions for the next one
+		undo() // a failed start keeps the other subscriptions for the next one
 	}
 	return l.host.cause(err)
 }
 
-// end stops it with that call, also when the context is done: then it is asked for, and not awaited.
+// end stops the handle with that call. If the context has ended, the stop is requested and not
+// awaited.
 func (l *lifetime) end(ctx context.Context, call waitingCall) error {
 	if err := l.host.refuse("stop"); err != nil {
 		return err
@@ -131,9 +131,8 @@ func (l *lifetime) end(ctx context.Context, call waitingCall) error {
 	return l.wait(ctx, "stop", 10*time.Second, call, nil)
 }
 
-// wait makes a call of the library that waits, and returns when it does: when it is done, when the
-// context is (early is called then), after that time when the context has no deadline, or when it is
-// closed. Nothing of the call goes on then.
+// wait makes a blocking call. It returns when the call completes, when the context ends (then it
+// calls early), after the default time without a deadline, or on Close. The call is then abandoned.
 func (l *lifetime) wait(ctx context.Context, op string, standard time.Duration, call waitingCall, early func()) error {
 	cancel, err := newCancel(op)
 	if err != nil {
@@ -153,7 +152,8 @@ func (l *lifetime) wait(ctx context.Context, op string, standard time.Duration, 
 	return ended(ctx, err)
 }
 
-// endCallbacks ends the context of the host's callbacks; whether it is closed already.
+// endCallbacks cancels the context of the host's callbacks and returns whether the handle is
+// closed.
 func (l *lifetime) endCallbacks() bool {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -163,7 +163,7 @@ func (l *lifetime) endCallbacks() bool {
 	return l.isClosed
 }
 
-// close stops and frees it, and ends its subscriptions whether they are read or not.
+// close stops and frees the handle and ends its subscriptions.
 func (l *lifetime) close() error {
 	if err := l.host.refuse("close"); err != nil {
 		return err
@@ -192,7 +192,7 @@ func (l *lifetime) close() error {
 	return nil
 }
 
-// ask has the library do something that may concern the host's callbacks.
+// ask makes a blocking call that may run the host's callbacks.
 func (l *lifetime) ask(ctx context.Context, op string, call waitingCall) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (l *lifetime) ask(ctx context.Context, op string, call waitingCall) error {
 	return l.host.cause(l.wait(ctx, op, 30*time.Second, call, nil))
 }
 
-// withPartitions hands a list to the library.
+// withPartitions passes a list to the library.
 func withPartitions(
 	partitions []Partition, use func(list C.divvy_partitions, buffer *C.char, size C.size_t) C.divvy_status,
 ) error {
@@ -217,7 +217,7 @@ func withPartitions(
 	return check(use(list, buffer, size), "set partitions", &text)
 }
 
-// writePage writes a page of metrics that the library makes.
+// writePage writes a page of metrics of the library.
 func writePage(w io.Writer, call func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status) error {
 	page, err := readText("metrics", call)
 	if err != nil {
@@ -227,7 +227,7 @@ func writePage(w io.Writer, call func(out *C.divvy_text, buffer *C.char, size C.
 	return err
 }
 
-// readText reads a text that the library makes.
+// readText reads a text of the library.
 func readText(op string, call func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status) ([]byte, error) {
 	var out C.divvy_text
 	var text errorText

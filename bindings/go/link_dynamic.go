@@ -5,5 +5,5 @@ package divvy
 // #cgo pkg-config: divvy
 import "C"
 
-// LinkInfo tells how the C library is linked.
+// LinkInfo describes how the C library is linked.
 const LinkInfo = "dynamic, by pkg-config"

@@ -10,10 +10,10 @@ package divvy
 import "C"
 
 import (
-	// For their files, so that they are vendored.
+	// Imported so that `go mod vendor` keeps their files.
 	_ "github.com/divvy-rs/divvy/bindings/go/include"
 	_ "github.com/divvy-rs/divvy/bindings/go/lib"
 )
 
-// LinkInfo tells how the C library is linked.
+// LinkInfo describes how the C library is linked.
 const LinkInfo = "static, from the module"

@@ -15,20 +15,20 @@ import (
 	"time"
 )
 
-// Manager is one worker's whole life: it joins the fleet under a stable id, sends heartbeats, takes
-// part in the election, is told what to work on, runs a calculator while it leads, and leaves well.
-// Close it when it is no longer needed.
+// A Manager runs one worker: it joins the fleet under a stable id, sends heartbeats, takes part in
+// the election, receives assignments, runs a calculator while it leads, and leaves. Close it when
+// it is no longer needed.
 type Manager struct {
 	lifetime
 	handle       C.divvy_manager
 	metrics      CalculatorMetrics
 	onAssignment func(AssignmentChange)
-	// Reads for the hook, from a start to the next stop; under the mutex.
+	// Reads events for OnAssignment from a start to the next stop; guarded by the mutex.
 	hook *feed
 }
 
-// Validate reports every rule that the configuration breaks: ErrInvalidConfig. Store is not looked
-// at. Durations of zero count as their defaults.
+// Validate returns ErrInvalidConfig with every violation of the configuration. It ignores Store.
+// Zero durations mean their defaults.
 func (c *ManagerConfig) Validate() error {
 	store, err := NewMemoryStore()
 	if err != nil {
@@ -44,8 +44,7 @@ func (c *ManagerConfig) Validate() error {
 	return manager.Close()
 }
 
-// NewManager makes a manager that is not started yet. ErrInvalidConfig lists every rule that the
-// configuration breaks.
+// NewManager creates a manager. ErrInvalidConfig lists every violation of the configuration.
 func NewManager(config *ManagerConfig) (*Manager, error) {
 	if config == nil || config.Store == nil {
 		return nil, &Error{Code: codeInvalidConfig, Op: "new", Message: "Store is nil: give one"}
@@ -73,7 +72,7 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 	}
 	runtime.SetFinalizer(manager, func(m *Manager) {
 		if !m.isClosed {
-			slog.Warn("divvy: a manager was not closed; it is now", "handle", uint64(handle.id))
+			slog.Warn("divvy: manager was not closed before garbage collection: closing it", "handle", uint64(handle.id))
 			_ = m.Close()
 		}
 	})
@@ -86,9 +85,9 @@ func departing(handle C.divvy_manager, departure Departure) waitingCall {
 	}
 }
 
-// Start joins the fleet: claims an id, and returns once the first heartbeat is stored. Election and
-// assignment follow; see [Manager.WaitState]. Waits until the context is done, 30 s by default; after
-// an error nothing is left behind. ErrIDsExhausted: all ids stayed taken.
+// Start joins the fleet: it claims an id and returns once the first heartbeat is stored. Election
+// and assignment follow; see [Manager.WaitState]. It waits until the context ends, 30 s by default.
+// After an error nothing is left running. ErrIDsExhausted: no id became free.
 func (m *Manager) Start(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
 	return m.begin(ctx, func() func() {
@@ -103,13 +102,12 @@ func (m *Manager) Start(ctx context.Context) error {
 	})
 }
 
-// Stop leaves the fleet, for good (Leave) or to be back soon (Restart). When it returns nil nothing is
-// held any more, OnAssignment was told so and is not called again, and the subscriptions end after
-// what is in their backlog. Stopping what is not started is fine, from any goroutine, at the same
-// time. Waits until the context is done, 10 s by default; ErrTimedOut names what is still busy. Ended
-// by its context it has asked the worker to leave, which goes on by itself, and nothing waits for that
-// any more: Stop can be called again, and so can Close. ErrWouldDeadlock from inside OnAssignment, a
-// source, strategy or election.
+// Stop leaves the fleet, permanently (Leave) or for a restart (Restart). After it returns nil, the
+// worker owns nothing, OnAssignment has received the last change and is not called again, and the
+// subscriptions end after their backlog. Stopping a stopped manager succeeds. Stop waits until the
+// context ends, 10 s by default; ErrTimedOut names what is still busy. If the context ends first,
+// the worker continues to leave in the background: call Stop or Close again to wait for it. Inside
+// OnAssignment, a source, strategy or election it returns ErrWouldDeadlock.
 func (m *Manager) Stop(ctx context.Context, departure Departure) error {
 	defer runtime.KeepAlive(m)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -120,10 +118,9 @@ func (m *Manager) Stop(ctx context.Context, departure Departure) error {
 	return m.awaitHook(ctx)
 }
 
-// Close stops the manager with Leave, waiting up to 10 s, ends its subscriptions whether they are
-// read or not, and frees it; every call afterwards is ErrClosed. A second call does nothing.
-// ErrTimedOut and ErrWouldDeadlock (from inside OnAssignment, a source, strategy or election) leave it
-// as it is: call again.
+// Close stops the manager with Leave, ends its subscriptions and frees it. It waits at most 10 s.
+// Later calls return ErrClosed; a second Close does nothing. After ErrTimedOut or ErrWouldDeadlock
+// (inside OnAssignment, a source, strategy or election) nothing is freed: call Close again.
 func (m *Manager) Close() error {
 	if err := m.close(); err != nil {
 		return err
@@ -132,13 +129,14 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// IsStarted is whether it is started: not before Start has succeeded, not once a stop was asked for.
+// IsStarted returns whether the manager is running: from a successful Start until a stop is
+// requested.
 func (m *Manager) IsStarted() bool {
 	defer runtime.KeepAlive(m)
 	return m.isStarted()
 }
 
-// WorkerID is the id under which this worker is a member; empty when it has none.
+// WorkerID returns the id of this worker; empty if it has none.
 func (m *Manager) WorkerID() string {
 	defer runtime.KeepAlive(m)
 	id, _ := readText("worker id", func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -147,13 +145,13 @@ func (m *Manager) WorkerID() string {
 	return string(id)
 }
 
-// IsLeader is whether this worker leads.
+// IsLeader returns whether this worker leads.
 func (m *Manager) IsLeader() bool {
 	defer runtime.KeepAlive(m)
 	return C.divvy_manager_is_leader(m.handle) == 1
 }
 
-// Leader is who leads, as far as is known; empty when nobody is known to.
+// Leader returns the id of the last known leader; empty if none.
 func (m *Manager) Leader() string {
 	defer runtime.KeepAlive(m)
 	leader, _ := readText("leader", func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -162,7 +160,7 @@ func (m *Manager) Leader() string {
 	return string(leader)
 }
 
-// State is what it is doing; ManagerStateShutdown once it is closed.
+// State returns the state; ManagerStateShutdown after Close.
 func (m *Manager) State() ManagerState {
 	defer runtime.KeepAlive(m)
 	if state := C.divvy_manager_get_state(m.handle); state > 0 {
@@ -171,8 +169,8 @@ func (m *Manager) State() ManagerState {
 	return ManagerStateShutdown
 }
 
-// WaitState waits until it is in that state, or the context is done. A state that was passed through
-// before the call, or too quickly to be seen, does not count: subscribe to see every one.
+// WaitState waits until the manager is in that state or the context ends. A state that it left
+// before the call, or very quickly, is not detected: subscribe to observe every state.
 func (m *Manager) WaitState(ctx context.Context, state ManagerState) error {
 	defer runtime.KeepAlive(m)
 	for {
@@ -185,7 +183,8 @@ func (m *Manager) WaitState(ctx context.Context, state ManagerState) error {
 	}
 }
 
-// Assignment is what this worker holds; Version is 0 before the first assignment. ErrClosed.
+// Assignment returns the current assignment; Version is 0 before the first one. After Close it
+// returns ErrClosed.
 func (m *Manager) Assignment() (Assignment, error) {
 	defer runtime.KeepAlive(m)
 	var handle C.divvy_assignment
@@ -197,8 +196,8 @@ func (m *Manager) Assignment() (Assignment, error) {
 	return changeOf(handle).Assignment, nil
 }
 
-// RefreshPartitions has the partition source read and a change of it published, where this worker
-// leads, and waits for that, until the context is done, 30 s by default. ErrNotLeader names who leads.
+// RefreshPartitions reads the partition source and publishes any change, if this worker is the
+// leader. It waits until the context ends, 30 s by default. ErrNotLeader names the leader.
 func (m *Manager) RefreshPartitions(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
 	return m.ask(ctx, "refresh_partitions", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
@@ -206,8 +205,8 @@ func (m *Manager) RefreshPartitions(ctx context.Context) error {
 	})
 }
 
-// TriggerRebalance has a new version published at once, where this worker leads, and waits for it,
-// until the context is done, 30 s by default. ErrNotLeader names who leads.
+// TriggerRebalance publishes a new version at once, if this worker is the leader. It waits until
+// the context ends, 30 s by default. ErrNotLeader names the leader.
 func (m *Manager) TriggerRebalance(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
 	return m.ask(ctx, "trigger_rebalance", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
@@ -215,8 +214,8 @@ func (m *Manager) TriggerRebalance(ctx context.Context) error {
 	})
 }
 
-// SetPartitions pushes the partition list: the whole of it. Every worker that may lead needs it. May
-// be called before the start. Waits for up to 1 s.
+// SetPartitions sets the whole partition list. Every worker that may lead needs it. It may be
+// called before Start. It waits at most 1 s.
 func (m *Manager) SetPartitions(partitions []Partition) error {
 	defer runtime.KeepAlive(m)
 	return withPartitions(partitions, func(list C.divvy_partitions, buffer *C.char, size C.size_t) C.divvy_status {
@@ -224,8 +223,8 @@ func (m *Manager) SetPartitions(partitions []Partition) error {
 	})
 }
 
-// Status tells everything about the manager at this moment, as JSON for people and dashboards. Waits
-// for up to 3 s.
+// Status returns the status of the manager as JSON, for people and dashboards. It waits at most 3
+// s.
 func (m *Manager) Status() (json.RawMessage, error) {
 	defer runtime.KeepAlive(m)
 	return readText("status", func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -233,17 +232,17 @@ func (m *Manager) Status() (json.RawMessage, error) {
 	})
 }
 
-// ManagerSubscription delivers how things are and then every event, in order, none left out. A reader
-// may be slow: 65 536 events are kept for it. When there are more, it is closed after those.
+// A ManagerSubscription delivers the current state and then every event, in order, without gaps. It
+// keeps up to 65 536 events for a slow reader and is closed after those if there are more.
 type ManagerSubscription struct {
-	// C delivers the events. It is closed after the last one, see Err.
+	// C delivers the events. It is closed after the last one; Err returns why.
 	C <-chan ManagerEvent
 	*feed
 }
 
-// Subscribe begins a subscription to all events, those of the calculator included: first the state,
-// the id, the leader and the assignment, each where there is one. It ends with the manager's stop,
-// after what is in its backlog, or with Cancel.
+// Subscribe subscribes to all events, including those of the calculator. It first delivers the
+// current state, id, leader and assignment, each if present. The subscription ends with Cancel, or
+// after its backlog when the manager stops.
 func (m *Manager) Subscribe() (*ManagerSubscription, error) {
 	feed, err := m.open(C.DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR)
 	if err != nil {
@@ -254,8 +253,8 @@ func (m *Manager) Subscribe() (*ManagerSubscription, error) {
 	})}, nil
 }
 
-// SubscribeToStateChanges delivers the current state and then every later one, in order, none left
-// out. It ends as that of a calculator: see [Calculator.SubscribeToStateChanges].
+// SubscribeToStateChanges delivers the current state and then every later one, in order, without
+// gaps. It ends as described at [Calculator.SubscribeToStateChanges].
 func (m *Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
 	feed, err := m.open(C.DIVVY_MANAGER_FILTER_WORKER)
 	if err != nil {
@@ -275,14 +274,14 @@ func (m *Manager) open(interest C.int32_t) (*feed, error) {
 	})
 }
 
-// attendHook has the hook, if any, told of every change of the assignment, until the next stop.
+// attendHook passes every change of the assignment to OnAssignment, if set, until the next stop.
 func (m *Manager) attendHook() *feed {
 	if m.onAssignment == nil {
 		return nil
 	}
 	feed, err := m.open(C.DIVVY_MANAGER_FILTER_ASSIGNMENT)
 	if err != nil {
-		return nil // closed: the start fails, too
+		return nil // closed: the start fails as well
 	}
 	m.mutex.Lock()
 	m.hook = feed
@@ -301,7 +300,7 @@ func (m *Manager) attendHook() *feed {
 	return feed
 }
 
-// awaitHook waits until the hook was told everything. It ends with its backlog.
+// awaitHook waits until OnAssignment has received its backlog.
 func (m *Manager) awaitHook(ctx context.Context) error {
 	m.mutex.Lock()
 	hook := m.hook
@@ -317,7 +316,7 @@ func (m *Manager) awaitHook(ctx context.Context) error {
 	}
 }
 
-// attendMetrics has the metrics, if any, told of every event, until the next stop.
+// attendMetrics passes every event to the metrics, if any, until the next stop.
 func (m *Manager) attendMetrics() *feed {
 	if m.metrics == nil {
 		return nil
@@ -345,9 +344,9 @@ func (m *Manager) attendMetrics() *feed {
 	return feed
 }
 
-// WriteMetrics writes the metrics of the manager, its worker and its calculators as Prometheus reads
-// them: text format 0.0.4, after which other metrics may follow. The settings "metrics_namespace" and
-// "metrics_labels" name them.
+// WriteMetrics writes the metrics of the manager, its worker and its calculators in the Prometheus
+// text format 0.0.4. Other metrics may follow on the same page. The settings "metrics_namespace"
+// and "metrics_labels" set names and labels.
 func (m *Manager) WriteMetrics(w io.Writer) error {
 	defer runtime.KeepAlive(m)
 	return writePage(w, func(out *C.divvy_text, buffer *C.char, size C.size_t) C.divvy_status {
@@ -400,12 +399,12 @@ func changeOf(handle C.divvy_assignment) AssignmentChange {
 	text := C.divvy_assignment_json(handle, &length)
 	var change AssignmentChange
 	if err := json.Unmarshal(bytesOf(text, length), &change); err != nil {
-		slog.Error("divvy: an assignment of the library cannot be read", "error", err)
+		slog.Error("divvy: cannot decode an assignment of the library", "error", err)
 	}
 	return change
 }
 
-// libraryName is what the library calls a state.
+// libraryName returns the library's name of a state.
 func libraryName(state ManagerState) string {
 	return C.GoString(C.divvy_manager_state_name(C.int32_t(state)))
 }

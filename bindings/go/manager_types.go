@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// ManagerState is what a manager is doing.
+// ManagerState is the state of a manager.
 type ManagerState int
 
 // The states of a manager.
 const (
-	// ManagerStateInit: not started, or seeing to the buckets.
+	// ManagerStateInit: not started, or creating buckets.
 	ManagerStateInit ManagerState = iota + 1
 	// ManagerStateClaimingID: claiming a stable id.
 	ManagerStateClaimingID
-	// ManagerStateElection: a member, and nobody is known to lead.
+	// ManagerStateElection: a member; no leader is known.
 	ManagerStateElection
-	// ManagerStateWaitingAssignment: somebody leads; nothing was assigned to this worker yet.
+	// ManagerStateWaitingAssignment: a leader is known; no assignment has arrived yet.
 	ManagerStateWaitingAssignment
-	// ManagerStateStable: what is assigned is applied.
+	// ManagerStateStable: the assignment is applied.
 	ManagerStateStable
-	// ManagerStateScaling: this worker leads, and waits for more workers to come or go.
+	// ManagerStateScaling: this worker leads and waits for more joins or leaves.
 	ManagerStateScaling
-	// ManagerStateRebalancing: this worker leads, and computes and publishes a plan.
+	// ManagerStateRebalancing: this worker leads and computes and publishes a plan.
 	ManagerStateRebalancing
-	// ManagerStateEmergency: this worker leads, and publishes a plan without workers that are lost.
+	// ManagerStateEmergency: this worker leads and publishes a plan without dead workers.
 	ManagerStateEmergency
-	// ManagerStateDegraded: the store is out of reach; what is held may be out of date, or ownership
-	// is suspended.
+	// ManagerStateDegraded: the store cannot be reached; the assignment may be outdated, or
+	// ownership is suspended.
 	ManagerStateDegraded
-	// ManagerStateShutdown: leaving, or gone.
+	// ManagerStateShutdown: leaving, or stopped.
 	ManagerStateShutdown
 )
 
@@ -39,7 +39,7 @@ var managerStateNames = [...]string{
 	"Rebalancing", "Emergency", "Degraded", "Shutdown",
 }
 
-// String is the state's name as parti prints it.
+// String returns the state's name as parti prints it.
 func (s ManagerState) String() string {
 	if s < 0 || int(s) >= len(managerStateNames) {
 		return managerStateNames[0]
@@ -47,109 +47,108 @@ func (s ManagerState) String() string {
 	return managerStateNames[s]
 }
 
-// Departure is how a worker goes.
+// Departure is how a worker leaves.
 type Departure int32
 
-// The ways to go.
+// The departures.
 const (
-	// Leave is for good: the worker's partitions go to others at once.
+	// Leave is permanent: the worker's partitions move at once.
 	Leave Departure = 1
-	// Restart is to be back soon: whoever claims the id within heartbeat TTL and grace finds its
-	// partitions where they were.
+	// Restart is temporary: a process that claims the id within heartbeat TTL and grace finds its
+	// partitions in place.
 	Restart Departure = 2
 )
 
-// Assignment is what a worker holds.
+// Assignment is the assignment of a worker.
 type Assignment struct {
 	// Version of the plan; 0 before the first assignment.
 	Version int64 `json:"version"`
-	// Term that it was published in; 0 when a leader without terms (parti) wrote it.
+	// Term of the publication; 0 if a parti leader wrote it.
 	Term int64 `json:"term"`
-	// Lifecycle is why the plan was made, such as "planned_scale".
+	// Lifecycle is the reason of the plan, such as "planned_scale".
 	Lifecycle string `json:"lifecycle"`
 	// Partitions, in the order written.
 	Partitions []Partition `json:"partitions"`
 }
 
-// AssignmentChange is a change of what a worker holds: a new version was applied, which may hold the
-// same partitions, or ownership ended.
+// AssignmentChange is a change of an assignment: a new version was applied, possibly with the same
+// partitions, or ownership ended.
 type AssignmentChange struct {
-	// Assignment is what is held now: all of it.
+	// Assignment is the whole assignment after the change.
 	Assignment
-	// Added were not held before, Removed are held no more.
+	// Added are the new partitions, Removed the released ones.
 	Added   []Partition `json:"added"`
 	Removed []Partition `json:"removed"`
 }
 
-// LeaderElection is an election of the host's. Both methods may be called from several goroutines;
-// Campaign again and again while the worker is a member: three times within what it was granted, or
-// within the election time-out. An error (or a panic) of it means that it is not known who leads: a
-// leader leads on until what it was granted last is nearly over. Stop and Close of its manager return
-// ErrWouldDeadlock in them.
+// LeaderElection is an election of the host. Both methods may be called concurrently. Campaign is
+// called repeatedly while the worker is a member: three times within the last grant or the election
+// timeout. After an error or a panic the leader is unknown, and a leader continues until shortly
+// before its last grant ends. Inside both methods, Stop and Close of the manager return
+// ErrWouldDeadlock.
 type LeaderElection interface {
-	// Campaign takes the leadership or prolongs it: for how long from now on this worker leads, 0
-	// when another one does.
+	// Campaign acquires or renews the leadership. It returns how long this worker leads from now
+	// on, 0 if another worker leads.
 	Campaign(ctx context.Context, worker string) (time.Duration, error)
-	// Resign gives the leadership back; it is not asked again after an error.
+	// Resign releases the leadership. It is not retried after an error.
 	Resign(ctx context.Context, worker string) error
 }
 
-// OutagePolicy is what becomes of the partitions of a worker that cannot reach the store.
+// OutagePolicy selects what a worker does with its partitions while it cannot reach the store.
 type OutagePolicy string
 
 // The policies.
 const (
-	// OutageServe (the default): they are served on; when the worker alone is cut off, others get
-	// them after TTL and grace, so that they have two owners for as long as the outage lasts.
+	// OutageServe (default): the worker keeps its partitions. If only this worker is disconnected,
+	// other workers own them too after TTL and grace, until the outage ends.
 	OutageServe OutagePolicy = "serve"
-	// OutageStrict: ownership ends, and the host is told, before the worker's lease can run out at
-	// the leader.
+	// OutageStrict: the worker releases its partitions and notifies the host before its lease can
+	// expire at the leader.
 	OutageStrict OutagePolicy = "strict"
 )
 
-// ManagerConfig is what a manager is made from: the calculator's configuration, by which it works
-// where it leads, and its own. The zero value of every field but Store means its default. All
-// workers of a fleet should have the same one.
+// ManagerConfig configures a manager and the calculator that it runs while it leads. The zero value
+// of every field except Store means its default. Use the same configuration in all workers of a
+// fleet.
 type ManagerConfig struct {
-	// Config; EmergencyGracePeriod is 1.5 x HeartbeatInterval by default.
+	// Config configures the calculator. EmergencyGracePeriod defaults to 1.5 x HeartbeatInterval.
 	Config
 
-	// WorkerIDPrefix is what ids begin with: worker for worker-7. Default "worker".
+	// WorkerIDPrefix is the prefix of ids: "worker" for worker-7. Default "worker".
 	WorkerIDPrefix string
 	// WorkerIDMin and WorkerIDMax are the lowest and the highest number of an id. Defaults 0, 99.
 	WorkerIDMin, WorkerIDMax int
-	// WorkerIDTTL is how long an id stays claimed without being renewed. Default 30 s.
+	// WorkerIDTTL is how long a claim of an id lasts without renewal. Default 30 s.
 	WorkerIDTTL time.Duration
-	// HeartbeatInterval is the time from one heartbeat to the next. Default 2 s.
+	// HeartbeatInterval is the time between heartbeats. Default 2 s.
 	HeartbeatInterval time.Duration
-	// ElectionTimeout is how long a leadership lasts without being renewed. Default 5 s.
+	// ElectionTimeout is how long a leader's lease lasts without renewal. Default 5 s.
 	ElectionTimeout time.Duration
-	// NeverLead keeps this worker from leading.
+	// NeverLead excludes this worker from the election.
 	NeverLead bool
 	// OutagePolicy: default OutageServe.
 	OutagePolicy OutagePolicy
-	// OutagePreset is how quickly the worker calls itself degraded: conservative, balanced or
-	// aggressive. Default balanced.
+	// OutagePreset selects how soon the worker reports Degraded: "conservative", "balanced" or
+	// "aggressive". Default "balanced".
 	OutagePreset string
-	// CacheFile is a file in which this worker remembers its assignment, so that Start can return
-	// with it while the store is out of reach (lifecycle "cached", state Degraded). One for each
-	// worker; refused with OutageStrict. Default "": none. To open a store whose server is down,
-	// set "cache_file" in NATSOptions.Settings as well.
+	// CacheFile is a file in which this worker keeps its assignment, so that Start can return with
+	// it while the store cannot be reached (lifecycle "cached", state Degraded). Use one file per
+	// worker. OutageStrict rejects it. Default "": none. To open a store whose server is down, also
+	// set "cache_file" in NATSOptions.Settings.
 	CacheFile string
-	// CacheMaxAge is how long what the file says counts after the store was last seen to say it.
+	// CacheMaxAge is how long the cached assignment is valid after the store last confirmed it.
 	// Default 1 h.
 	CacheMaxAge time.Duration
 
-	// Election is the host's own election. Default: the lease in the store.
+	// Election is an election of the host. Default: the lease in the store.
 	Election LeaderElection
-	// OnAssignment is called with every change of what the worker holds, the first assignment
-	// included, in order, from one goroutine, from Start until Stop has returned nil. It may be slow:
-	// heartbeats go on. A panic in it is logged. Stop and Close of its manager return
-	// ErrWouldDeadlock in it: they would wait for it.
+	// OnAssignment receives every change of the assignment, the first one included, in order, on
+	// one goroutine, from Start until Stop returns nil. It may block: heartbeats continue. A panic
+	// in it is logged. Stop and Close of its manager return ErrWouldDeadlock inside it.
 	OnAssignment func(AssignmentChange)
 }
 
-// SetDefaults gives every field that is zero its default.
+// SetDefaults replaces zero fields with their defaults.
 func (c *ManagerConfig) SetDefaults() {
 	duration := func(field *time.Duration, value time.Duration) {
 		if *field == 0 {
@@ -175,7 +174,7 @@ func (c *ManagerConfig) SetDefaults() {
 	c.Config.SetDefaults()
 }
 
-// settings is every setting by its name in the library.
+// settings returns every setting by its name in the library.
 func (c *ManagerConfig) settings() map[string]string {
 	full := *c
 	full.SetDefaults()
@@ -198,8 +197,8 @@ func (c *ManagerConfig) settings() map[string]string {
 	return own
 }
 
-// The kinds of a manager's events. [EventLagged] and [EventFatal] are its own, too; those of its
-// calculator come in ManagerEvent.Calculator.
+// The kinds of a manager's events. [EventLagged] and [EventFatal] also apply to managers.
+// Calculator events are delivered in ManagerEvent.Calculator.
 const (
 	EventWorkerState      EventKind = 20
 	EventWorkerID         EventKind = 21
@@ -214,29 +213,30 @@ const (
 	EventCalculatorFatal  EventKind = 30
 )
 
-// ManagerEvent is something that happened to a worker.
+// ManagerEvent is an event of a manager.
 type ManagerEvent struct {
 	Kind EventKind
-	// State and From: of EventWorkerState; equal in the first event, which tells the current state.
+	// State and From: set for EventWorkerState; equal in the first event, which carries the current
+	// state.
 	State, From ManagerState
-	// Worker: the id of EventWorkerID (empty: none any more), EventWorkerIDLost and
-	// EventWorkerIDRegained; who leads, of EventLeader (empty: nobody is known to).
+	// Worker: the id for EventWorkerID (empty: none), EventWorkerIDLost and EventWorkerIDRegained;
+	// the leader for EventLeader (empty: none known).
 	Worker string
-	// IsLeader: of EventLeader, whether that is this worker.
+	// IsLeader: set for EventLeader; whether this worker is the leader.
 	IsLeader bool
-	// Change: of EventAssignment.
+	// Change: set for EventAssignment.
 	Change AssignmentChange
-	// Calculator: an event of the calculator, while this worker leads, and EventBreaker of the worker
-	// itself, whether it leads or not; Kind is its kind.
+	// Calculator: an event of the calculator while this worker leads, or EventBreaker of the worker
+	// itself. Kind is its kind.
 	Calculator *Event
-	// Err: of EventManagerFailed; it is tried again.
+	// Err: set for EventManagerFailed; the operation is retried.
 	Err error
-	// Message: of EventOutage, EventFatal and EventCalculatorFatal.
+	// Message: set for EventOutage, EventFatal and EventCalculatorFatal.
 	Message string
-	// Level ("info", "warning", "error", "critical"): of EventAlert. Lasted, of EventAlert and
-	// EventRecovered: for how long the outage has lasted.
+	// Level ("info", "warning", "error", "critical"): set for EventAlert. Lasted: the duration of
+	// the outage, for EventAlert and EventRecovered.
 	Level  string
 	Lasted time.Duration
-	// Time is when the state changed, since an arbitrary moment of the past.
+	// Time is the time of the state change, relative to an arbitrary start.
 	Time time.Duration
 }

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// metricsType is the content type of Prometheus' text format.
+// metricsType is the content type of the Prometheus text format.
 const metricsType = "text/plain; version=0.0.4; charset=utf-8"
 
-// MetricsHandler answers scrapes with the calculator's metrics. Hosts with a registry of their own
-// take the collector of the module bindings/go/prom instead.
+// MetricsHandler serves the calculator's metrics to Prometheus. To use a registry of your own, take
+// the collector of the module bindings/go/prom.
 func (c *Calculator) MetricsHandler() http.Handler { return scraped(c.WriteMetrics) }
 
-// MetricsHandler answers scrapes with the metrics of the manager, its worker and its calculators.
-// Hosts with a registry of their own take the collector of the module bindings/go/prom instead.
+// MetricsHandler serves the metrics of the manager, its worker and its calculators to Prometheus.
+// To use a registry of your own, take the collector of the module bindings/go/prom.
 func (m *Manager) MetricsHandler() http.Handler { return scraped(m.WriteMetrics) }
 
 func scraped(write func(io.Writer) error) http.Handler {
@@ -30,51 +30,53 @@ func scraped(write func(io.Writer) error) http.Handler {
 	})
 }
 
-// CalculatorMetrics is told what a calculator does, in order, from one goroutine. Embed
-// [NopMetrics] to implement only some. One that is an [AssignmentMetrics] as well is told of
-// publications, too, and given to a manager, one that is a [ManagerMetrics] or a [WorkerMetrics], of
-// what that and its worker do. What needs no code is in [Calculator.MetricsHandler] and
-// [Manager.MetricsHandler].
+// CalculatorMetrics receives calculator events, in order, on one goroutine. Embed [NopMetrics] to
+// implement only some methods. A value that also implements [AssignmentMetrics] receives
+// publications; in a manager, one that implements [ManagerMetrics] or [WorkerMetrics] receives
+// those events. [Calculator.MetricsHandler] and [Manager.MetricsHandler] need no such code.
 type CalculatorMetrics interface {
-	// RecordStateTransition: the state changed after so many seconds in the former one.
+	// RecordStateTransition: the state changed after that many seconds in the previous one.
 	RecordStateTransition(from, to CalculatorState, seconds float64)
 	// RecordRebalanceAttempt: a plan was published for this reason, or the attempt failed.
 	RecordRebalanceAttempt(reason string, success bool)
-	// RecordRebalanceDuration: a rebalance ended, however, after so many seconds.
+	// RecordRebalanceDuration: a rebalance ended, successful or not, after that many seconds.
 	RecordRebalanceDuration(seconds float64, reason string)
-	// RecordEmergencyRebalance: a plan without lost workers was published.
+	// RecordEmergencyRebalance: a plan without dead workers was published.
 	RecordEmergencyRebalance(workers int)
 	// RecordPartitionCount: the partitions of the plan just published.
 	RecordPartitionCount(count int)
 	// RecordActiveWorkers: the workers of the plan just published.
 	RecordActiveWorkers(count int)
-	// RecordWorkerChange: workers joined (or came back) or were removed (left or were lost).
+	// RecordWorkerChange: workers joined or returned, or left or were declared dead.
 	RecordWorkerChange(added, removed int)
 }
 
-// AssignmentMetrics is told of plans that were published.
+// AssignmentMetrics receives publications.
 type AssignmentMetrics interface {
-	// RecordPublication: this version was published; so many of its partitions changed hands.
+	// RecordPublication: this version was published; moved partitions changed owners.
 	RecordPublication(version int64, workers, partitions, moved int)
 }
 
-// ManagerMetrics is told what a manager does.
+// ManagerMetrics receives manager events.
 type ManagerMetrics interface {
-	// RecordManagerTransition: the state changed after so many seconds in the former one.
+	// RecordManagerTransition: the state changed after that many seconds in the previous one.
 	RecordManagerTransition(from, to ManagerState, seconds float64)
-	// RecordLeadershipChange: another leader is known, empty for none; whether it is this worker.
+	// RecordLeadershipChange: the known leader changed; empty for none. isSelf: whether it is this
+	// worker.
 	RecordLeadershipChange(leader string, isSelf bool)
-	// RecordWorkerID: the worker is a member under this id from now on; empty: under none.
+	// RecordWorkerID: the id of the worker changed; empty for none.
 	RecordWorkerID(worker string)
 }
 
-// WorkerMetrics is told what a worker holds. Its heartbeats are in [Manager.MetricsHandler] only.
+// WorkerMetrics receives assignment changes. Heartbeats are available in [Manager.MetricsHandler]
+// only.
 type WorkerMetrics interface {
-	// RecordAssignmentChange: this version was applied; so many partitions were added and removed.
+	// RecordAssignmentChange: this version was applied, with the number of added and removed
+	// partitions.
 	RecordAssignmentChange(added, removed int, version int64)
 }
 
-// workerRecorder tells metrics of a manager's own events.
+// workerRecorder passes manager events to metrics.
 type workerRecorder struct {
 	manager ManagerMetrics
 	worker  WorkerMetrics
@@ -109,7 +111,7 @@ func (w *workerRecorder) note(event ManagerEvent) {
 	}
 }
 
-// NopMetrics records nothing.
+// NopMetrics implements every metrics interface and does nothing.
 type NopMetrics struct{}
 
 // RecordStateTransition does nothing.

@@ -7,18 +7,18 @@ import (
 	"unsafe"
 )
 
-// planInput is what a strategy is asked, made from the one piece that bridge.c packs.
+// planInput is the input of a strategy, unpacked from the block that bridge.c packs.
 type planInput struct {
 	workers    []string
 	partitions []Partition
-	// The keys of all partitions, one after the other, and which partition each belongs to.
+	// The keys of all partitions in sequence, and the partition of each key.
 	keys   []string
 	ofKeys []uint32
-	// By joined keys, for partitions that a strategy made anew; built when the first one is met.
+	// Index by joined keys, for partitions that the strategy copied; built on first use.
 	byName map[string]uint32
 }
 
-// unpack takes the piece apart. The strings are copies.
+// unpack reads the block. The strings are copies.
 func unpack(packed string) *planInput {
 	text := strings.Clone(packed)
 	data := unsafe.Slice(unsafe.StringData(text), len(text))
@@ -62,7 +62,7 @@ func unpack(packed string) *planInput {
 	return input
 }
 
-// owners writes who holds each partition.
+// owners writes the owner of each partition.
 func (input *planInput) owners(plan map[string][]Partition, to []uint32) error {
 	if len(to) != len(input.partitions) {
 		return fmt.Errorf("divvy: %d places for %d partitions", len(to), len(input.partitions))
@@ -97,8 +97,8 @@ func (input *planInput) owners(plan map[string][]Partition, to []uint32) error {
 	return nil
 }
 
-// place is which of the partitions this is. Those that were handed to the strategy are known by
-// where their keys are in memory.
+// place returns the index of a partition. Partitions passed to the strategy are identified by the
+// address of their keys.
 func (input *planInput) place(partition Partition) (uint32, bool) {
 	if len(partition.Keys) == 0 {
 		return 0, false
@@ -124,7 +124,7 @@ func (input *planInput) place(partition Partition) (uint32, bool) {
 	return place, found
 }
 
-// name tells partitions apart; NUL is in no key that came from C.
+// name identifies a partition; keys from C contain no NUL.
 func name(keys []string) string {
 	return strings.Join(keys, "\x00")
 }

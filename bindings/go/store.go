@@ -13,12 +13,13 @@ import (
 	"unsafe"
 )
 
-// Store is where a fleet coordinates. Close it when every calculator made with it is closed.
+// A Store is the key-value store of a fleet. Close it after every calculator and manager created
+// with it.
 type Store struct {
 	handle C.divvy_store
 }
 
-// NewMemoryStore makes a store in memory, for trying and tests.
+// NewMemoryStore creates an in-memory store, for tests and demos.
 func NewMemoryStore() (*Store, error) {
 	if err := abi(); err != nil {
 		return nil, err
@@ -29,7 +30,8 @@ func NewMemoryStore() (*Store, error) {
 	return store, check(C.divvy_store_memory_new(&store.handle, buffer, size), "open", &text)
 }
 
-// ConnectNATS connects to a NATS server. Waits until the context is done, 10 s by default.
+// ConnectNATS connects to NATS and reconnects until Close. It waits until the context ends, 10 s by
+// default.
 func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -48,7 +50,7 @@ func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
 		return C.divvy_go_store_connect(cancel, config, wait, &store.handle, buffer, size)
 	})
 	if err == nil && ctx.Err() != nil {
-		// Connected in the moment that the context was done.
+		// The context ended while the connection succeeded.
 		_ = store.Close()
 		err = ctx.Err()
 	}
@@ -58,8 +60,8 @@ func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
 	return store, nil
 }
 
-// Close ends the store; what uses it then gets ErrUnavailable or ErrNotRunning. A second call does
-// nothing. Waits for up to 5 s.
+// Close closes the store. Handles that still use it get ErrUnavailable or ErrNotRunning. A second
+// call does nothing. It waits at most 5 s.
 func (s *Store) Close() error {
 	if s == nil {
 		return nil
@@ -68,16 +70,16 @@ func (s *Store) Close() error {
 	return check(C.divvy_store_free(s.handle), "close", &text)
 }
 
-// Ensure sees to it that a bucket exists; values live for ttl, 0: for ever. Waits until the
-// context is done, 10 s by default.
+// Ensure creates a bucket unless it exists. Values of a new bucket expire after ttl; 0: never. It
+// waits until the context ends, 10 s by default.
 func (s *Store) Ensure(ctx context.Context, bucket Bucket, ttl time.Duration) error {
 	return s.ask(ctx, "ensure", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
 		return C.divvy_go_store_ensure(cancel, s.handle, C.int32_t(bucket), C.int64_t(ttl/time.Millisecond), wait, buffer, size)
 	})
 }
 
-// Put writes a value. Waits until the context is done, 10 s by default; whether the value was written
-// is not known then, unless the error's Message says that nothing was.
+// Put writes a value. It waits until the context ends, 10 s by default. The value may then have
+// been written, unless the error's Message says otherwise.
 func (s *Store) Put(ctx context.Context, bucket Bucket, key string, value []byte) (err error) {
 	data := (*C.char)(unsafe.Pointer(unsafe.SliceData(value))) // copied by the call
 	cText(key, func(key *C.char) {
@@ -88,8 +90,8 @@ func (s *Store) Put(ctx context.Context, bucket Bucket, key string, value []byte
 	return err
 }
 
-// Delete deletes a key, leaving a marker; of a heartbeat it is the announcement of a leave. Waits
-// as Put does.
+// Delete deletes a key and leaves a marker. Deleting a heartbeat announces a leave. It waits until
+// the context ends, 10 s by default.
 func (s *Store) Delete(ctx context.Context, bucket Bucket, key string) (err error) {
 	cText(key, func(key *C.char) {
 		err = s.ask(ctx, "delete", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
@@ -99,7 +101,7 @@ func (s *Store) Delete(ctx context.Context, bucket Bucket, key string) (err erro
 	return err
 }
 
-// Get reads a value; ErrNotFound when there is none. Waits until the context is done, 10 s by
+// Get reads a value; ErrNotFound if there is none. It waits until the context ends, 10 s by
 // default.
 func (s *Store) Get(ctx context.Context, bucket Bucket, key string) ([]byte, error) {
 	var out C.divvy_text
@@ -115,7 +117,7 @@ func (s *Store) Get(ctx context.Context, bucket Bucket, key string) ([]byte, err
 	return takeText(out), nil
 }
 
-// ask makes a call of the library that waits; nothing of it goes on when this returns.
+// ask makes a blocking call of the library. The call has ended when ask returns.
 func (s *Store) ask(ctx context.Context, op string, call waitingCall) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -136,8 +138,8 @@ func bytesOf(data *C.char, length C.size_t) []byte {
 	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(data)), int(length))...)
 }
 
-// wait makes a call of the library that waits, and returns when it does: when it is done, when the
-// context is, or after that time when the context has no deadline. Nothing of the call goes on then.
+// wait makes a blocking call. It returns when the call completes, when the context ends, or after
+// the default time without a deadline. The call is then abandoned.
 func wait(ctx context.Context, op string, standard time.Duration, call waitingCall) error {
 	cancel, err := newCancel(op)
 	if err != nil {
@@ -154,11 +156,11 @@ func newCancel(op string) (cancel C.divvy_cancel, err error) {
 	return cancel, err
 }
 
-// What the library promises to take beyond its time at most.
+// The library returns at most this long after its timeout.
 const overtime = 50 * time.Millisecond
 
-// waitWith makes that call; when the context is done before, cancel is fired and early, if any, is
-// called. At a deadline the library ends the call by itself: it tells why nothing came of it.
+// waitWith makes the call. If the context ends first, it fires cancel and calls early, if set. At a
+// deadline the library ends the call itself and returns the cause.
 func waitWith(
 	ctx context.Context, op string, standard time.Duration, cancel C.divvy_cancel, call waitingCall, early func(),
 ) error {
@@ -174,7 +176,7 @@ func waitWith(
 			case <-time.After(overtime):
 			}
 		}
-		// First, so that what the host's code does when it is told does not count as an answer.
+		// Fire first, so that a reaction of host code does not count as the answer.
 		C.divvy_cancel_fire(cancel, nil, 0)
 		if early != nil {
 			early()
@@ -188,8 +190,8 @@ func waitWith(
 	return check(status, op, &text)
 }
 
-// ended tells what a call ended with; where the context cut it short, errors.Is tells that, too. The
-// library may have noticed the deadline a moment before the context did.
+// ended returns the error of a call. If the context ended it, errors.Is matches the context's error
+// too. The library may detect the deadline slightly before the context.
 func ended(ctx context.Context, err error) error {
 	if err == nil {
 		return nil

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// LinkInfo tells how the C library is linked.
+// LinkInfo describes how the C library is linked.
 const LinkInfo = "not at all: built without cgo"
 
-// Version is empty: there is no library.
+// Version is empty without cgo.
 func Version() string { return "" }
 
 // SetLogger returns ErrNoCgo.
 func SetLogger(Logger) error { return ErrNoCgo }
 
-// Store cannot be had without cgo.
+// Store is not available without cgo.
 type Store struct{}
 
 // NewMemoryStore returns ErrNoCgo.
@@ -45,7 +45,7 @@ func (*Store) Get(context.Context, Bucket, string) ([]byte, error) { return nil,
 // Validate returns ErrNoCgo.
 func (*Config) Validate() error { return ErrNoCgo }
 
-// Calculator cannot be had without cgo.
+// Calculator is not available without cgo.
 type Calculator struct{}
 
 // NewCalculator returns ErrNoCgo.
@@ -87,7 +87,7 @@ func (*Calculator) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
 // WriteMetrics returns ErrNoCgo.
 func (*Calculator) WriteMetrics(io.Writer) error { return ErrNoCgo }
 
-// Subscription cannot be had without cgo.
+// Subscription is not available without cgo.
 type Subscription struct{ C <-chan Event }
 
 // Cancel does nothing.
@@ -109,7 +109,7 @@ func (*Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) {
 // Validate returns ErrNoCgo.
 func (*ManagerConfig) Validate() error { return ErrNoCgo }
 
-// Manager cannot be had without cgo.
+// Manager is not available without cgo.
 type Manager struct{}
 
 // NewManager returns ErrNoCgo.
@@ -160,7 +160,7 @@ func (*Manager) Status() (json.RawMessage, error) { return nil, ErrNoCgo }
 // WriteMetrics returns ErrNoCgo.
 func (*Manager) WriteMetrics(io.Writer) error { return ErrNoCgo }
 
-// ManagerSubscription cannot be had without cgo.
+// ManagerSubscription is not available without cgo.
 type ManagerSubscription struct{ C <-chan ManagerEvent }
 
 // Cancel does nothing.

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// Subscription delivers the current state and then every event, in order, none left out. A reader
-// may be slow: 65 536 events are kept for it. When there are more, it is closed after those.
+// A Subscription delivers the current state and then every event, in order, without gaps. It keeps
+// up to 65 536 events for a slow reader and is closed after those if there are more.
 type Subscription struct {
-	// C delivers the events. It is closed after the last one, see Err.
+	// C delivers the events. It is closed after the last one; Err returns why.
 	C <-chan Event
 	*feed
 }
 
-// Subscribe begins a subscription to all events. It ends with the calculator's stop, after what is
-// in its backlog, or with Cancel.
+// Subscribe subscribes to all events. The subscription ends with Cancel, or after its backlog when
+// the calculator stops.
 func (c *Calculator) Subscribe() (*Subscription, error) {
 	feed, err := c.open()
 	if err != nil {
@@ -30,11 +30,10 @@ func (c *Calculator) Subscribe() (*Subscription, error) {
 	})}, nil
 }
 
-// SubscribeToStateChanges delivers the current state and then every later one, in order, none left
-// out. The function ends the subscription and closes the channel; more calls of it do nothing. The
-// channel is closed, too, when the calculator was stopped, after what is in the backlog, and when a
-// reader was so slow that 65 536 events waited for it. On a calculator that is closed the channel is
-// closed from the beginning.
+// SubscribeToStateChanges delivers the current state and then every later one, in order, without
+// gaps. The returned function ends the subscription and closes the channel; further calls do
+// nothing. The channel is also closed after the backlog when the calculator stops, and when the
+// reader falls 65 536 events behind. On a closed calculator the channel is closed from the start.
 func (c *Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) {
 	feed, err := c.open()
 	if err != nil {
@@ -87,7 +86,7 @@ func eventOf(from *C.divvy_go_told) Event {
 	return told
 }
 
-// record has the calculator's metrics, if any, told of every event, until its next stop.
+// record passes every event to the calculator's metrics, if any, until the next stop.
 func (c *Calculator) record() *Subscription {
 	if c.metrics == nil {
 		return nil
@@ -105,7 +104,7 @@ func (c *Calculator) record() *Subscription {
 	return subscription
 }
 
-// metricsRecorder tells metrics of the events of a calculator.
+// metricsRecorder passes calculator events to metrics.
 type metricsRecorder struct {
 	metrics CalculatorMetrics
 	since   time.Duration

@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// CalculatorState is what a calculator is doing.
+// CalculatorState is the state of a calculator.
 type CalculatorState int
 
 // The states of a calculator.
 const (
-	// CalculatorStateIdle: nothing is pending, or what is pending waits for cooldown or a retry.
+	// CalculatorStateIdle: nothing is pending, or pending work waits for the cooldown or a retry.
 	CalculatorStateIdle CalculatorState = iota
 	// CalculatorStateScaling: a stabilisation window is open.
 	CalculatorStateScaling
 	// CalculatorStateRebalancing: a plan is being computed and published.
 	CalculatorStateRebalancing
-	// CalculatorStateEmergency: a plan without confirmed lost workers is being computed and published.
+	// CalculatorStateEmergency: a plan without dead workers is being computed and published.
 	CalculatorStateEmergency
 )
 
-// String is the state's name: Idle, Scaling, Rebalancing or Emergency.
+// String returns the state's name: Idle, Scaling, Rebalancing or Emergency.
 func (s CalculatorState) String() string {
 	switch s {
 	case CalculatorStateIdle:
@@ -36,32 +36,32 @@ func (s CalculatorState) String() string {
 	}
 }
 
-// Partition is a unit of work: keys that name it, at least one, and a weight (0 or less: the
-// default weight).
+// Partition is a unit of work: at least one key, and a weight (0 or less: the default weight).
 type Partition struct {
 	Keys   []string `json:"keys"`
 	Weight int64    `json:"weight"`
 }
 
-// PartitionSource tells all partitions. It is read at the start, at every rebalance and at
-// [Calculator.Refresh], one call at a time. An error (or a panic) keeps the last plan; the source
-// is read again. The context ends with the time that the calculator is willing to wait, and when
-// the calculator is stopped. Stop, Close, TriggerRebalance and Refresh of its calculator return
-// ErrWouldDeadlock in it.
+// PartitionSource lists all partitions. It is read at the start, before every rebalance and in
+// [Calculator.Refresh], one call at a time. After an error or a panic the last plan remains in
+// force and the source is read again. The context ends at the calculator's deadline and when the
+// calculator stops. Inside it, Stop, Close, TriggerRebalance and Refresh of its calculator return
+// ErrWouldDeadlock.
 type PartitionSource interface {
 	ListPartitions(ctx context.Context) ([]Partition, error)
 }
 
-// AssignmentStrategy divides partitions among workers: workers are sorted and at least one,
-// partitions are in canonical order. Every partition must be given to exactly one of the workers.
-// The same input must lead to the same plan. An error (or a panic, or an unusable plan) keeps the
-// last plan; it is tried again. Must not call Stop, TriggerRebalance or Refresh of its calculator.
+// AssignmentStrategy computes a plan. There is at least one worker, workers are sorted, and
+// partitions are in canonical order. Assign every partition to exactly one worker. The same input
+// must give the same plan. After an error, a panic or an invalid plan the last plan remains in
+// force, and the strategy is called again. It must not call Stop, TriggerRebalance or Refresh of
+// its calculator.
 type AssignmentStrategy interface {
 	Assign(workers []string, partitions []Partition) (map[string][]Partition, error)
 }
 
-// Logger takes what the library tells; *slog.Logger is one. It is called from a thread of the
-// library and must not call back into the package.
+// Logger receives log records; *slog.Logger implements it. It runs on a thread of the library and
+// must not call back into the package.
 type Logger interface {
 	Debug(msg string, keysAndValues ...any)
 	Info(msg string, keysAndValues ...any)
@@ -69,7 +69,7 @@ type Logger interface {
 	Error(msg string, keysAndValues ...any)
 }
 
-// Bucket is one of the buckets that a fleet coordinates in.
+// Bucket is one of the buckets of a fleet.
 type Bucket int32
 
 // The buckets.
@@ -80,10 +80,10 @@ const (
 	BucketAssignment Bucket = 4
 )
 
-// EventKind is what an event is about.
+// EventKind is the kind of an event.
 type EventKind int32
 
-// The kinds of events. More may come; ignore those that you do not know.
+// The kinds of events. Ignore unknown kinds; later releases may add some.
 const (
 	EventState           EventKind = 1
 	EventMember          EventKind = 2
@@ -99,29 +99,30 @@ const (
 	EventWorkerLagging   EventKind = 12
 )
 
-// Event is something that happened to a calculator.
+// Event is an event of a calculator.
 type Event struct {
 	Kind EventKind
-	// State and From: of EventState; equal in the first event, which tells the current state.
+	// State and From: set for EventState; equal in the first event, which carries the current
+	// state.
 	State, From CalculatorState
-	// Reason: of EventState, EventPublished and EventWouldPublish; empty in Idle.
+	// Reason: set for EventState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: of EventState, of whatever is published, and the one assigned of EventWorkerLagging.
+	// Version: set for EventState and publications; the assigned version for EventWorkerLagging.
 	Version int64
-	// AppliedVersion: of EventWorkerLagging.
+	// AppliedVersion: set for EventWorkerLagging.
 	AppliedVersion int64
-	// Worker: of EventMember and EventWorkerLagging. Change ("joined", "left", "missing", "back",
-	// "lost"): of EventMember.
+	// Worker: set for EventMember and EventWorkerLagging. Change ("joined", "left", "missing",
+	// "back", "lost"): set for EventMember.
 	Worker, Change string
-	// Workers, Partitions and Moved: of EventPublished, EventWouldPublish and EventLeaderPublished.
+	// Workers, Partitions and Moved: set for EventPublished, EventWouldPublish and
+	// EventLeaderPublished.
 	Workers, Partitions, Moved int
-	// Err: of EventFailed; it is retried.
+	// Err: set for EventFailed; the work is retried.
 	Err error
-	// Message: of EventDegraded (with what still works; empty when nothing is wrong any more),
-	// EventBreaker (why the store is left alone; empty when it answers again), EventFatal and
-	// EventLeaderPublished, and EventWorkerLagging in words.
+	// Message: set for EventDegraded (reasons and what still works; empty at the end), EventBreaker
+	// (why it opened; empty when closed), EventFatal, EventLeaderPublished and EventWorkerLagging.
 	Message string
-	// Time is when it happened (of EventDegraded: since when it lasts), since an arbitrary moment
-	// of the past.
+	// Time is the time of the event (for EventDegraded: of its beginning), relative to an arbitrary
+	// start.
 	Time time.Duration
 }

@@ -1,7 +1,6 @@
-// Command example keeps a fleet's partitions divided and prints what happens, until SIGINT or
-// SIGTERM: the program of examples/c in Go.
+// Command example runs a calculator and prints its events until SIGINT or SIGTERM.
 //
-//	go run ./example                                        a store in memory, with two workers of its own
+//	go run ./example                                        an in-memory store with two workers
 //	DIVVY_NATS_URL=nats://127.0.0.1:4222 go run ./example   a fleet on NATS
 package main
 
@@ -67,7 +66,7 @@ func run() error {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	})
-	for event := range events.C { // until the calculator has stopped
+	for event := range events.C { // until the calculator stops
 		switch event.Kind {
 		case divvy.EventState:
 			fmt.Printf("%s -> %s %s\n", event.From, event.State, event.Reason)
@@ -87,7 +86,7 @@ func open(ctx context.Context, config *divvy.Config) (*divvy.Store, error) {
 	if url := os.Getenv("DIVVY_NATS_URL"); url != "" {
 		return divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{url}})
 	}
-	// These workers beat once only, so that has to last.
+	// These workers send a single heartbeat, so it must not expire.
 	config.HeartbeatTTL = time.Hour
 	store, err := divvy.NewMemoryStore()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package prom puts the metrics of a divvy calculator or manager into a registry of client_golang. It is a module
-// of its own, so that hosts without that library do not depend on it.
+// Package prom collects the metrics of a divvy calculator or manager in a registry of
+// client_golang. It is a separate module, so that other hosts do not depend on client_golang.
 //
 //	registry.MustRegister(prom.NewCollector(manager))
 package prom
@@ -13,13 +13,14 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// Source writes metrics in Prometheus' text format; *divvy.Manager and *divvy.Calculator are such.
+// Source writes metrics in the Prometheus text format. *divvy.Manager and *divvy.Calculator
+// implement it.
 type Source interface {
 	WriteMetrics(io.Writer) error
 }
 
-// NewCollector collects what the source writes at the time of each scrape. Those that share a
-// registry need a setting "metrics_labels" or "metrics_namespace" of their own.
+// NewCollector returns a collector that reads the source at each scrape. Collectors in one registry
+// need different "metrics_labels" or "metrics_namespace" settings.
 func NewCollector(source Source) prometheus.Collector {
 	return collector{source}
 }
@@ -28,10 +29,10 @@ type collector struct {
 	source Source
 }
 
-// Describe tells nothing: which metrics there are is told by the library at each scrape.
+// Describe sends nothing: the collector is unchecked, since its metrics are known only at a scrape.
 func (collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect reads the source. What keeps it from that is reported by the registry's Gather.
+// Collect reads the source. Errors are reported by the registry's Gather.
 func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	var page bytes.Buffer
 	families, err := map[string]*dto.MetricFamily{}, c.source.WriteMetrics(&page)
@@ -56,7 +57,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// parsed is a metric as the page has it.
+// parsed is a metric of the page.
 type parsed struct {
 	desc   *prometheus.Desc
 	metric *dto.Metric
