@@ -1,12 +1,21 @@
-// divvy: keeps a set of partitions divided among a changing fleet of workers. C++11 and later,
-// header-only, over divvy.h, which says what each call does.
+// divvy: divides partitions among a changing fleet of workers. Header-only layer over divvy.h for C++11
+// and later. divvy.h documents each call.
 //
-// Objects are move-only and own their handle. Failures are exceptions of type divvy::error; with
-// DIVVY_NO_EXCEPTIONS defined (or -fno-exceptions) they are what divvy::last_status() of the call's
-// object tells instead: every call that can fail then returns a divvy_status.
+// To                          use
+//   run a worker              divvy::manager
+//   run the leader's part     divvy::calculator
+//   configure                 divvy::config
+//   connect                   divvy::store::nats, divvy::store::memory
+//   receive events            manager::subscribe (callback), manager::open_events (queue)
+//   end a blocking call       divvy::cancel
+//   receive log records       divvy::set_logger
 //
-// A callback that throws does no harm: the exception is caught, counted, and handed to the handler
-// of set_exception_handler(). After a stop or an unsubscribe, callbacks and what they hold are gone.
+// Objects are move-only and own their handle. Failures throw divvy::error. Calls with the prefix try_
+// return a divvy::result instead. With DIVVY_NO_EXCEPTIONS or -fno-exceptions, use the try_ forms: any
+// other call ends the process on failure.
+//
+// An exception that leaves a callback is caught and passed to the handler of set_exception_handler().
+// After a stop or an unsubscribe, callbacks and their captures have been destroyed.
 #ifndef DIVVY_HPP
 #define DIVVY_HPP
 
@@ -40,15 +49,15 @@ using text_view = const std::string &;
 #endif
 using milliseconds = std::chrono::milliseconds;
 
-/// What is known of a failure beside its text; empty where the call never came to an operation.
+/// Fields of a failure in addition to its text; empty if the call failed before it began an operation.
 struct failure {
-    std::string operation; ///< What failed, such as "start", or the part of it that did.
-    std::string key;       ///< The key of the store that it was about, if it was about one.
-    std::uint32_t attempts; ///< How often it was tried in vain, this time included.
+    std::string operation; ///< The operation that failed, such as "start", or the failing part of it.
+    std::string key;       ///< The store key that the failure was about; empty if none.
+    std::uint32_t attempts; ///< Number of failed attempts, the last one included.
     failure() : attempts(0) {}
 };
 
-/// A status with its detail. Also thrown, unless exceptions are off.
+/// A status with its detail. Thrown unless exceptions are disabled.
 class error
 #if !defined(DIVVY_NO_EXCEPTIONS)
     : public std::runtime_error
@@ -79,7 +88,7 @@ private:
     std::shared_ptr<const failure> fields_; // shared, for copies of what is thrown must not throw
 };
 
-/// How a call ended: converts to true on success. Asked for with the try_ functions.
+/// The result of a try_ call. Converts to true on success.
 class result {
 public:
     result(divvy_status status, const char *detail, failure fields = failure())
@@ -90,7 +99,7 @@ public:
     const std::string &operation() const noexcept { return fields_.operation; }
     const std::string &key() const noexcept { return fields_.key; }
     std::uint32_t attempts() const noexcept { return fields_.attempts; }
-    /// Throws the failure, if it is one; ends the process where exceptions are off.
+    /// Throws on failure; ends the process if exceptions are disabled.
     void check() const {
         if (status_ == DIVVY_OK) return;
 #if !defined(DIVVY_NO_EXCEPTIONS)
@@ -122,7 +131,7 @@ struct errbuf {
     }
 };
 
-/// A handle that is freed with its owner.
+/// Owns a handle and frees it on destruction.
 template <class Handle, divvy_status (*Free)(Handle)> class owned {
 public:
     owned() noexcept : handle_() {}
@@ -171,7 +180,7 @@ inline exception_handler &handler() {
     return value;
 }
 
-/// Runs a callback of the host; what it throws ends here.
+/// Runs a callback and catches its exceptions.
 template <class Fallback, class Body> Fallback contain(Fallback fallback, Body &&body) noexcept {
 #if !defined(DIVVY_NO_EXCEPTIONS)
     try {
@@ -198,8 +207,8 @@ inline std::string to_string(divvy_text handle) {
 
 } // namespace detail
 
-/// Sets what is called, inside a catch block, when a callback has thrown: `throw;` there tells what.
-/// Set it before the first callback; it is called from the library's threads.
+/// Sets the function that is called inside the catch block when a callback has thrown; `throw;`
+/// rethrows the exception there. Set it before the first callback. It runs on threads of the library.
 inline void set_exception_handler(std::function<void()> handler) {
     detail::handler() = std::move(handler);
 }
@@ -210,7 +219,7 @@ struct partition {
     std::int64_t weight;
 };
 
-/// What one worker holds at one moment.
+/// The assignment of one worker: an immutable snapshot.
 class assignment {
 public:
     explicit assignment(divvy_assignment handle) noexcept : handle_(handle) {}
@@ -221,7 +230,7 @@ public:
     std::size_t size(divvy_assignment_list list = DIVVY_LIST_OWNED) const noexcept {
         return count(divvy_assignment_count(get(), list));
     }
-    /// All of a list: what is held or, of an event, what was added or removed.
+    /// The partitions of a list: owned or, for an assignment from an event, added or removed.
     std::vector<partition> partitions(divvy_assignment_list list = DIVVY_LIST_OWNED) const {
         std::vector<partition> all(size(list));
         for (std::size_t index = 0; index < all.size(); ++index) {
@@ -272,16 +281,16 @@ public:
     std::uint64_t missed() const noexcept { return divvy_event_missed_count(handle_); }
     std::string worker() const { return text(divvy_event_worker); }
     std::string message() const { return text(divvy_event_message); }
-    /// Of failures.
+    /// Set for failures.
     std::string operation() const { return text(divvy_event_operation); }
     std::string key() const { return text(divvy_event_key); }
     std::uint32_t attempts() const noexcept { return divvy_event_attempts(handle_); }
     std::string json() const { return text(divvy_event_json); }
-    /// Of DIVVY_EVENT_MANAGER_STATE.
+    /// Set for DIVVY_EVENT_MANAGER_STATE.
     divvy_manager_state worker_state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_event_state(handle_));
     }
-    /// Of DIVVY_EVENT_ASSIGNMENT, a failure for other kinds.
+    /// Set for DIVVY_EVENT_ASSIGNMENT; throws for other kinds.
     divvy::assignment assignment() const {
         divvy_assignment handle = {};
         detail::errbuf e;
@@ -306,8 +315,7 @@ private:
     divvy_event handle_;
 };
 
-/// Ends calls that wait before their time-out: see divvy_cancel in divvy.h. Copies are not made;
-/// several threads may use one.
+/// Ends blocking calls before their timeout. Not copyable; several threads may share one.
 class cancel {
 public:
     cancel() {
@@ -316,12 +324,12 @@ public:
         e(divvy_cancel_new(&handle, e.text, sizeof e.text)).check();
         handle_ = owner(handle);
     }
-    /// Ends the calls that wait now and those that would; they fail with DIVVY_CANCELLED.
+    /// Ends current and later blocking calls that use it; they fail with DIVVY_CANCELLED.
     void fire() {
         detail::errbuf e;
         e(divvy_cancel_fire(handle_.get(), e.text, sizeof e.text)).check();
     }
-    /// Runs `call` on this thread; what waits in it ends when this is fired. Not one in another.
+    /// Runs `call` on this thread; its blocking calls end when this is fired. Do not nest.
     template <class Call> void during(Call &&call) {
         detail::errbuf e;
         e(divvy_cancel_use(handle_.get(), e.text, sizeof e.text)).check();
@@ -379,7 +387,7 @@ private:
     owner handle_;
 };
 
-/// What a partition source fills.
+/// The list that a partition source fills.
 class partition_sink {
 public:
     explicit partition_sink(divvy_partitions list) noexcept : list_(list) {}
@@ -395,7 +403,7 @@ private:
     divvy_partitions list_;
 };
 
-/// What a strategy works on.
+/// The input of a strategy.
 class plan_input {
 public:
     explicit plan_input(divvy_plan_input handle) noexcept : handle_(handle) {}
@@ -418,7 +426,7 @@ public:
     std::int64_t weight(std::size_t partition) const noexcept {
         return divvy_plan_input_weight(handle_, partition);
     }
-    /// The worker that holds it now, or DIVVY_NO_WORKER.
+    /// The index of its current owner, or DIVVY_NO_WORKER.
     std::uint32_t previous(std::size_t partition) const noexcept {
         return divvy_plan_input_previous(handle_, partition);
     }
@@ -478,7 +486,7 @@ public:
         e(divvy_config_dump(get(), &text, e.text, sizeof e.text)).check();
         return detail::to_string(text);
     }
-    /// A source that throws has failed: the last plan stays, and it is asked again.
+    /// If the source throws, the last plan remains in force and the source is called again.
     config &set_source(source fill) {
         std::unique_ptr<source> userdata(new source(std::move(fill)));
         detail::errbuf e;
@@ -488,7 +496,7 @@ public:
         userdata.release();
         return *this;
     }
-    /// A strategy that throws has failed: the last plan stays, and it is asked again.
+    /// If the strategy throws, the last plan remains in force and the strategy is called again.
     config &set_strategy(const std::string &name, strategy divide) {
         std::unique_ptr<strategy> userdata(new strategy(std::move(divide)));
         detail::errbuf e;
@@ -498,12 +506,12 @@ public:
         userdata.release();
         return *this;
     }
-    /// For how long the worker leads from now on, zero when another one does. One that throws does
-    /// not know: a leader leads on until what it was granted last is nearly over.
+    /// Returns how long the worker leads from now on; zero if another worker leads. If it throws, the
+    /// leader is unknown: a leader continues until shortly before its last grant ends.
     using campaign = std::function<milliseconds(const std::string &worker, milliseconds timeout)>;
     using resign = std::function<void(const std::string &worker, milliseconds timeout)>;
 
-    /// An election of the host's, for managers.
+    /// Sets an election of the host, instead of the lease in the store.
     config &set_election(campaign ask, resign give_back = resign()) {
         std::unique_ptr<election> userdata(new election{std::move(ask), std::move(give_back)});
         detail::errbuf e;
@@ -585,7 +593,7 @@ public:
         detail::errbuf e;
         e(divvy_store_delete(get(), bucket, key.c_str(), timeout.count(), e.text, sizeof e.text)).check();
     }
-    /// The value, or false when there is none.
+    /// Reads a value; returns false if there is none.
     bool get_value(divvy_bucket bucket, const std::string &key, milliseconds timeout, std::string &value) {
         divvy_text text = {};
         detail::errbuf e;
@@ -608,7 +616,7 @@ private:
     owner handle_;
 };
 
-/// A subscription with a callback; ends with this object, waiting up to 5 s for a running callback.
+/// A subscription with a callback. The destructor ends it and waits up to 5 s for a running callback.
 class subscription {
 public:
     subscription() = default;
@@ -629,12 +637,12 @@ private:
 class events {
 public:
     explicit events(divvy_events handle) noexcept : handle_(handle) {}
-    /// Waits for the next event and hands it to `see`; 0 ms does not wait.
-    /// OK, TIMED_OUT, WOKEN and CLOSED are returned, everything else is a failure.
+    /// Waits for the next event and passes it to `see`; 0 ms does not wait. Returns OK, TIMED_OUT, WOKEN
+    /// or CLOSED; throws on failure.
     template <class See> divvy_status poll(milliseconds timeout, See &&see) {
         return take(timeout.count(), std::forward<See>(see));
     }
-    /// As poll(), without limit.
+    /// Waits for the next event without a limit.
     template <class See> divvy_status wait(See &&see) { return take(-1, std::forward<See>(see)); }
     void wake() {
         detail::errbuf e;
@@ -695,7 +703,7 @@ subscription subscribe(divvy_status (*with)(Handle, std::int32_t, divvy_event_fn
 
 } // namespace detail
 
-/// A calculator. Its destructor stops it, with a time-out of 10 s; not inside one of its callbacks.
+/// A calculator. The destructor stops it with a timeout of 10 s; do not run it inside a callback.
 class calculator {
 public:
     using callback = detail::callback;
@@ -769,8 +777,8 @@ private:
     owner handle_;
 };
 
-/// A manager: one worker's whole life. Its destructor leaves the fleet, with a time-out of 10 s; not
-/// inside one of its callbacks.
+/// A manager: one worker's lifecycle. The destructor leaves the fleet with a timeout of 10 s; do not run
+/// it inside a callback.
 class manager {
 public:
     using callback = detail::callback;
@@ -796,7 +804,7 @@ public:
     divvy_manager_state state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_manager_get_state(get()));
     }
-    /// Whether it was in that state in time.
+    /// Waits for a state; returns false after the timeout.
     bool wait_state(divvy_manager_state state, milliseconds timeout) const {
         detail::errbuf e;
         const result waited =
@@ -805,9 +813,9 @@ public:
         waited.check();
         return true;
     }
-    /// Empty when it has none.
+    /// Returns the worker's id; empty if it has none.
     std::string worker_id() const { return worker(divvy_manager_worker_id); }
-    /// Empty when nobody is known to lead.
+    /// Returns the leader's id; empty if no leader is known.
     std::string leader() const { return worker(divvy_manager_leader); }
     divvy::assignment assignment() const {
         divvy_assignment handle = {};
@@ -863,7 +871,7 @@ private:
     owner handle_;
 };
 
-/// Where the log goes; an empty function: nowhere.
+/// Sets the log callback of the process; an empty function disables logging.
 inline void set_log(divvy_log_level max_level,
                     std::function<void(divvy_log_level, const char *, const std::string &)> tell) {
     using function = std::function<void(divvy_log_level, const char *, const std::string &)>;

@@ -13,9 +13,8 @@ use super::text::{self, Terminated};
 use crate::machine::assignment::AssignmentChange;
 use crate::types::Partition;
 
-/// What one worker holds at one moment: a snapshot that never changes. It has three lists of
-/// partitions: what is held, and, where it came with an event, what was added and what was
-/// removed by that change.
+/// The assignment of one worker: an immutable snapshot. It has three lists of partitions: owned, and,
+/// for an assignment from an event, added and removed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_assignment {
@@ -23,15 +22,15 @@ pub struct divvy_assignment {
     pub id: u64,
 }
 
-/// Which of an assignment's lists of partitions.
+/// A list of partitions of an assignment.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_assignment_list {
-    /// Everything that is held.
+    /// All owned partitions.
     DIVVY_LIST_OWNED = 1,
-    /// What was not held before; empty but for events.
+    /// Partitions added by the change; empty unless from an event.
     DIVVY_LIST_ADDED = 2,
-    /// What is held no more; empty but for events.
+    /// Partitions removed by the change; empty unless from an event.
     DIVVY_LIST_REMOVED = 3,
 }
 
@@ -97,7 +96,7 @@ pub(super) fn hand_out(record: Arc<AssignmentRecord>) -> Outcome<divvy_assignmen
     Ok(divvy_assignment { id })
 }
 
-/// Tells the version of the plan that an assignment belongs to.
+/// Returns the version of the plan that an assignment belongs to.
 ///
 /// Parameters: assignment - the assignment.
 /// Returns: the version, 0 before the first one; a status (below 0) for an invalid handle.
@@ -108,7 +107,7 @@ pub extern "C" fn divvy_assignment_version(assignment: divvy_assignment) -> i64 
     guard::value(|| ASSIGNMENTS.with(assignment.id, |record| record.change.held.version))
 }
 
-/// Tells the term in which an assignment was published.
+/// Returns the term in which an assignment was published.
 ///
 /// Parameters: assignment - the assignment.
 /// Returns: the term, 0 when a leader without terms (parti) wrote it; a status (below 0) for an
@@ -120,14 +119,14 @@ pub extern "C" fn divvy_assignment_term(assignment: divvy_assignment) -> i64 {
     guard::value(|| ASSIGNMENTS.with(assignment.id, |record| record.change.held.term))
 }
 
-/// Tells why the plan was made, as the leader wrote it, such as "planned_scale"; "cached" for what
-/// came from the cache file and the store has not confirmed yet: others may hold it, too.
+/// Returns the reason of the plan as the leader wrote it, such as "planned_scale"; "cached" for an
+/// assignment from the cache file that the store has not confirmed: other workers may own the
+/// partitions too.
 ///
-/// Parameters: assignment - the assignment. length - where the length in bytes goes, NULL if not
-/// wanted.
-/// Returns: the reason; an empty text before the first assignment and for an invalid handle. Never
+/// Parameters: assignment - the assignment. length - receives the length in bytes; NULL allowed.
+/// Returns: the reason; an empty string before the first assignment and for an invalid handle. Never
 /// NULL.
-/// Ownership: borrowed until divvy_assignment_free().
+/// Ownership: valid until divvy_assignment_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -138,11 +137,14 @@ pub unsafe extern "C" fn divvy_assignment_lifecycle(
     borrow(assignment, length, |record| record.lifecycle.expose(length))
 }
 
-/// Tells everything about an assignment as a JSON object: {"version": 42, "term": 3, "lifecycle":
-/// "planned_scale", "partitions": [{"keys": ["tool001"], "weight": 100}, ...], "added": [...],
-/// "removed": [...]}. Members may be added in any release.
+/// Returns an assignment as a JSON object: {"version": 42, "term": 3, "lifecycle": "planned_scale",
+/// "partitions": [{"keys": ["tool001"], "weight": 100}, ...], "added": [...], "removed": [...]}.
+/// Later releases may add members.
 ///
-/// Parameters, Ownership, Thread, Since: as divvy_assignment_lifecycle().
+/// Parameters: assignment - the assignment. length - receives the length in bytes; NULL allowed.
+/// Ownership: valid until divvy_assignment_free().
+/// Thread: any. Does not block.
+/// Since: 0.1.
 /// Returns: the text, an empty one for an invalid handle. Never NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_assignment_json(
@@ -165,7 +167,7 @@ fn borrow(
     found.unwrap_or_else(|| text::empty(length))
 }
 
-/// Tells how many partitions a list has.
+/// Returns the number of partitions in a list.
 ///
 /// Parameters: assignment - the assignment. list - a divvy_assignment_list.
 /// Returns: the number; a status (below 0): INVALID_ARGUMENT - no such list; for an invalid handle.
@@ -179,9 +181,10 @@ pub extern "C" fn divvy_assignment_count(assignment: divvy_assignment, list: i32
     })
 }
 
-/// Tells how many keys a partition has.
+/// Returns the number of keys of a partition.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index
+/// there.
 /// Returns: the number, 0 for an index that is too large; a status (below 0) as
 /// divvy_assignment_count().
 /// Thread: any. Does not block.
@@ -199,12 +202,12 @@ pub extern "C" fn divvy_assignment_key_count(
     })
 }
 
-/// Tells a key of a partition.
+/// Returns a key of a partition.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there. key -
-/// the key's index. length - where the key's length in bytes goes, NULL if not wanted.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index
+/// there. key - the key's index. length - receives the key's length in bytes; NULL allowed.
 /// Returns: the key; NULL for an invalid handle, list or index.
-/// Ownership: borrowed until divvy_assignment_free().
+/// Ownership: valid until divvy_assignment_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -221,9 +224,10 @@ pub unsafe extern "C" fn divvy_assignment_key(
     })
 }
 
-/// Tells the weight of a partition as it was assigned: 0 or less stands for the default weight.
+/// Returns the weight of a partition as assigned; 0 or less means the default weight.
 ///
-/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index there.
+/// Parameters: assignment - the assignment. list - a divvy_assignment_list. partition - its index
+/// there.
 /// Returns: the weight; 0 for an invalid handle, list or index.
 /// Thread: any. Does not block.
 /// Since: 0.1.
@@ -242,7 +246,7 @@ pub extern "C" fn divvy_assignment_weight(
 /// Frees an assignment.
 ///
 /// Parameters: assignment - the assignment; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

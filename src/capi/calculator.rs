@@ -24,12 +24,12 @@ use crate::types::{Partition, Version};
 /// How long freeing a calculator that is started waits for its threads.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A calculator: watches the workers of a fleet, decides when their partitions are to be divided
-/// anew, and publishes the plan. For hosts that have their own election: start it where the host
-/// leads, stop it where it no longer does.
+/// A calculator: watches the workers of a fleet, decides when to rebalance, and publishes plans. For
+/// hosts with an election of their own: start it when the host leads, stop it when the host no longer
+/// leads.
 ///
-/// All functions may be called from any thread, at the same time, unless they say otherwise.
-/// A started calculator has four threads: "dv-calc", "dv-watch", "dv-publish" and "dv-notify".
+/// All functions may be called from any thread, at the same time, unless they say otherwise. A
+/// started calculator has four threads: "dv-calc", "dv-watch", "dv-publish" and "dv-notify".
 /// Callbacks of subscribers run on "dv-notify", one at a time, with no lock held.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -58,13 +58,13 @@ fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculato
     CALCULATORS.get(calculator.id)
 }
 
-/// Makes a calculator, not started yet.
+/// Creates a calculator.
 ///
-/// Parameters: config - the configuration, copied; {0}: all defaults. store - the store, shared;
-/// may be freed afterwards. out - where the handle goes, not NULL. errbuf, errlen - see "Errors"
-/// above.
-/// Returns: OK; INVALID_CONFIG - every broken rule is in the detail.
-/// Ownership: the caller's, freed with divvy_calculator_free().
+/// Parameters: config - the configuration, copied; {0}: defaults. store - the store, shared; may be
+/// freed afterwards. out - receives the handle; not NULL. errbuf, errlen - buffer that receives the
+/// error text; NULL allowed.
+/// Returns: OK; INVALID_CONFIG - the detail lists every violation.
+/// Ownership: the caller frees it with divvy_calculator_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -97,17 +97,18 @@ pub unsafe extern "C" fn divvy_calculator_new(
     })
 }
 
-/// Reaches the store, takes over from a former leader, learns what is stored and who is alive, and
-/// goes to work. What may pass is retried until the time-out. After a stop it may be called again.
+/// Starts a calculator: connects to the store, takes over from a previous leader, reads the stored
+/// plan and the live workers, and begins to publish. What may pass is retried until the timeout.
+/// After a stop it may be called again.
 ///
-/// Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
-/// Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
-/// meanwhile; CANCELLED; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket has a
-/// time to live; CONFLICT - another leader takes over at this moment; INVALID_DATA - a stored
-/// number leaves no room above it. After a failure nothing is left behind and subscriptions stay,
-/// unless a callback of the host hangs: then the detail says so, and a stop waits for it.
-/// Thread: any. Blocks for up to timeout_ms, and 1 s more for cleaning up after a failure.
+/// Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; ALREADY_STARTED, also on a second call; INVALID_ARGUMENT; NOT_RUNNING - stopped in
+/// the meantime; CANCELLED; TIMED_OUT; UNAVAILABLE; UNAUTHORIZED; UNSUPPORTED - the assignment bucket
+/// has a TTL; CONFLICT - another leader takes over at the same time; INVALID_DATA - a stored number
+/// is too large. After a failure nothing is left running and subscriptions remain, unless a callback
+/// of the host does not return: then the detail says so, and stop waits for it.
+/// Thread: any. Blocks for at most timeout_ms, plus 1 s for cleanup after a failure.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_start(
@@ -121,18 +122,18 @@ pub unsafe extern "C" fn divvy_calculator_start(
     })
 }
 
-/// Stops: nothing is published any more, all threads are joined. Subscribers get what is in their
-/// backlog, callbacks as far as half of the time allows, and then their end. After OK no callback
-/// of this calculator runs or will run. Stopping what is not started ends its subscriptions and
-/// returns OK, as a second call does.
+/// Stops a calculator: publishes nothing more and joins all threads. Subscribers receive the events
+/// in their backlog (callbacks for at most half of the timeout) and then end. After OK, no callback
+/// of this calculator runs. If it is not started, ends its subscriptions and returns OK; so does a
+/// second call.
 ///
-/// Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this calculator;
-/// TIMED_OUT - the detail names the threads that are busy and with what: no callback starts any
-/// more, nothing new is published, the handle stays valid, call again; CANCELLED - likewise, except
-/// that callbacks go on until the next call.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called inside a callback of this calculator;
+/// TIMED_OUT - the detail names the busy threads: no further callback starts, nothing more is
+/// published, the handle stays valid, call again; CANCELLED - likewise, but callbacks continue until
+/// the next call.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_stop(
@@ -146,14 +147,14 @@ pub unsafe extern "C" fn divvy_calculator_stop(
     })
 }
 
-/// Frees a calculator; one that is started is stopped first, with a time-out of 10 s. Calls of
-/// other threads that are under way end safely; calls after it return BAD_HANDLE.
+/// Frees a calculator. A started calculator is stopped first, with a timeout of 10 s. Concurrent
+/// calls in other threads end safely; later calls return BAD_HANDLE.
 ///
-/// Parameters: calculator - the calculator; {0} is allowed and does nothing. errbuf, errlen - see
-/// "Errors" above.
-/// Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
+/// Parameters: calculator - the calculator; {0} is allowed and does nothing. errbuf, errlen - buffer
+/// that receives the error text; NULL allowed.
+/// Returns: OK; BAD_HANDLE, also on the second call; WOULD_DEADLOCK and TIMED_OUT as
 /// divvy_calculator_stop(), and CANCELLED: nothing is freed, the handle stays valid.
-/// Thread: any. Blocks for up to 10 s when it is started.
+/// Thread: any. Blocks for at most 10 s when it is started.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_free(
@@ -171,7 +172,7 @@ pub unsafe extern "C" fn divvy_calculator_free(
     })
 }
 
-/// Tells whether a calculator is started and at work.
+/// Returns whether a calculator is running.
 ///
 /// Returns: 1 or 0; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -181,7 +182,7 @@ pub extern "C" fn divvy_calculator_is_started(calculator: divvy_calculator) -> i
     guard::small_value(|| Ok(i32::from(calculator_of(calculator)?.is_started())))
 }
 
-/// Tells what a calculator is doing. DIVVY_CALCULATOR_IDLE when it is not started.
+/// Returns the state of a calculator; DIVVY_CALCULATOR_IDLE if it is not started.
 ///
 /// Returns: a divvy_calculator_state; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -194,7 +195,7 @@ pub extern "C" fn divvy_calculator_get_state(calculator: divvy_calculator) -> i3
     })
 }
 
-/// Tells why a calculator is doing what it does.
+/// Returns the reason of the current state of a calculator.
 ///
 /// Returns: a divvy_reason, DIVVY_REASON_NONE when it is idle; a status (below 0) for an invalid
 /// handle.
@@ -208,7 +209,7 @@ pub extern "C" fn divvy_calculator_scaling_reason(calculator: divvy_calculator) 
     })
 }
 
-/// Tells the version that was last published or adopted.
+/// Returns the version last published or adopted.
 ///
 /// Returns: the version, 0 when there is none; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -218,17 +219,16 @@ pub extern "C" fn divvy_calculator_current_version(calculator: divvy_calculator)
     guard::value(|| CALCULATORS.with(calculator.id, |calculator| calculator.current_version()))
 }
 
-/// Has a new version published, at once or right after the one that is under way, and waits for
-/// it. Ignores cooldown and windows.
+/// Publishes a new version, at once or after a publication in progress, and waits for it. Ignores
+/// cooldown and windows.
 ///
-/// Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. version - where the new version goes, NULL if not wanted. errbuf,
-/// errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; WOULD_DEADLOCK - called from a partition source or
-/// a strategy; TIMED_OUT - it stays pending, the detail tells the last failure; CANCELLED - it stays
-/// pending, too; NO_WORKERS;
-/// FENCED; what the store reports where trying again would not help.
-/// Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+/// Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// version - receives the new version; NULL allowed. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; WOULD_DEADLOCK - called from a partition source or a
+/// strategy; TIMED_OUT - the rebalance stays pending, the detail contains the last failure;
+/// CANCELLED - the rebalance stays pending; NO_WORKERS; FENCED; permanent errors of the store.
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_trigger_rebalance(
@@ -244,14 +244,17 @@ pub unsafe extern "C" fn divvy_calculator_trigger_rebalance(
     })
 }
 
-/// Has the partitions read and compared with the published plan, and waits for that. A change is
-/// then pending.
+/// Reads the partition source, compares the list with the published plan, and waits for that. A
+/// difference becomes pending work.
 ///
-/// Parameters: calculator - the calculator. timeout_ms - the longest wait, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. version - where the version in force goes, NULL if not wanted. errbuf,
-/// errlen - see "Errors" above.
-/// Returns: as divvy_calculator_trigger_rebalance(); SOURCE_FAILED.
-/// Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+/// Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// version - receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the
+/// error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; WOULD_DEADLOCK - called from a partition source or a
+/// strategy; TIMED_OUT - the rebalance stays pending, the detail contains the last failure;
+/// CANCELLED - the rebalance stays pending; NO_WORKERS; FENCED; permanent errors of the store;
+/// SOURCE_FAILED.
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_refresh(
@@ -280,15 +283,15 @@ pub(super) fn ask(
     Ok(())
 }
 
-/// Pushes the partitions: the whole list, which replaces the former one. May be called before the
-/// start; the list is kept over stop and start. Nothing is published before there is a list.
+/// Sets the whole partition list. May be called before the start. The list survives stop and start.
+/// Nothing is published without a list.
 ///
-/// Parameters: calculator - the calculator. partitions - the list, copied; an empty one means that
-/// every worker gets nothing. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - a partition is there twice, or the calculator reads its
-/// partitions from a callback; TIMED_OUT - the list is taken, but the calculator is too busy to
-/// be told: call divvy_calculator_refresh().
-/// Thread: any. Blocks for up to 1 s when the calculator is flooded with events.
+/// Parameters: calculator - the calculator. partitions - the list, copied; an empty list releases
+/// everything. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - a partition occurs twice, or the calculator reads its partitions
+/// from a callback; TIMED_OUT - the list is stored, but the calculator is too busy to process it:
+/// call divvy_calculator_refresh().
+/// Thread: any. Blocks for at most 1 s while the calculator is overloaded.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_set_partitions(
@@ -304,16 +307,16 @@ pub unsafe extern "C" fn divvy_calculator_set_partitions(
     })
 }
 
-/// Tells everything about a calculator at this moment, as JSON for people and dashboards: state,
-/// reason, version, term, workers with what is left of their leases and how far they are
-/// behind, what is pending, what it suffers from, counters. Members may be added in any release.
+/// Returns the status of a calculator as JSON, for people and dashboards: state, reason, version,
+/// term, workers with the rest of their leases and their lag, pending work, degradations, counters.
+/// Later releases may add members.
 ///
-/// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
-/// see "Errors" above.
+/// Parameters: calculator - the calculator. out - receives the text; not NULL. errbuf, errlen -
+/// buffer that receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
-/// Thread: any. Blocks for up to 2 s when the calculator's threads are busy; what they do not
-/// tell in time is left empty.
+/// Ownership: the caller frees the text with divvy_text_free().
+/// Thread: any. Blocks for at most 2 s when the calculator's threads are busy; what they do not
+/// answer in time is left empty.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_calculator_status_json(
@@ -330,15 +333,15 @@ pub unsafe extern "C" fn divvy_calculator_status_json(
     })
 }
 
-/// Tells a calculator's metrics as Prometheus reads them: text format 0.0.4, every line ended, so that
-/// a host's own metrics may follow on the same page. The settings "metrics_namespace" and
-/// "metrics_labels" name them; two calculators of one process whose pages are put together need
-/// labels that differ. Counters go on over stops and starts.
+/// Returns the metrics of a calculator in the Prometheus text format 0.0.4. Every line is terminated,
+/// so that metrics of the host may follow on the same page. The settings "metrics_namespace" and
+/// "metrics_labels" set names and labels. Pages of several handles need different labels. Counters
+/// survive stop and start.
 ///
-/// Parameters: calculator - the calculator. out - where the text goes, not NULL. errbuf, errlen -
-/// see "Errors" above.
+/// Parameters: calculator - the calculator. out - receives the text; not NULL. errbuf, errlen -
+/// buffer that receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Ownership: the caller frees the text with divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -356,18 +359,18 @@ pub unsafe extern "C" fn divvy_calculator_metrics(
     })
 }
 
-/// Has a callback called with the current state at once, and then with every event, in order,
-/// none dropped and none twice, until it is unsubscribed or the calculator is stopped. May be
-/// called before the start; callbacks begin with it. Each call makes another subscription.
+/// Subscribes a callback. It receives the current state first and then every event, in order, without
+/// gaps or duplicates, until the subscription is freed or the calculator stops. May be called before
+/// the start. Each call creates another subscription.
 ///
-/// Parameters: calculator - the calculator. filter - a divvy_event_filter. callback - see
-/// divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
-/// runs or will run: before divvy_subscription_free() or divvy_calculator_stop() return OK; NULL
-/// allowed. out - where the handle goes, not NULL; written before the first callback. errbuf,
-/// errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
+/// Parameters: calculator - the calculator. filter - a divvy_event_filter. callback - receives the
+/// events; not NULL. userdata - passed to the callback. destroy - frees userdata after the last
+/// callback, before divvy_subscription_free() or divvy_calculator_stop() return OK; NULL allowed.
+/// out - receives the handle, before the first callback; not NULL. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - no such filter. On failure, userdata remains with the caller and
 /// destroy is not called.
-/// Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
+/// Ownership: the caller ends and frees the subscription with divvy_subscription_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -396,14 +399,14 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
     })
 }
 
-/// Opens a queue of events to be read with divvy_events_poll(): the current state at once, and
-/// then every event, in order, none dropped and none twice, until it is freed or the calculator is
-/// stopped. Each call makes another queue with all events.
+/// Opens an event queue for divvy_events_poll(). It delivers the current state first and then every
+/// event, in order, without gaps or duplicates, until it is freed or the calculator stops. Each call
+/// creates another queue.
 ///
-/// Parameters: calculator - the calculator. filter - a divvy_event_filter. out - where the handle
-/// goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: calculator - the calculator. filter - a divvy_event_filter. out - receives the handle;
+/// not NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT - no such filter.
-/// Ownership: the caller's, freed with divvy_events_free(); it may outlive the calculator.
+/// Ownership: the caller frees it with divvy_events_free(); it may outlive the calculator.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -9,12 +9,13 @@ use super::status::divvy_status;
 use super::text::Out;
 use crate::Cancel;
 
-/// Ends calls that wait before their time-out: for a caller who learns only while it waits that
-/// nobody wants the answer any more. One serves any number of calls and threads, until it is fired.
+/// A cancellation handle: ends blocking calls before their timeout. One handle serves any number of
+/// calls and threads until it is fired.
 ///
-/// Ended with CANCELLED are start, stop, free, trigger_rebalance, refresh, refresh_partitions and
-/// wait_state of calculators and managers, divvy_store_nats_connect(), and stop, ensure, put, delete
-/// and get of stores; what else waits has a time-out or a wake of its own.
+/// The following calls return CANCELLED: start, stop, free, trigger_rebalance, refresh,
+/// refresh_partitions and wait_state of calculators and managers, divvy_store_nats_connect(), and
+/// stop, ensure, put, delete and get of stores. Other blocking calls have a timeout or a wake of
+/// their own.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_cancel {
@@ -24,11 +25,12 @@ pub struct divvy_cancel {
 
 static CANCELS: Registry<Cancel> = Registry::new(12);
 
-/// Makes one that was not fired.
+/// Creates a cancellation handle.
 ///
-/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the caller's, freed with divvy_cancel_free().
+/// Ownership: the caller frees it with divvy_cancel_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -45,12 +47,12 @@ pub unsafe extern "C" fn divvy_cancel_new(
     })
 }
 
-/// Says what ends the calls that this thread makes from now on; those of other threads it does not
-/// concern. Inside a callback of the library it holds on the callback's thread: take it back before
-/// the callback returns.
+/// Selects the cancellation handle for the later calls of this thread. Other threads are not
+/// affected. Inside a callback it applies to the callback's thread: reset it with {0} before the
+/// callback returns.
 ///
-/// Parameters: cancel - what ends them, which may be fired already; {0}: nothing any more. errbuf,
-/// errlen - see "Errors" above.
+/// Parameters: cancel - the handle, fired or not; {0}: none. errbuf, errlen - buffer that receives
+/// the error text; NULL allowed.
 /// Returns: OK.
 /// Thread: any. Does not block.
 /// Since: 0.1.
@@ -70,10 +72,11 @@ pub unsafe extern "C" fn divvy_cancel_use(
     })
 }
 
-/// Ends every call that waits now on a thread that uses it, and those that would wait later. A
+/// Ends every blocked call of the threads that use the handle, and their later blocking calls. A
 /// second call does nothing.
 ///
-/// Parameters: cancel - what to fire. errbuf, errlen - see "Errors" above.
+/// Parameters: cancel - the handle. errbuf, errlen - buffer that receives the error text; NULL
+/// allowed.
 /// Returns: OK.
 /// Thread: any. Does not block. Not from a signal handler.
 /// Since: 0.1.
@@ -89,11 +92,10 @@ pub unsafe extern "C" fn divvy_cancel_fire(
     })
 }
 
-/// Frees one. One that was not fired ends nothing any more; threads that use it go on as if it were
-/// never fired.
+/// Frees a cancellation handle. Threads that still use it continue as if it had never been fired.
 ///
-/// Parameters: cancel - what to free; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Parameters: cancel - the handle; {0} is allowed and does nothing.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

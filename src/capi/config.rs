@@ -16,9 +16,8 @@ use super::userdata::{UserData, divvy_destroy_fn};
 use crate::settings::Settings;
 use crate::strategy::Strategy;
 
-/// Settings by name. The names, with defaults, are what divvy_config_dump() tells; each is
-/// described in the manual of the Rust crate. Values are text: durations such as "1m30s",
-/// "250ms" or "0", numbers, "true" and "false", lists separated by commas.
+/// Settings by name. divvy_config_dump() lists all names with their values. Values are text:
+/// durations such as "1m30s", "250ms" or "0", numbers, "true" and "false", lists separated by commas.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_config {
@@ -59,11 +58,12 @@ pub(super) fn blueprint(config: divvy_config) -> guard::Outcome<Blueprint> {
     Ok(blueprint)
 }
 
-/// Makes a configuration with every setting at its default.
+/// Creates a configuration with default settings.
 ///
-/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the caller's, freed with divvy_config_free().
+/// Ownership: the caller frees it with divvy_config_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -80,10 +80,10 @@ pub unsafe extern "C" fn divvy_config_new(
     })
 }
 
-/// Frees a configuration. Calculators, managers and stores made from it keep what they need.
+/// Frees a configuration. Calculators, managers and stores created from it are not affected.
 ///
 /// Parameters: config - the configuration; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block; may run the destroy functions of callbacks set on it.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -98,10 +98,10 @@ pub extern "C" fn divvy_config_free(config: divvy_config) -> divvy_status {
 
 /// Sets one setting. A second call replaces the value.
 ///
-/// Parameters: config - the configuration. key - its name, not NULL. value - its value as text,
-/// not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_CONFIG - there is no such setting (the detail tells the nearest one) or
-/// the value cannot be read: nothing is changed; BAD_UTF8; TOO_LONG.
+/// Parameters: config - the configuration. key - its name, not NULL. value - its value as text, not
+/// NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_CONFIG - unknown setting (the detail suggests the nearest name) or invalid
+/// value: nothing changes; BAD_UTF8; TOO_LONG.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -120,13 +120,14 @@ pub unsafe extern "C" fn divvy_config_set(
     })
 }
 
-/// Sets every member of a JSON object: {"cooldown": "5s", "restart_ratio": 0.4}. Values may be
-/// texts, numbers, booleans or lists of texts; null stands for the default.
+/// Sets every member of a JSON object: {"cooldown": "5s", "restart_ratio": 0.4}. Values are strings,
+/// numbers, booleans or lists of strings; null means the default.
 ///
-/// Parameters: config - the configuration. json, length - the text, not NULL unless length is 0,
-/// and its bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_CONFIG - no JSON object, or as divvy_config_set(): nothing is changed;
-/// BAD_UTF8; TOO_LONG.
+/// Parameters: config - the configuration. json, length - the text, not NULL unless length is 0, and
+/// its bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - buffer that receives the
+/// error text; NULL allowed.
+/// Returns: OK; INVALID_CONFIG - not a JSON object, unknown setting or invalid value: nothing
+/// changes; BAD_UTF8; TOO_LONG.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -145,15 +146,15 @@ pub unsafe extern "C" fn divvy_config_merge_json(
     })
 }
 
-/// Sets what the environment names: PREFIX and the setting's name in upper case, such as
-/// DIVVY_COOLDOWN=5s. An empty variable counts as not set.
+/// Sets settings from environment variables: the prefix and the setting's name in upper case, such as
+/// DIVVY_COOLDOWN=5s. An empty variable is ignored.
 ///
-/// Parameters: config - the configuration. prefix - what the variables begin with, not empty;
-/// NULL: "DIVVY_". errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_CONFIG - a variable with the prefix names no setting (the detail tells
-/// the nearest one) or has a value that cannot be read: nothing is changed; INVALID_ARGUMENT -
-/// the prefix is empty; BAD_UTF8; TOO_LONG.
-/// Thread: any, while no other one changes the environment. Does not block.
+/// Parameters: config - the configuration. prefix - prefix of the variables, not empty; NULL:
+/// "DIVVY_". errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_CONFIG - a variable with the prefix names an unknown setting (the detail
+/// suggests the nearest name) or has an invalid value: nothing changes; INVALID_ARGUMENT - the prefix
+/// is empty; BAD_UTF8; TOO_LONG.
+/// Thread: any, while no other thread changes the environment. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_config_merge_env(
@@ -190,13 +191,13 @@ pub unsafe extern "C" fn divvy_config_merge_env(
     })
 }
 
-/// Tells every setting with its effective value and where that came from, as JSON:
-/// {"cooldown": {"value": "10s", "origin": "default"}, ...}. Secrets are masked.
+/// Returns every setting with its effective value and its origin, as JSON: {"cooldown": {"value":
+/// "10s", "origin": "default"}, ...}. Secrets are masked.
 ///
-/// Parameters: config - the configuration; {0}: the defaults. out - where the text goes, not
-/// NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: config - the configuration; {0}: the defaults. out - receives the text; not NULL.
+/// errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Ownership: the caller frees the text with divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -214,16 +215,15 @@ pub unsafe extern "C" fn divvy_config_dump(
     })
 }
 
-/// Has calculators, and managers that lead, read their partitions from a callback of the host: at
-/// the start, at every rebalance, and at divvy_calculator_refresh() or
-/// divvy_manager_refresh_partitions(). Without one, they are pushed with
-/// divvy_calculator_set_partitions() or divvy_manager_set_partitions(). A second call replaces the
-/// callback.
+/// Sets a callback that lists the partitions. Calculators and leading managers call it at the start,
+/// before every rebalance, and in divvy_calculator_refresh() or divvy_manager_refresh_partitions().
+/// Without a source, push the list with divvy_calculator_set_partitions() or
+/// divvy_manager_set_partitions(). A second call replaces the callback.
 ///
-/// Parameters: config - the configuration. source - see divvy_source_fn; NULL: none any more.
-/// userdata - handed to it. destroy - frees userdata when the configuration and all that was
-/// made from it are freed; NULL allowed. errbuf, errlen - see "Errors" above.
-/// Returns: OK. On a failure userdata stays the caller's and destroy is not called.
+/// Parameters: config - the configuration. source - the callback; NULL removes it. userdata - passed
+/// to the callback. destroy - frees userdata when the configuration and everything created from it
+/// have been freed; NULL allowed. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK. On failure, userdata remains with the caller and destroy is not called.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -245,14 +245,14 @@ pub unsafe extern "C" fn divvy_config_set_source(
     })
 }
 
-/// Has calculators, and managers that lead, divide partitions by a callback of the host instead of the strategy that the
-/// setting "strategy" names. A second call replaces the callback.
+/// Sets a callback that computes plans, instead of the strategy named by the setting "strategy". A
+/// second call replaces the callback.
 ///
-/// Parameters: config - the configuration. name - for logs and status, not NULL. strategy - see
-/// divvy_strategy_fn; NULL: none any more. userdata - handed to it. destroy - frees userdata when
-/// the configuration and all that was made from it are freed; NULL allowed. errbuf, errlen -
-/// see "Errors" above.
-/// Returns: OK; BAD_UTF8; TOO_LONG. On a failure userdata stays the caller's and destroy is not
+/// Parameters: config - the configuration. name - for logs and status, not NULL. strategy - the
+/// callback; NULL removes it. userdata - passed to the callback. destroy - frees userdata when the
+/// configuration and everything created from it have been freed; NULL allowed. errbuf, errlen -
+/// buffer that receives the error text; NULL allowed.
+/// Returns: OK; BAD_UTF8; TOO_LONG. On failure, userdata remains with the caller and destroy is not
 /// called.
 /// Thread: any. Does not block.
 /// Since: 0.1.
@@ -284,14 +284,14 @@ pub unsafe extern "C" fn divvy_config_set_strategy(
     })
 }
 
-/// Has managers ask an election of the host's who leads, instead of the lease in the store. A
-/// second call replaces the callbacks.
+/// Sets an election of the host, instead of the lease in the store. A second call replaces the
+/// callbacks.
 ///
-/// Parameters: config - the configuration. campaign - see divvy_campaign_fn; NULL: no election of
-/// the host's any more. resign - see divvy_resign_fn; NULL: nothing has to be given back. userdata -
-/// handed to both. destroy - frees userdata when the configuration and all that was made from it
-/// are freed; NULL allowed. errbuf, errlen - see "Errors" above.
-/// Returns: OK. On a failure userdata stays the caller's and destroy is not called.
+/// Parameters: config - the configuration. campaign - acquires or renews the leadership; NULL removes
+/// the election. resign - releases it; NULL: nothing to release. userdata - passed to both callbacks.
+/// destroy - frees userdata when the configuration and everything created from it have been freed;
+/// NULL allowed. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK. On failure, userdata remains with the caller and destroy is not called.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

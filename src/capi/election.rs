@@ -10,17 +10,17 @@ use crate::error::{Code, Error, Result};
 use crate::runtime::LeaderElection;
 use crate::types::WorkerId;
 
-/// Takes the leadership for a worker, or prolongs it. Called again and again while the worker is a
-/// member: three times within what was granted last, or within the setting election_timeout.
+/// Acquires or renews the leadership for a worker. Called repeatedly while the worker is a member:
+/// three times within the last grant, or within the setting election_timeout.
 ///
-/// Parameters: userdata - as given with the callback. worker - the worker's id, valid until the
-/// callback returns. timeout_ms - by when it should return. lease_ms - where it goes for how many
-/// milliseconds from the call on this worker leads; preset to 0, which means that another one does.
-/// Returns: DIVVY_OK (0); anything else means that it is not known: a leader leads on until what it
-/// was granted last is nearly over.
-/// Thread: "dv-io" of the manager; calls of several threads may overlap. May take time. Must not
-/// call divvy_manager_stop() or _free() of the same manager (they return WOULD_DEADLOCK), must not
-/// throw or longjmp.
+/// Parameters: userdata - the value set together with the callback. worker - the worker's id, valid
+/// until the callback returns. timeout_ms - time within which to return. lease_ms - receives how many
+/// milliseconds from now this worker leads; preset to 0: another worker leads.
+/// Returns: DIVVY_OK (0); anything else means that the leader is unknown: a leader continues until
+/// shortly before its last grant ends.
+/// Thread: "dv-io" of the manager; calls of several threads may overlap. May block. Must not call
+/// divvy_manager_stop() or _free() of the same manager (they return WOULD_DEADLOCK), must not throw
+/// or call longjmp.
 pub type divvy_campaign_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -30,11 +30,12 @@ pub type divvy_campaign_fn = Option<
     ) -> i32,
 >;
 
-/// Gives the leadership of a worker back.
+/// Releases the leadership of a worker.
 ///
-/// Parameters: userdata, worker, timeout_ms - as divvy_campaign_fn.
-/// Returns: DIVVY_OK (0); anything else is logged, and it is not asked again.
-/// Thread: as divvy_campaign_fn.
+/// Parameters: userdata - the value set together with the callback. worker - the worker's id, valid
+/// until the callback returns. timeout_ms - time within which to return.
+/// Returns: DIVVY_OK (0); anything else is logged and not retried.
+/// Thread: "dv-io" of the manager; calls of several threads may overlap. May block.
 pub type divvy_resign_fn = Option<
     unsafe extern "C" fn(userdata: *mut c_void, worker: *const c_char, timeout_ms: i64) -> i32,
 >;

@@ -21,8 +21,8 @@ use crate::runtime::Notification;
 use crate::strategy::Quality;
 use crate::types::Time;
 
-/// An event. Those of divvy_events_poll() are the caller's and freed with divvy_event_free();
-/// those handed to a callback are valid until it returns.
+/// An event. Free an event from divvy_events_poll() with divvy_event_free(). An event passed to a
+/// callback is valid until the callback returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_event {
@@ -30,32 +30,30 @@ pub struct divvy_event {
     pub id: u64,
 }
 
-/// What an event is about. New kinds may appear in any release: ignore those you do not know.
+/// The kind of an event. New kinds may appear in any release: ignore unknown kinds.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_event_kind {
-    /// The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns().
-    /// The first event of every subscriber tells the current state; both states are equal then.
+    /// The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns(). The
+    /// first event of every subscriber carries the current state in both.
     DIVVY_EVENT_CALCULATOR_STATE = 1,
     /// The fleet changed: divvy_event_member_change(), _worker().
     DIVVY_EVENT_MEMBER = 2,
-    /// A plan was published: divvy_event_version(), _reason(), _worker_count(),
-    /// _partition_count(), _moved_count().
+    /// A plan was published: divvy_event_version(), _reason(), _worker_count(), _partition_count(),
+    /// _moved_count().
     DIVVY_EVENT_PUBLISHED = 3,
-    /// A job failed; it stays pending and is retried: divvy_event_status(), _message(),
-    /// _operation(), _key(), _attempts().
+    /// A job failed; it stays pending and is retried: divvy_event_status(), _message(), _operation(),
+    /// _key(), _attempts().
     DIVVY_EVENT_FAILED = 4,
-    /// What keeps the calculator from doing its whole work changed: divvy_event_message(), which
-    /// says what works nevertheless and is empty when nothing is wrong any more, and
-    /// divvy_event_time_ns(), since when.
+    /// The degradations of the calculator changed: divvy_event_message() lists them and what still
+    /// works, and is empty at the end; divvy_event_time_ns() is the beginning.
     DIVVY_EVENT_DEGRADED = 5,
-    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or created
-    /// anew): nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record is gone (its bucket was purged or
+    /// re-created): this calculator publishes nothing more.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /// The subscriber was too slow and is closed; its last event: divvy_event_missed_count().
     DIVVY_EVENT_LAGGED = 7,
-    /// A thread of the calculator panicked and it has failed; the last event:
-    /// divvy_event_message().
+    /// A thread of the calculator panicked and it has failed; the last event: divvy_event_message().
     DIVVY_EVENT_FATAL = 8,
     /// A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
     DIVVY_EVENT_WOULD_PUBLISH = 9,
@@ -63,41 +61,40 @@ pub enum divvy_event_kind {
     /// _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
     /// divvy_event_message() says how the shadow's differs.
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
-    /// The store's circuit breaker opened (nothing is published, calls fail at once), lets one call
-    /// through to see (half-open, told with the same reason), or closed again:
-    /// divvy_event_message() says why it is not closed and is empty when it is. The status of the
-    /// calculator or manager tells open from half-open. A manager tells it whether it leads or not.
+    /// The store's circuit breaker opened (nothing is published, calls fail at once), probes the
+    /// store (half-open, with the same reason), or closed again: divvy_event_message() is the reason,
+    /// empty when closed. The status JSON distinguishes open from half-open. A manager reports it
+    /// whether it leads or not.
     DIVVY_EVENT_BREAKER = 11,
-    /// A live worker has not applied what is assigned to it within the setting apply_timeout; told
-    /// once until it has caught up: divvy_event_worker(), _version() (assigned),
-    /// _applied_version(), and _message(), which says it in words.
+    /// A live worker has not applied its assignment within the setting apply_timeout. Reported once
+    /// until it has caught up: divvy_event_worker(), _version() (assigned), _applied_version(),
+    /// _message().
     DIVVY_EVENT_WORKER_LAGGING = 12,
-    /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first
-    /// event of a subscriber to a worker tells the current state; both states are equal then.
+    /// The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first event
+    /// of a subscriber carries the current state in both.
     DIVVY_EVENT_MANAGER_STATE = 20,
-    /// The worker is a member under another id from now on: divvy_event_worker(), empty when it
-    /// has none any more.
+    /// The id of the worker changed: divvy_event_worker(), empty if it has none.
     DIVVY_EVENT_WORKER_ID = 21,
-    /// Somebody else holds the id, nothing is owned any more, and another id is claimed:
+    /// Another process owns the id. The worker released everything and claims another id:
     /// divvy_event_worker().
     DIVVY_EVENT_WORKER_ID_LOST = 22,
-    /// The id's key was gone, nobody had taken it, and it is claimed again: divvy_event_worker().
+    /// The key of the id was deleted, and the worker claimed the id again: divvy_event_worker().
     DIVVY_EVENT_WORKER_ID_REGAINED = 23,
-    /// What the worker holds changed, or a new version of the same was applied:
+    /// The assignment changed, or a new version of the same partitions was applied:
     /// divvy_event_assignment(), divvy_event_version().
     DIVVY_EVENT_ASSIGNMENT = 24,
-    /// Another leader is known: divvy_event_worker(), empty for none, divvy_event_is_leader().
+    /// The known leader changed: divvy_event_worker(), empty for none, divvy_event_is_leader().
     DIVVY_EVENT_LEADER = 25,
-    /// The store is out of reach, and what is held may be out of date: divvy_event_message().
+    /// The store cannot be reached, and the assignment may be outdated: divvy_event_message().
     DIVVY_EVENT_OUTAGE = 26,
-    /// That has lasted long enough to alarm somebody: divvy_event_alert_level(), _lasted_ms().
+    /// The outage reached an alert level: divvy_event_alert_level(), _lasted_ms().
     DIVVY_EVENT_ALERT = 27,
-    /// That is over: divvy_event_lasted_ms().
+    /// The outage ended: divvy_event_lasted_ms().
     DIVVY_EVENT_RECOVERED = 28,
-    /// Something of the manager's failed and is tried again, told once until it succeeds:
+    /// An operation of the manager failed and is retried; reported once until it succeeds:
     /// divvy_event_status(), _message(), _operation(), _key(), _attempts().
     DIVVY_EVENT_MANAGER_FAILED = 29,
-    /// The calculator of this worker panicked; it leads no more: divvy_event_message().
+    /// The calculator of this worker panicked, and the worker stopped leading: divvy_event_message().
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
 }
 
@@ -131,9 +128,13 @@ const KINDS: [(divvy_event_kind, &CStr); 23] = [
     (DIVVY_EVENT_CALCULATOR_FATAL, c"calculator_fatal"),
 ];
 
-/// Tells the name of a kind of event, such as "published".
+/// Returns the name of an event kind, such as "published".
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
     name_of(KINDS.iter().map(|&(n, name)| (n as i32, name)), kind)
@@ -392,7 +393,7 @@ pub(super) fn look<T>(event: divvy_event, fallback: T, look: impl FnOnce(&EventR
     guard::or(None, || EVENTS.with(event.id, |record| Some(look(record)))).unwrap_or(fallback)
 }
 
-/// Tells what an event is about.
+/// Returns the kind of an event.
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_event_kind; a status (below 0) for an invalid handle.
@@ -403,10 +404,11 @@ pub extern "C" fn divvy_event_get_kind(event: divvy_event) -> i32 {
     guard::small_value(|| EVENTS.with(event.id, |record| record.kind as i32))
 }
 
-/// Tells the state after the change.
+/// Returns the new state.
 ///
 /// Parameters: event - the event.
-/// Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other kinds of events and for an invalid handle.
+/// Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other
+/// kinds of events and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -414,15 +416,19 @@ pub extern "C" fn divvy_event_state(event: divvy_event) -> i32 {
     look(event, 0, |record| record.to)
 }
 
-/// Tells the state before the change.
+/// Returns the previous state.
 ///
-/// Parameters, Returns, Thread, Since: as divvy_event_state().
+/// Parameters: event - the event.
+/// Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other
+/// kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_from_state(event: divvy_event) -> i32 {
     look(event, 0, |record| record.from)
 }
 
-/// Tells why the plan is or was made.
+/// Returns the reason of the plan.
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_reason; DIVVY_REASON_NONE for other kinds of events, for a change to
@@ -434,12 +440,11 @@ pub extern "C" fn divvy_event_reason(event: divvy_event) -> i32 {
     look(event, 0, |record| record.reason as i32)
 }
 
-/// Tells the version: of the plan, of the last plan at a change of state, of the assignment, or of
-/// what is assigned to a worker that lags.
+/// Returns the version: of the published plan, of the last plan at a change of state, of the
+/// assignment, or the version assigned to a lagging worker.
 ///
 /// Parameters: event - the event.
-/// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid
-/// handle.
+/// Returns: the version; 0 when there is none, for other kinds of events, and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -447,7 +452,7 @@ pub extern "C" fn divvy_event_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.version)
 }
 
-/// Tells which version a worker that lags has applied.
+/// Returns the version that a lagging worker has applied.
 ///
 /// Parameters: event - the event.
 /// Returns: the version; 0 when it has applied none, for other kinds of events, and for an invalid
@@ -459,13 +464,13 @@ pub extern "C" fn divvy_event_applied_version(event: divvy_event) -> i64 {
     look(event, 0, |record| record.applied_version)
 }
 
-/// Tells when the state changed, or since when the calculator is degraded: nanoseconds of the
-/// clock that runs on while the system sleeps (CLOCK_BOOTTIME on Linux, CLOCK_MONOTONIC
-/// elsewhere).
+/// Returns the time of the state change, or since when the calculator has been degraded, in
+/// nanoseconds of the clock that continues during system sleep (CLOCK_BOOTTIME on Linux,
+/// CLOCK_MONOTONIC elsewhere).
 ///
 /// Parameters: event - the event.
-/// Returns: the time; 0 for other kinds of events, when nothing is wrong any more, and for an
-/// invalid handle.
+/// Returns: the time; 0 for other kinds of events, for the end of a degradation, and for an invalid
+/// handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -473,7 +478,7 @@ pub extern "C" fn divvy_event_time_ns(event: divvy_event) -> u64 {
     look(event, 0, |record| record.time_ns)
 }
 
-/// Tells how the fleet changed.
+/// Returns the membership change.
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_member_change; DIVVY_MEMBER_NONE for other kinds of events and for an invalid
@@ -485,7 +490,7 @@ pub extern "C" fn divvy_event_member_change(event: divvy_event) -> i32 {
     look(event, 0, |record| record.member_change as i32)
 }
 
-/// Tells how many workers the published plan has.
+/// Returns the number of workers in the published plan.
 ///
 /// Parameters: event - the event.
 /// Returns: the number; 0 for other kinds of events and for an invalid handle.
@@ -496,31 +501,40 @@ pub extern "C" fn divvy_event_worker_count(event: divvy_event) -> u64 {
     look(event, 0, |record| record.counts.workers)
 }
 
-/// Tells how many partitions the published plan has.
+/// Returns the number of partitions in the published plan.
 ///
-/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+/// Parameters: event - the event.
+/// Returns: the number; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_partition_count(event: divvy_event) -> u64 {
     look(event, 0, |record| record.counts.partitions)
 }
 
-/// Tells how many partitions changed hands with the published plan.
+/// Returns the number of partitions that changed owners with the published plan.
 ///
-/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+/// Parameters: event - the event.
+/// Returns: the number; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_moved_count(event: divvy_event) -> u64 {
     look(event, 0, |record| record.counts.moved)
 }
 
-/// Tells how many events a subscriber that was too slow did not get.
+/// Returns the number of events that a slow subscriber missed.
 ///
-/// Parameters, Returns, Thread, Since: as divvy_event_worker_count().
+/// Parameters: event - the event.
+/// Returns: the number; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_missed_count(event: divvy_event) -> u64 {
     look(event, 0, |record| record.counts.missed)
 }
 
-/// Tells the status of a failure.
+/// Returns the status of a failure.
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_status; 0 for other kinds of events and for an invalid handle.
@@ -531,13 +545,12 @@ pub extern "C" fn divvy_event_status(event: divvy_event) -> i32 {
     look(event, 0, |record| record.status)
 }
 
-/// Tells which worker joined, left, went missing, came back, was lost or lags, or whose id it is
-/// about.
+/// Returns the worker of an event about membership, lag or ids.
 ///
-/// Parameters: event - the event. length - where the length in bytes goes, NULL if not wanted.
-/// Returns: the worker's id; an empty text for other kinds of events and for an invalid handle.
+/// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
+/// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
 /// Never NULL.
-/// Ownership: borrowed until the event is freed, or the callback returns that it was handed to.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -549,9 +562,14 @@ pub unsafe extern "C" fn divvy_event_worker(
         .unwrap_or_else(|| text::empty(length))
 }
 
-/// Tells what an event says, for people.
+/// Returns the text of an event, for people.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+/// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
+/// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
+/// Never NULL.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_event_message(
     event: divvy_event,
@@ -561,9 +579,14 @@ pub unsafe extern "C" fn divvy_event_message(
         .unwrap_or_else(|| text::empty(length))
 }
 
-/// Tells which operation failed, such as "publish", or the part of it that went wrong.
+/// Returns the operation that failed, such as "publish", or the failing part of it.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+/// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
+/// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
+/// Never NULL.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_event_operation(
     event: divvy_event,
@@ -573,20 +596,24 @@ pub unsafe extern "C" fn divvy_event_operation(
         .unwrap_or_else(|| text::empty(length))
 }
 
-/// Tells which key of the store a failure was about; empty, too, when it was about none.
+/// Returns the store key that a failure was about; empty if none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+/// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
+/// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
+/// Never NULL.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_event_key(event: divvy_event, length: *mut usize) -> *const c_char {
     look(event, None, |record| Some(record.key.expose(length)))
         .unwrap_or_else(|| text::empty(length))
 }
 
-/// Tells how often what failed was tried in vain, this time included.
+/// Returns the number of failed attempts, the last one included.
 ///
 /// Parameters: event - the event.
-/// Returns: the number, 1 where nothing was tried again; 0 for other kinds of events and for an
-/// invalid handle.
+/// Returns: the number; 1 without a retry; 0 for other kinds of events and for an invalid handle.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -594,9 +621,14 @@ pub extern "C" fn divvy_event_attempts(event: divvy_event) -> u32 {
     look(event, 0, |record| record.attempts)
 }
 
-/// Tells everything about an event as a JSON object with the member "kind" and those that apply.
+/// Returns an event as a JSON object with the member "kind" and those that apply.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_event_worker().
+/// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
+/// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
+/// Never NULL.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_event_json(event: divvy_event, length: *mut usize) -> *const c_char {
     look(event, None, |record| {
@@ -609,7 +641,7 @@ pub unsafe extern "C" fn divvy_event_json(event: divvy_event, length: *mut usize
 /// Frees an event that divvy_events_poll() returned.
 ///
 /// Parameters: event - the event; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -21,22 +21,21 @@ use crate::runtime::{EventFilter, Events, Polled, Readiness, Subscription};
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum divvy_event_filter {
-    /// CalculatorState changes, publications, failures, degradations.
+    /// State changes, publications, failures, degradations.
     DIVVY_FILTER_STATE = 1,
-    /// Those, and every worker that joined, left, went missing, came back or was lost.
+    /// Also every worker that joined, left, was suspected, returned or was declared dead.
     DIVVY_FILTER_STATE_AND_MEMBERS = 2,
 }
 
-/// Which events of a manager a subscriber wants. Those that are the last ones, LAGGED and FATAL,
-/// come to all.
+/// Which events of a manager a subscriber wants. LAGGED and FATAL are delivered with every filter.
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum divvy_manager_event_filter {
-    /// What is assigned to this worker, and nothing else.
+    /// Assignment changes only.
     DIVVY_MANAGER_FILTER_ASSIGNMENT = 1,
-    /// All about this worker: its state, id, assignment, outages, failures, and who leads.
+    /// Everything about this worker: state, id, assignment, outages, failures, leader.
     DIVVY_MANAGER_FILTER_WORKER = 2,
-    /// That, and the events of its calculator while it leads.
+    /// Also the events of its calculator while it leads.
     DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
 }
 
@@ -56,16 +55,16 @@ pub struct divvy_events {
     pub id: u64,
 }
 
-/// Called with every event.
+/// Receives every event.
 ///
-/// Parameters: userdata - as given with the callback. event - valid until the callback returns;
-/// must not be freed.
+/// Parameters: userdata - the value set together with the callback. event - valid until the callback
+/// returns; must not be freed.
 /// Thread: "dv-notify" of the calculator or manager, one call at a time for all its subscribers, in
-/// order, with no lock held. A slow callback delays other callbacks of the same one, nothing else;
-/// one that falls subscriber_backlog events behind gets a last event of kind DIVVY_EVENT_LAGGED.
-/// Every function of the library may be called, except that stop and free of the same calculator
-/// or manager return WOULD_DEADLOCK. Must not throw or longjmp; an exception that gets out
-/// ends the process.
+/// order, with no lock held. A slow callback delays only other callbacks of the same handle. A
+/// callback that falls subscriber_backlog events behind receives a last event of kind
+/// DIVVY_EVENT_LAGGED. Every function of the library may be called, except that stop and free of the
+/// same calculator or manager return WOULD_DEADLOCK. Must not throw or longjmp; an exception that
+/// leaves the callback ends the process.
 pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, event: divvy_event)>;
 
 /// What a subscription's handle stands for.
@@ -211,16 +210,16 @@ fn deliver(
     event::take_back(event);
 }
 
-/// Ends a subscription and frees it. After OK no callback runs or will run, and its userdata was
-/// destroyed. From inside a callback of the same calculator it returns at once; then that holds
-/// from the callback's return on.
+/// Ends and frees a subscription. After OK, no callback of it runs, and its userdata has been
+/// destroyed. Inside a callback of the same handle it returns at once and takes effect when the
+/// callback returns.
 ///
-/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - the
-/// longest wait for a callback that runs, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors"
-/// above.
-/// Returns: OK; BAD_HANDLE, also the second time; INVALID_ARGUMENT; TIMED_OUT - the callback still
-/// runs, no further one will: the handle stays valid, call again.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - maximum
+/// wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the
+/// error text; NULL allowed.
+/// Returns: OK; BAD_HANDLE, also on the second call; INVALID_ARGUMENT; TIMED_OUT - the callback is
+/// still running, no further one starts; the handle stays valid, call again.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_subscription_free(
@@ -263,16 +262,16 @@ pub unsafe extern "C" fn divvy_subscription_free(
     })
 }
 
-/// Takes the next event out of a queue, waiting for it if need be.
+/// Returns the next event of a queue and waits for it if necessary.
 ///
-/// Parameters: events - the queue. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS; -1:
-/// without limit. out - where the event goes, not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; TIMED_OUT - nothing came in time; WOKEN - see divvy_events_wake(); CLOSED - no
-/// event will come any more: all were read, and the calculator was stopped or freed, or has
-/// failed, or the last event said that this queue lagged, or it was freed meanwhile;
-/// INVALID_ARGUMENT.
+/// Parameters: events - the queue. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS; -1: without
+/// limit. out - receives the event; not NULL. errbuf, errlen - buffer that receives the error text;
+/// NULL allowed.
+/// Returns: OK; TIMED_OUT - no event in time; WOKEN - divvy_events_wake() was called; CLOSED - no
+/// further event: all have been read, and the handle was stopped, freed or has failed, or this queue
+/// lagged or was freed; INVALID_ARGUMENT.
 /// Ownership: the event is the caller's, freed with divvy_event_free().
-/// Thread: any; of several, each event goes to one. Blocks for up to timeout_ms.
+/// Thread: any; with several readers, each event goes to one of them. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_events_poll(
@@ -302,10 +301,11 @@ pub unsafe extern "C" fn divvy_events_poll(
     })
 }
 
-/// Ends every divvy_events_poll() of this queue that waits now, with WOKEN; when none does, the
-/// next one that would wait returns at once.
+/// Ends every blocked divvy_events_poll() of this queue with WOKEN; if none is blocked, the next call
+/// that would block returns at once.
 ///
-/// Parameters: events - the queue. errbuf, errlen - see "Errors" above.
+/// Parameters: events - the queue. errbuf, errlen - buffer that receives the error text; NULL
+/// allowed.
 /// Returns: OK.
 /// Thread: any. Does not block. Not from a signal handler.
 /// Since: 0.1.
@@ -321,15 +321,15 @@ pub unsafe extern "C" fn divvy_events_wake(
     })
 }
 
-/// Tells a file descriptor for event loops: readable exactly while divvy_events_poll() with a
-/// time-out of 0 would return something other than TIMED_OUT. Wait for it level-triggered, then
-/// poll with 0 until TIMED_OUT. A second call tells the same descriptor.
+/// Returns a file descriptor for event loops. It is readable exactly while divvy_events_poll() with a
+/// timeout of 0 would not return TIMED_OUT. Wait for it level-triggered, then poll with 0 until
+/// TIMED_OUT. A second call returns the same descriptor.
 ///
-/// Parameters: events - the queue. fd - where the descriptor goes, not NULL. errbuf, errlen - see
-/// "Errors" above.
-/// Returns: OK; UNAVAILABLE - the system gave no descriptor; UNSUPPORTED - not on this platform.
-/// Ownership: the library's, closed with the queue: wait for it, never read or close it, and take
-/// it out of the event loop before divvy_events_free().
+/// Parameters: events - the queue. fd - receives the descriptor; not NULL. errbuf, errlen - buffer
+/// that receives the error text; NULL allowed.
+/// Returns: OK; UNAVAILABLE - no free descriptor; UNSUPPORTED - not on this platform.
+/// Ownership: the library owns it and closes it with the queue. Do not read or close it. Remove it
+/// from the event loop before divvy_events_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -355,10 +355,10 @@ pub unsafe extern "C" fn divvy_events_fd(
     })
 }
 
-/// Frees a queue. Polls of other threads that wait return CLOSED.
+/// Frees a queue. Blocked polls of other threads return CLOSED.
 ///
 /// Parameters: events - the queue; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

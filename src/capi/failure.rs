@@ -198,15 +198,14 @@ fn tell(errbuf: *const c_char, errlen: usize, index: usize, length: *mut usize) 
     found.as_ptr()
 }
 
-/// Tells which operation failed, such as "start", or the part of it that went wrong, such as
-/// "read".
+/// Returns the operation that failed, such as "start", or the failing part of it, such as "read".
 ///
-/// Parameters: errbuf, errlen - as they were given to the call that failed, and untouched since;
-/// NULL allowed. length - where the length in bytes goes, NULL if not wanted.
-/// Returns: the operation; an empty text when the call never came to one (an argument was wrong), or
-/// errbuf had no room for it: of 256 bytes, half are kept free for operation, key and attempts.
-/// Never NULL.
-/// Ownership: borrowed, a part of errbuf.
+/// Parameters: errbuf, errlen - the buffer of the failed call, unmodified; NULL allowed. length -
+/// receives the length in bytes; NULL allowed.
+/// Returns: the operation; an empty string if the call failed before it began one (an invalid
+/// argument) or errbuf was too small. Of 256 bytes, half are reserved for operation, key and
+/// attempts. Never NULL.
+/// Ownership: points into errbuf.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -218,10 +217,16 @@ pub unsafe extern "C" fn divvy_error_operation(
     tell(errbuf, errlen, 0, length)
 }
 
-/// Tells which key of the store it was about, such as "divvy.fence".
+/// Returns the store key that a failure was about, such as "divvy.fence"; empty if none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_error_operation(); empty, too, when it was
-/// about none.
+/// Parameters: errbuf, errlen - the buffer of the failed call, unmodified; NULL allowed. length -
+/// receives the length in bytes; NULL allowed.
+/// Returns: the operation; an empty string if the call failed before it began one (an invalid
+/// argument) or errbuf was too small. Of 256 bytes, half are reserved for operation, key and
+/// attempts. Never NULL; also empty if the failure was not about a key.
+/// Ownership: points into errbuf.
+/// Thread: any. Does not block.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_error_key(
     errbuf: *const c_char,
@@ -231,11 +236,11 @@ pub unsafe extern "C" fn divvy_error_key(
     tell(errbuf, errlen, 1, length)
 }
 
-/// Tells how often it was tried in vain, this time included.
+/// Returns the number of failed attempts, the last one included.
 ///
-/// Parameters: as divvy_error_operation().
-/// Returns: the number, 1 where nothing was tried again; 0 where divvy_error_operation() has nothing
-/// to tell either.
+/// Parameters: errbuf, errlen - the buffer of the failed call, unmodified; NULL allowed. length -
+/// receives the length in bytes; NULL allowed.
+/// Returns: the number; 1 without a retry; 0 if divvy_error_operation() is empty.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

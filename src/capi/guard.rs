@@ -95,8 +95,8 @@ extern "C" fn note_fork() {
     IS_FORKED.store(true, Ordering::Relaxed);
 }
 
-/// What the process has to know once there is a first handle: when it is forked, and that
-/// panics on our threads and in our calls must not be printed.
+/// What the process has to know once there is a first handle: when it is forked, and that panics on
+/// our threads and in our calls must not be printed.
 pub(super) fn prepare_process() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -28,25 +28,26 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum divvy_log_level {
     /// Nothing.
     DIVVY_LOG_OFF = 0,
-    /// What went wrong and needs somebody's attention.
+    /// Failures that need attention.
     DIVVY_LOG_ERROR = 1,
-    /// What is odd.
+    /// Unusual conditions.
     DIVVY_LOG_WARN = 2,
-    /// What happens, a few lines for each rebalance.
+    /// Normal operation, a few lines per rebalance.
     DIVVY_LOG_INFO = 3,
-    /// How it happens.
+    /// Details.
     DIVVY_LOG_DEBUG = 4,
     /// Everything.
     DIVVY_LOG_TRACE = 5,
 }
 
-/// Called with every record of the log.
+/// Receives every log record.
 ///
-/// Parameters: userdata - as given with the callback. level - DIVVY_LOG_ERROR to DIVVY_LOG_TRACE.
-/// target - the part of the library, such as "divvy::calculator". message, message_length - the
-/// text, NUL-terminated, and its bytes; both texts are borrowed until the callback returns.
-/// Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses
-/// records, it delays nothing. Must not call divvy_log_set(), must not throw or longjmp.
+/// Parameters: userdata - the value set together with the callback. level - DIVVY_LOG_ERROR to
+/// DIVVY_LOG_TRACE. target - the part of the library, such as "divvy::calculator". message,
+/// message_length - the text, NUL-terminated, and its bytes; both strings are valid until the
+/// callback returns.
+/// Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses records;
+/// it delays nothing. Must not call divvy_log_set(), must not throw or call longjmp.
 pub type divvy_log_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -84,19 +85,19 @@ thread_local! {
     static IS_LOG_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Sets where the log goes, for the whole process. Until the first call, and with callback NULL,
-/// nothing is logged; the library never writes to the standard streams. A second call replaces
-/// callback and level.
+/// Sets the log callback of the process. Until the first call, and with callback NULL, nothing is
+/// logged. A second call replaces callback and level.
 ///
-/// Parameters: max_level - a divvy_log_level; records beyond it are not made. callback - see
-/// divvy_log_fn; NULL: none. userdata - handed to it. destroy - frees userdata when the callback
-/// was replaced and no longer runs; NULL allowed. errbuf, errlen - see "Errors" above.
+/// Parameters: max_level - a divvy_log_level; more verbose records are not produced. callback -
+/// receives the records; NULL: none. userdata - passed to the callback. destroy - frees userdata when
+/// the callback has been replaced and has returned; NULL allowed. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT - no such level; WOULD_DEADLOCK - called from the callback;
-/// UNSUPPORTED - a Rust program around this library has a logger of its own; TIMED_OUT - the
-/// former callback has not returned for 10 s: it gets no further record, and nothing is logged
-/// until another call. On a failure userdata stays the caller's and destroy is not called.
-/// Thread: any. Blocks while the former callback runs, up to 10 s. Records that wait when the
-/// callback is replaced still reach it.
+/// UNSUPPORTED - the host is a Rust program with its own logger; TIMED_OUT - the previous callback
+/// has not returned within 10 s: it receives no further record, and nothing is logged until the next
+/// call. On failure, userdata remains with the caller and destroy is not called.
+/// Thread: any. Blocks while the previous callback runs, at most 10 s. Records queued before the
+/// replacement still reach the previous callback.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_log_set(

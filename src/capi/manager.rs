@@ -31,15 +31,14 @@ use crate::types::WorkerId;
 /// How long freeing a manager that is started waits for its threads.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A manager: one worker's whole life. It joins the fleet under a stable id, sends heartbeats,
-/// takes part in the election, is told what to work on, runs a calculator while it leads, and
-/// leaves well.
+/// A manager: one worker's lifecycle. It joins the fleet under a stable id, sends heartbeats, takes
+/// part in the election, receives assignments, runs a calculator while it leads, and leaves.
 ///
-/// All functions may be called from any thread, at the same time, unless they say otherwise.
-/// A started manager has the threads "dv-member", "dv-notify" and "dv-io" (more of the latter while
-/// the store answers slowly), and while it leads "dv-calc", "dv-watch" and "dv-publish". Callbacks of
-/// subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats depend on no callback
-/// and on no poll.
+/// All functions may be called from any thread, at the same time, unless they say otherwise. A
+/// started manager has the threads "dv-member", "dv-notify" and "dv-io" (several while the store
+/// answers slowly); while it leads, also "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+/// subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats do not depend on
+/// callbacks or polls.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_manager {
@@ -47,14 +46,14 @@ pub struct divvy_manager {
     pub id: u64,
 }
 
-/// How a worker goes.
+/// How a worker leaves.
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum divvy_departure {
-    /// For good: its partitions go to others at once.
+    /// Permanently: its partitions move at once.
     DIVVY_DEPARTURE_LEAVE = 1,
-    /// To be back soon: whoever claims its id within heartbeat_ttl and emergency_grace_period finds
-    /// its partitions where they were.
+    /// For a restart: a process that claims the id within heartbeat_ttl and emergency_grace_period
+    /// finds its partitions in place.
     DIVVY_DEPARTURE_RESTART = 2,
 }
 
@@ -94,14 +93,14 @@ fn no_such(what: &str, number: i32) -> Failure {
     )
 }
 
-/// Makes a manager, not started yet.
+/// Creates a manager.
 ///
-/// Parameters: config - the configuration, copied; {0}: all defaults. All workers of a fleet should
-/// have the same one. store - the store, shared; may be freed afterwards. out - where the handle
-/// goes, not NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_CONFIG - every broken rule is in the detail. A manager refuses what a
-/// calculator used alone may have: windows and graces that do not fit together.
-/// Ownership: the caller's, freed with divvy_manager_free().
+/// Parameters: config - the configuration, copied; {0}: defaults. Use the same configuration in all
+/// workers of a fleet. store - the store, shared; may be freed afterwards. out - receives the handle;
+/// not NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_CONFIG - the detail lists every violation. A manager also rejects windows and
+/// graces for which a calculator only warns.
+/// Ownership: the caller frees it with divvy_manager_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -136,19 +135,20 @@ pub unsafe extern "C" fn divvy_manager_new(
     })
 }
 
-/// Joins the fleet: sees to the buckets, claims an id, and returns once the first heartbeat is
-/// stored. Election and assignment follow; see divvy_manager_wait_state(). What may pass is tried
-/// again until the time-out. After a stop it may be called again. With the setting cache_file it
-/// also returns, as soon as the store has failed once, with what the file holds: state degraded, the
-/// id and the partitions of the former life, lifecycle "cached"; joining goes on meanwhile.
+/// Starts a manager: creates missing buckets, claims an id, and returns once the first heartbeat is
+/// stored. Election and assignment follow; wait for them with divvy_manager_wait_state(). What may
+/// pass is tried again until the timeout. After a stop it may be called again. With the setting
+/// cache_file it also returns after the first failure of the store, with the assignment in the file:
+/// state degraded, the previous id and partitions, lifecycle "cached". Joining continues in the
+/// background.
 ///
-/// Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
-/// errbuf, errlen - see "Errors" above.
-/// Returns: OK; ALREADY_STARTED, also the second time; INVALID_ARGUMENT; NOT_RUNNING - stopped
-/// meanwhile; CANCELLED; IDS_EXHAUSTED - all ids stayed taken; TIMED_OUT - the detail tells the last failure;
-/// UNAUTHORIZED; UNSUPPORTED - a bucket has a time to live that cannot be worked with. After a
-/// failure nothing is left behind and subscriptions stay.
-/// Thread: any. Blocks for up to timeout_ms, and 1 s more for cleaning up after a failure.
+/// Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf,
+/// errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; ALREADY_STARTED, also on a second call; INVALID_ARGUMENT; NOT_RUNNING - stopped in
+/// the meantime; CANCELLED; IDS_EXHAUSTED - no id became free; TIMED_OUT - the detail contains the
+/// last failure; UNAUTHORIZED; UNSUPPORTED - the TTL of a bucket does not fit. After a failure
+/// nothing is left running and subscriptions remain.
+/// Thread: any. Blocks for at most timeout_ms, plus 1 s for cleanup after a failure.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_start(
@@ -162,19 +162,18 @@ pub unsafe extern "C" fn divvy_manager_start(
     })
 }
 
-/// Leaves the fleet, for good or to be back soon, and joins all threads. The calculator ends first,
-/// then heartbeat and leadership are given up, the id last. Subscribers get what is in their
-/// backlog, and then their end; nothing is held any more. After OK no callback of this manager runs
-/// or will run. Stopping what is not started ends its subscriptions and returns OK, as a second
-/// call does.
+/// Leaves the fleet and joins all threads. The calculator stops first; then heartbeat and leadership
+/// are released, and last the id. Subscribers receive the events in their backlog and then end. The
+/// worker then owns nothing. After OK, no callback of this manager runs. If it is not started, ends
+/// its subscriptions and returns OK; so does a second call.
 ///
-/// Parameters: manager - the manager. departure - a divvy_departure. timeout_ms - the longest wait,
-/// 0 to DIVVY_TIMEOUT_MAX_MS; when three quarters of it have not sufficed to tell the store, the
-/// rest is left to expire there. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called from a callback of this manager;
-/// TIMED_OUT - the detail names the threads that are busy and with what: the handle stays valid,
-/// call again; CANCELLED - likewise, and the worker goes on leaving by itself.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: manager - the manager. departure - a divvy_departure. timeout_ms - maximum wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS; if the store has not confirmed after three quarters of it, the remaining
+/// keys are left to expire. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; WOULD_DEADLOCK - called inside a callback of this manager;
+/// TIMED_OUT - the detail names the busy threads: the handle stays valid, call again; CANCELLED - the
+/// worker continues to leave in the background; call again to wait for it.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_stop(
@@ -190,14 +189,14 @@ pub unsafe extern "C" fn divvy_manager_stop(
     })
 }
 
-/// Frees a manager; one that is started is stopped first, with DIVVY_DEPARTURE_LEAVE and a time-out
-/// of 10 s. Calls of other threads that are under way end safely; calls after it return BAD_HANDLE.
+/// Frees a manager. A started manager is stopped first, with DIVVY_DEPARTURE_LEAVE and a timeout of
+/// 10 s. Concurrent calls in other threads end safely; later calls return BAD_HANDLE.
 ///
-/// Parameters: manager - the manager; {0} is allowed and does nothing. errbuf, errlen - see
-/// "Errors" above.
-/// Returns: OK; BAD_HANDLE, also the second time; WOULD_DEADLOCK and TIMED_OUT as
+/// Parameters: manager - the manager; {0} is allowed and does nothing. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
+/// Returns: OK; BAD_HANDLE, also on the second call; WOULD_DEADLOCK and TIMED_OUT as
 /// divvy_manager_stop(), and CANCELLED: nothing is freed, the handle stays valid.
-/// Thread: any. Blocks for up to 10 s when it is started.
+/// Thread: any. Blocks for at most 10 s when it is started.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_free(
@@ -215,8 +214,8 @@ pub unsafe extern "C" fn divvy_manager_free(
     })
 }
 
-/// Tells whether a manager is started: not before divvy_manager_start() has succeeded, not once a
-/// stop was asked for, not after a thread of it panicked.
+/// Returns whether a manager is running: from a successful divvy_manager_start() until a stop is
+/// requested or one of its threads panics.
 ///
 /// Returns: 1 or 0; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -226,7 +225,7 @@ pub extern "C" fn divvy_manager_is_started(manager: divvy_manager) -> i32 {
     guard::small_value(|| Ok(i32::from(manager_of(manager)?.is_started())))
 }
 
-/// Tells whether the worker leads.
+/// Returns whether the worker leads.
 ///
 /// Returns: 1 or 0; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -236,7 +235,7 @@ pub extern "C" fn divvy_manager_is_leader(manager: divvy_manager) -> i32 {
     guard::small_value(|| MANAGERS.with(manager.id, |manager| i32::from(manager.is_leader())))
 }
 
-/// Tells what a manager is doing.
+/// Returns the state of a manager.
 ///
 /// Returns: a divvy_manager_state; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.
@@ -249,13 +248,13 @@ pub extern "C" fn divvy_manager_get_state(manager: divvy_manager) -> i32 {
     })
 }
 
-/// Waits until a manager is in a state. One that was passed through before the call, or too quickly
-/// to be seen, does not count: subscribe to see every one.
+/// Waits until a manager is in a state. A state that it left before the call, or very quickly, is not
+/// detected: subscribe to observe every state.
 ///
-/// Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - the longest wait,
-/// 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail tells the state that it is in; CANCELLED.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - maximum wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names the current state; CANCELLED.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_wait_state(
@@ -284,12 +283,12 @@ pub unsafe extern "C" fn divvy_manager_wait_state(
     })
 }
 
-/// Tells the id under which the worker is a member.
+/// Returns the id of the worker.
 ///
-/// Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
-/// "Errors" above.
-/// Returns: OK; NOT_FOUND - it has none: before it claimed one, and after it lost it.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Parameters: manager - the manager. out - receives the text; not NULL. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
+/// Returns: OK; NOT_FOUND - the worker has no id: it has not claimed one yet, or lost it.
+/// Ownership: the caller frees the text with divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -306,12 +305,12 @@ pub unsafe extern "C" fn divvy_manager_worker_id(
     })
 }
 
-/// Tells who leads, as far as is known.
+/// Returns the id of the last known leader.
 ///
-/// Parameters: manager - the manager. out - where the worker's id goes, not NULL. errbuf, errlen -
-/// see "Errors" above.
-/// Returns: OK; NOT_FOUND - nobody is known to lead.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Parameters: manager - the manager. out - receives the worker's id; not NULL. errbuf, errlen -
+/// buffer that receives the error text; NULL allowed.
+/// Returns: OK; NOT_FOUND - no leader is known.
+/// Ownership: the caller frees the text with divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -334,14 +333,13 @@ fn tell_worker(worker: Option<WorkerId>, out: Out<divvy_text>, none: &'static st
     Ok(())
 }
 
-/// Tells what the worker holds at this moment. Before the first assignment that is nothing, with
-/// version 0.
+/// Returns the current assignment of the worker; empty, with version 0, before the first one.
 ///
-/// Parameters: manager - the manager. out - where the handle goes, not NULL. errbuf, errlen - see
-/// "Errors" above.
+/// Parameters: manager - the manager. out - receives the handle; not NULL. errbuf, errlen - buffer
+/// that receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the assignment is the caller's, freed with divvy_assignment_free(); it may outlive
-/// the manager.
+/// Ownership: the caller frees the assignment with divvy_assignment_free(); it may outlive the
+/// manager.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -363,13 +361,13 @@ pub unsafe extern "C" fn divvy_manager_assignment(
     })
 }
 
-/// Has the partition source read and a change of it published, where this worker leads.
+/// If this worker is the leader, reads the partition source and publishes any change.
 ///
-/// Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
-/// version - where the version in force goes, NULL if not wanted. errbuf, errlen - see "Errors"
-/// above.
-/// Returns: OK; NOT_LEADER - the detail names who leads; otherwise as divvy_calculator_refresh().
-/// Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+/// Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+/// receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the error text;
+/// NULL allowed.
+/// Returns: OK; NOT_LEADER - the detail names the leader; otherwise as divvy_calculator_refresh().
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_refresh_partitions(
@@ -385,13 +383,14 @@ pub unsafe extern "C" fn divvy_manager_refresh_partitions(
     })
 }
 
-/// Has a new version published at once, where this worker leads.
+/// If this worker is the leader, publishes a new version at once.
 ///
-/// Parameters: manager - the manager. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
-/// version - where the new version goes, NULL if not wanted. errbuf, errlen - see "Errors" above.
-/// Returns: OK; NOT_LEADER - the detail names who leads; otherwise as
+/// Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+/// receives the new version; NULL allowed. errbuf, errlen - buffer that receives the error text; NULL
+/// allowed.
+/// Returns: OK; NOT_LEADER - the detail names the leader; otherwise as
 /// divvy_calculator_trigger_rebalance().
-/// Thread: any, callbacks of subscribers included. Blocks for up to timeout_ms.
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_trigger_rebalance(
@@ -407,16 +406,15 @@ pub unsafe extern "C" fn divvy_manager_trigger_rebalance(
     })
 }
 
-/// Pushes the partitions: the whole list, which replaces the former one. Every worker that may lead
-/// needs it; whoever leads publishes it. May be called before the start; the list is kept over stop
-/// and start.
+/// Sets the whole partition list. Every worker that may lead needs it. May be called before the
+/// start. The list survives stop and start.
 ///
-/// Parameters: manager - the manager. partitions - the list, copied; an empty one means that every
-/// worker gets nothing. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - a partition is there twice, or the manager reads its partitions
-/// from a callback; TIMED_OUT - the list is taken, but the calculator is too busy to be told: call
+/// Parameters: manager - the manager. partitions - the list, copied; an empty list releases
+/// everything. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - a partition occurs twice, or the manager reads its partitions from
+/// a callback; TIMED_OUT - the list is stored, but the calculator is too busy to process it: call
 /// divvy_manager_refresh_partitions().
-/// Thread: any. Blocks for up to 1 s when the calculator is flooded with events.
+/// Thread: any. Blocks for at most 1 s while the calculator is overloaded.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_set_partitions(
@@ -431,16 +429,16 @@ pub unsafe extern "C" fn divvy_manager_set_partitions(
     })
 }
 
-/// Tells everything about a manager at this moment, as JSON for people and dashboards: state, id,
-/// leader, version, term, how many partitions it holds, what it suffers from, and the status of its
-/// calculator while it leads. Members may be added in any release.
+/// Returns the status of a manager as JSON, for people and dashboards: state, id, leader, version,
+/// term, number of partitions, degradations, and the status of its calculator while it leads. Later
+/// releases may add members.
 ///
-/// Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
-/// "Errors" above.
+/// Parameters: manager - the manager. out - receives the text; not NULL. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
-/// Thread: any. Blocks for up to 3 s when the manager's threads are busy; what they do not tell in
-/// time is left empty.
+/// Ownership: the caller frees the text with divvy_text_free().
+/// Thread: any. Blocks for at most 3 s when the manager's threads are busy; what they do not answer
+/// in time is left empty.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_manager_status_json(
@@ -457,16 +455,14 @@ pub unsafe extern "C" fn divvy_manager_status_json(
     })
 }
 
-/// Tells a manager's metrics as Prometheus reads them, those of the worker, of its store and of its
-/// calculators included: as divvy_calculator_metrics(). Each handle has metrics of its own, which is
-/// why there is a function for each kind and none for the whole process: pages of several handles
-/// are put together by the host, under labels that differ. Counters go on over stops and starts, and
-/// over every leadership.
+/// Returns the metrics of a manager, its worker, its store and its calculators in the Prometheus text
+/// format 0.0.4. Pages of several handles need different labels (setting "metrics_labels"). Counters
+/// survive stop, start and changes of leadership.
 ///
-/// Parameters: manager - the manager. out - where the text goes, not NULL. errbuf, errlen - see
-/// "Errors" above.
+/// Parameters: manager - the manager. out - receives the text; not NULL. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the text is the caller's, freed with divvy_text_free().
+/// Ownership: the caller frees the text with divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -507,19 +503,18 @@ fn status_json(status: &ManagerStatus) -> String {
     .to_string()
 }
 
-/// Has a callback called with how things are at once (the state, then the id, the leader and the
-/// assignment, each where there is one), and then with every event, in order, none dropped and none
-/// twice, until it is unsubscribed or the manager is stopped. May be called before the start;
-/// callbacks begin with it. Each call makes another subscription.
+/// Subscribes a callback. It receives the current state, id, leader and assignment (each if present)
+/// first and then every event, in order, without gaps or duplicates, until the subscription is freed
+/// or the manager stops. May be called before the start. Each call creates another subscription.
 ///
-/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. callback - see
-/// divvy_event_fn, not NULL. userdata - handed to it. destroy - frees userdata once no callback
-/// runs or will run: before divvy_subscription_free() or divvy_manager_stop() return OK; NULL allowed.
-/// out - where the handle goes, not NULL; written before the first callback. errbuf, errlen - see
-/// "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such filter. On a failure userdata stays the caller's and
+/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. callback - receives the
+/// events; not NULL. userdata - passed to the callback. destroy - frees userdata after the last
+/// callback, before divvy_subscription_free() or divvy_manager_stop() return OK; NULL allowed. out -
+/// receives the handle, before the first callback; not NULL. errbuf, errlen - buffer that receives
+/// the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - no such filter. On failure, userdata remains with the caller and
 /// destroy is not called.
-/// Ownership: the subscription is the caller's, ended and freed with divvy_subscription_free().
+/// Ownership: the caller ends and frees the subscription with divvy_subscription_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -548,14 +543,14 @@ pub unsafe extern "C" fn divvy_manager_subscribe(
     })
 }
 
-/// Opens a queue of events to be read with divvy_events_poll(): how things are at once, as with
-/// divvy_manager_subscribe(), and then every event, in order, none dropped and none twice, until it
-/// is freed or the manager is stopped. Each call makes another queue with all events.
+/// Opens an event queue for divvy_events_poll(). It delivers the current state, id, leader and
+/// assignment first and then every event, in order, without gaps or duplicates, until it is freed or
+/// the manager stops. Each call creates another queue.
 ///
-/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. out - where the handle
-/// goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: manager - the manager. filter - a divvy_manager_event_filter. out - receives the
+/// handle; not NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT - no such filter.
-/// Ownership: the caller's, freed with divvy_events_free(); it may outlive the manager.
+/// Ownership: the caller frees it with divvy_events_free(); it may outlive the manager.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -160,13 +160,12 @@ fn name(text: *const c_char) -> Value {
     Value::from(text.to_string_lossy())
 }
 
-/// Tells what the worker holds after the change, what was added and what was removed.
+/// Returns the assignment after the change, with the added and removed partitions.
 ///
-/// Parameters: event - the event, of kind DIVVY_EVENT_ASSIGNMENT. out - where the handle goes, not
-/// NULL. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - the event is about something else.
-/// Ownership: the assignment is the caller's, freed with divvy_assignment_free(); it may outlive
-/// the event.
+/// Parameters: event - the event, of kind DIVVY_EVENT_ASSIGNMENT. out - receives the handle; not
+/// NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - an event of another kind.
+/// Ownership: the caller frees the assignment with divvy_assignment_free(); it may outlive the event.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -190,7 +189,7 @@ pub unsafe extern "C" fn divvy_event_assignment(
     })
 }
 
-/// Tells whether the worker leads from now on.
+/// Returns whether the worker leads now.
 ///
 /// Parameters: event - the event.
 /// Returns: 1 or 0; 0 for other kinds of events and for an invalid handle.
@@ -201,7 +200,7 @@ pub extern "C" fn divvy_event_is_leader(event: divvy_event) -> i32 {
     look(event, 0, |record| i32::from(record.news.is_leader))
 }
 
-/// Tells how alarming it is that degraded mode lasts.
+/// Returns the alert level of an outage.
 ///
 /// Parameters: event - the event.
 /// Returns: a divvy_alert_level; DIVVY_ALERT_NONE for other kinds of events and for an invalid
@@ -213,7 +212,7 @@ pub extern "C" fn divvy_event_alert_level(event: divvy_event) -> i32 {
     look(event, 0, |record| record.news.alert_level as i32)
 }
 
-/// Tells for how many milliseconds degraded mode has lasted.
+/// Returns how long degraded mode has lasted, in milliseconds.
 ///
 /// Parameters: event - the event.
 /// Returns: the time; 0 for other kinds of events and for an invalid handle.

@@ -5,93 +5,93 @@ use std::ffi::{CStr, c_char};
 use crate::machine::outage::AlertLevel;
 use crate::types::{CalculatorState, ManagerState, Reason};
 
-/// What a calculator is doing.
+/// The state of a calculator.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_calculator_state {
-    /// Nothing is pending, or what is pending waits for cooldown or a retry.
+    /// Nothing is pending, or pending work waits for the cooldown or a retry.
     DIVVY_CALCULATOR_IDLE = 1,
     /// A stabilisation window is open.
     DIVVY_CALCULATOR_SCALING = 2,
     /// A plan is being computed and published.
     DIVVY_CALCULATOR_REBALANCING = 3,
-    /// A plan without confirmed lost workers is being computed and published.
+    /// A plan without dead workers is being computed and published.
     DIVVY_CALCULATOR_EMERGENCY = 4,
 }
 
-/// Why a plan is made.
+/// Why a plan was made.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_reason {
     /// No plan is being made.
     DIVVY_REASON_NONE = 0,
-    /// The window after starting from no workers.
+    /// The window after a start without workers ended.
     DIVVY_REASON_COLD_START = 1,
     /// Published at once at a start to close a coverage gap.
     DIVVY_REASON_COLD_START_IMMEDIATE = 2,
     /// Published at the end of the window that follows an immediate cold start.
     DIVVY_REASON_COLD_START_FINAL = 3,
-    /// Workers joined or left in an orderly way.
+    /// Workers joined or left.
     DIVVY_REASON_PLANNED_SCALE = 4,
-    /// A large part of the fleet went missing and (some of it) came back.
+    /// A large part of the fleet disappeared, and some of it returned.
     DIVVY_REASON_RESTART = 5,
-    /// Workers were confirmed lost.
+    /// Workers were declared dead.
     DIVVY_REASON_EMERGENCY = 6,
-    /// Asked for with divvy_calculator_trigger_rebalance().
+    /// Requested with divvy_calculator_trigger_rebalance().
     DIVVY_REASON_MANUAL_REFRESH = 7,
     /// The partition list or its weights changed.
     DIVVY_REASON_PARTITION_CHANGE = 8,
 }
 
-/// How the fleet changed.
+/// A membership change.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_member_change {
-    /// The event is about something else.
+    /// An event of another kind.
     DIVVY_MEMBER_NONE = 0,
-    /// Beats for the first time.
+    /// Sent its first heartbeat.
     DIVVY_MEMBER_JOINED = 1,
-    /// Took its leave.
+    /// Left.
     DIVVY_MEMBER_LEFT = 2,
-    /// Its lease ran out.
+    /// Its lease expired.
     DIVVY_MEMBER_SUSPECTED = 3,
-    /// Was missing and beats again.
+    /// Was suspected and sent a heartbeat.
     DIVVY_MEMBER_RETURNED = 4,
-    /// Was missing for too long.
+    /// Was declared dead after the grace.
     DIVVY_MEMBER_DEAD = 5,
 }
 
-/// What a manager is doing.
+/// The state of a manager.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_manager_state {
-    /// Not started, or seeing to the buckets.
+    /// Not started, or creating buckets.
     DIVVY_MANAGER_INIT = 1,
     /// Claiming a stable id.
     DIVVY_MANAGER_CLAIMING_ID = 2,
-    /// A member, and nobody is known to lead.
+    /// A member; no leader is known.
     DIVVY_MANAGER_ELECTION = 3,
-    /// Somebody leads; nothing was assigned to this worker yet.
+    /// A leader is known; no assignment has arrived yet.
     DIVVY_MANAGER_WAITING_ASSIGNMENT = 4,
-    /// What is assigned is applied.
+    /// The assignment is applied.
     DIVVY_MANAGER_STABLE = 5,
-    /// This worker leads, and waits for more workers to come or go.
+    /// This worker leads and waits for more joins or leaves.
     DIVVY_MANAGER_SCALING = 6,
     /// This worker leads, and computes and publishes a plan.
     DIVVY_MANAGER_REBALANCING = 7,
-    /// This worker leads, and publishes a plan without workers that are lost.
+    /// This worker leads and publishes a plan without dead workers.
     DIVVY_MANAGER_EMERGENCY = 8,
-    /// The store is out of reach: what is held may be out of date, or ownership is suspended.
+    /// The store cannot be reached: the assignment may be outdated, or ownership is suspended.
     DIVVY_MANAGER_DEGRADED = 9,
-    /// Leaving, or gone.
+    /// Leaving, or stopped.
     DIVVY_MANAGER_SHUTDOWN = 10,
 }
 
-/// How alarming it is that degraded mode lasts.
+/// Alert level of an outage.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_alert_level {
-    /// The event is about something else.
+    /// An event of another kind.
     DIVVY_ALERT_NONE = 0,
     /// After 30 s.
     DIVVY_ALERT_INFO = 1,
@@ -261,11 +261,11 @@ pub(super) fn name_of(
     found.map_or(c"unknown", |(_, name)| name).as_ptr()
 }
 
-/// Tells the name of a state, such as "Scaling".
+/// Returns the name of a calculator state, such as "Scaling".
 ///
 /// Parameters: state - any number.
-/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
-/// Ownership: static, never freed.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -273,35 +273,51 @@ pub extern "C" fn divvy_calculator_state_name(state: i32) -> *const c_char {
     name_of(STATES.iter().map(|&(_, n, name)| (n as i32, name)), state)
 }
 
-/// Tells the name of a reason as it stands in assignments, such as "planned_scale"; "" for none.
+/// Returns the name of a reason as stored in assignments, such as "planned_scale"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_reason_name(reason: i32) -> *const c_char {
     name_of(REASONS.iter().map(|&(_, n, name)| (n as i32, name)), reason)
 }
 
-/// Tells the name of a change of the fleet, such as "joined"; "" for none.
+/// Returns the name of a membership change, such as "joined"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_member_change_name(change: i32) -> *const c_char {
     let names = MEMBER_CHANGES.iter().map(|&(n, name)| (n as i32, name));
     name_of(names, change)
 }
 
-/// Tells the name of a manager's state, such as "Stable".
+/// Returns the name of a manager state, such as "Stable".
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_manager_state_name(state: i32) -> *const c_char {
     let names = MANAGER_STATES.iter().map(|&(_, n, name)| (n as i32, name));
     name_of(names, state)
 }
 
-/// Tells the name of the level of an alert, such as "warning"; "" for none.
+/// Returns the name of an alert level, such as "warning"; "" for none.
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: state - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_alert_level_name(level: i32) -> *const c_char {
     let names = ALERT_LEVELS.iter().map(|&(_, n, name)| (n as i32, name));

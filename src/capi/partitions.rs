@@ -15,11 +15,10 @@ use crate::error::{Code, Error, Result};
 use crate::runtime::PartitionSource;
 use crate::types::Partition;
 
-/// Most keys of one partition.
+/// Maximum number of keys of a partition.
 pub const DIVVY_PARTITION_KEYS_MAX: usize = 64;
 
-/// A list of partitions that the host builds. Each partition has one or more keys that name it,
-/// unique in the list, and a weight.
+/// A list of partitions. Each partition has one or more keys, unique in the list, and a weight.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_partitions {
@@ -27,16 +26,17 @@ pub struct divvy_partitions {
     pub id: u64,
 }
 
-/// Tells the library all partitions: called with an empty list to be filled with
-/// divvy_partitions_add() or divvy_partitions_add_json().
+/// Lists all partitions. Called with an empty list; fill it with divvy_partitions_add() or
+/// divvy_partitions_add_json().
 ///
-/// Parameters: userdata - as given with the callback. partitions - the list, valid until the
-/// callback returns; must not be freed. timeout_ms - how long the calculator is willing to wait;
-/// a longer call delays the rebalance.
-/// Returns: DIVVY_OK (0); anything else is a failure: the last plan stays and the call is retried.
-/// Thread: "dv-publish", one call at a time for each calculator. May take time. Must not call
-/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator
-/// (they return WOULD_DEADLOCK), must not throw or longjmp.
+/// Parameters: userdata - the value set together with the callback. partitions - the list, valid
+/// until the callback returns; must not be freed. timeout_ms - time within which to return; a longer
+/// call delays the rebalance.
+/// Returns: DIVVY_OK (0); anything else is a failure: the last plan remains in force and the call is
+/// retried.
+/// Thread: "dv-publish", one call at a time for each calculator. May block. Must not call
+/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
+/// return WOULD_DEADLOCK), must not throw or call longjmp.
 pub type divvy_source_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -89,11 +89,12 @@ pub(super) fn host_status(status: i32) -> String {
     }
 }
 
-/// Makes an empty list.
+/// Creates an empty list of partitions.
 ///
-/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the caller's, freed with divvy_partitions_free().
+/// Ownership: the caller frees it with divvy_partitions_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -110,10 +111,10 @@ pub unsafe extern "C" fn divvy_partitions_new(
     })
 }
 
-/// Frees a list. What was made of it stays.
+/// Frees a list. Copies of it are not affected.
 ///
 /// Parameters: partitions - the list; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -126,12 +127,12 @@ pub extern "C" fn divvy_partitions_free(partitions: divvy_partitions) -> divvy_s
     })
 }
 
-/// Adds a partition at the end. Whether it is there already is checked when the list is used.
+/// Appends a partition. Duplicates are detected when the list is used.
 ///
-/// Parameters: partitions - the list. keys, key_count - the texts that name the partition, in
-/// order, each not NULL; 1 to DIVVY_PARTITION_KEYS_MAX. weight - its relative cost; 0 or less:
-/// the setting default_weight. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - there is no key; BAD_UTF8; TOO_LONG.
+/// Parameters: partitions - the list. keys, key_count - the keys, in order, each not NULL; 1 to
+/// DIVVY_PARTITION_KEYS_MAX. weight - its relative cost; 0 or less: the setting default_weight.
+/// errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - no key; BAD_UTF8; TOO_LONG.
 /// Ownership: the keys are copied.
 /// Thread: any. Does not block.
 /// Since: 0.1.
@@ -171,12 +172,13 @@ pub unsafe extern "C" fn divvy_partitions_add(
     })
 }
 
-/// Adds every partition of a JSON list: [{"keys": ["tool001", "chamber1"], "weight": 100}, ...].
-/// The weight may be left out; other members are ignored.
+/// Appends every partition of a JSON list: [{"keys": ["tool001", "chamber1"], "weight": 100}, ...].
+/// The weight is optional; other members are ignored.
 ///
-/// Parameters: partitions - the list. json, length - the text, not NULL unless length is 0, and
-/// its bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT - no such list: nothing is added; BAD_UTF8; TOO_LONG.
+/// Parameters: partitions - the list. json, length - the text, not NULL unless length is 0, and its
+/// bytes, at most DIVVY_BYTES_MAX; no NUL is needed. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT - not such a list, nothing is added; BAD_UTF8; TOO_LONG.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -202,7 +204,7 @@ pub unsafe extern "C" fn divvy_partitions_add_json(
     })
 }
 
-/// Tells how many partitions a list has.
+/// Returns the number of partitions in a list.
 ///
 /// Returns: the number; a status (below 0) for an invalid handle.
 /// Thread: any. Does not block.

@@ -4,75 +4,75 @@ use std::ffi::{CStr, c_char};
 
 use crate::error::{Code, ErrorClass};
 
-/// How a call ended. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
-/// environment, -200 and below from the library itself. Numbers are never reused; new ones may
-/// appear in any release, so treat an unknown one as a failure of its range.
+/// The result of a call. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
+/// environment, -200 and below from the library itself. Numbers are never reused; new ones may appear
+/// in any release, so treat an unknown number as a failure of its range.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_status {
     /// Done.
     DIVVY_OK = 0,
-    /// A pointer or handle that must be given is NULL or {0}.
+    /// A required pointer or handle is NULL or {0}.
     DIVVY_NULL_ARGUMENT = -1,
-    /// The handle was freed, is of another kind, or was never one.
+    /// The handle was freed, is of another kind, or was never valid.
     DIVVY_BAD_HANDLE = -2,
-    /// An argument breaks a rule that its function states.
+    /// An argument violates a rule of the function.
     DIVVY_INVALID_ARGUMENT = -3,
     /// A text is not UTF-8.
     DIVVY_BAD_UTF8 = -4,
     /// A text, a list or a number of bytes exceeds the stated maximum.
     DIVVY_TOO_LONG = -5,
-    /// A setting does not exist, cannot be read or breaks a rule; the detail names each.
+    /// A setting is unknown, malformed or violates a rule; the detail lists each.
     DIVVY_INVALID_CONFIG = -6,
     /// The calculator, manager or store is not started, or was stopped.
     DIVVY_NOT_RUNNING = -7,
     /// The calculator or manager is already started.
     DIVVY_ALREADY_STARTED = -8,
-    /// The call would wait for the thread that makes it: a stop from inside a callback.
+    /// The call would wait for its own thread: a stop inside a callback.
     DIVVY_WOULD_DEADLOCK = -9,
     /// This process was forked from the one that used the library.
     DIVVY_FORKED = -10,
-    /// The header that the program was compiled with does not fit this library.
+    /// The header of the program does not match this library.
     DIVVY_ABI_MISMATCH = -11,
-    /// No event will come any more. Not a failure.
+    /// No further event. Not a failure.
     DIVVY_CLOSED = -12,
     /// A wait was ended by a wake. Not a failure.
     DIVVY_WOKEN = -13,
-    /// There is no value under that key. Not a failure.
+    /// No value under that key. Not a failure.
     DIVVY_NOT_FOUND = -14,
-    /// The caller ended the call before its time, see divvy_cancel.
+    /// The call was cancelled with divvy_cancel_fire().
     DIVVY_CANCELLED = -15,
-    /// The deadline passed; the detail says what was still going on.
+    /// The deadline passed; the detail names what was in progress.
     DIVVY_TIMED_OUT = -100,
     /// The store cannot be reached or does not answer.
     DIVVY_UNAVAILABLE = -101,
-    /// The store refuses the credentials, or a permission is missing.
+    /// The store rejected the credentials, or a permission is missing.
     DIVVY_UNAUTHORIZED = -102,
-    /// The store, the bucket, the platform or this build cannot do what is asked.
+    /// The store, the bucket, the platform or this build does not support the operation.
     DIVVY_UNSUPPORTED = -103,
     /// A newer leader has taken over: nothing of this term is accepted any more.
     DIVVY_FENCED = -104,
-    /// Somebody else wrote or took over at the same moment.
+    /// Another client wrote or took over at the same time.
     DIVVY_CONFLICT = -105,
     /// There is no live worker.
     DIVVY_NO_WORKERS = -106,
     /// A stored value is malformed, oversized or of a wrong type.
     DIVVY_INVALID_DATA = -107,
-    /// A value is larger than the store takes.
+    /// A value exceeds the limit of the store.
     DIVVY_TOO_LARGE = -108,
-    /// Anything else that the store reported.
+    /// Another error of the store.
     DIVVY_STORE_ERROR = -109,
-    /// The host's partition source failed or told an unusable list.
+    /// The partition source of the host failed or returned an invalid list.
     DIVVY_SOURCE_FAILED = -110,
-    /// The host's strategy failed.
+    /// The strategy of the host failed.
     DIVVY_STRATEGY_FAILED = -111,
-    /// The strategy made a plan that cannot be used.
+    /// The strategy returned an invalid plan.
     DIVVY_INVALID_PLAN = -112,
-    /// Every stable id of the configured range is taken.
+    /// Every stable id of the configured range is claimed.
     DIVVY_IDS_EXHAUSTED = -113,
-    /// Somebody else holds this worker's id.
+    /// Another process owns this worker's id.
     DIVVY_ID_LOST = -114,
-    /// This worker does not lead: the call is the leader's.
+    /// This worker is not the leader; only the leader can do this.
     DIVVY_NOT_LEADER = -115,
     /// A panic was caught: a defect of the library. Please report it with the detail.
     DIVVY_PANICKED = -200,
@@ -117,11 +117,11 @@ pub(super) const TABLE: [(divvy_status, &CStr); 33] = [
     (DIVVY_PANICKED, c"DIVVY_PANICKED"),
 ];
 
-/// Tells the name of a status, such as "DIVVY_TIMED_OUT".
+/// Returns the name of a status, such as "DIVVY_TIMED_OUT".
 ///
 /// Parameters: status - any number.
-/// Returns: the name; "unknown" for a number that this library does not know. Never NULL.
-/// Ownership: static, never freed.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -130,10 +130,10 @@ pub extern "C" fn divvy_status_name(status: i32) -> *const c_char {
     found.map_or(c"unknown", |(_, name)| name).as_ptr()
 }
 
-/// Tells whether the same call may succeed later without anybody changing anything.
+/// Returns whether the same call may succeed later without a change by the caller.
 ///
 /// Parameters: status - any number.
-/// Returns: 1 if so, else 0; 0 for a number that this library does not know.
+/// Returns: 1 if so, else 0; 0 for a number unknown to this library.
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -144,10 +144,10 @@ pub extern "C" fn divvy_status_is_retriable(status: i32) -> i32 {
     i32::from(is_retriable)
 }
 
-/// Walks through every status that this library knows, for generators of bindings.
+/// Returns a status by index, for generators of bindings.
 ///
 /// Parameters: index - from 0 on.
-/// Returns: the status, 1 (which is no status) behind the last one.
+/// Returns: the status; 1, which is no status, after the last one.
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -15,11 +15,11 @@ use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
 use crate::threads::Thread;
 use crate::threads::cancel::{self, Cancel};
 
-/// The longest time-out of a call, in milliseconds: a year.
+/// Maximum timeout of a call, in milliseconds: one year.
 pub const DIVVY_TIMEOUT_MAX_MS: i64 = 31_536_000_000;
 
-/// A key-value store that a fleet shares. It lives until it is freed and every calculator made
-/// with it is.
+/// A key-value store that a fleet shares. It is closed when it and every calculator and manager
+/// created with it have been freed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_store {
@@ -35,7 +35,7 @@ pub enum divvy_bucket {
     DIVVY_BUCKET_STABLE_ID = 1,
     /// The leader's lease.
     DIVVY_BUCKET_ELECTION = 2,
-    /// Signs of life of every worker; entries expire.
+    /// Heartbeats of every worker; entries expire.
     DIVVY_BUCKET_HEARTBEAT = 3,
     /// Assignments, the fence record and the commit record; nothing expires.
     DIVVY_BUCKET_ASSIGNMENT = 4,
@@ -48,7 +48,7 @@ pub(super) fn store_of(store: divvy_store) -> Outcome<Arc<dyn Store>> {
     STORES.with(store.id, |store| Arc::clone(store.as_ref()))
 }
 
-/// A time-out in milliseconds, checked.
+/// A timeout in milliseconds, checked.
 pub(super) fn timeout(timeout_ms: i64) -> Outcome<Duration> {
     match u64::try_from(timeout_ms) {
         Ok(millis) if timeout_ms <= DIVVY_TIMEOUT_MAX_MS => Ok(Duration::from_millis(millis)),
@@ -63,12 +63,13 @@ fn deadline(timeout_ms: i64) -> Outcome<Instant> {
     Ok(Instant::now() + timeout(timeout_ms)?)
 }
 
-/// Makes a store in memory: for trying, for tests, for fleets that live in one process.
+/// Creates an in-memory store, for tests, demos and fleets within one process.
 ///
-/// Parameters: out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
+/// text; NULL allowed.
 /// Returns: OK.
-/// Ownership: the caller's, freed with divvy_store_free().
-/// Thread: any. Does not block. The store has one thread, "dv-memory", once it is watched.
+/// Ownership: the caller frees it with divvy_store_free().
+/// Thread: any. Does not block. The store has one thread, "dv-memory", while it is watched.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_memory_new(
@@ -83,19 +84,18 @@ pub unsafe extern "C" fn divvy_store_memory_new(
     })
 }
 
-/// Connects to NATS and keeps connected until the store is stopped or freed. Reads the settings
-/// nats_* and *_bucket. Where cache_file is set it waits for half a second at most, returns OK
-/// also when no server could be reached, and goes on connecting.
+/// Connects to NATS, and reconnects until the store is stopped or freed. Reads the settings nats_*
+/// and *_bucket. With the setting cache_file it waits at most half a second, returns OK even if no
+/// server can be reached, and continues to connect in the background.
 ///
-/// Parameters: config - the configuration; {0}: the defaults. timeout_ms - how long to try, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. out - where the handle goes, not NULL. errbuf, errlen - see "Errors"
-/// above.
-/// Returns: OK; INVALID_ARGUMENT; INVALID_CONFIG - every broken rule is in the detail;
-/// UNAUTHORIZED; UNSUPPORTED - a server without headers or TLS, or a library built without NATS;
-/// UNAVAILABLE or TIMED_OUT - no server could be reached in time; CANCELLED. After a failure nothing
-/// is left behind.
-/// Ownership: the caller's, freed with divvy_store_free().
-/// Thread: any. Blocks for up to timeout_ms. The store has threads "dv-nats*".
+/// Parameters: config - the configuration; {0}: the defaults. timeout_ms - maximum wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. out - receives the handle; not NULL. errbuf, errlen - buffer that receives
+/// the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; INVALID_CONFIG - the detail lists every violation; UNAUTHORIZED;
+/// UNSUPPORTED - a server without headers or TLS, or a library built without NATS; UNAVAILABLE or
+/// TIMED_OUT - no server was reached in time; CANCELLED. After a failure nothing is left running.
+/// Ownership: the caller frees it with divvy_store_free().
+/// Thread: any. Blocks for at most timeout_ms. The store has threads "dv-nats*".
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_nats_connect(
@@ -119,14 +119,14 @@ fn take_in(store: Arc<dyn Store>) -> Outcome<divvy_store> {
     Ok(divvy_store { id })
 }
 
-/// Ends a store's threads and connections, under running calculators as well: they then fail to
-/// reach it. A second call returns OK at once.
+/// Ends the threads and connections of a store, even while calculators or managers use it; their
+/// calls then fail. A second call returns OK at once.
 ///
-/// Parameters: store - the store. timeout_ms - the longest wait, 0 to DIVVY_TIMEOUT_MAX_MS.
-/// errbuf, errlen - see "Errors" above.
-/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail says what is still busy; the handle
-/// stays valid, call again.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: store - the store. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf,
+/// errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names what is still busy; the handle stays
+/// valid, call again.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_stop(
@@ -141,11 +141,11 @@ pub unsafe extern "C" fn divvy_store_stop(
     })
 }
 
-/// Frees a store. Calculators made with it keep it alive; the last of them stops it.
+/// Frees a store. Calculators and managers created with it keep it open; the last one closes it.
 ///
 /// Parameters: store - the store; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
-/// Thread: any. Blocks for a few seconds at most, when this ends a store that does not answer.
+/// Returns: OK; BAD_HANDLE, also on the second call.
+/// Thread: any. Blocks for a few seconds at most, when it closes a store that does not answer.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_store_free(store: divvy_store) -> divvy_status {
@@ -157,15 +157,15 @@ pub extern "C" fn divvy_store_free(store: divvy_store) -> divvy_status {
     })
 }
 
-/// Sees to it that a bucket exists. One that exists is used as it is. A calculator does this for
-/// the buckets that it needs.
+/// Creates a bucket unless it exists. An existing bucket keeps its settings. Calculators and managers
+/// do this for their buckets.
 ///
-/// Parameters: store - the store. bucket - a divvy_bucket. ttl_ms - how long a value of a bucket
-/// that is made here lives after its write, in milliseconds; 0: for ever. timeout_ms - the longest
-/// wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
+/// Parameters: store - the store. bucket - a divvy_bucket. ttl_ms - time to live of the values of a
+/// new bucket, in milliseconds; 0: unlimited. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS.
+/// errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING; TIMED_OUT; CANCELLED; UNAVAILABLE; UNAUTHORIZED;
 /// UNSUPPORTED.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_ensure(
@@ -188,17 +188,17 @@ pub unsafe extern "C" fn divvy_store_ensure(
     })
 }
 
-/// Writes a value, whatever was there. What workers do: a heartbeat is any value under
-/// "heartbeat.<worker>" in the heartbeat bucket, written anew before it expires.
+/// Writes a value unconditionally. A worker without a manager sends a heartbeat by writing any value
+/// to "heartbeat.<worker>" in the heartbeat bucket before the last one expires.
 ///
-/// Parameters: store - the store. bucket - a divvy_bucket. key - letters, digits and - / _ = in
-/// parts joined by dots, at most 512 bytes, not NULL. value, length - the bytes, NULL if length is
-/// 0; at most DIVVY_BYTES_MAX, and what the store takes. timeout_ms - the longest wait, 0 to
-/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - see "Errors" above.
+/// Parameters: store - the store. bucket - a divvy_bucket. key - letters, digits and - / _ = in parts
+/// joined by dots, at most 512 bytes, not NULL. value, length - the bytes, NULL if length is 0; at
+/// most DIVVY_BYTES_MAX and the limit of the store. timeout_ms - maximum wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT - it may have been
-/// written; CANCELLED - the message says whether it may have been written, or nothing was;
-/// UNAVAILABLE; UNAUTHORIZED; TOO_LARGE; STORE_ERROR.
-/// Thread: any. Blocks for up to timeout_ms.
+/// written; CANCELLED - the message says whether it may have been written; UNAVAILABLE; UNAUTHORIZED;
+/// TOO_LARGE; STORE_ERROR.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_put(
@@ -221,11 +221,14 @@ pub unsafe extern "C" fn divvy_store_put(
     })
 }
 
-/// Deletes a value. What a worker does that leaves for good: it deletes its heartbeat.
+/// Deletes a value. A worker without a manager leaves by deleting its heartbeat.
 ///
-/// Parameters: as divvy_store_put().
-/// Returns: OK, also when there was none; otherwise as divvy_store_put().
-/// Thread: any. Blocks for up to timeout_ms.
+/// Parameters: store - the store. bucket - a divvy_bucket. key - letters, digits and - / _ = in parts
+/// joined by dots, at most 512 bytes, not NULL. value, length - the bytes, NULL if length is 0; at
+/// most DIVVY_BYTES_MAX and the limit of the store. timeout_ms - maximum wait, 0 to
+/// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK, also if there was no value; otherwise as divvy_store_put().
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_delete(
@@ -245,13 +248,12 @@ pub unsafe extern "C" fn divvy_store_delete(
 
 /// Reads a value. An assignment is JSON under "assignment.<worker>" in the assignment bucket.
 ///
-/// Parameters: store, bucket, key, timeout_ms - as divvy_store_put(). out - where the value goes,
-/// not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: store, bucket, key, timeout_ms - as divvy_store_put(). out - receives the value; not
+/// NULL. errbuf, errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; NOT_FOUND; INVALID_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING; TIMED_OUT; CANCELLED;
 /// UNAVAILABLE; UNAUTHORIZED; STORE_ERROR.
-/// Ownership: the text is the caller's, freed with divvy_text_free(). It is whatever was written,
-/// not necessarily UTF-8.
-/// Thread: any. Blocks for up to timeout_ms.
+/// Ownership: the caller frees the text with divvy_text_free(). The value is not necessarily UTF-8.
+/// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_store_get(

@@ -13,11 +13,11 @@ use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
 
-/// The owner of a partition that nobody holds, see divvy_plan_input_previous().
+/// The owner of a partition without an owner.
 pub const DIVVY_NO_WORKER: u32 = u32::MAX;
 
-/// What a plan is to be made from: workers, sorted bytewise and at least one; partitions, sorted
-/// key by key; and who holds each partition now. Valid until the strategy's callback returns.
+/// Input of a strategy: at least one worker, sorted bytewise; partitions, sorted key by key; and the
+/// current owner of each partition. Valid until the strategy's callback returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_plan_input {
@@ -25,17 +25,17 @@ pub struct divvy_plan_input {
     pub id: u64,
 }
 
-/// Divides the partitions: writes the index of a worker for each partition. The same input must
-/// always lead to the same plan.
+/// Computes a plan: writes the index of a worker for each partition. The same input must always give
+/// the same plan.
 ///
-/// Parameters: userdata - as given with the callback. input - workers and partitions. owners - one
-/// element for each partition, all preset to DIVVY_NO_WORKER; each must be set to the index of a
-/// worker. owner_count - their number.
-/// Returns: DIVVY_OK (0); anything else is a failure: the last plan stays and the call is retried,
-/// as it is when an owner is missing or does not exist.
-/// Thread: "dv-publish", one call at a time for each calculator. May take time. Must not call
-/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator
-/// (they return WOULD_DEADLOCK), must not throw or longjmp.
+/// Parameters: userdata - the value set together with the callback. input - workers and partitions.
+/// owners - one element for each partition, all preset to DIVVY_NO_WORKER; each must be set to the
+/// index of a worker. owner_count - their number.
+/// Returns: DIVVY_OK (0); anything else is a failure: the last plan remains in force and the call is
+/// retried, as it is when an owner is missing or does not exist.
+/// Thread: "dv-publish", one call at a time for each calculator. May block. Must not call
+/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
+/// return WOULD_DEADLOCK), must not throw or call longjmp.
 pub type divvy_strategy_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -106,7 +106,7 @@ impl Strategy for HostStrategy {
     }
 }
 
-/// Tells how many workers there are.
+/// Returns the number of workers.
 ///
 /// Returns: the number; a status (below 0) for an invalid handle.
 /// Thread: any, during the callback. Does not block.
@@ -116,7 +116,7 @@ pub extern "C" fn divvy_plan_input_worker_count(input: divvy_plan_input) -> i64 
     count(input, |question| question.workers.len())
 }
 
-/// Tells how many partitions there are.
+/// Returns the number of partitions.
 ///
 /// Returns: the number; a status (below 0) for an invalid handle.
 /// Thread: any, during the callback. Does not block.
@@ -126,11 +126,10 @@ pub extern "C" fn divvy_plan_input_partition_count(input: divvy_plan_input) -> i
     count(input, |question| question.partitions.len())
 }
 
-/// Tells how many keys a partition has.
+/// Returns the number of keys of a partition.
 ///
 /// Parameters: input - the input. partition - its index.
-/// Returns: the number, 0 for an index that is too large; a status (below 0) for an invalid
-/// handle.
+/// Returns: the number, 0 for an index that is too large; a status (below 0) for an invalid handle.
 /// Thread: any, during the callback. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -147,12 +146,12 @@ fn count(input: divvy_plan_input, count: impl FnOnce(&Question) -> usize) -> i64
     })
 }
 
-/// Tells a worker's id.
+/// Returns the id of a worker.
 ///
-/// Parameters: input - the input. worker - its index. length - where the id's length in bytes
-/// goes, NULL if not wanted.
+/// Parameters: input - the input. worker - its index. length - receives the id's length in bytes;
+/// NULL allowed.
 /// Returns: the id; NULL for an invalid handle or an index that is too large.
-/// Ownership: borrowed until the callback returns.
+/// Ownership: valid until the callback returns.
 /// Thread: any, during the callback. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -171,12 +170,12 @@ pub unsafe extern "C" fn divvy_plan_input_worker(
     })
 }
 
-/// Tells a key of a partition.
+/// Returns a key of a partition.
 ///
-/// Parameters: input - the input. partition - its index. key - the key's index. length - where
-/// the key's length in bytes goes, NULL if not wanted.
+/// Parameters: input - the input. partition - its index. key - the key's index. length - receives the
+/// key's length in bytes; NULL allowed.
 /// Returns: the key; NULL for an invalid handle or an index that is too large.
-/// Ownership: borrowed until the callback returns.
+/// Ownership: valid until the callback returns.
 /// Thread: any, during the callback. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -193,7 +192,7 @@ pub unsafe extern "C" fn divvy_plan_input_key(
     })
 }
 
-/// Tells the weight of a partition as the host gave it: 0 or less stands for the default weight.
+/// Returns the weight of a partition as set by the host; 0 or less means the default weight.
 ///
 /// Parameters: input - the input. partition - its index.
 /// Returns: the weight; 0 for an invalid handle or an index that is too large.
@@ -208,11 +207,11 @@ pub extern "C" fn divvy_plan_input_weight(input: divvy_plan_input, partition: us
     })
 }
 
-/// Tells which worker holds a partition now.
+/// Returns the current owner of a partition.
 ///
 /// Parameters: input - the input. partition - its index.
-/// Returns: the worker's index; DIVVY_NO_WORKER when nobody holds it, or nobody who is live, and
-/// for an invalid handle or an index that is too large.
+/// Returns: the worker's index; DIVVY_NO_WORKER if it has no live owner, and for an invalid handle or
+/// an index that is too large.
 /// Thread: any, during the callback. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -7,13 +7,13 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 
-/// The longest text that a function takes, in bytes without the NUL, unless it says otherwise.
+/// Maximum length of a text argument in bytes, without the NUL.
 pub const DIVVY_TEXT_MAX: usize = 16384;
 
-/// The longest JSON or value that a function takes, in bytes.
+/// Maximum length of a JSON or value argument, in bytes.
 pub const DIVVY_BYTES_MAX: usize = 268_435_456;
 
-/// A text made by the library, freed with divvy_text_free().
+/// A text created by the library. Free it with divvy_text_free().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_text {
@@ -70,11 +70,11 @@ pub(super) fn hand_out(text: impl Into<Vec<u8>>) -> Outcome<divvy_text> {
     Ok(divvy_text { id })
 }
 
-/// Tells what a text says.
+/// Returns the bytes of a text.
 ///
-/// Parameters: text - the text. length - where its length in bytes goes, NULL if not wanted.
-/// Returns: the bytes, followed by a NUL; an empty text for an invalid handle. Never NULL.
-/// Ownership: borrowed until divvy_text_free().
+/// Parameters: text - the text. length - receives its length in bytes; NULL allowed.
+/// Returns: the bytes, followed by a NUL; an empty string for an invalid handle. Never NULL.
+/// Ownership: valid until divvy_text_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn divvy_text_data(text: divvy_text, length: *mut usize) -
 /// Frees a text.
 ///
 /// Parameters: text - the text; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

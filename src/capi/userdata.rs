@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 
-/// Frees the userdata of a callback. Called exactly once, when the library no longer uses it: see
-/// the function that took it. NULL where nothing is to be freed.
+/// Frees the userdata of a callback. Called exactly once, after the last use. NULL: nothing to free.
 ///
-/// Thread: any of the library's, or the one that ends the use. Must not call into the library.
+/// Thread: any thread of the library, or the thread that ends the use. Must not call into the
+/// library.
 pub type divvy_destroy_fn = Option<unsafe extern "C" fn(userdata: *mut c_void)>;
 
 /// The pointer, and how it is freed.

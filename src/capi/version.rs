@@ -10,7 +10,7 @@ pub const DIVVY_VERSION_MAJOR: u32 = 0;
 pub const DIVVY_VERSION_MINOR: u32 = 1;
 /// Patch version of the header.
 pub const DIVVY_VERSION_PATCH: u32 = 0;
-/// Number of the binary interface that the header describes; see "What may change" above.
+/// Number of the binary interface of this header.
 pub const DIVVY_ABI_VERSION: u32 = 1;
 
 /// A number in decimal digits, at compile time.
@@ -29,10 +29,10 @@ const _: () = assert!(DIVVY_VERSION_MAJOR == number(env!("CARGO_PKG_VERSION_MAJO
 const _: () = assert!(DIVVY_VERSION_MINOR == number(env!("CARGO_PKG_VERSION_MINOR")));
 const _: () = assert!(DIVVY_VERSION_PATCH == number(env!("CARGO_PKG_VERSION_PATCH")));
 
-/// Tells the version of the library that is loaded, such as "0.1.0".
+/// Returns the version of the loaded library, such as "0.1.0".
 ///
 /// Returns: the version. Never NULL.
-/// Ownership: static, never freed.
+/// Ownership: static; never free it.
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -41,7 +41,7 @@ pub extern "C" fn divvy_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// Tells the version of the library that is loaded as major * 1000000 + minor * 1000 + patch.
+/// Returns the version of the loaded library as major * 1000000 + minor * 1000 + patch.
 ///
 /// Thread: any. Does not block. Works in a forked child.
 /// Since: 0.1.
@@ -50,7 +50,7 @@ pub extern "C" fn divvy_version_number() -> u32 {
     DIVVY_VERSION_MAJOR * 1_000_000 + DIVVY_VERSION_MINOR * 1_000 + DIVVY_VERSION_PATCH
 }
 
-/// Tells whether this library fits the header that the program was compiled with. Write
+/// Checks that this library matches the header that the program was compiled with. Call
 /// divvy_check_abi(DIVVY_ABI_VERSION) at the start of the program.
 ///
 /// Parameters: header_version - DIVVY_ABI_VERSION.

@@ -1,4 +1,4 @@
-// One worker of a fleet: joins, prints what it is to work on, and leaves on SIGINT or SIGTERM.
+// A worker: joins a fleet, prints its assignment changes, and leaves on SIGINT or SIGTERM.
 //
 //     c++ -std=c++11 worker.cpp $(pkg-config --cflags --libs divvy) -o worker
 #include <divvy.hpp>
@@ -15,7 +15,7 @@ static void print(const char *what, const divvy::assignment &assignment, divvy_a
 }
 
 int main() try {
-    // Before any thread: they all leave the signals to sigwait below.
+    // Block the signals before any thread starts; sigwait below receives them.
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -24,7 +24,7 @@ int main() try {
 
     divvy::config config;
     config.merge_env();
-    // The same list in every worker, as any of them may lead.
+    // The partitions of the fleet. Every worker needs the same list, because each may lead.
     config.set_source([](divvy::partition_sink &tools, divvy::milliseconds) {
         tools.add({"tool001", "chamber1"}, 100);
         tools.add({"tool001", "chamber2"});
@@ -48,7 +48,7 @@ int main() try {
     int number = 0;
     sigwait(&signals, &number);
     std::printf("stopping: signal %d\n", number);
-    // DIVVY_DEPARTURE_RESTART where the process is to be back at once: nothing moves then.
+    // Use DIVVY_DEPARTURE_RESTART when the process comes back at once: nothing moves then.
     manager.stop(DIVVY_DEPARTURE_LEAVE, seconds(10));
 } catch (const divvy::error &error) {
     std::fprintf(stderr, "%s\n", error.what());
