@@ -1,5 +1,5 @@
-//! A small fleet that lives through joins, leaves, a crash and a change of leader, and answers
-//! scrapes meanwhile: `cargo run --features metrics --example metrics -- 127.0.0.1:9464`.
+//! A small fleet that goes through joins, leaves, a crash and a change of leader while it serves its
+//! metrics: `cargo run --features metrics --example metrics -- 127.0.0.1:9464`.
 //!
 //! All workers of this process record into one registry, each under a label of its own.
 //! `docs/dashboard.py` makes the picture of the dashboard from it.
@@ -47,7 +47,7 @@ fn join(store: &MemoryStore, registry: &prometheus::Registry, name: &str) -> Res
     Ok(manager)
 }
 
-/// Answers every request with the page.
+/// Answers every request with the metrics page.
 fn answer(mut stream: TcpStream, registry: &prometheus::Registry) -> std::io::Result<()> {
     let mut request = [0; 4_096];
     let _ = stream.read(&mut request)?;

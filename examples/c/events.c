@@ -1,10 +1,10 @@
-/* Keeps a fleet's partitions divided and prints what happens, until SIGINT or SIGTERM.
+/* Runs a calculator and prints its events until SIGINT or SIGTERM.
  *
  *     cc events.c $(pkg-config --cflags --libs divvy) -o events
- *     ./events                                    a store in memory, with two workers of its own
+ *     ./events                                    an in-memory store with two workers
  *     DIVVY_NATS_URL=127.0.0.1:4222 ./events      a fleet on NATS
  *
- * Events arrive by a callback here, and by epoll in events_epoll.c.
+ * Events arrive by callback; events_epoll.c uses epoll.
  */
 #include <divvy.h>
 #include <signal.h>
@@ -20,7 +20,7 @@ static void check(divvy_status status, const char *what) {
     exit(1);
 }
 
-/* Called on the thread dv-notify, one event at a time, in order. */
+/* Runs on the thread dv-notify, one event at a time, in order. */
 static void on_event(void *userdata, divvy_event event) {
     (void)userdata;
     printf("%s\n", divvy_event_json(event, NULL));
@@ -33,7 +33,7 @@ static divvy_store open_store(divvy_config config) {
         check(divvy_store_nats_connect(config, 10000, &store, err, sizeof err), "connect");
         return store;
     }
-    /* These workers beat once only, so that has to last. */
+    /* These workers send a single heartbeat, so it must not expire. */
     check(divvy_config_set(config, "heartbeat_ttl", "1h", err, sizeof err), "config");
     check(divvy_store_memory_new(&store, err, sizeof err), "store");
     check(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, 1000, err, sizeof err), "bucket");
@@ -56,7 +56,7 @@ int main(void) {
     int number;
 
     check(divvy_check_abi(DIVVY_ABI_VERSION), "library");
-    /* Before any thread: they all leave the signals to sigwait below. */
+    /* Block the signals before any thread starts; sigwait below receives them. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);

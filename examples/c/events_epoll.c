@@ -1,10 +1,10 @@
-/* Keeps a fleet's partitions divided and prints what happens, until SIGINT or SIGTERM.
+/* Runs a calculator and prints its events until SIGINT or SIGTERM.
  *
  *     cc events_epoll.c $(pkg-config --cflags --libs divvy) -o events_epoll
- *     ./events_epoll                                  a store in memory, with two workers of its own
+ *     ./events_epoll                                  an in-memory store with two workers
  *     DIVVY_NATS_URL=127.0.0.1:4222 ./events_epoll    a fleet on NATS
  *
- * One thread waits for events and signals alike with epoll; events.c does it with a callback. Linux.
+ * One thread waits for events and signals with epoll. Linux only; events.c uses a callback.
  */
 #include <divvy.h>
 #include <signal.h>
@@ -23,7 +23,7 @@ static void check(divvy_status status, const char *what) {
     exit(1);
 }
 
-/* Takes out and prints what is there; whether more may come. */
+/* Prints all queued events; returns whether more may follow. */
 static int drain(divvy_events events) {
     for (;;) {
         divvy_event event = {0};
@@ -54,7 +54,7 @@ static divvy_store open_store(divvy_config config) {
         check(divvy_store_nats_connect(config, 10000, &store, err, sizeof err), "connect");
         return store;
     }
-    /* These workers beat once only, so that has to last. */
+    /* These workers send a single heartbeat, so it must not expire. */
     check(divvy_config_set(config, "heartbeat_ttl", "1h", err, sizeof err), "config");
     check(divvy_store_memory_new(&store, err, sizeof err), "store");
     check(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, 1000, err, sizeof err), "bucket");
@@ -77,7 +77,7 @@ int main(void) {
     int epoll, on_events = -1, on_signal;
 
     check(divvy_check_abi(DIVVY_ABI_VERSION), "library");
-    /* Before any thread: they all leave the signals to the descriptor below. */
+    /* Block the signals before any thread starts; the descriptor below receives them. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
@@ -109,8 +109,8 @@ int main(void) {
     }
     printf("stopping\n");
     check(divvy_calculator_stop(calculator, 10000, err, sizeof err), "stop");
-    drain(events); /* what happened until the end */
-    close(epoll); /* before the descriptor in it goes */
+    drain(events); /* events up to the end */
+    close(epoll); /* before the descriptor in it is closed */
     close(on_signal);
     check(divvy_events_free(events), "events");
     check(divvy_calculator_free(calculator, err, sizeof err), "free");

@@ -1,8 +1,8 @@
-/* One worker of a fleet: joins, prints what it is to work on, and leaves on SIGINT or SIGTERM.
+/* A worker: joins a fleet, prints its assignment changes, and leaves on SIGINT or SIGTERM.
  *
  *     cc worker.c $(pkg-config --cflags --libs divvy) -o worker
- *     ./worker                                    alone, on a store in memory
- *     DIVVY_NATS_URL=127.0.0.1:4222 ./worker      one of as many as are started so
+ *     ./worker                                    alone, on an in-memory store
+ *     DIVVY_NATS_URL=127.0.0.1:4222 ./worker      one worker of a fleet
  */
 #include <divvy.h>
 #include <signal.h>
@@ -25,7 +25,7 @@ static void print_list(const char *what, divvy_assignment assignment, int32_t li
                divvy_assignment_key(assignment, list, (size_t)index, 1, NULL));
 }
 
-/* Called on the thread dv-notify, one event at a time, in order. */
+/* Runs on the thread dv-notify, one event at a time, in order. */
 static void on_event(void *userdata, divvy_event event) {
     divvy_assignment change = {0};
     (void)userdata;
@@ -39,7 +39,7 @@ static void on_event(void *userdata, divvy_event event) {
     fflush(stdout);
 }
 
-/* What there is to do: the same list in every worker, as any of them may lead. */
+/* The partitions of the fleet. Every worker needs the same list, because each may lead. */
 static int32_t list_tools(void *userdata, divvy_partitions partitions, int64_t timeout_ms) {
     const char *tools = "[{\"keys\":[\"tool001\",\"chamber1\"],\"weight\":100},"
                         "{\"keys\":[\"tool001\",\"chamber2\"]},{\"keys\":[\"tool002\",\"chamber1\"]}]";
@@ -57,7 +57,7 @@ int main(void) {
     int number;
 
     check(divvy_check_abi(DIVVY_ABI_VERSION), "library");
-    /* Before any thread: they all leave the signals to sigwait below. */
+    /* Block the signals before any thread starts; sigwait below receives them. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
@@ -77,7 +77,7 @@ int main(void) {
 
     sigwait(&signals, &number);
     printf("stopping: signal %d\n", number);
-    /* DIVVY_DEPARTURE_KEEP where the process is to be back at once: nothing moves then. */
+    /* Use DIVVY_DEPARTURE_RESTART when the process comes back at once: nothing moves then. */
     check(divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, 10000, err, sizeof err), "stop");
     check(divvy_subscription_free(subscription, 1000, err, sizeof err), "unsubscribe");
     check(divvy_manager_free(manager, err, sizeof err), "free");

@@ -1,4 +1,4 @@
-// Keeps a fleet's partitions divided and prints what happens, until SIGINT or SIGTERM.
+// Runs a calculator and prints its events until SIGINT or SIGTERM.
 //
 //     c++ -std=c++11 events.cpp $(pkg-config --cflags --libs divvy) -o events
 #include <divvy.hpp>
@@ -11,7 +11,7 @@ using std::chrono::seconds;
 
 static divvy::store open_store(divvy::config &config) {
     if (std::getenv("DIVVY_NATS_URL")) return divvy::store::nats(config, seconds(10));
-    // These workers beat once only, so that has to last.
+    // These workers send a single heartbeat, so it must not expire.
     config.set("heartbeat_ttl", "1h");
     divvy::store store = divvy::store::memory();
     store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(0), seconds(1));
@@ -21,7 +21,7 @@ static divvy::store open_store(divvy::config &config) {
 }
 
 int main() try {
-    // Before any thread: they all leave the signals to sigwait below.
+    // Block the signals before any thread starts; sigwait below receives them.
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use divvy::strategy::ConsistentHash;
+use divvy::strategy::Sticky;
 use divvy::{
     Departure, Error, Events, Held, Manager, ManagerConfig, ManagerEvent, ManagerEventFilter,
     ManagerState, Partition, WorkerId,
@@ -60,7 +60,7 @@ impl Newcomer {
         let list = list.to_vec();
         let manager = Manager::builder(Arc::clone(&connection.store))
             .config(config.clone())
-            .strategy(ConsistentHash::new())
+            .strategy(Sticky::new())
             .source(move || Ok(list.clone()))
             .build()?;
         let events = manager.events(ManagerEventFilter::WorkerAndCalculator);
