@@ -1,27 +1,27 @@
-# The commands of this repository; `make` alone lists them. GNU make.
+# The commands of this repository. `make` lists them. Requires GNU make.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-# Where rustup installs, for shells that were not told yet.
+# rustup's directory, for shells that were started before rustup was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 CARGO ?= cargo
-# The lock file is part of the repository: what is tested is what is locked.
+# Test exactly the dependency versions in Cargo.lock.
 LOCKED := --locked
 
-# Simulation: how many seeds from which one on, or the single one to replay.
+# Simulation: number of seeds and first seed, or a single seed to replay.
 SEEDS ?= 2000
 START ?= 0
 SEED ?=
 
-# Rival leaders, chaos: for how long.
+# Duration of `rivals` and `chaos`.
 MINUTES ?= 10
 
-# Deposed leaders: how many tries.
+# Attempts of `stale`.
 TRIES ?= 10000
 
-# Lives of managers: how many in memory and on a server.
+# Manager lifecycles of `cycles`, in memory and on a server.
 LIVES ?= 10000
 NATS_LIVES ?= 500
 
@@ -32,22 +32,22 @@ help: ## List the commands
 	  /^## / { printf "  %-15s   %s\n", "", substr($$0, 4) }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: need-build ## Build and run `divvy demo`: a fleet that starts, grows, shrinks and recovers
-## ARGS="--nats nats://127.0.0.1:4222" on a real server; ARGS=--help lists more
+demo: need-build ## Run `divvy demo`: a fleet that starts, scales, crashes and recovers
+## ARGS="--nats nats://127.0.0.1:4222" uses a real server; ARGS=--help lists all options
 	@$(CARGO) run $(LOCKED) --features cli --bin divvy -- demo $(ARGS)
 
 .PHONY: test
-test: need-test ## Run all tests, real nats-servers and thousands of simulated fleets included
+test: need-test ## Run all tests, including real servers and simulated fleets
 	$(CARGO) test $(LOCKED) --all-features
 	$(CARGO) test $(LOCKED) --no-default-features --lib
 	$(MAKE) --no-print-directory test-go
 
-# The Go binding, with the library as the other tests built it. The race detector watches both.
+# The Go binding is tested with the debug library of the other tests.
 GO = GOTOOLCHAIN=local $(shell ./.ci/go || echo false)
 GO_LIBRARY = install -m 644 include/divvy.h bindings/go/include/ && install -m 644
-# The servers that the other tests use.
+# The same servers as in the other tests.
 GO_SERVERS = test -n "$$NATS_SERVER" || sed -n 's/^pub const .*"\(.*\)";/\1/p' tests/support/nats_binary.rs | xargs -n 1 ./.ci/nats-server >/dev/null
-# Mixed fleets have processes of `divvy worker`.
+# Tests of mixed fleets run `divvy worker`.
 GO_DIVVY = DIVVY=$(abspath target/debug/divvy)
 
 .PHONY: test-go
@@ -63,7 +63,7 @@ test-go: need-test ## Run the tests of the Go binding (part of `make test`)
 	cd bindings/go/prom && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: test-go-long
-test-go-long: need-test go-lib ## Run the Go binding's long tests: 1 000 lives, strict pointer checks, vendoring, pkg-config
+test-go-long: need-test go-lib ## Run the long tests of the Go binding: leaks, pointer checks, vendoring, pkg-config
 	cd bindings/go && $(GO) test ./...
 	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -short ./...
 	$(CARGO) build $(LOCKED) --all-features --bin divvy
@@ -77,13 +77,13 @@ test-go-long: need-test go-lib ## Run the Go binding's long tests: 1 000 lives, 
 	cd bindings/go && $(GO) test -run xxx -bench . ./
 
 .PHONY: go-lib
-go-lib: need-build ## Build the C library, optimised, and lay it where the Go binding links it
+go-lib: need-build ## Build the optimised C library for static linking by the Go binding
 	$(CAPI_BUILD) --crate-type staticlib
 	$(STRIP) -S $(CAPI_TARGET)/capi/libdivvy.a
 	$(GO_LIBRARY) $(CAPI_TARGET)/capi/libdivvy.a bindings/go/lib/
 
 .PHONY: lint
-lint: need-lint ## Check format, clippy and documentation, warnings denied
+lint: need-lint ## Check formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --all-features --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --no-default-features --all-targets -- -D warnings
@@ -91,89 +91,105 @@ lint: need-lint ## Check format, clippy and documentation, warnings denied
 
 .PHONY: bench
 bench: need-build ## Run the benchmarks
-## ARGS=name runs those whose name contains it
+## ARGS=name selects benchmarks by name
 	$(CARGO) bench $(LOCKED) --all-features --bench strategy --bench machine --bench metrics -- $(ARGS)
 
 .PHONY: bench-nats
-bench-nats: need-build ## Measure a leader on a real nats-server beside a raw client (5 minutes)
+bench-nats: need-build ## Compare a leader on a real server with a raw client (5 minutes)
 	$(CARGO) bench $(LOCKED) --bench nats
 
 .PHONY: sim
-sim: need-build ## Simulate fleets of calculators and of whole managers in virtual time under faults
-## SEEDS=200000 START=0 how many, from which on; SEED=7 replays one; OF=managers only those
+sim: need-build ## Simulate fleets under random faults in virtual time
+## SEEDS=200000 START=0 selects the seeds; SEED=7 replays one; OF=managers selects one kind
 	$(if $(SEED),DIVVY_SEED=$(SEED),DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START)) \
 	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture $(OF)
 
 .PHONY: success
-success: need-build ## Simulate 100 000 rebalances while 1 % of the store's calls go wrong
+success: need-build ## Simulate 100 000 rebalances with 1 % of the store calls failing
 	$(CARGO) test $(LOCKED) --release --test sim -- --ignored --nocapture success
 
 .PHONY: test-matrix
-test-matrix: need-test ## Run the store's tests on every supported server, alone and in clusters (long)
-## ARGS=v2_12 runs those whose name contains it
+test-matrix: need-test ## Run the store tests on every supported server (long)
+## ARGS=v2_12 selects tests by name
 	$(CARGO) test $(LOCKED) --all-features --test long -- $(or $(ARGS),matrix:: cluster::)
 
 .PHONY: faults
-faults: need-test ## Measure what faults of servers and networks do, and what is seen of them (5 minutes)
-## The tables are printed and written to docs/faults.md; ONLY=cut prints those of some faults
+faults: need-test ## Inject server and network faults and measure their effects (5 minutes)
+## Writes docs/faults.md; ONLY=cut selects faults by name and only prints
 	$(if $(ONLY),DIVVY_FAULTS="$(ONLY)") \
 	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture fault_table::
 
 .PHONY: rivals
-rivals: need-test ## Let three leaders fight over a cluster whose nodes are killed
-## MINUTES=10 for how long, half of it in each class
+rivals: need-test ## Run three rival leaders on a cluster whose nodes are killed
+## MINUTES=10 sets the duration, half of it in each publish mode
 	DIVVY_RIVALS_MINUTES=$(MINUTES) \
 	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture rivals::
 
 .PHONY: chaos
-chaos: need-test ## Let 20 worker processes live through faults of workers and servers of a cluster
-## MINUTES=10 for how long; SEED=7 for the faults of a former run
+chaos: need-test ## Run 20 worker processes while workers and servers fail
+## MINUTES=10 sets the duration; SEED=7 repeats the faults of a run
 	$(if $(SEED),CHAOS_SEED=$(SEED)) CHAOS_MINUTES=$(MINUTES) \
 	  $(CARGO) test $(LOCKED) --all-features --test long -- --nocapture chaos::
 
 .PHONY: cycles
-cycles: need-test ## Start and stop managers thousands of times, in memory and on a server: nothing may grow
-## LIVES=10000 NATS_LIVES=500 how often
+cycles: need-test ## Check thousands of manager lifecycles for leaks
+## LIVES=10000 NATS_LIVES=500 set the numbers in memory and on a server
 	DIVVY_LIVES=$(LIVES) DIVVY_NATS_LIVES=$(NATS_LIVES) \
 	  $(CARGO) test $(LOCKED) --release --features cli --test alone -- --nocapture manager_lives::
 
 .PHONY: figures-manager
-figures-manager: need-build ## Measure what a manager takes and how soon things happen, on a server (6 minutes)
-## ARGS=times or ARGS=costs: only those
+figures-manager: need-build ## Measure cost and reaction times of a manager on a real server (6 minutes)
+## ARGS=times or ARGS=costs selects one part
 	$(CARGO) bench $(LOCKED) --profile capi --target-dir $(CAPI_TARGET) --features cli --bench manager \
 	  -- $(ARGS)
 
 .PHONY: stale
-stale: need-test ## Let deposed leaders try to publish, on every supported server
-## TRIES=10000 how many, for each server and class
+stale: need-test ## Check on every supported server that deposed leaders cannot publish
+## TRIES=10000 sets the attempts for each server and publish mode
 	DIVVY_STALE_TRIES=$(TRIES) DIVVY_NATS_VERSIONS=2.10.26,2.11.11,2.12.8,2.14.5,2.15.1 \
 	  $(CARGO) test $(LOCKED) --all-features --test nats -- --nocapture stale_leader::
+
+.PHONY: docs
+docs: ## Build the book into target/book
+	@command -v mdbook >/dev/null || $(CARGO) install --quiet --locked mdbook
+	mdbook build
+
+.PHONY: pictures
+pictures: need-build ## Regenerate every picture of the documents from real runs (2 minutes)
+	./docs/pictures.py drawings
+	$(CARGO) build $(LOCKED) --features cli --bin divvy
+	./docs/pictures.py demo target/debug/divvy
+	$(CARGO) run $(LOCKED) --release --example plan_picture
+	./docs/pictures.py stamp docs/plans.svg examples/plan_picture.rs tests/support/fleets.rs
+	$(CARGO) build $(LOCKED) --release --features metrics --example metrics
+	./docs/dashboard.py
+	./docs/pictures.py stamp docs/dashboard.svg dashboards/divvy.json docs/dashboard.py examples/metrics.rs
 
 .PHONY: need-build need-lint need-test
 need-build need-lint need-test: need-%:
 	@./.ci/need $*
 
-# The C library. SONAME and symbols are the binary interface, see "What may change" in divvy.h.
+# The C library. divvy.h defines what may change in the binary interface.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MAJOR := $(word 1,$(subst ., ,$(VERSION)))
 MINOR := $(word 2,$(subst ., ,$(VERSION)))
 SOVERSION := $(if $(filter 0,$(MAJOR)),0.$(MINOR),$(MAJOR))
-# What the static library needs besides: `rustc --print native-static-libs`.
+# System libraries that the static library needs: `rustc --print native-static-libs`.
 PRIVATE_LIBS ?= -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 CAPI_TARGET ?= target/capi
-# Where libdivvy.so and libdivvy.a are taken from by `install`; set it to libraries of your own.
+# Source directory of `install` for libdivvy.so and libdivvy.a.
 LIBRARY_DIR ?= $(CAPI_TARGET)/capi
 PREFIX ?= /usr/local
 DESTDIR ?=
 STRIP ?= strip
 STAGE = $(DESTDIR)$(PREFIX)
-# One kind of library at a time: beside another one link-time optimisation is without effect.
+# Build one crate type at a time: with several, rustc disables link-time optimisation.
 CAPI_BUILD = $(CARGO) rustc $(LOCKED) --profile capi --lib --features capi --target-dir $(CAPI_TARGET)
 FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' \
   -e 's|@MINOR@|$(MINOR)|g' -e 's|@PRIVATE_LIBS@|$(PRIVATE_LIBS)|g'
 
 .PHONY: capi
-capi: need-build ## Build the C library, shared and static, optimised
+capi: need-build ## Build the optimised C library, shared and static
 	$(CAPI_BUILD) --crate-type staticlib
 	$(CAPI_BUILD) --crate-type cdylib -- -Clink-arg=-Wl,-soname,libdivvy.so.$(SOVERSION) \
 	  -Clink-arg=-Wl,-z,nodelete
@@ -182,7 +198,7 @@ capi: need-build ## Build the C library, shared and static, optimised
 
 .PHONY: install
 install: $(if $(filter $(CAPI_TARGET)/capi,$(LIBRARY_DIR)),capi) ## Install the C library, headers, pkg-config and CMake files
-## PREFIX=/usr/local DESTDIR= where to
+## PREFIX=/usr/local DESTDIR= set the destination
 	install -d $(STAGE)/lib/pkgconfig $(STAGE)/lib/cmake/divvy $(STAGE)/include $(STAGE)/share/doc/divvy
 	install -m 644 include/divvy.h include/divvy.hpp $(STAGE)/include
 	install -m 644 $(LIBRARY_DIR)/libdivvy.a $(STAGE)/lib
@@ -194,12 +210,9 @@ install: $(if $(filter $(CAPI_TARGET)/capi,$(LIBRARY_DIR)),capi) ## Install the 
 	$(FILL) packaging/divvyConfigVersion.cmake.in > $(STAGE)/lib/cmake/divvy/divvyConfigVersion.cmake
 	install -m 644 LICENSE-MIT LICENSE-APACHE packaging/THIRD-PARTY-NOTICES $(STAGE)/share/doc/divvy
 
-# The address and leak sanitizers and valgrind see the memory of the Rust code, too, as it comes from
-# malloc. ThreadSanitizer is told to leave it alone: it does not know the locks of code that it did
-# not see compiled, so what it judges is the C and C++ side only.
-# valgrind tells what is definitely lost: what Rust's standard library keeps for each thread that
-# calls it (48 bytes) is found by a pointer into its middle, which counts as "possibly". A forked
-# child has lost its parent's threads with all that they held, so leaks are not looked for there.
+# ThreadSanitizer ignores the Rust code, which is not instrumented. valgrind reports definite leaks only:
+# std keeps 48 bytes per thread behind an interior pointer. A forked child leaks its parent's threads, so
+# its leaks are not checked.
 VALGRIND := valgrind --quiet --error-exitcode=9 --fair-sched=yes
 VALGRIND_LEAKS := --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 .PHONY: test-sanitize

@@ -2,5 +2,7 @@
 
 #[cfg(unix)]
 mod bare_machine;
+mod documents;
 mod log_manual;
+mod prose;
 mod sources;
