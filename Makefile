@@ -104,6 +104,11 @@ sim: need-build ## Simulate fleets under random faults in virtual time
 	$(if $(SEED),DIVVY_SEED=$(SEED),DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START)) \
 	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture $(OF)
 
+.PHONY: explore
+explore: need-build ## Explore every order of the steps of the threads that deliver events
+	RUSTFLAGS="--cfg divvy_loom" $(CARGO) test $(LOCKED) --no-default-features --target-dir target/explore \
+	  --lib -- --nocapture --test-threads 1 explored::
+
 .PHONY: success
 success: need-build ## Simulate 100 000 rebalances with 1 % of the store calls failing
 	$(CARGO) test $(LOCKED) --release --test sim -- --ignored --nocapture success

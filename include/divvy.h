@@ -1232,10 +1232,12 @@ divvy_status divvy_cancel_free(struct divvy_cancel cancel);
  * receives the error text; NULL allowed.
  * Returns: OK; INVALID_ARGUMENT - no such level; WOULD_DEADLOCK - called from the callback;
  * UNSUPPORTED - the host is a Rust program with its own logger; TIMED_OUT - the previous callback
- * has not returned within 10 s: it receives no further record, and nothing is logged until the next
- * call. On failure, userdata remains with the caller and destroy is not called.
+ * has not returned within 10 s, or another thread has been in this call for as long. The previous
+ * callback is not called again. Its userdata is destroyed after it has returned; the next call waits
+ * for that, and nothing is logged until then. On failure, userdata remains with the caller and
+ * destroy is not called.
  * Thread: any. Blocks while the previous callback runs, at most 10 s. Records queued before the
- * replacement still reach the previous callback.
+ * replacement still reach the previous callback within that time.
  * Since: 0.1.
  */
 divvy_status divvy_log_set(int32_t max_level,
@@ -2375,16 +2377,18 @@ int64_t divvy_assignment_weight(struct divvy_assignment assignment, int32_t list
 divvy_status divvy_assignment_free(struct divvy_assignment assignment);
 
 /**
- * Ends and frees a subscription. After OK, no callback of it runs, and its userdata has been
- * destroyed. Inside a callback of the same handle it returns at once and takes effect when the
- * callback returns.
+ * Ends and frees a subscription. After OK the callback does not run and will not run, and its
+ * userdata has been destroyed. Inside a callback of the same calculator or manager the call does
+ * not wait for that callback: userdata is then destroyed after its return. Inside a callback of
+ * another one it waits as everywhere else.
  *
- * Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - maximum
- * wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the
- * error text; NULL allowed.
+ * Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms -
+ * maximum wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that
+ * receives the error text; NULL allowed.
  * Returns: OK; BAD_HANDLE, also on the second call; INVALID_ARGUMENT; TIMED_OUT - the callback is
- * still running, no further one starts; the handle stays valid, call again.
- * Thread: any. Blocks for at most timeout_ms.
+ * still running. It will not be called again. The handle stays valid: call again. Two callbacks
+ * that each unsubscribe the other one end in this way.
+ * Thread: any, several at a time: each waits. Blocks for at most timeout_ms.
  * Since: 0.1.
  */
 divvy_status divvy_subscription_free(struct divvy_subscription subscription,

@@ -363,3 +363,37 @@ func TestLaggingWorkerIsReportedWithItsVersions(t *testing.T) {
 	}
 	t.Fatal(events.Err())
 }
+
+// A wake that met an event was lost once in some hundred times: Cancel then waited forever.
+func TestCancelThatMeetsAnEventReturns(t *testing.T) {
+	cycles := 20_000
+	if testing.Short() {
+		cycles = 1_000
+	}
+	store := memory(t)
+	must(t, store.Ensure(patient(t), BucketHeartbeat, 0))
+	must(t, store.Put(patient(t), BucketHeartbeat, "heartbeat.w-1", []byte("up")))
+	config := config(store)
+	config.HeartbeatTTL = time.Hour
+	calculator := calculator(t, config)
+	must(t, calculator.Start(patient(t)))
+	for cycle := range cycles {
+		subscription, err := calculator.Subscribe()
+		must(t, err)
+		go func() {
+			for range subscription.C {
+			}
+		}()
+		must(t, calculator.TriggerRebalance(context.Background()))
+		cancelled := make(chan struct{})
+		go func() {
+			subscription.Cancel()
+			close(cancelled)
+		}()
+		select {
+		case <-cancelled:
+		case <-time.After(patience):
+			t.Fatal("cycle ", cycle, ": Cancel hangs")
+		}
+	}
+}

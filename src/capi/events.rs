@@ -1,8 +1,6 @@
 //! Events by callback, by poll and by descriptor.
 
-use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -67,14 +65,9 @@ pub struct divvy_events {
 /// leaves the callback ends the process.
 pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, event: divvy_event)>;
 
-/// What a subscription's handle stands for.
-#[derive(Default)]
-struct SubscriptionCell {
-    /// `None` while it is being made, and once it was ended.
-    slot: Mutex<Option<Subscription>>,
-    /// No callback is called any more.
-    is_ended: Arc<AtomicBool>,
-}
+/// A subscription, or `None` while it is being made. The lock is held then, but never while a
+/// callback is waited for, so that the callback itself may take it.
+type SubscriptionCell = Mutex<Option<Arc<Subscription>>>;
 
 static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
 static QUEUES: Registry<EventQueue> = Registry::new(8);
@@ -115,11 +108,6 @@ impl<N: Recorded> Queue for Events<N> {
     }
 }
 
-thread_local! {
-    /// Whether this thread is inside an event callback.
-    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
-}
-
 pub(super) fn interest_of(filter: i32) -> Outcome<EventFilter> {
     const STATE: i32 = divvy_event_filter::DIVVY_FILTER_STATE as i32;
     const MEMBERS: i32 = divvy_event_filter::DIVVY_FILTER_STATE_AND_MEMBERS as i32;
@@ -152,37 +140,13 @@ pub(super) fn subscribe<N: Recorded>(
         id: SUBSCRIPTIONS.insert(Arc::clone(&cell))?,
     };
     let userdata = UserData::new(callback.userdata, callback.destroy);
-    let is_ended = Arc::clone(&cell.is_ended);
-    // In place before the first callback, which may use it.
+    let mut slot = cell.lock();
+    // Written before the first callback, which may use it: an unsubscribe waits for the slot.
     out.write(handle);
-    complete(&cell, handle, || {
-        subscribe(Box::new(move |notice| {
-            if !is_ended.load(Ordering::Acquire) {
-                deliver(notice.record(), call, &userdata);
-            }
-        }))
-    });
+    *slot = Some(Arc::new(subscribe(Box::new(move |notice| {
+        deliver(notice.record(), call, &userdata);
+    }))));
     Ok(())
-}
-
-/// Completes the cell of a subscription, whose callback may have ended it meanwhile.
-fn complete(
-    cell: &SubscriptionCell,
-    handle: divvy_subscription,
-    make: impl FnOnce() -> Subscription,
-) {
-    let mut slot = cell.slot.lock();
-    let subscription = make();
-    if !cell.is_ended.load(Ordering::Acquire) {
-        *slot = Some(subscription);
-        // Ended between the look and here: nobody else can take it out.
-        if !cell.is_ended.load(Ordering::Acquire) {
-            return;
-        }
-        *slot = None;
-    }
-    drop(slot);
-    let _ = SUBSCRIPTIONS.remove(handle.id);
 }
 
 pub(super) fn open<N: Recorded>(events: Events<N>) -> Outcome<divvy_events> {
@@ -203,23 +167,23 @@ fn deliver(
         log::error!(target: "divvy::capi", "no handle is left for an event");
         return;
     };
-    let outer = IN_CALLBACK.replace(true);
     // SAFETY: the host gave this function to be called with this userdata.
     unsafe { callback(userdata.pointer(), event) };
-    IN_CALLBACK.set(outer);
     event::take_back(event);
 }
 
-/// Ends and frees a subscription. After OK, no callback of it runs, and its userdata has been
-/// destroyed. Inside a callback of the same handle it returns at once and takes effect when the
-/// callback returns.
+/// Ends and frees a subscription. After OK the callback does not run and will not run, and its
+/// userdata has been destroyed. Inside a callback of the same calculator or manager the call does
+/// not wait for that callback: userdata is then destroyed after its return. Inside a callback of
+/// another one it waits as everywhere else.
 ///
-/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - maximum
-/// wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the
-/// error text; NULL allowed.
+/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms -
+/// maximum wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that
+/// receives the error text; NULL allowed.
 /// Returns: OK; BAD_HANDLE, also on the second call; INVALID_ARGUMENT; TIMED_OUT - the callback is
-/// still running, no further one starts; the handle stays valid, call again.
-/// Thread: any. Blocks for at most timeout_ms.
+/// still running. It will not be called again. The handle stays valid: call again. Two callbacks
+/// that each unsubscribe the other one end in this way.
+/// Thread: any, several at a time: each waits. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_subscription_free(
@@ -234,30 +198,12 @@ pub unsafe extern "C" fn divvy_subscription_free(
         }
         let cell = SUBSCRIPTIONS.get(subscription.id)?;
         let timeout = timeout(timeout_ms)?;
-        cell.is_ended.store(true, Ordering::Release);
-        let slot = if IN_CALLBACK.get() {
-            // Another thread may hold the lock while it waits for this very callback, or be
-            // about to learn that the subscription which it makes is ended already.
-            cell.slot.try_lock()
-        } else {
-            cell.slot.try_lock_for(timeout)
-        };
-        let Some(mut slot) = slot else {
-            return if IN_CALLBACK.get() {
-                Ok(())
-            } else {
-                Err(Failure::new(
-                    divvy_status::DIVVY_TIMED_OUT,
-                    "another thread is ending this subscription",
-                ))
-            };
-        };
-        if let Some(subscription) = slot.as_mut() {
-            subscription.end(timeout)?;
+        let made = cell.lock().clone();
+        if let Some(made) = made {
+            made.end(timeout)?;
         }
-        *slot = None;
-        drop(slot);
-        SUBSCRIPTIONS.remove(subscription.id)?;
+        // Fails when another thread, which waited with this one, was the first.
+        let _ = SUBSCRIPTIONS.remove(subscription.id);
         Ok(())
     })
 }

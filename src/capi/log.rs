@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::{c_char, c_void};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
@@ -71,14 +72,16 @@ struct Sink {
 }
 
 struct Running {
-    /// Dropped to end the thread.
-    _stop: Sender<Infallible>,
+    /// Dropped to end the thread, after it delivered what waits. `None`: it was dropped.
+    stop: Option<Sender<Infallible>>,
     thread: Thread,
+    /// Whether the callback is not called again.
+    is_closed: Arc<AtomicBool>,
 }
 
 struct ToHost;
 
-static SINK: RwLock<Option<std::sync::Arc<Sink>>> = RwLock::new(None);
+static SINK: RwLock<Option<Arc<Sink>>> = RwLock::new(None);
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 thread_local! {
@@ -94,10 +97,12 @@ thread_local! {
 /// receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT - no such level; WOULD_DEADLOCK - called from the callback;
 /// UNSUPPORTED - the host is a Rust program with its own logger; TIMED_OUT - the previous callback
-/// has not returned within 10 s: it receives no further record, and nothing is logged until the next
-/// call. On failure, userdata remains with the caller and destroy is not called.
+/// has not returned within 10 s, or another thread has been in this call for as long. The previous
+/// callback is not called again. Its userdata is destroyed after it has returned; the next call waits
+/// for that, and nothing is logged until then. On failure, userdata remains with the caller and
+/// destroy is not called.
 /// Thread: any. Blocks while the previous callback runs, at most 10 s. Records queued before the
-/// replacement still reach the previous callback.
+/// replacement still reach the previous callback within that time.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn divvy_log_set(
@@ -118,19 +123,22 @@ pub unsafe extern "C" fn divvy_log_set(
         }
         prepare_process();
         install()?;
-        let mut running = RUNNING.lock();
+        let Some(mut running) = RUNNING.try_lock_for(END_TIMEOUT) else {
+            return Err(Failure::new(
+                divvy_status::DIVVY_TIMED_OUT,
+                "another thread is replacing the log's callback",
+            ));
+        };
         *SINK.write() = None;
-        if let Some(Running { _stop, thread }) = running.take() {
-            drop(_stop);
-            if let Err(error) = thread.join(Instant::now() + END_TIMEOUT) {
-                // Kept, so that the next call waits for it again.
-                let (stop, _) = bounded(0);
-                *running = Some(Running {
-                    _stop: stop,
-                    thread,
-                });
+        if let Some(former) = running.as_mut() {
+            former.stop = None;
+            if let Err(error) = former.thread.join(Instant::now() + END_TIMEOUT) {
+                // From here on the callback may run to its end but is not called again. The next
+                // call of this function waits for the thread again.
+                former.is_closed.store(true, Ordering::Release);
                 return Err(error.into());
             }
+            *running = None;
         }
         let Some(callback) = callback.filter(|_| filter != LevelFilter::Off) else {
             log::set_max_level(LevelFilter::Off);
@@ -139,23 +147,33 @@ pub unsafe extern "C" fn divvy_log_set(
         };
         let (sender, lines) = bounded(BACKLOG_MAX);
         let (stop, stopped) = bounded(0);
-        let sink = std::sync::Arc::new(Sink {
+        let sink = Arc::new(Sink {
             lines: sender,
             dropped: AtomicU64::new(0),
         });
-        let their_sink = std::sync::Arc::clone(&sink);
+        let their_sink = Arc::clone(&sink);
+        let is_closed = Arc::<AtomicBool>::default();
+        let their_is_closed = Arc::clone(&is_closed);
         let (hand_over, userdata_arrives) = bounded::<UserData>(1);
         let thread = Thread::spawn("dv-log", move || {
             IS_LOG_THREAD.set(true);
             if let Ok(userdata) = userdata_arrives.recv() {
-                run(&lines, &stopped, &their_sink, callback, &userdata);
+                run(
+                    &lines,
+                    &stopped,
+                    &their_sink,
+                    &their_is_closed,
+                    callback,
+                    &userdata,
+                );
             }
         })?;
         // Only now nothing can fail any more, and userdata is ours.
         let _ = hand_over.send(UserData::new(userdata, destroy));
         *running = Some(Running {
-            _stop: stop,
+            stop: Some(stop),
             thread,
+            is_closed,
         });
         *SINK.write() = Some(sink);
         log::set_max_level(filter);
@@ -223,14 +241,19 @@ impl Log for ToHost {
     fn flush(&self) {}
 }
 
+/// The body of `dv-log`.
 fn run(
     lines: &Receiver<Line>,
     stopped: &Receiver<Infallible>,
     sink: &Sink,
+    is_closed: &AtomicBool,
     callback: unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char, usize),
     userdata: &UserData,
 ) {
-    let tell = |line: Line| {
+    let deliver = |line: Line| {
+        if is_closed.load(Ordering::Acquire) {
+            return;
+        }
         let target = Terminated::new(line.target);
         let message = Terminated::new(line.message);
         let mut length = 0;
@@ -240,10 +263,10 @@ fn run(
         // until it returns.
         unsafe { callback(userdata.pointer(), line.level as i32, target, text, length) };
     };
-    let tell_dropped = || {
+    let deliver_dropped_count = || {
         let dropped = sink.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            tell(Line {
+            deliver(Line {
                 level: Level::Warn,
                 target: "divvy::log".into(),
                 message: format!("{dropped} records were dropped: the callback is too slow"),
@@ -254,14 +277,14 @@ fn run(
         select! {
             recv(lines) -> line => match line {
                 Ok(line) => {
-                    tell(line);
-                    tell_dropped();
+                    deliver(line);
+                    deliver_dropped_count();
                 }
                 Err(_) => return,
             },
             recv(stopped) -> _ => {
-                lines.try_iter().for_each(tell);
-                tell_dropped();
+                lines.try_iter().for_each(deliver);
+                deliver_dropped_count();
                 return;
             }
         }

@@ -89,6 +89,18 @@ fn cpp_layer_owns_its_objects_and_contains_exceptions() {
     run("bindings/cpp/tests/life.cpp", CXX17, Link::Static);
 }
 
+/// 20 000 cycles of each, in C and in C++.
+#[test]
+fn wake_or_unsubscribe_that_meets_an_event_is_neither_lost_nor_hangs() {
+    run("tests/capi/wakes.c", C99, Link::Shared);
+    run("bindings/cpp/tests/wakes.cpp", CXX11, Link::Shared);
+}
+
+#[test]
+fn ended_callback_never_runs_again_and_its_userdata_is_destroyed_after_its_return() {
+    run("tests/capi/lifetimes.c", C99, Link::Shared);
+}
+
 /// What the memory store cannot show: sockets, the client's threads, a server's own time.
 #[test]
 fn same_programs_pass_on_real_server() {

@@ -54,14 +54,16 @@ impl<N: Notification> Events<N> {
         self.wait(timeout.map(deadline_after), true)
     }
 
-    /// Ends every [`Events::poll`] that waits now; when none does, the next one that would wait
-    /// returns at once.
+    /// Ends every [`Events::poll`] that waits now with [`Polled::Woken`]. If an event arrives at
+    /// the same time, a poll may return the event; the next poll that would wait then returns
+    /// [`Polled::Woken`] at once. So does the next one if none waits now: of several such wakes one
+    /// is kept. Does not block.
     pub fn wake(&self) {
         let mut queue = self.subscriber.queue.lock();
         if queue.waiting > 0 {
             queue.wakes += 1;
         } else {
-            queue.is_woken = true;
+            queue.pending_wakes = queue.pending_wakes.max(1);
             queue.report_readiness();
         }
         drop(queue);
@@ -110,14 +112,23 @@ impl<N: Notification> Events<N> {
         let wakes = queue.wakes;
         let mut is_late = false;
         loop {
+            let is_woken = heeds_wakes && queue.wakes != wakes;
             if let Some(event) = queue.pop() {
+                // The event goes first. The wake stays for the next poll, or it would be lost.
+                if is_woken {
+                    queue.pending_wakes += 1;
+                    queue.report_readiness();
+                }
                 return Polled::Event(event);
             }
             if !queue.is_open {
                 return Polled::Closed;
             }
-            if heeds_wakes && (queue.is_woken || queue.wakes != wakes) {
-                queue.is_woken = false;
+            if is_woken {
+                return Polled::Woken;
+            }
+            if heeds_wakes && queue.pending_wakes > 0 {
+                queue.pending_wakes -= 1;
                 queue.report_readiness();
                 return Polled::Woken;
             }

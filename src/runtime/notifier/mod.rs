@@ -7,6 +7,9 @@
 
 mod event_filter;
 mod events;
+mod primitives;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,11 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select_biased};
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, TryRecvError, select_biased};
 
 pub use self::event_filter::{EventFilter, Notification};
 pub use self::events::{Events, Polled, Readiness};
+use self::primitives::{Condvar, Mutex, ThreadKey, WakeChannel};
 
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, StateChange};
@@ -48,12 +51,14 @@ struct SubscriberQueue<N> {
     missed: u64,
     is_open: bool,
     is_running: bool,
-    /// Readers that wait now.
+    /// The thread that drops the callback now.
+    dropping: Option<ThreadKey>,
+    /// Polls that wait now and that a wake ends.
     waiting: usize,
-    /// How often waiting readers were woken without an event.
+    /// Wakes that found a waiting poll. A poll that sees another number than at its start was woken.
     wakes: u64,
-    /// A wake while nobody waited: for the next reader that would.
-    is_woken: bool,
+    /// Wakes that no poll has reported yet: for the next polls that would wait.
+    pending_wakes: usize,
     readiness: Option<Box<dyn Readiness>>,
     was_ready: bool,
 }
@@ -65,9 +70,10 @@ impl<N: Notification> SubscriberQueue<N> {
             missed: 0,
             is_open: true,
             is_running: false,
+            dropping: None,
             waiting: 0,
             wakes: 0,
-            is_woken: false,
+            pending_wakes: 0,
             readiness: None,
             was_ready: false,
         }
@@ -75,7 +81,8 @@ impl<N: Notification> SubscriberQueue<N> {
 
     /// Tells whoever watches the readiness that it changed. After each change of the queue.
     fn report_readiness(&mut self) {
-        let is_ready = !self.events.is_empty() || self.missed > 0 || !self.is_open || self.is_woken;
+        let is_ready =
+            !self.events.is_empty() || self.missed > 0 || !self.is_open || self.pending_wakes > 0;
         if let Some(readiness) = self.readiness.as_deref()
             && is_ready != self.was_ready
         {
@@ -102,6 +109,13 @@ impl<N: Notification> SubscriberQueue<N> {
 
     fn is_over(&self) -> bool {
         !self.is_open && self.events.is_empty() && self.missed == 0
+    }
+
+    /// Whether a thread other than this one is dropping the callback. This one may be: what the
+    /// callback owns may include its own subscription.
+    fn is_dropped_elsewhere(&self) -> bool {
+        self.dropping
+            .is_some_and(|thread| thread != ThreadKey::of_this_thread())
     }
 }
 
@@ -164,23 +178,46 @@ impl<N: Notification> Subscriber<N> {
         drop(events);
     }
 
-    /// Drops the host's callback with whatever it owns, unless it is running: then that happens
-    /// on its return. No lock of ours may be held by the caller.
+    /// Drops the host's callback with whatever it owns, unless it is running: `dv-notify` then
+    /// drops it after its return. The caller must not hold a lock.
     fn drop_callback(&self) {
-        let callback = self.callback.lock().take();
+        let callback = {
+            let mut queue = self.queue.lock();
+            let callback = self.callback.lock().take();
+            if callback.is_none() {
+                return;
+            }
+            queue.dropping = Some(ThreadKey::of_this_thread());
+            callback
+        };
         drop_guarded(callback);
+        self.queue.lock().dropping = None;
+        self.changed.notify_all();
     }
 
-    /// Waits until the callback is not running.
+    /// Waits until the callback neither runs nor is being dropped by another thread.
     fn wait_for_callback(&self, deadline: Instant) -> Result<()> {
+        let is_busy = |queue: &SubscriberQueue<N>| queue.is_running || queue.is_dropped_elsewhere();
+        let text = "the callback is still running; it will not be called again";
+        self.wait_while(is_busy, deadline, text)
+    }
+
+    /// Waits until no other thread is dropping the callback.
+    fn wait_for_drop(&self, deadline: Instant) -> Result<()> {
+        let text = "another thread is still destroying the callback";
+        self.wait_while(SubscriberQueue::is_dropped_elsewhere, deadline, text)
+    }
+
+    fn wait_while(
+        &self,
+        is_busy: impl Fn(&SubscriberQueue<N>) -> bool,
+        deadline: Instant,
+        text: &str,
+    ) -> Result<()> {
         let mut queue = self.queue.lock();
-        while queue.is_running {
-            if self.changed.wait_until(&mut queue, deadline).timed_out() && queue.is_running {
-                return Err(Error::new(
-                    Code::TimedOut,
-                    "the callback is still running; no further one will",
-                )
-                .with_operation("unsubscribe"));
+        while is_busy(&queue) {
+            if self.changed.wait_until(&mut queue, deadline).timed_out() && is_busy(&queue) {
+                return Err(Error::new(Code::TimedOut, text).with_operation("unsubscribe"));
             }
         }
         Ok(())
@@ -207,8 +244,7 @@ pub(crate) struct Hub<N: Notification = CalculatorEvent> {
     /// The handle that the events are about, see [`OwnThread`].
     owner: u64,
     backlog_max: usize,
-    wake_sender: Sender<()>,
-    wake_receiver: Receiver<()>,
+    wake_channel: WakeChannel,
     pub lagged: AtomicU64,
     pub callback_panics: AtomicU64,
     metrics: Arc<dyn CalculatorMetrics>,
@@ -226,8 +262,6 @@ struct HubState<N: Notification> {
 
 impl<N: Notification> Hub<N> {
     pub fn new(owner: u64, current: N::Current, backlog_max: usize) -> Self {
-        // One place suffices: the wake_sender says "look at the queues", not how often.
-        let (wake_sender, wake_receiver) = bounded(1);
         Self {
             inner: Mutex::new(HubState {
                 subscribers: Vec::new(),
@@ -236,8 +270,7 @@ impl<N: Notification> Hub<N> {
             }),
             owner,
             backlog_max,
-            wake_sender,
-            wake_receiver,
+            wake_channel: WakeChannel::new(),
             lagged: AtomicU64::new(0),
             callback_panics: AtomicU64::new(0),
             metrics: Arc::new(NoMetrics),
@@ -295,7 +328,7 @@ impl<N: Notification> Hub<N> {
         drop(inner);
         // Otherwise the thread would wake for nothing, and keep a core from those who read.
         if is_called_back {
-            let _ = self.wake_sender.try_send(());
+            self.wake_channel.wake();
         }
     }
 
@@ -348,7 +381,7 @@ impl<N: Notification> Hub<N> {
         callback: Callback<N>,
     ) -> Subscription {
         let subscriber = self.add(filter, Some(callback));
-        let _ = self.wake_sender.try_send(());
+        self.wake_channel.wake();
         Subscription {
             place: Some(Box::new(SubscriberSlot {
                 subscriber,
@@ -393,7 +426,7 @@ impl<N: Notification> Hub<N> {
             is_last = select_biased! {
                 recv(halt) -> _ => return,
                 recv(finish) -> _ => true,
-                recv(self.wake_receiver) -> _ => false,
+                recv(self.wake_channel.receiver()) -> _ => false,
             };
         }
     }
@@ -505,7 +538,8 @@ trait ActiveSubscription: Send + Sync {
     /// Nothing more is delivered.
     fn unsubscribe_now(&self);
     fn wait_for_callback(&self, deadline: Instant) -> Result<()>;
-    fn drop_callback(&self);
+    /// Drops the callback, or waits until the thread that is dropping it has done so.
+    fn drop_callback(&self, deadline: Instant) -> Result<()>;
 }
 
 impl<N: Notification> ActiveSubscription for SubscriberSlot<N> {
@@ -520,19 +554,20 @@ impl<N: Notification> ActiveSubscription for SubscriberSlot<N> {
         self.subscriber.wait_for_callback(deadline)
     }
 
-    fn drop_callback(&self) {
+    fn drop_callback(&self, deadline: Instant) -> Result<()> {
         self.subscriber.drop_callback();
+        self.subscriber.wait_for_drop(deadline)
     }
 }
 
 impl Subscription {
-    /// Ends the subscription. After it returns `Ok` no callback runs or will run, and what the
-    /// callback owned has been dropped. From inside a callback of the same handle it returns
-    /// at once; then that holds from the callback's return on.
+    /// Ends the subscription. After it returned `Ok`, the callback does not run, will not run, and
+    /// everything that it owned has been dropped. Inside a callback of the same handle it returns
+    /// without waiting for that callback; what the callback owns is then dropped after its return.
     ///
     /// # Errors
-    /// `TimedOut` when the callback still runs after `timeout`; no further one will, and what it
-    /// owns is dropped when it returns.
+    /// `TimedOut` if the callback is still running after `timeout`. It will not be called again,
+    /// and what it owns is dropped after its return.
     pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
         let result = self.end(timeout);
         self.place = None;
@@ -544,23 +579,22 @@ impl Subscription {
         self.place = None;
     }
 
-    /// As [`Subscription::unsubscribe`], for callers that want to wait again after `TimedOut`.
-    /// Once it returned `Ok` another call does nothing.
+    /// Ends the subscription as [`Subscription::unsubscribe`] does. May be called again, and by
+    /// several threads at a time: each call waits.
     ///
     /// # Errors
     /// As [`Subscription::unsubscribe`].
-    pub fn end(&mut self, timeout: Duration) -> Result<()> {
+    pub fn end(&self, timeout: Duration) -> Result<()> {
         let Some(place) = &self.place else {
             return Ok(());
         };
         place.unsubscribe_now();
-        // Callbacks run one at a time: on their thread no other one is running.
+        let deadline = deadline_after(timeout);
+        // The thread that runs the callbacks runs one at a time: no other one than the caller's.
         if !OwnThread::is_notifier_of(self.owner) {
-            place.wait_for_callback(deadline_after(timeout))?;
+            place.wait_for_callback(deadline)?;
         }
-        place.drop_callback();
-        self.place = None;
-        Ok(())
+        place.drop_callback(deadline)
     }
 }
 
