@@ -44,7 +44,9 @@ test: need-test ## Run all tests, including real servers and simulated fleets
 
 # The Go binding is tested with the debug library of the other tests.
 GO = GOTOOLCHAIN=local $(shell ./.ci/go || echo false)
-GO_LIBRARY = install -m 644 include/divvy.h bindings/go/include/ && install -m 644
+# Go keeps test results whose inputs did not change, and the library is not one of them. The stamp, a
+# header in the package's folder, is.
+GO_LIBRARY = ./.ci/go-library
 # The same servers as in the other tests.
 GO_SERVERS = test -n "$$NATS_SERVER" || sed -n 's/^pub const .*"\(.*\)";/\1/p' tests/support/nats_binary.rs | xargs -n 1 ./.ci/nats-server >/dev/null
 # Tests of mixed fleets run `divvy worker`.
@@ -54,33 +56,33 @@ GO_DIVVY = DIVVY=$(abspath target/debug/divvy)
 test-go: need-test ## Run the tests of the Go binding (part of `make test`)
 	$(CARGO) rustc $(LOCKED) --all-features --lib --crate-type staticlib
 	$(CARGO) build $(LOCKED) --all-features --bin divvy
-	$(GO_LIBRARY) target/debug/libdivvy.a bindings/go/lib/
+	$(GO_LIBRARY) target/debug/libdivvy.a
 	$(GO_SERVERS)
 	cd bindings/go && badly="$$(gofmt -l .)" && test -z "$$badly" || { echo "gofmt: $$badly" >&2; false; } && $(GO) vet ./...
-	cd bindings/go && $(GO) test -short -race ./...
-	cd bindings/go && CGO_ENABLED=0 $(GO) test ./
-	cd bindings/go/foreign && $(GO) vet ./... && $(GO_DIVVY) $(GO) test ./...
-	cd bindings/go/prom && $(GO) vet ./... && $(GO) test ./...
+	cd bindings/go && $(GO) test -count=1 -short -race ./...
+	cd bindings/go && CGO_ENABLED=0 $(GO) test -count=1 ./
+	cd bindings/go/foreign && $(GO) vet ./... && $(GO_DIVVY) $(GO) test -count=1 ./...
+	cd bindings/go/prom && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 .PHONY: test-go-long
 test-go-long: need-test go-lib ## Run the long tests of the Go binding: leaks, pointer checks, vendoring, pkg-config
-	cd bindings/go && $(GO) test ./...
-	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -short ./...
+	cd bindings/go && $(GO) test -count=1 ./...
+	cd bindings/go && GOEXPERIMENT=cgocheck2 $(GO) test -count=1 -short ./...
 	$(CARGO) build $(LOCKED) --all-features --bin divvy
 	$(GO_SERVERS)
 	cd bindings/go/foreign && $(GO) mod vendor && cp ../include/divvy.h vendor/github.com/divvy-rs/divvy/bindings/go/include/ && \
-	  $(GO_DIVVY) $(GO) test -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
+	  $(GO_DIVVY) $(GO) test -count=1 -mod vendor ./...; status=$$?; rm -r vendor; exit $$status
 	$(MAKE) --no-print-directory install PREFIX=$(abspath target/go-prefix)
 	cd bindings/go && PKG_CONFIG_PATH=$(abspath target/go-prefix/lib/pkgconfig) \
-	  LD_LIBRARY_PATH=$(abspath target/go-prefix/lib) $(GO) test -short -tags divvy_dynamic ./
+	  LD_LIBRARY_PATH=$(abspath target/go-prefix/lib) $(GO) test -count=1 -short -tags divvy_dynamic ./
 	cd bindings/go && $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0 ./...
-	cd bindings/go && $(GO) test -run xxx -bench . ./
+	cd bindings/go && $(GO) test -count=1 -run xxx -bench . ./
 
 .PHONY: go-lib
 go-lib: need-build ## Build the optimised C library for static linking by the Go binding
 	$(CAPI_BUILD) --crate-type staticlib
 	$(STRIP) -S $(CAPI_TARGET)/capi/libdivvy.a
-	$(GO_LIBRARY) $(CAPI_TARGET)/capi/libdivvy.a bindings/go/lib/
+	$(GO_LIBRARY) $(CAPI_TARGET)/capi/libdivvy.a
 
 .PHONY: lint
 lint: need-lint ## Check formatting, clippy and rustdoc; warnings are errors

@@ -36,8 +36,9 @@ pub fn report() {
         let used = program.cpu();
         let per_cent = |thread: &str| {
             let now = used.get(thread).copied().unwrap_or_default();
-            (now.ran - before.get(thread).copied().unwrap_or_default().ran).as_secs_f64() / passed
-                * 100.0
+            // Of all threads with that name: less than before when one of them has ended.
+            let earlier = before.get(thread).copied().unwrap_or_default();
+            now.ran.saturating_sub(earlier.ran).as_secs_f64() / passed * 100.0
         };
         let [all, anonymous, files] =
             ["VmRSS", "RssAnon", "RssFile"].map(|line| program.status(line));
@@ -48,7 +49,7 @@ pub fn report() {
         );
         for (thread, now) in &used {
             let earlier = before.get(thread).copied().unwrap_or_default();
-            let wakes = (now.switches - earlier.switches) as f64 / passed;
+            let wakes = now.switches.saturating_sub(earlier.switches) as f64 / passed;
             threads.push(format!(
                 "| {name} | {thread} | {:.4} | {wakes:.2} |",
                 per_cent(thread)

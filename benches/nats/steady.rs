@@ -50,8 +50,8 @@ pub fn measure(workers: usize, leader_max: f64, added_max: &str) -> Threads {
         with_leader - alone,
         after[0] - before[0],
         after[1] - before[1],
-        // The second status woke it, too.
-        after[2] - before[2] - 1
+        // A status wakes the thread, too, unless it was awake anyway.
+        (after[2] - before[2]).saturating_sub(1)
     );
     threads
 }
@@ -214,7 +214,12 @@ impl Threads {
 
     fn since(mut self, before: &Self) -> Self {
         for (id, used) in &mut self.0 {
-            if let Some(before) = before.0.get(id) {
+            let Some(before) = before.0.get(id) else {
+                continue;
+            };
+            // The system gives the id of a thread that ended to a later one.
+            let is_same = used.wakes >= before.wakes && used.cpu >= before.cpu;
+            if is_same && used.name == before.name {
                 used.cpu -= before.cpu;
                 used.wakes -= before.wakes;
             }
