@@ -650,6 +650,63 @@ func (m *metrics) RecordPublication(_ int64, _, _, moved int) {
 	m.moved.Add(int64(moved))
 }
 
+// meanings writes down what metrics of parti's names receive.
+type meanings struct {
+	NopMetrics
+	calls []string
+}
+
+func (m *meanings) add(format string, values ...any) {
+	m.calls = append(m.calls, fmt.Sprintf(format, values...))
+}
+func (m *meanings) RecordRebalanceDuration(seconds float64, reason string) {
+	m.add("%s took %gs", reason, seconds)
+}
+func (m *meanings) RecordEmergencyRebalance(disappeared int)  { m.add("%d disappeared", disappeared) }
+func (m *meanings) RecordActiveWorkers(count int)             { m.add("%d active", count) }
+func (m *meanings) RecordWorkerChange(added, removed int)     { m.add("+%d -%d", added, removed) }
+func (m *meanings) RecordRebalanceAttempt(_ string, yes bool) { m.add("attempt %t", yes) }
+
+func TestMetricsMeanWhatTheyMeanInParti(t *testing.T) {
+	metrics := &meanings{}
+	recorder := metricsRecorder{metrics: metrics, workers: -1}
+	second := 0
+	state := func(from, to CalculatorState, reason string) Event {
+		second++
+		return Event{Kind: EventState, From: from, State: to, Reason: reason, Time: time.Duration(second) * time.Second}
+	}
+	member := func(change string) Event { return Event{Kind: EventMember, Change: change} }
+	expect := func(what string, events []Event, calls ...string) {
+		t.Helper()
+		metrics.calls = nil
+		for _, event := range events {
+			recorder.note(event)
+		}
+		if !slices.Equal(metrics.calls, calls) {
+			t.Fatalf("%s: %q", what, metrics.calls)
+		}
+	}
+	idle, rebalancing, emergency := CalculatorStateIdle, CalculatorStateRebalancing, CalculatorStateEmergency
+	expect("first plan", []Event{
+		member("joined"), state(idle, rebalancing, "cold_start"),
+		{Kind: EventPublished, Reason: "cold_start", Workers: 5}, state(rebalancing, idle, ""),
+	}, "+1 -0", "attempt true", "5 active", "cold_start took 1s")
+	expect("leave", []Event{member("left")}, "+0 -1", "4 active")
+	expect("worker that is late and returns", []Event{member("missing"), member("back")})
+	expect("emergency that fails at first", []Event{
+		member("missing"), member("missing"), member("lost"), member("lost"),
+		state(idle, emergency, "emergency"), {Kind: EventFailed, Reason: "emergency"}, state(emergency, idle, ""),
+		state(idle, emergency, "emergency"),
+		{Kind: EventPublished, Reason: "emergency", Workers: 2}, state(emergency, idle, ""),
+	}, "+0 -1", "3 active", "+0 -1", "2 active", "2 disappeared", "attempt false", "attempt true", "2 active",
+		"emergency took 1s")
+	expect("worker that dies while another death is planned for", []Event{
+		member("lost"), state(idle, rebalancing, "restart"),
+		{Kind: EventPublished, Reason: "restart", Workers: 1}, member("lost"), state(rebalancing, idle, ""),
+		state(idle, emergency, "emergency"),
+	}, "+0 -1", "1 active", "attempt true", "1 active", "+0 -1", "0 active", "restart took 1s", "1 disappeared")
+}
+
 func TestLoggerAndMetricsReceiveEvents(t *testing.T) {
 	store := memory(t)
 	fleet := newFleet(t, store, "w-1")

@@ -39,15 +39,15 @@ type CalculatorMetrics interface {
 	RecordStateTransition(from, to CalculatorState, seconds float64)
 	// RecordRebalanceAttempt: a plan was published for this reason, or the attempt failed.
 	RecordRebalanceAttempt(reason string, success bool)
-	// RecordRebalanceDuration: a rebalance ended, successful or not, after that many seconds.
+	// RecordRebalanceDuration: a rebalance published its plan, so many seconds after it began.
 	RecordRebalanceDuration(seconds float64, reason string)
-	// RecordEmergencyRebalance: a plan without dead workers was published.
-	RecordEmergencyRebalance(workers int)
+	// RecordEmergencyRebalance: an emergency began because so many workers were declared dead.
+	RecordEmergencyRebalance(disappearedWorkers int)
 	// RecordPartitionCount: the partitions of the plan just published.
 	RecordPartitionCount(count int)
-	// RecordActiveWorkers: the workers of the plan just published.
+	// RecordActiveWorkers: the live workers, after a publication or a change of them.
 	RecordActiveWorkers(count int)
-	// RecordWorkerChange: workers joined or returned, or left or were declared dead.
+	// RecordWorkerChange: workers joined, or were removed because they left or were declared dead.
 	RecordWorkerChange(added, removed int)
 }
 

@@ -95,7 +95,7 @@ func (c *Calculator) record() *Subscription {
 	if err != nil {
 		return nil
 	}
-	recorder := metricsRecorder{metrics: c.metrics}
+	recorder := metricsRecorder{metrics: c.metrics, workers: -1}
 	go func() {
 		for event := range subscription.C {
 			recorder.note(event)
@@ -109,6 +109,12 @@ type metricsRecorder struct {
 	metrics CalculatorMetrics
 	since   time.Duration
 	reason  string
+	// Whether the rebalance that runs has published its plan.
+	hasPublished bool
+	// Workers of the plan last published that are alive; negative before the first publication.
+	workers int
+	// Workers declared dead that no rebalance began for.
+	dead int
 }
 
 func (r *metricsRecorder) note(event Event) {
@@ -117,29 +123,53 @@ func (r *metricsRecorder) note(event Event) {
 		if event.From != event.State {
 			seconds := (event.Time - r.since).Seconds()
 			r.metrics.RecordStateTransition(event.From, event.State, seconds)
-			if event.From == CalculatorStateRebalancing || event.From == CalculatorStateEmergency {
+			if r.hasPublished {
 				r.metrics.RecordRebalanceDuration(seconds, r.reason)
 			}
+			r.rebalanceBegins(event.State)
 		}
-		r.since, r.reason = event.Time, event.Reason
+		r.since, r.reason, r.hasPublished = event.Time, event.Reason, false
 	case EventPublished:
 		r.metrics.RecordRebalanceAttempt(event.Reason, true)
+		r.hasPublished, r.workers = true, event.Workers
 		r.metrics.RecordPartitionCount(event.Partitions)
 		r.metrics.RecordActiveWorkers(event.Workers)
 		if assignments, isWanted := r.metrics.(AssignmentMetrics); isWanted {
 			assignments.RecordPublication(event.Version, event.Workers, event.Partitions, event.Moved)
 		}
-		if event.Reason == "emergency" {
-			r.metrics.RecordEmergencyRebalance(event.Workers)
-		}
 	case EventFailed:
 		r.metrics.RecordRebalanceAttempt(event.Reason, false)
 	case EventMember:
 		switch event.Change {
-		case "joined", "back":
-			r.metrics.RecordWorkerChange(1, 0)
-		case "left", "lost":
-			r.metrics.RecordWorkerChange(0, 1)
+		case "joined":
+			r.workerChanged(1)
+		case "left":
+			r.workerChanged(-1)
+		case "lost":
+			r.dead++
+			r.workerChanged(-1)
 		}
+	}
+}
+
+// rebalanceBegins counts an emergency once: a repeated attempt has no worker that is dead since.
+func (r *metricsRecorder) rebalanceBegins(state CalculatorState) {
+	switch state {
+	case CalculatorStateEmergency:
+		if r.dead > 0 {
+			r.metrics.RecordEmergencyRebalance(r.dead)
+		}
+	case CalculatorStateRebalancing: // many at once are a restart, and no emergency
+	default:
+		return
+	}
+	r.dead = 0
+}
+
+func (r *metricsRecorder) workerChanged(by int) {
+	r.metrics.RecordWorkerChange(max(by, 0), max(-by, 0))
+	if r.workers >= 0 {
+		r.workers += by
+		r.metrics.RecordActiveWorkers(r.workers)
 	}
 }
