@@ -1,13 +1,14 @@
 //! Leases of workers, kept in memory from watch events by the local monotonic clock.
 //!
-//! A beat renews a lease for one TTL; a lease that runs out makes its worker suspected. Plain beats
-//! end here: they produce no event, allocate nothing and wake nobody. While the store is out of
-//! visibility no lease runs out; afterwards all start afresh with an extra grace.
+//! A heartbeat renews a lease for one TTL; when a lease expires, its worker is suspected. A plain
+//! heartbeat ends here: it produces no event, allocates nothing and wakes no thread. While the watch
+//! is disconnected no lease expires. After it is restored, every worker that was alive before has
+//! one TTL plus the recovery grace, whatever expiry markers the restarted server sends.
 //!
 //! # Protocol of use
-//! Call `seed` once, then feed `beat`, `left`, `expired`, `blind`, `live` and `tick` as things
-//! happen; `deadline` tells when `tick` is due (a tick that is too early does nothing). After
-//! each call drain `poll_event`.
+//! Call `seed` once, then `beat`, `left`, `expired`, `watch_lost`, `live` and `tick` as things
+//! happen. `deadline` returns when `tick` is due; an early tick does nothing. After each call, drain
+//! `poll_event`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use crate::types::{Time, WorkerId};
 
-/// A change of membership or of visibility.
+/// A change of membership or of the watch that reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {
     /// These workers beat for the first time, the first of them at `since`.
@@ -31,9 +32,9 @@ pub enum MembershipEvent {
     Suspected(WorkerId),
     /// A suspected worker beats again.
     Returned(WorkerId),
-    /// From now on nothing can be said about anybody.
+    /// The watch is disconnected: failure detection is suspended.
     WatchLost,
-    /// Everything is in visibility again.
+    /// The watch is restored and has delivered everything.
     WatchRestored,
 }
 
@@ -65,6 +66,9 @@ pub struct Leases {
     queue: BinaryHeap<Reverse<(Time, WorkerId)>>,
     joins_since: Option<Time>,
     visibility: Visibility,
+    /// Until when expiry markers are ignored after a disconnection: a server that restarts removes
+    /// the heartbeats of healthy workers that could not renew them in time.
+    markers_ignored_until: Time,
     events: VecDeque<MembershipEvent>,
 }
 
@@ -88,6 +92,7 @@ impl Leases {
             queue: BinaryHeap::new(),
             joins_since: None,
             visibility: Visibility::Opening,
+            markers_ignored_until: Time::ZERO,
             events: VecDeque::new(),
         }
     }
@@ -135,16 +140,19 @@ impl Leases {
         }
     }
 
-    /// The store says that the worker's heartbeat expired there.
+    /// The store reports that the worker's heartbeat expired there.
     pub fn expired(&mut self, now: Time, worker: &str) {
+        if now < self.markers_ignored_until {
+            return;
+        }
         let Some(worker) = self.known(worker).cloned() else {
             return;
         };
         if self.visibility == Visibility::Live {
             self.end_lease(worker);
         } else if let Some(lease) = self.workers.get_mut(&worker) {
-            // ReportedMembership once everything is in visibility, unless a beat comes first. The entry in the
-            // queue may be later than that, so another takes its place.
+            // Reported when the watch is live, unless a heartbeat arrives first. The entry in the
+            // queue may be later than that, so another one takes its place.
             lease.ends = now;
             lease.queued = None;
             self.enqueue(&worker);
@@ -162,8 +170,8 @@ impl Leases {
         }
     }
 
-    /// The store went out of visibility: no lease runs out until it is back.
-    pub fn blind(&mut self) {
+    /// The watch is disconnected: no lease expires until it is restored.
+    pub fn watch_lost(&mut self) {
         if self.visibility != Visibility::Disconnected {
             self.visibility = Visibility::Disconnected;
             self.events.push_back(MembershipEvent::WatchLost);
@@ -179,6 +187,7 @@ impl Leases {
                 self.visibility = Visibility::Live;
                 // Every lease ends at the same time now, so the queue's early entries do no harm.
                 let ends = now + self.ttl + self.recovery_grace;
+                self.markers_ignored_until = ends;
                 for lease in self.workers.values_mut() {
                     if lease.status != LeaseStatus::Suspected {
                         lease.ends = lease.ends.max(ends);
@@ -458,8 +467,8 @@ mod tests {
     #[test]
     fn no_worker_is_suspected_while_disconnected_and_leases_restart_after() {
         let mut leases = live_with(&["w-1", "w-2"]);
-        leases.blind();
-        leases.blind();
+        leases.watch_lost();
+        leases.watch_lost();
         leases.expired(at(1_000), "w-2");
         leases.tick(at(100_000));
         assert_eq!(leases.deadline(), None);
@@ -481,10 +490,32 @@ mod tests {
         );
     }
 
+    /// Symptom: a healthy worker that returned 1.2 s after the store lost everything. Cause: the
+    /// expiry markers of the restarted server ended leases at once, whatever grace they had.
+    #[test]
+    fn expiry_marker_after_outage_ends_no_lease_before_ttl_and_recovery_grace() {
+        let mut leases = live_with(&["w-1", "w-2"]);
+        leases.watch_lost();
+        leases.live(at(10_000));
+        leases.expired(at(10_100), "w-1");
+        leases.expired(at(10_100), "w-2");
+        leases.beat(at(11_200), "w-1", Duration::ZERO);
+        leases.tick(at(30_999));
+        assert_eq!(
+            events(&mut leases),
+            [MembershipEvent::WatchLost, MembershipEvent::WatchRestored]
+        );
+        leases.beat(at(30_999), "w-1", Duration::ZERO);
+        leases.tick(at(31_000));
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-2"))]);
+        leases.expired(at(31_000), "w-1");
+        assert_eq!(events(&mut leases), [MembershipEvent::Suspected(id("w-1"))]);
+    }
+
     #[test]
     fn join_while_disconnected_is_reported_before_its_end() {
         let mut leases = live_with(&["w-1"]);
-        leases.blind();
+        leases.watch_lost();
         leases.beat(at(1_000), "w-2", Duration::ZERO);
         leases.live(at(1_010));
         let joined = MembershipEvent::Joined {
@@ -665,7 +696,7 @@ mod tests {
                             }
                         }
                         LivenessStep::Blind => {
-                            leases.blind();
+                            leases.watch_lost();
                             blind = true;
                         }
                         LivenessStep::Live => {

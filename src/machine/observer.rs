@@ -92,7 +92,7 @@ impl Observer {
                 self.convergence.live(now);
             }
             WatchEvent::Disconnected(_) => {
-                self.leases.blind();
+                self.leases.watch_lost();
                 self.convergence.watch_lost();
             }
         }

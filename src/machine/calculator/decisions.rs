@@ -28,7 +28,7 @@ impl CalculatorMachine {
 
     pub(super) fn failure_detection_suspended(&self) -> bool {
         let is_gathering = self.window.is_some_and(|window| window.is_gathering());
-        self.watch_lost || is_gathering || self.mass != MassExpiry::None
+        self.watch_lost_since.is_some() || is_gathering || self.mass != MassExpiry::None
     }
 
     pub(super) fn confirm_deaths(&mut self, now: Time) {
@@ -57,7 +57,7 @@ impl CalculatorMachine {
         let Some(window) = self.window else { return };
         let restart = window.publishes == Reason::Restart;
         let gathering = window.is_gathering();
-        let over = window.ends <= now && !(gathering && self.watch_lost);
+        let over = window.ends <= now && !(gathering && self.watch_lost_since.is_some());
         if gathering && over && !self.members.has_alive() && self.job.is_none() {
             self.declare_suspected_dead(now);
             self.close_window();
@@ -175,7 +175,7 @@ impl CalculatorMachine {
 
     pub(super) fn publish(&mut self, now: Time, work: Work) {
         let ends_gathering = |w: &Window| w.is_gathering() && w.publishes == work.reason;
-        if self.window.as_ref().is_some_and(ends_gathering) && !self.watch_lost {
+        if self.window.as_ref().is_some_and(ends_gathering) && self.watch_lost_since.is_none() {
             self.declare_suspected_dead(now);
         }
         let retrying = self.retry_at.is_some();

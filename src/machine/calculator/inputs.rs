@@ -41,12 +41,12 @@ impl CalculatorMachine {
             .former_leader_suspected
             .map(|w| (w, now + self.config.heartbeat_ttl));
         self.members.published(found.planned.iter().cloned(), now);
-        let moved = !evidence.left.is_empty() || !evidence.dead.is_empty();
         for worker in evidence.alive.into_keys() {
             self.members.joined(worker, now);
         }
         for worker in &evidence.left {
-            self.members.left(worker, now);
+            // The former leader did not replace it in time: there is nothing left to wait for.
+            self.members.left(worker, now - self.config.leave_window);
         }
         let absence = Suspicion {
             since: now,
@@ -59,10 +59,8 @@ impl CalculatorMachine {
             self.members.declare_dead(worker.clone());
             self.report_dead(worker);
         }
-        let adopted = !found.planned.is_empty()
-            && found.consistent
-            && found.finding != Some(Finding::Changed)
-            && !moved;
+        let has_plan = !found.planned.is_empty();
+        let is_complete = found.consistent && found.finding != Some(Finding::Changed);
         let differ = found
             .finding
             .is_some_and(|finding| self.is_worth_a_plan(finding));
@@ -71,9 +69,13 @@ impl CalculatorMachine {
             // No inspection of the partition list repairs it. The first plan does.
             self.unfinished = Some(Reason::ColdStart);
         }
-        // With nobody there, and nobody expected back, the first to join starts a cold start.
-        if !adopted && !self.members.is_empty() {
-            self.gap_at_start = true;
+        // An existing plan with a few workers gone is a leave or an emergency, not a cold start. A
+        // fleet without any worker starts when the first one joins.
+        if (has_plan && is_complete) || self.members.is_empty() {
+            return;
+        }
+        self.gap_at_start = true;
+        if !has_plan {
             self.open_window(now, now, Reason::ColdStartFinal);
         }
     }
@@ -97,16 +99,19 @@ impl CalculatorMachine {
                 self.notify(CalculatorEvent::Member(MemberChange::Left(worker)));
             }
             MembershipEvent::Suspected(worker) => self.worker_suspected(now, worker),
-            MembershipEvent::WatchLost => self.watch_lost = true,
+            MembershipEvent::WatchLost => {
+                self.watch_lost_since.get_or_insert(now);
+            }
             MembershipEvent::WatchRestored => {
-                self.watch_lost = false;
+                let lost_since = self.watch_lost_since.take().unwrap_or(now);
                 self.store_recovered(now);
-                let patience = now + self.config.heartbeat_ttl + self.config.recovery_grace;
-                self.members.postpone_confirmations(patience);
+                // Suspicions stood still while nothing could be seen and continue from there.
+                self.members.delay_confirmations(now.since(lost_since));
                 if let Some(window) = &mut self.window
                     && window.publishes == Reason::Restart
                 {
-                    window.ends = window.ends.max(patience);
+                    let recovered = now + self.config.heartbeat_ttl + self.config.recovery_grace;
+                    window.ends = window.ends.max(recovered);
                 }
             }
         }

@@ -123,7 +123,15 @@ impl Members {
         }
     }
 
-    /// How many planned workers went suspected within the last `span`.
+    /// Delays every confirmation by `span`, in which no worker could be seen.
+    pub fn delay_confirmations(&mut self, span: Duration) {
+        for suspicion in self.suspected.values_mut() {
+            suspicion.since = suspicion.since + span;
+            suspicion.confirm_at = suspicion.confirm_at + span;
+        }
+    }
+
+    /// How many planned workers were suspected within the last `span`.
     pub fn suspected_within(&self, span: Duration, now: Time) -> usize {
         let recent = |a: &&Suspicion| now.since(a.since) < span;
         self.suspected.values().filter(recent).count()

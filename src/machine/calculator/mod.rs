@@ -49,7 +49,7 @@ pub struct CalculatorMachine {
     deposed: bool,
     /// The highest term that the fence record was seen to name.
     fence_seen: Term,
-    watch_lost: bool,
+    watch_lost_since: Option<Time>,
     /// Whether there is a partition list at all: false until the first push in push mode.
     source_ready: bool,
     generation_wanted: u64,
@@ -160,7 +160,7 @@ impl CalculatorMachine {
             taken_over: false,
             deposed: false,
             fence_seen: 0,
-            watch_lost: false,
+            watch_lost_since: None,
             source_ready,
             generation_wanted: 0,
             inspect_wanted: false,
@@ -245,7 +245,7 @@ impl CalculatorMachine {
         self.forget_resolved_failures();
         self.work(now);
         self.report_window(now);
-        self.health.watch_lost = self.watch_lost;
+        self.health.watch_lost = self.watch_lost_since.is_some();
         self.health.deposed = self.deposed;
         if let Some(degraded) = self.health.changed(now) {
             self.notify(CalculatorEvent::Degraded(degraded));

@@ -150,7 +150,7 @@ impl CalculatorMachine {
     fn fleet_window(&self) -> Option<Work> {
         let window = self.window?;
         // A mass loss is not acted upon while nobody can be seen.
-        let frozen = window.publishes == Reason::Restart && self.watch_lost;
+        let frozen = window.publishes == Reason::Restart && self.watch_lost_since.is_some();
         Some(Work {
             reason: window.publishes,
             due: if frozen {

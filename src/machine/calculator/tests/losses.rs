@@ -325,7 +325,7 @@ fn whole_fleet_dead_during_restart_cold_starts_on_return() {
 }
 
 #[test]
-fn disconnected_leader_declares_no_deaths_and_then_grants_ttl_and_grace() {
+fn suspicion_stands_still_while_disconnected_and_continues_after() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.missing("w-2");
     world.at(1_000);
@@ -336,11 +336,11 @@ fn disconnected_leader_declares_no_deaths_and_then_grants_ttl_and_grace() {
     world.expect(
         "1.000 degraded [watch_lost]
          100.000 degraded []
-         121.000 lost w-2
-         121.000 Idle->Emergency emergency
-         121.000 plan emergency for w-1
-         121.000 published v8
-         121.000 Emergency->Idle",
+         104.000 lost w-2
+         104.000 Idle->Emergency emergency
+         104.000 plan emergency for w-1
+         104.000 published v8
+         104.000 Emergency->Idle",
     );
 }
 

@@ -92,7 +92,7 @@ impl Fleet {
                 }
             }
             Step::Expires(w) => {
-                if !world.calculator.watch_lost && self.alive.remove(&w) {
+                if world.calculator.watch_lost_since.is_none() && self.alive.remove(&w) {
                     self.missing.insert(w);
                     world.missing(NAMES[w]);
                 }

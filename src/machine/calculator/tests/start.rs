@@ -126,6 +126,7 @@ fn weights_changed_before_start_are_adopted_and_judged_by_threshold() {
 #[test]
 fn worker_that_left_before_take_over_is_replaced_at_once() {
     let mut world = World::new(CalculatorConfig::default());
+    world.at(10_000);
     let mut heartbeats = beating(&["w-1", "w-2"]);
     heartbeats[1].operation = Operation::Delete;
     let found = TakeOver {
@@ -135,12 +136,11 @@ fn worker_that_left_before_take_over_is_replaced_at_once() {
     world.take_over(found);
     world.at(60_000);
     world.expect(
-        "0.000 Idle->Rebalancing cold_start_immediate
-         0.000 plan cold_start_immediate for w-1
-         0.000 published v8
-         0.000 Rebalancing->Idle
-         0.000 Idle->Scaling cold_start
-         30.000 Scaling->Idle",
+        "10.000 Idle->Scaling planned_scale
+         10.000 Scaling->Rebalancing planned_scale
+         10.000 plan planned_scale for w-1
+         10.000 published v8
+         10.000 Rebalancing->Idle",
     );
 }
 
@@ -170,12 +170,31 @@ fn former_leader_is_replaced_at_once_on_expired_lease_and_absent_key() {
     world.at(60_000);
     world.expect(
         "0.000 lost w-3
-         0.000 Idle->Rebalancing cold_start_immediate
-         0.000 plan cold_start_immediate for w-1 w-2
+         0.000 Idle->Emergency emergency
+         0.000 plan emergency for w-1 w-2
          0.000 published v8
-         0.000 Rebalancing->Idle
-         0.000 Idle->Scaling cold_start
-         30.000 Scaling->Idle",
+         0.000 Emergency->Idle",
+    );
+}
+
+/// Symptom: in a rolling restart the process that replaced a former leader waited up to 30 s for its
+/// first partitions. Cause: a take-over at which the former leader was gone counted as a cold start.
+#[test]
+fn join_after_take_over_from_dead_leader_waits_for_planned_window_only() {
+    let mut world = World::new(CalculatorConfig::default());
+    world.take_over(TakeOver {
+        heartbeats: beating(&["w-1", "w-2"]),
+        former_leader: Some(id("w-3")),
+        former_leader_lease_over: true,
+        ..stored(&["w-1", "w-2", "w-3"])
+    });
+    world.at(1_000);
+    world.join(&["w-3"]);
+    world.at(60_000);
+    assert_eq!(world.times_of("plan emergency for w-1 w-2"), [0]);
+    assert_eq!(
+        world.times_of("plan planned_scale for w-1 w-2 w-3"),
+        [11_000]
     );
 }
 

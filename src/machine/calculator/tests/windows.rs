@@ -286,26 +286,24 @@ fn zero_leave_window_publishes_at_once() {
 /// partitions at once, a moment before the others came back as well.
 #[test]
 fn fleet_declared_dead_one_by_one_gathers_before_rebalance() {
-    let mut world = World::settled(&["w-1", "w-2"]);
+    // A grace beyond the TTL, so that the second suspicion is not a mass expiry.
+    let config = CalculatorConfig {
+        emergency_grace_period: Duration::from_secs(7),
+        ..CalculatorConfig::default()
+    };
+    let mut world = World::settled_with(config, &["w-1", "w-2"]);
     world.missing("w-1");
-    world.at(4_000);
-    world.watch_lost();
-    world.membership_changed();
-    world.at(24_990);
-    // Nobody is alive when w-1 is confirmed lost.
+    world.at(6_990);
+    // No worker is alive when w-1 is declared dead.
     world.missing("w-2");
-    world.at(25_100);
-    world.expect(
-        "4.000 degraded [watch_lost]
-         4.000 degraded []
-         25.000 lost w-1",
-    );
+    world.at(7_100);
+    world.expect("7.000 lost w-1");
     world.back("w-2");
     world.back("w-1");
     world.at(90_000);
     world.expect(
-        "25.100 Idle->Scaling cold_start
-         55.100 Scaling->Idle",
+        "7.100 Idle->Scaling cold_start
+         37.100 Scaling->Idle",
     );
 }
 
