@@ -92,8 +92,8 @@ fn crash_triggers_emergency_after_lease_and_grace() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.crash("w-2");
-    wait_for(&events, "missing", |e| is_member(e, r#"Missing("w-2")"#));
-    wait_for(&events, "lost", |e| is_member(e, r#"Lost("w-2")"#));
+    wait_for(&events, "missing", |e| is_member(e, r#"Suspected("w-2")"#));
+    wait_for(&events, "lost", |e| is_member(e, r#"Dead("w-2")"#));
     assert_eq!(reason_of_next(&events), Reason::Emergency);
     assert_eq!(all_held(&store, &["w-1", "w-3"]), ids(10));
     assert!(held(&store, "w-2").is_none());
@@ -141,7 +141,7 @@ fn mass_restart_moves_nothing() {
     for worker in workers {
         fleet.crash(worker);
     }
-    wait_for(&events, "missing", |e| is_member(e, r#"Missing("w-4")"#));
+    wait_for(&events, "missing", |e| is_member(e, r#"Suspected("w-4")"#));
     for worker in workers {
         fleet.join(worker);
     }
@@ -231,7 +231,7 @@ fn worker_that_died_in_blackout_is_declared_dead_after_it() {
     });
     fleet.crash("w-3");
     leader.faults().restore();
-    wait_for(&events, "lost", |e| is_member(e, r#"Lost("w-3")"#));
+    wait_for(&events, "lost", |e| is_member(e, r#"Dead("w-3")"#));
     wait_for_publication(&events);
     assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
 }
