@@ -225,10 +225,8 @@ fn shadow_reports_actions_of_live_leader() {
             }
         };
         assert_eq!(seen["difference"]["elsewhere"], 0, "{seen}");
-        assert_eq!(
-            (&seen["term"], &seen["is_whole"]),
-            (&1.into(), &true.into())
-        );
+        assert!(seen["term"].as_i64() > Some(0), "{seen}");
+        assert_eq!(seen["is_whole"], true, "{seen}");
         world.beat("worker-2", 0);
         let differs = loop {
             let seen = other.event("leader_published");
@@ -268,10 +266,8 @@ fn status_of_live_fleet_is_shown() {
         let status: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(status["leader"]["worker"], "worker-0", "{status:#}");
         assert!(status["leader"]["age_ms"].is_u64(), "{status:#}");
-        assert_eq!(
-            (&status["term"], &status["version"]),
-            (&1.into(), &version.into())
-        );
+        assert!(status["term"].as_i64() > Some(0), "{status:#}");
+        assert_eq!(status["version"], version, "{status:#}");
         let worker = &status["workers"][0];
         assert_eq!(
             (&worker["lag"], &worker["partitions"]),
@@ -283,10 +279,7 @@ fn status_of_live_fleet_is_shown() {
         );
         assert_eq!(status["unassigned"][1], "partition.0000013");
         let text = String::from_utf8(world.output(&["status"]).stdout).unwrap();
-        assert!(
-            text.contains("fence    worker-0 in term 1, class "),
-            "{text}"
-        );
+        assert!(text.contains("fence    worker-0 in term "), "{text}");
         assert!(
             text.contains("workers  1 alive, 0 without heartbeat; 12 partitions"),
             "{text}"

@@ -1,4 +1,4 @@
-//! How commands reach a live fleet.
+//! The connection options of commands.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,26 +11,26 @@ use divvy::time::duration;
 
 use crate::output::Result;
 
-/// Prefix of the settings in the environment.
+/// Prefix of settings in the environment.
 const ENVIRONMENT: &str = "DIVVY_";
 
-/// Where the fleet is.
+/// Connection to the fleet.
 #[derive(Args)]
 pub struct Connection {
-    /// The fleet's NATS servers, separated by commas: nats://host:port or tls://host:port.
+    /// NATS servers of the fleet, separated by commas: nats://host:port or tls://host:port.
     #[arg(long, value_name = "URL")]
     nats: String,
     /// Any other setting, such as assignment_bucket=NAME, nats_creds=FILE or heartbeat_ttl=6s; may
-    /// be repeated. Secrets are better set in the environment: DIVVY_NATS_TOKEN and so on.
+    /// be repeated. Set secrets in the environment: DIVVY_NATS_TOKEN and so on.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
-    /// How long to wait for the server.
+    /// Maximum wait for the server.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     timeout: Duration,
 }
 
 impl Connection {
-    /// All settings: what the environment says, and above it what the command line says.
+    /// All settings: environment first, then the command line.
     pub fn settings(&self) -> Result<Settings> {
         let mut settings = Settings::new();
         let variables: Vec<(String, String)> = std::env::vars_os()
@@ -51,7 +51,7 @@ impl Connection {
         Ok(settings)
     }
 
-    /// The same for who only looks: the buckets are left as they are.
+    /// The same for commands that only read: buckets are left unchanged.
     pub fn settings_to_look(&self) -> Result<Settings> {
         let mut settings = self.settings()?;
         let set = settings.set("nats_manage_buckets", "never");
@@ -59,17 +59,17 @@ impl Connection {
         Ok(settings)
     }
 
-    /// The store that the settings lead to.
+    /// Connects to the store.
     pub fn connect(&self, settings: &Settings) -> Result<Arc<dyn Store>> {
         connect_nats(settings, self.deadline()).map_err(|error| error.to_string())
     }
 
-    /// How long to wait for the server.
+    /// Maximum wait for the server.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Until when to wait for the server, from now on.
+    /// The deadline for the server, from now.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeout.min(Duration::from_secs(24 * 3_600))
     }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Keeps partitions divided among a changing fleet of workers.
+/// Divides partitions among a changing fleet of workers.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -35,7 +35,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Silent unless RUST_LOG asks for more: what the library logs would tear the screen apart.
+    // No log output unless RUST_LOG is set: it would disturb the screen.
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Off)
         .parse_default_env()

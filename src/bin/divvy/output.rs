@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-/// What goes wrong is told in one line.
+/// Errors are one line.
 pub type Result<T> = std::result::Result<T, String>;
 
 /// Prints. A reader that has seen enough (head, less) is no failure; `false` says that there was

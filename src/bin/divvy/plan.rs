@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::{Result, print};
 
-/// Computes a plan and shows it, with its quality and what it moves: the dry run.
+/// Compute a plan without a store and show it, with its quality and moves.
 #[derive(Args)]
 pub struct Arguments {
-    /// Workers: a number N for worker-0 to worker-(N-1), or a file (- for standard input) with
-    /// one id a line or a JSON list of ids.
+    /// Workers: a number N for worker-0 to worker-(N-1), or a file (- for standard input) with one
+    /// id per line or a JSON list of ids.
     #[arg(long, value_name = "FILE|N")]
     workers: String,
     /// Partitions: a number N for partition.0000000 and so on, or a file (- for standard input)
@@ -27,26 +27,26 @@ pub struct Arguments {
     /// space and the weight.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// How partitions are divided.
+    /// Strategy.
     #[arg(long, value_enum, default_value_t = Name::Sticky)]
     strategy: Name,
-    /// The plan to start from, as --json prints it (- for standard input).
+    /// Previous plan, as printed by --json (- for standard input).
     #[arg(long, value_name = "FILE")]
     previous: Option<String>,
     /// Print the plan as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Say why this partition (its keys joined by dots) is where it is; may be repeated.
+    /// Explain the owner of this partition (its keys joined by dots); may be repeated.
     #[arg(long, value_name = "PARTITION")]
     explain: Vec<String>,
 
-    /// sticky: how far loads may be from the fair level, as a share of it (0 to 1).
+    /// sticky: tolerated deviation from the fair level, as a share of it (0 to 1).
     #[arg(long, default_value_t = Sticky::DEFAULT_TOLERANCE)]
     tolerance: f64,
-    /// sticky: share of all weight that may move beyond what has to (0 to 1).
+    /// sticky: share of all weight that may move in addition to required moves (0 to 1).
     #[arg(long, value_name = "SHARE")]
     movement_budget: Option<f64>,
-    /// sticky: relative capacity of a worker, 1 unless given; may be repeated.
+    /// sticky: relative capacity of a worker; default 1; may be repeated.
     #[arg(long, value_name = "WORKER=CAPACITY")]
     capacity: Vec<String>,
     /// Hash strategies: virtual nodes per worker.
@@ -55,13 +55,14 @@ pub struct Arguments {
     /// Hash strategies: seed of all hashes.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// weighted_consistent_hash: load, as a multiple of the mean, that passes a worker over.
+    /// weighted_consistent_hash: load above which a worker is skipped, as a multiple of the mean.
     #[arg(long, default_value_t = WeightedConsistentHash::DEFAULT_OVERLOAD_THRESHOLD)]
     overload_threshold: f64,
-    /// weighted_consistent_hash: weight, as a multiple of the mean, that is dealt out in turn.
+    /// weighted_consistent_hash: weight from which partitions are assigned in turn, as a multiple
+    /// of the mean.
     #[arg(long, default_value_t = WeightedConsistentHash::DEFAULT_EXTREME_THRESHOLD)]
     extreme_threshold: f64,
-    /// Weight of partitions whose own is 0 or less.
+    /// Weight of partitions with a weight of 0 or less.
     #[arg(long, default_value_t = divvy::strategy::DEFAULT_WEIGHT)]
     default_weight: i64,
 }

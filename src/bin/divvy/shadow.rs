@@ -1,4 +1,4 @@
-//! `divvy shadow`: what divvy would have published, beside a live leader.
+//! `divvy shadow`: plans next to a live leader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,26 +15,25 @@ use crate::output::{Result, print};
 use crate::plan::read_partitions;
 use crate::text;
 
-/// How often it is looked whether somebody pressed Ctrl-C.
+/// Interval of the check for Ctrl-C.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Plans beside a live leader, and tells what it would have published, when, and how that differs
-/// from what the leader did. Writes nothing.
+/// Plan next to a live leader and print what divvy would have published, when, and how it differs
+/// from what the leader published. Writes nothing.
 ///
-/// Ends at Ctrl-C, or after the time given with --for. Give it the leader's timing with --set
-/// (heartbeat_ttl, emergency_grace_period, cooldown, the windows), or what differs is the timing.
+/// Ends at Ctrl-C or after --for. Pass the leader's timing with --set (heartbeat_ttl,
+/// emergency_grace_period, cooldown, windows); otherwise the timing will differ.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// The partitions, as for `divvy plan`. A file is read anew before each plan.
+    /// Partitions, as for `divvy plan`. A file is read again before each plan.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// How partitions are divided: sticky, round_robin, consistent_hash or
-    /// weighted_consistent_hash.
+    /// Strategy: sticky, round_robin, consistent_hash or weighted_consistent_hash.
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
     /// End after this time.
@@ -52,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-        registered.map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
+        registered.map_err(|error| format!("cannot install signal handler: {error}"))?;
     }
     let store = arguments.connection.connect(&settings)?;
     let shadowed = calculator(arguments, &settings, &store).and_then(|shadow| {
@@ -79,7 +78,7 @@ fn calculator(
     store: &Arc<dyn divvy::store::Store>,
 ) -> Result<Calculator> {
     let source = arguments.partitions.clone();
-    // Also so that what is wrong with it is told at once. Standard input can be read only once.
+    // Read early to report errors at once. Standard input can be read only once.
     let first = read_partitions(&source)?;
     let config = settings.calculator().clone();
     let strategy = settings.strategy();
@@ -97,7 +96,7 @@ fn calculator(
         .map_err(|error| error.to_string())
 }
 
-/// Prints what the shadow tells until it is time to end.
+/// Prints the events of the shadow until it ends.
 fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Result<()> {
     let began = Instant::now();
     let is_over = || {
@@ -108,7 +107,7 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
     while !interrupted.load(Ordering::Acquire) && !is_over() {
         let Some(event) = events.recv_timeout(LOOK_INTERVAL) else {
             if events.is_closed() {
-                return Err("the shadow has ended by itself".into());
+                return Err("the shadow ended unexpectedly".into());
             }
             continue;
         };
@@ -116,7 +115,7 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
             continue;
         };
         if !print(&line(arguments.json, &words, details(&event)))? {
-            return Ok(()); // nobody reads on
+            return Ok(()); // the reader closed the pipe
         }
         if let CalculatorEvent::Fatal { message } = &*event {
             return Err(message.clone());

@@ -7,15 +7,14 @@ use crate::connection::Connection;
 use crate::output::{Result, print};
 use crate::plan::read_partitions;
 
-/// Shows a live fleet from outside: leader, term, version, workers, lag, loads. Writes nothing.
+/// Show a live fleet: leader, term, version, workers, lag, loads. Writes nothing.
 ///
-/// Ages are by the server's clock. What workers have applied only divvy's tell.
+/// Ages are by the server's clock. Only divvy workers report the version that they have applied.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// The partitions that should have an owner, as for `divvy plan`: those that have none are
-    /// shown.
+    /// Partitions that should have an owner, as for `divvy plan`. Lists those without one.
     #[arg(long, value_name = "FILE|N")]
     partitions: Option<String>,
     /// Print one JSON object.

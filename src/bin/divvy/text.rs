@@ -1,8 +1,8 @@
-//! Words for what calculators and managers tell.
+//! Texts for the events of calculators and managers.
 
 use divvy::{CalculatorEvent, Degradation, ManagerEvent, MemberChange};
 
-/// What an event says, for people; `None` when it says nothing new.
+/// The text of an event; `None` if it carries no change.
 pub fn of(notice: &CalculatorEvent) -> Option<String> {
     let text = match notice {
         CalculatorEvent::StateChanged(change) if change.from == change.to => return None,
@@ -12,10 +12,10 @@ pub fn of(notice: &CalculatorEvent) -> Option<String> {
         },
         CalculatorEvent::Member(change) => match change {
             MemberChange::Joined(worker) => format!("{worker} joined"),
-            MemberChange::Left(worker) => format!("{worker} took its leave"),
-            MemberChange::Suspected(worker) => format!("{worker} is missing"),
-            MemberChange::Returned(worker) => format!("{worker} is back"),
-            MemberChange::Dead(worker) => format!("{worker} is lost"),
+            MemberChange::Left(worker) => format!("{worker} left"),
+            MemberChange::Suspected(worker) => format!("{worker} suspected: heartbeat timeout"),
+            MemberChange::Returned(worker) => format!("{worker} returned"),
+            MemberChange::Dead(worker) => format!("{worker} declared dead"),
         },
         CalculatorEvent::WorkerLagging(lagging) => lagging.to_string(),
         CalculatorEvent::Published {
@@ -46,23 +46,23 @@ pub fn of(notice: &CalculatorEvent) -> Option<String> {
             format!("degraded: {}", list.join("; "))
         }
         CalculatorEvent::Breaker(state) => match state.why() {
-            Some(why) => format!("the store is left alone: {why}"),
-            None => "the store answers again".into(),
+            Some(why) => format!("circuit breaker opened: {why}"),
+            None => "circuit breaker closed".into(),
         },
-        CalculatorEvent::LeadershipLost => "deposed: a newer leader has taken over".into(),
-        CalculatorEvent::Lagged { missed } => format!("{missed} events were missed"),
+        CalculatorEvent::LeadershipLost => "leadership lost: a newer leader has taken over".into(),
+        CalculatorEvent::Lagged { missed } => format!("{missed} events missed: reader too slow"),
         CalculatorEvent::Fatal { message } => format!("failed: {message}"),
         other => format!("{other:?}"),
     };
     Some(text)
 }
 
-/// What a worker tells of itself, for people.
+/// The text of a worker's own event.
 pub fn of_worker(notice: &ManagerEvent) -> String {
     match notice {
-        ManagerEvent::Leader { is_self: true, .. } => "leads".into(),
-        ManagerEvent::IdLost { .. } => "somebody else holds its id".into(),
-        ManagerEvent::IdRegained { .. } => "its id had lapsed and is claimed again".into(),
+        ManagerEvent::Leader { is_self: true, .. } => "elected leader".into(),
+        ManagerEvent::IdLost { .. } => "worker id lost: owned by another process".into(),
+        ManagerEvent::IdRegained { .. } => "worker id expired and was claimed again".into(),
         ManagerEvent::Fatal { message } => format!("failed: {message}"),
         other => format!("{other:?}"),
     }
@@ -70,11 +70,11 @@ pub fn of_worker(notice: &ManagerEvent) -> String {
 
 fn degradation(degradation: &Degradation) -> String {
     match degradation {
-        Degradation::WatchLost => "blind, so nobody is declared dead".into(),
+        Degradation::WatchLost => "heartbeat watch lost, failure detection suspended".into(),
         Degradation::Store(why) => format!("store: {why}"),
         Degradation::Publishing(why) => format!("publishing: {why}"),
         Degradation::Source(why) => format!("partition source: {why}"),
-        Degradation::MalformedValues => "unreadable values in the store".into(),
+        Degradation::MalformedValues => "malformed values in the store".into(),
         Degradation::Deposed => "a newer leader has taken over".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! `divvy worker`: one worker as a process, printing what happens to it.
+//! `divvy worker`: one worker as a process that prints its events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +16,12 @@ use crate::connection::Connection;
 use crate::output::{Result, print};
 use crate::plan::read_partitions;
 
-/// How often it is looked whether somebody asked for the end.
+/// Interval of the check for a signal.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Joins a fleet as one worker and prints what happens to it, until Ctrl-C or SIGTERM.
+/// Join a fleet as one worker and print its events, until Ctrl-C or SIGTERM.
 ///
-/// Every worker of a fleet may lead, so each needs the same partitions.
+/// Every worker may lead, so each needs the same partitions.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -31,23 +31,23 @@ pub struct Arguments {
     /// space and the weight.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// How it goes when it is asked to end.
+    /// How the worker leaves on Ctrl-C or SIGTERM.
     #[arg(long, value_enum, default_value_t = Going::Leave)]
     departure: Going,
-    /// Remember the assignment in this file, and serve it when the worker is started while the
-    /// store is out of reach (setting cache_file; cache_max_age tells for how long).
+    /// Keep the assignment in this file and use it if the worker starts while the store cannot be
+    /// reached (setting cache_file; cache_max_age limits its age).
     #[arg(long, value_name = "FILE")]
     cache: Option<String>,
-    /// Print each event as one JSON object a line.
+    /// Print each event as one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Going {
-    /// For good: others get its partitions at once.
+    /// Permanently: its partitions move at once.
     Leave,
-    /// To be back soon: its id and partitions are kept for heartbeat TTL and grace.
+    /// For a restart: id and partitions are kept for heartbeat TTL and grace.
     Restart,
 }
 
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended))
-            .map_err(|error| format!("cannot wait for signals: {error}"))?;
+            .map_err(|error| format!("cannot install signal handler: {error}"))?;
     }
     let store = arguments.connection.connect(&settings)?;
     let manager = build(store, &settings, partitions)?;
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let broken = Arc::clone(&pipe);
     manager
         .subscribe(ManagerEventFilter::WorkerAndCalculator, move |notice| {
-            // A reader that has seen enough is no reason to work on.
+            // Stop when the reader closes the pipe.
             if !show(notice, is_json) {
                 broken.store(true, Ordering::Relaxed);
             }
@@ -111,7 +111,7 @@ fn build(
         .map_err(|error| error.to_string())
 }
 
-/// Whether anybody reads it.
+/// Prints the event; false if the reader closed the pipe.
 fn show(notice: &ManagerEvent, is_json: bool) -> bool {
     let line = if is_json {
         as_json(notice).to_string()
@@ -132,9 +132,9 @@ fn as_text(notice: &ManagerEvent) -> String {
         ManagerEvent::Id(Some(id)) => format!("id         {id}"),
         ManagerEvent::Id(None) => "id         none".into(),
         ManagerEvent::IdLost { worker } => {
-            format!("id         {worker} is lost: somebody else holds it")
+            format!("id         lost {worker}: owned by another process")
         }
-        ManagerEvent::IdRegained { worker } => format!("id         {worker} is claimed again"),
+        ManagerEvent::IdRegained { worker } => format!("id         {worker} (claimed again)"),
         ManagerEvent::AssignmentChanged(change) => assignment_as_text(change),
         ManagerEvent::Leader {
             leader: Some(leader),
@@ -143,7 +143,7 @@ fn as_text(notice: &ManagerEvent) -> String {
             "leader     {leader}{}",
             if *is_self { " (this worker)" } else { "" }
         ),
-        ManagerEvent::Leader { leader: None, .. } => "leader     nobody".into(),
+        ManagerEvent::Leader { leader: None, .. } => "leader     none".into(),
         ManagerEvent::Calculator(CalculatorEvent::Published {
             version,
             reason,

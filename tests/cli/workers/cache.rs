@@ -101,12 +101,12 @@ fn restarted_worker_serves_through_outage_and_rejoins() {
     let mut server = Server::start(NEWEST);
     let folder = tempfile::tempdir().unwrap();
     let fleet = Fleet::new(&server.url(), 60);
-    let first = workers(&fleet, &folder, "keep");
+    let first = workers(&fleet, &folder, "restart");
     fleet.wait_for_cover(&first);
     let (before, ids_before) = (holdings(&first), ids(&first));
     first.into_iter().for_each(Worker::terminate);
     server.kill();
-    let again = workers(&fleet, &folder, "keep");
+    let again = workers(&fleet, &folder, "restart");
     wait_for_cached(&fleet, &again);
     assert_eq!(holdings(&again), before);
     server.restart();

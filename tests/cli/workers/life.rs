@@ -64,14 +64,14 @@ fn fleet_of_processes_runs_on_oldest_server() {
 fn rolling_restart_of_processes_moves_nothing() {
     let server = Server::start(NEWEST);
     let fleet = Fleet::new(&server.url(), 60);
-    let mut workers = fleet.workers(4, "keep");
+    let mut workers = fleet.workers(4, "restart");
     fleet.wait_for_cover(&workers);
     let before = holdings(&workers);
     for _ in 0..workers.len() {
         let worker = workers.remove(0);
         let id = worker.id();
         worker.terminate();
-        workers.push(fleet.worker("keep"));
+        workers.push(fleet.worker("restart"));
         fleet.wait("the same id and partitions", || {
             let again = workers.last().unwrap();
             let is_back = again.id() == id && again.held() == before[&id];

@@ -12,7 +12,7 @@ use divvy::{
 
 use super::world::{Connection, PATIENCE, World};
 
-/// What became of a worker.
+/// The condition of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// It works.
@@ -21,9 +21,9 @@ pub enum Condition {
     Left,
     /// It left and will be back.
     Kept,
-    /// It stopped without a word.
+    /// It crashed.
     Crashed,
-    /// It works, and cannot reach the store.
+    /// It runs but cannot reach the store.
     Frozen,
 }
 
@@ -73,7 +73,7 @@ impl Newcomer {
 }
 
 impl Fleet {
-    /// Nobody yet.
+    /// An empty fleet.
     pub fn new() -> Self {
         Self {
             members: BTreeMap::new(),
@@ -124,8 +124,8 @@ impl Fleet {
                 continue;
             };
             if how == Condition::Crashed {
-                // Whatever it does from now on reaches nobody: as far as the others can tell, its
-                // process was killed.
+                // Nothing that it writes from now on reaches the store: to the others, its process
+                // was killed.
                 connection.sever();
                 self.ending.push(std::thread::spawn(move || {
                     let _ = manager.stop(Departure::Restart, PATIENCE);
@@ -144,7 +144,7 @@ impl Fleet {
         }
         let mut all = Ok(());
         for thread in leaving {
-            // A panic there was told by the library.
+            // The library has reported a panic there.
             all = all.and(thread.join().unwrap_or(Ok(())));
         }
         all
@@ -221,7 +221,7 @@ impl Fleet {
             .collect()
     }
 
-    /// The next event that a worker told, and which worker that was.
+    /// The next event and its worker.
     pub fn next_event(&self) -> Option<(&WorkerId, Arc<ManagerEvent>)> {
         self.members
             .iter()

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use divvy::{Held, Partition, Reason, Version, WorkerId};
 
-/// Who holds what, at one moment.
+/// The owners of all partitions at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     of: BTreeMap<Vec<String>, Vec<WorkerId>>,
 }
 
 impl Owners {
-    /// Takes it from what the workers hold.
+    /// Built from the workers' assignments.
     pub fn of(held: &BTreeMap<WorkerId, Held>) -> Self {
         let mut of: BTreeMap<Vec<String>, Vec<WorkerId>> = BTreeMap::new();
         for (worker, held) in held {
@@ -25,7 +25,7 @@ impl Owners {
         Self { of }
     }
 
-    /// Partitions that nobody holds.
+    /// Partitions without an owner.
     pub fn unowned(&self, partitions: &[Partition]) -> usize {
         let is_unowned = |p: &&Partition| !self.of.contains_key(&p.keys);
         partitions.iter().filter(is_unowned).count()
@@ -74,7 +74,7 @@ pub struct Published {
     pub version: Version,
     /// Why it was made.
     pub reason: Reason,
-    /// How many partitions changed hands, as the calculator says.
+    /// Number of moved partitions, as reported by the calculator.
     pub moved: usize,
 }
 
@@ -87,13 +87,13 @@ pub struct Step {
     pub story: String,
     /// What was published meanwhile.
     pub published: Vec<Published>,
-    /// How many partitions had changed hands at its end, as the workers see it.
+    /// Number of moved partitions at its end, as seen by the workers.
     pub moved: usize,
-    /// How many partitions nobody held at its end.
+    /// Partitions without an owner at its end.
     pub unowned: usize,
     /// What was expected.
     pub checks: Vec<Check>,
-    /// How long it took; `None` while it goes on.
+    /// Duration; `None` while it is running.
     pub took: Option<Duration>,
     /// Why it was left out, if it was.
     pub skipped: Option<String>,
@@ -127,12 +127,12 @@ impl Step {
 /// All steps.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// In order; the last one may still go on.
+    /// In order; the last one may still be running.
     pub steps: Vec<Step>,
 }
 
 impl Ledger {
-    /// The step that goes on.
+    /// The running step.
     pub fn current(&mut self) -> Option<&mut Step> {
         self.steps.last_mut().filter(|step| step.took.is_none())
     }

@@ -3,17 +3,17 @@
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As it comes.
+    /// Default.
     Plain,
-    /// Set off.
+    /// Emphasised.
     Bold,
-    /// In the background.
+    /// Dimmed.
     Dim,
-    /// All is well.
+    /// Success.
     Good,
-    /// Something is going on.
+    /// In progress.
     Warn,
-    /// Something is wrong.
+    /// Failure.
     Bad,
     /// A quantity.
     Accent,

@@ -24,23 +24,23 @@ use self::screen::Screen;
 use self::stage::Stage;
 use self::world::World;
 
-/// Shows a fleet being divided: cold start, scale-up, leave, crash, restarts, store outage, loss and
-/// leave of the leader.
+/// Run a demo fleet: cold start, scale-up, leave, crash, restarts, store outage, failure and leave
+/// of the leader.
 ///
-/// Ends by itself in less than half a minute, with status 0 only if every check held.
+/// The demo ends in less than half a minute. The exit status is 0 only if every check passed.
 #[derive(Args, Debug)]
 pub struct DemoArguments {
-    /// Workers to start with, 3 to 64
+    /// Number of workers at the start, 3 to 64
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=64))]
     workers: u16,
     /// Partitions to divide: a JSON list such as [{"keys":["tool001","chamber1"],"weight":100}]
     #[arg(long, value_name = "FILE")]
     partitions: Option<PathBuf>,
-    /// Use this NATS server (with JetStream) instead of the embedded store; the demo has buckets
-    /// of its own there, named divvy-demo-…
+    /// NATS server with JetStream to use instead of the embedded store. The demo creates buckets
+    /// named divvy-demo-…
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
-    /// Let the fleet run on after the last step, until Ctrl-C
+    /// Keep the fleet running after the last step, until Ctrl-C
     #[arg(long)]
     keep_running: bool,
 }
@@ -48,13 +48,13 @@ pub struct DemoArguments {
 /// Why the demo ended early.
 #[derive(Debug)]
 pub enum Early {
-    /// A check did not hold; the ledger tells which.
+    /// A check failed; the ledger has it.
     CheckFailed,
-    /// Somebody pressed Ctrl-C.
+    /// Ctrl-C was pressed.
     Interrupted,
-    /// Nobody reads what is written.
+    /// The output is closed.
     Output(io::Error),
-    /// Something that the demo itself depends on does not work.
+    /// A dependency of the demo failed.
     Broken(String),
 }
 
@@ -87,7 +87,7 @@ pub fn run(arguments: &DemoArguments) -> ExitCode {
     match perform(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Early::Interrupted) => ExitCode::from(130),
-        // What failed is on the screen; and who closed the pipe wants to hear nothing.
+        // The failure is on the screen, or the pipe is closed.
         Err(Early::CheckFailed | Early::Output(_)) => ExitCode::FAILURE,
         Err(Early::Broken(what)) => {
             eprintln!("divvy demo: {what}");
@@ -119,7 +119,7 @@ fn perform(arguments: &DemoArguments) -> Result<(), Early> {
     ending
 }
 
-/// What is divided unless a file says otherwise: sixteen tools of four chambers.
+/// The default partitions: sixteen tools of four chambers.
 fn tools() -> Vec<Partition> {
     let tools = (1..=16).flat_map(|tool| (1..=4).map(move |chamber| (tool, chamber)));
     tools

@@ -55,7 +55,7 @@ pub struct View<'a> {
     pub is_degraded: bool,
     /// How many partitions there are.
     pub partitions: usize,
-    /// How many of them nobody holds.
+    /// Partitions without an owner.
     pub unowned: usize,
     /// The workers.
     pub rows: &'a [Row],
@@ -124,7 +124,7 @@ impl Screen {
         )
     }
 
-    /// A leader told something.
+    /// A leader's event.
     pub fn event(&mut self, at: Duration, leader: &str, text: &str) -> io::Result<()> {
         let line = Line::new()
             .put(
@@ -164,7 +164,7 @@ impl Screen {
         self.write(&text)
     }
 
-    /// The end: the table as it was last, and what came of each step.
+    /// The summary: the last table and the result of each step.
     pub fn summary(
         &mut self,
         ledger: &Ledger,
@@ -335,7 +335,7 @@ fn table_row(row: &Row, most: i64, bar_max: usize) -> Line {
         Condition::Left => (Style::Dim, "left"),
         Condition::Kept => (Style::Dim, "restarts"),
         Condition::Crashed => (Style::Bad, "crashed"),
-        Condition::Frozen => (Style::Warn, "cut off"),
+        Condition::Frozen => (Style::Warn, "offline"),
     };
     let line = Line::new()
         .put(Style::Plain, format!(" {:<12} ", row.name))
@@ -360,7 +360,7 @@ fn bar(load: i64, most: i64, length_max: usize) -> String {
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }
 
-/// One line a step, and the checks of the one that goes on.
+/// One line per step, and the checks of the running one.
 fn step_lines(ledger: &Ledger) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, step) in ledger.steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The script: what happens to the fleet, and what is expected of it.
+//! The script: the steps of the demo and their checks.
 
 use std::time::{Duration, Instant};
 
@@ -25,44 +25,44 @@ pub fn play(stage: &mut Stage, workers: usize) -> Result<(), Early> {
     if stage.world.can_freeze() {
         outage(stage)?;
     } else {
-        stage.skip("store outage", "this server cannot be frozen from here")?;
+        stage.skip("store outage", "not possible with this server")?;
     }
     leader_lost(stage)?;
     leader_leaves(stage)
 }
 
 fn cold_start(stage: &mut Stage, workers: usize) -> Result<(), Early> {
-    let story = format!("{workers} workers start from nothing, the first one leads");
+    let story = format!("{workers} workers start; the first one leads");
     stage.open("cold start", story)?;
     stage.start(1)?;
-    stage.expect_soon("the first one holds everything at once", |stage| {
+    stage.expect_soon("the first worker owns everything at once", |stage| {
         stage.publications() == 1 && stage.owners().is_exact(&stage.partitions)
     })?;
     stage.remember_owners();
     stage.start(workers - 1)?;
     expect_plan(stage, Reason::ColdStartFinal)?;
     let once = stage.publications() == 2;
-    stage.check("one plan for all of them", once)?;
+    stage.check("one plan for all workers", once)?;
     stage.close()
 }
 
 fn scale_up(stage: &mut Stage) -> Result<(), Early> {
-    stage.open("scale-up", "two more join".into())?;
+    stage.open("scale-up", "two workers join".into())?;
     let newcomers = stage.start(2)?;
     expect_plan(stage, Reason::PlannedScale)?;
     let once = stage.publications() == 1;
-    stage.check("one plan for both of them", once)?;
+    stage.check("one plan for both workers", once)?;
     let after = stage.owners();
     let to_newcomers = after
         .moved_since(stage.owners_before())
         .all(|(_, owners)| owners.iter().all(|owner| newcomers.contains(owner)));
-    stage.check("partitions moved to the newcomers only", to_newcomers)?;
+    stage.check("partitions moved only to the new workers", to_newcomers)?;
     stage.close()
 }
 
 fn leave(stage: &mut Stage) -> Result<(), Early> {
     let leaver = follower(stage)?;
-    let story = format!("{leaver} takes its leave: no waiting for a lease, no emergency");
+    let story = format!("{leaver} leaves: its partitions move at once, without an emergency");
     stage.open("planned leave", story)?;
     end(stage, &leaver, Condition::Left)?;
     expect_plan(stage, Reason::PlannedScale)?;
@@ -72,13 +72,16 @@ fn leave(stage: &mut Stage) -> Result<(), Early> {
 
 fn crash(stage: &mut Stage) -> Result<(), Early> {
     let victim = follower(stage)?;
-    let story = format!("{victim} falls silent: lost after lease and grace");
+    let story = format!("{victim} stops sending heartbeats: declared dead after TTL and grace");
     stage.open("crash", story)?;
     end(stage, &victim, Condition::Crashed)?;
-    stage.expect_soon(&format!("{victim} goes missing and is lost"), |stage| {
-        stage.told_of(&victim, MemberChange::Suspected)
-            && stage.told_of(&victim, MemberChange::Dead)
-    })?;
+    stage.expect_soon(
+        &format!("{victim} is suspected and declared dead"),
+        |stage| {
+            stage.told_of(&victim, MemberChange::Suspected)
+                && stage.told_of(&victim, MemberChange::Dead)
+        },
+    )?;
     expect_plan(stage, Reason::Emergency)?;
     check_only_theirs_moved(stage, &victim)?;
     stage.close()
@@ -90,7 +93,7 @@ fn rolling_restart(stage: &mut Stage) -> Result<(), Early> {
     let mut restarting: Vec<WorkerId> = others.take(ROLLING_MAX - 1).collect();
     restarting.push(leader);
     let story = format!(
-        "{} workers are restarted one by one, the leader last: nothing moves",
+        "{} workers restart one by one, the leader last: nothing moves",
         restarting.len()
     );
     stage.open("rolling restart", story)?;
@@ -99,9 +102,9 @@ fn rolling_restart(stage: &mut Stage) -> Result<(), Early> {
         end(stage, id, Condition::Kept)?;
         same_ids &= stage.start(1)? == [id.clone()];
     }
-    stage.check("each has its id back", same_ids)?;
-    expect_rest(stage, "each has its partitions back, and somebody leads")?;
-    // Time enough for a plan that should not come.
+    stage.check("each worker has its id again", same_ids)?;
+    expect_rest(stage, "each worker has its partitions again, and one leads")?;
+    // Long enough for an unwanted plan to appear.
     stage.pass(stage.config.calculator.cooldown)?;
     check_nothing_published(stage)?;
     stage.close()
@@ -114,13 +117,13 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     let others = up.iter().filter(|id| **id != leader).cloned();
     let restarting: Vec<WorkerId> = others.take(majority).collect();
     let story = format!(
-        "{} of {} go down at once and are back too late: nothing moves",
+        "{} of {} stop at once and return after the grace: nothing moves",
         restarting.len(),
         up.len()
     );
     stage.open("mass restart", story)?;
     stage.fleet.end(&restarting, Condition::Kept)?;
-    stage.expect_soon("it is seen as a restart of the fleet", |stage| {
+    stage.expect_soon("it is treated as a restart of the fleet", |stage| {
         stage.told(
             |notice| matches!(notice, CalculatorEvent::StateChanged(c) if c.reason == Some(Reason::Restart)),
         )
@@ -128,8 +131,8 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     stage.pass(stage.config.calculator.cold_start_window / 3)?;
     let mut back = stage.start(restarting.len())?;
     back.sort();
-    stage.check("they have their ids back", back == restarting)?;
-    stage.expect_soon("all are back and the leader rests", |stage| {
+    stage.check("the workers have their ids again", back == restarting)?;
+    stage.expect_soon("all workers returned and the leader is idle", |stage| {
         let back = |id| stage.told_of(id, MemberChange::Returned);
         restarting.iter().all(back) && stage.is_at_rest()
     })?;
@@ -141,27 +144,27 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
 fn outage(stage: &mut Stage) -> Result<(), Early> {
     let timing = &stage.config.calculator;
     let silence = timing.heartbeat_ttl + timing.emergency_grace_period * 2;
-    let story = format!("nobody reaches the store for {silence:?}: nobody is declared dead");
+    let story = format!("the store is unreachable for {silence:?}: no worker is declared dead");
     stage.open("store outage", story)?;
     let leader = leader(stage)?;
     stage.fleet.freeze_all();
-    stage.expect_soon("every worker says that it is degraded", |stage| {
+    stage.expect_soon("every worker reports Degraded", |stage| {
         stage.fleet.all_in(|state| state == ManagerState::Degraded)
     })?;
     stage.pass(silence)?;
     let serving = stage.owners().is_exact(&stage.partitions);
-    stage.check("each serves on what it holds", serving)?;
+    stage.check("each worker keeps its partitions", serving)?;
     let nobody = stage.fleet.leader().is_none();
-    stage.check("nobody claims to lead: no lease could be renewed", nobody)?;
-    // As in life, not all in the same moment.
+    stage.check("no worker leads: no lease could be renewed", nobody)?;
+    // Not all at the same moment.
     stage.fleet.thaw(&leader);
     stage.pass(stage.config.heartbeat_interval)?;
     stage.fleet.thaw_all();
-    expect_rest(stage, "all recover by themselves, and somebody leads")?;
+    expect_rest(stage, "all workers recover, and one leads")?;
     stage.pass(stage.config.calculator.emergency_grace_period * 2)?;
     let calm =
         !stage.told(|notice| matches!(notice, CalculatorEvent::Member(MemberChange::Dead(_))));
-    stage.check("nobody was declared lost", calm)?;
+    stage.check("no worker was declared dead", calm)?;
     check_nothing_published(stage)?;
     stage.close()
 }
@@ -169,8 +172,12 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
 fn leader_lost(stage: &mut Stage) -> Result<(), Early> {
     let former = leader(stage)?;
     let can_freeze = stage.world.can_freeze();
-    let what = if can_freeze { "is cut off" } else { "crashes" };
-    let story = format!("{former}, which leads, {what}: another one takes over");
+    let what = if can_freeze {
+        "is disconnected"
+    } else {
+        "crashes"
+    };
+    let story = format!("the leader {former} {what}: another worker takes over");
     stage.open("leader lost", story)?;
     if can_freeze {
         stage.fleet.freeze(&former);
@@ -178,19 +185,19 @@ fn leader_lost(stage: &mut Stage) -> Result<(), Early> {
         end(stage, &former, Condition::Crashed)?;
     }
     let began = Instant::now();
-    stage.expect_soon("another worker leads after its lease", |stage| {
+    stage.expect_soon("another worker leads after the lease expires", |stage| {
         stage.fleet.leader().is_some()
     })?;
-    stage.note(&format!("led again after {:.1?}", began.elapsed()))?;
+    stage.note(&format!("new leader after {:.1?}", began.elapsed()))?;
     if can_freeze {
-        // It could not renew its lease, and did not wait for anybody to tell.
+        // It could not renew its lease and stepped down by its own clock.
         let manager = stage.fleet.manager(&former);
         let led = manager.is_some_and(|manager| manager.is_leader());
-        stage.check(&format!("{former} had stepped down before"), !led)?;
+        stage.check(&format!("{former} stepped down before that"), !led)?;
         let manager = stage.fleet.manager(&former);
         let refusal = manager.map(|m| m.trigger_rebalance(Duration::from_secs(2)));
         let refused = matches!(refusal, Some(Err(_)));
-        stage.check(&format!("{former} can publish nothing any more"), refused)?;
+        stage.check(&format!("{former} can no longer publish"), refused)?;
     }
     expect_cover(stage)?;
     check_only_theirs_moved(stage, &former)?;
@@ -200,14 +207,14 @@ fn leader_lost(stage: &mut Stage) -> Result<(), Early> {
 
 fn leader_leaves(stage: &mut Stage) -> Result<(), Early> {
     let former = leader(stage)?;
-    let story = format!("{former}, which leads, takes its leave: it hands over at once");
+    let story = format!("the leader {former} leaves: it hands over at once");
     stage.open("leader leaves", story)?;
     end(stage, &former, Condition::Left)?;
     let began = Instant::now();
     stage.expect_soon("another worker leads", |stage| {
         stage.fleet.leader().is_some()
     })?;
-    stage.note(&format!("led again after {:.1?}", began.elapsed()))?;
+    stage.note(&format!("new leader after {:.1?}", began.elapsed()))?;
     expect_cover(stage)?;
     check_only_theirs_moved(stage, &former)?;
     stage.close()
@@ -226,15 +233,15 @@ fn expect_plan(stage: &mut Stage, expected: Reason) -> Result<(), Early> {
     })
 }
 
-/// Waits until what a leader that is gone held has new owners: why it was published depends on
-/// whether its successor still saw a sign of life of it.
+/// Waits until the partitions of a departed leader have new owners. The reason depends on whether
+/// its successor still saw a heartbeat of it.
 fn expect_cover(stage: &mut Stage) -> Result<(), Early> {
-    stage.expect_soon("the others share all partitions", |stage| {
+    stage.expect_soon("the other workers share all partitions", |stage| {
         stage.publications() > 0 && stage.is_at_rest()
     })
 }
 
-/// Waits until the fleet is led, each partition has its owner, and nobody has anything to do.
+/// Waits until one worker leads, each partition has an owner, and nothing is pending.
 fn expect_rest(stage: &mut Stage, text: &str) -> Result<(), Early> {
     stage.expect_soon(text, Stage::is_at_rest)
 }
@@ -243,7 +250,7 @@ fn check_only_theirs_moved(stage: &mut Stage, gone: &WorkerId) -> Result<(), Ear
     let before = stage.owners_before();
     let theirs = before.count_of(std::slice::from_ref(gone));
     let moved = stage.owners().moved_since(before).count();
-    let text = format!("only what {gone} held has moved");
+    let text = format!("only partitions of {gone} moved");
     stage.check(&text, moved == theirs)
 }
 
@@ -258,12 +265,12 @@ fn end(stage: &mut Stage, id: &WorkerId, how: Condition) -> Result<(), Early> {
 
 fn leader(stage: &mut Stage) -> Result<WorkerId, Early> {
     let leader = stage.fleet.leader().cloned();
-    leader.ok_or_else(|| Early::Broken("nobody leads".into()))
+    leader.ok_or_else(|| Early::Broken("no worker leads".into()))
 }
 
 /// The first worker that does not lead.
 fn follower(stage: &mut Stage) -> Result<WorkerId, Early> {
     let leader = leader(stage)?;
     let follower = stage.fleet.up().into_iter().find(|id| *id != leader);
-    follower.ok_or_else(|| Early::Broken("there is no other worker".into()))
+    follower.ok_or_else(|| Early::Broken("no other worker".into()))
 }

@@ -35,7 +35,7 @@ pub struct Stage {
     pub partitions: Vec<Partition>,
     /// How the workers are set up.
     pub config: ManagerConfig,
-    /// Everything that whoever led told since the step began.
+    /// Calculator events of all leaders since the step began.
     heard: Vec<CalculatorEvent>,
     /// What the leader is doing, and whether it says that it is degraded.
     position: Option<(CalculatorState, Option<Reason>)>,
@@ -91,7 +91,7 @@ impl Stage {
         self.draw()
     }
 
-    /// Closes the step that goes on.
+    /// Closes the running step.
     ///
     /// # Errors
     /// `CheckFailed` when something expected did not come about.
@@ -139,7 +139,7 @@ impl Stage {
         let held = loop {
             self.look()?;
             if condition(self) {
-                // What led to it is told before.
+                // Its cause precedes it.
                 self.note_events()?;
                 break true;
             }
@@ -194,7 +194,7 @@ impl Stage {
         Ok(ids)
     }
 
-    /// Whether the fleet is led, each partition has one owner, and nobody has anything to do.
+    /// Whether one worker leads, each partition has one owner, and nothing is pending.
     pub fn is_at_rest(&self) -> bool {
         self.fleet.leader().is_some()
             && self
@@ -204,7 +204,7 @@ impl Stage {
             && self.owners().is_exact(&self.partitions)
     }
 
-    /// Whether whoever led told something like that since the step began.
+    /// Whether a leader reported such an event since the step began.
     pub fn told(&self, like: impl Fn(&CalculatorEvent) -> bool) -> bool {
         self.heard.iter().any(like)
     }
@@ -214,7 +214,7 @@ impl Stage {
         Ok(self.screen.line(text)?)
     }
 
-    /// Who holds what now.
+    /// The current owners.
     pub fn owners(&self) -> Owners {
         Owners::of(&self.fleet.held())
     }
@@ -234,16 +234,16 @@ impl Stage {
         self.ledger.steps.last().map_or(0, |s| s.published.len())
     }
 
-    /// Whether the leader has told that about this worker since the step began.
+    /// Whether the leader reported this change of the worker since the step began.
     pub fn told_of(&self, worker: &WorkerId, change: fn(WorkerId) -> MemberChange) -> bool {
         let expected = change(worker.clone());
         self.told(|notice| matches!(notice, CalculatorEvent::Member(told) if *told == expected))
     }
 
-    /// Goes on after the last step until Ctrl-C, if asked to.
+    /// Keeps running after the last step until Ctrl-C, if requested.
     ///
     /// # Errors
-    /// `Output` when nobody reads any more.
+    /// `Output` when the output is closed.
     pub fn keep_running(&mut self, asked: bool) -> Result<(), Early> {
         if !asked {
             return Ok(());
@@ -261,7 +261,7 @@ impl Stage {
     /// Stops everything and prints the summary.
     ///
     /// # Errors
-    /// `Output` when nobody reads any more, `Broken` when something does not stop.
+    /// `Output` when the output is closed, `Broken` when a worker does not stop.
     pub fn finish(&mut self, ending: &Result<(), Early>) -> Result<(), Early> {
         let _ = self.note_events();
         let unowned = self.owners().unowned(&self.partitions);
@@ -314,7 +314,7 @@ impl Stage {
         Ok(())
     }
 
-    /// What a leader tells of its work.
+    /// Records a leader's event.
     fn note_leader(&mut self, id: &WorkerId, notice: &CalculatorEvent) -> Result<(), Early> {
         match notice {
             CalculatorEvent::Published {
@@ -390,7 +390,7 @@ impl Stage {
             return Ok(());
         }
         let rows = self.rows();
-        let leader = self.fleet.leader().map_or("nobody", WorkerId::as_str);
+        let leader = self.fleet.leader().map_or("no leader", WorkerId::as_str);
         let position = self.position.filter(|_| self.fleet.leader().is_some());
         let view = View {
             store: &self.world.description(),
@@ -409,7 +409,7 @@ impl Stage {
     }
 }
 
-/// Whether a worker says something of itself that the demo shows.
+/// Whether the demo shows this event of a worker.
 fn is_shown(notice: &ManagerEvent) -> bool {
     matches!(
         notice,

@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// Makes the buckets and removes what an earlier demo left in them. Versions go on from
+    /// Makes the buckets and removes what an earlier demo left in them. Versions continue from
     /// there: they never go back in a bucket.
     pub fn prepare(&self, config: &ManagerConfig) -> Result<(), Early> {
         let connection = self.connect("demo")?;
