@@ -2378,16 +2378,16 @@ divvy_status divvy_assignment_free(struct divvy_assignment assignment);
 
 /**
  * Ends and frees a subscription. After OK the callback does not run and will not run, and its
- * userdata has been destroyed. Inside a callback of the same calculator or manager the call does
- * not wait for that callback: userdata is then destroyed after its return. Inside a callback of
- * another one it waits as everywhere else.
+ * userdata has been destroyed. Inside a callback of the same calculator or manager the call does not
+ * wait for that callback: userdata is then destroyed after its return. Inside a callback of another
+ * one it waits as everywhere else.
  *
- * Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms -
- * maximum wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that
- * receives the error text; NULL allowed.
+ * Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - maximum
+ * wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the
+ * error text; NULL allowed.
  * Returns: OK; BAD_HANDLE, also on the second call; INVALID_ARGUMENT; TIMED_OUT - the callback is
- * still running. It will not be called again. The handle stays valid: call again. Two callbacks
- * that each unsubscribe the other one end in this way.
+ * still running. It will not be called again. The handle stays valid: call again. Two callbacks that
+ * each unsubscribe the other one end in this way.
  * Thread: any, several at a time: each waits. Blocks for at most timeout_ms.
  * Since: 0.1.
  */

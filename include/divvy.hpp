@@ -8,7 +8,7 @@
 //   connect                   divvy::store::nats, divvy::store::memory
 //   receive events            manager::subscribe (callback), manager::open_events (queue)
 //   end a blocking call       divvy::cancel
-//   receive log records       divvy::set_logger
+//   receive log records       divvy::set_log
 //
 // Objects are move-only and own their handle. Failures throw divvy::error. Calls with the prefix try_
 // return a divvy::result instead. With DIVVY_NO_EXCEPTIONS or -fno-exceptions, use the try_ forms: any

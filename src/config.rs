@@ -1,4 +1,4 @@
-//! The calculator's configuration: every setting with its unit, default and rule.
+//! The calculator's configuration.
 
 mod manager;
 
@@ -12,93 +12,93 @@ use crate::wire::KeyPrefix;
 /// How assignments are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublishMode {
-    /// Atomic batches where the store proves that it has them, single writes otherwise.
+    /// Atomic batches if the store supports them, single writes otherwise.
     #[default]
     Auto,
-    /// Atomic batches, or an error at the start.
+    /// Atomic batches; `start` fails if the store does not support them.
     Atomic,
     /// Single conditional writes.
     PerKey,
 }
 
-/// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
+/// Configuration of a calculator. Start with [`CalculatorConfig::default`] and change fields.
 ///
-/// A calculator used alone refuses only what cannot work and warns of the rest
-/// ([`CalculatorConfig::warnings`]), since its hosts may use short windows on purpose.
+/// A calculator used alone rejects only what cannot work and warns about the rest
+/// ([`CalculatorConfig::warnings`]). A manager rejects both.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CalculatorConfig {
-    /// Name of this leader, written to the fence record. Default: `divvy`.
+    /// Name of this leader in the fence record. Default: `divvy`.
     pub name: String,
     /// Prefix of the heartbeat keys. Default: `heartbeat`.
     pub heartbeat_prefix: String,
     /// Prefix of the assignment keys. Default: `assignment`.
     pub assignment_prefix: String,
-    /// A worker that was not heard of for this long is missing. Default: 6 s.
+    /// Time without a heartbeat after which a worker is suspected. Default: 6 s.
     pub heartbeat_ttl: Duration,
-    /// A worker that is missing for this long is lost. Default: 5 s.
+    /// Time after which a suspected worker is declared dead. Default: 5 s.
     pub emergency_grace_period: Duration,
-    /// Least time from one publication to the next; emergencies, leaves and manual triggers do
-    /// not wait for it. Default: 10 s.
+    /// Minimum time between publications. Emergencies, leaves and manual triggers bypass it.
+    /// Default: 10 s.
     pub cooldown: Duration,
-    /// How long to wait for more workers when starting from none, and after a mass loss.
-    /// Default: 30 s.
+    /// How long to wait for workers after a start without workers and after a mass expiry. Default:
+    /// 30 s.
     pub cold_start_window: Duration,
-    /// How long to wait for more workers after the first joined. Default: 10 s.
+    /// How long to wait for more joins after the first. Default: 10 s.
     pub planned_scale_window: Duration,
-    /// How long to wait for more leaves after the first worker left. Default: 1 s.
+    /// How long to wait for more leaves after the first. 0 disables the wait. Default: 1 s.
     pub leave_window: Duration,
-    /// Joins seen within this time are reported together. Default: 100 ms.
+    /// Joins within this time are reported together. Default: 100 ms.
     pub join_coalescing: Duration,
-    /// When more than this share of the planned workers (and at least two) go missing within one
-    /// TTL, it is a restart of the fleet and not an emergency. 0 to 1, default: 0.5.
+    /// Share of the planned workers (at least two) that must disappear within one TTL to count as a
+    /// restart of the fleet instead of an emergency. 0 to 1. Default: 0.5.
     pub restart_ratio: f64,
-    /// A change of weights alone leads to a rebalance when the fullest worker exceeds the fair
-    /// level by more than this share. 0 or more, default: 0.2.
+    /// Share by which the fullest worker must exceed the fair level before a change of weights
+    /// alone triggers a rebalance. 0 or more. Default: 0.2.
     pub min_rebalance_threshold: f64,
-    /// Weight of a partition that has none (0 or less). 1 or more, default: 1.
+    /// Weight of a partition whose weight is 0 or less. 1 or more. Default: 1.
     pub default_weight: i64,
-    /// Added to the TTL before anyone can go missing after the store was out of sight.
-    /// Default: 15 s.
+    /// Added to the TTL after an outage before a worker can be suspected. Default: 15 s.
     pub recovery_grace: Duration,
-    /// A live worker that has not applied what is assigned to it for this long is told as lagging.
-    /// 0: nobody is. Default: 10 s.
+    /// Report a live worker as lagging if it has not applied its assignment within this time. 0
+    /// disables the check. Default: 10 s.
     pub apply_timeout: Duration,
     /// First delay before a failed publication is retried. Default: 100 ms.
     pub retry_delay_min: Duration,
-    /// Longest delay before a failed publication is retried. Default: 5 s.
+    /// Maximum delay before a failed publication is retried. Default: 5 s.
     pub retry_delay_max: Duration,
-    /// Longest time one rebalance may spend on the store. A single call waits for its answer for a
-    /// quarter of it, longer only where the store is slow. Default: 10 s.
+    /// Maximum time that one rebalance may spend on the store. A single call waits for a quarter of
+    /// it, longer while the store is slow. Default: 10 s.
     pub operation_timeout: Duration,
-    /// Poisonous values within [`CalculatorConfig::malformed_window`] from which on the calculator
-    /// says that it is degraded. 1 or more, default: 10.
+    /// Number of malformed values within [`CalculatorConfig::malformed_window`] that degrades the
+    /// calculator. 1 or more. Default: 10.
     pub malformed_threshold: u32,
-    /// See [`CalculatorConfig::malformed_threshold`]. Default: 60 s.
+    /// Window of [`CalculatorConfig::malformed_threshold`]. Default: 60 s.
     pub malformed_window: Duration,
-    /// Something that goes wrong for so long, on and off, is told as degraded. Default: 1 s.
+    /// A condition is reported as degraded after this time. 0 reports it at once. Default: 1 s.
     pub degraded_enter_after: Duration,
-    /// What was told as degraded is told to be well again after it went well for so long without
-    /// a break. Default: 5 s.
+    /// A reported degradation is cleared once the condition has been healthy for this long.
+    /// Default: 5 s.
     pub degraded_leave_after: Duration,
-    /// Events kept for a subscriber that is slow; one that exceeds it is closed with a last
-    /// event that says so. 1 or more, default: 65 536.
+    /// Maximum number of events kept for a slow subscriber. A subscriber that exceeds it is closed
+    /// with a last event that says so. 1 or more. Default: 65 536.
     pub subscriber_backlog: usize,
-    /// Whether the host knows that the former leader's lease has run out (it won an election).
-    /// Together with an absent heartbeat it makes the former leader lost at once. Default: false.
+    /// Whether the host knows that the former leader's lease has expired (it won an election). A
+    /// former leader without a heartbeat is then declared dead at once. Default: false.
     pub former_leader_lease_over: bool,
     /// How assignments are published. Default: automatic.
     pub publish_mode: PublishMode,
-    /// Most writes in one atomic batch. 2 or more, default: 1 000; the store may take fewer.
+    /// Maximum number of writes in one atomic batch; the store may allow fewer. 2 or more. Default:
+    /// 1 000.
     pub publish_batch_max: usize,
-    /// Whether an assignment bucket whose values expire is accepted. Fence and versions would
-    /// expire with them. Default: false.
+    /// Whether an assignment bucket with a TTL is accepted. The fence and the versions expire with
+    /// it. Default: false.
     pub allow_assignment_ttl: bool,
-    /// Whether to write nothing at all: to watch and plan beside a live leader and tell what would
-    /// have been published ([`CalculatorEvent::WouldPublish`](crate::CalculatorEvent::WouldPublish)), and how that
-    /// differs from what the leader did
-    /// ([`CalculatorEvent::LeaderPublished`](crate::CalculatorEvent::LeaderPublished)). The buckets have to exist.
-    /// Default: false.
+    /// Shadow mode: write nothing, plan next to a live leader, report what would have been
+    /// published ([`CalculatorEvent::WouldPublish`](crate::CalculatorEvent::WouldPublish)), and how
+    /// that differs from what the leader published
+    /// ([`CalculatorEvent::LeaderPublished`](crate::CalculatorEvent::LeaderPublished)). The buckets
+    /// must exist. Default: false.
     pub shadow: bool,
 }
 
@@ -137,17 +137,17 @@ impl Default for CalculatorConfig {
     }
 }
 
-/// The longest duration that a setting may have: far beyond any use, far below overflow.
+/// Maximum duration of a setting: one year.
 pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// One broken rule: which field, which value, which rule.
+/// A violated rule: field, value and rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The field's name.
+    /// Name of the field.
     pub field: &'static str,
-    /// Its value, as text.
+    /// Value of the field, as text.
     pub value: String,
-    /// The rule that it breaks.
+    /// The violated rule.
     pub rule: String,
 }
 
@@ -161,12 +161,12 @@ impl CalculatorConfig {
     /// Checks every rule without which the calculator cannot work.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`]; the message lists every violation, not only the first.
+    /// [`Code::InvalidConfig`]; the message lists every violation.
     pub fn validate(&self) -> Result<()> {
         into_result(&self.violations())
     }
 
-    /// What cannot work.
+    /// Returns every violated rule.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         let mut rules = ConfigRules::default();
@@ -233,7 +233,7 @@ impl CalculatorConfig {
         rules.0
     }
 
-    /// What works but is unlikely to be meant: rules that a manager enforces.
+    /// Returns unwise settings: violations of rules that only a manager enforces.
     #[must_use]
     pub fn warnings(&self) -> Vec<Violation> {
         let mut rules = ConfigRules::default();
@@ -299,7 +299,7 @@ impl CalculatorConfig {
     }
 }
 
-/// All violations as one error, `Ok` when there are none.
+/// All violations as one error; `Ok` if there are none.
 fn into_result(violations: &[Violation]) -> Result<()> {
     if violations.is_empty() {
         return Ok(());

@@ -30,7 +30,7 @@ pub enum Code {
     AlreadyStarted,
     /// The call would wait for the thread that makes it (a stop from inside a callback).
     WouldDeadlock,
-    /// The deadline passed; the message says what was still going on.
+    /// The deadline passed; the message names what was in progress.
     TimedOut,
     /// The store cannot be reached or does not answer.
     Unavailable,
@@ -52,7 +52,7 @@ pub enum Code {
     Panicked,
     /// Every stable id of the configured range is taken.
     IdsExhausted,
-    /// Somebody else holds this worker's id.
+    /// Another process owns this worker's id.
     IdLost,
     /// This worker does not lead: the call is the leader's.
     NotLeader,
@@ -177,7 +177,7 @@ impl Error {
         self
     }
 
-    /// Says how often it was tried in vain, this time included.
+    /// Sets the number of failed attempts, the last one included.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.0.attempts = attempts;
@@ -227,7 +227,7 @@ impl Error {
         self.0.key.as_deref()
     }
 
-    /// How often it was tried in vain, this time included: 1 where nothing was tried again.
+    /// Returns the number of failed attempts, the last one included; 1 without a retry.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.attempts

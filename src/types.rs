@@ -185,9 +185,9 @@ pub enum ManagerState {
     Init,
     /// Claiming a stable id.
     ClaimingId,
-    /// A member, and nobody is known to lead.
+    /// A member; no leader is known.
     Election,
-    /// Somebody leads; nothing was assigned to this worker yet.
+    /// A leader is known; no assignment has arrived yet.
     WaitingAssignment,
     /// What is assigned is applied.
     Stable,
@@ -197,7 +197,7 @@ pub enum ManagerState {
     Rebalancing,
     /// This worker leads, and publishes a plan without workers that are lost.
     Emergency,
-    /// The store is out of reach: what is held may be out of date, or ownership is suspended.
+    /// The store cannot be reached: the assignment may be outdated, or ownership is suspended.
     Degraded,
     /// Leaving, or gone.
     Shutdown,
@@ -253,7 +253,7 @@ pub enum Reason {
     ColdStartFinal,
     /// Workers joined or left in an orderly way.
     PlannedScale,
-    /// A large part of the fleet went missing and (some of it) came back.
+    /// A large part of the fleet disappeared, and some of it returned.
     Restart,
     /// Workers were confirmed lost.
     Emergency,
@@ -307,7 +307,7 @@ pub struct Time(u64);
 impl Time {
     /// The clock's origin.
     pub const ZERO: Time = Time(0);
-    /// Later than any time a clock tells.
+    /// Later than any time of a clock.
     pub const FAR_FUTURE: Time = Time(u64::MAX);
 
     /// The time `nanos` nanoseconds after the origin.

@@ -4,14 +4,18 @@ package divvy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"time"
 
 	divvy "github.com/divvy-rs/divvy/bindings/go"
 )
 
-// tools is a partition source: the work of a small factory.
+// tools is a partition source.
 type tools struct{}
 
 func (tools) ListPartitions(context.Context) ([]divvy.Partition, error) {
@@ -21,7 +25,7 @@ func (tools) ListPartitions(context.Context) ([]divvy.Partition, error) {
 	}, nil
 }
 
-// A calculator on a store in memory, with one worker, until its first plan is published.
+// A calculator on an in-memory store with one worker, until its first plan is published.
 func ExampleCalculator() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -30,7 +34,7 @@ func ExampleCalculator() {
 		log.Fatal(err)
 	}
 	defer store.Close()
-	// What a worker does every two seconds.
+	// A worker sends a heartbeat every two seconds.
 	if err := store.Ensure(ctx, divvy.BucketHeartbeat, 6*time.Second); err != nil {
 		log.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func ExampleCalculator_SubscribeToStateChanges() {
 	// Output: Idle
 }
 
-// A worker on a store in memory: it joins, is alone, leads, and is told what to work on.
+// A worker on an in-memory store: it joins, leads and receives its assignment.
 func ExampleManager() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -87,7 +91,7 @@ func ExampleManager() {
 	manager, err := divvy.NewManager(&divvy.ManagerConfig{
 		Config: divvy.Config{
 			Store: store, Source: tools{},
-			// Short for the example; the defaults are right for a real fleet.
+			// Short for the example; keep the defaults in a real fleet.
 			ColdStartWindow: 200 * time.Millisecond, PlannedScaleWindow: 200 * time.Millisecond,
 			Cooldown: 100 * time.Millisecond,
 		},
@@ -118,4 +122,68 @@ func ExampleManager() {
 	// start [tool001 chamber2]
 	// stop [tool001 chamber1]
 	// stop [tool001 chamber2]
+}
+
+// A store without a manager: a worker of its own kind sends a heartbeat and reads its assignment key.
+func ExampleStore() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	store, err := divvy.NewMemoryStore()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	if err := store.Ensure(ctx, divvy.BucketHeartbeat, 6*time.Second); err != nil {
+		log.Fatal(err)
+	}
+	if err := store.Put(ctx, divvy.BucketHeartbeat, "heartbeat.worker-0", []byte("alive")); err != nil {
+		log.Fatal(err)
+	}
+	heartbeat, err := store.Get(ctx, divvy.BucketHeartbeat, "heartbeat.worker-0")
+	fmt.Println(string(heartbeat), err)
+	_, err = store.Get(ctx, divvy.BucketHeartbeat, "heartbeat.worker-1")
+	fmt.Println(errors.Is(err, divvy.ErrNotFound))
+	// Output:
+	// alive <nil>
+	// true
+}
+
+// An invalid configuration: the error lists every violation.
+func ExampleError() {
+	config := &divvy.ManagerConfig{HeartbeatInterval: 10 * time.Second}
+	err := config.Validate()
+	var failure *divvy.Error
+	fmt.Println(errors.Is(err, divvy.ErrInvalidConfig), errors.As(err, &failure), failure.Retriable)
+	// Output: true true false
+}
+
+// Metrics and health of a worker over HTTP.
+func ExampleManager_MetricsHandler() {
+	store, err := divvy.NewMemoryStore()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	manager, err := divvy.NewManager(&divvy.ManagerConfig{Config: divvy.Config{Store: store, Source: tools{}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer manager.Close()
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", manager.MetricsHandler())
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		if !manager.IsStarted() {
+			http.Error(w, "not started", http.StatusServiceUnavailable)
+		}
+	})
+
+	reply := httptest.NewRecorder()
+	mux.ServeHTTP(reply, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	fmt.Println(reply.Code, strings.Contains(reply.Body.String(), "divvy_calculator_up 0"))
+	reply = httptest.NewRecorder()
+	mux.ServeHTTP(reply, httptest.NewRequest(http.MethodGet, "/livez", nil))
+	fmt.Println(reply.Code)
+	// Output:
+	// 200 true
+	// 503
 }

@@ -34,7 +34,7 @@ pub enum divvy_assignment_list {
     DIVVY_LIST_REMOVED = 3,
 }
 
-/// A change of what is held, with everything that C may ask about it; made when it is asked for.
+/// A change of an assignment as C reads it; created on demand.
 pub(super) struct AssignmentRecord {
     change: AssignmentChange,
     lists: [OnceLock<Packed>; 3],

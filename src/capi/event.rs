@@ -170,7 +170,7 @@ pub(super) struct Counts {
     pub missed: u64,
 }
 
-/// What can be told to C.
+/// An event that C can receive.
 pub(super) trait Recorded: Notification {
     fn record(&self) -> EventRecord;
 }

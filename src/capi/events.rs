@@ -164,7 +164,7 @@ fn deliver(
     userdata: &UserData,
 ) {
     let Ok(event) = event::hand_out(Arc::new(record)) else {
-        log::error!(target: "divvy::capi", "no handle is left for an event");
+        log::error!(target: "divvy::capi", "event dropped: all event handles are in use");
         return;
     };
     // SAFETY: the host gave this function to be called with this userdata.
@@ -173,16 +173,16 @@ fn deliver(
 }
 
 /// Ends and frees a subscription. After OK the callback does not run and will not run, and its
-/// userdata has been destroyed. Inside a callback of the same calculator or manager the call does
-/// not wait for that callback: userdata is then destroyed after its return. Inside a callback of
-/// another one it waits as everywhere else.
+/// userdata has been destroyed. Inside a callback of the same calculator or manager the call does not
+/// wait for that callback: userdata is then destroyed after its return. Inside a callback of another
+/// one it waits as everywhere else.
 ///
-/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms -
-/// maximum wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that
-/// receives the error text; NULL allowed.
+/// Parameters: subscription - the subscription; {0} is allowed and does nothing. timeout_ms - maximum
+/// wait for a running callback, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the
+/// error text; NULL allowed.
 /// Returns: OK; BAD_HANDLE, also on the second call; INVALID_ARGUMENT; TIMED_OUT - the callback is
-/// still running. It will not be called again. The handle stays valid: call again. Two callbacks
-/// that each unsubscribe the other one end in this way.
+/// still running. It will not be called again. The handle stays valid: call again. Two callbacks that
+/// each unsubscribe the other one end in this way.
 /// Thread: any, several at a time: each waits. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -290,7 +290,7 @@ pub unsafe extern "C" fn divvy_events_fd(
         let queue = QUEUES.get(events.id)?;
         if queue.ready.get().is_none() {
             let ready = Arc::new(ReadyFd::new()?);
-            // Of two threads that are here at once, one wins; its descriptor is the one told.
+            // If two threads race, one wins and its descriptor is returned.
             if queue.ready.set(Arc::clone(&ready)).is_ok() {
                 queue.events.set_readiness(Notification(ready));
             }
@@ -342,7 +342,7 @@ impl ReadyFd {
                 format!("the system gives no event descriptor: {cause}"),
             ));
         }
-        // SAFETY: the descriptor was just made and belongs to nobody else.
+        // SAFETY: the descriptor was just created and has no other owner.
         Ok(Self(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) }))
     }
 

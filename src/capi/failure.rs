@@ -18,7 +18,7 @@ pub(super) struct Failure {
     pub fields: Option<Fields>,
 }
 
-/// What is known of a failure beside its text.
+/// The fields of a failure in addition to its text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fields {
     pub operation: Cow<'static, str>,
@@ -130,8 +130,7 @@ impl Writer {
     }
 }
 
-/// What is left to read of a caller's `errbuf`. Nothing behind a NUL is looked at before it is known
-/// that the call which failed has written there.
+/// The readable part of a caller's `errbuf`. Nothing behind a NUL is read before its length is known.
 struct Reader {
     at: *const c_char,
     left: usize,

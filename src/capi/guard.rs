@@ -1,5 +1,5 @@
-//! What stands between C and every body: panics are caught, a forked child is told so, and what
-//! went wrong is written where the caller wants it.
+//! Wraps every function body: catches panics, rejects calls in a forked child, and writes the error
+//! text.
 
 use std::cell::Cell;
 use std::ffi::c_char;

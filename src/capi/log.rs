@@ -17,7 +17,7 @@ use super::text::Terminated;
 use super::userdata::{UserData, divvy_destroy_fn};
 use crate::threads::Thread;
 
-/// Records that may wait for the callback; more are dropped, counted, and told.
+/// Maximum number of records queued for the callback; more are dropped, counted and reported.
 const BACKLOG_MAX: usize = 4_096;
 
 /// How long taking the callback away waits for it to return.

@@ -323,7 +323,7 @@ pub unsafe extern "C" fn divvy_manager_leader(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let leader = manager_of(manager)?.leader();
-        tell_worker(leader, out, "nobody is known to lead")
+        tell_worker(leader, out, "no leader is known")
     })
 }
 

@@ -75,7 +75,7 @@ impl Recorded for ManagerEvent {
                 },
                 ..about(DIVVY_EVENT_LEADER, leader.as_ref())
             },
-            // The manager's own stream goes on after the end of a calculator.
+            // The manager's own stream continues after the end of a calculator.
             ManagerEvent::Calculator(CalculatorEvent::Fatal { message }) => {
                 fatal(DIVVY_EVENT_CALCULATOR_FATAL, message)
             }

@@ -66,8 +66,8 @@ impl<T> Registry<T> {
         self.with(handle, Arc::clone)
     }
 
-    /// Looks at the object without counting a reference. `look` must be short, and must neither call
-    /// back nor touch this registry.
+    /// Reads the object without counting a reference. `look` must be short and must not call back or
+    /// use this registry.
     pub fn with<R>(&self, handle: u64, look: impl FnOnce(&Arc<T>) -> R) -> Outcome<R> {
         let slots = self.slots.read();
         let found = self

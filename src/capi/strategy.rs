@@ -56,7 +56,7 @@ pub(super) struct HostStrategy {
 struct Question {
     partitions: Packed,
     workers: Vec<Place>,
-    /// Who holds each partition.
+    /// The owner of each partition.
     previous: Vec<u32>,
 }
 

@@ -156,7 +156,7 @@ pub(super) unsafe fn read_counted<'a>(
 /// Bytes handed in.
 ///
 /// # Safety
-/// `pointer` is NULL or points to `length` readable bytes that nobody writes to during the call.
+/// `pointer` is NULL or points to `length` readable bytes that are not written during the call.
 pub(super) unsafe fn read_bytes<'a>(
     pointer: *const u8,
     length: usize,

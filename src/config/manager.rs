@@ -1,4 +1,4 @@
-//! A manager's configuration: every setting with its unit, default and rule.
+//! A manager's configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,38 +7,37 @@ use super::{CalculatorConfig, ConfigRules, Violation, into_result, text};
 use crate::error::Result;
 use crate::wire::KeyPrefix;
 
-/// Most ids in a pool.
+/// Maximum number of ids in a pool.
 const IDS_MAX: u32 = 10_000;
 
-/// What becomes of a worker's partitions while it cannot reach the store.
+/// What a worker does with its partitions while it cannot reach the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutagePolicy {
-    /// It goes on serving what it holds. When it alone is cut off, its partitions are given to
-    /// others after heartbeat TTL and grace, so that they have two owners for as long as the
-    /// outage lasts.
+    /// The worker keeps its partitions. If only this worker is disconnected, other workers own them
+    /// too after heartbeat TTL and grace, until the outage ends.
     #[default]
     Serve,
-    /// Its ownership ends, and the host is told, before its lease can run out at the leader.
-    /// Partitions have two owners at most for the time it takes to deliver a planned move; none
-    /// is served by a worker that has been cut off, or has not seen its assignment, for nine tenths
-    /// of a heartbeat TTL.
+    /// The worker releases its partitions and notifies the host before its lease can expire at the
+    /// leader: after nine tenths of a heartbeat TTL without the store or without its assignment
+    /// watch.
     Strict,
 }
 
 /// When degraded mode begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutageTiming {
-    /// It begins when the store was not well for this long.
+    /// Degraded mode begins after the store has been unhealthy for this long.
     pub enter_after: Duration,
-    /// It is over when the store was well for this long.
+    /// Degraded mode ends after the store has been healthy for this long.
     pub leave_after: Duration,
-    /// It begins when this many requests failed within [`OutageTiming::error_window`].
+    /// Degraded mode also begins when this many requests fail within
+    /// [`OutageTiming::error_window`].
     pub errors_max: u32,
-    /// See [`OutageTiming::errors_max`].
+    /// Window of [`OutageTiming::errors_max`].
     pub error_window: Duration,
 }
 
-/// How quickly a worker calls itself degraded, as parti's presets have it.
+/// Presets of [`OutageTiming`], equal to parti's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutagePreset {
     /// After 30 s, or 10 errors in 30 s; over after 10 s; recovery grace 20 s.
@@ -78,40 +77,39 @@ impl OutagePreset {
     }
 }
 
-/// Configuration of a manager. Start from [`ManagerConfig::default`] and change fields.
+/// Configuration of a manager. Start with [`ManagerConfig::default`] and change fields.
 ///
-/// All workers of a fleet should have the same one.
+/// Use the same configuration in all workers of a fleet.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ManagerConfig {
-    /// What the calculator works by where this worker leads. Its name is the worker's id, whatever
-    /// it says here. Key prefixes, heartbeat TTL and operation timeout hold for the worker, too.
+    /// Configuration of the calculator that runs while this worker leads. `name` is replaced by the
+    /// worker's id. Key prefixes, heartbeat TTL and operation timeout also apply to the worker.
     /// Default: [`CalculatorConfig::default`] with an emergency grace of 3 s.
     pub calculator: CalculatorConfig,
-    /// What ids begin with: `worker` for `worker-7`. Default: `worker`.
+    /// Prefix of ids: `worker` for `worker-7`. Default: `worker`.
     pub worker_id_prefix: String,
-    /// The lowest number of an id. Default: 0.
+    /// Lowest number of an id. Default: 0.
     pub worker_id_min: u32,
-    /// The highest number of an id; at most 10 000 ids. Default: 99.
+    /// Highest number of an id; at most 10 000 ids. Default: 99.
     pub worker_id_max: u32,
-    /// How long an id stays claimed without being renewed. Default: 30 s.
+    /// How long a claim of an id lasts without renewal. At least 3 heartbeat intervals and the
+    /// heartbeat TTL. Default: 30 s.
     pub worker_id_ttl: Duration,
-    /// Time from one heartbeat to the next. Default: 2 s.
+    /// Time between heartbeats. At most half of the heartbeat TTL. Default: 2 s.
     pub heartbeat_interval: Duration,
-    /// How long a leadership lasts without being renewed. Default: 5 s.
+    /// How long a leader's lease lasts without renewal. Default: 5 s.
     pub election_timeout: Duration,
     /// Whether this worker may lead. Default: true.
     pub may_lead: bool,
-    /// What becomes of the partitions during an outage. Default: they are served on.
+    /// What happens to the partitions during an outage. Default: [`OutagePolicy::Serve`].
     pub outage_policy: OutagePolicy,
-    /// A file in which this worker remembers its assignment, so that it can serve at once when it
-    /// is started while the store is out of reach; `None`: none. One of its own for each worker,
-    /// in a directory that survives a restart. Refused with [`OutagePolicy::Strict`]. Default:
-    /// none.
+    /// A file in which this worker keeps its assignment, so that it can work at once if it starts
+    /// while the store cannot be reached. Use one file per worker, in a directory that survives a
+    /// restart. Rejected with [`OutagePolicy::Strict`]. Default: none.
     pub cache_file: Option<PathBuf>,
-    /// For how long what the file says counts after the store was last seen to say it; at least
-    /// 1 s. Partitions that were given to others meanwhile have two owners for as long at most.
-    /// Default: 1 h.
+    /// How long the cached assignment is valid after the store last confirmed it. Partitions that
+    /// have moved meanwhile have two owners for at most this long. At least 1 s. Default: 1 h.
     pub cache_max_age: Duration,
     /// When degraded mode begins and ends. Default: [`OutagePreset::Balanced`].
     pub outage: OutageTiming,
@@ -141,7 +139,7 @@ impl Default for ManagerConfig {
 }
 
 impl ManagerConfig {
-    /// Takes over the timing of a preset.
+    /// Applies the timing of a preset.
     #[must_use]
     pub fn outage_preset(mut self, preset: OutagePreset) -> Self {
         self.outage = preset.timing();
@@ -149,7 +147,7 @@ impl ManagerConfig {
         self
     }
 
-    /// Checks every rule, those of the calculator included.
+    /// Checks every rule, including those of the calculator.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::error::Code::InvalidConfig); the message lists every violation.
@@ -157,10 +155,10 @@ impl ManagerConfig {
         into_result(&self.violations())
     }
 
-    /// Which rules are broken.
+    /// Returns every violated rule.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
-        // What only warns a calculator used alone is refused here.
+        // A manager rejects what a calculator only warns about.
         let mut rules = ConfigRules(self.calculator.violations());
         rules.0.extend(self.calculator.warnings());
         self.check_ids(&mut rules);

@@ -8,7 +8,7 @@ use super::{Error, ErrorClass};
 /// Keys named of each kind of failure.
 const KEYS_NAMED_MAX: usize = 3;
 
-/// Kinds of failure told.
+/// Maximum number of kinds in one error.
 const GROUPS_MAX: usize = 4;
 
 /// Collects the failures of one operation over many keys. However many there are, what is kept of
@@ -76,8 +76,9 @@ impl Failures {
         self.failed
     }
 
-    /// All of them as one error, `None` when there are none. A single one is told as it is. The
-    /// code is that of the gravest kind: what helps against that is what the caller has to do.
+    /// All of them as one error, `None` when there are none. A single failure is returned
+    /// unchanged. The code is that of the gravest kind: what helps against that is what the caller
+    /// has to do.
     #[must_use]
     pub fn into_error(self) -> Option<Error> {
         let gravest = self.groups.values().max_by_key(|group| {

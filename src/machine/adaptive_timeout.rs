@@ -30,7 +30,7 @@ impl AdaptiveTimeout {
         }
     }
 
-    /// For callers that wait for as long as they are told to.
+    /// For callers with a timeout of their own.
     #[must_use]
     pub fn unlimited() -> Self {
         Self {

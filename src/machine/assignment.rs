@@ -1,9 +1,9 @@
 //! What one worker holds: applied in order of term and version, with what came and what went.
 //!
-//! An assignment of an older term or version is refused; one without a term (a leader of parti
-//! wrote it) is judged by its version alone. A deleted assignment empties what is held. A value
-//! that cannot be understood changes nothing. Ownership can be *suspended* (strict mode): then
-//! nothing is held until it is resumed, whatever the store says.
+//! An assignment with an older term or version is rejected; one without a term (from a parti
+//! leader) is judged by its version alone. A deleted assignment releases everything. A malformed
+//! value changes nothing. Ownership can be *suspended* (strict mode): the worker then owns nothing
+//! until it is resumed.
 //!
 //! Before the first word of the store something can be [recalled](Assignments::recall) that is held
 //! until that word comes, whatever it says.
@@ -16,7 +16,7 @@ use crate::store::Entry;
 use crate::types::{Partition, Term, Version};
 use crate::wire::{self, Applied};
 
-/// What is held now.
+/// An assignment as applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// The plan's version; 0 before the first assignment.
@@ -41,10 +41,10 @@ impl Held {
     }
 }
 
-/// A change of what is held.
+/// A change of an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignmentChange {
-    /// What is held now: all of it.
+    /// The whole assignment after the change.
     pub held: Held,
     /// Partitions that were not held before.
     pub added: Vec<Partition>,
@@ -57,7 +57,7 @@ pub struct AssignmentChange {
 pub struct Assignments {
     /// What the store says.
     stored: Held,
-    /// What the host was told.
+    /// What was delivered to the host.
     told: Held,
     /// The highest term and version accepted.
     applied: Applied,
@@ -69,7 +69,7 @@ pub struct Assignments {
 }
 
 impl Assignments {
-    /// What the host was told to hold.
+    /// Returns the assignment delivered to the host.
     #[must_use]
     pub fn held(&self) -> &Held {
         &self.told
@@ -87,7 +87,7 @@ impl Assignments {
         self.has_one
     }
 
-    /// Whether what is held was recalled, and the store has not been heard of since.
+    /// Whether the assignment was recalled from the cache and not confirmed by the store.
     #[must_use]
     pub fn is_recalled(&self) -> bool {
         self.is_recalled
@@ -105,7 +105,7 @@ impl Assignments {
         self.refused
     }
 
-    /// Takes in the state of the worker's key; what changed, if anything did.
+    /// Applies the state of the worker's key; returns the change, if any.
     ///
     /// # Errors
     /// `InvalidData`: the value cannot be understood, and nothing changed.

@@ -2,8 +2,8 @@
 //! then.
 //!
 //! # Protocol of use
-//! Each call asks [`Breaker::admit`] before and tells [`Breaker::ended`] after, exactly once.
-//! After either, and after [`Breaker::force_probe`], drain [`Breaker::poll_change`].
+//! Call [`Breaker::admit`] before each call and [`Breaker::ended`] after it, exactly once. After
+//! either, and after [`Breaker::force_probe`], drain [`Breaker::poll_change`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl BreakerState {
     }
 }
 
-/// The right to one call, to be given back with how it ended.
+/// Permission for one call; return it with the call's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit {
     /// How often the breaker had opened when it was given.

@@ -70,26 +70,22 @@ pub fn recall(
         seen,
     } = remembered;
     if theirs != fleet {
-        return refuse(format!(
-            "it belongs to another fleet ({theirs}; this worker's is {fleet})"
-        ));
+        return refuse(format!("another fleet ({theirs} instead of {fleet})"));
     }
     if !pool.holds(&worker) {
-        return refuse(format!(
-            "its id {worker} is none that this worker may claim"
-        ));
+        return refuse(format!("id {worker} is outside the range of this worker"));
     }
     if seen > now + CLOCK_STEP_MAX {
         let ahead = seen.saturating_sub(now);
         return refuse(format!(
-            "it comes from the future ({ahead:.0?} ahead of this host's clock)"
+            "dated in the future ({ahead:.0?} ahead of this host's clock)"
         ));
     }
     let age = now.saturating_sub(seen);
     let left = max_age.saturating_sub(age);
     if left.is_zero() {
         return refuse(format!(
-            "it is too old ({age:.0?}; cache_max_age is {max_age:.0?})"
+            "too old ({age:.0?}; cache_max_age is {max_age:.0?})"
         ));
     }
     Ok(Recalled {
@@ -109,7 +105,7 @@ pub enum CacheOrder {
     Save {
         /// The worker's id.
         worker: WorkerId,
-        /// What it holds.
+        /// Its content.
         held: Held,
         /// When.
         seen: Time,

@@ -1,4 +1,4 @@
-//! What a live leader published beside what a shadow would have.
+//! Compares a publication of the live leader with the shadow's plan.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Intended {
 pub struct Difference {
     /// Partitions that the shadow gives to another worker.
     pub elsewhere: usize,
-    /// Partitions that only the shadow's plan has: the leader gave them to nobody.
+    /// Partitions that only the shadow's plan has: the leader left them unassigned.
     pub left_out: usize,
     /// Partitions that only the leader's plan has: they are not in the shadow's list.
     pub unknown: usize,
@@ -87,8 +87,8 @@ impl Difference {
 }
 
 impl Comparison {
-    /// Whether the leader published one complete plan, the very one that the shadow has. When, and
-    /// whether the shadow had come to it yet, `intended` tells.
+    /// Whether the leader published one complete plan, equal to the shadow's. `intended` says when
+    /// the shadow arrived at it.
     #[must_use]
     pub fn agrees(&self) -> bool {
         let difference = self.difference.as_ref();
@@ -134,7 +134,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "its plan has {} partitions elsewhere and moves {}",
+            "its plan places {} partitions differently and moves {}",
             self.elsewhere, self.quality.moved_partitions
         )?;
         let counts = [

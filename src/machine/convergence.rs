@@ -14,7 +14,7 @@ use crate::wire::lag;
 /// Follows what is assigned and what is applied.
 #[derive(Debug)]
 pub struct Convergence {
-    /// How long a worker may be behind before that is told; zero: for ever.
+    /// How long a worker may be behind before it is reported; zero: no limit.
     timeout: Duration,
     workers: BTreeMap<Box<str>, WorkerProgress>,
     /// How many workers are behind.
@@ -37,7 +37,7 @@ struct WorkerProgress {
     applied: Option<Version>,
     /// Since when it has been behind without getting any further; `None`: it is not behind.
     since: Option<Time>,
-    /// Whether it was told to be overdue, and has not caught up since.
+    /// Whether it was reported and has not caught up since.
     is_told: bool,
 }
 
@@ -94,7 +94,7 @@ pub struct FleetLag {
 }
 
 impl Convergence {
-    /// Knows nobody yet.
+    /// Without workers.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self {
@@ -164,7 +164,7 @@ impl Convergence {
         self.publications.is_replaying = false;
     }
 
-    /// The heartbeats are out of sight: nobody can be judged.
+    /// The heartbeat watch is lost: no worker can be judged.
     pub fn watch_lost(&mut self) {
         self.is_blind = true;
         self.publications.open = None;
@@ -198,12 +198,12 @@ impl Convergence {
         self.due.filter(|_| is_watched)
     }
 
-    /// The next worker that is overdue. Each is told once, until it has caught up.
+    /// The next lagging worker. Each is returned once until it has caught up.
     pub fn poll_overdue(&mut self) -> Option<Lagging> {
         self.overdue.pop_front()
     }
 
-    /// How long the last publication took to arrive everywhere; told once.
+    /// How long the last publication took to be applied everywhere; returned once.
     pub fn take_converged(&mut self) -> Option<Duration> {
         self.publications.done.take()
     }
@@ -337,14 +337,14 @@ mod tests {
     }
     use Step::*;
 
-    /// What it is about, what happens, and who is told.
+    /// Name, steps and expected reports.
     type Case = (
         &'static str,
         &'static [(u64, Step)],
         &'static [&'static str],
     );
 
-    /// Plays the steps and returns who was told, and when, as `second: worker assigned/applied`.
+    /// Runs the steps and returns the reports as `second: worker assigned/applied`.
     fn play(timeout: Duration, steps: &[(u64, Step)]) -> (Convergence, Vec<String>) {
         let mut convergence = Convergence::new(timeout);
         let mut told = Vec::new();

@@ -1,11 +1,11 @@
 //! Who leads: a lease in the store that one worker holds at a time.
 //!
-//! The lease is taken by creating its key and prolonged by compare-and-set. A leader that could
-//! not prolong it steps down by its own clock before the store can let it expire; everybody else
-//! watches the key, so that a vacancy is seen at once. Only an own revision is ever deleted.
+//! The lease is acquired by creating its key and renewed by compare-and-set. A leader that cannot
+//! renew it steps down by its own clock before the store can let it expire; other workers watch the
+//! key, so that a vacancy is detected at once. Only an own revision is ever deleted.
 //!
-//! A host may bring an election of its own, or a worker be told never to lead: then only the watch
-//! is left, to know who does.
+//! A host may bring its own election, or exclude a worker from leading: then only the watch
+//! remains, to know the leader.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub enum ElectionEvent {
     Won,
     /// This worker leads no more.
     Lost(&'static str),
-    /// Another one leads (or, `None`, nobody is known to).
+    /// Another worker leads; `None`: no leader is known.
     Leader(Option<WorkerId>),
     /// The store or the host's election failed; it is tried again.
     Failed(Error),
@@ -73,11 +73,11 @@ pub struct Election {
     /// What the watch showed last.
     seen: ObservedLease,
     leadership: LeadershipState,
-    /// Writes of the lease of which nobody knows whether they were carried out.
+    /// Writes of the lease with an unknown outcome.
     unknown: Vec<LeaseAttempt>,
-    /// The last own write that was confirmed. Values are told apart by the second only.
+    /// The last own confirmed write. Values differ by the second only.
     own: Revision,
-    /// The key is to be looked at before anything is written.
+    /// Read the key before the next write.
     wants_look: bool,
     /// It takes no part any more.
     is_closed: bool,
@@ -101,7 +101,7 @@ enum ObservedLease {
     Held {
         holder: Option<WorkerId>,
         revision: Revision,
-        /// When it was written, or seen if that cannot be told.
+        /// When it was written, or observed if unknown.
         since: Time,
     },
 }
@@ -116,7 +116,7 @@ enum LeadershipState {
         revision: Revision,
         /// Until when the leadership is certain.
         until: Time,
-        /// When the lease is to be prolonged, or given back.
+        /// When the lease is to be renewed or released.
         renew_at: Time,
         is_resigning: bool,
     },
@@ -140,7 +140,7 @@ enum ElectionCall {
 }
 
 impl Election {
-    /// Nobody is known to lead. `seed` determines who is faster.
+    /// Without a known leader. `seed` determines the campaign delay.
     #[must_use]
     pub fn new(rule: Rule, lease: Duration, seed: u64) -> Self {
         Self {
@@ -176,7 +176,7 @@ impl Election {
         if self.worker == worker {
             return;
         }
-        self.step_down("it takes no part any more");
+        self.step_down("it no longer takes part in the election");
         self.worker = worker;
         self.unknown.clear();
         self.wants_look = false;
@@ -226,7 +226,7 @@ impl Election {
         )
     }
 
-    /// Whether nothing is left to be given back.
+    /// Whether nothing is left to release.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         matches!(self.leadership, LeadershipState::Follower { .. }) && self.asked.is_none()
@@ -268,7 +268,7 @@ impl Election {
         let is_over =
             matches!(self.leadership, LeadershipState::Leader { until, .. } if until <= now);
         if is_over {
-            self.step_down("its lease could not be prolonged in time");
+            self.step_down("its lease was not renewed in time");
             self.plan_campaign(now);
         }
     }
@@ -337,7 +337,7 @@ impl Election {
         let is_over = |since| self.kept.is_some_and(|kept| ends(since, kept) <= now);
         match self.seen {
             ObservedLease::Vacant(revision) => revision,
-            // NATS lets go of what has expired up to a quarter of a second later.
+            // NATS removes expired keys up to a quarter of a second late.
             ObservedLease::Held {
                 revision, since, ..
             } if is_over(since) => revision,
@@ -388,7 +388,7 @@ impl Election {
         match result {
             Ok(Some(lease)) => self.lead(self.sent, lease, 0),
             Ok(None) => {
-                self.step_down("the host's election chose another one");
+                self.step_down("the host election chose another worker");
                 self.try_in(now, self.lease / 3);
             }
             Err(error) => {
@@ -436,10 +436,10 @@ impl Election {
             // Not carried out, or not yet: written again.
             Some(entry) if entry.revision == *revision => *renew_at = now,
             Some(_) => {
-                self.step_down("another worker holds the lease");
+                self.step_down("another worker owns the lease");
                 self.look_at(now, entry);
             }
-            // The key is gone, and nobody else has taken it.
+            // The key was deleted and not taken by another worker.
             None => {
                 *revision = entry.map_or(0, |entry| entry.revision);
                 *renew_at = now;
@@ -501,7 +501,8 @@ impl Election {
             ..
         } = &mut self.leadership
         {
-            // Somebody deleted it (parti does, without condition): taken back if nobody else has.
+            // Deleted by another client (parti does so unconditionally): reacquire it unless it was
+            // taken.
             if revision > *ours {
                 *ours = revision;
                 *renew_at = now;
@@ -539,7 +540,7 @@ impl Election {
         }
     }
 
-    /// Tries for the lease, or to prolong it, after a pause.
+    /// Retries to acquire or renew the lease after a pause.
     fn try_in(&mut self, now: Time, pause: Duration) {
         let takes_part = self.worker.is_some() && !self.is_closed;
         match &mut self.leadership {

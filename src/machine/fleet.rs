@@ -1,4 +1,4 @@
-//! A live fleet as one look from outside finds it: what the buckets hold, taken apart and told.
+//! A snapshot of a live fleet, read from its buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::store::{Entry, Listing};
 use crate::types::{Partition, Term, Version, WorkerId};
 use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, LEASE_KEY};
 
-/// What a look takes in.
+/// Input of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
     /// The election bucket.
@@ -32,7 +32,7 @@ pub struct Look<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FleetStatus {
-    /// Who holds the leader's lease, by the election bucket.
+    /// The owner of the leader's lease.
     pub leader: Option<LeaderLease>,
     /// The fence record: who took over last, and in which term. A fleet that parti leads has none.
     pub fence: Option<FenceView>,
@@ -42,7 +42,7 @@ pub struct FleetStatus {
     pub term: Term,
     /// Why the newest version was made.
     pub lifecycle: String,
-    /// When it was committed, by the leader's own clock; empty when no record tells.
+    /// Commit time by the leader's clock; empty if unknown.
     pub committed: String,
     /// Whether the assignments are one complete plan.
     pub is_complete: bool,
@@ -50,7 +50,7 @@ pub struct FleetStatus {
     pub workers: Vec<WorkerView>,
     /// How many different partitions are assigned.
     pub assigned: usize,
-    /// Partitions that nobody has who is alive; `None` when the list is not known.
+    /// Partitions without a live owner; `None` if the list is unknown.
     pub unassigned: Option<Vec<String>>,
     /// Partitions assigned that are not in the list, if that is known.
     pub unlisted: Vec<String>,
@@ -63,7 +63,7 @@ pub struct FleetStatus {
 /// The leader's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeaderLease {
-    /// Who holds it.
+    /// The owner.
     pub worker: String,
     /// How old it is by the store's clock, where it can tell.
     pub age_ms: Option<u64>,
@@ -269,7 +269,7 @@ impl FleetStatus {
         }
         if !self.is_complete && !reading.stored.is_empty() {
             self.problems
-                .push("the assignments are not one complete plan".into());
+                .push("the assignments are not a single complete plan".into());
         }
     }
 }
@@ -278,7 +278,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A key as it can be shown: whoever wrote it may have meant to move the cursor.
+/// A key without control characters, which could move the cursor.
 fn shown(key: &str) -> String {
     key.escape_debug().take(120).collect()
 }
@@ -306,7 +306,7 @@ impl FleetStatus {
                 lease.worker.escape_debug(),
                 age(lease.age_ms)
             )?,
-            None => writeln!(f, "leader   none has the lease")?,
+            None => writeln!(f, "leader   none")?,
         }
         match &self.fence {
             Some(fence) => writeln!(
@@ -317,7 +317,7 @@ impl FleetStatus {
                 fence.class.escape_debug(),
                 fence.time.escape_debug()
             )?,
-            None => writeln!(f, "fence    none: no divvy leader has led here")?,
+            None => writeln!(f, "fence    none (no divvy leader so far)")?,
         }
         write!(
             f,

@@ -1,12 +1,10 @@
 //! A worker's signs of life, with what it has applied.
 //!
-//! A beat is conditional on what the key held before, so that one which was held up on its way
-//! cannot bring a worker back that has taken its leave. When the condition does not hold (the key
-//! has expired, or somebody else beats under this id), and when nobody knows whether a beat was
-//! carried out, the key is looked at before the next one. Only where that does not work either, and
-//! half of the lease is gone, a beat goes out without a condition: staying alive comes first. The
-//! leave is conditional likewise, and always: held up on its way, it must not end the life of
-//! whoever has the id next.
+//! A heartbeat is conditional on the key's previous revision, so that a delayed one cannot revive a
+//! worker that has left. If the condition fails (the key expired, or another process uses the id)
+//! or the outcome is unknown, the key is read before the next heartbeat. Only if that fails too and
+//! half of the lease is used up, a heartbeat is sent unconditionally. Leaving is always
+//! conditional: a delayed delete must not end the next owner of the id.
 
 use std::time::Duration;
 
@@ -19,7 +17,7 @@ use crate::wire::{Applied, KeyPrefix, Reported};
 /// Pause after a beat that the store refused.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How often the leave is announced at most, where the store refuses to be told.
+/// Maximum number of attempts to announce a leave that the store rejects.
 const LEAVES_MAX: u32 = 4;
 
 /// The heartbeat of one worker. Polled and answered like the other parts of a manager.
@@ -32,12 +30,12 @@ pub struct Heartbeat {
     applied: Applied,
     /// The highest that the process has applied or published, under any id.
     highest: Applied,
-    /// What the key holds, as far as is known; `None`: it has to be looked at.
+    /// The last known state of the key; `None`: read it first.
     revision: Option<Revision>,
-    /// It was looked at since the last beat that was confirmed, in vain or not.
+    /// It was read since the last confirmed heartbeat.
     has_looked: bool,
     due: Time,
-    /// Something is to be told at once.
+    /// A heartbeat is due at once.
     is_urgent: bool,
     sent: Time,
     /// What is under way, and for whom.
@@ -47,7 +45,7 @@ pub struct Heartbeat {
     is_leaving: bool,
     /// Announcements of the leave that were refused.
     leaves_refused: u32,
-    /// Somebody may be beating under the same id.
+    /// Another process may use the same id.
     is_disturbed: bool,
 }
 
@@ -59,7 +57,7 @@ enum HeartbeatCall {
 }
 
 impl Heartbeat {
-    /// Silent until it is told whose heart beats.
+    /// Silent until it has a worker.
     #[must_use]
     pub fn new(prefix: KeyPrefix, interval: Duration, ttl: Duration) -> Self {
         Self {
@@ -88,7 +86,7 @@ impl Heartbeat {
         self.ttl = self.ttl.min(ttl);
     }
 
-    /// Beats for this worker from now on, or for nobody.
+    /// Sends heartbeats for this worker from now on; `None`: for none.
     pub fn set_worker(&mut self, worker: Option<WorkerId>) {
         if self.worker != worker {
             self.worker = worker;
@@ -128,7 +126,7 @@ impl Heartbeat {
         }
     }
 
-    /// Whether everything that was to be told at once has been told.
+    /// Whether every immediate heartbeat has been sent.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let has_to_tell = self.is_urgent || self.is_leaving;
@@ -153,7 +151,7 @@ impl Heartbeat {
         self.ttl * 9 / 10
     }
 
-    /// Whether something looked as if somebody else beat under this id; in_flight once.
+    /// Whether another process appeared to use this id; returned once.
     pub fn take_disturbance(&mut self) -> bool {
         std::mem::take(&mut self.is_disturbed)
     }
@@ -257,7 +255,7 @@ impl Heartbeat {
             Ok(entry) => {
                 let entry = entry.as_ref().filter(|e| e.operation != Operation::Gone);
                 self.revision = Some(entry.map_or(0, |entry| entry.revision));
-                // After another one in a row: somebody beats all the time, or the look is behind.
+                // After repeated conflicts: another process keeps sending, or the read is behind.
                 let pause = match self.has_looked {
                     true => RETRY.min(self.interval),
                     false => Duration::ZERO,

@@ -26,7 +26,7 @@ pub enum MembershipEvent {
         /// Who joined, in order of id.
         workers: Vec<WorkerId>,
     },
-    /// The worker took its leave.
+    /// The worker left.
     Left(WorkerId),
     /// The worker's lease ran out.
     Suspected(WorkerId),
@@ -97,8 +97,8 @@ impl Leases {
         }
     }
 
-    /// Takes in what is known at the start: who is alive and for how long still, who is suspected.
-    /// Produces no event: the caller knows already.
+    /// Sets the initial state: live workers with the rest of their leases, and suspected workers.
+    /// Produces no event.
     pub fn seed(
         &mut self,
         now: Time,
@@ -159,7 +159,7 @@ impl Leases {
         }
     }
 
-    /// Forgets a worker that the calculator has given up; a later beat makes it a newcomer.
+    /// Forgets a worker that the calculator has removed; a later heartbeat makes it a new worker.
     pub fn forget(&mut self, worker: &str) {
         if self
             .workers
@@ -652,8 +652,7 @@ mod tests {
             ]
         }
 
-        /// What has been told of one worker: whether it is in the fleet, and when it must be
-        /// suspected.
+        /// Reported state of one worker: whether it is in the fleet, and when it must be suspected.
         #[derive(Clone, Copy, Default)]
         struct ReportedMembership {
             present: bool,

@@ -1,7 +1,7 @@
 //! What the watches show, as events for the calculator.
 //!
-//! Runs on `dv-watch`: plain beats end in the leases, own writes end here; only what changes the
-//! fleet, or may be somebody else's doing, goes on.
+//! Runs on `dv-watch`: plain heartbeats end in the leases, own writes end here; only membership
+//! changes and possibly foreign writes are forwarded.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,8 +16,8 @@ use crate::wire::{
     self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, Reported,
 };
 
-/// Turns watch events into calculator events. After each call drain
-/// [`Observer::poll_event`]; [`Observer::deadline`] tells when `tick` is due.
+/// Turns watch events into calculator inputs. Drain [`Observer::poll_event`] after each call;
+/// [`Observer::deadline`] is the time of the next `tick`.
 #[derive(Debug)]
 pub struct Observer {
     leases: Leases,
@@ -83,7 +83,7 @@ impl Observer {
         &mut self.convergence
     }
 
-    /// Takes in an event of the heartbeat watch. `in_force` is what the publisher has reached.
+    /// Handles an event of the heartbeat watch. `in_force` is the publisher's progress.
     pub fn heartbeat(&mut self, now: Time, event: &WatchEvent, in_force: Applied) {
         match event {
             WatchEvent::Change(entry) => self.heartbeat_entry(now, entry, in_force),
@@ -98,15 +98,15 @@ impl Observer {
         }
     }
 
-    /// Takes in a listing of the heartbeats: who has a key is alive, who deleted it has left.
-    /// Who has none is left to its lease.
+    /// Applies a listing of the heartbeats: a worker with a key is alive, one with a deletion
+    /// marker has left, others keep their leases.
     pub fn listed(&mut self, now: Time, listing: &Listing, in_force: Applied) {
         for entry in &listing.entries {
             self.heartbeat_entry(now, entry, in_force);
         }
     }
 
-    /// Takes in an event of the assignment watch. Whatever carries the term in force is our own.
+    /// Handles an event of the assignment watch. Writes with the term in force are our own.
     pub fn assignment(&mut self, now: Time, event: &WatchEvent, in_force: Applied) {
         let term_in_force = in_force.term;
         let entry = match event {
@@ -158,7 +158,7 @@ impl Observer {
             return Some(CalculatorInput::Membership(membership));
         }
         if let Some(lagging) = self.convergence.poll_overdue() {
-            // Its key may be gone: of a purge the server tells nobody.
+            // Its key may be gone: the server does not report a purge.
             self.suspect(lagging.worker.as_str());
             return Some(CalculatorInput::Lagging(lagging));
         }
@@ -194,12 +194,12 @@ impl Observer {
                 self.convergence.gone(worker);
             }
             Operation::Expired => self.leases.expired(now, worker),
-            // Nobody knows how it went: the lease decides.
+            // Unknown cause: the lease decides.
             Operation::Gone => {}
         }
     }
 
-    /// Takes note of what a worker's key holds; tells its term.
+    /// Records the content of a worker's key; returns its term.
     fn assigned(&mut self, now: Time, entry: &Entry, term_in_force: Term) -> Result<Term> {
         let worker = self.assignment.suffix(&entry.key).unwrap_or_default();
         let assignment = Assignment::decode(&entry.value);
@@ -225,7 +225,7 @@ impl Observer {
         assignment.map(|a| a.term.unwrap_or(0))
     }
 
-    /// Takes note of a record of a whole publication; tells its term.
+    /// Records a commit; returns its term.
     fn committed(&mut self, entry: &Entry, term_in_force: Term) -> Result<Term> {
         let commit = Commit::decode(&entry.value)?;
         if entry.is_live() && commit.term == term_in_force {

@@ -43,12 +43,12 @@ impl AlertLevel {
     }
 }
 
-/// What is to be told.
+/// A report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutageEvent {
     /// Degraded mode begins, for this reason.
     Begins(String),
-    /// It has lasted long enough to alarm somebody.
+    /// It reached an alert level.
     Alert {
         /// How alarming that is.
         level: AlertLevel,
@@ -150,7 +150,7 @@ impl Outage {
         [alert, end].into_iter().flatten().min()
     }
 
-    /// What is to be told, oldest first.
+    /// Pending reports, oldest first.
     pub fn poll_event(&mut self) -> Option<OutageEvent> {
         self.events.pop_front()
     }

@@ -45,15 +45,15 @@ fn highest_possible(last_sequence: Revision) -> i64 {
 pub struct AssignmentSlot {
     /// The key's last revision.
     pub revision: Revision,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
-    /// Whether what it holds carries no term: a leader without terms (parti's) or a foreign hand
-    /// wrote it, and the next publication writes it, whatever it holds. So what carries none and
-    /// is no newer than the commit record is never a remainder of a plan.
+    /// Whether its content carries no term: a parti leader or another client wrote it, and the next
+    /// publication rewrites it. A value without a term that is not newer than the commit record is
+    /// never the remainder of a plan.
     pub is_foreign: bool,
-    /// Whether the next publication writes it, whatever it holds: because a write of it ended as
-    /// unknown and may still arrive (as long as the revision stays, nothing else would keep it
-    /// out), or because its worker may refuse what it holds as older than what it has applied.
+    /// Whether the next publication rewrites it unconditionally: because an earlier write with an
+    /// unknown outcome may still arrive (nothing else would prevent it while the revision stays),
+    /// or because its worker may reject its content as older than the applied version.
     pub needs_rewrite: bool,
 }
 
@@ -77,7 +77,7 @@ pub struct Record<T> {
     pub value: Option<T>,
 }
 
-/// Everything that one listing of the assignment bucket tells.
+/// The contents of one listing of the assignment bucket.
 #[derive(Clone, Debug, Default)]
 pub struct BucketReading {
     /// The fence record.
@@ -208,8 +208,8 @@ impl BucketReading {
         commit.digest == digest(self.contents())
     }
 
-    /// Whether the assignments are one plan, published as a whole, whoever leads. A leader without
-    /// terms writes every assignment in each version.
+    /// Whether the assignments are one completely published plan. A leader without terms writes
+    /// every assignment in each version.
     #[must_use]
     pub fn is_one_publication(&self) -> bool {
         let is_newest = |(_, a): &(WorkerId, Assignment)| a.version == self.highest_version;
@@ -272,8 +272,7 @@ impl BucketReading {
         self.slots.insert(worker, slot);
     }
 
-    /// Takes over from an older reading which keys are in doubt: those whose revision has not
-    /// moved since.
+    /// Copies rewrite marks from an older reading for keys whose revision has not changed.
     pub fn keep_rewrite_marks(&mut self, before: &BTreeMap<WorkerId, AssignmentSlot>) {
         for (worker, old) in before.iter().filter(|(_, slot)| slot.needs_rewrite) {
             let slot = self
@@ -284,8 +283,8 @@ impl BucketReading {
         }
     }
 
-    /// Puts the keys in doubt that somebody else wrote since `before`: what they hold may be what
-    /// the plan says under a version that their worker refuses.
+    /// Marks keys with foreign writes since `before` for a rewrite: their content may equal the
+    /// plan under a version that their worker rejects.
     pub fn mark_foreign(&mut self, before: &BTreeMap<WorkerId, AssignmentSlot>, term: Term) {
         for (worker, assignment) in &self.stored {
             let Some(slot) = self.slots.get_mut(worker) else {
@@ -298,8 +297,8 @@ impl BucketReading {
         }
     }
 
-    /// Puts the keys in doubt that hold something older than what their worker says that it has
-    /// applied; all of them, when some worker has applied (`highest`) what the bucket has lost.
+    /// Marks keys for a rewrite whose content is older than what their worker has applied; all
+    /// keys, if a worker has applied (`highest`) what the bucket has lost.
     pub fn mark_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Applied) {
         if highest.exceeds(self.shown()) {
             for slot in self.slots.values_mut() {
@@ -381,9 +380,9 @@ pub fn changes(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<C
     changes
 }
 
-/// What `plan` changes in `slots`: new and changed assignments, and deletions of the keys of
-/// workers that it does not have. A key in doubt is written whatever it holds, so that the write
-/// on its way comes too late, and so is one without a term.
+/// The changes from `slots` to `plan`: new and changed assignments, and deletions of keys without a
+/// worker. A key that needs a rewrite, or has no term, is always written, so that a delayed write
+/// comes too late.
 #[must_use]
 pub fn pending(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();

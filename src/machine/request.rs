@@ -1,9 +1,9 @@
 //! What the parts of a manager ask of the store, and how it is answered.
 //!
 //! Each part ([`stable_id`](super::stable_id), [`election`](super::election),
-//! [`heartbeat`](super::heartbeat)) has at most one request under way. The values that are written
-//! carry the wall clock, which the core cannot read: the shell fills it in, and tells with the
-//! answer which bytes it wrote, so that they can be recognised in the store.
+//! [`heartbeat`](super::heartbeat)) has at most one request in flight. Values carry the wall clock,
+//! which the core cannot read: the shell fills it in and returns the written bytes with the answer,
+//! so that they can be recognised in the store.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::wire::Reported;
 /// One piece of I/O.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// See to it that a bucket exists; its values live for `ttl`.
+    /// Create a bucket unless it exists; its values live for `ttl`.
     Ensure {
         /// Which.
         bucket: Bucket,
-        /// `None`: for ever.
+        /// `None`: unlimited.
         ttl: Option<Duration>,
     },
     /// List all keys of a bucket.
@@ -51,7 +51,7 @@ pub enum Request {
         /// When it may happen.
         expect: Expect,
     },
-    /// Take or prolong the leadership by the host's own election.
+    /// Acquire or renew the leadership by the host's election.
     Campaign(WorkerId),
     /// Give the leadership back to the host's own election.
     Resign(WorkerId),
@@ -63,7 +63,7 @@ pub enum Value {
     /// The claim of a stable id, with a number drawn for it: two workers that claim at the same
     /// moment must not write the same bytes, or each would take the other's claim for its own.
     Claim(u32),
-    /// An id that its worker will want again; whoever finds it may claim it.
+    /// An id that its worker will claim again; any process may claim it.
     Kept,
     /// The leader's lease.
     Lease(WorkerId),
@@ -92,8 +92,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The failure of the store that the answer tells; `None` when the store did its part, if
-    /// only by refusing.
+    /// The store failure in the answer; `None` if the store answered, even with a rejection.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let error = match self {
@@ -120,7 +119,7 @@ pub fn may_pass(outcome: &Outcome) -> bool {
     )
 }
 
-/// Why a write is not known to be done; `None` when it is, or somebody else was faster.
+/// Why the outcome of a write is unknown; `None` if it was stored or rejected by a conflict.
 #[must_use]
 pub fn failure_of(outcome: &Outcome) -> Option<Error> {
     match outcome {
@@ -128,7 +127,7 @@ pub fn failure_of(outcome: &Outcome) -> Option<Error> {
         Outcome::Refused(refusal) => Some(refusal.clone().into_error()),
         Outcome::Unknown(why) => Some(Error::new(
             Code::TimedOut,
-            format!("nobody knows whether it was written: {why}"),
+            format!("write outcome unknown: {why}"),
         )),
     }
 }

@@ -1,21 +1,21 @@
 //! A worker's stable id: the lowest free number of a pool, claimed by creating its key and kept by
 //! renewing it.
 //!
-//! Every write is conditional, so an id that was stolen (parti writes without condition), removed
-//! or left to expire is noticed at the next renewal, and is never stolen back. An id is *certain*
-//! until shortly before the store could let its key expire; after that nobody else may be assumed
-//! not to have it. Where its key holds something else than what was written last, somebody else has
-//! it, whatever the revision: a bucket that was created anew counts from the start. So before a
-//! renewal that is late, or that something suspicious led to, the key is read.
+//! Every write is conditional, so a stolen (parti writes unconditionally), deleted or expired id is
+//! detected at the next renewal and never stolen back. An id is *certain* until shortly before the
+//! store could let its key expire; after that another process may own it. If the key holds anything
+//! other than the last own write, another process owns it, whatever the revision, because a
+//! re-created bucket restarts its numbering. So the key is read before a late renewal and after
+//! anything suspicious.
 //!
-//! An id can be *kept* for a worker that will be back: its key stays, marked, and whoever claims
-//! an id next takes that one first, so that the partitions planned for it stay where they are. A
-//! worker that remembers its id takes that one before any other, where it is kept or free.
+//! An id can be *kept* for a returning worker: its key stays, marked, and the next claim takes it
+//! first, so that its partitions stay in place. A worker that remembers its id claims that one
+//! before any other.
 //!
 //! # Protocol of use
-//! [`StableId::claim`] begins; [`StableId::poll_request`] hands out what to ask of the store, one
-//! request at a time, each to be answered by [`StableId::answered`]; after each call drain
-//! [`StableId::poll_event`]. [`StableId::deadline`] tells when to poll again.
+//! [`StableId::claim`] starts; [`StableId::poll_request`] returns store requests, one at a time,
+//! each to be answered by [`StableId::answered`]; drain [`StableId::poll_event`] after each call.
+//! [`StableId::deadline`] is the time of the next poll.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -85,10 +85,10 @@ impl Pool {
 pub enum IdEvent {
     /// The id is this worker's.
     Claimed(WorkerId),
-    /// The id's key was gone (expired, removed, the bucket created anew) and nobody had taken it:
-    /// it is claimed again.
+    /// The id's key was deleted (expired, removed, bucket re-created) and not taken: the worker
+    /// claimed it again.
     Regained(WorkerId),
-    /// Somebody else holds the id.
+    /// Another process owns the id.
     Lost(WorkerId),
     /// Claiming or renewing failed, and is tried again.
     Failed(Error),
@@ -104,11 +104,11 @@ pub struct StableId {
     /// For as long as all ids are taken.
     vacancy: Backoff,
     phase: ClaimPhase,
-    /// The number that is taken first where nobody has it.
+    /// The number to claim first if it is free.
     preferred: Option<u32>,
     /// How long the store keeps a claim by its own settings, where it says so.
     bucket_ttl: Option<Duration>,
-    /// How often somebody else was faster.
+    /// Number of lost claims.
     rivals: u32,
     /// Not before this.
     due: Time,
@@ -125,10 +125,10 @@ enum ClaimPhase {
     Idle,
     Listing,
     Creating(Creating),
-    /// It is not known whether a create was carried out: the key is looked at.
+    /// The outcome of a create is unknown: read the key.
     Resolving(Creating),
     OwnedClaim(OwnedClaim),
-    /// The key is held and shall be given back; how often that was asked for.
+    /// The key is owned and to be released; number of attempts.
     Releasing(OwnedClaim, u32),
 }
 
@@ -149,7 +149,7 @@ struct Creating {
     /// Numbers not known to be taken, each with its key's last revision; those kept for a worker
     /// that will be back come first.
     free: BTreeMap<(Priority, u32), Revision>,
-    /// Creates of this number of which nobody knows whether they were carried out.
+    /// Creates of this number with an unknown outcome.
     unknown: Vec<ClaimAttempt>,
 }
 
@@ -162,10 +162,10 @@ struct OwnedClaim {
     value: Vec<u8>,
     /// When the renewal was sent that was last confirmed.
     confirmed: Time,
-    /// Renewals since then of which nobody knows whether they were carried out.
+    /// Renewals since then with an unknown outcome.
     unknown: Vec<ClaimAttempt>,
     asked: ClaimCall,
-    /// Whether the key was looked at since the last renewal was asked for.
+    /// Whether the key was read since the last renewal was requested.
     is_seen: bool,
     sent: Time,
     /// The key was found gone: the next renewal claims it again.
@@ -233,8 +233,8 @@ impl StableId {
         }
     }
 
-    /// Gives the id back, if there is one or one comes: deletes its key unless somebody else
-    /// wrote it, or marks it as kept.
+    /// Releases the id, now or once it arrives: deletes its key unless another process wrote it, or
+    /// marks it as kept.
     pub fn release(&mut self, is_kept: bool) {
         self.is_closing = true;
         self.is_kept = is_kept;
@@ -273,7 +273,7 @@ impl StableId {
         }
     }
 
-    /// Until when nobody else can hold the id.
+    /// Until when no other process can own the id.
     #[must_use]
     pub fn certain_until(&self) -> Option<Time> {
         match &self.phase {
@@ -282,7 +282,7 @@ impl StableId {
         }
     }
 
-    /// Has the claim looked at now: something looks as if somebody else used the id.
+    /// Reads the claim now: another process may use the id.
     pub fn verify(&mut self) {
         if let ClaimPhase::OwnedClaim(held) = &mut self.phase {
             held.asked = ClaimCall::Read;
@@ -393,7 +393,7 @@ impl StableId {
                 self.due = now + self.backoff.next_delay();
                 ClaimPhase::Releasing(held, tries)
             }
-            // Refused: somebody else has it. Nobody knows: it will expire.
+            // Rejected: another process owns it. Unknown: it will expire.
             (ClaimPhase::Releasing(_, 1..), _) => ClaimPhase::Idle,
             // A renewal was under way.
             (ClaimPhase::Releasing(mut held, 0), answer) => {
@@ -517,7 +517,7 @@ impl StableId {
                 let ours = tries.find(|attempt| attempt.value == entry.value);
                 match ours.map(|attempt| attempt.sent) {
                     Some(sent) => self.hold(creating.number, entry.revision, entry.value, sent),
-                    // Still the one that is kept for whoever comes.
+                    // Still kept for the next process.
                     None if is_kept(&entry.value) => {
                         creating.free.insert(creating.choice(), entry.revision);
                         ClaimPhase::Creating(creating)
@@ -525,8 +525,8 @@ impl StableId {
                     None => self.taken(now, creating),
                 }
             }
-            // Not carried out, or not yet. The same create again: one of them at most succeeds,
-            // and an earlier one is recognised when the key is looked at once more.
+            // Not stored, or not yet. Repeat the same create: at most one succeeds, and an earlier
+            // one is recognised at the next read.
             entry => {
                 let revision = entry.map_or(0, |entry| entry.revision);
                 creating.free.insert(creating.choice(), revision);
@@ -535,7 +535,7 @@ impl StableId {
         }
     }
 
-    /// Somebody else was faster: another number, farther away the more rivals there are.
+    /// Another process was faster: choose another number, farther away with more rivals.
     fn taken(&mut self, now: Time, mut creating: Creating) -> ClaimPhase {
         creating.free.remove(&creating.choice());
         self.rivals += 1;

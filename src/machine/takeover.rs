@@ -36,17 +36,17 @@ pub struct TakeOver {
     /// How the partitions of the source differ from them; `None` when the source could not be
     /// read.
     pub finding: Option<Finding>,
-    /// Every heartbeat key with what it holds.
+    /// Every heartbeat key and its value.
     pub heartbeats: Vec<HeartbeatRecord>,
     /// Who led before, by the fence record.
     pub former_leader: Option<WorkerId>,
     /// Whether the former leader's lease is known to have run out.
     pub former_leader_lease_over: bool,
-    /// The newest change of the partition list that was read.
+    /// The newest change of the partition list that was covered.
     pub generation: u64,
 }
 
-/// A heartbeat key and what it holds.
+/// A heartbeat key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatRecord {
     /// Whose.
@@ -75,7 +75,7 @@ pub struct Evidence {
     pub alive: BTreeMap<WorkerId, Duration>,
     /// Planned, and took their leave.
     pub left: BTreeSet<WorkerId>,
-    /// Planned, and absent; nobody of them is dead before `suspected_until`.
+    /// Planned and absent workers; none is dead before `suspected_until`.
     pub suspected: BTreeSet<WorkerId>,
     /// Lost at once.
     pub dead: BTreeSet<WorkerId>,

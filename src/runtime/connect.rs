@@ -9,17 +9,17 @@ use crate::error::{Code, Error, Result};
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// How long a worker with a cache file waits for the server before it goes on without.
+/// How long a worker with a cache file waits for the server before it uses the cache.
 #[cfg(feature = "nats")]
 const CACHED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
-/// connection works or the deadline passes; with a `cache_file` for half a second at most, and
-/// then goes on connecting in the background, so that the file can be served meanwhile.
+/// Connects to NATS with the settings `nats_*` and `*_bucket`. Blocks until the first connection
+/// succeeds or the deadline passes. With a `cache_file` it blocks for at most half a second and
+/// then continues to connect in the background.
 ///
 /// # Errors
-/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
-/// build has no NATS). With a `cache_file`, servers that cannot be reached are no error.
+/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this build
+/// has no NATS). With a `cache_file`, servers that cannot be reached are no error.
 #[cfg(feature = "nats")]
 pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
     use crate::store::nats::NatsStore;
@@ -28,7 +28,7 @@ pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn St
         return Ok(Arc::new(NatsStore::connect(options, deadline)?));
     }
     let store = NatsStore::open(options)?;
-    // Otherwise a server that is there would be taken for one that is not.
+    // Otherwise a slow server would be treated as unreachable.
     match store.wait_connected(deadline.min(Instant::now() + CACHED_PATIENCE)) {
         Err(error) if !error.is_retriable() => Err(error),
         _ => Ok(Arc::new(store)),
@@ -105,11 +105,13 @@ pub fn nats_options(
     Ok(options)
 }
 
-/// Connects to NATS as the settings `nats_*` and `*_bucket` say.
+/// Connects to NATS with the settings `nats_*` and `*_bucket`. Blocks until the first connection
+/// succeeds or the deadline passes. With a `cache_file` it blocks for at most half a second and
+/// then continues to connect in the background.
 ///
 /// # Errors
-/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this
-/// build has no NATS).
+/// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this build
+/// has no NATS).
 #[cfg(not(feature = "nats"))]
 pub fn connect_nats(_settings: &Settings, _deadline: Instant) -> Result<Arc<dyn Store>> {
     Err(Error::new(

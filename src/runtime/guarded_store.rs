@@ -1,5 +1,5 @@
-//! A store behind a circuit breaker and a retry retry_budget: whoever calls through it can neither
-//! hammer a store that is broken nor multiply the load of one that is slow.
+//! A store behind a circuit breaker and a retry budget: callers can neither hammer a broken store
+//! nor multiply the load of a slow one.
 //!
 //! * Calls that fail in a row open the breaker: from then on calls fail at once with its reason,
 //!   but for one probe now and then. The first call that comes when a probe is due is the probe.
@@ -31,7 +31,7 @@ use crate::time::clock::Clock;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Time;
 
-/// Kinds of calls that are told apart: those that read and those that write, for each bucket.
+/// Kinds of calls with separate retry state: reads and writes, for each bucket.
 const KINDS: usize = 8;
 
 /// How a store's breaker stands, and what breaker and retry_budget have done so far.
@@ -87,8 +87,7 @@ struct Core {
     is_opening_logged: bool,
     probes: LogThrottle,
     failed_probes: LogThrottle,
-    /// What metrics and log are to be told, oldest first, and whether somebody is at it. As long
-    /// as it takes the host to be told.
+    /// Pending reports to metrics and log, oldest first, and whether a thread is delivering them.
     unreported: VecDeque<BreakerReport>,
     is_reporting: bool,
 }
@@ -139,15 +138,15 @@ impl GuardedStore {
         self
     }
 
-    /// Has its retries told.
+    /// Sets the receiver of retry metrics.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Every change of the breaker from now on, how it stands first. Who asked before as the same
-    /// kind is told no more.
+    /// Subscribes to breaker changes, the current state first. Replaces an earlier subscriber of
+    /// the same kind.
     pub fn changes(&self, listener: BreakerListener) -> Receiver<BreakerState> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
@@ -178,8 +177,8 @@ impl GuardedStore {
         }
     }
 
-    /// Lets breaker and retry_budget take something in, and tells what came of it. Log and metrics are
-    /// the host's code, so no lock is held then.
+    /// Changes breaker and retry budget, then reports. Log and metrics are host code, so no lock is
+    /// held then.
     fn change<R>(&self, change: impl FnOnce(&mut Core, Time) -> R) -> R {
         let now = self.clock.now();
         let (result, has_news) = {
@@ -194,7 +193,7 @@ impl GuardedStore {
         result
     }
 
-    /// In order, also when several threads have news: one tells those of all.
+    /// Delivers reports in order: one thread delivers those of all.
     fn report(&self) {
         /// Also when the host's code panics.
         struct Done<'a>(&'a Mutex<Core>);
@@ -260,7 +259,7 @@ impl GuardedStore {
         result
     }
 
-    /// Has a manager's request answered, by whoever does that.
+    /// Runs a manager's request.
     pub(crate) fn ask(&self, request: &Request, answer: impl FnOnce() -> Answer) -> Answer {
         let (kind, is_write) = match request {
             Request::Ensure { bucket, .. } | Request::List(bucket) => (reading(*bucket), false),
@@ -304,7 +303,7 @@ impl GuardedStore {
     }
 }
 
-/// A call on its way: it is told to the breaker however it ends, also by a panic.
+/// A call in progress. The breaker receives its result however it ends, including by a panic.
 struct OngoingCall<'a> {
     store: &'a GuardedStore,
     kind: usize,
@@ -354,7 +353,7 @@ impl Core {
         if is_retry {
             if !self.retry_budget.retry(now) {
                 self.counts.retries_refused += 1;
-                return Err("too many calls fail: this retry was not sent".into());
+                return Err("retry budget exhausted: call not sent".into());
             }
             self.counts.retries += 1;
         } else if is_closed {
@@ -362,7 +361,7 @@ impl Core {
         }
         let permit = self.breaker.admit(now).map_err(|why| {
             self.counts.refused += 1;
-            format!("the store is left alone until it answers again: {why}")
+            format!("circuit breaker open: {why}")
         })?;
         self.counts.probes += u64::from(permit.is_probe());
         Ok(AdmittedCall {
@@ -372,7 +371,7 @@ impl Core {
         })
     }
 
-    /// Tells the listeners, and notes what else there is to tell.
+    /// Notifies the listeners and queues reports to log and metrics.
     fn report_changes(&mut self, now: Time) {
         while let Some(state) = self.breaker.poll_change() {
             // One that is open and is to be probed sooner has not changed.
@@ -380,7 +379,7 @@ impl Core {
                 let line = self.line(now, &state);
                 self.unreported.push_back((breaker_label(&state), line));
             }
-            // The channel has no bound: nobody waits.
+            // The channel is unbounded, so this never blocks.
             for listener in self.listeners.iter().flatten() {
                 let _ = listener.send(state.clone());
             }
@@ -396,22 +395,23 @@ impl Core {
                 let told = self.openings.record(now);
                 self.is_opening_logged = told.is_some();
                 let again = suppressed(told?);
-                let line = format!("the store is left alone{again}: {why}");
+                let line = format!("circuit breaker opened{again}: {why}");
                 Some((log::Level::Warn, line))
             }
             (_, BreakerState::HalfOpen { .. }) => {
                 let again = suppressed(self.probes.record(now)?);
-                let line = format!("one call is to find out whether the store is back{again}");
+                let line = format!("circuit breaker half-open{again}: probing store");
                 Some((log::Level::Info, line))
             }
             (BreakerState::HalfOpen { .. }, BreakerState::Open { why, .. }) => {
                 let again = suppressed(self.failed_probes.record(now)?);
-                let line = format!("the store is not back{again}: {why}");
+                let line = format!("circuit breaker still open{again}: probe failed: {why}");
                 Some((log::Level::Info, line))
             }
-            (_, BreakerState::Closed) if self.is_opening_logged => {
-                Some((log::Level::Info, "the store answers again".into()))
-            }
+            (_, BreakerState::Closed) if self.is_opening_logged => Some((
+                log::Level::Info,
+                "circuit breaker closed: store answers".into(),
+            )),
             _ => None,
         }
     }
@@ -543,7 +543,7 @@ mod tests {
     use crate::store::memory::{Blackout, MemoryStore};
     use crate::time::clock::ManualClock;
 
-    /// Notes what it is told.
+    /// Records what it receives.
     #[derive(Default)]
     struct Measured {
         retries: AtomicU64,
@@ -604,7 +604,7 @@ mod tests {
         play.memory.faults().restore();
         let error = play.read().unwrap_err();
         assert_eq!((error.code(), error.key()), (Code::Unavailable, Some("k")));
-        assert!(error.message().contains("left alone"), "{error}");
+        assert!(error.message().contains("circuit breaker open"), "{error}");
         let write = Write {
             key: "k".into(),
             value: None,

@@ -9,16 +9,15 @@ use crate::store::{Bucket, Listing, Store};
 use crate::types::Partition;
 use crate::wire::KeyPrefix;
 
-/// Looks at a fleet: leader, versions, workers, loads. Reads, and never writes; the buckets are
-/// read one after the other, so that what changes meanwhile may show as a difference between them.
+/// Reads a fleet: leader, versions, workers, loads. Never writes. The buckets are read one after
+/// the other, so concurrent changes may appear as inconsistencies.
 ///
 /// Of `config` the key prefixes count. `partitions`, where given, are those that should have an
 /// owner.
 ///
 /// # Errors
-/// `InvalidArgument` for prefixes that no key may have; what the store reports when
-/// no bucket can be read. One that cannot be read beside others that can is a problem in the
-/// answer.
+/// `InvalidArgument` for invalid prefixes; the store's error if no bucket can be read. A single
+/// unreadable bucket is reported as a problem in the result.
 pub fn read_fleet(
     store: &dyn Store,
     config: &CalculatorConfig,
@@ -31,7 +30,7 @@ pub fn read_fleet(
     let mut read = |bucket: Bucket, prefix: &str| {
         let listing = store.list(bucket, prefix, deadline);
         if let Err(error) = &listing {
-            problems.push(format!("the {bucket:?} bucket cannot be read: {error}"));
+            problems.push(format!("cannot read the {bucket:?} bucket: {error}"));
         }
         listing
     };
@@ -40,7 +39,7 @@ pub fn read_fleet(
     let heartbeats = read(Bucket::Heartbeat, heartbeat_prefix.as_str());
     let assignments = read(Bucket::Assignment, "");
     if election.is_err() && heartbeats.is_err() {
-        // Nothing can be read, or nothing but what an earlier fleet left: the latter is shown.
+        // Nothing can be read, or only what an earlier fleet left: show the latter.
         assignments.as_ref().map_err(Clone::clone)?;
     }
     let or_nothing = |listing: Result<Listing>| listing.unwrap_or_default();

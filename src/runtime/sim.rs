@@ -14,7 +14,7 @@ use crate::runtime::notifier::{Events, Hub};
 use crate::store::Store;
 use crate::types::Time;
 
-/// As a manager's `dv-io` does at this time, told by a wall clock that shows it.
+/// As a manager's `dv-io` does at this time of a simulated wall clock.
 pub fn perform_when(store: &dyn Store, request: Request, deadline: Instant, now: Time) -> Answer {
     let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(now.as_nanos());
     perform_at(store, None, request, deadline, wall)

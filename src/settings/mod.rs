@@ -146,7 +146,7 @@ impl Settings {
     /// As [`Settings::set`]; and when it is no JSON object.
     pub fn merge_json(&mut self, text: &str) -> Result<()> {
         let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
-            Error::new(Code::InvalidConfig, "the configuration is no JSON object").caused_by(cause)
+            Error::new(Code::InvalidConfig, "configuration is not a JSON object").caused_by(cause)
         })?;
         let mut next = self.clone();
         for (name, value) in &object {
@@ -156,7 +156,7 @@ impl Settings {
                 None => {
                     return Err(fault(
                         name,
-                        "must be a text, a number, true, false, null or a list of texts",
+                        "must be a string, a number, true, false, null or a list of strings",
                     ));
                 }
             }
@@ -315,7 +315,7 @@ fn key_of(name: &str) -> Result<&'static Key> {
         let name = truncated(name, 60);
         Error::new(
             Code::InvalidConfig,
-            format!("there is no setting {name:?}{hint}"),
+            format!("unknown setting {name:?}{hint}"),
         )
     })
 }

@@ -54,7 +54,7 @@ impl HealthPublisher {
         &self.now
     }
 
-    /// A new listener, who is told the present health first.
+    /// Adds a listener; it receives the current health first.
     pub(super) fn listen(&mut self) -> HealthEvents {
         // Those who no longer listen are forgotten here, so that coming and going costs nothing.
         self.listeners.retain(|l| l.listening.strong_count() > 0);
@@ -75,7 +75,7 @@ impl HealthPublisher {
         }
     }
 
-    /// Records a change and tells it; closed is final. Whether there was a change.
+    /// Records and reports a change; closed is final. Returns whether there was a change.
     pub(super) fn set(&mut self, health: Health) -> bool {
         if self.now == health || self.now == Health::Closed {
             return false;

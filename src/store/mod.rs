@@ -109,7 +109,7 @@ pub enum ManageBuckets {
 /// What a bucket is wanted to be. Used when the bucket does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketConfig {
-    /// How long a value lives after its write; `None`: for ever.
+    /// How long a value lives after its write; `None`: unlimited.
     pub ttl: Option<Duration>,
 }
 
@@ -118,13 +118,13 @@ pub struct BucketConfig {
 pub struct BucketStatus {
     /// The bucket's name in the store.
     pub name: String,
-    /// How long a value lives after its write; `None`: for ever.
+    /// How long a value lives after its write; `None`: unlimited.
     pub ttl: Option<Duration>,
     /// Past values kept per key; divvy wants 1.
     pub history: u64,
     /// Copies of the data; 1 on a single server.
     pub replicas: u32,
-    /// Tells one life of the bucket from the next: changes when it is deleted and created anew.
+    /// Identity of the bucket: changes when it is deleted and re-created.
     pub incarnation: String,
     /// The number of the last write; 0 when there was none.
     pub last_sequence: Revision,
@@ -141,8 +141,8 @@ pub enum Operation {
     Delete,
     /// The value outlived the bucket's TTL and the store left a marker that says so.
     Expired,
-    /// A watch found the key gone after it had been blind; nobody knows how. The revision is the
-    /// last one known.
+    /// A resynchronised watch found the key gone; the cause is unknown. The revision is the last
+    /// one known.
     Gone,
 }
 
@@ -228,7 +228,7 @@ pub enum Outcome {
     Done(Revision),
     /// Certainly not applied, and never will be.
     Refused(Refusal),
-    /// Nobody knows: applied, not applied, or still to be applied.
+    /// Indeterminate: applied, not applied, or still to be applied.
     Unknown(String),
 }
 
@@ -272,12 +272,12 @@ impl Refusal {
         match self {
             Refusal::Conflict => Error::new(
                 Code::Conflict,
-                "another writer was faster: the revision is not the expected one",
+                "revision mismatch: another client wrote the key",
             ),
-            Refusal::Busy => Error::new(Code::Unavailable, "the store is busy; try again"),
+            Refusal::Busy => Error::new(Code::Unavailable, "the store is busy; retry"),
             Refusal::TooLarge { size, limit } => Error::new(
                 Code::TooLarge,
-                format!("the value has {size} bytes, the store takes {limit}"),
+                format!("the value has {size} bytes, the limit is {limit}"),
             ),
             Refusal::Unavailable(why) => Error::new(Code::Unavailable, why),
             Refusal::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
@@ -375,11 +375,12 @@ pub struct Capabilities {
 
 /// A key-value store with revisions, conditions and watches. See the module for the contract.
 pub trait Store: Send + Sync {
-    /// What tells the buckets of one fleet from those of another, as far as that is known without
-    /// asking a server: compared with what a worker remembers from a former life. Empty: nothing.
+    /// Identity of the fleet's buckets, as far as known without a request. A worker compares it
+    /// with its cache. Empty: unknown.
     fn identity(&self) -> String;
 
-    /// Sees to it that a bucket exists and tells what it is. An existing bucket is used as it is.
+    /// Creates a bucket unless it exists and returns its status. An existing bucket is left
+    /// unchanged.
     ///
     /// # Errors
     /// `Unavailable`, `TimedOut`, `Unauthorized`, `Unsupported`.
@@ -408,9 +409,9 @@ pub trait Store: Send + Sync {
     /// As for [`Store::read`]. A listing that could not be completed is an error, never short.
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing>;
 
-    /// Carries out the writes, all in flight at once, and tells how each ended, in order. They
-    /// are independent: some may be done and others refused. Those that are done are numbered in
-    /// the order given.
+    /// Performs the writes, all in flight at once, and returns their outcomes in order. They are
+    /// independent: some may succeed and others be rejected. Stored writes are numbered in the
+    /// order given.
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome>;
 
     /// Carries out the writes atomically. `Refused(Invalid)` on a store without batches.

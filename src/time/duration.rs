@@ -20,7 +20,7 @@ const UNITS: [(&str, u64); 8] = [
 /// # Errors
 /// What is wrong, in words that continue "the value".
 pub fn parse(text: &str) -> Result<Duration, String> {
-    const RULE: &str = "is no duration; write it like 250ms, 1.5s or 1h2m3s";
+    const RULE: &str = "is not a duration; use a form like 250ms, 1.5s or 1h2m3s";
     if text == "0" {
         return Ok(Duration::ZERO);
     }

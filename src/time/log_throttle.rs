@@ -48,8 +48,8 @@ impl LogThrottle {
 pub fn suppressed(count: u64) -> String {
     match count {
         0 => String::new(),
-        1 => " (and once more since the last line)".into(),
-        more => format!(" (and {more} times more since the last line)"),
+        1 => " (1 similar line suppressed)".into(),
+        more => format!(" ({more} similar lines suppressed)"),
     }
 }
 

@@ -69,13 +69,16 @@ fn too_old_future_or_foreign_cache_is_rejected_by_name() {
     let small = Pool { max: 2, ..pool() };
     refused(
         recall(seen.clone(), "ours", &small, NOW, HOUR),
-        "worker-3 is none",
+        "worker-3 is outside the range",
     );
     let named = Pool {
         prefix: "node".into(),
         ..pool()
     };
-    refused(recall(seen, "ours", &named, NOW, HOUR), "worker-3 is none");
+    refused(
+        recall(seen, "ours", &named, NOW, HOUR),
+        "worker-3 is outside the range",
+    );
 }
 
 #[test]

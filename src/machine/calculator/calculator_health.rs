@@ -1,8 +1,8 @@
 //! What keeps the calculator from doing its whole work.
 //!
-//! Each symptom has a hysteresis. It is told when it has come and removed, or stayed, for
-//! `degraded_enter_after`; it is taken back when it has stayed away for `degraded_leave_after`. So
-//! one failed write is no news, and a store that flaps is one degradation and not a thousand.
+//! Each symptom has a hysteresis. It is reported after `degraded_enter_after` and cleared after
+//! `degraded_leave_after` without it. A single failed write is not reported, and a flapping store
+//! is one degradation.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) struct CalculatorHealth {
     hysteresis: Hysteresis,
     malformed_threshold: usize,
     malformed_window: Duration,
-    /// When the last poisonous values were met, at most as many as the threshold.
+    /// Times of the last malformed values, at most as many as the threshold.
     malformed: VecDeque<Time>,
     is_malformed: bool,
     symptoms: [Symptom; KINDS],
@@ -33,7 +33,7 @@ pub(super) struct CalculatorHealth {
 
 const KINDS: usize = 6;
 
-/// How long a symptom is watched before it is told, and before it is taken back.
+/// Delay before a symptom is reported, and before it is cleared.
 #[derive(Clone, Copy, Debug)]
 struct Hysteresis {
     enter: Duration,
@@ -119,7 +119,7 @@ impl CalculatorHealth {
         symptoms.chain(worn_off).min()
     }
 
-    /// The list, when its kinds differ from the last time it was told.
+    /// The list, if its kinds differ from the last report.
     pub fn changed(&mut self, now: Time) -> Option<Degraded> {
         let is_over = |&t: &Time| t + self.malformed_window <= now;
         while self.malformed.front().is_some_and(is_over) {
@@ -154,7 +154,7 @@ impl CalculatorHealth {
         }
     }
 
-    /// The first two kinds are told at once: the one is final, the other has a threshold of its
+    /// The first two kinds are reported at once: one is final, the other has a threshold of its
     /// own.
     fn hysteresis_of(&self, kind: usize) -> Hysteresis {
         let enter = if kind < 2 {
@@ -173,7 +173,7 @@ impl CalculatorHealth {
 mod tests {
     use super::*;
 
-    /// The store fails in these spans; what is told when, each millisecond looked at.
+    /// The store fails in these spans; returns each report, checked every millisecond.
     fn told(failing: &[(u64, u64)], until: u64) -> Vec<(u64, usize, Option<u64>)> {
         let mut health = CalculatorHealth::new(&CalculatorConfig::default());
         let mut told = Vec::new();
@@ -234,9 +234,9 @@ mod tests {
         assert_eq!(
             words,
             [
-                "a newer leader has taken over, or the fence is removed",
-                "heartbeats are out of sight",
-                "the store is not well: no answer"
+                "a newer leader has taken over, or the fence was removed",
+                "heartbeat watch lost",
+                "store unhealthy: no answer"
             ]
         );
         assert_eq!(list.since, Some(Time::ZERO));

@@ -31,7 +31,8 @@ pub enum CalculatorInput {
     TakenOver(Box<TakeOver>),
     /// A change of membership or sight (dv-watch -> calculator).
     Membership(MembershipEvent),
-    /// The listing asked for is done; what it showed was told before (dv-watch -> calculator).
+    /// The requested listing is complete; its contents were reported before (dv-watch ->
+    /// calculator).
     Listed {
         /// The listing's id.
         op: OpId,
@@ -71,7 +72,7 @@ pub enum CalculatorInput {
         /// Who waits for it.
         ticket: Ticket,
     },
-    /// The partition list may have changed: pushed anew, or the host says so
+    /// The partition list may have changed: a new list was set, or the host requested a refresh
     /// (handle -> calculator).
     PartitionsChanged {
         /// Rises with each change; a plan that read this or a later one covers it.
@@ -105,7 +106,7 @@ pub enum JobReport {
     },
     /// The suspicion of a foreign write was looked into.
     Resolved {
-        /// Whether somebody else wrote.
+        /// Whether a foreign write was found.
         foreign: bool,
     },
     /// A shadow found that the live leader has published, and follows it.
@@ -114,14 +115,14 @@ pub enum JobReport {
     Probed,
 }
 
-/// What the live leader published, for a shadow to go on from.
+/// The live leader's publication, from which a shadow continues.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// Its workers, in order.
     pub workers: Arc<[WorkerId]>,
     /// How the partitions of the source differ from its; `None` when the source could not be read.
     pub finding: Option<Finding>,
-    /// The newest change of the partition list that was looked at.
+    /// The newest change of the partition list that was covered.
     pub generation: u64,
     /// How it compares with what the shadow would have published.
     pub comparison: Comparison,
@@ -138,7 +139,7 @@ pub struct Publication {
     pub partitions: usize,
     /// How even it is, and how much it moved.
     pub quality: Quality,
-    /// The newest change of the partition list that it covers.
+    /// The newest change of the partition list that was covered.
     pub generation: u64,
 }
 
@@ -165,7 +166,7 @@ pub enum CalculatorAction {
         /// Who is suspected and may come back.
         suspected: Vec<WorkerId>,
     },
-    /// The worker was given up: forget its lease, so that it joins anew if it ever beats again.
+    /// The worker was removed: forget its lease, so that a later heartbeat is a join.
     Forget(WorkerId),
     /// Tell the subscribers.
     Notify(CalculatorEvent),
@@ -190,8 +191,8 @@ pub enum Job {
     },
     /// Compare the partition list with the published plan.
     Inspect,
-    /// Look whether somebody else made these writes (key, number) in the assignment bucket, or
-    /// whether it has lost some.
+    /// Check whether these writes (key, number) in the assignment bucket are foreign, or whether it
+    /// has lost some.
     Resolve {
         /// The writes in question.
         seen: Vec<(String, Revision)>,
@@ -215,7 +216,7 @@ impl Job {
     }
 }
 
-/// What subscribers are told.
+/// An event of a calculator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CalculatorEvent {
@@ -223,8 +224,8 @@ pub enum CalculatorEvent {
     StateChanged(StateChange),
     /// The fleet changed.
     Member(MemberChange),
-    /// A live worker has not applied what is assigned to it within
-    /// [`CalculatorConfig::apply_timeout`]. Told once, and again only after it has caught up.
+    /// A live worker has not applied its assignment within [`CalculatorConfig::apply_timeout`].
+    /// Reported once, and again only after it has caught up.
     WorkerLagging(Lagging),
     /// A plan was published.
     Published {
@@ -266,8 +267,8 @@ pub enum CalculatorEvent {
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
     /// call through as a probe, or closed again.
     Breaker(BreakerState),
-    /// A newer leader has taken over, or the fence record is removed (its bucket was purged or created
-    /// anew): nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record was removed (its bucket was purged or
+    /// re-created). This calculator publishes nothing more.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
@@ -284,7 +285,7 @@ pub enum CalculatorEvent {
 /// A state change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateChange {
-    /// The state before; equal to `to` in the first event, which tells the current state.
+    /// The previous state; equal to `to` in the first event, which carries the current state.
     pub from: CalculatorState,
     /// The state now.
     pub to: CalculatorState,
@@ -301,7 +302,7 @@ pub struct StateChange {
 pub enum MemberChange {
     /// Beats for the first time.
     Joined(WorkerId),
-    /// Took its leave.
+    /// Left.
     Left(WorkerId),
     /// Its lease ran out.
     Suspected(WorkerId),
@@ -314,7 +315,7 @@ pub enum MemberChange {
 /// One thing that keeps the calculator from doing its whole work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Degradation {
-    /// Heartbeats are out of sight: nobody can be declared suspected.
+    /// The heartbeat watch is lost: failure detection is suspended.
     WatchLost,
     /// The store's session is not well.
     Store(String),
@@ -322,7 +323,7 @@ pub enum Degradation {
     Publishing(String),
     /// The partition source or its list fails.
     Source(String),
-    /// More poisonous values than the threshold allows.
+    /// More malformed values than the threshold allows.
     MalformedValues,
     /// A newer leader has taken over.
     Deposed,
@@ -347,21 +348,15 @@ impl Degradation {
     pub fn still_works(&self) -> &'static str {
         match self {
             Degradation::WatchLost => {
-                "nobody is declared suspected, and plans are made for the workers last seen"
+                "failure detection is suspended; plans use the workers last seen"
             }
             Degradation::Store(_) => {
-                "workers keep what they hold, and what is pending is done when the store is back"
+                "workers keep their partitions; pending work runs when the store returns"
             }
-            Degradation::Publishing(_) => {
-                "workers keep what they hold, and publishing is tried again and again"
-            }
-            Degradation::Source(_) => {
-                "the plan in force stays, and the source is read again and again"
-            }
-            Degradation::MalformedValues => {
-                "what cannot be understood is skipped, all else goes on"
-            }
-            Degradation::Deposed => "who leads next does the work; this one only watches",
+            Degradation::Publishing(_) => "workers keep their partitions; publication is retried",
+            Degradation::Source(_) => "the last plan stays in force; the source is read again",
+            Degradation::MalformedValues => "malformed values are ignored; everything else works",
+            Degradation::Deposed => "the new leader does the work",
         }
     }
 }
@@ -369,15 +364,13 @@ impl Degradation {
 impl fmt::Display for Degradation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Degradation::WatchLost => f.write_str("heartbeats are out of sight"),
-            Degradation::Store(why) => write!(f, "the store is not well: {why}"),
-            Degradation::Publishing(why) => write!(f, "publishing fails: {why}"),
-            Degradation::Source(why) => write!(f, "the partition source fails: {why}"),
-            Degradation::MalformedValues => {
-                f.write_str("too many stored values cannot be understood")
-            }
+            Degradation::WatchLost => f.write_str("heartbeat watch lost"),
+            Degradation::Store(why) => write!(f, "store unhealthy: {why}"),
+            Degradation::Publishing(why) => write!(f, "publish failed: {why}"),
+            Degradation::Source(why) => write!(f, "partition source failed: {why}"),
+            Degradation::MalformedValues => f.write_str("too many malformed values"),
             Degradation::Deposed => {
-                f.write_str("a newer leader has taken over, or the fence is removed")
+                f.write_str("a newer leader has taken over, or the fence was removed")
             }
         }
     }

@@ -275,8 +275,8 @@ impl CalculatorMachine {
         self.notify(CalculatorEvent::Member(MemberChange::Dead(worker)));
     }
 
-    /// Nobody waits for these any more. Until they are replaced their leases are kept, so that one
-    /// that comes back is told at once and not as a newcomer.
+    /// These workers have been replaced in the plan. Their leases are kept until then, so that one
+    /// that returns is reported as returned and not as joined.
     pub(super) fn forget(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
         for worker in workers {
             self.actions.push_back(CalculatorAction::Forget(worker));
@@ -297,7 +297,7 @@ impl CalculatorMachine {
     pub(super) fn transition(&mut self, now: Time, to: CalculatorState, reason: Option<Reason>) {
         let from = self.position.state;
         if !is_legal(from, to) {
-            log::error!(target: "divvy::calculator", "refused the illegal move {from} -> {to}");
+            log::error!(target: "divvy::calculator", "illegal transition {from} -> {to} rejected");
             debug_assert!(false, "illegal move {from} -> {to}");
             return;
         }
@@ -316,7 +316,7 @@ impl CalculatorMachine {
     }
 
     pub(super) fn answer_triggers(&mut self, count: usize, result: &Result<Version>) {
-        // Fewer when the waiting callers were told in the meantime that the term is over.
+        // Fewer if the waiting callers have already been notified of the end of the term.
         let count = count.min(self.triggers.len());
         for ticket in self.triggers.drain(..count).collect::<Vec<_>>() {
             self.reply(ticket, result.clone());

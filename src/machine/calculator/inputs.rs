@@ -13,8 +13,8 @@ use crate::machine::liveness::MembershipEvent;
 use crate::machine::takeover::{TakeOver, Timing, judge};
 use crate::types::{CalculatorState, Reason, Time, WorkerId};
 
-/// Least time from a failure to the next try that the store's return leads to, and from one probe
-/// that told nothing to the next.
+/// Minimum time from a failure to the next attempt after the store's return, and between fruitless
+/// probes.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 impl CalculatorMachine {
@@ -204,15 +204,9 @@ impl CalculatorMachine {
         let refusal = if self.deposed {
             deposed()
         } else if !self.source_ready {
-            Error::new(
-                Code::SourceFailed,
-                "there is no partition list yet; push one first",
-            )
+            Error::new(Code::SourceFailed, "no partition list; set one first")
         } else if !self.members.has_alive() {
-            Error::new(
-                Code::NoWorkers,
-                "there is no live worker to publish a plan for",
-            )
+            Error::new(Code::NoWorkers, "no live worker")
         } else {
             self.triggers.push(ticket);
             self.trigger_tried = false;
@@ -223,7 +217,7 @@ impl CalculatorMachine {
 
     pub(super) fn job_done(&mut self, now: Time, op: OpId, result: Result<JobReport>) {
         if self.job.as_ref().is_none_or(|job| job.op != op) {
-            return; // the answer to a job that was given up
+            return; // the answer to an abandoned job
         }
         let Some(job) = self.job.take() else { return };
         match (job.kind, result) {
@@ -264,7 +258,7 @@ impl CalculatorMachine {
         }
     }
 
-    /// What the probe found out is told by the breaker. One that came to nothing is repeated.
+    /// The breaker reports the result of the probe. A failed probe is repeated.
     fn probed(&mut self, now: Time, due: Time) {
         if let BreakerState::Open { probe_at, .. } = &mut self.breaker
             && *probe_at == due
@@ -299,7 +293,7 @@ impl CalculatorMachine {
         }
     }
 
-    /// A plan for these workers is in force from now on: nothing that it was to mend is pending.
+    /// A plan for these workers is in force: work that it covers is no longer pending.
     fn is_in_force(&mut self, now: Time, workers: &[WorkerId]) {
         self.cooldown_ends = now + self.config.cooldown;
         self.retry_at = None;
@@ -363,7 +357,7 @@ impl CalculatorMachine {
         let operation = match kind {
             RunningJobKind::Publish { .. } => "publish",
             RunningJobKind::Inspect { .. } => "read partitions",
-            RunningJobKind::Resolve { .. } => "settle a foreign write",
+            RunningJobKind::Resolve { .. } => "resolve a foreign write",
             RunningJobKind::Probe { .. } => return,
         };
         self.failed_at = now;
@@ -443,7 +437,7 @@ impl CalculatorMachine {
 fn deposed() -> Error {
     Error::new(
         Code::Fenced,
-        "a newer leader has taken over; nothing is published here",
+        "a newer leader has taken over; this calculator publishes nothing",
     )
 }
 

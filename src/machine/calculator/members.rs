@@ -22,14 +22,14 @@ pub(super) struct Suspicion {
 pub(super) struct Members {
     /// The workers of the last published plan.
     planned: BTreeSet<WorkerId>,
-    /// The workers of the plan that is being published, in order. Who of them goes meanwhile is
-    /// treated as planned, or the new plan would start with a worker that nobody misses.
+    /// The workers of the plan that is being published, in order. One that disappears meanwhile is
+    /// treated as planned, so that the new plan does not start with an unnoticed dead worker.
     publishing: Arc<[WorkerId]>,
     /// Workers with a running lease, planned or not.
     alive: BTreeSet<WorkerId>,
     /// Alive but not planned, since when.
     joiners: BTreeMap<WorkerId, Time>,
-    /// Of those that joined since nobody was waiting; stays when the first goes again.
+    /// The first join since the last plan; stays when that worker leaves again.
     first_join: Option<Time>,
     /// Planned, and took their leave, when.
     leavers: BTreeMap<WorkerId, Time>,
@@ -111,12 +111,12 @@ impl Members {
         self.dead.insert(worker);
     }
 
-    /// The next time at which a suspected worker is due to be given up.
+    /// The next time at which a suspected worker is declared dead.
     pub fn next_confirmation(&self) -> Option<Time> {
         self.suspected.values().map(|a| a.confirm_at).min()
     }
 
-    /// Nobody may be given up before `time`.
+    /// Declares no worker dead before `time`.
     pub fn postpone_confirmations(&mut self, time: Time) {
         for absence in self.suspected.values_mut() {
             absence.confirm_at = absence.confirm_at.max(time);
@@ -155,8 +155,7 @@ impl Members {
         self.publishing = workers;
     }
 
-    /// A plan for exactly these workers was published. Returns who has been replaced: nobody waits
-    /// for them any more.
+    /// A plan for exactly these workers was published. Returns the replaced workers.
     pub fn published(
         &mut self,
         workers: impl IntoIterator<Item = WorkerId>,
@@ -171,7 +170,7 @@ impl Members {
         self.finish_plan(now)
     }
 
-    /// Compares everybody with the plan anew.
+    /// Compares all workers with the plan again.
     fn finish_plan(&mut self, now: Time) -> Vec<WorkerId> {
         self.publishing = Arc::default();
         let planned = &self.planned;
@@ -211,7 +210,7 @@ impl Members {
         !self.alive.is_empty()
     }
 
-    /// Nobody is alive and nobody is expected back.
+    /// No worker is alive and none is expected to return.
     pub fn is_empty(&self) -> bool {
         self.alive.is_empty() && self.suspected.is_empty()
     }
@@ -224,7 +223,7 @@ impl Members {
         self.suspected.len()
     }
 
-    /// The planned that are removed for all that is known: left, dead, or given up.
+    /// Planned workers that have left or are dead.
     pub fn removed(&self) -> impl Iterator<Item = &WorkerId> {
         self.leavers.keys().chain(&self.dead).chain(&self.removed)
     }

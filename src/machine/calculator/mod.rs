@@ -1,10 +1,10 @@
 //! The calculator: watches the fleet, decides when a plan is due, has it published.
 //!
 //! # Protocol of use
-//! [`CalculatorMachine::handle`] takes in what happened; [`CalculatorMachine::tick`] lets time pass;
-//! [`CalculatorMachine::poll_action`] hands out what to do, to be drained after each of the former;
-//! [`CalculatorMachine::deadline`] tells when the next tick is due (one that is too early does nothing).
-//! Same events at the same times, same actions.
+//! [`CalculatorMachine::handle`] applies an input; [`CalculatorMachine::tick`] advances time; drain
+//! [`CalculatorMachine::poll_action`] after each of them; [`CalculatorMachine::deadline`] is the
+//! time of the next tick (an early tick does nothing). The same inputs at the same times produce
+//! the same actions.
 //!
 //! The machine is level-triggered: `pending_work` compares what is wanted with what was last
 //! successfully published; any difference is pending until a publication of it succeeds.
@@ -116,7 +116,7 @@ enum RunningJobKind {
 /// What is to be looked into.
 #[derive(Clone, Debug, Default)]
 struct Suspects {
-    /// Writes that may be somebody else's.
+    /// Possibly foreign writes.
     writes: BTreeMap<String, Revision>,
     /// What workers have applied that the bucket may have dead.
     applied: Applied,
@@ -192,7 +192,7 @@ impl CalculatorMachine {
         }
     }
 
-    /// Takes in what happened.
+    /// Applies an input.
     pub fn handle(&mut self, now: Time, event: CalculatorInput) {
         self.note_standstill(now);
         match event {
@@ -257,8 +257,8 @@ impl CalculatorMachine {
         self.actions.pop_front()
     }
 
-    /// When the next tick is due. `now` is the time that the machine was told last: what came due
-    /// since then is still to be told.
+    /// Returns when the next tick is due. `now` is the machine's last time: what became due since
+    /// then is still to be handled.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let losses = if self.failure_detection_suspended() {
@@ -350,7 +350,7 @@ impl CalculatorMachine {
         }
     }
 
-    /// The event that tells a new subscriber the current state.
+    /// The event that carries the current state to a new subscriber.
     #[must_use]
     pub fn current_state(&self) -> StateChange {
         StateChange {

@@ -42,7 +42,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Whether it waits for a fleet to come (back): nobody is given up before its end.
+    /// Whether it waits for a fleet to arrive or return: no worker is declared dead before its end.
     pub fn is_gathering(&self) -> bool {
         matches!(self.publishes, Reason::ColdStart | Reason::Restart)
     }
@@ -94,7 +94,7 @@ impl CalculatorMachine {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
     }
 
-    /// What a start finds broken is repaired at once, whoever is dead by then.
+    /// Damage that a start finds is repaired at once, whichever workers are dead by then.
     fn immediate(&self) -> Option<Work> {
         self.gap_at_start.then(|| Work {
             reason: Reason::ColdStartImmediate,
@@ -124,8 +124,8 @@ impl CalculatorMachine {
         })
     }
 
-    /// Somebody else wrote: only a publication above it restores the plan. There is no reason of
-    /// its own on the wire for that; it is a refresh that nobody asked for.
+    /// A foreign write: only a publication above it restores the plan. It has no reason of its own
+    /// on the wire, so it is an unrequested refresh.
     fn foreign_write(&self) -> Option<Work> {
         let due = self.foreign_due.filter(|_| !self.in_cold_start())?;
         Some(Work {
@@ -149,7 +149,7 @@ impl CalculatorMachine {
 
     fn fleet_window(&self) -> Option<Work> {
         let window = self.window?;
-        // A mass loss is not acted upon while nobody can be seen.
+        // A mass expiry has no effect while the watch is lost.
         let frozen = window.publishes == Reason::Restart && self.watch_lost_since.is_some();
         Some(Work {
             reason: window.publishes,

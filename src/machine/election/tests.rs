@@ -220,7 +220,11 @@ fn only_own_revision_is_deleted() {
         ));
         race.is_written(outcome, b"");
         assert!(race.election.is_settled());
-        assert_eq!(race.election.deadline(), None, "it takes no part any more");
+        assert_eq!(
+            race.election.deadline(),
+            None,
+            "it no longer takes part in the election"
+        );
     }
 }
 
@@ -480,7 +484,7 @@ fn shorter_bucket_ttl_shortens_lease() {
     assert_eq!(race.until_due(), Some(LEASE / 6));
 }
 
-/// NATS lets go of what has expired up to a quarter of a second later; until then a create is refused.
+/// NATS removes expired keys up to a quarter of a second late.
 #[test]
 fn lease_expired_in_store_is_taken_over_despite_remaining_key() {
     for (kept, revision) in [(LEASE, 7), (2 * LEASE, 0)] {

@@ -116,7 +116,7 @@ impl ManagerMachine {
         refresh.filter(|_| self.is_word_in_sight(self.now))
     }
 
-    /// Whether what is held is what the store says now.
+    /// Whether the assignment equals the store's current state.
     fn is_word_in_sight(&self, now: Time) -> bool {
         let is_sighted = self.blind_since.is_none() && self.store_fault.is_none();
         let is_read = self.assignments.has_one() && !self.assignments.is_suspended();

@@ -1,5 +1,5 @@
-//! Leaving well: the calculator ends first, then the heartbeat key and the lease go, the id last,
-//! so that nobody takes an id whose former holder is not gone yet.
+//! Orderly leave: the calculator stops first, then heartbeat and lease are released, the id last,
+//! so that no process takes an id whose previous owner is still active.
 
 use super::{Departure, Leadership, ManagerAction, ManagerMachine, ManagerPhase};
 use crate::types::Time;
@@ -17,7 +17,7 @@ enum DepartureStep {
     Calculator,
     /// Until the heartbeat key and the lease are done with.
     Announcement,
-    /// Until the id is given back, and the cache file is as it shall be.
+    /// Until the id is released and the cache file is updated.
     Id,
 }
 
@@ -36,7 +36,7 @@ impl ManagerMachine {
         if matches!(self.lead, Leadership::Taking(_) | Leadership::Working(_)) {
             self.step_down();
         }
-        // The host has asked for it; whoever else listens is reported.
+        // The host requested it; other listeners are notified.
         let change = self.assignments.suspend();
         self.report_assignment(change);
     }
@@ -48,7 +48,7 @@ impl ManagerMachine {
             };
             let is_certain = self.id.certain_until().is_some_and(|until| now < until);
             if !is_certain {
-                // Not the key of whoever may have the id now.
+                // Not the key of a possible new owner of the id.
                 self.heart.set_worker(None);
             }
             match step {

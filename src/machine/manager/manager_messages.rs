@@ -18,8 +18,8 @@ use crate::wire::Applied;
 pub enum Departure {
     /// For good: its partitions go to others at once.
     Leave,
-    /// To be back soon: whoever claims its id within heartbeat TTL and grace finds its partitions
-    /// where they were.
+    /// For a restart: a process that claims its id within heartbeat TTL and grace finds its
+    /// partitions in place.
     Restart,
 }
 
@@ -51,7 +51,7 @@ pub enum ManagerInput {
     Stop(Departure),
 }
 
-/// News of the calculator that runs while this worker leads.
+/// A report of the calculator that runs while this worker leads.
 #[derive(Clone, Debug)]
 pub enum CalculatorReport {
     /// It has taken over and works.
@@ -103,21 +103,22 @@ pub enum ManagerAction {
 pub enum ManagerEvent {
     /// The manager's state changed.
     StateChanged(ManagerChange),
-    /// The id under which this worker is a member from now on; `None`: it has none. Told also of
-    /// the id under which it serves what its cache file gave, and again once it is claimed.
+    /// The id of this worker changed; `None`: it has none. Also sent for the previous id while a
+    /// cached assignment is in use, and again once it is claimed.
     Id(Option<WorkerId>),
-    /// The id was lost: somebody else holds it. Nothing is owned any more; another id is claimed.
+    /// The id was lost: another process owns it. The worker released everything and claims another
+    /// id.
     IdLost {
         /// Which.
         worker: WorkerId,
     },
-    /// The id's key was gone (expired, removed, the bucket created anew) and nobody had taken it:
-    /// it is claimed again.
+    /// The id's key was deleted (expired, removed, bucket re-created) and not taken: the worker
+    /// claimed it again.
     IdRegained {
         /// Which.
         worker: WorkerId,
     },
-    /// What is held changed: a new version was applied, which may hold the same partitions.
+    /// The assignment changed: a new version was applied, possibly with the same partitions.
     AssignmentChanged(AssignmentChange),
     /// Another leader is known, or none.
     Leader {
@@ -126,17 +127,17 @@ pub enum ManagerEvent {
         /// Whether that is this worker.
         is_self: bool,
     },
-    /// While this worker leads: an event of its calculator, but for [`CalculatorEvent::Breaker`]: the
-    /// manager tells that itself.
+    /// While this worker leads: an event of its calculator, except [`CalculatorEvent::Breaker`],
+    /// which the manager reports itself.
     Calculator(CalculatorEvent),
     /// The circuit breaker before the store opened, lets one call through to see, or closed again.
     Breaker(BreakerState),
-    /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
+    /// Degraded mode begins: the store cannot be reached, and the assignment may be outdated.
     Degraded {
         /// Why.
         why: String,
     },
-    /// Degraded mode has lasted long enough to alarm somebody.
+    /// Degraded mode reached an alert level.
     Alert {
         /// How alarming that is.
         level: AlertLevel,
@@ -168,7 +169,7 @@ pub enum ManagerEvent {
 /// A change of a manager's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManagerChange {
-    /// The state before; equal to `to` in the first event, which tells the current state.
+    /// The previous state; equal to `to` in the first event, which carries the current state.
     pub from: ManagerState,
     /// The state now.
     pub to: ManagerState,

@@ -1,15 +1,15 @@
-//! One worker's whole life: claims an id, beats, takes part in the election, applies what it is
-//! assigned, runs the calculator while it leads, and leaves well.
+//! One worker's lifecycle: claims an id, sends heartbeats, takes part in the election, applies
+//! assignments, runs the calculator while it leads, and leaves.
 //!
 //! # Protocol of use
-//! As for the [calculator](super::calculator): [`ManagerMachine::handle`] takes in what happened,
-//! [`ManagerMachine::tick`] lets time pass, [`ManagerMachine::poll_action`] is drained after each of the former,
-//! and [`ManagerMachine::deadline`] tells when the next tick is due. Same events at the same times, same
-//! actions.
+//! As for the [calculator](super::calculator): [`ManagerMachine::handle`] applies an input,
+//! [`ManagerMachine::tick`] advances time, drain [`ManagerMachine::poll_action`] after each of
+//! them, and [`ManagerMachine::deadline`] is the time of the next tick. The same inputs at the same
+//! times produce the same actions.
 //!
-//! Each part (id, heartbeat, election) has at most one request under way. The id comes first:
-//! under an id that is not certain to be this worker's nothing is written but what makes it
-//! certain again.
+//! Each part (id, heartbeat, election) has at most one request under way. The id comes first: under
+//! an id that is not certain to be this worker's nothing is written but what makes it certain
+//! again.
 
 mod cached;
 mod departure;
@@ -61,11 +61,11 @@ pub struct ManagerMachine {
     assignments: Assignments,
     cache: Cache,
     outage: Outage,
-    /// Why the store's session is not well, and since when the assignments are out of sight.
+    /// Why the store is unhealthy, and since when the assignment watch has been lost.
     store_fault: Option<String>,
     blind_since: Option<Time>,
     breaker: BreakerState,
-    /// How the store failed first, where trying again may help.
+    /// The first retriable failure of the store.
     store_failure: Option<Error>,
     lead: Leadership,
     back_off: Backoff,
@@ -169,7 +169,7 @@ impl ManagerMachine {
         })
     }
 
-    /// Takes in what happened.
+    /// Applies an input.
     pub fn handle(&mut self, now: Time, event: ManagerInput) {
         self.now = now;
         match event {
@@ -316,7 +316,7 @@ impl ManagerMachine {
         self.last_failure.as_ref()
     }
 
-    /// The event that tells a new subscriber the current state.
+    /// The event that carries the current state to a new subscriber.
     #[must_use]
     pub fn current_state(&self) -> ManagerChange {
         ManagerChange {
@@ -503,7 +503,7 @@ impl ManagerMachine {
         }
     }
 
-    /// Tells of a failure, once until the part succeeds or fails in another way.
+    /// Reports a failure, once until the part succeeds or fails in another way.
     fn report(&mut self, part: Component, error: Error) {
         self.last_failure = Some(error.clone());
         let class = error.class();
@@ -549,7 +549,7 @@ impl ManagerMachine {
         self.notify(ManagerEvent::Id(None));
         let error = Error::new(
             Code::IdLost,
-            format!("somebody else holds the id {worker}; another one is claimed"),
+            format!("id {worker} is owned by another process; claiming another id"),
         );
         self.failing.insert(Component::Id, error.class());
         self.last_failure = Some(error);
@@ -631,14 +631,14 @@ impl ManagerMachine {
             (CalculatorReport::Deposed, Leadership::Taking(_) | Leadership::Working(_)) => {
                 let error = Error::new(
                     Code::Fenced,
-                    "another leader has taken over, or the fence is gone; this worker leads no more",
+                    "another leader has taken over, or the fence was removed; this worker stopped leading",
                 );
                 self.give_up_leading(now, error);
             }
             (CalculatorReport::Failed(error), Leadership::Taking(_) | Leadership::Working(_)) => {
                 self.give_up_leading(now, error);
             }
-            _ => {} // news of one that is ending already
+            _ => {} // reports of a calculator that is already stopping
         }
     }
 

@@ -9,7 +9,7 @@ use crate::types::{CalculatorState, ManagerState, Time};
 impl ManagerMachine {
     pub(super) fn update_watch_health(&mut self, now: Time) {
         let is_blind = self.blind_since.is_some();
-        let blind = is_blind.then(|| "assignments are out of sight".to_owned());
+        let blind = is_blind.then(|| "assignment watch lost".to_owned());
         let fault = self.store_fault.clone().or(blind);
         self.outage.set_fault(now, fault);
         self.report_outage();

@@ -1,9 +1,9 @@
 //! When this worker owns what it was assigned.
 //!
-//! By default it goes on serving what it holds through an outage: its leader may have given it to
-//! others meanwhile. In strict mode ownership ends before any leader can have found this worker
-//! missing, and when its assignments have been out of sight for as long; it begins, and begins
-//! again, with a look at what the store says then.
+//! By default the worker keeps its partitions through an outage, although the leader may have
+//! reassigned them. In strict mode ownership ends before any leader can have declared this worker
+//! dead, and when its assignment watch has been lost for as long; it starts, and restarts, with a
+//! read of the store.
 
 use std::time::Duration;
 
@@ -108,8 +108,7 @@ impl ManagerMachine {
         if !self.may_own(now) {
             return;
         }
-        // What is older than what the watch has shown may be somebody else's by now, and of a key that
-        // is not there nobody can tell: another look.
+        // A read older than the watch, or of a missing key, is inconclusive: read again.
         let revision = entry.as_ref().map_or(0, |entry| entry.revision);
         if shown.is_some_and(|shown| revision < shown) {
             return;

@@ -164,7 +164,7 @@ impl Prometheus {
         let mut page = String::new();
         // Writing to memory fails for a family without a series only, and gather leaves those out.
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut page) {
-            log::warn!(target: "divvy::metrics", "metrics could not be rendered: {error}");
+            log::warn!(target: "divvy::metrics", "cannot render metrics: {error}");
         }
         page
     }

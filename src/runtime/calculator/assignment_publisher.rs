@@ -1,5 +1,5 @@
-//! `dv-publish`: carries out jobs, one at a time. May block on the store, the partition source
-//! and the strategy; nobody waits for it without a deadline.
+//! `dv-publish`: runs jobs, one at a time. It may block on the store, the partition source and the
+//! strategy; every wait for it has a deadline.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -58,8 +58,8 @@ impl AssignmentPublisher {
                     Err(_) => return,
                 },
             };
-            // Whoever was told of the job just before it began may be next on this core: a plan
-            // can take it for long.
+            // Yield: the thread that was just woken may be next on this core, and a plan can occupy
+            // it for long.
             std::thread::yield_now();
             let deadline = Instant::now() + job.job.timeout(&self.config);
             let result = self.work(job.job, deadline);
@@ -114,7 +114,7 @@ impl AssignmentPublisher {
         }
     }
 
-    /// Before the machine learns of the plan, so that it is there when that tells of it.
+    /// Set before the machine processes the plan, so that its event finds it.
     fn note_loads(&self) {
         let plan = self.rebalancer.plan();
         let workers = plan.into_iter().flat_map(|plan| {
@@ -192,7 +192,7 @@ impl AssignmentPublisher {
         if status.ttl != heartbeats.ttl {
             log::warn!(
                 target: "divvy::calculator",
-                "bucket {} keeps heartbeats for {:?}, heartbeat_ttl is {:?}; make them equal",
+                "heartbeat TTL mismatch: bucket {} has {:?}, heartbeat_ttl is {:?}; set them to the same value",
                 status.name, status.ttl, self.config.heartbeat_ttl
             );
         }

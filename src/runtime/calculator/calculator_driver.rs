@@ -28,9 +28,9 @@ pub(crate) struct CalculatorDriver {
     pub machine: CalculatorMachine,
     /// Since when the machine has been in its state.
     pub state_since: Time,
-    /// What changed of the fleet and was not told to the metrics yet.
+    /// Membership changes that the metrics have not received yet.
     pub fleet: FleetChanges,
-    /// What was told of partitions without an owner.
+    /// The last reported number of partitions without an owner.
     pub unassigned_told: usize,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<CalculatorShared>,
@@ -51,7 +51,8 @@ impl CalculatorDriver {
             let timer = timer(&*self.clock, self.machine.deadline());
             select_biased! {
                 recv(stop) -> _ => return self.measure_fleet(false),
-                // Before the inbox: a job is told to have failed after the breaker that it opened.
+                // Drained before the inbox: a failed job is reported after the breaker that it
+                // opened.
                 recv(self.breaker) -> state => match state {
                     Ok(state) => self.dispatch(self.clock.now(), CalculatorInput::Breaker(state)),
                     Err(_) => return, // everybody who could use the store is gone
@@ -85,7 +86,7 @@ impl CalculatorDriver {
                 self.fleet.touch();
                 self.publish_snapshot();
                 self.shared.hub.set_version(self.machine.version());
-                // Before anyone is told anything: callbacks may call the handle.
+                // Set before any notification: callbacks may call the handle.
                 self.is_up.store(true, Ordering::Release);
                 let _ = self.started.try_send(Ok(()));
             }
@@ -99,11 +100,11 @@ impl CalculatorDriver {
     }
 
     fn perform(&mut self) {
-        // The snapshot first: who is told of a state change finds it there.
+        // The snapshot first: a subscriber that is notified of a state change reads it.
         self.publish_snapshot();
-        // Notices first: whoever asked for what is done has its events, too, when the answer comes. Then
-        // the log, which is the host's code, and what wakes other threads: both take a while. The job
-        // last: it takes a core, which those who are told of it would have to wait for.
+        // Order: notifications first, so that a caller whose request completes has its events; then
+        // the log, which is host code, and wake-ups, which take a while; the job last, because it
+        // occupies a core.
         let (mut notices, mut replies) = (Vec::new(), Vec::new());
         let (mut orders, mut to_start) = (Vec::new(), None);
         while let Some(action) = self.machine.poll_action() {
@@ -139,7 +140,7 @@ impl CalculatorDriver {
         }
     }
 
-    /// Counts what subscribers are about to be told: they find it in the status.
+    /// Counts events before delivery, so that subscribers find them in the status.
     fn count(&mut self, notice: &CalculatorEvent) {
         self.measure(notice);
         let counters = &self.shared.counters;

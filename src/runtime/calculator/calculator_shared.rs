@@ -57,7 +57,7 @@ pub(crate) struct CalculatorShared {
     pub snapshot: AtomicCell<CalculatorSnapshot>,
     pub counters: Counters,
     pub in_force: Arc<Effective>,
-    /// Who is told what happens, for metrics.
+    /// The receiver of metrics events.
     pub metrics_sink: MetricsSink,
     pub last_heard: LastHeard,
     /// How many partitions each worker of the plan in force has.
@@ -119,7 +119,7 @@ impl CalculatorShared {
 
     pub fn answer(&self, ticket: Ticket, result: Result<Version>) {
         if let Some(sender) = self.waiting.lock().remove(&ticket) {
-            let _ = sender.try_send(result); // the caller may have given up
+            let _ = sender.try_send(result); // the caller may have timed out
         }
     }
 
@@ -127,7 +127,7 @@ impl CalculatorShared {
         self.waiting.lock().remove(&ticket);
     }
 
-    /// A panic on a thread of this calculator. The first one is told.
+    /// Records a panic on a thread of this calculator. Only the first one is reported.
     pub fn fail(&self, message: &str) {
         self.failed.lock().get_or_insert_with(|| message.to_owned());
     }
@@ -140,7 +140,7 @@ impl CalculatorShared {
         }
     }
 
-    /// Nobody will answer any more: every waiting caller's channel disconnects.
+    /// Disconnects the channel of every waiting caller.
     pub fn abandon_callers(&self) {
         self.waiting.lock().clear();
     }

@@ -76,13 +76,13 @@ pub struct StatusCounters {
     pub publications: u64,
     /// Jobs that failed (and stay pending).
     pub failures: u64,
-    /// Partitions that changed hands.
+    /// Partitions that changed owners.
     pub moved: u64,
     /// Values in the store that could not be understood.
     pub malformed: u64,
     /// Listings of the heartbeats.
     pub listings: u64,
-    /// Times that the heartbeats went out of sight.
+    /// Number of times that the heartbeat watch was lost.
     pub blindness: u64,
     /// Subscribers closed because they were too slow.
     pub lagged_subscribers: u64,

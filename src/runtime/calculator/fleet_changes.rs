@@ -3,12 +3,12 @@
 use crate::machine::calculator::{Degradation, MemberChange};
 use crate::metrics::{CalculatorMetrics, DegradedCause, WorkerChange};
 
-/// How the fleet changed since that was told to the metrics last. What comes in one go is told in
-/// one go: a storm of joins or losses costs an addition for each worker and a few calls in all.
+/// Membership changes since the last report to the metrics, added up: a storm of joins costs one
+/// addition per worker and a few calls in total.
 #[derive(Debug, Default)]
 pub struct FleetChanges {
     counts: [u32; WorkerChange::ALL.len()],
-    /// Which of them was noted last: of a change that comes alone the others are not looked at.
+    /// The kind counted last: for a single change the others need no check.
     last: usize,
     waiting: u32,
     is_touched: bool,
@@ -18,7 +18,7 @@ impl FleetChanges {
     /// So many changes wait at most, for metrics that are never far behind.
     const WAITING_MAX: u32 = 64;
 
-    /// At the start: all numbers are to be told.
+    /// At the start, report all numbers.
     pub(crate) fn of_a_start() -> Self {
         let mut changes = Self::default();
         changes.touch();
@@ -37,7 +37,7 @@ impl FleetChanges {
         self.is_touched = true;
     }
 
-    /// Tells what there is, unless more is about to come; whether the numbers are to be told, too.
+    /// Reports the counts unless more messages wait; returns whether to report the gauges too.
     pub fn tell(&mut self, is_more_coming: bool, metrics: &dyn CalculatorMetrics) -> bool {
         let is_changed = self.waiting > 0 || self.is_touched;
         if !is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {

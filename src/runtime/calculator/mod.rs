@@ -55,7 +55,7 @@ pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 #[must_use]
 pub struct CalculatorBuilder {
     store: Arc<dyn Store>,
-    /// The same store, where somebody else calls it through the same breaker.
+    /// The same store, shared with a manager through the same breaker.
     pub(crate) guarded_store: Option<Arc<GuardedStore>>,
     pub(crate) config: CalculatorConfig,
     pub(crate) strategy: Arc<dyn Strategy>,
@@ -88,8 +88,8 @@ impl CalculatorBuilder {
         self
     }
 
-    /// Who is told what it does, for metrics. The host keeps its own reference, to render a page
-    /// from it. Default: nobody.
+    /// Sets the receiver of calculator events for metrics. The host keeps its own reference to
+    /// render a page. Default: none.
     pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
     where
         M: CalculatorMetrics + AssignmentMetrics + 'static,
@@ -235,17 +235,16 @@ impl Calculator {
             .map_err(|error| error.with_operation("start"))
     }
 
-    /// Stops: nothing is published any more, the threads are joined, what waits for an answer
-    /// gets `NotRunning`. Subscribers get what is in their backlog, for callbacks as far as half
-    /// of the time allows, and then their end. Stopping what is not started ends the
-    /// subscriptions and is fine otherwise, from any thread, at the same time. Blocks for at most
-    /// `timeout`.
+    /// Stops: nothing is published any more, the threads are joined, what waits for an answer gets
+    /// `NotRunning`. Subscribers get what is in their backlog, for callbacks as far as half of the
+    /// time allows, and then their end. Stopping what is not started ends the subscriptions and is
+    /// fine otherwise, from any thread, at the same time. Blocks for at most `timeout`.
     ///
     /// # Errors
-    /// `WouldDeadlock` from inside a callback, a partition source or a strategy of this
-    /// calculator; `TimedOut` naming the threads that are still busy and with what: no callback
-    /// starts any more, nothing new is published, the handle stays valid, call again. `Cancelled`:
-    /// likewise, except that callbacks go on until the next call.
+    /// `WouldDeadlock` inside a callback, a partition source or a strategy of this calculator;
+    /// `TimedOut` with the names of the busy threads: no further callback starts, nothing more is
+    /// published, the handle stays valid, call again. `Cancelled`: likewise, but callbacks continue
+    /// until the next call.
     pub fn stop(&self, timeout: Duration) -> Result<()> {
         self.stop_by(deadline_after(timeout))
             .map_err(|error| error.with_operation("stop"))
@@ -277,14 +276,13 @@ impl Calculator {
         self.shared.snapshot.load().version
     }
 
-    /// Has a new version published, at once or right after the one that is under way, and waits
-    /// for it. Ignores cooldown and windows.
+    /// Has a new version published, at once or right after the one that is under way, and waits for
+    /// it. Ignores cooldown and windows.
     ///
     /// # Errors
     /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending, unless
-    /// it was cancelled before the call); `NoWorkers`; `Fenced`; `NotRunning`; `WouldDeadlock` from
-    /// inside a partition source or strategy; what the store reports where trying again would not
-    /// help.
+    /// it was cancelled before the call); `NoWorkers`; `Fenced`; `NotRunning`; `WouldDeadlock`
+    /// inside a partition source or strategy; permanent errors of the store.
     pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
         self.ask(timeout, "trigger_rebalance", |ticket| {
             CalculatorInput::Trigger { ticket }
@@ -305,14 +303,14 @@ impl Calculator {
         })
     }
 
-    /// Pushes the partition list: the whole of it. May be called before the start; the list is
-    /// kept over stop and start. An empty list is a list: every worker gets nothing. Waits for
-    /// nothing but, for up to 1 s, a calculator that is flooded with events.
+    /// Sets the whole partition list. May be called before the start; the list survives stop and
+    /// start. An empty list releases everything. Blocks for at most 1 s while the calculator is
+    /// overloaded.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the first offenders, for duplicates (by keys) and partitions
-    /// without keys, and when the calculator has a partition source. `TimedOut` when the
-    /// calculator could not be told; the next rebalance uses the list all the same.
+    /// `InvalidArgument` with the first offenders for duplicate partitions and partitions without
+    /// keys, and if the calculator has a partition source. `TimedOut` if the calculator is too
+    /// busy; the next rebalance uses the list all the same.
     pub fn set_partitions(&self, partitions: Vec<Partition>) -> Result<()> {
         let generation = self.partitions.push(partitions)?;
         let Some(running) = self.running.current() else {
@@ -329,7 +327,7 @@ impl Calculator {
             Ok(()) | Err(SendTimeoutError::Disconnected(_)) => Ok(()),
             Err(SendTimeoutError::Timeout(_)) => Err(Error::new(
                 Code::TimedOut,
-                "the list is taken, but the calculator is too busy to be told; call refresh",
+                "the list is stored, but the calculator is too busy to process it; call refresh",
             )
             .with_operation("set_partitions")),
         }
@@ -507,7 +505,7 @@ impl Calculator {
         if OwnThread::belongs_to(id) && !OwnThread::is_notifier_of(id) {
             return Err(Error::new(
                 Code::WouldDeadlock,
-                "called from a partition source or a strategy, which it would wait for",
+                "called inside a partition source or strategy, for which it would wait",
             ));
         }
         let running = self.running.current();
@@ -515,7 +513,7 @@ impl Calculator {
             .filter(|running| running.is_at_work())
             .ok_or_else(|| Error::new(Code::NotRunning, "the calculator is not started"))?;
         if cancel::is_cancelled() {
-            return Err(cancel::error("nothing was asked for"));
+            return Err(cancel::error("no request was made"));
         }
         let (ticket, answer) = self.shared.wait_for_answer();
         let message = ToDriver::CalculatorInput(event(ticket));
@@ -530,7 +528,7 @@ impl Calculator {
             Err(WaitError::TimedOut) => {
                 let error = Error::new(
                     Code::TimedOut,
-                    format!("not done within {timeout:?}; it stays pending"),
+                    format!("not completed within {timeout:?}; the request stays pending"),
                 );
                 Err(match self.shared.last_failure.lock().clone() {
                     Some(cause) => error.caused_by(cause),

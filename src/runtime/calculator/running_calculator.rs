@@ -49,12 +49,12 @@ pub(crate) struct RunningCalculator {
     pub to_monitor: Sender<ToMonitor>,
     /// Set by `dv-calc` when the take-over has succeeded.
     is_up: Arc<AtomicBool>,
-    /// How the take-over ended; `dv-calc` tells it once.
+    /// The result of the take-over; `dv-calc` sends it once.
     when_started: Receiver<Result<()>>,
 }
 
 impl RunningCalculator {
-    /// Whether it has started and nobody has asked it to stop.
+    /// Whether it is started and no stop was requested.
     pub fn is_at_work(&self) -> bool {
         self.is_up.load(Ordering::Acquire) && self.threads.is_wanted()
     }
@@ -111,7 +111,7 @@ impl Calculator {
         if self.is_own_thread() {
             return Err(Error::new(
                 Code::WouldDeadlock,
-                "stop would wait for the thread that calls it; call it from another thread",
+                "stop would wait for its own thread; call it from another thread",
             ));
         }
         let running = self.running.current();
@@ -190,7 +190,7 @@ impl Calculator {
             machine,
             state_since: now,
             fleet: FleetChanges::of_a_start(),
-            // No number of partitions: the first one is told, whatever it is.
+            // Not a number of partitions, so the first real one is always reported.
             unassigned_told: usize::MAX,
             clock: Arc::clone(&self.clock),
             shared: Arc::clone(&self.shared),
@@ -218,8 +218,8 @@ impl Calculator {
             let stop = stopped.clone();
             let shared = Arc::clone(&self.shared);
             self.spawn_worker(&life, "dv-calc", move || {
-                // However this thread ends: nobody answers any more, and the inbox is closed
-                // before the waiting callers are told, so that none is overlooked.
+                // However this thread ends, the inbox is closed before the waiting callers are
+                // disconnected, so that none is missed.
                 let _farewell = CloseOnExit(shared);
                 let inbox = driver_inbox;
                 driver.run(&inbox, &stop);
@@ -318,12 +318,12 @@ impl Calculator {
                 message: message.clone(),
             });
             // Last, for it runs the host's code.
-            log::error!(target: "divvy::calculator", "{message}; the calculator has failed");
+            log::error!(target: "divvy::calculator", "calculator failed: {message}");
         }
     }
 }
 
-/// Tells the waiting callers that nobody will answer, when `dv-calc` ends in whatever way.
+/// Disconnects the waiting callers when `dv-calc` ends for any reason.
 struct CloseOnExit(Arc<CalculatorShared>);
 
 impl Drop for CloseOnExit {
@@ -335,11 +335,11 @@ impl Drop for CloseOnExit {
 impl Drop for Calculator {
     fn drop(&mut self) {
         if let Err(error) = self.stop_by(deadline_after(DROP_TIMEOUT)) {
-            log::warn!(target: "divvy::calculator", "dropped while still at work: {error}");
+            log::warn!(target: "divvy::calculator", "handle dropped before stop completed: {error}");
             if let Some(life) = self.running.take() {
                 life.threads.signal_end();
             }
-            // Readers must not wait for ever for events of a calculator that is gone.
+            // Readers must not wait forever for events of a calculator that has ended.
             Hub::end(self.shared.hub.take_subscribers());
         }
     }

@@ -31,7 +31,7 @@ pub(crate) enum HostOperation {
     Strategy,
 }
 
-/// The last operation_in_progress, to be read by whoever wants to stop it.
+/// Description of the operation in progress, read by `stop`.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentOperation(AtomicU8);
 
@@ -78,10 +78,7 @@ impl<T: ?Sized> StopGuarded<T> {
 
     fn check(&self) -> Result<()> {
         if self.is_stopped() {
-            return Err(Error::new(
-                Code::NotRunning,
-                "the calculator is being stopped",
-            ));
+            return Err(Error::new(Code::NotRunning, "the calculator is stopping"));
         }
         Ok(())
     }

@@ -10,14 +10,14 @@ use crate::error::Result;
 use crate::machine::calculator::{CalculatorInput, Job, OpId};
 use crate::types::WorkerId;
 
-/// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a
-/// place, which is soon free since `dv-calc` waits for nobody.
+/// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a slot,
+/// which is soon free because `dv-calc` never blocks.
 pub(crate) enum ToDriver {
     /// Something happened (`dv-watch`, `dv-publish`, handle -> `dv-calc`).
     CalculatorInput(CalculatorInput),
     /// The take-over ended (`dv-publish` -> `dv-calc`).
     Started(Result<Started>),
-    /// Somebody wants to know (handle -> `dv-calc`).
+    /// A request for the status (handle -> `dv-calc`).
     Status(Sender<CalculatorMachineStatus>),
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum ToMonitor {
     },
     /// List the heartbeats once.
     List { op: OpId },
-    /// Forget a worker that was given up.
+    /// Forget a worker that was removed.
     Forget(WorkerId),
     /// Tell what is known of every worker.
     Workers(Sender<Vec<WorkerStatus>>),

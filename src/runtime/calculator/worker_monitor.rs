@@ -41,7 +41,7 @@ struct MonitorWatches {
     heartbeats: Option<Watch>,
     assignments: Option<Watch>,
     reopening: Reopening,
-    /// Whether it was told that the heartbeats are not open.
+    /// Whether the loss of the heartbeat watch has been reported.
     is_blind_told: bool,
 }
 
@@ -162,11 +162,11 @@ impl WorkerMonitor {
         self.observer.assignment(self.clock.now(), event, in_force);
     }
 
-    /// Takes in a beat and all that wait behind it: no lease may run out while the beat that
-    /// prolongs it is here already.
+    /// Handles a heartbeat and all queued ones: a lease must not expire while its renewal is
+    /// already queued.
     fn heartbeats(&mut self, first: &WatchEvent, more: &Receiver<WatchEvent>) {
-        // Beats come in bursts, and to wake up costs more than a beat: a thread that is woken by
-        // the first of a burst lets the sender go on with the rest, should it have taken its place.
+        // Heartbeats arrive in bursts, and waking up costs more than handling one. Yielding after
+        // the first lets the sender queue the rest.
         std::thread::yield_now();
         self.heartbeat(first);
         for event in more.try_iter().take(more.len()) {
@@ -180,7 +180,7 @@ impl WorkerMonitor {
         let late = due.map_or(Duration::ZERO, |due| now.since(due));
         if late > self.config.heartbeat_ttl / 2 && self.observer.leases().is_live() {
             self.heartbeat(&WatchEvent::Disconnected(format!(
-                "nobody looked for {late:?}"
+                "process stalled for {late:?}"
             )));
             self.heartbeat(&WatchEvent::Live);
         }

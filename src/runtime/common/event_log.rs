@@ -16,18 +16,18 @@ pub struct EventLog {
     /// What happened again and again, by what was attempted.
     failures: BTreeMap<&'static str, LogThrottle>,
     absences: BTreeMap<&'static str, LogThrottle>,
-    /// Of a manager: its states, and whether somebody leads.
+    /// Of a manager: its states, and whether a leader is known.
     turns: BTreeMap<&'static str, LogThrottle>,
     lags: LogThrottle,
     degradations: LogThrottle,
     is_degraded_told: bool,
     sights: LogThrottle,
-    /// Whether the last job failed: the states of its retries are no news.
+    /// Whether the last job failed: state changes of its retries are logged at debug.
     is_failing: bool,
 }
 
 impl EventLog {
-    /// Logs what subscribers are told.
+    /// Logs calculator events.
     pub fn note(&mut self, now: Time, notice: &CalculatorEvent) {
         match notice {
             CalculatorEvent::StateChanged(change) => {
@@ -56,7 +56,7 @@ impl EventLog {
                     version = *version, workers = *workers, partitions = *partitions,
                     moved = quality.moved_partitions, moved_weight = quality.moved,
                     max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
-                    "published version {version} ({reason})"
+                    "rebalance completed: published version {version} ({reason})"
                 );
             }
             CalculatorEvent::WouldPublish {
@@ -84,7 +84,7 @@ impl EventLog {
             CalculatorEvent::Degraded(why) => self.degraded(now, why),
             CalculatorEvent::LeadershipLost => log::error!(
                 target: "divvy::calculator",
-                "a newer leader has taken over, or the fence is gone: nothing more is published"
+                "leadership lost: a newer leader has taken over, or the fence was removed"
             ),
             CalculatorEvent::Member(change) => self.member(now, change),
             CalculatorEvent::WorkerLagging(lagging) => self.lagging(now, lagging),
@@ -95,7 +95,7 @@ impl EventLog {
         }
     }
 
-    /// Logs what a manager's subscribers are told.
+    /// Logs manager events.
     pub fn note_manager(&mut self, now: Time, notice: &ManagerEvent) {
         match notice {
             ManagerEvent::StateChanged(change) => {
@@ -106,34 +106,36 @@ impl EventLog {
                     );
                 }
             }
-            ManagerEvent::Id(Some(id)) => log::info!(target: "divvy::manager", "joins as {id}"),
+            ManagerEvent::Id(Some(id)) => {
+                log::info!(target: "divvy::manager", "worker id claimed: {id}")
+            }
             ManagerEvent::IdLost { worker } => log::error!(
                 target: "divvy::manager", worker = worker.as_str();
-                "somebody else holds the id {worker}; nothing is owned until another one is claimed"
+                "worker id lost: {worker} is owned by another process; released all partitions, claiming another id"
             ),
             ManagerEvent::IdRegained { worker } => log::warn!(
                 target: "divvy::manager", worker = worker.as_str();
-                "the key of the id {worker} was gone; it is claimed again"
+                "worker id {worker} expired or was deleted; claimed again"
             ),
             ManagerEvent::AssignmentChanged(change) => log::info!(
                 target: "divvy::manager",
                 version = change.held.version, partitions = change.held.partitions.len(),
                 added = change.added.len(), removed = change.removed.len();
-                "version {} is applied", change.held.version
+                "assignment applied: version {}", change.held.version
             ),
             ManagerEvent::Leader {
                 leader: Some(leader),
                 ..
             } => {
                 if let Some(silent) = self.turn(now, "leads") {
-                    log::info!(target: "divvy::manager", "{leader} leads{}", suppressed(silent));
+                    log::info!(target: "divvy::manager", "leader elected: {leader}{}", suppressed(silent));
                 }
             }
             ManagerEvent::Leader { leader: None, .. } => {
-                if let Some(silent) = self.turn(now, "nobody leads") {
+                if let Some(silent) = self.turn(now, "no leader") {
                     log::info!(
                         target: "divvy::manager",
-                        "nobody is known to lead{}", suppressed(silent)
+                        "no leader{}", suppressed(silent)
                     );
                 }
             }
@@ -145,13 +147,13 @@ impl EventLog {
             }
             ManagerEvent::Alert { level, lasted } => log::warn!(
                 target: "divvy::manager", level = level.name();
-                "degraded for {lasted:?} ({})", level.name()
+                "still degraded after {lasted:?} ({})", level.name()
             ),
             ManagerEvent::Recovered { lasted } => {
                 if std::mem::take(&mut self.is_degraded_told) {
                     log::info!(
                         target: "divvy::manager",
-                        "no longer degraded, after {lasted:?}"
+                        "store recovered: degraded for {lasted:?}"
                     );
                 }
             }
@@ -164,7 +166,7 @@ impl EventLog {
                 if let Some(silent) = repeats.record(now) {
                     log::warn!(
                         target: "divvy::manager",
-                        "{error}{}; trying again", suppressed(silent)
+                        "{error}{}; retrying", suppressed(silent)
                     );
                 }
             }
@@ -181,14 +183,14 @@ impl EventLog {
         self.turns.entry(what).or_default().record(now)
     }
 
-    /// Who is missing is often back before anyone could act: told as a count.
+    /// Suspected workers often return soon: repeated lines are suppressed and counted.
     fn member(&mut self, now: Time, change: &MemberChange) {
         let (what, worker) = match change {
             MemberChange::Joined(worker) => ("joined", worker),
             MemberChange::Left(worker) => ("left", worker),
-            MemberChange::Dead(worker) => ("is lost", worker),
-            MemberChange::Suspected(worker) => ("is missing", worker),
-            MemberChange::Returned(worker) => ("is back", worker),
+            MemberChange::Dead(worker) => ("declared dead", worker),
+            MemberChange::Suspected(worker) => ("suspected: heartbeat timeout", worker),
+            MemberChange::Returned(worker) => ("returned", worker),
         };
         let silent = match change {
             MemberChange::Suspected(_) | MemberChange::Returned(_) => {
@@ -232,7 +234,7 @@ impl EventLog {
             log::warn!(
                 target: "divvy::calculator",
                 code = error.code().name(), attempts = error.attempts();
-                "{operation} failed{}, trying again: {error}", suppressed(silent)
+                "{operation} failed{}, retrying: {error}", suppressed(silent)
             );
         }
     }
@@ -242,7 +244,7 @@ impl EventLog {
         if let Some(silent) = self.sights.record(now) {
             log::warn!(
                 target: "divvy::watch",
-                "heartbeats are out of sight{}: {why}; nobody is declared missing", suppressed(silent)
+                "heartbeat watch lost{}: {why}; failure detection suspended", suppressed(silent)
             );
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct ThreadGroup {
     halt: Mutex<Option<Sender<Infallible>>>,
 }
 
-/// What the threads are told to end by.
+/// Signals the threads to end.
 pub(crate) struct Signals {
     /// Disconnected when the threads that work are to stop.
     pub stopped: Receiver<Infallible>,
@@ -90,7 +90,7 @@ impl ThreadGroup {
         Ok(())
     }
 
-    /// Whether nobody has asked the threads to stop.
+    /// Whether no stop was requested.
     pub fn is_wanted(&self) -> bool {
         self.stop.lock().is_some()
     }
@@ -112,8 +112,8 @@ impl ThreadGroup {
         self.signal_halt();
     }
 
-    /// Waits until it is known how the threads that work have ended, or the deadline passes. A thread
-    /// that panics lets go of what it owned before it is told why.
+    /// Waits until the result of every worker thread is known, or the deadline passes. A panicking
+    /// thread releases its resources before the result is reported.
     pub fn wait_idle(&self, deadline: Instant) {
         let _ = self.workers_ended(deadline, |_| String::new());
     }
@@ -198,8 +198,8 @@ impl<L> LifecycleSlot<L> {
         self.0.lock().take()
     }
 
-    /// Begins a life, unless the call was cancelled before. It is there to be ended even where
-    /// `begin` tells that only half of it is.
+    /// Starts a lifecycle unless the call was cancelled before. It is stored even if `begin` fails
+    /// halfway, so that it can be stopped.
     pub fn begin<S>(
         &self,
         whose: &str,
@@ -208,12 +208,12 @@ impl<L> LifecycleSlot<L> {
         if cancel::is_cancelled() {
             return Err(cancel::error("not started"));
         }
-        // Held throughout, so that nobody ends a life that is only half there.
+        // Held throughout, so that no concurrent stop sees a half-started lifecycle.
         let mut slot = self.0.lock();
         if slot.is_some() {
             return Err(Error::new(
                 Code::AlreadyStarted,
-                format!("the {whose} is started, or still stopping; stop it first"),
+                format!("the {whose} is started or still stopping; stop it first"),
             ));
         }
         let (life, rest) = begin()?;
@@ -242,7 +242,7 @@ impl<L> LifecycleSlot<L> {
             let mut slot = self.0.lock();
             let is_current = slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, life));
             if !is_current {
-                return Ok(()); // somebody else was faster, and it may have been started again
+                return Ok(()); // another thread stopped it, and it may have been started again
             }
             idle();
             *slot = None;
@@ -267,7 +267,7 @@ fn guarded(owner: u64, name: &'static str, body: impl FnOnce(), on_panic: impl F
     on_panic(message);
 }
 
-/// Joins a thread; how it ended was told when it did.
+/// Joins a thread; its result has already been reported.
 pub(crate) fn has_ended(thread: &Thread, deadline: Instant) -> bool {
     let ended = thread.join(deadline);
     !matches!(ended, Err(error) if matches!(error.code(), Code::TimedOut | Code::Cancelled))

@@ -1,10 +1,10 @@
 //! The cache file: reads, replaces and removes it, on `dv-io`. When, and what counts of it, is
 //! decided in [`machine::cache`](crate::machine::cache).
 //!
-//! It has two lines: a JSON object, and the XXH3-64 of that line's bytes. It is replaced as a whole
-//! (a file beside it is written, flushed to the disk and renamed), so that it is the former or the
-//! new one whenever the host goes down. Only its owner may read it. What is not a regular file, a
-//! symbolic link included, is never read and never followed.
+//! The file has two lines: a JSON object, and the XXH3-64 of that line's bytes. It is replaced as a
+//! whole (written next to it, flushed and renamed), so a crash leaves the old or the new content.
+//! Only its owner may read it. Anything other than a regular file, including a symbolic link, is
+//! never read or followed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -54,7 +54,7 @@ pub(super) struct CacheFile {
     fleet: String,
     pool: Pool,
     max_age: Duration,
-    /// Whether it was told that it cannot be written.
+    /// Whether the write failure has been logged.
     is_failing: AtomicBool,
 }
 
@@ -83,8 +83,8 @@ impl CacheFile {
         }))
     }
 
-    /// Does what is ordered. A file that cannot be used counts as none; one that cannot be written
-    /// is told once until it can.
+    /// Runs a cache request. An unusable file counts as missing; a write failure is logged once
+    /// until a write succeeds.
     pub fn perform(&self, order: CacheOrder, clock: &dyn Clock) -> CacheAnswer {
         let wall = since_1970(SystemTime::now());
         let done = match order {
@@ -111,7 +111,7 @@ impl CacheFile {
                     let path = self.path.display();
                     log::warn!(
                         target: "divvy::manager",
-                        "cannot write the cache file {path}, trying again: {error}"
+                        "cannot write cache file {path}, retrying: {error}"
                     );
                 }
                 CacheAnswer::Failed
@@ -132,7 +132,7 @@ impl CacheFile {
 
     fn ignore(&self, why: &Error) -> Option<Recalled> {
         let path = self.path.display();
-        log::warn!(target: "divvy::manager", "the cache file {path} is not used: {why}");
+        log::warn!(target: "divvy::manager", "cache file {path} ignored: {why}");
         None
     }
 
@@ -170,24 +170,24 @@ fn decode(bytes: Vec<u8>) -> Result<Remembered> {
     let refuse = |why: &str| Error::new(Code::InvalidData, why);
     let end = bytes.iter().position(|&byte| byte == b'\n');
     let Some((content, sum)) = end.map(|end| (&bytes[..end], &bytes[end + 1..])) else {
-        return Err(refuse("it is damaged: it has no second line"));
+        return Err(refuse("damaged: no second line"));
     };
     if sum != format!("{:016x}\n", xxh3_64(content)).as_bytes() {
-        return Err(refuse("it is damaged: its checksum does not match"));
+        return Err(refuse("damaged: checksum mismatch"));
     }
     let content: CacheContent = serde_json::from_slice(content)
-        .map_err(|cause| refuse("it cannot be understood").caused_by(cause))?;
+        .map_err(|cause| refuse("malformed content").caused_by(cause))?;
     if content.format != FORMAT {
-        let why = format!("its format is {}, not {FORMAT}", content.format);
+        let why = format!("format {} instead of {FORMAT}", content.format);
         return Err(refuse(&why));
     }
     if content.version < 0 || content.term < 0 {
-        return Err(refuse("its version or term is below 0"));
+        return Err(refuse("negative version or term"));
     }
     Ok(Remembered {
         fleet: content.fleet,
         worker: WorkerId::new(&content.worker)
-            .map_err(|cause| refuse("its id cannot be one").caused_by(cause))?,
+            .map_err(|cause| refuse("invalid worker id").caused_by(cause))?,
         held: Held {
             version: content.version,
             term: content.term,
@@ -204,15 +204,15 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refuse("it cannot be opened".into()).caused_by(error)),
+        Err(error) => return Err(refuse("cannot open".into()).caused_by(error)),
     };
     let failed = |error: io::Error| refuse("it cannot be read".into()).caused_by(error);
     let about = file.metadata().map_err(failed)?;
     if !about.is_file() {
-        return Err(refuse("it is no regular file".into()));
+        return Err(refuse("not a regular file".into()));
     }
     if about.len() > BYTES_MAX {
-        return Err(refuse(format!("it has more than {BYTES_MAX} bytes")));
+        return Err(refuse(format!("more than {BYTES_MAX} bytes")));
     }
     let mut bytes = Vec::new();
     // One that grows meanwhile is refused as damaged.

@@ -29,8 +29,8 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// They should return by the deadline; an error or a panic counts as "not known", and a leader
 /// leads on until what it was granted last is nearly over.
 pub trait LeaderElection: Send + Sync {
-    /// Takes the leadership or prolongs it: for how long from now on this worker leads, or `None`
-    /// when another one does.
+    /// Acquires or renews the leadership. Returns how long this worker leads from now on, or `None`
+    /// if another worker leads.
     ///
     /// # Errors
     /// Whatever keeps the election from metrics_sink.
@@ -132,7 +132,7 @@ fn encode(value: &Value, wall: SystemTime) -> Vec<u8> {
 
 /// One write has one outcome.
 fn only(outcomes: Vec<Outcome>) -> Outcome {
-    let none = || Outcome::Unknown("the store gave no answer".into());
+    let none = || Outcome::Unknown("the store returned no answer".into());
     outcomes.into_iter().next().unwrap_or_else(none)
 }
 
@@ -141,7 +141,7 @@ fn hosts<R>(
     call: impl FnOnce(&dyn LeaderElection) -> Result<R>,
 ) -> Result<R> {
     let election =
-        election.ok_or_else(|| Error::new(Code::Unsupported, "the host has no election"))?;
+        election.ok_or_else(|| Error::new(Code::Unsupported, "no host election is set"))?;
     let call = std::panic::AssertUnwindSafe(|| call(election));
     std::panic::catch_unwind(call).unwrap_or_else(|panic| {
         let message = format!(

@@ -23,7 +23,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// One leadership.
 pub(super) struct Leading {
     pub calculator: Calculator,
-    /// What it tells.
+    /// Its reports.
     pub events: Events<CalculatorEvent>,
     to_member: Sender<ToMember>,
     is_wanted: AtomicBool,
@@ -37,7 +37,7 @@ enum LeadingPhase {
     /// The start is under way, or about to be.
     Starting,
     Working,
-    /// Somebody sees to the end.
+    /// A thread is stopping it.
     Ending,
 }
 
@@ -67,7 +67,7 @@ impl Leading {
         };
         let is_wanted = {
             let mut phase = self.phase.lock();
-            // Under the lock: whoever asks for the end from now on sees to it.
+            // Under the lock: a later request to stop runs the stop itself.
             let is_wanted = self.is_wanted();
             *phase = if is_wanted {
                 LeadingPhase::Working
@@ -91,14 +91,14 @@ impl Leading {
         self.is_wanted.store(false, Ordering::SeqCst);
     }
 
-    /// Ends what was revoked, and tells when it has ended. Runs on `dv-io`.
+    /// Stops the calculator after its revocation and reports the end. Runs on `dv-io`.
     pub fn stop(&self) {
         // Cuts a start short that is under way.
         let stopped = self.calculator.stop(STOP_TIMEOUT);
         {
             let mut phase = self.phase.lock();
             if *phase != LeadingPhase::Working {
-                return; // the start sees that nobody wants it any more, and ends it
+                return; // the start detects the revocation and stops it
             }
             *phase = LeadingPhase::Ending;
         }
@@ -109,7 +109,7 @@ impl Leading {
         let mut is_told = false;
         while let Err(error) = stopped {
             if !is_told {
-                log::warn!(target: "divvy::manager", "this worker leads no more, but: {error}");
+                log::warn!(target: "divvy::manager", "calculator still stopping after leadership was lost: {error}");
                 is_told = true;
             }
             *self.busy.lock() = Some(error.message().to_owned());
@@ -145,14 +145,14 @@ impl Leading {
     }
 
     fn tell(&self, event: CalculatorReport) {
-        // Fails only when `dv-member` has ended: then nobody leads any more.
+        // Fails only after `dv-member` has ended: then this worker no longer leads.
         let _ = self
             .to_member
             .send(ToMember::ManagerInput(ManagerInput::Calculator(event)));
     }
 }
 
-/// Rung when there is something to be read. One place suffices: whoever hears it reads all.
+/// Signalled when events are available. One slot is enough: the reader drains all.
 struct CalculatorWaker(Sender<()>);
 
 impl Readiness for CalculatorWaker {

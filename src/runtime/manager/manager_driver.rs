@@ -49,7 +49,7 @@ pub(super) struct ManagerDriver {
     pub io: Arc<Io>,
     pub watches: ManagerWatches,
     pub breaker: Receiver<BreakerState>,
-    /// Rung when the calculator has told something.
+    /// Signalled when the calculator has events.
     pub waker: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
     pub joined: Sender<Result<()>>,
@@ -78,7 +78,7 @@ impl ManagerDriver {
                     self.watches.health(told.ok()).map(ToMember::ManagerInput)
                 }
                 recv(self.breaker) -> state => {
-                    // It is told for as long as the store is there, and that is held here.
+                    // Health reports arrive while the store exists; this keeps it alive.
                     state.ok().map(|state| ToMember::ManagerInput(ManagerInput::Breaker(state)))
                 }
                 recv(sources.lease) -> event => {
@@ -131,7 +131,7 @@ impl ManagerDriver {
         self.measures.refused(self.machine.refused());
     }
 
-    /// Everything that the calculator has told: passed on, and taken in where it means something.
+    /// Forwards all queued calculator events and applies those that concern the manager.
     fn drain_calculator_events(&mut self) {
         let Some(leading) = self.shared.leading.lock().clone() else {
             return;
@@ -139,7 +139,8 @@ impl ManagerDriver {
         while let Some(notice) = leading.events.try_recv() {
             let begun = Instant::now();
             let meaning = leading.meaning_of(&notice);
-            // The breaker is this worker's, and told as such whether it leads or not.
+            // The breaker belongs to this worker and is reported as its own, whether it leads or
+            // not.
             if !matches!(*notice, CalculatorEvent::Breaker(_)) {
                 let notice = ManagerEvent::Calculator((*notice).clone());
                 self.shared.hub.publish(notice);
@@ -153,7 +154,7 @@ impl ManagerDriver {
 
     /// `begun`: when what led to it was taken in.
     fn perform_actions(&mut self, begun: Instant) {
-        // The snapshot first: who is told of a change finds it there.
+        // The snapshot first: a subscriber that is notified of a change reads it.
         self.shared
             .publish_snapshot(ManagerSnapshot::of(&self.machine));
         while let Some(action) = self.machine.poll_action() {
@@ -253,7 +254,7 @@ impl ManagerDriver {
         if let ManagerEvent::Failed { error } = &notice
             && error.class() == crate::error::ErrorClass::Permanent
         {
-            // Trying again does not help: who waits for the start is told now.
+            // A retry does not help: fail the waiting start now.
             let _ = self.joined.try_send(Err(error.clone()));
         }
         self.shared.hub.publish(notice);

@@ -1,4 +1,4 @@
-//! What subscribers of a manager are told, and how they choose.
+//! Events of a manager and their filter.
 
 use crate::machine::assignment::{AssignmentChange, Held};
 use crate::machine::manager::{ManagerChange, ManagerEvent};
@@ -17,7 +17,7 @@ pub enum ManagerEventFilter {
     WorkerAndCalculator,
 }
 
-/// What a new subscriber is told first.
+/// The current state that a new subscriber receives first.
 #[derive(Clone, Debug)]
 pub struct Introduction {
     state: ManagerChange,

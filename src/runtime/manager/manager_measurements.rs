@@ -1,4 +1,4 @@
-//! What `dv-member` does, as metrics are told of it.
+//! Measurements of `dv-member` for metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::wire::Assignment;
 pub(super) struct ManagerMetricsSink {
     pub manager: Arc<dyn ManagerMetrics>,
     pub worker: Arc<dyn WorkerMetrics>,
-    /// Of its calculator, while it leads; `None`: nobody listens.
+    /// Of its calculator while it leads; `None`: no receiver.
     pub calculator: Option<MetricsSink>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct ManagerMeasurements {
     last_beat: Option<Time>,
 }
 
-/// A request whose answer is told.
+/// A request whose answer is measured.
 #[derive(Clone, Copy)]
 pub(super) enum MeasuredCall {
     Beat,
@@ -146,7 +146,7 @@ impl ManagerMeasurements {
         }
     }
 
-    /// The life is over: whoever led hands that over.
+    /// The lifecycle has ended: report the end of the leadership.
     pub fn ended(&mut self) {
         if std::mem::take(&mut self.is_leader) {
             let manager = &self.metrics_sink.manager;
@@ -168,7 +168,7 @@ impl ManagerMetricsSink {
             MeasuredCall::Claim { is_renewal } => match (outcome, is_renewal) {
                 (Outcome::Done(_), true) => self.manager.id_claim(IdClaim::Renewed),
                 (Outcome::Done(_), false) => self.manager.id_claim(IdClaim::Claimed),
-                // A renewal that is refused is looked into, and told when the id is lost.
+                // A rejected renewal is examined and reported when the id is lost.
                 (Outcome::Refused(Refusal::Conflict), false) => {
                     self.manager.id_claim(IdClaim::Taken);
                 }

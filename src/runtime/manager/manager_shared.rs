@@ -67,7 +67,7 @@ pub(super) struct ManagerShared {
     /// How often it was started.
     pub starts: AtomicU64,
     snapshot: Mutex<ManagerSnapshot>,
-    /// Dropped, and made anew, with every change of the snapshot.
+    /// Replaced with every change of the snapshot.
     changed: Mutex<(Sender<Infallible>, Receiver<Infallible>)>,
 }
 
@@ -125,7 +125,7 @@ impl ManagerShared {
         }
     }
 
-    /// A panic on a thread of this manager. The first one is told.
+    /// Records a panic on a thread of this manager. Only the first one is reported.
     pub fn fail(&self, message: &str) {
         self.failed.lock().get_or_insert_with(|| message.to_owned());
     }

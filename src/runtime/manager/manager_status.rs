@@ -21,15 +21,15 @@ pub struct ManagerStatus {
     pub since: Duration,
     /// The id that it holds.
     pub worker_id: Option<WorkerId>,
-    /// Whether nobody else can hold that id now.
+    /// Whether no other process can own that id now.
     pub is_id_certain: bool,
     /// Who leads, as far as is known.
     pub leader: Option<WorkerId>,
     /// Whether this worker leads.
     pub is_leader: bool,
-    /// The version of what it holds; 0 before the first assignment.
+    /// The version of its assignment; 0 before the first one.
     pub version: Version,
-    /// The term of what it holds; 0 when a leader without terms (parti) wrote it.
+    /// The term of its assignment; 0 if a parti leader wrote it.
     pub term: Term,
     /// How many partitions it holds.
     pub partitions: usize,

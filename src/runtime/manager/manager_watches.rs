@@ -171,7 +171,7 @@ impl ManagerWatches {
         });
     }
 
-    /// What came of it; the events for the machine.
+    /// The result: events for the machine.
     pub fn opened(&mut self, now: Time, opened: Vec<Opened>) -> Vec<ManagerInput> {
         self.is_opening = false;
         let mut events = Vec::new();
@@ -186,7 +186,7 @@ impl ManagerWatches {
                 Ok(watch) => watched.watch = Some(watch),
                 Err(error) => {
                     if !std::mem::replace(&mut self.has_failed, true) {
-                        log::warn!(target: "divvy::manager", "watching failed, trying again: {error}");
+                        log::warn!(target: "divvy::manager", "watch failed, retrying: {error}");
                     }
                     events.push((watched.event)(WatchEvent::Disconnected(error.to_string())));
                 }

@@ -8,13 +8,13 @@ use crate::machine::manager::ManagerInput;
 use crate::store::{Bucket, Watch};
 
 /// Messages for `dv-member` (everyone -> `dv-member`). The channel is bounded; senders wait for a
-/// place, which is soon free since `dv-member` waits for nobody.
+/// slot, which is soon free because `dv-member` never blocks.
 pub(super) enum ToMember {
     /// Something happened.
     ManagerInput(ManagerInput),
     /// ManagerWatches were opened, or could not be (`dv-io` -> `dv-member`).
     Opened(Vec<Opened>),
-    /// Somebody wants to know (handle -> `dv-member`).
+    /// A request for the status (handle -> `dv-member`).
     Status(Sender<ManagerMachineStatus>),
 }
 

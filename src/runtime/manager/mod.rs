@@ -1,4 +1,4 @@
-//! The handle of a manager: builds it, starts and stops its threads, passes calls on.
+//! The handle [`Manager`].
 //!
 //! | thread | owns | talks to |
 //! | --- | --- | --- |
@@ -6,8 +6,8 @@
 //! | `dv-io` (`io`) | calls that wait for the store | <-> `dv-member` |
 //! | `dv-notify` | subscriber callbacks | <- `dv-member` |
 //!
-//! While the worker leads, those of its calculator come on top (`leading`), but for a `dv-notify`:
-//! `dv-member` reads what it tells.
+//! While the worker leads, the threads of its calculator run too (`leading`), except `dv-notify`:
+//! `dv-member` reads the calculator's events.
 
 mod cache_file;
 mod io;
@@ -53,7 +53,7 @@ use crate::time::clock::{Clock, SystemClock};
 use crate::time::deadline::deadline_after;
 use crate::types::{ManagerState, Partition, Version, WorkerId};
 
-/// Settings of a manager to be built. See [`Manager::builder`].
+/// Builds a [`Manager`]. See [`Manager::builder`].
 #[must_use]
 pub struct ManagerBuilder {
     store: Arc<dyn Store>,
@@ -66,33 +66,33 @@ pub struct ManagerBuilder {
 }
 
 impl ManagerBuilder {
-    /// Timing and names. Default: [`ManagerConfig::default`].
+    /// Sets the configuration. Default: [`ManagerConfig::default`].
     pub fn config(mut self, config: ManagerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// How partitions are divided where this worker leads. Default: [`Sticky`].
+    /// Sets the strategy that is used while this worker leads. Default: [`Sticky`].
     pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
         self.strategy = Arc::new(strategy);
         self
     }
 
-    /// Where the partitions come from. Left out, they are pushed with
-    /// [`Manager::set_partitions`] to every worker that may lead.
+    /// Sets the partition source. Without a source, push the list with [`Manager::set_partitions`]
+    /// to every worker that may lead.
     pub fn source(mut self, source: impl PartitionSource + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// The host's own election, instead of the lease in the store.
+    /// Sets an election of the host, instead of the lease in the store.
     pub fn election(mut self, election: impl LeaderElection + 'static) -> Self {
         self.election = Some(Arc::new(election));
         self
     }
 
-    /// Who is told what it does, and its calculators do, for metrics. The host keeps its own
-    /// reference, to render a page from it. Default: nobody.
+    /// Sets the receiver of manager and calculator events for metrics. The host keeps its own
+    /// reference to render a page. Default: none.
     pub fn metrics<M>(mut self, metrics: Arc<M>) -> Self
     where
         M: ManagerMetrics + WorkerMetrics + CalculatorMetrics + AssignmentMetrics + 'static,
@@ -153,11 +153,10 @@ impl ManagerBuilder {
     }
 }
 
-/// One worker's whole life: joins the fleet, is told what to work on, leads where it must, and
-/// leaves well.
+/// A worker: joins the fleet, receives assignments, may lead, and leaves.
 ///
-/// It claims a stable id, sends heartbeats, takes part in the election, applies what is assigned
-/// to it, and runs a [`Calculator`] while it leads. All methods may be called from any thread.
+/// It claims a stable id, sends heartbeats, takes part in the election, applies what is assigned to
+/// it, and runs a [`Calculator`] while it leads. All methods may be called from any thread.
 /// Dropping the handle stops it with [`Departure::Leave`], waiting up to 5 s.
 ///
 /// ```
@@ -205,113 +204,114 @@ impl Manager {
         }
     }
 
-    /// Joins the fleet: sees to the buckets, claims an id, and returns once its first heartbeat
-    /// is stored. Election and assignment follow; see [`Manager::wait_state`]. What may pass is
-    /// tried again until `timeout`. Blocks for at most that, plus 1 s for cleaning up after a
-    /// failure.
+    /// Joins the fleet: creates missing buckets, claims an id, and returns once the first heartbeat
+    /// is stored. Election and assignment follow; see [`Manager::wait_state`]. Retriable failures
+    /// are retried. Blocks for at most `timeout`, plus 1 s for cleanup after a failure.
     ///
-    /// With a [`ManagerConfig::cache_file`] it also returns, as soon as the store has failed once,
-    /// with what the file holds: state `Degraded`, the id and the partitions of the former life,
-    /// [`Held::is_cached`]. Joining goes on meanwhile; the store's word then takes its place.
+    /// With a [`ManagerConfig::cache_file`] it also returns after the first failure of the store,
+    /// with the cached assignment: state `Degraded`, the previous id and partitions,
+    /// [`Held::is_cached`]. Joining continues in the background, and the store's answer then
+    /// replaces the cached assignment.
     ///
     /// # Errors
-    /// `AlreadyStarted`; `IdsExhausted` when all ids stayed taken; `Unauthorized`, `Unsupported`
-    /// (a bucket whose TTL cannot be worked with) at once; `TimedOut` with the last failure;
-    /// `NotRunning` (stopped meanwhile), `Cancelled`, `Panicked`. After an error nothing is left behind and
-    /// subscriptions stay.
+    /// `AlreadyStarted`; `IdsExhausted` if no id became free; `Unauthorized` and `Unsupported` (the
+    /// TTL of a bucket does not fit) at once; `TimedOut` with the last failure; `NotRunning` if
+    /// stopped in the meantime; `Cancelled`; `Panicked`. After an error nothing is left running;
+    /// subscriptions remain.
     pub fn start(&self, timeout: Duration) -> Result<()> {
         self.start_by(deadline_after(timeout))
             .map_err(|error| error.with_operation("start"))
     }
 
-    /// Leaves the fleet, for good or to be back soon, and joins the threads. The calculator ends
-    /// first, then heartbeat and leadership are given up, the id last. Subscribers get what is
-    /// in their backlog, and then their end. Stopping what is not started ends the subscriptions
-    /// and is fine otherwise. Blocks for at most `timeout`; when three quarters of it have not
-    /// sufficed to tell the store, the rest is left to expire there.
+    /// Leaves the fleet and joins the threads. The calculator stops first; then heartbeat and
+    /// leadership are released, and last the id. Subscribers receive their backlog and then end. If
+    /// the manager is not started, only ends the subscriptions. Blocks for at most `timeout`. If
+    /// the store has not confirmed after three quarters of the timeout, the remaining keys are left
+    /// to expire.
     ///
     /// # Errors
-    /// `WouldDeadlock` from inside a callback or the host's own code called by this manager;
-    /// `TimedOut` naming the threads that are still busy and with what: the handle stays valid,
-    /// call again. `Cancelled`: likewise, and it goes on leaving by itself.
+    /// `WouldDeadlock` inside a callback or other host code called by this manager; `TimedOut` with
+    /// the names of the busy threads: the handle stays valid, call again; `Cancelled`: the worker
+    /// continues to leave in the background, call again to wait for it.
     pub fn stop(&self, departure: Departure, timeout: Duration) -> Result<()> {
         self.stop_by(departure, deadline_after(timeout))
             .map_err(|error| error.with_operation("stop"))
     }
 
-    /// Whether it is started: not before [`Manager::start`] has succeeded, not once a stop was
-    /// asked for, not after a thread of it panicked.
+    /// Returns whether the manager is running: from a successful [`Manager::start`] until a stop is
+    /// requested or one of its threads panics. Use it as a liveness probe.
     #[must_use]
     pub fn is_started(&self) -> bool {
         let life = self.life.current();
         life.is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
-    /// Why the handle has failed, if it has: a thread of it panicked.
+    /// Returns the panic message if a thread of the manager has panicked.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.shared.failed.lock().clone()
     }
 
-    /// The id under which this worker is a member; `None` before it has one and after it lost it.
-    /// While it serves what its cache file gave: the id of its former life.
+    /// Returns the id of this worker; `None` if it has none. With a cached assignment: the previous
+    /// id.
     #[must_use]
     pub fn worker_id(&self) -> Option<WorkerId> {
         self.shared.read(|snapshot| snapshot.worker.clone())
     }
 
-    /// Whether this worker leads.
+    /// Returns whether this worker leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.shared.read(|snapshot| snapshot.is_leader)
     }
 
-    /// Who leads, as far as is known.
+    /// Returns the last known leader.
     #[must_use]
     pub fn leader(&self) -> Option<WorkerId> {
         self.shared.read(|snapshot| snapshot.leader.clone())
     }
 
-    /// What it is doing.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> ManagerState {
         self.shared.read(|snapshot| snapshot.state)
     }
 
-    /// Waits until the manager is in that state; whether it was, within `timeout` and before the
-    /// call was cancelled. A state that was passed through before the call, or too quickly to be seen, does not count: subscribe
-    /// to see every one.
+    /// Waits for a state; returns false after `timeout` or when cancelled. A state that the manager
+    /// left before the call, or very quickly, is not detected: subscribe to observe every state.
     #[must_use]
     pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> bool {
         self.shared
             .wait(deadline_after(timeout), |snapshot| snapshot.state == state)
     }
 
-    /// What this worker holds. The partitions are shared, not copied.
+    /// Returns the current assignment; version 0 before the first one. The partitions are shared,
+    /// not copied.
     #[must_use]
     pub fn assignment(&self) -> Held {
         self.shared.read(|snapshot| snapshot.held.clone())
     }
 
-    /// Has the partition source read and a change of it published, where this worker leads;
-    /// returns the version in force.
+    /// If this worker is the leader, re-reads the partition source and publishes any change.
+    /// Returns the version in force. Blocks for at most `timeout`.
     ///
     /// # Errors
-    /// `NotLeader`, naming who leads; otherwise as [`Calculator::refresh`].
+    /// `NotLeader`, which names the leader; otherwise as [`Calculator::refresh`].
     pub fn refresh_partitions(&self, timeout: Duration) -> Result<Version> {
         self.with_calculator("refresh_partitions", |c| c.refresh(timeout))
     }
 
-    /// Has a new version published at once, where this worker leads.
+    /// If this worker is the leader, publishes a new version at once and returns it. Blocks for at
+    /// most `timeout`.
     ///
     /// # Errors
-    /// `NotLeader`, naming who leads; otherwise as [`Calculator::trigger_rebalance`].
+    /// `NotLeader`, which names the leader; otherwise as [`Calculator::trigger_rebalance`].
     pub fn trigger_rebalance(&self, timeout: Duration) -> Result<Version> {
         self.with_calculator("trigger_rebalance", |c| c.trigger_rebalance(timeout))
     }
 
-    /// Pushes the partition list: the whole of it. Every worker that may lead needs it; whoever
-    /// leads publishes it. Kept over stop and start.
+    /// Sets the whole partition list. Every worker that may lead needs it. The list survives stop
+    /// and start.
     ///
     /// # Errors
     /// As [`Calculator::set_partitions`].
@@ -335,8 +335,9 @@ impl Manager {
         }
     }
 
-    /// Has `callback` called with how things are, and then with every event, in order, one at a
-    /// time, on the manager's `dv-notify`. As [`Calculator::subscribe`] otherwise.
+    /// Subscribes a callback. It receives the current state, id, leader and assignment first and
+    /// then every event, in order, one at a time, on `dv-notify`. Otherwise as
+    /// [`Calculator::subscribe`].
     pub fn subscribe(
         &self,
         filter: ManagerEventFilter,
@@ -345,14 +346,14 @@ impl Manager {
         self.shared.hub.subscribe(filter, Box::new(callback))
     }
 
-    /// How things are, and then every event, in order, to be read by the host. May be called
-    /// before the start. Does not wait.
+    /// Returns a queue that delivers the current state first and then every event, in order. May be
+    /// called before the start. Does not block.
     #[must_use]
     pub fn events(&self, filter: ManagerEventFilter) -> Events<ManagerEvent> {
         self.shared.hub.events(filter)
     }
 
-    /// A snapshot. Waits for up to 1 s for each thread that it asks; what is not told in time is
+    /// Returns a status snapshot. Waits up to 1 s for each thread; what is not answered in time is
     /// left empty.
     #[must_use]
     pub fn status(&self) -> ManagerStatus {
@@ -385,7 +386,7 @@ impl Manager {
         }
     }
 
-    /// How often it was started since it was built.
+    /// Returns the number of starts.
     #[must_use]
     pub fn starts(&self) -> u64 {
         self.shared.starts.load(Ordering::Relaxed)
@@ -403,9 +404,9 @@ impl Manager {
         }
         let who = match self.leader() {
             Some(leader) => format!("{leader} leads"),
-            None => "nobody is known to lead".to_owned(),
+            None => "no leader is known".to_owned(),
         };
-        let message = format!("this worker does not lead: {who}; ask the leader");
+        let message = format!("this worker is not the leader: {who}; call the leader");
         Err(Error::new(Code::NotLeader, message).with_operation(operation))
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct RunningManager {
     to_member: Sender<ToMember>,
     /// Disconnected when `dv-member` has ended: the worker has left, or the threads were stopped.
     gone: Receiver<()>,
-    /// How joining ended; told once.
+    /// The result of joining; sent once.
     when_joined: Receiver<Result<()>>,
     is_up: AtomicBool,
 }
@@ -99,9 +99,9 @@ impl Manager {
             }
             Err(WaitError::TimedOut) => {
                 let snapshot = self.shared.snapshot();
-                let in_time = format!("not a member in time (state {})", snapshot.state);
+                let in_time = format!("not joined in time (state {})", snapshot.state);
                 Err(match snapshot.last_failure {
-                    // Told as what it is: waiting longer is not what would help most.
+                    // Returned as it is: waiting longer would not help.
                     Some(cause) if cause.code() == Code::IdsExhausted => cause,
                     Some(cause) => Error::new(Code::TimedOut, in_time).caused_by(cause),
                     None => Error::new(Code::TimedOut, in_time),
@@ -116,7 +116,7 @@ impl Manager {
         if is_calculators || OwnThread::belongs_to(self.shared.id) {
             return Err(Error::new(
                 Code::WouldDeadlock,
-                "stop would wait for the thread that calls it; call it from another thread",
+                "stop would wait for its own thread; call it from another thread",
             ));
         }
         let life = self.life.current();
@@ -142,12 +142,14 @@ impl Manager {
         let left = deadline.saturating_duration_since(now);
         if !life.depart(departure, now + left * 3 / 4) {
             // It leaves by itself: what it has to tell the store is not cut off.
-            return Err(cancel::error("it leaves; call again to wait for that"));
+            return Err(cancel::error(
+                "the worker is still leaving in the background; call stop again to wait for it",
+            ));
         }
         life.threads.signal_stop();
         let leading = self.shared.leading.lock().clone();
         let words = |name| match leading.as_ref().and_then(|leading| leading.busy()) {
-            Some(busy) if name == IO => format!(" (ending the calculator: {busy})"),
+            Some(busy) if name == IO => format!(" (stopping the calculator: {busy})"),
             _ => String::new(),
         };
         life.threads.join_workers(deadline, words)?;
@@ -245,7 +247,8 @@ impl Manager {
         let on_panic = self.on_panic(life);
         Box::new(move |body| {
             let life = weak.upgrade();
-            let life = life.ok_or_else(|| Error::new(Code::NotRunning, "the manager is gone"))?;
+            let life =
+                life.ok_or_else(|| Error::new(Code::NotRunning, "the manager is not started"))?;
             life.threads.spawn(owner, IO, body, on_panic.clone())
         })
     }
@@ -304,13 +307,13 @@ fn fail(
         message: message.to_owned(),
     });
     // Last, for it runs the host's code.
-    log::error!(target: "divvy::manager", "{message}; the manager has failed");
+    log::error!(target: "divvy::manager", "manager failed: {message}");
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
         if let Err(error) = self.stop_by(Departure::Leave, deadline_after(DROP_TIMEOUT)) {
-            log::warn!(target: "divvy::manager", "dropped while still at work: {error}");
+            log::warn!(target: "divvy::manager", "handle dropped before stop completed: {error}");
             if let Some(life) = self.life.take() {
                 life.threads.signal_end();
             }

@@ -1,4 +1,4 @@
-//! What can be told to subscribers, and how they choose; the events of a calculator.
+//! Notifications to subscribers and their filter; the events of a calculator.
 
 use crate::machine::calculator::{CalculatorEvent, StateChange};
 
@@ -11,9 +11,9 @@ pub trait Notification: Sized + Send + Sync + 'static {
 
     /// Whether such a subscriber wants it.
     fn is_wanted(&self, filter: Self::EventFilter) -> bool;
-    /// What a new subscriber is told first.
+    /// The current state that a new subscriber receives first.
     fn introduce(current: &Self::Current) -> Vec<Self>;
-    /// Takes into what a new subscriber is told what this event changes of it.
+    /// Updates the current state for new subscribers with this event.
     fn note(&self, current: &mut Self::Current);
     /// The last event of a subscriber that was too slow.
     fn lagged(missed: u64) -> Self;
@@ -57,6 +57,6 @@ pub enum EventFilter {
     /// CalculatorState changes, publications, failures, degradations.
     #[default]
     State,
-    /// Those, and every worker that joined, left, went missing, came back or was lost.
+    /// Also every worker that joined, left, was suspected, returned or was declared dead.
     StateAndMembers,
 }

@@ -1,4 +1,4 @@
-//! Subscriptions that the host reads: as an iterator, by polling, or told by a descriptor.
+//! Subscriptions that the host reads: as an iterator, by polling, or through a descriptor.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -70,8 +70,8 @@ impl<N: Notification> Events<N> {
         self.subscriber.changed.notify_all();
     }
 
-    /// Has changes of readiness told, the current one first when it is ready. Replaces an
-    /// earlier one.
+    /// Sets the receiver of readiness changes; it receives the current state first if ready.
+    /// Replaces an earlier one.
     pub fn set_readiness(&self, readiness: impl Readiness + 'static) {
         let mut queue = self.subscriber.queue.lock();
         queue.readiness = Some(Box::new(readiness));

@@ -1,9 +1,9 @@
 //! Delivery of events to subscribers: every one, in order, never blocking the machine.
 //!
-//! Each subscriber has its own backlog, filled by `dv-calc` without waiting. Callbacks run on
-//! `dv-notify`, one at a time, with no lock held; receivers are read by the host. A subscriber
-//! whose backlog is full is closed: what is in the backlog is still delivered, then a last event
-//! tells how many were missed.
+//! Each subscriber has its own backlog, filled by `dv-calc` without blocking. Callbacks run on
+//! `dv-notify`, one at a time, with no lock held; the host reads receivers. A subscriber whose
+//! backlog is full is closed: the backlog is still delivered, then a last event with the number of
+//! missed events.
 
 mod event_filter;
 mod events;
@@ -47,7 +47,7 @@ struct Subscriber<N: Notification> {
 
 struct SubscriberQueue<N> {
     events: VecDeque<Arc<N>>,
-    /// Events that came after the backlog was full; told in the last event.
+    /// Number of events after the backlog was full; sent in the last event.
     missed: u64,
     is_open: bool,
     is_running: bool,
@@ -79,7 +79,7 @@ impl<N: Notification> SubscriberQueue<N> {
         }
     }
 
-    /// Tells whoever watches the readiness that it changed. After each change of the queue.
+    /// Reports a change of readiness. Called after each change of the queue.
     fn report_readiness(&mut self) {
         let is_ready =
             !self.events.is_empty() || self.missed > 0 || !self.is_open || self.pending_wakes > 0;
@@ -231,7 +231,7 @@ fn drop_guarded<T>(value: T) -> bool {
     };
     log::error!(
         target: "divvy::notify",
-        "dropping what the host gave panicked: {}", panic_text(panic.as_ref())
+        "destructor of the host panicked: {}", panic_text(panic.as_ref())
     );
     // Its own destructor may panic, too.
     std::mem::forget(panic);
@@ -277,7 +277,7 @@ impl<N: Notification> Hub<N> {
         }
     }
 
-    /// Has callbacks and missed events told.
+    /// Sets the receiver of callback metrics.
     pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
         self.metrics = metrics;
         self
@@ -339,7 +339,7 @@ impl<N: Notification> Hub<N> {
         inner.is_over = false;
     }
 
-    /// Corrects what a new subscriber is told first.
+    /// Updates the current state for new subscribers.
     pub fn update_current(&self, update_current: impl FnOnce(&mut N::Current)) {
         update_current(&mut self.inner.lock().current);
     }
@@ -478,7 +478,7 @@ impl<N: Notification> Hub<N> {
             self.metrics.callback_panicked();
             log::error!(
                 target: "divvy::notify",
-                "a subscriber's callback panicked and is closed: {}",
+                "subscriber callback panicked, subscription closed: {}",
                 panic_text(panic.as_ref())
             );
             drop_guarded(panic);
@@ -486,12 +486,12 @@ impl<N: Notification> Hub<N> {
         }
         let queue = subscriber.queue.lock();
         if !queue.is_over() {
-            // Under the lock of the queue, so that whoever closes it finds the callback here.
+            // Under the lock of the queue, so that a closing thread finds the callback here.
             *subscriber.callback.lock() = Some(callback);
             return;
         }
         drop(queue);
-        // Before anyone is told that it no longer runs: what it owns may be freed then.
+        // Before its end is reported: its captures may be freed then.
         drop_guarded(callback);
     }
 }

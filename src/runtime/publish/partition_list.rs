@@ -80,7 +80,7 @@ impl Partitions {
         if self.source.is_some() {
             return Err(Error::new(
                 Code::InvalidArgument,
-                "this calculator reads its partitions from a source; use refresh instead",
+                "the calculator has a partition source; call refresh instead",
             ));
         }
         let list: Arc<[Partition]> = canonical_partitions(list)?.into();
@@ -99,9 +99,8 @@ impl Partitions {
         let generation = self.generation.load(Ordering::Acquire);
         let Some(source) = &self.source else {
             let pushed = self.pushed.lock().clone();
-            let list = pushed.ok_or_else(|| {
-                Error::new(Code::SourceFailed, "no partition list was pushed yet")
-            })?;
+            let list = pushed
+                .ok_or_else(|| Error::new(Code::SourceFailed, "no partition list has been set"))?;
             return Ok((list, generation));
         };
         let list = guarded(Code::SourceFailed, "partition source", || {

@@ -67,7 +67,7 @@ impl Rebalancer {
         }
     }
 
-    /// Has what it does told.
+    /// Sets the receiver of metrics.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
         self.metrics = metrics;
@@ -108,7 +108,7 @@ impl Rebalancer {
                 (Some(finding), generation)
             }
             Err(error) => {
-                log::warn!(target: "divvy::calculator", "no partition list at the start: {error}");
+                log::warn!(target: "divvy::calculator", "partition source failed at start, keeping the stored plan: {error}");
                 (None, 0)
             }
         };
@@ -218,7 +218,7 @@ impl Rebalancer {
             .map(|(class, _)| publish_mode_label(class))
     }
 
-    /// Carries out a part of a rebalance and tells how long it took.
+    /// Runs a part of a rebalance and reports its duration.
     fn timed<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let result = work();

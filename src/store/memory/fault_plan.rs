@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::watcher::WatchDelivery;
 use crate::store::Refusal;
 
-/// The kinds of calls that faults are told apart by.
+/// Kinds of calls with separate faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     /// [`Store::ensure`](crate::store::Store::ensure).
@@ -64,7 +64,7 @@ pub enum Blackout {
     Hang,
 }
 
-/// What a client that is cut off is told.
+/// The error of a disconnected client.
 pub(super) const BLACKOUT: &str = "the store cannot be reached (blackout)";
 
 /// The faults that a client is to meet.

@@ -45,9 +45,9 @@ impl Faults {
 
     /// From now on calls of these kinds take this long; zero takes it back.
     ///
-    /// A call whose deadline comes first ends then: reads time out, writes end as unknown and
-    /// still reach the store when the delay is over. A stop ends the wait at once. Nobody can
-    /// wait for a driven clock, so under one every deadline counts as shorter than any delay.
+    /// A call ends at its deadline: reads time out; writes end as unknown and still reach the store
+    /// after the delay. A stop ends the wait at once. With a driven clock every deadline is shorter
+    /// than any delay.
     pub fn delay(&self, calls: &[Call], by: Duration) {
         self.plan(|plan| {
             for call in calls {
@@ -153,8 +153,8 @@ impl Server {
         })
     }
 
-    /// Removes every key without a trace. The numbering goes on; watches do not see it until
-    /// they resynchronise, as with a NATS server.
+    /// Removes every key without a trace. The numbering continues; watches notice only when they
+    /// resynchronise, as with a NATS server.
     pub fn purge(&self, bucket: Bucket) {
         self.world.with(|state, _| state.purge(bucket));
     }

@@ -178,7 +178,7 @@ impl Log {
         Some((key, Remains::Nothing))
     }
 
-    /// Removes every record; the numbering goes on.
+    /// Removes every record; the numbering continues.
     pub(super) fn purge(&mut self) {
         self.records.clear();
         self.by_revision.clear();

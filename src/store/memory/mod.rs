@@ -7,12 +7,11 @@
 //! [`MemoryStoreBuilder::expiry_markers`] are on.
 //!
 //! # Time
-//! By default the system's clock runs. Calls do what is due before anything else, and each client
-//! that watches owns a thread, `dv-memory`, that does so while nobody calls. With
-//! [`MemoryStoreBuilder::manual_clock`] there is no thread: things happen when they are due and somebody
-//! calls [`MemoryStore::tick`] or any other method, in the order of their times, so the same calls
-//! always have the same effect. Only the deadlines of calls are the system's time, and they are
-//! only looked at to refuse a call whose deadline has passed: hand in a distant one.
+//! By default the store uses the system clock. Calls first process what is due, and each watching
+//! client has a thread, `dv-memory`, that does so between calls. With
+//! [`MemoryStoreBuilder::manual_clock`] there is no thread: events happen when they are due and
+//! [`MemoryStore::tick`] or another method is called, in the order of their times, so that the same
+//! calls always have the same effect. Only deadlines use the system clock; pass a distant one.
 //!
 //! # Faults
 //! [`MemoryStore::faults`] makes calls of one client go wrong, [`MemoryStore::server`] does what
@@ -53,7 +52,7 @@ use crate::types::{Time, key_fault, truncated};
 /// The longest key, in bytes.
 const KEY_MAX_BYTES: usize = 512;
 
-/// What is told of a write that nobody waited for any longer.
+/// The outcome of an abandoned write.
 const NO_ANSWER: &str = "no answer by the deadline, or before the call was cancelled";
 
 /// How long dropping the last handle of a client waits for its thread.
@@ -351,7 +350,7 @@ enum Admission {
     /// It would arrive after its deadline, by this much.
     Late(Duration),
     Refused(Refusal),
-    /// Nobody answers.
+    /// No answer.
     Hung,
     /// The deadline passed before anything was sent.
     NotSent,
@@ -500,14 +499,13 @@ impl Client {
         }
     }
 
-    /// Looks at the client's faults; `None` when it was stopped.
+    /// Reads the client's faults; `None` after a stop.
     fn look<R>(&self, look: impl FnOnce(&fault_plan::FaultPlan) -> R) -> Option<R> {
         self.world
             .with(|state, _| state.client(self.id).map(|client| look(&client.plan)))
     }
 
-    /// Waits until then, or for the call to be cancelled, and tells whether the client was stopped
-    /// meanwhile.
+    /// Waits until then or until the call is cancelled; returns whether the client was stopped.
     fn pause(&self, until: Instant) -> bool {
         cancel::recv_deadline(&self.stopped, until) == Err(WaitError::Disconnected)
     }
@@ -560,7 +558,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         let stopped = cancel::without_cancellation(|| self.stop(Instant::now() + DROP_TIMEOUT));
         if let Err(error) = stopped {
-            ::log::warn!(target: "divvy::store", "memory store {} dropped: {error}", self.name);
+            ::log::warn!(target: "divvy::store", "memory store {} dropped before it was stopped: {error}", self.name);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that makes time and slow readers move on while nobody calls.
+//! The thread that advances time and slow readers between calls.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn run(world: &MemoryWorld, client: ClientId, woken: &Receiver<()>) {
     }
 }
 
-/// Waits until something of the pending_deliveries has come true, or somebody rings.
+/// Waits until a pending delivery is possible or a wake-up.
 fn wait(world: &MemoryWorld, pending_deliveries: &PendingDeliveries, woken: &Receiver<()>) {
     let mut select = Select::new();
     select.recv(woken);

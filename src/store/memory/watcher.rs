@@ -1,4 +1,4 @@
-//! The store's side of one watch: what its reader knows, and what it has yet to be told.
+//! The store's side of one watch: the reader's state and pending changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,7 +30,7 @@ enum WatchPhase {
     Blind,
 }
 
-/// Keys whose present state the reader has yet to be told, in the order of their last write.
+/// Keys with pending changes, in the order of their last write.
 ///
 /// It holds each key once, so a reader that never reads costs no more than the bucket itself.
 #[derive(Default)]
@@ -75,9 +75,9 @@ pub(super) struct MemoryWatch {
     scope: Scope,
     events: Sender<WatchEvent>,
     phase: WatchPhase,
-    /// Why the watch went blind, until the reader has been told.
+    /// Why the watch was lost, until it has been reported.
     complaint: Option<String>,
-    /// The values that the reader has been told of, and their revisions.
+    /// The delivered values and their revisions.
     known: BTreeMap<LogKey, Revision>,
     backlog: Backlog,
     /// Changes that are on their way, with the time of their arrival.
@@ -140,7 +140,7 @@ impl MemoryWatch {
         self.blocked.then(|| self.events.clone())
     }
 
-    /// Whether the watch waits for room in its channel and nobody attends to it.
+    /// Whether the watch waits for room in its channel and no thread attends to it.
     pub(super) fn is_unattended(&self) -> bool {
         self.blocked && !self.attended
     }
@@ -262,7 +262,7 @@ impl MemoryWatch {
         self.late.push_back((due, key.clone(), entry));
     }
 
-    /// Tells the reader of a change; when it is too slow the watch goes blind instead.
+    /// Delivers a change to the reader; if the reader is too slow, the watch is lost instead.
     fn deliver(&mut self, key: &LogKey, entry: Entry) {
         let (revision, live) = (entry.revision, entry.is_live());
         if self.send(WatchEvent::Change(entry)) {

@@ -36,7 +36,7 @@ impl MemoryWorld {
         }
     }
 
-    /// Whether time only passes when somebody drives it.
+    /// Whether time only passes when driven.
     pub(super) fn is_driven(&self) -> bool {
         self.manual_clock.is_some()
     }
@@ -69,7 +69,7 @@ pub(super) enum WriteRequest {
     Batch(Batch),
 }
 
-/// A write on its way to the store though its client has given up on it.
+/// A write in flight although its client has abandoned it.
 struct DelayedWrite {
     client: ClientId,
     due: Option<Time>,
@@ -248,7 +248,8 @@ impl WorldState {
         Outcome::Done(last)
     }
 
-    /// Writes a key of an existing bucket and tells the watches; without a bucket it is lost.
+    /// Writes a key of an existing bucket and notifies the watches; without a bucket the write is
+    /// lost.
     pub(super) fn apply(
         &mut self,
         bucket: Bucket,
@@ -389,7 +390,7 @@ impl WorldState {
             .filter(move |watcher| watcher.bucket() == bucket)
     }
 
-    /// Tells the watches how a key is now.
+    /// Notifies the watches of the state of a key.
     fn announce(&mut self, bucket: Bucket, key: &LogKey, now: Time) {
         let Some(log) = &self.logs[bucket as usize] else {
             return;

@@ -189,13 +189,13 @@ fn try_ensure(
     for feature in features {
         let name = &stream.name;
         if let Some(why) = servers.objection(stream, &upgraded, feature.least) {
-            log::warn!("bucket {name}: {} stays off: {why}", feature.name);
+            log::warn!("bucket {name}: {} not enabled: {why}", feature.name);
             continue;
         }
         match switch(stream, &upgraded, &feature.settings, deadline) {
             Ok(info) => upgraded = info,
             Err(failure) => {
-                log::warn!("bucket {name}: cannot set {}: {failure:?}", feature.name);
+                log::warn!("bucket {name}: cannot enable {}: {failure:?}", feature.name);
             }
         }
     }

@@ -197,7 +197,9 @@ fn crate_options(options: &NatsOptions, tls: bool, tracker: &Arc<Tracker>) -> na
         .disconnect_callback(told(Tracker::disconnected))
         .reconnect_callback(told(|_| ()))
         .close_callback(told(|_| ()))
-        .lame_duck_callback(told(|_| log::info!("the NATS server is shutting down")))
+        .lame_duck_callback(told(|_| {
+            log::info!("NATS server is shutting down (lame duck mode)")
+        }))
         .error_callback(move |error| {
             drop(catch_unwind(AssertUnwindSafe(|| {
                 on_error.server_error(&error.to_string())

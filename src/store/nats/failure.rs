@@ -136,7 +136,8 @@ impl RequestFailure {
     }
 }
 
-const NO_RESPONDERS: &str = "nobody answers: no JetStream, no such bucket, or no leader";
+const NO_RESPONDERS: &str =
+    "no responders: JetStream is disabled, the bucket does not exist, or the stream has no leader";
 
 const MAKE_ROOM: &str = "free storage at the NATS server, or raise the limit of the server \
                          (max_file_store, max_memory_store), of the account, or of the bucket \

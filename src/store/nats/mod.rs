@@ -386,7 +386,7 @@ impl Drop for NatsStore {
     fn drop(&mut self) {
         let stopped = cancel::without_cancellation(|| self.stop(Instant::now() + DROP_TIMEOUT));
         if let Err(error) = stopped {
-            log::warn!("dropping the NATS store: {error}");
+            log::warn!("NATS store dropped before it was stopped: {error}");
         }
     }
 }

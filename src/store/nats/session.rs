@@ -179,17 +179,17 @@ impl Session {
             Health::Connected => {
                 let was_logged = std::mem::take(&mut self.outages.lock().is_logged);
                 if was_logged {
-                    log::info!("store connected");
+                    log::info!("NATS connected");
                 }
             }
             Health::Degraded(why) => {
                 // The log is the host's code: the lock is let go before it.
                 let told = self.outages.lock().begins();
                 if let Some(silent) = told {
-                    log::warn!("store degraded{}: {why}", suppressed(silent));
+                    log::warn!("NATS disconnected{}: {why}", suppressed(silent));
                 }
             }
-            Health::Closed => log::debug!("store closed"),
+            Health::Closed => log::debug!("NATS connection closed"),
         }
     }
 
@@ -446,7 +446,7 @@ impl Supervisor {
                 }
                 Event::ServerError { generation, text } if generation == attempt.generation => {
                     if let Some(silent) = self.server_errors.record(SystemClock.now()) {
-                        log::warn!("the NATS server says{}: {text}", suppressed(silent));
+                        log::warn!("NATS server error{}: {text}", suppressed(silent));
                     }
                     link.deny(&text);
                 }

@@ -284,7 +284,7 @@ impl NatsWatch {
         if self.sight != WatchVisibility::Live {
             if tail.is_none() {
                 let stream = &self.target.stream;
-                log::warn!("{stream}: no room for another watch, so it polls");
+                log::warn!("stream {stream}: consumer limit reached, polling instead of watching");
             }
             self.sight = WatchVisibility::Live;
             self.tell(WatchEvent::Live);
@@ -434,7 +434,7 @@ impl ResyncJob {
         // A bucket created anew in between would number its writes from the start again, and the
         // consumer would wait for a number far away.
         if stream.info(deadline)?.created != snapshot.created {
-            let why = "the bucket was created anew".to_owned();
+            let why = "the bucket was re-created".to_owned();
             return Err(RequestFailure::Disconnected(why));
         }
         let tail = Some(tail);

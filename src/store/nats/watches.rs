@@ -66,7 +66,7 @@ impl Watches {
                 Ok(None) => false,
                 Err(_) => {
                     // Its reader sees it end, and opens another one.
-                    log::error!("a watch panicked");
+                    log::error!("watch panicked");
                     false
                 }
             }

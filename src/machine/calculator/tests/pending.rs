@@ -459,7 +459,7 @@ fn version_applied_ahead_of_leader_is_resolved_until_success() {
     world.at(60_000);
     world.expect_untimed(
         "settle 0
-         failed to settle a foreign write: unavailable
+         failed to resolve a foreign write: unavailable
          degraded [publishing]
          settle 0
          degraded []
@@ -484,7 +484,7 @@ fn failed_resolution_is_repeated_with_all_suspected_keys() {
     world.at(60_000);
     world.expect_untimed(
         "settle 1
-         failed to settle a foreign write: unavailable
+         failed to resolve a foreign write: unavailable
          degraded [publishing]
          settle 2
          degraded []",

@@ -148,8 +148,8 @@ fn random_bytes_and_valid_checksums_over_garbage_are_rejected() {
     for (text, word) in [
         (object(2, "worker-1", 1), "format"),
         (object(1, "a b", 1), "id"),
-        (object(1, "worker-1", -1), "below 0"),
-        ("{}".into(), "understood"),
+        (object(1, "worker-1", -1), "negative"),
+        ("{}".into(), "malformed"),
     ] {
         fs::write(folder.path(), summed(&text)).unwrap();
         assert!(refusal(&folder.path()).contains(word), "{text}");
@@ -181,7 +181,7 @@ fn symlink_is_never_followed_and_pipe_never_blocks() {
     fs::rename(folder.path(), &target).unwrap();
     let before = fs::read(&target).unwrap();
     std::os::unix::fs::symlink(&target, folder.path()).unwrap();
-    assert!(refusal(&folder.path()).contains("opened"));
+    assert!(refusal(&folder.path()).contains("cannot open"));
     assert_eq!(load(&cache), None);
     // Saving puts a file in the link's place; what it pointed to is left alone.
     fs::write(folder.0.path().join("assignment.new"), b"of a crash").unwrap();
@@ -209,7 +209,7 @@ fn unreadable_file_and_missing_directory_are_reported_without_harm() {
     // SAFETY: takes and changes nothing.
     let is_root = unsafe { libc::geteuid() } == 0;
     if !is_root {
-        assert!(refusal(&folder.path()).contains("opened"));
+        assert!(refusal(&folder.path()).contains("cannot open"));
         assert_eq!(load(&cache), None);
     }
     let config = ManagerConfig {

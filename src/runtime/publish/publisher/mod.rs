@@ -3,14 +3,14 @@
 //! The protocol is straight-line code over [`Store`], so that the simulation runs the very code
 //! that ships. What it rests on (DESIGN, section 5):
 //!
-//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will
-//!   act on, in a term above every term found. The fence is not written again in that term.
+//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will act
+//!   on, in a term above every term found. The fence is not written again in that term.
 //! * **ActiveMode A** (a store with batches): every batch depends on the fence's revision.
 //! * **ActiveMode B** (others): every write depends on its own key's revision, and a key that holds
-//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
-//!   key and the commit record, so that each revision a former leader knows is stale.
-//! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
-//!   good; one that did not, that somebody wrote without a fence, which is published above.
+//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment key
+//!   and the commit record, so that each revision a former leader knows is stale.
+//! * A rejected condition is resolved by reading the bucket: a moved fence means deposed for good;
+//!   an unmoved fence means a foreign write, which is published above.
 //! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
 //!   keys are written by the next publication whatever they hold, so that it comes too late.
 //!
@@ -48,10 +48,10 @@ use crate::types::{Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// What a store says that was asked again and again.
-const STAYS_BUSY: &str = "the store stays busy: somebody else writes the same keys, or the server \
+const STAYS_BUSY: &str = "the store stays busy: another client writes the same keys, or the server \
      takes no batch; see whether it has free storage";
 
-/// What the publisher needs from its environment besides the store.
+/// What the publisher needs from its environment in addition to the store.
 pub trait PublisherEnvironment: Send + Sync {
     /// The wall clock as RFC 3339 text, for people who read the records.
     fn wall_clock(&self) -> String;
@@ -125,7 +125,7 @@ pub trait Publish: fmt::Debug + Send {
     /// As [`Publisher::publish`].
     fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
 
-    /// Takes in what some worker has applied.
+    /// Records the version that a worker has applied.
     fn heed(&mut self, applied: Applied);
 
     /// Looks what these writes, seen in the bucket, are.
@@ -140,7 +140,7 @@ pub trait Publish: fmt::Debug + Send {
     /// As [`Publisher::probe`].
     fn probe(&self, deadline: Instant) -> Result<()>;
 
-    /// Whether it only tells what it would write.
+    /// Whether it only reports what it would write.
     fn is_shadow(&self) -> bool {
         false
     }
@@ -158,7 +158,7 @@ pub trait Publish: fmt::Debug + Send {
 pub enum Resolved {
     /// Nothing new.
     Known,
-    /// Somebody else's, to be published above.
+    /// A foreign write, to be published above.
     Foreign,
     /// A publication of the live leader, to be followed.
     Live(Box<Live>),
@@ -223,8 +223,8 @@ pub struct Publisher {
     metrics: Arc<dyn AssignmentMetrics>,
 }
 
-/// The term and version that a publisher has reached, for whoever watches the bucket. Each is
-/// set before anything that bears it is written.
+/// The term and version that a publisher has reached, for the bucket's watcher. Each is set before
+/// anything that carries it is written.
 #[derive(Debug, Default)]
 pub struct Effective {
     term: AtomicI64,
@@ -257,11 +257,11 @@ enum TermState {
 
 /// Why one attempt at a publication did not succeed.
 enum AttemptError {
-    /// The state of the bucket is in doubt: learn it anew, then try again with a new version.
+    /// The state of the bucket is unknown: read it again, then retry with a new version.
     Doubt(String),
     /// The store did not take it, and may in a moment: the same again.
     Again(RetryCause, Error),
-    /// Nothing that another attempt would mend.
+    /// A failure that a retry cannot fix.
     Failed(Error),
 }
 
@@ -282,7 +282,7 @@ struct Draft {
 }
 
 impl Publisher {
-    /// A publisher that has not taken over yet. `in_force` tells others how far it is.
+    /// A publisher that has not taken over yet. `in_force` publishes its progress.
     pub fn new(
         store: Arc<dyn Store>,
         environment: Arc<dyn PublisherEnvironment>,
@@ -347,7 +347,7 @@ impl Publisher {
         if plan.workers().is_empty() {
             return Err(Error::new(
                 Code::NoWorkers,
-                "there is no live worker: nothing is published and nothing is deleted",
+                "no live worker: nothing published or deleted",
             ));
         }
         self.follow_upgrade(deadline)
@@ -376,12 +376,12 @@ impl Publisher {
                     self.relearn(deadline)
                         .map_err(|error| error.with_operation("publish"))?;
                     let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
-                    // What somebody else wrote meanwhile counts as known from here on, so it is
-                    // gone over now.
+                    // A foreign write in the meantime counts as known from here on, so it is
+                    // overwritten now.
                     if has_arrived && pending(&self.known.slots, plan).is_empty() {
                         return Ok(draft.version);
                     }
-                    let message = format!("in doubt after {attempt} attempts: {why}");
+                    let message = format!("outcome unknown after {attempt} attempts: {why}");
                     let error = Error::new(Code::Unavailable, message);
                     retries.count(&error.with_operation("publish"))?;
                     self.metrics.retried(RetryCause::Doubt);
@@ -396,7 +396,7 @@ impl Publisher {
             log::warn!(
                 target: "divvy::publisher",
                 version = version, attempt = attempt;
-                "publication in doubt{} ({why}): reading back", suppressed(silent)
+                "publish outcome unknown{} ({why}): reading back", suppressed(silent)
             );
         }
     }
@@ -411,15 +411,14 @@ impl Publisher {
             .map(drop)
     }
 
-    /// Takes in what some worker has applied. The next [`Publisher::settle`] sees to it that all
-    /// that follows is above it.
+    /// Records the version that a worker has applied. The next [`Publisher::settle`] ensures that
+    /// everything later is above it.
     pub fn heed(&mut self, applied: Applied) {
         self.applied = self.applied.highest(applied);
     }
 
-    /// Looks whether these writes, seen in the bucket, were made by somebody else. If so, what
-    /// the bucket holds is learned anew. A key that is gone without a trace is seen with the
-    /// revision [`Revision::MAX`].
+    /// Checks whether these observed writes are foreign. If so, reads the bucket again. A key that
+    /// disappeared without a trace is reported with the revision [`Revision::MAX`].
     ///
     /// # Errors
     /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
@@ -470,10 +469,10 @@ impl Publisher {
         self.see_version(reading.highest_version.max(self.applied.version));
         let highest_term = reading.highest_term.max(self.applied.term);
         if self.term_state == TermState::Reopening || highest_term > self.term {
-            // Workers would refuse our term: somebody wrote a higher one without taking over.
+            // Workers would reject our term: another client wrote a higher one without taking over.
             log::warn!(
                 target: "divvy::publisher", term = self.term, found = highest_term;
-                "a foreign write carries a higher term: opening a term above it"
+                "foreign write with a higher term detected: opening a term above it"
             );
             self.term_state = TermState::Reopening;
             let floor = highest_term.max(self.term);
@@ -489,12 +488,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sees to it that this leader's fence stands before anything is tried.
+    /// Checks that this leader's fence is in place before anything is written.
     ///
-    /// The writes are safe without this look, with two exceptions that it makes small: a bucket
-    /// that was created anew numbers its writes from the start, so that a deposed leader's
-    /// revisions may come true again (what the fence says never does); and in class B a leader
-    /// that was deposed long ago must not leave half a plan behind in the moment of a take-over.
+    /// The writes are safe without this check, with two exceptions that it narrows: a re-created
+    /// bucket restarts its numbering, so revisions of a deposed leader may recur (the fence's
+    /// content never does); and in per-key mode a leader that was deposed long ago must not leave
+    /// half a plan during a take-over.
     fn check_fence(&mut self, deadline: Instant) -> Result<()> {
         if self.term_state == TermState::Reopening {
             return self.relearn(deadline);
@@ -518,7 +517,7 @@ impl Publisher {
         *found == self.fence || self.term_state == TermState::Reopening && is_claim()
     }
 
-    /// From here on this publisher never writes again, unless it takes over anew.
+    /// From here on this publisher never writes again unless it takes over again.
     fn depose(&mut self, fence: &Record<Fence>) -> Error {
         self.term_state = TermState::Deposed;
         let by = match &fence.value {
@@ -539,7 +538,7 @@ impl Publisher {
             TermState::Effective | TermState::Reopening => Ok(()),
             TermState::Outside => Err(Error::new(
                 Code::NotRunning,
-                "no take-over has succeeded yet; nothing can be published before",
+                "no take-over has succeeded yet: cannot publish",
             )),
             TermState::Deposed => Err(Error::new(
                 Code::Fenced,
@@ -592,7 +591,7 @@ impl Publisher {
         })
     }
 
-    /// Takes in that a change was stored with this revision.
+    /// Records that a change was stored with this revision.
     fn stored(&mut self, change: &Change, revision: Revision) {
         let content = match &change.partitions {
             Some((_, hash)) => Content::Assigned(*hash),
@@ -608,7 +607,7 @@ impl Publisher {
         self.numbered(revision);
     }
 
-    /// Takes in that a change may have been stored, or may yet be.
+    /// Records that a change may have been stored, or may still be stored.
     fn doubted(&mut self, change: &Change) {
         let slots = &mut self.known.slots;
         let slot = slots
@@ -617,8 +616,8 @@ impl Publisher {
         slot.needs_rewrite = true;
     }
 
-    /// Takes in the number of an own write. After a gap the bucket's last sequence is left as it
-    /// was known: what lies in the gap was not seen, and may be a new leader's fence.
+    /// Records the revision of an own write. After a gap the bucket's last sequence stays
+    /// unchanged: the unseen writes may include a new leader's fence.
     fn numbered(&mut self, revision: Revision) {
         if revision == self.known.last_sequence + 1 {
             self.known.last_sequence = revision;
@@ -651,7 +650,7 @@ impl Publisher {
         let mut outcomes = self.store.write(Bucket::Assignment, &[write], deadline);
         outcomes
             .pop()
-            .unwrap_or_else(|| Outcome::Unknown("the store gave no outcome".into()))
+            .unwrap_or_else(|| Outcome::Unknown("the store returned no outcome".into()))
     }
 }
 
@@ -661,7 +660,7 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
         Error::new(
             Code::InvalidData,
             format!(
-                "the store holds the {what} {highest}, which leaves no room to go on; \
+                "the store holds the {what} {highest}, which leaves no higher number; \
                  find and remove the value that carries it"
             ),
         )
@@ -679,7 +678,7 @@ fn refused(refusal: Refusal, key: &str) -> AttemptError {
             AttemptError::Again(RetryCause::Refused, away.into_error().with_key(key))
         }
         Refusal::Conflict => {
-            AttemptError::Doubt(format!("somebody else wrote {key}, or the fence"))
+            AttemptError::Doubt(format!("another client wrote {key} or the fence"))
         }
         other => AttemptError::Failed(other.into_error().with_key(key)),
     }

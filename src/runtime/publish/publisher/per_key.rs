@@ -146,7 +146,7 @@ impl Worst {
         }
     }
 
-    /// What rules out most: failures, then a doubt, then what the store may take in a moment.
+    /// The most restrictive outcome wins: failures, then unknown outcomes, then transient refusals.
     pub(super) fn into_attempt(self) -> PublishAttempt<()> {
         if let Some(error) = self.failures.into_error() {
             return Err(AttemptError::Failed(error));

@@ -1,5 +1,5 @@
-//! Trying again within one operation: what failed may well succeed in a moment, and the whole job
-//! anew would cost more.
+//! Retries within one operation: a transient failure may succeed in a moment, and repeating the
+//! whole job would cost more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::time::backoff::Backoff;
 /// How often one publication is attempted before it is reported as failed (and stays pending).
 pub(super) const ATTEMPTS_MAX: u32 = 5;
 
-/// How often what the store did not answer, or could not take, is tried. Fewer than what opens the
-/// breaker: a store that takes no write but can be read must not be taken for one that is gone.
+/// Maximum attempts of unanswered or rejected calls. Fewer than open the breaker: a store that
+/// rejects writes but answers reads must not count as unreachable.
 const FAILURES_MAX: u32 = 3;
 
 /// Ceilings of the pauses: of the first, and of all further ones.
@@ -51,7 +51,7 @@ impl Retries {
         }
         Err(Error::new(
             Code::NotRunning,
-            "stopped while waiting to try again",
+            "stopped while waiting for a retry",
         ))
     }
 

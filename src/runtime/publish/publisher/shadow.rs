@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// After so many looks without a change no more of it is expected.
 const QUIET_LOOKS: u32 = 12;
 
-/// No leader's term: to a shadow every write is somebody else's.
+/// No leader's term: to a shadow every write is foreign.
 const NO_TERM: Term = -1;
 
 /// Reads like a publisher and never writes. Its version and term are the live leader's.
@@ -29,7 +29,7 @@ pub struct Shadow {
 /// What the live leader has published.
 #[derive(Debug)]
 pub struct Live {
-    /// When it was first looked at.
+    /// When it was first read.
     pub seen: Instant,
     /// Its version.
     pub version: Version,
@@ -50,8 +50,8 @@ impl Shadow {
         Self { reader }
     }
 
-    /// Reads the bucket. A leader without terms writes key by key and leaves no record that tells
-    /// when it is done: what it wrote counts when nothing has changed for a while.
+    /// Reads the bucket. A leader without terms writes key by key without a completion record: its
+    /// plan counts once nothing has changed for a while.
     fn read(&self, deadline: Instant) -> Result<BucketReading> {
         let mut reading = self.reader.read_all(deadline)?;
         let mut quiet = 0;
@@ -94,7 +94,7 @@ impl Publish for Shadow {
             term: self.reader.term,
             version: self.reader.version,
             consistent,
-            // Whoever leads goes on leading.
+            // The current leader is not disturbed.
             former_leader: None,
             malformed,
             heartbeats: beats.heartbeats,
@@ -102,12 +102,12 @@ impl Publish for Shadow {
         })
     }
 
-    /// Tells the version that the plan would get.
+    /// Returns the version that the plan would get.
     fn publish(&mut self, plan: &Plan, _: Reason, _: Instant) -> Result<Version> {
         if plan.workers().is_empty() {
             return Err(Error::new(
                 Code::NoWorkers,
-                "there is no live worker: nothing would be published",
+                "no live worker: nothing would be published",
             ));
         }
         next_number("version", self.reader.version)

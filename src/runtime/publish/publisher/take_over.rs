@@ -14,7 +14,7 @@ use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
 use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence};
 
-/// How often a term is opened anew because something above it was found afterwards.
+/// How often a term is reopened because a higher one was found afterwards.
 const TERMS_MAX: u32 = 4;
 
 /// How class A is named in a fence record.
@@ -88,7 +88,7 @@ impl Publisher {
         log::info!(
             target: "divvy::publisher",
             term = found.term, version = found.version, workers = found.stored.len();
-            "took over"
+            "leader elected: took over"
         );
         Ok(found)
     }
@@ -114,13 +114,13 @@ impl Publisher {
         }
         Err(Error::new(
             Code::Conflict,
-            "somebody keeps writing terms above the one being opened; find out who",
+            "another client keeps writing higher terms; find out which client writes to the assignment bucket",
         )
         .with_operation("take over"))
     }
 
-    /// Learns what is stored. From here on no former leader can change it (class A), or the
-    /// rewrite finds out that one did (class B): then it is learned anew.
+    /// Reads the stored state. From here on no former leader can change it (atomic mode), or the
+    /// rewrite detects the change (per-key mode) and reads again.
     fn bring_under_term(&mut self, class_b_until: Term, deadline: Instant) -> Result<Learned> {
         let mut retries = self.retries(deadline);
         loop {
@@ -145,9 +145,8 @@ impl Publisher {
                 Err(AttemptError::Failed(error)) => return Err(error.with_operation("take over")),
                 // Most likely the former leader's last writes: take them in, go over them.
                 Err(AttemptError::Doubt(why)) => {
-                    let message = format!(
-                        "the assignments could not be brought under the new term ({why}); try again"
-                    );
+                    let message =
+                        format!("cannot rewrite the assignments in the new term ({why}); retry");
                     retries.count(
                         &Error::new(Code::Unavailable, message).with_operation("take over"),
                     )?;
@@ -180,7 +179,7 @@ impl Publisher {
         }
         log::info!(
             target: "divvy::publisher", term = self.term;
-            "publish mode changes to {}: {}",
+            "publish mode changed to {}: {}",
             if is_batching(self.class) { "atomic" } else { "per key" },
             self.store_description
         );
@@ -284,7 +283,7 @@ impl Publisher {
         }
     }
 
-    /// The fence is somebody else's: a leader that wanted a further term is deposed by that.
+    /// The fence belongs to another leader: one that wanted a further term is deposed.
     fn lost_to(&mut self, entry: &Entry) -> Error {
         if self.term_state == TermState::Reopening {
             let value = Fence::decode(&entry.value).ok();
@@ -293,7 +292,7 @@ impl Publisher {
         }
         Error::new(
             Code::Conflict,
-            "another leader takes over at the same moment; let it lead, or try again",
+            "another leader takes over at the same time; let it lead or retry",
         )
         .with_key(FENCE_KEY)
     }
@@ -401,8 +400,8 @@ impl Publisher {
 
 fn not_written(outcome: &Outcome) -> Error {
     let message = match outcome {
-        Outcome::Unknown(why) => format!("the fence record could not be written: {why}"),
-        _ => "the fence record could not be written".into(),
+        Outcome::Unknown(why) => format!("cannot write the fence record: {why}"),
+        _ => "cannot write the fence record".into(),
     };
     Error::new(Code::Unavailable, message).with_key(FENCE_KEY)
 }
@@ -411,7 +410,7 @@ fn not_written(outcome: &Outcome) -> Error {
 fn class_b_until(found: &BucketReading) -> Term {
     match &found.fence.value {
         Some(fence) if fence.class == CLASS_A => fence.class_b_until,
-        // It was one, or nobody can tell.
+        // It was stored, or the outcome is unknown.
         _ => found.highest_term,
     }
 }

@@ -10,7 +10,7 @@ use crate::runtime::publish::publisher::Live;
 use crate::strategy::{Plan, quality};
 use crate::types::{Reason, Version};
 
-/// How a shadow came to the present plan, which nobody published.
+/// How a shadow arrived at its current plan, which is not published.
 pub(super) struct Intention {
     version: Version,
     reason: Reason,
@@ -42,7 +42,7 @@ impl Rebalancer {
     pub(super) fn follow(&mut self, live: Live, deadline: Instant) -> Followed {
         let list = self.partitions.read(deadline);
         if let Err(error) = &list {
-            log::warn!(target: "divvy::calculator", "no partition list to compare: {error}");
+            log::warn!(target: "divvy::calculator", "partition source failed, comparison skipped: {error}");
         }
         let (leaders, is_plan) = plan_of(&live.stored).unwrap_or_else(|| (Plan::default(), true));
         let (shadows, before, intended) = match self.intended.take() {
