@@ -18,6 +18,7 @@ mod calculator;
 mod conformance_nats;
 mod domains;
 mod faults;
+mod permissions;
 mod rolling;
 mod size;
 mod stale_leader;
