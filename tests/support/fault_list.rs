@@ -375,7 +375,7 @@ fn purged() -> Fault {
     };
     // Long enough for the writer to come round to every key again.
     let lasting = Duration::from_secs(5);
-    let purged = on_server("bucket purged (writes go on)", lasting, inject, |_| ());
+    let purged = on_server("bucket purged (writes continue)", lasting, inject, |_| ());
     // No server tells a watch of it: it is seen when something is published.
     purged.but(Effect::Little)
 }

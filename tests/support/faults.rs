@@ -417,9 +417,9 @@ impl Row {
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let blind = match self.blind.as_slice() {
-            [] => "nothing: it saw all".into(),
-            [why] => format!("blind: {why}"),
-            [why, ..] => format!("blind {} times: {why}", self.blind.len()),
+            [] => "nothing: no event lost".into(),
+            [why] => format!("watch lost: {why}"),
+            [why, ..] => format!("watch lost {} times: {why}", self.blind.len()),
         };
         // That no event is lost was found by comparing the watch with the store.
         write!(

@@ -12,16 +12,34 @@ const CLEAN: &[&str] = &[
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
+    "Makefile",
+    ".ci",
     "docs",
     "examples",
-    "bindings/cpp/example/service.cpp",
-    "bindings/go/example/service",
-    "tests/tidy/documents.rs",
+    "include/divvy.h",
+    "include/divvy.hpp",
+    "bindings/cpp/example",
+    "bindings/go",
+    "src/bin",
+    "src/capi",
+    "src/config",
+    "src/config.rs",
+    "src/error",
+    "src/error.rs",
+    "src/lib.rs",
+    "src/machine",
+    "src/runtime",
+    "src/store/health.rs",
+    "src/store/memory",
+    "src/store/mod.rs",
+    "src/types.rs",
     "tests/bindings/services.rs",
+    "tests/nats/permissions.rs",
+    "tests/tidy/documents.rs",
 ];
 
 /// Not prose of this repository, or generated.
-const SKIPPED: &[&str] = &["docs/faults.md", "docs/metrics.md", "docs/logs.md"];
+const SKIPPED: &[&str] = &["docs/faults.md", "docs/metrics.md"];
 
 /// Words and constructions, lower case, with what to write instead. A word matches whole words only.
 const BANNED: &[(&str, &str)] = &[
@@ -71,13 +89,26 @@ const BANNED: &[(&str, &str)] = &[
     ("takes its leave", "leaves"),
     ("taken for", "treated as"),
     ("given up", "removed, released"),
-    ("last word", "final state"),
     ("ask again", "retry"),
+    ("in doubt", "outcome unknown, needs rewrite"),
+    ("goes missing", "is suspected"),
+    ("went missing", "was suspected"),
+    ("tried again and again", "retried"),
+    ("trying again", "retrying"),
+    ("prolong", "renew"),
+    ("prolongs", "renews"),
+    ("prolonged", "renewed"),
+    ("gives back", "releases"),
+    ("given back", "released"),
+    ("whole life", "lifecycle"),
+    ("last word", "final state"),
+    ("what is held", "the assignment"),
+    ("what it holds", "its partitions"),
+    ("changed hands", "changed owners"),
 ];
 
 /// One excepted line: file, part of the line, reason.
-const EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("tests/tidy/prose.rs", "", "the list of banned words itself")];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -93,7 +124,7 @@ fn files() -> Vec<String> {
         );
         collect(&path, &mut found);
     }
-    found.retain(|file| !SKIPPED.contains(&file.as_str()));
+    found.retain(|file| !SKIPPED.contains(&file.as_str()) && !is_test(file));
     found.sort();
     found
 }
@@ -121,6 +152,13 @@ fn collect(path: &Path, found: &mut Vec<String>) {
     {
         found.push(name);
     }
+}
+
+/// Tests of the covered folders; those of `tests` are listed one by one.
+fn is_test(file: &str) -> bool {
+    let is_unit_test =
+        file.starts_with("src/") && (file.contains("/tests/") || file.ends_with("tests.rs"));
+    is_unit_test || file.ends_with("_test.go") || file.starts_with("bindings/go/foreign/")
 }
 
 /// The part of a line that people read: all of a document, comments and literals of a program.
@@ -152,6 +190,7 @@ fn offences() -> Vec<String> {
     let mut found = Vec::new();
     for file in files() {
         let text = fs::read_to_string(root().join(&file)).unwrap();
+        let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
         for (number, line) in (1..).zip(text.lines()) {
             let excepted =
                 |(path, part, _): &(&str, &str, &str)| file == *path && line.contains(part);
