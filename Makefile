@@ -90,6 +90,14 @@ lint: need-lint ## Check formatting, clippy and rustdoc; warnings are errors
 	$(CARGO) clippy $(LOCKED) --all-features --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --no-default-features --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --all-features --no-deps
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	    echo "cargo-deny is not installed: dependencies not checked"; \
+	elif ! $(CARGO) deny --all-features fetch db 2>/dev/null; then \
+	    echo "the advisory database cannot be reached: advisories not checked"; \
+	    $(CARGO) deny --all-features check bans licenses sources; \
+	else \
+	    $(CARGO) deny --all-features check; \
+	fi
 
 .PHONY: bench
 bench: need-build ## Run the benchmarks

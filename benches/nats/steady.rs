@@ -227,8 +227,7 @@ impl Threads {
         self
     }
 
-    /// In the order in which they were started: of threads with one name, which are a connection's,
-    /// the first is the store's own and the others the client crate's reader and flusher.
+    /// In the order in which they were started.
     pub fn print(&self) {
         let seconds = WINDOW.as_secs_f64();
         for used in self.0.values() {

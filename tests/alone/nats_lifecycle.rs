@@ -1,15 +1,21 @@
 //! What the NATS store leaves behind in its process: nothing.
 
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use divvy::store::nats::abandoned_connections;
-use divvy::store::{Bucket, Store};
+use divvy::error::Code;
+use divvy::store::nats::{NatsOptions, NatsStore};
+use divvy::store::{Bucket, Health, HealthEvents, Outcome, Store};
 
 use crate::alone;
 use crate::support::faults::{BUCKET, FOR_EVER, Reader, connect, put, soon};
 use crate::support::nats_binary::NEWEST;
-use crate::support::nats_server::Server;
+use crate::support::nats_server::{Server, Setup};
+use crate::support::proxy::Proxy;
 use crate::support::tasks::tasks;
 use crate::support::usage::usage;
 
@@ -51,8 +57,7 @@ fn nats_cycles_and_hangs_keep_threads_descriptors_and_memory_flat() {
     println!("200 cycles: {before:?} threads and descriptors, {grown} KiB more");
     assert!(grown < 4_096, "{grown} KiB");
 
-    // However much is watched, threads as an operator sees them: the session's, the one that
-    // calls the client crate, and the crate's own two, which have its name.
+    // However much is watched: the session's thread and the connection's.
     let store = connect(&server.url());
     let mut watches = Vec::new();
     for bucket in Bucket::ALL {
@@ -64,35 +69,158 @@ fn nats_cycles_and_hangs_keep_threads_descriptors_and_memory_flat() {
         }
     }
     let deadline = soon();
-    let expected = ["dv-nats", "dv-nats-io", "dv-nats-io", "dv-nats-io"];
+    let expected = ["dv-nats", "dv-nats-io"];
     while names() != expected {
         // The thread of a listing ends right after what it has found was told.
         assert!(Instant::now() < deadline, "{:?}", names());
         thread::sleep(Duration::from_millis(1));
     }
 
-    // A hang: the connection is abandoned, replaced after the heal, and gone soon after.
+    // A hang: the connection is replaced after the heal, and leaves nothing behind.
+    let health = store.health_events();
     server.pause();
-    let deadline = Instant::now() + Duration::from_secs(4);
-    while abandoned_connections() == 0 {
-        assert!(Instant::now() < deadline, "the hang goes unnoticed");
-        thread::sleep(Duration::from_millis(10));
-    }
+    until(&health, |health| matches!(health, Health::Degraded(_)));
     server.resume();
-    let healed = Instant::now();
-    while abandoned_connections() > 0 {
-        assert!(
-            healed.elapsed() < Duration::from_secs(10),
-            "an abandoned connection stays"
-        );
-        thread::sleep(Duration::from_millis(5));
+    until(&health, |health| *health == Health::Connected);
+    let deadline = soon();
+    while names() != expected {
+        assert!(Instant::now() < deadline, "{:?}", names());
+        thread::sleep(Duration::from_millis(1));
     }
-    println!(
-        "abandoned connections gone {:?} after the heal",
-        healed.elapsed()
-    );
     drop(watches);
     store.stop(soon()).unwrap();
     drop(store);
     assert_eq!(holdings(), before);
+}
+
+fn until(health: &HealthEvents, wanted: impl Fn(&Health) -> bool) {
+    loop {
+        let health = health.recv_timeout(Duration::from_secs(10));
+        if wanted(&health.expect("health changes in time")) {
+            return;
+        }
+    }
+}
+
+/// Connections that freeze one after the other. `FREEZES=1000` takes a quarter of an hour.
+#[test]
+fn frozen_connections_are_replaced_within_stale_limit_and_leave_nothing_behind() {
+    let _alone = alone();
+    let freezes = std::env::var("FREEZES").ok();
+    let freezes = freezes.map_or(5, |count| count.parse().expect("a number"));
+    let limit = Duration::from_secs(1);
+    let server = Server::start(NEWEST);
+    let proxy = Proxy::start(server.port);
+    let options = NatsOptions::new([proxy.url()]).stale_limit(limit);
+    let store = NatsStore::connect(options, soon()).unwrap();
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let watch = store.watch(BUCKET, "").unwrap();
+    let mut reader = Reader::default();
+    assert!(reader.until_live(&watch, Duration::from_secs(10)));
+    let health = store.health_events();
+    until(&health, |health| *health == Health::Connected);
+    let mut slowest = Duration::ZERO;
+    for round in 0..freezes {
+        proxy.freeze();
+        let frozen = Instant::now();
+        until(&health, |health| matches!(health, Health::Degraded(_)));
+        slowest = slowest.max(frozen.elapsed());
+        until(&health, |health| *health == Health::Connected);
+        let outcome = store.write(BUCKET, &[put("k", &round.to_string())], soon());
+        assert!(matches!(outcome[0], Outcome::Done(_)), "{outcome:?}");
+        assert_eq!(
+            names().iter().filter(|name| *name == "dv-nats-io").count(),
+            1
+        );
+    }
+    println!("{freezes} freezes: the slowest noticed after {slowest:?}");
+    assert!(slowest <= limit + Duration::from_millis(100), "{slowest:?}");
+    drop(watch);
+    store.stop(soon()).unwrap();
+    assert_eq!(names(), [""; 0]);
+}
+
+/// Each kind of failure to connect, many times over.
+#[test]
+fn failed_connects_leave_no_thread_or_descriptor_behind() {
+    let _alone = alone();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = format!("nats://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("nats://{}", mute.local_addr().unwrap());
+    let server = Setup::new(NEWEST)
+        .config("authorization { user: joe, password: s3cret }")
+        .start();
+    let plain = Server::start(NEWEST);
+    let short = || Duration::from_millis(60);
+    let attempts: [(&str, NatsOptions, Code); 5] = [
+        ("refused", NatsOptions::new([&refused]), Code::Unavailable),
+        (
+            "silent",
+            NatsOptions::new([&silent]).connect_timeout(short()),
+            Code::Unavailable,
+        ),
+        (
+            "unknown host",
+            NatsOptions::new(["nats://no.such.host.invalid"]),
+            Code::Unavailable,
+        ),
+        (
+            "wrong password",
+            NatsOptions::new([server.url()]).user_password("joe", "x"),
+            Code::Unauthorized,
+        ),
+        (
+            "no TLS",
+            NatsOptions::new([plain.url()]).tls_required(true),
+            Code::Unsupported,
+        ),
+    ];
+    let before = holdings();
+    for (what, options, code) in &attempts {
+        for _ in 0..5 {
+            let deadline = Instant::now() + Duration::from_millis(200);
+            let error = NatsStore::connect(options.clone(), deadline).expect_err(what);
+            assert_eq!(error.code(), *code, "{what}: {error}");
+        }
+        assert_eq!(holdings(), before, "{what}");
+    }
+}
+
+#[test]
+fn endless_greeting_costs_less_than_one_megabyte() {
+    let _alone = alone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let hostile = thread::spawn(move || {
+        let greeting = [b"INFO {".as_slice(), &[b'A'; 65_536]].concat();
+        while let Ok((mut stream, _)) = listener.accept() {
+            if over.load(Ordering::SeqCst) {
+                return;
+            }
+            while stream.write_all(&greeting).is_ok() {}
+        }
+    });
+    let connect = || {
+        let options = NatsOptions::new([format!("nats://{address}")]);
+        let deadline = Instant::now() + Duration::from_millis(500);
+        NatsStore::connect(options, deadline).unwrap_err()
+    };
+    connect();
+    let before = usage().resident_kib;
+    for _ in 0..5 {
+        let error = connect();
+        assert!(
+            error.to_string().contains("longer than the limit"),
+            "{error}"
+        );
+    }
+    let grown = usage().resident_kib.saturating_sub(before);
+    assert!(grown < 1_024, "{grown} KiB");
+    is_over.store(true, Ordering::SeqCst);
+    drop(TcpStream::connect(address));
+    hostile.join().unwrap();
 }

@@ -1,18 +1,26 @@
 //! The NATS store against servers that want to know who it is: each kind of credentials, right
 //! and wrong, plain and by TLS, and permissions that are missing.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use divvy::error::Code;
-use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Refusal, Store, WatchEvent, Write};
+use divvy::store::nats::{NatsCredentials, NatsOptions, NatsStore, Placement};
+use divvy::store::{
+    Bucket, BucketConfig, Expect, Health, Outcome, Refusal, Store, WatchEvent, Write,
+};
 use nkeys::KeyPair;
 
 use crate::support::nats_binary::{NEWEST, OLDEST};
 use crate::support::nats_server::{Server, Setup};
+use crate::support::raw_nats::RawNats;
 
 const BUCKET: Bucket = Bucket::Assignment;
 
@@ -191,10 +199,14 @@ fn pem(name: &str) -> PathBuf {
 }
 
 fn tls_config(verify: bool) -> String {
+    tls_config_of("server", &format!("verify: {verify}"))
+}
+
+fn tls_config_of(certificate: &str, more: &str) -> String {
     format!(
-        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: {verify} }}",
-        pem("server.pem").display(),
-        pem("server.key").display(),
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", {more} }}",
+        pem(&format!("{certificate}.pem")).display(),
+        pem(&format!("{certificate}.key")).display(),
         pem("ca.pem").display()
     )
 }
@@ -236,10 +248,6 @@ fn tls_replies_are_read_without_delay() {
                 .remove(0);
             assert!(matches!(outcome, Outcome::Done(_)), "{n}: {outcome:?}");
             slowest = slowest.max(before.elapsed());
-            if n % 50 == 0 {
-                // Lets the crate's own flush come at all times of a write.
-                std::thread::sleep(Duration::from_millis(n % 7));
-            }
         }
         println!(
             "3000 writes by TLS: {:?}, slowest {slowest:?}",
@@ -249,13 +257,232 @@ fn tls_replies_are_read_without_delay() {
     });
 }
 
+/// Why connecting fails.
+fn failure(options: NatsOptions) -> divvy::error::Error {
+    NatsStore::connect(options, soon()).expect_err("a failure")
+}
+
 #[test]
-fn server_without_tls_is_rejected_where_tls_is_required() {
-    let server = Server::start(NEWEST);
-    let options = NatsOptions::new([server.url()]).tls_required(true);
-    let error = NatsStore::connect(options, soon()).unwrap_err();
-    assert_eq!(error.code(), Code::Unsupported, "{error}");
-    assert!(error.to_string().contains("TLS"), "{error}");
+fn tls_first_server_is_reached_by_setting_and_by_detection() {
+    let config = tls_config_of("server", "handshake_first: true");
+    let server = Setup::new(NEWEST).config(&config).start();
+    let options = || NatsOptions::new([server.url()]);
+    prove(options().tls_ca(pem("ca.pem")).tls_first(true));
+    prove(options().tls_ca(pem("ca.pem")));
+    // Without TLS asked for there is nothing to detect.
+    let plain = options().connect_timeout(Duration::from_millis(300));
+    let error = NatsStore::connect(plain, Instant::now() + Duration::from_secs(1)).unwrap_err();
+    assert!(error.to_string().contains("nats_tls_first"), "{error}");
+}
+
+#[test]
+fn expired_and_foreign_server_certificates_are_rejected_with_reason() {
+    for (certificate, words) in [("expired", "expired"), ("elsewhere", "not valid for name")] {
+        let config = tls_config_of(certificate, "timeout: 2");
+        let server = Setup::new(NEWEST).config(&config).start();
+        let error = failure(NatsOptions::new([server.url()]).tls_ca(pem("ca.pem")));
+        assert_eq!(error.code(), Code::Unauthorized, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(words) && text.contains(&server.port.to_string()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn client_certificate_authenticates_with_verify_and_map() {
+    let config = format!(
+        "{}\nauthorization {{ users: [{{ user: \"divvy-client\" }}] }}",
+        tls_config_of("server", "verify_and_map: true")
+    );
+    on_both(&config, |server| {
+        let options = || NatsOptions::new([server.url()]).tls_ca(pem("ca.pem"));
+        prove(options().tls_identity(pem("client.pem"), pem("client.key")));
+        refused(
+            options().tls_identity(pem("stranger.pem"), pem("stranger.key")),
+            "nothing",
+        );
+        let wrong = options().tls_identity(pem("client.pem"), pem("server.key"));
+        let error = failure(wrong);
+        assert_eq!(error.code(), Code::InvalidConfig, "{error}");
+        assert!(error.to_string().contains("server.key"), "{error}");
+    });
+}
+
+/// Listens as a server without TLS would, and counts what clients send to it.
+fn without_tls(body: impl FnOnce(String)) -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let received = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&received);
+    let server = thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let greeting = br#"INFO {"server_id":"X","version":"2.11.0","headers":true,"max_payload":1048576}"#;
+            let _ = stream
+                .write_all(greeting)
+                .and_then(|()| stream.write_all(b"\r\n"));
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            if bytes == b"end" {
+                return;
+            }
+            counter.fetch_add(bytes.len(), Ordering::SeqCst);
+        }
+    });
+    body(format!("nats://joe:s3cret@{address}"));
+    std::net::TcpStream::connect(address)
+        .unwrap()
+        .write_all(b"end")
+        .unwrap();
+    server.join().unwrap();
+    received.load(Ordering::SeqCst)
+}
+
+#[test]
+fn server_without_tls_receives_nothing_where_tls_is_required() {
+    let received = without_tls(|url| {
+        let options = || NatsOptions::new([url.clone()]);
+        for options in [
+            options().tls_required(true),
+            options().tls_ca(pem("ca.pem")),
+            options().tls_identity(pem("client.pem"), pem("client.key")),
+            NatsOptions::new([url.replace("nats://", "tls://")]),
+        ] {
+            let error = failure(options);
+            assert_eq!(error.code(), Code::Unsupported, "{error}");
+            assert!(error.to_string().contains("TLS"), "{error}");
+        }
+    });
+    assert_eq!(received, 0);
+}
+
+#[test]
+fn credentials_in_a_url_are_percent_decoded() {
+    let config = "authorization { users: [ { user: fleet, password: \"p@ss#1/x%2\" }, \
+                  { user: \"dom\\\\svc\", password: simple } ] }";
+    let server = Setup::new(NEWEST).config(config).start();
+    for login in [
+        "fleet:p%40ss%231%2Fx%252",
+        "fleet:p@ss#1/x%2",
+        "dom%5Csvc:simple",
+    ] {
+        prove(NatsOptions::new([format!(
+            "nats://{login}@127.0.0.1:{}",
+            server.port
+        )]));
+    }
+}
+
+#[test]
+fn inbox_prefix_works_with_restricted_account() {
+    let config = "authorization { users: [ { user: app, password: p, permissions: { \
+        publish: [ \"$JS.API.>\", \"$KV.>\", \"$JS.FC.>\", \"$JS.ACK.>\" ], \
+        subscribe: [ \"_INBOX_app.>\" ] } } ] }";
+    on_both(config, |server| {
+        let options = || NatsOptions::new([server.url()]).user_password("app", "p");
+        prove(options().inbox_prefix("_INBOX_app"));
+        let error = failure(options());
+        assert_eq!(error.code(), Code::Unauthorized, "{error}");
+        assert!(error.to_string().contains("nats_inbox_prefix"), "{error}");
+    });
+}
+
+#[test]
+fn credentials_file_is_read_at_each_connect() {
+    let (config, account) = operator_config();
+    let mut server = Setup::new(NEWEST).config(&config).start();
+    let (good, foreign) = (credentials(&account), credentials(&KeyPair::new_account()));
+    let options = NatsOptions::new([server.url()]).credentials_file(good.path());
+    let store = NatsStore::connect(options, soon()).unwrap();
+    let contents = std::fs::read(good.path()).unwrap();
+    std::fs::copy(foreign.path(), good.path()).unwrap();
+    server.kill();
+    server.restart();
+    let deadline = soon();
+    loop {
+        match store.health() {
+            Health::Degraded(why) if why.contains("Authorization") => break,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    std::fs::write(good.path(), contents).unwrap();
+    while store.health() != Health::Connected {
+        assert!(Instant::now() < deadline, "{:?}", store.health());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn credentials_callback_supplies_token_or_jwt_at_each_connect() {
+    let (config, account) = operator_config();
+    let server = Setup::new(NEWEST).config(&config).start();
+    let user = KeyPair::new_user();
+    let claims = serde_json::json!({
+        "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1
+    });
+    let text = jwt(&account, &user, "user", claims);
+    let options = NatsOptions::new([server.url()]).credentials_callback(move |nonce| {
+        let signature = user.sign(nonce).map_err(|error| error.to_string())?;
+        Ok(NatsCredentials::Jwt {
+            jwt: text.clone(),
+            signature,
+        })
+    });
+    prove(options);
+    let server = Setup::new(NEWEST)
+        .config("authorization { token: s3cret }")
+        .start();
+    let options = |token: &'static str| {
+        let options = NatsOptions::new([server.url()]);
+        options.credentials_callback(move |_| Ok(NatsCredentials::Token(token.to_owned())))
+    };
+    prove(options("s3cret"));
+    refused(options("wr0ng"), "wr0ng");
+    let sealed = NatsOptions::new([server.url()]);
+    let error = failure(sealed.credentials_callback(|_| Err("vault is sealed".to_owned())));
+    assert!(error.to_string().contains("vault is sealed"), "{error}");
+}
+
+#[test]
+fn server_reason_is_kept_in_connect_error() {
+    let server = Setup::new(NEWEST).config("max_connections: 1").start();
+    let first = NatsStore::connect(NatsOptions::new([server.url()]), soon()).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let error = NatsStore::connect(NatsOptions::new([server.url()]), deadline).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("maximum connections exceeded"), "{text}");
+    assert!(text.contains(&server.port.to_string()), "{text}");
+    first.stop(soon()).unwrap();
+}
+
+#[test]
+fn created_buckets_have_configured_size_limit_and_placement() {
+    let config = "server_tags: [\"region:eu\"]\naccounts { A: { jetstream: { max_store: 100MB, \
+                  max_bytes_required: true, max_mem: 10MB, max_streams: 10, max_consumers: 50 }, \
+                  users: [ {user: app, password: p} ] } }\nno_auth_user: app";
+    let server = Setup::new(NEWEST).config(config).start();
+    let ensure = |options: NatsOptions| {
+        let store = NatsStore::connect(options, soon()).unwrap();
+        store.ensure(BUCKET, BucketConfig { ttl: None }, soon())
+    };
+    let options = || NatsOptions::new([server.url()]);
+    let error = ensure(options()).unwrap_err();
+    assert!(error.to_string().contains("max bytes"), "{error}");
+    let placement = Placement {
+        cluster: String::new(),
+        tags: vec!["region:eu".into()],
+    };
+    let wanted = options().max_bytes(1 << 20).placement(placement);
+    ensure(wanted).unwrap();
+    let info = RawNats::connect(server.port).api("STREAM.INFO.KV_parti-assignment", "");
+    assert_eq!(info["config"]["max_bytes"], 1 << 20, "{info}");
+    assert_eq!(
+        info["config"]["placement"]["tags"][0], "region:eu",
+        "{info}"
+    );
 }
 
 #[test]

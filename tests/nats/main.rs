@@ -18,6 +18,8 @@ mod calculator;
 mod conformance_nats;
 mod domains;
 mod faults;
+mod hostile;
+mod other_client;
 mod permissions;
 mod rolling;
 mod size;

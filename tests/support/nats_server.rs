@@ -241,10 +241,17 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        let config = std::fs::read_to_string(self.folder.path().join("server.conf"));
+        let is_tls_first = config.expect("a configuration").contains("handshake_first");
         self.child = Some(spawn(command));
         let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline {
-            if greets(self.port) {
+            // With TLS first it says nothing to a client that does not begin the handshake.
+            let is_up = match is_tls_first {
+                true => self.monitoring("varz").is_some(),
+                false => greets(self.port),
+            };
+            if is_up {
                 return true;
             }
             let child = self.child.as_mut().expect("it was just started");

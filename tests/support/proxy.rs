@@ -32,6 +32,10 @@ struct Shared {
     /// Bytes wait, none is lost.
     hold: [AtomicBool; 2],
     delay_ms: AtomicU64,
+    /// Bytes are passed on one by one.
+    in_single_bytes: AtomicBool,
+    /// Connections of an earlier generation pass nothing any more and stay open.
+    generation: AtomicU64,
     /// Bytes that may still pass to the client before the connection is cut; `u64::MAX`: all.
     client_budget: AtomicU64,
     connections: Mutex<Vec<(TcpStream, TcpStream)>>,
@@ -50,6 +54,8 @@ impl Proxy {
             swallow: Default::default(),
             hold: Default::default(),
             delay_ms: AtomicU64::new(0),
+            in_single_bytes: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             client_budget: AtomicU64::new(u64::MAX),
             connections: Mutex::default(),
             pumps: Mutex::default(),
@@ -106,6 +112,17 @@ impl Proxy {
     pub fn delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).expect("a short delay");
         self.shared.delay_ms.store(millis, Ordering::SeqCst);
+    }
+
+    /// Freezes the connections of this moment for good: they stay open and pass nothing. New ones
+    /// work.
+    pub fn freeze(&self) {
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Passes the bytes on one by one, each in a segment of its own.
+    pub fn single_bytes(&self) {
+        self.shared.in_single_bytes.store(true, Ordering::SeqCst);
     }
 
     /// Lets so many more bytes pass to clients, then cuts in the middle.
@@ -177,7 +194,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
     let mut buffer = [0; 16 * 1024];
+    let generation = shared.generation.load(Ordering::SeqCst);
     while !shared.ended.load(Ordering::SeqCst) {
+        if shared.generation.load(Ordering::SeqCst) != generation {
+            // The client's end is noticed, as its proxy would.
+            let mut byte = [0];
+            if way == Way::ToServer && matches!(from.peek(&mut byte), Ok(0)) {
+                break;
+            }
+            std::thread::sleep(STEP);
+            continue;
+        }
         if shared.hold[way as usize].load(Ordering::SeqCst) {
             std::thread::sleep(STEP);
             continue;
@@ -198,7 +225,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
             Way::ToServer => count,
             Way::ToClient => spend(&shared.client_budget, count),
         };
-        if to.write_all(&buffer[..passing]).is_err() || passing < count {
+        let size = match shared.in_single_bytes.load(Ordering::SeqCst) {
+            true => 1,
+            false => buffer.len(),
+        };
+        let mut pieces = buffer[..passing].chunks(size);
+        if pieces.any(|piece| to.write_all(piece).is_err()) || passing < count {
             break;
         }
     }

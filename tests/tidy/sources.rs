@@ -265,16 +265,31 @@ fn imports_never_point_back() {
 }
 
 #[test]
-fn only_nats_store_names_nats_crate() {
-    let others = only(sources(), |source| !source.is_under("store/nats/"));
-    let mut offences = lines_with(&others, &["use nats", "extern crate nats"]);
-    for line in lines_with(&others, &["nats::"]) {
-        let is_module = ["store::nats::", "self::nats::", "super::nats::"];
-        if !is_module.iter().any(|module| line.contains(module)) {
-            offences.push(line);
-        }
-    }
-    assert_none("nats outside src/store/nats", &offences);
+fn nats_protocol_code_uses_no_socket_thread_file_or_clock() {
+    const PURE: [&str; 6] = [
+        "address",
+        "encode",
+        "headers",
+        "info",
+        "proto",
+        "server_list",
+    ];
+    let pure = only(sources(), |source| {
+        let file = source.path.strip_prefix("store/nats/client/");
+        file.is_some_and(|file| PURE.contains(&file.trim_end_matches(".rs")))
+    });
+    assert_eq!(pure.len(), PURE.len());
+    let banned = [
+        "TcpStream",
+        "UdpSocket",
+        "thread",
+        "Mutex",
+        "libc",
+        "std::fs",
+        "Instant::now",
+        "unsafe",
+    ];
+    assert_none("impure", &lines_with(&pure, &banned));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::failure::{RequestFailure, number};
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
-use super::options::{NatsOptions, Storage};
+use super::options::{NatsOptions, Placement, Storage};
 use super::servers::{Servers, Version};
 use super::write;
 use crate::store::{Bucket, BucketConfig, BucketStatus, ManageBuckets};
@@ -326,7 +326,7 @@ pub(super) fn status(
 
 /// The most bytes of a value, by the limits of server and bucket.
 pub(super) fn value_max(stream: &Stream, info: Option<&StreamInfo>) -> usize {
-    let server = stream.link.info.max_payload;
+    let server = stream.link.info.max_payload();
     let bucket = info
         .and_then(|info| info.number("max_msg_size"))
         .and_then(|max| usize::try_from(max).ok())
@@ -396,7 +396,7 @@ fn create(
     let max_bytes = options
         .max_bytes
         .map(|max| i64::try_from(max).unwrap_or(i64::MAX));
-    let body = json!({
+    let mut body = json!({
         "name": stream.name,
         "subjects": [options.subject(bucket, ">")],
         "retention": "limits",
@@ -416,6 +416,10 @@ fn create(
         "allow_direct": true,
         "first_seq": bucket.first_sequence(since_epoch.unwrap_or_default()),
     });
+    if !options.placement.is_empty() {
+        let Placement { cluster, tags } = &options.placement;
+        body["placement"] = json!({ "cluster": cluster, "tags": tags });
+    }
     let api = format!("STREAM.CREATE.{}", stream.name);
     match stream.request::<Value>(&api, &body, deadline) {
         Ok(_) => Ok(true),

@@ -1,11 +1,11 @@
 //! A consumer of the server that tells what changes after a listing.
 //!
-//! What changes seldom is pushed: each message comes as soon as it is stored, and costs a wake-up
-//! of the client crate's reader. Heartbeats are pulled: one request brings all that have come
-//! since the one before, at once, so that the reader wakes for a burst and not for each of them.
+//! What changes seldom is pushed: each message comes as soon as it is stored, and costs two
+//! threads a wake-up. Heartbeats are pulled: one request brings all that have come since the one
+//! before, at once, so that the threads wake for a burst and not for each of them.
 //! A request that finds none waits at the server for the first, for up to [`PULL_EXPIRES`]. How
-//! long each has waited for its request is told with it (see [`super::waits`]), so a lease begins
-//! when its beat was stored and not when it was asked for.
+//! long each has waited for its request is reported with it (see [`super::waits`]), so a lease
+//! begins when its beat was stored and not when it was requested.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 use serde_json::{Value, json};
 
+use super::client::{Message, Subscription};
 use super::failure::RequestFailure;
 use super::jetstream::Stream;
 use super::link::AckSubject;
@@ -29,7 +30,7 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
 /// of that length is passed on at once.
 const PACE: Duration = Duration::from_millis(50);
 /// The same from one request to the next: what is pulled has waited for half of that on average.
-/// Each request costs three threads of ours a wake-up, which is most of what a leader costs.
+/// Each request costs wake-ups, which are most of what a leader costs.
 const PULL_PACE: Duration = Duration::from_millis(200);
 /// More than that in one look is no trickle: the next look follows at once.
 const PACED_MAX: usize = 256;
@@ -56,12 +57,12 @@ pub(super) enum Stop {
     /// Nobody wants to know any more.
     Ended,
     /// Something is wrong.
-    Blind(&'static str),
+    Blind(String),
 }
 
 /// A message of the consumer that is none of its own.
 pub(super) struct Delivered {
-    pub(super) message: nats::Message,
+    pub(super) message: Message,
     pub(super) revision: Revision,
     /// How long it has waited at the server, where that can be told.
     pub(super) waited: Option<Duration>,
@@ -73,7 +74,7 @@ pub(super) struct Consumer {
     pub(super) consumer: String,
     /// Where it delivers to.
     subject: String,
-    inbound: Receiver<nats::Message>,
+    inbound: Subscription,
     /// The number of its last message.
     delivered: u64,
     /// When it was last heard of.
@@ -146,7 +147,7 @@ impl Consumer {
             config["flow_control"] = json!(true);
             config["idle_heartbeat"] = json!(nanos(IDLE_HEARTBEAT));
         }
-        let inbound = stream.link.subscribe(&subject, deadline)?;
+        let inbound = stream.link.subscribe(&subject)?;
         let now = Instant::now();
         let mut tail = Self {
             stream,
@@ -163,6 +164,9 @@ impl Consumer {
         let api = format!("CONSUMER.CREATE.{}.{}.{filter}", stream.name, tail.consumer);
         let body = json!({ "stream_name": stream.name, "config": config });
         stream.request::<Value>(&api, &body, deadline)?;
+        if let Some(why) = tail.inbound.refusal() {
+            return Err(RequestFailure::Denied(why.to_owned()));
+        }
         if delivery == Delivery::Pulled {
             let (api, name) = (&stream.api, &stream.name);
             let next = format!("{api}.CONSUMER.MSG.NEXT.{name}.{}", tail.consumer);
@@ -179,7 +183,7 @@ impl Consumer {
         mut each: impl FnMut(Delivered),
     ) -> Result<Instant, Stop> {
         if self.stream.link.is_dead() {
-            return Err(Stop::Blind("the connection was lost"));
+            return Err(blind("the connection was lost"));
         }
         if now < self.next_look {
             return Ok(self.next_look);
@@ -190,7 +194,8 @@ impl Consumer {
                 Ok(message) => message,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Stop::Blind("the connection was lost"));
+                    let why = self.inbound.refusal().unwrap_or("the connection was lost");
+                    return Err(blind(why));
                 }
             };
             count += 1;
@@ -214,7 +219,7 @@ impl Consumer {
             }
         };
         if now.duration_since(self.heard) >= SILENCE_MAX {
-            return Err(Stop::Blind("the server's watch fell silent"));
+            return Err(blind("the server's watch fell silent"));
         }
         if self.next_look > now {
             return Ok(self.next_look);
@@ -223,17 +228,22 @@ impl Consumer {
     }
 
     /// Where messages arrive, while they are looked at as soon as they do.
-    pub(super) fn arrivals(&self, now: Instant) -> Option<&Receiver<nats::Message>> {
-        (now >= self.next_look).then_some(&self.inbound)
+    pub(super) fn arrivals(&self, now: Instant) -> Option<&Receiver<Message>> {
+        (now >= self.next_look).then_some(self.inbound.arrivals())
     }
 
     /// Checks that a message is the next one; nothing is left of those that are the consumer's own.
-    fn number(&mut self, message: nats::Message) -> Result<Option<Delivered>, Stop> {
-        let Some(position) = message.reply.as_deref().and_then(AckSubject::parse) else {
-            return self.control(&message).map(|()| None).map_err(Stop::Blind);
+    fn number(&mut self, message: Message) -> Result<Option<Delivered>, Stop> {
+        let Some(position) = message.reply().and_then(AckSubject::parse) else {
+            return self.control(&message).map(|()| None).map_err(blind);
         };
         if position.consumer_sequence != self.delivered + 1 {
-            return Err(Stop::Blind("messages of the server's watch were lost"));
+            return Err(match self.inbound.dropped() {
+                0 => blind("messages of the server's watch were lost"),
+                dropped => Stop::Blind(format!(
+                    "{dropped} messages of the server's watch were dropped: too many at once"
+                )),
+            });
         }
         self.delivered += 1;
         let pull = self.pull.as_mut();
@@ -245,22 +255,21 @@ impl Consumer {
         }))
     }
 
-    fn control(&mut self, message: &nats::Message) -> Result<(), &'static str> {
-        let header = |name| {
-            let headers = message.headers.as_ref()?;
-            headers.get(name).map(String::as_str)
-        };
+    fn control(&mut self, message: &Message) -> Result<(), &'static str> {
+        let headers = message.headers();
+        let header = |name| headers.get(name);
         if let Some(pull) = &mut self.pull {
             // Spares the session to ask for a sign of life.
             self.stream.link.answered(pull.sent);
-            return pull.ended(header("Status"), header("Nats-Pending-Messages"));
+            let status = headers.status().map(|(code, _)| code);
+            return pull.ended(status, header("Nats-Pending-Messages"));
         }
         // A heartbeat, or a flow control request.
-        if let Some(reply) = message.reply.as_deref() {
-            self.stream.link.post(reply, Vec::new());
+        if let Some(reply) = message.reply() {
+            self.stream.link.post(reply, b"");
         }
         if let Some(stalled) = header("Nats-Consumer-Stalled") {
-            self.stream.link.post(stalled, Vec::new());
+            self.stream.link.post(stalled, b"");
         }
         match header("Nats-Last-Consumer").map(str::parse::<u64>) {
             Some(Ok(last)) if last != self.delivered => {
@@ -273,7 +282,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.stream.link.unsubscribe(&self.subject);
+        self.stream.link.unsubscribe(&self.inbound);
         delete_consumer(&self.stream, &self.consumer);
     }
 }
@@ -337,10 +346,10 @@ impl Pull {
     }
 
     /// The server's last word on a request, which tells how many messages it did not bring.
-    fn ended(&mut self, status: Option<&str>, left: Option<&str>) -> Result<(), &'static str> {
+    fn ended(&mut self, status: Option<u16>, left: Option<&str>) -> Result<(), &'static str> {
         match status {
-            Some("404" | "408") => {}
-            Some("100") => return Ok(()),
+            Some(404 | 408) => {}
+            Some(100) => return Ok(()),
             _ => return Err("the server's watch is gone"),
         }
         let brought = self.brought.take().unwrap_or(0);
@@ -356,7 +365,11 @@ impl Pull {
 
 pub(super) fn delete_consumer(stream: &Stream, consumer: &str) {
     let api = format!("{}.CONSUMER.DELETE.{}.{consumer}", stream.api, stream.name);
-    stream.link.post(&api, Vec::new());
+    stream.link.post(&api, b"");
+}
+
+fn blind(why: &str) -> Stop {
+    Stop::Blind(why.to_owned())
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -381,13 +394,13 @@ mod tests {
     #[test]
     fn end_of_pull_reveals_missing_messages() {
         let left = |brought: usize| (PULL_MAX - brought).to_string();
-        for status in ["404", "408"] {
+        for status in [404, 408] {
             assert_eq!(pull(0).ended(Some(status), Some(&left(0))), Ok(()));
             assert_eq!(pull(7).ended(Some(status), Some(&left(7))), Ok(()));
             assert_eq!(pull(7).ended(Some(status), None), Ok(()));
             assert!(pull(6).ended(Some(status), Some(&left(7))).is_err());
         }
-        for gone in [Some("409"), Some("503"), None] {
+        for gone in [Some(409), Some(503), None] {
             assert!(pull(0).ended(gone, None).is_err(), "{gone:?}");
         }
     }
@@ -395,9 +408,9 @@ mod tests {
     #[test]
     fn next_pull_follows_end_of_previous_one() {
         let mut under_way = pull(3);
-        assert_eq!(under_way.ended(Some("100"), None), Ok(()));
+        assert_eq!(under_way.ended(Some(100), None), Ok(()));
         assert_eq!(under_way.brought, Some(3));
-        under_way.ended(Some("404"), None).unwrap();
+        under_way.ended(Some(404), None).unwrap();
         assert_eq!(under_way.brought, None);
         // Nothing more is said about one that has brought all that it asked for, and there may be
         // more by now.

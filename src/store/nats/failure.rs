@@ -71,6 +71,8 @@ pub(super) enum RequestFailure {
     Malformed(String),
     /// The bucket cannot be worked with as it is.
     Unsuitable(String),
+    /// The request cannot be sent.
+    Invalid(&'static str),
 }
 
 impl RequestFailure {
@@ -96,6 +98,7 @@ impl RequestFailure {
             RequestFailure::Denied(why) => Error::new(Code::Unauthorized, why),
             RequestFailure::Malformed(why) => Error::new(Code::Store, why),
             RequestFailure::Unsuitable(why) => Error::new(Code::Unsupported, why),
+            RequestFailure::Invalid(why) => Error::new(Code::InvalidArgument, why),
             RequestFailure::Api(error) => match refusal_of(error) {
                 Refusal::Other { code, text } => {
                     Error::new(Code::Store, format!("{text} (error {code})"))
@@ -131,6 +134,7 @@ impl RequestFailure {
             }
             RequestFailure::Denied(why) => Outcome::Refused(Refusal::Unauthorized(why)),
             RequestFailure::Unsuitable(why) => Outcome::Refused(Refusal::Invalid(why)),
+            RequestFailure::Invalid(why) => Outcome::Refused(Refusal::Invalid(why.to_owned())),
             RequestFailure::Api(error) => Outcome::Refused(refusal_of(error)),
         }
     }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::client::headers::{HeaderBlock, Headers};
 use super::failure::{ApiError, RequestFailure, number};
 use super::link::{Link, Reply};
 use super::options::NatsOptions;
@@ -147,18 +148,14 @@ impl Stream {
     ) -> Result<T, RequestFailure> {
         let payload =
             serde_json::to_vec(body).map_err(|e| RequestFailure::Malformed(e.to_string()))?;
-        self.ask(
-            &Arc::from(format!("{}.{what}", self.api)),
-            &payload,
-            deadline,
-        )
-        .and_then(read_reply)
+        self.ask(&format!("{}.{what}", self.api), &payload, deadline)
+            .and_then(read_reply)
     }
 
     /// Sends a request until someone answers.
     fn ask(
         &self,
-        subject: &Arc<str>,
+        subject: &str,
         payload: &[u8],
         deadline: Instant,
     ) -> Result<Reply, RequestFailure> {
@@ -166,7 +163,7 @@ impl Stream {
             let patience = deadline.min(Instant::now() + ASK_AGAIN_AFTER);
             let mut exchange = self.link.exchange(1, patience);
             let answer = exchange
-                .send(Arc::clone(subject), None, payload.to_vec(), true)
+                .send(subject, &Headers::default(), payload, true)
                 .and_then(|()| exchange.receive());
             match answer {
                 Err(RequestFailure::TimedOut) if patience < deadline => {}
@@ -220,8 +217,8 @@ impl Stream {
     }
 
     /// The request for the last message of a subject, answered by the stream's leader.
-    pub(super) fn last_message_request(&self, subject: &str) -> (Arc<str>, Vec<u8>) {
-        let api = Arc::from(format!("{}.STREAM.MSG.GET.{}", self.api, self.name));
+    pub(super) fn last_message_request(&self, subject: &str) -> (String, Vec<u8>) {
+        let api = format!("{}.STREAM.MSG.GET.{}", self.api, self.name);
         let body = serde_json::json!({ "last_by_subj": subject });
         (api, body.to_string().into_bytes())
     }
@@ -357,14 +354,11 @@ pub(super) fn operation_of(kv_operation: Option<&str>, marker: Option<&str>) -> 
 
 /// The operation in raw headers, which anyone may have written: what is malformed is passed over.
 fn operation_in(headers: &[u8]) -> Operation {
-    let value = |name: &str| {
-        headers.split(|b| *b == b'\n').find_map(|line| {
-            let line = std::str::from_utf8(line).ok()?;
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == name).then(|| value.trim())
-        })
-    };
-    operation_of(value("KV-Operation"), value("Nats-Marker-Reason"))
+    let headers = HeaderBlock(headers);
+    operation_of(
+        headers.get("KV-Operation"),
+        headers.get("Nats-Marker-Reason"),
+    )
 }
 
 fn take_subjects(info: &mut StreamInfo) -> Vec<String> {

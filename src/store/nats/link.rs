@@ -1,44 +1,52 @@
 //! Requests and replies over one connection.
 //!
-//! A link has one inbox for all replies, told apart by a number at the end of their subject. Calls
-//! never touch the client crate, nor do watches but for its one call that never waits: they send
-//! commands to the connection's I/O thread.
+//! A link has one inbox for all replies. A number at the end of the subject identifies each. The
+//! connection's thread hands each reply to the call that waits for it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, bounded, select};
-use nats::header::HeaderMap;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
-use super::connection::{Command, Outgoing, Progress, Tracker, Up};
-use super::dial::ServerInfo;
+use super::client::encode::Publish;
+use super::client::headers::{HeaderBlock, Headers};
+use super::client::info::ServerInfo;
+use super::client::proto::MessageRef;
+use super::client::{Connection, Replies, Subscription, Unsent};
 use super::failure::RequestFailure;
 use crate::threads::cancel::{self, WaitError};
 use crate::threads::signal;
 
-/// A server's time is believed this long after it was told.
+/// A server's time is believed this long after it was reported.
 const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
 
 /// A connection as the calls see it. Dead once the connection is; then every call fails at once.
 pub(super) struct Link {
     pub(super) info: ServerInfo,
-    tracker: Arc<Tracker>,
+    generation: u64,
     inbox: String,
-    queue: Sender<Command>,
-    connection: nats::Connection,
-    routes: Mutex<Routes>,
+    connection: Arc<dyn Connection>,
+    routes: Arc<Routes>,
     next_token: AtomicU64,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
     /// Disconnected when the link dies.
     pub(super) dead: Receiver<Infallible>,
 }
 
-/// Where messages go. `closed` tells why nothing goes anywhere any more.
+/// Where replies go.
 struct Routes {
+    /// Weak, since the connection holds its routes.
+    connection: Weak<dyn Connection>,
+    table: Mutex<Table>,
+}
+
+/// `closed` says why nothing goes anywhere any more.
+struct Table {
     closed: Option<RequestFailure>,
     waiters: HashMap<u64, Waiter>,
     alive: Option<Sender<Infallible>>,
@@ -47,7 +55,9 @@ struct Routes {
 struct Waiter {
     replies: Sender<(usize, Reply)>,
     index: usize,
-    subject: Arc<str>,
+    subject: Box<str>,
+    /// When its call began, and so a moment before the request was sent.
+    began: Instant,
 }
 
 /// What comes back for a request.
@@ -55,36 +65,45 @@ pub(super) enum Reply {
     Data(Vec<u8>),
     /// A status without data: the number and its text.
     Status(u16, String),
-    /// The server denied the publication, with these words.
+    /// The server denied the publication; the text is its error.
     Denied(String),
     /// The link died.
     Closed,
 }
 
 impl Link {
-    pub(super) fn new(up: Up) -> (Arc<Self>, Receiver<nats::Message>) {
+    /// A link over a connection that receives replies at `inbox` and one more part.
+    pub(super) fn new(
+        connection: Arc<dyn Connection>,
+        info: ServerInfo,
+        inbox: String,
+        generation: u64,
+    ) -> Arc<Self> {
         let (alive, dead) = signal();
-        let link = Self {
-            info: up.info,
-            tracker: up.tracker,
-            inbox: up.inbox,
-            queue: up.queue,
-            connection: up.connection,
-            routes: Mutex::new(Routes {
+        let routes = Arc::new(Routes {
+            connection: Arc::downgrade(&connection),
+            table: Mutex::new(Table {
                 closed: None,
                 waiters: HashMap::new(),
                 alive: Some(alive),
             }),
+        });
+        connection.on_reply(Arc::clone(&routes) as Arc<dyn Replies>);
+        Arc::new(Self {
+            info,
+            generation,
+            inbox,
+            connection,
+            routes,
             next_token: AtomicU64::new(0),
             server_time: Mutex::new(None),
             dead,
-        };
-        (Arc::new(link), up.messages)
+        })
     }
 
     /// Tells this connection from those before and after it.
     pub(super) fn generation(&self) -> u64 {
-        self.tracker.generation
+        self.generation
     }
 
     /// Starts a call of up to `messages_max` messages that must be over by the deadline.
@@ -95,38 +114,42 @@ impl Link {
             link: self,
             first_token: self.next_token.fetch_add(tokens, Ordering::Relaxed),
             sent: 0,
+            queued: 0,
             messages_max,
             sender,
             replies,
-            progress: Arc::default(),
+            reply_subject: String::new(),
+            began: Instant::now(),
             deadline,
         }
     }
 
-    /// Sends one message that nobody waits for, if there is room for it right now.
-    pub(super) fn post(&self, subject: &str, payload: Vec<u8>) {
-        let message = Outgoing {
-            subject: Arc::from(subject),
-            reply: None,
-            headers: None,
-            payload,
-            progress: Arc::default(),
-        };
-        self.queue.try_send(Command::Publish(message)).ok();
+    /// Sends one message without waiting for a reply, if there is room for it right now.
+    pub(super) fn post(&self, subject: &str, payload: &[u8]) {
+        self.send_now(subject, None, payload);
     }
 
-    /// Sends one small message that asks for replies, past the I/O thread, if the crate can take it
-    /// right now; its flusher sends it within 5 ms. What becomes of it is told by the replies only.
+    /// Sends one message that asks for replies at `reply`, if there is room for it right now.
     pub(super) fn post_now(&self, subject: &str, reply: &str, payload: &[u8]) -> bool {
-        let posted =
-            self.connection
-                .try_publish_with_reply_or_headers(subject, Some(reply), None, payload);
-        matches!(posted, Some(Ok(())))
+        self.send_now(subject, Some(reply), payload)
+    }
+
+    fn send_now(&self, subject: &str, reply: Option<&str>, payload: &[u8]) -> bool {
+        let headers = &Headers::default();
+        let message = Publish {
+            subject,
+            reply,
+            headers,
+            payload,
+        };
+        let is_queued = self.connection.publish(&message).is_ok();
+        self.connection.flush();
+        is_queued
     }
 
     /// The server has answered what was posted then.
     pub(super) fn answered(&self, posted: Instant) {
-        self.tracker.answered(posted);
+        self.connection.answered(posted);
     }
 
     /// Whether the connection has ended.
@@ -139,61 +162,32 @@ impl Link {
         format!("{}.watch.{consumer}", self.inbox)
     }
 
-    /// Subscribes to a subject; the messages arrive where the result tells.
-    pub(super) fn subscribe(
-        &self,
-        subject: &str,
-        deadline: Instant,
-    ) -> Result<Receiver<nats::Message>, RequestFailure> {
-        let (answer, subscribed) = bounded(1);
-        let command = Command::Subscribe(subject.to_owned(), answer);
-        if let Err(error) = self.queue.send_deadline(command, deadline) {
-            return Err(match error {
-                SendTimeoutError::Timeout(_) => RequestFailure::TimedOut,
-                SendTimeoutError::Disconnected(_) => self.closed(),
-            });
-        }
-        select! {
-            recv(subscribed) -> messages => messages.map_err(|_| self.closed()),
-            recv(self.dead) -> _ => Err(self.closed()),
-            default(deadline.saturating_duration_since(Instant::now())) => Err(RequestFailure::TimedOut),
-        }
+    /// Subscribes to a subject.
+    pub(super) fn subscribe(&self, subject: &str) -> Result<Subscription, RequestFailure> {
+        self.connection
+            .subscribe(subject)
+            .map_err(|unsent| match unsent {
+                Unsent::Invalid(why) => RequestFailure::Malformed(why.to_owned()),
+                Unsent::Closed | Unsent::NoRoom(_) => self.closed(),
+            })
     }
 
-    /// Ends a subscription, if there is room for the request right now.
-    pub(super) fn unsubscribe(&self, subject: &str) {
-        self.queue
-            .try_send(Command::Unsubscribe(subject.to_owned()))
-            .ok();
+    /// Ends a subscription.
+    pub(super) fn unsubscribe(&self, subscription: &Subscription) {
+        self.connection.unsubscribe(subscription.id);
     }
 
     /// Ends every call and watch of this link, now and in future.
     pub(super) fn close(&self, why: RequestFailure) {
-        let mut routes = self.routes.lock();
-        routes.closed.get_or_insert(why);
-        for (_, waiter) in routes.waiters.drain() {
+        let mut table = self.routes.table.lock();
+        table.closed.get_or_insert(why);
+        for (_, waiter) in table.waiters.drain() {
             waiter.replies.try_send((waiter.index, Reply::Closed)).ok();
         }
-        routes.alive = None;
+        table.alive = None;
     }
 
-    /// Answers the requests that a permission error of the server is about.
-    pub(super) fn deny(&self, text: &str) {
-        let Some(subject) = denied_subject(text) else {
-            return;
-        };
-        let mut routes = self.routes.lock();
-        routes.waiters.retain(|_, waiter| {
-            let meant = *waiter.subject == *subject;
-            if meant {
-                let reply = Reply::Denied(text.to_owned());
-                waiter.replies.try_send((waiter.index, reply)).ok();
-            }
-            !meant
-        });
-    }
-
-    /// Notes the server's own time as told by a reply that has just arrived.
+    /// Notes the server's own time as reported by a reply that has just arrived.
     pub(super) fn note_server_time(&self, time: SystemTime) {
         *self.server_time.lock() = Some((time, Instant::now()));
     }
@@ -212,44 +206,43 @@ impl Link {
         )
     }
 
-    /// Hands replies that have arrived, up to `max`, to whoever waits for them. Tells how many;
-    /// nothing: none will arrive any more.
-    pub(super) fn dispatch(&self, messages: &Receiver<nats::Message>, max: usize) -> Option<usize> {
-        for count in 0..max {
-            match messages.try_recv() {
-                Ok(message) => self.route(message),
-                Err(TryRecvError::Empty) => return Some(count),
-                Err(TryRecvError::Disconnected) => return None,
-            }
-        }
-        Some(max)
-    }
-
     /// How many replies are waited for.
+    #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
-        self.routes.lock().waiters.len()
-    }
-
-    fn route(&self, message: nats::Message) {
-        let token = message
-            .subject
-            .rsplit('.')
-            .next()
-            .and_then(|last| last.parse().ok());
-        let waiter = token.and_then(|token: u64| self.routes.lock().waiters.remove(&token));
-        if let Some(waiter) = waiter {
-            waiter
-                .replies
-                .try_send((waiter.index, reply_of(message)))
-                .ok();
-        }
+        self.routes.table.lock().waiters.len()
     }
 
     /// Why the link is dead.
     fn closed(&self) -> RequestFailure {
-        let closed = self.routes.lock().closed.clone();
+        let closed = self.routes.table.lock().closed.clone();
         closed
             .unwrap_or_else(|| RequestFailure::Disconnected("the connection was closed".to_owned()))
+    }
+}
+
+impl Replies for Routes {
+    fn reply(&self, message: &MessageRef<'_>) {
+        let token = message.subject.rsplit(|b| *b == b'.').next();
+        let token = token.and_then(|token| std::str::from_utf8(token).ok()?.parse::<u64>().ok());
+        let waiter = token.and_then(|token| self.table.lock().waiters.remove(&token));
+        if let Some(waiter) = waiter {
+            if let Some(connection) = self.connection.upgrade() {
+                connection.answered(waiter.began);
+            }
+            let reply = (waiter.index, reply_of(message));
+            waiter.replies.try_send(reply).ok();
+        }
+    }
+
+    fn denied(&self, subject: &str, text: &str) {
+        self.table.lock().waiters.retain(|_, waiter| {
+            let is_meant = *waiter.subject == *subject;
+            if is_meant {
+                let reply = Reply::Denied(text.to_owned());
+                waiter.replies.try_send((waiter.index, reply)).ok();
+            }
+            !is_meant
+        });
     }
 }
 
@@ -257,21 +250,25 @@ impl Link {
 pub(super) struct Exchange<'a> {
     link: &'a Link,
     first_token: u64,
+    /// Messages that were numbered, and of those the ones that were queued.
     sent: usize,
+    queued: usize,
     messages_max: usize,
     sender: Sender<(usize, Reply)>,
     replies: Receiver<(usize, Reply)>,
-    progress: Arc<Progress>,
+    reply_subject: String,
+    began: Instant,
     deadline: Instant,
 }
 
 impl Exchange<'_> {
-    /// Queues the next message; its replies come with the number of the message, from 0.
+    /// Queues the next message; its replies come with the number of the message, from 0. It is on
+    /// its way once a reply is asked for, or [`Exchange::flush`] was called.
     pub(super) fn send(
         &mut self,
-        subject: Arc<str>,
-        headers: Option<HeaderMap>,
-        payload: Vec<u8>,
+        subject: &str,
+        headers: &Headers,
+        payload: &[u8],
         wants_reply: bool,
     ) -> Result<(), RequestFailure> {
         assert!(
@@ -285,65 +282,94 @@ impl Exchange<'_> {
         self.sent += 1;
         let token = self.first_token + index as u64;
         if wants_reply {
-            let mut routes = self.link.routes.lock();
-            if let Some(why) = &routes.closed {
+            let mut table = self.link.routes.table.lock();
+            if let Some(why) = &table.closed {
                 return Err(why.clone());
             }
             let waiter = Waiter {
                 replies: self.sender.clone(),
                 index,
-                subject: Arc::clone(&subject),
+                subject: subject.into(),
+                began: self.began,
             };
-            routes.waiters.insert(token, waiter);
-            self.link.tracker.set_waiting(routes.waiters.len());
+            table.waiters.insert(token, waiter);
         }
-        let message = Outgoing {
+        self.reply_subject.clear();
+        // Writing to memory does not fail.
+        let _ = write!(self.reply_subject, "{}.{token}", self.link.inbox);
+        let message = Publish {
             subject,
-            reply: wants_reply.then(|| format!("{}.{token}", self.link.inbox)),
+            reply: wants_reply.then_some(&*self.reply_subject),
             headers,
             payload,
-            progress: Arc::clone(&self.progress),
         };
-        let command = Command::Publish(message);
-        cancel::send_deadline(&self.link.queue, command, self.deadline)
-            .map_err(|vain| self.in_vain(vain))
+        loop {
+            match self.link.connection.publish(&message) {
+                Ok(()) => break,
+                Err(Unsent::Closed) => return Err(self.link.closed()),
+                Err(Unsent::Invalid(why)) => return Err(RequestFailure::Invalid(why)),
+                Err(Unsent::NoRoom(room)) => match cancel::recv_deadline(&room, self.deadline) {
+                    Ok(never) => match never {},
+                    Err(WaitError::Disconnected) => {}
+                    Err(error) => return Err(self.wait_failure(error)),
+                },
+            }
+        }
+        self.queued += 1;
+        Ok(())
     }
 
-    /// The next reply, in whatever order the server answers.
+    /// Sends what was queued.
+    pub(super) fn flush(&self) {
+        self.link.connection.flush();
+    }
+
+    /// The next reply, in whatever order the server answers. Sends what was queued first.
     pub(super) fn receive(&self) -> Result<(usize, Reply), RequestFailure> {
+        if let Ok(reply) = self.replies.try_recv() {
+            return self.received(reply);
+        }
+        self.flush();
         match cancel::recv_deadline(&self.replies, self.deadline) {
-            Ok((_, Reply::Closed)) => Err(self.link.closed()),
-            Ok(reply) => Ok(reply),
-            Err(vain) => Err(self.in_vain(vain)),
+            Ok(reply) => self.received(reply),
+            Err(error) => Err(self.wait_failure(error)),
         }
     }
 
-    fn in_vain(&self, vain: WaitError) -> RequestFailure {
-        match vain {
+    fn received(&self, reply: (usize, Reply)) -> Result<(usize, Reply), RequestFailure> {
+        match reply {
+            (_, Reply::Closed) => Err(self.link.closed()),
+            reply => Ok(reply),
+        }
+    }
+
+    fn wait_failure(&self, error: WaitError) -> RequestFailure {
+        match error {
             WaitError::TimedOut => RequestFailure::TimedOut,
             WaitError::Cancelled => RequestFailure::Cancelled,
             WaitError::Disconnected => self.link.closed(),
         }
     }
 
-    /// Nothing more will be sent; returns how many messages may have been.
-    pub(super) fn give_up(&self) -> usize {
-        usize::try_from(self.progress.give_up()).unwrap_or(usize::MAX)
+    /// How many messages were queued, and so may have been sent or will be.
+    pub(super) fn queued(&self) -> usize {
+        self.queued
     }
 }
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        self.progress.give_up();
-        let mut routes = self.link.routes.lock();
-        for token in self.first_token..self.first_token + self.sent as u64 {
-            routes.waiters.remove(&token);
+        if self.queued > 0 {
+            self.flush();
         }
-        self.link.tracker.set_waiting(routes.waiters.len());
+        let mut table = self.link.routes.table.lock();
+        for token in self.first_token..self.first_token + self.sent as u64 {
+            table.waiters.remove(&token);
+        }
     }
 }
 
-/// The reply subject of a delivered message, which tells where it stands:
+/// The reply subject of a delivered message, which says where it stands:
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, newer
 /// `$JS.ACK.<domain>.<account>.<stream>...<pending>.<random>`.
 #[derive(Debug, PartialEq, Eq)]
@@ -372,24 +398,11 @@ impl AckSubject {
     }
 }
 
-fn reply_of(message: nats::Message) -> Reply {
-    let headers = message.headers.as_ref();
-    let status = headers
-        .and_then(|h| h.get("Status"))
-        .and_then(|s| s.parse().ok());
-    match status {
-        Some(code) if message.data.is_empty() => {
-            let text = headers.and_then(|h| h.get("Description")).cloned();
-            Reply::Status(code, text.unwrap_or_default())
-        }
-        _ => Reply::Data(message.data),
+fn reply_of(message: &MessageRef<'_>) -> Reply {
+    match HeaderBlock(message.headers).status() {
+        Some((code, text)) if message.payload.is_empty() => Reply::Status(code, text.to_owned()),
+        _ => Reply::Data(message.payload.to_vec()),
     }
-}
-
-/// The subject in `Permissions Violation for Publish to "subject"`.
-fn denied_subject(text: &str) -> Option<&str> {
-    let (_, quoted) = text.split_once("Permissions Violation for Publish to \"")?;
-    quoted.split('"').next()
 }
 
 #[cfg(test)]
@@ -423,12 +436,5 @@ mod tests {
         ] {
             assert_eq!(AckSubject::parse(subject), None, "{subject}");
         }
-    }
-
-    #[test]
-    fn denied_subject_is_extracted_from_server_message() {
-        let text = "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_x\"";
-        assert_eq!(denied_subject(text), Some("$JS.API.STREAM.INFO.KV_x"));
-        assert_eq!(denied_subject("Authorization Violation"), None);
     }
 }

@@ -1,31 +1,19 @@
 //! The NATS JetStream KV store: the store of real fleets.
 //!
 //! A bucket is a stream `KV_<bucket>` whose subjects are `$KV.<bucket>.<key>`, as all NATS
-//! clients have it. The `nats` crate below is synchronous, as this library must be, but waits
-//! without limit in many places and loses watches in silence. So it is used for its protocol
-//! only, by one thread per connection that may be abandoned (`connection`); requests, watches,
-//! supervision and reconnecting are our own, on one thread (`session`). With the two of the crate
-//! that makes four threads for a connection, however much is watched, a fifth with TLS (`nudge`),
-//! and one more for each watch while it lists (`watch`).
-//!
-//! Everything that names the crate is in this folder.
-#![allow(
-    deprecated,
-    reason = "the whole crate is, in favour of an asynchronous one"
-)]
+//! clients have it. One thread serves the connection (`client`); another one supervises it and
+//! works for the watches (`session`), however much is watched. Each watch has one more while it
+//! lists (`watch`).
 
 mod bucket;
-mod connection;
+mod client;
 mod consumer;
-mod dial;
 mod failure;
 mod jetstream;
 mod link;
-mod nudge;
 mod options;
 mod queue_delay;
 mod read;
-mod reaper;
 mod replay_state;
 mod servers;
 mod session;
@@ -56,8 +44,8 @@ use crate::threads::Thread;
 use crate::threads::cancel;
 use crate::types::{key_fault, truncated};
 
-pub use self::options::{NatsOptions, Storage};
-pub use self::reaper::abandoned_connections;
+pub use self::client::auth::NatsCredentials;
+pub use self::options::{NatsOptions, Placement, Storage};
 pub use self::servers::ServerReport;
 pub use self::upgrade::{BucketReport, BucketsReport, FeatureReport};
 
@@ -111,7 +99,7 @@ impl NatsStore {
         })
     }
 
-    /// QueueDelayEstimator for the first connection.
+    /// Waits for the first connection.
     ///
     /// # Errors
     /// As [`NatsStore::connect`]; the store goes on connecting all the same.
@@ -130,7 +118,7 @@ impl NatsStore {
         Ok(stream)
     }
 
-    /// QueueDelayEstimator until the JetStream that the options name answers, where they name one.
+    /// Waits until the JetStream that the options name answers, where they name one.
     fn wait_routed(&self, deadline: Instant) -> Result<()> {
         let options = &self.session.options;
         while options.api() != DEFAULT_API {
@@ -363,6 +351,7 @@ impl NatsStore {
             filter,
             delivery,
             events,
+            malformed: Mutex::default(),
         };
         let cancel = watches::open(&self.watches, target).ok_or_else(|| {
             let why = "the thread of the NATS session has ended";

@@ -1,9 +1,16 @@
-//! What a NATS store is told: where, as whom, with which buckets.
+//! The options of a NATS store: where, as whom, with which buckets.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
+use super::client::address::Address;
+use super::client::auth::{Auth, NatsCredentials, is_user_seed};
+use super::client::connection::Dial;
+use super::client::tls::TlsSettings;
 use super::jetstream::DEFAULT_API;
 use crate::error::{Code, Error, Result};
 use crate::store::{Bucket, ManageBuckets};
@@ -18,14 +25,19 @@ pub enum Storage {
     Memory,
 }
 
-/// Who the client is.
-#[derive(Clone)]
-pub(super) enum Auth {
-    Anonymous,
-    UserPassword(String, String),
-    Token(String),
-    Credentials(PathBuf),
-    Nkey(String),
+/// Which servers of a supercluster may keep the data of a bucket. Empty: any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The name of the cluster; empty: the one of the server that creates the bucket.
+    pub cluster: String,
+    /// Tags that each of the servers must have.
+    pub tags: Vec<String>,
+}
+
+impl Placement {
+    pub(super) fn is_empty(&self) -> bool {
+        self.cluster.is_empty() && self.tags.is_empty()
+    }
 }
 
 /// How to reach NATS and what to find there.
@@ -39,13 +51,13 @@ pub struct NatsOptions {
     pub(super) urls: Vec<String>,
     pub(super) name: String,
     pub(super) auth: Auth,
-    pub(super) tls_required: bool,
-    pub(super) tls_ca: Vec<PathBuf>,
-    pub(super) tls_identity: Option<(PathBuf, PathBuf)>,
+    pub(super) tls: TlsSettings,
+    pub(super) inbox_prefix: String,
     pub(super) buckets: [String; 4],
     pub(super) replicas: u32,
     pub(super) storage: Storage,
     pub(super) max_bytes: Option<u64>,
+    pub(super) placement: Placement,
     pub(super) manage_buckets: ManageBuckets,
     pub(super) domain: Option<String>,
     pub(super) api_prefix: Option<String>,
@@ -60,13 +72,13 @@ impl Default for NatsOptions {
             urls: vec!["nats://127.0.0.1:4222".to_owned()],
             name: "divvy".to_owned(),
             auth: Auth::Anonymous,
-            tls_required: false,
-            tls_ca: Vec::new(),
-            tls_identity: None,
+            tls: TlsSettings::default(),
+            inbox_prefix: "_INBOX".to_owned(),
             buckets: Bucket::ALL.map(|bucket| bucket.default_name().to_owned()),
             replicas: 1,
             storage: Storage::File,
             max_bytes: None,
+            placement: Placement::default(),
             manage_buckets: ManageBuckets::Create,
             domain: None,
             api_prefix: None,
@@ -78,7 +90,10 @@ impl Default for NatsOptions {
 
 impl NatsOptions {
     /// Options for one or several servers of one cluster: `nats://host:port`, `tls://host:port`
-    /// or `host:port`. More are learnt from the cluster.
+    /// or `host:port`. The cluster announces the others.
+    ///
+    /// Credentials may precede the host, `user:password@` or `token@`, percent-encoded; for that
+    /// server and those that it announces they take the place of the ones set here.
     pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> Self {
         Self {
             urls: urls.into_iter().map(Into::into).collect(),
@@ -96,18 +111,18 @@ impl NatsOptions {
     /// Authenticates by user and password. The last kind of credentials set counts.
     #[must_use]
     pub fn user_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.auth = Auth::UserPassword(user.into(), password.into());
+        self.auth = Auth::UserPassword(user.into(), Zeroizing::new(password.into()));
         self
     }
 
     /// Authenticates by a token.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.auth = Auth::Token(token.into());
+        self.auth = Auth::Token(Zeroizing::new(token.into()));
         self
     }
 
-    /// Authenticates by a `.creds` file (JWT and NKey seed), read anew at each connect.
+    /// Authenticates by a `.creds` file (JWT and NKey seed), read at each connect.
     #[must_use]
     pub fn credentials_file(mut self, path: impl AsRef<Path>) -> Self {
         self.auth = Auth::Credentials(path.as_ref().to_owned());
@@ -117,28 +132,63 @@ impl NatsOptions {
     /// Authenticates by an NKey, given as its seed (`SU...`).
     #[must_use]
     pub fn nkey_seed(mut self, seed: impl Into<String>) -> Self {
-        self.auth = Auth::Nkey(seed.into());
+        self.auth = Auth::Nkey(Zeroizing::new(seed.into()));
         self
     }
 
-    /// Refuses servers without TLS, whatever the URL says. Default off.
+    /// Authenticates by what `callback` supplies for the nonce that the server sends, at each
+    /// connect. The nonce is empty where the server sends none.
+    ///
+    /// The callback runs on the connection's thread. While it has not returned, the store has no
+    /// connection and [`Store::stop`](crate::store::Store::stop) waits for it. An error or a panic
+    /// is a refused login.
+    #[must_use]
+    pub fn credentials_callback(
+        mut self,
+        callback: impl Fn(&[u8]) -> std::result::Result<NatsCredentials, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.auth = Auth::Callback(Arc::new(callback));
+        self
+    }
+
+    /// What the subjects begin with that replies and watched changes arrive on. Default `_INBOX`.
+    /// The account must allow the client to subscribe to `<prefix>.>`.
+    #[must_use]
+    pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.inbox_prefix = prefix.into();
+        self
+    }
+
+    /// Refuses servers without TLS, whatever the URL says. Default off, but implied by
+    /// [`NatsOptions::tls_ca`], [`NatsOptions::tls_identity`] and [`NatsOptions::tls_first`].
     #[must_use]
     pub fn tls_required(mut self, required: bool) -> Self {
-        self.tls_required = required;
+        self.tls.required = required;
+        self
+    }
+
+    /// Performs the TLS handshake before the server's greeting, for servers with
+    /// `handshake_first`. Default off. Where TLS is required, a server that does not greet within
+    /// a quarter of the connect timeout is offered a handshake without this setting, too.
+    #[must_use]
+    pub fn tls_first(mut self, first: bool) -> Self {
+        self.tls.first = first;
         self
     }
 
     /// Trusts the authorities in this PEM file instead of the system's. Can be given repeatedly.
+    /// Read at each connect.
     #[must_use]
     pub fn tls_ca(mut self, pem: impl AsRef<Path>) -> Self {
-        self.tls_ca.push(pem.as_ref().to_owned());
+        self.tls.authorities.push(pem.as_ref().to_owned());
         self
     }
 
     /// The client's own certificate and key, PEM files, for servers that verify their clients.
+    /// Read at each connect.
     #[must_use]
     pub fn tls_identity(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
-        self.tls_identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
+        self.tls.identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
         self
     }
 
@@ -160,6 +210,13 @@ impl NatsOptions {
     #[must_use]
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storage = storage;
+        self
+    }
+
+    /// Which servers may keep the data of each bucket that is created. Default: any.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -209,6 +266,24 @@ impl NatsOptions {
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
+    }
+
+    /// The servers given. URLs that [`NatsOptions::check`] refuses are left out.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        let parsed = self.urls.iter().filter_map(|url| Address::parse(url));
+        parsed.collect()
+    }
+
+    /// How to connect, receiving replies at `inbox`.
+    pub(super) fn dial(&self, inbox: &str) -> Dial {
+        Dial {
+            name: self.name.clone(),
+            auth: self.auth.clone(),
+            tls: self.tls.clone(),
+            inbox: inbox.to_owned(),
+            connect_timeout: self.connect_timeout,
+            stale_limit: self.stale_limit,
+        }
     }
 
     /// The name of a bucket's stream.
@@ -261,9 +336,8 @@ impl NatsOptions {
         };
         rule(!self.urls.is_empty(), "urls: at least one is needed".into());
         for url in &self.urls {
-            let parsed = url.parse::<nats::ServerAddress>();
             rule(
-                parsed.is_ok_and(|address| !address.host().is_empty()),
+                Address::parse(url).is_some(),
                 format!(
                     "urls: {:?} is not nats://host:port, tls://host:port or host:port",
                     redacted(url)
@@ -321,10 +395,30 @@ impl NatsOptions {
             !self.name.chars().any(char::is_control),
             "name: has a control character".into(),
         );
+        let inbox = &self.inbox_prefix;
+        rule(
+            inbox.len() <= 200 && inbox.split('.').all(is_token),
+            format!("inbox_prefix: {inbox:?}; use letters, digits, - and _, separated by dots"),
+        );
+        rule(
+            self.max_bytes
+                .is_none_or(|limit| (1..=i64::MAX as u64).contains(&limit)),
+            "max_bytes: 0 or more than 2^63-1".into(),
+        );
+        let is_plain = |text: &String| !text.chars().any(char::is_control) && text.len() <= 200;
+        let placement = &self.placement;
+        rule(
+            is_plain(&placement.cluster)
+                && placement
+                    .tags
+                    .iter()
+                    .all(|tag| is_plain(tag) && !tag.is_empty()),
+            format!("placement: {placement:?}; a cluster name and tags, none of them empty"),
+        );
         if let Auth::Nkey(seed) = &self.auth {
             rule(
-                nkeys::KeyPair::from_seed(seed.trim()).is_ok(),
-                "nkey_seed: is not a valid NKey seed (value not shown)".into(),
+                is_user_seed(seed),
+                "nkey_seed: is not the NKey seed of a user (value not shown)".into(),
             );
         }
         if faults.is_empty() {
@@ -336,28 +430,18 @@ impl NatsOptions {
 
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let auth = match &self.auth {
-            Auth::Anonymous => "anonymous",
-            Auth::UserPassword(..) => "user and password",
-            Auth::Token(_) => "token",
-            Auth::Credentials(_) => "credentials file",
-            Auth::Nkey(_) => "nkey",
-        };
         let urls: Vec<_> = self.urls.iter().map(|url| redacted(url)).collect();
         f.debug_struct("NatsOptions")
             .field("urls", &urls)
             .field("name", &self.name)
-            .field("auth", &auth)
-            .field("tls_required", &self.tls_required)
-            .field("tls_ca", &self.tls_ca)
-            .field(
-                "tls_identity",
-                &self.tls_identity.as_ref().map(|(cert, _)| cert),
-            )
+            .field("auth", &self.auth.kind())
+            .field("tls", &self.tls)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("buckets", &self.buckets)
             .field("replicas", &self.replicas)
             .field("storage", &self.storage)
             .field("max_bytes", &self.max_bytes)
+            .field("placement", &self.placement)
             .field("manage_buckets", &self.manage_buckets)
             .field("domain", &self.domain)
             .field("api_prefix", &self.api_prefix)
@@ -402,6 +486,8 @@ mod tests {
             .bucket_name(Bucket::StableId, "same")
             .replicas(9)
             .stale_limit(Duration::from_millis(1))
+            .inbox_prefix("a..b")
+            .max_bytes(0)
             .nkey_seed("SUNOTASEED")
             .check()
             .unwrap_err();
@@ -413,6 +499,8 @@ mod tests {
             "\"same\" is given to two buckets",
             "replicas: 9 is not 1 to 5",
             "stale_limit: 1ms",
+            "inbox_prefix: \"a..b\"",
+            "max_bytes: 0",
             "nkey_seed",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -1,11 +1,11 @@
 //! Reading keys and listings, always from the stream's leader and as JSON.
 //!
-//! A direct get may be answered by a replica that has not seen the last acknowledged write, and
-//! would bring stored headers into the client crate, which drops the connection over malformed
-//! ones. `STREAM.MSG.GET` does neither.
+//! A direct get may be answered by a replica that has not seen the last acknowledged write.
+//! `STREAM.MSG.GET` is answered by the leader.
 
 use std::time::Instant;
 
+use super::client::headers::Headers;
 use super::failure::RequestFailure;
 use super::jetstream::{StoredMessage, Stream, read_message};
 use crate::store::{Entry, Listing};
@@ -46,7 +46,7 @@ pub(super) fn list(
     for answered in 0..names.len() {
         while asked < names.len().min(answered + WINDOW) {
             let (api, body) = stream.last_message_request(&names[asked]);
-            exchange.send(api, None, body, true)?;
+            exchange.send(&api, &Headers::default(), &body, true)?;
             asked += 1;
         }
         let (index, reply) = exchange.receive()?;

@@ -4,10 +4,11 @@
 //! says nothing about the other replicas, so each advertised address is asked for its greeting, the
 //! one place where every server states its version before authentication.
 
-use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
-use super::dial::{self, ServerInfo};
+use super::client::address::Address;
+use super::client::info::ServerInfo;
+use super::client::read_greeting;
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::options::NatsOptions;
 
@@ -15,7 +16,6 @@ use super::options::NatsOptions;
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most addresses asked; a cluster that advertises more is not fully known.
 const ADDRESSES_MAX: usize = 64;
-const DEFAULT_PORT: u16 = 4222;
 
 /// A server version, comparable.
 pub(super) type Version = (u32, u32, u32);
@@ -115,7 +115,12 @@ impl Servers {
 }
 
 fn greet(address: String, deadline: Instant) -> ServerReport {
-    match try_greet(&address, deadline.min(Instant::now() + GREETING_TIMEOUT)) {
+    let deadline = deadline.min(Instant::now() + GREETING_TIMEOUT);
+    let greeting = match Address::parse(&address) {
+        Some(parsed) => read_greeting(&parsed, deadline),
+        None => Err("it is not host:port".to_owned()),
+    };
+    match greeting {
         Ok(info) => ServerReport {
             address,
             name: info.server_name,
@@ -129,24 +134,6 @@ fn greet(address: String, deadline: Instant) -> ServerReport {
             fault: Some(fault),
         },
     }
-}
-
-fn try_greet(address: &str, deadline: Instant) -> Result<ServerInfo, String> {
-    let with_port = match address.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_ok() => address.to_owned(),
-        _ => format!("{address}:{DEFAULT_PORT}"),
-    };
-    let sockets = with_port
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot resolve it: {error}"))?;
-    let mut fault = "it has no address".to_owned();
-    for socket in sockets {
-        match dial::greet_at(socket, deadline) {
-            Ok(info) => return Ok(info),
-            Err(why) => fault = why,
-        }
-    }
-    Err(fault)
 }
 
 /// The `host:port` of a URL.

@@ -1,60 +1,49 @@
-//! The supervised session: one connection at a time, watched, and replaced when it is no good.
+//! The supervised session: one connection at a time, replaced when it is lost.
 //!
-//! `dv-nats` is the supervisor. It starts a `dv-nats-io` thread for each connection, decides when
-//! a connection is lost or stale, and leaves it to the reaper when its thread does not end at
-//! once. The crate's own reconnecting is not used: a connection lives as long as its TCP
-//! connection, so nothing survives that a fault made doubtful.
+//! `dv-nats` is the supervisor. It starts a `dv-nats-io` thread for each connection and joins it
+//! when the connection has ended. Nothing is sent again on the next connection, so nothing
+//! survives that a fault made doubtful.
 //!
-//! The same thread hands replies to those who wait for them and works for the watches. It waits
-//! in one place only, for all of that at once and until the next moment at which something is
-//! due; so no call of the client crate is made here but the one that never waits.
+//! The same thread works for the watches. It waits in one place only, for all of that at once and
+//! until the next moment at which something is due.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender};
-use nats::ServerAddress;
+use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::connection::{self, Event, Tracker, Up};
+use super::client::connection::{self, ConnectionEvent, Up};
+use super::client::server_list::{Candidate, ServerList};
+use super::client::shared::Shared;
+use super::client::{self, Connection};
 use super::failure::RequestFailure;
 use super::link::Link;
 use super::options::NatsOptions;
-use super::reaper;
 use super::watches::{WatchRequest, Watches};
 use crate::error::{Code, Error, Result};
 use crate::store::Health;
 use crate::store::health::HealthPublisher;
 use crate::threads::cancel::{self, WaitError};
 use crate::threads::{Thread, signal};
-use crate::time::backoff::Backoff;
 use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 
-/// Connections that may be stuck before the store refuses to make another one.
-const ABANDONED_MAX: usize = 8;
-/// A connection is given up this much before its hang has lasted for the limit, so that a late
-/// wake-up does not exceed it.
-const STALE_MARGIN: Duration = Duration::from_millis(200);
-/// So many replies that are waited for come in a flood, once they come.
-const FLOOD_MIN: usize = 32;
-/// How long the replies of a flood are let gather.
-const GATHER: Duration = Duration::from_micros(150);
-/// Most replies handed on before the watches have their turn.
-const REPLIES_MAX: usize = 1_024;
-/// What the crate's handshake may take beyond our own greeting.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection that is let go may take to end before it is left to the reaper.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
-/// Servers remembered; a cluster that tells of more has enough to choose from.
-const SERVERS_MAX: usize = 64;
+/// How long the server may take to confirm what was sent before the connection is closed.
+const FINISH_PATIENCE: Duration = Duration::from_millis(200);
+/// A closed connection ends at once, unless its credentials callback does not return.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that lived this long is replaced without a pause.
 const LASTING: Duration = Duration::from_secs(1);
-
-static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
+/// Calls in flight have this long to end when their server shuts down and another one is used.
+const MOVE_PATIENCE: Duration = Duration::from_millis(500);
+/// Errors and server lists waiting for the supervisor; more are dropped, since the next ones say
+/// the same.
+const NOTES_MAX: usize = 64;
+/// When nothing else is due.
+const IDLE: Duration = Duration::from_secs(3_600);
 
 /// What calls, watches and the supervisor share.
 pub(super) struct Session {
@@ -80,16 +69,17 @@ struct State {
     why: RequestFailure,
     /// A first connect that can never succeed ends with this.
     fatal: Option<Error>,
-    /// Replaced at each change: whoever waits for one finds the old one disconnected.
+    /// Replaced at each change. The old one is disconnected, which wakes its waiters.
     changed: (Sender<Infallible>, Receiver<Infallible>),
 }
 
 impl Outages {
-    /// Also when one goes on for another reason, such as the next server that cannot be reached.
+    /// An outage begins, or continues for another reason. Returns whether to log it, with the
+    /// suppressed count.
     fn begins(&mut self) -> Option<u64> {
-        let told = self.repeats.record(SystemClock.now());
-        self.is_logged |= told.is_some();
-        told
+        let suppressed = self.repeats.record(SystemClock.now());
+        self.is_logged |= suppressed.is_some();
+        suppressed
     }
 }
 
@@ -115,13 +105,13 @@ impl Session {
         })
     }
 
-    /// The connection that works right now. Infallible waits: who calls retries by its own rules.
+    /// Returns the current connection without waiting. The caller decides when to retry.
     pub(super) fn link(&self) -> Result<Arc<Link>, RequestFailure> {
         let state = self.state.lock();
         state.link.clone().ok_or_else(|| state.why.clone())
     }
 
-    /// QueueDelayEstimator for the first link; what can never succeed, and the deadline, are errors.
+    /// Waits for the first link; what can never succeed, and the deadline, are errors.
     pub(super) fn wait_connected(&self, deadline: Instant) -> Result<()> {
         loop {
             let changed = {
@@ -183,9 +173,9 @@ impl Session {
                 }
             }
             Health::Degraded(why) => {
-                // The log is the host's code: the lock is let go before it.
-                let told = self.outages.lock().begins();
-                if let Some(silent) = told {
+                // The logger is the host's code: release the lock before the call.
+                let begins = self.outages.lock().begins();
+                if let Some(silent) = begins {
                     log::warn!("NATS disconnected{}: {why}", suppressed(silent));
                 }
             }
@@ -222,53 +212,68 @@ impl Session {
 /// The supervisor; its body is `dv-nats`.
 pub(super) struct Supervisor {
     session: Arc<Session>,
-    store: u64,
-    sender: Sender<Event>,
-    events: Receiver<Event>,
+    sender: Sender<Report>,
+    events: Receiver<Report>,
     watches: Watches,
-    servers: Vec<ServerAddress>,
+    servers: ServerList,
     generation: u64,
     server_errors: LogThrottle,
-    pauses: Backoff,
+    /// Threads of closed connections whose credentials callback has not returned.
+    busy: Vec<Thread>,
+}
+
+/// What a connection reports.
+struct Report {
+    generation: u64,
+    event: ConnectionEvent,
 }
 
 /// A connection's thread and what controls it.
 struct Attempt {
     generation: u64,
-    tracker: Arc<Tracker>,
-    close: Sender<Infallible>,
+    server: Candidate,
+    shared: Arc<Shared>,
+    inbox: String,
     thread: Thread,
+    began: Instant,
+}
+
+/// A connection that works, or did until now.
+struct Live {
+    attempt: Attempt,
+    link: Arc<Link>,
 }
 
 /// What the supervisor itself has to see to.
 enum Next {
-    Event(Event),
+    Event(Report),
     /// The time it waited for has come.
     Due,
     /// The store stops.
     Stop,
 }
 
+/// Why a connection is not used any more.
+enum Left {
+    Lost(String),
+    /// Its server is about to shut down, and there are others.
+    LameDuck,
+    Stopped,
+}
+
 impl Supervisor {
     pub(super) fn new(session: Arc<Session>, requests: Receiver<WatchRequest>) -> Self {
-        let (sender, events) = connection::events();
-        let mut servers: Vec<_> = session
-            .options
-            .urls
-            .iter()
-            .filter_map(|url| url.parse().ok())
-            .collect();
-        fastrand::shuffle(&mut servers);
+        // Unbounded, since a connection's thread must not wait; `report` bounds the rest.
+        let (sender, events) = unbounded();
         Self {
             watches: Watches::new(Arc::clone(&session), requests),
+            servers: ServerList::new(session.options.addresses(), fastrand::u64(..)),
             session,
-            store: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
             sender,
             events,
-            servers,
             generation: 0,
             server_errors: LogThrottle::default(),
-            pauses: connection::reconnect_pauses(),
+            busy: Vec::new(),
         }
     }
 
@@ -281,45 +286,47 @@ impl Supervisor {
     }
 
     fn supervise(&mut self) {
-        let mut failures: u32 = 0;
+        // A connection that still works while its replacement is made.
+        let mut old: Option<Live> = None;
         while !self.session.is_stopping() {
-            match self.establish() {
-                Ok((attempt, up)) => {
+            match self.establish(&mut old) {
+                Ok(live) => {
                     let since = Instant::now();
-                    self.serve(attempt, *up);
-                    if since.elapsed() >= LASTING {
-                        failures = 0;
+                    old = self.serve(live, old.take());
+                    if old.is_some() || since.elapsed() >= LASTING {
+                        self.servers.reset_pause();
                         continue;
                     }
                 }
-                Err(error) => self.report_failure(&error),
+                Err(fatal) if old.is_none() => {
+                    let why = format!("cannot connect to NATS: {}", self.servers.reasons());
+                    self.session.degraded(&why, fatal);
+                }
+                Err(_) => {}
             }
-            failures = failures.saturating_add(1);
-            self.pause(failures);
+            self.pause(&mut old);
         }
+        // The watches end first, since they delete their consumers on the server.
         self.watches.end();
+        if let Some(old) = old {
+            self.finish(old);
+        }
+        for thread in self.busy.drain(..) {
+            while thread
+                .join(Instant::now() + IDLE)
+                .is_err_and(|e| e.code() == Code::TimedOut)
+            {}
+        }
     }
 
-    /// Hands on replies and works for the watches, until there is something else to do.
-    fn next(&mut self, line: Option<(&Link, &Receiver<nats::Message>)>, until: Instant) -> Next {
-        let mut line = line;
+    /// Works for the watches until there is something else to do.
+    fn next(&mut self, until: Instant) -> Next {
         loop {
             if self.session.is_stopping() {
                 return Next::Stop;
             }
             if let Ok(event) = self.events.try_recv() {
                 return Next::Event(event);
-            }
-            if let Some((link, replies)) = line {
-                match link.dispatch(replies, REPLIES_MAX) {
-                    // More follow at once: they are let gather, for each wake-up, here and where
-                    // they are waited for, costs more than a reply.
-                    Some(1..) if link.awaited() >= FLOOD_MIN => {
-                        let _ = self.session.stopping.recv_timeout(GATHER);
-                    }
-                    Some(_) => {}
-                    None => line = None,
-                }
             }
             let now = Instant::now();
             if now >= until {
@@ -329,204 +336,246 @@ impl Supervisor {
             let mut select = Select::new();
             select.recv(&self.session.stopping);
             select.recv(&self.events);
-            if let Some((_, replies)) = line {
-                select.recv(replies);
-            }
             self.watches.listen(&mut select, now);
             // Which of them is ready does not matter: all are looked at.
             let _ = select.ready_deadline(due);
         }
     }
 
-    /// Makes one attempt to connect, to the next server in turn.
-    fn establish(&mut self) -> Result<(Attempt, Box<Up>)> {
-        let unavailable =
-            |why: String| Error::new(Code::Unavailable, why).with_operation("connect");
-        let abandoned = reaper::count_of(self.store);
-        if abandoned >= ABANDONED_MAX {
-            return Err(unavailable(format!(
-                "{abandoned} connections hang in the NATS client; waiting for them to end"
-            )));
-        }
-        let attempt = self
-            .start()
-            .map_err(|error| unavailable(error.to_string()))?;
-        let deadline = Instant::now() + self.session.options.connect_timeout + HANDSHAKE_TIMEOUT;
+    /// Makes one attempt to connect, to the next server in turn. The error is one that no further
+    /// attempt can avoid.
+    fn establish(&mut self, old: &mut Option<Live>) -> std::result::Result<Live, Option<Error>> {
+        let attempt = self.start()?;
         loop {
-            match self.next(None, deadline) {
-                Next::Event(Event::Up(up)) if up.tracker.generation == attempt.generation => {
-                    return Ok((attempt, up));
+            // Every step of the attempt has a deadline of its own.
+            match self.next(Instant::now() + IDLE) {
+                Next::Due => {}
+                Next::Stop => {
+                    self.retire(attempt);
+                    return Err(None);
                 }
-                Next::Event(Event::Failed { generation, error })
-                    if generation == attempt.generation =>
-                {
-                    self.retire(attempt, CLOSE_PATIENCE);
-                    return Err(error);
+                Next::Event(Report { generation, event }) if generation == attempt.generation => {
+                    match event {
+                        ConnectionEvent::Up(up) => return Ok(self.connected(attempt, *up)),
+                        ConnectionEvent::Failed { code, why } => {
+                            return Err(self.failed(attempt, code, &why));
+                        }
+                        ConnectionEvent::Lost(why) => {
+                            return Err(self.failed(attempt, Code::Unavailable, &why));
+                        }
+                        _ => {}
+                    }
                 }
-                Next::Event(Event::Lost { generation, why })
-                    if generation == attempt.generation =>
-                {
-                    self.retire(attempt, Duration::ZERO);
-                    return Err(unavailable(why));
-                }
-                Next::Event(_) => {}
-                Next::Due | Next::Stop => {
-                    self.retire(attempt, CLOSE_PATIENCE);
-                    return Err(unavailable("the server accepted and then hung".to_owned()));
-                }
+                Next::Event(report) => self.handle_old(old, report),
             }
         }
     }
 
-    fn start(&mut self) -> Result<Attempt> {
+    /// Handles an event of the connection that is being replaced.
+    fn handle_old(&mut self, old: &mut Option<Live>, report: Report) {
+        let is_lost = matches!(report.event, ConnectionEvent::Lost(_));
+        let meant = old.take_if(|old| is_lost && old.attempt.generation == report.generation);
+        if let (Some(live), ConnectionEvent::Lost(why)) = (meant, report.event) {
+            self.lost(live, &why);
+        }
+    }
+
+    fn start(&mut self) -> std::result::Result<Attempt, Option<Error>> {
+        self.busy.retain(|thread| !thread.is_finished());
+        if !self.busy.is_empty() {
+            log::warn!("the NATS credentials callback has not returned: not connecting");
+            return Err(None);
+        }
         self.generation += 1;
-        let turn = usize::try_from(self.generation).unwrap_or(0) % self.servers.len().max(1);
-        let address = self.servers[turn].clone();
-        let tracker = Tracker::new(self.generation, self.sender.clone());
-        let (close, closed) = signal();
-        let thread = Thread::spawn("dv-nats-io", {
-            let session = Arc::clone(&self.session);
-            let tracker = Arc::clone(&tracker);
-            move || connection::run(&session.options, &address, &tracker, &closed)
-        })?;
-        Ok(Attempt {
-            generation: self.generation,
-            tracker,
-            close,
-            thread,
-        })
-    }
-
-    /// Watches over a connection until it is lost, stale, or the store stops.
-    fn serve(&mut self, attempt: Attempt, up: Up) {
-        self.learn_servers(&up.info.connect_urls);
-        let (link, replies) = Link::new(up);
-        self.session.connected(&link);
-        self.watches.reconnected();
-        match self.watch_over(&attempt, &link, &replies) {
-            // A connection that is no good is not waited for: its replacement is what matters.
-            Some(why) => {
-                self.session.degraded(&why, None);
-                link.close(RequestFailure::Disconnected(why));
-                self.retire(attempt, Duration::ZERO);
-            }
-            // The watches first: they tell the server that they are gone.
-            None => {
-                self.watches.end();
-                self.retire(attempt, CLOSE_PATIENCE);
+        let generation = self.generation;
+        let now = Instant::now();
+        let server = self.servers.next(now).ok_or(None)?;
+        let options = &self.session.options;
+        let inbox = format!("{}.dv{}", options.inbox_prefix, unique_id());
+        let spawned = Shared::new().map_err(|error| client::explain(&error));
+        let spawned = spawned.and_then(|(shared, wake)| {
+            let dial = options.dial(&inbox);
+            let (sender, server) = (self.sender.clone(), server.clone());
+            let ours = Arc::clone(&shared);
+            let thread = Thread::spawn("dv-nats-io", move || {
+                let report = |event| report(&sender, generation, event);
+                connection::run(&dial, &server, &ours, &wake, &report);
+            });
+            thread
+                .map(|thread| (shared, thread))
+                .map_err(|error| error.to_string())
+        });
+        match spawned {
+            Ok((shared, thread)) => Ok(Attempt {
+                generation,
+                server,
+                shared,
+                inbox,
+                thread,
+                began: now,
+            }),
+            Err(why) => {
+                self.servers
+                    .failed(&server.address, Duration::ZERO, &why, now);
+                Err(None)
             }
         }
     }
 
-    /// Returns why the connection is no good any more, nothing when the store stops.
-    fn watch_over(
-        &mut self,
-        attempt: &Attempt,
-        link: &Link,
-        replies: &Receiver<nats::Message>,
-    ) -> Option<String> {
-        // A hang starts at most one probe interval before the call that does not end.
-        let limit = self.session.options.stale_limit;
-        let busy_max = limit.saturating_sub(connection::probe_interval(limit) + STALE_MARGIN);
-        loop {
-            // A call that has not begun yet cannot have lasted too long any sooner.
-            let busy_for = attempt.tracker.busy_for();
-            if busy_for >= busy_max {
-                return Some(format!("the server has not answered for {busy_for:.1?}"));
+    fn connected(&mut self, attempt: Attempt, up: Up) -> Live {
+        let address = &attempt.server.address;
+        self.servers.connected(address, up.tls_first);
+        self.servers.announced(address, &up.info.connect_urls);
+        let connection = Arc::clone(&attempt.shared) as Arc<dyn Connection>;
+        let link = Link::new(
+            connection,
+            up.info,
+            attempt.inbox.clone(),
+            attempt.generation,
+        );
+        Live { attempt, link }
+    }
+
+    /// An attempt has failed; returns the error if no further one can succeed.
+    fn failed(&mut self, attempt: Attempt, code: Code, why: &str) -> Option<Error> {
+        let now = Instant::now();
+        let address = attempt.server.address.clone();
+        let cost = now.duration_since(attempt.began);
+        self.retire(attempt);
+        self.servers.failed(&address, cost, why, now);
+        let is_fatal = matches!(
+            code,
+            Code::Unauthorized | Code::Unsupported | Code::InvalidConfig
+        );
+        is_fatal.then(|| Error::new(code, format!("{address}: {why}")).with_operation("connect"))
+    }
+
+    /// Uses a connection until it is lost or the store stops. Returns it when it still works and
+    /// is to be replaced.
+    fn serve(&mut self, live: Live, old: Option<Live>) -> Option<Live> {
+        self.session.connected(&live.link);
+        self.watches.reconnected();
+        if let Some(old) = old {
+            self.leave(old);
+        }
+        match self.watch_over(&live) {
+            Left::Lost(why) => {
+                self.lost(live, &why);
+                None
             }
-            let event = match self.next(Some((link, replies)), Instant::now() + busy_max - busy_for)
-            {
-                Next::Event(event) => event,
+            Left::LameDuck => {
+                let address = &live.attempt.server.address;
+                log::info!("NATS server {address} is shutting down: moving to another server");
+                self.servers.shuts_down(address, Instant::now());
+                Some(live)
+            }
+            // Closed by the caller, once the watches have ended.
+            Left::Stopped => Some(live),
+        }
+    }
+
+    /// Lets the calls of a connection end that was replaced.
+    fn leave(&mut self, old: Live) {
+        let until = Instant::now() + MOVE_PATIENCE;
+        let mut reports = Vec::new();
+        while let Next::Event(report) = self.next(until) {
+            let is_lost = matches!(report.event, ConnectionEvent::Lost(_));
+            if report.generation != old.attempt.generation {
+                reports.push(report);
+            }
+            if is_lost {
+                break;
+            }
+        }
+        // What the new connection has reported meanwhile is handled next.
+        for report in reports {
+            self.sender.send(report).ok();
+        }
+        let why = "moved to another server, since this one is shutting down".to_owned();
+        old.link.close(RequestFailure::Disconnected(why));
+        self.finish(old);
+    }
+
+    fn watch_over(&mut self, live: &Live) -> Left {
+        loop {
+            let report = match self.next(Instant::now() + IDLE) {
+                Next::Event(report) => report,
                 Next::Due => continue,
-                Next::Stop => return None,
+                Next::Stop => return Left::Stopped,
             };
-            match event {
-                Event::Lost { generation, why } if generation == attempt.generation => {
-                    return Some(why);
-                }
-                Event::ServerError { generation, text } if generation == attempt.generation => {
+            if report.generation != live.attempt.generation {
+                continue;
+            }
+            match report.event {
+                ConnectionEvent::Lost(why) => return Left::Lost(why),
+                ConnectionEvent::LameDuck if self.servers.len() > 1 => return Left::LameDuck,
+                ConnectionEvent::ServerError(text) => {
                     if let Some(silent) = self.server_errors.record(SystemClock.now()) {
                         log::warn!("NATS server error{}: {text}", suppressed(silent));
                     }
-                    link.deny(&text);
+                }
+                ConnectionEvent::ServersAnnounced(places) => {
+                    self.servers
+                        .announced(&live.attempt.server.address, &places);
                 }
                 _ => {}
             }
         }
     }
 
-    /// Lets a connection go: it ends at once when it can, and is the reaper's when it cannot.
-    fn retire(&self, attempt: Attempt, patience: Duration) {
-        if patience.is_zero() {
-            attempt.tracker.abandon();
-        }
-        drop(attempt.close);
-        let joined = attempt.thread.join(Instant::now() + patience);
+    fn lost(&mut self, live: Live, why: &str) {
+        let address = live.attempt.server.address.clone();
+        let text = format!("{address}: {why}");
+        self.session.degraded(&text, None);
+        live.link.close(RequestFailure::Disconnected(text));
+        self.retire(live.attempt);
+        self.servers
+            .failed(&address, Duration::ZERO, why, Instant::now());
+    }
+
+    /// Closes a connection once the server has confirmed what was sent.
+    fn finish(&mut self, live: Live) {
+        let deadline = Instant::now() + FINISH_PATIENCE;
+        live.attempt.shared.finish(deadline);
+        live.attempt.thread.join(deadline).ok();
+        live.link.close(RequestFailure::NotRunning);
+        self.retire(live.attempt);
+    }
+
+    /// Closes a connection at once and joins its thread.
+    fn retire(&mut self, attempt: Attempt) {
+        attempt.shared.close();
+        let joined = attempt.thread.join(Instant::now() + CLOSE_PATIENCE);
         if joined.is_err_and(|error| error.code() == Code::TimedOut) {
-            attempt.tracker.abandon();
-            reaper::adopt(self.store, attempt.thread);
+            self.busy.push(attempt.thread);
         }
     }
 
-    /// Adds the servers that the cluster tells of, with the scheme and credentials of ours.
-    fn learn_servers(&mut self, urls: &[String]) {
-        let Some(model) = self.servers.first().cloned() else {
-            return;
-        };
-        for url in urls {
-            let Some(address) = like(&model, url) else {
-                continue;
-            };
-            let known = |other: &ServerAddress| {
-                (other.host(), other.port()) == (address.host(), address.port())
-            };
-            if !self.servers.iter().any(known) && self.servers.len() < SERVERS_MAX {
-                self.servers.push(address);
-            }
+    /// Waits before the next attempt.
+    fn pause(&mut self, old: &mut Option<Live>) {
+        let until = Instant::now() + self.servers.pause();
+        while let Next::Event(report) = self.next(until) {
+            self.handle_old(old, report);
         }
-    }
-
-    fn report_failure(&self, error: &Error) {
-        let hopeless = matches!(error.code(), Code::Unauthorized | Code::Unsupported);
-        self.session
-            .degraded(&error.to_string(), hopeless.then(|| error.clone()));
-    }
-
-    /// QueueDelayEstimator longer after each failed round through the servers.
-    fn pause(&mut self, failures: u32) {
-        let rounds = failures / u32::try_from(self.servers.len().max(1)).unwrap_or(1);
-        let pause = connection::RECONNECT_PAUSE_LEAST + self.pauses.delay_after(rounds);
-        let until = Instant::now() + pause;
-        while let Next::Event(_) = self.next(None, until) {}
     }
 }
 
-/// The server at `host:port`, reached as `model` is.
-fn like(model: &ServerAddress, host_and_port: &str) -> Option<ServerAddress> {
-    let address: ServerAddress = host_and_port.parse().ok()?;
-    let mut url = model.clone().into_inner();
-    url.set_host(Some(address.into_inner().host_str()?)).ok()?;
-    let port = host_and_port.rsplit(':').next()?.parse().ok()?;
-    url.set_port(Some(port)).ok()?;
-    ServerAddress::from_url(url).ok()
+/// Hands an event to the supervisor. Called on a connection's thread.
+fn report(events: &Sender<Report>, generation: u64, event: ConnectionEvent) {
+    let is_note = matches!(
+        event,
+        ConnectionEvent::ServerError(_)
+            | ConnectionEvent::ServersAnnounced(_)
+            | ConnectionEvent::LameDuck
+    );
+    if is_note && events.len() >= NOTES_MAX {
+        return;
+    }
+    // The supervisor has ended when the store has stopped.
+    events.send(Report { generation, event }).ok();
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_announced_by_cluster_inherit_scheme_and_credentials() {
-        let model: ServerAddress = "tls://joe:pw@first:4222".parse().unwrap();
-        for (told, expected) in [
-            ("10.0.0.7:4333", "tls://joe:pw@10.0.0.7:4333"),
-            ("[::1]:4333", "tls://joe:pw@[::1]:4333"),
-        ] {
-            let url = like(&model, told).unwrap().into_inner();
-            assert_eq!(url.as_str().trim_end_matches('/'), expected);
-        }
-        for hostile in ["", ":", "host", "host:port", "a b:1", "\r\n:1"] {
-            assert!(like(&model, hostile).is_none(), "{hostile:?}");
-        }
-    }
+/// 128 random bits as text.
+pub(super) fn unique_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

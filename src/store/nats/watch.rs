@@ -3,8 +3,8 @@
 //! The listing comes as JSON (see [`super::read`]), the changes through a consumer that starts
 //! right behind it (see [`super::tail`]). A gap in the consumer's numbers, silence, a lost
 //! connection or a slow reader all have the same answer: the watch says it is blind, lists again,
-//! delivers what its reader has not seen, and starts a new consumer. A message that the client
-//! crate cannot parse costs one connection; the next listing passes over it.
+//! delivers what its reader has not seen, and starts a new consumer. A key that is not UTF-8 is
+//! logged and skipped.
 //!
 //! One thread, the session's, works for all watches and never waits for any of them: what has to
 //! be waited for, the listing and the consumer's creation, is done by a thread of its own that
@@ -13,7 +13,9 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
 
+use super::client::Message;
 use super::consumer::{Consumer, Delivered, Delivery, Stop, delete_consumer};
 use super::failure::{RequestFailure, number};
 use super::jetstream::{Stream, operation_of};
@@ -23,6 +25,8 @@ use super::session::Session;
 use crate::store::{Entry, Operation, WatchEvent};
 use crate::threads::Thread;
 use crate::time::backoff::Backoff;
+use crate::time::clock::{Clock, SystemClock};
+use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Revision;
 
 /// With so many events waiting for the reader it is too slow; one second of 4 000 workers that beat
@@ -57,6 +61,8 @@ pub(super) struct WatchTarget {
     pub(super) filter: String,
     pub(super) delivery: Delivery,
     pub(super) events: Sender<WatchEvent>,
+    /// Limits the log lines about malformed keys.
+    pub(super) malformed: Mutex<LogThrottle>,
 }
 
 /// One watch.
@@ -156,7 +162,7 @@ impl NatsWatch {
                         continue;
                     }
                     Err(Stop::Blind(why)) => {
-                        self.blind(session, why, now);
+                        self.blind(session, &why, now);
                         continue;
                     }
                 },
@@ -229,12 +235,7 @@ impl NatsWatch {
             }
         };
         let job = ResyncJob {
-            delivery: match self.target.delivery {
-                // With TLS a reply can be overlooked until more arrives (see `nudge`), so what
-                // comes only when asked for could come late.
-                Delivery::Pulled if link.info.tls => Delivery::Pushed,
-                delivery => delivery,
-            },
+            delivery: self.target.delivery,
             stream: Stream::new(link, self.target.stream.clone(), &session.options),
             filter: self.target.filter.clone(),
             keys_at: self.target.subject_prefix.len(),
@@ -340,7 +341,7 @@ impl WatchTarget {
 
     fn find(&self, delivered: Delivered, told: &mut ReplayState) -> WatchedMessage {
         let revision = delivered.revision;
-        let entry = self.entry(delivered.message, revision, delivered.waited);
+        let entry = self.entry(&delivered.message, revision, delivered.waited);
         let event = entry.and_then(|entry| told.pass(entry));
         WatchedMessage {
             revision,
@@ -358,7 +359,9 @@ impl WatchTarget {
                 (Some(event), Err(_)) => told.undo(&event),
                 (Some(event), Ok(())) if !self.has_room() => {
                     told.undo(&event);
-                    passed = Err(Stop::Blind("the reader of the watch is too slow"));
+                    passed = Err(Stop::Blind(
+                        "the reader of the watch is too slow".to_owned(),
+                    ));
                 }
                 (Some(event), Ok(())) => match self.events.send(event) {
                     Ok(()) => told.reached(revision),
@@ -369,21 +372,22 @@ impl WatchTarget {
         passed
     }
 
-    fn entry(
-        &self,
-        message: nats::Message,
-        revision: Revision,
-        age: Option<Duration>,
-    ) -> Option<Entry> {
+    fn entry(&self, message: &Message, revision: Revision, age: Option<Duration>) -> Option<Entry> {
         let key = message
-            .subject
-            .strip_prefix(&self.subject_prefix)?
-            .to_owned();
-        let headers = message.headers.as_ref();
-        let header = |name| headers.and_then(|h| h.get(name)).map(String::as_str);
-        let operation = operation_of(header("KV-Operation"), header("Nats-Marker-Reason"));
+            .subject()
+            .strip_prefix(self.subject_prefix.as_bytes())?;
+        let Ok(key) = std::str::from_utf8(key) else {
+            self.report_malformed(key);
+            return None;
+        };
+        let key = key.to_owned();
+        let headers = message.headers();
+        let operation = operation_of(
+            headers.get("KV-Operation"),
+            headers.get("Nats-Marker-Reason"),
+        );
         let value = if operation == Operation::Put {
-            message.data
+            message.payload().to_vec()
         } else {
             Vec::new()
         };
@@ -394,6 +398,18 @@ impl WatchTarget {
             operation,
             age,
         })
+    }
+}
+
+impl WatchTarget {
+    fn report_malformed(&self, key: &[u8]) {
+        let happened = self.malformed.lock().record(SystemClock.now());
+        if let Some(silent) = happened {
+            let key = String::from_utf8_lossy(&key[..key.len().min(60)]);
+            let stream = &self.stream;
+            let silent = suppressed(silent);
+            log::warn!("stream {stream}: malformed key {key:?} skipped{silent}: not UTF-8");
+        }
     }
 }
 

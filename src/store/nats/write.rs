@@ -1,14 +1,12 @@
 //! Conditional writes, pipelined, and atomic batches.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use nats::header::HeaderMap;
-
-use super::connection::unique_id;
+use super::client::headers::Headers;
 use super::failure::{ApiError, RequestFailure, number};
 use super::jetstream::{PublishAck, Stream, read_reply};
 use super::link::{Exchange, Reply};
+use super::session::unique_id;
 use crate::store::{Batch, Expect, Outcome, Refusal, Write};
 use crate::types::{Revision, key_fault, truncated};
 
@@ -24,6 +22,13 @@ const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// A revision that no key has: the condition under which nothing is stored.
 const NEVER: Revision = i64::MAX as u64;
+
+/// Memory that one message after the other uses.
+#[derive(Default)]
+struct Buffers {
+    headers: Headers,
+    subject: String,
+}
 
 /// Where the keys of a bucket live.
 pub(super) struct Target<'a> {
@@ -43,15 +48,16 @@ impl Target<'_> {
         let mut exchange = self.stream.link.exchange(writes.len(), deadline);
         // The exchange numbers what it sends; this tells which write each number is.
         let mut sent = Vec::with_capacity(writes.len());
+        let mut buffers = Buffers::default();
         let mut broken = None;
         for (index, write) in writes.iter().enumerate() {
             if outcomes[index].is_some() {
                 continue;
             }
-            let mut headers = HeaderMap::new();
-            condition_headers(&mut headers, write);
+            buffers.headers.clear();
+            condition_headers(&mut buffers.headers, write);
             sent.push(index);
-            if let Err(failure) = self.send(&mut exchange, write, headers, true) {
+            if let Err(failure) = self.send(&mut exchange, write, &mut buffers, true) {
                 broken = Some(failure);
                 break;
             }
@@ -68,7 +74,7 @@ impl Target<'_> {
             }
         }
         let failure = broken.unwrap_or(RequestFailure::TimedOut);
-        let may_be_stored = exchange.give_up();
+        let may_be_stored = exchange.queued();
         for (number, index) in sent.into_iter().enumerate() {
             outcomes[index]
                 .get_or_insert_with(|| failure.clone().into_outcome(number < may_be_stored));
@@ -96,23 +102,24 @@ impl Target<'_> {
         let last = batch.writes.len() - 1;
         let mut exchange = self.stream.link.exchange(batch.writes.len(), deadline);
         let id = batch_id();
+        let mut buffers = Buffers::default();
         for (index, write) in batch.writes.iter().enumerate() {
-            let mut headers = batch_headers(&id, index, last);
-            condition_headers(&mut headers, write);
+            let headers = &mut buffers.headers;
+            headers.clear();
+            batch_headers(headers, &id, index, last);
+            condition_headers(headers, write);
             if index == 0 {
-                headers.insert(EXPECTED_STREAM, self.stream.name.as_str());
+                headers.add(EXPECTED_STREAM, &self.stream.name);
                 if let Some((key, revision)) = &batch.fence {
-                    headers.insert(LAST_SUBJECT_SEQUENCE, revision.to_string());
-                    headers.insert(
-                        LAST_SUBJECT_SEQUENCE_SUBJECT,
-                        format!("{}{key}", self.prefix),
-                    );
+                    headers.add(LAST_SUBJECT_SEQUENCE, revision);
+                    let subject = format_args!("{}{key}", self.prefix);
+                    headers.add(LAST_SUBJECT_SEQUENCE_SUBJECT, subject);
                 }
             }
             let ends = index == 0 || index == last;
-            if let Err(failure) = self.send(&mut exchange, write, headers, ends) {
+            if let Err(failure) = self.send(&mut exchange, write, &mut buffers, ends) {
                 // Without the commit the server forgets the batch.
-                return failure.into_outcome(exchange.give_up() > last);
+                return failure.into_outcome(exchange.queued() > last);
             }
             if index == 0
                 && last > 0
@@ -131,7 +138,7 @@ impl Target<'_> {
         }
         match exchange.receive() {
             Ok((_, reply)) => self.commit_outcome(reply, &id),
-            Err(failure) => failure.into_outcome(exchange.give_up() > last),
+            Err(failure) => failure.into_outcome(exchange.queued() > last),
         }
     }
 
@@ -139,16 +146,18 @@ impl Target<'_> {
         &self,
         exchange: &mut Exchange<'_>,
         write: &Write,
-        mut headers: HeaderMap,
+        buffers: &mut Buffers,
         wants_reply: bool,
     ) -> Result<(), RequestFailure> {
+        let Buffers { headers, subject } = buffers;
         if write.value.is_none() {
-            headers.insert("KV-Operation", "DEL");
+            headers.add("KV-Operation", "DEL");
         }
-        let route = &self.stream.write_prefix;
-        let subject = Arc::from(format!("{route}{}{}", self.prefix, write.key));
-        let payload = write.value.clone().unwrap_or_default();
-        let headers = (!headers.is_empty()).then_some(headers);
+        subject.clear();
+        subject.push_str(&self.stream.write_prefix);
+        subject.push_str(self.prefix);
+        subject.push_str(&write.key);
+        let payload = write.value.as_deref().unwrap_or_default();
         exchange.send(subject, headers, payload, wants_reply)
     }
 
@@ -235,26 +244,19 @@ pub(super) fn batches_work(
     let id = batch_id();
     let route = &stream.write_prefix;
     let mut exchange = stream.link.exchange(2, deadline);
-    let mut first = batch_headers(&id, 0, 1);
-    first.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
-    first.insert(LAST_SUBJECT_SEQUENCE_SUBJECT, format!("{subject}.fence"));
-    exchange.send(
-        Arc::from(format!("{route}{subject}.1")),
-        Some(first),
-        Vec::new(),
-        true,
-    )?;
+    let mut headers = Headers::default();
+    batch_headers(&mut headers, &id, 0, 1);
+    headers.add(LAST_SUBJECT_SEQUENCE, NEVER);
+    let fence = format_args!("{subject}.fence");
+    headers.add(LAST_SUBJECT_SEQUENCE_SUBJECT, fence);
+    exchange.send(&format!("{route}{subject}.1"), &headers, b"", true)?;
     match exchange.receive()?.1 {
         Reply::Data(data) if data.is_empty() => {}
         reply => return refused_probe(reply),
     }
-    let commit = batch_headers(&id, 1, 1);
-    exchange.send(
-        Arc::from(format!("{route}{subject}.2")),
-        Some(commit),
-        Vec::new(),
-        true,
-    )?;
+    headers.clear();
+    batch_headers(&mut headers, &id, 1, 1);
+    exchange.send(&format!("{route}{subject}.2"), &headers, b"", true)?;
     match read_reply::<PublishAck>(exchange.receive()?.1) {
         Err(failure) if failure.is_api(number::WRONG_LAST_SEQUENCE) => Ok(true),
         Err(RequestFailure::Api(error)) => refused_probe_error(error),
@@ -272,11 +274,11 @@ pub(super) fn probe_route(
     subject: &str,
     deadline: Instant,
 ) -> Result<Result<(), String>, RequestFailure> {
-    let mut headers = HeaderMap::new();
-    headers.insert(LAST_SUBJECT_SEQUENCE, NEVER.to_string());
+    let mut headers = Headers::default();
+    headers.add(LAST_SUBJECT_SEQUENCE, NEVER);
     let mut exchange = stream.link.exchange(1, deadline);
-    let target = Arc::from(format!("{}{subject}", stream.write_prefix));
-    exchange.send(target, Some(headers), Vec::new(), true)?;
+    let target = format!("{}{subject}", stream.write_prefix);
+    exchange.send(&target, &headers, b"", true)?;
     let reply = exchange.receive()?.1;
     let answered_by = match &reply {
         Reply::Data(data) => serde_json::from_slice::<PublishAck>(data).ok(),
@@ -317,26 +319,24 @@ fn refused_probe_error(error: ApiError) -> Result<bool, RequestFailure> {
     Ok(false)
 }
 
-fn condition_headers(headers: &mut HeaderMap, write: &Write) {
+fn condition_headers(headers: &mut Headers, write: &Write) {
     match write.expect {
         Expect::Any => {}
         Expect::Revision(revision) => {
-            headers.insert(LAST_SUBJECT_SEQUENCE, revision.to_string());
+            headers.add(LAST_SUBJECT_SEQUENCE, revision);
         }
         Expect::LastSequence(sequence) => {
-            headers.insert(LAST_SEQUENCE, sequence.to_string());
+            headers.add(LAST_SEQUENCE, sequence);
         }
     }
 }
 
-fn batch_headers(id: &str, index: usize, last: usize) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(BATCH_ID, id);
-    headers.insert(BATCH_SEQUENCE, (index + 1).to_string());
+fn batch_headers(headers: &mut Headers, id: &str, index: usize, last: usize) {
+    headers.add(BATCH_ID, id);
+    headers.add(BATCH_SEQUENCE, index + 1);
     if index == last {
-        headers.insert(BATCH_COMMIT, "1");
+        headers.add(BATCH_COMMIT, 1);
     }
-    headers
 }
 
 fn batch_id() -> String {
@@ -355,6 +355,167 @@ fn first_answer(exchange: &Exchange<'_>) -> Result<(), Outcome> {
         }),
         // There is no batch without a commit, but a leader that does not batch would have stored
         // this message: without an answer nobody knows which it is.
-        Err(failure) => Err(failure.into_outcome(exchange.give_up() > 0)),
+        Err(failure) => Err(failure.into_outcome(exchange.queued() > 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::client::Connection;
+    use super::super::client::headers::HeaderBlock;
+    use super::super::client::info::ServerInfo;
+    use super::super::client::tests::scripted::{Received, Scripted, publications};
+    use super::super::link::Link;
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    fn stream(connection: Arc<dyn Connection>) -> Stream {
+        Stream {
+            link: Link::new(connection, ServerInfo::default(), "_INBOX.x".into(), 1),
+            name: "KV_b".into(),
+            api: "$JS.API".into(),
+            write_prefix: String::new(),
+            domain: None,
+        }
+    }
+
+    fn writes(count: u64) -> Vec<Write> {
+        (0..count)
+            .map(|n| Write {
+                key: format!("k{n}"),
+                value: Some(vec![b'v'; 100]),
+                expect: Expect::Revision(n),
+            })
+            .collect()
+    }
+
+    fn write(stream: &Stream, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let target = Target {
+            stream,
+            prefix: "$KV.b.",
+            value_max: 1_000,
+        };
+        target.write(writes, deadline)
+    }
+
+    /// The revision that a message expects.
+    fn expected(message: &Received) -> u64 {
+        let headers = HeaderBlock(&message.headers);
+        headers.get(LAST_SUBJECT_SEQUENCE).unwrap().parse().unwrap()
+    }
+
+    fn acknowledge(message: &Received) -> Vec<u8> {
+        message.answer(&format!(
+            r#"{{"stream":"KV_b","seq":{}}}"#,
+            expected(message) + 1
+        ))
+    }
+
+    #[test]
+    fn answers_in_any_order_and_any_pieces_reach_the_write_they_belong_to() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let connection = Scripted::new(seed, move |sent| {
+                let mut messages = publications(sent);
+                random.shuffle(&mut messages);
+                let conflict = r#"{"error":{"code":400,"err_code":10071,"description":"x"}}"#;
+                let answer = |message: &Received| match expected(message) % 7 {
+                    3 => message.answer(conflict),
+                    _ => acknowledge(message),
+                };
+                messages.iter().flat_map(answer).collect()
+            });
+            let outcomes = write(&stream(connection), &writes(40), soon());
+            for (n, outcome) in (0..).zip(outcomes) {
+                match n % 7 {
+                    3 => assert_eq!(outcome, Outcome::Refused(Refusal::Conflict)),
+                    _ => assert_eq!(outcome, Outcome::Done(n + 1)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cut_between_answers_leaves_the_others_unknown() {
+        let connection = Scripted::new(1, |sent| {
+            publications(sent)
+                .iter()
+                .take(10)
+                .flat_map(acknowledge)
+                .collect()
+        });
+        let stream = stream(Arc::clone(&connection) as Arc<dyn Connection>);
+        let outcomes = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| write(&stream, &writes(20), soon()));
+            while stream.link.awaited() != 10 {
+                std::thread::yield_now();
+            }
+            connection.cut();
+            stream
+                .link
+                .close(RequestFailure::Disconnected("cut".into()));
+            writing.join().unwrap()
+        });
+        assert!(outcomes[..10].iter().all(|o| matches!(o, Outcome::Done(_))));
+        assert!(
+            outcomes[10..]
+                .iter()
+                .all(|o| *o == Outcome::Unknown("cut".into()))
+        );
+        let outcomes = write(&stream, &writes(1), soon());
+        assert_eq!(
+            outcomes[0],
+            Outcome::Refused(Refusal::Unavailable("cut".into()))
+        );
+    }
+
+    #[test]
+    fn answer_after_the_deadline_reaches_no_other_call() {
+        let mut late = Vec::new();
+        let connection = Scripted::new(1, move |sent| {
+            let messages = publications(sent);
+            let earlier = std::mem::replace(&mut late, messages.clone());
+            if earlier.is_empty() {
+                return Vec::new();
+            }
+            let all = earlier.iter().chain(&messages);
+            all.flat_map(acknowledge).collect()
+        });
+        let stream = stream(connection);
+        let unanswered = write(&stream, &writes(3), Instant::now());
+        assert!(
+            unanswered.iter().all(|o| matches!(o, Outcome::Unknown(_))),
+            "{unanswered:?}"
+        );
+        let mut second = writes(3);
+        second.reverse();
+        let outcomes = write(&stream, &second, soon());
+        assert_eq!(outcomes, [3, 2, 1].map(Outcome::Done));
+    }
+
+    #[test]
+    fn denied_publication_ends_with_the_servers_reason() {
+        let connection = Scripted::new(1, |sent| {
+            let denied = |message: &Received| {
+                let subject = &message.subject;
+                format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n")
+            };
+            publications(sent)
+                .iter()
+                .flat_map(|m| denied(m).into_bytes())
+                .collect()
+        });
+        for outcome in write(&stream(connection), &writes(5), soon()) {
+            let Outcome::Refused(Refusal::Unauthorized(why)) = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert!(why.contains("Permissions Violation"), "{why}");
+        }
     }
 }
