@@ -120,11 +120,17 @@ type NATSOptions struct {
 	CredsFile      string
 	NKeySeed       string
 
-	// TLSRequired rejects servers without TLS. CAFiles replace the system's certificate
-	// authorities. CertFile and KeyFile authenticate the client.
-	TLSRequired       bool
-	CAFiles           []string
-	CertFile, KeyFile string
+	// TLSRequired rejects servers without TLS. TLSFirst performs the TLS handshake before the
+	// server's greeting, for servers with handshake_first. CAFiles replace the system's certificate
+	// authorities. CertFile and KeyFile authenticate the client. Each of the other three implies
+	// TLSRequired.
+	TLSRequired, TLSFirst bool
+	CAFiles               []string
+	CertFile, KeyFile     string
+
+	// InboxPrefix is the first part of the subjects that replies and changes arrive on. Default
+	// _INBOX. The account must allow the client to subscribe to InboxPrefix.>.
+	InboxPrefix string
 
 	// HeartbeatBucket and AssignmentBucket; defaults parti-heartbeat and parti-assignment.
 	HeartbeatBucket, AssignmentBucket string
@@ -136,6 +142,12 @@ type NATSOptions struct {
 	ManageBuckets string
 	// Replicas is the number of replicas of created buckets, 1 to 5. Default 1.
 	Replicas int
+	// MaxBytes is the size limit of each bucket that is created. Default: none.
+	MaxBytes int64
+	// PlacementCluster and PlacementTags say which servers may keep the buckets that are created.
+	// Default: any.
+	PlacementCluster string
+	PlacementTags    []string
 
 	// Settings sets any other setting by name, such as {"nats_stale_limit": "5s"}.
 	Settings map[string]string
@@ -160,6 +172,9 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 	set("nats_tls_ca", strings.Join(o.CAFiles, ","))
 	set("nats_tls_cert", o.CertFile)
 	set("nats_tls_key", o.KeyFile)
+	set("nats_inbox_prefix", o.InboxPrefix)
+	set("nats_placement_cluster", o.PlacementCluster)
+	set("nats_placement_tags", strings.Join(o.PlacementTags, ","))
 	set("heartbeat_bucket", o.HeartbeatBucket)
 	set("assignment_bucket", o.AssignmentBucket)
 	set("stable_id_bucket", o.StableIDBucket)
@@ -168,6 +183,12 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 		settings["nats_tls_required"] = "true"
 	}
 	set("nats_manage_buckets", o.ManageBuckets)
+	if o.TLSFirst {
+		settings["nats_tls_first"] = "true"
+	}
+	if o.MaxBytes != 0 {
+		settings["nats_max_bytes"] = fmt.Sprint(o.MaxBytes)
+	}
 	if o.Replicas != 0 {
 		settings["nats_replicas"] = fmt.Sprint(o.Replicas)
 	}

@@ -45,7 +45,7 @@ pub fn nats_options(
 ) -> Result<crate::store::nats::NatsOptions> {
     use crate::settings::keys::StorageKind;
     use crate::store::Bucket;
-    use crate::store::nats::{NatsOptions, Storage};
+    use crate::store::nats::{NatsOptions, Placement, Storage};
     let is_set = |text: &String| !text.is_empty();
     let kinds = [&nats.user, &nats.token, &nats.creds, &nats.nkey_seed];
     if kinds.into_iter().filter(|text| is_set(text)).count() > 1 {
@@ -63,6 +63,12 @@ pub fn nats_options(
     let mut options = NatsOptions::new(nats.urls.iter().cloned())
         .name(&nats.name)
         .tls_required(nats.tls_required)
+        .tls_first(nats.tls_first)
+        .inbox_prefix(&nats.inbox_prefix)
+        .placement(Placement {
+            cluster: nats.placement_cluster.clone(),
+            tags: nats.placement_tags.clone(),
+        })
         .replicas(nats.replicas)
         .storage(match nats.storage {
             StorageKind::File => Storage::File,

@@ -336,16 +336,26 @@ pub static KEYS: &[Key] = &[
         "refuse servers without TLS"
     ),
     key!(
+        "nats_tls_first",
+        nats.tls_first,
+        "TLS handshake before the server's greeting (handshake_first); requires TLS"
+    ),
+    key!(
         "nats_tls_ca",
         nats.tls_ca,
-        "PEM files of the trusted authorities, separated by commas, instead of the system's"
+        "PEM files of the trusted authorities, separated by commas, instead of the system's; requires TLS"
     ),
     key!(
         "nats_tls_cert",
         nats.tls_cert,
-        "PEM file of the client's certificate, with nats_tls_key"
+        "PEM file of the client's certificate, with nats_tls_key; requires TLS"
     ),
     key!("nats_tls_key", nats.tls_key, "PEM file of the client's key"),
+    key!(
+        "nats_inbox_prefix",
+        nats.inbox_prefix,
+        "what the subjects begin with that replies and changes arrive on"
+    ),
     key!(
         "nats_domain",
         nats.domain,
@@ -370,6 +380,16 @@ pub static KEYS: &[Key] = &[
         "nats_max_bytes",
         nats.max_bytes,
         "most bytes that each created bucket may hold; 0: no limit"
+    ),
+    key!(
+        "nats_placement_cluster",
+        nats.placement_cluster,
+        "cluster that keeps the buckets that are created; empty: the server's own"
+    ),
+    key!(
+        "nats_placement_tags",
+        nats.placement_tags,
+        "tags of the servers that keep the buckets that are created, separated by commas"
     ),
     key!(
         "nats_manage_buckets",
