@@ -163,7 +163,7 @@ fn fleet_led_by_parti_has_neither_fence_nor_terms() {
     assert!(status.is_complete && status.problems.is_empty(), "{status}");
     let text = status.to_string();
     assert!(
-        text.contains("fence    none: no divvy leader has led here\n"),
+        text.contains("fence    none (no divvy leader so far)\n"),
         "{text}"
     );
     assert!(text.contains("version  9 (cold_start)\n"), "{text}");
@@ -189,7 +189,7 @@ fn malformed_data_is_shown_and_hides_nothing_else() {
         "divvy.commit: malformed value",
         "assignment.worker-1: malformed value",
         "heartbeat.: ",
-        "not one complete plan",
+        "not a single complete plan",
     ] {
         assert!(all.contains(expected), "{expected:?} is not in\n{all}");
     }
@@ -225,7 +225,7 @@ fn one_missing_bucket_is_a_problem_and_all_missing_an_error() {
     let status = look(&store, None);
     assert_eq!(status.problems.len(), 2, "{status}");
     assert!(
-        status.problems[0].starts_with("the Election bucket cannot be read"),
+        status.problems[0].starts_with("cannot read the Election bucket"),
         "{status}"
     );
 }

@@ -246,7 +246,10 @@ fn number_at_upper_limit_is_rejected_with_clear_error() {
             .map(drop)
     });
     let error = outcome.unwrap_err();
-    assert!(error.to_string().contains("leaves no room"), "{error}");
+    assert!(
+        error.to_string().contains("leaves no higher number"),
+        "{error}"
+    );
     drop(fleet);
     calculator.stop(PATIENCE).unwrap();
 }
