@@ -185,7 +185,7 @@ pub struct Fence {
     /// case the commit record is lost.
     #[serde(default)]
     pub version: Version,
-    /// Drawn anew for each fence, so that no two leaders ever write the same bytes.
+    /// Random for each fence, so that no two leaders ever write the same bytes.
     #[serde(default)]
     pub nonce: u64,
 }
@@ -378,8 +378,8 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reporte
     })
 }
 
-/// The bytes of a claimed stable id: RFC 3339 time to the nanosecond, with the number that tells
-/// claims of the same moment apart as further digits of the fraction.
+/// The value of a claimed stable id: RFC 3339 time to the nanosecond, with further digits that
+/// distinguish claims of the same moment.
 #[must_use]
 pub fn encode_claim(time: &str, drawn: u32) -> Vec<u8> {
     let digits = time.strip_suffix('Z').unwrap_or(time);
@@ -408,7 +408,7 @@ pub fn encode_lease(worker: &WorkerId, unix_seconds: u64) -> Vec<u8> {
     format!("{worker}:{unix_seconds}").into_bytes()
 }
 
-/// Who holds a lease; `None` when its value is none that any leader writes.
+/// The owner of a lease; `None` if its value is not one that a leader writes.
 #[must_use]
 pub fn lease_holder(bytes: &[u8]) -> Option<WorkerId> {
     let text = std::str::from_utf8(bytes).ok()?;

@@ -28,7 +28,7 @@ pub struct Explanation {
 pub enum Cause {
     /// It was there before.
     Stayed,
-    /// It is new, or nobody had it.
+    /// It is new, or had no owner.
     Placed,
     /// Its owner left.
     OwnerLeft {

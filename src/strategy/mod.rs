@@ -54,7 +54,7 @@ use crate::types::{Partition, WorkerId};
 /// Index of a worker in [`PlanInput::workers`].
 pub type WorkerIndex = u32;
 
-/// The weight of a partition whose own is 0 or less, unless a strategy is told otherwise.
+/// Default weight of a partition whose weight is 0 or less.
 pub const DEFAULT_WEIGHT: i64 = 1;
 
 /// What a strategy works on. Everything is sorted, so that equal inputs are equal slices.
@@ -64,8 +64,8 @@ pub struct PlanInput<'a> {
     pub workers: &'a [WorkerId],
     /// The partitions: unique by keys, in canonical order (key by key, bytewise, shorter first).
     pub partitions: &'a [Partition],
-    /// The worker that holds each partition now; `None` when nobody does, or nobody who is
-    /// live. As long as `partitions`.
+    /// The current owner of each partition; `None` if it has no live owner. Same length as
+    /// `partitions`.
     pub previous: &'a [Option<WorkerIndex>],
 }
 

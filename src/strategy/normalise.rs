@@ -9,8 +9,8 @@ const OFFENDERS_NAMED_MAX: usize = 3;
 /// Sorts partitions into canonical order: key by key, bytewise, shorter first.
 ///
 /// # Errors
-/// [`Code::InvalidArgument`] when a partition has no keys or two have the same; the message
-/// names the first few and tells how many there are.
+/// [`Code::InvalidArgument`] if a partition has no keys or occurs twice; the message names the
+/// first few and the total.
 pub fn canonical_partitions(mut partitions: Vec<Partition>) -> Result<Vec<Partition>> {
     let nameless = partitions.iter().filter(|p| p.keys.is_empty()).count();
     if nameless > 0 {

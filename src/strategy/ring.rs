@@ -7,7 +7,7 @@ use crate::types::Partition;
 /// Nodes per entry of the table of leading bits, about.
 const NODES_PER_START: usize = 4;
 
-/// Nodes that a lookup looks at in one go.
+/// Number of nodes that a lookup scans at once.
 const WINDOW: usize = 8;
 
 /// Partitions that are hashed before any of them is looked up.

@@ -1,4 +1,4 @@
-//! What happens again and again is told once, and then as a count at growing intervals.
+//! Log throttling: a repeated condition is logged once, and then as a count at growing intervals.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ const INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// The longest one.
 const INTERVAL_MAX: Duration = Duration::from_secs(320);
 
-/// What has not record for so long is news again.
+/// A condition that was absent for this long is logged again at once.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Decides which occurrences of one thing are told.
+/// Decides which occurrences of one condition are logged.
 ///
-/// Nothing resets it but quiet: a thing that comes and goes would otherwise be news each time.
+/// Only a quiet period resets it: a flapping condition would otherwise be logged each time.
 #[derive(Clone, Debug, Default)]
 pub struct LogThrottle {
-    /// When the last one was told, and how long to be suppressed_count after that; `None`: never.
+    /// Time of the last logged occurrence, and the suppression time after it; `None`: never logged.
     told: Option<(Time, Duration)>,
     last: Time,
     suppressed_count: u64,
 }
 
 impl LogThrottle {
-    /// It has record (again). `Some` when that is to be told, with how many were not since the
-    /// last time.
+    /// Records an occurrence. Returns `Some` if it is to be logged, with the number of suppressed
+    /// ones.
     pub fn record(&mut self, now: Time) -> Option<u64> {
         let interval = match self.told {
             None => INTERVAL_MIN,
@@ -44,7 +44,7 @@ impl LogThrottle {
     }
 }
 
-/// How many were not told since the last line, in words that follow what record.
+/// The number of suppressed lines, as text that follows the message.
 pub fn suppressed(count: u64) -> String {
     match count {
         0 => String::new(),

@@ -7,7 +7,7 @@ use super::model::{Band, Model};
 use super::state::{Division, UNASSIGNED};
 use crate::strategy::WorkerIndex;
 
-/// Up to so many different capacities are told apart exactly; more are grouped.
+/// Number of different capacities that are distinguished exactly; more are grouped.
 const CAPACITIES_EXACT_MAX: usize = 16;
 
 /// A level is as good as another that is lower by up to this factor.
@@ -52,8 +52,8 @@ impl Division<'_> {
         aside
     }
 
-    /// Places partitions that nobody takes within the band: each goes to the worker that is
-    /// then emptiest, or back where it came from when that is as good.
+    /// Places partitions that fit no worker within the band: each goes to the then emptiest worker,
+    /// or back to its previous owner if that is as good.
     pub(super) fn assign_remaining(&mut self, mut partitions: Vec<u32>) {
         if partitions.is_empty() {
             return;

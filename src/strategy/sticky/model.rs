@@ -5,7 +5,7 @@ use crate::strategy::fair::fair_level;
 /// Weights are scaled down until their sum is at most this, which an `f64` holds exactly.
 const TOTAL_MAX: i128 = 1 << 52;
 
-/// Share of the fair level that a worker may hold beside one partition that fills it alone.
+/// Share of the fair level that a worker may own in addition to one partition that fills it alone.
 const NEXT_TO_OVERSIZED: f64 = 0.05;
 
 /// Tolerances above the fair level to which loads may rise.
@@ -30,8 +30,8 @@ pub(super) struct Model {
 pub(super) struct Band {
     pub(super) above: f64,
     pub(super) below: f64,
-    /// What is above this, too, is above every band; one that is excused for a heavy partition
-    /// must not be over this for what it holds beside.
+    /// A load above this is above every band; for a worker excused for a heavy partition, the rest
+    /// of its load must not exceed this.
     pub(super) limit: f64,
     /// Whether a partition that fills a small worker but not the largest one is out of place.
     pub(super) strict: bool,

@@ -5,8 +5,8 @@ use super::state::Division;
 use crate::strategy::WorkerIndex;
 
 impl Division<'_> {
-    /// Moves the partition between an offender and another worker that takes most off the sum
-    /// of the squares of their offences. Tells whether there is one.
+    /// Moves the partition between an offender and another worker that reduces the sum of the
+    /// squared offences most. Returns whether there is one.
     pub(super) fn improve_pairwise(
         &mut self,
         worker: WorkerIndex,

@@ -9,7 +9,7 @@ use super::state::Division;
 use crate::strategy::WorkerIndex;
 
 impl Division<'_> {
-    /// Brings a worker that lacks load nearer to the band. Tells whether it could.
+    /// Moves an underloaded worker towards the band. Returns whether that succeeded.
     pub(super) fn replenish(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
         self.pull_one(worker, constraints) || self.pull_chain(worker, constraints)
     }

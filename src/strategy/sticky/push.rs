@@ -10,8 +10,8 @@ use crate::strategy::WorkerIndex;
 const FINE_SCAN_MAX: usize = 256;
 
 impl Division<'_> {
-    /// Places a partition of the pool within the band, by a chain if need be. Tells whether it
-    /// could; fine partitions that had to give way are in the pool then.
+    /// Places a partition of the pool within the band, with a chain if necessary. Returns whether
+    /// that succeeded; displaced fine partitions are then in the pool.
     pub(super) fn insert(&mut self, partition: u32, constraints: Constraints) -> bool {
         let mut search = self.search(UNASSIGNED);
         let node = Node {
@@ -27,7 +27,7 @@ impl Division<'_> {
         self.push_out(search, constraints, i64::MAX)
     }
 
-    /// Brings a worker that holds too much nearer to the band. Tells whether it could.
+    /// Moves an overloaded worker towards the band. Returns whether that succeeded.
     pub(super) fn relieve(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
         let mut search = self.search(worker);
         let enough = self.place_of(worker, self.offence(worker, constraints.band));

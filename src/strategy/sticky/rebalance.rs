@@ -26,7 +26,7 @@ pub(super) fn rebalance(
     let held: Option<Vec<WorkerIndex>> = previous.iter().copied().collect();
     if let Some(budget) = budget {
         return match held {
-            // A detour would move the budget anew at each of its rounds.
+            // A detour would spend the budget again in each of its rounds.
             Some(held) => improve(model, &held, tolerance, budget, 1).unwrap_or(held),
             None => plan(model, previous, tolerance, budget),
         };
@@ -47,8 +47,8 @@ pub(super) fn rebalance(
 /// An allowance that is never used up.
 const UNLIMITED: i64 = i64::MAX / 4;
 
-/// A plan that is nearer to balance than what is held, looked for in so many rounds. Moves that
-/// only exchange one imbalance for another would go on for ever, so they do not count.
+/// Searches a plan nearer to balance than the current one, in a limited number of rounds. Moves
+/// that only exchange one imbalance for another would continue forever, so they do not count.
 fn improve(
     model: &Model,
     held: &[WorkerIndex],

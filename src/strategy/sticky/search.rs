@@ -1,10 +1,9 @@
 //! Chains of moves: what a search for one knows, and what a chain may cost.
 //!
-//! A partition that fits nowhere takes the place of a lighter one, that one the place of a still
-//! lighter one, and so on until one fits. A worker that lacks load takes a partition of another,
-//! which takes one of a third, and so on until one can spare it. Both are cheap paths in a graph
-//! whose nodes are partitions, looked for best first; bounds on depth and on the workers looked
-//! at keep the time of a call near-linear.
+//! A partition that fits nowhere takes the place of a lighter one, that one of a still lighter one,
+//! and so on until one fits. An underloaded worker takes a partition of another, which takes one of
+//! a third, and so on until one can spare it. Both are cheapest paths in a graph of partitions,
+//! searched best first; bounds on depth and on visited workers keep the time of a call near-linear.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -61,7 +60,7 @@ pub(super) enum SearchStep {
         worker: WorkerIndex,
         fine_load: i64,
     },
-    /// The chain goes on from this node.
+    /// The chain continues from this node.
     Open { node: u32 },
 }
 
@@ -70,7 +69,7 @@ pub(super) struct Search {
     pub(super) origin: WorkerIndex,
     pub(super) nodes: Vec<Node>,
     open: BinaryHeap<Reverse<(i64, i64, SearchStep)>>,
-    /// Looks at workers that were granted, and those that are left.
+    /// Number of granted worker visits, and of remaining ones.
     granted: i64,
     looks: i64,
 }
@@ -101,7 +100,7 @@ impl Search {
         self.open.push(Reverse((cost, tie, step)));
     }
 
-    /// Counts looks at so many workers; tells whether they are granted.
+    /// Counts visits of workers; returns whether they are granted.
     pub(super) fn look(&mut self, workers: usize) -> bool {
         self.looks -= workers as i64;
         self.looks >= 0

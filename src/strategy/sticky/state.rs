@@ -1,4 +1,4 @@
-//! A plan in the making: who holds what, by weight, and what is still in nobody's hands.
+//! A plan under construction: owners by weight, and the partitions without an owner.
 
 use super::model::{Band, Model};
 use crate::strategy::WorkerIndex;
@@ -14,7 +14,7 @@ pub(super) struct Division<'a> {
     pub(super) loads: Vec<i64>,
     /// Each worker's partitions, ascending by (weight, index).
     pub(super) lists: Vec<Vec<u32>>,
-    /// Partitions in nobody's hands.
+    /// Partitions without an owner.
     pub(super) pool: Vec<u32>,
     /// Weight of each worker's fine partitions: those light enough to level loads with.
     pub(super) fine_loads: Vec<i64>,
@@ -22,7 +22,7 @@ pub(super) struct Division<'a> {
     pub(super) fine: i64,
     /// Weight that may yet leave its home.
     pub(super) allowance: i64,
-    /// Looks at workers that searches may yet take, which bounds the time of a call.
+    /// Remaining worker visits of searches, which bound the time of a call.
     pub(super) looks_left: i64,
     /// Cost of the cheapest way to a partition in the search that is under way.
     pub(super) seen: Vec<i64>,
