@@ -163,7 +163,7 @@ fn look(store: &NatsStore, log: &Mutex<Log>) {
     let prefix = KeyPrefix::new("assignment").expect("a prefix");
     let read = || {
         let listing = store.list(BUCKET, "", in_secs(10)).ok()?;
-        Some(Reading::of(&listing, &prefix))
+        Some(BucketReading::of(&listing, &prefix))
     };
     let Some(first) = read() else { return };
     log.lock().expect("the log").looks += 1;
@@ -209,7 +209,7 @@ fn judge(mut log: Log, store: &NatsStore) {
 
     let listing = store.list(BUCKET, "", in_secs(30)).expect("the last state");
     let prefix = KeyPrefix::new("assignment").expect("a prefix");
-    let reading = Reading::of(&listing, &prefix);
+    let reading = BucketReading::of(&listing, &prefix);
     let commit = reading.commit.value.expect("a commit record");
     let last = log.acked.last().expect("publications");
     assert!(
