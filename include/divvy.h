@@ -1223,6 +1223,23 @@ divvy_status divvy_cancel_fire(struct divvy_cancel cancel, char *errbuf, size_t 
 divvy_status divvy_cancel_free(struct divvy_cancel cancel);
 
 /**
+ * Sets the error text of the host's callback that is running on this thread. If the callback then
+ * returns a failure, the text is part of the resulting error, log record and event. The text of an
+ * event callback, which returns nothing, is logged. A second call replaces the text.
+ *
+ * Parameters: message - the text, UTF-8, NUL-terminated, not NULL; copied, truncated to 400
+ * characters.
+ * errbuf, errlen - buffer that receives the error text; NULL allowed.
+ * Returns: OK; NULL_ARGUMENT; BAD_UTF8; TOO_LONG; NOT_RUNNING - no callback of the host is running on this
+ * thread.
+ * Thread: the one that runs the callback. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_callback_set_error(const char *message,
+                                      char *errbuf,
+                                      size_t errlen);
+
+/**
  * Sets the log callback of the process. Until the first call, and with callback NULL, nothing is
  * logged. A second call replaces callback and level.
  *

@@ -10,12 +10,23 @@
 //   end a blocking call       divvy::cancel
 //   receive log records       divvy::set_log
 //
-// Objects are move-only and own their handle. Failures throw divvy::error. Calls with the prefix try_
-// return a divvy::result instead. With DIVVY_NO_EXCEPTIONS or -fno-exceptions, use the try_ forms: any
-// other call ends the process on failure.
+// Objects are move-only and own their handle. Every call that can fail has a form whose name begins
+// with try_: it returns a divvy::result and throws nothing but std::bad_alloc. The other form throws
+// divvy::error. With -fno-exceptions, or with DIVVY_NO_EXCEPTIONS defined, only the try_ forms exist.
+// Objects are then made empty and filled by try_create():
 //
-// An exception that leaves a callback is caught and passed to the handler of set_exception_handler().
-// After a stop or an unsubscribe, callbacks and their captures have been destroyed.
+//     divvy::store store;
+//     divvy::result made = divvy::store::try_nats(config, std::chrono::seconds(5), store);
+//     if (!made) std::fprintf(stderr, "%s\n", made.detail().c_str());
+//
+// A destructor waits until what it owns has ended, however long that takes: a callback that runs may
+// use what the host destroys next. Call try_stop() or try_unsubscribe() before to wait for a limited
+// time. Destroying a calculator or manager inside one of its own callbacks would wait for itself, so
+// it writes a message to stderr and calls std::terminate().
+//
+// A callback that throws does no harm: the exception is caught, its text is reported to the library
+// (see divvy_callback_set_error() in divvy.h), and it is handed to the handler of
+// set_exception_handler(). After a stop or an unsubscribe, callbacks and what they own are gone.
 #ifndef DIVVY_HPP
 #define DIVVY_HPP
 
@@ -23,6 +34,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <exception>
 #include <functional>
 #include <initializer_list>
 #include <memory>
@@ -57,23 +70,13 @@ struct failure {
     failure() : attempts(0) {}
 };
 
-/// A status with its detail. Thrown unless exceptions are disabled.
-class error
 #if !defined(DIVVY_NO_EXCEPTIONS)
-    : public std::runtime_error
-#endif
-{
+/// A status with its detail, as thrown.
+class error : public std::runtime_error {
 public:
-#if !defined(DIVVY_NO_EXCEPTIONS)
     error(divvy_status status, const std::string &detail, failure fields = failure())
         : std::runtime_error(std::string(divvy_status_name(status)) + ": " + detail), status_(status),
           fields_(std::make_shared<failure>(std::move(fields))) {}
-#else
-    error(divvy_status status, const std::string &detail, failure fields = failure())
-        : what_(std::string(divvy_status_name(status)) + ": " + detail), status_(status),
-          fields_(std::make_shared<failure>(std::move(fields))) {}
-    const char *what() const noexcept { return what_.c_str(); }
-#endif
     divvy_status status() const noexcept { return status_; }
     bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
     const std::string &operation() const noexcept { return fields_->operation; }
@@ -81,16 +84,15 @@ public:
     std::uint32_t attempts() const noexcept { return fields_->attempts; }
 
 private:
-#if defined(DIVVY_NO_EXCEPTIONS)
-    std::string what_;
-#endif
     divvy_status status_;
-    std::shared_ptr<const failure> fields_; // shared, for copies of what is thrown must not throw
+    std::shared_ptr<const failure> fields_; // shared, because copying what is thrown must not throw
 };
+#endif
 
-/// The result of a try_ call. Converts to true on success.
+/// How a call ended: converts to true on success. The try_ functions return it.
 class result {
 public:
+    result() noexcept : status_(DIVVY_OK) {}
     result(divvy_status status, const char *detail, failure fields = failure())
         : status_(status), detail_(status ? detail : ""), fields_(std::move(fields)) {}
     explicit operator bool() const noexcept { return status_ == DIVVY_OK; }
@@ -99,15 +101,13 @@ public:
     const std::string &operation() const noexcept { return fields_.operation; }
     const std::string &key() const noexcept { return fields_.key; }
     std::uint32_t attempts() const noexcept { return fields_.attempts; }
-    /// Throws on failure; ends the process if exceptions are disabled.
-    void check() const {
-        if (status_ == DIVVY_OK) return;
+    bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
 #if !defined(DIVVY_NO_EXCEPTIONS)
-        throw error(status_, detail_, fields_);
-#else
-        std::terminate();
-#endif
+    /// Throws the failure, if it is one.
+    void check() const {
+        if (status_ != DIVVY_OK) throw error(status_, detail_, fields_);
     }
+#endif
 
 private:
     divvy_status status_;
@@ -162,14 +162,57 @@ private:
     Handle handle_;
 };
 
+/// What ends the waiting calls of this thread, see class cancel.
+inline divvy_cancel &current_cancel() noexcept {
+    static thread_local divvy_cancel value = divvy_cancel();
+    return value;
+}
+
+/// Frees a handle whose callbacks may still run, waiting for them without limit.
+template <class Free> divvy_status free_without_limit(const char *what, Free free) noexcept {
+    bool was_cancelled = false, has_failed = false;
+    for (;;) {
+        const divvy_status status = free();
+        switch (status) {
+        case DIVVY_TIMED_OUT:
+            continue;
+        case DIVVY_OK:
+        case DIVVY_BAD_HANDLE: // freed by the C function
+        case DIVVY_FORKED:     // the parent's, with all that it owns
+            if (was_cancelled) divvy_cancel_use(current_cancel(), nullptr, 0);
+            return status;
+        case DIVVY_CANCELLED: // nothing may leak because the calls around a destructor were cancelled
+            if (!was_cancelled) {
+                was_cancelled = true;
+                divvy_cancel_use(divvy_cancel(), nullptr, 0);
+                continue;
+            }
+            break;
+        case DIVVY_PANICKED: // reported once
+            if (!has_failed) {
+                has_failed = true;
+                continue;
+            }
+            break;
+        default:
+            break;
+        }
+        std::fprintf(stderr, "%s cannot be destroyed%s: %s\n", what,
+                     status == DIVVY_WOULD_DEADLOCK ? " inside one of its own callbacks" : "",
+                     divvy_status_name(status));
+        std::terminate();
+    }
+}
 inline divvy_status free_calculator(divvy_calculator handle) noexcept {
-    return divvy_calculator_free(handle, nullptr, 0);
+    return free_without_limit("divvy::calculator",
+                              [handle] { return divvy_calculator_free(handle, nullptr, 0); });
 }
 inline divvy_status free_manager(divvy_manager handle) noexcept {
-    return divvy_manager_free(handle, nullptr, 0);
+    return free_without_limit("divvy::manager", [handle] { return divvy_manager_free(handle, nullptr, 0); });
 }
 inline divvy_status free_subscription(divvy_subscription handle) noexcept {
-    return divvy_subscription_free(handle, 5000, nullptr, 0);
+    return free_without_limit("divvy::subscription",
+                              [handle] { return divvy_subscription_free(handle, 5000, nullptr, 0); });
 }
 
 template <class T> void destroy(void *userdata) { delete static_cast<T *>(userdata); }
@@ -180,29 +223,51 @@ inline exception_handler &handler() {
     return value;
 }
 
-/// Runs a callback and catches its exceptions.
+#if !defined(DIVVY_NO_EXCEPTIONS)
+/// Inside a catch block.
+inline void handle_thrown() noexcept {
+    try {
+        if (handler()) handler()();
+    } catch (...) {
+    }
+}
+#endif
+
+/// Runs a callback of the host; what it throws ends here.
 template <class Fallback, class Body> Fallback contain(Fallback fallback, Body &&body) noexcept {
 #if !defined(DIVVY_NO_EXCEPTIONS)
     try {
         return body();
+    } catch (const std::exception &thrown) {
+        divvy_callback_set_error(thrown.what(), nullptr, 0);
+        handle_thrown();
     } catch (...) {
-        try {
-            if (handler()) handler()();
-        } catch (...) {
-        }
-        return fallback;
+        divvy_callback_set_error("an exception that is no std::exception", nullptr, 0);
+        handle_thrown();
     }
+    return fallback;
 #else
     (void)fallback;
     return body();
 #endif
 }
 
-inline std::string to_string(divvy_text handle) {
+inline void take_text(divvy_text handle, std::string &out) {
     owned<divvy_text, divvy_text_free> text(handle);
     std::size_t length = 0;
     const char *data = divvy_text_data(text.get(), &length);
-    return std::string(data, length);
+    out.assign(data, length);
+}
+
+/// Reads a text with a function of the C header; `out` stays as it is on a failure.
+template <class Handle>
+result read_text(divvy_status (*read)(Handle, divvy_text *, char *, std::size_t), Handle handle,
+                 std::string &out) {
+    divvy_text text = {};
+    errbuf e;
+    const result ended = e(read(handle, &text, e.text, sizeof e.text));
+    if (ended) take_text(text, out);
+    return ended;
 }
 
 } // namespace detail
@@ -222,6 +287,8 @@ struct partition {
 /// The assignment of one worker: an immutable snapshot.
 class assignment {
 public:
+    /// Empty.
+    assignment() noexcept {}
     explicit assignment(divvy_assignment handle) noexcept : handle_(handle) {}
     std::int64_t version() const noexcept { return divvy_assignment_version(get()); }
     std::int64_t term() const noexcept { return divvy_assignment_term(get()); }
@@ -290,13 +357,21 @@ public:
     divvy_manager_state worker_state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_event_state(handle_));
     }
-    /// Set for DIVVY_EVENT_ASSIGNMENT; throws for other kinds.
-    divvy::assignment assignment() const {
+    /// Of DIVVY_EVENT_ASSIGNMENT, a failure for other kinds.
+    result try_assignment(divvy::assignment &out) const {
         divvy_assignment handle = {};
         detail::errbuf e;
-        e(divvy_event_assignment(handle_, &handle, e.text, sizeof e.text)).check();
-        return divvy::assignment(handle);
+        const result read = e(divvy_event_assignment(handle_, &handle, e.text, sizeof e.text));
+        if (read) out = divvy::assignment(handle);
+        return read;
     }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    divvy::assignment assignment() const {
+        divvy::assignment out;
+        try_assignment(out).check();
+        return out;
+    }
+#endif
     bool is_leader() const noexcept { return divvy_event_is_leader(handle_) == 1; }
     divvy_alert_level alert_level() const noexcept {
         return static_cast<divvy_alert_level>(divvy_event_alert_level(handle_));
@@ -318,27 +393,42 @@ private:
 /// Ends blocking calls before their timeout. Not copyable; several threads may share one.
 class cancel {
 public:
-    cancel() {
+    /// Empty.
+    explicit cancel(std::nullptr_t) noexcept {}
+    static result try_create(cancel &out) {
         divvy_cancel handle = {};
         detail::errbuf e;
-        e(divvy_cancel_new(&handle, e.text, sizeof e.text)).check();
-        handle_ = owner(handle);
+        const result made = e(divvy_cancel_new(&handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
-    /// Ends current and later blocking calls that use it; they fail with DIVVY_CANCELLED.
-    void fire() {
+    /// Ends the calls that wait now and those that would; they fail with DIVVY_CANCELLED.
+    result try_fire() {
         detail::errbuf e;
-        e(divvy_cancel_fire(handle_.get(), e.text, sizeof e.text)).check();
+        return e(divvy_cancel_fire(handle_.get(), e.text, sizeof e.text));
     }
-    /// Runs `call` on this thread; its blocking calls end when this is fired. Do not nest.
-    template <class Call> void during(Call &&call) {
+    /// Runs `call` on this thread; what waits in it ends when this is fired. Not one in another. The
+    /// result is about the cancel: `call` ran if it is true.
+    template <class Call> result try_during(Call &&call) {
         detail::errbuf e;
-        e(divvy_cancel_use(handle_.get(), e.text, sizeof e.text)).check();
+        const result used = e(divvy_cancel_use(handle_.get(), e.text, sizeof e.text));
+        if (!used) return used;
+        detail::current_cancel() = handle_.get();
         struct back {
-            ~back() { divvy_cancel_use(divvy_cancel(), nullptr, 0); }
+            ~back() {
+                detail::current_cancel() = divvy_cancel();
+                divvy_cancel_use(divvy_cancel(), nullptr, 0);
+            }
         } after;
         (void)after;
         std::forward<Call>(call)();
+        return used;
     }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    cancel() { try_create(*this).check(); }
+    void fire() { try_fire().check(); }
+    template <class Call> void during(Call &&call) { try_during(std::forward<Call>(call)).check(); }
+#endif
     divvy_cancel get() const noexcept { return handle_.get(); }
 
 private:
@@ -349,27 +439,30 @@ private:
 /// A list of partitions.
 class partitions {
 public:
-    partitions() {
+    /// Empty.
+    explicit partitions(std::nullptr_t) noexcept {}
+    static result try_create(partitions &out) {
         divvy_partitions handle = {};
         detail::errbuf e;
-        e(divvy_partitions_new(&handle, e.text, sizeof e.text)).check();
-        handle_ = owner(handle);
+        const result made = e(divvy_partitions_new(&handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
     result try_add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
         return add_to(handle_.get(), keys, weight);
     }
+    result try_add_json(text_view json) { return add_json_to(handle_.get(), json); }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    partitions() { try_create(*this).check(); }
     partitions &add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
         try_add(keys, weight).check();
         return *this;
-    }
-    result try_add_json(text_view json) {
-        detail::errbuf e;
-        return e(divvy_partitions_add_json(handle_.get(), json.data(), json.size(), e.text, sizeof e.text));
     }
     partitions &add_json(text_view json) {
         try_add_json(json).check();
         return *this;
     }
+#endif
     std::int64_t size() const noexcept { return divvy_partitions_count(handle_.get()); }
     divvy_partitions get() const noexcept { return handle_.get(); }
 
@@ -381,6 +474,10 @@ public:
         return e(divvy_partitions_add(list, pointers.empty() ? none : pointers.data(), pointers.size(),
                                       weight, e.text, sizeof e.text));
     }
+    static result add_json_to(divvy_partitions list, text_view json) {
+        detail::errbuf e;
+        return e(divvy_partitions_add_json(list, json.data(), json.size(), e.text, sizeof e.text));
+    }
 
 private:
     using owner = detail::owned<divvy_partitions, divvy_partitions_free>;
@@ -390,17 +487,30 @@ private:
 /// The list that a partition source fills.
 class partition_sink {
 public:
-    explicit partition_sink(divvy_partitions list) noexcept : list_(list) {}
-    void add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
-        partitions::add_to(list_, keys, weight).check();
+    explicit partition_sink(divvy_partitions list) noexcept : list_(list), has_failed_(false) {}
+    result try_add(const std::vector<std::string> &keys, std::int64_t weight = 0) {
+        return noted(partitions::add_to(list_, keys, weight));
     }
-    void add_json(text_view json) {
-        detail::errbuf e;
-        e(divvy_partitions_add_json(list_, json.data(), json.size(), e.text, sizeof e.text)).check();
+    result try_add_json(text_view json) { return noted(partitions::add_json_to(list_, json)); }
+    /// The source has failed, with this text: the last list stays in force. So does a partition that
+    /// cannot be added.
+    void fail(const std::string &message) noexcept {
+        has_failed_ = true;
+        divvy_callback_set_error(message.c_str(), nullptr, 0);
     }
+    bool has_failed() const noexcept { return has_failed_; }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    void add(const std::vector<std::string> &keys, std::int64_t weight = 0) { try_add(keys, weight).check(); }
+    void add_json(text_view json) { try_add_json(json).check(); }
+#endif
 
 private:
+    result noted(result added) {
+        if (!added) fail(added.detail());
+        return added;
+    }
     divvy_partitions list_;
+    bool has_failed_;
 };
 
 /// The input of a strategy.
@@ -444,83 +554,95 @@ public:
     using source = std::function<void(partition_sink &, milliseconds)>;
     using strategy = std::function<std::vector<std::uint32_t>(const plan_input &)>;
 
-    config() {
+    /// For how long the worker leads from now on, zero when another one does. Negative, or one that
+    /// throws: it does not know, and a leader continues until its last grant is nearly over.
+    using campaign = std::function<milliseconds(const std::string &worker, milliseconds timeout)>;
+    using resign = std::function<void(const std::string &worker, milliseconds timeout)>;
+
+    /// Empty.
+    explicit config(std::nullptr_t) noexcept {}
+    static result try_create(config &out) {
         divvy_config handle = {};
         detail::errbuf e;
-        e(divvy_config_new(&handle, e.text, sizeof e.text)).check();
-        handle_ = owner(handle);
-    }
-    config(std::initializer_list<std::pair<const char *, const char *>> settings) : config() {
-        for (const auto &setting : settings) set(setting.first, setting.second);
+        const result made = e(divvy_config_new(&handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
     result try_set(const std::string &key, const std::string &value) {
         detail::errbuf e;
         return e(divvy_config_set(get(), key.c_str(), value.c_str(), e.text, sizeof e.text));
     }
-    config &set(const std::string &key, const std::string &value) {
-        try_set(key, value).check();
-        return *this;
-    }
-    config &set(const std::string &key, milliseconds value) {
-        return set(key, std::to_string(value.count()) + "ms");
+    result try_set(const std::string &key, milliseconds value) {
+        return try_set(key, std::to_string(value.count()) + "ms");
     }
     result try_merge_json(text_view json) {
         detail::errbuf e;
         return e(divvy_config_merge_json(get(), json.data(), json.size(), e.text, sizeof e.text));
     }
-    config &merge_json(text_view json) {
-        try_merge_json(json).check();
-        return *this;
-    }
     result try_merge_env(const std::string &prefix = "DIVVY_") {
         detail::errbuf e;
         return e(divvy_config_merge_env(get(), prefix.c_str(), e.text, sizeof e.text));
+    }
+    result try_dump(std::string &out) const { return detail::read_text(divvy_config_dump, get(), out); }
+    /// A source that throws or calls partition_sink::fail() has failed: the last plan stays, and the
+    /// library calls it again.
+    result try_set_source(source fill) {
+        std::unique_ptr<source> userdata(new source(std::move(fill)));
+        detail::errbuf e;
+        return taken(userdata, e(divvy_config_set_source(get(), call_source, userdata.get(),
+                                                         detail::destroy<source>, e.text, sizeof e.text)));
+    }
+    /// A strategy that throws has failed: the last plan stays, and the library calls it again.
+    result try_set_strategy(const std::string &name, strategy divide) {
+        std::unique_ptr<strategy> userdata(new strategy(std::move(divide)));
+        detail::errbuf e;
+        return taken(userdata,
+                     e(divvy_config_set_strategy(get(), name.c_str(), call_strategy, userdata.get(),
+                                                 detail::destroy<strategy>, e.text, sizeof e.text)));
+    }
+    /// An election of the host's, for managers.
+    result try_set_election(campaign ask, resign give_back = resign()) {
+        std::unique_ptr<election> userdata(new election{std::move(ask), std::move(give_back)});
+        detail::errbuf e;
+        return taken(userdata,
+                     e(divvy_config_set_election(get(), call_campaign, call_resign, userdata.get(),
+                                                 detail::destroy<election>, e.text, sizeof e.text)));
+    }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    config() { try_create(*this).check(); }
+    config(std::initializer_list<std::pair<const char *, const char *>> settings) : config() {
+        for (const auto &setting : settings) set(setting.first, setting.second);
+    }
+    template <class Value> config &set(const std::string &key, const Value &value) {
+        try_set(key, value).check();
+        return *this;
+    }
+    config &merge_json(text_view json) {
+        try_merge_json(json).check();
+        return *this;
     }
     config &merge_env(const std::string &prefix = "DIVVY_") {
         try_merge_env(prefix).check();
         return *this;
     }
     std::string dump() const {
-        divvy_text text = {};
-        detail::errbuf e;
-        e(divvy_config_dump(get(), &text, e.text, sizeof e.text)).check();
-        return detail::to_string(text);
+        std::string out;
+        try_dump(out).check();
+        return out;
     }
-    /// If the source throws, the last plan remains in force and the source is called again.
     config &set_source(source fill) {
-        std::unique_ptr<source> userdata(new source(std::move(fill)));
-        detail::errbuf e;
-        e(divvy_config_set_source(get(), call_source, userdata.get(), detail::destroy<source>, e.text,
-                                  sizeof e.text))
-            .check();
-        userdata.release();
+        try_set_source(std::move(fill)).check();
         return *this;
     }
-    /// If the strategy throws, the last plan remains in force and the strategy is called again.
     config &set_strategy(const std::string &name, strategy divide) {
-        std::unique_ptr<strategy> userdata(new strategy(std::move(divide)));
-        detail::errbuf e;
-        e(divvy_config_set_strategy(get(), name.c_str(), call_strategy, userdata.get(),
-                                    detail::destroy<strategy>, e.text, sizeof e.text))
-            .check();
-        userdata.release();
+        try_set_strategy(name, std::move(divide)).check();
         return *this;
     }
-    /// Returns how long the worker leads from now on; zero if another worker leads. If it throws, the
-    /// leader is unknown: a leader continues until shortly before its last grant ends.
-    using campaign = std::function<milliseconds(const std::string &worker, milliseconds timeout)>;
-    using resign = std::function<void(const std::string &worker, milliseconds timeout)>;
-
-    /// Sets an election of the host, instead of the lease in the store.
     config &set_election(campaign ask, resign give_back = resign()) {
-        std::unique_ptr<election> userdata(new election{std::move(ask), std::move(give_back)});
-        detail::errbuf e;
-        e(divvy_config_set_election(get(), call_campaign, call_resign, userdata.get(),
-                                    detail::destroy<election>, e.text, sizeof e.text))
-            .check();
-        userdata.release();
+        try_set_election(std::move(ask), std::move(give_back)).check();
         return *this;
     }
+#endif
     divvy_config get() const noexcept { return handle_.get(); }
 
 private:
@@ -528,10 +650,18 @@ private:
         campaign ask;
         resign give_back;
     };
+    /// The library owns userdata once the call succeeded.
+    template <class T> static result taken(std::unique_ptr<T> &userdata, result set) {
+        if (set) userdata.release();
+        return set;
+    }
     static std::int32_t call_campaign(void *userdata, const char *worker, std::int64_t timeout_ms,
                                       std::int64_t *lease_ms) {
         return detail::contain<std::int32_t>(DIVVY_UNAVAILABLE, [&]() -> std::int32_t {
-            *lease_ms = static_cast<election *>(userdata)->ask(worker, milliseconds(timeout_ms)).count();
+            const milliseconds lease =
+                static_cast<election *>(userdata)->ask(worker, milliseconds(timeout_ms));
+            if (lease < milliseconds(0)) return DIVVY_UNAVAILABLE;
+            *lease_ms = lease.count();
             return DIVVY_OK;
         });
     }
@@ -546,7 +676,7 @@ private:
         return detail::contain<std::int32_t>(DIVVY_SOURCE_FAILED, [&]() -> std::int32_t {
             partition_sink sink(list);
             (*static_cast<source *>(userdata))(sink, milliseconds(timeout_ms));
-            return DIVVY_OK;
+            return sink.has_failed() ? DIVVY_SOURCE_FAILED : DIVVY_OK;
         });
     }
     static std::int32_t call_strategy(void *userdata, divvy_plan_input input, std::uint32_t *owners,
@@ -565,60 +695,90 @@ private:
 /// A store that a fleet shares.
 class store {
 public:
-    static store memory() {
+    /// Empty.
+    store() noexcept {}
+    static result try_memory(store &out) {
         divvy_store handle = {};
         detail::errbuf e;
-        e(divvy_store_memory_new(&handle, e.text, sizeof e.text)).check();
-        return store(handle);
+        const result made = e(divvy_store_memory_new(&handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
-    static store nats(const config &settings, milliseconds timeout) {
+    static result try_nats(const config &settings, milliseconds timeout, store &out) {
         divvy_store handle = {};
         detail::errbuf e;
-        e(divvy_store_nats_connect(settings.get(), timeout.count(), &handle, e.text, sizeof e.text)).check();
-        return store(handle);
+        const result made =
+            e(divvy_store_nats_connect(settings.get(), timeout.count(), &handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
-    void ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
+    result try_ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
         detail::errbuf e;
-        e(divvy_store_ensure(get(), bucket, ttl.count(), timeout.count(), e.text, sizeof e.text)).check();
+        return e(divvy_store_ensure(get(), bucket, ttl.count(), timeout.count(), e.text, sizeof e.text));
     }
     result try_put(divvy_bucket bucket, const std::string &key, text_view value, milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_store_put(get(), bucket, key.c_str(), value.data(), value.size(), timeout.count(),
                                  e.text, sizeof e.text));
     }
-    void put(divvy_bucket bucket, const std::string &key, text_view value, milliseconds timeout) {
-        try_put(bucket, key, value, timeout).check();
-    }
-    void remove(divvy_bucket bucket, const std::string &key, milliseconds timeout) {
+    result try_remove(divvy_bucket bucket, const std::string &key, milliseconds timeout) {
         detail::errbuf e;
-        e(divvy_store_delete(get(), bucket, key.c_str(), timeout.count(), e.text, sizeof e.text)).check();
+        return e(divvy_store_delete(get(), bucket, key.c_str(), timeout.count(), e.text, sizeof e.text));
     }
-    /// Reads a value; returns false if there is none.
-    bool get_value(divvy_bucket bucket, const std::string &key, milliseconds timeout, std::string &value) {
+    /// Reads a value. The status is DIVVY_NOT_FOUND if there is none; `value` then stays as it is.
+    result try_get_value(divvy_bucket bucket, const std::string &key, milliseconds timeout,
+                         std::string &value) {
         divvy_text text = {};
         detail::errbuf e;
         const result read = e(divvy_store_get(get(), bucket, key.c_str(), timeout.count(), &text, e.text,
                                               sizeof e.text));
-        if (read.status() == DIVVY_NOT_FOUND) return false;
-        read.check();
-        value = detail::to_string(text);
-        return true;
+        if (read) detail::take_text(text, value);
+        return read;
     }
     result try_stop(milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_store_stop(get(), timeout.count(), e.text, sizeof e.text));
     }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    static store memory() {
+        store out;
+        try_memory(out).check();
+        return out;
+    }
+    static store nats(const config &settings, milliseconds timeout) {
+        store out;
+        try_nats(settings, timeout, out).check();
+        return out;
+    }
+    void ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
+        try_ensure(bucket, ttl, timeout).check();
+    }
+    void put(divvy_bucket bucket, const std::string &key, text_view value, milliseconds timeout) {
+        try_put(bucket, key, value, timeout).check();
+    }
+    void remove(divvy_bucket bucket, const std::string &key, milliseconds timeout) {
+        try_remove(bucket, key, timeout).check();
+    }
+    /// Reads a value; returns false if there is none.
+    bool get_value(divvy_bucket bucket, const std::string &key, milliseconds timeout, std::string &value) {
+        const result read = try_get_value(bucket, key, timeout, value);
+        if (read.status() == DIVVY_NOT_FOUND) return false;
+        read.check();
+        return true;
+    }
+#endif
     divvy_store get() const noexcept { return handle_.get(); }
 
 private:
     using owner = detail::owned<divvy_store, divvy_store_free>;
-    explicit store(divvy_store handle) noexcept : handle_(handle) {}
     owner handle_;
 };
 
-/// A subscription with a callback. The destructor ends it and waits up to 5 s for a running callback.
+/// A subscription with a callback. The destructor ends it and waits for a running callback without a
+/// limit; inside a callback of the same calculator or manager it does not wait.
 class subscription {
 public:
+    /// Empty.
     subscription() = default;
     explicit subscription(divvy_subscription handle) noexcept : handle_(handle) {}
     result try_unsubscribe(milliseconds timeout) {
@@ -636,42 +796,57 @@ private:
 /// A queue of events.
 class events {
 public:
+    /// Empty.
+    events() noexcept {}
     explicit events(divvy_events handle) noexcept : handle_(handle) {}
-    /// Waits for the next event and passes it to `see`; 0 ms does not wait. Returns OK, TIMED_OUT, WOKEN
-    /// or CLOSED; throws on failure.
-    template <class See> divvy_status poll(milliseconds timeout, See &&see) {
+    /// Waits for the next event and passes it to `see`; 0 ms does not wait. Returns OK, or TIMED_OUT,
+    /// WOKEN or CLOSED, which are no failures, or a failure.
+    template <class See> result try_poll(milliseconds timeout, See &&see) {
         return take(timeout.count(), std::forward<See>(see));
     }
     /// Waits for the next event without a limit.
-    template <class See> divvy_status wait(See &&see) { return take(-1, std::forward<See>(see)); }
-    void wake() {
+    template <class See> result try_wait(See &&see) { return take(-1, std::forward<See>(see)); }
+    result try_wake() {
         detail::errbuf e;
-        e(divvy_events_wake(handle_.get(), e.text, sizeof e.text)).check();
+        return e(divvy_events_wake(handle_.get(), e.text, sizeof e.text));
     }
+    result try_fd(int &out) const {
+        detail::errbuf e;
+        return e(divvy_events_fd(handle_.get(), &out, e.text, sizeof e.text));
+    }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    /// Waits for the next event and passes it to `see`; 0 ms does not wait. Returns OK, TIMED_OUT, WOKEN
+    /// or CLOSED; throws on failure.
+    template <class See> divvy_status poll(milliseconds timeout, See &&see) {
+        return checked(try_poll(timeout, std::forward<See>(see)));
+    }
+    /// Waits for the next event without a limit.
+    template <class See> divvy_status wait(See &&see) { return checked(try_wait(std::forward<See>(see))); }
+    void wake() { try_wake().check(); }
     int fd() const {
-        int fd = -1;
-        detail::errbuf e;
-        e(divvy_events_fd(handle_.get(), &fd, e.text, sizeof e.text)).check();
-        return fd;
+        int out = -1;
+        try_fd(out).check();
+        return out;
     }
+#endif
 
 private:
-    template <class See> divvy_status take(std::int64_t timeout_ms, See &&see) {
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    static divvy_status checked(const result &polled) {
+        const divvy_status status = polled.status();
+        if (status != DIVVY_TIMED_OUT && status != DIVVY_WOKEN && status != DIVVY_CLOSED) polled.check();
+        return status;
+    }
+#endif
+    template <class See> result take(std::int64_t timeout_ms, See &&see) {
         divvy_event handle = {};
         detail::errbuf e;
         const result polled =
             e(divvy_events_poll(handle_.get(), timeout_ms, &handle, e.text, sizeof e.text));
-        switch (polled.status()) {
-        case DIVVY_TIMED_OUT:
-        case DIVVY_WOKEN:
-        case DIVVY_CLOSED:
-            return polled.status();
-        default:
-            polled.check();
-        }
+        if (!polled) return polled;
         detail::owned<divvy_event, divvy_event_free> owner(handle);
         std::forward<See>(see)(event(handle));
-        return DIVVY_OK;
+        return polled;
     }
     detail::owned<divvy_events, divvy_events_free> handle_;
 };
@@ -689,43 +864,62 @@ inline void call_back(void *userdata, divvy_event handle) {
 
 /// Subscribes a callback with a function of the C header.
 template <class Handle>
-subscription subscribe(divvy_status (*with)(Handle, std::int32_t, divvy_event_fn, void *, divvy_destroy_fn,
-                                            divvy_subscription *, char *, std::size_t),
-                       Handle handle, std::int32_t interest, callback see) {
+result subscribe(divvy_status (*with)(Handle, std::int32_t, divvy_event_fn, void *, divvy_destroy_fn,
+                                      divvy_subscription *, char *, std::size_t),
+                 Handle handle, std::int32_t filter, callback see, subscription &out) {
     std::unique_ptr<callback> userdata(new callback(std::move(see)));
     divvy_subscription made = {};
     errbuf e;
-    e(with(handle, interest, call_back, userdata.get(), destroy<callback>, &made, e.text, sizeof e.text))
-        .check();
-    userdata.release();
-    return subscription(made);
+    const result subscribed =
+        e(with(handle, filter, call_back, userdata.get(), destroy<callback>, &made, e.text, sizeof e.text));
+    if (subscribed) {
+        userdata.release();
+        out = subscription(made);
+    }
+    return subscribed;
+}
+
+/// Opens a queue with a function of the C header.
+template <class Handle>
+result open_events(divvy_status (*open)(Handle, std::int32_t, divvy_events *, char *, std::size_t),
+                   Handle handle, std::int32_t filter, events &out) {
+    divvy_events made = {};
+    errbuf e;
+    const result opened = e(open(handle, filter, &made, e.text, sizeof e.text));
+    if (opened) out = events(made);
+    return opened;
 }
 
 } // namespace detail
 
-/// A calculator. The destructor stops it with a timeout of 10 s; do not run it inside a callback.
+/// A calculator. The destructor stops it and waits for its callbacks without a limit. Inside one of
+/// them it terminates the process.
 class calculator {
 public:
     using callback = detail::callback;
 
-    calculator(const config &settings, const store &shared) {
+    /// Empty.
+    calculator() noexcept {}
+    static result try_create(const config &settings, const store &shared, calculator &out) {
         divvy_calculator handle = {};
         detail::errbuf e;
-        e(divvy_calculator_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text)).check();
-        handle_ = owner(handle);
+        const result made =
+            e(divvy_calculator_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
     result try_start(milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_calculator_start(get(), timeout.count(), e.text, sizeof e.text));
     }
-    void start(milliseconds timeout) { try_start(timeout).check(); }
     result try_stop(milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_calculator_stop(get(), timeout.count(), e.text, sizeof e.text));
     }
-    void stop(milliseconds timeout) { try_stop(timeout).check(); }
     bool is_started() const noexcept { return divvy_calculator_is_started(get()) == 1; }
-    divvy_calculator_state state() const noexcept { return static_cast<divvy_calculator_state>(divvy_calculator_get_state(get())); }
+    divvy_calculator_state state() const noexcept {
+        return static_cast<divvy_calculator_state>(divvy_calculator_get_state(get()));
+    }
     divvy_reason scaling_reason() const noexcept {
         return static_cast<divvy_reason>(divvy_calculator_scaling_reason(get()));
     }
@@ -734,6 +928,30 @@ public:
         detail::errbuf e;
         return e(divvy_calculator_trigger_rebalance(get(), timeout.count(), version, e.text, sizeof e.text));
     }
+    result try_refresh(milliseconds timeout, std::int64_t *version = nullptr) {
+        detail::errbuf e;
+        return e(divvy_calculator_refresh(get(), timeout.count(), version, e.text, sizeof e.text));
+    }
+    result try_set_partitions(const partitions &list) {
+        detail::errbuf e;
+        return e(divvy_calculator_set_partitions(get(), list.get(), e.text, sizeof e.text));
+    }
+    result try_status_json(std::string &out) const {
+        return detail::read_text(divvy_calculator_status_json, get(), out);
+    }
+    result try_metrics(std::string &out) const {
+        return detail::read_text(divvy_calculator_metrics, get(), out);
+    }
+    result try_subscribe(divvy_event_filter filter, callback see, subscription &out) {
+        return detail::subscribe(divvy_calculator_subscribe, get(), filter, std::move(see), out);
+    }
+    result try_open_events(divvy_event_filter filter, events &out) {
+        return detail::open_events(divvy_calculator_events, get(), filter, out);
+    }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    calculator(const config &settings, const store &shared) { try_create(settings, shared, *this).check(); }
+    void start(milliseconds timeout) { try_start(timeout).check(); }
+    void stop(milliseconds timeout) { try_stop(timeout).check(); }
     std::int64_t trigger_rebalance(milliseconds timeout) {
         std::int64_t version = 0;
         try_trigger_rebalance(timeout, &version).check();
@@ -741,35 +959,31 @@ public:
     }
     std::int64_t refresh(milliseconds timeout) {
         std::int64_t version = 0;
-        detail::errbuf e;
-        e(divvy_calculator_refresh(get(), timeout.count(), &version, e.text, sizeof e.text)).check();
+        try_refresh(timeout, &version).check();
         return version;
     }
-    void set_partitions(const partitions &list) {
-        detail::errbuf e;
-        e(divvy_calculator_set_partitions(get(), list.get(), e.text, sizeof e.text)).check();
-    }
+    void set_partitions(const partitions &list) { try_set_partitions(list).check(); }
     std::string status_json() const {
-        divvy_text text = {};
-        detail::errbuf e;
-        e(divvy_calculator_status_json(get(), &text, e.text, sizeof e.text)).check();
-        return detail::to_string(text);
+        std::string out;
+        try_status_json(out).check();
+        return out;
     }
     std::string metrics() const {
-        divvy_text text = {};
-        detail::errbuf e;
-        e(divvy_calculator_metrics(get(), &text, e.text, sizeof e.text)).check();
-        return detail::to_string(text);
+        std::string out;
+        try_metrics(out).check();
+        return out;
     }
-    subscription subscribe(divvy_event_filter interest, callback see) {
-        return detail::subscribe(divvy_calculator_subscribe, get(), interest, std::move(see));
+    subscription subscribe(divvy_event_filter filter, callback see) {
+        subscription out;
+        try_subscribe(filter, std::move(see), out).check();
+        return out;
     }
-    events open_events(divvy_event_filter interest) {
-        divvy_events handle = {};
-        detail::errbuf e;
-        e(divvy_calculator_events(get(), interest, &handle, e.text, sizeof e.text)).check();
-        return events(handle);
+    events open_events(divvy_event_filter filter) {
+        events out;
+        try_open_events(filter, out).check();
+        return out;
     }
+#endif
     divvy_calculator get() const noexcept { return handle_.get(); }
 
 private:
@@ -777,51 +991,51 @@ private:
     owner handle_;
 };
 
-/// A manager: one worker's lifecycle. The destructor leaves the fleet with a timeout of 10 s; do not run
-/// it inside a callback.
+/// A manager: one worker's lifecycle. The destructor leaves the fleet and waits for its callbacks
+/// without a limit. Inside one of them it terminates the process.
 class manager {
 public:
     using callback = detail::callback;
 
-    manager(const config &settings, const store &shared) {
+    /// Empty.
+    manager() noexcept {}
+    static result try_create(const config &settings, const store &shared, manager &out) {
         divvy_manager handle = {};
         detail::errbuf e;
-        e(divvy_manager_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text)).check();
-        handle_ = owner(handle);
+        const result made = e(divvy_manager_new(settings.get(), shared.get(), &handle, e.text, sizeof e.text));
+        if (made) out.handle_ = owner(handle);
+        return made;
     }
     result try_start(milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_manager_start(get(), timeout.count(), e.text, sizeof e.text));
     }
-    void start(milliseconds timeout) { try_start(timeout).check(); }
     result try_stop(divvy_departure departure, milliseconds timeout) {
         detail::errbuf e;
         return e(divvy_manager_stop(get(), departure, timeout.count(), e.text, sizeof e.text));
     }
-    void stop(divvy_departure departure, milliseconds timeout) { try_stop(departure, timeout).check(); }
     bool is_started() const noexcept { return divvy_manager_is_started(get()) == 1; }
     bool is_leader() const noexcept { return divvy_manager_is_leader(get()) == 1; }
     divvy_manager_state state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_manager_get_state(get()));
     }
-    /// Waits for a state; returns false after the timeout.
-    bool wait_state(divvy_manager_state state, milliseconds timeout) const {
+    /// Waits for a state. The status is DIVVY_TIMED_OUT after the timeout.
+    result try_wait_state(divvy_manager_state state, milliseconds timeout) const {
         detail::errbuf e;
-        const result waited =
-            e(divvy_manager_wait_state(get(), state, timeout.count(), e.text, sizeof e.text));
-        if (waited.status() == DIVVY_TIMED_OUT) return false;
-        waited.check();
-        return true;
+        return e(divvy_manager_wait_state(get(), state, timeout.count(), e.text, sizeof e.text));
     }
-    /// Returns the worker's id; empty if it has none.
-    std::string worker_id() const { return worker(divvy_manager_worker_id); }
-    /// Returns the leader's id; empty if no leader is known.
-    std::string leader() const { return worker(divvy_manager_leader); }
-    divvy::assignment assignment() const {
+    /// Reads the worker's id. The status is DIVVY_NOT_FOUND if it has none.
+    result try_worker_id(std::string &out) const {
+        return detail::read_text(divvy_manager_worker_id, get(), out);
+    }
+    /// Reads the leader's id. The status is DIVVY_NOT_FOUND if no leader is known.
+    result try_leader(std::string &out) const { return detail::read_text(divvy_manager_leader, get(), out); }
+    result try_assignment(divvy::assignment &out) const {
         divvy_assignment handle = {};
         detail::errbuf e;
-        e(divvy_manager_assignment(get(), &handle, e.text, sizeof e.text)).check();
-        return divvy::assignment(handle);
+        const result read = e(divvy_manager_assignment(get(), &handle, e.text, sizeof e.text));
+        if (read) out = divvy::assignment(handle);
+        return read;
     }
     result try_refresh_partitions(milliseconds timeout, std::int64_t *version = nullptr) {
         detail::errbuf e;
@@ -831,49 +1045,85 @@ public:
         detail::errbuf e;
         return e(divvy_manager_trigger_rebalance(get(), timeout.count(), version, e.text, sizeof e.text));
     }
-    void set_partitions(const partitions &list) {
+    result try_set_partitions(const partitions &list) {
         detail::errbuf e;
-        e(divvy_manager_set_partitions(get(), list.get(), e.text, sizeof e.text)).check();
+        return e(divvy_manager_set_partitions(get(), list.get(), e.text, sizeof e.text));
     }
+    result try_status_json(std::string &out) const {
+        return detail::read_text(divvy_manager_status_json, get(), out);
+    }
+    result try_metrics(std::string &out) const { return detail::read_text(divvy_manager_metrics, get(), out); }
+    result try_subscribe(divvy_manager_event_filter filter, callback see, subscription &out) {
+        return detail::subscribe(divvy_manager_subscribe, get(), filter, std::move(see), out);
+    }
+    result try_open_events(divvy_manager_event_filter filter, events &out) {
+        return detail::open_events(divvy_manager_events, get(), filter, out);
+    }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    manager(const config &settings, const store &shared) { try_create(settings, shared, *this).check(); }
+    void start(milliseconds timeout) { try_start(timeout).check(); }
+    void stop(divvy_departure departure, milliseconds timeout) { try_stop(departure, timeout).check(); }
+    /// Waits for a state; returns false after the timeout.
+    bool wait_state(divvy_manager_state state, milliseconds timeout) const {
+        const result waited = try_wait_state(state, timeout);
+        if (waited.status() == DIVVY_TIMED_OUT) return false;
+        waited.check();
+        return true;
+    }
+    /// Returns the worker's id; empty if it has none.
+    std::string worker_id() const {
+        std::string out;
+        return found(try_worker_id(out)) ? out : std::string();
+    }
+    /// Returns the leader's id; empty if no leader is known.
+    std::string leader() const {
+        std::string out;
+        return found(try_leader(out)) ? out : std::string();
+    }
+    divvy::assignment assignment() const {
+        divvy::assignment out;
+        try_assignment(out).check();
+        return out;
+    }
+    void set_partitions(const partitions &list) { try_set_partitions(list).check(); }
     std::string status_json() const {
-        divvy_text text = {};
-        detail::errbuf e;
-        e(divvy_manager_status_json(get(), &text, e.text, sizeof e.text)).check();
-        return detail::to_string(text);
+        std::string out;
+        try_status_json(out).check();
+        return out;
     }
     std::string metrics() const {
-        divvy_text text = {};
-        detail::errbuf e;
-        e(divvy_manager_metrics(get(), &text, e.text, sizeof e.text)).check();
-        return detail::to_string(text);
+        std::string out;
+        try_metrics(out).check();
+        return out;
     }
-    subscription subscribe(divvy_manager_event_filter interest, callback see) {
-        return detail::subscribe(divvy_manager_subscribe, get(), interest, std::move(see));
+    subscription subscribe(divvy_manager_event_filter filter, callback see) {
+        subscription out;
+        try_subscribe(filter, std::move(see), out).check();
+        return out;
     }
-    events open_events(divvy_manager_event_filter interest) {
-        divvy_events handle = {};
-        detail::errbuf e;
-        e(divvy_manager_events(get(), interest, &handle, e.text, sizeof e.text)).check();
-        return events(handle);
+    events open_events(divvy_manager_event_filter filter) {
+        events out;
+        try_open_events(filter, out).check();
+        return out;
     }
+#endif
     divvy_manager get() const noexcept { return handle_.get(); }
 
 private:
-    std::string worker(divvy_status (*read)(divvy_manager, divvy_text *, char *, std::size_t)) const {
-        divvy_text text = {};
-        detail::errbuf e;
-        const result told = e(read(get(), &text, e.text, sizeof e.text));
-        if (told.status() == DIVVY_NOT_FOUND) return std::string();
-        told.check();
-        return detail::to_string(text);
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    static bool found(const result &read) {
+        if (read.status() == DIVVY_NOT_FOUND) return false;
+        read.check();
+        return true;
     }
+#endif
     using owner = detail::owned<divvy_manager, detail::free_manager>;
     owner handle_;
 };
 
 /// Sets the log callback of the process; an empty function disables logging.
-inline void set_log(divvy_log_level max_level,
-                    std::function<void(divvy_log_level, const char *, const std::string &)> tell) {
+inline result try_set_log(divvy_log_level max_level,
+                          std::function<void(divvy_log_level, const char *, const std::string &)> write) {
     using function = std::function<void(divvy_log_level, const char *, const std::string &)>;
     struct trampoline {
         static void call(void *userdata, std::int32_t level, const char *target, const char *message,
@@ -886,16 +1136,19 @@ inline void set_log(divvy_log_level max_level,
         }
     };
     detail::errbuf e;
-    if (!tell) {
-        e(divvy_log_set(DIVVY_LOG_OFF, nullptr, nullptr, nullptr, e.text, sizeof e.text)).check();
-        return;
-    }
-    std::unique_ptr<function> userdata(new function(std::move(tell)));
-    e(divvy_log_set(max_level, trampoline::call, userdata.get(), detail::destroy<function>, e.text,
-                    sizeof e.text))
-        .check();
-    userdata.release();
+    if (!write) return e(divvy_log_set(DIVVY_LOG_OFF, nullptr, nullptr, nullptr, e.text, sizeof e.text));
+    std::unique_ptr<function> userdata(new function(std::move(write)));
+    const result set = e(divvy_log_set(max_level, trampoline::call, userdata.get(),
+                                       detail::destroy<function>, e.text, sizeof e.text));
+    if (set) userdata.release();
+    return set;
 }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+inline void set_log(divvy_log_level max_level,
+                    std::function<void(divvy_log_level, const char *, const std::string &)> write) {
+    try_set_log(max_level, std::move(write)).check();
+}
+#endif
 
 } // namespace divvy
 

@@ -3,8 +3,7 @@
 use std::ffi::{CString, c_char, c_void};
 use std::time::{Duration, Instant};
 
-use super::partitions::host_status;
-use super::status::divvy_status;
+use super::callback;
 use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
 use crate::runtime::LeaderElection;
@@ -51,16 +50,18 @@ impl LeaderElection for HostElection {
     fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>> {
         let worker = c_text(worker)?;
         let mut lease_ms = 0;
-        // SAFETY: the host gave this function to be called with this userdata, from any thread.
-        let status = unsafe {
-            (self.campaign)(
-                self.userdata.pointer(),
-                worker.as_ptr(),
-                millis_until(deadline),
-                &raw mut lease_ms,
-            )
-        };
-        answered(status)?;
+        let answered = callback::call_fallible(|| {
+            // SAFETY: the host gave this function to be called with this userdata, from any thread.
+            unsafe {
+                (self.campaign)(
+                    self.userdata.pointer(),
+                    worker.as_ptr(),
+                    millis_until(deadline),
+                    &raw mut lease_ms,
+                )
+            }
+        });
+        answered.map_err(failed)?;
         let lease_ms = u64::try_from(lease_ms).unwrap_or(0);
         Ok((lease_ms > 0).then(|| Duration::from_millis(lease_ms)))
     }
@@ -72,8 +73,10 @@ impl LeaderElection for HostElection {
         let worker = c_text(worker)?;
         let timeout_ms = millis_until(deadline);
         // SAFETY: as above.
-        let status = unsafe { resign(self.userdata.pointer(), worker.as_ptr(), timeout_ms) };
-        answered(status)
+        callback::call_fallible(|| unsafe {
+            resign(self.userdata.pointer(), worker.as_ptr(), timeout_ms)
+        })
+        .map_err(failed)
     }
 }
 
@@ -87,9 +90,6 @@ fn millis_until(deadline: Instant) -> i64 {
     i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn answered(status: i32) -> Result<()> {
-    if status == divvy_status::DIVVY_OK as i32 {
-        return Ok(());
-    }
-    Err(Error::new(Code::Unavailable, host_status(status)))
+fn failed(why: String) -> Error {
+    Error::new(Code::Unavailable, why)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::callback;
 use super::event::{self, EventRecord, Recorded, divvy_event};
 use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
@@ -160,15 +161,20 @@ pub(super) fn open<N: Recorded>(events: Events<N>) -> Outcome<divvy_events> {
 /// Calls the host with one event.
 fn deliver(
     record: EventRecord,
-    callback: unsafe extern "C" fn(*mut c_void, divvy_event),
+    call: unsafe extern "C" fn(*mut c_void, divvy_event),
     userdata: &UserData,
 ) {
     let Ok(event) = event::hand_out(Arc::new(record)) else {
         log::error!(target: "divvy::capi", "event dropped: all event handles are in use");
         return;
     };
-    // SAFETY: the host gave this function to be called with this userdata.
-    unsafe { callback(userdata.pointer(), event) };
+    let ((), failure) = callback::call(|| {
+        // SAFETY: the host gave this function to be called with this userdata.
+        unsafe { call(userdata.pointer(), event) };
+    });
+    if let Some(failure) = failure {
+        log::error!(target: "divvy::capi", "event callback failed: {failure}");
+    }
     event::take_back(event);
 }
 

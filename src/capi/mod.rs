@@ -25,6 +25,8 @@ mod cancel;
 
 mod userdata;
 
+mod callback;
+
 mod log;
 
 mod config;

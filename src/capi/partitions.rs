@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::callback;
 use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
-use super::status::{TABLE, divvy_status};
+use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out};
 use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
@@ -69,23 +70,13 @@ impl PartitionSource for HostSource {
             .map_err(|failure| failed(failure.message.into_owned()))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-        // SAFETY: the host gave this function to be called with this userdata, from any thread.
-        let status =
-            unsafe { (self.call)(self.userdata.pointer(), divvy_partitions { id }, timeout_ms) };
+        let filled = callback::call_fallible(|| {
+            // SAFETY: the host gave this function to be called with this userdata, from any thread.
+            unsafe { (self.call)(self.userdata.pointer(), divvy_partitions { id }, timeout_ms) }
+        });
         let _ = LISTS.remove(id); // gone already when the host freed it, against the rule
-        if status != divvy_status::DIVVY_OK as i32 {
-            return Err(failed(host_status(status)));
-        }
+        filled.map_err(failed)?;
         Ok(std::mem::take(&mut list.lock()))
-    }
-}
-
-/// What a host's callback returned, in words.
-pub(super) fn host_status(status: i32) -> String {
-    let known = TABLE.iter().find(|(known, _)| *known as i32 == status);
-    match known {
-        Some((_, name)) => format!("the host's callback returned {}", name.to_string_lossy()),
-        None => format!("the host's callback returned {status}"),
     }
 }
 

@@ -4,11 +4,10 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
+use super::callback;
 use super::guard;
 use super::packed::{Packed, Place};
-use super::partitions::host_status;
 use super::registry::Registry;
-use super::status::divvy_status;
 use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
@@ -87,22 +86,21 @@ impl Strategy for HostStrategy {
         let id = QUESTIONS
             .insert(Arc::new(Question::new(input)))
             .map_err(|failure| failed(failure.message.into_owned()))?;
-        // SAFETY: the host gave this function to be called with this userdata, from any thread;
-        // `owners` has as many elements as said.
-        let status = unsafe {
-            (self.call)(
-                self.userdata.pointer(),
-                divvy_plan_input { id },
-                owners.as_mut_ptr(),
-                owners.len(),
-            )
-        };
+        let answered = callback::call_fallible(|| {
+            // SAFETY: the host gave this function to be called with this userdata, from any thread;
+            // `owners` has as many elements as said.
+            unsafe {
+                (self.call)(
+                    self.userdata.pointer(),
+                    divvy_plan_input { id },
+                    owners.as_mut_ptr(),
+                    owners.len(),
+                )
+            }
+        });
         let _ = QUESTIONS.remove(id);
-        if status == divvy_status::DIVVY_OK as i32 {
-            Ok(owners)
-        } else {
-            Err(failed(host_status(status)))
-        }
+        answered.map_err(failed)?;
+        Ok(owners)
     }
 }
 

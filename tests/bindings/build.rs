@@ -17,19 +17,27 @@ pub enum Link {
 pub struct Language {
     is_cpp: bool,
     standard: &'static str,
+    has_exceptions: bool,
 }
 
 pub const C99: Language = Language {
     is_cpp: false,
     standard: "gnu99",
+    has_exceptions: false,
 };
 pub const CXX11: Language = Language {
     is_cpp: true,
     standard: "c++11",
+    has_exceptions: true,
+};
+pub const CXX11_WITHOUT_EXCEPTIONS: Language = Language {
+    has_exceptions: false,
+    ..CXX11
 };
 pub const CXX17: Language = Language {
     is_cpp: true,
     standard: "c++17",
+    has_exceptions: true,
 };
 
 const STRICT: [&str; 4] = ["-pedantic-errors", "-Wall", "-Wextra", "-Werror"];
@@ -154,6 +162,9 @@ pub fn build(source: &str, language: Language, link: Link) -> Vec<PathBuf> {
         command.arg("-I").arg(root().join("tests/capi"));
         if language.is_cpp {
             command.args(["-x", "c++"]);
+            if !language.has_exceptions {
+                command.arg("-fno-exceptions");
+            }
         }
         command.arg(root().join(source)).args(["-x", "none"]);
         match link {

@@ -2,7 +2,7 @@
 //!
 //! Needs `cc` and `c++`; uses `clang` and `clang++` as well where they are there.
 
-use crate::build::{self, C99, CXX11, CXX17, Link, run, run_with};
+use crate::build::{self, C99, CXX11, CXX11_WITHOUT_EXCEPTIONS, CXX17, Link, run, run_with};
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
 
@@ -99,6 +99,30 @@ fn wake_or_unsubscribe_that_meets_an_event_is_neither_lost_nor_hangs() {
 #[test]
 fn ended_callback_never_runs_again_and_its_userdata_is_destroyed_after_its_return() {
     run("tests/capi/lifetimes.c", C99, Link::Shared);
+}
+
+#[test]
+fn cpp_destructors_wait_for_callbacks_and_thrown_exceptions_are_reported() {
+    run("bindings/cpp/tests/lifetimes.cpp", CXX11, Link::Shared);
+}
+
+#[test]
+fn forked_child_that_destroys_calculator_in_its_own_callback_ends_with_message() {
+    run("bindings/cpp/tests/own_callback.cpp", CXX11, Link::Shared);
+}
+
+#[test]
+fn cpp_layer_without_exceptions_returns_every_failure() {
+    run(
+        "bindings/cpp/tests/no_exceptions.cpp",
+        CXX11_WITHOUT_EXCEPTIONS,
+        Link::Shared,
+    );
+}
+
+#[test]
+fn library_may_be_called_while_a_thread_ends() {
+    run("tests/capi/thread_exit.c", C99, Link::Shared);
 }
 
 /// What the memory store cannot show: sockets, the client's threads, a server's own time.

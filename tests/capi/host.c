@@ -12,7 +12,12 @@ static int32_t source(void *userdata, divvy_partitions list, int64_t timeout_ms)
     CHECK(divvy_partitions_count(list) == 0);
     CHECK(divvy_calculator_stop(calculator, 100, why, sizeof why) == DIVVY_WOULD_DEADLOCK ||
           !divvy_calculator_is_started(calculator));
-    if (source_mode == 1) return DIVVY_UNAVAILABLE;
+    if (source_mode == 1) {
+        CHECK(divvy_callback_set_error("replaced", why, sizeof why) == DIVVY_OK);
+        CHECK(divvy_callback_set_error("the database is down", why, sizeof why) == DIVVY_OK);
+        CHECK(divvy_callback_set_error(NULL, why, sizeof why) == DIVVY_NULL_ARGUMENT);
+        return DIVVY_UNAVAILABLE;
+    }
     CHECK(divvy_partitions_add_json(list, json, strlen(json), why, sizeof why) == DIVVY_OK);
     if (source_mode == 2) CHECK(divvy_partitions_free(list) == DIVVY_OK); /* against the rule */
     return DIVVY_OK;
@@ -68,7 +73,9 @@ int main(void) {
     WAIT_UNTIL(held(store, 2) == 3 && held(store, 1) == 0);
 
     source_mode = 1; /* a failure leaves the last plan in place, and is told */
+    EXPECT(DIVVY_NOT_RUNNING, divvy_callback_set_error("outside of callbacks", ERR));
     EXPECT(DIVVY_SOURCE_FAILED, divvy_calculator_refresh(calculator, 2000, NULL, ERR));
+    CHECK(strstr(err, "the database is down") && strstr(err, "DIVVY_UNAVAILABLE"));
     CHECK(strstr(err, "DIVVY_UNAVAILABLE") != NULL);
     source_mode = 2;
     OK(divvy_calculator_refresh(calculator, PATIENCE, NULL, ERR));

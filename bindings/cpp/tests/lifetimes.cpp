@@ -1,0 +1,135 @@
+// Destructors wait for the callbacks of what they own. What a callback throws is reported.
+#include <divvy.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+#define CHECK(condition)                                                                  \
+    do {                                                                                  \
+        if (!(condition)) {                                                               \
+            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
+            std::abort();                                                                 \
+        }                                                                                 \
+    } while (0)
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+static const milliseconds patience = seconds(20);
+
+// Something that a callback waits for.
+class gate {
+public:
+    void pass() {
+        std::unique_lock<std::mutex> guard(lock_);
+        is_entered_ = true;
+        changed_.notify_all();
+        changed_.wait(guard, [this] { return is_open_; });
+    }
+    void wait_until_entered() {
+        std::unique_lock<std::mutex> guard(lock_);
+        CHECK(changed_.wait_for(guard, patience, [this] { return is_entered_; }));
+    }
+    void open() {
+        std::lock_guard<std::mutex> guard(lock_);
+        is_open_ = true;
+        changed_.notify_all();
+    }
+
+private:
+    std::mutex lock_;
+    std::condition_variable changed_;
+    bool is_entered_ = false, is_open_ = false;
+};
+
+static divvy::store store_with_a_worker() {
+    divvy::store store = divvy::store::memory();
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(3600), patience);
+    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience);
+    return store;
+}
+
+static divvy::config settings() {
+    return divvy::config{{"heartbeat_ttl", "1h"}, {"cooldown", "1ms"}, {"cold_start_window", "10ms"}};
+}
+
+static void a_free_that_times_out_is_repeated_until_it_succeeds() {
+    int calls = 0;
+    const auto free = [&calls] { return ++calls < 4 ? DIVVY_TIMED_OUT : DIVVY_OK; };
+    CHECK(divvy::detail::free_without_limit("a test", free) == DIVVY_OK && calls == 4);
+}
+
+static void destructors_wait_for_callbacks() {
+    divvy::store store = store_with_a_worker();
+    std::atomic<bool> is_over{false};
+    gate source, callback;
+    divvy::config config = settings();
+    std::atomic<bool> hangs{false};
+    config.set_source([&](divvy::partition_sink &sink, milliseconds) {
+        sink.add({"x"});
+        if (hangs) source.pass();
+        CHECK(!is_over);
+    });
+    {
+        divvy::calculator calculator(config, store);
+        divvy::subscription subscription = calculator.subscribe(DIVVY_FILTER_STATE, [&](const divvy::event &) {
+            callback.pass();
+            CHECK(!is_over);
+        });
+        calculator.start(patience);
+        hangs = true;
+        CHECK(calculator.try_refresh(milliseconds(1)).status() == DIVVY_TIMED_OUT);
+        std::thread opener([&] {
+            callback.wait_until_entered();
+            source.wait_until_entered();
+            callback.open();
+            source.open();
+        });
+        divvy::cancel cancel;
+        cancel.fire();
+        // Neither does a cancelled call around a destructor make it leave a callback behind.
+        cancel.during([&] {
+            divvy::subscription ended = std::move(subscription);
+            divvy::calculator freed = std::move(calculator);
+        });
+        opener.join();
+    }
+    is_over = true;
+}
+
+static void what_an_event_callback_throws_is_logged() {
+    std::mutex lock;
+    std::string lines;
+    divvy::set_log(DIVVY_LOG_ERROR, [&](divvy_log_level, const char *, const std::string &line) {
+        std::lock_guard<std::mutex> guard(lock);
+        lines += line + "\n";
+    });
+    divvy::store store = store_with_a_worker();
+    divvy::calculator calculator(settings(), store);
+    divvy::partitions list;
+    list.add({"x"});
+    calculator.set_partitions(list);
+    std::atomic<int> calls{0};
+    divvy::subscription subscription =
+        calculator.subscribe(DIVVY_FILTER_STATE, [&calls](const divvy::event &) {
+            if (++calls == 1) throw std::runtime_error("the cache is gone");
+            if (calls == 2) throw 7;
+        });
+    calculator.start(patience);
+    calculator.trigger_rebalance(patience);
+    CHECK(subscription.try_unsubscribe(patience));
+    CHECK(calls > 2); // it goes on
+    divvy::set_log(DIVVY_LOG_OFF, nullptr);
+    CHECK(lines.find("event callback failed: the cache is gone") != std::string::npos);
+    CHECK(lines.find("event callback failed: an exception that is no std::exception") != std::string::npos);
+}
+
+int main() {
+    a_free_that_times_out_is_repeated_until_it_succeeds();
+    destructors_wait_for_callbacks();
+    what_an_event_callback_throws_is_logged();
+    return 0;
+}
