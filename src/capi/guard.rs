@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) use super::failure::Failure;
 use super::failure::Writer;
 use super::status::divvy_status;
+use crate::threads;
 use crate::types::truncated;
 
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
@@ -75,6 +76,13 @@ fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
             "divvy was in use when this process was forked; use it in one process, after the fork",
         ));
     }
+    if is_past_end() {
+        return on_another_thread(|| caught_here(body));
+    }
+    caught_here(body)
+}
+
+fn caught_here<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let outer = IN_GUARD.replace(true);
     let result = catch_unwind(AssertUnwindSafe(body));
     IN_GUARD.set(outer);
@@ -87,6 +95,45 @@ fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
 
 thread_local! {
     static IN_GUARD: Cell<bool> = const { Cell::new(false) };
+    static LOCALS: Locals = const { Locals };
+}
+
+/// Destroyed together with the other locals of its thread.
+struct Locals;
+
+impl Drop for Locals {
+    fn drop(&mut self) {}
+}
+
+/// Whether the locals of this thread have been destroyed. Hosts may call the library even then, from
+/// the destructor of a pthread key; but waiting on a channel needs the locals, and panics without.
+fn is_past_end() -> bool {
+    LOCALS.try_with(|_| ()).is_err()
+}
+
+/// Runs a call for a thread that is past its end, and waits for it.
+fn on_another_thread<T>(call: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    /// What the call borrows outlives it, because this thread waits for it.
+    struct Carried<F>(F);
+    // SAFETY: this thread uses nothing of it until the other one has ended.
+    unsafe impl<F> Send for Carried<F> {}
+    impl<F> Carried<F> {
+        /// Taken as a whole, and not field by field.
+        fn into_inner(self) -> F {
+            self.0
+        }
+    }
+    let carried = Carried(call);
+    let work = move || Carried(carried.into_inner()());
+    // SAFETY: it is joined below, before anything that it borrows ends.
+    let spawned = unsafe { threads::spawn_borrowing("dv-late-call", work) };
+    let ended = spawned.map(std::thread::JoinHandle::join);
+    let failed = |why: &'static str| Err(Failure::new(divvy_status::DIVVY_UNAVAILABLE, why));
+    match ended {
+        Ok(Ok(result)) => result.into_inner(),
+        Ok(Err(_)) => failed("the thread of a call at a thread's end panicked"),
+        Err(_) => failed("the system cannot start a thread for a call at a thread's end"),
+    }
 }
 
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
@@ -107,9 +154,8 @@ pub(super) fn prepare_process() {
         }
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let thread = std::thread::current();
-            let is_ours = thread.name().is_some_and(|name| name.starts_with("dv-"));
-            if is_ours || IN_GUARD.get() {
+            // Not by the thread's name: asking for it panics on a thread that is past its end.
+            if threads::is_own_thread() || IN_GUARD.get() {
                 log::error!(target: "divvy::panic", "{info}");
             } else {
                 previous(info);

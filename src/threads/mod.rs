@@ -10,3 +10,5 @@ pub(crate) use self::own_thread::{OwnThread, next_handle_id};
 pub(crate) use self::panic_text::panic_text;
 pub(crate) use self::signal::signal;
 pub(crate) use self::thread::Thread;
+#[cfg(feature = "capi")]
+pub(crate) use self::thread::{is_own_thread, spawn_borrowing};

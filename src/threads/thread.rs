@@ -1,5 +1,6 @@
 //! Threads that are owned, named, deaf to signals, and joined by a deadline.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -34,6 +35,7 @@ impl Thread {
         let handle = Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                IS_OWN.set(true);
                 let _alive = alive;
                 work();
             })
@@ -89,6 +91,36 @@ impl Thread {
             Some(Ok(())) | None => Ok(()),
         }
     }
+}
+
+thread_local! {
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread was started by this module.
+#[cfg(feature = "capi")]
+pub(crate) fn is_own_thread() -> bool {
+    IS_OWN.get()
+}
+
+/// Starts a thread that may borrow from the calling one. Unlike [`Thread::join`], its join works on a
+/// thread whose locals have been destroyed.
+///
+/// # Safety
+/// The caller joins the thread before anything that `work` borrows ends.
+#[cfg(feature = "capi")]
+pub(crate) unsafe fn spawn_borrowing<T: Send>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send,
+) -> std::io::Result<JoinHandle<T>> {
+    let _mask = SignalMask::block_all();
+    let builder = Builder::new().name(name.to_owned());
+    let work = move || {
+        IS_OWN.set(true);
+        work()
+    };
+    // SAFETY: as the caller promises.
+    unsafe { builder.spawn_unchecked(work) }
 }
 
 /// Blocks every signal on this thread, and so on those that it starts, until it is dropped.
