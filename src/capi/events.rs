@@ -82,7 +82,7 @@ struct EventQueue {
 trait Queue: Send + Sync {
     fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord>;
     fn wake(&self);
-    fn set_readiness(&self, readiness: Notification);
+    fn set_readiness(&self, readiness: ReadinessSignal);
     fn close(&self);
 }
 
@@ -100,7 +100,7 @@ impl<N: Recorded> Queue for Events<N> {
         self.wake();
     }
 
-    fn set_readiness(&self, readiness: Notification) {
+    fn set_readiness(&self, readiness: ReadinessSignal) {
         self.set_readiness(readiness);
     }
 
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn divvy_events_fd(
             let ready = Arc::new(ReadyFd::new()?);
             // If two threads race, one wins and its descriptor is returned.
             if queue.ready.set(Arc::clone(&ready)).is_ok() {
-                queue.events.set_readiness(Notification(ready));
+                queue.events.set_readiness(ReadinessSignal(ready));
             }
         }
         let ready = queue.ready.get().ok_or_else(|| Failure::null("fd"))?;
@@ -323,9 +323,9 @@ pub extern "C" fn divvy_events_free(events: divvy_events) -> divvy_status {
     })
 }
 
-struct Notification(Arc<ReadyFd>);
+struct ReadinessSignal(Arc<ReadyFd>);
 
-impl Readiness for Notification {
+impl Readiness for ReadinessSignal {
     fn set(&self, is_ready: bool) {
         self.0.set(is_ready);
     }

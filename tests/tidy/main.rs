@@ -5,4 +5,5 @@ mod bare_machine;
 mod documents;
 mod log_manual;
 mod prose;
+mod rooms;
 mod sources;
