@@ -17,16 +17,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error};
 use crate::machine::adaptive_timeout::AdaptiveTimeout;
 use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verdict};
 use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
-use crate::store::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
-    Outcome, Refusal, Store, Watch, Write,
-};
+use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
+use crate::store::{Bucket, Health, Outcome, Refusal, Store};
 use crate::time::clock::Clock;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Time;
@@ -223,7 +221,7 @@ impl GuardedStore {
     }
 
     /// Carries out a call, unless breaker or retry_budget forbid it.
-    fn call<R>(
+    fn guard<R>(
         &self,
         kind: usize,
         deadline: Instant,
@@ -282,24 +280,14 @@ impl GuardedStore {
             }
         };
         let verdict = |answer: &Answer| match answer {
-            Answer::Ensured(result) => verdict_of(result),
-            Answer::Listed(result) => verdict_of(result),
-            Answer::Read(result) => verdict_of(result),
+            Answer::Ensured(result) => verdict_of(result.as_ref().err()),
+            Answer::Listed(result) => verdict_of(result.as_ref().err()),
+            Answer::Read(result) => verdict_of(result.as_ref().err()),
             Answer::Written { outcome, .. } => verdict_of_writes(std::slice::from_ref(outcome)),
             Answer::Campaigned(_) => Verdict::Silent,
         };
         let later = self.clock.instant() + Duration::from_secs(1);
-        self.call(kind, later, refused, verdict, |_| answer())
-    }
-
-    fn attempt<T>(
-        &self,
-        kind: usize,
-        deadline: Instant,
-        call: impl FnOnce(Instant) -> Result<T>,
-    ) -> Result<T> {
-        let refused = |why| Err(Error::new(Code::Unavailable, why));
-        self.call(kind, deadline, refused, verdict_of, call)
+        self.guard(kind, later, refused, verdict, |_| answer())
     }
 }
 
@@ -417,15 +405,15 @@ impl Core {
     }
 }
 
-/// Whether the store answered, if only to refuse.
-fn verdict_of<T>(result: &Result<T>) -> Verdict {
-    match result {
-        Ok(_) => Verdict::Answered,
-        Err(error) => match error.code() {
-            Code::Unavailable | Code::TimedOut => Verdict::Failed(error.to_string()),
-            Code::NotRunning | Code::InvalidArgument | Code::Cancelled => Verdict::Silent,
-            _ => Verdict::Answered,
-        },
+/// Whether the store answered, if only to refuse; `None`: the call succeeded.
+fn verdict_of(error: Option<&Error>) -> Verdict {
+    let Some(error) = error else {
+        return Verdict::Answered;
+    };
+    match error.code() {
+        Code::Unavailable | Code::TimedOut => Verdict::Failed(error.to_string()),
+        Code::NotRunning | Code::InvalidArgument | Code::Cancelled => Verdict::Silent,
+        _ => Verdict::Answered,
     }
 }
 
@@ -452,69 +440,34 @@ fn writing(bucket: Bucket) -> usize {
     bucket as usize + Bucket::ALL.len()
 }
 
-impl Store for GuardedStore {
-    fn identity(&self) -> String {
-        self.inner.identity()
+impl StoreLayer for GuardedStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
-    fn ensure(
+    fn call<A: StoreAnswer>(
         &self,
-        bucket: Bucket,
-        config: BucketConfig,
-        deadline: Instant,
-    ) -> Result<BucketStatus> {
-        let ensure = |deadline| self.inner.ensure(bucket, config, deadline);
-        self.attempt(reading(bucket), deadline, ensure)
-    }
-
-    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        let capabilities = |deadline| self.inner.capabilities(bucket, deadline);
-        self.attempt(reading(bucket), deadline, capabilities)
-    }
-
-    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
-        let read = |deadline| self.inner.read(bucket, key, deadline);
-        self.attempt(reading(bucket), deadline, read)
-            .map_err(|error| error.with_key(key))
-    }
-
-    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        let list = |deadline| self.inner.list(bucket, prefix, deadline);
-        self.attempt(reading(bucket), deadline, list)
-    }
-
-    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
-        let refused = |why| vec![Outcome::Refused(Refusal::Unavailable(why)); writes.len()];
-        let verdict = |outcomes: &Vec<Outcome>| verdict_of_writes(outcomes);
-        let write = |deadline| self.inner.write(bucket, writes, deadline);
-        self.call(writing(bucket), deadline, refused, verdict, write)
-    }
-
-    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
-        let refused = |why| Outcome::Refused(Refusal::Unavailable(why));
-        let verdict = |outcome: &Outcome| verdict_of_writes(std::slice::from_ref(outcome));
-        let write = |deadline| self.inner.write_batch(bucket, batch, deadline);
-        self.call(writing(bucket), deadline, refused, verdict, write)
-    }
-
-    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
-        self.inner.watch(bucket, prefix)
-    }
-
-    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
-        self.inner.watch_key(bucket, key)
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn health_events(&self) -> HealthEvents {
-        self.inner.health_events()
-    }
-
-    fn stop(&self, deadline: Instant) -> Result<()> {
-        self.inner.stop(deadline)
+        call: LayerCall<'_>,
+        run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
+    ) -> A {
+        if call.kind == CallKind::Watch {
+            return run(self.inner(), &call);
+        }
+        let kind = match call.kind.is_write() {
+            true => writing(call.bucket),
+            false => reading(call.bucket),
+        };
+        let refused = |why| A::refused(Error::new(Code::Unavailable, why), call.writes);
+        let verdict = |answer: &A| match answer.outcomes() {
+            Some(outcomes) => verdict_of_writes(outcomes),
+            None => verdict_of(answer.error()),
+        };
+        let run = |deadline| run(self.inner(), &LayerCall { deadline, ..call });
+        let answer = self.guard(kind, call.deadline, refused, verdict, run);
+        match call.key {
+            Some(key) => answer.map_error(|error| error.with_key(key)),
+            None => answer,
+        }
     }
 }
 
@@ -540,7 +493,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::Result;
     use crate::store::memory::{Blackout, MemoryStore};
+    use crate::store::{BucketConfig, Entry, Write};
     use crate::time::clock::ManualClock;
 
     /// Records what it receives.
@@ -665,14 +620,20 @@ mod tests {
         faults.blackout(Blackout::Hang);
         let slow = Slow(play.memory.clone(), Mutex::default());
         let store = play.store.with_operation_timeout(Duration::from_secs(8));
-        let call = |deadline| {
-            slow.note(deadline);
-            slow.0.read(Bucket::Assignment, "k", deadline)
-        };
-        let by = Instant::now() + Duration::from_secs(60);
-        store.attempt(0, by, call).unwrap_err();
-        let by = Instant::now() + Duration::from_secs(1);
-        store.attempt(0, by, call).unwrap_err();
+        for patience in [60, 1] {
+            let read = LayerCall {
+                kind: CallKind::Read,
+                bucket: Bucket::Assignment,
+                key: None,
+                writes: 0,
+                deadline: Instant::now() + Duration::from_secs(patience),
+            };
+            let answer = StoreLayer::call(&store, read, |_, call| {
+                slow.note(call.deadline);
+                slow.0.read(call.bucket, "k", call.deadline)
+            });
+            answer.unwrap_err();
+        }
         let given: Vec<u64> = slow.1.lock().iter().map(|left| left.as_secs()).collect();
         assert_eq!(given, [1, 0], "just under 2 s, and what the caller has");
     }

@@ -29,6 +29,8 @@
 //!   quick succession those that were overtaken may be left out, never the last.
 
 mod health;
+#[doc(hidden)]
+pub mod layer;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use divvy::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::wire::Assignment;
@@ -315,86 +316,30 @@ pub struct Hooked<H> {
     pub hook: H,
 }
 
-macro_rules! hooked {
-    ($self:ident, $name:ident ( $($arg:expr),* )) => {{
-        ($self.hook)(stringify!($name))?;
-        $self.inner.$name($($arg),*)
-    }};
-}
-
-impl<H: Fn(&'static str) -> Result<()> + Send + Sync> Store for Hooked<H> {
-    fn identity(&self) -> String {
-        self.inner.identity()
+impl<H: Fn(&'static str) -> Result<()> + Send + Sync> StoreLayer for Hooked<H> {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
-    fn ensure(
+    /// A hook's error takes the place of the result, but not of a write's.
+    fn call<A: StoreAnswer>(
         &self,
-        bucket: Bucket,
-        config: BucketConfig,
-        deadline: Instant,
-    ) -> Result<divvy::store::BucketStatus> {
-        hooked!(self, ensure(bucket, config, deadline))
-    }
-
-    fn capabilities(
-        &self,
-        bucket: Bucket,
-        deadline: Instant,
-    ) -> Result<divvy::store::Capabilities> {
-        hooked!(self, capabilities(bucket, deadline))
-    }
-
-    fn read(
-        &self,
-        bucket: Bucket,
-        key: &str,
-        deadline: Instant,
-    ) -> Result<Option<divvy::store::Entry>> {
-        hooked!(self, read(bucket, key, deadline))
-    }
-
-    fn list(
-        &self,
-        bucket: Bucket,
-        prefix: &str,
-        deadline: Instant,
-    ) -> Result<divvy::store::Listing> {
-        hooked!(self, list(bucket, prefix, deadline))
-    }
-
-    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
-        let _ = (self.hook)("write");
-        self.inner.write(bucket, writes, deadline)
-    }
-
-    fn write_batch(
-        &self,
-        bucket: Bucket,
-        batch: &divvy::store::Batch,
-        deadline: Instant,
-    ) -> Outcome {
-        let _ = (self.hook)("write_batch");
-        self.inner.write_batch(bucket, batch, deadline)
-    }
-
-    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<divvy::store::Watch> {
-        hooked!(self, watch(bucket, prefix))
-    }
-
-    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<divvy::store::Watch> {
-        hooked!(self, watch(bucket, key))
-    }
-
-    fn health(&self) -> divvy::store::Health {
-        self.inner.health()
-    }
-
-    fn health_events(&self) -> divvy::store::HealthEvents {
-        self.inner.health_events()
-    }
-
-    fn stop(&self, deadline: Instant) -> Result<()> {
-        self.inner.stop(deadline)
+        call: LayerCall<'_>,
+        run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
+    ) -> A {
+        let name = match call.kind {
+            CallKind::Ensure => "ensure",
+            CallKind::Capabilities => "capabilities",
+            CallKind::Read => "read",
+            CallKind::List => "list",
+            CallKind::Write => "write",
+            CallKind::WriteBatch => "write_batch",
+            CallKind::Watch => "watch",
+        };
+        match (self.hook)(name) {
+            Err(error) if !call.kind.is_write() => A::refused(error, 0),
+            _ => run(&self.inner, &call),
+        }
     }
 }
 

@@ -1,14 +1,11 @@
 //! The NATS store as the conformance suite wants it: a server or cluster of its own for each test.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use divvy::error::Result;
+use divvy::store::layer::{LayerCall, StoreAnswer, StoreLayer};
 use divvy::store::nats::{NatsOptions, NatsStore, Storage};
-use divvy::store::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
-    ManageBuckets, Outcome, Store, Watch, Write,
-};
+use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 
 use crate::conformance::{self, soon};
 use crate::support::nats_server::{Cluster, Server};
@@ -140,57 +137,17 @@ fn swapped(bucket: Bucket) -> Bucket {
     }
 }
 
-impl Store for Swapped {
-    fn identity(&self) -> String {
-        self.0.identity()
+impl StoreLayer for Swapped {
+    fn inner(&self) -> &dyn Store {
+        &self.0
     }
 
-    fn ensure(
+    fn call<A: StoreAnswer>(
         &self,
-        bucket: Bucket,
-        config: BucketConfig,
-        deadline: Instant,
-    ) -> Result<BucketStatus> {
-        self.0.ensure(swapped(bucket), config, deadline)
-    }
-
-    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        self.0.capabilities(swapped(bucket), deadline)
-    }
-
-    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
-        self.0.read(swapped(bucket), key, deadline)
-    }
-
-    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        self.0.list(swapped(bucket), prefix, deadline)
-    }
-
-    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
-        self.0.write(swapped(bucket), writes, deadline)
-    }
-
-    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
-        self.0.write_batch(swapped(bucket), batch, deadline)
-    }
-
-    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
-        self.0.watch(swapped(bucket), prefix)
-    }
-
-    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
-        self.0.watch_key(swapped(bucket), key)
-    }
-
-    fn health(&self) -> Health {
-        self.0.health()
-    }
-
-    fn health_events(&self) -> HealthEvents {
-        self.0.health_events()
-    }
-
-    fn stop(&self, deadline: Instant) -> Result<()> {
-        self.0.stop(deadline)
+        mut call: LayerCall<'_>,
+        run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
+    ) -> A {
+        call.bucket = swapped(call.bucket);
+        run(&self.0, &call)
     }
 }

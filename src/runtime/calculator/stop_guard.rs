@@ -14,10 +14,8 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::error::{Code, Error, Result};
 use crate::runtime::publish::partition_list::PartitionSource;
-use crate::store::{
-    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
-    Outcome, Store, Watch, Write,
-};
+use crate::store::Store;
+use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
 use crate::types::Partition;
 
@@ -117,61 +115,23 @@ impl Strategy for StopGuarded<dyn Strategy> {
     }
 }
 
-impl Store for StopGuarded<dyn Store> {
-    fn identity(&self) -> String {
-        self.inner.identity()
+impl StoreLayer for StopGuarded<dyn Store> {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
-    fn ensure(
+    fn call<A: StoreAnswer>(
         &self,
-        bucket: Bucket,
-        config: BucketConfig,
-        deadline: Instant,
-    ) -> Result<BucketStatus> {
-        self.guard(HostOperation::Store, |s| s.ensure(bucket, config, deadline))
-    }
-
-    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        self.guard(HostOperation::Store, |s| s.capabilities(bucket, deadline))
-    }
-
-    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
-        self.guard(HostOperation::Store, |s| s.read(bucket, key, deadline))
-    }
-
-    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        self.guard(HostOperation::Store, |s| s.list(bucket, prefix, deadline))
-    }
-
-    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
-        self.operation_in_progress.run(HostOperation::Store, || {
-            self.inner.write(bucket, writes, deadline)
-        })
-    }
-
-    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
-        self.operation_in_progress.run(HostOperation::Store, || {
-            self.inner.write_batch(bucket, batch, deadline)
-        })
-    }
-
-    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
-        self.inner.watch(bucket, prefix)
-    }
-
-    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
-        self.inner.watch_key(bucket, key)
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn health_events(&self) -> HealthEvents {
-        self.inner.health_events()
-    }
-
-    fn stop(&self, deadline: Instant) -> Result<()> {
-        self.inner.stop(deadline)
+        call: LayerCall<'_>,
+        run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
+    ) -> A {
+        if call.kind == CallKind::Watch {
+            return run(self.inner(), &call);
+        }
+        if let (false, Err(stopped)) = (call.kind.is_write(), self.check()) {
+            return A::refused(stopped, call.writes);
+        }
+        self.operation_in_progress
+            .run(HostOperation::Store, || run(self.inner(), &call))
     }
 }

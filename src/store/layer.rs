@@ -1,0 +1,226 @@
+//! Stores that wrap another store and look at, or decide about, every call.
+
+use std::time::Instant;
+
+use super::{
+    Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
+    Outcome, Refusal, Store, Watch, Write,
+};
+use crate::error::{Error, Result};
+
+/// The kinds of calls that a layer tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    /// [`Store::ensure`].
+    Ensure,
+    /// [`Store::capabilities`].
+    Capabilities,
+    /// [`Store::read`].
+    Read,
+    /// [`Store::list`].
+    List,
+    /// [`Store::write`].
+    Write,
+    /// [`Store::write_batch`].
+    WriteBatch,
+    /// [`Store::watch`] and [`Store::watch_key`]: they return at once.
+    Watch,
+}
+
+impl CallKind {
+    /// Whether the call changes values.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Write | Self::WriteBatch)
+    }
+}
+
+/// One call, as a layer sees it. What a layer changes of `bucket` and `deadline` takes effect.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerCall<'a> {
+    /// What is called.
+    pub kind: CallKind,
+    /// The bucket.
+    pub bucket: Bucket,
+    /// The key of a read.
+    pub key: Option<&'a str>,
+    /// How many writes the call asks for.
+    pub writes: usize,
+    /// By when the call has to return. A watch has none; here it is the time of the call.
+    pub deadline: Instant,
+}
+
+/// The result of a call.
+pub trait StoreAnswer: Sized {
+    /// The result of a call that was not made, or of `writes` writes that were not.
+    fn refused(error: Error, writes: usize) -> Self;
+    /// How each write ended; `None` for calls that write nothing.
+    fn outcomes(&self) -> Option<&[Outcome]>;
+    /// Why a call that writes nothing failed.
+    fn error(&self) -> Option<&Error>;
+    /// Changes the error of a call that writes nothing.
+    #[must_use]
+    fn map_error(self, change: impl FnOnce(Error) -> Error) -> Self;
+}
+
+impl<T> StoreAnswer for Result<T> {
+    fn refused(error: Error, _: usize) -> Self {
+        Err(error)
+    }
+
+    fn outcomes(&self) -> Option<&[Outcome]> {
+        None
+    }
+
+    fn error(&self) -> Option<&Error> {
+        self.as_ref().err()
+    }
+
+    fn map_error(self, change: impl FnOnce(Error) -> Error) -> Self {
+        self.map_err(change)
+    }
+}
+
+impl StoreAnswer for Outcome {
+    fn refused(error: Error, _: usize) -> Self {
+        Self::Refused(Refusal::Unavailable(error.message().to_owned()))
+    }
+
+    fn outcomes(&self) -> Option<&[Outcome]> {
+        Some(std::slice::from_ref(self))
+    }
+
+    fn error(&self) -> Option<&Error> {
+        None
+    }
+
+    fn map_error(self, _: impl FnOnce(Error) -> Error) -> Self {
+        self
+    }
+}
+
+impl StoreAnswer for Vec<Outcome> {
+    fn refused(error: Error, writes: usize) -> Self {
+        vec![Outcome::refused(error, 1); writes]
+    }
+
+    fn outcomes(&self) -> Option<&[Outcome]> {
+        Some(self)
+    }
+
+    fn error(&self) -> Option<&Error> {
+        None
+    }
+
+    fn map_error(self, _: impl FnOnce(Error) -> Error) -> Self {
+        self
+    }
+}
+
+/// A store over another one. All calls that reach the server, or open a watch, pass through
+/// [`StoreLayer::call`]; everything else goes to the inner store.
+pub trait StoreLayer: Send + Sync {
+    /// The store below.
+    fn inner(&self) -> &dyn Store;
+
+    /// Makes a call, changes it, measures it, or refuses it. `run` makes it on a store.
+    fn call<A: StoreAnswer>(
+        &self,
+        call: LayerCall<'_>,
+        run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
+    ) -> A;
+}
+
+fn call(kind: CallKind, bucket: Bucket, deadline: Instant) -> LayerCall<'static> {
+    LayerCall {
+        kind,
+        bucket,
+        key: None,
+        writes: 0,
+        deadline,
+    }
+}
+
+impl<L: StoreLayer> Store for L {
+    fn identity(&self) -> String {
+        self.inner().identity()
+    }
+
+    fn ensure(
+        &self,
+        bucket: Bucket,
+        config: BucketConfig,
+        deadline: Instant,
+    ) -> Result<BucketStatus> {
+        let ensure = call(CallKind::Ensure, bucket, deadline);
+        self.call(ensure, |store, call| {
+            store.ensure(call.bucket, config, call.deadline)
+        })
+    }
+
+    fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
+        let capabilities = call(CallKind::Capabilities, bucket, deadline);
+        self.call(capabilities, |store, call| {
+            store.capabilities(call.bucket, call.deadline)
+        })
+    }
+
+    fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
+        let read = LayerCall {
+            key: Some(key),
+            ..call(CallKind::Read, bucket, deadline)
+        };
+        self.call(read, |store, call| {
+            store.read(call.bucket, key, call.deadline)
+        })
+    }
+
+    fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
+        let list = call(CallKind::List, bucket, deadline);
+        self.call(list, |store, call| {
+            store.list(call.bucket, prefix, call.deadline)
+        })
+    }
+
+    fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
+        let write = LayerCall {
+            writes: writes.len(),
+            ..call(CallKind::Write, bucket, deadline)
+        };
+        self.call(write, |store, call| {
+            store.write(call.bucket, writes, call.deadline)
+        })
+    }
+
+    fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
+        let write = LayerCall {
+            writes: 1,
+            ..call(CallKind::WriteBatch, bucket, deadline)
+        };
+        self.call(write, |store, call| {
+            store.write_batch(call.bucket, batch, call.deadline)
+        })
+    }
+
+    fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
+        let watch = call(CallKind::Watch, bucket, Instant::now());
+        self.call(watch, |store, call| store.watch(call.bucket, prefix))
+    }
+
+    fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
+        let watch = call(CallKind::Watch, bucket, Instant::now());
+        self.call(watch, |store, call| store.watch_key(call.bucket, key))
+    }
+
+    fn health(&self) -> Health {
+        self.inner().health()
+    }
+
+    fn health_events(&self) -> HealthEvents {
+        self.inner().health_events()
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<()> {
+        self.inner().stop(deadline)
+    }
+}
