@@ -11,6 +11,7 @@ pub mod calculator;
 pub mod comparison;
 pub mod convergence;
 pub mod election;
+pub mod engine;
 pub mod fleet;
 pub mod heartbeat;
 pub mod liveness;

@@ -45,6 +45,11 @@ impl BareHub {
         self.0.publish(notice);
     }
 
+    /// As `dv-calc` does after a step.
+    pub fn publish_all(&self, events: &[Arc<CalculatorEvent>]) {
+        self.0.publish_all(events);
+    }
+
     /// As a handle does.
     #[must_use]
     pub fn events(&self, filter: EventFilter) -> Events {

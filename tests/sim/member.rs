@@ -118,14 +118,6 @@ impl Member {
     }
 }
 
-/// What a manager is reported of a take-over that failed.
-pub fn failure_to_lead(error: Error) -> CalculatorReport {
-    match error.code() {
-        Code::Fenced | Code::Conflict => CalculatorReport::Deposed,
-        _ => CalculatorReport::Failed(error),
-    }
-}
-
 impl World {
     /// A new process takes a place in the fleet.
     pub fn start_member(&mut self, slot: usize) {
@@ -348,15 +340,10 @@ impl World {
     }
 
     pub fn tell_member(&mut self, m: usize, node: usize, notice: &CalculatorEvent) {
-        let event = match notice {
-            CalculatorEvent::StateChanged(change) => CalculatorReport::State(change.to),
-            CalculatorEvent::LeadershipLost => CalculatorReport::Deposed,
-            CalculatorEvent::Published { .. } => {
-                CalculatorReport::Published(self.nodes[node].in_force.get())
-            }
-            _ => return,
-        };
-        self.members[m].calculator(node, event);
+        let in_force = self.nodes[node].in_force.get();
+        if let Some(report) = CalculatorReport::of_event(notice, in_force) {
+            self.members[m].calculator(node, report);
+        }
     }
 
     pub fn stands_down(&mut self, m: usize, node: usize) -> Checked {

@@ -7,34 +7,35 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use divvy::config::{CalculatorConfig, PublishMode};
+use divvy::error::{Code, Error, Result};
 use divvy::machine::breaker::BreakerState;
 use divvy::machine::calculator::{
-    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Job,
-    JobReport, MemberChange, OpId,
+    CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Job, JobReport, MemberChange,
+    OpId, Ticket,
 };
+use divvy::machine::engine::calculator_effects::{
+    CalculatorEffects, CalculatorShell, MonitorOrder, took_over,
+};
+use divvy::machine::engine::monitor_engine::{MonitorAction, MonitorEngine, MonitorWatch};
 use divvy::machine::liveness::MembershipEvent;
-use divvy::machine::manager::CalculatorReport;
-use divvy::machine::observer::Observer;
+use divvy::machine::manager::{CalculatorReport, TAKE_OVER_TIMEOUT};
+use divvy::machine::position::Position;
 use divvy::runtime::publish::partition_list::Partitions;
 use divvy::runtime::publish::publisher::{Effective, PublisherSettings};
 use divvy::runtime::sim::{BareHub, BreakerListener, EventLog, GuardedStore};
 use divvy::runtime::{EventFilter, Events};
 use divvy::store::memory::{Blackout, MemoryStore};
-use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch, WatchEvent};
-use divvy::types::{Term, Time, WorkerId};
+use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch};
+use divvy::types::{Term, Time, Version, WorkerId};
 use divvy::wire::KeyPrefix;
 
 use crate::check::{Checked, Story};
 use crate::lockstep_publisher::{Actor, Answer, Order, Parts, Said, Spawned};
-use crate::member::failure_to_lead;
 use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Serial, World};
 
 /// Steps of one process at one moment after which it goes round in circles.
 const SPINS_MAX: u32 = 10_000;
-
-/// What a process may take for its whole take-over.
-const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Watch events may be this late.
 pub const WATCH_DELAY_MAX: Duration = Duration::from_millis(1_500);
@@ -60,7 +61,8 @@ pub struct Node {
     name: String,
     pub clock: LocalClock,
     pub machine: CalculatorMachine,
-    pub observer: Observer,
+    pub monitor: MonitorEngine,
+    orders: VecDeque<MonitorOrder>,
     pub client: MemoryStore,
     pub partitions: Arc<Partitions>,
     pub frozen_until: Time,
@@ -87,7 +89,6 @@ pub struct Node {
     event_log: EventLog,
     watches: Option<(Watch, Watch, HealthEvents)>,
     list_op: Option<OpId>,
-    reconcile_at: Option<Time>,
     job: Option<OpId>,
     hub: BareHub,
     story: Story,
@@ -110,12 +111,7 @@ impl Node {
         }
         let watch = match self.lists {
             Some(_) => None,
-            None => self
-                .observer
-                .deadline()
-                .into_iter()
-                .chain(self.reconcile_at)
-                .min(),
+            None => self.monitor.deadline(),
         };
         let next = self.machine.deadline().into_iter().chain(watch).min()?;
         Some(self.clock.when(next).max(now))
@@ -219,7 +215,8 @@ impl World {
             name: config.name.clone(),
             clock,
             machine,
-            observer: Observer::new(&config).expect("valid prefixes"),
+            monitor: MonitorEngine::new(&config, seed).expect("valid prefixes"),
+            orders: VecDeque::new(),
             client: self.store.client(&format!("node {index}")),
             partitions,
             frozen_until: Time::ZERO,
@@ -242,7 +239,6 @@ impl World {
             event_log: EventLog::default(),
             watches: None,
             list_op: None,
-            reconcile_at: None,
             job: None,
             hub,
             story: Story::default(),
@@ -319,7 +315,7 @@ impl World {
     }
 
     /// One round of `dv-watch`; whether there was anything to do.
-    fn watch(&mut self, n: usize) -> Result<bool, String> {
+    fn watch(&mut self, n: usize) -> std::result::Result<bool, String> {
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
         let mut busy = false;
@@ -327,90 +323,88 @@ impl World {
             // The thread waited for it: what the watches brought meanwhile comes after.
             node.lists = None;
             busy = true;
-            let result = match listing {
-                Some(listing) => {
-                    node.observer.listed(local, &listing, node.in_force.get());
-                    Ok(())
-                }
-                None => Err(divvy::error::Error::new(
-                    divvy::error::Code::Unavailable,
-                    "no listing",
-                )),
-            };
+            let result = listing.ok_or_else(|| Error::new(Code::Unavailable, "no listing"));
             let op = node.list_op.take();
-            self.pass_on(n);
-            if let Some(op) = op {
-                self.nodes[n]
-                    .inbox
-                    .push_back(CalculatorInput::Listed { op, result });
-            }
+            node.monitor.listed(local, op, result, node.in_force.get());
+            self.perform_monitor(n);
         }
         if self.nodes[n].lists.is_some() {
             return Ok(busy);
         }
         busy |= self.take_in_watch_event(n, local);
         let node = &mut self.nodes[n];
-        let due = node
-            .observer
-            .deadline()
-            .is_some_and(|deadline| deadline <= local);
-        busy |= due;
-        self.reconcile(n, local);
-        self.nodes[n].observer.tick(local);
-        self.pass_on(n);
+        busy |= node.monitor.deadline().is_some_and(|due| due <= local);
+        node.monitor.tick(local, node.in_force.get());
+        self.perform_monitor(n);
         Ok(busy)
+    }
+
+    /// Carries out what the monitor engine wants, as far as the thread does not wait for a listing.
+    fn perform_monitor(&mut self, n: usize) {
+        let local = self.nodes[n].clock.of(self.now());
+        while self.nodes[n].lists.is_none() {
+            let node = &mut self.nodes[n];
+            let Some(action) = node.monitor.poll_action() else {
+                return;
+            };
+            match action {
+                MonitorAction::Report(input) => node.inbox.push_back(input),
+                MonitorAction::WatchLost {
+                    watch: MonitorWatch::Heartbeats,
+                    why,
+                } => node.event_log.out_of_sight(local, &why),
+                MonitorAction::Open(missing) => {
+                    let watch =
+                        |bucket, prefix| node.client.watch(bucket, prefix).expect("a watch");
+                    let heartbeats = watch(Bucket::Heartbeat, "heartbeat");
+                    let assignments = watch(Bucket::Assignment, "");
+                    let health = node.client.health_events();
+                    node.watches = Some((heartbeats, assignments, health));
+                    let in_force = node.in_force.get();
+                    node.monitor.opened(local, &missing, None, in_force);
+                }
+                MonitorAction::List { op, timeout } => self.list(n, op, timeout),
+                MonitorAction::LeaseEnded { .. }
+                | MonitorAction::WatchLost { .. }
+                | MonitorAction::WatchResynchronised(_)
+                | MonitorAction::OpenFailed(_) => {}
+            }
+        }
     }
 
     fn take_in_watch_event(&mut self, n: usize, local: Time) -> bool {
         let node = &mut self.nodes[n];
+        if let Some(order) = node.orders.pop_front() {
+            node.monitor.order(local, order);
+            return true;
+        }
         let Some((heartbeats, assignments, health)) = &node.watches else {
             return false;
         };
-        if let Ok(event) = heartbeats.events.try_recv() {
-            if let WatchEvent::Disconnected(why) = &event {
-                node.event_log.out_of_sight(local, why);
-            }
-            node.observer.heartbeat(local, &event, node.in_force.get());
-            return true;
-        }
-        if let Ok(event) = assignments.events.try_recv() {
-            node.observer.assignment(local, &event, node.in_force.get());
-            return true;
-        }
+        let in_force = node.in_force.get();
+        // As the thread does, the rare ones first.
         if let Ok(health) = health.try_recv() {
             node.store.observe_health(&health);
-            node.inbox
-                .push_back(CalculatorInput::StoreHealth(health.fault()));
-            return true;
+            node.monitor.store_health(health);
+        } else if let Ok(event) = assignments.events.try_recv() {
+            let watch = MonitorWatch::Assignments;
+            node.monitor.watch_event(local, watch, &event, in_force);
+        } else if let Ok(event) = heartbeats.events.try_recv() {
+            let watch = MonitorWatch::Heartbeats;
+            node.monitor.watch_event(local, watch, &event, in_force);
+        } else {
+            return false;
         }
-        false
+        true
     }
 
-    fn reconcile(&mut self, n: usize, local: Time) {
-        let half = self.config.heartbeat_ttl / 2;
-        let node = &mut self.nodes[n];
-        if node.observer.leases().is_live() {
-            node.reconcile_at = None;
-            return;
-        }
-        let due = *node.reconcile_at.get_or_insert(local + half);
-        if due <= local {
-            node.reconcile_at = Some(local + half);
-            self.list(n, None);
-        }
-    }
-
-    fn list(&mut self, n: usize, op: Option<OpId>) {
+    fn list(&mut self, n: usize, op: Option<OpId>, timeout: Duration) {
         self.serials += 1;
         let serial = self.serials;
-        let patience = self
-            .config
-            .operation_timeout
-            .min(self.config.heartbeat_ttl / 2);
         let node = &mut self.nodes[n];
         node.lists = Some(serial);
         node.list_op = op;
-        let deadline = self.now() + self.nodes[n].clock.to_true(patience);
+        let deadline = self.now() + self.nodes[n].clock.to_true(timeout);
         let is_lost = self.chance(self.network.fault);
         if self.blackout.is_some() || self.nodes[n].blackout.is_some() || is_lost {
             let event = Event::ListAnswered {
@@ -440,15 +434,8 @@ impl World {
         );
     }
 
-    fn pass_on(&mut self, n: usize) {
-        let node = &mut self.nodes[n];
-        while let Some(event) = node.observer.poll_event() {
-            node.inbox.push_back(event);
-        }
-    }
-
     /// One round of `dv-calc`; whether there was anything to do.
-    fn calculate(&mut self, n: usize) -> Result<bool, String> {
+    fn calculate(&mut self, n: usize) -> std::result::Result<bool, String> {
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
         if let Ok(state) = node.breaker.try_recv() {
@@ -484,42 +471,32 @@ impl World {
     }
 
     fn carry_out(&mut self, n: usize) -> Checked {
-        let local = self.nodes[n].clock.of(self.now());
-        while let Some(action) = self.nodes[n].machine.poll_action() {
-            match action {
-                CalculatorAction::Start { op, job } => self.start_job(n, op, job)?,
-                CalculatorAction::List { op } => self.list(n, Some(op)),
-                CalculatorAction::Watch { alive, suspected } => {
-                    let node = &mut self.nodes[n];
-                    node.observer.leases_mut().seed(local, alive, suspected);
-                    let watch =
-                        |bucket, prefix| node.client.watch(bucket, prefix).expect("a watch");
-                    let heartbeats = watch(Bucket::Heartbeat, "heartbeat");
-                    let assignments = watch(Bucket::Assignment, "");
-                    let health = node.client.health_events();
-                    node.watches = Some((heartbeats, assignments, health));
-                }
-                CalculatorAction::Forget(worker) => {
-                    self.nodes[n].observer.leases_mut().forget(worker.as_str());
-                }
-                CalculatorAction::Reply { ticket, result } => {
-                    self.note(|| format!("node {n} replies {} {result:?}", ticket.0));
-                    if result.is_err() {
-                        self.tally("trigger failed");
-                    }
-                    if !self.nodes[n].tickets.remove(&ticket.0) {
-                        return Err(format!("ticket {} was answered twice", ticket.0));
-                    }
-                }
-                CalculatorAction::Notify(notice) => self.notify(n, notice)?,
-            }
+        let effects = CalculatorEffects::of(&mut self.nodes[n].machine);
+        let mut shell = NodeShell {
+            local: self.nodes[n].clock.of(self.now()),
+            world: self,
+            node: n,
+            checked: Ok(()),
+        };
+        effects.perform(&mut shell);
+        shell.checked
+    }
+
+    fn answer(&mut self, n: usize, ticket: Ticket, result: &Result<Version>) -> Checked {
+        self.note(|| format!("node {n} replies {} {result:?}", ticket.0));
+        if result.is_err() {
+            self.tally("trigger failed");
+        }
+        if !self.nodes[n].tickets.remove(&ticket.0) {
+            return Err(format!("ticket {} was answered twice", ticket.0));
         }
         Ok(())
     }
 
-    fn notify(&mut self, n: usize, notice: CalculatorEvent) -> Checked {
-        self.note(|| format!("node {n}: {notice:?}"));
-        match &notice {
+    /// Counts an event that is about to be delivered.
+    fn count(&mut self, n: usize, event: &CalculatorEvent) -> Checked {
+        self.note(|| format!("node {n}: {event:?}"));
+        match event {
             CalculatorEvent::Published { reason, .. } => self.tally(reason.name()),
             CalculatorEvent::LeadershipLost => self.tally("leadership lost"),
             CalculatorEvent::Failed { operation, .. } => self.tally(operation),
@@ -532,22 +509,27 @@ impl World {
             CalculatorEvent::Breaker(BreakerState::Closed) => self.tally("breaker closed"),
             _ => {}
         }
-        let local = self.nodes[n].clock.of(self.now());
-        let node = &mut self.nodes[n];
-        if node.is_blind && matches!(notice, CalculatorEvent::Member(MemberChange::Dead(_))) {
-            return Err(format!("node {n} is blind and says {notice:?}"));
+        let is_death = matches!(event, CalculatorEvent::Member(MemberChange::Dead(_)));
+        if self.nodes[n].is_blind && is_death {
+            return Err(format!("node {n} is blind and says {event:?}"));
         }
-        node.event_log.note(local, &notice);
-        node.story.told(&notice)?;
-        if let Some(member) = node.member {
-            node.is_over |= matches!(notice, CalculatorEvent::LeadershipLost);
-            self.tell_member(member, n, &notice);
-        } else if matches!(notice, CalculatorEvent::LeadershipLost) {
-            node.is_over = true;
-            let patience = self.millis(0, 5_000);
-            self.after(patience, Event::StopNode(n));
+        Ok(())
+    }
+
+    fn deliver_events(&mut self, n: usize, events: &[Arc<CalculatorEvent>]) -> Checked {
+        for event in events {
+            let node = &mut self.nodes[n];
+            node.story.told(event)?;
+            let is_over = matches!(**event, CalculatorEvent::LeadershipLost);
+            node.is_over |= is_over;
+            if let Some(member) = node.member {
+                self.tell_member(member, n, event);
+            } else if is_over {
+                let patience = self.millis(0, 5_000);
+                self.after(patience, Event::StopNode(n));
+            }
         }
-        self.nodes[n].hub.publish(notice);
+        self.nodes[n].hub.publish_all(events);
         Ok(())
     }
 
@@ -591,7 +573,7 @@ impl World {
         // Who was lost before it stood still, or before it went blind, may be back unseen, as may
         // who left meanwhile; and first of all it may have waited for a listing.
         let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 + ttl > now;
-        if stood_still || !node.observer.leases().is_live() {
+        if stood_still || !node.monitor.observer().leases().is_live() {
             return Ok(());
         }
         if self.purged_at.is_some_and(|purged| purged + ttl > from) {
@@ -648,19 +630,14 @@ impl World {
                     self.members[member].calculator(n, CalculatorReport::Started);
                 }
                 let node = &mut self.nodes[n];
-                node.machine
-                    .handle(local, CalculatorInput::TakenOver(Box::new(found)));
-                if malformed > 0 {
-                    node.machine
-                        .handle(local, CalculatorInput::Malformed { count: malformed });
-                }
+                took_over(&mut node.machine, local, found, malformed);
                 self.carry_out(n)
             }
             Some(Said::TookOver(Err(error))) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
                 self.tally("take-over failed");
                 if let Some(member) = self.nodes[n].member {
-                    self.members[member].calculator(n, failure_to_lead(error));
+                    self.members[member].calculator(n, CalculatorReport::of_failed_start(error));
                 }
                 self.stop_node(n)
             }
@@ -676,6 +653,52 @@ impl World {
                 Ok(())
             }
         }
+    }
+}
+
+/// Where the effects of a node's steps go.
+struct NodeShell<'a> {
+    world: &'a mut World,
+    node: usize,
+    local: Time,
+    /// The first thing that was wrong.
+    checked: Checked,
+}
+
+impl NodeShell<'_> {
+    fn check(&mut self, check: impl FnOnce(&mut World, usize) -> Checked) {
+        if self.checked.is_ok() {
+            self.checked = check(self.world, self.node);
+        }
+    }
+}
+
+impl CalculatorShell for NodeShell<'_> {
+    fn publish_snapshot(&mut self, _: Position, _: Version) {}
+
+    fn count(&mut self, event: &CalculatorEvent) {
+        self.check(|world, n| world.count(n, event));
+    }
+
+    fn deliver(&mut self, events: &[Arc<CalculatorEvent>]) {
+        self.check(|world, n| world.deliver_events(n, events));
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<Version>) {
+        self.check(|world, n| world.answer(n, ticket, &result));
+    }
+
+    fn log(&mut self, event: &CalculatorEvent) {
+        let node = &mut self.world.nodes[self.node];
+        node.event_log.note(self.local, event);
+    }
+
+    fn order(&mut self, order: MonitorOrder) {
+        self.world.nodes[self.node].orders.push_back(order);
+    }
+
+    fn start(&mut self, op: OpId, job: Job) {
+        self.check(|world, n| world.start_job(n, op, job));
     }
 }
 

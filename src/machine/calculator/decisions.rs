@@ -14,6 +14,23 @@ use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
 
+/// A job that could start.
+struct Task {
+    due: Time,
+    kind: TaskKind,
+}
+
+enum TaskKind {
+    /// Ask a store whose breaker is open whether it is back.
+    Probe,
+    /// Publish a plan.
+    Publish(Work),
+    /// Find out what the suspects are.
+    Resolve,
+    /// Read the partition list and compare it with the plan.
+    Inspect,
+}
+
 impl CalculatorMachine {
     /// A process that stood still (a paused container, a host that slept) knows nothing of the
     /// time in between: who seems to be dead may have come back long ago, and is given the time to
@@ -96,46 +113,68 @@ impl CalculatorMachine {
             let nobody = Error::new(Code::NoWorkers, "the last live worker is removed");
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
-        if let Some(due) = self.probe_due().filter(|&due| due <= now) {
-            self.start_job(Job::Probe, RunningJobKind::Probe { due });
+        let Some(task) = self.tasks().find(|task| task.due <= now) else {
             return;
-        }
-        let has_store = self.breaker == BreakerState::Closed;
-        let due = self
-            .pending_work()
-            .find(|work| work.due <= now && has_store);
-        if let Some(work) = due {
-            self.publish(now, work);
-            return;
-        }
-        let is_due = |time: Option<Time>| time.is_none_or(|time| time <= now);
-        if !self.suspects.is_empty() && is_due(self.retry_at) && has_store {
-            let suspects = std::mem::take(&mut self.suspects);
-            let job = Job::Resolve {
-                seen: suspects.writes.clone().into_iter().collect(),
-                applied: suspects.applied,
-            };
-            self.start_job(job, RunningJobKind::Resolve { suspects });
-        } else if self.inspect_wanted && is_due(self.inspect_retry_at) && self.source_ready {
-            let tickets = self.inspect_tickets.len();
-            self.start_job(Job::Inspect, RunningJobKind::Inspect { tickets });
+        };
+        match task.kind {
+            TaskKind::Probe => {
+                self.start_job(Job::Probe, RunningJobKind::Probe { due: task.due });
+            }
+            TaskKind::Publish(work) => self.publish(now, work),
+            TaskKind::Resolve => {
+                let suspects = std::mem::take(&mut self.suspects);
+                let job = Job::Resolve {
+                    seen: suspects.writes.clone().into_iter().collect(),
+                    applied: suspects.applied,
+                };
+                self.start_job(job, RunningJobKind::Resolve { suspects });
+            }
+            TaskKind::Inspect => {
+                let tickets = self.inspect_tickets.len();
+                self.start_job(Job::Inspect, RunningJobKind::Inspect { tickets });
+            }
         }
     }
 
-    /// When [`CalculatorMachine::work`] will find something to do that it does not find now.
+    /// Every job that could start while none runs, most urgent first, with the time from which it
+    /// may start.
+    fn tasks(&self) -> impl Iterator<Item = Task> {
+        let has_store = self.breaker == BreakerState::Closed;
+        let probe = self.probe_due().map(|due| Task {
+            due,
+            kind: TaskKind::Probe,
+        });
+        let publish = self.pending_work().filter(move |_| has_store);
+        let publish = publish.map(|work| Task {
+            due: work.due,
+            kind: TaskKind::Publish(work),
+        });
+        let resolve = (has_store && !self.suspects.is_empty()).then(|| Task {
+            due: self.retry_at.unwrap_or(Time::ZERO),
+            kind: TaskKind::Resolve,
+        });
+        let inspect = (self.inspect_wanted && self.source_ready).then(|| Task {
+            due: self.inspect_retry_at.unwrap_or(Time::ZERO),
+            kind: TaskKind::Inspect,
+        });
+        probe
+            .into_iter()
+            .chain(publish)
+            .chain(resolve)
+            .chain(inspect)
+    }
+
+    /// When [`CalculatorMachine::work`] will find a job, or a window will be shown, that is not
+    /// yet due.
     pub(super) fn work_deadline(&self) -> Option<Time> {
         if self.job.is_some() || self.deposed || !self.taken_over {
             return None;
         }
-        let has_store = self.breaker == BreakerState::Closed;
-        let settles = !self.suspects.is_empty() && has_store;
-        let settling = self.retry_at.filter(|_| settles);
-        let inspecting = self.inspect_retry_at;
-        let inspection = inspecting.filter(|_| self.inspect_wanted && self.source_ready);
-        let probe = self.probe_due();
-        [self.pending_work_deadline(), settling, inspection, probe]
-            .into_iter()
-            .flatten()
+        let starts = self.tasks().map(|task| task.due);
+        let windows = self.pending_work().filter_map(|work| work.window);
+        starts
+            .chain(windows.map(|window| window.opens))
+            .filter(|&time| time > self.now)
             .min()
     }
 

@@ -80,15 +80,6 @@ impl CalculatorMachine {
         works.into_iter().flatten()
     }
 
-    /// The next time at which some of the pending work is due or shown.
-    pub(super) fn pending_work_deadline(&self) -> Option<Time> {
-        let times = self
-            .pending_work()
-            .flat_map(|work| [Some(work.due), work.window.map(|w| w.opens)])
-            .flatten();
-        times.filter(|&time| time > self.now).min()
-    }
-
     /// With no live worker nothing is published, and nothing is deleted.
     fn can_publish(&self) -> bool {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()

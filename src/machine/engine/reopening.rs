@@ -7,42 +7,45 @@ use crate::config::CalculatorConfig;
 use crate::time::backoff::Backoff;
 use crate::types::Time;
 
-/// The pauses between tries. One that was opened and ends at once is not opened again before the
+/// The pauses between attempts. One that was opened and ends at once is not opened again before the
 /// shortest pause is over either.
-pub(crate) struct Reopening {
+#[derive(Debug)]
+pub struct Reopening {
     due: Time,
     pause: Duration,
     backoff: Backoff,
 }
 
 impl Reopening {
-    /// The first try is due at once.
-    pub fn new(config: &CalculatorConfig) -> Self {
+    /// The first attempt is due at once. `seed` determines the jitter of the pauses.
+    #[must_use]
+    pub fn new(config: &CalculatorConfig, seed: u64) -> Self {
         let (min, max) = (config.retry_delay_min, config.retry_delay_max);
         Self {
             due: Time::ZERO,
             pause: min,
-            backoff: Backoff::new(min, max, fastrand::u64(..)),
+            backoff: Backoff::new(min, max, seed),
         }
     }
 
-    /// When what is missing is to be opened.
+    /// When the missing watches are due to be opened.
+    #[must_use]
     pub fn due(&self) -> Time {
         self.due
     }
 
-    /// Something else is to be opened from now on.
+    /// Makes the next attempt due at once.
     pub fn hurry(&mut self) {
         self.due = Time::ZERO;
     }
 
-    /// Everything is open.
+    /// Notes that everything is open.
     pub fn opened(&mut self, now: Time) {
         self.backoff.reset();
         self.due = now + self.pause;
     }
 
-    /// Something could not be opened; how often in a row that makes.
+    /// Notes a failure and returns how many there were in a row.
     pub fn failed(&mut self, now: Time) -> u32 {
         self.due = now + self.backoff.next_delay();
         self.backoff.attempts()
@@ -57,7 +60,7 @@ mod tests {
     fn immediate_close_waits_minimum_delay_and_failures_wait_longer() {
         let config = CalculatorConfig::default();
         let now = Time::from_millis(1_000_000);
-        let mut reopening = Reopening::new(&config);
+        let mut reopening = Reopening::new(&config, 7);
         assert_eq!(reopening.due(), Time::ZERO);
         reopening.opened(now);
         assert_eq!(reopening.due(), now + config.retry_delay_min);

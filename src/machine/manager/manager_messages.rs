@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::breaker::BreakerState;
 use crate::machine::cache::{CacheAnswer, CacheOrder};
@@ -12,6 +12,9 @@ use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
 use crate::wire::Applied;
+
+/// How long a take-over may last before another worker gets its chance.
+pub const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a worker goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +69,33 @@ pub enum CalculatorReport {
     Failed(Error),
     /// All of its threads have ended.
     Ended,
+}
+
+impl CalculatorReport {
+    /// What an event of the calculator means to the manager, if anything. `in_force` is the
+    /// highest term and version that the calculator has reached.
+    #[must_use]
+    pub fn of_event(event: &CalculatorEvent, in_force: Applied) -> Option<Self> {
+        match event {
+            CalculatorEvent::Published { .. } => Some(Self::Published(in_force)),
+            CalculatorEvent::StateChanged(change) => Some(Self::State(change.to)),
+            CalculatorEvent::LeadershipLost => Some(Self::Deposed),
+            CalculatorEvent::Fatal { message } => {
+                let error = Error::new(Code::Panicked, message.clone());
+                Some(Self::Failed(error))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a failed start of the calculator means to the manager.
+    #[must_use]
+    pub fn of_failed_start(error: Error) -> Self {
+        match error.code() {
+            Code::Fenced | Code::Conflict => Self::Deposed,
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 /// What to do. Each is carried out once, in order.

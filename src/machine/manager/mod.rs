@@ -25,6 +25,7 @@ use std::time::Duration;
 use self::departure::Departing;
 pub use self::manager_messages::{
     CalculatorReport, Departure, ManagerAction, ManagerChange, ManagerEvent, ManagerInput,
+    TAKE_OVER_TIMEOUT,
 };
 use self::ownership::Resume;
 use super::assignment::{Assignments, Held};

@@ -175,7 +175,7 @@ impl AssignmentPublisher {
         self.note_loads();
         let probe_result = self.rebalancer.publisher().probe_result();
         Ok(Started {
-            taken_over: CalculatorInput::TakenOver(Box::new(found)),
+            found,
             malformed,
             probe_result: probe_result.map(|(class, store)| ProbeResult {
                 class,

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Calculator;
 use super::assignment_publisher::{AssignmentPublisher, SystemEnvironment};
-use super::calculator_driver::CalculatorDriver;
+use super::calculator_driver::{CalculatorDriver, DriverShell};
 use super::calculator_shared::{CalculatorShared, CalculatorSnapshot};
 use super::fleet_changes::FleetChanges;
 use super::stop_guard::StopGuarded;
@@ -18,7 +18,7 @@ use super::thread_messages::ToMonitor;
 use super::worker_monitor::WorkerMonitor;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, CalculatorMachine};
-use crate::machine::observer::Observer;
+use crate::machine::engine::monitor_engine::MonitorEngine;
 use crate::machine::position::Position;
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::common::thread_group::{Signals, ThreadGroup};
@@ -175,7 +175,7 @@ impl Calculator {
         let monitor = WorkerMonitor {
             store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
-            observer: Observer::new(&self.config)?,
+            engine: MonitorEngine::new(&self.config, fastrand::u64(..))?,
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
             event_log: EventLog::default(),
@@ -188,18 +188,20 @@ impl Calculator {
         self.shared.last_heard.forget();
         let driver = CalculatorDriver {
             machine,
-            state_since: now,
-            fleet: FleetChanges::of_a_start(),
-            // Not a number of partitions, so the first real one is always reported.
-            unassigned_told: usize::MAX,
-            clock: Arc::clone(&self.clock),
-            shared: Arc::clone(&self.shared),
-            to_publisher,
-            to_monitor: to_monitor.clone(),
             breaker: self.store.changes(BreakerListener::Calculator),
-            event_log: EventLog::default(),
             started,
             is_up: Arc::clone(&is_up),
+            shell: DriverShell {
+                state_since: now,
+                fleet: FleetChanges::of_a_start(),
+                // No number of partitions: the first one is reported, whatever it is.
+                unassigned_reported: usize::MAX,
+                clock: Arc::clone(&self.clock),
+                shared: Arc::clone(&self.shared),
+                to_publisher,
+                to_monitor: to_monitor.clone(),
+                event_log: EventLog::default(),
+            },
         };
         let life = Arc::new(RunningCalculator {
             threads,

@@ -1,14 +1,13 @@
 //! Messages between the threads of a calculator and its handle.
 
-use std::time::Duration;
-
 use crossbeam_channel::Sender;
 
 use super::calculator_shared::ProbeResult;
 use super::calculator_status::{CalculatorMachineStatus, WorkerStatus};
 use crate::error::Result;
 use crate::machine::calculator::{CalculatorInput, Job, OpId};
-use crate::types::WorkerId;
+use crate::machine::engine::calculator_effects::MonitorOrder;
+use crate::machine::takeover::TakeOver;
 
 /// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a slot,
 /// which is soon free because `dv-calc` never blocks.
@@ -23,7 +22,7 @@ pub(crate) enum ToDriver {
 
 /// A take-over that has succeeded.
 pub(crate) struct Started {
-    pub taken_over: CalculatorInput,
+    pub found: TakeOver,
     /// Values that could not be understood.
     pub malformed: u32,
     pub probe_result: Option<ProbeResult>,
@@ -34,16 +33,9 @@ pub(crate) struct Started {
 /// The channel has no bound of its own: the machine has at most one listing under way, and gives
 /// up each worker at most once before it is seen again.
 pub(crate) enum ToMonitor {
-    /// Start watching, from what the take-over found.
-    Watch {
-        alive: Vec<(WorkerId, Duration)>,
-        suspected: Vec<WorkerId>,
-    },
-    /// List the heartbeats once.
-    List { op: OpId },
-    /// Forget a worker that was removed.
-    Forget(WorkerId),
-    /// Tell what is known of every worker.
+    /// An order of the calculator machine (`dv-calc` -> `dv-watch`).
+    Order(MonitorOrder),
+    /// Report what is known of every worker (handle -> `dv-watch`).
     Workers(Sender<Vec<WorkerStatus>>),
 }
 

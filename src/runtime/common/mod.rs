@@ -2,5 +2,4 @@
 
 pub mod event_log;
 pub mod metrics_sink;
-pub mod reopening;
 pub mod thread_group;

@@ -9,12 +9,13 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::member_messages::ToMember;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::machine::calculator::CalculatorEvent;
 use crate::machine::manager::{CalculatorReport, ManagerInput};
 use crate::runtime::calculator::Calculator;
 use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Readiness};
+use crate::wire::Applied;
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this
 /// worker does not lead again.
@@ -79,10 +80,7 @@ impl Leading {
         match started {
             _ if !is_wanted => self.end(self.calculator.stop(STOP_TIMEOUT)),
             Ok(()) => self.tell(CalculatorReport::Started),
-            Err(error) => self.tell(match error.code() {
-                Code::Fenced | Code::Conflict => CalculatorReport::Deposed,
-                _ => CalculatorReport::Failed(error),
-            }),
+            Err(error) => self.tell(CalculatorReport::of_failed_start(error)),
         }
     }
 
@@ -119,20 +117,9 @@ impl Leading {
         self.tell(CalculatorReport::Ended);
     }
 
-    /// What an event of the calculator means to the manager, if anything.
-    pub fn meaning_of(&self, notice: &CalculatorEvent) -> Option<CalculatorReport> {
-        match notice {
-            CalculatorEvent::StateChanged(change) => Some(CalculatorReport::State(change.to)),
-            CalculatorEvent::Published { .. } => {
-                Some(CalculatorReport::Published(self.calculator.in_force()))
-            }
-            CalculatorEvent::LeadershipLost => Some(CalculatorReport::Deposed),
-            CalculatorEvent::Fatal { message } => Some(CalculatorReport::Failed(Error::new(
-                Code::Panicked,
-                message.clone(),
-            ))),
-            _ => None,
-        }
+    /// The highest term and version that the calculator has reached.
+    pub fn in_force(&self) -> Applied {
+        self.calculator.in_force()
     }
 
     /// What keeps the calculator from ending, if something does.

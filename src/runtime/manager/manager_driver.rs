@@ -20,7 +20,7 @@ use crate::machine::breaker::BreakerState;
 use crate::machine::cache::CacheOrder;
 use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::manager::{
-    CalculatorReport, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine,
+    CalculatorReport, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine, TAKE_OVER_TIMEOUT,
 };
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
@@ -30,9 +30,6 @@ use crate::time::clock::Clock;
 use crate::time::deadline::timer;
 use crate::types::WorkerId;
 use crate::wire::KeyPrefix;
-
-/// How long a take-over may take before another worker is given a chance.
-const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes the calculator of a worker that leads.
 pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + Send>;
@@ -138,7 +135,7 @@ impl ManagerDriver {
         };
         while let Some(notice) = leading.events.try_recv() {
             let begun = Instant::now();
-            let meaning = leading.meaning_of(&notice);
+            let meaning = CalculatorReport::of_event(&notice, leading.in_force());
             // The breaker belongs to this worker and is reported as its own, whether it leads or
             // not.
             if !matches!(*notice, CalculatorEvent::Breaker(_)) {

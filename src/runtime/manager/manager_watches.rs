@@ -9,8 +9,8 @@ use super::io::Io;
 use super::member_messages::Opened;
 use super::member_messages::ToMember;
 use crate::config::CalculatorConfig;
+use crate::machine::engine::reopening::Reopening;
 use crate::machine::manager::ManagerInput;
-use crate::runtime::common::reopening::Reopening;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::store::{Bucket, Health, HealthEvents, Store, Watch, WatchEvent};
 use crate::types::Time;
@@ -97,7 +97,7 @@ impl ManagerWatches {
             to_member,
             lease: Watched::new(Bucket::Election, lease, ManagerInput::Lease),
             assignment: Watched::new(Bucket::Assignment, None, ManagerInput::Assignment),
-            reopening: Reopening::new(config),
+            reopening: Reopening::new(config, fastrand::u64(..)),
             is_opening: false,
             has_failed: false,
         }
