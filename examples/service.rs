@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use divvy::connect_nats;
 use divvy::metrics::Prometheus;
-use divvy::runtime::connect_nats;
 use divvy::{
     AssignmentChange, Departure, Manager, ManagerEvent, ManagerEventFilter, Partition, Settings,
 };

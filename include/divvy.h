@@ -2100,7 +2100,8 @@ int32_t divvy_manager_get_state(struct divvy_manager manager);
  *
  * Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - maximum wait, 0 to
  * DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the error text; NULL allowed.
- * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names the current state; CANCELLED.
+ * Returns: OK; INVALID_ARGUMENT; NOT_RUNNING - the manager was stopped, or is stopped during the
+ * wait; TIMED_OUT - the detail names the current state; CANCELLED; PANICKED.
  * Thread: any. Blocks for at most timeout_ms.
  * Since: 0.1.
  */

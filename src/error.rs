@@ -137,7 +137,7 @@ impl Code {
 /// An error: code, message, and where known the operation, key and cause.
 ///
 /// `Display` prints the whole chain on one line: `operation key: message (n attempts): cause`.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<ErrorInner>);
 
 #[derive(Clone, Debug)]
@@ -234,6 +234,14 @@ impl Error {
     }
 }
 
+impl std::error::Error for Error {
+    /// The cause, which `Display` prints too.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let source = self.0.source.as_deref()?;
+        Some(source)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
@@ -270,6 +278,8 @@ mod tests {
             "read divvy.fence: no answer: connection reset"
         );
         assert!(error.is_retriable());
+        let source = std::error::Error::source(&error).expect("a cause");
+        assert_eq!(source.to_string(), "connection reset");
         assert_eq!(error.attempts(), 1);
         let again = error.with_attempts(7);
         assert_eq!(again.attempts(), 7);

@@ -38,7 +38,7 @@
 //!
 //! // 5. Join, work, and leave.
 //! manager.start(Duration::from_secs(30))?;
-//! assert!(manager.wait_state(ManagerState::Stable, Duration::from_secs(30)));
+//! manager.wait_state(ManagerState::Stable, Duration::from_secs(30))?;
 //! assert_eq!(manager.assignment().partitions.len(), 4);
 //! manager.stop(Departure::Leave, Duration::from_secs(10))?;
 //! drop(subscription);
@@ -85,19 +85,22 @@
 pub mod capi;
 pub mod config;
 pub mod error;
+#[doc(hidden)] // for tests and benchmarks
 pub mod machine;
 pub mod metrics;
+#[doc(hidden)] // for tests and benchmarks
 pub mod runtime;
 pub mod settings;
 pub mod store;
 pub mod strategy;
 mod threads;
+#[doc(hidden)] // for tests and benchmarks
 pub mod time;
 pub mod types;
 pub mod wire;
 
 pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
-pub use error::{Error, Result};
+pub use error::{Code, Error, ErrorClass, Result};
 pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::breaker::BreakerState;
 pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, MemberChange, StateChange};
@@ -105,12 +108,15 @@ pub use machine::comparison::{Comparison, Difference, Intended};
 pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::manager::{Departure, ManagerChange, ManagerEvent};
+pub use machine::outage::AlertLevel;
 pub use runtime::{
-    Calculator, CalculatorStatus, EventFilter, Events, LeaderElection, Manager, ManagerEventFilter,
-    ManagerStatus, PartitionSource, Polled, Readiness, Subscription, read_fleet,
+    BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, EventFilter, Events,
+    LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, PartitionSource,
+    Polled, Readiness, StatusCounters, Subscription, WorkerStatus, connect_nats, read_fleet,
 };
 pub use settings::Settings;
 pub use threads::cancel::Cancel;
+pub use time::clock::{Clock, ManualClock, SystemClock};
 pub use types::{CalculatorState, ManagerState, Partition, Reason, Version, WorkerId};
 
 /// The programs of the README and of the book are tests.

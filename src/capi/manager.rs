@@ -25,7 +25,6 @@ use crate::machine::assignment::AssignmentChange;
 use crate::machine::manager::Departure;
 use crate::metrics::Prometheus;
 use crate::runtime::{Manager, ManagerEventFilter, ManagerStatus};
-use crate::threads::cancel;
 use crate::types::WorkerId;
 
 /// How long freeing a manager that is started waits for its threads.
@@ -253,7 +252,8 @@ pub extern "C" fn divvy_manager_get_state(manager: divvy_manager) -> i32 {
 ///
 /// Parameters: manager - the manager. state - a divvy_manager_state. timeout_ms - maximum wait, 0 to
 /// DIVVY_TIMEOUT_MAX_MS. errbuf, errlen - buffer that receives the error text; NULL allowed.
-/// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names the current state; CANCELLED.
+/// Returns: OK; INVALID_ARGUMENT; NOT_RUNNING - the manager was stopped, or is stopped during the
+/// wait; TIMED_OUT - the detail names the current state; CANCELLED; PANICKED.
 /// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -267,19 +267,7 @@ pub unsafe extern "C" fn divvy_manager_wait_state(
     guard::call(Detail::new(errbuf, errlen), || {
         let manager = manager_of(manager)?;
         let state = names::manager_state(state).ok_or_else(|| no_such("worker_state", state))?;
-        if manager.wait_state(state, timeout(timeout_ms)?) {
-            return Ok(());
-        }
-        let now = manager.state();
-        if cancel::is_cancelled() {
-            return Err(cancel::error(&format!("the state is {now}"))
-                .with_operation("wait_state")
-                .into());
-        }
-        Err(Failure::new(
-            divvy_status::DIVVY_TIMED_OUT,
-            format!("not {state} in time; the state is {now}"),
-        ))
+        Ok(manager.wait_state(state, timeout(timeout_ms)?)?)
     })
 }
 

@@ -34,7 +34,7 @@ use crate::error::{Code, Error};
 /// let waited = cancel.during(|| {
 ///     manager.wait_state(ManagerState::Stable, Duration::from_secs(3_600))
 /// });
-/// assert!(!waited && cancel.is_fired());
+/// assert_eq!(waited.unwrap_err().code(), divvy::Code::Cancelled);
 /// # canceller.join().unwrap();
 /// # Ok(())
 /// # }

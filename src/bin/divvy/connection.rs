@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use divvy::Settings;
-use divvy::runtime::connect_nats;
+use divvy::connect_nats;
 use divvy::store::Store;
 use divvy::time::duration;
 

@@ -110,17 +110,22 @@ impl ManagerShared {
         read(&self.snapshot.lock())
     }
 
-    /// Waits until the condition holds; whether it did before the deadline passed or the call was
-    /// cancelled.
-    pub fn wait(&self, deadline: Instant, condition: impl Fn(&ManagerSnapshot) -> bool) -> bool {
+    /// Waits until the manager is in this state. `Disconnected`: it is stopped or has failed.
+    pub fn wait_state(&self, state: ManagerState, deadline: Instant) -> Result<(), WaitError> {
         loop {
-            // Before the look, so that no change after it is missed.
+            // Before the check, so that no change after it is missed.
             let changed = self.changed.lock().1.clone();
-            if self.read(&condition) {
-                return true;
+            let now = self.read(|snapshot| snapshot.state);
+            if now == state {
+                return Ok(());
             }
-            if cancel::recv_deadline(&changed, deadline) != Err(WaitError::Disconnected) {
-                return self.read(&condition);
+            if now == ManagerState::Shutdown || self.failed.lock().is_some() {
+                return Err(WaitError::Disconnected);
+            }
+            match cancel::recv_deadline(&changed, deadline) {
+                Err(WaitError::Disconnected) => {}
+                Err(why) if self.read(|snapshot| snapshot.state) != state => return Err(why),
+                _ => return Ok(()),
             }
         }
     }
@@ -128,6 +133,8 @@ impl ManagerShared {
     /// Records a panic on a thread of this manager. Only the first one is reported.
     pub fn fail(&self, message: &str) {
         self.failed.lock().get_or_insert_with(|| message.to_owned());
+        // Wakes the callers that wait for a state.
+        let _signal = std::mem::replace(&mut *self.changed.lock(), signal());
     }
 
     /// The error of a call that the end of the threads cut short.

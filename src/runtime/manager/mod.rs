@@ -49,6 +49,7 @@ use crate::runtime::notifier::{Events, Subscription};
 use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
+use crate::threads::cancel::{self, WaitError};
 use crate::time::clock::{Clock, SystemClock};
 use crate::time::deadline::deadline_after;
 use crate::types::{ManagerState, Partition, Version, WorkerId};
@@ -277,12 +278,26 @@ impl Manager {
         self.shared.read(|snapshot| snapshot.state)
     }
 
-    /// Waits for a state; returns false after `timeout` or when cancelled. A state that the manager
-    /// left before the call, or very quickly, is not detected: subscribe to observe every state.
-    #[must_use]
-    pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> bool {
-        self.shared
-            .wait(deadline_after(timeout), |snapshot| snapshot.state == state)
+    /// Waits until the manager is in this state. A state that it left before the call, or very
+    /// quickly, is not detected: subscribe to observe every state. Blocks for at most `timeout`.
+    ///
+    /// # Errors
+    /// `TimedOut` and `Cancelled`, naming the current state; `NotRunning` when the manager was
+    /// stopped, is stopping, or is stopped during the wait; `Panicked` when it has failed.
+    pub fn wait_state(&self, state: ManagerState, timeout: Duration) -> Result<()> {
+        let waited = self.shared.wait_state(state, deadline_after(timeout));
+        waited.map_err(|why| {
+            let now = self.state();
+            let error = match why {
+                WaitError::TimedOut => Error::new(
+                    Code::TimedOut,
+                    format!("not {state} in time; the state is {now}"),
+                ),
+                WaitError::Cancelled => cancel::error(&format!("the state is {now}")),
+                WaitError::Disconnected => self.shared.ended("the manager is stopped"),
+            };
+            error.with_operation("wait_state")
+        })
     }
 
     /// Returns the current assignment; version 0 before the first one. The partitions are shared,

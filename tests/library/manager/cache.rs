@@ -62,7 +62,9 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     assert_eq!(served.partitions, before.partitions);
     assert_eq!(served.version, before.version);
     assert_eq!(it.manager.worker_id(), id);
-    assert!(it.manager.wait_state(ManagerState::Degraded, PATIENCE));
+    it.manager
+        .wait_state(ManagerState::Degraded, PATIENCE)
+        .unwrap();
     assert!(!it.manager.status().is_id_certain);
 
     it.faults.restore();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
-use divvy::{Departure, Error, LeaderElection, Manager, ManagerEvent, ManagerEventFilter};
+use divvy::{Cancel, Departure, Error, LeaderElection, Manager, ManagerEvent, ManagerEventFilter};
 use divvy::{ManagerState, WorkerId};
 
 use crate::support::managers::*;
@@ -25,7 +25,7 @@ fn single_worker_claims_lowest_id_leads_and_holds_everything() {
     wait_for_cover(&[&manager], 12);
     assert!(manager.is_leader());
     assert_eq!(manager.leader(), manager.worker_id());
-    assert!(manager.wait_state(ManagerState::Stable, PATIENCE));
+    manager.wait_state(ManagerState::Stable, PATIENCE).unwrap();
     manager.stop(Departure::Leave, PATIENCE).unwrap();
     assert_eq!(manager.state(), ManagerState::Shutdown);
     assert_eq!(manager.worker_id(), None);
@@ -59,11 +59,33 @@ fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
 }
 
 #[test]
+fn wait_state_distinguishes_timed_out_cancelled_and_stopped() {
+    let store = MemoryStore::new();
+    let manager = started(&store);
+    let wait = |patience| {
+        let waited = manager.wait_state(ManagerState::Emergency, patience);
+        waited.unwrap_err().code()
+    };
+    assert_eq!(wait(Duration::from_millis(1)), Code::TimedOut);
+    let cancel = Cancel::new();
+    cancel.fire();
+    assert_eq!(cancel.during(|| wait(PATIENCE)), Code::Cancelled);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait(PATIENCE));
+        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        assert_eq!(waiting.join().unwrap(), Code::NotRunning);
+    });
+    manager
+        .wait_state(ManagerState::Shutdown, PATIENCE)
+        .unwrap();
+}
+
+#[test]
 fn late_subscriber_receives_current_state() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
-    assert!(manager.wait_state(ManagerState::Stable, PATIENCE));
+    manager.wait_state(ManagerState::Stable, PATIENCE).unwrap();
     let events = manager.events(ManagerEventFilter::Worker);
     let first: Vec<_> = (0..4).filter_map(|_| events.try_recv()).collect();
     assert!(
@@ -163,7 +185,9 @@ fn worker_can_be_forbidden_to_lead() {
     config.may_lead = false;
     let follower = manager_over(store.client("follower"), config, 12);
     follower.start(PATIENCE).unwrap();
-    assert!(follower.wait_state(ManagerState::Election, PATIENCE));
+    follower
+        .wait_state(ManagerState::Election, PATIENCE)
+        .unwrap();
     let leader = started(&store);
     wait_for_cover(&[&follower, &leader], 12);
     assert!(leader.is_leader() && !follower.is_leader());
@@ -203,7 +227,9 @@ fn host_election_decides_leadership() {
         .build()
         .unwrap();
     manager.start(PATIENCE).unwrap();
-    assert!(manager.wait_state(ManagerState::Election, PATIENCE));
+    manager
+        .wait_state(ManagerState::Election, PATIENCE)
+        .unwrap();
     election.elected.store(1, Ordering::SeqCst);
     wait_for_cover(&[&manager], 12);
     election.elected.store(0, Ordering::SeqCst);
