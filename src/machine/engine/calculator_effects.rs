@@ -105,8 +105,8 @@ impl CalculatorEffects {
         for (ticket, result) in self.answers {
             shell.answer(ticket, result);
         }
-        // Logging runs the host's code and orders wake threads. Both take time, so nobody waits
-        // for them.
+        // Logging runs the host's code and orders wake threads. Both take time, so they come
+        // after the answers.
         for event in &self.events {
             shell.log(event);
         }

@@ -54,7 +54,8 @@ pub enum MonitorAction {
     OpenFailed(Error),
     /// List the heartbeats, then call [`MonitorEngine::listed`].
     List {
-        /// The id under which the calculator asked for the listing; `None`: nobody asked.
+        /// The id under which the calculator asked for the listing; `None` without
+        /// a request.
         op: Option<OpId>,
         /// The longest time that the listing may take.
         timeout: Duration,
