@@ -59,6 +59,19 @@ impl KeyPrefix {
         format!("{}.{worker}", self.0)
     }
 
+    /// The key of the record that decides in a fleet of parti v2.
+    #[must_use]
+    pub fn v2_commit_key(&self) -> String {
+        format!("{}._commit", self.0)
+    }
+
+    /// Whether `key` belongs to the protocol of another program, such as parti v2: the part after
+    /// the prefix begins with an underscore.
+    #[must_use]
+    pub fn is_protocol_key(&self, key: &str) -> bool {
+        self.suffix(key).is_some_and(|rest| rest.starts_with('_'))
+    }
+
     /// The part of `key` that should be a worker id; `None` for a key of another prefix.
     #[must_use]
     pub fn suffix<'k>(&self, key: &'k str) -> Option<&'k str> {
@@ -364,6 +377,31 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Option<Reported> {
     })
 }
 
+/// The bit by which a heartbeat of parti v2 says that its fleet runs two-phase hand-over.
+const TWO_PHASE: u64 = 2;
+
+/// Whether a heartbeat says that its fleet hands partitions over in two phases (parti v2).
+#[must_use]
+pub fn runs_two_phase(heartbeat: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct V2 {
+        capabilities: u64,
+    }
+    heartbeat.first() == Some(&b'{')
+        && serde_json::from_slice::<V2>(heartbeat).is_ok_and(|v2| v2.capabilities & TWO_PHASE != 0)
+}
+
+/// Why divvy does not lead a fleet in which a commit record of parti v2 decides.
+#[must_use]
+pub fn foreign_commit(key: &str) -> Error {
+    Error::new(
+        Code::Unsupported,
+        "a leader of parti v2 decides in this bucket: divvy follows it, but does not lead; keep a \
+         worker of parti v2 in the fleet, or stop all of them and delete the key",
+    )
+    .with_key(key.to_owned())
+}
+
 /// A heartbeat's bytes.
 #[must_use]
 pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reported>) -> Vec<u8> {
@@ -378,12 +416,36 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reporte
     })
 }
 
-/// The value of a claimed stable id: RFC 3339 time to the nanosecond, with further digits that
-/// distinguish claims of the same moment.
+/// The numbers in a claim of a stable id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimNonce {
+    /// Drawn for each claim, to distinguish claims of the same moment. Below 10^9.
+    pub claim: u32,
+    /// Drawn once for each process, so that it recognises its own former claims. Below 10^9.
+    pub process: u32,
+}
+
+/// Digits of each number in a claim, and of its time below a second.
+const CLAIM_DIGITS: usize = 9;
+
+/// The bytes of a claimed stable id: RFC 3339 time to the nanosecond, with the numbers of
+/// [`ClaimNonce`] as further digits of the fraction.
 #[must_use]
-pub fn encode_claim(time: &str, drawn: u32) -> Vec<u8> {
+pub fn encode_claim(time: &str, nonce: ClaimNonce) -> Vec<u8> {
     let digits = time.strip_suffix('Z').unwrap_or(time);
-    format!("{digits}{drawn:09}Z").into_bytes()
+    let ClaimNonce { claim, process } = nonce;
+    format!("{digits}{claim:09}{process:09}Z").into_bytes()
+}
+
+/// The process that wrote a claim of a stable id; `None` for the claim of a parti worker.
+#[must_use]
+pub fn claimant(bytes: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('Z')?;
+    let (_, fraction) = text.rsplit_once('.')?;
+    let is_ours =
+        fraction.len() == 3 * CLAIM_DIGITS && fraction.bytes().all(|b| b.is_ascii_digit());
+    let process = is_ours.then(|| &fraction[2 * CLAIM_DIGITS..])?;
+    process.parse().ok()
 }
 
 /// What follows the time in the value of a stable id that its worker will want again.
@@ -516,9 +578,13 @@ mod tests {
     #[test]
     fn claims_of_same_moment_differ_and_are_valid_times() {
         let time = "2026-11-26T15:03:12.123456789Z";
-        let claim = encode_claim(time, 7);
-        assert_eq!(claim, b"2026-11-26T15:03:12.123456789000000007Z");
-        assert_ne!(claim, encode_claim(time, 8));
+        let nonce = |claim| ClaimNonce { claim, process: 42 };
+        let claim = encode_claim(time, nonce(7));
+        assert_eq!(claimant(&claim), Some(42));
+        assert_eq!(claimant(time.as_bytes()), None, "parti's");
+        assert_eq!(claimant(b"2026-01-01T00:00:00Z"), None, "parti's");
+        assert_eq!(claim, b"2026-11-26T15:03:12.123456789000000007000000042Z");
+        assert_ne!(claim, encode_claim(time, nonce(8)));
         assert!(!is_kept(&claim) && is_kept(&encode_kept(time)));
     }
 

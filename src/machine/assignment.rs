@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::machine::plausible::{Numbered, plausible_max};
 use crate::store::Entry;
 use crate::types::{Partition, Term, Version};
 use crate::wire::{self, Applied};
@@ -114,6 +115,7 @@ impl Assignments {
             return Ok(self.gone());
         }
         let read = wire::Assignment::decode(&entry.value)?;
+        read.check_plausible(plausible_max(entry.revision))?;
         if std::mem::take(&mut self.is_recalled) {
             self.applied = Applied::default();
         }

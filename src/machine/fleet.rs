@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::plausible::Numbered;
 use super::publication::{BucketReading, Content};
-use crate::store::{Entry, Listing};
+use crate::error::{Error, Result};
+use crate::store::{Bucket, Entry, Listing};
 use crate::types::{Partition, Term, Version, WorkerId};
 use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, LEASE_KEY};
 
@@ -56,6 +58,10 @@ pub struct FleetStatus {
     pub unlisted: Vec<String>,
     /// Partitions that more than one worker has.
     pub shared: Vec<String>,
+    /// Keys of the assignment bucket under the prefix that are not divvy's: protocol keys of other
+    /// programs, and keys that hold no assignment and have no live worker. divvy does not touch
+    /// them.
+    pub foreign: Vec<String>,
     /// What is wrong with the data, a sentence each.
     pub problems: Vec<String>,
 }
@@ -121,6 +127,7 @@ impl FleetStatus {
         status.take_records(&reading);
         status.take_workers(look, &reading);
         status.take_partitions(look.partitions, &reading);
+        status.take_foreign(look, &reading);
         status.find_problems(look, &reading);
         status
     }
@@ -170,7 +177,7 @@ impl FleetStatus {
             .heartbeats
             .entries
             .iter()
-            .filter(|entry| entry.is_live())
+            .filter(|e| e.is_live() && !look.heartbeat_prefix.is_protocol_key(&e.key))
             .filter_map(|entry| {
                 let worker = wire::worker_of_key(look.heartbeat_prefix, &entry.key).ok()?;
                 Some((worker, entry))
@@ -178,14 +185,16 @@ impl FleetStatus {
             .collect();
         let stored: BTreeMap<&WorkerId, &Assignment> =
             reading.stored.iter().map(|(w, a)| (w, a)).collect();
+        let max = reading.plausible_max();
         let holding = reading.slots.iter();
-        let holding = holding.filter(|(_, slot)| slot.content != Content::Deleted);
+        let holding = holding.filter(|(_, slot)| matches!(slot.content, Content::Assigned(_)));
         let ids: BTreeSet<&WorkerId> = beats.keys().chain(holding.map(|(w, _)| w)).collect();
         for worker in ids {
             let beat = beats.get(worker);
             let assignment = stored.get(worker);
             let version = assignment.map(|a| a.version);
             let report = beat.and_then(|beat| wire::decode_heartbeat(&beat.value));
+            let report = report.filter(|r| r.highest.check_plausible(max).is_ok());
             let applied_version = report.map(|report| report.applied.version);
             let partitions = assignment.map_or(&[][..], |a| &a.partitions);
             self.workers.push(WorkerView {
@@ -236,26 +245,58 @@ impl FleetStatus {
         self.unlisted = unlisted.map(|keys| name(keys)).collect();
     }
 
+    fn report(&mut self, bucket: Bucket, entry: &Entry, fault: &Error) {
+        let (key, role) = (shown(&entry.key), bucket.role());
+        let value = shown(&String::from_utf8_lossy(&entry.value));
+        let fault = fault.message();
+        self.problems
+            .push(format!("{key}: {fault}; {role} bucket, value {value}"));
+    }
+
+    /// The keys under the prefix that divvy leaves alone.
+    fn take_foreign(&mut self, look: &Look<'_>, reading: &BucketReading) {
+        let is_alive = |id: &WorkerId| {
+            let workers = &self.workers;
+            workers
+                .iter()
+                .any(|w| w.is_alive && w.worker == id.as_str())
+        };
+        let no_workers = reading
+            .slots
+            .iter()
+            .filter(|(worker, slot)| slot.content == Content::Malformed && !is_alive(worker))
+            .map(|(worker, _)| look.assignment_prefix.key(worker));
+        let keys = reading.foreign.iter().cloned().chain(no_workers);
+        self.foreign = keys.map(|key| shown(&key)).collect();
+        self.foreign.sort();
+    }
+
     fn find_problems(&mut self, look: &Look<'_>, reading: &BucketReading) {
+        let max = reading.plausible_max();
         for entry in look.assignments.entries.iter().filter(|e| e.is_live()) {
             let fault = match entry.key.as_str() {
-                FENCE_KEY => Fence::decode(&entry.value).err(),
-                COMMIT_KEY => Commit::decode(&entry.value).err(),
+                FENCE_KEY => plausible(Fence::decode(&entry.value), max).err(),
+                COMMIT_KEY => plausible(Commit::decode(&entry.value), max).err(),
+                key if look.assignment_prefix.is_protocol_key(key) => None,
                 key if look.assignment_prefix.suffix(key).is_some() => {
                     let worker = wire::worker_of_key(look.assignment_prefix, key);
-                    worker.and(Assignment::decode(&entry.value).map(drop)).err()
+                    let assignment = plausible(Assignment::decode(&entry.value), max);
+                    worker.and(assignment.map(drop)).err()
                 }
                 _ => None,
             };
             if let Some(fault) = fault {
-                self.problems
-                    .push(format!("{}: {}", shown(&entry.key), fault.message()));
+                self.report(Bucket::Assignment, entry, &fault);
             }
         }
         for entry in look.heartbeats.entries.iter().filter(|e| e.is_live()) {
-            if let Err(fault) = wire::worker_of_key(look.heartbeat_prefix, &entry.key) {
-                self.problems
-                    .push(format!("{}: {}", shown(&entry.key), fault.message()));
+            if look.heartbeat_prefix.is_protocol_key(&entry.key) {
+                continue;
+            }
+            let report = wire::decode_heartbeat(&entry.value).unwrap_or_default();
+            let worker = wire::worker_of_key(look.heartbeat_prefix, &entry.key);
+            if let Err(fault) = worker.and(report.highest.check_plausible(max)) {
+                self.report(Bucket::Heartbeat, entry, &fault);
             }
         }
         if let (Some(lease), Some(fence)) = (&self.leader, &self.fence)
@@ -274,6 +315,12 @@ impl FleetStatus {
     }
 }
 
+fn plausible<T: Numbered>(value: Result<T>, max: i64) -> Result<T> {
+    let value = value?;
+    value.check_plausible(max)?;
+    Ok(value)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -290,6 +337,7 @@ impl fmt::Display for FleetStatus {
         write_list(f, "unassigned", self.unassigned.as_deref().unwrap_or(&[]))?;
         write_list(f, "owned twice", &self.shared)?;
         write_list(f, "not in the list", &self.unlisted)?;
+        write_list(f, "foreign keys", &self.foreign)?;
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;
         }

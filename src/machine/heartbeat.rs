@@ -113,6 +113,12 @@ impl Heartbeat {
         self.highest = self.highest.highest(reached);
     }
 
+    /// The highest that the process has applied or published.
+    #[must_use]
+    pub fn highest(&self) -> Applied {
+        self.highest
+    }
+
     /// Beats once more, now.
     pub fn beat_now(&mut self) {
         self.is_urgent = true;

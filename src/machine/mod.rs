@@ -18,6 +18,7 @@ pub mod liveness;
 pub mod manager;
 pub mod observer;
 pub mod outage;
+pub mod plausible;
 pub mod position;
 pub mod publication;
 pub mod request;

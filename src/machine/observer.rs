@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::calculator::CalculatorInput;
 use super::convergence::Convergence;
 use super::liveness::{Leases, MembershipEvent};
+use super::plausible::{MalformedValues, Numbered, ignored, plausible_max};
 use crate::config::CalculatorConfig;
 use crate::error::Result;
-use crate::store::{Entry, Listing, Operation, WatchEvent};
+use crate::store::{Bucket, Entry, Listing, Operation, WatchEvent};
 use crate::types::{Revision, Term, Time, Version, WorkerId};
 use crate::wire::{
     self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, Reported,
@@ -24,7 +25,9 @@ pub struct Observer {
     convergence: Convergence,
     heartbeat: KeyPrefix,
     assignment: KeyPrefix,
-    malformed: u32,
+    malformed: MalformedValues,
+    /// The highest revision seen in the assignment bucket.
+    last_sequence: Revision,
     /// The highest term and version reported as applied that were passed on.
     ahead: Applied,
     held: BTreeMap<Box<str>, ObservedAssignment>,
@@ -54,7 +57,8 @@ impl Observer {
             convergence: Convergence::new(config.apply_timeout),
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
-            malformed: 0,
+            malformed: MalformedValues::default(),
+            last_sequence: 0,
             ahead: Applied::default(),
             held: BTreeMap::new(),
             events: VecDeque::new(),
@@ -115,9 +119,16 @@ impl Observer {
             WatchEvent::Disconnected(_) => return self.convergence.begin_replay(),
             WatchEvent::Live => return self.convergence.end_replay(),
         };
+        self.last_sequence = self.last_sequence.max(entry.revision);
         let term = match entry.key.as_str() {
             FENCE_KEY => return self.fence(entry, term_in_force),
             COMMIT_KEY => self.committed(entry, term_in_force),
+            key if self.assignment.is_protocol_key(key) => {
+                if key == self.assignment.v2_commit_key() && entry.is_live() {
+                    self.suspect("_commit");
+                }
+                return;
+            }
             key if self.assignment.suffix(key).is_some() => {
                 self.assigned(now, entry, term_in_force)
             }
@@ -127,8 +138,9 @@ impl Observer {
         if is_ours {
             return;
         }
-        if entry.is_live() && term.is_err() {
-            self.malformed += 1;
+        if let (true, Err(why)) = (entry.is_live(), &term) {
+            let error = ignored(Bucket::Assignment, &entry.key, &entry.value, why);
+            self.malformed.add(error);
         }
         self.events.push_back(CalculatorInput::ForeignSuspected {
             key: entry.key.clone(),
@@ -162,9 +174,9 @@ impl Observer {
             self.suspect(lagging.worker.as_str());
             return Some(CalculatorInput::Lagging(lagging));
         }
-        if self.malformed > 0 {
-            let count = std::mem::take(&mut self.malformed);
-            return Some(CalculatorInput::Malformed { count });
+        if !self.malformed.is_empty() {
+            let values = std::mem::take(&mut self.malformed);
+            return Some(CalculatorInput::Malformed(values));
         }
         self.events.pop_front()
     }
@@ -173,14 +185,19 @@ impl Observer {
         let Some(worker) = self.heartbeat.suffix(&entry.key) else {
             return;
         };
+        if self.heartbeat.is_protocol_key(&entry.key) {
+            return;
+        }
         match entry.operation {
             Operation::Put => {
-                if self.leases.known(worker).is_none() && WorkerId::new(worker).is_err() {
-                    self.malformed += 1;
-                    return;
+                if self.leases.known(worker).is_none()
+                    && let Err(why) = WorkerId::new(worker)
+                {
+                    let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, &why);
+                    return self.malformed.add(error);
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
-                let report = wire::decode_heartbeat(&entry.value);
+                let report = self.report_of(entry);
                 if self.leases.known(worker).is_some() {
                     let version = report.map(|report| report.applied.version);
                     self.convergence.applied(now, worker, version);
@@ -192,17 +209,44 @@ impl Observer {
             Operation::Delete => {
                 self.leases.left(worker);
                 self.convergence.gone(worker);
+                self.ahead = Applied::default();
             }
-            Operation::Expired => self.leases.expired(now, worker),
+            Operation::Expired => {
+                self.leases.expired(now, worker);
+                self.ahead = Applied::default();
+            }
             // Unknown cause: the lease decides.
             Operation::Gone => {}
         }
     }
 
+    /// What a heartbeat reports. Implausible numbers are no report.
+    fn report_of(&mut self, entry: &Entry) -> Option<Reported> {
+        let report = wire::decode_heartbeat(&entry.value)?;
+        match report.highest.check_plausible(self.plausible_max()) {
+            Ok(()) => Some(report),
+            Err(why) => {
+                let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, &why);
+                self.malformed.add(error);
+                None
+            }
+        }
+    }
+
+    fn plausible_max(&self) -> i64 {
+        plausible_max(self.last_sequence)
+    }
+
+    fn decode<T: Numbered>(&self, value: &[u8], decode: fn(&[u8]) -> Result<T>) -> Result<T> {
+        let value = decode(value)?;
+        value.check_plausible(self.plausible_max())?;
+        Ok(value)
+    }
+
     /// Records the content of a worker's key; returns its term.
     fn assigned(&mut self, now: Time, entry: &Entry, term_in_force: Term) -> Result<Term> {
         let worker = self.assignment.suffix(&entry.key).unwrap_or_default();
-        let assignment = Assignment::decode(&entry.value);
+        let assignment = self.decode(&entry.value, Assignment::decode);
         match &assignment {
             Ok(assignment) if entry.is_live() => {
                 self.convergence
@@ -227,7 +271,7 @@ impl Observer {
 
     /// Records a commit; returns its term.
     fn committed(&mut self, entry: &Entry, term_in_force: Term) -> Result<Term> {
-        let commit = Commit::decode(&entry.value)?;
+        let commit = self.decode(&entry.value, Commit::decode)?;
         if entry.is_live() && commit.term == term_in_force {
             self.convergence.committed(commit.version);
         }
@@ -263,7 +307,10 @@ impl Observer {
     }
 
     fn fence(&mut self, entry: &Entry, term_in_force: Term) {
-        match entry.is_live().then(|| Fence::decode(&entry.value)) {
+        let fence = entry
+            .is_live()
+            .then(|| self.decode(&entry.value, Fence::decode));
+        match fence {
             Some(Ok(fence)) if fence.term <= term_in_force => {}
             Some(Ok(fence)) => self
                 .events
@@ -335,7 +382,10 @@ mod tests {
             panic!("no join");
         };
         assert_eq!(workers.len(), 1);
-        assert_eq!(events(&mut observer), ["Malformed { count: 2 }"]);
+        let Some(CalculatorInput::Malformed(values)) = observer.poll_event() else {
+            panic!("not counted");
+        };
+        assert_eq!(values.count, 2);
     }
 
     #[test]
@@ -495,6 +545,76 @@ mod tests {
             assert_eq!((told, suspected), (wanted, wanted), "{ends:?}");
             let expected = ends.is_none().then_some(2);
             assert_eq!(observer.convergence().of("w-1").0, expected, "{ends:?}");
+        }
+    }
+
+    #[test]
+    fn implausible_numbers_are_ignored_and_named_while_the_worker_stays_alive() {
+        for number in [i64::MAX, i64::MAX - 1] {
+            for (term, version) in [(number, 7), (3, number)] {
+                let mut observer = observer();
+                let worker = WorkerId::new("w-1").unwrap();
+                let value = wire::encode_heartbeat(&worker, "t", Applied { term, version });
+                let beat = change("heartbeat.w-1", &value, Operation::Put);
+                observer.heartbeat(Time::ZERO, &beat, in_force(3));
+                assert!(observer.leases().known("w-1").is_some());
+                let Some(CalculatorInput::Malformed(values)) = observer.poll_event() else {
+                    panic!("not counted");
+                };
+                let named = values.last.unwrap().to_string();
+                for part in ["heartbeat.w-1", "heartbeat bucket", &number.to_string()] {
+                    assert!(named.contains(part), "{named}");
+                }
+                let ahead = events(&mut observer);
+                assert!(
+                    !ahead.iter().any(|e| e.starts_with("AppliedAhead")),
+                    "{ahead:?}"
+                );
+                let fence = format!(r#"{{"term":{number}}}"#);
+                let fence = change(FENCE_KEY, fence.as_bytes(), Operation::Put);
+                observer.assignment(Time::ZERO, &fence, in_force(3));
+                let told = events(&mut observer);
+                assert!(
+                    !told.iter().any(|e| e.starts_with("FenceMoved")),
+                    "{told:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn protocol_keys_of_others_are_neither_workers_nor_malformed() {
+        let mut observer = observer();
+        let keys = ["assignment._commit_log.42", "assignment._payload.ab"];
+        for key in keys {
+            let entry = change(key, b"\x1f\x8b", Operation::Put);
+            observer.assignment(Time::ZERO, &entry, in_force(3));
+        }
+        let entry = change("heartbeat._labels", b"x", Operation::Put);
+        observer.heartbeat(Time::ZERO, &entry, in_force(3));
+        observer.tick(Time::from_millis(200));
+        assert_eq!(events(&mut observer), [""; 0]);
+        assert!(observer.leases().known("_labels").is_none());
+    }
+
+    #[test]
+    fn report_above_the_leader_is_repeated_after_its_heartbeat_was_gone() {
+        let mut observer = observer();
+        let worker = WorkerId::new("w-1").unwrap();
+        let applied = Applied {
+            term: 3,
+            version: 90,
+        };
+        let value = wire::encode_heartbeat(&worker, "t", applied);
+        for operation in [Operation::Delete, Operation::Expired] {
+            let beat = change("heartbeat.w-1", &value, Operation::Put);
+            observer.heartbeat(Time::ZERO, &beat, in_force(3));
+            observer.heartbeat(Time::ZERO, &beat, in_force(3));
+            let told = events(&mut observer);
+            let ahead = told.iter().filter(|e| e.starts_with("AppliedAhead"));
+            assert_eq!(ahead.count(), 1, "{told:?}");
+            let end = change("heartbeat.w-1", b"", operation);
+            observer.heartbeat(Time::ZERO, &end, in_force(3));
         }
     }
 }

@@ -5,40 +5,17 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::store::{Entry, Listing};
+use crate::error::{Error, Result};
+use crate::machine::plausible::{
+    MalformedValues, Numbered, counts_milliseconds, highest_possible, ignored, plausible_max,
+};
+use crate::store::{Bucket, Entry, Listing};
 use crate::strategy::Plan;
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
 use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// Hash over the partitions of one assignment: equal hash, equal content.
 pub type ContentHash = u128;
-
-/// How far one write can raise a term or version: a leader raises it by one, a foreign writer by
-/// more.
-const NUMBERS_PER_WRITE: i64 = 1_024;
-
-/// The lowest sequence of an assignment bucket that counts from its creation time, in milliseconds
-/// since 1970 (2001-09-09). No other bucket gets there: it would take 10^12 writes.
-const MILLISECONDS_FROM: Revision = 1_000_000_000_000;
-
-/// Whether an assignment bucket with this last sequence counts from its creation time.
-fn counts_milliseconds(last_sequence: Revision) -> bool {
-    last_sequence >= MILLISECONDS_FROM
-}
-
-/// The highest term or version that a bucket with this last sequence can have held, if no foreign
-/// writer raised one by more than [`NUMBERS_PER_WRITE`] at once.
-///
-/// In a bucket whose sequence starts at its creation time, the result also exceeds everything that
-/// former buckets of that name held.
-fn highest_possible(last_sequence: Revision) -> i64 {
-    let base = match counts_milliseconds(last_sequence) {
-        true => MILLISECONDS_FROM,
-        false => 0,
-    };
-    let writes = i64::try_from(last_sequence - base).unwrap_or(i64::MAX);
-    writes.saturating_mul(NUMBERS_PER_WRITE)
-}
 
 /// The key of one worker as last seen or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +71,11 @@ pub struct BucketReading {
     pub highest_version: Version,
     /// Every write up to this number is reflected.
     pub last_sequence: Revision,
-    /// Values and keys that could not be understood.
-    pub malformed: u32,
+    /// Values that were ignored: unreadable, or with an implausible number.
+    pub malformed: MalformedValues,
+    /// Keys under the prefix that are not divvy's: protocol keys of others, and keys of no worker
+    /// that hold no assignment. They are left alone.
+    pub foreign: Vec<String>,
 }
 
 impl BucketReading {
@@ -108,9 +88,11 @@ impl BucketReading {
         };
         for entry in &listing.entries {
             match entry.key.as_str() {
-                FENCE_KEY => reading.fence = record(entry, Fence::decode, &mut reading.malformed),
-                COMMIT_KEY => {
-                    reading.commit = record(entry, Commit::decode, &mut reading.malformed)
+                FENCE_KEY => reading.fence = reading.record(entry, Fence::decode),
+                COMMIT_KEY => reading.commit = reading.record(entry, Commit::decode),
+                key if prefix.is_protocol_key(key) => {
+                    let live = entry.is_live().then(|| key.to_owned());
+                    reading.foreign.extend(live);
                 }
                 key if prefix.suffix(key).is_some() => reading.take_assignment(entry, prefix),
                 _ => {}
@@ -170,6 +152,12 @@ impl BucketReading {
         known.max(possible).max(since_fence.unwrap_or(0))
     }
 
+    /// The highest term or version that counts as real.
+    #[must_use]
+    pub fn plausible_max(&self) -> i64 {
+        plausible_max(self.last_sequence)
+    }
+
     /// The term of the fence. Without a readable fence, the highest term that it can have had.
     fn fence_term(&self) -> Term {
         if let Some(fence) = &self.fence.value {
@@ -184,17 +172,17 @@ impl BucketReading {
         }
     }
 
-    /// Whether the assignments are one complete plan: all readable, and the commit record, where
-    /// there is one, has their digest.
+    /// Whether the assignments are one complete plan: the commit record, where there is one, has
+    /// their digest.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        let unfit =
-            |slot: &AssignmentSlot| slot.content == Content::Malformed || slot.needs_rewrite;
-        if self.slots.values().any(unfit) {
+        if self.slots.values().any(|slot| slot.needs_rewrite) {
             return false;
         }
         let Some(commit) = &self.commit.value else {
-            return self.commit.revision == 0;
+            // Without its digest nothing else shows that an assignment is missing.
+            let is_malformed = |slot: &AssignmentSlot| slot.content == Content::Malformed;
+            return self.commit.revision == 0 && !self.slots.values().any(is_malformed);
         };
         let mut newer = self
             .stored
@@ -245,23 +233,28 @@ impl BucketReading {
     }
 
     fn take_assignment(&mut self, entry: &Entry, prefix: &KeyPrefix) {
-        let Ok(worker) = wire::worker_of_key(prefix, &entry.key) else {
-            self.malformed += 1;
-            return;
+        let worker = match wire::worker_of_key(prefix, &entry.key) {
+            Ok(worker) => worker,
+            Err(why) => return self.ignore(entry, &why),
         };
         let mut is_foreign = false;
-        let content = if !entry.is_live() {
-            Content::Deleted
-        } else if let Ok(assignment) = Assignment::decode(&entry.value) {
-            self.highest_version = self.highest_version.max(assignment.version);
-            self.highest_term = self.highest_term.max(assignment.term.unwrap_or(0));
-            let hash = content_hash(assignment.partitions.iter());
-            is_foreign = assignment.term.is_none();
-            self.stored.push((worker.clone(), assignment));
-            Content::Assigned(hash)
-        } else {
-            self.malformed += 1;
-            Content::Malformed
+        let content = match entry
+            .is_live()
+            .then(|| self.decode(entry, Assignment::decode))
+        {
+            None => Content::Deleted,
+            Some(Ok(assignment)) => {
+                self.highest_version = self.highest_version.max(assignment.version);
+                self.highest_term = self.highest_term.max(assignment.term.unwrap_or(0));
+                let hash = content_hash(assignment.partitions.iter());
+                is_foreign = assignment.term.is_none();
+                self.stored.push((worker.clone(), assignment));
+                Content::Assigned(hash)
+            }
+            Some(Err(why)) => {
+                self.ignore(entry, &why);
+                Content::Malformed
+            }
         };
         let slot = AssignmentSlot {
             revision: entry.revision,
@@ -270,6 +263,39 @@ impl BucketReading {
             needs_rewrite: false,
         };
         self.slots.insert(worker, slot);
+    }
+
+    fn record<T: Numbered>(
+        &mut self,
+        entry: &Entry,
+        decode: impl Fn(&[u8]) -> Result<T>,
+    ) -> Record<T> {
+        let value = match entry.is_live().then(|| self.decode(entry, decode)) {
+            None => None,
+            Some(Ok(value)) => Some(value),
+            Some(Err(why)) => {
+                self.ignore(entry, &why);
+                None
+            }
+        };
+        Record {
+            revision: entry.revision,
+            value,
+        }
+    }
+
+    fn decode<T: Numbered>(&self, entry: &Entry, decode: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+        let value = decode(&entry.value)?;
+        value.check_plausible(self.plausible_max())?;
+        Ok(value)
+    }
+
+    /// Counts and names a value. A key that was deleted holds none.
+    fn ignore(&mut self, entry: &Entry, why: &Error) {
+        if entry.is_live() {
+            let error = ignored(Bucket::Assignment, &entry.key, &entry.value, why);
+            self.malformed.add(error);
+        }
     }
 
     /// Copies rewrite marks from an older reading for keys whose revision has not changed.
@@ -324,6 +350,15 @@ impl AssignmentSlot {
         needs_rewrite: false,
     };
 
+    /// Whether it is the key of a worker, so that it is deleted when the worker has departed. A
+    /// value that is no assignment makes no worker.
+    fn is_divvys(&self) -> bool {
+        match self.content {
+            Content::Assigned(_) => true,
+            Content::Deleted | Content::Malformed => self.needs_rewrite,
+        }
+    }
+
     /// Whether the key holds what `hash` is of, and need not be written.
     fn stands(&self, hash: ContentHash) -> bool {
         self.content == Content::Assigned(hash) && !self.needs_rewrite && !self.is_foreign
@@ -333,25 +368,6 @@ impl AssignmentSlot {
     /// readable assignment, and nothing else.
     fn protection(&self) -> Option<Revision> {
         matches!(self.content, Content::Assigned(_)).then_some(self.revision)
-    }
-}
-
-fn record<T>(
-    entry: &Entry,
-    decode: impl Fn(&[u8]) -> crate::error::Result<T>,
-    malformed: &mut u32,
-) -> Record<T> {
-    let value = match entry.is_live().then(|| decode(&entry.value)) {
-        None => None,
-        Some(Ok(value)) => Some(value),
-        Some(Err(_)) => {
-            *malformed += 1;
-            None
-        }
-    };
-    Record {
-        revision: entry.revision,
-        value,
     }
 }
 
@@ -381,8 +397,8 @@ pub fn changes(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<C
 }
 
 /// The changes from `slots` to `plan`: new and changed assignments, and deletions of keys without a
-/// worker. A key that needs a rewrite, or has no term, is always written, so that a delayed write
-/// comes too late.
+/// worker, if they hold an assignment. A key that needs a rewrite, or has no term, is always written,
+/// so that a delayed write comes too late.
 #[must_use]
 pub fn pending(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -395,7 +411,7 @@ pub fn pending(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<C
     }
     for (worker, slot) in slots {
         let departed = plan.workers().binary_search(worker).is_err();
-        if departed && (slot.content != Content::Deleted || slot.needs_rewrite) {
+        if departed && slot.is_divvys() {
             changes.push(Change {
                 worker: worker.clone(),
                 revision: slot.protection(),
@@ -520,12 +536,7 @@ mod tests {
         slots.insert(id("z"), slot(Content::Assigned(0), false));
         assert_eq!(
             shown(&slots, &plan(&[0, 1, 2])),
-            [
-                "set a unprotected",
-                "set b unprotected",
-                "delete x unprotected",
-                "delete z at 7"
-            ]
+            ["set a unprotected", "set b unprotected", "delete z at 7"]
         );
     }
 
@@ -623,7 +634,9 @@ mod tests {
         assert!(!reading(&[a, commit]).is_consistent());
         assert!(!reading(&[a, b, ("divvy.commit", "")]).is_consistent());
         assert!(!reading(&[a, b, ("divvy.commit", "junk")]).is_consistent());
-        assert!(!reading(&[a, b, commit, ("assignment.c", "junk")]).is_consistent());
+        // Nobody's key.
+        assert!(reading(&[a, b, commit, ("assignment.c", "junk")]).is_consistent());
+        assert!(!reading(&[a, ("assignment.b", "junk"), commit]).is_consistent());
         let gos = (
             "assignment.a",
             r#"{"version":5,"partitions":[{"keys":["p"]}]}"#,

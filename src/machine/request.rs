@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::store::{Bucket, BucketStatus, Entry, Expect, Listing, Outcome, Refusal};
 use crate::types::WorkerId;
-use crate::wire::Reported;
+use crate::wire::{ClaimNonce, Reported};
 
 /// One piece of I/O.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +60,8 @@ pub enum Request {
 /// What to write; the shell adds the wall clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// The claim of a stable id, with a number drawn for it: two workers that claim at the same
-    /// moment must not write the same bytes, or each would take the other's claim for its own.
-    Claim(u32),
+    /// The claim of a stable id.
+    Claim(ClaimNonce),
     /// An id that its worker will claim again; any process may claim it.
     Kept,
     /// The leader's lease.

@@ -3,10 +3,11 @@
 //!
 //! Every write is conditional, so a stolen (parti writes unconditionally), deleted or expired id is
 //! detected at the next renewal and never stolen back. An id is *certain* until shortly before the
-//! store could let its key expire; after that another process may own it. If the key holds anything
-//! other than the last own write, another process owns it, whatever the revision, because a
-//! re-created bucket restarts its numbering. So the key is read before a late renewal and after
-//! anything suspicious.
+//! store could let its key expire; after that another process may own it. If the key holds a claim
+//! of another process, that one owns it, whatever the revision, because a re-created bucket restarts
+//! its numbering. An older claim of this process means that the store's data was replaced by a
+//! former copy: it is renewed. So the key is read before a late renewal and after anything
+//! suspicious.
 //!
 //! An id can be *kept* for a returning worker: its key stays, marked, and the next claim takes it
 //! first, so that its partitions stay in place. A worker that remembers its id claims that one
@@ -25,7 +26,7 @@ use crate::error::{Code, Error};
 use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
 use crate::time::backoff::{Backoff, SplitMix};
 use crate::types::{Revision, Time, WorkerId};
-use crate::wire::is_kept;
+use crate::wire::{ClaimNonce, claimant, is_kept};
 
 /// Conflicts after which the pool is listed again: by then what is known of it is old.
 const CONFLICTS_MAX: u32 = 4;
@@ -100,6 +101,8 @@ pub struct StableId {
     pool: Pool,
     random: SplitMix,
     nonces: SplitMix,
+    /// In every claim of this process.
+    process: u32,
     backoff: Backoff,
     /// For as long as all ids are taken.
     vacancy: Backoff,
@@ -195,11 +198,14 @@ impl StableId {
     /// Nothing claimed yet. `seed` determines which way rivals are avoided.
     #[must_use]
     pub fn new(pool: Pool, seed: u64) -> Self {
+        let mut nonces = SplitMix(seed ^ 0xC1A1);
+        let process = u32::try_from(nonces.index(NONCES)).unwrap_or_default();
         let vacancy_max = (pool.ttl / 6).max(VACANCY_MIN);
         Self {
             pool,
             random: SplitMix(seed),
-            nonces: SplitMix(seed ^ 0xC1A1),
+            nonces,
+            process,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, seed ^ 0x5EED),
             vacancy: Backoff::new(VACANCY_MIN, vacancy_max, seed ^ 0x7AC7),
             phase: ClaimPhase::Idle,
@@ -308,7 +314,10 @@ impl StableId {
             return None;
         }
         let bucket = Bucket::StableId;
-        let drawn = u32::try_from(self.nonces.index(NONCES)).unwrap_or_default();
+        let nonce = ClaimNonce {
+            claim: u32::try_from(self.nonces.index(NONCES)).unwrap_or_default(),
+            process: self.process,
+        };
         let request = match &mut self.phase {
             ClaimPhase::Idle => return None,
             ClaimPhase::Listing => Request::List(bucket),
@@ -318,7 +327,7 @@ impl StableId {
                 Request::Put {
                     bucket,
                     key: self.pool.key(creating.number),
-                    value: Value::Claim(drawn),
+                    value: Value::Claim(nonce),
                     expect: Expect::Revision(revision.unwrap_or_default()),
                 }
             }
@@ -339,7 +348,7 @@ impl StableId {
                         Request::Put {
                             bucket,
                             key,
-                            value: Value::Claim(drawn),
+                            value: Value::Claim(nonce),
                             expect: Expect::Revision(held.revision),
                         }
                     }
@@ -442,7 +451,10 @@ impl StableId {
                 continue;
             }
             free.remove(&(Priority::Free, number));
-            if is_kept(&entry.value) {
+            if self.is_own(entry) {
+                // The store's data is older than this process's last claim.
+                free.insert((Priority::Preferred, number), entry.revision);
+            } else if is_kept(&entry.value) {
                 free.insert((Priority::Kept, number), entry.revision);
             }
         }
@@ -533,6 +545,11 @@ impl StableId {
                 ClaimPhase::Creating(creating)
             }
         }
+    }
+
+    /// Whether this process wrote the claim, now or before.
+    fn is_own(&self, entry: &Entry) -> bool {
+        claimant(&entry.value) == Some(self.process)
     }
 
     /// Another process was faster: choose another number, farther away with more rivals.
@@ -642,6 +659,13 @@ impl StableId {
         let is_ours = entry.revision == held.revision && entry.value == held.value;
         if is_ours && !held.is_gone {
             return ClaimPhase::OwnedClaim(held); // the renewal was not carried out, or not yet
+        }
+        if self.is_own(&entry) {
+            // An older claim of this process: the store's data was replaced by a former copy.
+            held.revision = entry.revision;
+            held.value = entry.value;
+            held.is_gone = false;
+            return ClaimPhase::OwnedClaim(held);
         }
         self.events.push_back(IdEvent::Lost(held.worker));
         self.due = Time::ZERO;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::store::Operation;
-use crate::types::{Term, Time, Version, WorkerId};
+use crate::types::{Revision, Term, Time, Version, WorkerId};
+use crate::wire::Applied;
 
 /// How the partition list differs from the published plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +45,16 @@ pub struct TakeOver {
     pub former_leader_lease_over: bool,
     /// The newest change of the partition list that was covered.
     pub generation: u64,
+}
+
+/// What a process knows from before its take-over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The highest term and version that it has applied or published.
+    pub reached: Applied,
+    /// The highest revision that it has seen in the assignment bucket. A bucket with a lower last
+    /// sequence was replaced by a former copy, or created again.
+    pub revision: Revision,
 }
 
 /// A heartbeat key and its value.

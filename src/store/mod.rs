@@ -77,6 +77,17 @@ impl Bucket {
         }
     }
 
+    /// What the bucket is for, in one word.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Bucket::StableId => "stable id",
+            Bucket::Election => "election",
+            Bucket::Heartbeat => "heartbeat",
+            Bucket::Assignment => "assignment",
+        }
+    }
+
     /// The number of the first write of a bucket that is created now, `since_epoch` after
     /// 1970-01-01T00:00:00Z. The sequence of a successor starts above everything that a deleted
     /// bucket counted, so that no revision is used twice.

@@ -241,3 +241,57 @@ fn fleet_status_writes_nothing() {
     look(&store, None);
     assert_eq!(everything(), before);
 }
+
+#[test]
+fn foreign_keys_are_listed_and_are_neither_workers_nor_problems() {
+    let store = divvys_fleet();
+    let before = look(&store, None);
+    let keys = [
+        "assignment._commit_log.42",
+        "assignment._payload.ab",
+        "assignment.notes",
+    ];
+    for key in keys {
+        put(&store, Bucket::Assignment, key, "not divvy's");
+    }
+    put(&store, Bucket::Heartbeat, "heartbeat._labels", "x");
+    let status = look(&store, None);
+    assert_eq!(status.foreign, keys);
+    assert_eq!(status.workers, before.workers);
+    assert!(
+        !status.problems.join("\n").contains("assignment._"),
+        "{status}"
+    );
+    assert!(
+        status
+            .to_string()
+            .contains("foreign keys: 3: assignment._commit_log.42"),
+        "{status}"
+    );
+}
+
+#[test]
+fn implausible_numbers_are_named_with_bucket_key_and_value() {
+    for number in [i64::MAX, i64::MAX - 1] {
+        let store = divvys_fleet();
+        let before = look(&store, None);
+        let record = format!(r#"{{"term":{number},"version":{number},"partitions":[]}}"#);
+        put(&store, Bucket::Assignment, "assignment.worker-1", &record);
+        let beat = format!(r#"{{"applied_term":{number},"applied_version":{number}}}"#);
+        put(&store, Bucket::Heartbeat, "heartbeat.worker-0", &beat);
+        let status = look(&store, None);
+        assert_eq!((status.version, status.term), (before.version, before.term));
+        let all = status.problems.join("\n");
+        for part in [
+            "assignment.worker-1: ",
+            "heartbeat.worker-0: ",
+            "heartbeat bucket",
+        ] {
+            assert!(all.contains(part), "{part:?} is not in\n{all}");
+        }
+        assert!(
+            all.contains(&number.to_string()) && all.contains("implausible"),
+            "{all}"
+        );
+    }
+}

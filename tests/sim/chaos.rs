@@ -122,6 +122,7 @@ impl World {
     /// Exactly the live workers hold exactly the partitions, each once, and take up what they are
     /// assigned.
     fn judge_division(&self) -> Checked {
+        self.judge_protocol_keys()?;
         if self.lives.slots > 0 {
             return self.judge_lives();
         }
@@ -137,9 +138,7 @@ impl World {
                 .workers
                 .iter()
                 .find(|worker| worker.id.as_str() == name);
-            let (Some(worker), Some(assignment)) = (worker, assignment) else {
-                continue;
-            };
+            let Some(worker) = worker else { continue };
             if !worker.accepts(assignment.term, assignment.version) {
                 return Err(format!(
                     "{name} applied {:?} and refuses ({:?}, {})",
@@ -462,6 +461,7 @@ impl World {
 
     /// A leader of the Go library that does not know that it was deposed, or a human.
     pub fn write_as_a_stranger(&mut self) {
+        let kind = self.rng.u8(0..14);
         let workers = self.workers.len() + self.lives.slots;
         let worker = self.rng.usize(0..workers + 2);
         let key = format!("assignment.w-{worker}");
@@ -482,21 +482,29 @@ impl World {
             0 if bogus != self.checker.fence => format!(r#","term":{bogus}"#),
             _ => String::new(),
         };
+        // Near the limit of what can be counted: to be ignored in every record.
+        let huge = i64::MAX - self.rng.i64(0..1 << 60);
+        let (version, term) = match self.rng.u8(0..10) {
+            0 => (huge, term),
+            1 => (version, format!(r#","term":{huge}"#)),
+            _ => (version, term),
+        };
         let plan = format!(
             r#"{{"version":{version},"lifecycle":"emergency","partitions":{partitions}{term}}}"#
         );
-        let (key, value) = match self.rng.u8(0..12) {
+        let mut record = || {
+            let huge = format!(r#"{{"term":{huge},"version":{huge}}}"#);
+            let values = [None, Some("{}".to_owned()), Some(huge)];
+            values[self.rng.usize(0..values.len())].clone()
+        };
+        let (key, value) = match kind {
             0..=6 => (key, Some(plan)),
             7 | 8 => (key, None),
             9 => (key, Some("{junk".to_owned())),
-            10 => (
-                COMMIT_KEY.to_owned(),
-                self.rng.bool().then(|| "{}".to_owned()),
-            ),
-            _ => (
-                FENCE_KEY.to_owned(),
-                self.rng.bool().then(|| "{}".to_owned()),
-            ),
+            10 => (COMMIT_KEY.to_owned(), record()),
+            11 => (FENCE_KEY.to_owned(), record()),
+            12 => return self.leave_protocol_key(),
+            _ => return self.overstate_a_heartbeat(huge),
         };
         self.note(|| format!("a stranger writes {key}: {value:?}"));
         let value = value.map(String::into_bytes);
@@ -510,9 +518,41 @@ impl World {
 
     fn newest_version(&self) -> i64 {
         let listing = self.listing();
-        let versions = assignments(&listing)
-            .into_iter()
-            .filter_map(|(_, a)| Some(a?.version));
+        let versions = assignments(&listing).into_iter().map(|(_, a)| a.version);
         versions.max().unwrap_or(0)
+    }
+
+    /// Another program keeps a record of its own in the assignment bucket.
+    fn leave_protocol_key(&mut self) {
+        let key = format!("assignment._commit_log.{}", self.rng.u8(0..4));
+        let value = format!("{{\"version\":{}}}", self.rng.u8(..)).into_bytes();
+        self.note(|| format!("a stranger writes {key}"));
+        self.store.server().put(Bucket::Assignment, &key, &value);
+        self.protocol_keys.insert(key, value);
+    }
+
+    /// A worker's heartbeat reports numbers that nobody can have reached.
+    fn overstate_a_heartbeat(&mut self, huge: i64) {
+        let keys = self.keys(Bucket::Heartbeat);
+        let Some(key) = keys.get(self.rng.usize(0..keys.len().max(1))) else {
+            return;
+        };
+        let value = format!(r#"{{"applied_term":{huge},"applied_version":{huge}}}"#);
+        self.note(|| format!("a stranger writes {key}: {value}"));
+        self.tally("overstated heartbeat");
+        let server = self.store.server();
+        server.put(Bucket::Heartbeat, key, value.as_bytes());
+    }
+
+    /// What other programs keep in the bucket is as they wrote it.
+    pub fn judge_protocol_keys(&self) -> Checked {
+        let listing = self.listing();
+        for (key, value) in &self.protocol_keys {
+            let found = listing.entries.iter().find(|entry| entry.key == *key);
+            if found.is_none_or(|entry| entry.value != *value) {
+                return Err(format!("{key} was touched"));
+            }
+        }
+        Ok(())
     }
 }

@@ -42,8 +42,6 @@ pub struct Checker {
     digests: BTreeMap<Version, String>,
     /// What each key holds, whoever wrote it.
     current: BTreeMap<String, (Version, u128)>,
-    /// And in which term.
-    terms: BTreeMap<String, Term>,
     /// The newest version that a leader gave each key.
     versions: BTreeMap<String, Version>,
     /// Keys whose last write was not a leader's of this simulation.
@@ -116,8 +114,6 @@ impl Checker {
             Assignment::decode(value).map_err(|e| format!("a leader wrote junk to {key}: {e}"))?;
         let hash = content_hash(assignment.partitions.iter());
         let now = (assignment.version, hash);
-        let term = assignment.term.unwrap_or(0);
-        self.terms.insert(key.to_owned(), term);
         if self.current.insert(key.to_owned(), now) == Some(now) {
             return Ok(()); // a take-over brings what stands under its term
         }
@@ -133,13 +129,10 @@ impl Checker {
     pub fn foreign(&mut self, key: &str, value: Option<&[u8]>) {
         self.foreign.insert(key.to_owned());
         self.current.remove(key);
-        self.terms.remove(key);
         if let Some(assignment) = value.and_then(|value| Assignment::decode(value).ok()) {
             let hash = content_hash(assignment.partitions.iter());
             let now = (assignment.version, hash);
             self.current.insert(key.to_owned(), now);
-            let term = assignment.term.unwrap_or(0);
-            self.terms.insert(key.to_owned(), term);
         }
     }
 
@@ -151,8 +144,15 @@ impl Checker {
         self.committed = None;
         self.digests.clear();
         self.current.clear();
-        self.terms.clear();
         self.versions.clear();
+    }
+
+    /// The store's data was replaced by an older copy. A process that starts just then knows
+    /// nothing of what was lost, and may lead before others have reported it.
+    pub fn restored(&mut self) {
+        self.all_lost();
+        self.foreign
+            .extend([COMMIT_KEY.to_owned(), FENCE_KEY.to_owned()]);
     }
 
     /// A take-over is over. One whose fence somebody has removed meanwhile deposes nobody.
@@ -179,9 +179,6 @@ impl Checker {
         let mut workers = BTreeSet::new();
         let mut all = Names::new();
         for (worker, assignment) in assignments(listing) {
-            let Some(assignment) = assignment else {
-                return Err(format!("assignment of {worker} is junk"));
-            };
             for partition in &assignment.partitions {
                 if !all.insert(partition.subject()) {
                     return Err(format!("{} is held twice", partition.subject()));
@@ -203,14 +200,12 @@ impl Checker {
         let workers = self.is_division(listing)?;
         let held: usize = assignments(listing)
             .iter()
-            .filter_map(|(_, assignment)| assignment.as_ref())
-            .map(|assignment| assignment.partitions.len())
+            .map(|(_, assignment)| assignment.partitions.len())
             .sum();
         let newest = self.lists.last().map_or(0, BTreeSet::len);
         let all: Names = assignments(listing)
             .iter()
-            .filter_map(|(_, assignment)| assignment.as_ref())
-            .flat_map(|assignment| names(&assignment.partitions))
+            .flat_map(|(_, assignment)| names(&assignment.partitions))
             .collect();
         if held == newest && self.lists.last() == Some(&all) {
             return Ok(workers);

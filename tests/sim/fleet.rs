@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use divvy::store::{Bucket, Expect, Listing, Outcome, Store, Write};
+use divvy::machine::plausible::{Numbered, plausible_max};
+use divvy::store::{Bucket, Entry, Expect, Listing, Outcome, Store, Write};
 use divvy::types::{Term, Time, Version, WorkerId};
 use divvy::wire::{Applied, Assignment, encode_heartbeat};
 
@@ -88,7 +89,7 @@ impl Worker {
         let Ok(Some(entry)) = store.read(Bucket::Assignment, &key, far_future()) else {
             return;
         };
-        let Ok(found) = Assignment::decode(&entry.value) else {
+        let Some(found) = assignment_of(&entry) else {
             return;
         };
         if self.accepts(found.term, found.version) {
@@ -111,15 +112,30 @@ impl Worker {
     }
 }
 
-/// The assignments of a listing of the assignment bucket that can be read, by worker.
-pub fn assignments(listing: &Listing) -> Vec<(String, Option<Assignment>)> {
+/// The assignments of a listing of the assignment bucket, by worker. A key that holds none, or an
+/// implausible number, is no worker's.
+pub fn assignments(listing: &Listing) -> Vec<(String, Assignment)> {
     listing
         .entries
         .iter()
         .filter(|entry| entry.is_live())
         .filter_map(|entry| {
             let worker = entry.key.strip_prefix("assignment.")?;
-            Some((worker.to_owned(), Assignment::decode(&entry.value).ok()))
+            let is_worker = !worker.starts_with('_');
+            Some((
+                worker.to_owned(),
+                assignment_of(entry).filter(|_| is_worker)?,
+            ))
         })
         .collect()
+}
+
+/// The assignment in a key, unless it is unreadable or implausible.
+pub fn assignment_of(entry: &Entry) -> Option<Assignment> {
+    let assignment = Assignment::decode(&entry.value).ok()?;
+    let max = plausible_max(entry.revision);
+    assignment
+        .check_plausible(max)
+        .is_ok()
+        .then_some(assignment)
 }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
-use divvy::machine::takeover::TakeOver;
+use divvy::machine::plausible::MalformedValues;
+use divvy::machine::takeover::{Remembered, TakeOver};
 use divvy::runtime::publish::partition_list::{PartitionSource, Partitions};
 use divvy::runtime::publish::publisher::{
     Effective, Publisher, PublisherEnvironment, PublisherSettings,
@@ -76,7 +77,7 @@ pub enum Thought {
 pub enum Said {
     /// To be answered by then, as the process's own clock counts.
     Asks(Ask, Time),
-    TookOver(Result<(TakeOver, u32)>),
+    TookOver(Result<(TakeOver, MalformedValues)>),
     Done(Term, Result<JobReport>),
 }
 
@@ -97,6 +98,7 @@ pub struct Parts {
     pub nonce: u64,
     pub clock: Arc<OwnClock>,
     pub operation_timeout: Duration,
+    pub remembered: Remembered,
 }
 
 /// What a publisher thread shares with the rest of its process.
@@ -127,7 +129,8 @@ impl Actor {
             clock: parts.clock.clone(),
             store: store.clone(),
         });
-        let publisher = Publisher::new(store.clone(), outside, parts.settings, parts.in_force);
+        let publisher = Publisher::new(store.clone(), outside, parts.settings, parts.in_force)
+            .remembering(parts.remembered);
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),

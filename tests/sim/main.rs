@@ -60,7 +60,7 @@ const MET: [&str; 23] = [
     "take-over failed",
 ];
 
-const MET_BY_MANAGERS: [&str; 22] = [
+const MET_BY_MANAGERS: [&str; 23] = [
     "clock stopped",
     "cold_start_immediate",
     "cut off",
@@ -79,6 +79,7 @@ const MET_BY_MANAGERS: [&str; 22] = [
     "parti joins",
     "parti leads",
     "planned_scale",
+    "restored",
     "something removed",
     "worker degraded",
     "worker recovered",

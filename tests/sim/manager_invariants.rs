@@ -203,7 +203,7 @@ impl World {
         for &m in &self.lives.alive {
             let machine = &self.members[m].machine;
             let id = machine.worker().map(ToString::to_string);
-            let planned = id.and_then(|id| plan.get(&id)).and_then(Option::as_ref);
+            let planned = id.and_then(|id| plan.get(&id));
             let planned = planned.map(|assignment| names(&assignment.partitions));
             let held = names(&machine.held().partitions);
             if planned.as_ref() != Some(&held) {

@@ -179,6 +179,8 @@ impl World {
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
         let in_force = Arc::new(Effective::default());
+        let remembered = member.map(|m| self.members[m].machine.remembered());
+        let remembered = remembered.unwrap_or_default();
         let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
         let Spawned {
             actor,
@@ -191,6 +193,7 @@ impl World {
                 heartbeat: prefix(&config.heartbeat_prefix),
                 class,
                 batch_max: config.publish_batch_max,
+                heartbeat_wait: config.heartbeat_ttl / 2,
             },
             in_force: Arc::clone(&in_force),
             default_weight: config.default_weight,
@@ -198,6 +201,7 @@ impl World {
             nonce: self.rng.u64(..),
             clock: Arc::clone(&own_clock),
             operation_timeout: config.operation_timeout,
+            remembered,
         });
         let now = self.now();
         let seed = self.rng.u64(..);

@@ -210,7 +210,7 @@ impl World {
 
     pub fn trouble_lives(&mut self) {
         self.lives.is_dirty = true;
-        match self.rng.u8(0..24) {
+        match self.rng.u8(0..25) {
             0..=4 => self.start_somebody(),
             5..=12 => self.trouble_a_member(),
             13 => self.trouble_all_members(),
@@ -221,6 +221,7 @@ impl World {
             19 => self.send_parti(),
             20 => self.elect_parti(),
             21 => self.remove_something(),
+            22 => self.copy_or_restore(),
             _ => {
                 self.lives.plan_disturbed = Some(self.now());
                 self.tally("stranger");
@@ -394,6 +395,27 @@ impl World {
 
     // --- strangers ---
 
+    /// An operator copies the store's data, or replaces it by an earlier copy.
+    fn copy_or_restore(&mut self) {
+        let now = self.now();
+        let server = self.store.server();
+        let Some((copy, keys)) = self.copy.take() else {
+            self.note(|| "the store's data is copied".into());
+            self.copy = Some((server.snapshot(), self.protocol_keys.clone()));
+            return;
+        };
+        self.note(|| "the store's data is replaced by the copy".into());
+        self.tally("restored");
+        self.lives.ids_disturbed = Some(now);
+        self.lives.lease_disturbed = Some(now);
+        self.lives.plan_disturbed = Some(now);
+        self.purged_at = Some(now);
+        self.buckets += 1;
+        self.protocol_keys = keys;
+        self.checker.restored();
+        server.restore(&copy);
+    }
+
     /// An operator removes a key or creates a bucket anew, or a server lost it.
     fn remove_something(&mut self) {
         let now = self.now();
@@ -428,11 +450,13 @@ impl World {
                 if !self.counts_from_time {
                     self.checker.all_lost();
                 }
+                self.protocol_keys.clear();
                 self.buckets += 1;
             }
             return server.recreate_bucket(bucket, self.bucket_config(bucket));
         }
         for key in removed {
+            self.protocol_keys.remove(&key);
             server.delete(bucket, &key);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use divvy::CalculatorConfig;
 use divvy::error::{Code, Error};
-use divvy::store::memory::{Blackout, MemoryStore};
+use divvy::store::memory::{Blackout, MemoryStore, Snapshot};
 use divvy::store::{Batch, Bucket, BucketConfig, Listing, Outcome, Refusal, Store, Write};
 use divvy::time::clock::{Clock, ManualClock};
 use divvy::types::{Partition, Term, Time};
@@ -175,6 +175,10 @@ pub struct World {
     /// How often the assignment bucket was created anew.
     pub buckets: u32,
     pub tickets: u64,
+    /// An older copy of the store's data, and what other programs had in it.
+    pub copy: Option<(Snapshot, BTreeMap<String, Vec<u8>>)>,
+    /// What other programs keep in the assignment bucket.
+    pub protocol_keys: BTreeMap<String, Vec<u8>>,
     pub chaos_ends: Time,
     pub converged_since: Option<Time>,
     pub tally: Tally,
@@ -225,6 +229,8 @@ impl World {
             purged_at: None,
             buckets: 0,
             tickets: 0,
+            copy: None,
+            protocol_keys: BTreeMap::new(),
             chaos_ends: Time::ZERO,
             converged_since: None,
             tally: Tally::new(),

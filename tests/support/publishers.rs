@@ -31,6 +31,7 @@ pub fn publisher(store: &Arc<NatsStore>, class: PublishMode) -> Publisher {
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
         class,
         batch_max: 1_000,
+        heartbeat_wait: std::time::Duration::from_secs(3),
     };
     Publisher::new(
         Arc::clone(store) as Arc<dyn Store>,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Code;
 use crate::store::Operation;
 
 /// What the worker's key holds: an assignment of these partitions.
@@ -262,4 +263,22 @@ fn malformed_value_keeps_cached_assignment() {
     malformed.value = b"{".to_vec();
     assert!(assignments.take_in(&malformed).is_err());
     assert!(assignments.is_recalled());
+}
+
+#[test]
+fn implausible_term_or_version_is_malformed_and_changes_nothing() {
+    let mut assignments = Assignments::default();
+    assignments.take_in(&entry(Some(3), 7, &["a"])).unwrap();
+    for number in [i64::MAX, i64::MAX - 1, i64::MAX / 2 + 1] {
+        for (term, version) in [(Some(number), 8), (Some(3), number), (None, number)] {
+            let error = assignments.take_in(&entry(term, version, &["evil"]));
+            let error = error.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidData);
+            assert!(error.message().contains(&number.to_string()), "{error}");
+            assert_eq!(applied(&assignments), (3, 7));
+            assert_eq!(names(&assignments.held().partitions), ["a"]);
+        }
+    }
+    let next = assignments.take_in(&entry(Some(3), 8, &["b"])).unwrap();
+    assert!(next.is_some(), "counts on");
 }

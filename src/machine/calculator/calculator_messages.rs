@@ -11,6 +11,7 @@ use crate::machine::breaker::BreakerState;
 use crate::machine::comparison::Comparison;
 use crate::machine::convergence::Lagging;
 use crate::machine::liveness::MembershipEvent;
+use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::{Finding, TakeOver};
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Reason, Revision, Term, Time, Version, WorkerId};
@@ -85,11 +86,8 @@ pub enum CalculatorInput {
     StoreHealth(Option<String>),
     /// The store's circuit breaker changed (its own channel -> dv-calc).
     Breaker(BreakerState),
-    /// A value in the store could not be understood (dv-watch, dv-publish -> calculator).
-    Malformed {
-        /// How many of them.
-        count: u32,
-    },
+    /// Values in the store were ignored (dv-watch, dv-publish -> calculator).
+    Malformed(MalformedValues),
 }
 
 /// What a job found or did.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::machine::breaker::BreakerState;
+use crate::machine::plausible::MalformedValues;
 use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
@@ -32,6 +33,20 @@ enum TaskKind {
 }
 
 impl CalculatorMachine {
+    /// Reports ignored values: all by their number, the first of each `malformed_window` by name.
+    pub(super) fn values_ignored(&mut self, now: Time, values: MalformedValues) {
+        self.health.malformed_seen(now, values.count);
+        let window = self.config.malformed_window;
+        let is_due = |reported: Time| reported + window <= now;
+        if let Some(error) = values.last
+            && self.malformed_reported.is_none_or(is_due)
+        {
+            self.malformed_reported = Some(now);
+            let operation = "read a record";
+            self.notify(CalculatorEvent::Failed { operation, error });
+        }
+    }
+
     /// A process that stood still (a paused container, a host that slept) knows nothing of the
     /// time in between: who seems to be dead may have come back long ago, and is given the time to
     /// be seen.

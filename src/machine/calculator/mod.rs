@@ -84,6 +84,8 @@ pub struct CalculatorMachine {
     job: Option<RunningJob>,
     next_op: u64,
     health: CalculatorHealth,
+    /// When an ignored value was last reported by name.
+    malformed_reported: Option<Time>,
     actions: VecDeque<CalculatorAction>,
 }
 
@@ -187,6 +189,7 @@ impl CalculatorMachine {
             job: None,
             next_op: 0,
             health: CalculatorHealth::new(&config),
+            malformed_reported: None,
             actions: VecDeque::new(),
             config,
         }
@@ -227,7 +230,7 @@ impl CalculatorMachine {
             CalculatorInput::Lagging(lagging) => {
                 self.notify(CalculatorEvent::WorkerLagging(lagging))
             }
-            CalculatorInput::Malformed { count } => self.health.malformed_seen(now, count),
+            CalculatorInput::Malformed(values) => self.values_ignored(now, values),
         }
         self.tick(now);
     }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::machine::calculator::{
     CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Job, OpId, Ticket,
 };
+use crate::machine::plausible::MalformedValues;
 use crate::machine::position::Position;
 use crate::machine::takeover::TakeOver;
 use crate::types::{Time, Version, WorkerId};
@@ -121,9 +122,14 @@ impl CalculatorEffects {
 }
 
 /// Feeds the machine with what a take-over found: the fleet, then the malformed values.
-pub fn took_over(machine: &mut CalculatorMachine, now: Time, found: TakeOver, malformed: u32) {
+pub fn took_over(
+    machine: &mut CalculatorMachine,
+    now: Time,
+    found: TakeOver,
+    malformed: MalformedValues,
+) {
     machine.handle(now, CalculatorInput::TakenOver(Box::new(found)));
-    if malformed > 0 {
-        machine.handle(now, CalculatorInput::Malformed { count: malformed });
+    if !malformed.is_empty() {
+        machine.handle(now, CalculatorInput::Malformed(malformed));
     }
 }

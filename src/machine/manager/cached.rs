@@ -38,7 +38,7 @@ impl ManagerMachine {
     fn serve_recalled(&mut self, now: Time) {
         let is_joining = matches!(
             self.phase,
-            ManagerPhase::Ensuring { .. } | ManagerPhase::Working
+            ManagerPhase::Ensuring { .. } | ManagerPhase::Surveying(_) | ManagerPhase::Working
         ) && !self.has_joined
             && self.id.worker().is_none();
         let Some(failure) = self.store_failure.as_ref().filter(|_| is_joining) else {

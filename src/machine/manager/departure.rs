@@ -26,7 +26,10 @@ impl ManagerMachine {
         match self.phase {
             ManagerPhase::Departing(_) | ManagerPhase::Departed => return,
             // Nothing was claimed: what is under way leads to nothing.
-            ManagerPhase::Created | ManagerPhase::Ensuring { .. } | ManagerPhase::Working => {}
+            ManagerPhase::Created
+            | ManagerPhase::Ensuring { .. }
+            | ManagerPhase::Surveying(_)
+            | ManagerPhase::Working => {}
         }
         self.depart_cached(now, how);
         self.phase = ManagerPhase::Departing(Departing {

@@ -63,6 +63,8 @@ pub enum CalculatorReport {
     State(CalculatorState),
     /// It published a plan; the highest term and version that it has reached.
     Published(Applied),
+    /// A publication failed.
+    PublishFailed(Error),
     /// It was refused because a newer leader has taken over.
     Deposed,
     /// It could not take over, or it broke.
@@ -79,6 +81,9 @@ impl CalculatorReport {
         match event {
             CalculatorEvent::Published { .. } => Some(Self::Published(in_force)),
             CalculatorEvent::StateChanged(change) => Some(Self::State(change.to)),
+            CalculatorEvent::Failed { operation, error } if *operation == "publish" => {
+                Some(Self::PublishFailed(error.clone()))
+            }
             CalculatorEvent::LeadershipLost => Some(Self::Deposed),
             CalculatorEvent::Fatal { message } => {
                 let error = Error::new(Code::Panicked, message.clone());

@@ -13,9 +13,11 @@
 
 mod cached;
 mod departure;
+mod leadership;
 mod manager_messages;
 mod notifications;
 mod ownership;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -28,20 +30,22 @@ pub use self::manager_messages::{
     TAKE_OVER_TIMEOUT,
 };
 use self::ownership::Resume;
+use self::survey::Survey;
 use super::assignment::{Assignments, Held};
 use super::breaker::BreakerState;
 use super::cache::Cache;
 use super::calculator::OpId;
-use super::election::{Election, ElectionEvent, Rule};
+use super::election::{Election, Rule};
 use super::heartbeat::Heartbeat;
 use super::outage::Outage;
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
+use super::takeover::Remembered;
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, ErrorClass, Result};
 use crate::store::{Bucket, BucketStatus};
 use crate::time::backoff::Backoff;
-use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
+use crate::types::{CalculatorState, ManagerState, Revision, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 
 /// Pauses before a worker leads again whose calculator could not.
@@ -70,6 +74,12 @@ pub struct ManagerMachine {
     store_failure: Option<Error>,
     lead: Leadership,
     back_off: Backoff,
+    /// Publications in a row that failed for a permanent reason.
+    publish_failures: u32,
+    /// Why this worker does not lead.
+    abstains: Option<Error>,
+    /// The highest revision seen in the assignment bucket.
+    seen_revision: Revision,
     resume: Resume,
     /// Ownership was suspended after it had begun.
     has_lapsed: bool,
@@ -94,6 +104,7 @@ enum ManagerPhase {
         due: Time,
         is_asking: bool,
     },
+    Surveying(Survey),
     Working,
     Departing(Departing),
     Departed,
@@ -103,6 +114,8 @@ enum ManagerPhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Component {
     Buckets,
+    /// Whose fleet it is.
+    Fleet,
     Id,
     Heart,
     Election,
@@ -156,6 +169,9 @@ impl ManagerMachine {
             store_failure: None,
             lead: Leadership::No,
             back_off: Backoff::new(BACKOFF_MIN, BACKOFF_MAX, seed ^ 0x5B),
+            publish_failures: 0,
+            abstains: None,
+            seen_revision: 0,
             resume: Resume::No,
             has_lapsed: false,
             reported: ManagerState::Init,
@@ -225,6 +241,7 @@ impl ManagerMachine {
     pub fn deadline(&self) -> Option<Time> {
         let ensuring = match &self.phase {
             ManagerPhase::Ensuring { due, is_asking, .. } => (!is_asking).then_some(*due),
+            ManagerPhase::Surveying(survey) => survey.deadline(),
             _ => None,
         };
         let parts = match self.phase {
@@ -299,6 +316,15 @@ impl ManagerMachine {
         self.assignments.applied()
     }
 
+    /// What the process knows from before a take-over.
+    #[must_use]
+    pub fn remembered(&self) -> Remembered {
+        Remembered {
+            reached: self.heart.highest(),
+            revision: self.seen_revision,
+        }
+    }
+
     /// Assignments refused for being old.
     #[must_use]
     pub fn refused(&self) -> u64 {
@@ -343,6 +369,7 @@ impl ManagerMachine {
             }
             return;
         }
+        self.ask_about_fleet(now);
         if !matches!(
             self.phase,
             ManagerPhase::Working | ManagerPhase::Departing(_)
@@ -408,6 +435,7 @@ impl ManagerMachine {
         }
         match part {
             Component::Buckets => self.ensured(now, answer),
+            Component::Fleet => self.surveyed(now, answer),
             Component::Id => self.id.answered(now, answer),
             Component::Heart => {
                 self.heart.answered(now, &answer);
@@ -423,7 +451,10 @@ impl ManagerMachine {
         let is_done = match part {
             Component::Heart | Component::Election => true,
             Component::Id => self.id.worker().is_some(),
-            Component::Buckets | Component::Assignment | Component::Calculator => false,
+            Component::Buckets
+            | Component::Fleet
+            | Component::Assignment
+            | Component::Calculator => false,
         };
         if is_done && !has_failed {
             self.succeeded(part);
@@ -453,8 +484,7 @@ impl ManagerMachine {
                 };
                 left.pop();
                 if left.is_empty() {
-                    self.phase = ManagerPhase::Working;
-                    self.id.claim();
+                    self.phase = ManagerPhase::Surveying(Survey::new(now));
                 }
             }
             Err(error) => {
@@ -566,6 +596,7 @@ impl ManagerMachine {
             if is_beating && matches!(self.phase, ManagerPhase::Working) {
                 self.has_joined = true;
                 self.actions.push_back(ManagerAction::Joined);
+                self.report_abstention();
             }
         }
         if !matches!(self.phase, ManagerPhase::Working) {
@@ -578,90 +609,5 @@ impl ManagerMachine {
 
     fn certainty_ends(&self) -> Option<Time> {
         self.id.certain_until().filter(|&until| until > self.now)
-    }
-
-    // --- the election and the calculator ---
-
-    fn election_news(&mut self) {
-        while let Some(event) = self.election.poll_event() {
-            match event {
-                ElectionEvent::Won | ElectionEvent::Lost(_) | ElectionEvent::Leader(_) => {
-                    self.report_leader();
-                }
-                ElectionEvent::Failed(error) => self.report(Component::Election, error),
-            }
-        }
-        self.lead_or_follow();
-    }
-
-    /// The calculator runs where the lease is, and nowhere else.
-    fn lead_or_follow(&mut self) {
-        let leads = self.election.is_leader() && matches!(self.phase, ManagerPhase::Working);
-        match (leads, self.lead) {
-            (true, Leadership::No) => {
-                if let Some(worker) = self.id.worker().cloned() {
-                    self.lead = Leadership::Taking(CalculatorState::Idle);
-                    self.actions.push_back(ManagerAction::Lead(worker));
-                }
-            }
-            (false, Leadership::Taking(_) | Leadership::Working(_)) => self.step_down(),
-            _ => {}
-        }
-    }
-
-    fn step_down(&mut self) {
-        self.lead = Leadership::Ending;
-        self.actions.push_back(ManagerAction::StepDown);
-    }
-
-    fn calculator(&mut self, now: Time, event: CalculatorReport) {
-        match (event, self.lead) {
-            (CalculatorReport::Ended, _) => self.lead = Leadership::No,
-            (CalculatorReport::Published(reached), _) => self.heart.raise(reached),
-            (CalculatorReport::Started, Leadership::Taking(state)) => {
-                self.back_off.reset();
-                self.succeeded(Component::Calculator);
-                self.lead = Leadership::Working(state);
-            }
-            (CalculatorReport::State(state), Leadership::Taking(_)) => {
-                self.lead = Leadership::Taking(state)
-            }
-            (CalculatorReport::State(state), Leadership::Working(_)) => {
-                self.lead = Leadership::Working(state)
-            }
-            (CalculatorReport::Deposed, Leadership::Taking(_) | Leadership::Working(_)) => {
-                let error = Error::new(
-                    Code::Fenced,
-                    "another leader has taken over, or the fence was removed; this worker stopped leading",
-                );
-                self.give_up_leading(now, error);
-            }
-            (CalculatorReport::Failed(error), Leadership::Taking(_) | Leadership::Working(_)) => {
-                self.give_up_leading(now, error);
-            }
-            _ => {} // reports of a calculator that is already stopping
-        }
-    }
-
-    /// Another worker may do better.
-    fn give_up_leading(&mut self, now: Time, error: Error) {
-        self.failing.insert(Component::Calculator, error.class());
-        self.last_failure = Some(error.clone());
-        self.notify(ManagerEvent::Failed { error });
-        let pause = self.back_off.next_delay();
-        self.election.back_off(now, pause);
-        self.step_down();
-    }
-
-    fn report_leader(&mut self) {
-        if self.election.leader().is_some() && !self.election.is_leader() {
-            // What this worker could not do, another one does.
-            self.succeeded(Component::Calculator);
-        }
-        let notice = ManagerEvent::Leader {
-            leader: self.election.leader().cloned(),
-            is_self: self.election.is_leader(),
-        };
-        self.notify(notice);
     }
 }

@@ -52,7 +52,9 @@ impl ManagerMachine {
         match self.phase {
             ManagerPhase::Departing(_) | ManagerPhase::Departed => return ManagerState::Shutdown,
             _ if self.assignments.is_recalled() => return ManagerState::Degraded,
-            ManagerPhase::Created | ManagerPhase::Ensuring { .. } => return ManagerState::Init,
+            ManagerPhase::Created | ManagerPhase::Ensuring { .. } | ManagerPhase::Surveying(_) => {
+                return ManagerState::Init;
+            }
             ManagerPhase::Working => {}
         }
         if self.outage.has_begun() || self.has_lapsed {

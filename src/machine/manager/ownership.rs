@@ -11,6 +11,7 @@ use super::{Component, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::calculator::OpId;
+use crate::machine::plausible::ignored;
 use crate::machine::request::{Answer, Request};
 use crate::store::{Bucket, Entry};
 use crate::types::{Revision, Time};
@@ -39,6 +40,7 @@ impl ManagerMachine {
         if let Resume::Asked(_, shown) = &mut self.resume {
             *shown = Some(entry.as_new_as());
         }
+        self.seen_revision = self.seen_revision.max(entry.revision);
         self.take_in_assignment(entry);
     }
 
@@ -50,7 +52,8 @@ impl ManagerMachine {
             }
             Err(error) => {
                 self.malformed += 1;
-                self.report(Component::Assignment, error.with_key(entry.key.clone()));
+                let error = ignored(Bucket::Assignment, &entry.key, &entry.value, &error);
+                self.report(Component::Assignment, error);
             }
         }
     }

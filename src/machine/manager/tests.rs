@@ -1,4 +1,5 @@
 mod cached;
+mod foreign;
 
 use super::*;
 use crate::config::OutagePolicy;
@@ -24,6 +25,8 @@ struct Life {
     assignment: Option<Entry>,
     /// What the key of the id holds.
     claim: Option<Entry>,
+    /// What a leader of parti v2 and its workers left.
+    v2: Vec<Entry>,
     is_down: bool,
     /// What was ordered to be done with the cache file, not answered yet.
     cache: Vec<CacheOrder>,
@@ -40,6 +43,7 @@ impl Life {
             orders: Vec::new(),
             assignment: None,
             claim: None,
+            v2: Vec::new(),
             is_down: false,
             cache: Vec::new(),
         }
@@ -109,6 +113,14 @@ impl Life {
             Request::List(_) if self.is_down => Answer::Listed(Err(gone())),
             Request::Read { .. } if self.is_down => Answer::Read(Err(gone())),
             Request::Ensure { ttl, .. } => Answer::Ensured(Ok(bucket(*ttl))),
+            Request::List(Bucket::Heartbeat) => Answer::Listed(Ok(Listing {
+                entries: self.v2.clone(),
+                ..Listing::default()
+            })),
+            Request::Read { key, .. } if key == "assignment._commit" => {
+                let commit = self.v2.iter().find(|entry| entry.key == *key);
+                Answer::Read(Ok(commit.cloned()))
+            }
             Request::List(_) => Answer::Listed(Ok(Listing::default())),
             Request::Read { bucket, .. } if *bucket == Bucket::StableId => {
                 Answer::Read(Ok(self.claim.clone()))
@@ -279,6 +291,9 @@ fn start_ensures_buckets_then_claims_id_then_sends_heartbeats() {
         life.asked.clear();
         life.answer(op, Answer::Ensured(Ok(bucket(ttl))));
     }
+    let (op, _) =
+        life.take(|r| matches!(r, Request::Read { key, .. } if key == "assignment._commit"));
+    life.answer(op, Answer::Read(Ok(None)));
     assert!(matches!(
         life.asked[..],
         [(_, Request::List(Bucket::StableId))]
@@ -371,7 +386,8 @@ fn exhausted_pool_is_reported_once_however_long_it_lasts() {
     };
     let mut life = Life::new(config);
     life.handle(ManagerInput::Start);
-    for _ in 0..4 {
+    // Four buckets, and whose fleet it is.
+    for _ in 0..5 {
         let (op, request) = life.take(|_| true);
         let answer = life.reply(&request);
         life.answer(op, answer);

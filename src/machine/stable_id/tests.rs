@@ -656,3 +656,58 @@ fn simultaneous_claims_write_different_bytes() {
     }
     assert_eq!(drawn.len(), 100);
 }
+
+/// The value of a claim that this process wrote under its nonce.
+fn own_claim(claim: &mut Claim, at: &str) -> Vec<u8> {
+    let request = claim.next();
+    let Request::Put {
+        value: Value::Claim(nonce),
+        ..
+    } = request
+    else {
+        panic!("no claim: {request:?}");
+    };
+    crate::wire::encode_claim(at, nonce)
+}
+
+#[test]
+fn older_own_claim_after_a_restore_is_renewed_and_the_id_kept() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    let first = own_claim(&mut claim, "2026-01-01T00:00:00.000000001Z");
+    claim.is_written(Outcome::Done(90), &first);
+    assert!(matches!(claim.event(), Some(IdEvent::Claimed(_))));
+    let second = own_claim(&mut claim, "2026-01-01T00:00:10.000000001Z");
+    claim.is_written(Outcome::Done(95), &second);
+    // The copy is from before the renewal.
+    let _ = claim.next();
+    claim.is_written(Outcome::Refused(Refusal::Conflict), b"third");
+    claim.reads(Some(entry("w-0", 40, &first)));
+    assert_eq!(claim.creates(), ("w-0".into(), 40));
+    claim.is_written(Outcome::Done(41), b"fourth");
+    assert!(claim.event().is_none(), "the id was never lost");
+    assert_eq!(claim.id.worker().map(WorkerId::as_str), Some("w-0"));
+    assert!(claim.is_certain());
+}
+
+#[test]
+fn claim_of_another_process_in_the_restored_data_loses_the_id() {
+    let mut claim = Claim::holding();
+    let mut other = Claim::with_seed(8);
+    other.lists(&[]);
+    let theirs = own_claim(&mut other, "2026-01-01T00:00:00.000000001Z");
+    let _ = claim.next();
+    claim.is_written(Outcome::Refused(Refusal::Conflict), b"second");
+    claim.reads(Some(entry("w-0", 1, &theirs)));
+    assert!(matches!(claim.event(), Some(IdEvent::Lost(_))));
+}
+
+#[test]
+fn process_without_an_id_takes_its_own_former_claim_before_any_other() {
+    let mut claim = Claim::new();
+    claim.lists(&[]);
+    let own = own_claim(&mut claim, "2026-01-01T00:00:00.000000001Z");
+    claim.is_written(Outcome::Refused(Refusal::Unavailable("gone".into())), &own);
+    claim.lists(&[entry("w-2", 17, &own)]);
+    assert_eq!(claim.creates(), ("w-2".into(), 17));
+}

@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::comparison::Comparison;
 use crate::machine::position::Position;
+use crate::machine::takeover::Remembered;
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::runtime::publish::publisher::{ActiveMode, Effective};
@@ -57,6 +58,8 @@ pub(crate) struct CalculatorShared {
     pub snapshot: AtomicCell<CalculatorSnapshot>,
     pub counters: Counters,
     pub in_force: Arc<Effective>,
+    /// What the process knows from before its take-over.
+    pub remembered: Mutex<Remembered>,
     /// The receiver of metrics events.
     pub metrics_sink: MetricsSink,
     pub last_heard: LastHeard,
@@ -95,6 +98,7 @@ impl CalculatorShared {
             snapshot: AtomicCell::new(snapshot),
             counters: Counters::default(),
             in_force: Arc::default(),
+            remembered: Mutex::default(),
             metrics_sink,
             last_heard: LastHeard::default(),
             loads: Mutex::default(),

@@ -32,6 +32,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine, Ticket};
 use crate::machine::position::Position;
+use crate::machine::takeover::Remembered;
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::common::thread_group::LifecycleSlot;
@@ -391,6 +392,11 @@ impl Calculator {
     #[must_use]
     pub fn events(&self, filter: EventFilter) -> Events {
         self.shared.hub.events(filter)
+    }
+
+    /// The next start goes above what the process knows from before.
+    pub(in crate::runtime) fn remember(&self, remembered: Remembered) {
+        *self.shared.remembered.lock() = remembered;
     }
 
     /// The highest term and version that it has reached. Does not wait.

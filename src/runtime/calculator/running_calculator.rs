@@ -254,6 +254,7 @@ impl Calculator {
             heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
             class: self.config.publish_mode,
             batch_max: self.config.publish_batch_max,
+            heartbeat_wait: self.config.heartbeat_ttl / 2,
         };
         let guarded_store: Arc<dyn Store> = self.store.clone();
         let store: Arc<dyn Store> = Arc::new(StopGuarded {
@@ -272,6 +273,7 @@ impl Calculator {
             settings,
             Arc::clone(&self.shared.in_force),
         )
+        .remembering(*self.shared.remembered.lock())
         .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment));
         let publisher: Box<dyn Publish> = if self.config.shadow {
             Box::new(Shadow::of(publisher))

@@ -7,6 +7,7 @@ use super::calculator_status::{CalculatorMachineStatus, WorkerStatus};
 use crate::error::Result;
 use crate::machine::calculator::{CalculatorInput, Job, OpId};
 use crate::machine::engine::calculator_effects::MonitorOrder;
+use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
 
 /// Messages for `dv-calc` (everyone -> `dv-calc`). The channel is bounded; senders wait for a slot,
@@ -23,8 +24,8 @@ pub(crate) enum ToDriver {
 /// A take-over that has succeeded.
 pub(crate) struct Started {
     pub found: TakeOver,
-    /// Values that could not be understood.
-    pub malformed: u32,
+    /// Values that were ignored.
+    pub malformed: MalformedValues,
     pub probe_result: Option<ProbeResult>,
 }
 

@@ -118,7 +118,7 @@ pub fn perform_at(
 
 fn encode(value: &Value, wall: SystemTime) -> Vec<u8> {
     match value {
-        Value::Claim(drawn) => wire::encode_claim(&wall_clock_at(wall), *drawn),
+        Value::Claim(nonce) => wire::encode_claim(&wall_clock_at(wall), *nonce),
         Value::Kept => wire::encode_kept(&wall_clock_at(wall)),
         Value::Lease(worker) => {
             let now = wall.duration_since(SystemTime::UNIX_EPOCH);

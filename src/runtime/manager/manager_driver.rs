@@ -219,6 +219,7 @@ impl ManagerDriver {
             Ok(calculator) => calculator,
             Err(error) => return self.calculator_failed(error),
         };
+        calculator.remember(self.machine.remembered());
         let waker = self.waker.0.clone();
         let leading = Leading::new(calculator, self.to_member.clone(), waker);
         *self.shared.leading.lock() = Some(Arc::clone(&leading));

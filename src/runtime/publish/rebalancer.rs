@@ -9,6 +9,7 @@ use super::partition_list::Partitions;
 use super::publisher::{Publish, Publisher, Resolved, TakeOverResult, publish_mode_label};
 use crate::error::{Code, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
+use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
 use crate::strategy::{Plan, PlanInput, Strategy, quality};
@@ -90,8 +91,8 @@ impl Rebalancer {
     ///
     /// # Errors
     /// As [`Publisher::take_over`].
-    pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, u32)> {
-        let found = self.publisher.take_over(deadline)?;
+    pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, MalformedValues)> {
+        let mut found = self.publisher.take_over(deadline)?;
         if let Some(class) = self.publish_mode_label() {
             self.metrics.took_over(found.term, found.version, class);
         }
@@ -112,7 +113,7 @@ impl Rebalancer {
                 (None, 0)
             }
         };
-        let malformed = found.malformed;
+        let malformed = std::mem::take(&mut found.malformed);
         let take_over = self.take_over_of(found, is_whole, finding, generation);
         self.plan = plan;
         Ok((take_over, malformed))

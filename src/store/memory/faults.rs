@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault_plan::{Blackout, Call, Fault, FaultPlan, Random, Scripted};
-use super::world::{ClientId, MemoryWorld};
+use super::world::{ClientId, MemoryWorld, Snapshot};
 use crate::store::{Bucket, BucketConfig};
 use crate::types::Revision;
 
@@ -171,5 +171,19 @@ impl Server {
             state.delete_bucket(bucket);
             state.ensure(bucket, config.ttl, now);
         });
+    }
+}
+
+impl Server {
+    /// Copies the data of all buckets.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.world.with(|state, _| state.snapshot())
+    }
+
+    /// Replaces the data of all buckets by an older copy, sequences included. Watches disconnect
+    /// and resynchronise, as after the restart of a server on restored files.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        self.world.with(|state, _| state.restore(snapshot));
     }
 }

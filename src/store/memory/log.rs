@@ -37,6 +37,7 @@ fn covers(prefix: &str, key: &str) -> bool {
 }
 
 /// The last write of a key.
+#[derive(Clone)]
 struct LogRecord {
     value: Vec<u8>,
     revision: Revision,
@@ -65,6 +66,7 @@ pub(super) enum Remains {
 }
 
 /// One life of a bucket.
+#[derive(Clone)]
 pub(super) struct Log {
     ttl: Option<Duration>,
     incarnation: u64,

@@ -38,6 +38,7 @@ use self::fault_plan::BLACKOUT;
 pub use self::fault_plan::{Blackout, Call, Fault};
 pub use self::faults::{Faults, Server};
 use self::log::Scope;
+pub use self::world::Snapshot;
 use self::world::{ClientId, MemoryWorld, WorldState, WriteRequest};
 use crate::error::{Code, Error, Result};
 use crate::store::{

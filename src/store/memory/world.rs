@@ -86,6 +86,10 @@ pub(super) struct ClientState {
     _stop: Sender<Infallible>,
 }
 
+/// The data of all buckets at one moment.
+#[derive(Clone)]
+pub struct Snapshot([Option<Log>; Bucket::ALL.len()]);
+
 pub(super) struct WorldState {
     markers: bool,
     /// The time since 1970 at [`Time::ZERO`], where sequences start at it.
@@ -216,6 +220,17 @@ impl WorldState {
         for watcher in self.watchers_of(bucket) {
             watcher.blind("the bucket was deleted");
             watcher.all_vanished();
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.logs.clone())
+    }
+
+    pub(super) fn restore(&mut self, snapshot: &Snapshot) {
+        for bucket in Bucket::ALL {
+            self.delete_bucket(bucket);
+            self.logs[bucket as usize].clone_from(&snapshot.0[bucket as usize]);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use divvy::machine::plausible::{Numbered, plausible_max};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
 use divvy::{Calculator, CalculatorEvent, Degradation};
@@ -177,7 +178,7 @@ fn destroyed_fence_ends_leadership_and_new_start_repairs_it() {
 }
 
 #[test]
-fn store_full_of_malformed_values_is_cleaned_by_first_plan() {
+fn store_full_of_malformed_values_is_led_and_they_stay_untouched() {
     for store in [store(), store_b()] {
         let server = store.server();
         let values = hostile_values();
@@ -207,10 +208,17 @@ fn store_full_of_malformed_values_is_cleaned_by_first_plan() {
         let listing = store.list(Bucket::Assignment, "assignment", soon());
         let left = listing.unwrap().entries;
         let left: Vec<_> = left.iter().filter(|e| e.is_live()).collect();
-        let readable = left
-            .iter()
-            .filter(|e| divvy::wire::Assignment::decode(&e.value).is_ok());
+        let readable = left.iter().filter(|e| {
+            let max = plausible_max(e.revision);
+            divvy::wire::Assignment::decode(&e.value)
+                .is_ok_and(|assignment| assignment.check_plausible(max).is_ok())
+        });
         assert_eq!(readable.count(), 2, "{left:?}");
+        // What makes no worker is not divvy's to delete.
+        assert!(
+            left.iter()
+                .any(|e| e.key == "assignment.old-0" || e.key.contains("old-"))
+        );
     }
 }
 
@@ -229,27 +237,24 @@ fn future_versions_and_terms_are_exceeded() {
 }
 
 #[test]
-fn number_at_upper_limit_is_rejected_with_clear_error() {
-    let store = store();
-    let last = format!(
-        r#"{{"version":{},"lifecycle":"x","partitions":[]}}"#,
-        i64::MAX
-    );
-    let fleet = Fleet::new(&store, ["w-1"]);
-    store
-        .server()
-        .put(Bucket::Assignment, "assignment.w-1", last.as_bytes());
-    let calculator = calculator(&store);
-    let outcome = calculator.start(PATIENCE).and_then(|()| {
-        calculator
-            .trigger_rebalance(std::time::Duration::from_millis(300))
-            .map(drop)
-    });
-    let error = outcome.unwrap_err();
-    assert!(
-        error.to_string().contains("leaves no higher number"),
-        "{error}"
-    );
-    drop(fleet);
-    calculator.stop(PATIENCE).unwrap();
+fn number_at_upper_limit_is_ignored_and_named_and_calculator_continues() {
+    for store in [store(), store_b()] {
+        let (calculator, events, _fleet) = running(&store);
+        let number = i64::MAX;
+        let poison = format!(r#"{{"version":{number},"term":{number},"partitions":[]}}"#);
+        store
+            .server()
+            .put(Bucket::Assignment, "assignment.w-1", poison.as_bytes());
+        wait_for(&events, "the name", |event| {
+            let CalculatorEvent::Failed { error, .. } = event else {
+                return false;
+            };
+            let text = error.to_string();
+            let parts = ["assignment bucket", "assignment.w-1", "9223372036854775807"];
+            parts.iter().all(|part| text.contains(part))
+        });
+        wait_until("all of it", || all_held(&store, &["w-1", "w-2"]) == ids(10));
+        assert!(calculator.status().counters.malformed >= 1);
+        check_works(&store, &calculator);
+    }
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
 use crate::machine::liveness::MembershipEvent;
+use crate::machine::plausible::MalformedValues;
 use crate::machine::position::is_legal;
 use crate::machine::takeover::{HeartbeatRecord, TakeOver};
 use crate::store::Operation;
@@ -45,6 +46,11 @@ fn beating(names: &[&str]) -> Vec<HeartbeatRecord> {
         age: None,
     };
     names.iter().map(beat).collect()
+}
+
+/// Values without a name.
+fn malformed(count: u32) -> CalculatorInput {
+    CalculatorInput::Malformed(MalformedValues { count, last: None })
 }
 
 /// A stored plan of version 7 for these workers that covers all partitions, and nobody's

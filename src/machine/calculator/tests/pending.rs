@@ -594,15 +594,15 @@ fn failed_source_leaves_no_deadline_after_end_of_term() {
 #[test]
 fn malformed_values_degrade_from_threshold_and_recover_over_time() {
     let mut world = World::settled(&["w-1"]);
-    world.handle(CalculatorInput::Malformed { count: 9 });
+    world.handle(malformed(9));
     world.at(30_000);
-    world.handle(CalculatorInput::Malformed { count: 1 });
+    world.handle(malformed(1));
     world.at(200_000);
     world.expect(
         "30.000 degraded [malformed]
          60.000 degraded []",
     );
-    world.handle(CalculatorInput::Malformed { count: u32::MAX });
+    world.handle(malformed(u32::MAX));
     world.expect("200.000 degraded [malformed]");
 }
 
@@ -705,4 +705,22 @@ fn failure_clears_when_its_fleet_died_and_returned() {
     world.at(600_000);
     assert!(world.times_of("published").is_empty());
     assert!(world.calculator.degraded().is_empty());
+}
+
+#[test]
+fn ignored_value_is_named_once_in_a_window_and_changes_nothing() {
+    let mut world = World::settled(&["w-1"]);
+    let named = |key: &str| {
+        let error = Error::new(Code::InvalidData, "ignored a malformed value").with_key(key);
+        let mut values = MalformedValues::default();
+        values.add(error);
+        CalculatorInput::Malformed(values)
+    };
+    for second in 0..120 {
+        world.at(second * 1_000);
+        world.handle(named("heartbeat.w-9"));
+    }
+    let failures = world.times_of("failed");
+    assert_eq!(failures.len(), 2, "{:?}", world.trace);
+    assert_eq!(world.times_of("plan ").len(), 0);
 }

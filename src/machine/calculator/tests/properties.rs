@@ -137,7 +137,7 @@ impl Fleet {
                     (!well).then(|| "unwell".into()),
                 ));
             }
-            Step::Malformed(count) => world.handle(CalculatorInput::Malformed { count }),
+            Step::Malformed(count) => world.handle(malformed(count)),
             Step::Stale(op) => {
                 let op = OpId(1_000_000 + op);
                 let result = Err(Error::new(Code::Fenced, "stale"));

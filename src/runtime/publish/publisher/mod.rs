@@ -20,6 +20,7 @@
 //! leader is accepted any more, and nothing that stands is newer than what it returned.
 
 mod atomic;
+mod own_writes;
 mod per_key;
 mod retries;
 mod shadow;
@@ -36,9 +37,8 @@ pub use self::shadow::{Live, Shadow};
 pub use self::take_over::TakeOverResult;
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
-use crate::machine::publication::{
-    AssignmentSlot, BucketReading, Change, Content, Record, changes, pending, plan_digest,
-};
+use crate::machine::publication::{BucketReading, Change, Record, changes, pending, plan_digest};
+use crate::machine::takeover::Remembered;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
@@ -109,6 +109,8 @@ pub struct PublisherSettings {
     pub class: PublishMode,
     /// Most writes in one batch, below what the store takes.
     pub batch_max: usize,
+    /// Longer than it takes until every live worker has written its next heartbeat.
+    pub heartbeat_wait: Duration,
 }
 
 /// What a rebalance is published through. Used from one thread.
@@ -210,6 +212,8 @@ pub struct Publisher {
     in_force: Arc<Effective>,
     term: Term,
     term_state: TermState,
+    /// What this process knows from before.
+    remembered: Remembered,
     /// The fence in force.
     fence: Record<Fence>,
     /// The fence last tried: the one in force unless a further term is being opened.
@@ -299,6 +303,7 @@ impl Publisher {
             in_force,
             term: 0,
             term_state: TermState::Outside,
+            remembered: Remembered::default(),
             fence: Record::default(),
             claim: Fence::default(),
             version: 0,
@@ -313,6 +318,13 @@ impl Publisher {
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Adds what this process knows from before: a take-over goes above it.
+    #[must_use]
+    pub fn remembering(mut self, remembered: Remembered) -> Self {
+        self.remembered = remembered;
         self
     }
 
@@ -463,9 +475,15 @@ impl Publisher {
         if !self.holds(&reading.fence) {
             return Err(self.depose(&reading.fence));
         }
+        if let Err(error) = self.check_protocol(&reading) {
+            self.term_state = TermState::Deposed;
+            return Err(Error::new(Code::Fenced, error.message())
+                .with_key(self.settings.assignment.v2_commit_key()));
+        }
         // A foreign version may be gone from the bucket and yet be applied somewhere.
-        let beats = self.read_beats(deadline)?;
-        self.heed(beats.applied);
+        let beats = self.read_beats(reading.plausible_max(), deadline)?;
+        // What a worker reported is forgotten with its heartbeat.
+        self.applied = beats.applied;
         self.see_version(reading.highest_version.max(self.applied.version));
         let highest_term = reading.highest_term.max(self.applied.term);
         if self.term_state == TermState::Reopening || highest_term > self.term {
@@ -589,47 +607,6 @@ impl Publisher {
             values,
             commit,
         })
-    }
-
-    /// Records that a change was stored with this revision.
-    fn stored(&mut self, change: &Change, revision: Revision) {
-        let content = match &change.partitions {
-            Some((_, hash)) => Content::Assigned(*hash),
-            None => Content::Deleted,
-        };
-        let slot = AssignmentSlot {
-            revision,
-            content,
-            is_foreign: false,
-            needs_rewrite: false,
-        };
-        self.known.slots.insert(change.worker.clone(), slot);
-        self.numbered(revision);
-    }
-
-    /// Records that a change may have been stored, or may still be stored.
-    fn doubted(&mut self, change: &Change) {
-        let slots = &mut self.known.slots;
-        let slot = slots
-            .entry(change.worker.clone())
-            .or_insert(AssignmentSlot::NONE);
-        slot.needs_rewrite = true;
-    }
-
-    /// Records the revision of an own write. After a gap the bucket's last sequence stays
-    /// unchanged: the unseen writes may include a new leader's fence.
-    fn numbered(&mut self, revision: Revision) {
-        if revision == self.known.last_sequence + 1 {
-            self.known.last_sequence = revision;
-        }
-    }
-
-    fn committed(&mut self, commit: &Commit, revision: Revision) {
-        self.known.commit = Record {
-            revision,
-            value: Some(commit.clone()),
-        };
-        self.numbered(revision);
     }
 
     fn set_term(&mut self, term: Term) {

@@ -85,10 +85,11 @@ impl Shadow {
 impl Publish for Shadow {
     /// Learns what is stored and who is alive. Takes nothing over.
     fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
-        let reading = self.read(deadline)?;
-        let beats = self.reader.read_beats(deadline)?;
+        let mut reading = self.read(deadline)?;
+        let max = reading.plausible_max();
+        let beats = self.reader.read_beats(max, deadline)?;
         let consistent = reading.is_one_publication();
-        let malformed = reading.malformed + beats.malformed;
+        let malformed = std::mem::take(&mut reading.malformed).with(beats.malformed);
         self.learn(reading);
         Ok(TakeOverResult {
             term: self.reader.term,

@@ -7,12 +7,15 @@ use super::per_key::Worst;
 use super::{ActiveMode, AttemptError, PublishAttempt, Publisher, TermState, next_number, refused};
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
+use crate::machine::plausible::{MalformedValues, Numbered, ignored};
 use crate::machine::publication::{BucketReading, Record};
 use crate::machine::takeover::HeartbeatRecord;
 use crate::metrics::RetryCause;
 use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
 use crate::types::{Partition, Revision, Term, Version, WorkerId};
-use crate::wire::{self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence};
+use crate::wire::{
+    self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, foreign_commit,
+};
 
 /// How often a term is reopened because a higher one was found afterwards.
 const TERMS_MAX: u32 = 4;
@@ -36,7 +39,7 @@ pub struct TakeOverResult {
     /// Who led before, where the fence record names a worker.
     pub former_leader: Option<WorkerId>,
     /// Values that could not be understood.
-    pub malformed: u32,
+    pub malformed: MalformedValues,
 }
 
 /// The heartbeat bucket at one moment.
@@ -46,7 +49,7 @@ pub(super) struct Beats {
     pub(super) applied: Applied,
     /// What each worker has applied, where it says so.
     pub(super) applied_by: BTreeMap<WorkerId, Applied>,
-    pub(super) malformed: u32,
+    pub(super) malformed: MalformedValues,
 }
 
 enum Learned {
@@ -67,9 +70,13 @@ impl Publisher {
         self.term_state = TermState::Outside;
         self.learn_capabilities(deadline)?;
         let reading = self.read_all(deadline)?;
+        self.check_protocol(&reading)?;
         let former_leader = former_leader(&reading.fence);
-        let beats = self.read_beats(deadline)?;
-        let floor = reading.highest_term.max(beats.applied.term);
+        let beats = self.read_beats(reading.plausible_max(), deadline)?;
+        let known = self.remembered.reached;
+        self.see_version(known.version);
+        let floor = reading.highest_term.max(beats.applied.term).max(known.term);
+        self.wait_for_reports(&reading)?;
         let beats = self.open_term(&reading, floor, deadline)?;
         self.term_state = TermState::Effective;
         let found = TakeOverResult {
@@ -78,7 +85,10 @@ impl Publisher {
             consistent: self.known.is_consistent(),
             former_leader,
             // The first look alone has met the former fence.
-            malformed: reading.malformed.max(self.known.malformed) + beats.malformed,
+            malformed: reading
+                .malformed
+                .or_more(std::mem::take(&mut self.known.malformed))
+                .with(beats.malformed),
             heartbeats: beats.heartbeats,
             stored: std::mem::take(&mut self.known.stored)
                 .into_iter()
@@ -91,6 +101,34 @@ impl Publisher {
             "leader elected: took over"
         );
         Ok(found)
+    }
+
+    /// A bucket that lost writes may have lost versions, too. Each worker reports in its next
+    /// heartbeat what it has applied: until then nothing may be published.
+    fn wait_for_reports(&self, reading: &BucketReading) -> Result<()> {
+        let (last, seen) = (reading.last_sequence, self.remembered.revision);
+        if last >= seen {
+            return Ok(());
+        }
+        log::warn!(
+            target: "divvy::publisher",
+            last_sequence = last, seen = seen;
+            "the assignment bucket lost writes: waiting for the next heartbeat of every worker"
+        );
+        if self.environment.pause(self.settings.heartbeat_wait) {
+            return Ok(());
+        }
+        let stopped = "stopped while waiting for heartbeats";
+        Err(Error::new(Code::NotRunning, stopped).with_operation("take over"))
+    }
+
+    /// Whether divvy's records are the ones that decide in this bucket.
+    pub(super) fn check_protocol(&self, reading: &BucketReading) -> Result<()> {
+        let key = self.settings.assignment.v2_commit_key();
+        if reading.foreign.contains(&key) {
+            return Err(foreign_commit(&key).with_operation("take over"));
+        }
+        Ok(())
     }
 
     /// Opens a term above `floor`, then reads everything; again, should that show a higher one.
@@ -128,8 +166,8 @@ impl Publisher {
             if reading.fence != self.fence {
                 return Err(self.depose(&reading.fence).with_operation("take over"));
             }
-            let beats = self.read_beats(deadline)?;
-            self.heed(beats.applied);
+            let beats = self.read_beats(reading.plausible_max(), deadline)?;
+            self.applied = beats.applied.highest(self.remembered.reached);
             self.see_version(reading.version_floor().max(self.applied.version));
             next_number("version", self.version)?;
             let highest = reading.highest_term.max(self.applied.term);
@@ -367,7 +405,8 @@ impl Publisher {
         self.numbered(revision);
     }
 
-    pub(super) fn read_beats(&self, deadline: Instant) -> Result<Beats> {
+    /// Reads the heartbeat bucket. `max` is the highest plausible term or version.
+    pub(super) fn read_beats(&self, max: i64, deadline: Instant) -> Result<Beats> {
         let prefix = &self.settings.heartbeat;
         let listing = self.ask(deadline, |store| {
             store.list(Bucket::Heartbeat, prefix.as_str(), deadline)
@@ -376,16 +415,32 @@ impl Publisher {
             heartbeats: Vec::with_capacity(listing.entries.len()),
             applied: Applied::default(),
             applied_by: BTreeMap::new(),
-            malformed: 0,
+            malformed: MalformedValues::default(),
         };
         for entry in listing.entries {
-            let Ok(worker) = wire::worker_of_key(prefix, &entry.key) else {
-                beats.malformed += 1;
+            if prefix.is_protocol_key(&entry.key) {
                 continue;
+            }
+            let mut ignore = |why: &Error| {
+                let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, why);
+                beats.malformed.add(error);
+            };
+            let worker = match wire::worker_of_key(prefix, &entry.key) {
+                Ok(worker) => worker,
+                Err(why) => {
+                    ignore(&why);
+                    continue;
+                }
             };
             if let Some(report) = wire::decode_heartbeat(&entry.value) {
-                beats.applied = beats.applied.highest(report.highest);
-                beats.applied_by.insert(worker.clone(), report.applied);
+                match report.highest.check_plausible(max) {
+                    Ok(()) => {
+                        beats.applied = beats.applied.highest(report.highest);
+                        beats.applied_by.insert(worker.clone(), report.applied);
+                    }
+                    // The worker is alive all the same.
+                    Err(why) => ignore(&why),
+                }
             }
             beats.heartbeats.push(HeartbeatRecord {
                 worker,

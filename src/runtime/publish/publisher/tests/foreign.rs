@@ -260,6 +260,7 @@ fn applied_versions_are_tracked_and_every_key_is_raised_above_them() {
     for kind in BOTH {
         for (term, version) in [(0, 90), (1, 90), (9, 3), (9, 90)] {
             let (world, mut leader) = leading(kind);
+            beat(&world, "a", term, version);
             leader.publisher.heed(Applied { term, version });
             assert!(leader.publisher.resolve(&[], later()).unwrap());
             let published = leader.publish(&lists()).unwrap();

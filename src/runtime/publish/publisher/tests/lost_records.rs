@@ -180,3 +180,38 @@ fn versions_continue_one_above_those_of_parti() {
         assert_eq!(leader.publisher.term(), 1);
     }
 }
+
+#[test]
+fn restored_bucket_is_continued_above_what_the_process_remembers() {
+    for kind in BOTH {
+        let world = world(kind);
+        let mut first = Leader::leading(&world);
+        first.publish(&lists()).unwrap();
+        let copy = world.server().snapshot();
+        for _ in 0..5 {
+            first.publish(&lists()).unwrap();
+        }
+        world.server().restore(&copy);
+        // The fence in the copy is its own: it leads on, above what it published.
+        let version = first.publish(&lists()).unwrap();
+        assert!(version > 6, "{kind:?}: {version}");
+        holds_exactly(&world, &lists(), version);
+        let remembered = Remembered {
+            reached: Applied { term: 1, version },
+            revision: entry(&world, COMMIT_KEY).unwrap().revision,
+        };
+        world.server().restore(&copy);
+        let mut second = Leader::new(&world);
+        second.publisher = second.publisher.remembering(remembered);
+        // It would wait for heartbeats, and is stopped in that.
+        second.environment.stopped.store(true, Ordering::Release);
+        let error = second.take_over().unwrap_err();
+        assert_eq!(error.code(), Code::NotRunning, "{kind:?}: {error}");
+        assert_eq!(fence(&world).unwrap().term, 1, "nothing was written");
+        second.environment.stopped.store(false, Ordering::Release);
+        let found = second.take_over().unwrap();
+        assert_eq!((found.term, found.version), (2, version));
+        assert_eq!(second.publish(&lists()).unwrap(), version + 1);
+        holds_exactly(&world, &lists(), version + 1);
+    }
+}

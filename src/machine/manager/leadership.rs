@@ -1,0 +1,130 @@
+//! What follows from the election, and from what the calculator reports while this worker leads.
+
+use super::{
+    CalculatorReport, Component, Leadership, ManagerAction, ManagerEvent, ManagerMachine,
+    ManagerPhase,
+};
+use crate::error::{Code, Error, ErrorClass};
+use crate::machine::election::ElectionEvent;
+use crate::types::{CalculatorState, Time};
+
+/// Publications in a row that may fail for a permanent reason before the leader resigns.
+const PUBLISH_FAILURES_MAX: u32 = 3;
+
+impl ManagerMachine {
+    pub(super) fn election_news(&mut self) {
+        while let Some(event) = self.election.poll_event() {
+            match event {
+                ElectionEvent::Won | ElectionEvent::Lost(_) | ElectionEvent::Leader(_) => {
+                    self.report_leader();
+                }
+                ElectionEvent::Failed(error) => self.report(Component::Election, error),
+            }
+        }
+        self.lead_or_follow();
+    }
+
+    /// The calculator runs where the lease is, and nowhere else.
+    fn lead_or_follow(&mut self) {
+        let leads = self.election.is_leader() && matches!(self.phase, ManagerPhase::Working);
+        match (leads, self.lead) {
+            (true, Leadership::No) => {
+                if let Some(worker) = self.id.worker().cloned() {
+                    self.lead = Leadership::Taking(CalculatorState::Idle);
+                    self.actions.push_back(ManagerAction::Lead(worker));
+                }
+            }
+            (false, Leadership::Taking(_) | Leadership::Working(_)) => self.step_down(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn step_down(&mut self) {
+        self.lead = Leadership::Ending;
+        self.actions.push_back(ManagerAction::StepDown);
+    }
+
+    pub(super) fn calculator(&mut self, now: Time, event: CalculatorReport) {
+        match (event, self.lead) {
+            (CalculatorReport::Ended, _) => self.lead = Leadership::No,
+            (CalculatorReport::Published(reached), _) => {
+                self.publish_failures = 0;
+                // Whatever was lost before is replaced.
+                self.seen_revision = 0;
+                self.heart.raise(reached);
+            }
+            (CalculatorReport::PublishFailed(error), Leadership::Working(_)) => {
+                self.publish_failed(now, error);
+            }
+            (CalculatorReport::Started, Leadership::Taking(state)) => {
+                self.back_off.reset();
+                self.succeeded(Component::Calculator);
+                self.lead = Leadership::Working(state);
+            }
+            (CalculatorReport::State(state), Leadership::Taking(_)) => {
+                self.lead = Leadership::Taking(state)
+            }
+            (CalculatorReport::State(state), Leadership::Working(_)) => {
+                self.lead = Leadership::Working(state)
+            }
+            (CalculatorReport::Deposed, Leadership::Taking(_) | Leadership::Working(_)) => {
+                let error = Error::new(
+                    Code::Fenced,
+                    "another leader has taken over, or the fence was removed; this worker stopped leading",
+                );
+                self.give_up_leading(now, error);
+            }
+            (CalculatorReport::Failed(error), Leadership::Taking(_) | Leadership::Working(_)) => {
+                self.give_up_leading(now, error);
+            }
+            _ => {} // reports of a calculator that is already stopping
+        }
+    }
+
+    /// A leader that cannot publish resigns, so that another worker tries.
+    fn publish_failed(&mut self, now: Time, error: Error) {
+        if !matches!(error.class(), ErrorClass::Permanent | ErrorClass::Invalid) {
+            self.publish_failures = 0;
+            return;
+        }
+        self.publish_failures += 1;
+        if self.publish_failures < PUBLISH_FAILURES_MAX {
+            return;
+        }
+        let text = format!(
+            "resigned leadership: {PUBLISH_FAILURES_MAX} publications in a row failed, and the \
+             cause is permanent; another worker tries"
+        );
+        self.give_up_leading(now, Error::new(error.code(), text).caused_by(error));
+        // Longer than another worker takes to be elected.
+        self.election
+            .back_off(now, self.config.election_timeout * 2);
+    }
+
+    /// Another worker may do better.
+    fn give_up_leading(&mut self, now: Time, error: Error) {
+        self.publish_failures = 0;
+        if error.key() == Some(self.assignment_prefix.v2_commit_key().as_str()) {
+            self.abstain(now, error);
+            return self.step_down();
+        }
+        self.failing.insert(Component::Calculator, error.class());
+        self.last_failure = Some(error.clone());
+        self.notify(ManagerEvent::Failed { error });
+        let pause = self.back_off.next_delay();
+        self.election.back_off(now, pause);
+        self.step_down();
+    }
+
+    fn report_leader(&mut self) {
+        if self.election.leader().is_some() && !self.election.is_leader() {
+            // What this worker could not do, another one does.
+            self.succeeded(Component::Calculator);
+        }
+        let notice = ManagerEvent::Leader {
+            leader: self.election.leader().cloned(),
+            is_self: self.election.is_leader(),
+        };
+        self.notify(notice);
+    }
+}
