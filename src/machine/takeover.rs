@@ -49,7 +49,7 @@ pub struct TakeOver {
 
 /// What a process knows from before its take-over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
+pub struct ProcessMemory {
     /// The highest term and version that it has applied or published.
     pub reached: Applied,
     /// The highest revision that it has seen in the assignment bucket. A bucket with a lower last

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::plausible::MalformedValues;
-use divvy::machine::takeover::{Remembered, TakeOver};
+use divvy::machine::takeover::{ProcessMemory, TakeOver};
 use divvy::runtime::publish::partition_list::{PartitionSource, Partitions};
 use divvy::runtime::publish::publisher::{
     Effective, Publisher, PublisherEnvironment, PublisherSettings,
@@ -98,7 +98,7 @@ pub struct Parts {
     pub nonce: u64,
     pub clock: Arc<OwnClock>,
     pub operation_timeout: Duration,
-    pub remembered: Remembered,
+    pub remembered: ProcessMemory,
 }
 
 /// What a publisher thread shares with the rest of its process.

@@ -40,7 +40,7 @@ use super::heartbeat::Heartbeat;
 use super::outage::Outage;
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
-use super::takeover::Remembered;
+use super::takeover::ProcessMemory;
 use crate::config::ManagerConfig;
 use crate::error::{Code, Error, ErrorClass, Result};
 use crate::store::{Bucket, BucketStatus};
@@ -318,8 +318,8 @@ impl ManagerMachine {
 
     /// What the process knows from before a take-over.
     #[must_use]
-    pub fn remembered(&self) -> Remembered {
-        Remembered {
+    pub fn remembered(&self) -> ProcessMemory {
+        ProcessMemory {
             reached: self.heart.highest(),
             revision: self.seen_revision,
         }

@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::comparison::Comparison;
 use crate::machine::position::Position;
-use crate::machine::takeover::Remembered;
+use crate::machine::takeover::ProcessMemory;
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::runtime::publish::publisher::{ActiveMode, Effective};
@@ -59,7 +59,7 @@ pub(crate) struct CalculatorShared {
     pub counters: Counters,
     pub in_force: Arc<Effective>,
     /// What the process knows from before its take-over.
-    pub remembered: Mutex<Remembered>,
+    pub remembered: Mutex<ProcessMemory>,
     /// The receiver of metrics events.
     pub metrics_sink: MetricsSink,
     pub last_heard: LastHeard,

@@ -32,7 +32,7 @@ use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine, Ticket};
 use crate::machine::position::Position;
-use crate::machine::takeover::Remembered;
+use crate::machine::takeover::ProcessMemory;
 use crate::metrics::{AssignmentMetrics, CalculatorMetrics};
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::common::thread_group::LifecycleSlot;
@@ -395,7 +395,7 @@ impl Calculator {
     }
 
     /// The next start goes above what the process knows from before.
-    pub(in crate::runtime) fn remember(&self, remembered: Remembered) {
+    pub(in crate::runtime) fn remember(&self, remembered: ProcessMemory) {
         *self.shared.remembered.lock() = remembered;
     }
 

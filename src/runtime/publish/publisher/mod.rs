@@ -38,7 +38,7 @@ pub use self::take_over::TakeOverResult;
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{BucketReading, Change, Record, changes, pending, plan_digest};
-use crate::machine::takeover::Remembered;
+use crate::machine::takeover::ProcessMemory;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
@@ -213,7 +213,7 @@ pub struct Publisher {
     term: Term,
     term_state: TermState,
     /// What this process knows from before.
-    remembered: Remembered,
+    remembered: ProcessMemory,
     /// The fence in force.
     fence: Record<Fence>,
     /// The fence last tried: the one in force unless a further term is being opened.
@@ -303,7 +303,7 @@ impl Publisher {
             in_force,
             term: 0,
             term_state: TermState::Outside,
-            remembered: Remembered::default(),
+            remembered: ProcessMemory::default(),
             fence: Record::default(),
             claim: Fence::default(),
             version: 0,
@@ -323,7 +323,7 @@ impl Publisher {
 
     /// Adds what this process knows from before: a take-over goes above it.
     #[must_use]
-    pub fn remembering(mut self, remembered: Remembered) -> Self {
+    pub fn remembering(mut self, remembered: ProcessMemory) -> Self {
         self.remembered = remembered;
         self
     }

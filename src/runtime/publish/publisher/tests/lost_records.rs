@@ -196,7 +196,7 @@ fn restored_bucket_is_continued_above_what_the_process_remembers() {
         let version = first.publish(&lists()).unwrap();
         assert!(version > 6, "{kind:?}: {version}");
         holds_exactly(&world, &lists(), version);
-        let remembered = Remembered {
+        let remembered = ProcessMemory {
             reached: Applied { term: 1, version },
             revision: entry(&world, COMMIT_KEY).unwrap().revision,
         };
