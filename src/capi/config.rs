@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use super::election::{HostElection, divvy_campaign_fn, divvy_resign_fn};
 use super::guard::{self, Detail, Failure};
@@ -184,9 +185,11 @@ pub unsafe extern "C" fn divvy_config_merge_env(
                     format!("the variable {name} is not UTF-8"),
                 ));
             };
-            variables.push((name.to_owned(), value.to_owned()));
+            variables.push((name.to_owned(), Zeroizing::new(value.to_owned())));
         }
-        let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         Ok(config.lock().settings.merge_env(prefix, variables)?)
     })
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::{NatsSettings, Values};
 use crate::config::{OutagePolicy, OutagePreset, PublishMode};
 use crate::store::ManageBuckets;
@@ -40,7 +42,8 @@ macro_rules! key {
             is_secret: $is_secret,
             show: |values| Text::show(&values.$($path).+),
             set: |values, text| {
-                values.$($path).+ = Text::read(text)?;
+                let value = Text::read(text)?;
+                Text::wipe(&mut std::mem::replace(&mut values.$($path).+, value));
                 Ok(())
             },
         }
@@ -434,6 +437,8 @@ trait Text: Sized {
 impl Text for String {
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
+    /// Overwrites what may be a secret.
+    fn wipe(&mut self) {}
     }
     fn show(&self) -> String {
         self.clone()
@@ -443,6 +448,9 @@ impl Text for String {
 impl Text for Option<PathBuf> {
     fn read(text: &str) -> Result<Self, String> {
         Ok((!text.is_empty()).then(|| text.into()))
+    fn wipe(&mut self) {
+        self.zeroize();
+    }
     }
     fn show(&self) -> String {
         let path = self.as_ref().map(|path| path.display().to_string());
@@ -463,6 +471,9 @@ impl Text for Vec<String> {
 impl Text for Duration {
     fn read(text: &str) -> Result<Self, String> {
         duration::parse(text)
+    fn wipe(&mut self) {
+        self.zeroize();
+    }
     }
     fn show(&self) -> String {
         duration::format(*self)
@@ -531,10 +542,6 @@ pub enum StorageKind {
 
 /// A URL's own credentials must not be shown either.
 pub(super) fn shown(key: &Key, values: &Values) -> String {
-    let text = (key.show)(values);
-    if key.is_secret {
-        return if text.is_empty() { text } else { "***".into() };
-    }
     if key.name == "nats_url" {
         return redact_urls(&values.nats);
     }
@@ -543,6 +550,11 @@ pub(super) fn shown(key: &Key, values: &Values) -> String {
 
 fn redact_urls(nats: &NatsSettings) -> String {
     let redacted = nats.urls.iter().map(|url| match url.rsplit_once('@') {
+    let text = (key.show)(values);
+    if key.is_secret {
+        let is_set = !Zeroizing::new(text).is_empty();
+        return if is_set { "***".into() } else { String::new() };
+    }
         None => url.clone(),
         Some((before, host)) => match before.split_once("://") {
             Some((scheme, _)) => format!("{scheme}://***@{host}"),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use zeroize::{Zeroize, Zeroizing};
 
 use self::keys::{KEYS, Key, StorageKind};
 use crate::config::{CalculatorConfig, ManagerConfig, OutagePreset};
@@ -101,6 +102,17 @@ impl Default for NatsSettings {
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+impl Drop for NatsSettings {
+    /// Wipes what must not be found in memory, or a core dump, afterwards.
+    fn drop(&mut self) {
+        self.password.zeroize();
+        self.token.zeroize();
+        self.nkey_seed.zeroize();
+        // URLs may have credentials.
+        self.urls.zeroize();
+    }
+}
+
 enum Origin {
     Code,
     Json,
@@ -153,22 +165,24 @@ impl Settings {
     /// # Errors
     /// As [`Settings::set`]; and when it is no JSON object.
     pub fn merge_json(&mut self, text: &str) -> Result<()> {
-        let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
+        let mut object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
             Error::new(Code::InvalidConfig, "configuration is not a JSON object").caused_by(cause)
         })?;
         let mut next = self.clone();
-        for (name, value) in &object {
-            match json_text(value) {
-                Some(text) => next.apply(name, &text, Origin::Json)?,
-                None if value.is_null() => next.reset(name)?,
-                None => {
-                    return Err(fault(
-                        name,
-                        "must be a string, a number, true, false, null or a list of strings",
-                    ));
+        let applied = object.iter().try_for_each(|(name, value)| {
+            let Some(text) = json_text(value).map(Zeroizing::new) else {
+                if value.is_null() {
+                    return next.reset(name);
                 }
-            }
-        }
+                return Err(fault(
+                    name,
+                    "must be a string, a number, true, false, null or a list of strings",
+                ));
+            };
+            next.apply(name, &text, Origin::Json)
+        });
+        object.values_mut().for_each(wipe);
+        applied?;
         *self = next;
         Ok(())
     }
@@ -378,6 +392,15 @@ mod tests {
             let name = field.split(':').next().unwrap().trim();
             assert!(keys::find(name).is_some(), "{name} has no key");
         }
+/// Any of the values may be a secret.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+    }
+}
+
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::types::Time;
 
@@ -46,12 +46,16 @@ impl Clock for SystemClock {
 /// The wall clock as text (RFC 3339, to the nanosecond): for people who read the store, never
 /// compared.
 pub(crate) fn wall_clock() -> String {
-    wall_clock_at(std::time::SystemTime::now())
+    wall_clock_at(SystemTime::now())
 }
 
-/// What the wall clock shows at this time.
-pub(crate) fn wall_clock_at(time: std::time::SystemTime) -> String {
-    humantime::format_rfc3339_nanos(time).to_string()
+/// What the wall clock shows at this time: the years 1970 to 9999, which RFC 3339 can express; a clock
+/// outside shows the nearest of them.
+pub(crate) fn wall_clock_at(time: SystemTime) -> String {
+    const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+    let shown = SystemTime::UNIX_EPOCH + since_1970.unwrap_or_default().min(LAST_SECOND);
+    humantime::format_rfc3339_nanos(shown).to_string()
 }
 
 /// A clock that stands still until it is advanced. Clones share the same time.
@@ -94,6 +98,22 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         other.advance_to(Time::from_millis(1_000));
         assert_eq!(other.now(), Time::from_millis(2_000));
+    }
+
+    #[test]
+    fn wall_clock_beyond_year_9999_or_before_1970_does_not_panic() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let last = Duration::from_secs(253_402_300_799);
+        let second = Duration::from_secs(1);
+        for (time, shown) in [
+            (epoch + last, "9999-12-31T23:59:59.000000000Z"),
+            (epoch + last + second, "9999-12-31T23:59:59.000000000Z"),
+            (epoch + last * 1_000, "9999-12-31T23:59:59.000000000Z"),
+            (epoch - second, "1970-01-01T00:00:00.000000000Z"),
+            (epoch + second, "1970-01-01T00:00:01.000000000Z"),
+        ] {
+            assert_eq!(wall_clock_at(time), shown);
+        }
     }
 
     #[test]

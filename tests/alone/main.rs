@@ -19,6 +19,8 @@ mod nats_lifecycle;
 mod outages;
 mod panics;
 mod resources;
+#[cfg(feature = "nats")]
+mod secrets;
 mod slow_logger;
 #[cfg(feature = "nats")]
 mod store_cancel;

@@ -1,5 +1,6 @@
 //! `divvy shadow`: plans next to a live leader.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -125,11 +126,17 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
 }
 
 fn line(is_json: bool, words: &str, details: Value) -> String {
-    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    // A clock beyond what RFC 3339 can express prints nothing readable, but must not panic.
+    let mut time = String::new();
+    let _ = write!(
+        time,
+        "{}",
+        humantime::format_rfc3339_millis(SystemTime::now())
+    );
     if !is_json {
         return format!("{time}  {words}\n");
     }
-    let mut object = json!({ "time": time.to_string(), "text": words });
+    let mut object = json!({ "time": time, "text": words });
     if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
         object.extend(details);
     }

@@ -211,6 +211,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     if !about.is_file() {
         return Err(refuse("not a regular file".into()));
     }
+    check_access(&about)?;
     if about.len() > BYTES_MAX {
         return Err(refuse(format!("more than {BYTES_MAX} bytes")));
     }
@@ -220,6 +221,34 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     Ok(Some(bytes))
+}
+
+/// Whoever can write the file decides what this worker owns while the store is away. So it has to
+/// belong to the user of this process, and nobody else may be allowed to write it.
+#[cfg(unix)]
+fn check_access(about: &fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let why = if about.uid() != user {
+        format!(
+            "it belongs to user {}, and this process runs as user {user}",
+            about.uid()
+        )
+    } else if about.mode() & 0o022 != 0 {
+        format!(
+            "other users may write it (mode {:03o}): run chmod go-w",
+            about.mode() & 0o777
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Code::InvalidData, why))
+}
+
+#[cfg(not(unix))]
+fn check_access(_about: &fs::Metadata) -> Result<()> {
+    Ok(())
 }
 
 /// Without following a link, and without waiting for the other end of a pipe.

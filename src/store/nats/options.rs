@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::client::address::Address;
 use super::client::auth::{Auth, NatsCredentials, is_user_seed};
@@ -66,6 +66,13 @@ pub struct NatsOptions {
 }
 
 impl Default for NatsOptions {
+impl Drop for NatsOptions {
+    /// URLs may have credentials.
+    fn drop(&mut self) {
+        self.urls.zeroize();
+    }
+}
+
     /// The server `nats://127.0.0.1:4222`, no credentials, parti's buckets.
     fn default() -> Self {
         Self {
@@ -95,10 +102,9 @@ impl NatsOptions {
     /// Credentials may precede the host, `user:password@` or `token@`, percent-encoded; for that
     /// server and those that it announces they take the place of the ones set here.
     pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> Self {
-        Self {
-            urls: urls.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        let mut options = Self::default();
+        options.urls = urls.into_iter().map(Into::into).collect();
+        options
     }
 
     /// The client's name as operators see it. Default `divvy`.

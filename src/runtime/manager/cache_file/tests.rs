@@ -224,3 +224,35 @@ fn unreadable_file_and_missing_directory_are_reported_without_harm() {
         CacheAnswer::Done
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn cache_file_that_other_users_may_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let cache = folder.cache();
+    assert!(matches!(save(&cache), CacheAnswer::Done));
+    assert!(load(&cache).is_some());
+    for (mode, is_refused) in [(0o600, false), (0o644, false), (0o620, true), (0o602, true)] {
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(load(&cache).is_none(), is_refused, "{mode:o}");
+        if is_refused {
+            let expected = format!("other users may write it (mode {mode:03o})");
+            assert!(refusal(&folder.path()).contains(&expected));
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn cache_file_of_another_user_is_refused() {
+    let folder = Folder::new();
+    assert!(matches!(save(&folder.cache()), CacheAnswer::Done));
+    // Only root can give a file away; everyone else finds one that root owns.
+    let foreign = match std::os::unix::fs::chown(folder.path(), Some(12_345), None) {
+        Ok(()) => folder.path(),
+        Err(_) => PathBuf::from("/etc/passwd"),
+    };
+    let error = read(&foreign).unwrap_err().to_string();
+    assert!(error.contains("it belongs to user "), "{error}");
+}

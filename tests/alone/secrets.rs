@@ -1,0 +1,92 @@
+//! What is secret is not in the memory of the process, and so in no core dump, once its owner is gone.
+
+use std::fs::{File, read_to_string};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use divvy::Settings;
+use divvy::runtime::connect_nats;
+
+use crate::alone;
+
+/// A secret that this test keeps masked only, so that it does not find its own copy.
+struct Secret(Vec<u8>);
+
+const MASK: u8 = 0x5a;
+
+impl Secret {
+    fn new() -> Self {
+        Self((0..32).map(|_| fastrand::u8(b'a'..=b'z') ^ MASK).collect())
+    }
+
+    /// Hands out the secret and wipes the copy.
+    fn with<T>(&self, act: impl FnOnce(&str) -> T) -> T {
+        let text: String = self.0.iter().map(|byte| char::from(byte ^ MASK)).collect();
+        let text = zeroize::Zeroizing::new(text);
+        act(&text)
+    }
+
+    /// How often the memory of this process has it.
+    fn copies(&self) -> usize {
+        let maps = read_to_string("/proc/self/maps").expect("the maps of this process");
+        let memory = File::open("/proc/self/mem").expect("the memory of this process");
+        let mut copies = 0;
+        let mut chunk = vec![0; 1 << 20];
+        for map in maps.lines().filter(|map| map.contains(" rw")) {
+            let (start, rest) = map.split_once('-').expect("a range");
+            let end = rest.split_once(' ').expect("an end").0;
+            let number = |hex| u64::from_str_radix(hex, 16).expect("an address");
+            let (mut at, end) = (number(start), number(end));
+            let overlap = self.0.len() - 1;
+            while at + (overlap as u64) < end {
+                let length = chunk.len().min(usize::try_from(end - at).expect("it fits"));
+                let read = memory.read_at(&mut chunk[..length], at).unwrap_or(0);
+                let matches = |window: &&[u8]| {
+                    let mut pairs = window.iter().zip(&self.0);
+                    pairs.all(|(byte, masked)| byte ^ MASK == *masked)
+                };
+                copies += chunk[..read].windows(self.0.len()).filter(matches).count();
+                // The chunk is memory of this process as well.
+                chunk.fill(0);
+                at += (length - overlap) as u64;
+            }
+        }
+        copies
+    }
+}
+
+#[test]
+fn secrets_are_wiped_from_memory_when_settings_and_store_are_dropped() {
+    let _alone = alone();
+    let password = Secret::new();
+    let seed = Secret::new();
+    let in_url = Secret::new();
+    {
+        let mut settings = Settings::new();
+        settings.set("nats_user", "joe").unwrap();
+        seed.with(|seed| {
+            let json = zeroize::Zeroizing::new(format!(r#"{{"nats_nkey_seed":"{seed}"}}"#));
+            settings.merge_json(&json).unwrap();
+        });
+        password.with(|password| {
+            settings.set("nats_password", "the one before").unwrap();
+            settings
+                .merge_env("D_", [("D_NATS_PASSWORD", password)])
+                .unwrap();
+        });
+        in_url.with(|password| {
+            let url = zeroize::Zeroizing::new(format!("nats://joe:{password}@127.0.0.1:9"));
+            settings.set("nats_url", &url).unwrap();
+        });
+        assert!(password.copies() >= 1 && seed.copies() >= 1 && in_url.copies() >= 1);
+        let other = settings.clone();
+        assert!(!other.dump().contains("joe:"));
+        settings.set("nats_nkey_seed", "").unwrap();
+        settings.set("nats_url", "nats://127.0.0.1:9").unwrap();
+        // Nobody listens there.
+        let soon = Instant::now() + Duration::from_millis(200);
+        assert!(connect_nats(&settings, soon).is_err());
+    }
+    let left = [&password, &seed, &in_url].map(Secret::copies);
+    assert_eq!(left, [0, 0, 0], "copies of password, seed and URL");
+}
