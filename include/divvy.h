@@ -265,6 +265,10 @@ enum divvy_status
      */
     DIVVY_NOT_LEADER = -115,
     /**
+     * The buckets belong to another fleet: the configured name or key prefixes differ.
+     */
+    DIVVY_WRONG_FLEET = -116,
+    /**
      * A panic was caught: a defect of the library. Please report it with the detail.
      */
     DIVVY_PANICKED = -200,

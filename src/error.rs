@@ -56,6 +56,8 @@ pub enum Code {
     IdLost,
     /// This worker does not lead: the call is the leader's.
     NotLeader,
+    /// The buckets belong to another fleet: the configured name or key prefixes differ.
+    WrongFleet,
     /// The caller ended the call before its time, see [`Cancel`](crate::Cancel).
     Cancelled,
     /// Anything else the store reported.
@@ -101,6 +103,7 @@ impl Code {
             Code::IdsExhausted => "ids_exhausted",
             Code::IdLost => "id_lost",
             Code::NotLeader => "not_leader",
+            Code::WrongFleet => "wrong_fleet",
             Code::Cancelled => "cancelled",
             Code::Store => "store",
         }
@@ -129,6 +132,7 @@ impl Code {
             | Code::Cancelled
             | Code::Unauthorized
             | Code::Unsupported
+            | Code::WrongFleet
             | Code::Panicked => ErrorClass::Permanent,
         }
     }

@@ -10,6 +10,8 @@ use crate::types::{Partition, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_
 
 /// Key of the fence record in the assignment bucket. parti ignores keys without its prefix.
 pub const FENCE_KEY: &str = "divvy.fence";
+/// Key of the fleet record in the assignment bucket.
+pub const FLEET_KEY: &str = "divvy.fleet";
 /// Key of the commit record in the assignment bucket.
 pub const COMMIT_KEY: &str = "divvy.commit";
 /// Key that carries the fence check of a batch without a commit record.
@@ -172,6 +174,61 @@ pub fn encode_partitions<'a>(
 ) -> Box<serde_json::value::RawValue> {
     let list: Vec<&Partition> = partitions.collect();
     serde_json::value::to_raw_value(&list).unwrap_or_else(|error| json_never_fails(&error))
+}
+
+/// The fleet record: which fleet the buckets belong to. Written by the first worker of a fleet that
+/// has a name, or other key prefixes than parti's; a bucket without one belongs to the fleet
+/// without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRecord {
+    /// The fleet's name; empty without one.
+    pub fleet: String,
+    /// Prefix of its heartbeat keys.
+    pub heartbeat_prefix: String,
+    /// Prefix of its assignment keys.
+    pub assignment_prefix: String,
+}
+
+impl Default for FleetRecord {
+    /// The fleet without a name, with parti's prefixes.
+    fn default() -> Self {
+        Self {
+            fleet: String::new(),
+            heartbeat_prefix: "heartbeat".into(),
+            assignment_prefix: "assignment".into(),
+        }
+    }
+}
+
+impl FleetRecord {
+    /// Reads a stored fleet record.
+    ///
+    /// # Errors
+    /// [`Code::InvalidData`], saying what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        from_json(bytes)
+    }
+
+    /// The bytes to store.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+impl std::fmt::Display for FleetRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match truncated(&self.fleet, 60) {
+            "" => write!(f, "a fleet without a name")?,
+            name => write!(f, "fleet {name:?}")?,
+        }
+        write!(
+            f,
+            " with key prefixes {:?} and {:?}",
+            truncated(&self.heartbeat_prefix, 60),
+            truncated(&self.assignment_prefix, 60)
+        )
+    }
 }
 
 /// The fence record: who leads, in which term.

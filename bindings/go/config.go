@@ -132,6 +132,9 @@ type NATSOptions struct {
 	// _INBOX. The account must allow the client to subscribe to InboxPrefix.>.
 	InboxPrefix string
 
+	// Fleet is the name of the fleet, from which the bucket names follow: divvy-<Fleet>-…. A worker
+	// does not join buckets of another fleet (ErrWrongFleet). Empty: parti's bucket names.
+	Fleet string
 	// HeartbeatBucket and AssignmentBucket; defaults parti-heartbeat and parti-assignment.
 	HeartbeatBucket, AssignmentBucket string
 	// StableIDBucket and ElectionBucket, of managers; defaults parti-stableid and parti-election.
@@ -175,6 +178,7 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 	set("nats_inbox_prefix", o.InboxPrefix)
 	set("nats_placement_cluster", o.PlacementCluster)
 	set("nats_placement_tags", strings.Join(o.PlacementTags, ","))
+	set("fleet", o.Fleet)
 	set("heartbeat_bucket", o.HeartbeatBucket)
 	set("assignment_bucket", o.AssignmentBucket)
 	set("stable_id_bucket", o.StableIDBucket)

@@ -79,6 +79,7 @@ var (
 	ErrIDsExhausted    error = &sentinel{codeIDsExhausted, "every worker id is claimed"}
 	ErrIDLost          error = &sentinel{codeIDLost, "another process owns this worker's id"}
 	ErrNotLeader       error = &sentinel{codeNotLeader, "this worker is not the leader"}
+	ErrWrongFleet      error = &sentinel{codeWrongFleet, "the buckets belong to another fleet"}
 	ErrPanicked        error = &sentinel{codePanicked, "a defect of the library"}
 	// ErrLagged: a subscriber exceeded its backlog, and its channel was closed.
 	ErrLagged error = &sentinel{codeLagged, "subscriber exceeded its backlog and was closed"}
@@ -121,6 +122,7 @@ const (
 	codeIDsExhausted    Code = -113
 	codeIDLost          Code = -114
 	codeNotLeader       Code = -115
+	codeWrongFleet      Code = -116
 	codePanicked        Code = -200
 	codeNoCgo           Code = -300
 	codeLagged          Code = -301
@@ -141,6 +143,7 @@ var codeNames = map[Code]string{
 	codeStoreError: "STORE_ERROR", codeSourceFailed: "SOURCE_FAILED",
 	codeStrategyFailed: "STRATEGY_FAILED", codeInvalidPlan: "INVALID_PLAN",
 	codeIDsExhausted: "IDS_EXHAUSTED", codeIDLost: "ID_LOST", codeNotLeader: "NOT_LEADER",
+	codeWrongFleet: "WRONG_FLEET",
 	codePanicked: "PANICKED",
 }
 

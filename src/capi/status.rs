@@ -74,6 +74,8 @@ pub enum divvy_status {
     DIVVY_ID_LOST = -114,
     /// This worker is not the leader; only the leader can do this.
     DIVVY_NOT_LEADER = -115,
+    /// The buckets belong to another fleet: the configured name or key prefixes differ.
+    DIVVY_WRONG_FLEET = -116,
     /// A panic was caught: a defect of the library. Please report it with the detail.
     DIVVY_PANICKED = -200,
 }
@@ -81,7 +83,7 @@ pub enum divvy_status {
 use divvy_status::*;
 
 /// Every status with its name, in the order of the header.
-pub(super) const TABLE: [(divvy_status, &CStr); 33] = [
+pub(super) const TABLE: [(divvy_status, &CStr); 34] = [
     (DIVVY_OK, c"DIVVY_OK"),
     (DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
@@ -114,6 +116,7 @@ pub(super) const TABLE: [(divvy_status, &CStr); 33] = [
     (DIVVY_IDS_EXHAUSTED, c"DIVVY_IDS_EXHAUSTED"),
     (DIVVY_ID_LOST, c"DIVVY_ID_LOST"),
     (DIVVY_NOT_LEADER, c"DIVVY_NOT_LEADER"),
+    (DIVVY_WRONG_FLEET, c"DIVVY_WRONG_FLEET"),
     (DIVVY_PANICKED, c"DIVVY_PANICKED"),
 ];
 
@@ -155,7 +158,7 @@ pub extern "C" fn divvy_status_at(index: usize) -> i32 {
     TABLE.get(index).map_or(1, |(status, _)| *status as i32)
 }
 
-const CODES: [(Code, divvy_status); 23] = [
+const CODES: [(Code, divvy_status); 24] = [
     (Code::InvalidArgument, DIVVY_INVALID_ARGUMENT),
     (Code::InvalidConfig, DIVVY_INVALID_CONFIG),
     (Code::InvalidData, DIVVY_INVALID_DATA),
@@ -176,6 +179,7 @@ const CODES: [(Code, divvy_status); 23] = [
     (Code::IdsExhausted, DIVVY_IDS_EXHAUSTED),
     (Code::IdLost, DIVVY_ID_LOST),
     (Code::NotLeader, DIVVY_NOT_LEADER),
+    (Code::WrongFleet, DIVVY_WRONG_FLEET),
     (Code::Cancelled, DIVVY_CANCELLED),
     (Code::Panicked, DIVVY_PANICKED),
     (Code::Store, DIVVY_STORE_ERROR),

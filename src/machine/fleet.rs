@@ -11,7 +11,10 @@ use super::publication::{BucketReading, Content};
 use crate::error::{Error, Result};
 use crate::store::{Bucket, Entry, Listing};
 use crate::types::{Partition, Term, Version, WorkerId};
-use crate::wire::{self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix, LEASE_KEY};
+use crate::wire::{
+    self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, FLEET_KEY, Fence, FleetRecord, KeyPrefix,
+    LEASE_KEY,
+};
 
 /// Input of a snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,8 @@ pub struct Look<'a> {
 pub struct FleetStatus {
     /// The owner of the leader's lease.
     pub leader: Option<LeaderLease>,
+    /// The fleet's name by its record; empty for a fleet without a name.
+    pub fleet: String,
     /// The fence record: who took over last, and in which term. A fleet that parti leads has none.
     pub fence: Option<FenceView>,
     /// The newest version that any assignment or the commit record has.
@@ -245,6 +250,22 @@ impl FleetStatus {
         self.unlisted = unlisted.map(|keys| name(keys)).collect();
     }
 
+    fn take_fleet(&mut self, look: &Look<'_>, value: &[u8]) -> Result<()> {
+        let record = FleetRecord::decode(value)?;
+        let prefixes = [
+            look.heartbeat_prefix.as_str(),
+            look.assignment_prefix.as_str(),
+        ];
+        if prefixes != [&record.heartbeat_prefix, &record.assignment_prefix] {
+            self.problems.push(format!(
+                "the buckets belong to {}, and other key prefixes are configured here",
+                record.to_string().escape_debug()
+            ));
+        }
+        self.fleet = record.fleet;
+        Ok(())
+    }
+
     fn report(&mut self, bucket: Bucket, entry: &Entry, fault: &Error) {
         let (key, role) = (shown(&entry.key), bucket.role());
         let value = shown(&String::from_utf8_lossy(&entry.value));
@@ -277,6 +298,7 @@ impl FleetStatus {
             let fault = match entry.key.as_str() {
                 FENCE_KEY => plausible(Fence::decode(&entry.value), max).err(),
                 COMMIT_KEY => plausible(Commit::decode(&entry.value), max).err(),
+                FLEET_KEY => self.take_fleet(look, &entry.value).err(),
                 key if look.assignment_prefix.is_protocol_key(key) => None,
                 key if look.assignment_prefix.suffix(key).is_some() => {
                     let worker = wire::worker_of_key(look.assignment_prefix, key);
@@ -347,6 +369,9 @@ impl fmt::Display for FleetStatus {
 
 impl FleetStatus {
     fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.fleet.is_empty() {
+            writeln!(f, "fleet    {}", self.fleet.escape_debug())?;
+        }
         match &self.leader {
             Some(lease) => writeln!(
                 f,

@@ -77,6 +77,7 @@ pub fn nats_options(
         .manage_buckets(nats.manage_buckets)
         .stale_limit(nats.stale_limit)
         .connect_timeout(nats.connect_timeout)
+        .fleet(&nats.fleet)
         .bucket_name(Bucket::StableId, &nats.stable_id_bucket)
         .bucket_name(Bucket::Election, &nats.election_bucket)
         .bucket_name(Bucket::Heartbeat, &nats.heartbeat_bucket)

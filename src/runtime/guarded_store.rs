@@ -17,17 +17,20 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use crate::error::{Code, Error};
+use crate::config::CalculatorConfig;
+use crate::error::{Code, Error, Result};
 use crate::machine::adaptive_timeout::AdaptiveTimeout;
 use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verdict};
 use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
+use crate::runtime::fleet_identity;
 use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
-use crate::store::{Bucket, Health, Outcome, Refusal, Store};
+use crate::store::{Bucket, BucketStatus, Health, Outcome, Refusal, Store};
 use crate::time::clock::Clock;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Time;
+use crate::wire::FleetRecord;
 
 /// Kinds of calls with separate retry state: reads and writes, for each bucket.
 const KINDS: usize = 8;
@@ -69,6 +72,8 @@ pub struct GuardedStore {
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
     metrics: Arc<dyn CalculatorMetrics>,
+    /// The fleet that the assignment bucket has to belong to.
+    fleet: Option<FleetRecord>,
 }
 
 struct Core {
@@ -113,20 +118,27 @@ impl GuardedStore {
                 is_reporting: false,
             }),
             metrics: Arc::new(NoMetrics),
+            fleet: None,
         }
     }
 
-    /// As users' stores are: measured, jittered, in haste.
+    /// As users' stores are: measured, jittered, in haste, and of their fleet only.
     pub(crate) fn measured(
         inner: Arc<dyn Store>,
         metrics: &Arc<dyn CalculatorMetrics>,
         clock: &Arc<dyn Clock>,
-        operation_timeout: Duration,
+        config: &CalculatorConfig,
     ) -> Self {
         let inner = Arc::new(MeasuredStore::new(inner, Arc::clone(metrics)));
-        Self::new(inner, Arc::clone(clock), fastrand::u64(..))
-            .with_operation_timeout(operation_timeout)
-            .with_metrics(Arc::clone(metrics))
+        let mut store = Self::new(inner, Arc::clone(clock), fastrand::u64(..))
+            .with_operation_timeout(config.operation_timeout)
+            .with_metrics(Arc::clone(metrics));
+        store.fleet = Some(FleetRecord {
+            fleet: store.inner.fleet(),
+            heartbeat_prefix: config.heartbeat_prefix.clone(),
+            assignment_prefix: config.assignment_prefix.clone(),
+        });
+        store
     }
 
     /// Has each call wait for a part only of what an operation may take.
@@ -443,6 +455,15 @@ fn writing(bucket: Bucket) -> usize {
 impl StoreLayer for GuardedStore {
     fn inner(&self) -> &dyn Store {
         &*self.inner
+    }
+
+    fn ensured(&self, bucket: Bucket, status: &BucketStatus, deadline: Instant) -> Result<()> {
+        match (bucket, &self.fleet) {
+            (Bucket::Assignment, Some(fleet)) => {
+                fleet_identity::verify(self, fleet, &status.name, deadline)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn call<A: StoreAnswer>(

@@ -12,6 +12,7 @@
 mod calculator;
 mod common;
 mod connect;
+mod fleet_identity;
 mod guarded_store;
 mod manager;
 mod notifier;

@@ -58,6 +58,11 @@ pub static KEYS: &[Key] = &[
         "name of this leader, written to the fence record"
     ),
     key!(
+        "fleet",
+        nats.fleet,
+        "name of the fleet, from which its bucket names follow; empty: parti's bucket names"
+    ),
+    key!(
         "heartbeat_prefix",
         calculator.heartbeat_prefix,
         "prefix of the heartbeat keys"
@@ -432,25 +437,25 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 trait Text: Sized {
     fn read(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
+    /// Overwrites what may be a secret.
+    fn wipe(&mut self) {}
 }
 
 impl Text for String {
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
-    /// Overwrites what may be a secret.
-    fn wipe(&mut self) {}
     }
     fn show(&self) -> String {
         self.clone()
+    }
+    fn wipe(&mut self) {
+        self.zeroize();
     }
 }
 
 impl Text for Option<PathBuf> {
     fn read(text: &str) -> Result<Self, String> {
         Ok((!text.is_empty()).then(|| text.into()))
-    fn wipe(&mut self) {
-        self.zeroize();
-    }
     }
     fn show(&self) -> String {
         let path = self.as_ref().map(|path| path.display().to_string());
@@ -466,14 +471,14 @@ impl Text for Vec<String> {
     fn show(&self) -> String {
         self.join(",")
     }
+    fn wipe(&mut self) {
+        self.zeroize();
+    }
 }
 
 impl Text for Duration {
     fn read(text: &str) -> Result<Self, String> {
         duration::parse(text)
-    fn wipe(&mut self) {
-        self.zeroize();
-    }
     }
     fn show(&self) -> String {
         duration::format(*self)
@@ -545,16 +550,16 @@ pub(super) fn shown(key: &Key, values: &Values) -> String {
     if key.name == "nats_url" {
         return redact_urls(&values.nats);
     }
-    text
-}
-
-fn redact_urls(nats: &NatsSettings) -> String {
-    let redacted = nats.urls.iter().map(|url| match url.rsplit_once('@') {
     let text = (key.show)(values);
     if key.is_secret {
         let is_set = !Zeroizing::new(text).is_empty();
         return if is_set { "***".into() } else { String::new() };
     }
+    text
+}
+
+fn redact_urls(nats: &NatsSettings) -> String {
+    let redacted = nats.urls.iter().map(|url| match url.rsplit_once('@') {
         None => url.clone(),
         Some((before, host)) => match before.split_once("://") {
             Some((scheme, _)) => format!("{scheme}://***@{host}"),

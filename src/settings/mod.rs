@@ -54,6 +54,7 @@ pub struct NatsSettings {
     pub replicas: u32,
     pub storage: StorageKind,
     pub api_prefix: String,
+    pub fleet: String,
     pub max_bytes: u64,
     pub placement_cluster: String,
     pub placement_tags: Vec<String>,
@@ -86,6 +87,7 @@ impl Default for NatsSettings {
             replicas: 1,
             storage: StorageKind::File,
             api_prefix: String::new(),
+            fleet: String::new(),
             max_bytes: 0,
             placement_cluster: String::new(),
             placement_tags: Vec::new(),
@@ -100,8 +102,6 @@ impl Default for NatsSettings {
     }
 }
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
 impl Drop for NatsSettings {
     /// Wipes what must not be found in memory, or a core dump, afterwards.
     fn drop(&mut self) {
@@ -113,6 +113,8 @@ impl Drop for NatsSettings {
     }
 }
 
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     Code,
     Json,
@@ -287,6 +289,7 @@ impl Settings {
         })?;
         self.origins.insert(key.name, origin);
         self.follow_preset();
+        self.follow_fleet();
         Ok(())
     }
 
@@ -296,7 +299,40 @@ impl Settings {
         (key.set)(&mut self.values, &default).map_err(|why| fault(name, &why))?;
         self.origins.remove(key.name);
         self.follow_preset();
+        self.follow_fleet();
         Ok(())
+    }
+
+    /// Names the buckets whose names were not set themselves.
+    fn follow_fleet(&mut self) {
+        let nats = &mut self.values.nats;
+        let fleet = nats.fleet.as_str();
+        for (bucket, key, name) in [
+            (
+                Bucket::StableId,
+                "stable_id_bucket",
+                &mut nats.stable_id_bucket,
+            ),
+            (
+                Bucket::Election,
+                "election_bucket",
+                &mut nats.election_bucket,
+            ),
+            (
+                Bucket::Heartbeat,
+                "heartbeat_bucket",
+                &mut nats.heartbeat_bucket,
+            ),
+            (
+                Bucket::Assignment,
+                "assignment_bucket",
+                &mut nats.assignment_bucket,
+            ),
+        ] {
+            if !self.origins.contains_key(key) {
+                *name = bucket.name_in(fleet);
+            }
+        }
     }
 
     /// Gives what a preset stands for to the settings that were not set themselves.
@@ -349,6 +385,15 @@ fn fault(name: &str, why: &str) -> Error {
     )
 }
 
+/// Any of the values may be a secret.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+    }
+}
+
 fn json_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -365,6 +410,35 @@ fn json_text(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bucket_names_follow_from_the_fleet_unless_they_are_set_in_whatever_order() {
+        let mut settings = Settings::new();
+        settings.set("election_bucket", "mine").unwrap();
+        settings.set("fleet", "orders").unwrap();
+        settings.set("heartbeat_bucket", "beats").unwrap();
+        let nats = settings.nats();
+        let names = [
+            &nats.stable_id_bucket,
+            &nats.election_bucket,
+            &nats.heartbeat_bucket,
+            &nats.assignment_bucket,
+        ];
+        assert_eq!(
+            names,
+            [
+                "divvy-orders-stableid",
+                "mine",
+                "beats",
+                "divvy-orders-assignment"
+            ]
+        );
+        settings
+            .merge_json(r#"{"fleet": null, "heartbeat_bucket": null}"#)
+            .unwrap();
+        assert_eq!(settings.nats().heartbeat_bucket, "parti-heartbeat");
+        assert_eq!(settings.nats().assignment_bucket, "parti-assignment");
+    }
 
     #[test]
     fn every_key_round_trips_its_default() {
@@ -392,15 +466,6 @@ mod tests {
             let name = field.split(':').next().unwrap().trim();
             assert!(keys::find(name).is_some(), "{name} has no key");
         }
-/// Any of the values may be a secret.
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(list) => list.iter_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
-    }
-}
-
     }
 
     #[test]

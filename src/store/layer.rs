@@ -123,6 +123,14 @@ pub trait StoreLayer: Send + Sync {
     /// The store below.
     fn inner(&self) -> &dyn Store;
 
+    /// Checks a bucket that [`Store::ensure`] has found or created.
+    ///
+    /// # Errors
+    /// Why the bucket must not be used.
+    fn ensured(&self, _bucket: Bucket, _status: &BucketStatus, _deadline: Instant) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes a call, changes it, measures it, or refuses it. `run` makes it on a store.
     fn call<A: StoreAnswer>(
         &self,
@@ -146,6 +154,10 @@ impl<L: StoreLayer> Store for L {
         self.inner().identity()
     }
 
+    fn fleet(&self) -> String {
+        self.inner().fleet()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,
@@ -153,9 +165,11 @@ impl<L: StoreLayer> Store for L {
         deadline: Instant,
     ) -> Result<BucketStatus> {
         let ensure = call(CallKind::Ensure, bucket, deadline);
-        self.call(ensure, |store, call| {
+        let status = self.call(ensure, |store, call| {
             store.ensure(call.bucket, config, call.deadline)
-        })
+        })?;
+        self.ensured(bucket, &status, deadline)?;
+        Ok(status)
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {

@@ -88,6 +88,16 @@ impl Bucket {
         }
     }
 
+    /// The bucket's name in a fleet of that name: `divvy-<fleet>-…`, and parti's without a name.
+    #[must_use]
+    pub fn name_in(self, fleet: &str) -> String {
+        let name = self.default_name();
+        match (fleet, name.strip_prefix("parti-")) {
+            ("", _) | (_, None) => name.to_owned(),
+            (fleet, Some(kind)) => format!("divvy-{fleet}-{kind}"),
+        }
+    }
+
     /// The number of the first write of a bucket that is created now, `since_epoch` after
     /// 1970-01-01T00:00:00Z. The sequence of a successor starts above everything that a deleted
     /// bucket counted, so that no revision is used twice.
@@ -391,6 +401,11 @@ pub trait Store: Send + Sync {
     /// Identity of the fleet's buckets, as far as known without a request. A worker compares it
     /// with its cache. Empty: unknown.
     fn identity(&self) -> String;
+
+    /// The name of the fleet that the store is configured for. Empty: none.
+    fn fleet(&self) -> String {
+        String::new()
+    }
 
     /// Creates a bucket unless it exists and returns its status. An existing bucket is left
     /// unchanged.

@@ -18,6 +18,7 @@ mod calculator;
 mod conformance_nats;
 mod domains;
 mod faults;
+mod fleets;
 mod hostile;
 mod other_client;
 mod permissions;

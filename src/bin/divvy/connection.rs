@@ -20,6 +20,10 @@ pub struct Connection {
     /// NATS servers of the fleet, separated by commas: nats://host:port or tls://host:port.
     #[arg(long, value_name = "URL")]
     nats: String,
+    /// Name of the fleet, from which its bucket names follow: divvy-<NAME>-…. Without one parti's
+    /// bucket names apply.
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
     /// Any other setting, such as assignment_bucket=NAME, nats_creds=FILE or heartbeat_ttl=6s; may
     /// be repeated. Set secrets in the environment: DIVVY_NATS_TOKEN and so on.
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -45,6 +49,10 @@ impl Connection {
             };
             let set = settings.set(name.trim(), value.trim());
             set.map_err(|error| format!("--set {name}: {}", error.message()))?;
+        }
+        if let Some(fleet) = &self.fleet {
+            let set = settings.set("fleet", fleet);
+            set.map_err(|error| format!("--fleet {fleet}: {}", error.message()))?;
         }
         let set = settings.set("nats_url", &self.nats);
         set.map_err(|error| format!("--nats {}: {}", self.nats, error.message()))?;

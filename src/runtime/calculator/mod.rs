@@ -131,7 +131,7 @@ impl CalculatorBuilder {
                 self.store,
                 &metrics_sink.calculator,
                 &self.clock,
-                self.config.operation_timeout,
+                &self.config,
             )),
         };
         let shared =

@@ -132,7 +132,7 @@ impl ManagerBuilder {
             self.store,
             &metrics_sink.calculator,
             &self.clock,
-            self.config.calculator.operation_timeout,
+            &self.config.calculator,
         );
         Ok(Manager {
             shared: Arc::new(ManagerShared::new(

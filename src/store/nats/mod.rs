@@ -205,6 +205,10 @@ impl Store for NatsStore {
             .to_owned()
     }
 
+    fn fleet(&self) -> String {
+        self.session.options.fleet.clone()
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

@@ -53,6 +53,7 @@ pub struct NatsOptions {
     pub(super) auth: Auth,
     pub(super) tls: TlsSettings,
     pub(super) inbox_prefix: String,
+    pub(super) fleet: String,
     pub(super) buckets: [String; 4],
     pub(super) replicas: u32,
     pub(super) storage: Storage,
@@ -65,7 +66,6 @@ pub struct NatsOptions {
     pub(super) connect_timeout: Duration,
 }
 
-impl Default for NatsOptions {
 impl Drop for NatsOptions {
     /// URLs may have credentials.
     fn drop(&mut self) {
@@ -73,6 +73,7 @@ impl Drop for NatsOptions {
     }
 }
 
+impl Default for NatsOptions {
     /// The server `nats://127.0.0.1:4222`, no credentials, parti's buckets.
     fn default() -> Self {
         Self {
@@ -81,6 +82,7 @@ impl Drop for NatsOptions {
             auth: Auth::Anonymous,
             tls: TlsSettings::default(),
             inbox_prefix: "_INBOX".to_owned(),
+            fleet: String::new(),
             buckets: Bucket::ALL.map(|bucket| bucket.default_name().to_owned()),
             replicas: 1,
             storage: Storage::File,
@@ -195,6 +197,16 @@ impl NatsOptions {
     #[must_use]
     pub fn tls_identity(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
         self.tls.identity = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
+        self
+    }
+
+    /// Names the fleet, 1 to 60 of letters, digits, `-` and `_`, and its four buckets:
+    /// `divvy-<fleet>-…`. A worker does not join buckets of a fleet with another name. Default:
+    /// no name, with parti's buckets, which fleets with parti workers need.
+    #[must_use]
+    pub fn fleet(mut self, name: &str) -> Self {
+        self.buckets = Bucket::ALL.map(|bucket| bucket.name_in(name));
+        self.fleet = name.to_owned();
         self
     }
 
@@ -350,6 +362,13 @@ impl NatsOptions {
                 ),
             );
         }
+        rule(
+            self.fleet.is_empty() || is_token(&self.fleet) && self.fleet.len() <= 60,
+            format!(
+                "fleet: {:?}; use at most 60 of letters, digits, - and _",
+                self.fleet
+            ),
+        );
         for (bucket, name) in Bucket::ALL.iter().zip(&self.buckets) {
             rule(
                 is_token(name),
@@ -443,6 +462,7 @@ impl fmt::Debug for NatsOptions {
             .field("auth", &self.auth.kind())
             .field("tls", &self.tls)
             .field("inbox_prefix", &self.inbox_prefix)
+            .field("fleet", &self.fleet)
             .field("buckets", &self.buckets)
             .field("replicas", &self.replicas)
             .field("storage", &self.storage)

@@ -141,10 +141,7 @@ impl World {
             World::Nats { url } => {
                 let options = NatsOptions::new([url])
                     .name(format!("divvy demo {member}"))
-                    .bucket_name(Bucket::StableId, "divvy-demo-stableid")
-                    .bucket_name(Bucket::Election, "divvy-demo-election")
-                    .bucket_name(Bucket::Heartbeat, "divvy-demo-heartbeat")
-                    .bucket_name(Bucket::Assignment, "divvy-demo-assignment")
+                    .fleet("demo")
                     .storage(Storage::Memory);
                 Ok(Connection {
                     store: Arc::new(NatsStore::connect(options, soon())?),
