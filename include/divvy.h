@@ -1901,6 +1901,23 @@ divvy_status divvy_calculator_refresh(struct divvy_calculator calculator,
                                       size_t errlen);
 
 /**
+ * Confirms the partition list as it is now, although it lost more than the setting max_list_shrink
+ * allows: reads it again as divvy_calculator_refresh() does, and applies it. Counts once.
+ *
+ * Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+ * receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the error text;
+ * NULL allowed.
+ * Returns: as divvy_calculator_refresh().
+ * Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_calculator_confirm_partitions(struct divvy_calculator calculator,
+                                                 int64_t timeout_ms,
+                                                 int64_t *version,
+                                                 char *errbuf,
+                                                 size_t errlen);
+
+/**
  * Sets the whole partition list. May be called before the start. The list survives stop and start.
  * Nothing is published without a list.
  *
@@ -2172,6 +2189,23 @@ divvy_status divvy_manager_assignment(struct divvy_manager manager,
  * Since: 0.1.
  */
 divvy_status divvy_manager_refresh_partitions(struct divvy_manager manager,
+                                              int64_t timeout_ms,
+                                              int64_t *version,
+                                              char *errbuf,
+                                              size_t errlen);
+
+/**
+ * Confirms the partition list as it is now, although it lost more than the setting max_list_shrink
+ * allows, if this worker is the leader.
+ *
+ * Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+ * receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the error text;
+ * NULL allowed.
+ * Returns: OK; NOT_LEADER - the detail names the leader; otherwise as divvy_calculator_refresh().
+ * Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
+ * Since: 0.1.
+ */
+divvy_status divvy_manager_confirm_partitions(struct divvy_manager manager,
                                               int64_t timeout_ms,
                                               int64_t *version,
                                               char *errbuf,

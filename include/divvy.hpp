@@ -962,6 +962,12 @@ public:
         try_refresh(timeout, &version).check();
         return version;
     }
+    std::int64_t confirm_partitions(milliseconds timeout) {
+        std::int64_t version = 0;
+        detail::errbuf e;
+        e(divvy_calculator_confirm_partitions(get(), timeout.count(), &version, e.text, sizeof e.text)).check();
+        return version;
+    }
     void set_partitions(const partitions &list) { try_set_partitions(list).check(); }
     std::string status_json() const {
         std::string out;
@@ -1036,6 +1042,10 @@ public:
         const result read = e(divvy_manager_assignment(get(), &handle, e.text, sizeof e.text));
         if (read) out = divvy::assignment(handle);
         return read;
+    }
+    result try_confirm_partitions(milliseconds timeout, std::int64_t *version = nullptr) {
+        detail::errbuf e;
+        return e(divvy_manager_confirm_partitions(get(), timeout.count(), version, e.text, sizeof e.text));
     }
     result try_refresh_partitions(milliseconds timeout, std::int64_t *version = nullptr) {
         detail::errbuf e;

@@ -56,6 +56,15 @@ pub struct CalculatorConfig {
     /// Share by which the fullest worker must exceed the fair level before a change of weights
     /// alone triggers a rebalance. 0 or more. Default: 0.2.
     pub min_rebalance_threshold: f64,
+    /// A partition list that lost more than this share of the partitions in force, or became empty, is
+    /// held back until it is confirmed ([`Calculator::confirm_partitions`]) or has stayed for
+    /// [`CalculatorConfig::list_shrink_hold`]; workers keep what they have. 0 to 1, default: 0.5;
+    /// 1: never.
+    ///
+    /// [`Calculator::confirm_partitions`]: crate::Calculator::confirm_partitions
+    pub max_list_shrink: f64,
+    /// See [`CalculatorConfig::max_list_shrink`]. Default: 5 min.
+    pub list_shrink_hold: Duration,
     /// Weight of a partition whose weight is 0 or less. 1 or more. Default: 1.
     pub default_weight: i64,
     /// Added to the TTL after an outage before a worker can be suspected. Default: 15 s.
@@ -117,6 +126,8 @@ impl Default for CalculatorConfig {
             join_coalescing: Duration::from_millis(100),
             restart_ratio: 0.5,
             min_rebalance_threshold: 0.2,
+            max_list_shrink: 0.5,
+            list_shrink_hold: Duration::from_secs(300),
             default_weight: 1,
             recovery_grace: Duration::from_secs(15),
             apply_timeout: Duration::from_secs(10),
@@ -189,6 +200,13 @@ impl CalculatorConfig {
             rules.broken(
                 "restart_ratio",
                 self.restart_ratio.to_string(),
+                "must be from 0 to 1",
+            );
+        }
+        if !(0.0..=1.0).contains(&self.max_list_shrink) {
+            rules.broken(
+                "max_list_shrink",
+                self.max_list_shrink.to_string(),
                 "must be from 0 to 1",
             );
         }
@@ -287,9 +305,10 @@ impl CalculatorConfig {
         ]
     }
 
-    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 6] {
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 7] {
         [
             ("leave_window", self.leave_window),
+            ("list_shrink_hold", self.list_shrink_hold),
             ("join_coalescing", self.join_coalescing),
             ("recovery_grace", self.recovery_grace),
             ("apply_timeout", self.apply_timeout),

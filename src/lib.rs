@@ -107,6 +107,7 @@ pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, MemberChan
 pub use machine::comparison::{Comparison, Difference, Intended};
 pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
+pub use machine::list_guard::HeldList;
 pub use machine::manager::{Departure, ManagerChange, ManagerEvent};
 pub use machine::outage::AlertLevel;
 pub use runtime::{

@@ -141,6 +141,16 @@ divvy_status divvy_go_calculator_refresh(divvy_cancel cancel, divvy_calculator c
     USING(cancel, divvy_calculator_refresh(calculator, timeout_ms, NULL, errbuf, errlen));
 }
 
+divvy_status divvy_go_calculator_confirm(divvy_cancel cancel, divvy_calculator calculator,
+                                         int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_calculator_confirm_partitions(calculator, timeout_ms, NULL, errbuf, errlen));
+}
+
+divvy_status divvy_go_manager_confirm(divvy_cancel cancel, divvy_manager manager,
+                                      int64_t timeout_ms, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_manager_confirm_partitions(manager, timeout_ms, NULL, errbuf, errlen));
+}
+
 divvy_status divvy_go_manager_start(divvy_cancel cancel, divvy_manager manager, int64_t timeout_ms,
                                     char *errbuf, size_t errlen) {
     USING(cancel, divvy_manager_start(manager, timeout_ms, errbuf, errlen));

@@ -18,6 +18,8 @@ divvy_status divvy_go_calculator_trigger(divvy_cancel cancel, divvy_calculator c
                                          int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_calculator_refresh(divvy_cancel cancel, divvy_calculator calculator,
                                          int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_calculator_confirm(divvy_cancel cancel, divvy_calculator calculator,
+                                         int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_manager_start(divvy_cancel cancel, divvy_manager manager, int64_t timeout_ms,
                                     char *errbuf, size_t errlen);
 divvy_status divvy_go_manager_stop(divvy_cancel cancel, divvy_manager manager, int32_t departure,
@@ -27,6 +29,8 @@ divvy_status divvy_go_manager_wait_state(divvy_cancel cancel, divvy_manager mana
 divvy_status divvy_go_manager_trigger(divvy_cancel cancel, divvy_manager manager,
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager,
+                                      int64_t timeout_ms, char *errbuf, size_t errlen);
+divvy_status divvy_go_manager_confirm(divvy_cancel cancel, divvy_manager manager,
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_store_connect(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
                                     divvy_store *out, char *errbuf, size_t errlen);

@@ -161,6 +161,15 @@ func (c *Calculator) Refresh(ctx context.Context) error {
 	})
 }
 
+// ConfirmPartitions confirms the partition list as it is now, although it lost more than the setting
+// max_list_shrink allows: has it read again as [Calculator.Refresh] does, and applied. Counts once.
+func (c *Calculator) ConfirmPartitions(ctx context.Context) error {
+	defer runtime.KeepAlive(c)
+	return c.ask(ctx, "confirm_partitions", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_calculator_confirm(cancel, c.handle, wait, buffer, size)
+	})
+}
+
 // SetPartitions sets the whole partition list. It may be called before Start. It waits at most 1 s.
 func (c *Calculator) SetPartitions(partitions []Partition) error {
 	defer runtime.KeepAlive(c)

@@ -144,7 +144,7 @@ var codeNames = map[Code]string{
 	codeStrategyFailed: "STRATEGY_FAILED", codeInvalidPlan: "INVALID_PLAN",
 	codeIDsExhausted: "IDS_EXHAUSTED", codeIDLost: "ID_LOST", codeNotLeader: "NOT_LEADER",
 	codeWrongFleet: "WRONG_FLEET",
-	codePanicked: "PANICKED",
+	codePanicked:   "PANICKED",
 }
 
 // String returns the code's name in the C ABI, without DIVVY_.

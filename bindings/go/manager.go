@@ -205,6 +205,15 @@ func (m *Manager) RefreshPartitions(ctx context.Context) error {
 	})
 }
 
+// ConfirmPartitions confirms the partition list as it is now, although it lost more than the setting
+// max_list_shrink allows, if this worker is the leader. ErrNotLeader names the leader.
+func (m *Manager) ConfirmPartitions(ctx context.Context) error {
+	defer runtime.KeepAlive(m)
+	return m.ask(ctx, "confirm_partitions", func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_manager_confirm(cancel, m.handle, wait, buffer, size)
+	})
+}
+
 // TriggerRebalance publishes a new version at once, if this worker is the leader. It waits until
 // the context ends, 30 s by default. ErrNotLeader names the leader.
 func (m *Manager) TriggerRebalance(ctx context.Context) error {

@@ -76,7 +76,8 @@ func (*Calculator) CurrentVersion() int64 { return 0 }
 func (*Calculator) TriggerRebalance(context.Context) error { return ErrNoCgo }
 
 // Refresh returns ErrNoCgo.
-func (*Calculator) Refresh(context.Context) error { return ErrNoCgo }
+func (*Calculator) Refresh(context.Context) error           { return ErrNoCgo }
+func (*Calculator) ConfirmPartitions(context.Context) error { return ErrNoCgo }
 
 // SetPartitions returns ErrNoCgo.
 func (*Calculator) SetPartitions([]Partition) error { return ErrNoCgo }
@@ -147,6 +148,7 @@ func (*Manager) Assignment() (Assignment, error) { return Assignment{}, ErrNoCgo
 
 // RefreshPartitions returns ErrNoCgo.
 func (*Manager) RefreshPartitions(context.Context) error { return ErrNoCgo }
+func (*Manager) ConfirmPartitions(context.Context) error { return ErrNoCgo }
 
 // TriggerRebalance returns ErrNoCgo.
 func (*Manager) TriggerRebalance(context.Context) error { return ErrNoCgo }

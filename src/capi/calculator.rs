@@ -270,6 +270,29 @@ pub unsafe extern "C" fn divvy_calculator_refresh(
     })
 }
 
+/// Confirms the partition list as it is now, although it lost more than the setting max_list_shrink
+/// allows: reads it again as divvy_calculator_refresh() does, and applies it. Counts once.
+///
+/// Parameters: calculator - the calculator. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+/// receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the error text;
+/// NULL allowed.
+/// Returns: as divvy_calculator_refresh().
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_calculator_confirm_partitions(
+    calculator: divvy_calculator,
+    timeout_ms: i64,
+    version: *mut i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let calculator = calculator_of(calculator)?;
+        ask(timeout_ms, version, |t| calculator.confirm_partitions(t))
+    })
+}
+
 /// Asks for a version, and writes it where it is wanted.
 pub(super) fn ask(
     timeout_ms: i64,

@@ -371,6 +371,29 @@ pub unsafe extern "C" fn divvy_manager_refresh_partitions(
     })
 }
 
+/// Confirms the partition list as it is now, although it lost more than the setting max_list_shrink
+/// allows, if this worker is the leader.
+///
+/// Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -
+/// receives the version in force; NULL allowed. errbuf, errlen - buffer that receives the error text;
+/// NULL allowed.
+/// Returns: OK; NOT_LEADER - the detail names the leader; otherwise as divvy_calculator_refresh().
+/// Thread: any, callbacks of subscribers included. Blocks for at most timeout_ms.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_manager_confirm_partitions(
+    manager: divvy_manager,
+    timeout_ms: i64,
+    version: *mut i64,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let manager = manager_of(manager)?;
+        ask(timeout_ms, version, |t| manager.confirm_partitions(t))
+    })
+}
+
 /// If this worker is the leader, publishes a new version at once.
 ///
 /// Parameters: manager - the manager. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. version -

@@ -35,6 +35,12 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
         "degraded": degradation_words(&status.degraded),
         "breaker": breaker_json(&status.breaker),
         "last_failure": status.last_failure,
+        "held_list": status.held_list.as_ref().map(|held| json!({
+            "in_force": held.in_force,
+            "lost": held.lost,
+            "listed": held.listed,
+            "applied_in_ms": millis(held.applied_in),
+        })),
         "quality": status.quality.map(|quality| json!({
             "max_to_mean": quality.max_to_mean,
             "min_to_mean": quality.min_to_mean,

@@ -25,7 +25,7 @@ pub fn verify(store: &dyn Store, own: &FleetRecord, name: &str, deadline: Instan
         if let Some(entry) = entry.as_ref().filter(|entry| entry.is_live()) {
             return match FleetRecord::decode(&entry.value) {
                 Ok(found) => compare(own, &found, name),
-                // Whoever can write to the bucket must not be able to stop a fleet.
+                // A client that can write to the bucket must not be able to stop a fleet.
                 Err(error) => {
                     log::warn!("bucket {name}: {FLEET_KEY} is ignored: {error}");
                     Ok(())

@@ -118,6 +118,16 @@ pub static KEYS: &[Key] = &[
         "new weights lead to a rebalance when the fullest worker exceeds the fair level by more than this share"
     ),
     key!(
+        "max_list_shrink",
+        calculator.max_list_shrink,
+        "a partition list that lost more than this share, or became empty, is held back until it is confirmed; 0 to 1, 1: never"
+    ),
+    key!(
+        "list_shrink_hold",
+        calculator.list_shrink_hold,
+        "a list that is held back is applied once it has stayed for this long"
+    ),
+    key!(
         "default_weight",
         calculator.default_weight,
         "weight of a partition that has none; 1 or more"

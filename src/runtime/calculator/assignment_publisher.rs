@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select_biased};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select_biased};
 
 use super::calculator_shared::{CalculatorShared, ProbeResult};
 use super::thread_messages::ToPublisher;
@@ -22,6 +22,9 @@ use crate::runtime::publish::rebalancer::Rebalancer;
 use crate::store::{Bucket, BucketConfig, Store};
 use crate::time::backoff::Backoff;
 use crate::time::clock::Clock;
+
+/// How soon a held list is asked for again whose job has not come.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread's own state.
 pub(crate) struct AssignmentPublisher {
@@ -50,14 +53,33 @@ impl AssignmentPublisher {
         if self.to_driver.send(ToDriver::Started(started)).is_err() || !succeeded {
             return;
         }
+        // Whether the list that was held back long enough was asked for; its job may be late.
+        let mut is_asked_for = false;
         loop {
+            let held_list = match self.rebalancer.held_list_due_in() {
+                Some(due) if is_asked_for => after(due.max(ASK_AGAIN_AFTER)),
+                Some(due) => after(due),
+                None => never(),
+            };
             let job = select_biased! {
                 recv(stop) -> _ => return,
                 recv(jobs) -> job => match job {
                     Ok(job) => job,
                     Err(_) => return,
                 },
+                recv(held_list) -> _ => {
+                    is_asked_for = true;
+                    let changed = CalculatorInput::PartitionsChanged {
+                        generation: self.rebalancer.touch_list(),
+                        ticket: None,
+                    };
+                    if self.to_driver.send(ToDriver::CalculatorInput(changed)).is_err() {
+                        return;
+                    }
+                    continue;
+                }
             };
+            is_asked_for = false;
             // Yield: the thread that was just woken may be next on this core, and a plan can occupy
             // it for long.
             std::thread::yield_now();
@@ -102,6 +124,7 @@ impl AssignmentPublisher {
 
     /// A publication can find that the bucket accepts batches by now, or no longer does.
     fn note_store(&self) {
+        *self.shared.held_list.lock() = self.rebalancer.held_list();
         let Some((class, store)) = self.rebalancer.publisher().probe_result() else {
             return;
         };
@@ -173,6 +196,7 @@ impl AssignmentPublisher {
         }
         let (found, malformed) = self.rebalancer.take_over(deadline)?;
         self.note_loads();
+        *self.shared.held_list.lock() = self.rebalancer.held_list();
         let probe_result = self.rebalancer.publisher().probe_result();
         Ok(Started {
             found,

@@ -13,6 +13,7 @@ use super::stop_guard::CurrentOperation;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{StateChange, Ticket};
 use crate::machine::comparison::Comparison;
+use crate::machine::list_guard::HeldList;
 use crate::machine::position::Position;
 use crate::machine::takeover::ProcessMemory;
 use crate::runtime::common::metrics_sink::MetricsSink;
@@ -69,6 +70,8 @@ pub(crate) struct CalculatorShared {
     pub operation_in_progress: Arc<CurrentOperation>,
     /// What the last take-over proved of the store; `None` before the first.
     pub probe_result: Mutex<Option<ProbeResult>>,
+    /// The partition list that is held back.
+    pub held_list: Mutex<Option<HeldList>>,
     /// How good the plan last published is.
     pub quality: Mutex<Option<Quality>>,
     /// What a shadow thought of the live leader's last publication.
@@ -104,6 +107,7 @@ impl CalculatorShared {
             loads: Mutex::default(),
             operation_in_progress: Arc::default(),
             probe_result: Mutex::new(None),
+            held_list: Mutex::new(None),
             quality: Mutex::new(None),
             comparison: Mutex::new(None),
             last_failure: Mutex::new(None),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::machine::calculator::{CalculatorMachine, Degraded, Pending};
 use crate::machine::comparison::Comparison;
+use crate::machine::list_guard::HeldList;
 use crate::runtime::guarded_store::BreakerStatus;
 use crate::runtime::publish::publisher::ActiveMode;
 use crate::strategy::Quality;
@@ -40,6 +41,8 @@ pub struct CalculatorStatus {
     pub degraded: Degraded,
     /// How the store's circuit breaker stands, and what it did.
     pub breaker: BreakerStatus,
+    /// The partition list that is held back because it lost too much, as of the last job.
+    pub held_list: Option<HeldList>,
     /// How good the plan last published is (a shadow's: would have been); `None` before the first.
     pub quality: Option<Quality>,
     /// Whether it is a shadow, which writes nothing.

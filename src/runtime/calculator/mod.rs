@@ -304,8 +304,25 @@ impl Calculator {
         })
     }
 
+    /// Confirms the partition list as it is now, although it lost more than
+    /// [`CalculatorConfig::max_list_shrink`]: reads it again as [`Calculator::refresh`] does, and
+    /// applies it. Counts once.
+    ///
+    /// # Errors
+    /// As [`Calculator::refresh`].
+    pub fn confirm_partitions(&self, timeout: Duration) -> Result<Version> {
+        self.ask(timeout, "confirm_partitions", |ticket| {
+            self.partitions.confirm();
+            CalculatorInput::PartitionsChanged {
+                generation: self.partitions.touch(),
+                ticket: Some(ticket),
+            }
+        })
+    }
+
     /// Sets the whole partition list. May be called before the start; the list survives stop and
-    /// start. An empty list releases everything. Blocks for at most 1 s while the calculator is
+    /// start. An empty list releases
+    /// everything once it is confirmed (see [`CalculatorConfig::max_list_shrink`]). Blocks for at most 1 s while the calculator is
     /// overloaded.
     ///
     /// # Errors
@@ -439,6 +456,7 @@ impl Calculator {
             pending: machine.pending,
             degraded: machine.degraded,
             breaker: self.store.status(),
+            held_list: self.shared.held_list.lock().clone(),
             quality: *self.shared.quality.lock(),
             is_shadow: self.config.shadow,
             comparison: self.shared.comparison.lock().clone(),

@@ -292,7 +292,8 @@ impl Calculator {
                 self.config.default_weight,
                 self.config.former_leader_lease_over,
             )
-            .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment)),
+            .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment))
+            .with_list_guard(&self.config, Arc::clone(&self.clock)),
             environment,
             to_driver,
             shared: Arc::clone(&self.shared),

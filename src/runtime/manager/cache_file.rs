@@ -223,8 +223,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Whoever can write the file decides what this worker owns while the store is away. So it has to
-/// belong to the user of this process, and nobody else may be allowed to write it.
+/// The file decides what this worker owns while the store cannot be reached. So it has to belong to
+/// the user of this process, and no other user may be allowed to write it.
 #[cfg(unix)]
 fn check_access(about: &fs::Metadata) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -316,6 +316,16 @@ impl Manager {
         self.with_calculator("refresh_partitions", |c| c.refresh(timeout))
     }
 
+    /// Confirms the partition list as it is now, although it lost more than
+    /// [`CalculatorConfig::max_list_shrink`](crate::CalculatorConfig::max_list_shrink), where this
+    /// worker leads.
+    ///
+    /// # Errors
+    /// `NotLeader`, naming who leads; otherwise as [`Calculator::confirm_partitions`].
+    pub fn confirm_partitions(&self, timeout: Duration) -> Result<Version> {
+        self.with_calculator("confirm_partitions", |c| c.confirm_partitions(timeout))
+    }
+
     /// If this worker is the leader, publishes a new version at once and returns it. Blocks for at
     /// most `timeout`.
     ///

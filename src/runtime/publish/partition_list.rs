@@ -1,7 +1,7 @@
 //! The partition list: pulled from a source of the host's, or pushed by the host.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -43,6 +43,8 @@ pub struct Partitions {
     source: Option<Arc<dyn PartitionSource>>,
     pushed: Mutex<Option<Arc<[Partition]>>>,
     generation: AtomicU64,
+    /// Whether the host confirms the next list, whatever it lost.
+    is_confirmed: AtomicBool,
 }
 
 impl Partitions {
@@ -53,6 +55,7 @@ impl Partitions {
             source: Some(source),
             pushed: Mutex::new(None),
             generation: AtomicU64::new(0),
+            is_confirmed: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,7 @@ impl Partitions {
             source: None,
             pushed: Mutex::new(None),
             generation: AtomicU64::new(0),
+            is_confirmed: AtomicBool::new(false),
         }
     }
 
@@ -86,6 +90,16 @@ impl Partitions {
         let list: Arc<[Partition]> = canonical_partitions(list)?.into();
         *self.pushed.lock() = Some(list);
         Ok(self.touch())
+    }
+
+    /// Confirms the next list that is read, however much it lost.
+    pub fn confirm(&self) {
+        self.is_confirmed.store(true, Ordering::Release);
+    }
+
+    /// Takes the host's confirmation, which counts once.
+    pub(super) fn take_confirmation(&self) -> bool {
+        self.is_confirmed.swap(false, Ordering::AcqRel)
     }
 
     /// Notes that the list may have changed and returns the number of this change.

@@ -1,18 +1,21 @@
 //! The jobs of `dv-publish`: read the partitions, compute a plan, publish it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::follow::Intention;
 use super::host_call::guarded;
 use super::partition_list::Partitions;
 use super::publisher::{Publish, Publisher, Resolved, TakeOverResult, publish_mode_label};
+use crate::config::CalculatorConfig;
 use crate::error::{Code, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
+use crate::machine::list_guard::{HeldList, Judgement, ListGuard};
 use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
 use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
 use crate::strategy::{Plan, PlanInput, Strategy, quality};
+use crate::time::clock::{Clock, SystemClock};
 use crate::types::{Partition, Reason, WorkerId};
 
 /// Carries out the jobs, one at a time.
@@ -25,6 +28,9 @@ pub struct Rebalancer {
     /// The plan last published or found at the start.
     plan: Option<Plan>,
     metrics: Arc<dyn AssignmentMetrics>,
+    /// Holds back lists that lost too much.
+    guard: ListGuard,
+    clock: Arc<dyn Clock>,
     /// In a shadow: how that plan came to be, until the live leader publishes one.
     intended: Option<Intention>,
 }
@@ -63,6 +69,8 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            guard: ListGuard::new(1.0, Duration::ZERO),
+            clock: Arc::new(SystemClock),
             intended: None,
             metrics: Arc::new(NoMetrics),
         }
@@ -73,6 +81,32 @@ impl Rebalancer {
     pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
         self.metrics = metrics;
         self
+    }
+
+    /// Has it hold back lists that lost too much.
+    #[must_use]
+    pub fn with_list_guard(mut self, config: &CalculatorConfig, clock: Arc<dyn Clock>) -> Self {
+        self.guard = ListGuard::new(config.max_list_shrink, config.list_shrink_hold);
+        self.clock = clock;
+        self
+    }
+
+    /// The list that is held back.
+    #[must_use]
+    pub fn held_list(&self) -> Option<HeldList> {
+        self.guard.held(self.clock.now())
+    }
+
+    /// How long until the list that is held back is to be read again.
+    #[must_use]
+    pub fn held_list_due_in(&self) -> Option<Duration> {
+        self.guard.due().map(|due| due.since(self.clock.now()))
+    }
+
+    /// Notes that the list may have changed and returns the number of this change.
+    #[must_use]
+    pub fn touch_list(&self) -> u64 {
+        self.partitions.touch()
     }
 
     /// The publisher.
@@ -102,6 +136,7 @@ impl Rebalancer {
         };
         let (finding, generation) = match self.partitions.read(deadline) {
             Ok((list, generation)) => {
+                let list = self.admit(plan.as_ref(), list);
                 let finding = match &plan {
                     Some(plan) => self.compare(plan, &list),
                     None => Finding::Changed,
@@ -149,6 +184,9 @@ impl Rebalancer {
             Job::Publish { reason, workers } => self.publish(reason, workers, deadline),
             Job::Inspect => {
                 let (list, generation) = self.partitions.read(deadline)?;
+                let plan = self.plan.take();
+                let list = self.admit(plan.as_ref(), list);
+                self.plan = plan;
                 let finding = match &self.plan {
                     Some(plan) => self.compare(plan, &list),
                     None => Finding::Changed,
@@ -183,6 +221,9 @@ impl Rebalancer {
     ) -> Result<JobReport> {
         let read = self.timed(Step::List, || self.partitions.read(deadline));
         let (list, generation) = read?;
+        let in_force = self.plan.take();
+        let list = self.admit(in_force.as_ref(), list);
+        self.plan = in_force;
         let plan = self.timed(Step::Compute, || self.compute(&workers, list))?;
         let begun = Instant::now();
         let published = self.publisher.publish(&plan, reason, deadline);
@@ -203,6 +244,7 @@ impl Rebalancer {
             });
         }
         self.replace_plan(plan, version, reason);
+        self.guard.in_force();
         Ok(JobReport::Published(Publication {
             version,
             workers,
@@ -240,6 +282,36 @@ impl Rebalancer {
             })
         })?;
         Plan::new(Arc::clone(workers), list, owners)
+    }
+
+    /// The list to work with: the one that was read, or that of the plan in force while it is held
+    /// back.
+    fn admit(&mut self, plan: Option<&Plan>, list: Arc<[Partition]>) -> Arc<[Partition]> {
+        let is_confirmed = self.partitions.take_confirmation();
+        let Some(plan) = plan else { return list };
+        let (in_force, listed) = (plan.partitions().len(), list.len());
+        let lost = lost(plan.partitions(), &list);
+        let now = self.clock.now();
+        match self.guard.judge(now, in_force, lost, listed, is_confirmed) {
+            Judgement::Apply => list,
+            Judgement::Release => {
+                log::warn!(
+                    target: "divvy::calculator", listed = listed, lost = lost;
+                    "partition list applied after it was held back"
+                );
+                list
+            }
+            judgement => {
+                if judgement == Judgement::HoldFromNow {
+                    let applied_in = self.held_list_due_in().unwrap_or_default();
+                    log::warn!(
+                        target: "divvy::calculator", listed = listed, lost = lost;
+                        "partition list held back until confirmed, or for {applied_in:.0?}"
+                    );
+                }
+                Arc::clone(plan.partitions())
+            }
+        }
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {
@@ -281,6 +353,16 @@ impl Rebalancer {
             0.0
         }
     }
+}
+
+/// How many of the partitions in force a list lacks; both are in canonical order.
+fn lost(in_force: &[Partition], list: &[Partition]) -> usize {
+    let mut rest = list.iter().peekable();
+    let is_lost = |partition: &&Partition| {
+        while rest.next_if(|other| other.keys < partition.keys).is_some() {}
+        rest.peek().is_none_or(|other| other.keys != partition.keys)
+    };
+    in_force.iter().filter(is_lost).count()
 }
 
 /// The stored assignments as a plan, and whether they are one: a publication that was cut short

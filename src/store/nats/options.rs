@@ -362,27 +362,7 @@ impl NatsOptions {
                 ),
             );
         }
-        rule(
-            self.fleet.is_empty() || is_token(&self.fleet) && self.fleet.len() <= 60,
-            format!(
-                "fleet: {:?}; use at most 60 of letters, digits, - and _",
-                self.fleet
-            ),
-        );
-        for (bucket, name) in Bucket::ALL.iter().zip(&self.buckets) {
-            rule(
-                is_token(name),
-                format!(
-                    "bucket name of {bucket:?}: {name:?}; use 1 to 200 of letters, digits, - and _"
-                ),
-            );
-        }
-        for (index, name) in self.buckets.iter().enumerate() {
-            rule(
-                !self.buckets[..index].contains(name),
-                format!("bucket names: {name:?} is given to two buckets"),
-            );
-        }
+        self.check_names(&mut rule);
         if let Some(domain) = &self.domain {
             rule(
                 is_token(domain),
@@ -450,6 +430,30 @@ impl NatsOptions {
             return Ok(());
         }
         Err(Error::new(Code::InvalidConfig, faults.join("; ")).with_operation("connect"))
+    }
+
+    fn check_names(&self, rule: &mut impl FnMut(bool, String)) {
+        rule(
+            self.fleet.is_empty() || is_token(&self.fleet) && self.fleet.len() <= 60,
+            format!(
+                "fleet: {:?}; use at most 60 of letters, digits, - and _",
+                self.fleet
+            ),
+        );
+        for (bucket, name) in Bucket::ALL.iter().zip(&self.buckets) {
+            rule(
+                is_token(name),
+                format!(
+                    "bucket name of {bucket:?}: {name:?}; use 1 to 200 of letters, digits, - and _"
+                ),
+            );
+        }
+        for (index, name) in self.buckets.iter().enumerate() {
+            rule(
+                !self.buckets[..index].contains(name),
+                format!("bucket names: {name:?} is given to two buckets"),
+            );
+        }
     }
 }
 

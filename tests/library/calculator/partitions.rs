@@ -154,6 +154,7 @@ fn empty_list_releases_all_partitions_and_keeps_keys() {
     calculator.set_partitions(partitions(4)).unwrap();
     wait_for_publication(&started(&calculator));
     calculator.set_partitions(Vec::new()).unwrap();
+    calculator.confirm_partitions(PATIENCE).unwrap();
     wait_until("nothing held", || {
         ["w-1", "w-2"].iter().all(|w| {
             held(&store, w)
@@ -165,6 +166,66 @@ fn empty_list_releases_all_partitions_and_keeps_keys() {
     calculator.trigger_rebalance(PATIENCE).unwrap();
     calculator.set_partitions(partitions(2)).unwrap();
     wait_until("two held", || all_held(&store, &["w-1", "w-2"]) == ids(2));
+}
+
+#[test]
+fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let list = Arc::new(Mutex::new(partitions(10)));
+    let calculator = moody(&store, &Arc::new(Mutex::new(Mood::Fine)), &list);
+    wait_for_publication(&started(&calculator));
+    wait_for_rest(&calculator);
+    for shrunken in [partitions(4), Vec::new()] {
+        *list.lock() = shrunken;
+        calculator.refresh(PATIENCE).unwrap();
+        // A rebalance for another reason leaves the workers what they have as well.
+        calculator.trigger_rebalance(PATIENCE).unwrap();
+        assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
+        assert!(calculator.status().held_list.is_some());
+    }
+    *list.lock() = partitions(4);
+    calculator.confirm_partitions(PATIENCE).unwrap();
+    wait_until("four held", || all_held(&store, &["w-1", "w-2"]) == ids(4));
+    wait_for_rest(&calculator);
+    assert_eq!(calculator.status().held_list, None);
+    // The confirmation counted once.
+    *list.lock() = partitions(1);
+    calculator.refresh(PATIENCE).unwrap();
+    let held = calculator.status().held_list.unwrap();
+    assert_eq!((held.in_force, held.lost, held.listed), (4, 3, 1));
+    assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(4));
+}
+
+#[test]
+fn new_leader_without_a_list_takes_nothing_from_the_workers() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let first = pushed(&store);
+    first.set_partitions(partitions(10)).unwrap();
+    wait_for_publication(&started(&first));
+    first.stop(PATIENCE).unwrap();
+    let second = pushed(&store);
+    second.set_partitions(Vec::new()).unwrap();
+    second.start(PATIENCE).unwrap();
+    second.trigger_rebalance(PATIENCE).unwrap();
+    assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
+}
+
+#[test]
+fn held_list_is_applied_after_the_stated_time_by_itself() {
+    let store = store();
+    let _fleet = Fleet::new(&store, ["w-1"]);
+    let mut config = config();
+    config.list_shrink_hold = Duration::from_millis(50);
+    let calculator = Calculator::builder(Arc::new(store.client("leader")))
+        .config(config)
+        .build()
+        .unwrap();
+    calculator.set_partitions(partitions(10)).unwrap();
+    wait_for_publication(&started(&calculator));
+    calculator.set_partitions(partitions(1)).unwrap();
+    wait_until("one held", || all_held(&store, &["w-1"]) == ids(1));
 }
 
 #[test]
