@@ -150,6 +150,6 @@ fn raw_like(server: &Server, store: &NatsStore, bucket: &str) -> Raw {
     let leading = leading.expect("a commit record");
     let bytes: usize = messages.iter().map(|m| m.payload.len()).sum();
     let mean = bytes / messages.len();
-    assert!((400..=460).contains(&mean), "{mean} bytes each");
+    assert!((400..=500).contains(&mean), "{mean} bytes each");
     Raw::new(server.port, subject(FENCE_KEY), leading, messages)
 }
