@@ -111,7 +111,7 @@ fn ten_thousand_workers_are_published_in_eleven_batches() {
     let leader = calculator(&store, partitions);
     leader.start(PATIENCE).unwrap();
     let deadline = soon();
-    while leader.current_version() == 0 {
+    while leader.status().counters.publications == 0 {
         assert!(Instant::now() < deadline, "{:?}", leader.status());
         std::thread::sleep(Duration::from_millis(5));
     }
