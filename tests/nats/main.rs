@@ -22,6 +22,7 @@ mod fleets;
 mod hostile;
 mod other_client;
 mod permissions;
+mod restored;
 mod rolling;
 mod size;
 mod stale_leader;

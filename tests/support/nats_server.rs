@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -166,6 +166,22 @@ impl Server {
         self.terminate();
         self.binary = nats_binary::find(version);
         self.restart();
+    }
+
+    /// Copies the data of a server that is down.
+    pub fn copy_data(&self) -> tempfile::TempDir {
+        assert!(self.child.is_none(), "the server still runs");
+        let copy = tempfile::tempdir().expect("a folder for the copy");
+        copy_folder(&self.folder.path().join("data"), &copy.path().join("data"));
+        copy
+    }
+
+    /// Replaces the data of a server that is down by a copy.
+    pub fn replace_data(&self, copy: &tempfile::TempDir) {
+        assert!(self.child.is_none(), "the server still runs");
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&data).expect("the data can be removed");
+        copy_folder(&copy.path().join("data"), &data);
     }
 
     /// Has the server read its configuration again, changed.
@@ -367,6 +383,19 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).expect("a copy");
+        }
     }
 }
 
