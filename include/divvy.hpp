@@ -11,7 +11,7 @@
 //   receive log records       divvy::set_log
 //
 // Objects are move-only and own their handle. Every call that can fail has a form whose name begins
-// with try_: it returns a divvy::result and throws nothing but std::bad_alloc. The other form throws
+// with try_: it returns a divvy::result and throws only std::bad_alloc. The other form throws
 // divvy::error. With -fno-exceptions, or with DIVVY_NO_EXCEPTIONS defined, only the try_ forms exist.
 // Objects are then made empty and filled by try_create():
 //

@@ -187,7 +187,7 @@ labels! {
         Refused = "refused",
     }
 
-    /// The class of publication.
+    /// The publish mode.
     PublishedAs {
         /// Atomic batches.
         Atomic = "atomic",
@@ -293,8 +293,8 @@ pub trait CalculatorMetrics: Send + Sync {
 /// What is told of plans and their publication.
 #[allow(unused_variables)]
 pub trait AssignmentMetrics: Send + Sync {
-    /// A take-over settled the term, the version found, and the class of publication.
-    fn took_over(&self, term: Term, version: Version, class: PublishedAs) {}
+    /// A take-over settled the term, the version found, and the publish mode.
+    fn took_over(&self, term: Term, version: Version, mode: PublishedAs) {}
     /// A part of a rebalance took so long, failed or not.
     fn step(&self, step: Step, took: Duration) {}
     /// A publication was tried again within one rebalance.
@@ -312,7 +312,7 @@ pub struct PublishedPlan {
     /// The leader's term.
     pub term: Term,
     /// How it was published.
-    pub class: PublishedAs,
+    pub mode: PublishedAs,
     /// How many workers it has.
     pub workers: usize,
     /// How many partitions it has.

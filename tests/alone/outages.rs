@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, Store};
+use divvy::store::{Bucket, ManageBuckets, Store};
 use divvy::{
     Calculator, CalculatorConfig, CalculatorEvent, Departure, EventFilter, Manager, ManagerConfig,
     ManagerState, Partition,
@@ -30,7 +30,8 @@ fn soon() -> Instant {
 }
 
 fn connect(server: &Server) -> NatsStore {
-    NatsStore::connect(NatsOptions::new([server.url()]), soon()).expect("a connection")
+    let options = NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade);
+    NatsStore::connect(options, soon()).expect("a connection")
 }
 
 fn partitions() -> Vec<Partition> {

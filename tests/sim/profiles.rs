@@ -254,7 +254,8 @@ fn storm_of_malformed_values_is_reported_once_and_stops_nothing() {
             pass(&mut world, Duration::from_millis(20));
         }
         let told = lines.take();
-        assert!(told.len() <= 4, "{told:#?}");
+        // One line in each `malformed_window` names a value; the degradation is reported once.
+        assert!(told.len() <= 6, "{told:#?}");
         trigger(&mut world);
         assert!(until_published(&mut world) < SECOND);
         assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");

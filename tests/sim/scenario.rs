@@ -192,7 +192,11 @@ impl World {
         self.poll_members()?;
         let config = &self.config;
         // A hand-over of the lease and a take-over are a few requests each.
-        let bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
+        let mut bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
+        if self.tally.contains_key("restored") {
+            // A leader that knows of writes that the bucket lost waits for every worker's report.
+            bound += config.heartbeat_ttl / 2;
+        }
         let bound = bound * 10 / 9;
         self.run_until(self.now() + bound)?;
         // A leader that has taken over waits for those who may come back.

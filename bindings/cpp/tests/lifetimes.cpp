@@ -120,8 +120,11 @@ static void what_an_event_callback_throws_is_logged() {
         });
     calculator.start(patience);
     calculator.trigger_rebalance(patience);
+    // Unsubscribing discards what is still queued.
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    while (calls <= 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    CHECK(calls > 2); // events are still delivered after an exception
     CHECK(subscription.try_unsubscribe(patience));
-    CHECK(calls > 2); // it goes on
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
     CHECK(lines.find("event callback failed: the cache is gone") != std::string::npos);
     CHECK(lines.find("event callback failed: an exception that is no std::exception") != std::string::npos);

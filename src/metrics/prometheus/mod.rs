@@ -311,10 +311,10 @@ impl CalculatorMetrics for Prometheus {
 }
 
 impl AssignmentMetrics for Prometheus {
-    fn took_over(&self, term: Term, version: Version, class: PublishedAs) {
+    fn took_over(&self, term: Term, version: Version, mode: PublishedAs) {
         self.assignment.term.set(term);
         self.assignment.version.set(version);
-        point_at(&self.assignment.class, class as usize);
+        point_at(&self.assignment.mode, mode as usize);
     }
 
     fn step(&self, step: Step, took: Duration) {
@@ -329,7 +329,7 @@ impl AssignmentMetrics for Prometheus {
         let series = &self.assignment;
         series.term.set(plan.term);
         series.version.set(plan.version);
-        series.publications[plan.class as usize].inc();
+        series.publications[plan.mode as usize].inc();
         series.workers.set(count(plan.workers));
         series.partitions.set(count(plan.partitions));
         series.moved.inc_by(plan.moved as u64);

@@ -241,7 +241,7 @@ impl StoreSeries {
 pub(super) struct AssignmentSeries {
     pub term: IntGauge,
     pub version: IntGauge,
-    pub class: Vec<IntGauge>,
+    pub mode: Vec<IntGauge>,
     pub step_seconds: Vec<Histogram>,
     pub retries: Vec<IntCounter>,
     pub publications: Vec<IntCounter>,
@@ -263,10 +263,10 @@ impl AssignmentSeries {
                 "assignment_version",
                 "The version last published or found at a take-over.",
             )?,
-            class: to.gauges(
+            mode: to.gauges(
                 "publish_mode",
-                "1 for the class in which plans are published: A atomic, B key by key.",
-                "class",
+                "1 for the mode in which plans are published: atomic or per_key.",
+                "mode",
                 names!(PublishedAs),
             )?,
             step_seconds: to.histograms(
@@ -284,8 +284,8 @@ impl AssignmentSeries {
             )?,
             publications: to.counters(
                 "publications_total",
-                "Plans published, by class.",
-                "class",
+                "Plans published, by publish mode.",
+                "mode",
                 names!(PublishedAs),
             )?,
             workers: to.gauge("plan_workers", "Workers of the plan last published.")?,

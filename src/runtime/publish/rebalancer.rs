@@ -127,8 +127,8 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, MalformedValues)> {
         let mut found = self.publisher.take_over(deadline)?;
-        if let Some(class) = self.publish_mode_label() {
-            self.metrics.took_over(found.term, found.version, class);
+        if let Some(mode) = self.publish_mode_label() {
+            self.metrics.took_over(found.term, found.version, mode);
         }
         let (plan, is_whole) = match plan_of(&found.stored) {
             Some((plan, is_whole)) => (Some(plan), is_whole),
@@ -231,11 +231,11 @@ impl Rebalancer {
         let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        if let Some(class) = self.publish_mode_label() {
+        if let Some(mode) = self.publish_mode_label() {
             self.metrics.published(&PublishedPlan {
                 version,
                 term: self.publisher.term(),
-                class,
+                mode,
                 workers: workers.len(),
                 partitions,
                 moved: quality.moved_partitions,

@@ -112,8 +112,8 @@ fn eventful_run_appears_in_every_related_series() {
     at_least(1.0, "divvy_partitions_moved_total", &[]);
     at_least(1.0, "divvy_assignment_term", &[]);
     at_least(4.0, "divvy_assignment_version", &[]);
-    at_least(4.0, "divvy_publications_total", &["class=\"A\""]);
-    at_least(1.0, "divvy_publish_class", &["class=\"A\""]);
+    at_least(4.0, "divvy_publications_total", &["mode=\"atomic\""]);
+    at_least(1.0, "divvy_publish_mode", &["mode=\"atomic\""]);
     for watch in ["heartbeats", "assignments"] {
         let watch = format!("watch=\"{watch}\"");
         at_least(1.0, "divvy_watch_resyncs_total", &[&watch]);
