@@ -205,7 +205,7 @@ func TestDivvyWorkersServeUnderPredecessorLeader(t *testing.T) {
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start()
 	f.settle("alone", leader)
-	killed, kept, left := f.StartDivvy("leave", nil), f.StartDivvy("keep", nil), f.manage(nil)
+	killed, kept, left := f.StartDivvy("leave", nil), f.StartDivvy("restart", nil), f.manage(nil)
 	f.settle("three of divvy's join", leader, killed, kept, left)
 	for _, member := range []*processes.Member{killed, kept, left} {
 		if held := member.Last("holds"); held.Term != 0 {
