@@ -30,7 +30,7 @@ pub fn counts_milliseconds(last_sequence: Revision) -> bool {
 }
 
 /// The highest term or version that a bucket with this last sequence can have held, if no foreign
-/// writer raised one by more than [`NUMBERS_PER_WRITE`] at once.
+/// writer raised one by more than `NUMBERS_PER_WRITE` at once.
 ///
 /// In a bucket whose sequence starts at its creation time, the result also exceeds everything that
 /// former buckets of that name held.

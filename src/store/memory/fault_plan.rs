@@ -39,7 +39,7 @@ impl Call {
     pub const READS: [Call; 3] = [Call::Capabilities, Call::Read, Call::List];
 }
 
-/// How one call goes wrong. None of these waits; see [`Faults::delay`] and [`Blackout::Hang`].
+/// How one call goes wrong. None of these waits; see [`Faults::delay`](super::Faults::delay) and [`Blackout::Hang`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Refused for this reason; reads fail with the same as an error. Nothing is applied.
@@ -49,7 +49,7 @@ pub enum Fault {
     /// The reply is lost: writes are carried out and end as unknown, other calls time out.
     LoseReply,
     /// The request is held up: writes end as unknown and reach the store after this time, or
-    /// with `None` when [`Faults::release_held`] is called; their conditions are judged then.
+    /// with `None` when [`Faults::release_held`](super::Faults::release_held) is called; their conditions are judged then.
     /// Other calls time out.
     Hold(Option<Duration>),
 }

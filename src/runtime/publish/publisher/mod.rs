@@ -133,7 +133,7 @@ pub trait Publish: fmt::Debug + Send {
     /// Looks what these writes, seen in the bucket, are.
     ///
     /// # Errors
-    /// As [`Publisher::settle`].
+    /// As [`Publisher::resolve`].
     fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved>;
 
     /// Asks the store for something small, to find out whether it answers.
@@ -423,7 +423,7 @@ impl Publisher {
             .map(drop)
     }
 
-    /// Records the version that a worker has applied. The next [`Publisher::settle`] ensures that
+    /// Records the version that a worker has applied. The next [`Publisher::resolve`] ensures that
     /// everything later is above it.
     pub fn heed(&mut self, applied: Applied) {
         self.applied = self.applied.highest(applied);
