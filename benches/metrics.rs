@@ -11,7 +11,7 @@ use divvy::machine::calculator::{
 };
 use divvy::machine::liveness::MembershipEvent;
 use divvy::machine::takeover::{HeartbeatRecord, TakeOver};
-use divvy::metrics::{CalculatorMetrics, NoMetrics, Prometheus, WorkerChange};
+use divvy::metrics::{CalculatorMetrics, MemberChange, NoMetrics, Prometheus};
 use divvy::runtime::sim::{BareHub, FleetChanges};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Operation, Store, Write};
@@ -71,8 +71,8 @@ fn step(
             black_box(action);
             continue;
         };
-        if let (CalculatorEvent::Member(_), Some((_, changes))) = (&notice, &mut metrics_sink) {
-            changes.note(WorkerChange::Missing);
+        if let (CalculatorEvent::Member { .. }, Some((_, changes))) = (&notice, &mut metrics_sink) {
+            changes.note(MemberChange::Suspected);
         }
         hub.publish(notice);
     }

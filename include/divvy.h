@@ -127,9 +127,9 @@
 #define DIVVY_NO_WORKER UINT32_MAX
 
 /**
- * The result of a call. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
- * environment, -200 and below from the library itself. Numbers are never reused; new ones may appear
- * in any release, so treat an unknown number as a failure of its range.
+ * How a call ended. 0 is success; -1 to -99 is misuse by the caller, -100 to -199 comes from the
+ * environment, -200 and below from the library itself. Numbers are never reused. New ones may
+ * appear in any release: treat an unknown one as a failure of its range.
  */
 enum divvy_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -137,7 +137,7 @@ enum divvy_status
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Done.
+     * Success.
      */
     DIVVY_OK = 0,
     /**
@@ -145,11 +145,11 @@ enum divvy_status
      */
     DIVVY_NULL_ARGUMENT = -1,
     /**
-     * The handle was freed, is of another kind, or was never valid.
+     * The handle was freed, is of another kind, or was never one.
      */
     DIVVY_BAD_HANDLE = -2,
     /**
-     * An argument violates a rule of the function.
+     * An argument breaks a rule that its documentation states.
      */
     DIVVY_INVALID_ARGUMENT = -3,
     /**
@@ -161,19 +161,19 @@ enum divvy_status
      */
     DIVVY_TOO_LONG = -5,
     /**
-     * A setting is unknown, malformed or violates a rule; the detail lists each.
+     * A setting does not exist, cannot be parsed or breaks a rule. The message lists each.
      */
     DIVVY_INVALID_CONFIG = -6,
     /**
-     * The calculator, manager or store is not started, or was stopped.
+     * The handle is not started, or was stopped.
      */
     DIVVY_NOT_RUNNING = -7,
     /**
-     * The calculator or manager is already started.
+     * The handle is already started.
      */
     DIVVY_ALREADY_STARTED = -8,
     /**
-     * The call would wait for its own thread: a stop inside a callback.
+     * The call would wait for its own thread: for example a stop from inside a callback.
      */
     DIVVY_WOULD_DEADLOCK = -9,
     /**
@@ -181,39 +181,39 @@ enum divvy_status
      */
     DIVVY_FORKED = -10,
     /**
-     * The header of the program does not match this library.
+     * The header that the program was compiled with does not match this library.
      */
     DIVVY_ABI_MISMATCH = -11,
     /**
-     * No further event. Not a failure.
+     * There are no further events. Not a failure.
      */
     DIVVY_CLOSED = -12,
     /**
-     * A wait was ended by a wake. Not a failure.
+     * A wake ended the wait. Not a failure.
      */
     DIVVY_WOKEN = -13,
     /**
-     * No value under that key. Not a failure.
+     * The key has no value. Not a failure.
      */
     DIVVY_NOT_FOUND = -14,
     /**
-     * The call was cancelled with divvy_cancel_fire().
+     * The caller cancelled the call.
      */
     DIVVY_CANCELLED = -15,
     /**
-     * The deadline passed; the detail names what was in progress.
+     * The deadline passed. The message says what was still in progress.
      */
     DIVVY_TIMED_OUT = -100,
     /**
-     * The store cannot be reached or does not answer.
+     * The store is unreachable or does not answer.
      */
     DIVVY_UNAVAILABLE = -101,
     /**
-     * The store rejected the credentials, or a permission is missing.
+     * The store refuses the credentials, or a permission is missing.
      */
     DIVVY_UNAUTHORIZED = -102,
     /**
-     * The store, the bucket, the platform or this build does not support the operation.
+     * The store, the bucket, the platform or this build does not support the request.
      */
     DIVVY_UNSUPPORTED = -103,
     /**
@@ -221,7 +221,7 @@ enum divvy_status
      */
     DIVVY_FENCED = -104,
     /**
-     * Another client wrote or took over at the same time.
+     * A conditional write found another revision than expected.
      */
     DIVVY_CONFLICT = -105,
     /**
@@ -233,27 +233,27 @@ enum divvy_status
      */
     DIVVY_INVALID_DATA = -107,
     /**
-     * A value exceeds the limit of the store.
+     * A value is larger than the store accepts.
      */
     DIVVY_TOO_LARGE = -108,
     /**
-     * Another error of the store.
+     * Any other failure that the store reported.
      */
     DIVVY_STORE_ERROR = -109,
     /**
-     * The partition source of the host failed or returned an invalid list.
+     * The host's partition source failed or returned an unusable list.
      */
     DIVVY_SOURCE_FAILED = -110,
     /**
-     * The strategy of the host failed.
+     * The host's strategy failed or panicked.
      */
     DIVVY_STRATEGY_FAILED = -111,
     /**
-     * The strategy returned an invalid plan.
+     * A strategy returned a plan that cannot be used.
      */
     DIVVY_INVALID_PLAN = -112,
     /**
-     * Every stable id of the configured range is claimed.
+     * Every stable id of the configured range is taken.
      */
     DIVVY_IDS_EXHAUSTED = -113,
     /**
@@ -261,7 +261,7 @@ enum divvy_status
      */
     DIVVY_ID_LOST = -114,
     /**
-     * This worker is not the leader; only the leader can do this.
+     * This worker does not lead, and only a leader can serve the call.
      */
     DIVVY_NOT_LEADER = -115,
     /**
@@ -282,7 +282,7 @@ typedef int32_t divvy_status;
 #endif // __cplusplus
 
 /**
- * The buckets of a fleet.
+ * A bucket of the fleet. The settings map each to a name in the store.
  */
 enum divvy_bucket
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -298,11 +298,11 @@ enum divvy_bucket
      */
     DIVVY_BUCKET_ELECTION = 2,
     /**
-     * Heartbeats of every worker; entries expire.
+     * Heartbeats of the workers. Entries expire.
      */
     DIVVY_BUCKET_HEARTBEAT = 3,
     /**
-     * Assignments, the fence record and the commit record; nothing expires.
+     * Assignments, the fence record and the commit record. Nothing expires.
      */
     DIVVY_BUCKET_ASSIGNMENT = 4,
 };
@@ -315,7 +315,7 @@ typedef int32_t divvy_bucket;
 #endif // __cplusplus
 
 /**
- * The kind of an event. New kinds may appear in any release: ignore unknown kinds.
+ * What an event is about. Kinds may be added in any release: ignore unknown ones.
  */
 enum divvy_event_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -323,111 +323,114 @@ enum divvy_event_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * The state changed: divvy_event_state(), _from_state(), _reason(), _version(), _time_ns(). The
-     * first event of every subscriber carries the current state in both.
+     * The calculator's state changed. The first event of a subscriber reports the current state:
+     * `from` and `state` are equal. Members: `from`, `state`, `reason`, `version`, `time_ns`.
      */
     DIVVY_EVENT_CALCULATOR_STATE = 1,
     /**
-     * The fleet changed: divvy_event_member_change(), _worker().
+     * The membership of a worker changed. Members: `change`, `worker`.
      */
     DIVVY_EVENT_MEMBER = 2,
     /**
-     * A plan was published: divvy_event_version(), _reason(), _worker_count(), _partition_count(),
-     * _moved_count().
+     * A plan was published. Members: `version`, `reason`, `worker_count`, `partition_count`,
+     * `moved_count`, `max_to_mean`.
      */
     DIVVY_EVENT_PUBLISHED = 3,
     /**
-     * A job failed; it stays pending and is retried: divvy_event_status(), _message(), _operation(),
-     * _key(), _attempts().
+     * A job of the calculator failed. It stays pending and is retried. Members: `code`,
+     * `message`, `operation`, `key`, `attempts`.
      */
     DIVVY_EVENT_FAILED = 4,
     /**
-     * The degradations of the calculator changed: divvy_event_message() lists them and what still
-     * works, and is empty at the end; divvy_event_time_ns() is the beginning.
+     * What keeps the calculator from doing all of its work changed. `message` names each cause
+     * and what still works; it is empty when nothing is wrong any more. `time_ns` is when the
+     * first cause began. Members: `causes`, `message`, `time_ns`.
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
-     * A newer leader has taken over, or the fence record is gone (its bucket was purged or
-     * re-created): this calculator publishes nothing more.
+     * A newer leader has taken over, or the fence record was removed: this calculator publishes
+     * nothing more.
      */
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /**
-     * The subscriber was too slow and is closed; its last event: divvy_event_missed_count().
+     * The subscriber was too slow and is closed. Its last event. Members: `missed_count`.
      */
     DIVVY_EVENT_LAGGED = 7,
     /**
-     * A thread of the calculator panicked and it has failed; the last event: divvy_event_message().
+     * A thread panicked and the handle has failed. The last event. Members: `code`, `message`.
      */
     DIVVY_EVENT_FATAL = 8,
     /**
-     * A shadow (setting "shadow") would have published a plan: as DIVVY_EVENT_PUBLISHED.
+     * A shadow (setting `shadow`) would have published a plan. Members: `version`, `reason`,
+     * `worker_count`, `partition_count`, `moved_count`, `max_to_mean`.
      */
     DIVVY_EVENT_WOULD_PUBLISH = 9,
     /**
-     * The live leader that a shadow watches published a plan: divvy_event_version(),
-     * _worker_count(), _partition_count(), _moved_count(), all of the leader's plan;
-     * divvy_event_message() says how the shadow's differs.
+     * The live leader that a shadow watches published a plan. `message` says how the shadow's
+     * plan differs. Members: `version`, `term`, `lifecycle`, `worker_count`, `partition_count`,
+     * `moved_count`, `max_to_mean`, `message`, `comparison`.
      */
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /**
-     * The store's circuit breaker opened (nothing is published, calls fail at once), probes the
-     * store (half-open, with the same reason), or closed again: divvy_event_message() is the reason,
-     * empty when closed. The status JSON distinguishes open from half-open. A manager reports it
-     * whether it leads or not.
+     * The circuit breaker of the store changed its state. `message` is the failure that opened
+     * it, and empty when it is closed. Members: `state`, `message`.
      */
     DIVVY_EVENT_BREAKER = 11,
     /**
-     * A live worker has not applied its assignment within the setting apply_timeout. Reported once
-     * until it has caught up: divvy_event_worker(), _version() (assigned), _applied_version(),
-     * _message().
+     * A live worker has not applied its assignment within `apply_timeout`. Reported once, until
+     * the worker has caught up. Members: `worker`, `version`, `applied_version`, `lasted_ms`,
+     * `message`.
      */
     DIVVY_EVENT_WORKER_LAGGING = 12,
     /**
-     * The manager's state changed: divvy_event_state(), _from_state(), _time_ns(). The first event
-     * of a subscriber carries the current state in both.
+     * The manager's state changed. The first event of a subscriber reports the current state:
+     * `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
      */
     DIVVY_EVENT_MANAGER_STATE = 20,
     /**
-     * The id of the worker changed: divvy_event_worker(), empty if it has none.
+     * The worker is a member under another id. `worker` is empty when it has none. Members:
+     * `worker`.
      */
     DIVVY_EVENT_WORKER_ID = 21,
     /**
-     * Another process owns the id. The worker released everything and claims another id:
-     * divvy_event_worker().
+     * Another process owns the id: nothing is owned any more, and another id is claimed. Members:
+     * `worker`.
      */
     DIVVY_EVENT_WORKER_ID_LOST = 22,
     /**
-     * The key of the id was deleted, and the worker claimed the id again: divvy_event_worker().
+     * The key of the id had disappeared and was free: it is claimed again. Members: `worker`.
      */
     DIVVY_EVENT_WORKER_ID_REGAINED = 23,
     /**
-     * The assignment changed, or a new version of the same partitions was applied:
-     * divvy_event_assignment(), divvy_event_version().
+     * The worker's assignment changed, or a new version of the same partitions was applied.
+     * Members: `version`, `term`, `lifecycle`, `partitions`, `added`, `removed`.
      */
     DIVVY_EVENT_ASSIGNMENT = 24,
     /**
-     * The known leader changed: divvy_event_worker(), empty for none, divvy_event_is_leader().
+     * Another leader is known. `worker` is empty when there is none. Members: `worker`,
+     * `is_leader`.
      */
     DIVVY_EVENT_LEADER = 25,
     /**
-     * The store cannot be reached, and the assignment may be outdated: divvy_event_message().
+     * Degraded mode begins: the store is unreachable, and the assignment may be out of date.
+     * Members: `message`.
      */
     DIVVY_EVENT_OUTAGE = 26,
     /**
-     * The outage reached an alert level: divvy_event_alert_level(), _lasted_ms().
+     * Degraded mode has lasted long enough to alert an operator. Members: `level`, `lasted_ms`.
      */
     DIVVY_EVENT_ALERT = 27,
     /**
-     * The outage ended: divvy_event_lasted_ms().
+     * Degraded mode is over. Members: `lasted_ms`.
      */
     DIVVY_EVENT_RECOVERED = 28,
     /**
-     * An operation of the manager failed and is retried; reported once until it succeeds:
-     * divvy_event_status(), _message(), _operation(), _key(), _attempts().
+     * An operation of the manager failed and is retried. Reported once until it succeeds.
+     * Members: `code`, `message`, `operation`, `key`, `attempts`.
      */
     DIVVY_EVENT_MANAGER_FAILED = 29,
     /**
-     * The calculator of this worker panicked, and the worker stopped leading: divvy_event_message().
+     * The calculator of this worker panicked: it no longer leads. Members: `code`, `message`.
      */
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
 };
@@ -440,7 +443,7 @@ typedef int32_t divvy_event_kind;
 #endif // __cplusplus
 
 /**
- * The state of a calculator.
+ * What a calculator is doing.
  */
 enum divvy_calculator_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -448,7 +451,7 @@ enum divvy_calculator_state
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Nothing is pending, or pending work waits for the cooldown or a retry.
+     * No work is pending, or the pending work waits for the cooldown or a retry.
      */
     DIVVY_CALCULATOR_IDLE = 1,
     /**
@@ -460,7 +463,7 @@ enum divvy_calculator_state
      */
     DIVVY_CALCULATOR_REBALANCING = 3,
     /**
-     * A plan without dead workers is being computed and published.
+     * A plan without the workers that were declared dead is being computed and published.
      */
     DIVVY_CALCULATOR_EMERGENCY = 4,
 };
@@ -473,7 +476,7 @@ typedef int32_t divvy_calculator_state;
 #endif // __cplusplus
 
 /**
- * Why a plan was made.
+ * Why a plan is made: the `lifecycle` of the assignments that it leads to.
  */
 enum divvy_reason
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -485,23 +488,23 @@ enum divvy_reason
      */
     DIVVY_REASON_NONE = 0,
     /**
-     * The window after a start without workers ended.
+     * The end of the window that follows a start without workers.
      */
     DIVVY_REASON_COLD_START = 1,
     /**
-     * Published at once at a start to close a coverage gap.
+     * Published immediately at a start, to close a coverage gap.
      */
     DIVVY_REASON_COLD_START_IMMEDIATE = 2,
     /**
-     * Published at the end of the window that follows an immediate cold start.
+     * The end of the window that follows an immediate cold start.
      */
     DIVVY_REASON_COLD_START_FINAL = 3,
     /**
-     * Workers joined or left.
+     * Workers joined or left in an orderly way.
      */
     DIVVY_REASON_PLANNED_SCALE = 4,
     /**
-     * A large part of the fleet disappeared, and some of it returned.
+     * A large part of the fleet disappeared and some of it returned.
      */
     DIVVY_REASON_RESTART = 5,
     /**
@@ -509,7 +512,7 @@ enum divvy_reason
      */
     DIVVY_REASON_EMERGENCY = 6,
     /**
-     * Requested with divvy_calculator_trigger_rebalance().
+     * The host requested it.
      */
     DIVVY_REASON_MANUAL_REFRESH = 7,
     /**
@@ -526,7 +529,7 @@ typedef int32_t divvy_reason;
 #endif // __cplusplus
 
 /**
- * A membership change.
+ * How the membership of one worker changed.
  */
 enum divvy_member_change
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -534,15 +537,15 @@ enum divvy_member_change
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * An event of another kind.
+     * The event is about something else.
      */
     DIVVY_MEMBER_NONE = 0,
     /**
-     * Sent its first heartbeat.
+     * Its first heartbeat was observed.
      */
     DIVVY_MEMBER_JOINED = 1,
     /**
-     * Left.
+     * It deleted its heartbeat: a graceful leave.
      */
     DIVVY_MEMBER_LEFT = 2,
     /**
@@ -550,11 +553,11 @@ enum divvy_member_change
      */
     DIVVY_MEMBER_SUSPECTED = 3,
     /**
-     * Was suspected and sent a heartbeat.
+     * It was suspected, and its heartbeats continue.
      */
     DIVVY_MEMBER_RETURNED = 4,
     /**
-     * Was declared dead after the grace.
+     * It was suspected for longer than `emergency_grace_period`.
      */
     DIVVY_MEMBER_DEAD = 5,
 };
@@ -567,7 +570,7 @@ typedef int32_t divvy_member_change;
 #endif // __cplusplus
 
 /**
- * Which events of a calculator a subscriber wants.
+ * Which events of a calculator a subscriber receives.
  */
 enum divvy_event_filter
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -575,11 +578,11 @@ enum divvy_event_filter
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * State changes, publications, failures, degradations.
+     * All but changes of single members.
      */
     DIVVY_FILTER_STATE = 1,
     /**
-     * Also every worker that joined, left, was suspected, returned or was declared dead.
+     * All events.
      */
     DIVVY_FILTER_STATE_AND_MEMBERS = 2,
 };
@@ -633,7 +636,7 @@ typedef int32_t divvy_log_level;
 #endif // __cplusplus
 
 /**
- * The state of a manager.
+ * What a manager is doing.
  */
 enum divvy_manager_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -641,7 +644,7 @@ enum divvy_manager_state
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Not started, or creating buckets.
+     * Not started, or preparing the buckets.
      */
     DIVVY_MANAGER_INIT = 1,
     /**
@@ -649,11 +652,11 @@ enum divvy_manager_state
      */
     DIVVY_MANAGER_CLAIMING_ID = 2,
     /**
-     * A member; no leader is known.
+     * A member of the fleet. No leader is known.
      */
     DIVVY_MANAGER_ELECTION = 3,
     /**
-     * A leader is known; no assignment has arrived yet.
+     * A leader is known. This worker has no assignment yet.
      */
     DIVVY_MANAGER_WAITING_ASSIGNMENT = 4,
     /**
@@ -661,7 +664,7 @@ enum divvy_manager_state
      */
     DIVVY_MANAGER_STABLE = 5,
     /**
-     * This worker leads and waits for more joins or leaves.
+     * This worker leads and waits for further workers to join or leave.
      */
     DIVVY_MANAGER_SCALING = 6,
     /**
@@ -669,11 +672,11 @@ enum divvy_manager_state
      */
     DIVVY_MANAGER_REBALANCING = 7,
     /**
-     * This worker leads and publishes a plan without dead workers.
+     * This worker leads, and publishes a plan without the workers that were declared dead.
      */
     DIVVY_MANAGER_EMERGENCY = 8,
     /**
-     * The store cannot be reached: the assignment may be outdated, or ownership is suspended.
+     * The store is unreachable: the assignment may be out of date, or ownership is suspended.
      */
     DIVVY_MANAGER_DEGRADED = 9,
     /**
@@ -690,7 +693,8 @@ typedef int32_t divvy_manager_state;
 #endif // __cplusplus
 
 /**
- * Which events of a manager a subscriber wants. LAGGED and FATAL are delivered with every filter.
+ * Which events of a manager a subscriber receives. The final events, `lagged` and `fatal`, are
+ * delivered to every subscriber.
  */
 enum divvy_manager_event_filter
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -698,15 +702,15 @@ enum divvy_manager_event_filter
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Assignment changes only.
+     * Changes of this worker's assignment only.
      */
     DIVVY_MANAGER_FILTER_ASSIGNMENT = 1,
     /**
-     * Everything about this worker: state, id, assignment, outages, failures, leader.
+     * Events of this worker: its state, id, assignment, outages, failures, and the leader.
      */
     DIVVY_MANAGER_FILTER_WORKER = 2,
     /**
-     * Also the events of its calculator while it leads.
+     * Those, and the events of its calculator while this worker leads.
      */
     DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
 };
@@ -719,7 +723,7 @@ typedef int32_t divvy_manager_event_filter;
 #endif // __cplusplus
 
 /**
- * How a worker leaves.
+ * How a worker departs.
  */
 enum divvy_departure
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -727,12 +731,12 @@ enum divvy_departure
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Permanently: its partitions move at once.
+     * For good: its partitions are handed to other workers immediately.
      */
     DIVVY_DEPARTURE_LEAVE = 1,
     /**
-     * For a restart: a process that claims the id within heartbeat_ttl and emergency_grace_period
-     * finds its partitions in place.
+     * It comes back soon: heartbeat and id are left to expire, so that a worker that starts
+     * within heartbeat TTL and grace keeps the id and its partitions.
      */
     DIVVY_DEPARTURE_RESTART = 2,
 };
@@ -745,7 +749,7 @@ typedef int32_t divvy_departure;
 #endif // __cplusplus
 
 /**
- * Alert level of an outage.
+ * How serious it is that degraded mode lasts.
  */
 enum divvy_alert_level
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -753,7 +757,7 @@ enum divvy_alert_level
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * An event of another kind.
+     * The event is about something else.
      */
     DIVVY_ALERT_NONE = 0,
     /**
@@ -807,6 +811,80 @@ enum divvy_assignment_list
 typedef enum divvy_assignment_list divvy_assignment_list;
 #else
 typedef int32_t divvy_assignment_list;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The state of the circuit breaker that guards the store.
+ */
+enum divvy_breaker_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Calls pass.
+     */
+    DIVVY_BREAKER_CLOSED = 1,
+    /**
+     * One call probes the store; all others fail immediately.
+     */
+    DIVVY_BREAKER_HALF_OPEN = 2,
+    /**
+     * Calls fail immediately.
+     */
+    DIVVY_BREAKER_OPEN = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_breaker_state divvy_breaker_state;
+#else
+typedef int32_t divvy_breaker_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What is known of a setting.
+ */
+enum divvy_setting_field
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Its name, such as `cooldown`. In the environment it is in upper case.
+     */
+    DIVVY_SETTING_NAME = 1,
+    /**
+     * The type of its value: text, list, path, duration, number, integer, boolean or choice.
+     */
+    DIVVY_SETTING_TYPE = 2,
+    /**
+     * Its default.
+     */
+    DIVVY_SETTING_DEFAULT = 3,
+    /**
+     * Which values it may have, and how they relate to those of other settings.
+     */
+    DIVVY_SETTING_RANGE = 4,
+    /**
+     * What it does.
+     */
+    DIVVY_SETTING_HELP = 5,
+    /**
+     * Its value; secrets are masked.
+     */
+    DIVVY_SETTING_VALUE = 6,
+    /**
+     * Where the value came from: default, code, json, or env and the variable.
+     */
+    DIVVY_SETTING_ORIGIN = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum divvy_setting_field divvy_setting_field;
+#else
+typedef int32_t divvy_setting_field;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -954,6 +1032,16 @@ typedef int32_t (*divvy_campaign_fn)(void *userdata,
  * Thread: "dv-io" of the manager; calls of several threads may overlap. May block.
  */
 typedef int32_t (*divvy_resign_fn)(void *userdata, const char *worker, int64_t timeout_ms);
+
+/**
+ * What is known of one setting: a snapshot that never changes.
+ */
+typedef struct divvy_setting {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_setting;
 
 /**
  * A key-value store that a fleet shares. It is closed when it and every calculator and manager
@@ -1419,6 +1507,44 @@ divvy_status divvy_config_set_election(struct divvy_config config,
                                        size_t errlen);
 
 /**
+ * Walks through all settings.
+ *
+ * Parameters: config - the configuration whose values are wanted; {0}: the defaults. index - from 0
+ * on. out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+ * Returns: OK; NOT_FOUND - there are fewer settings.
+ * Ownership: the caller's, freed with divvy_setting_free(); it may outlive the configuration.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_setting_at(struct divvy_config config,
+                              size_t index,
+                              struct divvy_setting *out,
+                              char *errbuf,
+                              size_t errlen);
+
+/**
+ * Returns what is known of a setting.
+ *
+ * Parameters: setting - the setting. field - a divvy_setting_field. length - where the length in
+ * bytes goes, NULL if not wanted.
+ * Returns: the text; an empty one for an invalid handle or field. Never NULL.
+ * Ownership: borrowed until divvy_setting_free().
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_setting_text(struct divvy_setting setting, int32_t field, size_t *length);
+
+/**
+ * Frees a setting.
+ *
+ * Parameters: setting - the setting; {0} is allowed and does nothing.
+ * Returns: OK; BAD_HANDLE, also the second time.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_setting_free(struct divvy_setting setting);
+
+/**
  * Creates an in-memory store, for tests, demos and fleets within one process.
  *
  * Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
@@ -1700,7 +1826,7 @@ uint32_t divvy_plan_input_previous(struct divvy_plan_input input,
                                    size_t partition);
 
 /**
- * Returns the name of a calculator state, such as "Scaling".
+ * Returns the name of a state of a calculator, such as "Scaling".
  *
  * Parameters: state - any number.
  * Returns: the name; "unknown" for a number unknown to this library. Never NULL.
@@ -1753,6 +1879,13 @@ const char *divvy_manager_state_name(int32_t state);
  * Since: 0.1.
  */
 const char *divvy_alert_level_name(int32_t level);
+
+/**
+ * Returns the name of a kind of event, such as "published".
+ *
+ * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+ */
+const char *divvy_event_kind_name(int32_t kind);
 
 /**
  * Creates a calculator.
@@ -2514,17 +2647,6 @@ divvy_status divvy_events_fd(struct divvy_events events,
 divvy_status divvy_events_free(struct divvy_events events);
 
 /**
- * Returns the name of an event kind, such as "published".
- *
- * Parameters: state - any number.
- * Returns: the name; "unknown" for a number unknown to this library. Never NULL.
- * Ownership: static; never free it.
- * Thread: any. Does not block. Works in a forked child.
- * Since: 0.1.
- */
-const char *divvy_event_kind_name(int32_t kind);
-
-/**
  * Returns the kind of an event.
  *
  * Parameters: event - the event.
@@ -2538,8 +2660,8 @@ int32_t divvy_event_get_kind(struct divvy_event event);
  * Returns the new state.
  *
  * Parameters: event - the event.
- * Returns: a divvy_calculator_state, of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state; 0 for other
- * kinds of events and for an invalid handle.
+ * Returns: a divvy_calculator_state; of DIVVY_EVENT_MANAGER_STATE a divvy_manager_state, of
+ * DIVVY_EVENT_BREAKER a divvy_breaker_state; 0 for other kinds of events and for an invalid handle.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -2722,7 +2844,9 @@ const char *divvy_event_key(struct divvy_event event, size_t *length);
 uint32_t divvy_event_attempts(struct divvy_event event);
 
 /**
- * Returns an event as a JSON object with the member "kind" and those that apply.
+ * Returns an event as a JSON object with "kind", "time" (RFC 3339, when it was delivered),
+ * "reporter" and "worker", and the members of its kind: see docs/events.md. Members may be added in
+ * any release.
  *
  * Parameters: event - the event. length - receives the length in bytes; NULL allowed.
  * Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.

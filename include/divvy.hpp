@@ -353,8 +353,12 @@ public:
     std::string key() const { return text(divvy_event_key); }
     std::uint32_t attempts() const noexcept { return divvy_event_attempts(handle_); }
     std::string json() const { return text(divvy_event_json); }
+    /// Set for DIVVY_EVENT_BREAKER.
+    divvy_breaker_state breaker_state() const noexcept {
+        return static_cast<divvy_breaker_state>(divvy_event_state(handle_));
+    }
     /// Set for DIVVY_EVENT_MANAGER_STATE.
-    divvy_manager_state worker_state() const noexcept {
+    divvy_manager_state manager_state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_event_state(handle_));
     }
     /// Of DIVVY_EVENT_ASSIGNMENT, a failure for other kinds.
@@ -409,7 +413,7 @@ public:
     }
     /// Runs `call` on this thread; what waits in it ends when this is fired. Not one in another. The
     /// result is about the cancel: `call` ran if it is true.
-    template <class Call> result try_during(Call &&call) {
+    template <class Call> result try_run(Call &&call) {
         detail::errbuf e;
         const result used = e(divvy_cancel_use(handle_.get(), e.text, sizeof e.text));
         if (!used) return used;
@@ -427,7 +431,7 @@ public:
 #if !defined(DIVVY_NO_EXCEPTIONS)
     cancel() { try_create(*this).check(); }
     void fire() { try_fire().check(); }
-    template <class Call> void during(Call &&call) { try_during(std::forward<Call>(call)).check(); }
+    template <class Call> void run(Call &&call) { try_run(std::forward<Call>(call)).check(); }
 #endif
     divvy_cancel get() const noexcept { return handle_.get(); }
 
@@ -549,6 +553,11 @@ private:
 };
 
 /// Settings by name, and the host's callbacks.
+/// One setting; see docs/settings.md.
+struct setting {
+    std::string name, type, default_value, range, help, value, origin;
+};
+
 class config {
 public:
     using source = std::function<void(partition_sink &, milliseconds)>;
@@ -630,6 +639,28 @@ public:
         try_dump(out).check();
         return out;
     }
+    /// Every setting, with its value in this configuration.
+    std::vector<setting> settings() const {
+        std::vector<setting> all;
+        divvy_setting handle = {};
+        const auto text = [&handle](divvy_setting_field field) {
+            std::size_t length = 0;
+            const char *data = divvy_setting_text(handle, field, &length);
+            return std::string(data, length);
+        };
+        for (;;) {
+            detail::errbuf e;
+            const result found = e(divvy_setting_at(get(), all.size(), &handle, e.text, sizeof e.text));
+            if (found.status() == DIVVY_NOT_FOUND) return all;
+            found.check();
+            all.push_back({text(DIVVY_SETTING_NAME), text(DIVVY_SETTING_TYPE),
+                           text(DIVVY_SETTING_DEFAULT), text(DIVVY_SETTING_RANGE),
+                           text(DIVVY_SETTING_HELP), text(DIVVY_SETTING_VALUE),
+                           text(DIVVY_SETTING_ORIGIN)});
+            divvy_setting_free(handle);
+        }
+    }
+    /// If the source throws, the last plan remains in force and the source is called again.
     config &set_source(source fill) {
         try_set_source(std::move(fill)).check();
         return *this;

@@ -5,23 +5,12 @@ mod manager;
 use std::fmt;
 use std::time::Duration;
 
-pub use self::manager::{ManagerConfig, OutagePolicy, OutagePreset, OutageTiming};
+pub use self::manager::{ManagerConfig, OutageTiming};
 use crate::error::{Code, Error, Result};
+pub use crate::vocabulary::{OutagePolicy, OutagePreset, PublishMode};
 use crate::wire::KeyPrefix;
 
-/// How assignments are published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PublishMode {
-    /// Atomic batches if the store supports them, single writes otherwise.
-    #[default]
-    Auto,
-    /// Atomic batches; `start` fails if the store does not support them.
-    Atomic,
-    /// Single conditional writes.
-    PerKey,
-}
-
-/// Configuration of a calculator. Start with [`CalculatorConfig::default`] and change fields.
+/// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
 ///
 /// A calculator used alone rejects only what cannot work and warns about the rest
 /// ([`CalculatorConfig::warnings`]). A manager rejects both.

@@ -97,28 +97,33 @@ mod threads;
 #[doc(hidden)] // for tests and benchmarks
 pub mod time;
 pub mod types;
+pub mod vocabulary;
 pub mod wire;
 
-pub use config::{CalculatorConfig, ManagerConfig, OutagePolicy, OutagePreset};
+pub use config::{CalculatorConfig, ManagerConfig};
 pub use error::{Code, Error, ErrorClass, Result};
 pub use machine::assignment::{AssignmentChange, Held};
-pub use machine::breaker::BreakerState;
-pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, MemberChange, StateChange};
+pub use machine::breaker::BreakerCondition;
+pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, StateChange};
 pub use machine::comparison::{Comparison, Difference, Intended};
 pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::list_guard::HeldList;
-pub use machine::manager::{Departure, ManagerChange, ManagerEvent};
-pub use machine::outage::AlertLevel;
+pub use machine::manager::{ManagerChange, ManagerEvent};
 pub use runtime::{
-    BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, EventFilter, Events,
-    LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, PartitionSource,
+    BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, Events,
+    LeaderElection, Manager, ManagerBuilder, ManagerStatus, PartitionSource,
     Polled, Readiness, StatusCounters, Subscription, WorkerStatus, connect_nats, read_fleet,
 };
 pub use settings::Settings;
 pub use threads::cancel::Cancel;
 pub use time::clock::{Clock, ManualClock, SystemClock};
-pub use types::{CalculatorState, ManagerState, Partition, Reason, Version, WorkerId};
+pub use types::{Partition, Version, WorkerId};
+pub use vocabulary::{
+    ActiveMode, AlertLevel, BreakerState, CalculatorState, DegradationCause, Departure,
+    EventFilter, ManagerEventFilter, ManagerState, MemberChange, OutagePolicy, OutagePreset,
+    PublishMode, Reason,
+};
 
 /// The programs of the README and of the book are tests.
 #[cfg(all(doctest, feature = "nats"))]

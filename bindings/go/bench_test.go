@@ -49,7 +49,7 @@ func BenchmarkTransitionToChannel(b *testing.B) {
 func delaysOf(b *testing.B, subscription *Subscription, then func(Event)) []time.Duration {
 	delays := make([]time.Duration, 0, 4*b.N)
 	for event := range subscription.C {
-		if event.Kind == EventState && event.From != event.State {
+		if event.Kind == EventCalculatorState && event.From != event.State {
 			delays = append(delays, monotonic()-event.Time)
 			then(event)
 		}

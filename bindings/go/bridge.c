@@ -203,7 +203,7 @@ divvy_status divvy_go_store_get(divvy_cancel cancel, divvy_store store, int32_t 
     USING(cancel, divvy_store_get(store, bucket, key, timeout_ms, out, errbuf, errlen));
 }
 
-divvy_status divvy_go_next(divvy_events events, divvy_go_told *told) {
+divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_told *told) {
     divvy_event event = {0};
     divvy_status status = divvy_events_poll(events, -1, &event, NULL, 0);
     if (status != DIVVY_OK) return status;
@@ -214,6 +214,7 @@ divvy_status divvy_go_next(divvy_events events, divvy_go_told *told) {
     told->state = divvy_event_state(event);
     told->from_state = divvy_event_from_state(event);
     told->reason = divvy_event_reason(event);
+    if (keep) return DIVVY_OK;
     if (told->kind == DIVVY_EVENT_CALCULATOR_STATE || told->kind == DIVVY_EVENT_MANAGER_STATE) {
         divvy_event_free(event);
         told->event.id = 0;

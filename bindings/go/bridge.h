@@ -54,8 +54,8 @@ typedef struct {
     int32_t kind, state, from_state, reason;
 } divvy_go_told;
 
-/* Waits for the next event; see divvy_events_poll(). */
-divvy_status divvy_go_next(divvy_events events, divvy_go_told *told);
+/* Waits for the next event; see divvy_events_poll(). keep: event is never {0}. */
+divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_told *told);
 
 /* Which thread this is, for as long as it lives. */
 uintptr_t divvy_go_thread(void);

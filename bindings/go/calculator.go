@@ -213,17 +213,12 @@ func addPartitions(list C.divvy_partitions, partitions []Partition) error {
 	return check(status, "add partitions", &text)
 }
 
+// stateOf is a state, Idle for a handle that is closed.
 func stateOf(state C.int32_t) CalculatorState {
-	switch state {
-	case C.DIVVY_CALCULATOR_SCALING:
-		return CalculatorStateScaling
-	case C.DIVVY_CALCULATOR_REBALANCING:
-		return CalculatorStateRebalancing
-	case C.DIVVY_CALCULATOR_EMERGENCY:
-		return CalculatorStateEmergency
-	default:
+	if state <= 0 {
 		return CalculatorStateIdle
 	}
+	return CalculatorState(state)
 }
 
 func reasonOf(reason C.int32_t) string {

@@ -88,68 +88,15 @@ var (
 		"built without cgo: set CGO_ENABLED=1, install a C compiler, and run `make go-lib` in divvy's repository"}
 )
 
-// The codes of the C ABI, see divvy.h, and two of this package.
+// Codes of this package, in addition to those of the C ABI.
 const (
-	codeOK              Code = 0
-	codeNullArgument    Code = -1
-	codeBadHandle       Code = -2
-	codeInvalidArgument Code = -3
-	codeBadUTF8         Code = -4
-	codeTooLong         Code = -5
-	codeInvalidConfig   Code = -6
-	codeNotRunning      Code = -7
-	codeAlreadyStarted  Code = -8
-	codeWouldDeadlock   Code = -9
-	codeForked          Code = -10
-	codeABIMismatch     Code = -11
-	codeClosed          Code = -12
-	codeWoken           Code = -13
-	codeNotFound        Code = -14
-	codeCancelled       Code = -15
-	codeTimedOut        Code = -100
-	codeUnavailable     Code = -101
-	codeUnauthorized    Code = -102
-	codeUnsupported     Code = -103
-	codeFenced          Code = -104
-	codeConflict        Code = -105
-	codeNoWorkers       Code = -106
-	codeInvalidData     Code = -107
-	codeTooLarge        Code = -108
-	codeStoreError      Code = -109
-	codeSourceFailed    Code = -110
-	codeStrategyFailed  Code = -111
-	codeInvalidPlan     Code = -112
-	codeIDsExhausted    Code = -113
-	codeIDLost          Code = -114
-	codeNotLeader       Code = -115
-	codeWrongFleet      Code = -116
-	codePanicked        Code = -200
-	codeNoCgo           Code = -300
-	codeLagged          Code = -301
+	codeNoCgo  Code = -300
+	codeLagged Code = -301
 )
-
-// codeNames has every code of the C ABI.
-var codeNames = map[Code]string{
-	codeOK: "OK", codeNullArgument: "NULL_ARGUMENT", codeBadHandle: "BAD_HANDLE",
-	codeInvalidArgument: "INVALID_ARGUMENT", codeBadUTF8: "BAD_UTF8", codeTooLong: "TOO_LONG",
-	codeInvalidConfig: "INVALID_CONFIG", codeNotRunning: "NOT_RUNNING",
-	codeAlreadyStarted: "ALREADY_STARTED", codeWouldDeadlock: "WOULD_DEADLOCK",
-	codeForked: "FORKED", codeABIMismatch: "ABI_MISMATCH", codeClosed: "CLOSED",
-	codeWoken: "WOKEN", codeNotFound: "NOT_FOUND",
-	codeCancelled: "CANCELLED", codeTimedOut: "TIMED_OUT",
-	codeUnavailable: "UNAVAILABLE", codeUnauthorized: "UNAUTHORIZED",
-	codeUnsupported: "UNSUPPORTED", codeFenced: "FENCED", codeConflict: "CONFLICT",
-	codeNoWorkers: "NO_WORKERS", codeInvalidData: "INVALID_DATA", codeTooLarge: "TOO_LARGE",
-	codeStoreError: "STORE_ERROR", codeSourceFailed: "SOURCE_FAILED",
-	codeStrategyFailed: "STRATEGY_FAILED", codeInvalidPlan: "INVALID_PLAN",
-	codeIDsExhausted: "IDS_EXHAUSTED", codeIDLost: "ID_LOST", codeNotLeader: "NOT_LEADER",
-	codeWrongFleet: "WRONG_FLEET",
-	codePanicked:   "PANICKED",
-}
 
 // String returns the code's name in the C ABI, without DIVVY_.
 func (c Code) String() string {
-	if name, known := codeNames[c]; known {
+	if name := codeName(c); name != "" {
 		return name
 	}
 	return fmt.Sprintf("CODE(%d)", int32(c))

@@ -18,6 +18,7 @@ import (
 type feed struct {
 	owner     *lifetime
 	handle    C.divvy_events
+	keep      C.int // whether states, too, are wanted as events of the library
 	done      chan struct{}
 	cancelled sync.Once
 	finished  chan struct{}
@@ -93,7 +94,7 @@ func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 	}()
 	told := new(C.divvy_go_told)
 	for {
-		switch status := Code(C.divvy_go_next(f.handle, told)); status {
+		switch status := Code(C.divvy_go_next(f.handle, f.keep, told)); status {
 		case codeOK:
 			if !f.hand(told, deliver) {
 				return

@@ -272,14 +272,14 @@ func (m *Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
 		return states, func() {}
 	}
 	return pump(feed, func(told *C.divvy_go_told) (ManagerState, bool) {
-		return ManagerState(told.state), EventKind(told.kind) == EventWorkerState
+		return ManagerState(told.state), EventKind(told.kind) == EventManagerState
 	}), feed.Cancel
 }
 
-func (m *Manager) open(interest C.int32_t) (*feed, error) {
+func (m *Manager) open(filter C.int32_t) (*feed, error) {
 	defer runtime.KeepAlive(m)
 	return m.listen(func(out *C.divvy_events, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_manager_events(m.handle, interest, out, buffer, size)
+		return C.divvy_manager_events(m.handle, filter, out, buffer, size)
 	})
 }
 
@@ -371,7 +371,7 @@ func managerEventOf(from *C.divvy_go_told) ManagerEvent {
 		Time: time.Duration(from.time_ns),
 	}
 	switch told.Kind {
-	case EventWorkerState:
+	case EventManagerState:
 		told.State = ManagerState(from.state)
 		told.From = ManagerState(from.from_state)
 	case EventWorkerID, EventWorkerIDLost, EventWorkerIDRegained, EventLeader:
@@ -411,9 +411,4 @@ func changeOf(handle C.divvy_assignment) AssignmentChange {
 		slog.Error("divvy: cannot decode an assignment of the library", "error", err)
 	}
 	return change
-}
-
-// libraryName returns the library's name of a state.
-func libraryName(state ManagerState) string {
-	return C.GoString(C.divvy_manager_state_name(C.int32_t(state)))
 }

@@ -189,7 +189,7 @@ func TestManagerSubscriberReceivesCurrentStateThenEveryEvent(t *testing.T) {
 	until(t, "assigned", func() bool { return covered(t, 12, first) })
 	late, err := first.Subscribe()
 	must(t, err)
-	for _, kind := range []EventKind{EventWorkerState, EventWorkerID, EventLeader, EventAssignment} {
+	for _, kind := range []EventKind{EventManagerState, EventWorkerID, EventLeader, EventAssignment} {
 		event := <-late.C
 		if event.Kind != kind {
 			t.Fatalf("%+v is not of kind %d", event, kind)
@@ -210,7 +210,7 @@ func TestManagerSubscriberReceivesCurrentStateThenEveryEvent(t *testing.T) {
 	var before ManagerState
 	for event := range early.C {
 		published = published || event.Calculator != nil && event.Calculator.Kind == EventPublished
-		if event.Kind == EventWorkerState {
+		if event.Kind == EventManagerState {
 			if before != 0 && event.From != before {
 				t.Fatalf("%v, but from %v", before, event.From)
 			}
@@ -369,14 +369,6 @@ func TestManagerMetricsReceiveEvents(t *testing.T) {
 		return told.states.Load() >= 3 && told.led.Load() && told.id.Load() == "worker-0" &&
 			told.added.Load() == 12 && told.removed.Load() == 12
 	})
-}
-
-func TestManagerStateNamesMatchLibrary(t *testing.T) {
-	for state := ManagerStateInit; state <= ManagerStateShutdown; state++ {
-		if name := libraryName(state); name != state.String() {
-			t.Errorf("%d is %s, not %s", state, name, state)
-		}
-	}
 }
 
 func TestRepeatedManagerLifecyclesLeaveNothingBehind(t *testing.T) {

@@ -6,59 +6,6 @@ import (
 	"time"
 )
 
-// ManagerState is the state of a manager.
-type ManagerState int
-
-// The states of a manager.
-const (
-	// ManagerStateInit: not started, or creating buckets.
-	ManagerStateInit ManagerState = iota + 1
-	// ManagerStateClaimingID: claiming a stable id.
-	ManagerStateClaimingID
-	// ManagerStateElection: a member; no leader is known.
-	ManagerStateElection
-	// ManagerStateWaitingAssignment: a leader is known; no assignment has arrived yet.
-	ManagerStateWaitingAssignment
-	// ManagerStateStable: the assignment is applied.
-	ManagerStateStable
-	// ManagerStateScaling: this worker leads and waits for more joins or leaves.
-	ManagerStateScaling
-	// ManagerStateRebalancing: this worker leads and computes and publishes a plan.
-	ManagerStateRebalancing
-	// ManagerStateEmergency: this worker leads and publishes a plan without dead workers.
-	ManagerStateEmergency
-	// ManagerStateDegraded: the store cannot be reached; the assignment may be outdated, or
-	// ownership is suspended.
-	ManagerStateDegraded
-	// ManagerStateShutdown: leaving, or stopped.
-	ManagerStateShutdown
-)
-
-var managerStateNames = [...]string{
-	"Unknown", "Init", "ClaimingID", "Election", "WaitingAssignment", "Stable", "Scaling",
-	"Rebalancing", "Emergency", "Degraded", "Shutdown",
-}
-
-// String returns the state's name as parti prints it.
-func (s ManagerState) String() string {
-	if s < 0 || int(s) >= len(managerStateNames) {
-		return managerStateNames[0]
-	}
-	return managerStateNames[s]
-}
-
-// Departure is how a worker leaves.
-type Departure int32
-
-// The departures.
-const (
-	// Leave is permanent: the worker's partitions move at once.
-	Leave Departure = 1
-	// Restart is temporary: a process that claims the id within heartbeat TTL and grace finds its
-	// partitions in place.
-	Restart Departure = 2
-)
-
 // Assignment is the assignment of a worker.
 type Assignment struct {
 	// Version of the plan; 0 before the first assignment.
@@ -197,26 +144,11 @@ func (c *ManagerConfig) settings() map[string]string {
 	return own
 }
 
-// The kinds of a manager's events. [EventLagged] and [EventFatal] also apply to managers.
+// ManagerEvent is an event of a manager. [EventLagged] and [EventFatal] also apply to managers.
 // Calculator events are delivered in ManagerEvent.Calculator.
-const (
-	EventWorkerState      EventKind = 20
-	EventWorkerID         EventKind = 21
-	EventWorkerIDLost     EventKind = 22
-	EventWorkerIDRegained EventKind = 23
-	EventAssignment       EventKind = 24
-	EventLeader           EventKind = 25
-	EventOutage           EventKind = 26
-	EventAlert            EventKind = 27
-	EventRecovered        EventKind = 28
-	EventManagerFailed    EventKind = 29
-	EventCalculatorFatal  EventKind = 30
-)
-
-// ManagerEvent is an event of a manager.
 type ManagerEvent struct {
 	Kind EventKind
-	// State and From: set for EventWorkerState; equal in the first event, which carries the current
+	// State and From: set for EventManagerState; equal in the first event, which carries the current
 	// state.
 	State, From ManagerState
 	// Worker: the id for EventWorkerID (empty: none), EventWorkerIDLost and EventWorkerIDRegained;

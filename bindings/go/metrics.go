@@ -97,7 +97,7 @@ func newWorkerRecorder(metrics any) *workerRecorder {
 
 func (w *workerRecorder) note(event ManagerEvent) {
 	switch event.Kind {
-	case EventWorkerState:
+	case EventManagerState:
 		if event.From != event.State {
 			w.manager.RecordManagerTransition(event.From, event.State, (event.Time - w.since).Seconds())
 		}

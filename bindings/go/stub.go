@@ -45,6 +45,12 @@ func (*Store) Get(context.Context, Bucket, string) ([]byte, error) { return nil,
 // Validate returns ErrNoCgo.
 func (*Config) Validate() error { return ErrNoCgo }
 
+// Describe returns ErrNoCgo.
+func (*Config) Describe() ([]Setting, error) { return nil, ErrNoCgo }
+
+// Describe returns ErrNoCgo.
+func (*ManagerConfig) Describe() ([]Setting, error) { return nil, ErrNoCgo }
+
 // Calculator is not available without cgo.
 type Calculator struct{}
 
@@ -106,6 +112,21 @@ func (*Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) {
 	close(states)
 	return states, func() {}
 }
+
+// SubscribeJSON returns ErrNoCgo.
+func (*Calculator) SubscribeJSON() (*JSONSubscription, error) { return nil, ErrNoCgo }
+
+// SubscribeJSON returns ErrNoCgo.
+func (*Manager) SubscribeJSON() (*JSONSubscription, error) { return nil, ErrNoCgo }
+
+// JSONSubscription is not available without cgo.
+type JSONSubscription struct{ C <-chan json.RawMessage }
+
+// Cancel does nothing.
+func (*JSONSubscription) Cancel() {}
+
+// Err is ErrNoCgo.
+func (*JSONSubscription) Err() error { return ErrNoCgo }
 
 // Validate returns ErrNoCgo.
 func (*ManagerConfig) Validate() error { return ErrNoCgo }

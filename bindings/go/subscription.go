@@ -6,6 +6,7 @@ package divvy
 import "C"
 
 import (
+	"encoding/json"
 	"runtime"
 	"time"
 )
@@ -30,6 +31,34 @@ func (c *Calculator) Subscribe() (*Subscription, error) {
 	})}, nil
 }
 
+// JSONSubscription delivers every event in its JSON form, see docs/events.md: the same as that of
+// `divvy worker --json`.
+type JSONSubscription struct {
+	// C delivers the events. It is closed after the last one, see Err.
+	C <-chan json.RawMessage
+	*feed
+}
+
+// SubscribeJSON begins a subscription as Subscribe does.
+func (c *Calculator) SubscribeJSON() (*JSONSubscription, error) { return jsonOf(c.open()) }
+
+// SubscribeJSON begins a subscription as Subscribe does.
+func (m *Manager) SubscribeJSON() (*JSONSubscription, error) {
+	return jsonOf(m.open(C.DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR))
+}
+
+func jsonOf(feed *feed, err error) (*JSONSubscription, error) {
+	if err != nil {
+		return nil, err
+	}
+	feed.keep = 1
+	return &JSONSubscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (json.RawMessage, bool) {
+		var length C.size_t
+		text := C.divvy_event_json(told.event, &length)
+		return bytesOf(text, length), true
+	})}, nil
+}
+
 // SubscribeToStateChanges delivers the current state and then every later one, in order, without
 // gaps. The returned function ends the subscription and closes the channel; further calls do
 // nothing. The channel is also closed after the backlog when the calculator stops, and when the
@@ -42,7 +71,7 @@ func (c *Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) 
 		return states, func() {}
 	}
 	return pump(feed, func(told *C.divvy_go_told) (CalculatorState, bool) {
-		return stateOf(told.state), EventKind(told.kind) == EventState
+		return stateOf(told.state), EventKind(told.kind) == EventCalculatorState
 	}), feed.Cancel
 }
 
@@ -63,7 +92,7 @@ func eventOf(from *C.divvy_go_told) Event {
 		Reason:  reasonOf(from.reason),
 	}
 	switch told.Kind {
-	case EventState:
+	case EventCalculatorState:
 		told.State = stateOf(from.state)
 		told.From = stateOf(from.from_state)
 	case EventMember:
@@ -119,7 +148,7 @@ type metricsRecorder struct {
 
 func (r *metricsRecorder) note(event Event) {
 	switch event.Kind {
-	case EventState:
+	case EventCalculatorState:
 		if event.From != event.State {
 			seconds := (event.Time - r.since).Seconds()
 			r.metrics.RecordStateTransition(event.From, event.State, seconds)
@@ -145,7 +174,7 @@ func (r *metricsRecorder) note(event Event) {
 			r.workerChanged(1)
 		case "left":
 			r.workerChanged(-1)
-		case "lost":
+		case "dead":
 			r.dead++
 			r.workerChanged(-1)
 		}

@@ -5,37 +5,6 @@ import (
 	"time"
 )
 
-// CalculatorState is the state of a calculator.
-type CalculatorState int
-
-// The states of a calculator.
-const (
-	// CalculatorStateIdle: nothing is pending, or pending work waits for the cooldown or a retry.
-	CalculatorStateIdle CalculatorState = iota
-	// CalculatorStateScaling: a stabilisation window is open.
-	CalculatorStateScaling
-	// CalculatorStateRebalancing: a plan is being computed and published.
-	CalculatorStateRebalancing
-	// CalculatorStateEmergency: a plan without dead workers is being computed and published.
-	CalculatorStateEmergency
-)
-
-// String returns the state's name: Idle, Scaling, Rebalancing or Emergency.
-func (s CalculatorState) String() string {
-	switch s {
-	case CalculatorStateIdle:
-		return "Idle"
-	case CalculatorStateScaling:
-		return "Scaling"
-	case CalculatorStateRebalancing:
-		return "Rebalancing"
-	case CalculatorStateEmergency:
-		return "Emergency"
-	default:
-		return "Unknown"
-	}
-}
-
 // Partition is a unit of work: at least one key, and a weight (0 or less: the default weight).
 type Partition struct {
 	Keys   []string `json:"keys"`
@@ -69,50 +38,20 @@ type Logger interface {
 	Error(msg string, keysAndValues ...any)
 }
 
-// Bucket is one of the buckets of a fleet.
-type Bucket int32
-
-// The buckets.
-const (
-	BucketStableID   Bucket = 1
-	BucketElection   Bucket = 2
-	BucketHeartbeat  Bucket = 3
-	BucketAssignment Bucket = 4
-)
-
-// EventKind is the kind of an event.
-type EventKind int32
-
-// The kinds of events. Ignore unknown kinds; later releases may add some.
-const (
-	EventState           EventKind = 1
-	EventMember          EventKind = 2
-	EventPublished       EventKind = 3
-	EventFailed          EventKind = 4
-	EventDegraded        EventKind = 5
-	EventLeadershipLost  EventKind = 6
-	EventLagged          EventKind = 7
-	EventFatal           EventKind = 8
-	EventWouldPublish    EventKind = 9
-	EventLeaderPublished EventKind = 10
-	EventBreaker         EventKind = 11
-	EventWorkerLagging   EventKind = 12
-)
-
 // Event is an event of a calculator.
 type Event struct {
 	Kind EventKind
-	// State and From: set for EventState; equal in the first event, which carries the current
+	// State and From: set for EventCalculatorState; equal in the first event, which carries the current
 	// state.
 	State, From CalculatorState
-	// Reason: set for EventState, EventPublished and EventWouldPublish; empty in Idle.
+	// Reason: set for EventCalculatorState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: set for EventState and publications; the assigned version for EventWorkerLagging.
+	// Version: set for EventCalculatorState and publications; the assigned version for EventWorkerLagging.
 	Version int64
 	// AppliedVersion: set for EventWorkerLagging.
 	AppliedVersion int64
-	// Worker: set for EventMember and EventWorkerLagging. Change ("joined", "left", "missing",
-	// "back", "lost"): set for EventMember.
+	// Worker: set for EventMember and EventWorkerLagging. Change ("joined", "left", "suspected",
+	// "returned", "dead"): set for EventMember.
 	Worker, Change string
 	// Workers, Partitions and Moved: set for EventPublished, EventWouldPublish and
 	// EventLeaderPublished.
@@ -125,4 +64,12 @@ type Event struct {
 	// Time is the time of the event (for EventDegraded: of its beginning), relative to an arbitrary
 	// start.
 	Time time.Duration
+}
+
+// Setting describes one setting; see docs/settings.md.
+type Setting struct {
+	// Name, such as "cooldown"; Type of its value, Default, Range and Help.
+	Name, Type, Default, Range, Help string
+	// Value in a configuration, and Origin: where it came from; "default" where it was not set.
+	Value, Origin string
 }

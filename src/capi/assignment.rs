@@ -54,10 +54,6 @@ impl AssignmentRecord {
         })
     }
 
-    pub fn change(&self) -> &AssignmentChange {
-        &self.change
-    }
-
     fn list(&self, list: i32) -> Outcome<&Packed> {
         const HELD: i32 = divvy_assignment_list::DIVVY_LIST_OWNED as i32;
         const ADDED: i32 = divvy_assignment_list::DIVVY_LIST_ADDED as i32;

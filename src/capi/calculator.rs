@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{self, divvy_config};
-use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
-use super::guard::{self, Detail, Outcome};
-use super::names;
+use super::events::{self, Callback, Reporter, divvy_event_fn, divvy_events, divvy_subscription};
+use super::guard::{self, Detail, Outcome, known};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
 use super::snapshot;
@@ -20,6 +19,7 @@ use crate::error::Result;
 use crate::metrics::Prometheus;
 use crate::runtime::Calculator;
 use crate::types::{Partition, Version};
+use crate::vocabulary::{EventFilter, Reason};
 
 /// How long freeing a calculator that is started waits for its threads.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +56,12 @@ static CALCULATORS: Registry<Measured<Calculator>> = Registry::new(6);
 
 fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculator>>> {
     CALCULATORS.get(calculator.id)
+}
+
+/// Names a calculator for its events.
+fn reporter(calculator: &Measured<Calculator>) -> Reporter {
+    let name = calculator.name().to_owned();
+    Box::new(move || name.clone())
 }
 
 /// Creates a calculator.
@@ -191,7 +197,7 @@ pub extern "C" fn divvy_calculator_is_started(calculator: divvy_calculator) -> i
 pub extern "C" fn divvy_calculator_get_state(calculator: divvy_calculator) -> i32 {
     guard::small_value(|| {
         let state = CALCULATORS.with(calculator.id, |calculator| calculator.state())?;
-        Ok(names::state_of(state) as i32)
+        Ok(state.number())
     })
 }
 
@@ -205,7 +211,7 @@ pub extern "C" fn divvy_calculator_get_state(calculator: divvy_calculator) -> i3
 pub extern "C" fn divvy_calculator_scaling_reason(calculator: divvy_calculator) -> i32 {
     guard::small_value(|| {
         let reason = CALCULATORS.with(calculator.id, |calculator| calculator.scaling_reason())?;
-        Ok(names::reason_of(reason) as i32)
+        Ok(reason.map_or(0, Reason::number))
     })
 }
 
@@ -410,13 +416,17 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let calculator = calculator_of(calculator)?;
-        let filter = events::interest_of(filter)?;
+        let filter = known(
+            EventFilter::from_number(filter),
+            filter,
+            "divvy_event_filter",
+        )?;
         let callback = Callback {
             call: callback,
             userdata,
             destroy,
         };
-        events::subscribe(callback, out, |callback| {
+        events::subscribe(callback, reporter(&calculator), out, |callback| {
             calculator.subscribe(filter, callback)
         })
     })
@@ -443,8 +453,15 @@ pub unsafe extern "C" fn divvy_calculator_events(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let calculator = calculator_of(calculator)?;
-        let filter = events::interest_of(filter)?;
-        out.write(events::open(calculator.events(filter))?);
+        let filter = known(
+            EventFilter::from_number(filter),
+            filter,
+            "divvy_event_filter",
+        )?;
+        out.write(events::open(
+            calculator.events(filter),
+            reporter(&calculator),
+        )?);
         Ok(())
     })
 }

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::ffi::c_char;
 
 use super::guard::{self, Detail, Failure};
-use super::status::{TABLE, divvy_status};
+use super::enums::STATUSES;
+use super::status::divvy_status;
 use super::text;
 use crate::types::truncated;
 
@@ -37,7 +38,7 @@ pub(super) fn call_fallible(callback: impl FnOnce() -> i32) -> Result<(), String
     if status == divvy_status::DIVVY_OK as i32 {
         return Ok(());
     }
-    let known = TABLE.iter().find(|(known, _)| *known as i32 == status);
+    let known = STATUSES.iter().find(|(known, _)| *known as i32 == status);
     let status = match known {
         Some((_, name)) => name.to_string_lossy().into_owned(),
         None => status.to_string(),

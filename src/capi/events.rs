@@ -7,36 +7,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::callback;
-use super::event::{self, EventRecord, Recorded, divvy_event};
+use super::event::{self, HandedEvent, divvy_event};
 use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::store::timeout;
 use super::text::Out;
 use super::userdata::{UserData, divvy_destroy_fn};
-use crate::runtime::{EventFilter, Events, Polled, Readiness, Subscription};
-
-/// Which events of a calculator a subscriber wants.
-#[repr(i32)]
-#[derive(Clone, Copy)]
-pub enum divvy_event_filter {
-    /// State changes, publications, failures, degradations.
-    DIVVY_FILTER_STATE = 1,
-    /// Also every worker that joined, left, was suspected, returned or was declared dead.
-    DIVVY_FILTER_STATE_AND_MEMBERS = 2,
-}
-
-/// Which events of a manager a subscriber wants. LAGGED and FATAL are delivered with every filter.
-#[repr(i32)]
-#[derive(Clone, Copy)]
-pub enum divvy_manager_event_filter {
-    /// Assignment changes only.
-    DIVVY_MANAGER_FILTER_ASSIGNMENT = 1,
-    /// Everything about this worker: state, id, assignment, outages, failures, leader.
-    DIVVY_MANAGER_FILTER_WORKER = 2,
-    /// Also the events of its calculator while it leads.
-    DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
-}
+use crate::runtime::{EventRecord, Events, Notification, Polled, Readiness, Subscription};
 
 /// A subscription with a callback.
 #[repr(C)]
@@ -73,8 +51,12 @@ type SubscriptionCell = Mutex<Option<Arc<Subscription>>>;
 static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
 static QUEUES: Registry<EventQueue> = Registry::new(8);
 
+/// Names the worker or calculator whose events these are.
+pub(super) type Reporter = Box<dyn Fn() -> String + Send + Sync>;
+
 struct EventQueue {
     events: Box<dyn Queue>,
+    reporter: Reporter,
     ready: OnceLock<Arc<ReadyFd>>,
 }
 
@@ -86,10 +68,13 @@ trait Queue: Send + Sync {
     fn close(&self);
 }
 
-impl<N: Recorded> Queue for Events<N> {
+impl<N: Notification> Queue for Events<N>
+where
+    for<'a> EventRecord: From<&'a N>,
+{
     fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord> {
         match self.poll(timeout) {
-            Polled::Event(notice) => Polled::Event(Arc::new(notice.record())),
+            Polled::Event(event) => Polled::Event(Arc::new(EventRecord::from(&event))),
             Polled::TimedOut => Polled::TimedOut,
             Polled::Woken => Polled::Woken,
             Polled::Closed => Polled::Closed,
@@ -109,19 +94,6 @@ impl<N: Recorded> Queue for Events<N> {
     }
 }
 
-pub(super) fn interest_of(filter: i32) -> Outcome<EventFilter> {
-    const STATE: i32 = divvy_event_filter::DIVVY_FILTER_STATE as i32;
-    const MEMBERS: i32 = divvy_event_filter::DIVVY_FILTER_STATE_AND_MEMBERS as i32;
-    match filter {
-        STATE => Ok(EventFilter::State),
-        MEMBERS => Ok(EventFilter::StateAndMembers),
-        _ => Err(Failure::new(
-            divvy_status::DIVVY_INVALID_ARGUMENT,
-            format!("filter = {filter} is no divvy_event_filter"),
-        )),
-    }
-}
-
 /// A host's callback that is subscribed to events.
 pub(super) struct Callback {
     pub call: divvy_event_fn,
@@ -130,11 +102,15 @@ pub(super) struct Callback {
 }
 
 /// Subscribes a callback of the host with what `subscribe` takes it in.
-pub(super) fn subscribe<N: Recorded>(
+pub(super) fn subscribe<N: Notification>(
     callback: Callback,
+    reporter: Reporter,
     out: Out<divvy_subscription>,
     subscribe: impl FnOnce(Box<dyn FnMut(&N) + Send>) -> Subscription,
-) -> Outcome {
+) -> Outcome
+where
+    for<'a> EventRecord: From<&'a N>,
+{
     let call = callback.call.ok_or_else(|| Failure::null("callback"))?;
     let cell = Arc::<SubscriptionCell>::default();
     let handle = divvy_subscription {
@@ -144,15 +120,20 @@ pub(super) fn subscribe<N: Recorded>(
     let mut slot = cell.lock();
     // Written before the first callback, which may use it: an unsubscribe waits for the slot.
     out.write(handle);
-    *slot = Some(Arc::new(subscribe(Box::new(move |notice| {
-        deliver(notice.record(), call, &userdata);
+    *slot = Some(Arc::new(subscribe(Box::new(move |event| {
+        let event = HandedEvent::new(EventRecord::from(event), reporter());
+        deliver(event, call, &userdata);
     }))));
     Ok(())
 }
 
-pub(super) fn open<N: Recorded>(events: Events<N>) -> Outcome<divvy_events> {
+pub(super) fn open<N: Notification>(events: Events<N>, reporter: Reporter) -> Outcome<divvy_events>
+where
+    for<'a> EventRecord: From<&'a N>,
+{
     let id = QUEUES.insert(Arc::new(EventQueue {
         events: Box::new(events),
+        reporter,
         ready: OnceLock::new(),
     }))?;
     Ok(divvy_events { id })
@@ -160,12 +141,12 @@ pub(super) fn open<N: Recorded>(events: Events<N>) -> Outcome<divvy_events> {
 
 /// Calls the host with one event.
 fn deliver(
-    record: EventRecord,
+    event: HandedEvent,
     call: unsafe extern "C" fn(*mut c_void, divvy_event),
     userdata: &UserData,
 ) {
-    let Ok(event) = event::hand_out(Arc::new(record)) else {
-        log::error!(target: "divvy::capi", "event dropped: all event handles are in use");
+    let Ok(event) = event::hand_out(event) else {
+        log::error!(target: "divvy::capi", "no handle is left for an event");
         return;
     };
     let ((), failure) = callback::call(|| {
@@ -243,7 +224,9 @@ pub unsafe extern "C" fn divvy_events_poll(
         let none = |status, why| Err(Failure::new(status, why));
         match queue.events.poll(timeout) {
             Polled::Event(record) => {
-                out.write(event::hand_out(record)?);
+                let record = Arc::unwrap_or_clone(record);
+                let event = HandedEvent::new(record, (queue.reporter)());
+                out.write(event::hand_out(event)?);
                 Ok(())
             }
             Polled::TimedOut => none(divvy_status::DIVVY_TIMED_OUT, "no event came in time"),

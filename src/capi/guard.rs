@@ -15,6 +15,16 @@ use crate::types::truncated;
 
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
+/// A word that a number of the header stands for.
+pub(super) fn known<T>(word: Option<T>, number: i32, c_type: &str) -> Outcome<T> {
+    word.ok_or_else(|| {
+        Failure::new(
+            divvy_status::DIVVY_INVALID_ARGUMENT,
+            format!("{number} is not a {c_type}"),
+        )
+    })
+}
+
 /// Where the caller wants to read what went wrong.
 #[derive(Clone, Copy)]
 pub(super) struct Detail {

@@ -9,11 +9,8 @@ use serde_json::json;
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
 use super::calculator::{Measured, ask};
 use super::config::{self, divvy_config};
-use super::events::{
-    self, Callback, divvy_event_fn, divvy_events, divvy_manager_event_filter, divvy_subscription,
-};
-use super::guard::{self, Detail, Failure, Outcome};
-use super::names;
+use super::events::{self, Callback, Reporter, divvy_event_fn, divvy_events, divvy_subscription};
+use super::guard::{self, Detail, Failure, Outcome, known};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
 use super::snapshot;
@@ -22,10 +19,10 @@ use super::store::{self, divvy_store, timeout};
 use super::text::{self, Out, divvy_text};
 use super::userdata::divvy_destroy_fn;
 use crate::machine::assignment::AssignmentChange;
-use crate::machine::manager::Departure;
 use crate::metrics::Prometheus;
-use crate::runtime::{Manager, ManagerEventFilter, ManagerStatus};
+use crate::runtime::{Manager, ManagerStatus};
 use crate::types::WorkerId;
+use crate::vocabulary::{Departure, ManagerEventFilter, ManagerState};
 
 /// How long freeing a manager that is started waits for its threads.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,51 +42,19 @@ pub struct divvy_manager {
     pub id: u64,
 }
 
-/// How a worker leaves.
-#[repr(i32)]
-#[derive(Clone, Copy)]
-pub enum divvy_departure {
-    /// Permanently: its partitions move at once.
-    DIVVY_DEPARTURE_LEAVE = 1,
-    /// For a restart: a process that claims the id within heartbeat_ttl and emergency_grace_period
-    /// finds its partitions in place.
-    DIVVY_DEPARTURE_RESTART = 2,
+/// Names the worker for its events. Nobody may be the last to hold the manager but its owner.
+fn reporter(manager: &Arc<Measured<Manager>>) -> Reporter {
+    let manager = Arc::downgrade(manager);
+    Box::new(move || {
+        let id = manager.upgrade().and_then(|manager| manager.worker_id());
+        id.map(|id| id.to_string()).unwrap_or_default()
+    })
 }
 
 static MANAGERS: Registry<Measured<Manager>> = Registry::new(10);
 
 fn manager_of(manager: divvy_manager) -> Outcome<Arc<Measured<Manager>>> {
     MANAGERS.get(manager.id)
-}
-
-fn departure_of(departure: i32) -> Outcome<Departure> {
-    const LEAVE: i32 = divvy_departure::DIVVY_DEPARTURE_LEAVE as i32;
-    const KEEP: i32 = divvy_departure::DIVVY_DEPARTURE_RESTART as i32;
-    match departure {
-        LEAVE => Ok(Departure::Leave),
-        KEEP => Ok(Departure::Restart),
-        _ => Err(no_such("departure", departure)),
-    }
-}
-
-fn interest_of(filter: i32) -> Outcome<ManagerEventFilter> {
-    use divvy_manager_event_filter::*;
-    const ASSIGNMENT: i32 = DIVVY_MANAGER_FILTER_ASSIGNMENT as i32;
-    const WORKER: i32 = DIVVY_MANAGER_FILTER_WORKER as i32;
-    const CALCULATOR: i32 = DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR as i32;
-    match filter {
-        ASSIGNMENT => Ok(ManagerEventFilter::Assignment),
-        WORKER => Ok(ManagerEventFilter::Worker),
-        CALCULATOR => Ok(ManagerEventFilter::WorkerAndCalculator),
-        _ => Err(no_such("manager_interest", filter)),
-    }
-}
-
-fn no_such(what: &str, number: i32) -> Failure {
-    Failure::new(
-        divvy_status::DIVVY_INVALID_ARGUMENT,
-        format!("{number} is no divvy_{what}"),
-    )
 }
 
 /// Creates a manager.
@@ -184,7 +149,14 @@ pub unsafe extern "C" fn divvy_manager_stop(
 ) -> divvy_status {
     guard::call(Detail::new(errbuf, errlen), || {
         let manager = manager_of(manager)?;
-        Ok(manager.stop(departure_of(departure)?, timeout(timeout_ms)?)?)
+        Ok(manager.stop(
+            known(
+                Departure::from_number(departure),
+                departure,
+                "divvy_departure",
+            )?,
+            timeout(timeout_ms)?,
+        )?)
     })
 }
 
@@ -243,7 +215,7 @@ pub extern "C" fn divvy_manager_is_leader(manager: divvy_manager) -> i32 {
 pub extern "C" fn divvy_manager_get_state(manager: divvy_manager) -> i32 {
     guard::small_value(|| {
         let state = MANAGERS.with(manager.id, |manager| manager.state())?;
-        Ok(names::manager_state_of(state) as i32)
+        Ok(state.number())
     })
 }
 
@@ -266,7 +238,11 @@ pub unsafe extern "C" fn divvy_manager_wait_state(
 ) -> divvy_status {
     guard::call(Detail::new(errbuf, errlen), || {
         let manager = manager_of(manager)?;
-        let state = names::manager_state(state).ok_or_else(|| no_such("worker_state", state))?;
+        let state = known(
+            ManagerState::from_number(state),
+            state,
+            "divvy_manager_state",
+        )?;
         Ok(manager.wait_state(state, timeout(timeout_ms)?)?)
     })
 }
@@ -542,13 +518,17 @@ pub unsafe extern "C" fn divvy_manager_subscribe(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let manager = manager_of(manager)?;
-        let filter = interest_of(filter)?;
+        let filter = known(
+            ManagerEventFilter::from_number(filter),
+            filter,
+            "divvy_manager_event_filter",
+        )?;
         let callback = Callback {
             call: callback,
             userdata,
             destroy,
         };
-        events::subscribe(callback, out, |callback| {
+        events::subscribe(callback, reporter(&manager), out, |callback| {
             manager.subscribe(filter, callback)
         })
     })
@@ -575,8 +555,12 @@ pub unsafe extern "C" fn divvy_manager_events(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let manager = manager_of(manager)?;
-        let filter = interest_of(filter)?;
-        out.write(events::open(manager.events(filter))?);
+        let filter = known(
+            ManagerEventFilter::from_number(filter),
+            filter,
+            "divvy_manager_event_filter",
+        )?;
+        out.write(events::open(manager.events(filter), reporter(&manager))?);
         Ok(())
     })
 }

@@ -13,6 +13,8 @@
 )]
 
 // In the order of the header.
+mod enums;
+
 mod status;
 
 mod version;
@@ -30,6 +32,8 @@ mod callback;
 mod log;
 
 mod config;
+
+mod setting;
 
 mod store;
 
@@ -50,8 +54,6 @@ mod assignment;
 mod events;
 
 mod event;
-
-mod manager_event;
 
 mod guard;
 mod packed;

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::event::degradation_words;
 use crate::runtime::{BreakerStatus, CalculatorStatus};
 use crate::types::Reason;
 
@@ -32,7 +31,7 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
             "reason": status.pending.reason.map(Reason::name),
             "due_in_ms": status.pending.due_in.map(millis),
         },
-        "degraded": degradation_words(&status.degraded),
+        "degraded": status.degraded.sentences(),
         "breaker": breaker_json(&status.breaker),
         "last_failure": status.last_failure,
         "held_list": status.held_list.as_ref().map(|held| json!({
@@ -56,7 +55,7 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
             "moved": counters.moved,
             "malformed": counters.malformed,
             "listings": counters.listings,
-            "blindness": counters.blindness,
+            "watch_losses": counters.watch_losses,
             "lagged_subscribers": counters.lagged_subscribers,
             "callback_panics": counters.callback_panics,
             "calculator_wakes": counters.calculator_wakes,
@@ -69,7 +68,7 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
 
 pub(super) fn breaker_json(breaker: &BreakerStatus) -> Value {
     json!({
-        "state": breaker.state.name(),
+        "state": breaker.state.state.name(),
         "why": breaker.state.why(),
         "opened": breaker.opened,
         "probes": breaker.probes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{self, divvy_config};
-use super::guard::{self, Detail, Failure, Outcome};
+use super::guard::{self, Detail, Failure, Outcome, known};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
@@ -25,20 +25,6 @@ pub const DIVVY_TIMEOUT_MAX_MS: i64 = 31_536_000_000;
 pub struct divvy_store {
     /// Private. 0: none.
     pub id: u64,
-}
-
-/// The buckets of a fleet.
-#[repr(i32)]
-#[derive(Clone, Copy)]
-pub enum divvy_bucket {
-    /// Claims of stable ids.
-    DIVVY_BUCKET_STABLE_ID = 1,
-    /// The leader's lease.
-    DIVVY_BUCKET_ELECTION = 2,
-    /// Heartbeats of every worker; entries expire.
-    DIVVY_BUCKET_HEARTBEAT = 3,
-    /// Assignments, the fence record and the commit record; nothing expires.
-    DIVVY_BUCKET_ASSIGNMENT = 4,
 }
 
 static STORES: Registry<Arc<dyn Store>> = Registry::new(5);
@@ -178,7 +164,7 @@ pub unsafe extern "C" fn divvy_store_ensure(
 ) -> divvy_status {
     guard::call(Detail::new(errbuf, errlen), || {
         let store = store_of(store)?;
-        let bucket = bucket_of(bucket)?;
+        let bucket = known(Bucket::from_number(bucket), bucket, "divvy_bucket")?;
         let deadline = deadline(timeout_ms)?;
         let ttl = Some(timeout(ttl_ms)?).filter(|ttl| !ttl.is_zero());
         on_own_thread(move || {
@@ -268,7 +254,7 @@ pub unsafe extern "C" fn divvy_store_get(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let store = store_of(store)?;
-        let bucket = bucket_of(bucket)?;
+        let bucket = known(Bucket::from_number(bucket), bucket, "divvy_bucket")?;
         // SAFETY: a text by the header's rule.
         let key = unsafe { text::read(key, "key") }?.to_owned();
         let deadline = deadline(timeout_ms)?;
@@ -292,7 +278,7 @@ fn write(
     timeout_ms: i64,
 ) -> Outcome {
     let store = store_of(store)?;
-    let bucket = bucket_of(bucket)?;
+    let bucket = known(Bucket::from_number(bucket), bucket, "divvy_bucket")?;
     let deadline = deadline(timeout_ms)?;
     let write = Write {
         key: key.to_owned(),
@@ -312,23 +298,6 @@ fn write(
         Some(store::Outcome::Unknown(_)) | None => Err(Failure::new(
             divvy_status::DIVVY_TIMED_OUT,
             "no answer in time; it may have been written",
-        )),
-    }
-}
-
-fn bucket_of(bucket: i32) -> Outcome<Bucket> {
-    const STABLE_ID: i32 = divvy_bucket::DIVVY_BUCKET_STABLE_ID as i32;
-    const ELECTION: i32 = divvy_bucket::DIVVY_BUCKET_ELECTION as i32;
-    const HEARTBEAT: i32 = divvy_bucket::DIVVY_BUCKET_HEARTBEAT as i32;
-    const ASSIGNMENT: i32 = divvy_bucket::DIVVY_BUCKET_ASSIGNMENT as i32;
-    match bucket {
-        STABLE_ID => Ok(Bucket::StableId),
-        ELECTION => Ok(Bucket::Election),
-        HEARTBEAT => Ok(Bucket::Heartbeat),
-        ASSIGNMENT => Ok(Bucket::Assignment),
-        _ => Err(Failure::new(
-            divvy_status::DIVVY_INVALID_ARGUMENT,
-            format!("bucket = {bucket} is no divvy_bucket"),
         )),
     }
 }

@@ -37,11 +37,6 @@ impl Terminated {
         unsafe { expose_length(length, self.0.len() - 1) };
         self.0.as_ptr().cast()
     }
-
-    /// The bytes as text; what is not UTF-8 is replaced.
-    pub fn lossy(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.0[..self.0.len() - 1])
-    }
 }
 
 /// An empty static text, for functions that never return NULL.

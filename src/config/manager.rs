@@ -3,25 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CalculatorConfig, ConfigRules, Violation, into_result, text};
+use super::{
+    CalculatorConfig, ConfigRules, OutagePolicy, OutagePreset, Violation, into_result, text,
+};
 use crate::error::Result;
 use crate::wire::KeyPrefix;
 
 /// Maximum number of ids in a pool.
 const IDS_MAX: u32 = 10_000;
-
-/// What a worker does with its partitions while it cannot reach the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OutagePolicy {
-    /// The worker keeps its partitions. If only this worker is disconnected, other workers own them
-    /// too after heartbeat TTL and grace, until the outage ends.
-    #[default]
-    Serve,
-    /// The worker releases its partitions and notifies the host before its lease can expire at the
-    /// leader: after nine tenths of a heartbeat TTL without the store or without its assignment
-    /// watch.
-    Strict,
-}
 
 /// When degraded mode begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +24,6 @@ pub struct OutageTiming {
     pub errors_max: u32,
     /// Window of [`OutageTiming::errors_max`].
     pub error_window: Duration,
-}
-
-/// Presets of [`OutageTiming`], equal to parti's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OutagePreset {
-    /// After 30 s, or 10 errors in 30 s; over after 10 s; recovery grace 20 s.
-    Conservative,
-    /// After 10 s, or 5 errors in 30 s; over after 5 s; recovery grace 15 s.
-    #[default]
-    Balanced,
-    /// After 5 s, or 3 errors in 15 s; over after 3 s; recovery grace 10 s.
-    Aggressive,
 }
 
 impl OutagePreset {

@@ -139,7 +139,7 @@ mod tests {
             Code::TimedOut,
             Code::TooLarge,
             Code::Conflict,
-            Code::Store,
+            Code::StoreError,
             Code::Unauthorized,
         ];
         let mut failures = Failures::new(1_000);

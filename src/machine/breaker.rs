@@ -6,10 +6,12 @@
 //! either, and after [`Breaker::force_probe`], drain [`Breaker::poll_change`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use crate::time::backoff::Backoff;
 use crate::types::Time;
+pub use crate::vocabulary::BreakerState;
 
 /// When a breaker opens and how it closes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,44 +35,76 @@ impl Default for BreakerConfig {
     }
 }
 
-/// How a breaker stands.
+/// The state of a breaker, and why it is not closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum BreakerState {
-    /// Calls go through.
-    #[default]
-    Closed,
-    /// Calls fail at once.
-    Open {
-        /// Why: the failure that opened it.
-        why: String,
-        /// From when on one call may go through as a probe.
-        probe_at: Time,
-    },
-    /// One probe is under way; all other calls fail at once. It closes the breaker or opens it
-    /// again.
-    HalfOpen {
-        /// Why it had opened.
-        why: String,
-    },
+pub struct BreakerCondition {
+    /// Its state. [`BreakerState::HalfOpen`]: one probe is in progress, and closes the breaker or
+    /// opens it again.
+    pub state: BreakerState,
+    /// The failure that opened it; empty while it is closed.
+    why: String,
+    /// While it is open: from when on a call may pass as a probe.
+    probe_at: Time,
 }
 
-impl BreakerState {
-    /// `closed`, `open` or `half_open`.
+impl BreakerCondition {
+    /// Calls pass.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open { .. } => "open",
-            BreakerState::HalfOpen { .. } => "half_open",
+    pub fn closed() -> Self {
+        Self::default()
+    }
+
+    /// Calls fail immediately until `probe_at`; the next one is a probe.
+    #[must_use]
+    pub fn open(why: impl Into<String>, probe_at: Time) -> Self {
+        Self {
+            state: BreakerState::Open,
+            why: why.into(),
+            probe_at,
         }
     }
 
-    /// Why calls fail at once; `None` while they go through.
+    /// A probe is in progress.
+    #[must_use]
+    pub fn half_open(why: impl Into<String>) -> Self {
+        Self {
+            state: BreakerState::HalfOpen,
+            why: why.into(),
+            probe_at: Time::ZERO,
+        }
+    }
+
+    /// Whether calls pass.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state == BreakerState::Closed
+    }
+
+    /// Why calls fail immediately; `None` while they pass.
     #[must_use]
     pub fn why(&self) -> Option<&str> {
-        match self {
-            BreakerState::Closed => None,
-            BreakerState::Open { why, .. } | BreakerState::HalfOpen { why } => Some(why),
+        (!self.is_closed()).then_some(&self.why)
+    }
+
+    /// When a call may pass as a probe; `None` unless the breaker is open.
+    #[must_use]
+    pub fn probe_at(&self) -> Option<Time> {
+        (self.state == BreakerState::Open).then_some(self.probe_at)
+    }
+
+    /// Moves the time of the next probe of an open breaker.
+    pub fn set_probe_at(&mut self, probe_at: Time) {
+        self.probe_at = probe_at;
+    }
+}
+
+impl fmt::Display for BreakerCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = &self.why;
+        match self.state {
+            BreakerState::Closed => f.write_str("circuit breaker closed: the store answers"),
+            BreakerState::Open => write!(f, "circuit breaker opened: {why}"),
+            BreakerState::HalfOpen => write!(f, "circuit breaker half-open: probing store: {why}"),
         }
     }
 }
@@ -106,14 +140,14 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Breaker {
     rules: BreakerConfig,
-    state: BreakerState,
+    state: BreakerCondition,
     /// Failures in a row while closed.
     failures: u32,
     /// Whether a probe was asked for while one was under way that may have begun too early.
     is_forced: bool,
     opened: u64,
     pauses: Backoff,
-    changes: VecDeque<BreakerState>,
+    changes: VecDeque<BreakerCondition>,
 }
 
 impl Breaker {
@@ -122,7 +156,7 @@ impl Breaker {
     pub fn new(rules: BreakerConfig, seed: u64) -> Self {
         Self {
             rules,
-            state: BreakerState::Closed,
+            state: BreakerCondition::closed(),
             failures: 0,
             is_forced: false,
             opened: 0,
@@ -133,7 +167,7 @@ impl Breaker {
 
     /// How it stands.
     #[must_use]
-    pub fn state(&self) -> &BreakerState {
+    pub fn state(&self) -> &BreakerCondition {
         &self.state
     }
 
@@ -142,16 +176,14 @@ impl Breaker {
     /// # Errors
     /// Why it may not.
     pub fn admit(&mut self, now: Time) -> Result<Permit, String> {
-        let is_probe = match &self.state {
+        let is_due = self.state.probe_at().is_some_and(|due| due <= now);
+        let is_probe = match self.state.state {
             BreakerState::Closed => false,
-            BreakerState::Open { why, probe_at } if *probe_at <= now => {
-                let why = why.clone();
-                self.go(BreakerState::HalfOpen { why });
+            BreakerState::Open if is_due => {
+                self.go(BreakerCondition::half_open(self.state.why.clone()));
                 true
             }
-            BreakerState::Open { why, .. } | BreakerState::HalfOpen { why } => {
-                return Err(why.clone());
-            }
+            BreakerState::Open | BreakerState::HalfOpen => return Err(self.state.why.clone()),
         };
         Ok(Permit {
             opened: self.opened,
@@ -193,34 +225,34 @@ impl Breaker {
     /// comes. A probe that is under way is not doubled, and another one follows it at once should
     /// it fail.
     pub fn force_probe(&mut self, now: Time) {
-        match &mut self.state {
+        match self.state.state {
             BreakerState::Closed => {}
-            BreakerState::Open { probe_at, .. } => {
-                *probe_at = now.min(*probe_at);
+            BreakerState::Open => {
+                self.state.probe_at = now.min(self.state.probe_at);
                 self.changes.push_back(self.state.clone());
             }
-            BreakerState::HalfOpen { .. } => self.is_forced = true,
+            BreakerState::HalfOpen => self.is_forced = true,
         }
     }
 
     /// How it came to stand after a change, oldest first.
-    pub fn poll_change(&mut self) -> Option<BreakerState> {
+    pub fn poll_change(&mut self) -> Option<BreakerCondition> {
         self.changes.pop_front()
     }
 
     fn open(&mut self, why: String, probe_at: Time) {
         self.opened += 1;
-        self.go(BreakerState::Open { why, probe_at });
+        self.go(BreakerCondition::open(why, probe_at));
     }
 
     fn close(&mut self) {
         self.failures = 0;
         self.is_forced = false;
         self.pauses.reset();
-        self.go(BreakerState::Closed);
+        self.go(BreakerCondition::closed());
     }
 
-    fn go(&mut self, state: BreakerState) {
+    fn go(&mut self, state: BreakerCondition) {
         self.state = state.clone();
         self.changes.push_back(state);
     }
@@ -275,7 +307,7 @@ mod tests {
                     self.breaker.ended(self.now, permit, verdict);
                 }
             }
-            self.breaker.state().name()
+            self.breaker.state().state.name()
         }
 
         fn play(&mut self, table: &[(&str, &str)]) {
@@ -368,7 +400,7 @@ mod tests {
             ("answered", "closed"),
         ]);
         let told: Vec<_> = std::iter::from_fn(|| play.breaker.poll_change())
-            .map(|state| state.name())
+            .map(|condition| condition.state.name())
             .collect();
         assert_eq!(told, ["open", "half_open", "closed"]);
     }
@@ -383,7 +415,7 @@ mod tests {
             let mut running: Vec<Permit> = Vec::new();
             let mut force_due = false;
             for (word, number) in steps {
-                let was_closed = *breaker.state() == BreakerState::Closed;
+                let was_closed = breaker.state().is_closed();
                 match word {
                     0..=2 => {
                         if let Ok(permit) = breaker.admit(now) {
@@ -397,7 +429,7 @@ mod tests {
                     3 => now = now + Duration::from_millis(number),
                     4 => {
                         breaker.force_probe(now);
-                        force_due = matches!(breaker.state(), BreakerState::Open { .. });
+                        force_due = breaker.state().probe_at().is_some();
                     }
                     verdict if !running.is_empty() => {
                         let index = usize::try_from(number).unwrap_or(0) % running.len();
@@ -412,11 +444,11 @@ mod tests {
                 }
                 let probes = running.iter().filter(|permit| permit.is_probe()).count();
                 prop_assert!(probes <= 1, "{probes} probes");
-                let is_half_open = matches!(breaker.state(), BreakerState::HalfOpen { .. });
+                let is_half_open = breaker.state().state == BreakerState::HalfOpen;
                 prop_assert_eq!(is_half_open, probes == 1);
-                if let BreakerState::Open { probe_at, .. } = breaker.state() {
-                    prop_assert!(*probe_at <= now + BreakerConfig::default().pause_max);
-                    prop_assert!(!force_due || *probe_at <= now);
+                if let Some(probe_at) = breaker.state().probe_at() {
+                    prop_assert!(probe_at <= now + BreakerConfig::default().pause_max);
+                    prop_assert!(!force_due || probe_at <= now);
                 }
             }
         }

@@ -9,39 +9,15 @@ use std::time::Duration;
 
 use crate::config::OutageTiming;
 use crate::types::Time;
+pub use crate::vocabulary::AlertLevel;
 
-/// How alarming a degraded worker is, by how long it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AlertLevel {
-    /// After 30 s.
-    Info,
-    /// After 2 min.
-    Warning,
-    /// After 5 min.
-    Error,
-    /// After 10 min.
-    Critical,
-}
-
-impl AlertLevel {
-    const ALL: [(AlertLevel, Duration); 4] = [
-        (AlertLevel::Info, Duration::from_secs(30)),
-        (AlertLevel::Warning, Duration::from_secs(2 * 60)),
-        (AlertLevel::Error, Duration::from_secs(5 * 60)),
-        (AlertLevel::Critical, Duration::from_secs(10 * 60)),
-    ];
-
-    /// The level's name, in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            AlertLevel::Info => "info",
-            AlertLevel::Warning => "warning",
-            AlertLevel::Error => "error",
-            AlertLevel::Critical => "critical",
-        }
-    }
-}
+/// When each alert is raised, by how long degraded mode has lasted.
+const ALERTS: [(AlertLevel, Duration); 4] = [
+    (AlertLevel::Info, Duration::from_secs(30)),
+    (AlertLevel::Warning, Duration::from_secs(2 * 60)),
+    (AlertLevel::Error, Duration::from_secs(5 * 60)),
+    (AlertLevel::Critical, Duration::from_secs(10 * 60)),
+];
 
 /// A report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +119,7 @@ impl Outage {
             let is_unwell = self.fault.is_some();
             return is_unwell.then_some(self.since + self.timing.enter_after);
         };
-        let next = AlertLevel::ALL.get(self.alerts);
+        let next = ALERTS.get(self.alerts);
         let alert = next.map(|(_, after)| begun + *after);
         let end = self.fault.is_none().then(|| self.well_since());
         let end = end.map(|since| since + self.timing.leave_after);
@@ -170,7 +146,7 @@ impl Outage {
 
     fn go_on(&mut self, now: Time, begun: Time) {
         let lasted = now.since(begun);
-        while let Some(&(level, after)) = AlertLevel::ALL.get(self.alerts) {
+        while let Some(&(level, after)) = ALERTS.get(self.alerts) {
             if lasted < after {
                 break;
             }

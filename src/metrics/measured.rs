@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CalculatorMetrics, RefusedBecause, StoreCall, StoreOutcome};
+use super::{CalculatorMetrics, RefusalCause, StoreCall, StoreOutcome};
 use crate::error::Code;
 use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
 use crate::store::{Outcome, Refusal, Store};
@@ -31,7 +31,7 @@ impl MeasuredStore {
                     if worst == StoreOutcome::Done {
                         worst = StoreOutcome::Refused;
                     }
-                    self.metrics.write_refused(because(refusal));
+                    self.metrics.write_refused(cause_of(refusal));
                 }
             }
         }
@@ -74,16 +74,16 @@ fn label(kind: CallKind) -> StoreCall {
     }
 }
 
-fn because(refusal: &Refusal) -> RefusedBecause {
+fn cause_of(refusal: &Refusal) -> RefusalCause {
     match refusal {
-        Refusal::Conflict => RefusedBecause::Conflict,
-        Refusal::Busy => RefusedBecause::Busy,
-        Refusal::TooLarge { .. } => RefusedBecause::TooLarge,
-        Refusal::Unavailable(_) => RefusedBecause::Unavailable,
-        Refusal::NotRunning => RefusedBecause::NotRunning,
-        Refusal::Unauthorized(_) => RefusedBecause::Unauthorized,
-        Refusal::Invalid(_) => RefusedBecause::Invalid,
-        Refusal::Full(_) => RefusedBecause::Full,
-        Refusal::Other { .. } => RefusedBecause::Other,
+        Refusal::Conflict => RefusalCause::Conflict,
+        Refusal::Busy => RefusalCause::Busy,
+        Refusal::TooLarge { .. } => RefusalCause::TooLarge,
+        Refusal::Unavailable(_) => RefusalCause::Unavailable,
+        Refusal::NotRunning => RefusalCause::NotRunning,
+        Refusal::Unauthorized(_) => RefusalCause::Unauthorized,
+        Refusal::Invalid(_) => RefusalCause::Invalid,
+        Refusal::Full(_) => RefusalCause::Full,
+        Refusal::Other { .. } => RefusalCause::Other,
     }
 }

@@ -22,213 +22,11 @@ pub use self::names::MetricNames;
 #[cfg(feature = "metrics")]
 pub use self::prometheus::{Prometheus, PrometheusBuilder};
 use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
-
-/// An enum whose variants have a name each: the values of one label.
-macro_rules! labels {
-    ($($(#[$doc:meta])+ $name:ident { $($(#[$variant_doc:meta])+ $variant:ident = $label:literal,)+ })+) => {$(
-        $(#[$doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$variant_doc])+ $variant,)+
-        }
-
-        impl $name {
-            /// Every variant.
-            pub const ALL: &[$name] = &[$($name::$variant),+];
-
-            /// The variant's name in series.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self {
-                    $($name::$variant => $label,)+
-                }
-            }
-        }
-    )+};
-}
-
-labels! {
-    /// How something ended.
-    Success {
-        /// It did what it was to do.
-        Yes = "success",
-        /// It did not.
-        No = "failure",
-    }
-
-    /// Work of `dv-publish`.
-    JobKind {
-        /// Take over from a former leader, once at each start and try.
-        TakeOver = "take_over",
-        /// Compute and publish a plan.
-        Publish = "publish",
-        /// Compare the partition list with the published plan.
-        Inspect = "inspect",
-        /// Look into writes that may be somebody else's.
-        Settle = "settle",
-        /// Find out whether the store answers again.
-        Probe = "probe",
-    }
-
-    /// A part of a rebalance.
-    Step {
-        /// Reading the partitions.
-        List = "list",
-        /// Computing the plan.
-        Compute = "compute",
-        /// Publishing it.
-        Publish = "publish",
-    }
-
-    /// How the fleet changed.
-    WorkerChange {
-        /// A worker beats for the first time.
-        Joined = "joined",
-        /// A worker took its leave.
-        Left = "left",
-        /// A worker's lease ran out.
-        Missing = "missing",
-        /// A missing worker beats again.
-        Back = "back",
-        /// A worker was missing for too long.
-        Lost = "lost",
-    }
-
-    /// What ended a worker's lease.
-    ExpiryCause {
-        /// Nothing was heard of it for the TTL, by the local clock.
-        Silence = "silence",
-        /// The store told that the heartbeat expired there.
-        Marker = "marker",
-    }
-
-    /// What keeps the calculator from doing its whole work.
-    DegradedCause {
-        /// Heartbeats are out of sight.
-        Blind = "blind",
-        /// The store's session is not well.
-        Store = "store",
-        /// Publishing fails.
-        Publishing = "publishing",
-        /// The partition source or its list fails.
-        Source = "source",
-        /// There are too many values that cannot be understood.
-        Malformed = "malformed",
-        /// A newer leader has taken over.
-        Deposed = "deposed",
-    }
-
-    /// What a watch is about.
-    Watched {
-        /// The workers' signs of life.
-        Heartbeats = "heartbeats",
-        /// The assignments, the fence and the commit record.
-        Assignments = "assignments",
-    }
-
-    /// A call of the store.
-    StoreCall {
-        /// See to it that a bucket exists.
-        Ensure = "ensure",
-        /// Ask what the store can do.
-        Capabilities = "capabilities",
-        /// Read one key.
-        Read = "read",
-        /// List keys.
-        List = "list",
-        /// Write keys one by one, all in flight at once.
-        Write = "write",
-        /// Write keys together or not at all.
-        WriteBatch = "write_batch",
-        /// Open a watch.
-        Watch = "watch",
-    }
-
-    /// How one call of the store, or one write of many, ended.
-    StoreOutcome {
-        /// Done.
-        Done = "done",
-        /// Not done: refused by the store, or failed.
-        Refused = "refused",
-        /// Nobody knows: no answer in time.
-        Unknown = "unknown",
-    }
-
-    /// Why the store refused a write.
-    RefusedBecause {
-        /// Another writer was faster, or a leader was deposed.
-        Conflict = "conflict",
-        /// The store is busy with another write of it.
-        Busy = "busy",
-        /// The value is too large.
-        TooLarge = "too_large",
-        /// The store cannot be reached, or has no leader.
-        Unavailable = "unavailable",
-        /// The store was stopped.
-        NotRunning = "not_running",
-        /// The credentials do not allow it.
-        Unauthorized = "unauthorized",
-        /// The request is wrong.
-        Invalid = "invalid",
-        /// The store has no room.
-        Full = "full",
-        /// Another error of the store.
-        Other = "other",
-    }
-
-    /// Why a publication was tried again.
-    RetryCause {
-        /// The store was busy.
-        Busy = "busy",
-        /// The bucket was not as it was known, or an outcome was unknown: it was read anew.
-        Doubt = "doubt",
-        /// The store could not be reached, or had no leader.
-        Refused = "refused",
-    }
-
-    /// The publish mode.
-    PublishedAs {
-        /// Atomic batches.
-        Atomic = "atomic",
-        /// Conditional writes of single keys.
-        PerKey = "per_key",
-    }
-
-    /// The circuit breaker before the store.
-    BreakerState {
-        /// Calls pass.
-        Closed = "closed",
-        /// One call is let through to see.
-        HalfOpen = "half_open",
-        /// Calls fail at once.
-        Open = "open",
-    }
-
-    /// How leadership changed.
-    LeadershipChange {
-        /// This worker leads from now on.
-        Gained = "gained",
-        /// It handed leadership over.
-        Released = "released",
-        /// It lost leadership: its lease ran out, or another leader took over.
-        Lost = "lost",
-    }
-
-    /// How a claim of a stable id, or its renewal, ended.
-    IdClaim {
-        /// A free id was taken.
-        Claimed = "claimed",
-        /// Another worker was faster; the next id is tried.
-        Taken = "taken",
-        /// Every id is taken.
-        Exhausted = "exhausted",
-        /// The claim was renewed.
-        Renewed = "renewed",
-        /// The id was found in another's hands, or expired.
-        Lost = "lost",
-    }
-}
+pub use crate::vocabulary::labels::{
+    ExpiryCause, IdClaim, JobKind, LeadershipChange, RefusalCause, RetryCause, Step, StoreCall,
+    StoreOutcome, Success, Watched,
+};
+pub use crate::vocabulary::{ActiveMode, BreakerState, DegradationCause, MemberChange};
 
 /// What a calculator tells, and the store that it works on.
 #[allow(unused_variables)]
@@ -243,16 +41,16 @@ pub trait CalculatorMetrics: Send + Sync {
     /// A rebalance ended; a failed one stays pending and is tried again.
     fn rebalanced(&self, reason: Reason, success: Success, took: Duration) {}
     /// A worker came or went.
-    fn worker_changed(&self, change: WorkerChange) {}
+    fn worker_changed(&self, change: MemberChange) {}
     /// So many workers came or went in this way since the last call: what comes in one go is told
     /// in one go. Unless it is written, [`CalculatorMetrics::worker_changed`] is told of each.
-    fn workers_changed(&self, change: WorkerChange, count: u32) {
+    fn workers_changed(&self, change: MemberChange, count: u32) {
         for _ in 0..count {
             self.worker_changed(change);
         }
     }
-    /// So many workers are alive, and so many missing that may come back.
-    fn workers(&self, alive: usize, missing: usize) {}
+    /// How many workers are alive, and how many are suspected.
+    fn workers(&self, alive: usize, suspected: usize) {}
     /// So many partitions of the plan in force have an owner that is gone.
     fn unassigned(&self, partitions: usize) {}
     /// So many live workers have not applied their assignment in time, and the last of all workers
@@ -268,10 +66,10 @@ pub trait CalculatorMetrics: Send + Sync {
     fn watch_lost(&self, watched: Watched) {}
     /// A watch has delivered everything: at its start, and after each loss.
     fn watch_resynced(&self, watched: Watched) {}
-    /// So many values could not be understood.
-    fn poisoned(&self, count: u32) {}
-    /// Everything that keeps the calculator from its whole work; nothing: it is well.
-    fn degraded(&self, causes: &[DegradedCause]) {}
+    /// That many malformed values were found in the store.
+    fn malformed(&self, count: u32) {}
+    /// What keeps the calculator from doing all of its work; empty: nothing does.
+    fn degraded(&self, causes: &[DegradationCause]) {}
     /// A newer leader has taken over.
     fn leadership_lost(&self) {}
     /// A subscriber's callback ran.
@@ -283,7 +81,7 @@ pub trait CalculatorMetrics: Send + Sync {
     /// A call of the store ended. For calls with many writes: done when all of them are.
     fn store_called(&self, call: StoreCall, outcome: StoreOutcome, took: Duration) {}
     /// The store refused a write.
-    fn write_refused(&self, because: RefusedBecause) {}
+    fn write_refused(&self, because: RefusalCause) {}
     /// A store call that failed was tried again by the library.
     fn store_retried(&self) {}
     /// The circuit breaker before the store changed.
@@ -293,8 +91,8 @@ pub trait CalculatorMetrics: Send + Sync {
 /// What is told of plans and their publication.
 #[allow(unused_variables)]
 pub trait AssignmentMetrics: Send + Sync {
-    /// A take-over settled the term, the version found, and the publish mode.
-    fn took_over(&self, term: Term, version: Version, mode: PublishedAs) {}
+    /// A take-over succeeded: the term it opened, the version it found, and the publish mode.
+    fn took_over(&self, term: Term, version: Version, mode: ActiveMode) {}
     /// A part of a rebalance took so long, failed or not.
     fn step(&self, step: Step, took: Duration) {}
     /// A publication was tried again within one rebalance.
@@ -312,7 +110,7 @@ pub struct PublishedPlan {
     /// The leader's term.
     pub term: Term,
     /// How it was published.
-    pub mode: PublishedAs,
+    pub mode: ActiveMode,
     /// How many workers it has.
     pub workers: usize,
     /// How many partitions it has.

@@ -43,9 +43,8 @@ pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn St
 pub fn nats_options(
     nats: &crate::settings::NatsSettings,
 ) -> Result<crate::store::nats::NatsOptions> {
-    use crate::settings::keys::StorageKind;
     use crate::store::Bucket;
-    use crate::store::nats::{NatsOptions, Placement, Storage};
+    use crate::store::nats::{NatsOptions, Placement};
     let is_set = |text: &String| !text.is_empty();
     let kinds = [&nats.user, &nats.token, &nats.creds, &nats.nkey_seed];
     if kinds.into_iter().filter(|text| is_set(text)).count() > 1 {
@@ -70,10 +69,7 @@ pub fn nats_options(
             tags: nats.placement_tags.clone(),
         })
         .replicas(nats.replicas)
-        .storage(match nats.storage {
-            StorageKind::File => Storage::File,
-            StorageKind::Memory => Storage::Memory,
-        })
+        .storage(nats.storage)
         .manage_buckets(nats.manage_buckets)
         .stale_limit(nats.stale_limit)
         .connect_timeout(nats.connect_timeout)

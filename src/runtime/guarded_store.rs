@@ -20,10 +20,12 @@ use parking_lot::Mutex;
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::adaptive_timeout::AdaptiveTimeout;
-use crate::machine::breaker::{Breaker, BreakerConfig, BreakerState, Permit, Verdict};
+use crate::machine::breaker::{
+    Breaker, BreakerCondition, BreakerConfig, BreakerState, Permit, Verdict,
+};
 use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
-use crate::metrics::{self, CalculatorMetrics, MeasuredStore, NoMetrics};
+use crate::metrics::{CalculatorMetrics, MeasuredStore, NoMetrics};
 use crate::runtime::fleet_identity;
 use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
 use crate::store::{Bucket, BucketStatus, Health, Outcome, Refusal, Store};
@@ -40,7 +42,7 @@ const KINDS: usize = 8;
 #[non_exhaustive]
 pub struct BreakerStatus {
     /// How it stands.
-    pub state: BreakerState,
+    pub state: BreakerCondition,
     /// How often it opened.
     pub opened: u64,
     /// Probes that went out.
@@ -85,7 +87,7 @@ struct Core {
     timeout: [AdaptiveTimeout; KINDS],
     counts: BreakerStatus,
     /// One of each kind: each life takes the place of the one before.
-    listeners: [Option<Sender<BreakerState>>; BreakerListener::KINDS],
+    listeners: [Option<Sender<BreakerCondition>>; BreakerListener::KINDS],
     openings: LogThrottle,
     is_opening_logged: bool,
     probes: LogThrottle,
@@ -155,9 +157,9 @@ impl GuardedStore {
         self
     }
 
-    /// Subscribes to breaker changes, the current state first. Replaces an earlier subscriber of
-    /// the same kind.
-    pub fn changes(&self, listener: BreakerListener) -> Receiver<BreakerState> {
+    /// Every change of the breaker from now on, how it stands first. Who asked before as the same
+    /// kind is told no more.
+    pub fn changes(&self, listener: BreakerListener) -> Receiver<BreakerCondition> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
         // The receiver is here, so this cannot fail.
@@ -177,7 +179,7 @@ impl GuardedStore {
 
     /// Whether calls go through.
     pub fn is_closed(&self) -> bool {
-        *self.core.lock().breaker.state() == BreakerState::Closed
+        self.core.lock().breaker.state().is_closed()
     }
 
     /// The session says how the store is: one that is well again is probed at the next call.
@@ -335,7 +337,7 @@ impl Drop for OngoingCall<'_> {
 }
 
 /// What a transition is for metrics and for the log.
-type BreakerReport = (metrics::BreakerState, Option<(log::Level, String)>);
+type BreakerReport = (BreakerState, Option<(log::Level, String)>);
 
 /// How a call goes out.
 struct AdmittedCall {
@@ -348,7 +350,7 @@ struct AdmittedCall {
 impl Core {
     /// Lets a call out.
     fn admit(&mut self, now: Time, kind: usize) -> Result<AdmittedCall, String> {
-        let is_closed = *self.breaker.state() == BreakerState::Closed;
+        let is_closed = self.breaker.state().is_closed();
         let is_retry = is_closed && self.has_failed[kind];
         if is_retry {
             if !self.retry_budget.retry(now) {
@@ -361,7 +363,7 @@ impl Core {
         }
         let permit = self.breaker.admit(now).map_err(|why| {
             self.counts.refused += 1;
-            format!("circuit breaker open: {why}")
+            format!("circuit breaker open: the store is not called until a probe succeeds: {why}")
         })?;
         self.counts.probes += u64::from(permit.is_probe());
         Ok(AdmittedCall {
@@ -375,9 +377,9 @@ impl Core {
     fn report_changes(&mut self, now: Time) {
         while let Some(state) = self.breaker.poll_change() {
             // One that is open and is to be probed sooner has not changed.
-            if state.name() != self.counts.state.name() {
+            if state.state != self.counts.state.state {
                 let line = self.line(now, &state);
-                self.unreported.push_back((breaker_label(&state), line));
+                self.unreported.push_back((state.state, line));
             }
             // The channel is unbounded, so this never blocks.
             for listener in self.listeners.iter().flatten() {
@@ -388,9 +390,10 @@ impl Core {
     }
 
     /// A line for each transition, repeated ones as counts.
-    fn line(&mut self, now: Time, state: &BreakerState) -> Option<(log::Level, String)> {
-        match (&self.counts.state, state) {
-            (BreakerState::Closed, BreakerState::Open { why, .. }) => {
+    fn line(&mut self, now: Time, state: &BreakerCondition) -> Option<(log::Level, String)> {
+        let why = state.why().unwrap_or_default();
+        match (self.counts.state.state, state.state) {
+            (BreakerState::Closed, BreakerState::Open) => {
                 self.counts.opened += 1;
                 let told = self.openings.record(now);
                 self.is_opening_logged = told.is_some();
@@ -398,14 +401,14 @@ impl Core {
                 let line = format!("circuit breaker opened{again}: {why}");
                 Some((log::Level::Warn, line))
             }
-            (_, BreakerState::HalfOpen { .. }) => {
+            (_, BreakerState::HalfOpen) => {
                 let again = suppressed(self.probes.record(now)?);
-                let line = format!("circuit breaker half-open{again}: probing store");
+                let line = format!("circuit breaker half-open: probing store{again}");
                 Some((log::Level::Info, line))
             }
-            (BreakerState::HalfOpen { .. }, BreakerState::Open { why, .. }) => {
+            (BreakerState::HalfOpen, BreakerState::Open) => {
                 let again = suppressed(self.failed_probes.record(now)?);
-                let line = format!("circuit breaker still open{again}: probe failed: {why}");
+                let line = format!("circuit breaker opened: probe failed{again}: {why}");
                 Some((log::Level::Info, line))
             }
             (_, BreakerState::Closed) if self.is_opening_logged => Some((
@@ -500,14 +503,6 @@ impl std::fmt::Debug for GuardedStore {
     }
 }
 
-fn breaker_label(state: &BreakerState) -> metrics::BreakerState {
-    match state {
-        BreakerState::Closed => metrics::BreakerState::Closed,
-        BreakerState::HalfOpen { .. } => metrics::BreakerState::HalfOpen,
-        BreakerState::Open { .. } => metrics::BreakerState::Open,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -531,7 +526,7 @@ mod tests {
             self.retries.fetch_add(1, Ordering::Relaxed);
         }
 
-        fn breaker_changed(&self, to: metrics::BreakerState) {
+        fn breaker_changed(&self, to: BreakerState) {
             self.changes.lock().push(to.name());
         }
     }
@@ -593,7 +588,7 @@ mod tests {
         ));
         let status = play.store.status();
         assert_eq!((status.opened, status.probes, status.refused), (1, 0, 2));
-        assert_eq!(status.state.name(), "open");
+        assert_eq!(status.state.state.name(), "open");
     }
 
     #[test]
@@ -612,7 +607,7 @@ mod tests {
         play.read().unwrap();
         let transitions = ["open", "half_open", "open", "half_open", "closed"];
         assert_eq!(*measured.changes.lock(), transitions);
-        let told: Vec<_> = changes.try_iter().map(|state| state.name()).collect();
+        let told: Vec<_> = changes.try_iter().map(|c| c.state.name()).collect();
         let told_of = [
             "closed",
             "open",

@@ -12,6 +12,7 @@
 mod calculator;
 mod common;
 mod connect;
+mod event_record;
 mod fleet_identity;
 mod guarded_store;
 mod manager;
@@ -26,6 +27,7 @@ pub use calculator::{CalculatorStatus, StatusCounters, WorkerStatus};
 pub use connect::connect_nats;
 #[cfg(feature = "nats")]
 pub use connect::nats_options;
+pub use event_record::{EventRecord, rfc3339};
 pub use guarded_store::BreakerStatus;
 pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, perform,

@@ -6,21 +6,33 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{NatsSettings, Values};
-use crate::config::{OutagePolicy, OutagePreset, PublishMode};
-use crate::store::ManageBuckets;
-use crate::strategy::StrategyKind;
 use crate::time::duration;
+use crate::vocabulary::{
+    ManageBuckets, OutagePolicy, OutagePreset, PublishMode, Storage, StrategyKind,
+};
 
 /// One setting.
 pub struct Key {
     /// Its name: lower case, words joined by `_`. In the environment it is in upper case.
     pub name: &'static str,
-    /// What it is, with the default's unit where the value has none of its own.
+    /// The type of its value, such as `duration`.
+    pub kind: &'static str,
+    /// Which values it may have, and how they relate to those of other settings.
+    pub range: &'static str,
+    /// What it does, as Markdown.
     pub help: &'static str,
     /// Whether its value must never be shown.
     pub is_secret: bool,
     pub(super) show: fn(&Values) -> String,
     pub(super) set: fn(&mut Values, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// Its default, as text.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        (self.show)(&Values::default())
+    }
 }
 
 impl std::fmt::Debug for Key {
@@ -31,400 +43,193 @@ impl std::fmt::Debug for Key {
     }
 }
 
-macro_rules! key {
-    ($name:literal, $($path:ident).+, $help:literal) => {
-        key!($name, $($path).+, $help, false)
-    };
-    ($name:literal, $($path:ident).+, $help:literal, $is_secret:literal) => {
-        Key {
-            name: $name,
+/// Defines the settings: name, place in [`Values`], range and help. Type and default are those of
+/// the place.
+macro_rules! settings {
+    ($($(#[$secret:ident])? $name:ident: $($path:ident).+, $range:literal, $help:literal;)+) => {
+        /// Every setting, in the order of `docs/settings.md`.
+        pub static KEYS: &[Key] = &[$(Key {
+            name: stringify!($name),
+            kind: kind_of(|values| &values.$($path).+),
+            range: $range,
             help: $help,
-            is_secret: $is_secret,
+            is_secret: false $(|| stringify!($secret).len() > 0)?,
             show: |values| Text::show(&values.$($path).+),
             set: |values, text| {
                 let value = Text::read(text)?;
                 Text::wipe(&mut std::mem::replace(&mut values.$($path).+, value));
                 Ok(())
             },
-        }
+        }),+];
     };
 }
 
-/// Every setting, in the order of the documentation.
-pub static KEYS: &[Key] = &[
-    key!(
-        "name",
-        calculator.name,
-        "name of this leader, written to the fence record"
-    ),
-    key!(
-        "fleet",
-        nats.fleet,
-        "name of the fleet, from which its bucket names follow; empty: parti's bucket names"
-    ),
-    key!(
-        "heartbeat_prefix",
-        calculator.heartbeat_prefix,
-        "prefix of the heartbeat keys"
-    ),
-    key!(
-        "assignment_prefix",
-        calculator.assignment_prefix,
-        "prefix of the assignment keys"
-    ),
-    key!(
-        "heartbeat_ttl",
-        calculator.heartbeat_ttl,
-        "a worker not heard of for this long is missing"
-    ),
-    key!(
-        "emergency_grace_period",
-        calculator.emergency_grace_period,
-        "a worker missing for this long is lost; for a manager 1.5 x heartbeat_interval unless set"
-    ),
-    key!(
-        "cooldown",
-        calculator.cooldown,
-        "least time from one publication to the next; emergencies, leaves and manual triggers do not wait for it"
-    ),
-    key!(
-        "cold_start_window",
-        calculator.cold_start_window,
-        "how long to wait for more workers when starting from none, and after a mass loss"
-    ),
-    key!(
-        "planned_scale_window",
-        calculator.planned_scale_window,
-        "how long to wait for more workers after the first joined"
-    ),
-    key!(
-        "leave_window",
-        calculator.leave_window,
-        "how long to wait for more leaves after the first worker left"
-    ),
-    key!(
-        "join_coalescing",
-        calculator.join_coalescing,
-        "joins seen within this time are reported together"
-    ),
-    key!(
-        "restart_ratio",
-        calculator.restart_ratio,
-        "when more than this share of the workers goes missing within one TTL it is a restart; 0 to 1"
-    ),
-    key!(
-        "min_rebalance_threshold",
-        calculator.min_rebalance_threshold,
-        "new weights lead to a rebalance when the fullest worker exceeds the fair level by more than this share"
-    ),
-    key!(
-        "max_list_shrink",
-        calculator.max_list_shrink,
-        "a partition list that lost more than this share, or became empty, is held back until it is confirmed; 0 to 1, 1: never"
-    ),
-    key!(
-        "list_shrink_hold",
-        calculator.list_shrink_hold,
-        "a list that is held back is applied once it has stayed for this long"
-    ),
-    key!(
-        "default_weight",
-        calculator.default_weight,
-        "weight of a partition that has none; 1 or more"
-    ),
-    key!(
-        "recovery_grace",
-        calculator.recovery_grace,
-        "added to the TTL before anyone can go missing after the store was out of sight"
-    ),
-    key!(
-        "apply_timeout",
-        calculator.apply_timeout,
-        "a live worker that has not applied its assignment for this long is told as lagging; 0: nobody is"
-    ),
-    key!(
-        "retry_delay_min",
-        calculator.retry_delay_min,
-        "first delay before a failed publication is retried"
-    ),
-    key!(
-        "retry_delay_max",
-        calculator.retry_delay_max,
-        "longest delay before a failed publication is retried"
-    ),
-    key!(
-        "operation_timeout",
-        calculator.operation_timeout,
-        "longest time that one rebalance may spend on the store"
-    ),
-    key!(
-        "malformed_threshold",
-        calculator.malformed_threshold,
-        "poisonous values within malformed_window from which on the calculator is degraded"
-    ),
-    key!(
-        "malformed_window",
-        calculator.malformed_window,
-        "see malformed_threshold"
-    ),
-    key!(
-        "degraded_enter_after",
-        calculator.degraded_enter_after,
-        "what goes wrong for so long, on and off, is told as degraded"
-    ),
-    key!(
-        "degraded_leave_after",
-        calculator.degraded_leave_after,
-        "what goes well for so long without a break is no longer told as degraded"
-    ),
-    key!(
-        "subscriber_backlog",
-        calculator.subscriber_backlog,
-        "events kept for a slow subscriber before it is closed"
-    ),
-    key!(
-        "former_leader_lease_over",
-        calculator.former_leader_lease_over,
-        "whether the host knows that the former leader's lease has run out"
-    ),
-    key!(
-        "publish_mode",
-        calculator.publish_mode,
-        "how assignments are published: auto, a (atomic batches) or b (single writes)"
-    ),
-    key!(
-        "publish_batch_max",
-        calculator.publish_batch_max,
-        "most writes in one atomic batch; 2 or more"
-    ),
-    key!(
-        "allow_assignment_ttl",
-        calculator.allow_assignment_ttl,
-        "whether an assignment bucket whose values expire is accepted"
-    ),
-    key!(
-        "worker_id_prefix",
-        manager.worker_id_prefix,
-        "what ids begin with: worker for worker-7"
-    ),
-    key!(
-        "worker_id_min",
-        manager.worker_id_min,
-        "the lowest number of an id"
-    ),
-    key!(
-        "worker_id_max",
-        manager.worker_id_max,
-        "the highest number of an id; at most 10000 ids"
-    ),
-    key!(
-        "worker_id_ttl",
-        manager.worker_id_ttl,
-        "how long an id stays claimed without being renewed"
-    ),
-    key!(
-        "heartbeat_interval",
-        manager.heartbeat_interval,
-        "time from one heartbeat to the next"
-    ),
-    key!(
-        "election_timeout",
-        manager.election_timeout,
-        "how long a leadership lasts without being renewed"
-    ),
-    key!("may_lead", manager.may_lead, "whether this worker may lead"),
-    key!(
-        "outage_policy",
-        manager.outage_policy,
-        "what becomes of the partitions of a worker that is cut off: serve or strict"
-    ),
-    key!(
-        "outage_preset",
-        outage_preset,
-        "conservative, balanced or aggressive: the outage settings and recovery_grace that are not set themselves"
-    ),
-    key!(
-        "outage_enter_after",
-        manager.outage.enter_after,
-        "degraded mode begins when the store was not well for this long"
-    ),
-    key!(
-        "outage_leave_after",
-        manager.outage.leave_after,
-        "degraded mode is over when the store was well for this long"
-    ),
-    key!(
-        "outage_errors_max",
-        manager.outage.errors_max,
-        "degraded mode begins when this many requests failed within outage_error_window"
-    ),
-    key!(
-        "outage_error_window",
-        manager.outage.error_window,
-        "see outage_errors_max"
-    ),
-    key!(
-        "cache_file",
-        manager.cache_file,
-        "file in which a worker remembers its assignment, to serve at once when it is started while the store is out of reach; empty: none"
-    ),
-    key!(
-        "cache_max_age",
-        manager.cache_max_age,
-        "how long what the cache_file says counts after the store was last seen to say it"
-    ),
-    key!(
-        "shadow",
-        calculator.shadow,
-        "whether to write nothing, and to tell what would have been published beside a live leader"
-    ),
-    key!("strategy", strategy, "how partitions are divided, by name"),
-    key!(
-        "hash_seed",
-        hash_seed,
-        "seed of the hashing strategies; the same in the whole fleet"
-    ),
-    key!(
-        "stable_id_bucket",
-        nats.stable_id_bucket,
-        "bucket of the stable ids"
-    ),
-    key!(
-        "election_bucket",
-        nats.election_bucket,
-        "bucket of the leader's lease"
-    ),
-    key!(
-        "heartbeat_bucket",
-        nats.heartbeat_bucket,
-        "bucket of the heartbeats"
-    ),
-    key!(
-        "assignment_bucket",
-        nats.assignment_bucket,
-        "bucket of the assignments"
-    ),
-    key!(
-        "metrics_namespace",
-        metrics.namespace,
-        "what the names of all metrics begin with"
-    ),
-    key!(
-        "metrics_labels",
-        metrics.labels,
-        "labels of all metrics, name=value each"
-    ),
-    key!(
-        "metrics_parti_names",
-        metrics.parti_names,
-        "whether metrics are kept under parti's names as well"
-    ),
-    key!(
-        "nats_url",
-        nats.urls,
-        "servers, separated by commas: nats://host:port, tls://host:port or host:port"
-    ),
-    key!(
-        "nats_name",
-        nats.name,
-        "the client's name as operators of the server see it"
-    ),
-    key!("nats_user", nats.user, "user, with nats_password"),
-    key!(
-        "nats_password",
-        nats.password,
-        "password of nats_user",
-        true
-    ),
-    key!("nats_token", nats.token, "token to authenticate with", true),
-    key!(
-        "nats_creds",
-        nats.creds,
-        "path of a .creds file (JWT and NKey seed), read at each connect"
-    ),
-    key!(
-        "nats_nkey_seed",
-        nats.nkey_seed,
-        "NKey seed to authenticate with",
-        true
-    ),
-    key!(
-        "nats_tls_required",
-        nats.tls_required,
-        "refuse servers without TLS"
-    ),
-    key!(
-        "nats_tls_first",
-        nats.tls_first,
-        "TLS handshake before the server's greeting (handshake_first); requires TLS"
-    ),
-    key!(
-        "nats_tls_ca",
-        nats.tls_ca,
-        "PEM files of the trusted authorities, separated by commas, instead of the system's; requires TLS"
-    ),
-    key!(
-        "nats_tls_cert",
-        nats.tls_cert,
-        "PEM file of the client's certificate, with nats_tls_key; requires TLS"
-    ),
-    key!("nats_tls_key", nats.tls_key, "PEM file of the client's key"),
-    key!(
-        "nats_inbox_prefix",
-        nats.inbox_prefix,
-        "what the subjects begin with that replies and changes arrive on"
-    ),
-    key!(
-        "nats_domain",
-        nats.domain,
-        "JetStream domain; empty: the server's own"
-    ),
-    key!(
-        "nats_replicas",
-        nats.replicas,
-        "copies of each bucket that is created; 1 to 5"
-    ),
-    key!(
-        "nats_storage",
-        nats.storage,
-        "where created buckets keep their data: file or memory"
-    ),
-    key!(
-        "nats_api_prefix",
-        nats.api_prefix,
-        "subject prefix under which another account's JetStream API and $KV are imported; excludes nats_domain"
-    ),
-    key!(
-        "nats_max_bytes",
-        nats.max_bytes,
-        "most bytes that each created bucket may hold; 0: no limit"
-    ),
-    key!(
-        "nats_placement_cluster",
-        nats.placement_cluster,
-        "cluster that keeps the buckets that are created; empty: the server's own"
-    ),
-    key!(
-        "nats_placement_tags",
-        nats.placement_tags,
-        "tags of the servers that keep the buckets that are created, separated by commas"
-    ),
-    key!(
-        "nats_manage_buckets",
-        nats.manage_buckets,
-        "what may be done to buckets: create missing ones, upgrade existing ones as well, or never"
-    ),
-    key!(
-        "nats_stale_limit",
-        nats.stale_limit,
-        "how long a connection may be silent before it is replaced; 1s or more"
-    ),
-    key!(
-        "nats_connect_timeout",
-        nats.connect_timeout,
-        "how long one server may take to accept a connection"
-    ),
-];
+/// The type of a value in [`Values`].
+const fn kind_of<T: Text>(_: fn(&Values) -> &T) -> &'static str {
+    T::KIND
+}
+
+settings! {
+    name: calculator.name, "1 to 255 bytes",
+        "Name of this leader, written to the fence record. A manager uses its worker id.";
+    fleet: nats.fleet, "a name; at most as long as a bucket name permits",
+        "Name of the fleet, from which its bucket names follow. Empty: parti's bucket names.";
+    heartbeat_prefix: calculator.heartbeat_prefix, "letters, digits and - / _ = in parts joined by dots",
+        "Prefix of the heartbeat keys.";
+    assignment_prefix: calculator.assignment_prefix, "letters, digits and - / _ = in parts joined by dots",
+        "Prefix of the assignment keys.";
+    heartbeat_ttl: calculator.heartbeat_ttl, "above 0, up to 366d; of a manager at least 2 x heartbeat_interval",
+        "A worker is suspected if no heartbeat arrived for this long.";
+    emergency_grace_period: calculator.emergency_grace_period, "above 0, up to 366d; of a manager at most heartbeat_ttl",
+        "A suspected worker is declared dead after this time. A manager uses 1.5 x heartbeat_interval unless it is set.";
+    cooldown: calculator.cooldown, "above 0, up to 366d",
+        "Least time from one publication to the next. Emergencies, leaves and manual triggers bypass it.";
+    cold_start_window: calculator.cold_start_window, "above 0, up to 366d; of a manager at least planned_scale_window",
+        "How long to wait for further workers after a start without workers, and after a mass expiry.";
+    planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; of a manager at least cooldown",
+        "How long to wait for further workers after the first one joined.";
+    leave_window: calculator.leave_window, "up to 366d",
+        "How long to wait for further leaves after the first worker left.";
+    join_coalescing: calculator.join_coalescing, "up to 366d",
+        "Joins within this time are reported together.";
+    restart_ratio: calculator.restart_ratio, "0 to 1",
+        "If more than this share of the planned workers, and at least two, expire within one TTL, it is treated as a restart of the fleet.";
+    min_rebalance_threshold: calculator.min_rebalance_threshold, "0 or more",
+        "A change of weights alone triggers a rebalance if the fullest worker exceeds the fair level by more than this share.";
+    max_list_shrink: calculator.max_list_shrink, "0 to 1; 1: never",
+        "A partition list that lost more than this share, or became empty, is held back until it is confirmed.";
+    list_shrink_hold: calculator.list_shrink_hold, "up to 366d",
+        "A list that is held back is applied once it has stayed for this long.";
+    default_weight: calculator.default_weight, "1 or more",
+        "Weight of a partition whose own weight is 0 or less.";
+    recovery_grace: calculator.recovery_grace, "up to 366d",
+        "Added to the TTL before a worker can be suspected after the watch was lost. Unless set, `outage_preset` decides.";
+    apply_timeout: calculator.apply_timeout, "up to 366d",
+        "A live worker is reported as lagging if it has not applied its assignment within this time. 0 disables the check.";
+    retry_delay_min: calculator.retry_delay_min, "above 0, up to 366d",
+        "First delay before a failed publication is retried.";
+    retry_delay_max: calculator.retry_delay_max, "at least retry_delay_min, up to 366d",
+        "Longest delay before a failed publication is retried.";
+    operation_timeout: calculator.operation_timeout, "above 0, up to 366d",
+        "Longest time that one rebalance may spend on the store. A single call waits for a quarter of it, longer if the store is slow.";
+    malformed_threshold: calculator.malformed_threshold, "1 or more",
+        "Malformed values within `malformed_window` at which the calculator reports that it is degraded.";
+    malformed_window: calculator.malformed_window, "above 0, up to 366d",
+        "The time over which `malformed_threshold` counts.";
+    degraded_enter_after: calculator.degraded_enter_after, "up to 366d",
+        "A condition is reported as a degradation once it has lasted, or recurred, for this long.";
+    degraded_leave_after: calculator.degraded_leave_after, "up to 366d",
+        "A reported degradation is cleared once the condition has been healthy for this long.";
+    subscriber_backlog: calculator.subscriber_backlog, "1 or more",
+        "Events kept for a slow subscriber before it is closed.";
+    former_leader_lease_over: calculator.former_leader_lease_over, "true or false",
+        "Whether the host knows that the lease of the former leader has expired. With an absent heartbeat the former leader is then declared dead immediately.";
+    publish_mode: calculator.publish_mode, "auto, atomic or per_key",
+        "How assignments are published: in atomic batches, with one conditional write for each key, or whichever the store supports.";
+    publish_batch_max: calculator.publish_batch_max, "2 or more",
+        "Most writes in one atomic batch. The store may accept fewer.";
+    allow_assignment_ttl: calculator.allow_assignment_ttl, "true or false",
+        "Whether an assignment bucket with a TTL is accepted, although fence and versions expire with it.";
+    shadow: calculator.shadow, "true or false",
+        "Whether to write nothing, and only report what would have been published alongside a live leader.";
+    strategy: strategy, "sticky, round_robin, consistent_hash or weighted_consistent_hash",
+        "How partitions are divided among the workers.";
+    hash_seed: hash_seed, "0 or more",
+        "Seed of the hashing strategies. Must be the same in the whole fleet.";
+    worker_id_prefix: manager.worker_id_prefix, "letters, digits and - / _ = in parts joined by dots, at most 200 bytes",
+        "What worker ids begin with: `worker` for `worker-7`.";
+    worker_id_min: manager.worker_id_min, "0 or more",
+        "The lowest number of an id.";
+    worker_id_max: manager.worker_id_max, "at least worker_id_min; at most 10000 ids",
+        "The highest number of an id.";
+    worker_id_ttl: manager.worker_id_ttl, "at least 3 x heartbeat_interval and heartbeat_ttl, up to 366d",
+        "How long an id stays claimed without being renewed.";
+    heartbeat_interval: manager.heartbeat_interval, "above 0, up to 366d",
+        "Time from one heartbeat to the next.";
+    election_timeout: manager.election_timeout, "above 0, up to 366d",
+        "How long leadership lasts without being renewed.";
+    may_lead: manager.may_lead, "true or false",
+        "Whether this worker may lead.";
+    outage_policy: manager.outage_policy, "serve or strict",
+        "What happens to the partitions of a worker that cannot reach the store: it continues to serve them, or its ownership ends.";
+    outage_preset: outage_preset, "conservative, balanced or aggressive",
+        "Sets `recovery_grace` and each `outage_…` time or count that is not set itself.";
+    outage_enter_after: manager.outage.enter_after, "above 0, up to 366d",
+        "Degraded mode begins once the store has been unhealthy for this long.";
+    outage_leave_after: manager.outage.leave_after, "above 0, up to 366d",
+        "Degraded mode ends once the store has been healthy for this long.";
+    outage_errors_max: manager.outage.errors_max, "1 or more",
+        "Degraded mode begins once this many requests failed within `outage_error_window`.";
+    outage_error_window: manager.outage.error_window, "above 0, up to 366d",
+        "The time over which `outage_errors_max` counts.";
+    cache_file: manager.cache_file, "a path; not with outage_policy strict",
+        "File in which a worker remembers its assignment, so that it can serve immediately when it starts while the store is unreachable. Empty: none. Each worker needs its own.";
+    cache_max_age: manager.cache_max_age, "1s or more, up to 366d",
+        "How long the content of `cache_file` is valid after the store last confirmed it.";
+    stable_id_bucket: nats.stable_id_bucket, "a bucket name",
+        "Bucket of the stable ids.";
+    election_bucket: nats.election_bucket, "a bucket name",
+        "Bucket of the leader's lease.";
+    heartbeat_bucket: nats.heartbeat_bucket, "a bucket name",
+        "Bucket of the heartbeats.";
+    assignment_bucket: nats.assignment_bucket, "a bucket name",
+        "Bucket of the assignments, the fence and the commit record.";
+    metrics_namespace: metrics.namespace, "letters, digits and _",
+        "What the names of all metrics begin with.";
+    metrics_labels: metrics.labels, "name=value, separated by commas",
+        "Labels of all metrics. Handles that share a page need one that differs.";
+    metrics_parti_names: metrics.parti_names, "true or false",
+        "Whether metrics are also exported under parti's names.";
+    nats_url: nats.urls, "nats://host:port, tls://host:port or host:port, separated by commas",
+        "The servers.";
+    nats_name: nats.name, "a text",
+        "Name of the client, as operators of the server see it.";
+    nats_user: nats.user, "a text",
+        "User to authenticate as, with `nats_password`. At most one of `nats_user`, `nats_token`, `nats_creds` and `nats_nkey_seed` may be set.";
+    #[secret]
+    nats_password: nats.password, "a text",
+        "Password of `nats_user`.";
+    #[secret]
+    nats_token: nats.token, "a text",
+        "Token to authenticate with.";
+    nats_creds: nats.creds, "a path",
+        "A .creds file (JWT and NKey seed), read at each connect.";
+    #[secret]
+    nats_nkey_seed: nats.nkey_seed, "a text",
+        "NKey seed to authenticate with.";
+    nats_tls_required: nats.tls_required, "true or false",
+        "Whether servers without TLS are refused.";
+    nats_tls_first: nats.tls_first, "true or false",
+        "Whether the TLS handshake precedes the server's greeting (handshake_first). Requires TLS.";
+    nats_tls_ca: nats.tls_ca, "paths, separated by commas",
+        "PEM files of the trusted authorities, instead of the system's. Requires TLS.";
+    nats_tls_cert: nats.tls_cert, "a path",
+        "PEM file of the client's certificate, with `nats_tls_key`. Requires TLS.";
+    nats_tls_key: nats.tls_key, "a path",
+        "PEM file of the client's key, with `nats_tls_cert`.";
+    nats_domain: nats.domain, "a text",
+        "JetStream domain. Empty: the server's own.";
+    nats_api_prefix: nats.api_prefix, "a subject; not with nats_domain",
+        "Subject prefix under which another account's JetStream API and $KV are imported.";
+    nats_inbox_prefix: nats.inbox_prefix, "a subject",
+        "What the subjects begin with on which replies and changes arrive.";
+    nats_placement_cluster: nats.placement_cluster, "a text",
+        "Cluster that keeps the buckets that divvy creates. Empty: the server's own.";
+    nats_placement_tags: nats.placement_tags, "tags, separated by commas",
+        "Tags of the servers that keep the buckets that divvy creates.";
+    nats_replicas: nats.replicas, "1 to 5",
+        "Copies of each bucket that divvy creates.";
+    nats_storage: nats.storage, "file or memory",
+        "Where the server keeps the buckets that divvy creates.";
+    nats_max_bytes: nats.max_bytes, "0 or more",
+        "Most bytes that each bucket that divvy creates may hold. 0: no limit.";
+    nats_manage_buckets: nats.manage_buckets, "create, upgrade or never",
+        "What divvy may do to buckets: create missing ones, upgrade existing ones as well, or neither.";
+    nats_stale_limit: nats.stale_limit, "1s or more",
+        "How long a connection may be silent before it is replaced.";
+    nats_connect_timeout: nats.connect_timeout, "above 0",
+        "How long one server may take to accept a connection.";
+}
 
 /// The key of that name.
 #[must_use]
@@ -445,6 +250,8 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 
 /// A value that can be read from text and shown as it.
 trait Text: Sized {
+    /// The type, as the documentation calls it.
+    const KIND: &'static str;
     fn read(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
     /// Overwrites what may be a secret.
@@ -452,6 +259,8 @@ trait Text: Sized {
 }
 
 impl Text for String {
+    const KIND: &'static str = "text";
+
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
     }
@@ -464,6 +273,8 @@ impl Text for String {
 }
 
 impl Text for Option<PathBuf> {
+    const KIND: &'static str = "path";
+
     fn read(text: &str) -> Result<Self, String> {
         Ok((!text.is_empty()).then(|| text.into()))
     }
@@ -474,6 +285,8 @@ impl Text for Option<PathBuf> {
 }
 
 impl Text for Vec<String> {
+    const KIND: &'static str = "list";
+
     fn read(text: &str) -> Result<Self, String> {
         let parts = text.split(',').map(str::trim);
         Ok(parts.filter(|p| !p.is_empty()).map(str::to_owned).collect())
@@ -487,6 +300,8 @@ impl Text for Vec<String> {
 }
 
 impl Text for Duration {
+    const KIND: &'static str = "duration";
+
     fn read(text: &str) -> Result<Self, String> {
         duration::parse(text)
     }
@@ -496,8 +311,10 @@ impl Text for Duration {
 }
 
 macro_rules! plain_text {
-    ($($type:ty: $what:literal),+) => {$(
+    ($($type:ty: $kind:literal, $what:literal;)+) => {$(
         impl Text for $type {
+            const KIND: &'static str = $kind;
+
             fn read(text: &str) -> Result<Self, String> {
                 text.parse().map_err(|_| concat!("is not ", $what).to_owned())
             }
@@ -507,53 +324,37 @@ macro_rules! plain_text {
         }
     )+};
 }
-plain_text!(bool: "true or false", f64: "a number", i64: "a whole number",
-    u32: "a whole number of 0 or more", u64: "a whole number of 0 or more",
-    usize: "a whole number of 0 or more");
+plain_text! {
+    bool: "boolean", "true or false";
+    f64: "number", "a number";
+    i64: "integer", "a whole number";
+    u32: "integer", "a whole number of 0 or more";
+    u64: "integer", "a whole number of 0 or more";
+    usize: "integer", "a whole number of 0 or more";
+}
 
-macro_rules! named_text {
-    ($type:ty: $($name:literal => $value:path),+) => {
+macro_rules! word_text {
+    ($($type:ty),+ $(,)?) => {$(
         impl Text for $type {
+            const KIND: &'static str = "choice";
+
             fn read(text: &str) -> Result<Self, String> {
-                match text {
-                    $($name => Ok($value),)+
-                    _ => Err(concat!("is none of:" $(, " ", $name)+).to_owned()),
-                }
+                text.parse()
             }
             fn show(&self) -> String {
-                match self {
-                    $($value => $name.to_owned(),)+
-                }
+                self.name().to_owned()
             }
         }
-    };
+    )+};
 }
-named_text!(PublishMode: "auto" => PublishMode::Auto, "atomic" => PublishMode::Atomic, "per_key" => PublishMode::PerKey);
-named_text!(StrategyKind:
-    "sticky" => StrategyKind::Sticky,
-    "round_robin" => StrategyKind::RoundRobin,
-    "consistent_hash" => StrategyKind::ConsistentHash,
-    "weighted_consistent_hash" => StrategyKind::WeightedConsistentHash);
-named_text!(OutagePolicy: "serve" => OutagePolicy::Serve, "strict" => OutagePolicy::Strict);
-named_text!(OutagePreset:
-    "conservative" => OutagePreset::Conservative,
-    "balanced" => OutagePreset::Balanced,
-    "aggressive" => OutagePreset::Aggressive);
-named_text!(ManageBuckets:
-    "create" => ManageBuckets::Create,
-    "upgrade" => ManageBuckets::Upgrade,
-    "never" => ManageBuckets::Never);
-named_text!(StorageKind: "file" => StorageKind::File, "memory" => StorageKind::Memory);
-
-/// Where the server keeps a bucket's data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StorageKind {
-    /// On disk.
-    #[default]
-    File,
-    /// In memory.
-    Memory,
-}
+word_text!(
+    ManageBuckets,
+    PublishMode,
+    StrategyKind,
+    OutagePolicy,
+    OutagePreset,
+    Storage
+);
 
 /// A URL's own credentials must not be shown either.
 pub(super) fn shown(key: &Key, values: &Values) -> String {

@@ -9,13 +9,14 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
-use self::keys::{KEYS, Key, StorageKind};
+use self::keys::{KEYS, Key};
 use crate::config::{CalculatorConfig, ManagerConfig, OutagePreset};
 use crate::error::{Code, Error, Result};
 use crate::metrics::MetricNames;
 use crate::store::{Bucket, ManageBuckets};
 use crate::strategy::StrategyKind;
 use crate::types::truncated;
+use crate::vocabulary::{SettingField, Storage};
 
 /// Longest value of one setting, in bytes.
 pub const VALUE_MAX_BYTES: usize = 16 * 1024;
@@ -52,7 +53,7 @@ pub struct NatsSettings {
     pub inbox_prefix: String,
     pub domain: String,
     pub replicas: u32,
-    pub storage: StorageKind,
+    pub storage: Storage,
     pub api_prefix: String,
     pub fleet: String,
     pub max_bytes: u64,
@@ -85,7 +86,7 @@ impl Default for NatsSettings {
             inbox_prefix: "_INBOX".into(),
             domain: String::new(),
             replicas: 1,
-            storage: StorageKind::File,
+            storage: Storage::File,
             api_prefix: String::new(),
             fleet: String::new(),
             max_bytes: 0,
@@ -223,14 +224,32 @@ impl Settings {
     pub fn dump(&self) -> String {
         let mut object = Map::new();
         for key in KEYS {
-            let origin = match self.origins.get(key.name) {
-                Some(origin) => origin.to_string(),
-                None => "default".into(),
-            };
             let value = keys::shown(key, &self.values);
-            object.insert(key.name.into(), json!({ "value": value, "origin": origin }));
+            let setting = json!({ "value": value, "origin": self.origin(key) });
+            object.insert(key.name.into(), setting);
         }
         Value::Object(object).to_string()
+    }
+
+    /// Describes the setting at that place of [`KEYS`]; `None` behind the last one.
+    #[must_use]
+    pub fn describe(&self, index: usize) -> Option<Vec<(SettingField, String)>> {
+        let key = KEYS.get(index)?;
+        let text = |field| match field {
+            SettingField::Name => key.name.to_owned(),
+            SettingField::Type => key.kind.to_owned(),
+            SettingField::Default => key.default_text(),
+            SettingField::Range => key.range.to_owned(),
+            SettingField::Help => key.help.to_owned(),
+            SettingField::Value => keys::shown(key, &self.values),
+            SettingField::Origin => self.origin(key),
+        };
+        Some(SettingField::ALL.map(|field| (field, text(field))).to_vec())
+    }
+
+    fn origin(&self, key: &Key) -> String {
+        let origin = self.origins.get(key.name);
+        origin.map_or_else(|| "default".to_owned(), ToString::to_string)
     }
 
     /// The calculator's part.
@@ -580,5 +599,42 @@ mod tests {
         assert_eq!(dump["nats_url"]["value"], "nats://***@host:1,host:2");
         assert_eq!(dump.as_object().unwrap().len(), KEYS.len());
         assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    /// A range that the table states is one that the library enforces.
+    #[test]
+    fn stated_ranges_of_calculator_and_manager_settings_are_enforced() {
+        let mut enforced = 0;
+        for key in KEYS {
+            let outside = match (key.kind, key.range) {
+                ("duration", range) if range.starts_with("above 0, up to 366d") => {
+                    &["0", "8785h"][..]
+                }
+                ("duration", range) if range.starts_with("up to 366d") => &["8785h"],
+                ("integer" | "number", range) if range.starts_with("1 or more") => &["0"],
+                ("integer", range) if range.starts_with("2 or more") => &["1"],
+                ("number", "0 to 1") => &["-0.1", "1.1"],
+                ("number", "0 or more") => &["-0.1"],
+                _ => continue,
+            };
+            for value in outside {
+                let mut settings = Settings::new();
+                settings.set(key.name, value).expect("it can be parsed");
+                let config = settings.manager();
+                let mut violations = config.violations();
+                violations.extend(config.calculator.violations());
+                let name = key.name.strip_prefix("outage_").unwrap_or(key.name);
+                let is_found = violations
+                    .iter()
+                    .any(|v| v.field.trim_start_matches("outage.") == name);
+                assert!(
+                    is_found,
+                    "{} = {value} is accepted: {violations:?}",
+                    key.name
+                );
+                enforced += 1;
+            }
+        }
+        assert!(enforced >= 30, "only {enforced} ranges were tried");
     }
 }

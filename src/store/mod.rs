@@ -8,7 +8,7 @@
 //! * **Deadlines.** Every method that can wait takes a deadline and returns by then (plus 50 ms),
 //!   whatever the server does. A deadline in the past is allowed: nothing is sent, reads end as
 //!   `TimedOut` and writes as [`Refusal::Unavailable`].
-//! * **Cancelling.** <a id="cancelling"></a>Inside [`Cancel::during`](crate::Cancel::during) the
+//! * **Cancelling.** <a id="cancelling"></a>Inside [`Cancel::run`](crate::Cancel::run) the
 //!   stores of this crate end a call at once when that is fired: reads with `Cancelled`, writes as
 //!   they do at a deadline. One that is fired before a call has nothing sent.
 //! * **Stop comes first.** After [`Store::stop`] reads fail with `NotRunning` and writes are
@@ -43,29 +43,9 @@ use crossbeam_channel::Receiver;
 pub use self::health::HealthEvents;
 use crate::error::{Code, Error, Result};
 use crate::types::Revision;
-
-/// The four buckets of the wire format. The store's configuration maps them to names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bucket {
-    /// Claims of stable ids.
-    StableId,
-    /// The leader's lease.
-    Election,
-    /// Signs of life of every worker; entries expire.
-    Heartbeat,
-    /// Assignments, the fence record and the commit record; nothing expires.
-    Assignment,
-}
+pub use crate::vocabulary::{Bucket, ManageBuckets};
 
 impl Bucket {
-    /// Every bucket.
-    pub const ALL: [Bucket; 4] = [
-        Bucket::StableId,
-        Bucket::Election,
-        Bucket::Heartbeat,
-        Bucket::Assignment,
-    ];
-
     /// The bucket's name unless configured otherwise: parti's.
     #[must_use]
     pub fn default_name(self) -> &'static str {
@@ -113,20 +93,6 @@ impl Bucket {
         };
         Revision::try_from(time).unwrap_or(1).max(1)
     }
-}
-
-/// What divvy may do to the buckets of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ManageBuckets {
-    /// Creates missing buckets and leaves existing ones as they are. Nothing that a later
-    /// downgrade of a server could take offline is switched on. The default.
-    #[default]
-    Create,
-    /// As `Create`; also switches on the server features that divvy profits from, on the bucket
-    /// that needs each, once every server of the cluster is known to support it.
-    Upgrade,
-    /// Neither creates nor changes a bucket.
-    Never,
 }
 
 /// What a bucket is wanted to be. Used when the bucket does not exist yet.
@@ -306,9 +272,9 @@ impl Refusal {
             Refusal::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             Refusal::Unauthorized(why) => Error::new(Code::Unauthorized, why),
             Refusal::Invalid(why) => Error::new(Code::InvalidArgument, why),
-            Refusal::Full(why) => Error::new(Code::Store, why),
+            Refusal::Full(why) => Error::new(Code::StoreError, why),
             Refusal::Other { code, text } => {
-                Error::new(Code::Store, format!("{text} (error {code})"))
+                Error::new(Code::StoreError, format!("{text} (error {code})"))
             }
         }
     }

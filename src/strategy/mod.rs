@@ -34,6 +34,7 @@ mod round_robin;
 mod sticky;
 mod weighted_consistent_hash;
 
+pub use crate::vocabulary::StrategyKind;
 pub use check::check;
 pub use consistent_hash::ConsistentHash;
 pub use diff::{Diff, WorkerDiff, diff};
@@ -119,20 +120,6 @@ impl<S: Strategy + ?Sized> Strategy for Arc<S> {
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
         (**self).assign(input)
     }
-}
-
-/// The strategies that can be chosen by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StrategyKind {
-    /// [`Sticky`].
-    #[default]
-    Sticky,
-    /// [`RoundRobin`].
-    RoundRobin,
-    /// [`ConsistentHash`].
-    ConsistentHash,
-    /// [`WeightedConsistentHash`].
-    WeightedConsistentHash,
 }
 
 impl StrategyKind {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::signal::signal;
 use crate::error::{Code, Error};
 
-/// Ends calls that wait: those that are made inside [`Cancel::during`] return with
+/// Ends calls that wait: those that are made inside [`Cancel::run`] return with
 /// [`Code::Cancelled`] once it is fired, as if their time had been up.
 ///
 /// For callers who learn only while they wait that nobody wants the answer any more. Heeded by
@@ -31,7 +31,7 @@ use crate::error::{Code, Error};
 /// let cancel = Cancel::new();
 /// let elsewhere = cancel.clone();
 /// let canceller = std::thread::spawn(move || elsewhere.fire());
-/// let waited = cancel.during(|| {
+/// let waited = cancel.run(|| {
 ///     manager.wait_state(ManagerState::Stable, Duration::from_secs(3_600))
 /// });
 /// assert_eq!(waited.unwrap_err().code(), divvy::Code::Cancelled);
@@ -83,7 +83,7 @@ impl Cancel {
 
     /// Runs `call` on this thread; what waits in it ends when this is fired. Inside another one
     /// it takes that one's place.
-    pub fn during<R>(&self, call: impl FnOnce() -> R) -> R {
+    pub fn run<R>(&self, call: impl FnOnce() -> R) -> R {
         let _outer = Outer(replace(Some(self.clone())));
         call()
     }
@@ -210,19 +210,18 @@ mod tests {
         let (_keep, from) = bounded::<u8>(1);
         let (to, _full) = bounded::<u8>(0);
         let cancel = Cancel::new();
-        assert!(!cancel.is_fired() && !cancel.during(is_cancelled));
+        assert!(!cancel.is_fired() && !cancel.run(is_cancelled));
         let other = cancel.clone();
         let firing = std::thread::spawn(move || other.fire());
-        let waited =
-            cancel.during(|| (recv_deadline(&from, late()), send_deadline(&to, 1, late())));
+        let waited = cancel.run(|| (recv_deadline(&from, late()), send_deadline(&to, 1, late())));
         assert_eq!(
             waited,
             (Err(WaitError::Cancelled), Err(WaitError::Cancelled))
         );
         firing.join().unwrap();
-        assert!(cancel.is_fired() && cancel.during(is_cancelled) && !is_cancelled());
-        assert!(!cancel.during(|| without_cancellation(is_cancelled)));
-        assert!(!cancel.during(|| Cancel::new().during(is_cancelled)));
+        assert!(cancel.is_fired() && cancel.run(is_cancelled) && !is_cancelled());
+        assert!(!cancel.run(|| without_cancellation(is_cancelled)));
+        assert!(!cancel.run(|| Cancel::new().run(is_cancelled)));
         assert_eq!(
             recv_deadline(&from, Instant::now()),
             Err(WaitError::TimedOut)
@@ -236,10 +235,10 @@ mod tests {
         cancel.fire();
         for _ in 0..100 {
             let (to, from) = bounded(1);
-            cancel.during(|| send_deadline(&to, 7, late())).unwrap();
-            assert_eq!(cancel.during(|| recv_deadline(&from, late())), Ok(7));
+            cancel.run(|| send_deadline(&to, 7, late())).unwrap();
+            assert_eq!(cancel.run(|| recv_deadline(&from, late())), Ok(7));
             drop(to);
-            let ended = cancel.during(|| recv_deadline(&from, late()));
+            let ended = cancel.run(|| recv_deadline(&from, late()));
             assert_eq!(ended, Err(WaitError::Disconnected));
         }
     }

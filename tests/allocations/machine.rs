@@ -107,8 +107,8 @@ fn ticks_of_settled_calculator_allocate_nothing() {
 #[test]
 fn recording_metrics_allocates_nothing() {
     use divvy::metrics::{
-        AssignmentMetrics, CalculatorMetrics, DegradedCause, ExpiryCause, Prometheus, RetryCause,
-        Step, StoreCall, StoreOutcome, Success, WorkerChange,
+        AssignmentMetrics, CalculatorMetrics, DegradationCause, ExpiryCause, MemberChange,
+        Prometheus, RetryCause, Step, StoreCall, StoreOutcome, Success,
     };
     use divvy::types::{CalculatorState, Reason};
 
@@ -119,11 +119,11 @@ fn recording_metrics_allocates_nothing() {
         for _ in 0..1_000 {
             calculator.state_changed(CalculatorState::Idle, CalculatorState::Scaling, took);
             calculator.rebalanced(Reason::Emergency, Success::No, took);
-            calculator.worker_changed(WorkerChange::Lost);
+            calculator.worker_changed(MemberChange::Dead);
             calculator.workers(9_999, 1);
             calculator.unassigned(7);
             calculator.lease_ended(ExpiryCause::Silence);
-            calculator.degraded(&[DegradedCause::Blind]);
+            calculator.degraded(&[DegradationCause::WatchLost]);
             calculator.event_missed(true);
             calculator.called_back(took);
             calculator.store_called(StoreCall::WriteBatch, StoreOutcome::Done, took);

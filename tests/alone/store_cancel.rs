@@ -76,7 +76,7 @@ fn cancelled<R>(came: &Receiver<()>, call: impl FnOnce() -> R) -> R {
             came.recv().unwrap();
             cancel.fire();
         });
-        cancel.during(call)
+        cancel.run(call)
     })
 }
 
@@ -138,18 +138,18 @@ fn cancelled_call_on_nats_ends_at_once_and_reports_outcome() {
         writes: writes.to_vec(),
     };
     while mute.came.try_recv().is_ok() {}
-    let mut ends = cancel.during(|| store.write(BUCKET, &writes, never()));
-    ends.push(cancel.during(|| store.write_batch(BUCKET, &batch, never())));
+    let mut ends = cancel.run(|| store.write(BUCKET, &writes, never()));
+    ends.push(cancel.run(|| store.write_batch(BUCKET, &batch, never())));
     for end in &ends {
         let is_refused = matches!(end, Outcome::Refused(Refusal::Unavailable(_)));
         assert!(is_refused, "{ends:?}");
     }
     assert_eq!(
-        code(cancel.during(|| store.read(BUCKET, "k", never()))),
+        code(cancel.run(|| store.read(BUCKET, "k", never()))),
         Code::Cancelled
     );
     // A store that is dropped meanwhile is stopped all the same.
-    cancel.during(|| drop(store));
+    cancel.run(|| drop(store));
     wait_for_no_thread();
     assert!(mute.came.is_empty(), "something was sent");
 }
@@ -170,7 +170,7 @@ fn cancelled_call_in_memory_ends_at_once_and_reports_outcome() {
     store.faults().blackout(Blackout::Hang);
     fire_soon(&cancel);
     assert_eq!(
-        code(cancel.during(|| store.read(BUCKET, "k", never()))),
+        code(cancel.run(|| store.read(BUCKET, "k", never()))),
         Code::Cancelled
     );
     store.faults().restore();
@@ -178,9 +178,9 @@ fn cancelled_call_in_memory_ends_at_once_and_reports_outcome() {
     store.faults().delay(&[Call::Write], Duration::from_secs(1));
     let cancel = Cancel::new();
     fire_soon(&cancel);
-    let ends = cancel.during(|| store.write(BUCKET, &[put("k", "v")], never()));
+    let ends = cancel.run(|| store.write(BUCKET, &[put("k", "v")], never()));
     assert!(matches!(ends[0], Outcome::Unknown(_)), "{ends:?}");
-    let ends = cancel.during(|| store.write(BUCKET, &[put("other", "v")], never()));
+    let ends = cancel.run(|| store.write(BUCKET, &[put("other", "v")], never()));
     assert!(matches!(ends[0], Outcome::Refused(_)), "{ends:?}");
     let patience = soon();
     while store.read(BUCKET, "k", never()).unwrap().is_none() {

@@ -13,3 +13,4 @@ mod header;
 mod packaging;
 #[cfg(target_os = "linux")]
 mod services;
+mod vocabulary;

@@ -126,7 +126,7 @@ static void on_event(void *userdata, divvy_event event) {
 static void on_destroy(void *userdata) { ((record *)userdata)->destroyed++; }
 
 static void check_told(record *called, divvy_events polled) {
-    static const char *const KINDS[] = {"worker_state", "worker_id", "assignment", "leader",
+    static const char *const KINDS[] = {"manager_state", "worker_id", "assignment", "leader",
                                         "published"};
     record read;
     int index;

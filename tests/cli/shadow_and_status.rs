@@ -157,7 +157,7 @@ impl Shadow {
             );
             eprint!("{line}");
             let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == name {
+            if event["kind"] == name {
                 return event;
             }
         }

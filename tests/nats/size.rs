@@ -120,7 +120,7 @@ fn ten_thousand_workers_are_published_in_eleven_batches() {
     leader.stop(PATIENCE).unwrap();
     assert_eq!(
         status.publish_mode,
-        Some(ActiveMode::Atomic { batch_max: 1_000 }),
+        Some(ActiveMode::Atomic),
         "{}",
         status.store
     );

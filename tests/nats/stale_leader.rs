@@ -89,7 +89,7 @@ fn depose_and_try(server: &Server, class: PublishMode, tries: usize) -> Tally {
         ];
         old.take_over(later()).unwrap();
         assert_eq!(
-            old.class() == ActiveMode::PerKey,
+            old.mode() == ActiveMode::PerKey,
             class == PublishMode::PerKey
         );
         for plan in &plans {
@@ -136,7 +136,7 @@ fn depose_and_try(server: &Server, class: PublishMode, tries: usize) -> Tally {
     tally
 }
 
-/// ActiveMode B: an existing key under its revision, one that holds nothing
+/// Per-key mode: an existing key under its revision, one that holds nothing
 /// under the bucket's last sequence.
 fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, to: &mut Tally) {
     let tries: Vec<(usize, Write)> = (0..count)
@@ -159,7 +159,7 @@ fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, 
     }
 }
 
-/// ActiveMode A: the commit record first, under the fence, then a key under its revision; by turns the
+/// Atomic mode: the commit record first, under the fence, then a key under its revision; by turns the
 /// one that the deposed leader knows and the one that is right, so that the fence alone refuses.
 fn try_atomically(
     store: &NatsStore,

@@ -23,9 +23,9 @@ pub fn names(list: &[Partition]) -> Names {
 /// Which promise a leader's class gives about its deposed self.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// ActiveMode A: nothing of it is accepted after the newer fence.
+    /// Atomic mode: nothing of it is accepted after the newer fence.
     FromFence,
-    /// ActiveMode B: nothing of it is accepted after the newer leader's take-over is over.
+    /// Per-key mode: nothing of it is accepted after the newer leader's take-over is over.
     FromTakeOver,
 }
 
@@ -235,7 +235,7 @@ impl Default for Story {
 
 impl Story {
     pub fn told(&mut self, notice: &CalculatorEvent) -> Checked {
-        if !matches!(notice, CalculatorEvent::Member(_)) {
+        if !matches!(notice, CalculatorEvent::Member { .. }) {
             self.lines.push(format!("{notice:?}"));
         }
         match notice {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use divvy::config::{CalculatorConfig, PublishMode};
 use divvy::error::{Code, Error, Result};
-use divvy::machine::breaker::BreakerState;
+use divvy::machine::breaker::BreakerCondition;
 use divvy::machine::calculator::{
-    CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Job, JobReport, MemberChange,
-    OpId, Ticket,
+    CalculatorEvent, CalculatorInput, CalculatorMachine, Job, JobReport, OpId,
+    Ticket,
 };
 use divvy::machine::engine::calculator_effects::{
     CalculatorEffects, CalculatorShell, MonitorOrder, took_over,
@@ -28,6 +28,7 @@ use divvy::store::memory::{Blackout, MemoryStore};
 use divvy::store::{Bucket, HealthEvents, Listing, Store, Watch};
 use divvy::types::{Term, Time, Version, WorkerId};
 use divvy::wire::KeyPrefix;
+use divvy::{BreakerState, DegradationCause, MemberChange};
 
 use crate::check::{Checked, Story};
 use crate::lockstep_publisher::{Actor, Answer, Order, Parts, Said, Spawned};
@@ -85,7 +86,7 @@ pub struct Node {
     pub calls: u64,
     /// Whether the machine was told that nobody can be seen.
     is_blind: bool,
-    breaker: Receiver<BreakerState>,
+    breaker: Receiver<BreakerCondition>,
     event_log: EventLog,
     watches: Option<(Watch, Watch, HealthEvents)>,
     list_op: Option<OpId>,
@@ -191,7 +192,7 @@ impl World {
                 leader: config.name.clone(),
                 assignment: prefix(&config.assignment_prefix),
                 heartbeat: prefix(&config.heartbeat_prefix),
-                class,
+                mode: class,
                 batch_max: config.publish_batch_max,
                 heartbeat_wait: config.heartbeat_ttl / 2,
             },
@@ -504,16 +505,27 @@ impl World {
             CalculatorEvent::Published { reason, .. } => self.tally(reason.name()),
             CalculatorEvent::LeadershipLost => self.tally("leadership lost"),
             CalculatorEvent::Failed { operation, .. } => self.tally(operation),
-            CalculatorEvent::Member(MemberChange::Dead(_)) => self.tally("lost"),
-            CalculatorEvent::Member(MemberChange::Left(_)) => self.tally("left"),
-            CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost) => {
+            CalculatorEvent::Member {
+                change: MemberChange::Dead,
+                ..
+            } => self.tally("lost"),
+            CalculatorEvent::Member {
+                change: MemberChange::Left,
+                ..
+            } => self.tally("left"),
+            CalculatorEvent::Degraded(why)
+                if why.iter().any(|d| d.cause == DegradationCause::WatchLost) =>
+            {
                 self.tally("blind")
             }
-            CalculatorEvent::Breaker(BreakerState::Open { .. }) => self.tally("breaker opened"),
-            CalculatorEvent::Breaker(BreakerState::Closed) => self.tally("breaker closed"),
+            CalculatorEvent::Breaker(condition) => match condition.state {
+                BreakerState::Open => self.tally("breaker opened"),
+                BreakerState::Closed => self.tally("breaker closed"),
+                BreakerState::HalfOpen => {}
+            },
             _ => {}
         }
-        let is_death = matches!(event, CalculatorEvent::Member(MemberChange::Dead(_)));
+        let is_death = matches!(event, CalculatorEvent::Member { change: MemberChange::Dead, .. });
         if self.nodes[n].is_blind && is_death {
             return Err(format!("node {n} is blind and says {event:?}"));
         }
@@ -555,7 +567,7 @@ impl World {
     fn check_breaker(&self, n: usize, job: &Job) -> Checked {
         let state = self.nodes[n].store.status().state;
         let is_quiet = matches!(job, Job::Inspect | Job::Probe);
-        if is_quiet || state == BreakerState::Closed {
+        if is_quiet || state.is_closed() {
             return Ok(());
         }
         Err(format!(

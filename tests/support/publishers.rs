@@ -29,7 +29,7 @@ pub fn publisher(store: &Arc<NatsStore>, class: PublishMode) -> Publisher {
         leader: "divvy".into(),
         assignment: KeyPrefix::new("assignment").unwrap(),
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
-        class,
+        mode: class,
         batch_max: 1_000,
         heartbeat_wait: std::time::Duration::from_secs(3),
     };

@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
+use divvy::Partition;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 /// Longer than anything takes on a busy machine: several leases and windows.
@@ -175,12 +177,12 @@ impl Shared {
         let event: Value = serde_json::from_str(&line).expect("a JSON object a line");
         let text = |name: &str| event[name].as_str().map(str::to_owned);
         let mut said = self.said.lock().unwrap();
-        match event["event"].as_str().unwrap_or_default() {
-            "id" => said.id = text("worker"),
-            "state" => said.state = text("to").unwrap_or_default(),
+        match event["kind"].as_str().unwrap_or_default() {
+            "worker_id" => said.id = text("worker").filter(|id| !id.is_empty()),
+            "manager_state" => said.state = text("state").unwrap_or_default(),
             "leader" => {
-                said.leader = text("worker");
-                said.is_leader = event["self"].as_bool().unwrap_or_default();
+                said.leader = text("worker").filter(|id| !id.is_empty());
+                said.is_leader = event["is_leader"].as_bool().unwrap_or_default();
             }
             "assignment" => {
                 said.version = event["version"].as_i64().unwrap_or_default();
@@ -188,8 +190,9 @@ impl Shared {
                 said.versions.push(version);
                 said.is_cached = event["lifecycle"] == "cached";
                 let held = event["partitions"].as_array();
-                let names = held.into_iter().flatten().filter_map(Value::as_str);
-                said.held = names.map(str::to_owned).collect();
+                let partitions = held.into_iter().flatten();
+                let partitions = partitions.map(|p| Partition::deserialize(p).expect("keys"));
+                said.held = partitions.map(|partition| partition.subject()).collect();
             }
             _ => {}
         }

@@ -6,4 +6,5 @@ mod documents;
 mod log_manual;
 mod prose;
 mod rooms;
+mod settings;
 mod sources;

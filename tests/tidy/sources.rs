@@ -222,6 +222,7 @@ fn imports_never_point_back() {
     /// Who may import whom, by the first part of the path; `lib.rs` is the crate's face.
     fn may_import(from: &str) -> &'static [&'static str] {
         match from {
+            "vocabulary" => &["vocabulary"],
             "types" | "error" | "wire" | "config" => &["types", "error", "wire", "config", "time"],
             "time" => &["types", "time"],
             // Every wait of a caller may be cancelled, that for a thread among them.
@@ -257,12 +258,75 @@ fn imports_never_point_back() {
         );
         for path in source.crate_paths() {
             let to = path.split("::").next().unwrap_or_default();
-            if !may_import(from).contains(&to) {
+            // The words are for everyone.
+            if to != "vocabulary" && !may_import(from).contains(&to) {
                 offences.push(format!("{}: crate::{path}", source.path));
             }
         }
     }
     assert_none("an import that points back", &offences);
+}
+
+/// Name and variants of each enum; relies on rustfmt's indentation.
+fn enums(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (start, line) in lines.iter().enumerate() {
+        let trimmed = line.trim_start();
+        let declared = trimmed.strip_prefix("pub ").unwrap_or(trimmed);
+        let Some(name) = declared.strip_prefix("enum ") else {
+            continue;
+        };
+        let indent = line.len() - trimmed.len();
+        let variants = lines[start + 1..]
+            .iter()
+            .take_while(|line| line.trim_end() != format!("{}}}", " ".repeat(indent)))
+            .filter(|line| line.len() - line.trim_start().len() == indent + 4)
+            .filter(|line| line.trim_start().starts_with(char::is_uppercase))
+            .map(|line| identifier(line.trim_start()));
+        found.push((identifier(name), variants.collect()));
+    }
+    found
+}
+
+fn identifier(text: &str) -> String {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+/// Two enums with the same variants are one list of words, kept twice and converted.
+#[test]
+fn no_enum_has_a_twin() {
+    // What each allowed pair is: data with a word for each case, told apart by the compiler.
+    const ALLOWED: [(&str, &str); 3] = [
+        // A refusal has data; its cause is the label of a metric.
+        ("Refusal", "RefusalCause"),
+        // As above.
+        ("Outcome", "StoreOutcome"),
+        // A job says what to do, a running job who waits for it.
+        ("Job", "RunningJobKind"),
+    ];
+    let mut all: Vec<(String, String, Vec<String>)> = Vec::new();
+    let mut offences = Vec::new();
+    for source in only(sources(), |source| source.path != "capi/enums.rs") {
+        for (name, mut variants) in enums(&source.text) {
+            variants.sort();
+            let twin = all.iter().find(|(_, other, theirs)| {
+                let is_allowed =
+                    |&(a, b): &(&str, &str)| (a == name && b == other) || (b == name && a == other);
+                variants.len() >= 3 && *theirs == variants && !ALLOWED.iter().any(is_allowed)
+            });
+            if let Some((path, other, _)) = twin {
+                offences.push(format!(
+                    "{}: {name} has a twin: {other} in {path}",
+                    source.path
+                ));
+            }
+            all.push((source.path.clone(), name, variants));
+        }
+    }
+    assert!(all.len() > 100, "only {} enums were found", all.len());
+    assert_none("an enum with a twin", &offences);
 }
 
 #[test]
@@ -448,6 +512,17 @@ mod checkers {
         let found = lines_with(&bad, &["Instant"]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("machine/a.rs:2:"), "{found:?}");
+    }
+
+    #[test]
+    fn enums_are_found_with_their_variants() {
+        let text = "words! {\n    pub enum A (non_exhaustive) {\n        /// X.\n        B = 1 \"b\",\n    }\n}\nenum C {\n    D(u8),\n    E {\n        f: u8,\n    },\n}\n";
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let expected = [
+            ("A".to_owned(), list(&["B"])),
+            ("C".to_owned(), list(&["D", "E"])),
+        ];
+        assert_eq!(enums(text), expected);
     }
 
     #[test]

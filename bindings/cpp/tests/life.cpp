@@ -53,6 +53,11 @@ static void whole_life() {
     config.set("name", "cpp").set("cooldown", milliseconds(40));
     CHECK(config.dump().find("\"40ms\"") != std::string::npos);
     CHECK(!config.try_set("cooldwon", "1s"));
+    bool is_listed = false;
+    for (const divvy::setting &setting : config.settings())
+        is_listed |= setting.name == "cooldown" && setting.value == "40ms" && setting.origin == "code" &&
+                     setting.default_value == "10s" && !setting.help.empty();
+    CHECK(is_listed);
     divvy::calculator calculator(config, store);
     divvy::partitions list;
     list.add({"x", "1"}).add({"y"}, 5).add_json("[{\"keys\":[\"z\"]}]");
@@ -138,7 +143,7 @@ static void host_code() {
     try {
         divvy::cancel cancel;
         cancel.fire();
-        cancel.during([&] { calculator.refresh(seconds(2)); });
+        cancel.run([&] { calculator.refresh(seconds(2)); });
         CHECK(!"thrown");
     } catch (const divvy::error &error) {
         CHECK(error.status() == DIVVY_CANCELLED && error.operation() == "refresh");
@@ -218,7 +223,7 @@ static void a_worker_of_an_elected_host() {
         const divvy_status status = events.wait([&](const divvy::event &event) {
             is_leader = is_leader || event.is_leader();
             if (event.kind() == DIVVY_EVENT_MANAGER_STATE)
-                is_over = event.worker_state() == DIVVY_MANAGER_SHUTDOWN;
+                is_over = event.manager_state() == DIVVY_MANAGER_SHUTDOWN;
         });
         CHECK(status == DIVVY_OK);
     }

@@ -91,7 +91,7 @@ static void destructors_wait_for_callbacks() {
         divvy::cancel cancel;
         cancel.fire();
         // Neither does a cancelled call around a destructor make it leave a callback behind.
-        cancel.during([&] {
+        cancel.run([&] {
             divvy::subscription ended = std::move(subscription);
             divvy::calculator freed = std::move(calculator);
         });

@@ -126,7 +126,7 @@ static void a_calculator() {
     OK(divvy::cancel::try_create(cancel));
     OK(cancel.try_fire());
     divvy_status ended = DIVVY_OK;
-    OK(cancel.try_during([&] { ended = calculator.try_refresh(patience).status(); }));
+    OK(cancel.try_run([&] { ended = calculator.try_refresh(patience).status(); }));
     CHECK(ended == DIVVY_CANCELLED);
     OK(subscription.try_unsubscribe(patience));
     OK(calculator.try_stop(patience));

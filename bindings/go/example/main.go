@@ -68,7 +68,7 @@ func run() error {
 	})
 	for event := range events.C { // until the calculator stops
 		switch event.Kind {
-		case divvy.EventState:
+		case divvy.EventCalculatorState:
 			fmt.Printf("%s -> %s %s\n", event.From, event.State, event.Reason)
 		case divvy.EventMember:
 			fmt.Printf("%s %s\n", event.Worker, event.Change)

@@ -34,22 +34,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// All settings: environment first, then the command line.
+    /// The settings of the environment and the command line.
     pub fn settings(&self) -> Result<Settings> {
-        let mut settings = Settings::new();
-        let variables: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-        let merged = settings.merge_env(ENVIRONMENT, variables);
-        merged.map_err(|error| error.to_string())?;
-        for text in &self.settings {
-            let Some((name, value)) = text.split_once('=') else {
-                return Err(format!("--set {text}: use NAME=VALUE"));
-            };
-            let set = settings.set(name.trim(), value.trim());
-            set.map_err(|error| format!("--set {name}: {}", error.message()))?;
-        }
+        let mut settings = load_settings(&self.settings)?;
         if let Some(fleet) = &self.fleet {
             let set = settings.set("fleet", fleet);
             set.map_err(|error| format!("--fleet {fleet}: {}", error.message()))?;
@@ -81,4 +68,23 @@ impl Connection {
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeout.min(Duration::from_secs(24 * 3_600))
     }
+}
+
+/// The settings of the environment, and of `--set NAME=VALUE`, which has precedence.
+pub fn load_settings(set: &[String]) -> Result<Settings> {
+    let mut settings = Settings::new();
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+    let merged = settings.merge_env(ENVIRONMENT, variables);
+    merged.map_err(|error| error.to_string())?;
+    for text in set {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(format!("--set {text}: use NAME=VALUE"));
+        };
+        let set = settings.set(name.trim(), value.trim());
+        set.map_err(|error| format!("--set {name}: {}", error.message()))?;
+    }
+    Ok(settings)
 }

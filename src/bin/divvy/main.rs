@@ -2,13 +2,13 @@
 
 #[cfg(feature = "nats")]
 mod buckets;
+mod config;
 mod connection;
 mod demo;
 mod output;
 mod plan;
 mod shadow;
 mod status;
-mod text;
 mod worker;
 
 use std::process::ExitCode;
@@ -27,6 +27,7 @@ struct Arguments {
 enum Command {
     #[cfg(feature = "nats")]
     Buckets(buckets::Arguments),
+    Config(config::Arguments),
     Demo(demo::DemoArguments),
     Plan(plan::Arguments),
     Shadow(shadow::Arguments),
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "nats")]
         Command::Buckets(arguments) => buckets::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Shadow(arguments) => shadow::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use divvy::strategy::{
     ConsistentHash, Diff, Plan, PlanInput, Quality, RoundRobin, Sticky, Strategy,
     WeightedConsistentHash, canonical_partitions, canonical_workers, diff, explain, quality,
 };
 use divvy::types::{Partition, WorkerId};
+use divvy::vocabulary::StrategyKind;
 use serde::{Deserialize, Serialize};
 
 use crate::output::{Result, print};
@@ -27,10 +28,10 @@ pub struct Arguments {
     /// space and the weight.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// Strategy.
-    #[arg(long, value_enum, default_value_t = Name::Sticky)]
-    strategy: Name,
-    /// Previous plan, as printed by --json (- for standard input).
+    /// How partitions are divided.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    strategy: StrategyKind,
+    /// The plan to start from, as --json prints it (- for standard input).
     #[arg(long, value_name = "FILE")]
     previous: Option<String>,
     /// Print the plan as one JSON object.
@@ -65,15 +66,6 @@ pub struct Arguments {
     /// Weight of partitions with a weight of 0 or less.
     #[arg(long, default_value_t = divvy::strategy::DEFAULT_WEIGHT)]
     default_weight: i64,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Name {
-    Sticky,
-    RoundRobin,
-    ConsistentHash,
-    WeightedConsistentHash,
 }
 
 /// A plan as this command prints it, and as it reads the one before.
@@ -204,13 +196,13 @@ fn build_strategy(
         false => Err(format!("{name}: {value} is not between 0 and 1")),
     };
     Ok(match arguments.strategy {
-        Name::RoundRobin => Box::new(RoundRobin),
-        Name::ConsistentHash => Box::new(
+        StrategyKind::RoundRobin => Box::new(RoundRobin),
+        StrategyKind::ConsistentHash => Box::new(
             ConsistentHash::new()
                 .virtual_nodes(arguments.virtual_nodes)
                 .seed(arguments.seed),
         ),
-        Name::WeightedConsistentHash => Box::new(
+        StrategyKind::WeightedConsistentHash => Box::new(
             WeightedConsistentHash::new()
                 .virtual_nodes(arguments.virtual_nodes)
                 .seed(arguments.seed)
@@ -218,7 +210,7 @@ fn build_strategy(
                 .extreme_threshold(arguments.extreme_threshold)
                 .default_weight(arguments.default_weight),
         ),
-        Name::Sticky => {
+        StrategyKind::Sticky => {
             let mut sticky = Sticky::new()
                 .tolerance(share("--tolerance", arguments.tolerance)?)
                 .default_weight(arguments.default_weight);

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use divvy::error::Code;
+use divvy::runtime::{EventRecord, rfc3339};
 use divvy::time::duration;
-use divvy::{Calculator, CalculatorEvent, Comparison, Error, EventFilter, Events, Settings};
+use divvy::{Calculator, CalculatorEvent, Error, EventFilter, Events, Settings};
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
 use crate::output::{Result, print};
 use crate::plan::read_partitions;
-use crate::text;
+
+/// How the lines name whoever reports them.
+const REPORTER: &str = "shadow";
 
 /// Interval of the check for Ctrl-C.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -112,10 +115,7 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
             }
             continue;
         };
-        let Some(words) = text::of(&event) else {
-            continue;
-        };
-        if !print(&line(arguments.json, &words, details(&event)))? {
+        if !print(&event_line(arguments.json, &event))? {
             return Ok(()); // the reader closed the pipe
         }
         if let CalculatorEvent::Fatal { message } = &*event {
@@ -125,74 +125,24 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
     Ok(())
 }
 
-fn line(is_json: bool, words: &str, details: Value) -> String {
-    // A clock beyond what RFC 3339 can express prints nothing readable, but must not panic.
-    let mut time = String::new();
-    let _ = write!(
-        time,
-        "{}",
-        humantime::format_rfc3339_millis(SystemTime::now())
-    );
+/// A line for something that is not an event: it has a kind, a time and a reporter, too.
+fn line(is_json: bool, words: &str, mut details: Value) -> String {
+    let time = rfc3339(SystemTime::now());
     if !is_json {
         return format!("{time}  {words}\n");
     }
-    let mut object = json!({ "time": time, "text": words });
-    if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
-        object.extend(details);
+    details["time"] = time.into();
+    details["reporter"] = REPORTER.into();
+    details["worker"] = REPORTER.into();
+    format!("{details}\n")
+}
+
+fn event_line(is_json: bool, event: &CalculatorEvent) -> String {
+    let now = SystemTime::now();
+    if is_json {
+        return format!("{}\n", EventRecord::from(event).json(REPORTER, now));
     }
-    format!("{object}\n")
-}
-
-/// What programs want to know of an event.
-fn details(notice: &CalculatorEvent) -> Value {
-    match notice {
-        CalculatorEvent::WouldPublish {
-            version,
-            reason,
-            workers,
-            partitions,
-            quality,
-        } => json!({
-            "event": "would_publish", "version": version, "reason": reason.name(),
-            "workers": workers, "partitions": partitions, "moved": quality.moved_partitions,
-            "max_to_mean": quality.max_to_mean,
-        }),
-        CalculatorEvent::LeaderPublished(seen) => compared(seen),
-        CalculatorEvent::WorkerLagging(lagging) => json!({
-            "event": "worker_lagging", "worker": lagging.worker.as_str(),
-            "version": lagging.assigned, "applied_version": lagging.applied,
-            "lasted_ms": u64::try_from(lagging.lasted.as_millis()).unwrap_or(u64::MAX),
-        }),
-        CalculatorEvent::StateChanged(change) => {
-            json!({ "event": "state", "state": change.to.to_string() })
-        }
-        CalculatorEvent::Member(_) => json!({ "event": "member" }),
-        _ => json!({ "event": "other" }),
-    }
-}
-
-fn compared(seen: &Comparison) -> Value {
-    json!({
-        "event": "leader_published", "version": seen.version, "term": seen.term,
-        "reason": seen.lifecycle, "workers": seen.workers, "partitions": seen.partitions,
-        "moved": seen.quality.moved_partitions, "max_to_mean": seen.quality.max_to_mean,
-        "is_whole": seen.is_whole, "agrees": seen.agrees(),
-        "intended": seen.intended.map(|intended| json!({
-            "version": intended.version, "reason": intended.reason.name(),
-            "ahead_ms": u64::try_from(intended.ahead.as_millis()).unwrap_or(u64::MAX),
-        })),
-        "difference": seen.difference.as_ref().map(|difference| json!({
-            "elsewhere": difference.elsewhere, "left_out": difference.left_out,
-            "unknown": difference.unknown, "moved": difference.quality.moved_partitions,
-            "max_to_mean": difference.quality.max_to_mean,
-            "leaders_workers": names(&difference.leaders_workers),
-            "shadows_workers": names(&difference.shadows_workers),
-        })),
-    })
-}
-
-fn names(workers: &[divvy::WorkerId]) -> Vec<&str> {
-    workers.iter().map(divvy::WorkerId::as_str).collect()
+    format!("{}  {event}\n", rfc3339(now))
 }
 
 fn beginning(shadow: &Calculator) -> (String, Value) {
@@ -201,7 +151,7 @@ fn beginning(shadow: &Calculator) -> (String, Value) {
     let (planned, version, term) = (planned.count(), status.version, status.term);
     let words = format!("watching: version {version}, term {term}, {planned} workers");
     let details = json!({
-        "event": "watching", "version": version, "term": term, "workers": planned,
+        "kind": "watching", "version": version, "term": term, "workers": planned,
     });
     (words, details)
 }
@@ -213,38 +163,8 @@ fn summary(shadow: &Calculator) -> (String, Value) {
         counters.would_publish, counters.followed, counters.disagreements
     );
     let details = json!({
-        "event": "summary", "would_publish": counters.would_publish,
+        "kind": "summary", "would_publish": counters.would_publish,
         "followed": counters.followed, "disagreements": counters.disagreements,
     });
     (words, details)
-}
-
-#[cfg(test)]
-mod tests {
-    use divvy::WorkerId;
-    use divvy::machine::convergence::Lagging;
-
-    use super::*;
-
-    #[test]
-    fn lagging_worker_is_one_record_with_all_known_fields() {
-        let lagging = CalculatorEvent::WorkerLagging(Lagging {
-            worker: WorkerId::new("worker-7").unwrap(),
-            assigned: 12,
-            applied: 9,
-            lasted: Duration::from_millis(30_500),
-        });
-        let words = text::of(&lagging).expect("it is worth a line");
-        let line = line(true, &words, details(&lagging));
-        let mut record: Value = serde_json::from_str(&line).unwrap();
-        let fields = record.as_object_mut().unwrap();
-        assert!(fields.remove("time").is_some());
-        let words = fields.remove("text").unwrap();
-        assert!(words.as_str().unwrap().contains("worker-7"), "{words}");
-        let expected = json!({
-            "event": "worker_lagging", "worker": "worker-7", "version": 12,
-            "applied_version": 9, "lasted_ms": 30_500,
-        });
-        assert_eq!(record, expected);
-    }
 }

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use divvy::runtime::EventRecord;
 use divvy::store::Store;
-use divvy::{
-    AssignmentChange, CalculatorEvent, Departure, Manager, ManagerEvent, ManagerEventFilter,
-    Partition, Settings,
-};
-use serde_json::{Value, json};
+use divvy::{Departure, Manager, ManagerEvent, ManagerEventFilter, Partition, Settings};
 
 use crate::connection::Connection;
 use crate::output::{Result, print};
@@ -31,24 +28,17 @@ pub struct Arguments {
     /// space and the weight.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// How the worker leaves on Ctrl-C or SIGTERM.
-    #[arg(long, value_enum, default_value_t = Going::Leave)]
-    departure: Going,
-    /// Keep the assignment in this file and use it if the worker starts while the store cannot be
-    /// reached (setting cache_file; cache_max_age limits its age).
+    /// How it departs when it is asked to end. leave: for good, its partitions are handed over
+    /// immediately. restart: its id and partitions are kept for heartbeat TTL and grace.
+    #[arg(long, value_name = "leave|restart", default_value_t = Departure::Leave)]
+    departure: Departure,
+    /// Remember the assignment in this file, and serve it when the worker is started while the
+    /// store is out of reach (setting cache_file; cache_max_age tells for how long).
     #[arg(long, value_name = "FILE")]
     cache: Option<String>,
     /// Print each event as one JSON object per line.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Going {
-    /// Permanently: its partitions move at once.
-    Leave,
-    /// For a restart: id and partitions are kept for heartbeat TTL and grace.
-    Restart,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -67,12 +57,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let store = arguments.connection.connect(&settings)?;
     let manager = build(store, &settings, partitions)?;
     let is_json = arguments.json;
+    let mut reporter = String::new();
     let pipe = Arc::new(AtomicBool::new(false));
     let broken = Arc::clone(&pipe);
     manager
-        .subscribe(ManagerEventFilter::WorkerAndCalculator, move |notice| {
-            // Stop when the reader closes the pipe.
-            if !show(notice, is_json) {
+        .subscribe(ManagerEventFilter::WorkerAndCalculator, move |event| {
+            if let ManagerEvent::Id(id) = event {
+                reporter = id.as_ref().map(ToString::to_string).unwrap_or_default();
+            }
+            if !show(event, &reporter, is_json) {
                 broken.store(true, Ordering::Relaxed);
             }
         })
@@ -85,12 +78,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             return Err(why);
         }
     }
-    let departure = match arguments.departure {
-        Going::Leave => Departure::Leave,
-        Going::Restart => Departure::Restart,
-    };
     manager
-        .stop(departure, Duration::from_secs(10))
+        .stop(arguments.departure, Duration::from_secs(10))
         .map_err(text)
 }
 
@@ -111,64 +100,22 @@ fn build(
         .map_err(|error| error.to_string())
 }
 
-/// Prints the event; false if the reader closed the pipe.
-fn show(notice: &ManagerEvent, is_json: bool) -> bool {
+/// Prints an event; `false` when nothing reads the output any more.
+fn show(event: &ManagerEvent, reporter: &str, is_json: bool) -> bool {
     let line = if is_json {
-        as_json(notice).to_string()
+        EventRecord::from(event)
+            .json(reporter, SystemTime::now())
+            .to_string()
     } else {
-        as_text(notice)
+        as_text(event)
     };
     print(&(line + "\n")).unwrap_or(false)
 }
 
-fn as_text(notice: &ManagerEvent) -> String {
-    match notice {
-        ManagerEvent::StateChanged(change) if change.from == change.to => {
-            format!("state      {}", change.to)
-        }
-        ManagerEvent::StateChanged(change) => {
-            format!("state      {} -> {}", change.from, change.to)
-        }
-        ManagerEvent::Id(Some(id)) => format!("id         {id}"),
-        ManagerEvent::Id(None) => "id         none".into(),
-        ManagerEvent::IdLost { worker } => {
-            format!("id         lost {worker}: owned by another process")
-        }
-        ManagerEvent::IdRegained { worker } => format!("id         {worker} (claimed again)"),
-        ManagerEvent::AssignmentChanged(change) => assignment_as_text(change),
-        ManagerEvent::Leader {
-            leader: Some(leader),
-            is_self,
-        } => format!(
-            "leader     {leader}{}",
-            if *is_self { " (this worker)" } else { "" }
-        ),
-        ManagerEvent::Leader { leader: None, .. } => "leader     none".into(),
-        ManagerEvent::Calculator(CalculatorEvent::Published {
-            version,
-            reason,
-            workers,
-            partitions,
-            ..
-        }) => format!(
-            "published  version {version} ({reason}): {partitions} partitions, {workers} workers"
-        ),
-        ManagerEvent::Calculator(notice) => format!("leading    {notice:?}"),
-        ManagerEvent::Breaker(state) => match state.why() {
-            Some(why) => format!("breaker    {}: {why}", state.name()),
-            None => "breaker    closed".into(),
-        },
-        ManagerEvent::Degraded { why } => format!("degraded   {why}"),
-        ManagerEvent::Alert { level, lasted } => {
-            format!("alert      {}: degraded for {lasted:.0?}", level.name())
-        }
-        ManagerEvent::Recovered { lasted } => format!("recovered  after {lasted:.0?}"),
-        ManagerEvent::Failed { error } => format!("failed     {error}"),
-        other => format!("{other:?}"),
-    }
-}
-
-fn assignment_as_text(change: &AssignmentChange) -> String {
+fn as_text(event: &ManagerEvent) -> String {
+    let ManagerEvent::AssignmentChanged(change) = event else {
+        return event.to_string();
+    };
     let names = |sign: &str, list: &[Partition]| {
         let shown = list.iter().take(10).map(Partition::subject);
         let mut text: String = shown.map(|name| format!(" {sign}{name}")).collect();
@@ -177,78 +124,10 @@ fn assignment_as_text(change: &AssignmentChange) -> String {
         }
         text
     };
-    format!(
-        "assigned   version {}{}: {} partitions{}{}",
-        change.held.version,
-        match change.held.is_cached() {
-            true => " (from the cache file)",
-            false => "",
-        },
-        change.held.partitions.len(),
-        names("+", &change.added),
-        names("-", &change.removed)
-    )
-}
-
-fn as_json(notice: &ManagerEvent) -> Value {
-    let subjects = |list: &[Partition]| list.iter().map(Partition::subject).collect::<Vec<_>>();
-    match notice {
-        ManagerEvent::StateChanged(change) => {
-            json!({"event": "state", "from": change.from.name(), "to": change.to.name()})
-        }
-        ManagerEvent::Id(id) => {
-            json!({"event": "id", "worker": id.as_ref().map(ToString::to_string)})
-        }
-        ManagerEvent::IdLost { worker } => {
-            json!({"event": "id_lost", "worker": worker.as_str()})
-        }
-        ManagerEvent::IdRegained { worker } => {
-            json!({"event": "id_regained", "worker": worker.as_str()})
-        }
-        ManagerEvent::AssignmentChanged(change) => json!({
-            "event": "assignment",
-            "version": change.held.version,
-            "term": change.held.term,
-            "lifecycle": change.held.lifecycle,
-            "partitions": subjects(&change.held.partitions),
-            "added": subjects(&change.added),
-            "removed": subjects(&change.removed),
-        }),
-        ManagerEvent::Leader { leader, is_self } => json!({
-            "event": "leader",
-            "worker": leader.as_ref().map(ToString::to_string),
-            "self": is_self,
-        }),
-        ManagerEvent::Calculator(CalculatorEvent::Published {
-            version,
-            reason,
-            workers,
-            partitions,
-            quality,
-        }) => json!({
-            "event": "published",
-            "version": version,
-            "reason": reason.to_string(),
-            "workers": workers,
-            "partitions": partitions,
-            "moved": quality.moved_partitions,
-        }),
-        ManagerEvent::Calculator(notice) => {
-            json!({"event": "calculator", "detail": format!("{notice:?}")})
-        }
-        ManagerEvent::Breaker(state) => {
-            json!({"event": "breaker", "state": state.name(), "why": state.why()})
-        }
-        ManagerEvent::Degraded { why } => json!({"event": "degraded", "why": why}),
-        ManagerEvent::Alert { level, lasted } => json!({
-            "event": "alert",
-            "level": level.name(),
-            "seconds": lasted.as_secs_f64(),
-        }),
-        ManagerEvent::Recovered { lasted } => {
-            json!({"event": "recovered", "seconds": lasted.as_secs_f64()})
-        }
-        ManagerEvent::Failed { error } => json!({"event": "failed", "error": error.to_string()}),
-        other => json!({"event": "other", "detail": format!("{other:?}")}),
-    }
+    let source = match change.held.is_cached() {
+        true => " (from the cache file)",
+        false => "",
+    };
+    let (added, removed) = (names("+", &change.added), names("-", &change.removed));
+    format!("{event}{source}:{added}{removed}")
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::calculator_messages::{Degradation, Degraded};
 use crate::config::CalculatorConfig;
 use crate::types::Time;
+use crate::vocabulary::DegradationCause;
 
 /// The degradations that hold, several at once if need be.
 #[derive(Debug)]
@@ -127,13 +128,19 @@ impl CalculatorHealth {
         }
         self.is_malformed = self.malformed.len() == self.malformed_threshold;
         let store = self.store.as_ref().or(self.breaker.as_ref());
+        let detailed = |cause, detail: Option<&String>| {
+            detail.map(|detail| Degradation::with_detail(cause, detail.clone()))
+        };
         let found: [Option<Degradation>; KINDS] = [
-            self.deposed.then_some(Degradation::Deposed),
-            self.is_malformed.then_some(Degradation::MalformedValues),
-            self.watch_lost.then_some(Degradation::WatchLost),
-            store.cloned().map(Degradation::Store),
-            self.publishing.clone().map(Degradation::Publishing),
-            self.source.clone().map(Degradation::Source),
+            self.deposed
+                .then(|| Degradation::new(DegradationCause::Deposed)),
+            self.is_malformed
+                .then(|| Degradation::new(DegradationCause::Malformed)),
+            self.watch_lost
+                .then(|| Degradation::new(DegradationCause::WatchLost)),
+            detailed(DegradationCause::Store, store),
+            detailed(DegradationCause::Publishing, self.publishing.as_ref()),
+            detailed(DegradationCause::Source, self.source.as_ref()),
         ];
         let mut is_news = false;
         for (kind, found) in found.into_iter().enumerate() {
@@ -227,7 +234,7 @@ mod tests {
         health.breaker = Some("no answer".into());
         assert_eq!(
             health.changed(Time::ZERO).unwrap().reasons,
-            [Degradation::Deposed]
+            [Degradation::new(DegradationCause::Deposed)]
         );
         let list = health.changed(Time::from_millis(1_000)).unwrap();
         let words: Vec<_> = list.iter().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::CalculatorConfig;
 use crate::error::Error;
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::comparison::Comparison;
 use crate::machine::convergence::Lagging;
 use crate::machine::liveness::MembershipEvent;
@@ -15,6 +15,7 @@ use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::{Finding, TakeOver};
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Reason, Revision, Term, Time, Version, WorkerId};
+use crate::vocabulary::{DegradationCause, MemberChange};
 use crate::wire::Applied;
 
 /// Names one piece of I/O, so that a late answer to an abandoned one is recognised.
@@ -85,7 +86,7 @@ pub enum CalculatorInput {
     /// (dv-watch -> calculator).
     StoreHealth(Option<String>),
     /// The store's circuit breaker changed (its own channel -> dv-calc).
-    Breaker(BreakerState),
+    Breaker(BreakerCondition),
     /// Values in the store were ignored (dv-watch, dv-publish -> calculator).
     Malformed(MalformedValues),
 }
@@ -220,10 +221,15 @@ impl Job {
 pub enum CalculatorEvent {
     /// The calculator's state changed.
     StateChanged(StateChange),
-    /// The fleet changed.
-    Member(MemberChange),
-    /// A live worker has not applied its assignment within [`CalculatorConfig::apply_timeout`].
-    /// Reported once, and again only after it has caught up.
+    /// The membership of a worker changed.
+    Member {
+        /// How.
+        change: MemberChange,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A live worker has not applied what is assigned to it within
+    /// [`CalculatorConfig::apply_timeout`]. Told once, and again only after it has caught up.
     WorkerLagging(Lagging),
     /// A plan was published.
     Published {
@@ -264,9 +270,9 @@ pub enum CalculatorEvent {
     Degraded(Degraded),
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
     /// call through as a probe, or closed again.
-    Breaker(BreakerState),
-    /// A newer leader has taken over, or the fence record was removed (its bucket was purged or
-    /// re-created). This calculator publishes nothing more.
+    Breaker(BreakerCondition),
+    /// A newer leader has taken over, or the fence record is removed (its bucket was purged or created
+    /// anew): nothing more is published by this calculator.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
@@ -278,6 +284,71 @@ pub enum CalculatorEvent {
         /// What is known about it.
         message: String,
     },
+}
+
+impl fmt::Display for CalculatorEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CalculatorEvent::StateChanged(change) => {
+                write!(f, "state {} -> {}", change.from, change.to)?;
+                change
+                    .reason
+                    .map_or(Ok(()), |reason| write!(f, " ({reason})"))
+            }
+            CalculatorEvent::Member { change, worker } => match change {
+                MemberChange::Dead => write!(f, "{worker} was declared dead"),
+                MemberChange::Suspected => write!(f, "{worker} is suspected: its lease expired"),
+                MemberChange::Joined | MemberChange::Left | MemberChange::Returned => {
+                    write!(f, "{worker} {change}")
+                }
+            },
+            CalculatorEvent::WorkerLagging(lagging) => lagging.fmt(f),
+            CalculatorEvent::Published {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            }
+            | CalculatorEvent::WouldPublish {
+                version,
+                reason,
+                workers,
+                partitions,
+                quality,
+            } => write!(
+                f,
+                "{} version {version} ({reason}): {workers} workers, {} of {partitions} partitions \
+                 moved",
+                match self {
+                    CalculatorEvent::Published { .. } => "published",
+                    _ => "would publish",
+                },
+                quality.moved_partitions
+            ),
+            CalculatorEvent::LeaderPublished(comparison) => comparison.fmt(f),
+            CalculatorEvent::Failed { operation, error } => {
+                write!(f, "{operation} failed: {error}; retrying")
+            }
+            CalculatorEvent::Degraded(degraded) if degraded.is_empty() => {
+                f.write_str("no longer degraded")
+            }
+            CalculatorEvent::Degraded(degraded) => {
+                write!(f, "degraded: {}", degraded.sentences().join("; "))
+            }
+            CalculatorEvent::Breaker(condition) => condition.fmt(f),
+            CalculatorEvent::LeadershipLost => f.write_str(
+                "leadership lost: a newer leader has taken over, or the fence was removed",
+            ),
+            CalculatorEvent::Lagged { missed } => {
+                write!(
+                    f,
+                    "subscriber closed: it was too slow and missed {missed} events"
+                )
+            }
+            CalculatorEvent::Fatal { message } => write!(f, "failed: {message}"),
+        }
+    }
 }
 
 /// A state change.
@@ -295,82 +366,60 @@ pub struct StateChange {
     pub time: Time,
 }
 
-/// A change of the fleet.
+/// One reason why the calculator cannot do all of its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MemberChange {
-    /// Beats for the first time.
-    Joined(WorkerId),
-    /// Left.
-    Left(WorkerId),
-    /// Its lease ran out.
-    Suspected(WorkerId),
-    /// Was suspected and beats again.
-    Returned(WorkerId),
-    /// Was suspected for too long.
-    Dead(WorkerId),
-}
-
-/// One thing that keeps the calculator from doing its whole work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Degradation {
-    /// The heartbeat watch is lost: failure detection is suspended.
-    WatchLost,
-    /// The store's session is not well.
-    Store(String),
-    /// Publishing fails.
-    Publishing(String),
-    /// The partition source or its list fails.
-    Source(String),
-    /// More malformed values than the threshold allows.
-    MalformedValues,
-    /// A newer leader has taken over.
-    Deposed,
+pub struct Degradation {
+    /// What kind of reason.
+    pub cause: DegradationCause,
+    /// What is known about it, such as the error of the store; may be empty.
+    pub detail: String,
 }
 
 impl Degradation {
-    /// Its kind: stable, lower case.
+    /// A reason of which nothing more is known.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Degradation::WatchLost => "watch_lost",
-            Degradation::Store(_) => "store",
-            Degradation::Publishing(_) => "publishing",
-            Degradation::Source(_) => "source",
-            Degradation::MalformedValues => "malformed",
-            Degradation::Deposed => "deposed",
-        }
+    pub fn new(cause: DegradationCause) -> Self {
+        Self::with_detail(cause, String::new())
     }
 
-    /// What the calculator does nevertheless.
+    /// A reason with what is known about it.
+    #[must_use]
+    pub fn with_detail(cause: DegradationCause, detail: String) -> Self {
+        Self { cause, detail }
+    }
+
+    /// What still works.
     #[must_use]
     pub fn still_works(&self) -> &'static str {
-        match self {
-            Degradation::WatchLost => {
-                "failure detection is suspended; plans use the workers last seen"
+        match self.cause {
+            DegradationCause::WatchLost => {
+                "no worker is declared dead; plans use the workers last observed"
             }
-            Degradation::Store(_) => {
-                "workers keep their partitions; pending work runs when the store returns"
+            DegradationCause::Store => {
+                "workers keep their assignments; pending work is done when the store returns"
             }
-            Degradation::Publishing(_) => "workers keep their partitions; publication is retried",
-            Degradation::Source(_) => "the last plan stays in force; the source is read again",
-            Degradation::MalformedValues => "malformed values are ignored; everything else works",
-            Degradation::Deposed => "the new leader does the work",
+            DegradationCause::Publishing => "workers keep their assignments; publishing is retried",
+            DegradationCause::Source => "the current plan stays; the source is read again",
+            DegradationCause::Malformed => "malformed values are ignored",
+            DegradationCause::Deposed => "the new leader publishes; this calculator only watches",
         }
     }
 }
 
 impl fmt::Display for Degradation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Degradation::WatchLost => f.write_str("heartbeat watch lost"),
-            Degradation::Store(why) => write!(f, "store unhealthy: {why}"),
-            Degradation::Publishing(why) => write!(f, "publish failed: {why}"),
-            Degradation::Source(why) => write!(f, "partition source failed: {why}"),
-            Degradation::MalformedValues => f.write_str("too many malformed values"),
-            Degradation::Deposed => {
-                f.write_str("a newer leader has taken over, or the fence was removed")
-            }
+        f.write_str(match self.cause {
+            DegradationCause::WatchLost => "heartbeat watch lost: failure detection suspended",
+            DegradationCause::Store => "store unhealthy",
+            DegradationCause::Publishing => "publishing fails",
+            DegradationCause::Source => "partition source fails",
+            DegradationCause::Malformed => "too many malformed values in the store",
+            DegradationCause::Deposed => "a newer leader has taken over, or the fence was removed",
+        })?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
         }
+        Ok(())
     }
 }
 
@@ -381,6 +430,17 @@ pub struct Degraded {
     pub reasons: Vec<Degradation>,
     /// Since when the first of it lasts, by the calculator's clock; `None`: there is nothing.
     pub since: Option<Time>,
+}
+
+impl Degraded {
+    /// Each reason and what still works, one sentence each.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        let sentences = self.reasons.iter();
+        sentences
+            .map(|reason| format!("{reason} ({})", reason.still_works()))
+            .collect()
+    }
 }
 
 impl Deref for Degraded {

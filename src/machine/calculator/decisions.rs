@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::pending_work::{Window, Work};
 use super::{
-    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Job, MassExpiry, MemberChange,
-    OpId, RunningJob, RunningJobKind, StateChange, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Job, MassExpiry, OpId,
+    RunningJob, RunningJobKind, StateChange, Ticket,
 };
 use crate::error::{Code, Error, Result};
-use crate::machine::breaker::BreakerState;
 use crate::machine::plausible::MalformedValues;
 use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
+use crate::vocabulary::MemberChange;
 
 /// A job that could start.
 struct Task {
@@ -154,7 +154,7 @@ impl CalculatorMachine {
     /// Every job that could start while none runs, most urgent first, with the time from which it
     /// may start.
     fn tasks(&self) -> impl Iterator<Item = Task> {
-        let has_store = self.breaker == BreakerState::Closed;
+        let has_store = self.breaker.is_closed();
         let probe = self.probe_due().map(|due| Task {
             due,
             kind: TaskKind::Probe,
@@ -195,10 +195,7 @@ impl CalculatorMachine {
 
     /// When a store that is left alone is to be asked whether it is back.
     fn probe_due(&self) -> Option<Time> {
-        match self.breaker {
-            BreakerState::Open { probe_at, .. } => Some(probe_at),
-            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
-        }
+        self.breaker.probe_at()
     }
 
     /// A failure is over when what failed need not be done any more. A source that failed is
@@ -326,7 +323,10 @@ impl CalculatorMachine {
     }
 
     pub(super) fn report_dead(&mut self, worker: WorkerId) {
-        self.notify(CalculatorEvent::Member(MemberChange::Dead(worker)));
+        self.notify(CalculatorEvent::Member {
+            change: MemberChange::Dead,
+            worker,
+        });
     }
 
     /// These workers have been replaced in the plan. Their leases are kept until then, so that one

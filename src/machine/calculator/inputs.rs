@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::members::Suspicion;
 use super::{
     CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Followed, JobReport, MassExpiry,
-    MemberChange, OpId, Publication, RunningJobKind, Ticket,
+    OpId, Publication, RunningJobKind, Ticket,
 };
 use crate::error::{Code, Error, ErrorClass, Result};
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::liveness::MembershipEvent;
 use crate::machine::takeover::{TakeOver, Timing, judge};
 use crate::types::{CalculatorState, Reason, Time, WorkerId};
+use crate::vocabulary::MemberChange;
 
 /// Minimum time from a failure to the next attempt after the store's return, and between fruitless
 /// probes.
@@ -86,17 +87,26 @@ impl CalculatorMachine {
                 self.note_start_from_none(now, since);
                 for worker in workers {
                     self.members.joined(worker.clone(), since);
-                    self.notify(CalculatorEvent::Member(MemberChange::Joined(worker)));
+                    self.notify(CalculatorEvent::Member {
+                        change: MemberChange::Joined,
+                        worker,
+                    });
                 }
             }
             MembershipEvent::Returned(worker) => {
                 self.note_start_from_none(now, now);
                 self.members.joined(worker.clone(), now);
-                self.notify(CalculatorEvent::Member(MemberChange::Returned(worker)));
+                self.notify(CalculatorEvent::Member {
+                    change: MemberChange::Returned,
+                    worker,
+                });
             }
             MembershipEvent::Left(worker) => {
                 self.members.left(&worker, now);
-                self.notify(CalculatorEvent::Member(MemberChange::Left(worker)));
+                self.notify(CalculatorEvent::Member {
+                    change: MemberChange::Left,
+                    worker,
+                });
             }
             MembershipEvent::Suspected(worker) => self.worker_suspected(now, worker),
             MembershipEvent::WatchLost => {
@@ -131,9 +141,10 @@ impl CalculatorMachine {
             confirm_at: now + grace,
         };
         let planned = self.members.suspected(&worker, absence);
-        self.notify(CalculatorEvent::Member(MemberChange::Suspected(
-            worker.clone(),
-        )));
+        self.notify(CalculatorEvent::Member {
+            change: MemberChange::Suspected,
+            worker: worker.clone(),
+        });
         if !planned {
             // It holds nothing, so there is nothing to wait for.
             self.forget([worker]);
@@ -186,12 +197,12 @@ impl CalculatorMachine {
         }
     }
 
-    pub(super) fn breaker_changed(&mut self, now: Time, state: BreakerState) {
-        let is_closed = state == BreakerState::Closed;
-        let was_closed = self.breaker == BreakerState::Closed;
+    pub(super) fn breaker_changed(&mut self, now: Time, state: BreakerCondition) {
+        let is_closed = state.is_closed();
+        let was_closed = self.breaker.is_closed();
         self.health.breaker = state.why().map(ToOwned::to_owned);
         // One that is open and is to be probed sooner has not changed.
-        if state.name() != self.breaker.name() {
+        if state.state != self.breaker.state {
             self.notify(CalculatorEvent::Breaker(state.clone()));
         }
         self.breaker = state;
@@ -260,10 +271,8 @@ impl CalculatorMachine {
 
     /// The breaker reports the result of the probe. A failed probe is repeated.
     fn probed(&mut self, now: Time, due: Time) {
-        if let BreakerState::Open { probe_at, .. } = &mut self.breaker
-            && *probe_at == due
-        {
-            *probe_at = now + RECOVERY_PAUSE;
+        if self.breaker.probe_at() == Some(due) {
+            self.breaker.set_probe_at(now + RECOVERY_PAUSE);
         }
     }
 

@@ -23,11 +23,11 @@ use std::collections::{BTreeMap, VecDeque};
 use self::calculator_health::CalculatorHealth;
 pub use self::calculator_messages::{
     CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Followed, Job,
-    JobReport, MemberChange, OpId, Pending, Publication, StateChange, Ticket,
+    JobReport, OpId, Pending, Publication, StateChange, Ticket,
 };
 use self::members::Members;
 use self::pending_work::Window;
-use super::breaker::BreakerState;
+use super::breaker::BreakerCondition;
 use super::position::Position;
 pub use super::takeover::Finding;
 use crate::config::CalculatorConfig;
@@ -77,7 +77,7 @@ pub struct CalculatorMachine {
     /// When a job failed last.
     failed_at: Time,
     /// How the store's circuit breaker stands: nothing is published unless it is closed.
-    breaker: BreakerState,
+    breaker: BreakerCondition,
     /// The last failure will not go away by itself.
     retry_is_slow: bool,
     retry_backoff: Backoff,
@@ -183,7 +183,7 @@ impl CalculatorMachine {
             cooldown_ends: Time::ZERO,
             retry_at: None,
             failed_at: Time::ZERO,
-            breaker: BreakerState::Closed,
+            breaker: BreakerCondition::closed(),
             retry_is_slow: false,
             retry_backoff: backoff(3),
             job: None,

@@ -1,30 +1,22 @@
 //! What goes into the manager machine and what comes out.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::machine::assignment::AssignmentChange;
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::cache::{CacheAnswer, CacheOrder};
 use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
+pub use crate::vocabulary::Departure;
 use crate::wire::Applied;
 
 /// How long a take-over may last before another worker gets its chance.
 pub const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How a worker goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Departure {
-    /// For good: its partitions go to others at once.
-    Leave,
-    /// For a restart: a process that claims its id within heartbeat TTL and grace finds its
-    /// partitions in place.
-    Restart,
-}
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -45,7 +37,7 @@ pub enum ManagerInput {
     /// The store's session changed its health; `Some` says why it is not well.
     StoreHealth(Option<String>),
     /// The circuit breaker before the store changed, or stands so at the start.
-    Breaker(BreakerState),
+    Breaker(BreakerCondition),
     /// What the calculator of this worker does.
     Calculator(CalculatorReport),
     /// What was to be done with the cache file is done.
@@ -166,8 +158,8 @@ pub enum ManagerEvent {
     /// which the manager reports itself.
     Calculator(CalculatorEvent),
     /// The circuit breaker before the store opened, lets one call through to see, or closed again.
-    Breaker(BreakerState),
-    /// Degraded mode begins: the store cannot be reached, and the assignment may be outdated.
+    Breaker(BreakerCondition),
+    /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
     Degraded {
         /// Why.
         why: String,
@@ -199,6 +191,58 @@ pub enum ManagerEvent {
         /// What is known about it.
         message: String,
     },
+}
+
+impl fmt::Display for ManagerEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ManagerEvent::StateChanged(change) if change.from == change.to => {
+                write!(f, "state {}", change.to)
+            }
+            ManagerEvent::StateChanged(change) => {
+                write!(f, "state {} -> {}", change.from, change.to)
+            }
+            ManagerEvent::Id(Some(id)) => write!(f, "member under the id {id}"),
+            ManagerEvent::Id(None) => f.write_str("no longer a member: no id"),
+            ManagerEvent::IdLost { worker } => {
+                write!(f, "id {worker} lost: another process owns it")
+            }
+            ManagerEvent::IdRegained { worker } => {
+                write!(f, "id {worker} claimed again: its key had disappeared")
+            }
+            ManagerEvent::AssignmentChanged(change) => write!(
+                f,
+                "assignment version {} applied: {} partitions, {} acquired, {} released",
+                change.held.version,
+                change.held.partitions.len(),
+                change.added.len(),
+                change.removed.len()
+            ),
+            ManagerEvent::Leader { is_self: true, .. } => {
+                f.write_str("leader elected: this worker")
+            }
+            ManagerEvent::Leader {
+                leader: Some(leader),
+                ..
+            } => write!(f, "leader elected: {leader}"),
+            ManagerEvent::Leader { leader: None, .. } => f.write_str("no leader is known"),
+            ManagerEvent::Calculator(event) => event.fmt(f),
+            ManagerEvent::Breaker(condition) => condition.fmt(f),
+            ManagerEvent::Degraded { why } => write!(f, "degraded: {why}"),
+            ManagerEvent::Alert { level, lasted } => {
+                write!(f, "alert ({level}): degraded for {lasted:.0?}")
+            }
+            ManagerEvent::Recovered { lasted } => write!(f, "recovered after {lasted:.0?}"),
+            ManagerEvent::Failed { error } => write!(f, "failed: {error}; retrying"),
+            ManagerEvent::Lagged { missed } => {
+                write!(
+                    f,
+                    "subscriber closed: it was too slow and missed {missed} events"
+                )
+            }
+            ManagerEvent::Fatal { message } => write!(f, "failed: {message}"),
+        }
+    }
 }
 
 /// A change of a manager's state.

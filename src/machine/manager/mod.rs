@@ -32,7 +32,7 @@ pub use self::manager_messages::{
 use self::ownership::Resume;
 use self::survey::Survey;
 use super::assignment::{Assignments, Held};
-use super::breaker::BreakerState;
+use super::breaker::BreakerCondition;
 use super::cache::Cache;
 use super::calculator::OpId;
 use super::election::{Election, Rule};
@@ -69,8 +69,8 @@ pub struct ManagerMachine {
     /// Why the store is unhealthy, and since when the assignment watch has been lost.
     store_fault: Option<String>,
     blind_since: Option<Time>,
-    breaker: BreakerState,
-    /// The first retriable failure of the store.
+    breaker: BreakerCondition,
+    /// How the store failed first, where trying again may help.
     store_failure: Option<Error>,
     lead: Leadership,
     back_off: Backoff,
@@ -165,7 +165,7 @@ impl ManagerMachine {
             outage: Outage::new(config.outage, now),
             store_fault: None,
             blind_since: None,
-            breaker: BreakerState::Closed,
+            breaker: BreakerCondition::closed(),
             store_failure: None,
             lead: Leadership::No,
             back_off: Backoff::new(BACKOFF_MIN, BACKOFF_MAX, seed ^ 0x5B),

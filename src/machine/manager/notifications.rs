@@ -1,7 +1,7 @@
 //! What is reported of a manager: its state, its outages, and what it sees of its assignment.
 
 use super::{Leadership, ManagerChange, ManagerEvent, ManagerMachine, ManagerPhase};
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::outage::OutageEvent;
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time};
@@ -25,9 +25,9 @@ impl ManagerMachine {
         }
     }
 
-    pub(super) fn breaker_changed(&mut self, state: BreakerState) {
+    pub(super) fn breaker_changed(&mut self, state: BreakerCondition) {
         // One that is open and is to be probed sooner has not changed.
-        if state.name() != self.breaker.name() {
+        if state.state != self.breaker.state {
             self.notify(ManagerEvent::Breaker(state.clone()));
         }
         self.breaker = state;

@@ -684,24 +684,21 @@ fn default_policy_serves_held_assignment_through_outage() {
 fn breaker_transition_is_reported_once_and_other_health_events_are_not() {
     let mut life = Life::joined(ManagerConfig::default());
     life.notices.clear();
-    let open = |probe_at| BreakerState::Open {
-        why: "gone".into(),
-        probe_at: Time::ZERO + Duration::from_secs(probe_at),
-    };
-    let half_open = BreakerState::HalfOpen { why: "gone".into() };
+    let open =
+        |probe_at| BreakerCondition::open("gone", Time::ZERO + Duration::from_secs(probe_at));
     let states = [
-        BreakerState::Closed,
+        BreakerCondition::closed(),
         open(2),
         open(1),
-        half_open,
+        BreakerCondition::half_open("gone"),
         open(3),
-        BreakerState::Closed,
+        BreakerCondition::closed(),
     ];
     for state in states {
         life.handle(ManagerInput::Breaker(state));
     }
     let reported = life.notices.iter().filter_map(|notice| match notice {
-        ManagerEvent::Breaker(state) => Some(state.name()),
+        ManagerEvent::Breaker(condition) => Some(condition.state.name()),
         _ => None,
     });
     let transitions = ["open", "half_open", "open", "closed"];

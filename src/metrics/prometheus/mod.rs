@@ -20,9 +20,9 @@ use self::series::{
     SubscriberSeries,
 };
 use super::{
-    AssignmentMetrics, BreakerState, CalculatorMetrics, DegradedCause, ExpiryCause, IdClaim,
-    JobKind, LeadershipChange, ManagerMetrics, MetricNames, Probe, PublishedAs, PublishedPlan,
-    RefusedBecause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched, WorkerChange,
+    ActiveMode, AssignmentMetrics, BreakerState, CalculatorMetrics, DegradationCause, ExpiryCause,
+    IdClaim, JobKind, LeadershipChange, ManagerMetrics, MemberChange, MetricNames, Probe,
+    PublishedPlan, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched,
     WorkerMetrics,
 };
 use crate::error::Result;
@@ -212,17 +212,17 @@ impl CalculatorMetrics for Prometheus {
         }
     }
 
-    fn worker_changed(&self, change: WorkerChange) {
+    fn worker_changed(&self, change: MemberChange) {
         self.workers_changed(change, 1);
     }
 
-    fn workers_changed(&self, change: WorkerChange, count: u32) {
+    fn workers_changed(&self, change: MemberChange, count: u32) {
         self.calculator.worker_changes[change as usize].inc_by(u64::from(count));
     }
 
-    fn workers(&self, alive: usize, missing: usize) {
+    fn workers(&self, alive: usize, suspected: usize) {
         self.calculator.workers_alive.set(count(alive));
-        self.calculator.workers_missing.set(count(missing));
+        self.calculator.workers_suspected.set(count(suspected));
         if let Some(parti) = &self.parti {
             parti.workers.set(count(alive));
         }
@@ -257,12 +257,12 @@ impl CalculatorMetrics for Prometheus {
         self.calculator.watch_resyncs[watched as usize].inc();
     }
 
-    fn poisoned(&self, count: u32) {
+    fn malformed(&self, count: u32) {
         self.calculator.malformed.inc_by(u64::from(count));
     }
 
-    fn degraded(&self, causes: &[DegradedCause]) {
-        for (cause, gauge) in DegradedCause::ALL.iter().zip(&self.calculator.degraded) {
+    fn degraded(&self, causes: &[DegradationCause]) {
+        for (cause, gauge) in DegradationCause::ALL.iter().zip(&self.calculator.degraded) {
             gauge.set(i64::from(causes.contains(cause)));
         }
     }
@@ -296,8 +296,8 @@ impl CalculatorMetrics for Prometheus {
         self.store.call_seconds[call as usize].observe(took.as_secs_f64());
     }
 
-    fn write_refused(&self, because: RefusedBecause) {
-        self.store.writes_refused[because as usize].inc();
+    fn write_refused(&self, cause: RefusalCause) {
+        self.store.writes_refused[cause as usize].inc();
     }
 
     fn store_retried(&self) {
@@ -311,7 +311,7 @@ impl CalculatorMetrics for Prometheus {
 }
 
 impl AssignmentMetrics for Prometheus {
-    fn took_over(&self, term: Term, version: Version, mode: PublishedAs) {
+    fn took_over(&self, term: Term, version: Version, mode: ActiveMode) {
         self.assignment.term.set(term);
         self.assignment.version.set(version);
         point_at(&self.assignment.mode, mode as usize);

@@ -5,8 +5,8 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge};
 use super::registrar::{Registrar, Scale};
 use crate::error::Result;
 use crate::metrics::{
-    BreakerState, DegradedCause, ExpiryCause, IdClaim, JobKind, LeadershipChange, PublishedAs,
-    RefusedBecause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched, WorkerChange,
+    ActiveMode, BreakerState, DegradationCause, ExpiryCause, IdClaim, JobKind, LeadershipChange,
+    MemberChange, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched,
 };
 use crate::types::{CalculatorState, ManagerState, Reason};
 
@@ -25,7 +25,7 @@ pub(super) struct CalculatorSeries {
     pub rebalance_seconds: Vec<Histogram>,
     pub worker_changes: Vec<IntCounter>,
     pub workers_alive: IntGauge,
-    pub workers_missing: IntGauge,
+    pub workers_suspected: IntGauge,
     pub unassigned: IntGauge,
     pub leases_ended: Vec<IntCounter>,
     pub listings: Vec<IntCounter>,
@@ -56,7 +56,7 @@ impl CalculatorSeries {
             jobs: to.counter_grid(
                 "jobs_total",
                 "Jobs of the publishing thread: take-overs, publications, looks at the partitions, \
-                 settled doubts.",
+                 resolved writes.",
                 ["job", "outcome"],
                 [names!(JobKind), success],
             )?,
@@ -75,14 +75,14 @@ impl CalculatorSeries {
             )?,
             worker_changes: to.counters(
                 "worker_changes_total",
-                "Workers that joined, left, went missing, came back or were lost.",
+                "Changes of membership: workers that joined, left, were suspected, returned or were declared dead.",
                 "change",
-                names!(WorkerChange),
+                names!(MemberChange),
             )?,
             workers_alive: to.gauge("workers_alive", "Workers whose lease runs.")?,
-            workers_missing: to.gauge(
-                "workers_missing",
-                "Workers whose lease ran out and that may yet come back.",
+            workers_suspected: to.gauge(
+                "workers_suspected",
+                "Workers whose lease expired and that have not been declared dead.",
             )?,
             unassigned: to.gauge(
                 "partitions_unassigned",
@@ -113,14 +113,14 @@ impl CalculatorSeries {
                 names!(Watched),
             )?,
             malformed: to.counter(
-                "poison_values_total",
-                "Values in the store that could not be understood.",
+                "malformed_values_total",
+                "Malformed values found in the store.",
             )?,
             degraded: to.gauges(
                 "calculator_degraded",
                 "1 for each thing that keeps the calculator from its whole work.",
                 "cause",
-                names!(DegradedCause),
+                names!(DegradationCause),
             )?,
             leadership_lost: to.counter(
                 "calculator_deposed_total",
@@ -216,7 +216,7 @@ impl StoreSeries {
                 "store_writes_refused_total",
                 "Writes that the store refused.",
                 "cause",
-                names!(RefusedBecause),
+                names!(RefusalCause),
             )?,
             retries: to.counter(
                 "store_retries_total",
@@ -265,9 +265,9 @@ impl AssignmentSeries {
             )?,
             mode: to.gauges(
                 "publish_mode",
-                "1 for the mode in which plans are published: atomic or per_key.",
+                "1 for the publish mode in use.",
                 "mode",
-                names!(PublishedAs),
+                names!(ActiveMode),
             )?,
             step_seconds: to.histograms(
                 "rebalance_step_duration_seconds",
@@ -284,9 +284,9 @@ impl AssignmentSeries {
             )?,
             publications: to.counters(
                 "publications_total",
-                "Plans published, by publish mode.",
+                "Plans published, by mode.",
                 "mode",
-                names!(PublishedAs),
+                names!(ActiveMode),
             )?,
             workers: to.gauge("plan_workers", "Workers of the plan last published.")?,
             partitions: to.gauge("plan_partitions", "Partitions of the plan last published.")?,

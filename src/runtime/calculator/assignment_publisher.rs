@@ -12,7 +12,6 @@ use super::thread_messages::ToPublisher;
 use super::thread_messages::{Started, ToDriver};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
-use crate::machine::breaker::BreakerState;
 use crate::machine::calculator::{CalculatorInput, Job, JobReport};
 use crate::metrics::{JobKind, Success};
 use crate::runtime::common::event_log::EventLog;
@@ -104,7 +103,7 @@ impl AssignmentPublisher {
         let (kind, reason) = match &job {
             Job::Publish { reason, .. } => (JobKind::Publish, Some(*reason)),
             Job::Inspect => (JobKind::Inspect, None),
-            Job::Resolve { .. } => (JobKind::Settle, None),
+            Job::Resolve { .. } => (JobKind::Resolve, None),
             Job::Probe => (JobKind::Probe, None),
         };
         let begun = Instant::now();
@@ -125,13 +124,13 @@ impl AssignmentPublisher {
     /// A publication can find that the bucket accepts batches by now, or no longer does.
     fn note_store(&self) {
         *self.shared.held_list.lock() = self.rebalancer.held_list();
-        let Some((class, store)) = self.rebalancer.publisher().probe_result() else {
+        let Some((mode, store)) = self.rebalancer.publisher().probe_result() else {
             return;
         };
         let mut noted = self.shared.probe_result.lock();
-        if noted.as_ref().is_none_or(|noted| noted.class != class) {
+        if noted.as_ref().is_none_or(|noted| noted.mode != mode) {
             *noted = Some(ProbeResult {
-                class,
+                mode,
                 store: store.to_owned(),
             });
         }
@@ -184,10 +183,8 @@ impl AssignmentPublisher {
 
     /// While the breaker is open the next try is its probe: its pauses take the place of ours.
     fn until_probe(&self) -> Option<Duration> {
-        match self.guarded_store.status().state {
-            BreakerState::Open { probe_at, .. } => Some(probe_at.since(self.clock.now())),
-            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
-        }
+        let probe_at = self.guarded_store.status().state.probe_at();
+        probe_at.map(|probe_at| probe_at.since(self.clock.now()))
     }
 
     fn try_take_over(&mut self, deadline: Instant) -> Result<Started> {
@@ -201,8 +198,8 @@ impl AssignmentPublisher {
         Ok(Started {
             found,
             malformed,
-            probe_result: probe_result.map(|(class, store)| ProbeResult {
-                class,
+            probe_result: probe_result.map(|(mode, store)| ProbeResult {
+                mode,
                 store: store.to_owned(),
             }),
         })

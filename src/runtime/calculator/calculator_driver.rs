@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::calculator_shared::{CalculatorShared, CalculatorSnapshot};
 use super::calculator_status::CalculatorMachineStatus;
-use super::fleet_changes::{FleetChanges, degradation_label, member_change_label};
+use super::fleet_changes::FleetChanges;
 use super::thread_messages::{ToDriver, ToMonitor, ToPublisher};
 use crate::error::Result;
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::calculator::{
     CalculatorEvent, CalculatorInput, CalculatorMachine, Job, OpId, Ticket,
 };
@@ -29,7 +29,7 @@ use crate::types::{Time, Version};
 pub(crate) struct CalculatorDriver {
     pub machine: CalculatorMachine,
     /// How the store's breaker changes.
-    pub breaker: Receiver<BreakerState>,
+    pub breaker: Receiver<BreakerCondition>,
     pub started: Sender<Result<()>>,
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
@@ -123,11 +123,11 @@ impl DriverShell {
                 self.state_since = change.time;
                 metrics.state_changed(change.from, change.to, spent);
             }
-            CalculatorEvent::Member(change) => self.fleet.note(member_change_label(change)),
+            CalculatorEvent::Member { change, .. } => self.fleet.note(*change),
             CalculatorEvent::Published { .. } => self.fleet.touch(),
             CalculatorEvent::Degraded(why) => {
                 // A handful at most, and none on a calculator that is well.
-                let causes: Vec<_> = why.iter().map(degradation_label).collect();
+                let causes: Vec<_> = why.iter().map(|reason| reason.cause).collect();
                 metrics.degraded(&causes);
             }
             CalculatorEvent::LeadershipLost => metrics.leadership_lost(),
@@ -171,7 +171,7 @@ impl DriverShell {
         if count == 0 {
             return;
         }
-        self.shared.metrics_sink.calculator.poisoned(count);
+        self.shared.metrics_sink.calculator.malformed(count);
         let malformed = &self.shared.counters.malformed;
         malformed.fetch_add(u64::from(count), Ordering::Relaxed);
     }

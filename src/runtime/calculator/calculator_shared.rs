@@ -33,7 +33,7 @@ pub(crate) struct CalculatorSnapshot {
 /// What the last take-over proved of the store.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeResult {
-    pub class: ActiveMode,
+    pub mode: ActiveMode,
     pub store: String,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Counters {
     pub moved: AtomicU64,
     pub malformed: AtomicU64,
     pub listings: AtomicU64,
-    pub blindness: AtomicU64,
+    pub watch_losses: AtomicU64,
     pub calculator_wakes: AtomicU64,
     pub would_publish: AtomicU64,
     pub followed: AtomicU64,

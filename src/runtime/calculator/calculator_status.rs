@@ -28,7 +28,7 @@ pub struct CalculatorStatus {
     pub version: Version,
     /// The term that it opened; 0 before it took over.
     pub term: Term,
-    /// The class it publishes in, as its last take-over settled it; `None` before the first.
+    /// The publish mode, as of its last take-over; `None` before the first.
     pub publish_mode: Option<ActiveMode>,
     /// The store as its last take-over proved it to be: product, version, whether it has atomic
     /// batches. For people; empty before the first.
@@ -85,8 +85,8 @@ pub struct StatusCounters {
     pub malformed: u64,
     /// Listings of the heartbeats.
     pub listings: u64,
-    /// Number of times that the heartbeat watch was lost.
-    pub blindness: u64,
+    /// Times that the heartbeat watch was lost.
+    pub watch_losses: u64,
     /// Subscribers closed because they were too slow.
     pub lagged_subscribers: u64,
     /// Callbacks that panicked.

@@ -1,14 +1,13 @@
-//! Changes of the fleet and causes of degradation, as metrics count them.
+//! Changes of the membership, as metrics count them.
 
-use crate::machine::calculator::{Degradation, MemberChange};
-use crate::metrics::{CalculatorMetrics, DegradedCause, WorkerChange};
+use crate::metrics::{CalculatorMetrics, MemberChange};
 
 /// Membership changes since the last report to the metrics, added up: a storm of joins costs one
 /// addition per worker and a few calls in total.
 #[derive(Debug, Default)]
 pub struct FleetChanges {
-    counts: [u32; WorkerChange::ALL.len()],
-    /// The kind counted last: for a single change the others need no check.
+    counts: [u32; MemberChange::ALL.len()],
+    /// Which of them was noted last: of a change that comes alone the others are not looked at.
     last: usize,
     waiting: u32,
     is_touched: bool,
@@ -26,7 +25,7 @@ impl FleetChanges {
     }
 
     /// A worker came or went.
-    pub fn note(&mut self, change: WorkerChange) {
+    pub fn note(&mut self, change: MemberChange) {
         self.last = change as usize;
         self.counts[self.last] += 1;
         self.waiting += 1;
@@ -48,32 +47,11 @@ impl FleetChanges {
             let count = std::mem::take(&mut self.counts[which]);
             if count > 0 {
                 self.waiting -= count;
-                metrics.workers_changed(WorkerChange::ALL[which], count);
+                metrics.workers_changed(MemberChange::ALL[which], count);
             }
             which = (which + 1) % self.counts.len();
         }
         self.is_touched = false;
         true
-    }
-}
-
-pub(crate) fn member_change_label(member: &MemberChange) -> WorkerChange {
-    match member {
-        MemberChange::Joined(_) => WorkerChange::Joined,
-        MemberChange::Left(_) => WorkerChange::Left,
-        MemberChange::Suspected(_) => WorkerChange::Missing,
-        MemberChange::Returned(_) => WorkerChange::Back,
-        MemberChange::Dead(_) => WorkerChange::Lost,
-    }
-}
-
-pub(crate) fn degradation_label(degradation: &Degradation) -> DegradedCause {
-    match degradation {
-        Degradation::WatchLost => DegradedCause::Blind,
-        Degradation::Store(_) => DegradedCause::Store,
-        Degradation::Publishing(_) => DegradedCause::Publishing,
-        Degradation::Source(_) => DegradedCause::Source,
-        Degradation::MalformedValues => DegradedCause::Malformed,
-        Degradation::Deposed => DegradedCause::Deposed,
     }
 }

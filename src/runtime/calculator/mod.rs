@@ -251,6 +251,12 @@ impl Calculator {
             .map_err(|error| error.with_operation("stop"))
     }
 
+    /// Its name: the setting `name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
     /// Whether it is started and at work: not before [`Calculator::start`] has succeeded, not
     /// once a stop was asked for, not after a thread of it panicked.
     #[must_use]
@@ -448,7 +454,7 @@ impl Calculator {
             since: machine.since,
             version: snapshot.version,
             term: machine.term,
-            publish_mode: probe_result.as_ref().map(|probe_result| probe_result.class),
+            publish_mode: probe_result.as_ref().map(|probe_result| probe_result.mode),
             store: probe_result
                 .map(|probe_result| probe_result.store)
                 .unwrap_or_default(),
@@ -479,7 +485,7 @@ impl Calculator {
             moved: counters.moved.load(Ordering::Relaxed),
             malformed: counters.malformed.load(Ordering::Relaxed),
             listings: counters.listings.load(Ordering::Relaxed),
-            blindness: counters.blindness.load(Ordering::Relaxed),
+            watch_losses: counters.watch_losses.load(Ordering::Relaxed),
             lagged_subscribers: hub.lagged.load(Ordering::Relaxed),
             callback_panics: hub.callback_panics.load(Ordering::Relaxed),
             calculator_wakes: counters.calculator_wakes.load(Ordering::Relaxed),

@@ -252,7 +252,7 @@ impl Calculator {
             leader: self.config.name.clone(),
             assignment: KeyPrefix::new(&self.config.assignment_prefix)?,
             heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
-            class: self.config.publish_mode,
+            mode: self.config.publish_mode,
             batch_max: self.config.publish_batch_max,
             heartbeat_wait: self.config.heartbeat_ttl / 2,
         };

@@ -193,7 +193,7 @@ impl WorkerMonitor {
         if watch == MonitorWatch::Heartbeats {
             self.shared
                 .counters
-                .blindness
+                .watch_losses
                 .fetch_add(1, Ordering::Relaxed);
             self.event_log.out_of_sight(self.clock.now(), why);
         }

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Code, Error};
-use crate::machine::calculator::{CalculatorEvent, Degraded, MemberChange};
+use crate::machine::calculator::{CalculatorEvent, Degraded};
 use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerEvent;
 use crate::time::log_throttle::{LogThrottle, suppressed};
-use crate::types::Time;
+use crate::types::{Time, WorkerId};
+use crate::vocabulary::MemberChange;
 
 /// What one thread of a calculator or manager logs.
 #[derive(Debug, Default)]
@@ -86,7 +87,7 @@ impl EventLog {
                 target: "divvy::calculator",
                 "leadership lost: a newer leader has taken over, or the fence was removed"
             ),
-            CalculatorEvent::Member(change) => self.member(now, change),
+            CalculatorEvent::Member { change, worker } => self.member(now, *change, worker),
             CalculatorEvent::WorkerLagging(lagging) => self.lagging(now, lagging),
             // The first is the store's own to log, the others are logged where they happen.
             CalculatorEvent::Breaker(_)
@@ -183,31 +184,26 @@ impl EventLog {
         self.turns.entry(what).or_default().record(now)
     }
 
-    /// Suspected workers often return soon: repeated lines are suppressed and counted.
-    fn member(&mut self, now: Time, change: &MemberChange) {
-        let (what, worker) = match change {
-            MemberChange::Joined(worker) => ("joined", worker),
-            MemberChange::Left(worker) => ("left", worker),
-            MemberChange::Dead(worker) => ("declared dead", worker),
-            MemberChange::Suspected(worker) => ("suspected: heartbeat timeout", worker),
-            MemberChange::Returned(worker) => ("returned", worker),
+    /// Suspicions and returns come in bursts, often of the same worker: repeated ones are counted.
+    fn member(&mut self, now: Time, change: MemberChange, worker: &WorkerId) {
+        let is_throttled = matches!(change, MemberChange::Suspected | MemberChange::Returned);
+        let count = match is_throttled {
+            true => self.absences.entry(change.name()).or_default().record(now),
+            false => Some(0),
         };
-        let silent = match change {
-            MemberChange::Suspected(_) | MemberChange::Returned(_) => {
-                match self.absences.entry(what).or_default().record(now) {
-                    Some(silent) => silent,
-                    None => return,
-                }
-            }
-            _ => 0,
+        let Some(count) = count else {
+            return;
         };
-        let level = match change {
-            MemberChange::Dead(_) => log::Level::Warn,
-            _ => log::Level::Info,
+        let (level, words) = match change {
+            MemberChange::Joined => (log::Level::Info, "worker joined"),
+            MemberChange::Left => (log::Level::Info, "worker left"),
+            MemberChange::Suspected => (log::Level::Info, "worker suspected: lease expired"),
+            MemberChange::Returned => (log::Level::Info, "worker returned"),
+            MemberChange::Dead => (log::Level::Warn, "worker declared dead"),
         };
         log::log!(
             target: "divvy::calculator", level, worker = worker.as_str();
-            "{worker} {what}{}", suppressed(silent)
+            "{words}: {worker}{}", suppressed(count)
         );
     }
 
@@ -244,7 +240,7 @@ impl EventLog {
         if let Some(silent) = self.sights.record(now) {
             log::warn!(
                 target: "divvy::watch",
-                "heartbeat watch lost{}: {why}; failure detection suspended", suppressed(silent)
+                "heartbeat watch lost{}: {why}: failure detection suspended", suppressed(silent)
             );
         }
     }
@@ -261,10 +257,7 @@ impl EventLog {
             return;
         };
         self.is_degraded_told = true;
-        let list: Vec<String> = why
-            .iter()
-            .map(|what| format!("{what} ({})", what.still_works()))
-            .collect();
+        let list = why.sentences();
         log::warn!(
             target: "divvy::calculator",
             "degraded{}: {}", suppressed(silent), list.join("; ")

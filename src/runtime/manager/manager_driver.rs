@@ -16,7 +16,7 @@ use super::manager_status::ManagerMachineStatus;
 use super::manager_watches::ManagerWatches;
 use super::member_messages::ToMember;
 use crate::error::{Error, Result};
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 use crate::machine::cache::CacheOrder;
 use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::manager::{
@@ -45,8 +45,8 @@ pub(super) struct ManagerDriver {
     pub make_calculator: MakeCalculator,
     pub io: Arc<Io>,
     pub watches: ManagerWatches,
-    pub breaker: Receiver<BreakerState>,
-    /// Signalled when the calculator has events.
+    pub breaker: Receiver<BreakerCondition>,
+    /// Rung when the calculator has told something.
     pub waker: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
     pub joined: Sender<Result<()>>,

@@ -4,18 +4,7 @@ use crate::machine::assignment::{AssignmentChange, Held};
 use crate::machine::manager::{ManagerChange, ManagerEvent};
 use crate::runtime::notifier::Notification;
 use crate::types::WorkerId;
-
-/// Which events a subscriber of a manager wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ManagerEventFilter {
-    /// What is assigned to this worker, and nothing else.
-    Assignment,
-    /// All about this worker: its state, id, assignment, outages, failures, and who leads.
-    #[default]
-    Worker,
-    /// That, and the events of its calculator while it leads.
-    WorkerAndCalculator,
-}
+pub use crate::vocabulary::ManagerEventFilter;
 
 /// The current state that a new subscriber receives first.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Notifications to subscribers and their filter; the events of a calculator.
 
 use crate::machine::calculator::{CalculatorEvent, StateChange};
+pub use crate::vocabulary::EventFilter;
 
 /// A kind of events that a hub can deliver.
 pub trait Notification: Sized + Send + Sync + 'static {
@@ -26,7 +27,7 @@ impl Notification for CalculatorEvent {
     type Current = StateChange;
 
     fn is_wanted(&self, filter: EventFilter) -> bool {
-        filter == EventFilter::StateAndMembers || !matches!(self, CalculatorEvent::Member(_))
+        filter == EventFilter::StateAndMembers || !matches!(self, CalculatorEvent::Member { .. })
     }
 
     fn introduce(current: &StateChange) -> Vec<Self> {
@@ -49,14 +50,4 @@ impl Notification for CalculatorEvent {
     fn is_last(&self) -> bool {
         matches!(self, CalculatorEvent::Fatal { .. })
     }
-}
-
-/// Which events a subscriber wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EventFilter {
-    /// CalculatorState changes, publications, failures, degradations.
-    #[default]
-    State,
-    /// Also every worker that joined, left, was suspected, returned or was declared dead.
-    StateAndMembers,
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use self::follow::Intention;
 use super::host_call::guarded;
 use super::partition_list::Partitions;
-use super::publisher::{Publish, Publisher, Resolved, TakeOverResult, publish_mode_label};
+use super::publisher::{Publish, Publisher, Resolved, TakeOverResult};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::list_guard::{HeldList, Judgement, ListGuard};
 use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
-use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, PublishedPlan, Step};
+use crate::metrics::{ActiveMode, AssignmentMetrics, NoMetrics, PublishedPlan, Step};
 use crate::strategy::{Plan, PlanInput, Strategy, quality};
 use crate::time::clock::{Clock, SystemClock};
 use crate::types::{Partition, Reason, WorkerId};
@@ -127,7 +127,7 @@ impl Rebalancer {
     /// As [`Publisher::take_over`].
     pub fn take_over(&mut self, deadline: Instant) -> Result<(TakeOver, MalformedValues)> {
         let mut found = self.publisher.take_over(deadline)?;
-        if let Some(mode) = self.publish_mode_label() {
+        if let Some(mode) = self.publish_mode() {
             self.metrics.took_over(found.term, found.version, mode);
         }
         let (plan, is_whole) = match plan_of(&found.stored) {
@@ -231,7 +231,7 @@ impl Rebalancer {
         let version = published?;
         let quality = quality(&plan, self.plan.as_ref(), &[]);
         let partitions = plan.partitions().len();
-        if let Some(mode) = self.publish_mode_label() {
+        if let Some(mode) = self.publish_mode() {
             self.metrics.published(&PublishedPlan {
                 version,
                 term: self.publisher.term(),
@@ -254,11 +254,9 @@ impl Rebalancer {
         }))
     }
 
-    /// The class it publishes in; `None` for a shadow, which publishes nothing.
-    fn publish_mode_label(&self) -> Option<PublishedAs> {
-        self.publisher
-            .probe_result()
-            .map(|(class, _)| publish_mode_label(class))
+    /// The publish mode; `None` for a shadow, which publishes nothing.
+    fn publish_mode(&self) -> Option<ActiveMode> {
+        self.publisher.probe_result().map(|(mode, _)| mode)
     }
 
     /// Runs a part of a rebalance and reports its duration.

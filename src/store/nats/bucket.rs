@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::failure::{RequestFailure, number};
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::link::Link;
-use super::options::{NatsOptions, Placement, Storage};
+use super::options::{NatsOptions, Placement};
 use super::servers::{Servers, Version};
 use super::write;
 use crate::store::{Bucket, BucketConfig, BucketStatus, ManageBuckets};
@@ -384,10 +384,7 @@ fn create(
     options: &NatsOptions,
     deadline: Instant,
 ) -> Result<bool, RequestFailure> {
-    let storage = match options.storage {
-        Storage::File => "file",
-        Storage::Memory => "memory",
-    };
+    let storage = options.storage.name();
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let duplicates = config
         .ttl

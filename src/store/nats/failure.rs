@@ -96,12 +96,12 @@ impl RequestFailure {
             RequestFailure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             RequestFailure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
             RequestFailure::Denied(why) => Error::new(Code::Unauthorized, why),
-            RequestFailure::Malformed(why) => Error::new(Code::Store, why),
+            RequestFailure::Malformed(why) => Error::new(Code::StoreError, why),
             RequestFailure::Unsuitable(why) => Error::new(Code::Unsupported, why),
             RequestFailure::Invalid(why) => Error::new(Code::InvalidArgument, why),
             RequestFailure::Api(error) => match refusal_of(error) {
                 Refusal::Other { code, text } => {
-                    Error::new(Code::Store, format!("{text} (error {code})"))
+                    Error::new(Code::StoreError, format!("{text} (error {code})"))
                 }
                 refusal => refusal.into_error(),
             },

@@ -14,16 +14,7 @@ use super::client::tls::TlsSettings;
 use super::jetstream::DEFAULT_API;
 use crate::error::{Code, Error, Result};
 use crate::store::{Bucket, ManageBuckets};
-
-/// Where the server keeps a bucket's data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Storage {
-    /// On disk: survives a restart of the server. The default.
-    #[default]
-    File,
-    /// In memory: a restart of a single server loses the bucket.
-    Memory,
-}
+pub use crate::vocabulary::Storage;
 
 /// Which servers of a supercluster may keep the data of a bucket. Empty: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Who is alive: beats that cost nothing, leaves, crashes, restarts, blindness.
+//! Who is alive: beats that cost nothing, leaves, crashes, restarts, watch_losses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::Blackout;
-use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Reason};
+use divvy::{Calculator, CalculatorEvent, DegradationCause, EventFilter, Reason};
 
 use crate::support::calculators::*;
 
@@ -177,7 +177,7 @@ fn blackout_causes_no_deaths_and_recovery_is_detected() {
         wait_for(
             &events,
             "degraded",
-            |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost)),
+            |e| matches!(e, CalculatorEvent::Degraded(why) if why.iter().any(|d| d.cause == DegradationCause::WatchLost)),
         );
         // Far beyond lease and grace.
         std::thread::sleep(TTL * 3);
@@ -204,10 +204,10 @@ fn blackout_causes_no_deaths_and_recovery_is_detected() {
         assert!(
             !seen
                 .iter()
-                .any(|e| matches!(&**e, CalculatorEvent::Member(_))),
+                .any(|e| matches!(&**e, CalculatorEvent::Member { .. })),
             "{how:?}: {seen:#?}"
         );
-        assert!(calculator.status().counters.blindness >= 1);
+        assert!(calculator.status().counters.watch_losses >= 1);
         calculator.stop(PATIENCE).unwrap();
     }
 }
@@ -259,8 +259,8 @@ fn failed_watch_is_reopened_until_success() {
     calculator.start(PATIENCE).unwrap();
     wait_for(
         &events,
-        "blindness",
-        |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::WatchLost)),
+        "watch_losses",
+        |e| matches!(e, CalculatorEvent::Degraded(why) if why.iter().any(|d| d.cause == DegradationCause::WatchLost)),
     );
     wait_until("more tries", || tries.load(Ordering::Acquire) > 3);
     // The reconciling listing shows the fleet meanwhile.
@@ -313,7 +313,7 @@ fn slow_listing_costs_no_worker_its_lease() {
     wait_until("sight", || calculator.status().degraded.is_empty());
     assert!(
         !std::iter::from_fn(|| events.try_recv())
-            .any(|e| matches!(&*e, CalculatorEvent::Member(_)))
+            .any(|e| matches!(&*e, CalculatorEvent::Member { .. }))
     );
 }
 

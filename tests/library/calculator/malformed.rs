@@ -5,7 +5,7 @@ use std::sync::Arc;
 use divvy::machine::plausible::{Numbered, plausible_max};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
-use divvy::{Calculator, CalculatorEvent, Degradation};
+use divvy::{Calculator, CalculatorEvent, DegradationCause};
 
 use crate::support::calculators::*;
 
@@ -94,7 +94,7 @@ fn malformed_heartbeat_keys_are_counted_and_degrade_above_threshold() {
     wait_for(
         &events,
         "malformed",
-        |e| matches!(e, CalculatorEvent::Degraded(why) if why.contains(&Degradation::MalformedValues)),
+        |e| matches!(e, CalculatorEvent::Degraded(why) if why.iter().any(|d| d.cause == DegradationCause::Malformed)),
     );
     assert_eq!(calculator.status().counters.malformed, 12);
     assert_eq!(calculator.status().workers.len(), 2);

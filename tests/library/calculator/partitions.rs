@@ -7,7 +7,10 @@ use std::time::Duration;
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
 use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
-use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Partition, Reason, Result};
+use divvy::{
+    Calculator, CalculatorEvent, Degradation, DegradationCause, EventFilter, Partition, Reason,
+    Result,
+};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
@@ -39,7 +42,7 @@ fn moody(store: &MemoryStore, mood: &Moody, list: &Arc<Mutex<Vec<Partition>>>) -
             let now = *mood.lock();
             match now {
                 Mood::Fine => Ok(list.lock().clone()),
-                Mood::Error => Err(refused(Code::Store)),
+                Mood::Error => Err(refused(Code::StoreError)),
                 Mood::Panic => panic!("as the test wants"),
                 Mood::Nonsense => Ok(vec![Partition::new(["p"], 1), Partition::new(["p"], 2)]),
             }
@@ -49,7 +52,7 @@ fn moody(store: &MemoryStore, mood: &Moody, list: &Arc<Mutex<Vec<Partition>>>) -
 }
 
 fn is_source_degraded(notice: &CalculatorEvent) -> bool {
-    let is_source = |d: &Degradation| matches!(d, Degradation::Source(_));
+    let is_source = |d: &Degradation| d.cause == DegradationCause::Source;
     matches!(notice, CalculatorEvent::Degraded(why) if why.iter().any(is_source))
 }
 
@@ -356,7 +359,7 @@ impl Strategy for MoodyStrategy {
         let now = *self.0.lock();
         match now {
             Mood::Fine => RoundRobin.assign(input),
-            Mood::Error => Err(refused(Code::Store)),
+            Mood::Error => Err(refused(Code::StoreError)),
             Mood::Panic => panic!("as the test wants"),
             Mood::Nonsense => Ok(vec![99; input.partitions.len()]),
         }

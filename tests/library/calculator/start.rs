@@ -105,7 +105,7 @@ fn call_cancelled_before_it_begins_sends_nothing() {
     let cancel = Cancel::new();
     cancel.fire();
     for _ in 0..20 {
-        let error = cancel.during(|| calculator.start(PATIENCE)).unwrap_err();
+        let error = cancel.run(|| calculator.start(PATIENCE)).unwrap_err();
         assert_eq!(error.code(), Code::Cancelled, "{error}");
     }
     assert!(calls.load(Ordering::Acquire) == 0 && !calculator.is_started());
@@ -113,7 +113,7 @@ fn call_cancelled_before_it_begins_sends_nothing() {
     calculator.refresh(PATIENCE).unwrap();
     let before = reads.load(Ordering::Acquire);
     for _ in 0..200 {
-        let error = cancel.during(|| calculator.refresh(PATIENCE)).unwrap_err();
+        let error = cancel.run(|| calculator.refresh(PATIENCE)).unwrap_err();
         assert_eq!(error.code(), Code::Cancelled, "{error}");
         assert_eq!(error.operation(), Some("refresh"));
     }
@@ -310,11 +310,7 @@ fn slow_but_answering_store_does_not_fail_start() {
 fn status_shows_active_publish_mode_and_store_probe_result() {
     let named = format!("divvy memory store {}", env!("CARGO_PKG_VERSION"));
     for (store, class, batches) in [
-        (
-            store(),
-            ActiveMode::Atomic { batch_max: 1_000 },
-            "atomic batches of up to 1000",
-        ),
+        (store(), ActiveMode::Atomic, "atomic batches of up to 1000"),
         (store_b(), ActiveMode::PerKey, "no atomic batches"),
     ] {
         let calculator = calculator(&store);

@@ -475,7 +475,7 @@ fn membership_events_are_delivered_only_on_request() {
     assert!(
         !plain
             .into_iter()
-            .any(|e| matches!(&*e, CalculatorEvent::Member(_)))
+            .any(|e| matches!(&*e, CalculatorEvent::Member { .. }))
     );
 }
 

@@ -6,7 +6,7 @@ use divvy::error::{Code, ErrorClass};
 use divvy::store::Bucket;
 use divvy::store::memory::MemoryStore;
 use divvy::strategy::{PlanInput, RoundRobin, Strategy, WorkerIndex};
-use divvy::{Calculator, CalculatorEvent, Degradation, EventFilter, Result};
+use divvy::{Calculator, CalculatorEvent, DegradationCause, EventFilter, Result};
 
 use crate::support::calculators::*;
 
@@ -80,7 +80,13 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
         (error.code(), error.class()),
         (Code::Fenced, ErrorClass::Conflict)
     );
-    assert!(first.status().degraded.contains(&Degradation::Deposed));
+    assert!(
+        first
+            .status()
+            .degraded
+            .iter()
+            .any(|d| d.cause == DegradationCause::Deposed)
+    );
     assert_eq!(sealed(), before);
     assert!(before[0].unwrap().0 <= version && before[0].unwrap().1 == Some(2));
     assert!(second.is_started());

@@ -71,7 +71,7 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
             let is_probe = index % 2 == 1;
             assert_eq!(*name == "half_open", is_probe, "{transitions:?}");
         }
-        assert_eq!(manager.status().breaker.state.name(), "closed");
+        assert_eq!(manager.status().breaker.state.state.name(), "closed");
     }
     wait_for_cover(&[&leader, &follower], 12);
 }
@@ -81,7 +81,7 @@ fn transitions_until_closed(told: &Events<ManagerEvent>) -> Vec<&'static str> {
     while transitions.last() != Some(&"closed") {
         let notice = told.recv_timeout(PATIENCE).expect("an event");
         match &*notice {
-            ManagerEvent::Breaker(state) => transitions.push(state.name()),
+            ManagerEvent::Breaker(condition) => transitions.push(condition.state.name()),
             ManagerEvent::Calculator(CalculatorEvent::Breaker(_)) => panic!("told twice"),
             _ => {}
         }

@@ -169,6 +169,6 @@ fn default_metrics_methods_do_nothing() {
     impl ManagerMetrics for Mine {}
     let all: [&dyn CalculatorMetrics; 2] = [&Mine, &NoMetrics];
     for one in all {
-        one.poisoned(1);
+        one.malformed(1);
     }
 }

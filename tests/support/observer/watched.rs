@@ -179,7 +179,7 @@ impl Worker {
         if let Some(failure) = status.last_failure {
             return Some(format!("{}: {failure}", self.name));
         }
-        if status.breaker.state.name() != "closed" {
+        if status.breaker.state.state.name() != "closed" {
             return Some(format!("{}: {:?}", self.name, status.breaker));
         }
         let calculator = status.calculator?;
@@ -346,7 +346,7 @@ impl Notes {
             }
             ManagerEvent::Calculator(CalculatorEvent::Degraded(degraded)) => {
                 for reason in degraded.iter() {
-                    self.reasons.note(reason.name().into());
+                    self.reasons.note(reason.cause.name().into());
                 }
             }
             _ => {}

@@ -14,7 +14,6 @@ use super::fleet::{Condition, Fleet, Newcomer};
 use super::ledger::{Check, Ledger, Owners, Published, Step};
 use super::screen::{Row, Screen, View};
 use super::world::World;
-use crate::text;
 
 /// How long an expectation is waited for.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -234,10 +233,12 @@ impl Stage {
         self.ledger.steps.last().map_or(0, |s| s.published.len())
     }
 
-    /// Whether the leader reported this change of the worker since the step began.
-    pub fn told_of(&self, worker: &WorkerId, change: fn(WorkerId) -> MemberChange) -> bool {
-        let expected = change(worker.clone());
-        self.told(|notice| matches!(notice, CalculatorEvent::Member(told) if *told == expected))
+    /// Whether the leader has told that about this worker since the step began.
+    pub fn told_of(&self, worker: &WorkerId, expected: MemberChange) -> bool {
+        self.told(|event| {
+            matches!(event, CalculatorEvent::Member { change, worker: about }
+                if *change == expected && about == worker)
+        })
     }
 
     /// Keeps running after the last step until Ctrl-C, if requested.
@@ -308,8 +309,7 @@ impl Stage {
     fn show(&mut self, id: &WorkerId, notice: &ManagerEvent) -> Result<(), Early> {
         if is_shown(notice) {
             let now = self.began.elapsed();
-            self.screen
-                .event(now, id.as_str(), &text::of_worker(notice))?;
+            self.screen.event(now, id.as_str(), &notice.to_string())?;
         }
         Ok(())
     }
@@ -337,9 +337,10 @@ impl Stage {
             CalculatorEvent::Degraded(why) => self.is_degraded = !why.is_empty(),
             _ => {}
         }
-        if let Some(text) = text::of(notice) {
+        let is_first = matches!(notice, CalculatorEvent::StateChanged(c) if c.from == c.to);
+        if !is_first {
             let now = self.began.elapsed();
-            self.screen.event(now, id.as_str(), &text)?;
+            self.screen.event(now, id.as_str(), &notice.to_string())?;
         }
         self.heard.push(notice.clone());
         Ok(())

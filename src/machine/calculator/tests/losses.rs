@@ -9,7 +9,7 @@ fn suspected_worker_is_declared_dead_after_grace_and_replaced_at_once() {
     world.missing("w-2");
     world.at(60_000);
     world.expect(
-        "7.000 lost w-2
+        "7.000 dead w-2
          7.000 Idle->Emergency emergency
          7.000 plan emergency for w-1 w-3
          7.000 published v8
@@ -35,12 +35,12 @@ fn worker_suspected_during_grace_of_another_is_replaced_later() {
     world.missing("w-2");
     world.at(60_000);
     world.expect(
-        "5.000 lost w-1
+        "5.000 dead w-1
          5.000 Idle->Emergency emergency
          5.000 plan emergency for w-2 w-3 w-4 w-5
          5.000 published v8
          5.000 Emergency->Idle
-         8.000 lost w-2
+         8.000 dead w-2
          8.000 Idle->Emergency emergency
          8.000 plan emergency for w-3 w-4 w-5
          8.000 published v9
@@ -57,7 +57,7 @@ fn emergency_preempts_window_and_includes_joiners() {
     world.at(60_000);
     world.expect(
         "1.000 Idle->Scaling planned_scale
-         5.000 lost w-2
+         5.000 dead w-2
          5.000 Scaling->Emergency emergency
          5.000 plan emergency for w-1 w-3
          5.000 published v8
@@ -76,7 +76,7 @@ fn emergency_during_rebalance_runs_right_after_it() {
     world.expect(
         "4.000 Idle->Rebalancing manual-refresh
          4.000 plan manual-refresh for w-1 w-2
-         5.000 lost w-2
+         5.000 dead w-2
          7.000 published v8
          7.000 Rebalancing->Idle
          7.000 reply 1 v8
@@ -96,7 +96,7 @@ fn dead_worker_rejoining_before_replacement_keeps_its_place() {
     world.join(&["w-2"]);
     world.at(60_000);
     world.expect_untimed(
-        "lost w-2
+        "dead w-2
          Idle->Emergency emergency
          plan emergency for w-1
          failed to publish: source_failed
@@ -153,7 +153,7 @@ fn worker_suspected_during_its_first_publication_gets_grace() {
          10.000 plan planned_scale for w-1 w-2
          12.000 published v8
          12.000 Rebalancing->Idle
-         16.000 lost w-2
+         16.000 dead w-2
          16.000 Idle->Emergency emergency
          16.000 plan emergency for w-1
          18.000 published v9
@@ -225,7 +225,7 @@ fn workers_not_back_by_end_of_restart_are_replaced() {
     world.expect(
         "0.000 list
          0.000 Idle->Scaling restart
-         30.000 lost w-2
+         30.000 dead w-2
          30.000 Scaling->Rebalancing restart
          30.000 plan restart for w-1 w-3
          30.000 published v8
@@ -255,12 +255,12 @@ fn worker_suspected_late_in_restart_still_gets_grace() {
          20.000 Scaling->Idle
          20.500 list
          20.500 Idle->Scaling restart
-         50.500 lost w-1
+         50.500 dead w-1
          50.500 Scaling->Rebalancing restart
          50.500 plan restart for w-2 w-3
          50.500 published v8
          50.500 Rebalancing->Idle
-         54.000 lost w-3
+         54.000 dead w-3
          54.000 Idle->Emergency emergency
          54.000 plan emergency for w-2
          54.000 published v9
@@ -283,7 +283,7 @@ fn mass_expiry_refuted_by_second_listing_is_no_restart() {
     world.expect(
         "0.000 list
          5.000 list
-         5.000 lost w-1
+         5.000 dead w-1
          5.000 Idle->Emergency emergency
          5.000 plan emergency for w-2 w-3
          5.000 published v8
@@ -313,8 +313,8 @@ fn whole_fleet_dead_during_restart_cold_starts_on_return() {
     world.expect(
         "0.000 list
          0.000 Idle->Scaling restart
-         30.000 lost w-1
-         30.000 lost w-2
+         30.000 dead w-1
+         30.000 dead w-2
          30.000 Scaling->Idle
          50.000 Idle->Scaling cold_start
          80.000 Scaling->Rebalancing cold_start
@@ -336,7 +336,7 @@ fn suspicion_stands_still_while_disconnected_and_continues_after() {
     world.expect(
         "1.000 degraded [watch_lost]
          100.000 degraded []
-         104.000 lost w-2
+         104.000 dead w-2
          104.000 Idle->Emergency emergency
          104.000 plan emergency for w-1
          104.000 published v8
@@ -361,7 +361,7 @@ fn restart_window_does_not_fire_while_disconnected() {
          0.000 Idle->Scaling restart
          10.000 degraded [watch_lost]
          100.000 degraded []
-         121.000 lost w-2
+         121.000 dead w-2
          121.000 Scaling->Rebalancing restart
          121.000 plan restart for w-1 w-3
          121.000 published v8

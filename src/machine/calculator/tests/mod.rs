@@ -14,8 +14,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{
-    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Degradation, Finding,
-    Job, JobReport, MemberChange, OpId, Publication, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Finding, Job, JobReport,
+    OpId, Publication, Ticket,
 };
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
@@ -26,6 +26,7 @@ use crate::machine::takeover::{HeartbeatRecord, TakeOver};
 use crate::store::Operation;
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Time, Version, WorkerId};
+use crate::vocabulary::MemberChange;
 
 /// More steps than any test needs from one point in time to another.
 const STEPS_MAX: usize = 10_000;
@@ -318,7 +319,7 @@ impl World {
                     format!("plan {reason} for {}", names.join(" "))
                 }
                 Job::Inspect => "inspect".into(),
-                Job::Resolve { seen, .. } => format!("settle {}", seen.len()),
+                Job::Resolve { seen, .. } => format!("resolve {}", seen.len()),
                 Job::Probe => "probe".into(),
             },
             CalculatorAction::List { .. } => "list".into(),
@@ -349,22 +350,20 @@ impl World {
                 line
             }
             // Told by the test itself.
-            CalculatorEvent::Member(
-                MemberChange::Joined(_)
-                | MemberChange::Left(_)
-                | MemberChange::Suspected(_)
-                | MemberChange::Returned(_),
-            ) => return None,
-            CalculatorEvent::Member(MemberChange::Dead(worker)) => format!("lost {worker}"),
+            CalculatorEvent::Member {
+                change: MemberChange::Dead,
+                worker,
+            } => format!("dead {worker}"),
+            CalculatorEvent::Member { .. } => return None,
             CalculatorEvent::Published { version, .. } => format!("published v{version}"),
             CalculatorEvent::Failed { operation, error } => {
                 format!("failed to {operation}: {}", error.code().name())
             }
             CalculatorEvent::Degraded(list) => {
-                let names: Vec<&str> = list.iter().map(Degradation::name).collect();
+                let names: Vec<&str> = list.iter().map(|d| d.cause.name()).collect();
                 format!("degraded [{}]", names.join(" "))
             }
-            CalculatorEvent::Breaker(state) => format!("breaker {}", state.name()),
+            CalculatorEvent::Breaker(condition) => format!("breaker {}", condition.state),
             CalculatorEvent::LeadershipLost => "leadership lost".into(),
             other => unreachable!("the machine does not tell {other:?}"),
         })

@@ -1,27 +1,23 @@
 //! A store that is away, or comes and goes: the breaker, the pace of retries, what is told.
 
 use super::*;
-use crate::machine::breaker::BreakerState;
+use crate::machine::breaker::BreakerCondition;
 
 impl World {
     fn open(&mut self, probe_in_ms: u64) {
-        self.breaker(BreakerState::Open {
-            why: "no answer".into(),
-            probe_at: self.now + Duration::from_millis(probe_in_ms),
-        });
+        let probe_at = self.now + Duration::from_millis(probe_in_ms);
+        self.breaker(BreakerCondition::open("no answer", probe_at));
     }
 
     fn half_open(&mut self) {
-        self.breaker(BreakerState::HalfOpen {
-            why: "no answer".into(),
-        });
+        self.breaker(BreakerCondition::half_open("no answer"));
     }
 
     fn close(&mut self) {
-        self.breaker(BreakerState::Closed);
+        self.breaker(BreakerCondition::closed());
     }
 
-    fn breaker(&mut self, state: BreakerState) {
+    fn breaker(&mut self, state: BreakerCondition) {
         self.handle(CalculatorInput::Breaker(state));
     }
 }
@@ -76,7 +72,7 @@ fn source_is_read_and_deaths_are_reported_while_breaker_is_open() {
          0.000 degraded [store]
          0.000 inspect
          0.000 reply 1 v7
-         5.000 lost w-2",
+         5.000 dead w-2",
     );
     world.close();
     assert_eq!(world.times_of("plan emergency"), [60_000]);

@@ -10,7 +10,7 @@ const RETRIES_MAX: u64 = 5_000;
 fn failed_publication_stays_pending_and_is_retried_without_new_window() {
     let mut world = World::settled(&["w-1"]);
     world.fail(Code::Unavailable);
-    world.fail(Code::Store);
+    world.fail(Code::StoreError);
     world.join(&["w-2"]);
     world.at(60_000);
     let plans = world.times_of("plan ");
@@ -180,7 +180,7 @@ fn change_during_publication_is_published_after_it() {
          4.000 Idle->Scaling planned_scale
          4.000 Scaling->Rebalancing planned_scale
          4.000 plan planned_scale for w-1 w-3 w-4
-         6.000 lost w-3
+         6.000 dead w-3
          8.000 published v9
          8.000 Rebalancing->Idle
          8.000 Idle->Emergency emergency
@@ -435,7 +435,7 @@ fn foreign_write_is_resolved_and_overwritten_by_new_version() {
     let plans = world.times_of("plan manual-refresh");
     assert!(plans.len() == 1 && plans[0] <= 100, "{plans:?}");
     world.expect_untimed(
-        "settle 1
+        "resolve 1
          Idle->Rebalancing manual-refresh
          plan manual-refresh for w-1
          published v8
@@ -443,7 +443,7 @@ fn foreign_write_is_resolved_and_overwritten_by_new_version() {
     );
     world.handle(seen(41));
     world.at(120_000);
-    world.expect("60.000 settle 1");
+    world.expect("60.000 resolve 1");
 }
 
 #[test]
@@ -458,10 +458,10 @@ fn version_applied_ahead_of_leader_is_resolved_until_success() {
     world.find(Finding::Changed);
     world.at(60_000);
     world.expect_untimed(
-        "settle 0
+        "resolve 0
          failed to resolve a foreign write: unavailable
          degraded [publishing]
-         settle 0
+         resolve 0
          degraded []
          Idle->Rebalancing manual-refresh
          plan manual-refresh for w-1
@@ -483,10 +483,10 @@ fn failed_resolution_is_repeated_with_all_suspected_keys() {
     world.handle(seen("assignment.w-2"));
     world.at(60_000);
     world.expect_untimed(
-        "settle 1
+        "resolve 1
          failed to resolve a foreign write: unavailable
          degraded [publishing]
-         settle 2
+         resolve 2
          degraded []",
     );
 }

@@ -154,7 +154,7 @@ fn emergency_follows_last_heartbeat_by_one_ttl_and_grace() {
          30.000 plan cold_start for w-1 w-2
          30.000 published v1
          30.000 Rebalancing->Idle
-         69.050 lost w-2
+         69.050 dead w-2
          69.050 Idle->Emergency emergency
          69.050 plan emergency for w-1
          69.050 published v2

@@ -169,7 +169,7 @@ fn former_leader_is_replaced_at_once_on_expired_lease_and_absent_key() {
     world.take_over(found);
     world.at(60_000);
     world.expect(
-        "0.000 lost w-3
+        "0.000 dead w-3
          0.000 Idle->Emergency emergency
          0.000 plan emergency for w-1 w-2
          0.000 published v8
@@ -260,8 +260,8 @@ fn fleet_absent_after_take_over_is_declared_dead_then_cold_starts() {
     world.take_over(found);
     world.at(15_000);
     world.expect(
-        "11.000 lost w-1
-         11.000 lost w-2",
+        "11.000 dead w-1
+         11.000 dead w-2",
     );
     world.join(&["w-3"]);
     world.at(60_000);
@@ -343,7 +343,7 @@ fn damage_found_by_take_over_is_repaired_after_fleet_loss_and_return() {
     };
     world.take_over(found);
     world.at(60_000);
-    world.expect_untimed("lost w-1");
+    world.expect_untimed("dead w-1");
     world.back("w-1");
     world.at(600_000);
     assert_eq!(world.times_of("published").len(), 1);

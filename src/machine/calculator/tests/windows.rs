@@ -215,7 +215,7 @@ fn fleet_returning_whole_after_total_loss_moves_nothing() {
     world.join(&["w-1"]);
     world.at(200_000);
     world.expect(
-        "5.000 lost w-1
+        "5.000 dead w-1
          100.000 Idle->Scaling cold_start
          130.000 Scaling->Idle",
     );
@@ -297,7 +297,7 @@ fn fleet_declared_dead_one_by_one_gathers_before_rebalance() {
     // No worker is alive when w-1 is declared dead.
     world.missing("w-2");
     world.at(7_100);
-    world.expect("7.000 lost w-1");
+    world.expect("7.000 dead w-1");
     world.back("w-2");
     world.back("w-1");
     world.at(90_000);
@@ -322,7 +322,7 @@ fn worker_suspected_at_cold_start_is_awaited_until_its_end() {
         "0.000 Idle->Scaling planned_scale
          0.900 Scaling->Idle
          3.000 Idle->Scaling cold_start
-         33.000 lost w-2
+         33.000 dead w-2
          33.000 Scaling->Rebalancing cold_start
          33.000 plan cold_start for w-3
          33.000 published v8

@@ -1,4 +1,4 @@
-//! ActiveMode A: what changes becomes visible at once, in batches that depend on the fence.
+//! Atomic mode: what changes becomes visible at once, in batches that depend on the fence.
 
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ impl Publisher {
     }
 
     fn follow_downgrade(&mut self, deadline: Instant) -> PublishAttempt<bool> {
-        let may_change = self.settings.class == PublishMode::Auto;
+        let may_change = self.settings.mode == PublishMode::Auto;
         Ok(may_change && self.follow_capabilities(deadline)?)
     }
 

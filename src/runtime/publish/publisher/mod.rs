@@ -3,14 +3,14 @@
 //! The protocol is straight-line code over [`Store`], so that the simulation runs the very code
 //! that ships. What it rests on (DESIGN, section 5):
 //!
-//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will act
-//!   on, in a term above every term found. The fence is not written again in that term.
-//! * **ActiveMode A** (a store with batches): every batch depends on the fence's revision.
-//! * **ActiveMode B** (others): every write depends on its own key's revision, and a key that holds
-//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment key
-//!   and the commit record, so that each revision a former leader knows is stale.
-//! * A rejected condition is resolved by reading the bucket: a moved fence means deposed for good;
-//!   an unmoved fence means a foreign write, which is published above.
+//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will
+//!   act on, in a term above every term found. The fence is not written again in that term.
+//! * **Atomic mode** (a store with batches): every batch depends on the fence's revision.
+//! * **Per-key mode** (others): every write depends on its own key's revision, and a key that holds
+//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
+//!   key and the commit record, so that each revision a former leader knows is stale.
+//! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
+//!   good; one that did not, that somebody wrote without a fence, which is published above.
 //! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
 //!   keys are written by the next publication whatever they hold, so that it comes too late.
 //!
@@ -39,12 +39,13 @@ use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
 use crate::machine::publication::{BucketReading, Change, Record, changes, pending, plan_digest};
 use crate::machine::takeover::ProcessMemory;
-use crate::metrics::{AssignmentMetrics, NoMetrics, PublishedAs, RetryCause};
+use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
 use crate::strategy::Plan;
 use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
+pub use crate::vocabulary::ActiveMode;
 use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
 /// What a store says that was asked again and again.
@@ -76,26 +77,6 @@ pub trait PublisherEnvironment: Send + Sync {
     }
 }
 
-/// Which guarantees a publication leans on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActiveMode {
-    /// Atomic batches under the fence.
-    Atomic {
-        /// Most writes in one batch.
-        batch_max: usize,
-    },
-    /// Conditional writes of single keys.
-    PerKey,
-}
-
-/// The class of publication, as metrics name it.
-pub(crate) fn publish_mode_label(class: ActiveMode) -> PublishedAs {
-    match class {
-        ActiveMode::Atomic { .. } => PublishedAs::Atomic,
-        ActiveMode::PerKey => PublishedAs::PerKey,
-    }
-}
-
 /// What a publisher works under.
 #[derive(Clone, Debug)]
 pub struct PublisherSettings {
@@ -105,8 +86,8 @@ pub struct PublisherSettings {
     pub assignment: KeyPrefix,
     /// Prefix of the heartbeat keys.
     pub heartbeat: KeyPrefix,
-    /// The class to publish in.
-    pub class: PublishMode,
+    /// The mode to publish in.
+    pub mode: PublishMode,
     /// Most writes in one batch, below what the store takes.
     pub batch_max: usize,
     /// Longer than it takes until every live worker has written its next heartbeat.
@@ -195,7 +176,7 @@ impl Publish for Publisher {
     }
 
     fn probe_result(&self) -> Option<(ActiveMode, &str)> {
-        Some((self.class, &self.store_description))
+        Some((self.mode, &self.store_description))
     }
 }
 
@@ -204,7 +185,9 @@ pub struct Publisher {
     store: Arc<dyn Store>,
     environment: Arc<dyn PublisherEnvironment>,
     settings: PublisherSettings,
-    class: ActiveMode,
+    mode: ActiveMode,
+    /// Most writes in one atomic batch: the lower of the setting and the store's limit.
+    batch_max: usize,
     /// What the store is and whether it batches, for people.
     store_description: String,
     /// Largest value that the store takes, in bytes.
@@ -297,7 +280,8 @@ impl Publisher {
             store,
             environment,
             settings,
-            class: ActiveMode::PerKey,
+            mode: ActiveMode::PerKey,
+            batch_max: 0,
             store_description: String::new(),
             value_max: usize::MAX,
             in_force,
@@ -336,8 +320,8 @@ impl Publisher {
 
     /// The publish mode, as probed last.
     #[must_use]
-    pub fn class(&self) -> ActiveMode {
-        self.class
+    pub fn mode(&self) -> ActiveMode {
+        self.mode
     }
 
     /// The store, its version and whether it batches, as probed last; empty before the take-over.
@@ -370,10 +354,8 @@ impl Publisher {
         loop {
             attempt += 1;
             let draft = self.draft(plan, reason)?;
-            let result = match self.class {
-                ActiveMode::Atomic { batch_max } => {
-                    self.publish_atomically(&draft, batch_max, deadline)
-                }
+            let result = match self.mode {
+                ActiveMode::Atomic => self.publish_atomically(&draft, self.batch_max, deadline),
                 ActiveMode::PerKey => self.publish_singly(&draft, deadline),
             };
             match result {
@@ -396,7 +378,7 @@ impl Publisher {
                     let message = format!("outcome unknown after {attempt} attempts: {why}");
                     let error = Error::new(Code::Unavailable, message);
                     retries.count(&error.with_operation("publish"))?;
-                    self.metrics.retried(RetryCause::Doubt);
+                    self.metrics.retried(RetryCause::Indeterminate);
                 }
             }
         }
@@ -666,7 +648,7 @@ impl fmt::Debug for Publisher {
         f.debug_struct("Publisher")
             .field("term", &self.term)
             .field("version", &self.version)
-            .field("class", &self.class)
+            .field("mode", &self.mode)
             .field("term_state", &self.term_state)
             .finish_non_exhaustive()
     }

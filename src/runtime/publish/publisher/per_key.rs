@@ -1,4 +1,4 @@
-//! ActiveMode B: single writes, each under a condition that a deposed leader cannot meet.
+//! Per-key mode: single writes, each under a condition that a deposed leader cannot meet.
 
 use std::time::Instant;
 

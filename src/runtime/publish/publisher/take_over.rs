@@ -198,7 +198,7 @@ impl Publisher {
 
     /// Looks whether the bucket accepts batches by now, where it did not and any mode will do.
     pub(super) fn follow_upgrade(&mut self, deadline: Instant) -> Result<()> {
-        if self.settings.class != PublishMode::Auto || self.class != ActiveMode::PerKey {
+        if self.settings.mode != PublishMode::Auto || self.mode != ActiveMode::PerKey {
             return Ok(());
         }
         self.follow_capabilities(deadline).map(drop)
@@ -209,16 +209,15 @@ impl Publisher {
     /// The fence record states the mode, and the next take-over relies on it. So a change of mode
     /// opens a further term, in which the fence is written again.
     pub(super) fn follow_capabilities(&mut self, deadline: Instant) -> Result<bool> {
-        let before = self.class;
+        let before = self.mode;
         self.learn_capabilities(deadline)?;
-        let is_batching = |class| matches!(class, ActiveMode::Atomic { .. });
-        if is_batching(self.class) == is_batching(before) {
+        if self.mode == before {
             return Ok(false);
         }
         log::info!(
             target: "divvy::publisher", term = self.term;
-            "publish mode changed to {}: {}",
-            if is_batching(self.class) { "atomic" } else { "per key" },
+            "publish mode changes to {}: {}",
+            self.mode,
             self.store_description
         );
         self.term_state = TermState::Reopening;
@@ -240,15 +239,16 @@ impl Publisher {
                 probe_result.description
             ),
         };
-        self.class = match (self.settings.class, can_batch) {
-            (PublishMode::Auto | PublishMode::Atomic, true) => ActiveMode::Atomic { batch_max },
+        self.batch_max = batch_max;
+        self.mode = match (self.settings.mode, can_batch) {
+            (PublishMode::Auto | PublishMode::Atomic, true) => ActiveMode::Atomic,
             (PublishMode::Auto, false) | (PublishMode::PerKey, _) => ActiveMode::PerKey,
             (PublishMode::Atomic, false) => {
                 return Err(Error::new(
                     Code::Unsupported,
                     format!(
-                        "publish_mode is A, but {} has no atomic batches for this bucket; \
-                         use auto or B, or upgrade the server",
+                        "publish_mode is atomic, but {} has no atomic batches for this bucket; \
+                         use auto or per_key, or upgrade the server",
                         probe_result.description
                     ),
                 )
@@ -269,8 +269,8 @@ impl Publisher {
             term: self.term,
             leader: self.settings.leader.clone(),
             time: self.environment.wall_clock(),
-            class: match self.class {
-                ActiveMode::Atomic { .. } => CLASS_A.into(),
+            class: match self.mode {
+                ActiveMode::Atomic => CLASS_A.into(),
                 ActiveMode::PerKey => "B".into(),
             },
             class_b_until,
@@ -299,15 +299,16 @@ impl Publisher {
                         Some(entry) if entry.revision != expected => {
                             return Err(self.lost_to(&entry).with_operation("take over"));
                         }
-                        _ => (RetryCause::Doubt, not_written(&outcome)),
+                        _ => (RetryCause::Indeterminate, not_written(&outcome)),
                     }
                 }
                 Outcome::Refused(refusal) => match refused(refusal, FENCE_KEY) {
                     AttemptError::Failed(error) => return Err(error.with_operation("take over")),
                     AttemptError::Again(cause, error) => (cause, error),
-                    AttemptError::Doubt(why) => {
-                        (RetryCause::Doubt, Error::new(Code::Unavailable, why))
-                    }
+                    AttemptError::Doubt(why) => (
+                        RetryCause::Indeterminate,
+                        Error::new(Code::Unavailable, why),
+                    ),
                 },
             };
             retries.again(cause, failure.with_operation("take over"))?;
@@ -341,9 +342,9 @@ impl Publisher {
     /// What has no term, since a leader of parti wrote it, gets none: workers judge it by version
     /// alone, and a term would make them accept an old one.
     fn rewrite(&mut self, until: Term, deadline: Instant) -> PublishAttempt<()> {
-        let is_known_to_b = |term: Option<Term>| match self.class {
+        let is_known_to_b = |term: Option<Term>| match self.mode {
             ActiveMode::PerKey => term != Some(self.term),
-            ActiveMode::Atomic { .. } => until > 0 && term.unwrap_or(0) <= until,
+            ActiveMode::Atomic => until > 0 && term.unwrap_or(0) <= until,
         };
         let mut workers = Vec::new();
         let mut writes = Vec::new();

@@ -181,12 +181,12 @@ fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
                 .draft(plan, Reason::ManualRefresh)
                 .unwrap();
             // Straight to the store, without the look at the fence before.
-            let attempt = match deposed.publisher.class {
-                ActiveMode::Atomic { batch_max } => {
-                    deposed
-                        .publisher
-                        .publish_atomically(&draft, batch_max, later())
-                }
+            let attempt = match deposed.publisher.mode {
+                ActiveMode::Atomic => deposed.publisher.publish_atomically(
+                    &draft,
+                    deposed.publisher.batch_max,
+                    later(),
+                ),
                 ActiveMode::PerKey => deposed.publisher.publish_singly(&draft, later()),
             };
             assert!(attempt.is_err(), "{kind:?} {n}");

@@ -31,7 +31,7 @@ use crate::types::{Partition, Term};
 pub(crate) enum Kind {
     A,
     B,
-    /// ActiveMode A in batches of few writes.
+    /// Atomic mode in batches of few writes.
     Few(usize),
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn settings(class: PublishMode) -> PublisherSettings {
         leader: "divvy".into(), // the default: all leaders have the same name
         assignment: KeyPrefix::new("assignment").unwrap(),
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
-        class,
+        mode: class,
         batch_max: 1_000,
         heartbeat_wait: Duration::from_secs(3),
     }
@@ -135,8 +135,8 @@ impl Leader {
     /// Calls of a publication before its first write: to read the fence, and without batches to
     /// look whether the bucket accepts them by now.
     pub fn looks(&self) -> u32 {
-        match self.publisher.class() {
-            ActiveMode::Atomic { .. } => 1,
+        match self.publisher.mode() {
+            ActiveMode::Atomic => 1,
             ActiveMode::PerKey => 2,
         }
     }
