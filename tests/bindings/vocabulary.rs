@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use divvy::metrics::Prometheus;
 use divvy::settings::keys::KEYS;
 use divvy::vocabulary::{
     AlertLevel, BreakerState, Bucket, CalculatorState, CallStatus, Code, Departure, EventFilter,
@@ -472,4 +473,68 @@ fn page_of_settings_matches_the_table() {
         .unwrap();
     }
     compare("docs/settings.md", &text);
+}
+
+/// The families of a recorder with everything, as rows of a table.
+fn series() -> String {
+    let metrics = Prometheus::builder().with_manager().build().unwrap();
+    let page = metrics.render();
+    let mut text =
+        String::from("| series | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    let mut help = "";
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP divvy_") {
+            help = rest.split_once(' ').unwrap().1;
+        } else if let Some(rest) = line.strip_prefix("# TYPE divvy_") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            let labels = labels(&page, name);
+            writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+        }
+    }
+    text
+}
+
+/// The labels of a family with their values.
+fn labels(page: &str, name: &str) -> String {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    let of_family = |line: &&str| {
+        let rest = line
+            .strip_prefix("divvy_")
+            .and_then(|rest| rest.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with(['{', '_']))
+    };
+    for line in page.lines().filter(of_family) {
+        let Some((_, rest)) = line.split_once('{') else {
+            continue;
+        };
+        let pairs = rest.rsplit_once('}').unwrap().0;
+        for pair in pairs.split("\",").filter(|pair| !pair.starts_with("le=")) {
+            let (label, value) = pair.split_once("=\"").unwrap();
+            let value = value.trim_end_matches('"');
+            match found.iter_mut().find(|(known, _)| *known == label) {
+                Some((_, values)) if values.contains(&value) => {}
+                Some((_, values)) => values.push(value),
+                None => found.push((label, vec![value])),
+            }
+        }
+    }
+    let shown = found.iter().map(|(label, values)| match *label {
+        "version" => format!("`{label}`"),
+        _ => format!("`{label}`: {}", values.join(", ")),
+    });
+    shown.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn series_of_the_manual_match_the_recorder() {
+    const BEGIN: &str = "<!-- Generated: series -->\n";
+    const END: &str = "<!-- End of generated -->\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(file).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the mark of the series");
+    let (_, after) = rest.split_once(END).expect("the mark of their end");
+    compare(
+        "docs/metrics.md",
+        &format!("{before}{BEGIN}{}{END}{after}", series()),
+    );
 }
