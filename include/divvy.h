@@ -383,6 +383,11 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_WORKER_LAGGING = 12,
     /**
+     * Malformed values were found in the store and ignored. `bucket` and `key` are those of the
+     * first one. Members: `bucket`, `key`, `count`, `message`.
+     */
+    DIVVY_EVENT_MALFORMED = 13,
+    /**
      * The manager's state changed. The first event of a subscriber reports the current state:
      * `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
      */
@@ -903,7 +908,7 @@ typedef struct divvy_text {
  * calls and threads until it is fired.
  *
  * The following calls return CANCELLED: start, stop, free, trigger_rebalance, refresh,
- * refresh_partitions and wait_state of calculators and managers, divvy_store_nats_connect(), and
+ * refresh_partitions and wait_state of calculators and managers, divvy_store_open(), and
  * stop, ensure, put, delete and get of stores. Other blocking calls have a timeout or a wake of
  * their own.
  */
@@ -1545,21 +1550,11 @@ const char *divvy_setting_text(struct divvy_setting setting, int32_t field, size
 divvy_status divvy_setting_free(struct divvy_setting setting);
 
 /**
- * Creates an in-memory store, for tests, demos and fleets within one process.
- *
- * Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
- * text; NULL allowed.
- * Returns: OK.
- * Ownership: the caller frees it with divvy_store_free().
- * Thread: any. Does not block. The store has one thread, "dv-memory", while it is watched.
- * Since: 0.1.
- */
-divvy_status divvy_store_memory_new(struct divvy_store *out, char *errbuf, size_t errlen);
-
-/**
- * Connects to NATS, and reconnects until the store is stopped or freed. Reads the settings nats_*
- * and *_bucket. With the setting cache_file it waits at most half a second, returns OK even if no
- * server can be reached, and continues to connect in the background.
+ * Opens the store that the setting "store" names. "nats": connects to NATS, and reconnects until the
+ * store is stopped or freed; reads the settings nats_* and *_bucket. With the setting cache_file it
+ * waits at most half a second, returns OK even if no server can be reached, and continues to connect
+ * in the background. "memory": creates an in-memory store, for tests, demos and fleets within one
+ * process.
  *
  * Parameters: config - the configuration; {0}: the defaults. timeout_ms - maximum wait, 0 to
  * DIVVY_TIMEOUT_MAX_MS. out - receives the handle; not NULL. errbuf, errlen - buffer that receives
@@ -1568,14 +1563,15 @@ divvy_status divvy_store_memory_new(struct divvy_store *out, char *errbuf, size_
  * UNSUPPORTED - a server without headers or TLS, or a library built without NATS; UNAVAILABLE or
  * TIMED_OUT - no server was reached in time; CANCELLED. After a failure nothing is left running.
  * Ownership: the caller frees it with divvy_store_free().
- * Thread: any. Blocks for at most timeout_ms. The store has threads "dv-nats*".
+ * Thread: any. Blocks for at most timeout_ms. The store has threads "dv-nats*"; in memory one thread,
+ * "dv-memory", while it is watched.
  * Since: 0.1.
  */
-divvy_status divvy_store_nats_connect(struct divvy_config config,
-                                      int64_t timeout_ms,
-                                      struct divvy_store *out,
-                                      char *errbuf,
-                                      size_t errlen);
+divvy_status divvy_store_open(struct divvy_config config,
+                              int64_t timeout_ms,
+                              struct divvy_store *out,
+                              char *errbuf,
+                              size_t errlen);
 
 /**
  * Ends the threads and connections of a store, even while calculators or managers use it; their
@@ -2645,6 +2641,16 @@ divvy_status divvy_events_fd(struct divvy_events events,
  * Since: 0.1.
  */
 divvy_status divvy_events_free(struct divvy_events events);
+
+/**
+ * Returns the bucket of a malformed value.
+ *
+ * Parameters: event - the event.
+ * Returns: a divvy_bucket; 0 for other kinds of events and for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_event_bucket(struct divvy_event event);
 
 /**
  * Returns the kind of an event.

@@ -16,7 +16,7 @@
 // Objects are then made empty and filled by try_create():
 //
 //     divvy::store store;
-//     divvy::result made = divvy::store::try_nats(config, std::chrono::seconds(5), store);
+//     divvy::result made = divvy::store::try_open(config, std::chrono::seconds(5), store);
 //     if (!made) std::fprintf(stderr, "%s\n", made.detail().c_str());
 //
 // A destructor waits until what it owns has ended, however long that takes: a callback that runs may
@@ -728,20 +728,19 @@ class store {
 public:
     /// Empty.
     store() noexcept {}
-    static result try_memory(store &out) {
-        divvy_store handle = {};
-        detail::errbuf e;
-        const result made = e(divvy_store_memory_new(&handle, e.text, sizeof e.text));
-        if (made) out.handle_ = owner(handle);
-        return made;
-    }
-    static result try_nats(const config &settings, milliseconds timeout, store &out) {
+    /// Opens the store that the setting "store" names: "nats" (the default) or "memory".
+    static result try_open(const config &settings, milliseconds timeout, store &out) {
         divvy_store handle = {};
         detail::errbuf e;
         const result made =
-            e(divvy_store_nats_connect(settings.get(), timeout.count(), &handle, e.text, sizeof e.text));
+            e(divvy_store_open(settings.get(), timeout.count(), &handle, e.text, sizeof e.text));
         if (made) out.handle_ = owner(handle);
         return made;
+    }
+    static result try_memory(store &out) {
+        config settings;
+        const result chosen = settings.try_set("store", "memory");
+        return chosen ? try_open(settings, milliseconds(0), out) : chosen;
     }
     result try_ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
         detail::errbuf e;
@@ -776,9 +775,9 @@ public:
         try_memory(out).check();
         return out;
     }
-    static store nats(const config &settings, milliseconds timeout) {
+    static store open(const config &settings, milliseconds timeout) {
         store out;
-        try_nats(settings, timeout, out).check();
+        try_open(settings, timeout, out).check();
         return out;
     }
     void ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {

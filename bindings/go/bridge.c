@@ -176,9 +176,9 @@ divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager
     USING(cancel, divvy_manager_refresh_partitions(manager, timeout_ms, NULL, errbuf, errlen));
 }
 
-divvy_status divvy_go_store_connect(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
-                                    divvy_store *out, char *errbuf, size_t errlen) {
-    USING(cancel, divvy_store_nats_connect(config, timeout_ms, out, errbuf, errlen));
+divvy_status divvy_go_store_open(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
+                                 divvy_store *out, char *errbuf, size_t errlen) {
+    USING(cancel, divvy_store_open(config, timeout_ms, out, errbuf, errlen));
 }
 
 divvy_status divvy_go_store_ensure(divvy_cancel cancel, divvy_store store, int32_t bucket,

@@ -32,8 +32,8 @@ divvy_status divvy_go_manager_refresh(divvy_cancel cancel, divvy_manager manager
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_manager_confirm(divvy_cancel cancel, divvy_manager manager,
                                       int64_t timeout_ms, char *errbuf, size_t errlen);
-divvy_status divvy_go_store_connect(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
-                                    divvy_store *out, char *errbuf, size_t errlen);
+divvy_status divvy_go_store_open(divvy_cancel cancel, divvy_config config, int64_t timeout_ms,
+                                 divvy_store *out, char *errbuf, size_t errlen);
 divvy_status divvy_go_store_ensure(divvy_cancel cancel, divvy_store store, int32_t bucket,
                                    int64_t ttl_ms, int64_t timeout_ms, char *errbuf, size_t errlen);
 divvy_status divvy_go_store_put(divvy_cancel cancel, divvy_store store, int32_t bucket,

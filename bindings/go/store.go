@@ -21,33 +21,32 @@ type Store struct {
 
 // NewMemoryStore creates an in-memory store, for tests and demos.
 func NewMemoryStore() (*Store, error) {
-	if err := abi(); err != nil {
-		return nil, err
-	}
-	var text errorText
-	buffer, size := text.at()
-	store := &Store{}
-	return store, check(C.divvy_store_memory_new(&store.handle, buffer, size), "open", &text)
+	return openStore(context.Background(), map[string]string{"store": "memory"}, "open")
 }
 
 // ConnectNATS connects to NATS and reconnects until Close. It waits until the context ends, 10 s by
 // default.
 func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	settings, err := options.settings()
 	if err != nil {
 		return nil, err
 	}
-	config, err := newConfig(settings, "connect")
+	return openStore(ctx, settings, "connect")
+}
+
+// openStore opens the store that the setting "store" names.
+func openStore(ctx context.Context, settings map[string]string, op string) (*Store, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	config, err := newConfig(settings, op)
 	if err != nil {
 		return nil, err
 	}
 	defer C.divvy_config_free(config)
 	store := &Store{}
-	err = wait(ctx, "connect", 10*time.Second, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
-		return C.divvy_go_store_connect(cancel, config, wait, &store.handle, buffer, size)
+	err = wait(ctx, op, 10*time.Second, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
+		return C.divvy_go_store_open(cancel, config, wait, &store.handle, buffer, size)
 	})
 	if err == nil && ctx.Err() != nil {
 		// The context ended while the connection succeeded.

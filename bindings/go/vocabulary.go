@@ -182,6 +182,9 @@ const (
 	// EventWorkerLagging: A live worker has not applied its assignment within `apply_timeout`.
 	// Reported once, until the worker has caught up.
 	EventWorkerLagging EventKind = 12
+	// EventMalformed: Malformed values were found in the store and ignored. `bucket` and `key` are
+	// those of the first one.
+	EventMalformed EventKind = 13
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
@@ -238,6 +241,8 @@ func (w EventKind) String() string {
 		return "breaker"
 	case EventWorkerLagging:
 		return "worker_lagging"
+	case EventMalformed:
+		return "malformed"
 	case EventManagerState:
 		return "manager_state"
 	case EventWorkerID:

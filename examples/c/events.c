@@ -30,12 +30,13 @@ static void on_event(void *userdata, divvy_event event) {
 static divvy_store open_store(divvy_config config) {
     divvy_store store = {0};
     if (getenv("DIVVY_NATS_URL")) {
-        check(divvy_store_nats_connect(config, 10000, &store, err, sizeof err), "connect");
+        check(divvy_store_open(config, 10000, &store, err, sizeof err), "connect");
         return store;
     }
     /* These workers send a single heartbeat, so it must not expire. */
     check(divvy_config_set(config, "heartbeat_ttl", "1h", err, sizeof err), "config");
-    check(divvy_store_memory_new(&store, err, sizeof err), "store");
+    check(divvy_config_set(config, "store", "memory", err, sizeof err), "config");
+    check(divvy_store_open(config, 0, &store, err, sizeof err), "store");
     check(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, 1000, err, sizeof err), "bucket");
     check(divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-0", "up", 2, 1000, err,
                           sizeof err), "heartbeat");

@@ -171,7 +171,7 @@ int main(void) {
     check(divvy_config_set(config, "nats_url", "nats://127.0.0.1:4222", err, sizeof err), "config", err);
     check(divvy_config_merge_env(config, NULL, err, sizeof err), "environment", err);
     check(divvy_config_set_source(config, list_tools, NULL, NULL, err, sizeof err), "source", err);
-    check(divvy_store_nats_connect(config, 10000, &store, err, sizeof err), "connect", err);
+    check(divvy_store_open(config, 10000, &store, err, sizeof err), "connect", err);
     check(divvy_manager_new(config, store, &manager, err, sizeof err), "manager", err);
     check(divvy_manager_subscribe(manager, DIVVY_MANAGER_FILTER_ASSIGNMENT, on_event, NULL, NULL,
                                   &subscription, err, sizeof err),

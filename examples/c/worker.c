@@ -66,10 +66,9 @@ int main(void) {
     check(divvy_config_new(&config, err, sizeof err), "config");
     check(divvy_config_merge_env(config, NULL, err, sizeof err), "environment");
     check(divvy_config_set_source(config, list_tools, NULL, NULL, err, sizeof err), "source");
-    if (getenv("DIVVY_NATS_URL"))
-        check(divvy_store_nats_connect(config, 10000, &store, err, sizeof err), "connect");
-    else
-        check(divvy_store_memory_new(&store, err, sizeof err), "store");
+    if (!getenv("DIVVY_NATS_URL"))
+        check(divvy_config_set(config, "store", "memory", err, sizeof err), "config");
+    check(divvy_store_open(config, 10000, &store, err, sizeof err), "store");
     check(divvy_manager_new(config, store, &manager, err, sizeof err), "manager");
     check(divvy_manager_subscribe(manager, DIVVY_MANAGER_FILTER_WORKER, on_event, NULL, NULL,
                                   &subscription, err, sizeof err), "subscribe");

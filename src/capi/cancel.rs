@@ -13,7 +13,7 @@ use crate::Cancel;
 /// calls and threads until it is fired.
 ///
 /// The following calls return CANCELLED: start, stop, free, trigger_rebalance, refresh,
-/// refresh_partitions and wait_state of calculators and managers, divvy_store_nats_connect(), and
+/// refresh_partitions and wait_state of calculators and managers, divvy_store_open(), and
 /// stop, ensure, put, delete and get of stores. Other blocking calls have a timeout or a wake of
 /// their own.
 #[repr(C)]

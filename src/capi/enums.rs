@@ -333,6 +333,9 @@ pub enum divvy_event_kind {
     /// the worker has caught up. Members: `worker`, `version`, `applied_version`, `lasted_ms`,
     /// `message`.
     DIVVY_EVENT_WORKER_LAGGING = 12,
+    /// Malformed values were found in the store and ignored. `bucket` and `key` are those of the
+    /// first one. Members: `bucket`, `key`, `count`, `message`.
+    DIVVY_EVENT_MALFORMED = 13,
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,

@@ -9,8 +9,7 @@ use super::guard::{self, Detail, Failure, Outcome, known};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
-use crate::runtime::connect_nats;
-use crate::store::memory::MemoryStore;
+use crate::runtime::open_store;
 use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
 use crate::threads::Thread;
 use crate::threads::cancel::{self, Cancel};
@@ -49,30 +48,11 @@ fn deadline(timeout_ms: i64) -> Outcome<Instant> {
     Ok(Instant::now() + timeout(timeout_ms)?)
 }
 
-/// Creates an in-memory store, for tests, demos and fleets within one process.
-///
-/// Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
-/// text; NULL allowed.
-/// Returns: OK.
-/// Ownership: the caller frees it with divvy_store_free().
-/// Thread: any. Does not block. The store has one thread, "dv-memory", while it is watched.
-/// Since: 0.1.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn divvy_store_memory_new(
-    out: *mut divvy_store,
-    errbuf: *mut c_char,
-    errlen: usize,
-) -> divvy_status {
-    guard::call(Detail::new(errbuf, errlen), || {
-        let out = Out::new(out, "out")?;
-        out.write(take_in(Arc::new(MemoryStore::new()))?);
-        Ok(())
-    })
-}
-
-/// Connects to NATS, and reconnects until the store is stopped or freed. Reads the settings nats_*
-/// and *_bucket. With the setting cache_file it waits at most half a second, returns OK even if no
-/// server can be reached, and continues to connect in the background.
+/// Opens the store that the setting "store" names. "nats": connects to NATS, and reconnects until the
+/// store is stopped or freed; reads the settings nats_* and *_bucket. With the setting cache_file it
+/// waits at most half a second, returns OK even if no server can be reached, and continues to connect
+/// in the background. "memory": creates an in-memory store, for tests, demos and fleets within one
+/// process.
 ///
 /// Parameters: config - the configuration; {0}: the defaults. timeout_ms - maximum wait, 0 to
 /// DIVVY_TIMEOUT_MAX_MS. out - receives the handle; not NULL. errbuf, errlen - buffer that receives
@@ -81,10 +61,11 @@ pub unsafe extern "C" fn divvy_store_memory_new(
 /// UNSUPPORTED - a server without headers or TLS, or a library built without NATS; UNAVAILABLE or
 /// TIMED_OUT - no server was reached in time; CANCELLED. After a failure nothing is left running.
 /// Ownership: the caller frees it with divvy_store_free().
-/// Thread: any. Blocks for at most timeout_ms. The store has threads "dv-nats*".
+/// Thread: any. Blocks for at most timeout_ms. The store has threads "dv-nats*"; in memory one thread,
+/// "dv-memory", while it is watched.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn divvy_store_nats_connect(
+pub unsafe extern "C" fn divvy_store_open(
     config: divvy_config,
     timeout_ms: i64,
     out: *mut divvy_store,
@@ -95,7 +76,7 @@ pub unsafe extern "C" fn divvy_store_nats_connect(
         let out = Out::new(out, "out")?;
         let deadline = deadline(timeout_ms)?;
         let settings = config::blueprint(config)?.settings;
-        out.write(take_in(connect_nats(&settings, deadline)?)?);
+        out.write(take_in(open_store(&settings, deadline)?)?);
         Ok(())
     })
 }

@@ -8,14 +8,27 @@ use std::time::Instant;
 use crate::error::{Code, Error, Result};
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::store::memory::MemoryStore;
+use crate::vocabulary::StoreKind;
 
 /// How long a worker with a cache file waits for the server before it uses the cache.
 #[cfg(feature = "nats")]
 const CACHED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Connects to NATS with the settings `nats_*` and `*_bucket`. Blocks until the first connection
-/// succeeds or the deadline passes. With a `cache_file` it blocks for at most half a second and
-/// then continues to connect in the background.
+/// Opens the store that the setting `store` names: connects to NATS, or creates one in memory.
+///
+/// # Errors
+/// As [`connect_nats`].
+pub fn open_store(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
+    match settings.store() {
+        StoreKind::Nats => connect_nats(settings, deadline),
+        StoreKind::Memory => Ok(Arc::new(MemoryStore::new())),
+    }
+}
+
+/// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
+/// connection works or the deadline passes; with a `cache_file` for half a second at most, and
+/// then goes on connecting in the background, so that the file can be served meanwhile.
 ///
 /// # Errors
 /// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this build

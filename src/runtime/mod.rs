@@ -24,9 +24,9 @@ pub mod sim;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use calculator::{CalculatorStatus, StatusCounters, WorkerStatus};
-pub use connect::connect_nats;
 #[cfg(feature = "nats")]
 pub use connect::nats_options;
+pub use connect::{connect_nats, open_store};
 pub use event_record::{EventRecord, rfc3339};
 pub use guarded_store::BreakerStatus;
 pub use manager::{

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{NatsSettings, Values};
 use crate::time::duration;
 use crate::vocabulary::{
-    ManageBuckets, OutagePolicy, OutagePreset, PublishMode, Storage, StrategyKind,
+    ManageBuckets, OutagePolicy, OutagePreset, PublishMode, Storage, StoreKind, StrategyKind,
 };
 
 /// One setting.
@@ -166,6 +166,8 @@ settings! {
         "File in which a worker remembers its assignment, so that it can serve immediately when it starts while the store is unreachable. Empty: none. Each worker needs its own.";
     cache_max_age: manager.cache_max_age, "1s or more, up to 366d",
         "How long the content of `cache_file` is valid after the store last confirmed it.";
+    store: store, "nats or memory",
+        "The store in which the fleet coordinates. `memory` is for demos, tests and fleets inside one process.";
     stable_id_bucket: nats.stable_id_bucket, "a bucket name",
         "Bucket of the stable ids.";
     election_bucket: nats.election_bucket, "a bucket name",
@@ -348,6 +350,7 @@ macro_rules! word_text {
     )+};
 }
 word_text!(
+    StoreKind,
     ManageBuckets,
     PublishMode,
     StrategyKind,

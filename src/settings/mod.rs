@@ -16,7 +16,7 @@ use crate::metrics::MetricNames;
 use crate::store::{Bucket, ManageBuckets};
 use crate::strategy::StrategyKind;
 use crate::types::truncated;
-use crate::vocabulary::{SettingField, Storage};
+use crate::vocabulary::{SettingField, Storage, StoreKind};
 
 /// Longest value of one setting, in bytes.
 pub const VALUE_MAX_BYTES: usize = 16 * 1024;
@@ -28,6 +28,7 @@ pub(super) struct Values {
     /// Without its calculator's part, which is `calculator`.
     pub manager: ManagerConfig,
     pub outage_preset: OutagePreset,
+    pub store: StoreKind,
     pub strategy: StrategyKind,
     pub hash_seed: u64,
     pub metrics: MetricNames,
@@ -285,6 +286,12 @@ impl Settings {
     #[must_use]
     pub fn metrics(&self) -> &MetricNames {
         &self.values.metrics
+    }
+
+    /// The store in which the fleet coordinates.
+    #[must_use]
+    pub fn store(&self) -> StoreKind {
+        self.values.store
     }
 
     /// The part about NATS.

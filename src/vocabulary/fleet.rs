@@ -222,6 +222,14 @@ words! {
         WeightedConsistentHash = 4 "weighted_consistent_hash",
     }
 
+    /// Where a fleet coordinates.
+    pub enum StoreKind {
+        /// NATS JetStream KV: for real fleets.
+        Nats = 1 "nats",
+        /// In memory: for demos, tests and fleets inside one process.
+        Memory = 2 "memory",
+    }
+
     /// What divvy may do to the buckets of a server.
     pub enum ManageBuckets {
         /// Creates missing buckets and leaves existing ones as they are. Enables nothing that a
@@ -261,6 +269,7 @@ defaults!(
     PublishMode::Auto,
     OutagePolicy::Serve,
     OutagePreset::Balanced,
+    StoreKind::Nats,
     StrategyKind::Sticky,
     Storage::File,
 );

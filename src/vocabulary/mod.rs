@@ -18,6 +18,6 @@ pub use self::events::{EventKind, Field};
 pub use self::fleet::{
     ActiveMode, AlertLevel, BreakerState, Bucket, CalculatorState, DegradationCause, Departure,
     EventFilter, ManageBuckets, ManagerEventFilter, ManagerState, MemberChange, OutagePolicy,
-    OutagePreset, PublishMode, Reason, SettingField, Storage, StrategyKind,
+    OutagePreset, PublishMode, Reason, SettingField, Storage, StoreKind, StrategyKind,
 };
 pub use self::words::{Word, Words};

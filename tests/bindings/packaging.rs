@@ -9,9 +9,12 @@ use crate::build::{library, root, succeed};
 
 /// A program of somebody who has only the installed tree.
 const PROGRAM: &str = "#include <divvy.h>\n#include <string.h>\nint main(void) {\n\
-    divvy_store store = {0};\n    \
+    divvy_store store = {0};\n    divvy_config config = {0};\n    \
     return strcmp(divvy_version(), PACKAGE_VERSION) || divvy_check_abi(DIVVY_ABI_VERSION)\n        \
-    || divvy_store_memory_new(&store, NULL, 0) || divvy_store_free(store);\n}\n";
+    || divvy_config_new(&config, NULL, 0)\n        \
+    || divvy_config_set(config, \"store\", \"memory\", NULL, 0)\n        \
+    || divvy_store_open(config, 0, &store, NULL, 0)\n        \
+    || divvy_store_free(store) || divvy_config_free(config);\n}\n";
 
 /// The installed tree, moved after the installation: it must not know where it was.
 fn installed() -> &'static Path {

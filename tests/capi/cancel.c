@@ -151,7 +151,7 @@ static int32_t join_fleet(call *self) {
 }
 
 static int32_t connect_nats(call *self) {
-    return divvy_store_nats_connect(self->config, DIVVY_TIMEOUT_MAX_MS, &self->store, WHY);
+    return divvy_store_open(self->config, DIVVY_TIMEOUT_MAX_MS, &self->store, WHY);
 }
 static int32_t ensure(call *self) {
     return divvy_store_ensure(self->store, DIVVY_BUCKET_ASSIGNMENT, 0, DIVVY_TIMEOUT_MAX_MS, WHY);
@@ -279,7 +279,7 @@ static void calls_of_a_store(void) {
     cancelled(&self, connect_nats, wait_heard);
     CHECK(self.store.id == 0);
     OK(divvy_config_set(self.config, "nats_url", server.url, ERR));
-    OK(divvy_store_nats_connect(self.config, PATIENCE, &self.store, ERR));
+    OK(divvy_store_open(self.config, PATIENCE, &self.store, ERR));
     /* The writes first: they are sent once, so what is heard is they. */
     cancelled(&self, put, wait_heard);
     CHECK(strstr(self.why, "may have been written") != NULL);

@@ -132,10 +132,8 @@ static divvy_config new_config(void) {
 static divvy_store new_store(divvy_config config) UNUSED;
 static divvy_store new_store(divvy_config config) {
     divvy_store store = {0};
-    if (getenv("DIVVY_TEST_NATS_URL"))
-        OK(divvy_store_nats_connect(config, PATIENCE, &store, ERR));
-    else
-        OK(divvy_store_memory_new(&store, ERR));
+    if (!getenv("DIVVY_TEST_NATS_URL")) OK(divvy_config_set(config, "store", "memory", ERR));
+    OK(divvy_store_open(config, PATIENCE, &store, ERR));
     OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 1500, PATIENCE, ERR));
     return store;
 }

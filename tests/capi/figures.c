@@ -49,7 +49,8 @@ int main(void) {
     int threads_before = running_threads();
 
     OK(divvy_config_set(config, "heartbeat_ttl", "1h", ERR));
-    OK(divvy_store_memory_new(&store, ERR));
+    OK(divvy_config_set(config, "store", "memory", ERR));
+    OK(divvy_store_open(config, 0, &store, ERR));
     OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, PATIENCE, ERR));
     for (worker = 0; worker < 4; worker++) beat(store, worker);
     OK(divvy_calculator_new(config, store, &calculator, ERR));

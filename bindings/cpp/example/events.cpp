@@ -10,7 +10,7 @@
 using std::chrono::seconds;
 
 static divvy::store open_store(divvy::config &config) {
-    if (std::getenv("DIVVY_NATS_URL")) return divvy::store::nats(config, seconds(10));
+    if (std::getenv("DIVVY_NATS_URL")) return divvy::store::open(config, seconds(10));
     // These workers send a single heartbeat, so it must not expire.
     config.set("heartbeat_ttl", "1h");
     divvy::store store = divvy::store::memory();

@@ -111,7 +111,7 @@ int main() try {
     divvy::config config{{"nats_url", "nats://127.0.0.1:4222"}};
     config.merge_env();
     config.set_source(list_tools);
-    divvy::store store = divvy::store::nats(config, seconds(10));
+    divvy::store store = divvy::store::open(config, seconds(10));
     divvy::manager manager(config, store);
     divvy::subscription subscription = manager.subscribe(DIVVY_MANAGER_FILTER_ASSIGNMENT, on_event);
     manager.start(seconds(30));

@@ -30,7 +30,7 @@ int main() try {
         tools.add({"tool001", "chamber2"});
         tools.add({"tool002", "chamber1"});
     });
-    divvy::store store = std::getenv("DIVVY_NATS_URL") ? divvy::store::nats(config, seconds(10))
+    divvy::store store = std::getenv("DIVVY_NATS_URL") ? divvy::store::open(config, seconds(10))
                                                        : divvy::store::memory();
     divvy::manager manager(config, store);
     divvy::subscription subscription =

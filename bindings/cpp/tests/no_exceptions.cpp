@@ -59,7 +59,7 @@ static void failures_are_results() {
     CHECK(!config.try_merge_json("{").detail().empty());
     OK(config.try_set("nats_url", "nats://127.0.0.1:1"));
     divvy::store store;
-    const divvy::result connected = divvy::store::try_nats(config, milliseconds(300), store);
+    const divvy::result connected = divvy::store::try_open(config, milliseconds(300), store);
     CHECK(!connected && connected.is_retriable() && !connected.detail().empty() && store.get().id == 0);
     CHECK(store.try_ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience).status() == DIVVY_NULL_ARGUMENT);
     divvy::calculator calculator;

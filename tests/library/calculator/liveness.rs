@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::Blackout;
-use divvy::{Calculator, CalculatorEvent, DegradationCause, EventFilter, Reason};
+use divvy::{Calculator, CalculatorEvent, DegradationCause, EventFilter, MemberChange, Reason};
 
 use crate::support::calculators::*;
 
-fn is_member(notice: &CalculatorEvent, text: &str) -> bool {
-    format!("{notice:?}") == format!("Member({text})")
+fn is_member(event: &CalculatorEvent, expected: MemberChange, id: &str) -> bool {
+    matches!(event, CalculatorEvent::Member { change, worker }
+        if *change == expected && worker.as_str() == id)
 }
 
 fn reason_of_next(events: &divvy::Events) -> Reason {
@@ -76,7 +77,7 @@ fn graceful_leave_is_planned_scale_not_emergency() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.leave("w-2");
-    wait_for(&events, "leave", |e| is_member(e, r#"Left("w-2")"#));
+    wait_for(&events, "leave", |e| is_member(e, MemberChange::Left, "w-2"));
     assert_eq!(reason_of_next(&events), Reason::PlannedScale);
     assert_eq!(all_held(&store, &["w-1"]), ids(10));
     assert!(held(&store, "w-2").is_none());
@@ -92,8 +93,8 @@ fn crash_triggers_emergency_after_lease_and_grace() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.crash("w-2");
-    wait_for(&events, "missing", |e| is_member(e, r#"Suspected("w-2")"#));
-    wait_for(&events, "lost", |e| is_member(e, r#"Dead("w-2")"#));
+    wait_for(&events, "missing", |e| is_member(e, MemberChange::Suspected, "w-2"));
+    wait_for(&events, "lost", |e| is_member(e, MemberChange::Dead, "w-2"));
     assert_eq!(reason_of_next(&events), Reason::Emergency);
     assert_eq!(all_held(&store, &["w-1", "w-3"]), ids(10));
     assert!(held(&store, "w-2").is_none());
@@ -116,7 +117,7 @@ fn worker_death_with_simultaneous_join_triggers_emergency() {
     wait_for_rest(&calculator);
     fleet.crash("w-2");
     fleet.join("w-4");
-    wait_for(&events, "join", |e| is_member(e, r#"Joined("w-4")"#));
+    wait_for(&events, "join", |e| is_member(e, MemberChange::Joined, "w-4"));
     assert_eq!(reason_of_next(&events), Reason::Emergency);
     assert_eq!(all_held(&store, &["w-1", "w-3", "w-4"]), ids(10));
 }
@@ -141,7 +142,7 @@ fn mass_restart_moves_nothing() {
     for worker in workers {
         fleet.crash(worker);
     }
-    wait_for(&events, "missing", |e| is_member(e, r#"Suspected("w-4")"#));
+    wait_for(&events, "missing", |e| is_member(e, MemberChange::Suspected, "w-4"));
     for worker in workers {
         fleet.join(worker);
     }
@@ -231,7 +232,7 @@ fn worker_that_died_in_blackout_is_declared_dead_after_it() {
     });
     fleet.crash("w-3");
     leader.faults().restore();
-    wait_for(&events, "lost", |e| is_member(e, r#"Dead("w-3")"#));
+    wait_for(&events, "lost", |e| is_member(e, MemberChange::Dead, "w-3"));
     wait_for_publication(&events);
     assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
 }

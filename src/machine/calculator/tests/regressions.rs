@@ -91,7 +91,7 @@ fn graceful_leave_is_not_treated_as_crash() {
     world.leave("w-2");
     world.at(60_000);
     assert_eq!(world.times_of("plan planned_scale for w-1"), [1_000]);
-    assert_eq!(world.times_of("lost"), [0_u64; 0]);
+    assert_eq!(world.times_of("dead"), [0_u64; 0]);
     assert_eq!(world.times_of("emergency"), [0_u64; 0]);
 }
 
