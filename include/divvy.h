@@ -269,7 +269,7 @@ enum divvy_status
      */
     DIVVY_WRONG_FLEET = -116,
     /**
-     * A panic was caught: a defect of the library. Please report it with the detail.
+     * A panic was caught: a defect of the library. Please report it with the message.
      */
     DIVVY_PANICKED = -200,
 };
@@ -382,11 +382,6 @@ enum divvy_event_kind
      * `message`.
      */
     DIVVY_EVENT_WORKER_LAGGING = 12,
-    /**
-     * Malformed values were found in the store and ignored. `bucket` and `key` are those of the
-     * first one. Members: `bucket`, `key`, `count`, `message`.
-     */
-    DIVVY_EVENT_MALFORMED = 13,
     /**
      * The manager's state changed. The first event of a subscriber reports the current state:
      * `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
@@ -2641,16 +2636,6 @@ divvy_status divvy_events_fd(struct divvy_events events,
  * Since: 0.1.
  */
 divvy_status divvy_events_free(struct divvy_events events);
-
-/**
- * Returns the bucket of a malformed value.
- *
- * Parameters: event - the event.
- * Returns: a divvy_bucket; 0 for other kinds of events and for an invalid handle.
- * Thread: any. Does not block.
- * Since: 0.1.
- */
-int32_t divvy_event_bucket(struct divvy_event event);
 
 /**
  * Returns the kind of an event.

@@ -111,9 +111,9 @@ pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::list_guard::HeldList;
 pub use machine::manager::{ManagerChange, ManagerEvent};
 pub use runtime::{
-    BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, Events,
-    LeaderElection, Manager, ManagerBuilder, ManagerStatus, PartitionSource,
-    Polled, Readiness, StatusCounters, Subscription, WorkerStatus, connect_nats, read_fleet,
+    BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, Events, LeaderElection,
+    Manager, ManagerBuilder, ManagerStatus, PartitionSource, Polled, Readiness, StatusCounters,
+    Subscription, WorkerStatus, connect_nats, read_fleet,
 };
 pub use settings::Settings;
 pub use threads::cancel::Cancel;

@@ -182,9 +182,6 @@ const (
 	// EventWorkerLagging: A live worker has not applied its assignment within `apply_timeout`.
 	// Reported once, until the worker has caught up.
 	EventWorkerLagging EventKind = 12
-	// EventMalformed: Malformed values were found in the store and ignored. `bucket` and `key` are
-	// those of the first one.
-	EventMalformed EventKind = 13
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
@@ -241,8 +238,6 @@ func (w EventKind) String() string {
 		return "breaker"
 	case EventWorkerLagging:
 		return "worker_lagging"
-	case EventMalformed:
-		return "malformed"
 	case EventManagerState:
 		return "manager_state"
 	case EventWorkerID:
@@ -336,6 +331,8 @@ const (
 	codeIDLost Code = -114
 	// This worker does not lead, and only a leader can serve the call.
 	codeNotLeader Code = -115
+	// The buckets belong to another fleet: the configured name or key prefixes differ.
+	codeWrongFleet Code = -116
 	// A panic was caught: a defect of the library. Please report it with the message.
 	codePanicked Code = -200
 )
@@ -407,6 +404,8 @@ func codeName(code Code) string {
 		return "ID_LOST"
 	case codeNotLeader:
 		return "NOT_LEADER"
+	case codeWrongFleet:
+		return "WRONG_FLEET"
 	case codePanicked:
 		return "PANICKED"
 	default:

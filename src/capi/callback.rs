@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::ffi::c_char;
 
-use super::guard::{self, Detail, Failure};
 use super::enums::STATUSES;
+use super::guard::{self, Detail, Failure};
 use super::status::divvy_status;
 use super::text;
 use crate::types::truncated;

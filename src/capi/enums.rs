@@ -74,12 +74,14 @@ pub enum divvy_status {
     DIVVY_ID_LOST = -114,
     /// This worker does not lead, and only a leader can serve the call.
     DIVVY_NOT_LEADER = -115,
+    /// The buckets belong to another fleet: the configured name or key prefixes differ.
+    DIVVY_WRONG_FLEET = -116,
     /// A panic was caught: a defect of the library. Please report it with the message.
     DIVVY_PANICKED = -200,
 }
 
 /// Every status with the name of its constant, in the order of the header.
-pub(super) const STATUSES: [(divvy_status, &CStr); 33] = [
+pub(super) const STATUSES: [(divvy_status, &CStr); 34] = [
     (divvy_status::DIVVY_OK, c"DIVVY_OK"),
     (divvy_status::DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (divvy_status::DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
@@ -112,6 +114,7 @@ pub(super) const STATUSES: [(divvy_status, &CStr); 33] = [
     (divvy_status::DIVVY_IDS_EXHAUSTED, c"DIVVY_IDS_EXHAUSTED"),
     (divvy_status::DIVVY_ID_LOST, c"DIVVY_ID_LOST"),
     (divvy_status::DIVVY_NOT_LEADER, c"DIVVY_NOT_LEADER"),
+    (divvy_status::DIVVY_WRONG_FLEET, c"DIVVY_WRONG_FLEET"),
     (divvy_status::DIVVY_PANICKED, c"DIVVY_PANICKED"),
 ];
 
@@ -333,9 +336,6 @@ pub enum divvy_event_kind {
     /// the worker has caught up. Members: `worker`, `version`, `applied_version`, `lasted_ms`,
     /// `message`.
     DIVVY_EVENT_WORKER_LAGGING = 12,
-    /// Malformed values were found in the store and ignored. `bucket` and `key` are those of the
-    /// first one. Members: `bucket`, `key`, `count`, `message`.
-    DIVVY_EVENT_MALFORMED = 13,
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,

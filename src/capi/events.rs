@@ -146,7 +146,7 @@ fn deliver(
     userdata: &UserData,
 ) {
     let Ok(event) = event::hand_out(event) else {
-        log::error!(target: "divvy::capi", "no handle is left for an event");
+        log::error!(target: "divvy::capi", "event dropped: all event handles are in use");
         return;
     };
     let ((), failure) = callback::call(|| {

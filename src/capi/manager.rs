@@ -42,7 +42,7 @@ pub struct divvy_manager {
     pub id: u64,
 }
 
-/// Names the worker for its events. Nobody may be the last to hold the manager but its owner.
+/// Names the worker for its events, without keeping the manager alive.
 fn reporter(manager: &Arc<Measured<Manager>>) -> Reporter {
     let manager = Arc::downgrade(manager);
     Box::new(move || {

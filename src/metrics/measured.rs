@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{CalculatorMetrics, RefusalCause, StoreCall, StoreOutcome};
 use crate::error::Code;
-use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
+use crate::store::layer::{LayerCall, StoreAnswer, StoreLayer};
 use crate::store::{Outcome, Refusal, Store};
 
 /// Any store, each call of it told to the metrics.
@@ -57,20 +57,8 @@ impl StoreLayer for MeasuredStore {
     ) -> A {
         let begun = Instant::now();
         let answer = run(self.inner(), &call);
-        self.report(label(call.kind), begun, &answer);
+        self.report(call.kind, begun, &answer);
         answer
-    }
-}
-
-fn label(kind: CallKind) -> StoreCall {
-    match kind {
-        CallKind::Ensure => StoreCall::Ensure,
-        CallKind::Capabilities => StoreCall::Capabilities,
-        CallKind::Read => StoreCall::Read,
-        CallKind::List => StoreCall::List,
-        CallKind::Write => StoreCall::Write,
-        CallKind::WriteBatch => StoreCall::WriteBatch,
-        CallKind::Watch => StoreCall::Watch,
     }
 }
 

@@ -28,7 +28,7 @@ pub fn open_store(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Stor
 
 /// Connects to NATS as the settings `nats_*` and `*_bucket` say. Blocks until the first
 /// connection works or the deadline passes; with a `cache_file` for half a second at most, and
-/// then goes on connecting in the background, so that the file can be served meanwhile.
+/// then continues to connect in the background, so that the file can be served meanwhile.
 ///
 /// # Errors
 /// `InvalidConfig`, `Unauthorized`, `Unavailable`, `TimedOut`, `Unsupported` (also when this build

@@ -27,7 +27,7 @@ use crate::machine::request::{Answer, Request};
 use crate::machine::retry_budget::{RetryBudget, RetryBudgetConfig};
 use crate::metrics::{CalculatorMetrics, MeasuredStore, NoMetrics};
 use crate::runtime::fleet_identity;
-use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
+use crate::store::layer::{LayerCall, StoreAnswer, StoreCall, StoreLayer};
 use crate::store::{Bucket, BucketStatus, Health, Outcome, Refusal, Store};
 use crate::time::clock::Clock;
 use crate::time::log_throttle::{LogThrottle, suppressed};
@@ -158,7 +158,7 @@ impl GuardedStore {
     }
 
     /// Every change of the breaker from now on, how it stands first. Who asked before as the same
-    /// kind is told no more.
+    /// kind is notified no more.
     pub fn changes(&self, listener: BreakerListener) -> Receiver<BreakerCondition> {
         let (sender, receiver) = unbounded();
         let mut core = self.core.lock();
@@ -474,7 +474,7 @@ impl StoreLayer for GuardedStore {
         call: LayerCall<'_>,
         run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
     ) -> A {
-        if call.kind == CallKind::Watch {
+        if call.kind == StoreCall::Watch {
             return run(self.inner(), &call);
         }
         let kind = match call.kind.is_write() {
@@ -638,7 +638,7 @@ mod tests {
         let store = play.store.with_operation_timeout(Duration::from_secs(8));
         for patience in [60, 1] {
             let read = LayerCall {
-                kind: CallKind::Read,
+                kind: StoreCall::Read,
                 bucket: Bucket::Assignment,
                 key: None,
                 writes: 0,

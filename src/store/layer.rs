@@ -7,27 +7,9 @@ use super::{
     Outcome, Refusal, Store, Watch, Write,
 };
 use crate::error::{Error, Result};
+pub use crate::vocabulary::labels::StoreCall;
 
-/// The kinds of calls that a layer tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallKind {
-    /// [`Store::ensure`].
-    Ensure,
-    /// [`Store::capabilities`].
-    Capabilities,
-    /// [`Store::read`].
-    Read,
-    /// [`Store::list`].
-    List,
-    /// [`Store::write`].
-    Write,
-    /// [`Store::write_batch`].
-    WriteBatch,
-    /// [`Store::watch`] and [`Store::watch_key`]: they return at once.
-    Watch,
-}
-
-impl CallKind {
+impl StoreCall {
     /// Whether the call changes values.
     #[must_use]
     pub fn is_write(self) -> bool {
@@ -39,7 +21,7 @@ impl CallKind {
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCall<'a> {
     /// What is called.
-    pub kind: CallKind,
+    pub kind: StoreCall,
     /// The bucket.
     pub bucket: Bucket,
     /// The key of a read.
@@ -139,7 +121,7 @@ pub trait StoreLayer: Send + Sync {
     ) -> A;
 }
 
-fn call(kind: CallKind, bucket: Bucket, deadline: Instant) -> LayerCall<'static> {
+fn call(kind: StoreCall, bucket: Bucket, deadline: Instant) -> LayerCall<'static> {
     LayerCall {
         kind,
         bucket,
@@ -164,7 +146,7 @@ impl<L: StoreLayer> Store for L {
         config: BucketConfig,
         deadline: Instant,
     ) -> Result<BucketStatus> {
-        let ensure = call(CallKind::Ensure, bucket, deadline);
+        let ensure = call(StoreCall::Ensure, bucket, deadline);
         let status = self.call(ensure, |store, call| {
             store.ensure(call.bucket, config, call.deadline)
         })?;
@@ -173,7 +155,7 @@ impl<L: StoreLayer> Store for L {
     }
 
     fn capabilities(&self, bucket: Bucket, deadline: Instant) -> Result<Capabilities> {
-        let capabilities = call(CallKind::Capabilities, bucket, deadline);
+        let capabilities = call(StoreCall::Capabilities, bucket, deadline);
         self.call(capabilities, |store, call| {
             store.capabilities(call.bucket, call.deadline)
         })
@@ -182,7 +164,7 @@ impl<L: StoreLayer> Store for L {
     fn read(&self, bucket: Bucket, key: &str, deadline: Instant) -> Result<Option<Entry>> {
         let read = LayerCall {
             key: Some(key),
-            ..call(CallKind::Read, bucket, deadline)
+            ..call(StoreCall::Read, bucket, deadline)
         };
         self.call(read, |store, call| {
             store.read(call.bucket, key, call.deadline)
@@ -190,7 +172,7 @@ impl<L: StoreLayer> Store for L {
     }
 
     fn list(&self, bucket: Bucket, prefix: &str, deadline: Instant) -> Result<Listing> {
-        let list = call(CallKind::List, bucket, deadline);
+        let list = call(StoreCall::List, bucket, deadline);
         self.call(list, |store, call| {
             store.list(call.bucket, prefix, call.deadline)
         })
@@ -199,7 +181,7 @@ impl<L: StoreLayer> Store for L {
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
         let write = LayerCall {
             writes: writes.len(),
-            ..call(CallKind::Write, bucket, deadline)
+            ..call(StoreCall::Write, bucket, deadline)
         };
         self.call(write, |store, call| {
             store.write(call.bucket, writes, call.deadline)
@@ -209,7 +191,7 @@ impl<L: StoreLayer> Store for L {
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome {
         let write = LayerCall {
             writes: 1,
-            ..call(CallKind::WriteBatch, bucket, deadline)
+            ..call(StoreCall::WriteBatch, bucket, deadline)
         };
         self.call(write, |store, call| {
             store.write_batch(call.bucket, batch, call.deadline)
@@ -217,12 +199,12 @@ impl<L: StoreLayer> Store for L {
     }
 
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
-        let watch = call(CallKind::Watch, bucket, Instant::now());
+        let watch = call(StoreCall::Watch, bucket, Instant::now());
         self.call(watch, |store, call| store.watch(call.bucket, prefix))
     }
 
     fn watch_key(&self, bucket: Bucket, key: &str) -> Result<Watch> {
-        let watch = call(CallKind::Watch, bucket, Instant::now());
+        let watch = call(StoreCall::Watch, bucket, Instant::now());
         self.call(watch, |store, call| store.watch_key(call.bucket, key))
     }
 

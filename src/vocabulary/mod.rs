@@ -9,13 +9,13 @@
 pub(crate) mod words;
 
 pub mod errors;
-pub mod events;
-pub mod fleet;
+pub mod event_kinds;
+pub mod fleet_words;
 pub mod labels;
 
 pub use self::errors::{CallStatus, Code, ErrorClass};
-pub use self::events::{EventKind, Field};
-pub use self::fleet::{
+pub use self::event_kinds::{EventKind, Field};
+pub use self::fleet_words::{
     ActiveMode, AlertLevel, BreakerState, Bucket, CalculatorState, DegradationCause, Departure,
     EventFilter, ManageBuckets, ManagerEventFilter, ManagerState, MemberChange, OutagePolicy,
     OutagePreset, PublishMode, Reason, SettingField, Storage, StoreKind, StrategyKind,

@@ -10,8 +10,7 @@ use divvy::config::{CalculatorConfig, PublishMode};
 use divvy::error::{Code, Error, Result};
 use divvy::machine::breaker::BreakerCondition;
 use divvy::machine::calculator::{
-    CalculatorEvent, CalculatorInput, CalculatorMachine, Job, JobReport, OpId,
-    Ticket,
+    CalculatorEvent, CalculatorInput, CalculatorMachine, Job, JobReport, OpId, Ticket,
 };
 use divvy::machine::engine::calculator_effects::{
     CalculatorEffects, CalculatorShell, MonitorOrder, took_over,
@@ -525,7 +524,13 @@ impl World {
             },
             _ => {}
         }
-        let is_death = matches!(event, CalculatorEvent::Member { change: MemberChange::Dead, .. });
+        let is_death = matches!(
+            event,
+            CalculatorEvent::Member {
+                change: MemberChange::Dead,
+                ..
+            }
+        );
         if self.nodes[n].is_blind && is_death {
             return Err(format!("node {n} is blind and says {event:?}"));
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use divvy::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
+use divvy::store::layer::{LayerCall, StoreAnswer, StoreLayer};
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
 use divvy::wire::Assignment;
@@ -327,16 +327,7 @@ impl<H: Fn(&'static str) -> Result<()> + Send + Sync> StoreLayer for Hooked<H> {
         call: LayerCall<'_>,
         run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
     ) -> A {
-        let name = match call.kind {
-            CallKind::Ensure => "ensure",
-            CallKind::Capabilities => "capabilities",
-            CallKind::Read => "read",
-            CallKind::List => "list",
-            CallKind::Write => "write",
-            CallKind::WriteBatch => "write_batch",
-            CallKind::Watch => "watch",
-        };
-        match (self.hook)(name) {
+        match (self.hook)(call.kind.name()) {
             Err(error) if !call.kind.is_write() => A::refused(error, 0),
             _ => run(&self.inner, &call),
         }

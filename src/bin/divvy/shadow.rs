@@ -1,6 +1,5 @@
 //! `divvy shadow`: plans next to a live leader.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +15,7 @@ use crate::connection::Connection;
 use crate::output::{Result, print};
 use crate::plan::read_partitions;
 
-/// How the lines name whoever reports them.
+/// The reporter of every line.
 const REPORTER: &str = "shadow";
 
 /// Interval of the check for Ctrl-C.

@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(long, value_name = "leave|restart", default_value_t = Departure::Leave)]
     departure: Departure,
     /// Remember the assignment in this file, and serve it when the worker is started while the
-    /// store is out of reach (setting cache_file; cache_max_age tells for how long).
+    /// store is out of reach (setting cache_file; cache_max_age limits for how long).
     #[arg(long, value_name = "FILE")]
     cache: Option<String>,
     /// Print each event as one JSON object per line.

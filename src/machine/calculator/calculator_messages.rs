@@ -229,7 +229,7 @@ pub enum CalculatorEvent {
         worker: WorkerId,
     },
     /// A live worker has not applied what is assigned to it within
-    /// [`CalculatorConfig::apply_timeout`]. Told once, and again only after it has caught up.
+    /// [`CalculatorConfig::apply_timeout`]. Reported once, and again only after it has caught up.
     WorkerLagging(Lagging),
     /// A plan was published.
     Published {
@@ -272,7 +272,7 @@ pub enum CalculatorEvent {
     /// call through as a probe, or closed again.
     Breaker(BreakerCondition),
     /// A newer leader has taken over, or the fence record is removed (its bucket was purged or created
-    /// anew): nothing more is published by this calculator.
+    /// again): nothing more is published by this calculator.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
@@ -409,11 +409,11 @@ impl Degradation {
 impl fmt::Display for Degradation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.cause {
-            DegradationCause::WatchLost => "heartbeat watch lost: failure detection suspended",
+            DegradationCause::WatchLost => "heartbeat watch lost",
             DegradationCause::Store => "store unhealthy",
-            DegradationCause::Publishing => "publishing fails",
-            DegradationCause::Source => "partition source fails",
-            DegradationCause::Malformed => "too many malformed values in the store",
+            DegradationCause::Publishing => "publish failed",
+            DegradationCause::Source => "partition source failed",
+            DegradationCause::Malformed => "too many malformed values",
             DegradationCause::Deposed => "a newer leader has taken over, or the fence was removed",
         })?;
         if !self.detail.is_empty() {

@@ -159,7 +159,7 @@ pub enum ManagerEvent {
     Calculator(CalculatorEvent),
     /// The circuit breaker before the store opened, lets one call through to see, or closed again.
     Breaker(BreakerCondition),
-    /// Degraded mode begins: the store is out of reach, and what is held may be out of date.
+    /// Degraded mode begins: the store is unreachable, and the assignment may be outdated.
     Degraded {
         /// Why.
         why: String,

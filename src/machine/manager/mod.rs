@@ -70,7 +70,7 @@ pub struct ManagerMachine {
     store_fault: Option<String>,
     blind_since: Option<Time>,
     breaker: BreakerCondition,
-    /// How the store failed first, where trying again may help.
+    /// How the store failed first, where a retry may help.
     store_failure: Option<Error>,
     lead: Leadership,
     back_off: Backoff,

@@ -7,7 +7,7 @@ use crate::metrics::{CalculatorMetrics, MemberChange};
 #[derive(Debug, Default)]
 pub struct FleetChanges {
     counts: [u32; MemberChange::ALL.len()],
-    /// Which of them was noted last: of a change that comes alone the others are not looked at.
+    /// Which of them was noted last: after a single change the others are not checked.
     last: usize,
     waiting: u32,
     is_touched: bool,

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use crate::error::{Code, Error, Result};
 use crate::runtime::publish::partition_list::PartitionSource;
 use crate::store::Store;
-use crate::store::layer::{CallKind, LayerCall, StoreAnswer, StoreLayer};
+use crate::store::layer::{LayerCall, StoreAnswer, StoreCall, StoreLayer};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
 use crate::types::Partition;
 
@@ -125,7 +125,7 @@ impl StoreLayer for StopGuarded<dyn Store> {
         call: LayerCall<'_>,
         run: impl FnOnce(&dyn Store, &LayerCall<'_>) -> A,
     ) -> A {
-        if call.kind == CallKind::Watch {
+        if call.kind == StoreCall::Watch {
             return run(self.inner(), &call);
         }
         if let (false, Err(stopped)) = (call.kind.is_write(), self.check()) {

@@ -240,7 +240,7 @@ impl EventLog {
         if let Some(silent) = self.sights.record(now) {
             log::warn!(
                 target: "divvy::watch",
-                "heartbeat watch lost{}: {why}: failure detection suspended", suppressed(silent)
+                "heartbeat watch lost{}: {why}; failure detection suspended", suppressed(silent)
             );
         }
     }

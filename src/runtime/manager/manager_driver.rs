@@ -46,7 +46,7 @@ pub(super) struct ManagerDriver {
     pub io: Arc<Io>,
     pub watches: ManagerWatches,
     pub breaker: Receiver<BreakerCondition>,
-    /// Rung when the calculator has told something.
+    /// Rung when the calculator has reported something.
     pub waker: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
     pub joined: Sender<Result<()>>,

@@ -77,7 +77,9 @@ fn graceful_leave_is_planned_scale_not_emergency() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.leave("w-2");
-    wait_for(&events, "leave", |e| is_member(e, MemberChange::Left, "w-2"));
+    wait_for(&events, "leave", |e| {
+        is_member(e, MemberChange::Left, "w-2")
+    });
     assert_eq!(reason_of_next(&events), Reason::PlannedScale);
     assert_eq!(all_held(&store, &["w-1"]), ids(10));
     assert!(held(&store, "w-2").is_none());
@@ -93,7 +95,9 @@ fn crash_triggers_emergency_after_lease_and_grace() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.crash("w-2");
-    wait_for(&events, "missing", |e| is_member(e, MemberChange::Suspected, "w-2"));
+    wait_for(&events, "missing", |e| {
+        is_member(e, MemberChange::Suspected, "w-2")
+    });
     wait_for(&events, "lost", |e| is_member(e, MemberChange::Dead, "w-2"));
     assert_eq!(reason_of_next(&events), Reason::Emergency);
     assert_eq!(all_held(&store, &["w-1", "w-3"]), ids(10));
@@ -117,7 +121,9 @@ fn worker_death_with_simultaneous_join_triggers_emergency() {
     wait_for_rest(&calculator);
     fleet.crash("w-2");
     fleet.join("w-4");
-    wait_for(&events, "join", |e| is_member(e, MemberChange::Joined, "w-4"));
+    wait_for(&events, "join", |e| {
+        is_member(e, MemberChange::Joined, "w-4")
+    });
     assert_eq!(reason_of_next(&events), Reason::Emergency);
     assert_eq!(all_held(&store, &["w-1", "w-3", "w-4"]), ids(10));
 }
@@ -142,7 +148,9 @@ fn mass_restart_moves_nothing() {
     for worker in workers {
         fleet.crash(worker);
     }
-    wait_for(&events, "missing", |e| is_member(e, MemberChange::Suspected, "w-4"));
+    wait_for(&events, "missing", |e| {
+        is_member(e, MemberChange::Suspected, "w-4")
+    });
     for worker in workers {
         fleet.join(worker);
     }

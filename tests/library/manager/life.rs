@@ -69,7 +69,7 @@ fn wait_state_distinguishes_timed_out_cancelled_and_stopped() {
     assert_eq!(wait(Duration::from_millis(1)), Code::TimedOut);
     let cancel = Cancel::new();
     cancel.fire();
-    assert_eq!(cancel.during(|| wait(PATIENCE)), Code::Cancelled);
+    assert_eq!(cancel.run(|| wait(PATIENCE)), Code::Cancelled);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| wait(PATIENCE));
         manager.stop(Departure::Leave, PATIENCE).unwrap();

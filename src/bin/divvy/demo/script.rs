@@ -171,7 +171,7 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
             }
         )
     });
-    stage.check("nobody was declared lost", calm)?;
+    stage.check("no worker was declared dead", calm)?;
     check_nothing_published(stage)?;
     stage.close()
 }

@@ -233,7 +233,7 @@ impl Stage {
         self.ledger.steps.last().map_or(0, |s| s.published.len())
     }
 
-    /// Whether the leader has told that about this worker since the step began.
+    /// Whether the leader has reported that change of this worker since the step began.
     pub fn told_of(&self, worker: &WorkerId, expected: MemberChange) -> bool {
         self.told(|event| {
             matches!(event, CalculatorEvent::Member { change, worker: about }

@@ -29,7 +29,7 @@ fn failed_publication_stays_pending_and_is_retried_without_new_window() {
          degraded [publishing]
          Idle->Rebalancing planned_scale
          plan planned_scale for w-1 w-2
-         failed to publish: store
+         failed to publish: store_error
          Rebalancing->Idle
          Idle->Rebalancing planned_scale
          plan planned_scale for w-1 w-2

@@ -10,7 +10,7 @@
 //!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
 //!   key and the commit record, so that each revision a former leader knows is stale.
 //! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
-//!   good; one that did not, that somebody wrote without a fence, which is published above.
+//!   good; one that did not, that another client wrote without a fence, which is published above.
 //! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
 //!   keys are written by the next publication whatever they hold, so that it comes too late.
 //!

@@ -216,7 +216,7 @@ impl Publisher {
         }
         log::info!(
             target: "divvy::publisher", term = self.term;
-            "publish mode changes to {}: {}",
+            "publish mode changed to {}: {}",
             self.mode,
             self.store_description
         );
