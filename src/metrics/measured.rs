@@ -1,4 +1,4 @@
-//! A store whose calls are measured.
+//! A store that measures its calls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,14 +8,14 @@ use crate::error::Code;
 use crate::store::layer::{LayerCall, StoreAnswer, StoreLayer};
 use crate::store::{Outcome, Refusal, Store};
 
-/// Any store, each call of it told to the metrics.
+/// A store that reports each call to the metrics.
 pub struct MeasuredStore {
     inner: Arc<dyn Store>,
     metrics: Arc<dyn CalculatorMetrics>,
 }
 
 impl MeasuredStore {
-    /// Tells the calls of `inner` to `metrics`.
+    /// Wraps `inner` and reports its calls to `metrics`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<dyn CalculatorMetrics>) -> Self {
         Self { inner, metrics }

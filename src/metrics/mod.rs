@@ -1,13 +1,14 @@
-//! What a calculator, its assignments, a worker and a manager tell about themselves.
+//! Metrics of a calculator, its plans, a worker and a manager.
 //!
-//! Four small traits; every method does nothing unless it is written, so that a host implements
-//! only what it wants to know. [`NoMetrics`] wants nothing, [`Prometheus`] (feature `metrics`)
+//! Four traits receive the measurements: [`CalculatorMetrics`], [`AssignmentMetrics`],
+//! [`WorkerMetrics`] and [`ManagerMetrics`]. Every method has an empty default, so a host implements
+//! only the ones it needs. [`NoMetrics`] discards everything. [`Prometheus`] (feature `metrics`)
 //! keeps series for a scrape. `docs/metrics.md` describes every series.
 //!
-//! Methods are called from the threads of the library, `dv-calc` and `dv-watch` among them: they
-//! must not wait, must not call the handle, and should not allocate. A panic fails the handle.
-//! None of them is told which worker or partition it is about: what is kept by them would grow
-//! with the fleet.
+//! The library calls the methods on its own threads, including `dv-calc` and `dv-watch`. A method
+//! must not block or call the handle, and should not allocate. A panic fails the handle. No method
+//! receives the name of a worker or partition, because series keyed by them would grow with the
+//! fleet.
 
 mod measured;
 mod names;
@@ -28,74 +29,76 @@ pub use crate::vocabulary::labels::{
 };
 pub use crate::vocabulary::{ActiveMode, BreakerState, DegradationCause, MemberChange};
 
-/// What a calculator tells, and the store that it works on.
+/// Receives the measurements of a calculator and of its store.
 #[allow(unused_variables)]
 pub trait CalculatorMetrics: Send + Sync {
-    /// Where to read what is cheaper to ask for than to be told of. Once, when the calculator is
-    /// built; it is gone when the calculator is.
+    /// Hands over a probe for values that are cheaper to poll than to push. Called once, when the
+    /// calculator is built. The probe lives as long as the calculator.
     fn attach(&self, probe: Weak<dyn Probe>) {}
-    /// The state changed, after so long in the former one.
+    /// The calculator changed its state after `spent` in the former one.
     fn state_changed(&self, from: CalculatorState, to: CalculatorState, spent: Duration) {}
     /// A job of `dv-publish` ended.
     fn job_done(&self, job: JobKind, success: Success) {}
-    /// A rebalance ended; a failed one stays pending and is tried again.
+    /// A rebalance ended after `took`. A failed one stays pending and is retried.
     fn rebalanced(&self, reason: Reason, success: Success, took: Duration) {}
-    /// A worker came or went.
+    /// The membership of one worker changed.
     fn worker_changed(&self, change: MemberChange) {}
-    /// So many workers came or went in this way since the last call: what comes in one go is told
-    /// in one go. Unless it is written, [`CalculatorMetrics::worker_changed`] is told of each.
+    /// The membership of `count` workers changed in the same way. By default, calls
+    /// [`CalculatorMetrics::worker_changed`] once for each.
     fn workers_changed(&self, change: MemberChange, count: u32) {
         for _ in 0..count {
             self.worker_changed(change);
         }
     }
-    /// How many workers are alive, and how many are suspected.
+    /// The number of live workers and of suspected workers changed.
     fn workers(&self, alive: usize, suspected: usize) {}
-    /// So many partitions of the plan in force have an owner that is gone.
+    /// The number of partitions whose owner in the current plan is no longer a member changed.
     fn unassigned(&self, partitions: usize) {}
-    /// So many live workers have not applied their assignment in time, and the last of all workers
-    /// is so many versions behind.
+    /// `lagging` live workers have not applied their assignment within `apply_timeout`. The slowest
+    /// live worker is `highest` versions behind.
     fn fleet_lag(&self, lagging: usize, highest: Version) {}
-    /// A publication was applied by every live worker that tells so, so long after it was seen.
+    /// Every live worker that reports its version has applied the publication, `took` after it was
+    /// observed.
     fn converged(&self, took: Duration) {}
     /// A worker's lease ended.
     fn lease_ended(&self, cause: ExpiryCause) {}
-    /// The heartbeats were listed, or that failed.
+    /// A listing of the heartbeats ended.
     fn heartbeats_listed(&self, success: Success) {}
-    /// A watch lost sight of its bucket.
+    /// A watch was lost.
     fn watch_lost(&self, watched: Watched) {}
-    /// A watch has delivered everything: at its start, and after each loss.
+    /// A watch resynchronised: it has delivered the complete state, at its start or after a loss.
     fn watch_resynced(&self, watched: Watched) {}
-    /// That many malformed values were found in the store.
+    /// `count` malformed values were found in the store.
     fn malformed(&self, count: u32) {}
-    /// What keeps the calculator from doing all of its work; empty: nothing does.
+    /// The causes of degradation changed. Empty: the calculator is not degraded.
     fn degraded(&self, causes: &[DegradationCause]) {}
     /// A newer leader has taken over.
     fn leadership_lost(&self) {}
-    /// A subscriber's callback ran.
+    /// A subscriber's callback returned after `took`.
     fn called_back(&self, took: Duration) {}
-    /// A subscriber's callback panicked and is closed.
+    /// A subscriber's callback panicked. The subscription is closed.
     fn callback_panicked(&self) {}
-    /// A subscriber was too slow: an event was not delivered. `is_first`: it is closed by that.
+    /// An event was not delivered because the backlog of a subscriber is full. `is_first` is true for
+    /// the event that closes the subscription.
     fn event_missed(&self, is_first: bool) {}
-    /// A call of the store ended. For calls with many writes: done when all of them are.
+    /// A store call ended after `took`. A call with many writes is `Done` if all of them are.
     fn store_called(&self, call: StoreCall, outcome: StoreOutcome, took: Duration) {}
     /// The store refused a write.
     fn write_refused(&self, because: RefusalCause) {}
-    /// A store call that failed was tried again by the library.
+    /// The library retried a failed store call.
     fn store_retried(&self) {}
-    /// The circuit breaker before the store changed.
+    /// The circuit breaker of the store changed its state.
     fn breaker_changed(&self, to: BreakerState) {}
 }
 
-/// What is told of plans and their publication.
+/// Receives the measurements of plans and their publication.
 #[allow(unused_variables)]
 pub trait AssignmentMetrics: Send + Sync {
-    /// A take-over succeeded: the term it opened, the version it found, and the publish mode.
+    /// A take-over succeeded. It opened `term`, found `version` and publishes in `mode`.
     fn took_over(&self, term: Term, version: Version, mode: ActiveMode) {}
-    /// A part of a rebalance took so long, failed or not.
+    /// A step of a rebalance ended after `took`, successfully or not.
     fn step(&self, step: Step, took: Duration) {}
-    /// A publication was tried again within one rebalance.
+    /// A publication was retried within one rebalance.
     fn retried(&self, because: RetryCause) {}
     /// A plan was published.
     fn published(&self, plan: &PublishedPlan) {}
@@ -105,79 +108,79 @@ pub trait AssignmentMetrics: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PublishedPlan {
-    /// Its version.
+    /// Version of the plan.
     pub version: Version,
-    /// The leader's term.
+    /// Term of the leader.
     pub term: Term,
-    /// How it was published.
+    /// Publish mode.
     pub mode: ActiveMode,
-    /// How many workers it has.
+    /// Number of workers.
     pub workers: usize,
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions: usize,
-    /// How many of them have another owner than before.
+    /// Number of partitions that changed owners.
     pub moved: usize,
-    /// Their share of all weight.
+    /// Weight of the moved partitions as a fraction of the total weight, 0 to 1.
     pub moved_share: f64,
-    /// Load of the fullest worker, as a multiple of the mean.
+    /// Load of the most loaded worker, as a multiple of the mean.
     pub max_to_mean: f64,
 }
 
-/// What one worker tells of itself.
+/// Receives the measurements of one worker.
 #[allow(unused_variables)]
 pub trait WorkerMetrics: Send + Sync {
-    /// A heartbeat was sent, or could not be.
+    /// A heartbeat was sent, or failed to be sent.
     fn heartbeat(&self, success: Success) {}
-    /// A heartbeat was due and is sent only now, so much later.
+    /// A heartbeat was sent `by` later than it was due.
     fn heartbeat_late(&self, by: Duration) {}
-    /// An assignment with this version was seen.
+    /// The watch delivered an assignment with this version.
     fn assignment_seen(&self, version: Version) {}
-    /// An assignment was applied: told to the subscribers, so long after it was taken in.
+    /// An assignment was applied: every subscriber was notified, `took` after it was observed.
     fn assignment_applied(&self, version: Version, added: usize, removed: usize, took: Duration) {}
-    /// An assignment was refused: older than what is applied.
+    /// An assignment was rejected because it is older than the applied one.
     fn assignment_refused(&self) {}
 }
 
-/// What a manager tells of itself.
+/// Receives the measurements of a manager.
 #[allow(unused_variables)]
 pub trait ManagerMetrics: Send + Sync {
-    /// The manager does something else, after so long in the former state.
+    /// The manager changed its state after `spent` in the former one.
     fn state_changed(&self, from: ManagerState, to: ManagerState, spent: Duration) {}
-    /// This worker began or ceased to lead.
+    /// This worker gained, lost or released the leadership.
     fn leadership_changed(&self, change: LeadershipChange) {}
     /// A claim of a stable id, or its renewal, ended.
     fn id_claim(&self, outcome: IdClaim) {}
 }
 
-/// What can be read of a calculator at any moment without waiting.
+/// A source of calculator values that can be read at any time without blocking.
 pub trait Probe: Send + Sync {
-    /// The present.
+    /// Returns the current values.
     fn read(&self) -> Reading;
 }
 
-/// One moment of a calculator.
+/// Values of a calculator at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reading {
-    /// Whether it is started and at work.
+    /// Whether the calculator is running.
     pub is_started: bool,
-    /// What it is doing.
+    /// Current state.
     pub state: CalculatorState,
-    /// For how long.
+    /// Time in the current state.
     pub state_age: Duration,
-    /// How long ago a heartbeat was heard of: the age of the list of workers. `None` before the
-    /// first and while it is stopped.
+    /// Time since the last heartbeat of any worker. `None` before the first heartbeat and while the
+    /// calculator is stopped.
     pub workers_age: Option<Duration>,
-    /// Messages that wait for `dv-calc`.
+    /// Number of messages queued for `dv-calc`.
     pub inbox: usize,
-    /// Subscribers.
+    /// Number of subscribers.
     pub subscribers: usize,
-    /// Events that wait for the slowest of them.
+    /// Number of events queued for the slowest subscriber.
     pub backlog: usize,
 }
 
 impl Reading {
-    /// What is read of a calculator that is not started.
+    /// Returns the values of a stopped calculator.
     #[must_use]
     pub fn idle() -> Self {
         Self {
@@ -192,7 +195,7 @@ impl Reading {
     }
 }
 
-/// Wants to know nothing.
+/// Discards all measurements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoMetrics;
 

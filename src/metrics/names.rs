@@ -1,14 +1,13 @@
-//! How series are named.
+//! Names and labels of the series.
 
-/// How series are named, and which labels all of them carry.
+/// Names of the series, and the labels common to all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricNames {
-    /// What every name begins with, before a `_`. Default: `divvy`.
+    /// Prefix of every name, followed by `_`. Default: `divvy`.
     pub namespace: String,
-    /// Labels of every series, `name=value` each. Default: none.
+    /// Labels of every series, each in the form `name=value`. Default: none.
     pub labels: Vec<String>,
-    /// Whether the series are kept under parti's names as well, see `docs/metrics.md`.
-    /// Default: false.
+    /// Whether to also export the series under parti's names; see `docs/metrics.md`. Default: false.
     pub parti_names: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What is derived from `divvy::vocabulary` as files: the C enums, the Go constants and the
-//! reference pages. Each committed file is compared; `BLESS=1` rewrites them.
+//! Files generated from `divvy::vocabulary`: the C enums, the Go constants and the reference pages.
+//! Each committed file is compared; `BLESS=1` rewrites them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use divvy::vocabulary::{
     Words,
 };
 
-/// Compares a generated file with the committed one, or rewrites that.
+/// Compares a generated file with the committed one, or rewrites it.
 fn compare(path: &str, generated: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("BLESS").is_some() {
@@ -31,9 +31,9 @@ struct Enum {
     words: Words,
     c_type: &'static str,
     c_prefix: &'static str,
-    /// What 0 stands for, where no word does.
+    /// The meaning of 0, if no word has this number.
     none: Option<&'static str>,
-    /// The Go type and the prefix of its constants; `None`: Go has no use for it.
+    /// The Go type and the prefix of its constants; `None`: not used in Go.
     go: Option<(&'static str, &'static str)>,
 }
 
@@ -135,7 +135,7 @@ fn enums() -> Vec<Enum> {
     ]
 }
 
-/// Every status, in the order of its number.
+/// Returns every status, in the order of its number.
 fn statuses() -> Vec<&'static Word> {
     let words = CallStatus::WORDS.words.iter().chain(Code::WORDS.words);
     let mut all: Vec<&Word> = words.collect();
@@ -332,7 +332,7 @@ fn numbers_of_the_c_abi_are_unique_and_never_change() {
         assert_eq!(all.len(), list.words.words.len(), "{}", list.c_type);
         assert!(list.none.is_none() || !all.contains(&0), "{}", list.c_type);
     }
-    // They are compiled into programs: append, never change.
+    // Programs contain these numbers: append, never change.
     let statuses: Vec<i32> = statuses().iter().map(|word| word.number).collect();
     let misuse = (0..=15).map(|n| -n);
     let environment = (100..=116).map(|n| -n);
@@ -371,17 +371,16 @@ const GENERATED: &str = "<!-- Generated from src/vocabulary: run `BLESS=1 cargo 
 fn page_of_events_matches_the_vocabulary() {
     let mut text = format!(
         "# Events\n\n{GENERATED}\n\
-         Calculators and managers report what happens as events: in Rust `CalculatorEvent` and\n\
-         `ManagerEvent`, in C `divvy_event`, in Go `Event` and `ManagerEvent`. The JSON form is the\n\
-         same from `divvy_event_json()`, from `SubscribeJSON` in Go, and from `divvy worker --json`\n\
-         and `divvy shadow --json`, which print one event a line.\n\n\
+         Calculators and managers deliver events: `CalculatorEvent` and `ManagerEvent` in Rust, `divvy_event`\n\
+         in C, `Event` and `ManagerEvent` in Go. `divvy_event_json()`, `SubscribeJSON` in Go, `divvy worker\n\
+         --json` and `divvy shadow --json` return the same JSON form, one event per line.\n\n\
          Every event has these members:\n\n\
          | member | meaning |\n| --- | --- |\n\
-         | `kind` | text: what the event is about, see below |\n\
-         | `time` | text: when it was delivered, by the wall clock, RFC 3339 |\n\
-         | `reporter` | text: the worker, or the name of the calculator, that reports it |\n\
-         | `worker` | text: the worker that it is about; the reporter unless it is about another |\n\n\
-         Members may be added in any release.\n\n## Kinds\n\n\
+         | `kind` | Text: the kind of event, see below. |\n\
+         | `time` | Text: the time of delivery by the wall clock, RFC 3339. |\n\
+         | `reporter` | Text: the worker or the name of the calculator that reports the event. |\n\
+         | `worker` | Text: the worker that the event is about. By default the reporter. |\n\n\
+         Any release may add members and kinds. Ignore unknown ones.\n\n## Kinds\n\n\
          | kind | number | meaning | members |\n| --- | --- | --- | --- |\n"
     );
     for kind in EventKind::ALL {
@@ -419,9 +418,13 @@ fn page_of_events_matches_the_vocabulary() {
 fn page_of_errors_matches_the_vocabulary() {
     let mut text = format!(
         "# Errors\n\n{GENERATED}\n\
-         Every error has a code. The class of a code says how to react: `retriable`: the same call\n\
-         may succeed later; `permanent`: it fails again until something is changed; `conflict`:\n\
-         another writer was faster or has taken over; `invalid`: the caller's input is at fault.\n\n\
+         Every error has a code. The class of the code says how to react:\n\n\
+         | class | meaning |\n| --- | --- |\n\
+         | `retriable` | The same call may succeed later. |\n\
+         | `permanent` | The call fails again until the cause is fixed. |\n\
+         | `conflict` | Another writer was faster or has taken over. |\n\
+         | `invalid` | The input of the caller is invalid. |\n\n\
+         [Troubleshooting](troubleshooting.md#error-codes) says what to do about each code.\n\n\
          | code | C | number | class | meaning |\n| --- | --- | --- | --- | --- |\n"
     );
     for word in statuses() {
@@ -437,29 +440,62 @@ fn page_of_errors_matches_the_vocabulary() {
         .unwrap();
     }
     text.push_str(
-        "\nCodes without a class exist in the C ABI only. Numbers are never reused; treat an unknown\n\
-         one as a failure of its range: -1 to -99 misuse by the caller, -100 to -199 the environment,\n\
-         -200 and below a defect of the library.\n",
+        "\nCodes without a class exist only in the C ABI. Numbers are never reused. Treat an unknown number as\n\
+         a failure of its range:\n\n\
+         | numbers | meaning |\n| --- | --- |\n\
+         | -1 to -99 | misuse by the caller |\n\
+         | -100 to -199 | failure of the environment |\n\
+         | -200 and below | defect of the library |\n",
     );
     compare("docs/errors.md", &text);
 }
 
+/// The sections of the page of settings, each with its first setting.
+const HEADINGS: &[(&str, &str)] = &[
+    ("name", "Fleet"),
+    ("heartbeat_ttl", "Failure detection and rebalancing"),
+    ("retry_delay_min", "Retries, degradation and events"),
+    ("publish_mode", "Publication"),
+    ("strategy", "Strategy"),
+    ("worker_id_prefix", "Manager"),
+    ("outage_policy", "Outages"),
+    ("store", "Store"),
+    ("metrics_namespace", "Metrics"),
+    ("nats_url", "NATS connection"),
+    ("nats_placement_cluster", "NATS buckets"),
+];
+
 #[test]
 fn page_of_settings_matches_the_table() {
+    for (first, heading) in HEADINGS {
+        let exists = KEYS.iter().any(|key| key.name == *first);
+        assert!(exists, "{heading} begins with the unknown setting {first}");
+    }
     let mut text = format!(
         "# Settings\n\n{GENERATED}\n\
-         Every setting has one name in all languages. Set it by name in C (`divvy_config_set()`), in C++\n\
-         (`config.set()`) and in Go (`Config.Settings`), as a member of a JSON object\n\
-         (`divvy_config_merge_json()`), in the environment (`DIVVY_COOLDOWN=5s`) or with `--set\n\
-         cooldown=5s`. In Rust it is a field of `CalculatorConfig`, `ManagerConfig` or `NatsOptions`, or\n\
-         a name for `Settings::set()`.\n\n\
-         `divvy config` prints every setting with its value and where that came from; so do\n\
-         `divvy_setting_at()` in C, `config.settings()` in C++ and `Config.Describe()` in Go.\n\n\
-         Durations are written like `1m30s`, `250ms` or `0`; lists are separated by commas. All\n\
-         violations of a rule are reported at once, with setting, value and rule.\n\n\
-         | setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |\n"
+         A setting has the same name everywhere:\n\n\
+         | where | how |\n| --- | --- |\n\
+         | environment | `DIVVY_COOLDOWN=5s` |\n\
+         | command line | `--set cooldown=5s` |\n\
+         | JSON | `{{\"cooldown\": \"5s\"}}` |\n\
+         | Rust | a field of `CalculatorConfig`, `ManagerConfig` or `NatsOptions`, or `Settings::set()` |\n\
+         | C | `divvy_config_set()`, `divvy_config_merge_json()`, `divvy_config_merge_env()` |\n\
+         | C++ | `config.set()` |\n\
+         | Go | `Config.Settings` |\n\n\
+         `divvy config` prints every setting with its value and its origin. So do `divvy_setting_at()` in C,\n\
+         `config.settings()` in C++ and `Config.Describe()` in Go.\n\n\
+         Write durations as `1m30s`, `250ms` or `0`, and separate the items of a list by commas. An invalid\n\
+         configuration is rejected with every violation: setting, value and rule.\n"
     );
     for key in KEYS {
+        if let Some((_, heading)) = HEADINGS.iter().find(|(first, _)| *first == key.name) {
+            write!(
+                text,
+                "\n## {heading}\n\n\
+                 | setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |\n"
+            )
+            .unwrap();
+        }
         let default = match key.default_text().as_str() {
             "" => "empty".to_owned(),
             default => format!("`{default}`"),
@@ -475,7 +511,7 @@ fn page_of_settings_matches_the_table() {
     compare("docs/settings.md", &text);
 }
 
-/// The families of a recorder with everything, as rows of a table.
+/// Returns the series of a recorder with all options, as table rows.
 fn series() -> String {
     let metrics = Prometheus::builder().with_manager().build().unwrap();
     let page = metrics.render();
@@ -494,14 +530,14 @@ fn series() -> String {
     text
 }
 
-/// The labels of a family with their values.
+/// Returns the labels of a family with their values.
 fn labels(page: &str, name: &str) -> String {
     let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     let of_family = |line: &&str| {
         let rest = line
             .strip_prefix("divvy_")
             .and_then(|rest| rest.strip_prefix(name));
-        rest.is_some_and(|rest| rest.starts_with(['{', '_']))
+        rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with("_bucket{"))
     };
     for line in page.lines().filter(of_family) {
         let Some((_, rest)) = line.split_once('{') else {

@@ -1,8 +1,7 @@
-//! A recorder for Prometheus: series in a registry of its own, or in the host's.
+//! A recorder for Prometheus, with its own registry or the host's.
 //!
-//! Recording is one or two atomic additions to series that were made beforehand: nothing is
-//! looked up, nothing is allocated, and the number of series is the same for a fleet of ten
-//! workers and of ten thousand.
+//! Recording costs one or two atomic additions to existing series: no lookup and no allocation. The
+//! number of series does not depend on the size of the fleet.
 
 mod registrar;
 mod sampled;
@@ -28,8 +27,10 @@ use super::{
 use crate::error::Result;
 use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
 
-/// Records for Prometheus. Each calculator (or manager) has one of its own; it outlives starts and
-/// stops, so that counters never go back.
+/// A metrics recorder for Prometheus.
+///
+/// Create one for each calculator or manager, and keep it over stops and starts so that its counters
+/// never decrease.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,7 +44,7 @@ use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
 /// let calculator = Calculator::builder(Arc::new(MemoryStore::new()))
 ///     .metrics(Arc::clone(&metrics))
 ///     .build()?;
-/// // What a scrape gets, text format 0.0.4; a host's own series may follow.
+/// // The answer to a scrape, in text format 0.0.4. You may append your own series.
 /// let page = metrics.render();
 /// assert!(page.contains("divvy_calculator_up{service=\"tools\"} 0"));
 /// # drop(calculator);
@@ -59,11 +60,11 @@ pub struct Prometheus {
     member: Option<MemberSeries>,
     parti: Option<PartiSeries>,
     sampled: Sampled,
-    /// Takes the series out of the registry in the end.
+    /// Unregisters the series on drop.
     registrar: Registrar,
 }
 
-/// How a recorder is to be. See [`Prometheus::builder`].
+/// Builds a [`Prometheus`] recorder. See [`Prometheus::builder`].
 #[must_use]
 pub struct PrometheusBuilder {
     names: MetricNames,
@@ -72,48 +73,48 @@ pub struct PrometheusBuilder {
 }
 
 impl PrometheusBuilder {
-    /// All names and labels at once, as settings have them.
+    /// Sets all names and labels at once.
     pub fn names(mut self, names: MetricNames) -> Self {
         self.names = names;
         self
     }
 
-    /// What every name begins with. Default: `divvy`.
+    /// Sets the prefix of every name. Default: `divvy`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.names.namespace = namespace.into();
         self
     }
 
-    /// A label of every series. Recorders that share a registry need one that differs.
+    /// Adds a label to every series. Recorders that share a registry need different labels.
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.names.labels.push(format!("{name}={value}"));
         self
     }
 
-    /// Keeps the series under parti's names as well.
+    /// Also exports the series under parti's names.
     pub fn parti_names(mut self) -> Self {
         self.names.parti_names = true;
         self
     }
 
-    /// The host's registry instead of one of its own. The series are taken out of it when the
-    /// recorder is dropped.
+    /// Registers the series in the host's registry instead of a new one. They are unregistered when
+    /// the recorder is dropped.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
     }
 
-    /// Also the series of a manager and its worker, which a calculator alone has no use for.
+    /// Adds the series of a manager and its worker. A calculator used alone does not need them.
     pub fn with_manager(mut self) -> Self {
         self.has_member = true;
         self
     }
 
-    /// The recorder.
+    /// Builds the recorder.
     ///
     /// # Errors
-    /// `InvalidConfig` for a namespace or label that Prometheus does not allow, and when the
-    /// registry has these series already; nothing is left behind in it.
+    /// `InvalidConfig` if Prometheus does not allow the namespace or a label, or if the registry
+    /// already has these series. The registry is unchanged then.
     pub fn build(self) -> Result<Prometheus> {
         let registry = self.registry.unwrap_or_default();
         let mut to = Registrar::new(registry, &self.names)?;
@@ -131,7 +132,10 @@ impl PrometheusBuilder {
             parti: None,
             registrar: to,
         };
-        let opts = made.registrar.opts("build_info", "The library's version.");
+        let opts = made.registrar.opts(
+            "build_info",
+            "Version of the library, in the label version. Always 1.",
+        );
         let build: IntGauge = made.registrar.register(labelled(opts)?)?;
         build.set(1);
         if self.names.parti_names {
@@ -147,7 +151,7 @@ fn labelled(opts: Opts) -> Result<IntGauge> {
 }
 
 impl Prometheus {
-    /// Begins a recorder.
+    /// Returns a builder with the default names and its own registry.
     pub fn builder() -> PrometheusBuilder {
         PrometheusBuilder {
             names: MetricNames::default(),
@@ -156,20 +160,20 @@ impl Prometheus {
         }
     }
 
-    /// All series of the registry as text, format 0.0.4: what a scrape is answered with
-    /// (`Content-Type: text/plain; version=0.0.4`). Other series in that format may follow it.
+    /// Returns all series of the registry in text format 0.0.4, for a response with
+    /// `Content-Type: text/plain; version=0.0.4`. You may append other series in that format.
     #[must_use]
     pub fn render(&self) -> String {
         let families = self.registrar.registry().gather();
         let mut page = String::new();
-        // Writing to memory fails for a family without a series only, and gather leaves those out.
+        // Encoding fails only for a family without series, and gather omits those.
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut page) {
             log::warn!(target: "divvy::metrics", "cannot render metrics: {error}");
         }
         page
     }
 
-    /// The registry: its own, or the host's.
+    /// Returns the registry of the series.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         self.registrar.registry()
@@ -178,7 +182,7 @@ impl Prometheus {
 
 /// Sets the gauge of one value of a label to 1 and all others to 0.
 fn point_at(gauges: &[IntGauge], index: usize) {
-    // The new one first: a scrape in between shows two rather than none.
+    // Set the new gauge first: a concurrent scrape shows two rather than none.
     gauges[index].set(1);
     for (other, gauge) in gauges.iter().enumerate() {
         if other != index {

@@ -1,4 +1,4 @@
-//! Makes series and registers them; takes them back when that fails half way.
+//! Creates and registers series. Unregisters all of them if one fails.
 
 use std::collections::HashMap;
 
@@ -11,21 +11,21 @@ use prometheus::{
 use crate::error::{Code, Error, Result};
 use crate::metrics::MetricNames;
 
-/// Seconds that a rebalance, a part of it, or a callback may take.
+/// Histogram bounds in seconds for rebalances, their steps, and callbacks.
 const WORK_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-/// Seconds that a call of the store may take.
+/// Histogram bounds in seconds for store calls.
 const CALL_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// Labels that some series have of their own, beside those that vary.
+/// Labels reserved for histograms and for `build_info`.
 const RESERVED: [&str; 2] = ["le", "version"];
 
-/// How fine a histogram is.
+/// The bounds of a histogram.
 #[derive(Clone, Copy)]
 pub(super) enum Scale {
     Work,
@@ -41,17 +41,17 @@ impl Scale {
     }
 }
 
-/// Makes series under the names wanted. Those of one family are made at once, so that every
-/// series is there, at 0, from the first scrape on, and recording looks nothing up.
+/// Creates series under the configured names. All series of a family are created together, so that
+/// every series exists from the first scrape and recording needs no lookup.
 pub(super) struct Registrar {
     registry: Registry,
     namespace: String,
     labels: HashMap<String, String>,
-    /// What was registered, to be taken back.
+    /// The registered collectors, unregistered on drop.
     registered: Vec<Box<dyn Unregister>>,
 }
 
-/// A collector that can be unregistered, which takes another clone of it.
+/// A collector that can be unregistered; the registry identifies it by a clone.
 trait Unregister: Send + Sync {
     fn unregister(&self, registry: &Registry);
 }
@@ -68,13 +68,17 @@ impl Registrar {
         for label in &names.labels {
             let pair = label.split_once('=').map(|(n, v)| (n.trim(), v.trim()));
             let Some((name, value)) = pair.filter(|(name, _)| !name.is_empty()) else {
-                return Err(invalid(format!("the label {label:?} is not name=value")));
+                return Err(invalid(format!(
+                    "the label {label:?} does not have the form name=value"
+                )));
             };
             if RESERVED.contains(&name) {
-                return Err(invalid(format!("series have a label {name:?} already")));
+                return Err(invalid(format!(
+                    "the label {name:?} is reserved for series of the library; choose another name"
+                )));
             }
             if labels.insert(name.to_owned(), value.to_owned()).is_some() {
-                return Err(invalid(format!("the label {name:?} is there twice")));
+                return Err(invalid(format!("the label {name:?} is given twice")));
             }
         }
         Ok(Self {
@@ -89,7 +93,7 @@ impl Registrar {
         &self.registry
     }
 
-    /// Names that follow have no namespace of ours.
+    /// Omits the namespace from all further names.
     pub fn without_namespace(&mut self) {
         self.namespace = String::new();
     }
@@ -99,7 +103,7 @@ impl Registrar {
         self.register(made)
     }
 
-    /// One counter a value of the label.
+    /// Creates one counter for each value of the label.
     pub fn counters(
         &mut self,
         name: &str,
@@ -113,7 +117,7 @@ impl Registrar {
         Ok(values.iter().map(child).collect())
     }
 
-    /// One counter a pair of values of two labels, by the first and then by the second.
+    /// Creates one counter for each pair of label values, indexed by the first, then the second.
     pub fn counter_grid(
         &mut self,
         name: &str,
@@ -130,7 +134,7 @@ impl Registrar {
         Ok(values[0].iter().map(row).collect())
     }
 
-    /// One counter of seconds a value of the label.
+    /// Creates one counter of seconds for each value of the label.
     pub fn seconds(
         &mut self,
         name: &str,
@@ -149,13 +153,13 @@ impl Registrar {
         self.register(made)
     }
 
-    /// A gauge with a fraction.
+    /// Creates a floating-point gauge.
     pub fn level(&mut self, name: &str, help: &str) -> Result<Gauge> {
         let made = Gauge::with_opts(self.opts(name, help)).map_err(unusable)?;
         self.register(made)
     }
 
-    /// One gauge a value of the label.
+    /// Creates one gauge for each value of the label.
     pub fn gauges(
         &mut self,
         name: &str,
@@ -175,7 +179,7 @@ impl Registrar {
         self.register(made)
     }
 
-    /// One histogram a value of the label.
+    /// Creates one histogram for each value of the label.
     pub fn histograms(
         &mut self,
         name: &str,
@@ -194,16 +198,18 @@ impl Registrar {
     /// Registers a collector of another kind.
     pub fn register<C: Collector + Clone + 'static>(&mut self, made: C) -> Result<C> {
         for varying in made.desc().into_iter().flat_map(|d| &d.variable_labels) {
-            // The crate would render both.
+            // The crate would render the label twice.
             if self.labels.contains_key(varying) {
-                return Err(invalid(format!("series have a label {varying:?} already")));
+                return Err(invalid(format!(
+                    "the label {varying:?} is reserved for series of the library; choose another name"
+                )));
             }
         }
         let registered = self.registry.register(Box::new(made.clone()));
         registered.map_err(|cause| {
             invalid(format!(
-                "the registry refuses the metrics ({cause}): give each recorder of one registry \
-                 a namespace or labels of its own"
+                "cannot register metrics: {cause}; give each recorder of a registry its own namespace \
+                 or labels"
             ))
         })?;
         self.registered.push(Box::new(made.clone()));
@@ -226,7 +232,7 @@ impl Drop for Registrar {
 }
 
 pub(super) fn unusable(cause: prometheus::Error) -> Error {
-    invalid(format!("unusable namespace or label: {cause}"))
+    invalid(format!("invalid namespace or label: {cause}"))
 }
 
 fn invalid(why: String) -> Error {

@@ -1,4 +1,4 @@
-//! Series that are read when they are scraped.
+//! Series that are sampled at each scrape.
 
 use std::sync::{Arc, Weak};
 
@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::metrics::{Probe, Reading};
 use crate::types::CalculatorState;
 
-/// Gauges that show what the calculator's probe reads at each scrape.
+/// Gauges that sample the calculator's probe at each scrape.
 #[derive(Clone)]
 pub(super) struct Sampled(Arc<Inner>);
 
 struct Inner {
-    /// Held during a scrape, so that two at once show one moment each.
+    /// Locked during a scrape, so that each of two concurrent scrapes is consistent.
     probe: Mutex<Option<Weak<dyn Probe>>>,
     up: IntGauge,
     state: IntGaugeVec,
@@ -34,31 +34,31 @@ impl Sampled {
         let level = |name, help| Gauge::with_opts(registrar.opts(name, help)).map_err(unusable);
         let inner = Inner {
             probe: Mutex::new(None),
-            up: gauge(
-                "calculator_up",
-                "Whether the calculator is started and at work.",
-            )?,
+            up: gauge("calculator_up", "1 while the calculator is running.")?,
             state: IntGaugeVec::new(
-                registrar.opts("calculator_state", "1 for the state the calculator is in."),
+                registrar.opts(
+                    "calculator_state",
+                    "1 for the current state of the calculator.",
+                ),
                 &["state"],
             )
             .map_err(unusable)?,
             state_age: level(
                 "calculator_state_age_seconds",
-                "How long the calculator has been in its state.",
+                "Time in the current state of the calculator.",
             )?,
             workers_age: level(
                 "worker_list_age_seconds",
-                "Time since any heartbeat was heard: the age of the list of workers. 0 before the first.",
+                "Time since the last heartbeat of any worker. 0 before the first.",
             )?,
             inbox: gauge(
                 "calculator_inbox_messages",
-                "Messages that wait for the calculator's thread.",
+                "Messages queued for the calculator's thread.",
             )?,
-            subscribers: gauge("subscribers", "Subscribers of events.")?,
+            subscribers: gauge("subscribers", "Open event subscriptions.")?,
             backlog: gauge(
                 "subscriber_backlog_events",
-                "Events that wait for the slowest subscriber.",
+                "Events queued for the slowest subscriber.",
             )?,
         };
         for state in CalculatorState::ALL {
@@ -115,7 +115,7 @@ impl Collector for Sampled {
     }
 }
 
-/// A count as a gauge has it.
+/// Converts a count to the value of a gauge; saturates.
 pub(super) fn count(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

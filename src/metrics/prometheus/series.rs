@@ -1,4 +1,4 @@
-//! Every series that is told, by whom it is told.
+//! The series that are pushed, grouped by their source.
 
 use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge};
 
@@ -43,72 +43,71 @@ impl CalculatorSeries {
         Ok(Self {
             transitions: to.counter_grid(
                 "state_transitions_total",
-                "Changes of the calculator's state.",
+                "State transitions of the calculator.",
                 ["from", "to"],
                 [states, states],
             )?,
             state_seconds: to.seconds(
                 "state_seconds_total",
-                "Seconds spent in each state, told when it is left.",
+                "Seconds spent in each state, added when the state ends.",
                 "state",
                 states,
             )?,
             jobs: to.counter_grid(
                 "jobs_total",
-                "Jobs of the publishing thread: take-overs, publications, looks at the partitions, \
-                 resolved writes.",
+                "Jobs of the publishing thread, by kind and outcome.",
                 ["job", "outcome"],
                 [names!(JobKind), success],
             )?,
             rebalances: to.counter_grid(
                 "rebalances_total",
-                "Rebalances, by why and how they ended. A failed one is tried again.",
+                "Rebalances, by reason and outcome. A failed one is retried.",
                 ["reason", "outcome"],
                 [names!(Reason), success],
             )?,
             rebalance_seconds: to.histograms(
                 "rebalance_duration_seconds",
-                "Duration of rebalances, failed ones included.",
+                "Duration of rebalances, including failed ones.",
                 Scale::Work,
                 "reason",
                 names!(Reason),
             )?,
             worker_changes: to.counters(
                 "worker_changes_total",
-                "Changes of membership: workers that joined, left, were suspected, returned or were declared dead.",
+                "Membership changes: workers that joined, left, were suspected, returned or were declared dead.",
                 "change",
                 names!(MemberChange),
             )?,
-            workers_alive: to.gauge("workers_alive", "Workers whose lease runs.")?,
+            workers_alive: to.gauge("workers_alive", "Live workers: those whose lease has not expired.")?,
             workers_suspected: to.gauge(
                 "workers_suspected",
-                "Workers whose lease expired and that have not been declared dead.",
+                "Workers whose lease has expired and that have not been declared dead.",
             )?,
             unassigned: to.gauge(
                 "partitions_unassigned",
-                "Partitions whose owner is gone, until the next plan.",
+                "Partitions whose owner left or was declared dead, until the next plan.",
             )?,
             leases_ended: to.counters(
                 "leases_ended_total",
-                "Leases of workers that ended, by what ended them.",
+                "Worker leases that ended, by cause.",
                 "cause",
                 names!(ExpiryCause),
             )?,
             listings: to.counters(
                 "heartbeat_listings_total",
-                "Listings of the heartbeats; none while the watch is well.",
+                "Listings of the heartbeats. None run while the watch is healthy.",
                 "outcome",
                 success,
             )?,
             watch_losses: to.counters(
                 "watch_losses_total",
-                "Times that a watch lost sight of its bucket.",
+                "Times that a watch was lost.",
                 "watch",
                 names!(Watched),
             )?,
             watch_resyncs: to.counters(
                 "watch_resyncs_total",
-                "Times that a watch had delivered everything: at its start and after each loss.",
+                "Times that a watch resynchronised, at its start and after each loss.",
                 "watch",
                 names!(Watched),
             )?,
@@ -118,7 +117,7 @@ impl CalculatorSeries {
             )?,
             degraded: to.gauges(
                 "calculator_degraded",
-                "1 for each thing that keeps the calculator from its whole work.",
+                "1 for each cause that currently limits the calculator.",
                 "cause",
                 names!(DegradationCause),
             )?,
@@ -145,11 +144,11 @@ impl ConvergenceSeries {
             )?,
             highest: to.gauge(
                 "workers_lag_versions",
-                "By how many versions the last of the live workers is behind its assignment.",
+                "Versions by which the slowest live worker is behind its assignment.",
             )?,
             seconds: to.histogram(
                 "convergence_seconds",
-                "Time from a publication until no live worker is behind it. Those that overlap are one.",
+                "Time from a publication until every live worker has applied it. Overlapping publications count once.",
                 Scale::Work,
             )?,
         })
@@ -168,20 +167,20 @@ impl SubscriberSeries {
         Ok(Self {
             callback_seconds: to.histogram(
                 "callback_duration_seconds",
-                "Duration of subscribers' callbacks.",
+                "Duration of subscriber callbacks.",
                 Scale::Work,
             )?,
             callback_panics: to.counter(
                 "callback_panics_total",
-                "Subscribers' callbacks that panicked and are closed.",
+                "Subscriptions closed because their callback panicked.",
             )?,
             events_missed: to.counter(
                 "subscriber_events_missed_total",
-                "Events that a subscriber was too slow for.",
+                "Events not delivered because a subscriber was too slow.",
             )?,
             subscribers_lagged: to.counter(
                 "subscribers_lagged_total",
-                "Subscribers that were closed because they were too slow.",
+                "Subscriptions closed because the subscriber was too slow.",
             )?,
         })
     }
@@ -201,13 +200,13 @@ impl StoreSeries {
         Ok(Self {
             calls: to.counter_grid(
                 "store_calls_total",
-                "Calls of the store.",
+                "Store calls, by operation and outcome.",
                 ["operation", "outcome"],
                 [names!(StoreCall), names!(StoreOutcome)],
             )?,
             call_seconds: to.histograms(
                 "store_call_duration_seconds",
-                "Duration of calls of the store.",
+                "Duration of store calls.",
                 Scale::Call,
                 "operation",
                 names!(StoreCall),
@@ -220,17 +219,17 @@ impl StoreSeries {
             )?,
             retries: to.counter(
                 "store_retries_total",
-                "Calls of the store that were tried again within a retry budget.",
+                "Store calls retried within the retry budget.",
             )?,
             breaker: to.gauges(
                 "store_breaker_state",
-                "1 for the state of the circuit breaker before the store.",
+                "1 for the current state of the circuit breaker of the store.",
                 "state",
                 names!(BreakerState),
             )?,
             breaker_changes: to.counters(
                 "store_breaker_changes_total",
-                "Changes of the circuit breaker, by what it became.",
+                "State changes of the circuit breaker, by new state.",
                 "to",
                 names!(BreakerState),
             )?,
@@ -257,47 +256,47 @@ impl AssignmentSeries {
         Ok(Self {
             term: to.gauge(
                 "assignment_term",
-                "The term that this calculator opened; 0 before its first take-over.",
+                "Term opened by this calculator. 0 before its first take-over.",
             )?,
             version: to.gauge(
                 "assignment_version",
-                "The version last published or found at a take-over.",
+                "Version last published, or found at a take-over.",
             )?,
             mode: to.gauges(
                 "publish_mode",
-                "1 for the publish mode in use.",
+                "1 for the current publish mode.",
                 "mode",
                 names!(ActiveMode),
             )?,
             step_seconds: to.histograms(
                 "rebalance_step_duration_seconds",
-                "Duration of the parts of a rebalance.",
+                "Duration of each step of a rebalance.",
                 Scale::Work,
                 "step",
                 names!(Step),
             )?,
             retries: to.counters(
                 "publish_retries_total",
-                "Publications that were tried again within one rebalance.",
+                "Publications retried within one rebalance, by cause.",
                 "cause",
                 names!(RetryCause),
             )?,
             publications: to.counters(
                 "publications_total",
-                "Plans published, by mode.",
+                "Plans published, by publish mode.",
                 "mode",
                 names!(ActiveMode),
             )?,
-            workers: to.gauge("plan_workers", "Workers of the plan last published.")?,
-            partitions: to.gauge("plan_partitions", "Partitions of the plan last published.")?,
-            moved: to.counter("partitions_moved_total", "Partitions that changed hands.")?,
+            workers: to.gauge("plan_workers", "Workers in the last published plan.")?,
+            partitions: to.gauge("plan_partitions", "Partitions in the last published plan.")?,
+            moved: to.counter("partitions_moved_total", "Partitions that changed owners.")?,
             moved_share: to.level(
                 "plan_moved_ratio",
-                "Share of all weight that the plan last published moved.",
+                "Fraction of the total weight moved by the last published plan.",
             )?,
             max_to_mean: to.level(
                 "plan_max_to_mean_ratio",
-                "Load of the fullest worker of the plan last published, as a multiple of the mean.",
+                "Load of the most loaded worker in the last published plan, as a multiple of the mean.",
             )?,
         })
     }
@@ -327,80 +326,80 @@ impl MemberSeries {
         Ok(Self {
             state: to.gauges(
                 "manager_state",
-                "1 for the state the manager is in.",
+                "1 for the current state of the manager.",
                 "state",
                 states,
             )?,
             state_seconds: to.seconds(
                 "manager_state_seconds_total",
-                "Seconds spent in each state, told when it is left.",
+                "Seconds spent in each state, added when the state ends.",
                 "state",
                 states,
             )?,
             transitions: to.counter_grid(
                 "manager_state_transitions_total",
-                "Changes of the manager's state.",
+                "State transitions of the manager.",
                 ["from", "to"],
                 [states, states],
             )?,
-            is_leader: to.gauge("manager_is_leader", "Whether this worker leads.")?,
+            is_leader: to.gauge("manager_is_leader", "1 while this worker leads.")?,
             leadership: to.counters(
                 "manager_leadership_changes_total",
-                "Times that this worker began or ceased to lead.",
+                "Times that this worker gained, lost or released the leadership.",
                 "change",
                 names!(LeadershipChange),
             )?,
             id_claims: to.counters(
                 "manager_id_claims_total",
-                "Claims of a stable id, and their renewals.",
+                "Claims and renewals of a stable id, by outcome.",
                 "outcome",
                 names!(IdClaim),
             )?,
             heartbeats: to.counters(
                 "worker_heartbeats_total",
-                "Heartbeats sent, or not.",
+                "Heartbeats, by outcome of the write.",
                 "outcome",
                 names!(Success),
             )?,
             late: to.counter(
                 "worker_heartbeats_late_total",
-                "Heartbeats that were sent later than they were due.",
+                "Heartbeats sent later than they were due.",
             )?,
             late_seconds: to.histogram(
                 "worker_heartbeat_lateness_seconds",
-                "By how much late heartbeats were late.",
+                "Delay of the late heartbeats.",
                 Scale::Work,
             )?,
             seen: to.gauge(
                 "worker_seen_version",
-                "The version last seen for this worker.",
+                "Last version observed for this worker.",
             )?,
             applied: to.gauge(
                 "worker_applied_version",
-                "The version last applied by this worker; its lag is what is seen less this.",
+                "Last version applied by this worker. The lag is the seen version minus this.",
             )?,
             apply_seconds: to.histogram(
                 "worker_apply_duration_seconds",
-                "Time from taking in an assignment to having told it to the subscribers.",
+                "Time from observing an assignment until every subscriber was notified.",
                 Scale::Work,
             )?,
             added: to.counter(
                 "worker_partitions_added_total",
-                "Partitions that this worker took.",
+                "Partitions acquired by this worker.",
             )?,
             removed: to.counter(
                 "worker_partitions_removed_total",
-                "Partitions that this worker gave up.",
+                "Partitions released by this worker.",
             )?,
             refused: to.counter(
                 "worker_assignments_refused_total",
-                "Assignments older than the one applied.",
+                "Assignments rejected because they are older than the applied one.",
             )?,
         })
     }
 }
 
-/// parti's names, as its improvement plan gives them.
+/// The metric names of parti's improvement plan.
 pub(super) struct PartiSeries {
     pub rebalance_seconds: Histogram,
     pub rebalance_failures: IntCounter,
@@ -423,9 +422,12 @@ impl PartiSeries {
             )?,
             dropped: to.counter(
                 "calculator_dropped_state_changes_total",
-                "Events that a subscriber was too slow for.",
+                "Events not delivered because a subscriber was too slow.",
             )?,
-            workers: to.gauge("calculator_active_workers", "Workers whose lease runs.")?,
+            workers: to.gauge(
+                "calculator_active_workers",
+                "Live workers: those whose lease has not expired.",
+            )?,
         })
     }
 }

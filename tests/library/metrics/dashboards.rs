@@ -1,4 +1,4 @@
-//! The dashboard and the alerts: what they ask for exists, and each alert does what it says.
+//! The dashboard and the alerts: they use existing series, and each alert fires as documented.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every name of ours in a text: as it stands there, `_bucket` and the like included.
+/// Returns every metric name of divvy in a text, including suffixes such as `_bucket`.
 fn names(text: &str) -> BTreeSet<&str> {
     let joins = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !joins(c))
@@ -29,7 +29,7 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The queries of the dashboard's panels.
+/// Returns the queries of the dashboard.
 fn queries() -> String {
     let board: serde_json::Value = serde_json::from_str(&read("dashboards/divvy.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
@@ -63,7 +63,7 @@ fn metrics_of_dashboard_and_alerts_are_emitted_and_emitted_ones_shown() {
     }
 }
 
-/// A label that a query asks for exists on that metric, with that value where one is named.
+/// Every label in a query exists on its series, with the given value.
 #[test]
 fn every_label_selected_by_alert_is_on_a_series() {
     let page = whole_page();
@@ -123,7 +123,10 @@ fn every_alert_fires_when_due_and_is_silent_in_healthy_fleet() {
     assert!(!healthy.contains("exp_alerts"));
     for alert in alerts() {
         let asked = format!("- alertname: {alert}\n");
-        assert!(healthy.contains(&asked), "{alert} when all is well");
+        assert!(
+            healthy.contains(&asked),
+            "{alert}: no test of a healthy fleet"
+        );
         let fires = ill.split(&asked).nth(1);
         let fires = fires.and_then(|rest| rest.split("- name:").next());
         let fires = fires.is_some_and(|rest| rest.contains("exp_alerts:"));
@@ -148,18 +151,18 @@ fn every_alert_fires_when_due_and_is_silent_in_healthy_fleet() {
     }
 }
 
-/// Where promtool is; it is fetched where it is not there.
+/// Returns the path of promtool, fetching it if it is missing.
 fn promtool() -> String {
     let output = Command::new("sh")
         .arg(root().join(".ci/promtool"))
         .output()
         .expect("a shell");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// What a host writes that wants one number only.
+/// A host that implements none of the methods.
 #[test]
 fn default_metrics_methods_do_nothing() {
     struct Mine;

@@ -1,4 +1,4 @@
-//! Managers, their pages read while they work.
+//! Managers whose metrics are read while they run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn manager(store: &MemoryStore, name: &str, metrics: &Arc<Prometheus>) -> Manage
     let mut manager = ManagerConfig::default();
     manager.calculator = config();
     manager.calculator.emergency_grace_period = Duration::from_millis(300);
-    // Stands still long enough for no worker of a test that runs beside others.
+    // Long enough that no worker is suspected while other tests run.
     manager.calculator.heartbeat_ttl = Duration::from_secs(3);
     manager.calculator.cold_start_window = Duration::from_millis(100);
     manager.heartbeat_interval = Duration::from_millis(100);
@@ -61,7 +61,7 @@ fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
         assert!(page.sum("divvy_manager_state", &[]) >= 1.0);
         page
     };
-    wait_until("what is applied is told", || {
+    wait_until("the applied version is reported", || {
         [&one, &other].into_iter().all(|metrics| {
             let page = page(metrics);
             let added = page.sum("divvy_worker_partitions_added_total", &[]);
@@ -74,7 +74,7 @@ fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
     assert_eq!(leading.sum("divvy_plan_workers", &[]), 2.0);
     assert_eq!(following.sum("divvy_manager_is_leader", &[]), 0.0);
     assert_eq!(following.sum("divvy_calculator_up", &[]), 0.0);
-    wait_until("what is published arrives everywhere", || {
+    wait_until("every worker receives the publication", || {
         let page = page(&one);
         page.sum("divvy_convergence_seconds_count", &[]) >= 1.0
             && page.sum("divvy_workers_lag_versions", &[]) == 0.0

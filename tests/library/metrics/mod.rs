@@ -1,4 +1,4 @@
-//! What a scrape gets of a real calculator, and what the dashboard and the alerts make of it.
+//! The scraped metrics of a real calculator, and their use by the dashboard and the alerts.
 
 mod dashboards;
 mod managers;

@@ -1,17 +1,17 @@
-//! A scraped page, read strictly.
+//! A strict parser for a scraped page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A page in text format 0.0.4.
 pub struct Page {
-    /// Each family's type.
+    /// The type of each family.
     pub families: BTreeMap<String, String>,
-    /// Each series with its labels as they stand there, and its value.
+    /// Each series with its labels in textual form, and its value.
     pub series: BTreeMap<String, f64>,
 }
 
 impl Page {
-    /// Panics on whatever is not as the format wants it.
+    /// Parses the page. Panics on any violation of the format.
     #[track_caller]
     pub fn read(text: &str) -> Self {
         let mut page = Page {
@@ -44,7 +44,7 @@ impl Page {
         page
     }
 
-    /// The family that a series or a name in a query belongs to.
+    /// Returns the family of a series or of a name in a query.
     pub fn family_of(&self, series: &str) -> Option<&str> {
         let name = series.split('{').next()?;
         let histogram = ["_bucket", "_sum", "_count"]
@@ -57,7 +57,7 @@ impl Page {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The sum of all series of this name that have all these labels.
+    /// Returns the sum of all series of this name with all these labels.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let wanted = |series: &str| {
             let (found, rest) = series.split_once('{').unwrap_or((series, ""));
@@ -67,7 +67,7 @@ impl Page {
         found.map(|(_, value)| value).sum()
     }
 
-    /// Every series that must never fall: counters and the parts of histograms.
+    /// Returns every series that must never decrease: counters and parts of histograms.
     pub fn rising(&self) -> impl Iterator<Item = (&String, f64)> {
         self.series.iter().filter_map(|(series, value)| {
             let kind = &self.families[self.family_of(series)?];
@@ -75,7 +75,7 @@ impl Page {
         })
     }
 
-    /// Buckets rise, and the last one is the count.
+    /// Checks that buckets are cumulative and the last one equals the count.
     #[track_caller]
     pub fn assert_consistent(&self) {
         for (name, kind) in &self.families {

@@ -1,4 +1,4 @@
-//! Real calculators, their pages read while they work.
+//! Real calculators whose metrics are read while they run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub fn calculator(store: &MemoryStore, metrics: &Arc<Prometheus>) -> Calculator 
         .unwrap()
 }
 
-/// A fleet that starts, grows, shrinks, loses a worker, and whose leader stops; its last page
-/// while it was at work.
+/// Runs a fleet that starts, grows, shrinks, loses a worker, and whose leader stops. Returns its
+/// last page while it ran.
 pub fn eventful_life(metrics: &Arc<Prometheus>) -> Page {
     let store = store();
     let calculator = calculator(&store, metrics);
@@ -98,7 +98,7 @@ fn eventful_run_appears_in_every_related_series() {
     assert_eq!(page.sum("divvy_workers_alive", &[]), 2.0);
     assert_eq!(page.sum("divvy_workers_missing", &[]), 0.0);
     assert_eq!(page.sum("divvy_partitions_unassigned", &[]), 0.0);
-    // These workers do not say what they have applied.
+    // These workers do not report the applied version.
     for name in [
         "divvy_workers_lagging",
         "divvy_workers_lag_versions",
