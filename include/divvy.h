@@ -315,7 +315,7 @@ typedef int32_t divvy_bucket;
 #endif // __cplusplus
 
 /**
- * What an event is about. Kinds may be added in any release: ignore unknown ones.
+ * The kind of an event. Any release may add kinds: ignore unknown ones.
  */
 enum divvy_event_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -342,9 +342,9 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_FAILED = 4,
     /**
-     * What keeps the calculator from doing all of its work changed. `message` names each cause
-     * and what still works; it is empty when nothing is wrong any more. `time_ns` is when the
-     * first cause began. Members: `causes`, `message`, `time_ns`.
+     * The causes of degradation changed. `message` names each cause and what still works; it is
+     * empty if the calculator is no longer degraded. `time_ns` is the time of the first cause.
+     * Members: `causes`, `message`, `time_ns`.
      */
     DIVVY_EVENT_DEGRADED = 5,
     /**
@@ -353,11 +353,13 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
     /**
-     * The subscriber was too slow and is closed. Its last event. Members: `missed_count`.
+     * The subscriber was too slow, and its subscription is closed. This is its last event.
+     * Members: `missed_count`.
      */
     DIVVY_EVENT_LAGGED = 7,
     /**
-     * A thread panicked and the handle has failed. The last event. Members: `code`, `message`.
+     * A thread panicked, and the handle has failed. This is the last event. Members: `code`,
+     * `message`.
      */
     DIVVY_EVENT_FATAL = 8,
     /**
@@ -373,7 +375,7 @@ enum divvy_event_kind
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /**
      * The circuit breaker of the store changed its state. `message` is the failure that opened
-     * it, and empty when it is closed. Members: `state`, `message`.
+     * it, or empty if it is closed. Members: `state`, `message`.
      */
     DIVVY_EVENT_BREAKER = 11,
     /**
@@ -388,17 +390,16 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_MANAGER_STATE = 20,
     /**
-     * The worker is a member under another id. `worker` is empty when it has none. Members:
-     * `worker`.
+     * The id of the worker changed. `worker` is empty if it has none. Members: `worker`.
      */
     DIVVY_EVENT_WORKER_ID = 21,
     /**
-     * Another process owns the id: nothing is owned any more, and another id is claimed. Members:
-     * `worker`.
+     * Another process owns the id. The worker released its partitions and claims another id.
+     * Members: `worker`.
      */
     DIVVY_EVENT_WORKER_ID_LOST = 22,
     /**
-     * The key of the id had disappeared and was free: it is claimed again. Members: `worker`.
+     * The key of the id had disappeared, and the worker claimed it again. Members: `worker`.
      */
     DIVVY_EVENT_WORKER_ID_REGAINED = 23,
     /**
@@ -407,8 +408,7 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_ASSIGNMENT = 24,
     /**
-     * Another leader is known. `worker` is empty when there is none. Members: `worker`,
-     * `is_leader`.
+     * The leader changed. `worker` is empty if there is none. Members: `worker`, `is_leader`.
      */
     DIVVY_EVENT_LEADER = 25,
     /**
@@ -421,7 +421,7 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_ALERT = 27,
     /**
-     * Degraded mode is over. Members: `lasted_ms`.
+     * Degraded mode ended. Members: `lasted_ms`.
      */
     DIVVY_EVENT_RECOVERED = 28,
     /**

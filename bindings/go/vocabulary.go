@@ -146,7 +146,7 @@ func (w Bucket) String() string {
 	}
 }
 
-// EventKind: What an event is about. Kinds may be added in any release: ignore unknown ones.
+// EventKind: The kind of an event. Any release may add kinds: ignore unknown ones.
 type EventKind int32
 
 // The values of EventKind.
@@ -160,16 +160,17 @@ const (
 	EventPublished EventKind = 3
 	// EventFailed: A job of the calculator failed. It stays pending and is retried.
 	EventFailed EventKind = 4
-	// EventDegraded: What keeps the calculator from doing all of its work changed. `message` names
-	// each cause and what still works; it is empty when nothing is wrong any more. `time_ns` is when
-	// the first cause began.
+	// EventDegraded: The causes of degradation changed. `message` names each cause and what still
+	// works; it is empty if the calculator is no longer degraded. `time_ns` is the time of the first
+	// cause.
 	EventDegraded EventKind = 5
 	// EventLeadershipLost: A newer leader has taken over, or the fence record was removed: this
 	// calculator publishes nothing more.
 	EventLeadershipLost EventKind = 6
-	// EventLagged: The subscriber was too slow and is closed. Its last event.
+	// EventLagged: The subscriber was too slow, and its subscription is closed. This is its last
+	// event.
 	EventLagged EventKind = 7
-	// EventFatal: A thread panicked and the handle has failed. The last event.
+	// EventFatal: A thread panicked, and the handle has failed. This is the last event.
 	EventFatal EventKind = 8
 	// EventWouldPublish: A shadow (setting `shadow`) would have published a plan.
 	EventWouldPublish EventKind = 9
@@ -177,7 +178,7 @@ const (
 	// how the shadow's plan differs.
 	EventLeaderPublished EventKind = 10
 	// EventBreaker: The circuit breaker of the store changed its state. `message` is the failure that
-	// opened it, and empty when it is closed.
+	// opened it, or empty if it is closed.
 	EventBreaker EventKind = 11
 	// EventWorkerLagging: A live worker has not applied its assignment within `apply_timeout`.
 	// Reported once, until the worker has caught up.
@@ -185,24 +186,24 @@ const (
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
-	// EventWorkerID: The worker is a member under another id. `worker` is empty when it has none.
+	// EventWorkerID: The id of the worker changed. `worker` is empty if it has none.
 	EventWorkerID EventKind = 21
-	// EventWorkerIDLost: Another process owns the id: nothing is owned any more, and another id is
-	// claimed.
+	// EventWorkerIDLost: Another process owns the id. The worker released its partitions and claims
+	// another id.
 	EventWorkerIDLost EventKind = 22
-	// EventWorkerIDRegained: The key of the id had disappeared and was free: it is claimed again.
+	// EventWorkerIDRegained: The key of the id had disappeared, and the worker claimed it again.
 	EventWorkerIDRegained EventKind = 23
 	// EventAssignment: The worker's assignment changed, or a new version of the same partitions was
 	// applied.
 	EventAssignment EventKind = 24
-	// EventLeader: Another leader is known. `worker` is empty when there is none.
+	// EventLeader: The leader changed. `worker` is empty if there is none.
 	EventLeader EventKind = 25
 	// EventOutage: Degraded mode begins: the store is unreachable, and the assignment may be out of
 	// date.
 	EventOutage EventKind = 26
 	// EventAlert: Degraded mode has lasted long enough to alert an operator.
 	EventAlert EventKind = 27
-	// EventRecovered: Degraded mode is over.
+	// EventRecovered: Degraded mode ended.
 	EventRecovered EventKind = 28
 	// EventManagerFailed: An operation of the manager failed and is retried. Reported once until it
 	// succeeds.

@@ -1,6 +1,9 @@
 //! The enums of the header. Generated from `src/vocabulary`; do not edit: run `BLESS=1
 //! cargo test --all-features --test bindings vocabulary`.
-#![allow(dead_code, reason = "for the header: the functions take and return numbers")]
+#![allow(
+    dead_code,
+    reason = "for the header: the functions take and return numbers"
+)]
 
 use std::ffi::CStr;
 
@@ -85,12 +88,18 @@ pub(super) const STATUSES: [(divvy_status, &CStr); 34] = [
     (divvy_status::DIVVY_OK, c"DIVVY_OK"),
     (divvy_status::DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (divvy_status::DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
-    (divvy_status::DIVVY_INVALID_ARGUMENT, c"DIVVY_INVALID_ARGUMENT"),
+    (
+        divvy_status::DIVVY_INVALID_ARGUMENT,
+        c"DIVVY_INVALID_ARGUMENT",
+    ),
     (divvy_status::DIVVY_BAD_UTF8, c"DIVVY_BAD_UTF8"),
     (divvy_status::DIVVY_TOO_LONG, c"DIVVY_TOO_LONG"),
     (divvy_status::DIVVY_INVALID_CONFIG, c"DIVVY_INVALID_CONFIG"),
     (divvy_status::DIVVY_NOT_RUNNING, c"DIVVY_NOT_RUNNING"),
-    (divvy_status::DIVVY_ALREADY_STARTED, c"DIVVY_ALREADY_STARTED"),
+    (
+        divvy_status::DIVVY_ALREADY_STARTED,
+        c"DIVVY_ALREADY_STARTED",
+    ),
     (divvy_status::DIVVY_WOULD_DEADLOCK, c"DIVVY_WOULD_DEADLOCK"),
     (divvy_status::DIVVY_FORKED, c"DIVVY_FORKED"),
     (divvy_status::DIVVY_ABI_MISMATCH, c"DIVVY_ABI_MISMATCH"),
@@ -109,7 +118,10 @@ pub(super) const STATUSES: [(divvy_status, &CStr); 34] = [
     (divvy_status::DIVVY_TOO_LARGE, c"DIVVY_TOO_LARGE"),
     (divvy_status::DIVVY_STORE_ERROR, c"DIVVY_STORE_ERROR"),
     (divvy_status::DIVVY_SOURCE_FAILED, c"DIVVY_SOURCE_FAILED"),
-    (divvy_status::DIVVY_STRATEGY_FAILED, c"DIVVY_STRATEGY_FAILED"),
+    (
+        divvy_status::DIVVY_STRATEGY_FAILED,
+        c"DIVVY_STRATEGY_FAILED",
+    ),
     (divvy_status::DIVVY_INVALID_PLAN, c"DIVVY_INVALID_PLAN"),
     (divvy_status::DIVVY_IDS_EXHAUSTED, c"DIVVY_IDS_EXHAUSTED"),
     (divvy_status::DIVVY_ID_LOST, c"DIVVY_ID_LOST"),
@@ -296,7 +308,7 @@ pub enum divvy_setting_field {
     DIVVY_SETTING_ORIGIN = 7,
 }
 
-/// What an event is about. Kinds may be added in any release: ignore unknown ones.
+/// The kind of an event. Any release may add kinds: ignore unknown ones.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_event_kind {
@@ -311,16 +323,18 @@ pub enum divvy_event_kind {
     /// A job of the calculator failed. It stays pending and is retried. Members: `code`,
     /// `message`, `operation`, `key`, `attempts`.
     DIVVY_EVENT_FAILED = 4,
-    /// What keeps the calculator from doing all of its work changed. `message` names each cause
-    /// and what still works; it is empty when nothing is wrong any more. `time_ns` is when the
-    /// first cause began. Members: `causes`, `message`, `time_ns`.
+    /// The causes of degradation changed. `message` names each cause and what still works; it is
+    /// empty if the calculator is no longer degraded. `time_ns` is the time of the first cause.
+    /// Members: `causes`, `message`, `time_ns`.
     DIVVY_EVENT_DEGRADED = 5,
     /// A newer leader has taken over, or the fence record was removed: this calculator publishes
     /// nothing more.
     DIVVY_EVENT_LEADERSHIP_LOST = 6,
-    /// The subscriber was too slow and is closed. Its last event. Members: `missed_count`.
+    /// The subscriber was too slow, and its subscription is closed. This is its last event.
+    /// Members: `missed_count`.
     DIVVY_EVENT_LAGGED = 7,
-    /// A thread panicked and the handle has failed. The last event. Members: `code`, `message`.
+    /// A thread panicked, and the handle has failed. This is the last event. Members: `code`,
+    /// `message`.
     DIVVY_EVENT_FATAL = 8,
     /// A shadow (setting `shadow`) would have published a plan. Members: `version`, `reason`,
     /// `worker_count`, `partition_count`, `moved_count`, `max_to_mean`.
@@ -330,7 +344,7 @@ pub enum divvy_event_kind {
     /// `moved_count`, `max_to_mean`, `message`, `comparison`.
     DIVVY_EVENT_LEADER_PUBLISHED = 10,
     /// The circuit breaker of the store changed its state. `message` is the failure that opened
-    /// it, and empty when it is closed. Members: `state`, `message`.
+    /// it, or empty if it is closed. Members: `state`, `message`.
     DIVVY_EVENT_BREAKER = 11,
     /// A live worker has not applied its assignment within `apply_timeout`. Reported once, until
     /// the worker has caught up. Members: `worker`, `version`, `applied_version`, `lasted_ms`,
@@ -339,26 +353,24 @@ pub enum divvy_event_kind {
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,
-    /// The worker is a member under another id. `worker` is empty when it has none. Members:
-    /// `worker`.
+    /// The id of the worker changed. `worker` is empty if it has none. Members: `worker`.
     DIVVY_EVENT_WORKER_ID = 21,
-    /// Another process owns the id: nothing is owned any more, and another id is claimed. Members:
-    /// `worker`.
+    /// Another process owns the id. The worker released its partitions and claims another id.
+    /// Members: `worker`.
     DIVVY_EVENT_WORKER_ID_LOST = 22,
-    /// The key of the id had disappeared and was free: it is claimed again. Members: `worker`.
+    /// The key of the id had disappeared, and the worker claimed it again. Members: `worker`.
     DIVVY_EVENT_WORKER_ID_REGAINED = 23,
     /// The worker's assignment changed, or a new version of the same partitions was applied.
     /// Members: `version`, `term`, `lifecycle`, `partitions`, `added`, `removed`.
     DIVVY_EVENT_ASSIGNMENT = 24,
-    /// Another leader is known. `worker` is empty when there is none. Members: `worker`,
-    /// `is_leader`.
+    /// The leader changed. `worker` is empty if there is none. Members: `worker`, `is_leader`.
     DIVVY_EVENT_LEADER = 25,
     /// Degraded mode begins: the store is unreachable, and the assignment may be out of date.
     /// Members: `message`.
     DIVVY_EVENT_OUTAGE = 26,
     /// Degraded mode has lasted long enough to alert an operator. Members: `level`, `lasted_ms`.
     DIVVY_EVENT_ALERT = 27,
-    /// Degraded mode is over. Members: `lasted_ms`.
+    /// Degraded mode ended. Members: `lasted_ms`.
     DIVVY_EVENT_RECOVERED = 28,
     /// An operation of the manager failed and is retried. Reported once until it succeeds.
     /// Members: `code`, `message`, `operation`, `key`, `attempts`.

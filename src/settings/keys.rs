@@ -1,4 +1,4 @@
-//! Every setting that has a name: one table for JSON, the environment, the command line and C.
+//! The table of all named settings, shared by JSON, the environment, the command line and C.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::vocabulary::{
 
 /// One setting.
 pub struct Key {
-    /// Its name: lower case, words joined by `_`. In the environment it is in upper case.
+    /// Name in lower case, with words joined by `_`. The environment uses the name in upper case.
     pub name: &'static str,
-    /// The type of its value, such as `duration`.
+    /// Type of the value, such as `duration`.
     pub kind: &'static str,
-    /// Which values it may have, and how they relate to those of other settings.
+    /// Allowed values, and their relation to other settings.
     pub range: &'static str,
-    /// What it does, as Markdown.
+    /// Description in Markdown.
     pub help: &'static str,
-    /// Whether its value must never be shown.
+    /// Whether to mask the value in all output.
     pub is_secret: bool,
     pub(super) show: fn(&Values) -> String,
     pub(super) set: fn(&mut Values, &str) -> Result<(), String>,
 }
 
 impl Key {
-    /// Its default, as text.
+    /// Returns the default value as text.
     #[must_use]
     pub fn default_text(&self) -> String {
         (self.show)(&Values::default())
@@ -43,8 +43,8 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Defines the settings: name, place in [`Values`], range and help. Type and default are those of
-/// the place.
+/// Defines the settings: name, field of [`Values`], range and help. The type and the default come
+/// from the field.
 macro_rules! settings {
     ($($(#[$secret:ident])? $name:ident: $($path:ident).+, $range:literal, $help:literal;)+) => {
         /// Every setting, in the order of `docs/settings.md`.
@@ -64,7 +64,7 @@ macro_rules! settings {
     };
 }
 
-/// The type of a value in [`Values`].
+/// Returns the name of the type of a field of [`Values`].
 const fn kind_of<T: Text>(_: fn(&Values) -> &T) -> &'static str {
     T::KIND
 }
@@ -78,96 +78,96 @@ settings! {
         "Prefix of the heartbeat keys.";
     assignment_prefix: calculator.assignment_prefix, "letters, digits and - / _ = in parts joined by dots",
         "Prefix of the assignment keys.";
-    heartbeat_ttl: calculator.heartbeat_ttl, "above 0, up to 366d; of a manager at least 2 x heartbeat_interval",
-        "A worker is suspected if no heartbeat arrived for this long.";
-    emergency_grace_period: calculator.emergency_grace_period, "above 0, up to 366d; of a manager at most heartbeat_ttl",
-        "A suspected worker is declared dead after this time. A manager uses 1.5 x heartbeat_interval unless it is set.";
+    heartbeat_ttl: calculator.heartbeat_ttl, "above 0, up to 366d; for a manager at least 2 x heartbeat_interval",
+        "A worker is suspected if no heartbeat arrives for this long.";
+    emergency_grace_period: calculator.emergency_grace_period, "above 0, up to 366d; for a manager at most heartbeat_ttl",
+        "A suspected worker is declared dead after this time. If not set, a manager uses 1.5 x `heartbeat_interval`.";
     cooldown: calculator.cooldown, "above 0, up to 366d",
-        "Least time from one publication to the next. Emergencies, leaves and manual triggers bypass it.";
-    cold_start_window: calculator.cold_start_window, "above 0, up to 366d; of a manager at least planned_scale_window",
-        "How long to wait for further workers after a start without workers, and after a mass expiry.";
-    planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; of a manager at least cooldown",
-        "How long to wait for further workers after the first one joined.";
+        "Minimum time between publications. Emergencies, leaves and manual triggers bypass it.";
+    cold_start_window: calculator.cold_start_window, "above 0, up to 366d; for a manager at least planned_scale_window",
+        "How long to wait for more workers after a start without workers, and after a mass expiry.";
+    planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; for a manager at least cooldown",
+        "How long to wait for more workers, counted from the first join.";
     leave_window: calculator.leave_window, "up to 366d",
-        "How long to wait for further leaves after the first worker left.";
+        "How long to wait for more leaves, counted from the first.";
     join_coalescing: calculator.join_coalescing, "up to 366d",
         "Joins within this time are reported together.";
     restart_ratio: calculator.restart_ratio, "0 to 1",
-        "If more than this share of the planned workers, and at least two, expire within one TTL, it is treated as a restart of the fleet.";
+        "A loss of more than this fraction of the planned workers within one TTL, and of at least two, is treated as a restart of the fleet.";
     min_rebalance_threshold: calculator.min_rebalance_threshold, "0 or more",
-        "A change of weights alone triggers a rebalance if the fullest worker exceeds the fair level by more than this share.";
-    max_list_shrink: calculator.max_list_shrink, "0 to 1; 1: never",
-        "A partition list that lost more than this share, or became empty, is held back until it is confirmed.";
+        "A change of weights alone triggers a rebalance if the most loaded worker exceeds the fair level by more than this fraction.";
+    max_list_shrink: calculator.max_list_shrink, "0 to 1; 1 disables the check",
+        "A partition list that lost more than this fraction, or became empty, is held back until it is confirmed.";
     list_shrink_hold: calculator.list_shrink_hold, "up to 366d",
-        "A list that is held back is applied once it has stayed for this long.";
+        "A list that is held back is applied after this time if the source still returns it.";
     default_weight: calculator.default_weight, "1 or more",
         "Weight of a partition whose own weight is 0 or less.";
     recovery_grace: calculator.recovery_grace, "up to 366d",
-        "Added to the TTL before a worker can be suspected after the watch was lost. Unless set, `outage_preset` decides.";
+        "After the watch was lost, a worker cannot be suspected for the TTL plus this time. If not set, `outage_preset` sets it.";
     apply_timeout: calculator.apply_timeout, "up to 366d",
         "A live worker is reported as lagging if it has not applied its assignment within this time. 0 disables the check.";
     retry_delay_min: calculator.retry_delay_min, "above 0, up to 366d",
-        "First delay before a failed publication is retried.";
+        "Delay before the first retry of a failed publication.";
     retry_delay_max: calculator.retry_delay_max, "at least retry_delay_min, up to 366d",
-        "Longest delay before a failed publication is retried.";
+        "Maximum delay between retries of a failed publication.";
     operation_timeout: calculator.operation_timeout, "above 0, up to 366d",
-        "Longest time that one rebalance may spend on the store. A single call waits for a quarter of it, longer if the store is slow.";
+        "Maximum time that one rebalance may spend on store calls. A single call waits for a quarter of it, longer if the store is slow.";
     malformed_threshold: calculator.malformed_threshold, "1 or more",
-        "Malformed values within `malformed_window` at which the calculator reports that it is degraded.";
+        "The calculator reports that it is degraded after this many malformed values within `malformed_window`.";
     malformed_window: calculator.malformed_window, "above 0, up to 366d",
-        "The time over which `malformed_threshold` counts.";
+        "Period over which malformed values are counted.";
     degraded_enter_after: calculator.degraded_enter_after, "up to 366d",
         "A condition is reported as a degradation once it has lasted, or recurred, for this long.";
     degraded_leave_after: calculator.degraded_leave_after, "up to 366d",
         "A reported degradation is cleared once the condition has been healthy for this long.";
     subscriber_backlog: calculator.subscriber_backlog, "1 or more",
-        "Events kept for a slow subscriber before it is closed.";
+        "Maximum number of undelivered events for one subscriber. Its subscription is closed at the limit.";
     former_leader_lease_over: calculator.former_leader_lease_over, "true or false",
-        "Whether the host knows that the lease of the former leader has expired. With an absent heartbeat the former leader is then declared dead immediately.";
+        "Whether the host knows that the lease of the former leader has expired. If its heartbeat is absent too, the former leader is then declared dead immediately.";
     publish_mode: calculator.publish_mode, "auto, atomic or per_key",
-        "How assignments are published: in atomic batches, with one conditional write for each key, or whichever the store supports.";
+        "How assignments are published: `atomic` uses batches, `per_key` uses one conditional write per key, and `auto` selects by what the server supports.";
     publish_batch_max: calculator.publish_batch_max, "2 or more",
-        "Most writes in one atomic batch. The store may accept fewer.";
+        "Maximum number of writes in one atomic batch. The server may have a lower limit.";
     allow_assignment_ttl: calculator.allow_assignment_ttl, "true or false",
-        "Whether an assignment bucket with a TTL is accepted, although fence and versions expire with it.";
+        "Whether to accept an assignment bucket with a TTL. Fence and versions then expire with the TTL.";
     shadow: calculator.shadow, "true or false",
-        "Whether to write nothing, and only report what would have been published alongside a live leader.";
+        "Whether to run as a shadow of the live leader: it writes nothing and reports what it would have published.";
     strategy: strategy, "sticky, round_robin, consistent_hash or weighted_consistent_hash",
         "How partitions are divided among the workers.";
     hash_seed: hash_seed, "0 or more",
-        "Seed of the hashing strategies. Must be the same in the whole fleet.";
+        "Seed of the hash strategies. Must be the same in the whole fleet.";
     worker_id_prefix: manager.worker_id_prefix, "letters, digits and - / _ = in parts joined by dots, at most 200 bytes",
-        "What worker ids begin with: `worker` for `worker-7`.";
+        "Prefix of the worker ids: `worker` for `worker-7`.";
     worker_id_min: manager.worker_id_min, "0 or more",
-        "The lowest number of an id.";
+        "Lowest number of a worker id.";
     worker_id_max: manager.worker_id_max, "at least worker_id_min; at most 10000 ids",
-        "The highest number of an id.";
+        "Highest number of a worker id.";
     worker_id_ttl: manager.worker_id_ttl, "at least 3 x heartbeat_interval and heartbeat_ttl, up to 366d",
-        "How long an id stays claimed without being renewed.";
+        "A claim of a worker id expires if it is not renewed for this long.";
     heartbeat_interval: manager.heartbeat_interval, "above 0, up to 366d",
-        "Time from one heartbeat to the next.";
+        "Time between heartbeats.";
     election_timeout: manager.election_timeout, "above 0, up to 366d",
-        "How long leadership lasts without being renewed.";
+        "The leader's lease expires if it is not renewed for this long.";
     may_lead: manager.may_lead, "true or false",
-        "Whether this worker may lead.";
+        "Whether this worker may become the leader.";
     outage_policy: manager.outage_policy, "serve or strict",
-        "What happens to the partitions of a worker that cannot reach the store: it continues to serve them, or its ownership ends.";
+        "What a worker does with its partitions while it cannot reach the store: `serve` keeps them, `strict` releases them.";
     outage_preset: outage_preset, "conservative, balanced or aggressive",
-        "Sets `recovery_grace` and each `outage_…` time or count that is not set itself.";
+        "Sets the default of `recovery_grace` and of every other `outage_…` time and count.";
     outage_enter_after: manager.outage.enter_after, "above 0, up to 366d",
         "Degraded mode begins once the store has been unhealthy for this long.";
     outage_leave_after: manager.outage.leave_after, "above 0, up to 366d",
         "Degraded mode ends once the store has been healthy for this long.";
     outage_errors_max: manager.outage.errors_max, "1 or more",
-        "Degraded mode begins once this many requests failed within `outage_error_window`.";
+        "Degraded mode begins after this many failed requests within `outage_error_window`.";
     outage_error_window: manager.outage.error_window, "above 0, up to 366d",
-        "The time over which `outage_errors_max` counts.";
+        "Period over which `outage_errors_max` counts failed requests.";
     cache_file: manager.cache_file, "a path; not with outage_policy strict",
-        "File in which a worker remembers its assignment, so that it can serve immediately when it starts while the store is unreachable. Empty: none. Each worker needs its own.";
+        "File that caches the assignment, so that a worker can start while the store is unreachable. Empty: no cache. Each worker needs its own file.";
     cache_max_age: manager.cache_max_age, "1s or more, up to 366d",
-        "How long the content of `cache_file` is valid after the store last confirmed it.";
+        "The content of `cache_file` is valid for this long after the store last confirmed it.";
     store: store, "nats or memory",
-        "The store in which the fleet coordinates. `memory` is for demos, tests and fleets inside one process.";
+        "Store that coordinates the fleet. `memory` is for demos, tests and fleets within one process.";
     stable_id_bucket: nats.stable_id_bucket, "a bucket name",
         "Bucket of the stable ids.";
     election_bucket: nats.election_bucket, "a bucket name",
@@ -177,69 +177,69 @@ settings! {
     assignment_bucket: nats.assignment_bucket, "a bucket name",
         "Bucket of the assignments, the fence and the commit record.";
     metrics_namespace: metrics.namespace, "letters, digits and _",
-        "What the names of all metrics begin with.";
+        "Prefix of all metric names.";
     metrics_labels: metrics.labels, "name=value, separated by commas",
-        "Labels of all metrics. Handles that share a page need one that differs.";
+        "Labels of all metrics. Handles that share a page need different labels.";
     metrics_parti_names: metrics.parti_names, "true or false",
-        "Whether metrics are also exported under parti's names.";
+        "Whether to export metrics under parti's names as well.";
     nats_url: nats.urls, "nats://host:port, tls://host:port or host:port, separated by commas",
-        "The servers.";
+        "Addresses of the servers.";
     nats_name: nats.name, "a text",
-        "Name of the client, as operators of the server see it.";
+        "Client name that the server shows to its operators.";
     nats_user: nats.user, "a text",
-        "User to authenticate as, with `nats_password`. At most one of `nats_user`, `nats_token`, `nats_creds` and `nats_nkey_seed` may be set.";
+        "User name, with `nats_password`. At most one of `nats_user`, `nats_token`, `nats_creds` and `nats_nkey_seed` may be set.";
     #[secret]
     nats_password: nats.password, "a text",
         "Password of `nats_user`.";
     #[secret]
     nats_token: nats.token, "a text",
-        "Token to authenticate with.";
+        "Authentication token.";
     nats_creds: nats.creds, "a path",
-        "A .creds file (JWT and NKey seed), read at each connect.";
+        "Credentials file (.creds: JWT and NKey seed), read at each connect.";
     #[secret]
     nats_nkey_seed: nats.nkey_seed, "a text",
-        "NKey seed to authenticate with.";
+        "NKey seed for authentication.";
     nats_tls_required: nats.tls_required, "true or false",
-        "Whether servers without TLS are refused.";
+        "Whether to reject servers without TLS.";
     nats_tls_first: nats.tls_first, "true or false",
-        "Whether the TLS handshake precedes the server's greeting (handshake_first). Requires TLS.";
+        "Whether to start the TLS handshake before the server's INFO (handshake_first). Requires TLS.";
     nats_tls_ca: nats.tls_ca, "paths, separated by commas",
-        "PEM files of the trusted authorities, instead of the system's. Requires TLS.";
+        "PEM files of the trusted certificate authorities. Empty: those of the system. Requires TLS.";
     nats_tls_cert: nats.tls_cert, "a path",
-        "PEM file of the client's certificate, with `nats_tls_key`. Requires TLS.";
+        "PEM file of the client certificate, with `nats_tls_key`. Requires TLS.";
     nats_tls_key: nats.tls_key, "a path",
-        "PEM file of the client's key, with `nats_tls_cert`.";
+        "PEM file of the client key, with `nats_tls_cert`.";
     nats_domain: nats.domain, "a text",
-        "JetStream domain. Empty: the server's own.";
+        "JetStream domain. Empty: the default domain of the server.";
     nats_api_prefix: nats.api_prefix, "a subject; not with nats_domain",
         "Subject prefix under which another account's JetStream API and $KV are imported.";
     nats_inbox_prefix: nats.inbox_prefix, "a subject",
-        "What the subjects begin with on which replies and changes arrive.";
+        "Prefix of the subjects for replies and changes.";
     nats_placement_cluster: nats.placement_cluster, "a text",
-        "Cluster that keeps the buckets that divvy creates. Empty: the server's own.";
+        "Cluster for the buckets that divvy creates. Empty: the cluster of the server.";
     nats_placement_tags: nats.placement_tags, "tags, separated by commas",
-        "Tags of the servers that keep the buckets that divvy creates.";
+        "Server tags for the buckets that divvy creates.";
     nats_replicas: nats.replicas, "1 to 5",
-        "Copies of each bucket that divvy creates.";
+        "Replicas of each bucket that divvy creates.";
     nats_storage: nats.storage, "file or memory",
-        "Where the server keeps the buckets that divvy creates.";
+        "Storage type of the buckets that divvy creates.";
     nats_max_bytes: nats.max_bytes, "0 or more",
-        "Most bytes that each bucket that divvy creates may hold. 0: no limit.";
+        "Size limit in bytes of each bucket that divvy creates. 0: no limit.";
     nats_manage_buckets: nats.manage_buckets, "create, upgrade or never",
-        "What divvy may do to buckets: create missing ones, upgrade existing ones as well, or neither.";
+        "What divvy may do to buckets: `create` missing ones, also `upgrade` existing ones, or `never` change any.";
     nats_stale_limit: nats.stale_limit, "1s or more",
-        "How long a connection may be silent before it is replaced.";
+        "A connection without any data from the server for this long is replaced.";
     nats_connect_timeout: nats.connect_timeout, "above 0",
-        "How long one server may take to accept a connection.";
+        "Time limit for connecting to one server, including TLS and authentication.";
 }
 
-/// The key of that name.
+/// Returns the setting with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The name most like an unknown one; `None` when none is like it.
+/// Returns the name most similar to an unknown one, or `None` if none is similar.
 #[must_use]
 pub fn nearest(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
@@ -250,13 +250,13 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     (by_likeness(&best) > 0.75).then_some(best.name)
 }
 
-/// A value that can be read from text and shown as it.
+/// A value that is parsed from text and formatted as text.
 trait Text: Sized {
-    /// The type, as the documentation calls it.
+    /// Name of the type in the documentation.
     const KIND: &'static str;
     fn read(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
-    /// Overwrites what may be a secret.
+    /// Overwrites the memory of a secret.
     fn wipe(&mut self) {}
 }
 
@@ -359,7 +359,7 @@ word_text!(
     Storage
 );
 
-/// A URL's own credentials must not be shown either.
+/// Formats the value of a setting with secrets masked, including credentials in URLs.
 pub(super) fn shown(key: &Key, values: &Values) -> String {
     if key.name == "nats_url" {
         return redact_urls(&values.nats);

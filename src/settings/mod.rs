@@ -1,4 +1,4 @@
-//! Settings by name, layer over layer, each knowing where it came from.
+//! Named settings, set in layers, each with the origin of its value.
 
 pub mod keys;
 
@@ -21,11 +21,11 @@ use crate::vocabulary::{SettingField, Storage, StoreKind};
 /// Longest value of one setting, in bytes.
 pub const VALUE_MAX_BYTES: usize = 16 * 1024;
 
-/// What all settings together say.
+/// The values of all settings.
 #[derive(Clone, Default, PartialEq)]
 pub(super) struct Values {
     pub calculator: CalculatorConfig,
-    /// Without its calculator's part, which is `calculator`.
+    /// The part for calculators is in `calculator` instead.
     pub manager: ManagerConfig,
     pub outage_preset: OutagePreset,
     pub store: StoreKind,
@@ -35,7 +35,7 @@ pub(super) struct Values {
     pub nats: NatsSettings,
 }
 
-/// How to reach NATS. Empty texts are left out. `Debug` is not derived: there are secrets here.
+/// NATS connection and buckets. Empty texts count as not set. Contains secrets, hence no `Debug`.
 #[derive(Clone, PartialEq)]
 #[allow(missing_docs)] // each is a key of the table in `keys`, described there
 pub struct NatsSettings {
@@ -105,17 +105,17 @@ impl Default for NatsSettings {
 }
 
 impl Drop for NatsSettings {
-    /// Wipes what must not be found in memory, or a core dump, afterwards.
+    /// Wipes secrets, so that they do not remain in memory or in a core dump.
     fn drop(&mut self) {
         self.password.zeroize();
         self.token.zeroize();
         self.nkey_seed.zeroize();
-        // URLs may have credentials.
+        // URLs may contain credentials.
         self.urls.zeroize();
     }
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     Code,
@@ -133,11 +133,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Settings by name: defaults, then whatever was set, the last one counts.
+/// Named settings. A later value replaces an earlier one, and everything else has its default.
 ///
-/// Names are those of [`KEYS`]. Values are text: durations like `1m30s`, numbers, `true` and
-/// `false`, lists separated by commas. Each call applies wholly or, on an error, not at all.
-/// Relations between settings are checked when something is built from them.
+/// [`KEYS`] has the names. Values are text: durations such as `1m30s`, numbers, `true` and `false`,
+/// and lists separated by commas. A call that returns an error changes nothing. Rules that relate
+/// several settings are checked when a calculator, a manager or a store is built from them.
 #[derive(Clone, Default)]
 pub struct Settings {
     values: Values,
@@ -145,17 +145,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Every setting at its default.
+    /// Returns settings with all defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets one.
+    /// Sets one setting.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`] for a name that does not exist (with the nearest one that does)
-    /// and a value that cannot be read.
+    /// [`Code::InvalidConfig`] if the name does not exist (the message suggests the most similar one)
+    /// or the value cannot be parsed.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut next = self.clone();
         next.apply(name, value, Origin::Code)?;
@@ -163,11 +163,11 @@ impl Settings {
         Ok(())
     }
 
-    /// Sets every member of a JSON object. Values are texts, numbers, booleans or lists of
-    /// texts; `null` stands for the default.
+    /// Sets every member of a JSON object. Values are strings, numbers, booleans or lists of strings.
+    /// `null` restores the default.
     ///
     /// # Errors
-    /// As [`Settings::set`]; and when it is no JSON object.
+    /// As [`Settings::set`], and if the text is not a JSON object.
     pub fn merge_json(&mut self, text: &str) -> Result<()> {
         let mut object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
             Error::new(Code::InvalidConfig, "configuration is not a JSON object").caused_by(cause)
@@ -191,11 +191,11 @@ impl Settings {
         Ok(())
     }
 
-    /// Sets what the environment names: `<prefix><NAME>`, such as `DIVVY_HEARTBEAT_TTL`. An
-    /// empty variable counts as not set.
+    /// Sets every variable named `<prefix><NAME>`, such as `DIVVY_HEARTBEAT_TTL`. An empty variable
+    /// counts as not set.
     ///
     /// # Errors
-    /// As [`Settings::set`], also for a variable with the prefix that names no setting.
+    /// As [`Settings::set`], also for a variable with the prefix whose name is not a setting.
     pub fn merge_env<'a>(
         &mut self,
         prefix: &str,
@@ -219,7 +219,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Every setting with its effective value and where that came from, as JSON:
+    /// Returns every setting with its value and the origin of the value, as JSON:
     /// `{"cooldown": {"value": "10s", "origin": "default"}, ...}`. Secrets are masked.
     #[must_use]
     pub fn dump(&self) -> String {
@@ -232,7 +232,7 @@ impl Settings {
         Value::Object(object).to_string()
     }
 
-    /// Describes the setting at that place of [`KEYS`]; `None` behind the last one.
+    /// Describes the setting at this index of [`KEYS`]. Returns `None` after the last one.
     #[must_use]
     pub fn describe(&self, index: usize) -> Option<Vec<(SettingField, String)>> {
         let key = KEYS.get(index)?;
@@ -253,13 +253,13 @@ impl Settings {
         origin.map_or_else(|| "default".to_owned(), ToString::to_string)
     }
 
-    /// The calculator's part.
+    /// Returns the settings of a calculator.
     #[must_use]
     pub fn calculator(&self) -> &CalculatorConfig {
         &self.values.calculator
     }
 
-    /// A manager's part, with the calculator's in it.
+    /// Returns the settings of a manager, including those of its calculator.
     #[must_use]
     pub fn manager(&self) -> ManagerConfig {
         let mut config = self.values.manager.clone();
@@ -270,31 +270,31 @@ impl Settings {
         config
     }
 
-    /// The strategy that is named.
+    /// Returns the configured strategy.
     #[must_use]
     pub fn strategy(&self) -> StrategyKind {
         self.values.strategy
     }
 
-    /// The seed of the hashing strategies.
+    /// Returns the seed of the hash strategies.
     #[must_use]
     pub fn hash_seed(&self) -> u64 {
         self.values.hash_seed
     }
 
-    /// How metrics are named.
+    /// Returns the names and labels of the metrics.
     #[must_use]
     pub fn metrics(&self) -> &MetricNames {
         &self.values.metrics
     }
 
-    /// The store in which the fleet coordinates.
+    /// Returns the kind of store that coordinates the fleet.
     #[must_use]
     pub fn store(&self) -> StoreKind {
         self.values.store
     }
 
-    /// The part about NATS.
+    /// Returns the NATS settings.
     #[must_use]
     pub fn nats(&self) -> &NatsSettings {
         &self.values.nats

@@ -1,7 +1,7 @@
 //! The kinds of events, and which members each has in its JSON form.
 
 words! {
-    /// What an event is about. Kinds may be added in any release: ignore unknown ones.
+    /// The kind of an event. Any release may add kinds: ignore unknown ones.
     pub enum EventKind (non_exhaustive) {
         /// The calculator's state changed. The first event of a subscriber reports the current
         /// state: `from` and `state` are equal.
@@ -12,16 +12,15 @@ words! {
         Published = 3 "published",
         /// A job of the calculator failed. It stays pending and is retried.
         Failed = 4 "failed",
-        /// What keeps the calculator from doing all of its work changed. `message` names each cause
-        /// and what still works; it is empty when nothing is wrong any more. `time_ns` is when the
-        /// first cause began.
+        /// The causes of degradation changed. `message` names each cause and what still works; it is
+        /// empty if the calculator is no longer degraded. `time_ns` is the time of the first cause.
         Degraded = 5 "degraded",
         /// A newer leader has taken over, or the fence record was removed: this calculator
         /// publishes nothing more.
         LeadershipLost = 6 "leadership_lost",
-        /// The subscriber was too slow and is closed. Its last event.
+        /// The subscriber was too slow, and its subscription is closed. This is its last event.
         Lagged = 7 "lagged",
-        /// A thread panicked and the handle has failed. The last event.
+        /// A thread panicked, and the handle has failed. This is the last event.
         Fatal = 8 "fatal",
         /// A shadow (setting `shadow`) would have published a plan.
         WouldPublish = 9 "would_publish",
@@ -29,7 +28,7 @@ words! {
         /// plan differs.
         LeaderPublished = 10 "leader_published",
         /// The circuit breaker of the store changed its state. `message` is the failure that opened
-        /// it, and empty when it is closed.
+        /// it, or empty if it is closed.
         Breaker = 11 "breaker",
         /// A live worker has not applied its assignment within `apply_timeout`. Reported once,
         /// until the worker has caught up.
@@ -37,21 +36,21 @@ words! {
         /// The manager's state changed. The first event of a subscriber reports the current state:
         /// `from` and `state` are equal.
         ManagerState = 20 "manager_state",
-        /// The worker is a member under another id. `worker` is empty when it has none.
+        /// The id of the worker changed. `worker` is empty if it has none.
         WorkerId = 21 "worker_id",
-        /// Another process owns the id: nothing is owned any more, and another id is claimed.
+        /// Another process owns the id. The worker released its partitions and claims another id.
         WorkerIdLost = 22 "worker_id_lost",
-        /// The key of the id had disappeared and was free: it is claimed again.
+        /// The key of the id had disappeared, and the worker claimed it again.
         WorkerIdRegained = 23 "worker_id_regained",
         /// The worker's assignment changed, or a new version of the same partitions was applied.
         Assignment = 24 "assignment",
-        /// Another leader is known. `worker` is empty when there is none.
+        /// The leader changed. `worker` is empty if there is none.
         Leader = 25 "leader",
         /// Degraded mode begins: the store is unreachable, and the assignment may be out of date.
         Outage = 26 "outage",
         /// Degraded mode has lasted long enough to alert an operator.
         Alert = 27 "alert",
-        /// Degraded mode is over.
+        /// Degraded mode ended.
         Recovered = 28 "recovered",
         /// An operation of the manager failed and is retried. Reported once until it succeeds.
         ManagerFailed = 29 "manager_failed",
@@ -59,9 +58,9 @@ words! {
         CalculatorFatal = 30 "calculator_fatal",
     }
 
-    /// A member of an event's JSON form. Every event also has `kind`, `time` (RFC 3339,
-    /// when it was delivered), `reporter` (the worker or calculator that reports it) and `worker`
-    /// (the worker it is about; otherwise the reporter).
+    /// A member of the JSON form of an event. Every event also has `kind`, `time` (of delivery, RFC
+    /// 3339), `reporter` (the worker or calculator that reports it) and `worker` (the worker that it
+    /// is about, by default the reporter).
     pub enum Field (non_exhaustive) {
         /// Text: the state before.
         From = 1 "from",
@@ -83,19 +82,19 @@ words! {
         PartitionCount = 9 "partition_count",
         /// Number: partitions that changed their owner.
         MovedCount = 10 "moved_count",
-        /// Number: load of the fullest worker, as a multiple of the mean.
+        /// Number: load of the most loaded worker, as a multiple of the mean.
         MaxToMean = 11 "max_to_mean",
         /// Number: events that were not delivered.
         MissedCount = 12 "missed_count",
         /// Text: the error code, a `Code`.
         Code = 13 "code",
-        /// Text: what happened, for people.
+        /// Text: a description for people.
         Message = 14 "message",
         /// Text: the operation that failed, such as `publish`.
         Operation = 15 "operation",
         /// Text: the key of the store; empty: none.
         Key = 16 "key",
-        /// Number: how often the operation was tried.
+        /// Number: attempts made so far.
         Attempts = 17 "attempts",
         /// List of texts: a `DegradationCause` each.
         Causes = 18 "causes",
@@ -123,7 +122,7 @@ words! {
 }
 
 impl EventKind {
-    /// The members that its JSON form has besides those of every event.
+    /// Returns the members of the JSON form, in addition to those of every event.
     #[must_use]
     pub fn fields(self) -> &'static [Field] {
         use Field::{
