@@ -1,4 +1,4 @@
-//! How the NATS store treats buckets: its own, other people's, and those it may not touch.
+//! How the NATS store treats buckets: its own, foreign ones, and those that it must not change.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -110,7 +110,7 @@ fn created_bucket_starts_its_sequence_at_the_current_time() {
                 .revision,
             first
         );
-        // A revision of a deleted bucket does not come true again in its successor.
+        // A revision of a deleted bucket is not valid in its successor.
         RawNats::connect(server.port).api("STREAM.DELETE.KV_parti-assignment", "");
         assert!(put() > first);
     }
@@ -166,7 +166,7 @@ fn upgraded_bucket_gains_the_feature_it_needs_and_keeps_every_setting_it_had() {
         }
     }
     assert_eq!(after["metadata"]["owner"], "someone");
-    // Twice is once.
+    // The call is idempotent.
     store.ensure(Bucket::Assignment, FOR_EVER, soon()).unwrap();
     assert_eq!(config_of(&server, Bucket::Assignment), after);
     let capabilities = store.capabilities(Bucket::Assignment, soon()).unwrap();
@@ -267,9 +267,9 @@ fn mismatches_that_matter_are_warned_of_by_name() {
     assert_eq!((status.history, status.replicas), (5, 1));
     let warnings = status.warnings.join("; ");
     for part in [
-        "parti-assignment: its TTL is 1m, the configuration wants none",
+        "parti-assignment: TTL is 1m, configured is none",
         "keeps 5 values per key instead of 1",
-        "has 1 replicas, the configuration wants 3",
+        "replicas is 1, configured is 3",
     ] {
         assert!(warnings.contains(part), "{part} in {warnings}");
     }
@@ -283,7 +283,7 @@ fn concurrent_creators_all_get_same_bucket() {
             let creators: Vec<_> = (1..=6)
                 .map(|n| {
                     let store = connect(NatsOptions::new([server.url()]));
-                    // Settings that differ, so that the server refuses all but the first.
+                    // Different settings, so that the server rejects all but the first.
                     scope.spawn(move || {
                         store
                             .ensure(Bucket::Heartbeat, of(n), soon())

@@ -1,4 +1,4 @@
-//! Buckets: creates, checks and upgrades them, and finds out what their server can do.
+//! Creates, checks and upgrades buckets, and probes the capabilities of their server.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,90 +13,90 @@ use super::write;
 use crate::store::{Bucket, BucketConfig, BucketStatus, ManageBuckets};
 use crate::threads::cancel;
 
-/// Most messages of an atomic batch, a limit of the server.
+/// Maximum number of messages in an atomic batch, a limit of the server.
 const BATCH_MAX: usize = 1_000;
-/// The API level from which atomic batches check what they should (server 2.12.5).
+/// The first API level whose atomic batches check all conditions (server 2.12.5).
 const BATCH_LEVEL: u32 = 3;
 /// The first server of that level.
 const BATCH_SERVER: Version = (2, 12, 5);
-/// The first server that leaves markers for expired keys.
+/// The first server that writes markers for expired keys.
 const MARKER_SERVER: Version = (2, 11, 0);
 /// The stream settings of the two features.
 pub(super) const ATOMIC: &str = "allow_atomic";
 pub(super) const MARKERS: &str = "subject_delete_marker_ttl";
-/// How long the marker of an expired key stays: the least a server takes, since clients that do
-/// not know markers take the key for alive that long.
+/// Lifetime of the marker of an expired key: the minimum of the server, because clients that do not
+/// know markers treat the key as live for this long.
 const MARKER_TTL: Duration = Duration::from_secs(1);
-/// The longest window in which a server looks for duplicates of a message id; its default.
+/// Maximum window in which a server detects duplicate message ids; its default.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// The pause before a cluster that is not ready is asked again; what NATS itself advises.
+/// Delay before retrying on a cluster that is not ready, as NATS recommends.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// The longest wait for the answer to a probe of where writes arrive.
+/// Maximum wait for the answer to a probe of the write route.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of a message kept free for its headers.
+/// Bytes of a message reserved for its headers.
 const HEADER_RESERVE: usize = 1_024;
 
-/// What was found out about a bucket, valid for one connection, leader and life of the bucket.
+/// The probe result for a bucket, valid for one connection, leader and incarnation of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BucketProbe {
     life: BucketLife,
     pub(super) batches: bool,
     pub(super) value_max: usize,
-    /// Whether it is valid for as long as the connection is.
+    /// Whether it remains valid until the connection ends.
     lasts: bool,
 }
 
-/// Where and when something was found out.
+/// The conditions under which a probe result is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct BucketLife {
     generation: u64,
     leader: String,
     incarnation: String,
-    /// Whether the server and the bucket's settings promise batches.
+    /// Whether the server version and the settings of the bucket support batches.
     promises: bool,
 }
 
 impl BucketProbe {
-    /// Whether batches work over this connection, without asking once more.
+    /// Whether batches work over this connection without another probe.
     ///
-    /// In a cluster it is asked before each batch: the next leader may be an older server, which
-    /// would store the messages of a batch one by one, or check them wrongly, and no answer to a
-    /// publication tells who the leader is. A server alone that works for us over one connection
-    /// is the same process all along. What can change in it, the bucket's settings or the bucket
-    /// itself, it tells by refusing the batch; then nothing is stored, and it is asked again.
+    /// In a cluster, every batch needs a probe: a new leader may be an older server, which would
+    /// store the messages one by one or check them incorrectly, and the answer to a publication does
+    /// not identify the leader. A single server is the same process for the whole connection. If the
+    /// settings of the bucket or the bucket itself change, it rejects the batch and stores nothing;
+    /// the probe is then repeated.
     pub(super) fn is_beyond_doubt(&self, link: &Link) -> bool {
         self.batches && self.lasts && self.life.generation == link.generation()
     }
 
-    /// Has it asked again the next time.
+    /// Requires another probe before the next batch.
     pub(super) fn doubt(&mut self) {
         self.lasts = false;
     }
 }
 
-/// A setting of a bucket's stream that divvy profits from and that older servers do not know.
+/// An optional stream setting that divvy uses and that older servers do not know.
 pub(super) struct Feature {
-    /// The name of the setting.
+    /// Name of the setting.
     pub(super) name: &'static str,
-    /// What it is good for.
+    /// What divvy uses it for.
     pub(super) purpose: &'static str,
-    /// The first server that supports it as divvy needs it.
+    /// The oldest server that supports it as divvy needs it.
     pub(super) least: Version,
     /// Whether every older server that divvy supports ignores it instead of taking the stream
     /// offline.
     pub(super) is_ignored_by_older: bool,
-    /// The stream settings that switch it on.
+    /// The stream settings that enable it.
     pub(super) settings: Map<String, Value>,
 }
 
 impl Feature {
-    /// Which features the bucket lacks.
+    /// Returns the features that the bucket lacks.
     pub(super) fn missing(bucket: Bucket, info: &StreamInfo) -> Vec<Self> {
         let mut missing = Vec::new();
         if bucket == Bucket::Assignment && !info.flag(ATOMIC) {
             missing.push(Self {
                 name: ATOMIC,
-                purpose: "a plan becomes visible all at once, in atomic batches",
+                purpose: "publishes a plan as one atomic batch",
                 least: BATCH_SERVER,
                 is_ignored_by_older: false,
                 settings: object(json!({ ATOMIC: true })),
@@ -109,7 +109,7 @@ impl Feature {
             let nanos = u64::try_from(MARKER_TTL.as_nanos()).unwrap_or(u64::MAX);
             missing.push(Self {
                 name: MARKERS,
-                purpose: "an expired key is reported at once, without a listing",
+                purpose: "reports expired keys immediately, without a listing",
                 least: MARKER_SERVER,
                 is_ignored_by_older: true,
                 settings: object(json!({
@@ -132,7 +132,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// Creates a missing bucket and checks an existing one, as the options allow.
 ///
-/// A cluster that has just come up refuses for a while; it is asked again until the deadline.
+/// A cluster that is starting rejects requests for a while; they are retried until the deadline.
 pub(super) fn ensure(
     stream: &Stream,
     bucket: Bucket,
@@ -144,7 +144,7 @@ pub(super) fn ensure(
         let ensured = try_ensure(stream, bucket, config, options, deadline);
         match ensured {
             Err(failure) if failure.passes() && Instant::now() + RETRY_AFTER < deadline => {
-                // Ends early when the connection does, and then so does the next attempt.
+                // Returns early if the connection ends; the next attempt then fails at once.
                 cancel::recv_deadline(&stream.link.dead, Instant::now() + RETRY_AFTER).ok();
             }
             Err(RequestFailure::NoResponders) if stream.api != DEFAULT_API => {
@@ -202,7 +202,7 @@ fn try_ensure(
     Ok(upgraded)
 }
 
-/// Checks that what is written arrives where it is read.
+/// Checks that writes arrive in the stream that is read.
 fn check(
     stream: &Stream,
     bucket: Bucket,
@@ -215,7 +215,7 @@ fn check(
     if let Some(mirror) = info.config.get("mirror").filter(|mirror| !mirror.is_null()) {
         let original = mirror.get("name").and_then(Value::as_str);
         return unsuitable(format!(
-            "stream {} of {route} is a mirror of {:?}, which nobody can write to; set nats_domain \
+            "stream {} of {route} is a mirror of {:?}, which is read-only; set nats_domain \
              or nats_api_prefix so that the original is reached",
             stream.name,
             original.unwrap_or_default(),
@@ -246,7 +246,7 @@ fn check(
     let soon = deadline.min(Instant::now() + ROUTE_TIMEOUT);
     let advice = match &options.api_prefix {
         Some(prefix) => format!("import $KV.> of that account as {prefix}.$KV.>"),
-        None => "writes have to reach that domain as well".to_owned(),
+        None => "route writes to that domain as well".to_owned(),
     };
     let explain = |why: &str| {
         let name = &stream.name;
@@ -255,8 +255,8 @@ fn check(
     match write::probe_route(stream, &options.subject(bucket, "divvy.probe"), soon) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => unsuitable(explain(&why)),
-        // An import of the API alone takes the write and drops it. A stream without a leader is
-        // as silent, so this may pass.
+        // If only the API is imported, the write is dropped without an answer. A stream without a
+        // leader does not answer either, so this is retried.
         Err(RequestFailure::TimedOut) => Err(RequestFailure::Disconnected(explain(&format!(
             "writes to {}$KV get no answer",
             stream.write_prefix
@@ -265,7 +265,7 @@ fn check(
     }
 }
 
-/// The failure of requests that no JetStream answers.
+/// Returns the failure of requests that no JetStream answers.
 pub(super) fn unreachable(options: &NatsOptions) -> RequestFailure {
     RequestFailure::Disconnected(format!(
         "{} does not answer: check its name and that a leaf node connection or an import leads to it",
@@ -273,7 +273,7 @@ pub(super) fn unreachable(options: &NatsOptions) -> RequestFailure {
     ))
 }
 
-/// Tells what a bucket is and what about it deserves attention.
+/// Returns the properties of a bucket and warnings about its settings.
 pub(super) fn status(
     name: &str,
     info: &StreamInfo,
@@ -291,26 +291,24 @@ pub(super) fn status(
     };
     if ttl != config.ttl {
         warnings.push(format!(
-            "bucket {name}: its TTL is {}, the configuration wants {}",
+            "bucket {name}: TTL is {}, configured is {}",
             shown(ttl),
             shown(config.ttl)
         ));
     }
     if history != 1 {
-        warnings.push(format!(
-            "bucket {name}: it keeps {history} values per key instead of 1"
-        ));
+        warnings.push(format!("bucket {name}: history is {history} instead of 1"));
     }
     if replicas < options.replicas {
         warnings.push(format!(
-            "bucket {name}: it has {replicas} replicas, the configuration wants {}",
+            "bucket {name}: replicas is {replicas}, configured is {}",
             options.replicas
         ));
     }
     if config.ttl.is_none() && info.config.get("storage") == Some(&json!("memory")) && replicas == 1
     {
         warnings.push(format!(
-            "bucket {name}: one copy in memory; a restart of the server loses it"
+            "bucket {name}: one replica in memory: a restart of the server loses it"
         ));
     }
     BucketStatus {
@@ -324,7 +322,7 @@ pub(super) fn status(
     }
 }
 
-/// The most bytes of a value, by the limits of server and bucket.
+/// Returns the maximum size of a value in bytes, by the limits of server and bucket.
 pub(super) fn value_max(stream: &Stream, info: Option<&StreamInfo>) -> usize {
     let server = stream.link.info.max_payload();
     let bucket = info
@@ -336,7 +334,7 @@ pub(super) fn value_max(stream: &Stream, info: Option<&StreamInfo>) -> usize {
         .saturating_sub(HEADER_RESERVE)
 }
 
-/// Whether the bucket accepts atomic batches. Probed again for each connection and leader.
+/// Probes whether the bucket accepts atomic batches. Repeated for each connection and leader.
 pub(super) fn prove(
     stream: &Stream,
     subject: &str,
@@ -362,21 +360,21 @@ pub(super) fn prove(
     })
 }
 
-/// Whether the bucket is kept by the very server that we are connected to, and by no other.
+/// Returns whether the connected server, and no other, stores the bucket.
 fn is_alone(stream: &Stream, info: &StreamInfo) -> bool {
     let server = &stream.link.info;
-    // Through a leaf node another server may answer: under another prefix, or by another name.
+    // Through a leaf node another server may answer, under another prefix or name.
     let is_local = server.jetstream && stream.api == DEFAULT_API;
     let leader = info.leader();
     is_local && server.cluster.is_none() && (leader.is_empty() || leader == server.server_name)
 }
 
-/// Most writes in one batch.
+/// Returns the maximum number of writes in one batch.
 pub(super) fn batch_max(batches: bool) -> usize {
     if batches { BATCH_MAX } else { 0 }
 }
 
-/// Creates the bucket; false when another creator was faster, perhaps with other settings.
+/// Creates the bucket. Returns false if another client created it first, maybe with other settings.
 fn create(
     stream: &Stream,
     bucket: Bucket,

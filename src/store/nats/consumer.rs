@@ -1,11 +1,10 @@
-//! A consumer of the server that tells what changes after a listing.
+//! A JetStream consumer that delivers the changes after a listing.
 //!
-//! What changes seldom is pushed: each message comes as soon as it is stored, and costs two
-//! threads a wake-up. Heartbeats are pulled: one request brings all that have come since the one
-//! before, at once, so that the threads wake for a burst and not for each of them.
-//! A request that finds none waits at the server for the first, for up to [`PULL_EXPIRES`]. How
-//! long each has waited for its request is reported with it (see [`super::waits`]), so a lease
-//! begins when its beat was stored and not when it was requested.
+//! Rare changes are pushed: each message arrives as soon as it is stored, and wakes two threads.
+//! Heartbeats are pulled: one request returns all that were stored since the previous one, so that
+//! the threads wake once per burst. A request that finds none waits at the server for the first, for
+//! up to [`PULL_EXPIRES`]. The time that a heartbeat waited for its request is reported with it (see
+//! [`super::queue_delay`]), so a lease begins when the heartbeat was stored, not when it was pulled.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,79 +19,80 @@ use super::link::AckSubject;
 use super::queue_delay::QueueDelayEstimator;
 use crate::types::Revision;
 
-/// A consumer that is silent for so long is gone.
+/// A consumer that delivers nothing for this long is considered lost.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How often the server says that there is nothing to say.
+/// Interval of the idle heartbeats of the server.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
-/// The server forgets a consumer without a reader after so long.
+/// The server deletes a consumer without a subscriber after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(120);
-/// Least time from one look at a trickle of what was pushed to the next. What comes after a silence
-/// of that length is passed on at once.
+/// Minimum time between two reads of pushed messages. A message after a pause of this length is
+/// delivered immediately.
 const PACE: Duration = Duration::from_millis(50);
-/// The same from one request to the next: what is pulled has waited for half of that on average.
-/// Each request costs wake-ups, which are most of what a leader costs.
+/// Minimum time between two pull requests; a pulled message has waited half of it on average. Each
+/// request costs wake-ups, which are the largest part of the load of a leader.
 const PULL_PACE: Duration = Duration::from_millis(200);
-/// More than that in one look is no trickle: the next look follows at once.
+/// After more messages than this in one read, the next read follows immediately.
 const PACED_MAX: usize = 256;
-/// Most messages taken in one look, so that other watches have their turn.
+/// Maximum number of messages per read, so that other watches get their turn.
 pub(super) const LOOK_MAX: usize = 1_024;
-/// Most messages that one request brings.
+/// Maximum number of messages per pull request.
 const PULL_MAX: usize = 1_024;
-/// How long a request waits at the server for a first message.
+/// How long a pull request waits at the server for the first message.
 const PULL_EXPIRES: Duration = Duration::from_secs(1);
-/// What one request brings is looked at together: it takes the server so long to send it.
+/// The messages of one request are read together after this time, which the server needs to send
+/// them.
 const GATHER: Duration = Duration::from_millis(3);
 
 static NEXT_CONSUMER: AtomicU64 = AtomicU64::new(1);
 
-/// How the server's messages come.
+/// How the server delivers messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     Pushed,
     Pulled,
 }
 
-/// Why a tail is not followed any further.
+/// Why a consumer is not read any further.
 pub(super) enum Stop {
-    /// Nobody wants to know any more.
+    /// The reader of the watch was dropped.
     Ended,
-    /// Something is wrong.
-    Blind(String),
+    /// The watch is lost, for this reason.
+    Lost(String),
 }
 
-/// A message of the consumer that is none of its own.
+/// A message of the consumer that carries a change.
 pub(super) struct Delivered {
     pub(super) message: Message,
     pub(super) revision: Revision,
-    /// How long it has waited at the server, where that can be told.
+    /// How long it waited at the server, where known.
     pub(super) waited: Option<Duration>,
 }
 
-/// A consumer of the server that delivers to us; deleted when dropped.
+/// A JetStream consumer of this watch. Dropping it deletes it on the server.
 pub(super) struct Consumer {
     stream: Stream,
     pub(super) consumer: String,
-    /// Where it delivers to.
+    /// The subject to which it delivers.
     subject: String,
     inbound: Subscription,
-    /// The number of its last message.
+    /// The sequence number of its last message.
     delivered: u64,
-    /// When it was last heard of.
+    /// When its last message arrived.
     heard: Instant,
     next_look: Instant,
     pace: Pace,
     pull: Option<Pull>,
 }
 
-/// Tells a trickle of changes from a lone one, after which nothing is gained by looking later: to
-/// do so costs a wake-up of its own.
+/// Distinguishes a single change, which is read immediately, from a stream of changes, which are
+/// read together to save wake-ups.
 #[derive(Default)]
 struct Pace {
     last_change: Option<Instant>,
 }
 
 impl Pace {
-    /// How long to leave alone what comes next, after so many changes in one look.
+    /// Returns how long to delay the next read after `changes` changes in one read.
     fn after(&mut self, changes: usize, now: Instant) -> Duration {
         if changes == 0 {
             return Duration::ZERO;
@@ -107,13 +107,13 @@ impl Pace {
 struct Pull {
     api: String,
     body: Vec<u8>,
-    /// When the present request was sent.
+    /// When the current request was sent.
     sent: Instant,
-    /// When the next one may be.
+    /// When the next request may be sent.
     next: Instant,
-    /// How many messages the present request has brought; nothing: there is none.
+    /// The number of messages that the current request returned. `None`: there is no request.
     brought: Option<usize>,
-    /// When nothing was left at the server that has not been brought.
+    /// When the server had no undelivered messages left.
     emptied: Instant,
     waits: QueueDelayEstimator,
 }
@@ -138,7 +138,7 @@ impl Consumer {
             "max_deliver": 1,
             "replay_policy": "instant",
             "inactive_threshold": nanos(INACTIVE_THRESHOLD),
-            // One copy: a lost consumer is noticed by its silence and replaced.
+            // One replica: a lost consumer is detected by its missing heartbeats and replaced.
             "num_replicas": 1,
             "mem_storage": true,
         });
@@ -149,7 +149,7 @@ impl Consumer {
         }
         let inbound = stream.link.subscribe(&subject)?;
         let now = Instant::now();
-        let mut tail = Self {
+        let mut made = Self {
             stream,
             consumer,
             subject,
@@ -160,30 +160,30 @@ impl Consumer {
             pace: Pace::default(),
             pull: None,
         };
-        let stream = &tail.stream;
-        let api = format!("CONSUMER.CREATE.{}.{}.{filter}", stream.name, tail.consumer);
+        let stream = &made.stream;
+        let api = format!("CONSUMER.CREATE.{}.{}.{filter}", stream.name, made.consumer);
         let body = json!({ "stream_name": stream.name, "config": config });
         stream.request::<Value>(&api, &body, deadline)?;
-        if let Some(why) = tail.inbound.refusal() {
+        if let Some(why) = made.inbound.refusal() {
             return Err(RequestFailure::Denied(why.to_owned()));
         }
         if delivery == Delivery::Pulled {
             let (api, name) = (&stream.api, &stream.name);
-            let next = format!("{api}.CONSUMER.MSG.NEXT.{name}.{}", tail.consumer);
-            tail.pull = Some(Pull::new(next, now));
+            let next = format!("{api}.CONSUMER.MSG.NEXT.{name}.{}", made.consumer);
+            made.pull = Some(Pull::new(next, now));
         }
-        Ok(tail)
+        Ok(made)
     }
 
-    /// Looks at what has come, if it is time to: hands each change to `each`. Tells when to look
-    /// again, at the latest, or what is wrong beyond the changes handed over.
+    /// Reads the messages that have arrived, if a read is due, and passes each change to `each`.
+    /// Returns when the next read is due at the latest, or why the watch ended.
     pub(super) fn look(
         &mut self,
         now: Instant,
         mut each: impl FnMut(Delivered),
     ) -> Result<Instant, Stop> {
         if self.stream.link.is_dead() {
-            return Err(blind("the connection was lost"));
+            return Err(lost("the connection was lost"));
         }
         if now < self.next_look {
             return Ok(self.next_look);
@@ -195,7 +195,7 @@ impl Consumer {
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     let why = self.inbound.refusal().unwrap_or("the connection was lost");
-                    return Err(blind(why));
+                    return Err(lost(why));
                 }
             };
             count += 1;
@@ -219,7 +219,7 @@ impl Consumer {
             }
         };
         if now.duration_since(self.heard) >= SILENCE_MAX {
-            return Err(blind("the server's watch fell silent"));
+            return Err(lost("the consumer stopped delivering"));
         }
         if self.next_look > now {
             return Ok(self.next_look);
@@ -227,21 +227,21 @@ impl Consumer {
         Ok(self.heard + SILENCE_MAX)
     }
 
-    /// Where messages arrive, while they are looked at as soon as they do.
+    /// Returns the channel of arriving messages if they are to be read immediately.
     pub(super) fn arrivals(&self, now: Instant) -> Option<&Receiver<Message>> {
         (now >= self.next_look).then_some(self.inbound.arrivals())
     }
 
-    /// Checks that a message is the next one; nothing is left of those that are the consumer's own.
+    /// Checks the sequence number of a message. Returns `None` for a control message of the consumer.
     fn number(&mut self, message: Message) -> Result<Option<Delivered>, Stop> {
         let Some(position) = message.reply().and_then(AckSubject::parse) else {
-            return self.control(&message).map(|()| None).map_err(blind);
+            return self.control(&message).map(|()| None).map_err(lost);
         };
         if position.consumer_sequence != self.delivered + 1 {
             return Err(match self.inbound.dropped() {
-                0 => blind("messages of the server's watch were lost"),
-                dropped => Stop::Blind(format!(
-                    "{dropped} messages of the server's watch were dropped: too many at once"
+                0 => lost("messages of the consumer were lost"),
+                dropped => Stop::Lost(format!(
+                    "{dropped} messages of the consumer were dropped: too many at once"
                 )),
             });
         }
@@ -250,7 +250,7 @@ impl Consumer {
         Ok(Some(Delivered {
             message,
             revision: position.stream_sequence,
-            // Not the time of the look: who has arrived before that cannot be told from who has not.
+            // The time of arrival is unknown, so use the current time, not the time of the read.
             waited: pull.map(|pull| pull.brought_one(position.stored, Instant::now())),
         }))
     }
@@ -259,7 +259,7 @@ impl Consumer {
         let headers = message.headers();
         let header = |name| headers.get(name);
         if let Some(pull) = &mut self.pull {
-            // Spares the session to ask for a sign of life.
+            // The session then does not need to send a PING.
             self.stream.link.answered(pull.sent);
             let status = headers.status().map(|(code, _)| code);
             return pull.ended(status, header("Nats-Pending-Messages"));
@@ -273,7 +273,7 @@ impl Consumer {
         }
         match header("Nats-Last-Consumer").map(str::parse::<u64>) {
             Some(Ok(last)) if last != self.delivered => {
-                Err("the last messages of the server's watch were lost")
+                Err("the last messages of the consumer were lost")
             }
             _ => Ok(()),
         }
@@ -288,11 +288,11 @@ impl Drop for Consumer {
 }
 
 impl Pull {
-    /// `emptied` is when all that there was before had been listed.
+    /// `emptied` is when the listing had returned all earlier messages.
     fn new(api: String, emptied: Instant) -> Self {
         let body = json!({
             "batch": PULL_MAX,
-            // What there is, and the first one to come if there is none.
+            // Return the stored messages; if there are none, wait for the first.
             "no_wait": true,
             "expires": nanos(PULL_EXPIRES),
         });
@@ -307,8 +307,8 @@ impl Pull {
         }
     }
 
-    /// Sends the next request, if it is time to. Where there is no room just now, the next look
-    /// tries again, until silence has lasted too long.
+    /// Sends the next request if it is due. If the queue has no room, the next read retries it, until
+    /// [`SILENCE_MAX`] ends the consumer.
     fn ask_if_due(&mut self, stream: &Stream, subject: &str, now: Instant) -> bool {
         if self.brought.is_some() || now < self.next {
             return false;
@@ -326,18 +326,18 @@ impl Pull {
         match self.brought {
             None => self.next,
             Some(_) if more_is_coming => now + GATHER,
-            // The first one is looked at as soon as it comes.
+            // Read the first message as soon as it arrives.
             Some(_) => now,
         }
     }
 
-    /// Tells how long it has waited.
+    /// Counts a message and returns how long it waited at the server.
     fn brought_one(&mut self, stored: u64, now: Instant) -> Duration {
         if let Some(brought) = &mut self.brought {
             *brought += 1;
             if *brought == PULL_MAX {
-                // The server says nothing more about a request that is fulfilled. There may be
-                // more, and that waits for nothing.
+                // The server sends no status for a fulfilled request. There may be more messages,
+                // so the next request is due.
                 self.brought = None;
                 self.next = self.sent;
             }
@@ -345,18 +345,18 @@ impl Pull {
         self.waits.of(stored, now, self.emptied)
     }
 
-    /// The server's last word on a request, which tells how many messages it did not bring.
+    /// Handles the final status of a request, which states how many messages it did not return.
     fn ended(&mut self, status: Option<u16>, left: Option<&str>) -> Result<(), &'static str> {
         match status {
             Some(404 | 408) => {}
             Some(100) => return Ok(()),
-            _ => return Err("the server's watch is gone"),
+            _ => return Err("the consumer was deleted"),
         }
         let brought = self.brought.take().unwrap_or(0);
         self.emptied = self.sent;
         match left.map(str::parse::<usize>) {
             Some(Ok(left)) if left + brought != PULL_MAX => {
-                Err("the last messages of the server's watch were lost")
+                Err("the last messages of the consumer were lost")
             }
             _ => Ok(()),
         }
@@ -368,8 +368,8 @@ pub(super) fn delete_consumer(stream: &Stream, consumer: &str) {
     stream.link.post(&api, b"");
 }
 
-fn blind(why: &str) -> Stop {
-    Stop::Blind(why.to_owned())
+fn lost(why: &str) -> Stop {
+    Stop::Lost(why.to_owned())
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -380,7 +380,7 @@ fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// A request that was sent and has brought so many messages.
+    /// Returns a request that was sent and has returned `brought` messages.
     fn pull(brought: usize) -> Pull {
         let now = Instant::now();
         let mut pull = Pull::new("api".to_owned(), now);
@@ -412,8 +412,7 @@ mod tests {
         assert_eq!(under_way.brought, Some(3));
         under_way.ended(Some(404), None).unwrap();
         assert_eq!(under_way.brought, None);
-        // Nothing more is said about one that has brought all that it asked for, and there may be
-        // more by now.
+        // The server sends no status for a fulfilled request, and there may be more messages.
         let fulfilled = pull(PULL_MAX);
         assert_eq!(fulfilled.brought, None);
         assert_eq!(fulfilled.next, fulfilled.sent);
@@ -425,7 +424,7 @@ mod tests {
         let at = |millis| now + Duration::from_millis(millis);
         let mut pace = Pace::default();
         assert_eq!(pace.after(1, at(0)), Duration::ZERO);
-        assert_eq!(pace.after(0, at(20)), Duration::ZERO); // a sign of life
+        assert_eq!(pace.after(0, at(20)), Duration::ZERO); // an idle heartbeat
         assert_eq!(pace.after(1, at(40)), PACE);
         assert_eq!(pace.after(3, at(90)), PACE);
         assert_eq!(pace.after(1, at(200)), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Why a request has no good answer, and what the store's contract calls that.
+//! Failures of requests, and their mapping to the errors of the store.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use crate::error::{Code, Error};
 use crate::store::{Outcome, Refusal};
 use crate::threads::cancel;
 
-/// An error as JetStream reports it. Classified by `err_code`, never by its words.
+/// A JetStream error. Classified by `err_code`, never by its text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct ApiError {
     #[serde(default)]
@@ -17,7 +17,7 @@ pub(super) struct ApiError {
     pub(super) description: String,
 }
 
-/// JetStream's error numbers that mean something to us.
+/// The JetStream error codes that the store distinguishes.
 pub(super) mod number {
     pub(crate) const TOO_MANY_CONSUMERS: u64 = 10_026;
     pub(crate) const NO_MESSAGE: u64 = 10_037;
@@ -33,14 +33,14 @@ pub(super) mod number {
     pub(crate) const BATCH_ID: u64 = 10_179;
     pub(crate) const BATCH_TOO_LARGE: u64 = 10_199;
     pub(crate) const BATCH_COMMIT: u64 = 10_200;
-    /// Another write of the subject, or too many batches, are in process: try again.
+    /// Another write of the subject, or too many batches, are in progress: retry.
     /// 10163 and 10164: expectation not decidable yet. 10167: too many requests. 10158: duplicate
-    /// in process. 10176: batch incomplete (too many open, or the leader changed). 10210, 10211:
+    /// in progress. 10176: batch incomplete (too many open, or the leader changed). 10210, 10211:
     /// too many batches in flight.
     pub(crate) const BUSY: [u64; 7] = [10_163, 10_164, 10_167, 10_158, 10_176, 10_210, 10_211];
-    /// No suitable peers, no quorum, no leader: a cluster that is coming up.
+    /// No suitable peers, no quorum, no leader: a cluster that is starting.
     pub(crate) const PASSING: [u64; 4] = [10_004, 10_005, 10_008, 10_009];
-    /// Out of room: 10002 the account, 10023 and 10028 the server's memory, 10047 its storage,
+    /// Out of space: 10002 the account, 10023 and 10028 the memory of the server, 10047 its storage,
     /// 10077 the bucket or the disk.
     pub(crate) const FULL: [u64; 5] = [10_002, 10_023, 10_028, 10_047, 10_077];
     /// No leader, no quorum, no JetStream, or the stream is offline.
@@ -50,26 +50,26 @@ pub(super) mod number {
     ];
 }
 
-/// Why a request has no good answer.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestFailure {
     /// No answer by the deadline.
     TimedOut,
-    /// The caller wants no answer any more.
+    /// The caller cancelled the call.
     Cancelled,
-    /// There is no connection, or it ended while we waited.
+    /// There is no connection, or it ended during the call.
     Disconnected(String),
     /// The store was stopped.
     NotRunning,
-    /// Nobody answers for this subject: no JetStream, no such stream, or no leader.
+    /// No responders: JetStream is disabled, the stream does not exist, or it has no leader.
     NoResponders,
     /// The server denied the request.
     Denied(String),
     /// JetStream answered with an error.
     Api(ApiError),
-    /// The answer makes no sense.
+    /// The answer is malformed.
     Malformed(String),
-    /// The bucket cannot be worked with as it is.
+    /// The bucket cannot be used with its current settings.
     Unsuitable(String),
     /// The request cannot be sent.
     Invalid(&'static str),
@@ -80,18 +80,18 @@ impl RequestFailure {
         matches!(self, RequestFailure::Api(error) if error.err_code == number)
     }
 
-    /// Whether a cluster says this while it is electing a leader or its members are joining.
+    /// Returns whether a cluster reports this while it elects a leader or its members join.
     pub(super) fn passes(&self) -> bool {
         matches!(self, RequestFailure::Api(error) if number::PASSING.contains(&error.err_code))
     }
 
-    /// As the error of a read.
+    /// Converts it to the error of a read.
     pub(super) fn into_error(self, operation: &'static str) -> Error {
         let error = match self {
             RequestFailure::TimedOut => {
                 Error::new(Code::TimedOut, "the store did not answer in time")
             }
-            RequestFailure::Cancelled => cancel::error("no answer was awaited"),
+            RequestFailure::Cancelled => cancel::error("cancelled while waiting for the answer"),
             RequestFailure::Disconnected(why) => Error::new(Code::Unavailable, why),
             RequestFailure::NotRunning => Error::new(Code::NotRunning, "the store was stopped"),
             RequestFailure::NoResponders => Error::new(Code::Unavailable, NO_RESPONDERS),
@@ -109,12 +109,12 @@ impl RequestFailure {
         error.with_operation(operation)
     }
 
-    /// As the outcome of a write of which `sent` tells whether it may have reached the server.
+    /// Converts it to the outcome of a write. `sent`: the write may have reached the server.
     pub(super) fn into_outcome(self, sent: bool) -> Outcome {
         match self {
             RequestFailure::TimedOut if sent => Outcome::Unknown("no answer in time".to_owned()),
             RequestFailure::Cancelled if sent => {
-                Outcome::Unknown("cancelled; no answer was awaited".to_owned())
+                Outcome::Unknown("cancelled while waiting for the answer".to_owned())
             }
             RequestFailure::Disconnected(why) if sent => Outcome::Unknown(why),
             RequestFailure::NotRunning if sent => {
@@ -147,7 +147,7 @@ const MAKE_ROOM: &str = "free storage at the NATS server, or raise the limit of 
                          (max_file_store, max_memory_store), of the account, or of the bucket \
                          (max_bytes)";
 
-/// What an error of JetStream means for a write: each is sent instead of storing anything.
+/// Converts a JetStream error to the refusal of a write. The server stored nothing.
 fn refusal_of(error: ApiError) -> Refusal {
     let text = error.description;
     match error.err_code {

@@ -1,4 +1,4 @@
-//! JetStream's API as far as the store uses it: requests, and replies read tolerantly.
+//! The part of the JetStream API that the store uses. Unknown fields of replies are ignored.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,10 +16,10 @@ use super::options::NatsOptions;
 use crate::store::Operation;
 use crate::types::{Revision, truncated};
 
-/// A request that nobody has answered for so long is sent again.
+/// A request without an answer is resent after this time.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
 
-/// What comes before requests to the server's own JetStream.
+/// Subject prefix of the JetStream API of the connected server.
 pub(super) const DEFAULT_API: &str = "$JS.API";
 
 /// Requests to one stream over one connection.
@@ -28,17 +28,16 @@ pub(super) struct Stream {
     pub(super) link: Arc<Link>,
     pub(super) name: String,
     pub(super) api: String,
-    /// What comes before a stored subject when it is written, so that a write goes where the
-    /// requests go.
+    /// Prefix of the subjects of writes, so that they reach the same JetStream as the requests.
     pub(super) write_prefix: String,
     /// The JetStream domain that acknowledgements must name, where it is known.
     pub(super) domain: Option<String>,
 }
 
-/// What a stream is: `STREAM.INFO`.
+/// The properties of a stream: `STREAM.INFO`.
 #[derive(Debug, Deserialize)]
 pub(super) struct StreamInfo {
-    /// Kept whole, so that an update loses nobody's settings.
+    /// The complete configuration, so that an update preserves unknown settings.
     pub(super) config: Map<String, Value>,
     #[serde(default)]
     pub(super) created: String,
@@ -68,7 +67,7 @@ pub(super) struct StreamState {
 pub(super) struct Cluster {
     #[serde(default)]
     pub(super) leader: String,
-    /// The servers besides the leader that keep a copy.
+    /// The servers with a replica, without the leader.
     #[serde(default)]
     pub(super) replicas: Vec<Replica>,
 }
@@ -99,14 +98,14 @@ pub(super) struct PublishAck {
     pub(super) batch: Option<String>,
 }
 
-/// All subjects of a stream that a filter matches, at one moment or later.
+/// All subjects of a stream that match a filter, at one moment or later.
 pub(super) struct Subjects {
     pub(super) names: Vec<String>,
     pub(super) info: StreamInfo,
 }
 
 impl Stream {
-    /// The stream `name`, reached as `options` say.
+    /// Returns the stream `name`, with the API prefix or domain of `options`.
     pub(super) fn new(link: Arc<Link>, name: String, options: &NatsOptions) -> Self {
         Self {
             link,
@@ -117,7 +116,7 @@ impl Stream {
         }
     }
 
-    /// Checks that an acknowledgement comes from this stream and not from one elsewhere that stores
+    /// Checks that an acknowledgement comes from this stream, and not from another one that stores
     /// the same subjects.
     pub(super) fn check_ack(&self, ack: &PublishAck) -> Result<(), String> {
         let is_domain = |domain: &String| *domain == ack.domain;
@@ -138,8 +137,8 @@ impl Stream {
 
     /// Sends a request to the JetStream API and reads the reply as `T`.
     ///
-    /// It is sent again while nobody answers: what is sent while a stream has no leader is lost.
-    /// So every request that goes this way must be one that may be carried out twice.
+    /// The request is resent until it is answered, because requests sent while a stream has no leader
+    /// are lost. It must therefore be idempotent.
     pub(super) fn request<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -152,7 +151,7 @@ impl Stream {
             .and_then(read_reply)
     }
 
-    /// Sends a request until someone answers.
+    /// Resends a request until it is answered.
     fn ask(
         &self,
         subject: &str,
@@ -172,7 +171,7 @@ impl Stream {
         }
     }
 
-    /// What the stream is and does.
+    /// Returns the properties of the stream.
     pub(super) fn info(&self, deadline: Instant) -> Result<StreamInfo, RequestFailure> {
         let info = self.request(
             &format!("STREAM.INFO.{}", self.name),
@@ -182,7 +181,7 @@ impl Stream {
         Ok(self.timed(info))
     }
 
-    /// The subjects that `filter` matches. Every write up to the last sequence told is reflected.
+    /// Returns the subjects that match `filter`, including every write up to the returned last sequence.
     pub(super) fn subjects(
         &self,
         filter: &str,
@@ -199,14 +198,14 @@ impl Stream {
             let before = names.len();
             names.extend(take_subjects(&mut page(before)?));
             if names.len() == before {
-                // Keys vanished while we read; the pages that remain are empty.
+                // Keys were removed during the listing; the remaining pages are empty.
                 break;
             }
         }
         Ok(Subjects { names, info })
     }
 
-    /// The last message of a subject, told by the stream's leader.
+    /// Returns the last message of a subject, as answered by the leader of the stream.
     pub(super) fn last_message(
         &self,
         subject: &str,
@@ -216,7 +215,7 @@ impl Stream {
         self.ask(&api, &body, deadline).and_then(read_message)
     }
 
-    /// The request for the last message of a subject, answered by the stream's leader.
+    /// Returns the request for the last message of a subject, which the leader of the stream answers.
     pub(super) fn last_message_request(&self, subject: &str) -> (String, Vec<u8>) {
         let api = format!("{}.STREAM.MSG.GET.{}", self.api, self.name);
         let body = serde_json::json!({ "last_by_subj": subject });
@@ -232,7 +231,7 @@ impl Stream {
 }
 
 impl StreamInfo {
-    /// A duration of the configuration, kept in nanoseconds; 0 means none.
+    /// Returns a duration of the configuration, stored in nanoseconds; `None` for 0.
     pub(super) fn duration(&self, field: &str) -> Option<Duration> {
         match self.config.get(field).and_then(Value::as_u64) {
             None | Some(0) => None,
@@ -240,7 +239,7 @@ impl StreamInfo {
         }
     }
 
-    /// A number of the configuration that is not negative.
+    /// Returns a non-negative number of the configuration.
     pub(super) fn number(&self, field: &str) -> Option<u64> {
         self.config.get(field).and_then(Value::as_u64)
     }
@@ -252,14 +251,14 @@ impl StreamInfo {
             .unwrap_or(false)
     }
 
-    /// The API level that the stream's leader works at; 0 where it does not tell.
+    /// Returns the API level of the stream leader; 0 if unknown.
     pub(super) fn level(&self) -> u32 {
         self.metadata("_nats.level")
             .and_then(|text| text.parse().ok())
             .unwrap_or(0)
     }
 
-    /// The version of the stream's leader, where it tells.
+    /// Returns the version of the stream leader, if known.
     pub(super) fn server_version(&self) -> Option<&str> {
         self.metadata("_nats.ver")
     }
@@ -280,7 +279,7 @@ fn named_domain(domain: &str) -> String {
     }
 }
 
-/// Reads a reply of the JetStream API, or of a publication.
+/// Parses a reply of the JetStream API or to a publication.
 pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, RequestFailure> {
     #[derive(Deserialize)]
     struct MaybeError {
@@ -307,7 +306,7 @@ pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, Request
     }
 }
 
-/// Reads the reply to a request for a message; nothing when there is no such message.
+/// Parses the reply to a request for a message. Returns `None` if there is no such message.
 pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, RequestFailure> {
     #[derive(Deserialize)]
     struct Envelope {
@@ -342,7 +341,7 @@ pub(super) fn read_message(reply: Reply) -> Result<Option<StoredMessage>, Reques
     }))
 }
 
-/// What the markers of a stored message say, by its `KV-Operation` and `Nats-Marker-Reason`.
+/// Returns the operation of a stored message, from `KV-Operation` and `Nats-Marker-Reason`.
 pub(super) fn operation_of(kv_operation: Option<&str>, marker: Option<&str>) -> Operation {
     match (kv_operation, marker) {
         (Some("DEL" | "PURGE"), _) => Operation::Delete,
@@ -352,7 +351,8 @@ pub(super) fn operation_of(kv_operation: Option<&str>, marker: Option<&str>) -> 
     }
 }
 
-/// The operation in raw headers, which anyone may have written: what is malformed is passed over.
+/// Returns the operation in raw headers. Any client may have written them: malformed lines are
+/// ignored.
 fn operation_in(headers: &[u8]) -> Operation {
     let headers = HeaderBlock(headers);
     operation_of(

@@ -1,7 +1,7 @@
 //! Requests and replies over one connection.
 //!
-//! A link has one inbox for all replies. A number at the end of the subject identifies each. The
-//! connection's thread hands each reply to the call that waits for it.
+//! A link has one inbox for all replies. A number at the end of the subject identifies the request.
+//! The thread of the connection passes each reply to the waiting call.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,10 +22,10 @@ use super::failure::RequestFailure;
 use crate::threads::cancel::{self, WaitError};
 use crate::threads::signal;
 
-/// A server's time is believed this long after it was reported.
+/// A reported server time is used for this long.
 const SERVER_TIME_VALID: Duration = Duration::from_secs(30);
 
-/// A connection as the calls see it. Dead once the connection is; then every call fails at once.
+/// A connection as seen by calls. When the connection ends, every call fails immediately.
 pub(super) struct Link {
     pub(super) info: ServerInfo,
     generation: u64,
@@ -38,14 +38,14 @@ pub(super) struct Link {
     pub(super) dead: Receiver<Infallible>,
 }
 
-/// Where replies go.
+/// Routes replies to calls.
 struct Routes {
     /// Weak, since the connection holds its routes.
     connection: Weak<dyn Connection>,
     table: Mutex<Table>,
 }
 
-/// `closed` says why nothing goes anywhere any more.
+/// The pending calls. `closed` is the reason why the link is closed.
 struct Table {
     closed: Option<RequestFailure>,
     waiters: HashMap<u64, Waiter>,
@@ -56,23 +56,23 @@ struct Waiter {
     replies: Sender<(usize, Reply)>,
     index: usize,
     subject: Box<str>,
-    /// When its call began, and so a moment before the request was sent.
+    /// When the call began, just before the request was sent.
     began: Instant,
 }
 
-/// What comes back for a request.
+/// The reply to a request.
 pub(super) enum Reply {
     Data(Vec<u8>),
     /// A status without data: the number and its text.
     Status(u16, String),
     /// The server denied the publication; the text is its error.
     Denied(String),
-    /// The link died.
+    /// The link was closed.
     Closed,
 }
 
 impl Link {
-    /// A link over a connection that receives replies at `inbox` and one more part.
+    /// Creates a link over a connection that receives replies at `inbox.<number>`.
     pub(super) fn new(
         connection: Arc<dyn Connection>,
         info: ServerInfo,
@@ -101,12 +101,12 @@ impl Link {
         })
     }
 
-    /// Tells this connection from those before and after it.
+    /// Returns the number of this connection, unique within the store.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Starts a call of up to `messages_max` messages that must be over by the deadline.
+    /// Starts a call of up to `messages_max` messages that ends by the deadline.
     pub(super) fn exchange(&self, messages_max: usize, deadline: Instant) -> Exchange<'_> {
         let (sender, replies) = bounded(messages_max);
         let tokens = u64::try_from(messages_max).unwrap_or(u64::MAX);
@@ -124,12 +124,12 @@ impl Link {
         }
     }
 
-    /// Sends one message without waiting for a reply, if there is room for it right now.
+    /// Sends one message without waiting for a reply, if the queue has room.
     pub(super) fn post(&self, subject: &str, payload: &[u8]) {
         self.send_now(subject, None, payload);
     }
 
-    /// Sends one message that asks for replies at `reply`, if there is room for it right now.
+    /// Sends one message with the reply subject `reply`, if the queue has room.
     pub(super) fn post_now(&self, subject: &str, reply: &str, payload: &[u8]) -> bool {
         self.send_now(subject, Some(reply), payload)
     }
@@ -147,7 +147,7 @@ impl Link {
         is_queued
     }
 
-    /// The server has answered what was posted then.
+    /// Records that the server answered a message sent at `posted`.
     pub(super) fn answered(&self, posted: Instant) {
         self.connection.answered(posted);
     }
@@ -157,7 +157,7 @@ impl Link {
         self.dead.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// A subject of this link that only one consumer delivers to.
+    /// Returns a subject of this link for the deliveries of one consumer.
     pub(super) fn delivery_subject(&self, consumer: &str) -> String {
         format!("{}.watch.{consumer}", self.inbox)
     }
@@ -177,7 +177,7 @@ impl Link {
         self.connection.unsubscribe(subscription.id);
     }
 
-    /// Ends every call and watch of this link, now and in future.
+    /// Ends every current and future call and watch of this link.
     pub(super) fn close(&self, why: RequestFailure) {
         let mut table = self.routes.table.lock();
         table.closed.get_or_insert(why);
@@ -187,12 +187,12 @@ impl Link {
         table.alive = None;
     }
 
-    /// Notes the server's own time as reported by a reply that has just arrived.
+    /// Records the server time reported by a reply that has just arrived.
     pub(super) fn note_server_time(&self, time: SystemTime) {
         *self.server_time.lock() = Some((time, Instant::now()));
     }
 
-    /// How long ago `time` was by the server's clock, where that is known.
+    /// Returns how long ago `time` was by the clock of the server, if known.
     pub(super) fn age_of(&self, time: SystemTime) -> Option<Duration> {
         let (server_time, at) = (*self.server_time.lock())?;
         let passed = at.elapsed();
@@ -206,13 +206,13 @@ impl Link {
         )
     }
 
-    /// How many replies are waited for.
+    /// Returns the number of outstanding replies.
     #[cfg(test)]
     pub(super) fn awaited(&self) -> usize {
         self.routes.table.lock().waiters.len()
     }
 
-    /// Why the link is dead.
+    /// Returns why the link was closed.
     fn closed(&self) -> RequestFailure {
         let closed = self.routes.table.lock().closed.clone();
         closed
@@ -246,11 +246,11 @@ impl Replies for Routes {
     }
 }
 
-/// One call: messages out, replies in, by a deadline.
+/// One call: sends messages and receives their replies until a deadline.
 pub(super) struct Exchange<'a> {
     link: &'a Link,
     first_token: u64,
-    /// Messages that were numbered, and of those the ones that were queued.
+    /// Numbered messages, and the queued ones among them.
     sent: usize,
     queued: usize,
     messages_max: usize,
@@ -262,8 +262,8 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Queues the next message; its replies come with the number of the message, from 0. It is on
-    /// its way once a reply is asked for, or [`Exchange::flush`] was called.
+    /// Queues the next message. Its reply carries the number of the message, from 0. The message is
+    /// sent by [`Exchange::receive`] or [`Exchange::flush`].
     pub(super) fn send(
         &mut self,
         subject: &str,
@@ -295,7 +295,7 @@ impl Exchange<'_> {
             table.waiters.insert(token, waiter);
         }
         self.reply_subject.clear();
-        // Writing to memory does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(self.reply_subject, "{}.{token}", self.link.inbox);
         let message = Publish {
             subject,
@@ -319,12 +319,12 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Sends what was queued.
+    /// Sends the queued messages.
     pub(super) fn flush(&self) {
         self.link.connection.flush();
     }
 
-    /// The next reply, in whatever order the server answers. Sends what was queued first.
+    /// Sends the queued messages and returns the next reply, in the order of the server.
     pub(super) fn receive(&self) -> Result<(usize, Reply), RequestFailure> {
         if let Ok(reply) = self.replies.try_recv() {
             return self.received(reply);
@@ -351,7 +351,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// How many messages were queued, and so may have been sent or will be.
+    /// Returns the number of queued messages, which may have been sent.
     pub(super) fn queued(&self) -> usize {
         self.queued
     }
@@ -369,14 +369,14 @@ impl Drop for Exchange<'_> {
     }
 }
 
-/// The reply subject of a delivered message, which says where it stands:
+/// The position of a delivered message, from its reply subject:
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, newer
 /// `$JS.ACK.<domain>.<account>.<stream>...<pending>.<random>`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AckSubject {
     pub(super) stream_sequence: u64,
     pub(super) consumer_sequence: u64,
-    /// When it was stored, by the server's clock: nanoseconds since 1970.
+    /// When it was stored by the clock of the server, in nanoseconds since 1970.
     pub(super) stored: u64,
 }
 

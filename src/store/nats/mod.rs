@@ -1,9 +1,8 @@
-//! The NATS JetStream KV store: the store of real fleets.
+//! The NATS JetStream KV store.
 //!
-//! A bucket is a stream `KV_<bucket>` whose subjects are `$KV.<bucket>.<key>`, as all NATS
-//! clients have it. One thread serves the connection (`client`); another one supervises it and
-//! works for the watches (`session`), however much is watched. Each watch has one more while it
-//! lists (`watch`).
+//! A bucket is a stream `KV_<bucket>` with the subjects `$KV.<bucket>.<key>`, as for all NATS clients.
+//! One thread serves the connection (`client`). Another thread supervises it and serves all watches
+//! (`session`). Each watch uses one more thread while it lists (`watch`).
 
 mod bucket;
 mod client;
@@ -49,41 +48,41 @@ pub use self::options::{NatsOptions, Placement, Storage};
 pub use self::servers::ServerReport;
 pub use self::upgrade::{BucketReport, BucketsReport, FeatureReport};
 
-/// How long dropping a store may take.
+/// Maximum time to drop a store.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A store on NATS JetStream, from server 2.10 on. Dropping it stops it, within 5 s.
+/// A store on NATS JetStream, server 2.10 or newer. Dropping it stops it within 5 s.
 pub struct NatsStore {
     session: Arc<Session>,
     supervisor: Thread,
     watches: Sender<WatchRequest>,
     proven: Mutex<[Option<BucketProbe>; 4]>,
-    /// The JetStream domains of the buckets, where they are known.
+    /// The JetStream domains of the buckets, where known.
     domains: Mutex<[Option<String>; 4]>,
 }
 
 impl NatsStore {
     /// Connects to NATS and keeps connected until stopped.
     ///
-    /// Blocks until the first connection works or the deadline passes. Servers that cannot be
-    /// reached are tried again until then; refused credentials end the call at once.
+    /// Blocks until the first connection is established or the deadline passes. Unreachable servers
+    /// are retried until then. Rejected credentials end the call immediately.
     ///
     /// # Errors
     /// `InvalidConfig`, `Unauthorized`, `Unsupported` (server without headers or TLS),
     /// `Unavailable`; `Cancelled`. Nothing is left behind.
     pub fn connect(options: NatsOptions, deadline: Instant) -> Result<Self> {
         let store = Self::open(options)?;
-        // An early return drops the store, which stops it.
+        // An early return drops and thereby stops the store.
         store.wait_connected(deadline)?;
         store.wait_routed(deadline)?;
         Ok(store)
     }
 
-    /// As [`NatsStore::connect`], without waiting for the first connection: until there is one,
-    /// every call fails as during any outage. For workers that have something to serve meanwhile.
+    /// As [`NatsStore::connect`], but does not wait for the first connection. Until then every call
+    /// fails as during an outage. For workers that can serve a cached assignment meanwhile.
     ///
     /// # Errors
-    /// `InvalidConfig`; `Unavailable` when the system has no thread left.
+    /// `InvalidConfig`; `Unavailable` if no thread can be created.
     pub fn open(options: NatsOptions) -> Result<Self> {
         options.check()?;
         let session = Session::new(options);
@@ -102,7 +101,7 @@ impl NatsStore {
     /// Waits for the first connection.
     ///
     /// # Errors
-    /// As [`NatsStore::connect`]; the store goes on connecting all the same.
+    /// As [`NatsStore::connect`]. The store continues to connect in the background.
     pub fn wait_connected(&self, deadline: Instant) -> Result<()> {
         self.session.wait_connected(deadline)
     }
@@ -118,7 +117,7 @@ impl NatsStore {
         Ok(stream)
     }
 
-    /// Waits until the JetStream that the options name answers, where they name one.
+    /// Waits until the JetStream domain or API prefix of the options answers, if one is set.
     fn wait_routed(&self, deadline: Instant) -> Result<()> {
         let options = &self.session.options;
         while options.api() != DEFAULT_API {
@@ -137,7 +136,7 @@ impl NatsStore {
                 Ok((Err(RequestFailure::TimedOut), _)) | Err(RequestFailure::TimedOut) => {
                     bucket::unreachable(options)
                 }
-                // A connection that is lost right away is an outage like any other.
+                // Losing the connection immediately is an ordinary outage.
                 Ok(_) => return Ok(()),
                 Err(failure @ (RequestFailure::NotRunning | RequestFailure::Cancelled)) => failure,
                 Err(_) => return Ok(()),
@@ -147,7 +146,7 @@ impl NatsStore {
         Ok(())
     }
 
-    /// The connection for a call, unless its deadline has passed.
+    /// Returns the connection for a call, unless its deadline has passed.
     fn stream_by(&self, bucket: Bucket, deadline: Instant) -> Result<Stream, RequestFailure> {
         let stream = self.stream(bucket);
         match stream {
@@ -166,14 +165,14 @@ impl NatsStore {
     ) -> Result<StreamInfo, RequestFailure> {
         let mut stream = self.stream_by(bucket, deadline)?;
         let options = &self.session.options;
-        // The bucket may have been created again elsewhere.
+        // The bucket may have been re-created in another domain.
         stream.domain.clone_from(&options.domain);
         let info = bucket::ensure(&stream, bucket, config, options, deadline)?;
         self.domains.lock()[bucket as usize] = Some(info.domain.clone());
         Ok(info)
     }
 
-    /// Finds out, or remembers, what the bucket can do.
+    /// Returns the capabilities of the bucket, probing them if necessary.
     fn prove(
         &self,
         bucket: Bucket,
@@ -188,7 +187,7 @@ impl NatsStore {
         Ok((info, proven))
     }
 
-    /// What is known of the bucket, if nothing but a batch itself could refute it.
+    /// Returns the known capabilities of the bucket, if they are still valid without a probe.
     fn known(&self, bucket: Bucket, stream: &Stream) -> Option<BucketProbe> {
         let known = self.proven.lock()[bucket as usize].clone()?;
         known.is_beyond_doubt(&stream.link).then_some(known)
@@ -291,7 +290,7 @@ impl Store for NatsStore {
         let batch_max = bucket::batch_max(proven.batches);
         if !proven.batches || batch.writes.len() > batch_max {
             return Outcome::Refused(Refusal::Invalid(format!(
-                "a batch of {} writes; the bucket takes {batch_max}",
+                "a batch of {} writes exceeds the limit of the bucket, {batch_max}",
                 batch.writes.len()
             )));
         }
@@ -313,7 +312,7 @@ impl Store for NatsStore {
     fn watch(&self, bucket: Bucket, prefix: &str) -> Result<Watch> {
         check_prefix("watch", prefix)?;
         let (filter, _) = self.filter(bucket, prefix);
-        // Signs of life are many, and each says little.
+        // Heartbeats are frequent and not urgent: pull them in bursts.
         let delivery = match bucket {
             Bucket::Heartbeat => Delivery::Pulled,
             _ => Delivery::Pushed,
@@ -364,7 +363,7 @@ impl NatsStore {
         Ok(Watch::new(receiver, cancel))
     }
 
-    /// The filter of the keys under a prefix, and what comes before a key in its subject.
+    /// Returns the filter for the keys under a prefix, and the subject prefix of a key.
     fn filter(&self, bucket: Bucket, prefix: &str) -> (String, String) {
         let options = &self.session.options;
         let filter = match prefix {

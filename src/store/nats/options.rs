@@ -1,4 +1,4 @@
-//! The options of a NATS store: where, as whom, with which buckets.
+//! The options of a NATS store: servers, credentials, buckets.
 
 use std::fmt;
 use std::path::Path;
@@ -16,12 +16,12 @@ use crate::error::{Code, Error, Result};
 use crate::store::{Bucket, ManageBuckets};
 pub use crate::vocabulary::Storage;
 
-/// Which servers of a supercluster may keep the data of a bucket. Empty: any.
+/// Placement of a bucket: the servers of a supercluster that may store it. Empty: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// The name of the cluster; empty: the one of the server that creates the bucket.
+    /// Name of the cluster. Empty: the cluster of the server that creates the bucket.
     pub cluster: String,
-    /// Tags that each of the servers must have.
+    /// Tags that every server must have.
     pub tags: Vec<String>,
 }
 
@@ -31,10 +31,9 @@ impl Placement {
     }
 }
 
-/// How to reach NATS and what to find there.
+/// Options of a [`NatsStore`]: servers, credentials and buckets.
 ///
-/// Secrets never show in `Debug`. Nothing is checked before [`NatsStore::connect`], which
-/// reports every violation at once.
+/// [`NatsStore::connect`] checks all options and reports every violation. `Debug` omits secrets.
 ///
 /// [`NatsStore::connect`]: super::NatsStore::connect
 #[derive(Clone)]
@@ -58,7 +57,7 @@ pub struct NatsOptions {
 }
 
 impl Drop for NatsOptions {
-    /// URLs may have credentials.
+    /// URLs may contain credentials.
     fn drop(&mut self) {
         self.urls.zeroize();
     }
@@ -89,58 +88,58 @@ impl Default for NatsOptions {
 }
 
 impl NatsOptions {
-    /// Options for one or several servers of one cluster: `nats://host:port`, `tls://host:port`
-    /// or `host:port`. The cluster announces the others.
+    /// Returns options for one or more servers of one cluster: `nats://host:port`,
+    /// `tls://host:port` or `host:port`. The cluster advertises its other servers.
     ///
-    /// Credentials may precede the host, `user:password@` or `token@`, percent-encoded; for that
-    /// server and those that it announces they take the place of the ones set here.
+    /// A URL may contain percent-encoded credentials before the host, `user:password@` or `token@`.
+    /// For this server and the servers that it advertises, they replace the credentials set here.
     pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> Self {
         let mut options = Self::default();
         options.urls = urls.into_iter().map(Into::into).collect();
         options
     }
 
-    /// The client's name as operators see it. Default `divvy`.
+    /// Sets the client name that the server shows to its operators. Default: `divvy`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Authenticates by user and password. The last kind of credentials set counts.
+    /// Authenticates with user and password. The last credentials set replace earlier ones.
     #[must_use]
     pub fn user_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.auth = Auth::UserPassword(user.into(), Zeroizing::new(password.into()));
         self
     }
 
-    /// Authenticates by a token.
+    /// Authenticates with a token.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.auth = Auth::Token(Zeroizing::new(token.into()));
         self
     }
 
-    /// Authenticates by a `.creds` file (JWT and NKey seed), read at each connect.
+    /// Authenticates with a `.creds` file (JWT and NKey seed), read at each connect.
     #[must_use]
     pub fn credentials_file(mut self, path: impl AsRef<Path>) -> Self {
         self.auth = Auth::Credentials(path.as_ref().to_owned());
         self
     }
 
-    /// Authenticates by an NKey, given as its seed (`SU...`).
+    /// Authenticates with an NKey, given as its seed (`SU...`).
     #[must_use]
     pub fn nkey_seed(mut self, seed: impl Into<String>) -> Self {
         self.auth = Auth::Nkey(Zeroizing::new(seed.into()));
         self
     }
 
-    /// Authenticates by what `callback` supplies for the nonce that the server sends, at each
-    /// connect. The nonce is empty where the server sends none.
+    /// Authenticates with the credentials that `callback` returns at each connect for the nonce of
+    /// the server. The nonce is empty if the server sends none.
     ///
-    /// The callback runs on the connection's thread. While it has not returned, the store has no
-    /// connection and [`Store::stop`](crate::store::Store::stop) waits for it. An error or a panic
-    /// is a refused login.
+    /// The callback runs on the thread of the connection. Until it returns, the store has no
+    /// connection, and [`Store::stop`](crate::store::Store::stop) waits for it. An error or a panic
+    /// counts as rejected credentials.
     #[must_use]
     pub fn credentials_callback(
         mut self,
@@ -150,15 +149,15 @@ impl NatsOptions {
         self
     }
 
-    /// What the subjects begin with that replies and watched changes arrive on. Default `_INBOX`.
-    /// The account must allow the client to subscribe to `<prefix>.>`.
+    /// Sets the subject prefix for replies and changes. Default: `_INBOX`. The client needs the
+    /// permission to subscribe to `<prefix>.>`.
     #[must_use]
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.inbox_prefix = prefix.into();
         self
     }
 
-    /// Refuses servers without TLS, whatever the URL says. Default off, but implied by
+    /// Rejects servers without TLS, whatever the scheme of the URL. Default: off, but implied by
     /// [`NatsOptions::tls_ca`], [`NatsOptions::tls_identity`] and [`NatsOptions::tls_first`].
     #[must_use]
     pub fn tls_required(mut self, required: bool) -> Self {
@@ -166,24 +165,24 @@ impl NatsOptions {
         self
     }
 
-    /// Performs the TLS handshake before the server's greeting, for servers with
-    /// `handshake_first`. Default off. Where TLS is required, a server that does not greet within
-    /// a quarter of the connect timeout is offered a handshake without this setting, too.
+    /// Starts the TLS handshake before the server sends INFO, for servers with `handshake_first`.
+    /// Default: off. If TLS is required and a server does not send INFO within a quarter of the
+    /// connect timeout, the handshake starts without this setting too.
     #[must_use]
     pub fn tls_first(mut self, first: bool) -> Self {
         self.tls.first = first;
         self
     }
 
-    /// Trusts the authorities in this PEM file instead of the system's. Can be given repeatedly.
-    /// Read at each connect.
+    /// Trusts the certificate authorities in this PEM file instead of those of the system. Call it
+    /// again to add more files. Read at each connect.
     #[must_use]
     pub fn tls_ca(mut self, pem: impl AsRef<Path>) -> Self {
         self.tls.authorities.push(pem.as_ref().to_owned());
         self
     }
 
-    /// The client's own certificate and key, PEM files, for servers that verify their clients.
+    /// Sets the PEM files of the client certificate and its key, for servers that verify clients.
     /// Read at each connect.
     #[must_use]
     pub fn tls_identity(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
@@ -191,9 +190,9 @@ impl NatsOptions {
         self
     }
 
-    /// Names the fleet, 1 to 60 of letters, digits, `-` and `_`, and its four buckets:
-    /// `divvy-<fleet>-…`. A worker does not join buckets of a fleet with another name. Default:
-    /// no name, with parti's buckets, which fleets with parti workers need.
+    /// Sets the name of the fleet (1 to 60 letters, digits, `-` and `_`) and thereby its four
+    /// buckets `divvy-<fleet>-…`. A worker does not join the buckets of a fleet with another name.
+    /// Default: no name and parti's bucket names, which fleets with parti workers need.
     #[must_use]
     pub fn fleet(mut self, name: &str) -> Self {
         self.buckets = Bucket::ALL.map(|bucket| bucket.name_in(name));
@@ -201,89 +200,89 @@ impl NatsOptions {
         self
     }
 
-    /// The name of a bucket. Default: [`Bucket::default_name`].
+    /// Sets the name of a bucket. Default: [`Bucket::default_name`].
     #[must_use]
     pub fn bucket_name(mut self, bucket: Bucket, name: impl Into<String>) -> Self {
         self.buckets[bucket as usize] = name.into();
         self
     }
 
-    /// Copies of each bucket that is created, 1 to 5. Default 1; 3 is advised in a cluster.
+    /// Sets the replicas of created buckets, 1 to 5. Default: 1. Use 3 in a cluster.
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Where created buckets keep their data. Default [`Storage::File`].
+    /// Sets the storage type of created buckets. Default: [`Storage::File`].
     #[must_use]
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storage = storage;
         self
     }
 
-    /// Which servers may keep the data of each bucket that is created. Default: any.
+    /// Sets the placement of created buckets. Default: any server.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Most bytes that each created bucket may hold. Default: no limit. Accounts with
-    /// `max_bytes_required` refuse a bucket without one.
+    /// Sets the size limit of each created bucket in bytes. Default: no limit. Accounts with
+    /// `max_bytes_required` reject a bucket without a limit.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// What may be done to the buckets. Default [`ManageBuckets::Create`].
+    /// Sets whether buckets may be created and upgraded. Default: [`ManageBuckets::Create`].
     #[must_use]
     pub fn manage_buckets(mut self, manage: ManageBuckets) -> Self {
         self.manage_buckets = manage;
         self
     }
 
-    /// The JetStream domain to work in, as reached over a leaf node. Reads and writes both go
-    /// there. Default: the server's own. Excludes [`NatsOptions::api_prefix`].
+    /// Sets the JetStream domain for reads and writes, as reached over a leaf node. Default: the
+    /// domain of the server. Excludes [`NatsOptions::api_prefix`].
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// The prefix under which another account's JetStream is imported, such as `hub.API` for
-    /// `{service: {account: HUB, subject: "$JS.API.>"}, to: "hub.API.>"}`. Writes go to
-    /// `<prefix>.$KV.<bucket>.<key>`, so that account has to export `$KV.<bucket>.>` as well.
-    /// Default: none. Excludes [`NatsOptions::domain`].
+    /// Sets the prefix under which the JetStream API of another account is imported, such as
+    /// `hub.API` for `{service: {account: HUB, subject: "$JS.API.>"}, to: "hub.API.>"}`. Writes use
+    /// `<prefix>.$KV.<bucket>.<key>`, so that account must export `$KV.<bucket>.>` as well. Default:
+    /// none. Excludes [`NatsOptions::domain`].
     #[must_use]
     pub fn api_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.api_prefix = Some(prefix.into());
         self
     }
 
-    /// How long a connection may be silent before it is given up and replaced. Default 2.5 s,
-    /// at least 1 s; must be below the time between a lease's renewal and its end.
+    /// Sets how long a connection may deliver no data before it is replaced. Default: 2.5 s. At
+    /// least 1 s. Keep it below the time between the renewal of a lease and its expiry.
     #[must_use]
     pub fn stale_limit(mut self, limit: Duration) -> Self {
         self.stale_limit = limit;
         self
     }
 
-    /// How long one server may take to accept a connection and to say who it is. Default 2 s.
+    /// Sets the time limit for connecting to one server, including TLS and authentication. Default: 2 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// The servers given. URLs that [`NatsOptions::check`] refuses are left out.
+    /// Returns the configured servers, without URLs that [`NatsOptions::check`] rejects.
     pub(super) fn addresses(&self) -> Vec<Address> {
         let parsed = self.urls.iter().filter_map(|url| Address::parse(url));
         parsed.collect()
     }
 
-    /// How to connect, receiving replies at `inbox`.
+    /// Returns the parameters of a connection that receives replies at `inbox`.
     pub(super) fn dial(&self, inbox: &str) -> Dial {
         Dial {
             name: self.name.clone(),
@@ -295,17 +294,17 @@ impl NatsOptions {
         }
     }
 
-    /// The name of a bucket's stream.
+    /// Returns the stream name of a bucket.
     pub(super) fn stream(&self, bucket: Bucket) -> String {
         format!("KV_{}", self.buckets[bucket as usize])
     }
 
-    /// The subject under which a key is stored, or everything in the bucket when `key` is `>`.
+    /// Returns the subject of a key, or of all keys of the bucket if `key` is `>`.
     pub(super) fn subject(&self, bucket: Bucket, key: &str) -> String {
         format!("$KV.{}.{key}", self.buckets[bucket as usize])
     }
 
-    /// The first part of the subjects of the JetStream API.
+    /// Returns the subject prefix of the JetStream API.
     pub(super) fn api(&self) -> String {
         match (&self.domain, &self.api_prefix) {
             (Some(domain), _) => format!("$JS.{domain}.API"),
@@ -314,8 +313,8 @@ impl NatsOptions {
         }
     }
 
-    /// What comes before the subject of a key when it is written. A bare `$KV` subject reaches the
-    /// JetStream of the server that we are connected to, whichever one the API requests reach.
+    /// Returns the prefix of the subject of a write. A bare `$KV` subject reaches the JetStream of the
+    /// connected server, whichever JetStream the API requests reach.
     pub(super) fn write_prefix(&self) -> String {
         match self.api() {
             api if api == DEFAULT_API => String::new(),
@@ -323,7 +322,7 @@ impl NatsOptions {
         }
     }
 
-    /// Names the JetStream that the options lead to, for error messages.
+    /// Describes the JetStream of these options, for error messages.
     pub(super) fn route(&self) -> String {
         match (&self.domain, &self.api_prefix) {
             (Some(domain), _) => format!("JetStream domain {domain:?}"),
@@ -332,10 +331,10 @@ impl NatsOptions {
         }
     }
 
-    /// Checks every rule.
+    /// Checks all options.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming field, value and rule of each violation.
+    /// `InvalidConfig` with the field, value and rule of every violation.
     pub(super) fn check(&self) -> Result<()> {
         let mut faults = Vec::new();
         let mut rule = |holds: bool, fault: String| {
@@ -343,7 +342,10 @@ impl NatsOptions {
                 faults.push(fault);
             }
         };
-        rule(!self.urls.is_empty(), "urls: at least one is needed".into());
+        rule(
+            !self.urls.is_empty(),
+            "urls: empty; give at least one".into(),
+        );
         for url in &self.urls {
             rule(
                 Address::parse(url).is_some(),
@@ -389,7 +391,7 @@ impl NatsOptions {
         );
         rule(
             !self.name.chars().any(char::is_control),
-            "name: has a control character".into(),
+            "name: contains a control character".into(),
         );
         let inbox = &self.inbox_prefix;
         rule(
@@ -399,7 +401,7 @@ impl NatsOptions {
         rule(
             self.max_bytes
                 .is_none_or(|limit| (1..=i64::MAX as u64).contains(&limit)),
-            "max_bytes: 0 or more than 2^63-1".into(),
+            "max_bytes: must be 1 to 2^63-1".into(),
         );
         let is_plain = |text: &String| !text.chars().any(char::is_control) && text.len() <= 200;
         let placement = &self.placement;
@@ -409,12 +411,12 @@ impl NatsOptions {
                     .tags
                     .iter()
                     .all(|tag| is_plain(tag) && !tag.is_empty()),
-            format!("placement: {placement:?}; a cluster name and tags, none of them empty"),
+            format!("placement: {placement:?}; use a cluster name or non-empty tags"),
         );
         if let Auth::Nkey(seed) = &self.auth {
             rule(
                 is_user_seed(seed),
-                "nkey_seed: is not the NKey seed of a user (value not shown)".into(),
+                "nkey_seed: not the NKey seed of a user (value not shown)".into(),
             );
         }
         if faults.is_empty() {
@@ -442,7 +444,7 @@ impl NatsOptions {
         for (index, name) in self.buckets.iter().enumerate() {
             rule(
                 !self.buckets[..index].contains(name),
-                format!("bucket names: {name:?} is given to two buckets"),
+                format!("bucket names: {name:?} is used by two buckets"),
             );
         }
     }
@@ -472,7 +474,7 @@ impl fmt::Debug for NatsOptions {
     }
 }
 
-/// A URL without its credentials.
+/// Returns a URL without its credentials.
 fn redacted(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, host)) => match before.split_once("://") {
@@ -490,7 +492,7 @@ fn is_token(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// A part of a subject, such as `$JS`.
+/// Returns whether the text is a valid token of a subject, such as `$JS`.
 fn is_prefix_token(text: &str) -> bool {
     is_token(text.strip_prefix('$').unwrap_or(text))
 }
@@ -517,7 +519,7 @@ mod tests {
         for part in [
             "urls: \"http://a\"",
             "bucket name of Heartbeat: \"a.b\"",
-            "\"same\" is given to two buckets",
+            "\"same\" is used by two buckets",
             "replicas: 9 is not 1 to 5",
             "stale_limit: 1ms",
             "inbox_prefix: \"a..b\"",

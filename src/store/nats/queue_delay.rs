@@ -1,19 +1,19 @@
-//! How long what is pulled has waited at the server.
+//! Estimates how long a pulled message waited at the server.
 
 use std::time::{Duration, Instant};
 
-/// How long a short way counts at least, and at most twice as long.
+/// The smallest difference is remembered for at least this long, and at most twice as long.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
-/// Tells how long a message has waited from when the server stored it, by its own clock, and from
-/// when it arrived here. Neither clock is believed to be right: the message of late that took the
-/// least time is taken for one that has not waited, and the others are compared with it.
+/// Estimates the waiting time of a message from its store time by the server's clock and its arrival
+/// time by the local clock. The clocks may differ: the recent message with the smallest difference is
+/// assumed not to have waited, and the others are compared with it.
 ///
-/// A server's clock that was set back makes what comes look as if it had waited, until that is
-/// forgotten; therefore no message has waited for longer than is possible.
+/// After the server's clock was set back, messages seem to have waited until the old minimum is
+/// forgotten. The estimate is therefore limited to the time since the queue was last empty.
 pub(super) struct QueueDelayEstimator {
     began: Instant,
-    /// The least differences of late and of before, in nanoseconds, and when "of late" began.
+    /// The smallest differences of the current and the previous period, in nanoseconds.
     least: [Option<i128>; 2],
     since: Instant,
 }
@@ -27,8 +27,8 @@ impl QueueDelayEstimator {
         }
     }
 
-    /// How long what was `stored` then, in nanoseconds, has waited if it has just arrived and was
-    /// not there yet at `missing`.
+    /// Returns how long a message waited that has just arrived, was `stored` at this time of the
+    /// server in nanoseconds, and did not exist yet at `missing`.
     pub(super) fn of(&mut self, stored: u64, now: Instant, missing: Instant) -> Duration {
         if now.duration_since(self.since) >= REMEMBERED {
             self.least = [None, self.least[0]];
@@ -47,7 +47,7 @@ impl QueueDelayEstimator {
 mod tests {
     use super::*;
 
-    /// What the server's clock shows at the beginning.
+    /// The server's clock at the start.
     const THEN: u64 = 1_700_000_000_000_000_000;
 
     struct World {
@@ -66,7 +66,7 @@ mod tests {
             }
         }
 
-        /// What one is said to have waited that was stored and arrived then, in milliseconds.
+        /// Returns the estimate for a message stored and arrived at these times, in milliseconds.
         fn waited(&mut self, stored: u64, arrived: u64, missing: u64) -> u128 {
             let at = |millis| self.began + Duration::from_millis(millis);
             let (now, missing) = (at(arrived), at(missing));
@@ -88,10 +88,10 @@ mod tests {
     fn queue_delay_never_exceeds_possible_maximum() {
         let mut world = World::new();
         assert_eq!(world.waited(0, 0, 0), 0);
-        // The server's clock goes back by an hour.
+        // The server's clock is set back by an hour.
         world.server -= 3_600_000_000_000;
         assert_eq!(world.waited(1_000, 1_000, 800), 200);
-        // It is believed soon.
+        // The new clock is accepted soon.
         assert_eq!(world.waited(6_000, 6_000, 5_800), 200);
         assert_eq!(world.waited(11_000, 11_000, 10_800), 0);
         assert_eq!(world.waited(11_100, 11_200, 11_000), 100);
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn clock_drift_is_tracked() {
         let mut world = World::new();
-        // The server's clock is slow: a millisecond a second.
+        // The server's clock loses a millisecond per second.
         for second in 0..100_u64 {
             world.server -= 1_000_000;
             let millis = second * 1_000;

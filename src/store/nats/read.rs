@@ -1,4 +1,4 @@
-//! Reading keys and listings, always from the stream's leader and as JSON.
+//! Reads and lists keys, always from the stream leader and as JSON.
 //!
 //! A direct get may be answered by a replica that has not seen the last acknowledged write.
 //! `STREAM.MSG.GET` is answered by the leader.
@@ -10,16 +10,16 @@ use super::failure::RequestFailure;
 use super::jetstream::{StoredMessage, Stream, read_message};
 use crate::store::{Entry, Listing};
 
-/// Requests for messages in flight at once; the server queues 10 000 for everyone.
+/// Maximum number of requests in flight. The server queues 10 000 for all its clients.
 const WINDOW: usize = 256;
 
-/// A listing, and which life of the bucket it is of.
+/// A listing, and the incarnation of the bucket that it belongs to.
 pub(super) struct Snapshot {
     pub(super) listing: Listing,
     pub(super) created: String,
 }
 
-/// The last state of one key.
+/// Reads the last state of one key.
 pub(super) fn read(
     stream: &Stream,
     subject: &str,
@@ -30,7 +30,7 @@ pub(super) fn read(
     Ok(message.map(|message| entry(stream, key.to_owned(), message)))
 }
 
-/// All keys that `filter` matches; `keys_at` is the length of the bucket's part of a subject.
+/// Lists all keys that match `filter`. `keys_at` is the length of the subject prefix of a key.
 pub(super) fn list(
     stream: &Stream,
     filter: &str,
@@ -50,7 +50,7 @@ pub(super) fn list(
             asked += 1;
         }
         let (index, reply) = exchange.receive()?;
-        // A key that is gone by now expired or was purged since the subjects were read.
+        // A key without a message expired or was purged after its subject was listed.
         if let Some(message) = read_message(reply)? {
             entries.push(entry(stream, names[index][keys_at..].to_owned(), message));
         }

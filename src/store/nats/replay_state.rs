@@ -1,4 +1,4 @@
-//! What the reader of a watch has been told, and so what it still has to be told.
+//! Tracks what a watch has delivered, to find what it still has to deliver.
 
 use std::collections::HashMap;
 
@@ -6,20 +6,20 @@ use super::read::Snapshot;
 use crate::store::{Entry, Operation, WatchEvent};
 use crate::types::Revision;
 
-/// What the reader has been told.
+/// The changes that the reader has received.
 #[derive(Default)]
 pub(super) struct ReplayState {
     incarnation: Option<String>,
-    /// Every write up to here was delivered, or never will be needed.
+    /// Every write up to this revision was delivered or superseded.
     horizon: Revision,
-    /// Writes beyond the horizon that a listing has delivered early.
+    /// Writes after the horizon that a listing has already delivered.
     ahead: HashMap<String, Revision>,
-    /// The keys that hold a value, with its revision.
+    /// The keys that have a value, with its revision.
     live: HashMap<String, Revision>,
 }
 
 impl ReplayState {
-    /// What a listing has that the reader has not seen, the keys that vanished first.
+    /// Returns the entries of a listing that the reader has not received, removed keys first.
     pub(super) fn catch_up(&mut self, snapshot: Snapshot) -> Vec<Entry> {
         let first = self.incarnation.is_none();
         let created = snapshot.created;
@@ -40,7 +40,7 @@ impl ReplayState {
             if entry.revision > listing.last_sequence {
                 self.ahead.insert(entry.key.clone(), entry.revision);
             }
-            // A marker of a key that the reader never knew is no news to a new reader.
+            // A new reader does not need the marker of a key that it never received.
             if !seen && (entry.is_live() || before.is_some() || !first) {
                 missing.push(entry);
             }
@@ -56,7 +56,7 @@ impl ReplayState {
         gone.chain(missing).collect()
     }
 
-    /// Takes note of a change; nothing is left of one that was delivered before.
+    /// Records a change. Returns `None` if it was delivered before.
     pub(super) fn pass(&mut self, entry: Entry) -> Option<Entry> {
         if self.has_seen(&entry.key, entry.revision) {
             return None;
@@ -74,7 +74,7 @@ impl ReplayState {
         Some(entry)
     }
 
-    /// Everything up to `revision` was delivered.
+    /// Records that everything up to `revision` was delivered.
     pub(super) fn reached(&mut self, revision: Revision) {
         self.horizon = self.horizon.max(revision);
         if !self.ahead.is_empty() {
@@ -83,10 +83,10 @@ impl ReplayState {
         }
     }
 
-    /// Takes back a change that could not be handed over, so that a listing delivers it.
+    /// Reverts a change that could not be delivered, so that a listing delivers it.
     pub(super) fn undo(&mut self, event: &WatchEvent) {
         if let WatchEvent::Change(entry) = event {
-            // The revision serves for keys that vanish only; that the key is known is what counts.
+            // The exact revision does not matter: the key must be known, to detect its removal.
             self.live.entry(entry.key.clone()).or_insert(entry.revision);
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn change_seen_in_listing_is_not_delivered_again_by_consumer() {
         let mut told = ReplayState::default();
-        // The listing began at 5, and while it was read "a" was written as 9.
+        // The listing began at revision 5; "a" was written at revision 9 during it.
         assert_eq!(
             told.catch_up(snapshot("s", 5, vec![put("a", 9), put("b", 2)]))
                 .len(),
@@ -179,7 +179,7 @@ mod tests {
         assert!(told.pass(put("a", 7)).is_none());
         assert!(told.pass(put("b", 8)).is_some());
         told.reached(8);
-        // Nor by another listing after a break.
+        // A later listing does not repeat it either.
         let again = vec![put("a", 9), put("b", 8)];
         assert!(told.catch_up(snapshot("s", 8, again)).is_empty());
         assert!(told.pass(put("a", 9)).is_none());
@@ -207,7 +207,7 @@ mod tests {
         told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
         let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
         told.undo(&WatchEvent::Change(lost));
-        // With its marker, or as gone when that has vanished, too.
+        // The removal is delivered as the marker, or as `Gone` if the marker expired too.
         let marker = vec![entry("a", 2, Operation::Delete)];
         assert_eq!(
             shown(told.catch_up(snapshot("s", 2, marker))),

@@ -1,8 +1,8 @@
-//! Which servers a cluster has, and whether all of them support a setting of a stream.
+//! Finds the servers of a cluster and checks whether all of them support a stream setting.
 //!
-//! A server takes a stream offline whose settings it does not know. The stream leader's API level
-//! says nothing about the other replicas, so each advertised address is asked for its greeting, the
-//! one place where every server states its version before authentication.
+//! A server takes a stream offline if it does not know one of its settings. The API level of the
+//! stream leader says nothing about the other replicas. The INFO line of each advertised address
+//! does: every server sends it, with its version, before authentication.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use super::client::read_greeting;
 use super::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use super::options::NatsOptions;
 
-/// The longest wait for one server's greeting.
+/// Maximum wait for the INFO line of one server.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most addresses asked; a cluster that advertises more is not fully known.
+/// Maximum number of queried addresses. A cluster that advertises more is not fully known.
 const ADDRESSES_MAX: usize = 64;
 
-/// A server version, comparable.
+/// A server version, in comparable form.
 pub(super) type Version = (u32, u32, u32);
 
 /// One address of a cluster and the server that answered there.
@@ -25,11 +25,11 @@ pub(super) type Version = (u32, u32, u32);
 pub struct ServerReport {
     /// The address, `host:port`.
     pub address: String,
-    /// The server's name; empty when it did not answer.
+    /// The name of the server. Empty if it did not answer.
     pub name: String,
-    /// Its version; empty when it did not answer.
+    /// The version of the server. Empty if it did not answer.
     pub version: String,
-    /// Why it did not answer; `None` when it did.
+    /// Why it did not answer. `None` if it did.
     pub fault: Option<String>,
 }
 
@@ -37,13 +37,13 @@ pub struct ServerReport {
 #[derive(Debug)]
 pub(super) struct Servers {
     pub(super) reports: Vec<ServerReport>,
-    /// Why the cluster may have servers that are not among them.
+    /// Why the list may be incomplete.
     gap: Option<String>,
 }
 
 impl Servers {
-    /// Asks every server that is configured or advertised who it is. Blocks for up to 2 s per
-    /// address, and until the deadline at most.
+    /// Queries every configured or advertised server. Blocks for up to 2 s per address, and at most
+    /// until the deadline.
     pub(super) fn ask(options: &NatsOptions, connected: &ServerInfo, deadline: Instant) -> Self {
         let mut addresses: Vec<String> = Vec::new();
         let configured = options.urls.iter().map(|url| authority(url));
@@ -69,8 +69,8 @@ impl Servers {
         Self { reports, gap }
     }
 
-    /// Why a setting that servers know from `least` on must not be used on a stream; `None` when
-    /// every server is known to support it.
+    /// Returns why a setting must not be used that servers support from version `least`, or `None`
+    /// if every server is known to support it.
     pub(super) fn objection(
         &self,
         stream: &Stream,
@@ -118,7 +118,7 @@ fn greet(address: String, deadline: Instant) -> ServerReport {
     let deadline = deadline.min(Instant::now() + GREETING_TIMEOUT);
     let greeting = match Address::parse(&address) {
         Some(parsed) => read_greeting(&parsed, deadline),
-        None => Err("it is not host:port".to_owned()),
+        None => Err("the address is not host:port".to_owned()),
     };
     match greeting {
         Ok(info) => ServerReport {
@@ -136,14 +136,14 @@ fn greet(address: String, deadline: Instant) -> ServerReport {
     }
 }
 
-/// The `host:port` of a URL.
+/// Returns the `host:port` of a URL.
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or(rest);
     rest.rsplit_once('@').map_or(rest, |(_, host)| host)
 }
 
-/// Reads `2.12.5` and `2.12.0-RC.1`, which counts as the version before.
+/// Parses `2.12.5` or `2.12.0-RC.1`. A pre-release counts as the version before.
 pub(super) fn parse_version(text: &str) -> Option<Version> {
     let (numbers, pre_release) = match text.split_once('-') {
         Some((numbers, _)) => (numbers, true),

@@ -1,11 +1,10 @@
 //! The supervised session: one connection at a time, replaced when it is lost.
 //!
-//! `dv-nats` is the supervisor. It starts a `dv-nats-io` thread for each connection and joins it
-//! when the connection has ended. Nothing is sent again on the next connection, so nothing
-//! survives that a fault made doubtful.
+//! `dv-nats` is the supervisor. It starts a `dv-nats-io` thread for each connection and joins it when
+//! the connection ends. Nothing is resent on the next connection.
 //!
-//! The same thread works for the watches. It waits in one place only, for all of that at once and
-//! until the next moment at which something is due.
+//! The same thread serves the watches. It blocks in one place only, until an event of a connection or
+//! a watch arrives or the next deadline passes.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,16 +30,17 @@ use crate::threads::{Thread, signal};
 use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 
-/// How long the server may take to confirm what was sent before the connection is closed.
+/// How long to wait for the server to confirm sent messages before the connection is closed.
 const FINISH_PATIENCE: Duration = Duration::from_millis(200);
-/// A closed connection ends at once, unless its credentials callback does not return.
+/// How long to wait for the thread of a closed connection. It is delayed only by its credentials
+/// callback.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-/// A connection that lived this long is replaced without a pause.
+/// A connection that lasted this long is replaced without a delay.
 const LASTING: Duration = Duration::from_secs(1);
-/// Calls in flight have this long to end when their server shuts down and another one is used.
+/// Calls in flight may take this long after the session moved from a server in lame duck mode.
 const MOVE_PATIENCE: Duration = Duration::from_millis(500);
-/// Errors and server lists waiting for the supervisor; more are dropped, since the next ones say
-/// the same.
+/// Maximum number of queued errors and server lists. Further ones are dropped; later ones repeat
+/// their content.
 const NOTES_MAX: usize = 64;
 /// When nothing else is due.
 const IDLE: Duration = Duration::from_secs(3_600);
@@ -56,10 +56,10 @@ pub(super) struct Session {
     stop: Mutex<Option<Sender<Infallible>>>,
 }
 
-/// What was logged of the times without a connection.
+/// Log throttling of disconnections.
 struct Outages {
     repeats: LogThrottle,
-    /// Whether the present one was, so that its end is, too.
+    /// Whether the current one was logged, so that its end is logged too.
     is_logged: bool,
 }
 
@@ -67,15 +67,15 @@ struct State {
     link: Option<Arc<Link>>,
     /// Why there is no link.
     why: RequestFailure,
-    /// A first connect that can never succeed ends with this.
+    /// The error of a first connect that can never succeed.
     fatal: Option<Error>,
-    /// Replaced at each change. The old one is disconnected, which wakes its waiters.
+    /// Replaced at each change. Dropping the old channel wakes its waiters.
     changed: (Sender<Infallible>, Receiver<Infallible>),
 }
 
 impl Outages {
-    /// An outage begins, or continues for another reason. Returns whether to log it, with the
-    /// suppressed count.
+    /// Records that an outage begins, or continues for another reason. Returns the suppressed count
+    /// if it is to be logged.
     fn begins(&mut self) -> Option<u64> {
         let suppressed = self.repeats.record(SystemClock.now());
         self.is_logged |= suppressed.is_some();
@@ -92,7 +92,7 @@ impl Session {
             health: Mutex::new(HealthPublisher::new(Health::Degraded(why.clone()))),
             outages: Mutex::new(Outages {
                 repeats: LogThrottle::default(),
-                is_logged: true, // the first connection is worth a line
+                is_logged: true, // log the first connection
             }),
             state: Mutex::new(State {
                 link: None,
@@ -111,7 +111,7 @@ impl Session {
         state.link.clone().ok_or_else(|| state.why.clone())
     }
 
-    /// Waits for the first link; what can never succeed, and the deadline, are errors.
+    /// Waits for the first link. Fails if it can never be established, or at the deadline.
     pub(super) fn wait_connected(&self, deadline: Instant) -> Result<()> {
         loop {
             let changed = {
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Ends every call and watch, now and in future, and then the supervisor.
+    /// Ends every current and future call and watch, and then the supervisor.
     pub(super) fn begin_stop(&self) {
         self.stop.lock().take();
         let link = {
@@ -209,7 +209,7 @@ impl Session {
     }
 }
 
-/// The supervisor; its body is `dv-nats`.
+/// The supervisor, run by the thread `dv-nats`.
 pub(super) struct Supervisor {
     session: Arc<Session>,
     sender: Sender<Report>,
@@ -228,7 +228,7 @@ struct Report {
     event: ConnectionEvent,
 }
 
-/// A connection's thread and what controls it.
+/// The thread of a connection, with its controls.
 struct Attempt {
     generation: u64,
     server: Candidate,
@@ -238,32 +238,32 @@ struct Attempt {
     began: Instant,
 }
 
-/// A connection that works, or did until now.
+/// An established connection.
 struct Live {
     attempt: Attempt,
     link: Arc<Link>,
 }
 
-/// What the supervisor itself has to see to.
+/// The next task of the supervisor.
 enum Next {
     Event(Report),
-    /// The time it waited for has come.
+    /// The deadline passed.
     Due,
     /// The store stops.
     Stop,
 }
 
-/// Why a connection is not used any more.
+/// Why a connection is no longer used.
 enum Left {
     Lost(String),
-    /// Its server is about to shut down, and there are others.
+    /// Its server is in lame duck mode, and there are other servers.
     LameDuck,
     Stopped,
 }
 
 impl Supervisor {
     pub(super) fn new(session: Arc<Session>, requests: Receiver<WatchRequest>) -> Self {
-        // Unbounded, since a connection's thread must not wait; `report` bounds the rest.
+        // Unbounded, because the thread of a connection must not block. `report` limits the length.
         let (sender, events) = unbounded();
         Self {
             watches: Watches::new(Arc::clone(&session), requests),
@@ -277,7 +277,7 @@ impl Supervisor {
         }
     }
 
-    /// Keeps the store connected until it stops; a panic is reported as lasting degradation.
+    /// Keeps the store connected until it stops. A panic is reported as a permanent degradation.
     pub(super) fn run(mut self) {
         let session = Arc::clone(&self.session);
         if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
@@ -286,7 +286,7 @@ impl Supervisor {
     }
 
     fn supervise(&mut self) {
-        // A connection that still works while its replacement is made.
+        // The connection in lame duck mode, used until its replacement is established.
         let mut old: Option<Live> = None;
         while !self.session.is_stopping() {
             match self.establish(&mut old) {
@@ -306,7 +306,7 @@ impl Supervisor {
             }
             self.pause(&mut old);
         }
-        // The watches end first, since they delete their consumers on the server.
+        // End the watches first, because they delete their consumers on the server.
         self.watches.end();
         if let Some(old) = old {
             self.finish(old);
@@ -319,7 +319,7 @@ impl Supervisor {
         }
     }
 
-    /// Works for the watches until there is something else to do.
+    /// Serves the watches until there is another task.
     fn next(&mut self, until: Instant) -> Next {
         loop {
             if self.session.is_stopping() {
@@ -337,17 +337,17 @@ impl Supervisor {
             select.recv(&self.session.stopping);
             select.recv(&self.events);
             self.watches.listen(&mut select, now);
-            // Which of them is ready does not matter: all are looked at.
+            // All of them are checked, whichever is ready.
             let _ = select.ready_deadline(due);
         }
     }
 
-    /// Makes one attempt to connect, to the next server in turn. The error is one that no further
-    /// attempt can avoid.
+    /// Makes one attempt to connect to the next server. Returns an error only if no further attempt
+    /// can succeed.
     fn establish(&mut self, old: &mut Option<Live>) -> std::result::Result<Live, Option<Error>> {
         let attempt = self.start()?;
         loop {
-            // Every step of the attempt has a deadline of its own.
+            // Every step of the attempt has its own deadline.
             match self.next(Instant::now() + IDLE) {
                 Next::Due => {}
                 Next::Stop => {
@@ -436,7 +436,7 @@ impl Supervisor {
         Live { attempt, link }
     }
 
-    /// An attempt has failed; returns the error if no further one can succeed.
+    /// Handles a failed attempt. Returns the error if no further attempt can succeed.
     fn failed(&mut self, attempt: Attempt, code: Code, why: &str) -> Option<Error> {
         let now = Instant::now();
         let address = attempt.server.address.clone();
@@ -450,8 +450,8 @@ impl Supervisor {
         is_fatal.then(|| Error::new(code, format!("{address}: {why}")).with_operation("connect"))
     }
 
-    /// Uses a connection until it is lost or the store stops. Returns it when it still works and
-    /// is to be replaced.
+    /// Uses a connection until it is lost or the store stops. Returns it if it still works and must be
+    /// replaced.
     fn serve(&mut self, live: Live, old: Option<Live>) -> Option<Live> {
         self.session.connected(&live.link);
         self.watches.reconnected();
@@ -469,12 +469,12 @@ impl Supervisor {
                 self.servers.shuts_down(address, Instant::now());
                 Some(live)
             }
-            // Closed by the caller, once the watches have ended.
+            // The caller closes it after the watches have ended.
             Left::Stopped => Some(live),
         }
     }
 
-    /// Lets the calls of a connection end that was replaced.
+    /// Waits for the calls of a replaced connection, then closes it.
     fn leave(&mut self, old: Live) {
         let until = Instant::now() + MOVE_PATIENCE;
         let mut reports = Vec::new();
@@ -487,11 +487,11 @@ impl Supervisor {
                 break;
             }
         }
-        // What the new connection has reported meanwhile is handled next.
+        // Handle the reports of the new connection next.
         for report in reports {
             self.sender.send(report).ok();
         }
-        let why = "moved to another server, since this one is shutting down".to_owned();
+        let why = "moved to another server: this one is shutting down".to_owned();
         old.link.close(RequestFailure::Disconnected(why));
         self.finish(old);
     }
@@ -533,7 +533,7 @@ impl Supervisor {
             .failed(&address, Duration::ZERO, why, Instant::now());
     }
 
-    /// Closes a connection once the server has confirmed what was sent.
+    /// Closes a connection after the server has confirmed the sent messages.
     fn finish(&mut self, live: Live) {
         let deadline = Instant::now() + FINISH_PATIENCE;
         live.attempt.shared.finish(deadline);
@@ -542,7 +542,7 @@ impl Supervisor {
         self.retire(live.attempt);
     }
 
-    /// Closes a connection at once and joins its thread.
+    /// Closes a connection immediately and joins its thread.
     fn retire(&mut self, attempt: Attempt) {
         attempt.shared.close();
         let joined = attempt.thread.join(Instant::now() + CLOSE_PATIENCE);
@@ -560,7 +560,7 @@ impl Supervisor {
     }
 }
 
-/// Hands an event to the supervisor. Called on a connection's thread.
+/// Queues an event for the supervisor. Called on the thread of a connection.
 fn report(events: &Sender<Report>, generation: u64, event: ConnectionEvent) {
     let is_note = matches!(
         event,
@@ -571,11 +571,11 @@ fn report(events: &Sender<Report>, generation: u64, event: ConnectionEvent) {
     if is_note && events.len() >= NOTES_MAX {
         return;
     }
-    // The supervisor has ended when the store has stopped.
+    // Fails only if the supervisor has ended because the store was stopped.
     events.send(Report { generation, event }).ok();
 }
 
-/// 128 random bits as text.
+/// Returns 128 random bits as text.
 pub(super) fn unique_id() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

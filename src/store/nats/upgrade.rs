@@ -1,4 +1,4 @@
-//! What operators see and do about buckets: show, plan, upgrade, revert.
+//! Bucket operations for operators: show, plan, upgrade, revert.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::store::Bucket;
 /// The servers and buckets of a fleet, and what an upgrade would change. `Display` is a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketsReport {
-    /// Every configured or advertised address of the cluster, as it answered.
+    /// Every configured or advertised address of the cluster, with its answer.
     pub servers: Vec<ServerReport>,
     /// The four buckets.
     pub buckets: Vec<BucketReport>,
@@ -27,23 +27,23 @@ pub struct BucketsReport {
 pub struct BucketReport {
     /// The bucket's name.
     pub name: String,
-    /// Whether it exists. Everything below is empty when it does not.
+    /// Whether it exists. All further fields are empty if it does not.
     pub exists: bool,
     /// The servers that store it, the leader first.
     pub stored_by: Vec<String>,
-    /// The version of its leader; empty when it does not say.
+    /// The version of its leader. Empty if unknown.
     pub server_version: String,
     /// `file` or `memory`.
     pub storage: String,
-    /// How long a value lives after its write; `None`: forever.
+    /// Lifetime of a value. `None`: unlimited.
     pub ttl: Option<Duration>,
-    /// Values kept per key.
+    /// Values stored per key.
     pub history: u64,
-    /// Values and markers in it.
+    /// Number of values and markers.
     pub messages: u64,
-    /// The server features that are on, by the name of the stream setting.
+    /// The enabled server features, by the name of the stream setting.
     pub features: Vec<&'static str>,
-    /// The server features that an upgrade would switch on.
+    /// The server features that an upgrade would enable.
     pub missing: Vec<FeatureReport>,
 }
 
@@ -54,13 +54,13 @@ pub struct FeatureReport {
     pub name: &'static str,
     /// What divvy uses it for.
     pub purpose: &'static str,
-    /// The oldest server that supports it as divvy needs it.
+    /// The oldest server version that supports it as divvy needs it.
     pub least_server: String,
-    /// Why an upgrade does not switch it on; `None` when it does.
+    /// Why an upgrade does not enable it. `None` if it does.
     pub objection: Option<String>,
 }
 
-/// Where a bucket stands.
+/// A bucket and its stream, if it exists.
 struct Found {
     bucket: Bucket,
     stream: Stream,
@@ -69,7 +69,7 @@ struct Found {
 
 impl NatsStore {
     /// Reports the buckets and what [`NatsStore::upgrade_buckets`] would change. Writes nothing.
-    /// Blocks for up to 2 s per server of the cluster, and until the deadline at most.
+    /// Blocks for up to 2 s per server of the cluster, and at most until the deadline.
     ///
     /// # Errors
     /// `Unavailable`, `TimedOut`, `Unauthorized`, `Store`, `NotRunning`, `Cancelled`.
@@ -78,21 +78,21 @@ impl NatsStore {
             .map_err(|failure| failure.into_error("inspect buckets"))
     }
 
-    /// Switches on the server features that divvy profits from, each on the bucket that needs it and
-    /// only if every server of the cluster is known to support it. Missing buckets are not created.
-    /// Returns the buckets as they are then; what was not done has its objection. A running leader
-    /// uses the features with its next publication.
+    /// Enables the server features that divvy uses, each on the bucket that needs it, and only if
+    /// every server of the cluster is known to support it. Does not create missing buckets. Returns
+    /// the resulting buckets; a feature that was not enabled has an objection. A running leader uses
+    /// the features from its next publication on.
     ///
     /// # Errors
-    /// As [`NatsStore::inspect_buckets`]; what was changed before the failure stays.
+    /// As [`NatsStore::inspect_buckets`]. Changes made before the failure remain.
     pub fn upgrade_buckets(&self, deadline: Instant) -> Result<BucketsReport> {
         self.upgrade(deadline)
             .map_err(|failure| failure.into_error("upgrade buckets"))
     }
 
-    /// Switches off what servers before 2.12 take a stream offline for (`allow_atomic`), so that the
-    /// servers can be downgraded. Returns the names of the buckets that were changed. A running
-    /// leader publishes key by key from then on.
+    /// Disables the setting for which servers older than 2.12 take a stream offline (`allow_atomic`),
+    /// so that the servers can be downgraded. Returns the names of the changed buckets. A running
+    /// leader then publishes in per-key mode.
     ///
     /// # Errors
     /// As [`NatsStore::inspect_buckets`].
@@ -227,8 +227,7 @@ impl BucketReport {
 }
 
 impl BucketsReport {
-    /// What an upgrade would do to each bucket, one line per change; a single line when there is
-    /// nothing to do.
+    /// Describes what an upgrade would change, one line per change; a single line if nothing.
     #[must_use]
     pub fn plan(&self) -> String {
         let mut text = String::new();
@@ -250,7 +249,7 @@ impl BucketsReport {
         text
     }
 
-    /// Whether a feature is off because a server is too old or its version unknown.
+    /// Returns whether a feature is disabled because a server is too old or its version unknown.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         let mut missing = self.buckets.iter().flat_map(|bucket| &bucket.missing);

@@ -1,14 +1,12 @@
-//! Watches: a listing, then a consumer from there on, and both again after any doubt.
+//! Watches: a listing, then a consumer that continues from it, and both again after any failure.
 //!
-//! The listing comes as JSON (see [`super::read`]), the changes through a consumer that starts
-//! right behind it (see [`super::tail`]). A gap in the consumer's numbers, silence, a lost
-//! connection or a slow reader all have the same answer: the watch says it is blind, lists again,
-//! delivers what its reader has not seen, and starts a new consumer. A key that is not UTF-8 is
-//! logged and skipped.
+//! The listing is read as JSON (see [`super::read`]), the changes from a consumer that starts right
+//! after it (see [`super::consumer`]). A gap in the sequence numbers, a timeout, a lost connection and
+//! a slow reader are handled alike: the watch reports that it is lost, lists again, delivers what the
+//! reader has not received, and creates a new consumer. A key that is not UTF-8 is logged and skipped.
 //!
-//! One thread, the session's, works for all watches and never waits for any of them: what has to
-//! be waited for, the listing and the consumer's creation, is done by a thread of its own that
-//! lives as long as that takes, so a slow listing holds up nobody else.
+//! The thread of the session serves all watches and never blocks on one of them. The listing and the
+//! creation of the consumer block, so each runs on a temporary thread.
 
 use std::time::{Duration, Instant};
 
@@ -29,39 +27,39 @@ use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::Revision;
 
-/// With so many events waiting for the reader it is too slow; one second of 4 000 workers that beat
-/// every second. The channel itself has no bound, for one that has takes the memory for all at once:
-/// 360 KB a watch. What a listing finds goes in whatever its size, as it is in memory already.
+/// A reader with this many queued events is too slow: one second of 4 000 workers with a heartbeat
+/// per second. The channel itself is unbounded, because a bounded one allocates all slots at once
+/// (360 KB per watch). A listing is queued whatever its size, because it is in memory already.
 const EVENTS_MAX: usize = 4_096;
-/// How soon a reader that is too slow is looked at again.
+/// Delay before a reader that is too slow is checked again.
 const READER_PACE: Duration = Duration::from_millis(5);
-/// What the first synchronisation may take; each that takes longer doubles it for the next.
+/// Time limit of the first synchronisation. Each one that exceeds it doubles the next limit.
 const SYNC_TIMEOUT_MIN: Duration = Duration::from_secs(8);
 const SYNC_TIMEOUT_MAX: Duration = Duration::from_secs(32);
-/// A watch that the server has no room for looks for changes this often, and up to half as often.
+/// Polling interval of a watch without a consumer, plus up to half of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Before it synchronises anew: this at least, and a pause whose ceiling doubles between those, for
-/// what blinds one watch mostly blinds many.
+/// Delay before a watch resynchronises: this, plus a random delay whose limit doubles between the
+/// next two values, because most failures affect many watches at once.
 const PAUSE_LEAST: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the thread of a synchronisation may take to end once that is over.
+/// Time limit for the thread of a finished synchronisation to end.
 const END_PATIENCE: Duration = Duration::from_secs(1);
-/// Room for so many messages is kept from one look to the next.
+/// Capacity for messages that is kept between reads.
 const ROOM_MAX: usize = 256;
-/// A watch that has nothing to do by itself is looked at again after so long.
+/// Interval at which an idle watch is checked.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What is watched, and for whom.
+/// What a watch covers, and its reader.
 pub(super) struct WatchTarget {
     pub(super) stream: String,
-    /// What comes before a key in its subject.
+    /// Subject prefix of the keys.
     pub(super) subject_prefix: String,
-    /// The subjects watched.
+    /// The watched subjects.
     pub(super) filter: String,
     pub(super) delivery: Delivery,
     pub(super) events: Sender<WatchEvent>,
-    /// Limits the log lines about malformed keys.
+    /// Throttles the log lines about malformed keys.
     pub(super) malformed: Mutex<LogThrottle>,
 }
 
@@ -69,54 +67,54 @@ pub(super) struct WatchTarget {
 pub(super) struct NatsWatch {
     pub(super) id: u64,
     target: WatchTarget,
-    told: ReplayState,
-    /// Whether nothing new is begun until the reader has read on.
+    replay: ReplayState,
+    /// Whether to pause until the reader has caught up.
     is_held: bool,
-    /// What one look has found, for the next one's use.
+    /// Buffer for the messages of one read.
     found: Vec<WatchedMessage>,
-    sight: WatchVisibility,
+    visibility: WatchVisibility,
     phase: NatsWatchPhase,
-    /// Whether nobody reads it any more.
+    /// Whether the reader was dropped.
     is_over: bool,
-    /// What the next synchronisation may take.
+    /// Time limit of the next synchronisation.
     timeout: Duration,
-    /// How long the synchronisations after that are put off.
+    /// Delays between failed synchronisations.
     pauses: Backoff,
-    /// The consumer before, which is to be deleted.
+    /// The previous consumer, which must be deleted.
     last_consumer: Option<String>,
 }
 
-/// What the reader has been told about what it is told.
+/// The visibility last reported to the reader.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WatchVisibility {
     Unknown,
     Live,
-    Blind,
+    Lost,
 }
 
 enum NatsWatchPhase {
-    /// Nothing, until it is time to synchronise.
-    Resting(Instant),
+    /// Waits until the next synchronisation is due.
+    Paused(Instant),
     Synchronising(Synchronisation),
     Following(Box<Consumer>),
 }
 
-/// A message that was looked at, and the event that it is to the reader, if it is one.
+/// A message, and the event for the reader, if it causes one.
 struct WatchedMessage {
     revision: Revision,
     event: Option<WatchEvent>,
 }
 
-/// A listing under way, on a thread of its own.
+/// A listing in progress on its own thread.
 struct Synchronisation {
     thread: Thread,
     result: Receiver<Result<Synchronised, RequestFailure>>,
 }
 
-/// What the server holds, and the consumer that goes on from there, if it had room for one.
+/// A listing and the consumer that continues from it, unless the consumer limit is reached.
 struct Synchronised {
     snapshot: Snapshot,
-    tail: Option<Consumer>,
+    consumer: Option<Consumer>,
 }
 
 impl NatsWatch {
@@ -124,11 +122,11 @@ impl NatsWatch {
         Self {
             id,
             target,
-            told: ReplayState::default(),
+            replay: ReplayState::default(),
             is_held: false,
             found: Vec::new(),
-            sight: WatchVisibility::Unknown,
-            phase: NatsWatchPhase::Resting(Instant::now()),
+            visibility: WatchVisibility::Unknown,
+            phase: NatsWatchPhase::Paused(Instant::now()),
             is_over: false,
             timeout: SYNC_TIMEOUT_MIN,
             pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, fastrand::u64(..)),
@@ -136,8 +134,8 @@ impl NatsWatch {
         }
     }
 
-    /// Does what can be done right now. Tells when there is more to do, if nothing comes before
-    /// that; nothing when the watch is over.
+    /// Performs all due work. Returns when the next work is due if no event arrives before, or `None`
+    /// if the watch has ended.
     pub(super) fn work(&mut self, session: &Session, now: Instant) -> Option<Instant> {
         loop {
             if !self.is_over && self.is_held() {
@@ -150,8 +148,8 @@ impl NatsWatch {
                     Err(TryRecvError::Disconnected) => None,
                 },
                 _ if self.is_over => return None,
-                NatsWatchPhase::Resting(until) if now < *until => return Some(*until),
-                NatsWatchPhase::Resting(_) => {
+                NatsWatchPhase::Paused(until) if now < *until => return Some(*until),
+                NatsWatchPhase::Paused(_) => {
                     self.begin(session, now);
                     continue;
                 }
@@ -161,8 +159,8 @@ impl NatsWatch {
                         self.is_over = true;
                         continue;
                     }
-                    Err(Stop::Blind(why)) => {
-                        self.blind(session, &why, now);
+                    Err(Stop::Lost(why)) => {
+                        self.lost(session, &why, now);
                         continue;
                     }
                 },
@@ -171,38 +169,38 @@ impl NatsWatch {
         }
     }
 
-    /// Has `select` wake the thread when there is something to do for this watch.
+    /// Registers the channel of this watch with `select`.
     pub(super) fn listen<'a>(&'a self, select: &mut Select<'a>, now: Instant) {
         if !self.is_over && self.is_held {
             return;
         }
         match &self.phase {
-            NatsWatchPhase::Resting(_) => {}
+            NatsWatchPhase::Paused(_) => {}
             NatsWatchPhase::Synchronising(under_way) => {
                 select.recv(&under_way.result);
             }
-            NatsWatchPhase::Following(tail) => {
-                if let Some(arrivals) = tail.arrivals(now) {
+            NatsWatchPhase::Following(consumer) => {
+                if let Some(arrivals) = consumer.arrivals(now) {
                     select.recv(arrivals);
                 }
             }
         }
     }
 
-    /// There is a new connection: a watch that rests need not wait any longer.
+    /// Handles a new connection: a paused watch synchronises immediately.
     pub(super) fn reconnected(&mut self, now: Instant) {
         self.pauses.reset();
-        if let NatsWatchPhase::Resting(until) = &mut self.phase {
+        if let NatsWatchPhase::Paused(until) = &mut self.phase {
             *until = now.min(*until);
         }
     }
 
-    /// Nobody reads it any more. It is over once `work` says so.
+    /// Handles that the reader was dropped. The watch has ended when `work` returns `None`.
     pub(super) fn close(&mut self) {
         self.is_over = true;
     }
 
-    /// Ends the watch for good; called when every request fails at once.
+    /// Ends the watch. Called after the link was closed, so that every request fails immediately.
     pub(super) fn end(self) {
         if let NatsWatchPhase::Synchronising(under_way) = self.phase {
             drop(under_way.result.recv());
@@ -210,27 +208,27 @@ impl NatsWatch {
         }
     }
 
-    /// Whether the reader has too much left of what made this watch wait for it.
+    /// Returns whether the watch must still wait for its reader.
     fn is_held(&mut self) -> bool {
         self.is_held = self.is_held && !self.target.has_room();
         self.is_held
     }
 
-    /// Hands over what the reader must get, however much waits for it.
-    fn tell(&mut self, event: WatchEvent) {
-        // Nobody reads any more: whoever dropped the reader has asked for the end of this watch.
+    /// Delivers an event to the reader, whatever the length of its queue.
+    fn deliver(&mut self, event: WatchEvent) {
+        // Fails only if the reader was dropped, which also requests the end of this watch.
         self.target.events.send(event).ok();
         self.is_held |= !self.target.has_room();
     }
 
-    /// Starts to synchronise, if there is a connection.
+    /// Starts a synchronisation if there is a connection.
     fn begin(&mut self, session: &Session, now: Instant) {
         let link = match session.link() {
             Ok(link) => link,
             Err(failure) => {
-                self.blind(session, &failure.into_error("watch").to_string(), now);
-                // The next connection ends the rest.
-                self.phase = NatsWatchPhase::Resting(now + IDLE);
+                self.lost(session, &failure.into_error("watch").to_string(), now);
+                // The next connection ends the pause.
+                self.phase = NatsWatchPhase::Paused(now + IDLE);
                 return;
             }
         };
@@ -242,91 +240,91 @@ impl NatsWatch {
             last_consumer: self.last_consumer.take(),
             deadline: now + self.timeout,
         };
-        let (tell, result) = bounded(1);
+        let (sender, result) = bounded(1);
         let thread = Thread::spawn("dv-nats-sync", move || {
-            // Nobody is there to hear of it when the store stops; a tail is dropped then.
-            drop(tell.try_send(job.carry_out()));
+            // Fails only if the store stops; the consumer is then dropped.
+            drop(sender.try_send(job.carry_out()));
         });
         match thread {
             Ok(thread) => {
                 self.phase = NatsWatchPhase::Synchronising(Synchronisation { thread, result })
             }
-            Err(error) => self.blind(session, &error.to_string(), now),
+            Err(error) => self.lost(session, &error.to_string(), now),
         }
     }
 
-    /// Goes on with what a synchronisation has brought; nothing: it panicked.
+    /// Continues with the result of a synchronisation. `None`: its thread panicked.
     fn settle(
         &mut self,
         session: &Session,
         result: Option<Result<Synchronised, RequestFailure>>,
         now: Instant,
     ) {
-        let phase = std::mem::replace(&mut self.phase, NatsWatchPhase::Resting(now));
+        let phase = std::mem::replace(&mut self.phase, NatsWatchPhase::Paused(now));
         if let NatsWatchPhase::Synchronising(under_way) = phase {
             end_thread(&under_way.thread);
         }
         if self.is_over {
             return;
         }
-        let Synchronised { snapshot, tail } = match result {
+        let Synchronised { snapshot, consumer } = match result {
             Some(Ok(synchronised)) => synchronised,
             Some(Err(failure)) => {
                 if failure == RequestFailure::TimedOut {
                     self.timeout = (self.timeout * 2).min(SYNC_TIMEOUT_MAX);
                 }
-                return self.blind(session, &failure.into_error("watch").to_string(), now);
+                return self.lost(session, &failure.into_error("watch").to_string(), now);
             }
-            None => return self.blind(session, "the thread that lists panicked", now),
+            None => return self.lost(session, "the listing thread panicked", now),
         };
-        for change in self.told.catch_up(snapshot) {
-            self.tell(WatchEvent::Change(change));
+        for change in self.replay.catch_up(snapshot) {
+            self.deliver(WatchEvent::Change(change));
         }
-        if self.sight != WatchVisibility::Live {
-            if tail.is_none() {
+        if self.visibility != WatchVisibility::Live {
+            if consumer.is_none() {
                 let stream = &self.target.stream;
                 log::warn!("stream {stream}: consumer limit reached, polling instead of watching");
             }
-            self.sight = WatchVisibility::Live;
-            self.tell(WatchEvent::Live);
+            self.visibility = WatchVisibility::Live;
+            self.deliver(WatchEvent::Live);
         }
         self.timeout = SYNC_TIMEOUT_MIN;
         self.pauses.reset();
-        self.phase = match tail {
-            Some(tail) => {
-                self.last_consumer = Some(tail.consumer.clone());
-                NatsWatchPhase::Following(Box::new(tail))
+        self.phase = match consumer {
+            Some(consumer) => {
+                self.last_consumer = Some(consumer.consumer.clone());
+                NatsWatchPhase::Following(Box::new(consumer))
             }
             None => {
                 let jitter = Duration::from_millis(fastrand::u64(0..500));
-                NatsWatchPhase::Resting(now + POLL_INTERVAL + jitter)
+                NatsWatchPhase::Paused(now + POLL_INTERVAL + jitter)
             }
         };
     }
 
-    /// Something is wrong: the reader is told once, and soon all begins anew.
-    fn blind(&mut self, session: &Session, why: &str, now: Instant) {
+    /// Handles a lost watch: notifies the reader once and schedules a synchronisation.
+    fn lost(&mut self, session: &Session, why: &str, now: Instant) {
         if session.is_stopping() {
-            // Nothing is wrong, then: it is the end.
+            // The store is stopping: end the watch.
             self.is_over = true;
             return;
         }
-        if self.sight != WatchVisibility::Blind {
-            self.sight = WatchVisibility::Blind;
-            self.tell(WatchEvent::Disconnected(why.to_owned()));
+        if self.visibility != WatchVisibility::Lost {
+            self.visibility = WatchVisibility::Lost;
+            self.deliver(WatchEvent::Disconnected(why.to_owned()));
         }
-        self.phase = NatsWatchPhase::Resting(now + PAUSE_LEAST + self.pauses.next_delay());
+        self.phase = NatsWatchPhase::Paused(now + PAUSE_LEAST + self.pauses.next_delay());
     }
 
     fn follow(&mut self, now: Instant) -> Result<Instant, Stop> {
-        let NatsWatchPhase::Following(tail) = &mut self.phase else {
+        let NatsWatchPhase::Following(consumer) = &mut self.phase else {
             return Ok(now);
         };
-        let (target, told) = (&self.target, &mut self.told);
+        let (target, replay) = (&self.target, &mut self.replay);
         let mut found = std::mem::take(&mut self.found);
-        let looked = tail.look(now, |delivered| found.push(target.find(delivered, told)));
-        let passed = target.pass(&mut found, told);
-        // Many at once are rare, and not worth keeping room for.
+        let looked = consumer.look(now, |delivered| found.push(target.find(delivered, replay)));
+        let passed = target.pass(&mut found, replay);
+        // Do not keep the capacity of a rare large read.
         if found.capacity() <= ROOM_MAX {
             self.found = found;
         }
@@ -339,32 +337,30 @@ impl WatchTarget {
         self.events.len() < EVENTS_MAX
     }
 
-    fn find(&self, delivered: Delivered, told: &mut ReplayState) -> WatchedMessage {
+    fn find(&self, delivered: Delivered, replay: &mut ReplayState) -> WatchedMessage {
         let revision = delivered.revision;
         let entry = self.entry(&delivered.message, revision, delivered.waited);
-        let event = entry.and_then(|entry| told.pass(entry));
+        let event = entry.and_then(|entry| replay.pass(entry));
         WatchedMessage {
             revision,
             event: event.map(WatchEvent::Change),
         }
     }
 
-    /// Hands changes to the reader, one right after the other, so that it wakes up once for all.
-    fn pass(&self, found: &mut Vec<WatchedMessage>, told: &mut ReplayState) -> Result<(), Stop> {
+    /// Delivers changes to the reader in one go, so that it wakes up once.
+    fn pass(&self, found: &mut Vec<WatchedMessage>, replay: &mut ReplayState) -> Result<(), Stop> {
         let mut passed = Ok(());
         for WatchedMessage { revision, event } in found.drain(..) {
             match (event, &passed) {
-                (None, Ok(())) => told.reached(revision),
+                (None, Ok(())) => replay.reached(revision),
                 (None, Err(_)) => {}
-                (Some(event), Err(_)) => told.undo(&event),
+                (Some(event), Err(_)) => replay.undo(&event),
                 (Some(event), Ok(())) if !self.has_room() => {
-                    told.undo(&event);
-                    passed = Err(Stop::Blind(
-                        "the reader of the watch is too slow".to_owned(),
-                    ));
+                    replay.undo(&event);
+                    passed = Err(Stop::Lost("the reader of the watch is too slow".to_owned()));
                 }
                 (Some(event), Ok(())) => match self.events.send(event) {
-                    Ok(()) => told.reached(revision),
+                    Ok(()) => replay.reached(revision),
                     Err(_) => passed = Err(Stop::Ended),
                 },
             }
@@ -413,7 +409,7 @@ impl WatchTarget {
     }
 }
 
-/// What the thread of a synchronisation has to do.
+/// The job of the thread of a synchronisation.
 struct ResyncJob {
     stream: Stream,
     filter: String,
@@ -424,7 +420,7 @@ struct ResyncJob {
 }
 
 impl ResyncJob {
-    /// A listing, and a consumer that goes on where it ends, if the server has room for it.
+    /// Lists the keys and creates a consumer that continues from the listing.
     fn carry_out(self) -> Result<Synchronised, RequestFailure> {
         let Self {
             stream,
@@ -433,32 +429,32 @@ impl ResyncJob {
             ..
         } = self;
         if let Some(last) = self.last_consumer {
-            // Its connection may have been lost before it could be deleted.
+            // It was not deleted if its connection was lost before.
             delete_consumer(&stream, &last);
         }
         let snapshot = read::list(&stream, &filter, self.keys_at, deadline)?;
         let start = snapshot.listing.last_sequence + 1;
         let opened = Consumer::open(stream.clone(), &filter, start, self.delivery, deadline);
-        let tail = match opened {
-            Ok(tail) => tail,
+        let consumer = match opened {
+            Ok(consumer) => consumer,
             Err(failure) if failure.is_api(number::TOO_MANY_CONSUMERS) => {
-                let tail = None;
-                return Ok(Synchronised { snapshot, tail });
+                let consumer = None;
+                return Ok(Synchronised { snapshot, consumer });
             }
             Err(failure) => return Err(failure),
         };
-        // A bucket created anew in between would number its writes from the start again, and the
-        // consumer would wait for a number far away.
+        // A bucket re-created in between would restart its sequence numbers, and the consumer would
+        // wait for a number far ahead.
         if stream.info(deadline)?.created != snapshot.created {
             let why = "the bucket was re-created".to_owned();
             return Err(RequestFailure::Disconnected(why));
         }
-        let tail = Some(tail);
-        Ok(Synchronised { snapshot, tail })
+        let consumer = Some(consumer);
+        Ok(Synchronised { snapshot, consumer })
     }
 }
 
-/// Joins a thread that has nothing more to do.
+/// Joins the thread of a finished synchronisation.
 fn end_thread(thread: &Thread) {
     if let Err(error) = thread.join(Instant::now() + END_PATIENCE) {
         log::error!("{error}");

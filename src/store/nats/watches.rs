@@ -1,4 +1,4 @@
-//! All watches of a store, worked for by the session's thread, one after the other.
+//! All watches of a store, served in turn by the thread of the session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use super::session::Session;
 use super::watch::{NatsWatch, WatchTarget};
 
-/// What readers of watches ask for.
+/// A request of a watch reader.
 pub(super) enum WatchRequest {
     Open(Box<NatsWatch>),
     Close(u64),
 }
 
-/// The requests of readers. Unbounded, for nobody may wait who drops a watch; there are two for
-/// each watch at most.
+/// Creates the queue of requests. Unbounded, because dropping a watch must not block; there are at
+/// most two requests per watch.
 pub(super) fn requests() -> (Sender<WatchRequest>, Receiver<WatchRequest>) {
     unbounded()
 }
 
 static NEXT_WATCH: AtomicU64 = AtomicU64::new(1);
 
-/// Asks for a watch; what is returned asks for its end. Nothing: nobody works for watches any more.
+/// Requests a watch. Dropping the returned value ends it. `None`: the session has ended.
 pub(super) fn open(
     requests: &Sender<WatchRequest>,
     target: WatchTarget,
@@ -51,7 +51,7 @@ impl Watches {
         }
     }
 
-    /// Does for every watch what can be done right now, and tells when there is more to do.
+    /// Performs the due work of every watch. Returns when the next work is due.
     pub(super) fn work(&mut self, now: Instant) -> Instant {
         self.take_requests();
         let mut due = now + Duration::from_secs(60);
@@ -65,7 +65,7 @@ impl Watches {
                 }
                 Ok(None) => false,
                 Err(_) => {
-                    // Its reader sees it end, and opens another one.
+                    // The reader detects the end of the watch and opens another one.
                     log::error!("watch panicked");
                     false
                 }
@@ -74,7 +74,7 @@ impl Watches {
         due
     }
 
-    /// Has `select` wake the thread when there is something to do for a watch.
+    /// Registers the channels of all watches with `select`.
     pub(super) fn listen<'a>(&'a self, select: &mut Select<'a>, now: Instant) {
         select.recv(&self.requests);
         for watcher in &self.watchers {
@@ -82,7 +82,7 @@ impl Watches {
         }
     }
 
-    /// There is a new connection.
+    /// Notifies all watches of a new connection.
     pub(super) fn reconnected(&mut self) {
         let now = Instant::now();
         for watcher in &mut self.watchers {
@@ -90,7 +90,7 @@ impl Watches {
         }
     }
 
-    /// Ends all watches; called when every request fails at once.
+    /// Ends all watches. Called after the link was closed, so that every request fails immediately.
     pub(super) fn end(&mut self) {
         self.take_requests();
         for watcher in self.watchers.drain(..) {

@@ -10,7 +10,7 @@ use super::session::unique_id;
 use crate::store::{Batch, Expect, Outcome, Refusal, Write};
 use crate::types::{Revision, key_fault, truncated};
 
-/// The longest key.
+/// Maximum length of a key.
 pub(super) const KEY_BYTES_MAX: usize = 512;
 
 const LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -20,33 +20,33 @@ const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
-/// A revision that no key has: the condition under which nothing is stored.
+/// A revision that no key has. A write on this condition is never stored.
 const NEVER: Revision = i64::MAX as u64;
 
-/// Memory that one message after the other uses.
+/// Buffers reused for every message.
 #[derive(Default)]
 struct Buffers {
     headers: Headers,
     subject: String,
 }
 
-/// Where the keys of a bucket live.
+/// The stream and subject prefix of a bucket.
 pub(super) struct Target<'a> {
     pub(super) stream: &'a Stream,
-    /// What comes before a key in its subject.
+    /// Subject prefix of the keys.
     pub(super) prefix: &'a str,
     pub(super) value_max: usize,
 }
 
 impl Target<'_> {
-    /// All writes in flight at once; how each ended, in order.
+    /// Sends all writes at once. Returns the outcome of each, in order.
     pub(super) fn write(&self, writes: &[Write], deadline: Instant) -> Vec<Outcome> {
         let mut outcomes: Vec<Option<Outcome>> = writes
             .iter()
             .map(|write| self.fault(write).map(Outcome::Refused))
             .collect();
         let mut exchange = self.stream.link.exchange(writes.len(), deadline);
-        // The exchange numbers what it sends; this tells which write each number is.
+        // Maps the message numbers of the exchange to writes.
         let mut sent = Vec::with_capacity(writes.len());
         let mut buffers = Buffers::default();
         let mut broken = None;
@@ -85,11 +85,11 @@ impl Target<'_> {
         outcomes.into_iter().map(unsent).collect()
     }
 
-    /// Everything or nothing. The first message carries the check of the fence; the server checks
-    /// all conditions at the commit, which is the last message.
+    /// Writes all or none. The first message carries the condition on the fence. The server checks all
+    /// conditions at the commit, which is the last message.
     ///
-    /// Unless it `surely_batches`, a server is found out by its first answer, before anything else
-    /// is sent: one that does not batch would store each message alone.
+    /// Unless the server `surely_batches`, nothing else is sent before the answer to the first
+    /// message: a server without batches would store each message separately.
     pub(super) fn write_batch(
         &self,
         batch: &Batch,
@@ -118,7 +118,7 @@ impl Target<'_> {
             }
             let ends = index == 0 || index == last;
             if let Err(failure) = self.send(&mut exchange, write, &mut buffers, ends) {
-                // Without the commit the server forgets the batch.
+                // Without a commit the server discards the batch.
                 return failure.into_outcome(exchange.queued() > last);
             }
             if index == 0
@@ -164,12 +164,15 @@ impl Target<'_> {
     fn commit_outcome(&self, reply: Reply, id: &str) -> Outcome {
         match read_reply::<PublishAck>(reply) {
             Ok(ack) if ack.batch.as_deref() == Some(id) => self.done(&ack),
-            Ok(_) => Outcome::Unknown("the server stored the commit as a message alone".to_owned()),
+            Ok(_) => {
+                Outcome::Unknown("the server stored the commit as a single message".to_owned())
+            }
             Err(failure) => failure.into_outcome(true),
         }
     }
 
-    /// What is stored elsewhere may be stored here as well.
+    /// Checks that the acknowledgement comes from this stream. Otherwise the outcome is unknown, because
+    /// this stream may have stored the write too.
     fn done(&self, ack: &PublishAck) -> Outcome {
         match self.stream.check_ack(ack) {
             Ok(()) => Outcome::Done(ack.seq),
@@ -213,29 +216,29 @@ impl Target<'_> {
             .collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-            return invalid("a batch may write each key once only");
+            return invalid("a batch must not write a key twice");
         }
         if let Some((fence, _)) = &batch.fence {
             if let Some(fault) = key_fault(fence, KEY_BYTES_MAX) {
                 return invalid(&format!("fence key {fault}"));
             }
             if keys.binary_search(&fence.as_str()).is_ok() {
-                return invalid("a batch may not write the key of its fence");
+                return invalid("a batch must not write the key of its fence");
             }
             if first.expect != Expect::Any {
-                return invalid("the first write of a fenced batch may have no condition");
+                return invalid("the first write of a fenced batch must not have a condition");
             }
         }
         let by_last = |write: &Write| matches!(write.expect, Expect::LastSequence(_));
         if batch.writes.iter().any(by_last) {
-            return invalid("a batch may not depend on the bucket's last sequence");
+            return invalid("a batch must not depend on the last sequence of the bucket");
         }
         batch.writes.iter().find_map(|write| self.fault(write))
     }
 }
 
-/// Whether the leader keeps the messages of a batch until its commit, and checks the fence then:
-/// tried with a fence that cannot hold, so that nothing is stored.
+/// Probes whether the leader buffers the messages of a batch until the commit and then checks the
+/// fence. The probe uses a fence that cannot match, so nothing is stored.
 pub(super) fn batches_work(
     stream: &Stream,
     subject: &str,
@@ -265,10 +268,10 @@ pub(super) fn batches_work(
     }
 }
 
-/// Sends a write that no bucket accepts, to see where writes of `subject` arrive: nothing is stored.
+/// Probes which stream receives writes to `subject`, with a write that no bucket accepts.
 ///
-/// An error names what has to change. A denied write is none: a worker that never leads may lack the
-/// permission.
+/// An error says what to change. A denied write is not an error: a worker that never leads may lack
+/// the permission.
 pub(super) fn probe_route(
     stream: &Stream,
     subject: &str,
@@ -302,7 +305,7 @@ pub(super) fn probe_route(
     }
 }
 
-/// What a first message says that did not open a batch.
+/// Interprets the reply to a first message that did not open a batch.
 fn refused_probe(reply: Reply) -> Result<bool, RequestFailure> {
     match read_reply::<PublishAck>(reply) {
         Err(RequestFailure::Api(error)) => refused_probe_error(error),
@@ -311,7 +314,7 @@ fn refused_probe(reply: Reply) -> Result<bool, RequestFailure> {
     }
 }
 
-/// Servers that are busy, or without a leader, may batch; all others do not.
+/// Servers that are busy or have no leader may support batches; all others do not.
 fn refused_probe_error(error: ApiError) -> Result<bool, RequestFailure> {
     if number::BUSY.contains(&error.err_code) || number::UNAVAILABLE.contains(&error.err_code) {
         return Err(RequestFailure::Api(error));
@@ -343,18 +346,18 @@ fn batch_id() -> String {
     format!("dv{}", unique_id())
 }
 
-/// The answer to the first message of a batch: empty when the batch is open.
+/// Receives the answer to the first message of a batch, which is empty if the batch was opened.
 fn first_answer(exchange: &Exchange<'_>) -> Result<(), Outcome> {
     match exchange.receive() {
         Ok((_, Reply::Data(data))) if data.is_empty() => Ok(()),
         Ok((_, reply)) => Err(match read_reply::<PublishAck>(reply) {
             Ok(_) => Outcome::Unknown(
-                "the server does not batch and has stored the first message alone".to_owned(),
+                "the server does not support batches and stored the first message".to_owned(),
             ),
             Err(failure) => failure.into_outcome(true),
         }),
-        // There is no batch without a commit, but a leader that does not batch would have stored
-        // this message: without an answer nobody knows which it is.
+        // A batch without a commit stores nothing, but a leader without batches would have stored
+        // this message. Without an answer the outcome is unknown.
         Err(failure) => Err(failure.into_outcome(exchange.queued() > 0)),
     }
 }
@@ -404,7 +407,7 @@ mod tests {
         target.write(writes, deadline)
     }
 
-    /// The revision that a message expects.
+    /// Returns the revision that a message expects.
     fn expected(message: &Received) -> u64 {
         let headers = HeaderBlock(&message.headers);
         headers.get(LAST_SUBJECT_SEQUENCE).unwrap().parse().unwrap()
