@@ -1,4 +1,4 @@
-//! What one step of the core costs with 1 000 workers.
+//! The cost of one step of the core with 1 000 workers.
 //!
 //! `cargo bench --bench machine`
 
@@ -36,7 +36,7 @@ fn leases(workers: &[WorkerId]) -> Leases {
     leases
 }
 
-/// A calculator that adopted a plan of all workers, all alive.
+/// Returns a calculator that adopted a plan of all workers, all live.
 fn calculator(workers: &[WorkerId]) -> CalculatorMachine {
     let mut calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
     let found = TakeOver {
@@ -77,7 +77,7 @@ fn benches(c: &mut Criterion) {
     group.bench_function("beat", |b| {
         b.iter(|| {
             beat += 1;
-            // Every worker beats every 2 s.
+            // Every worker sends a heartbeat every 2 s.
             let now = Time::from_nanos(beat * 2_000_000);
             let worker = &workers[beat as usize % WORKERS];
             beating.beat(now, worker.as_str(), Duration::ZERO);

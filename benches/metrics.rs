@@ -1,4 +1,4 @@
-//! What metrics cost: the same work with none, with [`NoMetrics`] and with the recorder.
+//! The overhead of metrics: the same work without, with [`NoMetrics`] and with the recorder.
 //!
 //! `cargo bench --features metrics --bench metrics`
 
@@ -29,7 +29,7 @@ fn prometheus() -> Arc<Prometheus> {
     Arc::new(Prometheus::builder().build().expect("a recorder"))
 }
 
-/// A machine that adopted a plan of all workers, all alive.
+/// Returns a machine that adopted a plan of all workers, all live.
 fn machine(workers: &[WorkerId]) -> CalculatorMachine {
     let mut machine = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, true);
     let heartbeat = |worker: &WorkerId| HeartbeatRecord {
@@ -53,7 +53,8 @@ fn machine(workers: &[WorkerId]) -> CalculatorMachine {
     machine
 }
 
-/// What `dv-calc` does for one event: hands it in, carries out, tells when no more is waiting.
+/// Does the work of `dv-calc` for one event: dispatches it, executes the actions, and reports
+/// metrics when the queue is empty.
 fn step(
     machine: &mut CalculatorMachine,
     hub: &BareHub,
@@ -85,7 +86,7 @@ fn step(
     }
 }
 
-/// A started calculator of a large fleet that beats no more, and need not.
+/// Returns a started calculator of a large fleet without heartbeats, which it does not need.
 fn calculator(
     metrics: impl FnOnce(Arc<dyn Store>) -> divvy::runtime::CalculatorBuilder,
 ) -> Calculator {
@@ -121,8 +122,8 @@ fn calculator(
     calculator
 }
 
-/// Times of the same work done in turns with no metrics, with the no-op and with the recorder: on a
-/// machine that is faster at one time than at another only those can be compared.
+/// Times of the same work, alternating between no metrics, the empty implementation and the
+/// recorder. Only interleaved runs are comparable on a machine of varying speed.
 struct Turns {
     what: String,
     times: [Vec<Duration>; 3],
@@ -138,7 +139,7 @@ impl Turns {
 
     fn run(&mut self, rounds: usize, mut work: impl FnMut(usize)) {
         for round in 0..rounds * 3 {
-            // Each comes after each other one as often.
+            // Each one follows each other one equally often.
             let which = (round + round / 3) % 3;
             let began = Instant::now();
             work(which);
@@ -165,12 +166,13 @@ impl Turns {
 }
 
 fn main() {
-    // As criterion has it: what is named on the command line, or everything.
+    // As in criterion: the benchmarks named on the command line, or all.
     let only = std::env::args().skip(1).find(|it| !it.starts_with('-'));
     let is_wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
     if is_wanted("metrics_machine_step") {
         println!("{HEAD}");
-        // A pair of steps: alone, and among others that wait already, as when many come or go.
+        // A pair of steps: with an empty queue, and with others queued, as when many workers join
+        // or leave.
         steps("alone", 1);
         steps("in a burst", 32);
     }
@@ -207,7 +209,7 @@ fn steps(kind: &str, burst: u32) {
     let hub = BareHub::new(machine.current_state(), 65_536);
     let events = hub.events(EventFilter::StateAndMembers);
     let mut changes = FleetChanges::default();
-    let mut turns = Turns::new(format!("a worker suspected and back, {kind}"));
+    let mut turns = Turns::new(format!("a worker suspected and returned, {kind}"));
     turns.run(2_000, |which| {
         for pair in 1..=PAIRS {
             let is_last = pair.is_multiple_of(burst);

@@ -1,5 +1,6 @@
-//! Time of the strategies, single thread, cold; beside each figure the multiple of one pass that
-//! hashes every partition's keys, measured in the same run (both in processor time). `cargo bench --bench strategy`.
+//! CPU time of the strategies: single thread, cold. Each figure is followed by its multiple of one
+//! pass that hashes the keys of every partition, measured in the same run. `cargo bench --bench
+//! strategy`.
 
 #[path = "../tests/support/fleets.rs"]
 mod support;
@@ -176,7 +177,7 @@ fn main() {
             let hashes = fleet.partitions.iter().map(|p| hash_keys(&p.keys, 0));
             hashes.fold(0, |all, hash| all ^ hash)
         };
-        // Taken in turn, so that a noisy machine disturbs both alike.
+        // Alternated, so that a noisy machine affects both alike.
         let mut times: Vec<(Duration, Duration)> =
             (0..15).map(|_| (time(plan), time(hash_pass))).collect();
         times.sort();
@@ -200,7 +201,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Processor time of one run: what other programs take does not count.
+/// Returns the CPU time of one run.
 fn time<T>(run: impl Fn() -> T) -> Duration {
     let start = thread_time();
     black_box(run());

@@ -1,8 +1,8 @@
-//! A small fleet that goes through joins, leaves, a crash and a change of leader while it serves its
+//! Runs a small fleet through joins, leaves, a crash and a change of leader while it serves its
 //! metrics: `cargo run --features metrics --example metrics -- 127.0.0.1:9464`.
 //!
-//! All workers of this process record into one registry, each under a label of its own.
-//! `docs/dashboard.py` makes the picture of the dashboard from it.
+//! All workers of this process record into one registry, each under its own label.
+//! `docs/dashboard.py` draws the dashboard from it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -95,7 +95,7 @@ fn main() -> Result<()> {
         .pop()
         .map_or(Ok(()), |e| e.stop(Departure::Leave, 10 * SECOND))?;
     sleep(12 * SECOND);
-    println!("d is gone without a word");
+    println!("d crashes");
     fleet
         .pop()
         .map_or(Ok(()), |d| d.stop(Departure::Restart, 10 * SECOND))?;

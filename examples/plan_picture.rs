@@ -1,4 +1,4 @@
-//! Draws the strategies side by side: load per worker, and what a change of fleet moves.
+//! Compares the strategies: the load per worker, and the weight moved by a change of the fleet.
 //!
 //! `cargo run --release --example plan_picture` writes `docs/plans.svg`.
 
@@ -27,7 +27,7 @@ const HEIGHT: f64 = 496.0;
 struct Panel {
     name: String,
     color: &'static str,
-    /// Load of each worker as a multiple of the mean, fullest first.
+    /// Load of each worker as a multiple of the mean, largest first.
     levels: Vec<f64>,
     moved: f64,
 }

@@ -1,4 +1,4 @@
-//! What a manager takes: threads, memory, CPU.
+//! The resources of a manager: threads, memory, CPU.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
 use crate::{connect, manager};
 
-/// How long CPU is counted.
+/// How long CPU time is measured.
 const WINDOW: Duration = Duration::from_secs(60);
 
 pub fn report() {
@@ -19,7 +19,7 @@ pub fn report() {
     let bare = Program::start(&["bare"]);
     let leader = Program::start(&["embedded", &server.url(), "lead"]);
     let follower = Program::start(&["embedded", &server.url(), "follow"]);
-    std::thread::sleep(Duration::from_secs(10)); // what a start leaves to do is done
+    std::thread::sleep(Duration::from_secs(10)); // background work of the start has ended
     println!("\n| process | threads | RSS KiB | of it anonymous | of it files | CPU % of a core |");
     println!("| --- | --- | --- | --- | --- | --- |");
     let programs = [
@@ -36,7 +36,7 @@ pub fn report() {
         let used = program.cpu();
         let per_cent = |thread: &str| {
             let now = used.get(thread).copied().unwrap_or_default();
-            // Of all threads with that name: less than before when one of them has ended.
+            // The sum over all threads with this name decreases when one of them ends.
             let earlier = before.get(thread).copied().unwrap_or_default();
             now.ran.saturating_sub(earlier.ran).as_secs_f64() / passed * 100.0
         };
@@ -69,13 +69,13 @@ pub fn report() {
     }
 }
 
-/// The body of a process that has nothing of divvy's.
+/// The main function of a process without divvy.
 pub fn bare() {
     println!("up");
     park();
 }
 
-/// The body of a process that is one worker.
+/// The main function of a worker process.
 pub fn embedded(url: &str, may_lead: bool) {
     let manager = manager(&connect(url), may_lead);
     manager.start(Duration::from_secs(30)).expect("a start");
@@ -92,10 +92,10 @@ fn park() -> ! {
     }
 }
 
-/// This program once more; ends when dropped.
+/// Starts this program again. Dropping it ends it.
 struct Program(Child);
 
-/// What a thread has used.
+/// The resources used by a thread.
 #[derive(Clone, Copy, Default)]
 struct Used {
     ran: Duration,
@@ -125,7 +125,7 @@ impl Program {
         words.nth(1).expect("a size").parse().expect("a number")
     }
 
-    /// By thread: its name and its number.
+    /// By thread: name and number.
     fn cpu(&self) -> BTreeMap<String, Used> {
         let tasks = fs::read_dir(self.proc("task")).expect("it runs");
         let used = |task: fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! Sees what a fleet writes, and when.
+//! Observes the writes of a fleet, with their times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use divvy::store::nats::NatsStore;
 use divvy::store::{Bucket, Entry, Store, WatchEvent};
 use divvy::wire::Assignment;
 
-/// A watch of everything that a fleet of divvy's writes.
+/// A watch of everything that a fleet of divvy writes.
 pub struct Eye {
-    /// What came, and when: also while nobody looks.
+    /// The changes with their times, recorded continuously.
     seen: Receiver<(Bucket, Instant, WatchEvent)>,
     /// When each key was written.
     written: BTreeMap<(&'static str, String), Vec<Instant>>,
     held: BTreeMap<String, BTreeSet<String>>,
-    /// When the last fence record came.
+    /// When the last fence record was written.
     fenced: Instant,
 }
 
@@ -43,7 +43,7 @@ impl Eye {
         }
     }
 
-    /// Looks until the condition holds; when it did.
+    /// Waits until the condition holds, and returns when it did.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Instant {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !holds(self) {
@@ -53,7 +53,7 @@ impl Eye {
         Instant::now()
     }
 
-    /// Takes in what is there already.
+    /// Reads the existing content.
     pub fn catch_up(&mut self) {
         while let Ok(seen) = self.seen.try_recv() {
             self.take(seen);
@@ -91,19 +91,19 @@ impl Eye {
         };
     }
 
-    /// How old the last beat was that a worker had sent when it was killed. Asked afterwards, when
-    /// what was on its way then has arrived.
+    /// Returns how old the last heartbeat of a killed worker was. Called afterwards, when writes in
+    /// flight have arrived.
     pub fn age_of_beat(&self, worker: &str, killed: Instant) -> Duration {
         self.age(Bucket::Heartbeat, &format!("heartbeat.{worker}"), killed)
     }
 
-    /// The same for the leader's lease.
+    /// As above, for the leader's lease.
     pub fn age_of_lease(&self, killed: Instant) -> Duration {
         self.age(Bucket::Election, "leader", killed)
     }
 
     fn age(&self, bucket: Bucket, key: &str, killed: Instant) -> Duration {
-        // What was sent before may have been stored right after.
+        // A write sent before may have been stored right after.
         let until = killed + Duration::from_millis(50);
         let written = &self.written[&(bucket.default_name(), key.into())];
         let before = written.iter().filter(|&&at| at < until);
@@ -114,7 +114,7 @@ impl Eye {
         self.held.get(worker).cloned().unwrap_or_default()
     }
 
-    /// Whether others have what this worker had.
+    /// Returns whether other workers own the partitions of this worker.
     pub fn is_taken_over(&self, worker: &str, what: &BTreeSet<String>) -> bool {
         let others = self.held.iter().filter(|(name, _)| *name != worker);
         let theirs: BTreeSet<&String> = others.flat_map(|(_, held)| held).collect();

@@ -1,7 +1,7 @@
-//! What a manager takes and how soon things happen, on a real server with the default timing.
+//! The resources and reaction times of a manager on a real server with the default timing.
 //!
-//! `make figures-manager`. Each figure is printed beside the limit that the configuration implies at
-//! the moment that it was measured: how old the last heartbeat and the lease were by then.
+//! `make figures-manager`. Each figure is printed with the limit that the configuration implies at
+//! that moment, given the age of the last heartbeat and of the lease.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -19,7 +19,7 @@ use divvy::store::ManageBuckets;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::{Manager, ManagerConfig, Partition};
 
-/// What all fleets divide.
+/// The partitions of all fleets.
 const PARTITIONS: usize = 60;
 
 fn main() {
@@ -59,7 +59,7 @@ fn connect(url: &str) -> Arc<NatsStore> {
     Arc::new(NatsStore::connect(options, soon()).expect("a connection"))
 }
 
-/// A manager with the leases that are the default, and the short windows of the worker processes.
+/// A manager with the default leases, and the short windows of the worker processes.
 fn manager(store: &Arc<NatsStore>, may_lead: bool) -> Manager {
     let mut config = ManagerConfig::default();
     config.may_lead = may_lead;

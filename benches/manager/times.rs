@@ -1,4 +1,4 @@
-//! How soon things happen.
+//! Reaction times.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::nats_server::Server;
 use crate::worker_process::{Fleet, Worker};
 use crate::{PARTITIONS, connect, manager, soon};
 
-/// The defaults that the limits are made of.
+/// The default settings from which the limits follow.
 const TTL: Duration = Duration::from_secs(6);
 const GRACE: Duration = Duration::from_secs(3);
 const LEASE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub fn report() {
     world.leaders_killed();
 }
 
-/// What was measured, each beside its limit.
+/// The measurements, each with its limit.
 #[derive(Default)]
 struct Row(Vec<(Duration, Duration)>);
 
@@ -91,7 +91,7 @@ fn starts() {
     }
     stop(&leader);
     running.print(
-        "start of a worker into a running fleet, to id and heartbeat",
+        "start of a worker in a running fleet, until id and heartbeat",
         "<= 50 ms",
     );
     with_connection.print("the same, the connection included", "");
@@ -114,13 +114,13 @@ struct World {
 }
 
 impl World {
-    /// A worker more, so that there are as many as before.
+    /// Starts a replacement worker.
     fn replace(&mut self) {
         self.workers.push(self.fleet.worker("leave"));
         self.fleet.wait_for_cover(&self.workers);
     }
 
-    /// A leader in this process that is told to leave: the moment of that is known.
+    /// A leader in this process that leaves, so that the moment is known.
     fn leaves(&mut self) {
         let mut row = Row::default();
         for _ in 0..LEAVES {
@@ -139,7 +139,7 @@ impl World {
         );
     }
 
-    /// A manager in this process that leads: until it does, those that lead make room.
+    /// Returns a manager in this process that leads. Other leaders leave until it does.
     fn lead_here(&mut self) -> divvy::Manager {
         let store = connect(&self.server.url());
         let manager = manager(&store, true);
@@ -157,7 +157,7 @@ impl World {
         while manager.assignment().version == 0 {
             std::thread::sleep(Duration::from_millis(10));
         }
-        std::thread::sleep(Duration::from_secs(2)); // its windows are over
+        std::thread::sleep(Duration::from_secs(2)); // its windows have ended
         manager
     }
 
@@ -181,7 +181,7 @@ impl World {
         }
         row.print(
             "worker killed, to its partitions published to others",
-            "<= TTL + grace - age of beat + 0.1 s",
+            "<= TTL + grace - age of heartbeat + 0.1 s",
         );
     }
 

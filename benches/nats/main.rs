@@ -1,7 +1,7 @@
-//! What publishing and watching cost on a real NATS server, beside a raw client that sends the
-//! same messages to the same server in the same run.
+//! The cost of publishing and watching on a real NATS server, compared with a raw client that sends
+//! the same messages to the same server in the same run.
 //!
-//! `make bench-nats`. The server is `nats-server` 2.15, alone, storing in files.
+//! `make bench-nats`. The server is a single `nats-server` 2.15 with file storage.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -16,9 +16,9 @@ use divvy::config::PublishMode::{Atomic, PerKey};
 use support::nats_binary::NEWEST;
 use support::nats_server::{Server, Setup};
 
-/// What the figures may be at most.
+/// The limits of the figures.
 const RATIO_MAX: f64 = 1.5;
-/// How many times as long as divvy the predecessor takes, at least.
+/// The predecessor must take at least this many times as long as divvy.
 const PREDECESSOR_MIN: f64 = 5.0;
 const MEMORY_MAX_MB: f64 = 15.0;
 
@@ -38,12 +38,12 @@ fn main() {
     }
 }
 
-/// The instant by which everything must be over.
+/// The deadline of the whole run.
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Those whose name contains `kind`.
+/// Returns the results whose name contains `kind`.
 fn publication(kind: &str) {
     println!(
         "nats-server {NEWEST}, load average {}",
@@ -57,7 +57,7 @@ fn publication(kind: &str) {
          | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     let on_disk = Server::start(NEWEST);
-    // For each batch, however small, a server of 2.15 waits for its disk five times.
+    // A server of version 2.15 waits for its disk five times per batch, however small.
     let in_memory = Setup::new(NEWEST).files_in_memory().start();
     for (what, workers, server, class, rounds) in [
         ("999 assignments, class A", 999, &on_disk, Atomic, 31),

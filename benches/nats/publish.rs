@@ -1,4 +1,4 @@
-//! One publication, by divvy and by the raw client in turns, and in the predecessor's way.
+//! One publication, alternating between divvy and the raw client, and in the predecessor's way.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::nats_server::Server;
 use crate::support::publishers::publisher;
 use crate::{PREDECESSOR_MIN, RATIO_MAX, soon};
 
-/// Times of as many publications by divvy as by the raw client.
+/// Times of equally many publications by divvy and by the raw client.
 pub struct Times {
     divvy: Vec<Duration>,
     raw: Vec<Duration>,
@@ -41,7 +41,7 @@ impl Times {
     }
 }
 
-/// The median and the least, in milliseconds.
+/// The median and the minimum, in milliseconds.
 fn middle(times: &mut [Duration]) -> (f64, f64) {
     times.sort_unstable();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -83,7 +83,7 @@ pub fn measure(server: &Server, workers: usize, class: PublishMode, rounds: usiz
         publish_raw();
         times.raw.push(began.elapsed());
     }
-    // Fewer, for they take long.
+    // Fewer, because they take long.
     for _ in 0..rounds.div_ceil(5) {
         let began = Instant::now();
         raw.publish_one_by_one();
@@ -92,7 +92,7 @@ pub fn measure(server: &Server, workers: usize, class: PublishMode, rounds: usiz
     times
 }
 
-/// A store with an assignment bucket of its own.
+/// Returns a store with its own assignment bucket.
 fn connect(server: &Server, bucket: &str) -> Arc<NatsStore> {
     let options = NatsOptions::new([server.url()])
         .manage_buckets(ManageBuckets::Upgrade)
@@ -109,7 +109,7 @@ fn connect(server: &Server, bucket: &str) -> Arc<NatsStore> {
     Arc::new(store)
 }
 
-/// Two plans that give each worker ten partitions, and none what it has in the other.
+/// Returns two plans with ten partitions per worker and no common ownership.
 fn plans(workers: usize) -> [Plan; 2] {
     let ids: Arc<[WorkerId]> = (0..workers)
         .map(|i| WorkerId::new(&format!("worker-{i:05}")).expect("an id"))
@@ -124,7 +124,7 @@ fn plans(workers: usize) -> [Plan; 2] {
     })
 }
 
-/// A raw client that publishes, to a bucket of its own, what the store's bucket holds.
+/// Returns a raw client that publishes the content of the store's bucket to its own bucket.
 fn raw_like(server: &Server, store: &NatsStore, bucket: &str) -> Raw {
     drop(connect(server, bucket));
     let subject = |key: &str| format!("$KV.{bucket}.{key}");

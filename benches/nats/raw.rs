@@ -1,18 +1,18 @@
-//! The same messages without a library: bytes on a socket, each batch or burst in one write.
+//! The same messages without a library: raw bytes on a socket, each batch or burst in one write.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::support::raw_nats::{RawNats, publication};
 
-/// A message, and the revision that its key has.
+/// A message, and the revision of its key.
 pub struct Message {
     pub subject: String,
     pub payload: Vec<u8>,
     pub revision: u64,
 }
 
-/// A client that keeps the revisions of its keys, as a publisher must.
+/// A client that tracks the revisions of its keys, as a publisher must.
 pub struct Raw {
     nats: RawNats,
     fence: (String, u64),
@@ -23,7 +23,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Stores the fence record, which the others depend on.
+    /// Stores the fence record, on which the others depend.
     pub fn new(port: u16, fence: String, leading: Message, messages: Vec<Message>) -> Self {
         let mut nats = RawNats::connect(port);
         let stored = nats.store(fence.as_bytes(), b"", b"{}");
@@ -92,7 +92,7 @@ impl Raw {
         }
     }
 
-    /// Conditional puts, all in flight at once, and then the commit record.
+    /// Conditional puts, all in flight at once, followed by the commit record.
     pub fn publish_singly(&mut self) {
         let mut bytes = Vec::new();
         let mut waiting = HashMap::new();
@@ -112,8 +112,8 @@ impl Raw {
         self.leading.revision = stored(&self.nats.message().1);
     }
 
-    /// One put after the other, each waited for: how the predecessor publishes, without the listings
-    /// and everything else that it does besides.
+    /// One put after the other, each acknowledged: the predecessor's publication without its
+    /// listings and other work.
     pub fn publish_one_by_one(&mut self) {
         for message in &mut self.messages {
             let acked = self

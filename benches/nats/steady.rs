@@ -1,4 +1,4 @@
-//! A leader whose fleet only beats: what it costs, in CPU, in store calls and in memory.
+//! A leader whose fleet only sends heartbeats: its CPU, store calls and memory.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -17,12 +17,12 @@ use crate::support::raw_nats::RawNats;
 
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(6);
-/// How long CPU is counted.
+/// How long CPU time is measured.
 const WINDOW: Duration = Duration::from_secs(20);
 const PARTITIONS: usize = 10_000;
 
-/// Measures a leader of that many workers, prints one line of the table, and tells what each
-/// thread had of it.
+/// Measures a leader of this many workers, prints one row of the table, and returns the share of
+/// each thread.
 pub fn measure(workers: usize, leader_max: f64, added_max: &str) -> Threads {
     let server = Server::start(NEWEST);
     let store = connect(server.port);
@@ -50,13 +50,13 @@ pub fn measure(workers: usize, leader_max: f64, added_max: &str) -> Threads {
         with_leader - alone,
         after[0] - before[0],
         after[1] - before[1],
-        // A status wakes the thread, too, unless it was awake anyway.
+        // A status call wakes the thread too, unless it was awake.
         (after[2] - before[2]).saturating_sub(1)
     );
     threads
 }
 
-/// What a leader of 1 000 workers and 10 000 partitions takes, in a process of its own.
+/// Measures the memory of a leader of 1 000 workers and 10 000 partitions, in its own process.
 pub fn memory() -> f64 {
     const WORKERS: usize = 1_000;
     let server = Server::start(NEWEST);
@@ -71,7 +71,7 @@ pub fn memory() -> f64 {
     kib * 1_024.0 / 1e6
 }
 
-/// The body of the process whose memory counts: prints how many KiB it has grown by.
+/// The main function of the measured process: prints by how many KiB it has grown.
 pub fn remember(port: &str) {
     let before = resident_kib();
     let port = port.parse().expect("a port");
@@ -80,7 +80,8 @@ pub fn remember(port: &str) {
     leader.stop(Duration::from_secs(10)).expect("the stop");
 }
 
-/// The body of the process that beats for a fleet, evenly, until its input ends.
+/// The main function of a process that sends the heartbeats of a fleet, evenly distributed, until
+/// its input ends.
 pub fn beat(port: &str, workers: &str) {
     let port = port.parse().expect("a port");
     let workers: u32 = workers.parse().expect("a number");
@@ -101,7 +102,7 @@ pub fn beat(port: &str, workers: &str) {
     }
 }
 
-/// A process that beats; ends when dropped.
+/// A process that sends heartbeats. Dropping it ends it.
 struct Fleet(Child);
 
 impl Fleet {
@@ -142,12 +143,12 @@ fn wait_for_workers(store: &NatsStore, workers: usize) {
         listing.expect("a listing").entries.len()
     };
     while listed() < workers {
-        assert!(Instant::now() < deadline, "the fleet does not beat");
+        assert!(Instant::now() < deadline, "the fleet sends no heartbeats");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// A leader that has published to all workers and come to rest.
+/// Returns an idle leader that has published to all workers.
 fn lead(store: Arc<NatsStore>, workers: usize) -> Calculator {
     let mut config = CalculatorConfig::default();
     config.heartbeat_ttl = TTL;
@@ -177,12 +178,12 @@ fn lead(store: Arc<NatsStore>, workers: usize) -> Calculator {
         assert!(Instant::now() < deadline, "{:?}", leader.status());
         std::thread::sleep(Duration::from_millis(200));
     }
-    // A beat of everyone, so that what the start left to do is done.
+    // One heartbeat of every worker, so that the work of the start has ended.
     std::thread::sleep(BEAT_INTERVAL);
     leader
 }
 
-/// What the threads of this process have used so far, or over the window.
+/// The CPU time of the threads of this process so far, or over the window.
 pub struct Threads(BTreeMap<u64, Used>);
 
 struct Used {
@@ -217,7 +218,7 @@ impl Threads {
             let Some(before) = before.0.get(id) else {
                 continue;
             };
-            // The system gives the id of a thread that ended to a later one.
+            // The system reuses the ids of ended threads.
             let is_same = used.wakes >= before.wakes && used.cpu >= before.cpu;
             if is_same && used.name == before.name {
                 used.cpu -= before.cpu;
@@ -227,7 +228,7 @@ impl Threads {
         self
     }
 
-    /// In the order in which they were started.
+    /// In the order of their start.
     pub fn print(&self) {
         let seconds = WINDOW.as_secs_f64();
         for used in self.0.values() {
@@ -241,7 +242,7 @@ impl Threads {
     }
 }
 
-/// Which part of a core was used over the window.
+/// Returns the used fraction of a core over the window.
 fn per_cent(cpu: impl Fn() -> Duration) -> f64 {
     let (began, before) = (Instant::now(), cpu());
     std::thread::sleep(WINDOW);

@@ -290,7 +290,7 @@ fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     if cancel::is_cancelled() {
-        return Err(cancel::error("nothing was asked for").into());
+        return Err(cancel::error("the request was not sent").into());
     }
     let cancel = Cancel::of_this_thread();
     let (reply, answer) = crossbeam_channel::bounded(1);

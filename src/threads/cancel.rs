@@ -1,4 +1,4 @@
-//! Ending a call that waits before its time.
+//! Cancels a blocking call.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use super::signal::signal;
 use crate::error::{Code, Error};
 
-/// Ends calls that wait: those that are made inside [`Cancel::run`] return with
-/// [`Code::Cancelled`] once it is fired, as if their time had been up.
+/// Cancels blocking calls: calls made inside [`Cancel::run`] return [`Code::Cancelled`] once it is
+/// fired, as if their deadline had passed.
 ///
-/// For callers who learn only while they wait that nobody wants the answer any more. Heeded by
-/// start, stop, `trigger_rebalance`, `refresh`, `refresh_partitions` and `wait_state` of a
-/// calculator or manager, and by connecting to a store and its calls, see
-/// [`store`](crate::store#cancelling); what else is called inside goes on as ever. Clones are the
-/// same.
+/// For callers that learn only during the call that the result is no longer needed. Start, stop,
+/// `trigger_rebalance`, `refresh`, `refresh_partitions` and `wait_state` of a calculator or manager
+/// can be cancelled, and so can connecting to a store and its calls, see
+/// [`store`](crate::store#cancelling). Other calls inside `run` are not affected. Clones share
+/// their state.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Cancel {
 }
 
 thread_local! {
-    /// What ends the calls of this thread.
+    /// The cancellation of the calls of this thread.
     static CURRENT: RefCell<Option<Cancel>> = const { RefCell::new(None) };
 }
 
@@ -58,7 +58,7 @@ impl Default for Cancel {
 }
 
 impl Cancel {
-    /// One that was not fired yet.
+    /// Returns a handle that is not fired.
     #[must_use]
     pub fn new() -> Self {
         let (sender, fired) = signal();
@@ -68,40 +68,39 @@ impl Cancel {
         }
     }
 
-    /// Ends the calls that wait now, and those that would. For good; more calls do nothing. Does
-    /// not wait.
+    /// Cancels the current and all future calls inside `run`. Idempotent. Does not block.
     pub fn fire(&self) {
         let sender = self.sender.lock().take();
         drop(sender);
     }
 
-    /// Whether it was fired.
+    /// Returns whether it was fired.
     #[must_use]
     pub fn is_fired(&self) -> bool {
         is_over(&self.fired)
     }
 
-    /// Runs `call` on this thread; what waits in it ends when this is fired. Inside another one
-    /// it takes that one's place.
+    /// Runs `call` on this thread. Blocking calls in it are cancelled when this is fired. Inside
+    /// another `run`, it replaces the outer one.
     pub fn run<R>(&self, call: impl FnOnce() -> R) -> R {
         let _outer = Outer(replace(Some(self.clone())));
         call()
     }
 
-    /// What ends the calls of this thread, for another one that makes them in its place.
+    /// Returns the cancellation of this thread, for another thread that makes its calls.
     #[cfg(feature = "capi")]
     pub(crate) fn of_this_thread() -> Option<Self> {
         CURRENT.try_with(|now| now.borrow().clone()).unwrap_or(None)
     }
 
-    /// Until the next call of this on the same thread: what ends the calls of this thread.
+    /// Sets the cancellation of this thread, until the next call on this thread.
     #[cfg(feature = "capi")]
     pub(crate) fn use_on_this_thread(cancel: Option<&Self>) {
         drop(replace(cancel.cloned()));
     }
 }
 
-/// Puts back what was there before.
+/// Restores the previous cancellation.
 struct Outer(Option<Cancel>);
 
 impl Drop for Outer {
@@ -111,11 +110,11 @@ impl Drop for Outer {
 }
 
 fn replace(next: Option<Cancel>) -> Option<Cancel> {
-    // Fails only on a thread that is past its end, where nobody waits any more.
+    // Fails only on a thread whose locals are destroyed, where no call waits any more.
     CURRENT.try_with(|now| now.replace(next)).unwrap_or(None)
 }
 
-/// What is disconnected once the calls of this thread are to end.
+/// Returns the channel that is disconnected when the calls of this thread are cancelled.
 fn current() -> Option<Receiver<Infallible>> {
     let fired = |now: &RefCell<Option<Cancel>>| now.borrow().as_ref().map(|now| now.fired.clone());
     CURRENT.try_with(fired).unwrap_or(None)
@@ -125,7 +124,7 @@ fn is_over(fired: &Receiver<Infallible>) -> bool {
     matches!(fired.try_recv(), Err(TryRecvError::Disconnected))
 }
 
-/// Why a wait ended in vain.
+/// Why a wait failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitError {
     TimedOut,
@@ -133,23 +132,23 @@ pub(crate) enum WaitError {
     Disconnected,
 }
 
-/// Whether the calls of this thread are to end.
+/// Returns whether the calls of this thread are cancelled.
 pub(crate) fn is_cancelled() -> bool {
     current().is_some_and(|fired| is_over(&fired))
 }
 
-/// The error of a call that was ended.
+/// Returns the error of a cancelled call.
 pub(crate) fn error(what: &str) -> Error {
     Error::new(Code::Cancelled, format!("cancelled; {what}"))
 }
 
-/// Runs what has to be done although the call was cancelled.
+/// Runs work that must complete although the call was cancelled.
 pub(crate) fn without_cancellation<R>(work: impl FnOnce() -> R) -> R {
     let _outer = Outer(replace(None));
     work()
 }
 
-/// Receives, unless the deadline passes or the call is cancelled before.
+/// Receives a message, unless the deadline passes or the call is cancelled before.
 pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<T, WaitError> {
     let Some(fired) = current() else {
         return from.recv_deadline(deadline).map_err(|error| match error {
@@ -160,7 +159,7 @@ pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<
     let left = deadline.saturating_duration_since(Instant::now());
     select! {
         recv(from) -> got => got.map_err(|_| WaitError::Disconnected),
-        // What has arrived nevertheless is not thrown away.
+        // A message that has arrived nevertheless is not discarded.
         recv(fired) -> _ => from.try_recv().map_err(|error| match error {
             TryRecvError::Empty => WaitError::Cancelled,
             TryRecvError::Disconnected => WaitError::Disconnected,
@@ -172,7 +171,8 @@ pub(crate) fn recv_deadline<T>(from: &Receiver<T>, deadline: Instant) -> Result<
     }
 }
 
-/// Sends, unless the deadline passes or the call is cancelled before there is a place.
+/// Sends a message, unless the deadline passes or the call is cancelled before the channel has
+/// room.
 pub(crate) fn send_deadline<T>(
     to: &Sender<T>,
     value: T,

@@ -1,9 +1,9 @@
-//! Which handle a thread works for.
+//! Tracks the handle that a thread works for.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names a handle, for [`OwnThread`].
+/// The number of a handle, for [`OwnThread`].
 pub(crate) fn next_handle_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -13,8 +13,8 @@ pub(crate) fn next_handle_id() -> u64 {
 pub(crate) struct OwnThread;
 
 thread_local! {
-    /// The handle that this thread works for (0: none), and whether it is that handle's
-    /// `dv-notify`.
+    /// The handle that this thread works for (0: none), and whether it is the `dv-notify` of that
+    /// handle.
     static OWNER: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
@@ -27,7 +27,7 @@ impl OwnThread {
         OWNER.get().0 == owner
     }
 
-    /// Whether this thread runs the callbacks of that handle.
+    /// Returns whether this thread runs the callbacks of that handle.
     pub fn is_notifier_of(owner: u64) -> bool {
         OWNER.get() == (owner, true)
     }

@@ -1,6 +1,6 @@
-//! The message of a panic.
+//! Extracts the message of a panic.
 
-/// Returns the message of a panic, or a placeholder when it has none.
+/// Returns the message of a panic, or a placeholder if it has none.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -1,11 +1,11 @@
-//! Signals that are given by dropping a sender.
+//! Signals sent by dropping a sender.
 
 use std::convert::Infallible;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// The two ends of a signal: dropping the sender is giving it, and the receiver, which can be
-/// cloned and selected on, is disconnected from then on.
+/// The two ends of a signal. Dropping the sender sends the signal: it disconnects the receiver,
+/// which can be cloned and selected on.
 pub(crate) fn signal() -> (Sender<Infallible>, Receiver<Infallible>) {
     bounded(0)
 }

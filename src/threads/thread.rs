@@ -1,4 +1,4 @@
-//! Threads that are owned, named, deaf to signals, and joined by a deadline.
+//! Owned, named threads with all signals blocked, joined by a deadline.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -12,19 +12,19 @@ use super::cancel::{self, WaitError};
 use super::signal::signal;
 use crate::error::{Code, Error, Result};
 
-/// A running thread that has to be joined.
+/// A running thread that must be joined.
 #[derive(Debug)]
 pub(crate) struct Thread {
     name: &'static str,
-    /// Disconnected when the thread's work is over, also by a panic.
+    /// Disconnected when the work of the thread ends, also by a panic.
     done: Receiver<Infallible>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Thread {
-    /// Starts a thread. Its name has at most 15 bytes: Linux cuts off the rest.
+    /// Starts a thread. Its name has at most 15 bytes, the limit of Linux.
     ///
-    /// All signals are blocked on it, so that the host's signals never land there.
+    /// All signals are blocked on it, so that the host's signals are never delivered to it.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when the system cannot start another thread.
@@ -53,7 +53,7 @@ impl Thread {
         })
     }
 
-    /// Whether the thread's work is over.
+    /// Returns whether the work of the thread has ended.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(
             self.done.try_recv(),
@@ -61,12 +61,12 @@ impl Thread {
         )
     }
 
-    /// The thread's name.
+    /// Returns the name of the thread.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Waits until the thread has ended. Any number of threads may do so, at the same time.
+    /// Waits until the thread has ended. Several threads may do so concurrently.
     ///
     /// # Errors
     /// [`Code::TimedOut`] when it is still busy at the deadline, [`Code::Cancelled`], and
@@ -81,7 +81,7 @@ impl Thread {
             Err(WaitError::Cancelled) => return busy(Code::Cancelled),
             Err(WaitError::Disconnected) => {}
         }
-        // The work is over, so this join waits for the last instructions of the thread only.
+        // The work has ended, so this join waits only for the last instructions of the thread.
         let handle = self.handle.lock().take();
         match handle.map(JoinHandle::join) {
             Some(Err(_)) => Err(Error::new(
@@ -97,14 +97,14 @@ thread_local! {
     static IS_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread was started by this module.
+/// Returns whether this thread was started by this module.
 #[cfg(feature = "capi")]
 pub(crate) fn is_own_thread() -> bool {
     IS_OWN.get()
 }
 
-/// Starts a thread that may borrow from the calling one. Unlike [`Thread::join`], its join works on a
-/// thread whose locals have been destroyed.
+/// Starts a thread that may borrow from the calling one. Unlike [`Thread::join`], its join works on
+/// a thread whose locals are destroyed.
 ///
 /// # Safety
 /// The caller joins the thread before anything that `work` borrows ends.
@@ -123,7 +123,7 @@ pub(crate) unsafe fn spawn_borrowing<T: Send>(
     unsafe { builder.spawn_unchecked(work) }
 }
 
-/// Blocks every signal on this thread, and so on those that it starts, until it is dropped.
+/// Blocks every signal on this thread, and on the threads that it starts, until it is dropped.
 struct SignalMask {
     #[cfg(unix)]
     before: libc::sigset_t,
@@ -190,7 +190,7 @@ mod tests {
         busy.join(soon()).unwrap();
         busy.join(soon()).unwrap();
 
-        let broken = Thread::spawn("dv-test", || panic!("as the test wants")).unwrap();
+        let broken = Thread::spawn("dv-test", || panic!("simulated")).unwrap();
         assert_eq!(broken.join(soon()).unwrap_err().code(), Code::Panicked);
     }
 

@@ -1,4 +1,4 @@
-//! In the steady state (beats of 1 000 workers, ticks) the core allocates nothing.
+//! In the steady state (heartbeats of 1 000 workers, ticks) the core allocates nothing.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn workers() -> Vec<WorkerId> {
         .collect()
 }
 
-/// What the heartbeat watch delivers of each worker.
+/// The events of the heartbeat watch for each worker.
 fn beats(workers: &[WorkerId]) -> Vec<WatchEvent> {
     let beat = |worker: &WorkerId| {
         WatchEvent::Change(Entry {
@@ -45,7 +45,7 @@ fn heartbeats_of_1000_workers_allocate_nothing() {
     observer.leases_mut().seed(Time::ZERO, alive, []);
     let in_force = Applied::default();
     observer.heartbeat(Time::ZERO, &WatchEvent::Live, in_force);
-    // The first beat of a worker tells what it has applied, which is kept.
+    // The first heartbeat of a worker reports its applied version, which is stored.
     for beat in &beats {
         observer.heartbeat(Time::ZERO, beat, in_force);
     }
@@ -101,8 +101,8 @@ fn ticks_of_settled_calculator_allocate_nothing() {
     assert_eq!(count, 0);
 }
 
-/// Whatever a scrape costs, metrics_sink costs no allocation: neither on the calculator's threads nor on
-/// the way to the store.
+/// Recording costs no allocation, neither on the calculator's threads nor on the way to the store,
+/// whatever a scrape costs.
 #[cfg(feature = "metrics")]
 #[test]
 fn recording_metrics_allocates_nothing() {

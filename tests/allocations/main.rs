@@ -1,4 +1,4 @@
-//! What allocates, and how much: an allocator of the whole process, which counts for each thread.
+//! Counts allocations: a global allocator that counts per thread.
 
 #[path = "../support/fleets.rs"]
 mod fleets;
@@ -10,13 +10,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
-/// What one thread has allocated.
+/// The allocations of one thread.
 #[derive(Clone, Copy)]
 struct Counts {
     allocations: u64,
-    /// Bytes held now. Negative in a thread that frees what another one allocated.
+    /// Bytes currently allocated. Negative in a thread that frees memory of another one.
     held: i64,
-    /// The most bytes held at a time.
+    /// Maximum of the bytes allocated at a time.
     peak: i64,
 }
 
@@ -26,10 +26,10 @@ thread_local! {
     };
 }
 
-/// The system's allocator, with counters.
+/// The system allocator with counters.
 struct Counting;
 
-/// Fails only while a thread ends, when nothing reads its counts any more.
+/// Fails only while a thread ends, when its counts are no longer read.
 fn count(update: impl FnOnce(&mut Counts)) {
     let _ = COUNTS.try_with(|cell| {
         let mut counts = cell.get();
@@ -44,7 +44,8 @@ const fn bytes(size: usize) -> i64 {
     size as i64
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of it.
+// SAFETY: every call is passed to the system allocator unchanged; counting does not touch its
+// memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(|counts| {
@@ -62,7 +63,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The system may hold both while it copies.
+        // Both blocks may exist while the system copies.
         count(|counts| {
             counts.allocations += 1;
             counts.held += bytes(size);
@@ -76,7 +77,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns how often `work` allocates, and the most bytes that it holds at a time.
+/// Returns how often `work` allocates, and the maximum number of bytes at a time.
 fn measure(work: impl FnOnce()) -> (u64, i64) {
     let before = COUNTS.get();
     count(|counts| counts.peak = counts.held);

@@ -1,4 +1,4 @@
-//! What a call of a strategy allocates.
+//! The allocations of a strategy call.
 
 use divvy::strategy::{
     ConsistentHash, PlanInput, RoundRobin, Sticky, Strategy, WeightedConsistentHash,
@@ -7,8 +7,8 @@ use divvy::strategy::{
 use crate::fleets::{Fleet, workers};
 use crate::measure;
 
-/// Returns the allocations of one call and the bytes that it holds at most, for one worker more
-/// than before.
+/// Returns the allocations of one call and the maximum of the allocated bytes, when one worker
+/// joins.
 fn measure_plan(
     strategy: &dyn Strategy,
     kind: &str,

@@ -1,4 +1,4 @@
-//! Two hundred workers that start at once on a server, against a hundred ids.
+//! Two hundred workers start concurrently on one server with a hundred ids.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,19 +17,19 @@ use crate::support::nats_server::Server;
 const WORKERS: usize = 200;
 const IDS: usize = 100;
 
-/// Longer than it takes on a busy machine: the figure is printed.
+/// Longer than needed on a busy machine; the measured time is printed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Every worker has a connection of its own, as processes have.
+/// Every worker has its own connection, like separate processes.
 fn worker(server: &Server) -> (Arc<NatsStore>, Manager) {
     let store = NatsStore::connect(NatsOptions::new([server.url()]), soon()).unwrap();
     let store = Arc::new(store);
     let mut config = ManagerConfig::default();
-    config.may_lead = false; // this is about ids
+    config.may_lead = false; // only ids matter here
     let manager = Manager::builder(Arc::clone(&store) as _)
         .config(config)
         .source(|| Ok(Vec::new()))
@@ -38,10 +38,10 @@ fn worker(server: &Server) -> (Arc<NatsStore>, Manager) {
     (store, manager)
 }
 
-/// How it went for one: its id and how long that took, or what it was told.
+/// The result of one worker: its id and the time, or the error.
 type Went = Result<(WorkerId, Duration), divvy::Error>;
 
-/// All that start at once, and what their server had been sent when the last id was claimed.
+/// All concurrent workers, and the number of messages to the server when the last id was claimed.
 struct Race<'a> {
     server: &'a Server,
     all: Barrier,
@@ -91,7 +91,7 @@ fn two_hundred_workers_share_hundred_ids_on_server_and_rest_get_error() {
     let by_then = race.sent.load(Ordering::SeqCst);
     let ids: BTreeSet<&WorkerId> = went.iter().flatten().map(|(id, _)| id).collect();
     let took: Vec<Duration> = went.iter().flatten().map(|(_, took)| *took).collect();
-    let longest = took.iter().max().expect("somebody has an id");
+    let longest = took.iter().max().expect("at least one worker has an id");
     let each = (after - by_then) as f64 / (PATIENCE - *longest).as_secs_f64();
     println!(
         "{} ids after {longest:.1?} and {} messages; then {each:.0} messages a second from {} \
@@ -104,7 +104,7 @@ fn two_hundred_workers_share_hundred_ids_on_server_and_rest_get_error() {
     for error in went.iter().filter_map(|went| went.as_ref().err()) {
         assert_eq!(error.code(), Code::IdsExhausted, "{error}");
     }
-    // A storm would be each trying each id, each try a listing.
+    // A storm would be: every worker tries every id, with a listing per attempt.
     let storm = (WORKERS * IDS * IDS) as u64;
     assert!(by_then - before < storm / 10, "{}", by_then - before);
     for (store, manager) in workers {

@@ -1,4 +1,4 @@
-//! The one logger of the process, which forwards to the logger of the test whose turn it is.
+//! The logger of the process, which forwards to the logger of the current test.
 
 use std::sync::{Arc, Once};
 
@@ -23,7 +23,7 @@ impl Log for Forwarding {
     fn flush(&self) {}
 }
 
-/// A copy, as a logger may block or panic and the lock must be free then.
+/// Use a copy: a logger may block or panic, and the lock must be free then.
 fn current() -> Option<Arc<dyn Log>> {
     CURRENT.read().clone()
 }

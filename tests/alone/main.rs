@@ -1,5 +1,6 @@
-//! Tests that need the process to themselves, one at a time: they count its threads, descriptors
-//! or memory, install its logger, or load the machine so that others would miss their deadlines.
+//! Tests that need the process exclusively, one at a time: they count its threads, descriptors or
+//! memory, install its logger, or load the machine so much that other tests would miss their
+//! deadlines.
 //!
 //! Each test begins with [`alone`].
 #![cfg(target_os = "linux")]
@@ -35,12 +36,12 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::support::calculators::{self, wait_until};
 use crate::support::tasks::tasks;
 
-/// Waits for the turn of the calling test, which lasts until the guard is dropped.
+/// Waits until the calling test may run. Its turn ends when the guard is dropped.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let guard = TURN.lock();
     wait_until("no thread of an earlier test", || own_threads().is_empty());
-    // The harness replaces the thread of the test before this one, which is counted, too.
+    // The harness replaces the thread of the previous test, which is counted too.
     wait_until("the threads of the harness", || {
         let before = all_threads();
         std::thread::sleep(Duration::from_millis(20));
@@ -49,8 +50,8 @@ fn alone() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// A client of the store whose own thread runs and has its name. Until a thread gives itself one it
-/// has that of the thread that started it: `dv-watch`.
+/// A client of the store whose thread runs and has set its name. Until then the thread has the name
+/// of its creator, `dv-watch`.
 fn leader(store: &MemoryStore) -> MemoryStore {
     let running = || threads("dv-memory").len();
     let before = running();
@@ -60,19 +61,19 @@ fn leader(store: &MemoryStore) -> MemoryStore {
     client
 }
 
-/// A calculator over such a client, with ten partitions.
+/// A calculator with ten partitions over such a client.
 fn calculator(store: &MemoryStore) -> Calculator {
     calculators::calculator_over(leader(store))
 }
 
-/// The calculator's own threads, sorted; the store's are not its own.
+/// Returns the threads of the calculator, without those of the store, sorted.
 fn own_threads() -> Vec<String> {
     let mut names = threads("dv-");
     names.retain(|name| name != "dv-memory");
     names
 }
 
-/// Those of the process, sorted, the host's and the store's too.
+/// Returns the library threads of the process, including those of the host and the store, sorted.
 fn all_threads() -> Vec<String> {
     threads("")
 }

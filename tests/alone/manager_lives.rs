@@ -1,5 +1,5 @@
-//! Lives of managers, from start to stop, leave nothing behind: no thread, no descriptor, no memory.
-//! `make cycles` runs long ones.
+//! Lifecycles of managers leave nothing behind: no thread, no descriptor, no memory. `make cycles`
+//! runs thousands.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,16 +16,16 @@ use crate::support::usage::usage;
 
 const PARTITIONS: usize = 12;
 
-/// How often memory is looked at.
+/// Number of memory samples.
 const SAMPLES: usize = 10;
 
-/// How many lives: by default few, in the long run as many as the environment says.
+/// The number of lifecycles: few by default, or as many as the environment says.
 fn lives(variable: &str, few: usize) -> usize {
     let asked = std::env::var(variable).ok();
     asked.map_or(few, |text| text.parse().expect("a number"))
 }
 
-/// As short as the rules allow, so that a life is made of work and not of waiting.
+/// The shortest valid times, so that a lifecycle consists of work and not of waiting.
 fn config() -> ManagerConfig {
     let mut config = managers::config();
     let calculator = &mut config.calculator;
@@ -36,7 +36,7 @@ fn config() -> ManagerConfig {
     config
 }
 
-/// From start to stop, with subscribers of every kind, and with a calculator in between.
+/// Runs one lifecycle with every kind of subscriber and a calculator in between.
 fn live(manager: &Manager, departure: Departure) {
     let subscription = manager.subscribe(ManagerEventFilter::WorkerAndCalculator, |_| {});
     manager
@@ -52,7 +52,7 @@ fn live(manager: &Manager, departure: Departure) {
     assert!(events.count() >= 1);
 }
 
-/// Every fourth is a restart: the next life has the same id.
+/// Every fourth is a restart: the next lifecycle has the same id.
 fn departure(life: usize) -> Departure {
     match life % 4 {
         3 => Departure::Restart,
@@ -65,7 +65,7 @@ fn median(some: &mut [usize]) -> usize {
     some[some.len() / 2]
 }
 
-/// Runs so many lives after some that do not count, and judges what is left of them.
+/// Runs the lifecycles after a warm-up, and checks what they leave behind.
 fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
     let warm_up = (lives / 10).max(20);
     for number in 0..warm_up {
@@ -80,14 +80,14 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
             resident.push(usage().resident_kib);
         }
     }
-    assert_eq!(resident.len(), SAMPLES, "too few lives");
-    // The kernel takes a thread off its list a moment after it was joined.
+    assert_eq!(resident.len(), SAMPLES, "too few lifecycles");
+    // The kernel removes a thread from its list a moment after it was joined.
     wait_until("threads and descriptors as before", || {
         let now = usage();
         now.threads <= before.threads && now.descriptors <= before.descriptors
     });
     let after = usage();
-    // What the allocator keeps comes and goes.
+    // The memory kept by the allocator varies.
     let (first, last) = resident.split_at_mut(SAMPLES / 2);
     let grown = median(last).saturating_sub(median(first));
     println!(
@@ -100,7 +100,7 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
         median(first),
         median(last)
     );
-    // A thread or a subscriber that is left behind is more than 1 KiB a life.
+    // A leaked thread or subscriber costs more than 1 KiB per lifecycle.
     let most = 1_000 + lives / 10;
     assert!(grown < most, "{grown} KiB after {lives} lives");
 }

@@ -1,5 +1,5 @@
-//! What one manager costs in threads. The store's come on top; so do those of `dv-io` for as long as
-//! a store answers slowly.
+//! The number of threads of one manager. The threads of the store are additional, and so are those
+//! of `dv-io` while a store answers slowly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn manager(may_lead: bool) -> Manager {
 fn follower_has_three_threads_leader_has_six_and_stop_joins_them() {
     let _alone = alone();
     let follower = manager(false);
-    // Neither callbacks nor readers cost another one.
+    // Callbacks and readers need no additional thread.
     let heard = follower.subscribe(ManagerEventFilter::WorkerAndCalculator, |_| {});
     let events = follower.events(ManagerEventFilter::WorkerAndCalculator);
     follower.start(PATIENCE).unwrap();

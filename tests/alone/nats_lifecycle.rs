@@ -1,4 +1,4 @@
-//! What the NATS store leaves behind in its process: nothing.
+//! The NATS store leaves nothing behind in its process.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ fn holdings() -> (usize, usize) {
     (usage.threads, usage.descriptors)
 }
 
-/// The names of the store's threads, sorted.
+/// Returns the names of the threads of the store, sorted.
 fn names() -> Vec<String> {
     let mut names: Vec<_> = tasks("dv-nats").into_iter().map(|(name, _)| name).collect();
     names.sort_unstable();
@@ -57,7 +57,7 @@ fn nats_cycles_and_hangs_keep_threads_descriptors_and_memory_flat() {
     println!("200 cycles: {before:?} threads and descriptors, {grown} KiB more");
     assert!(grown < 4_096, "{grown} KiB");
 
-    // However much is watched: the session's thread and the connection's.
+    // Independent of the number of watches: the threads of the session and of the connection.
     let store = connect(&server.url());
     let mut watches = Vec::new();
     for bucket in Bucket::ALL {
@@ -71,12 +71,12 @@ fn nats_cycles_and_hangs_keep_threads_descriptors_and_memory_flat() {
     let deadline = soon();
     let expected = ["dv-nats", "dv-nats-io"];
     while names() != expected {
-        // The thread of a listing ends right after what it has found was told.
+        // The listing thread ends right after its result was delivered.
         assert!(Instant::now() < deadline, "{:?}", names());
         thread::sleep(Duration::from_millis(1));
     }
 
-    // A hang: the connection is replaced after the heal, and leaves nothing behind.
+    // The connection hangs: it is replaced after the healing, and leaves nothing behind.
     let health = store.health_events();
     server.pause();
     until(&health, |health| matches!(health, Health::Degraded(_)));
@@ -102,7 +102,7 @@ fn until(health: &HealthEvents, wanted: impl Fn(&Health) -> bool) {
     }
 }
 
-/// Connections that freeze one after the other. `FREEZES=1000` takes a quarter of an hour.
+/// Connections freeze one after the other. `FREEZES=1000` takes a quarter of an hour.
 #[test]
 fn frozen_connections_are_replaced_within_stale_limit_and_leave_nothing_behind() {
     let _alone = alone();
@@ -140,7 +140,7 @@ fn frozen_connections_are_replaced_within_stale_limit_and_leave_nothing_behind()
     assert_eq!(names(), [""; 0]);
 }
 
-/// Each kind of failure to connect, many times over.
+/// Each kind of connect failure, repeatedly.
 #[test]
 fn failed_connects_leave_no_thread_or_descriptor_behind() {
     let _alone = alone();

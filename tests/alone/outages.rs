@@ -1,4 +1,4 @@
-//! A calculator and a worker whose real server is gone for a while, or has no room left.
+//! A calculator and a worker whose server is down for a while, or has no space left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use crate::support::usage::usage;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How soon all is well again after the store's return.
+/// Time limit for the recovery after the store's return.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
 
 const PARTITIONS: usize = 60;
@@ -40,7 +40,7 @@ fn partitions() -> Vec<Partition> {
         .collect()
 }
 
-/// Short windows; what has to do with the store is as users have it.
+/// Short windows; settings for the store have their defaults.
 fn config() -> CalculatorConfig {
     let mut config = CalculatorConfig::default();
     config.cooldown = Duration::from_millis(100);
@@ -57,7 +57,7 @@ fn calculator(server: &Server) -> Calculator {
         .unwrap()
 }
 
-/// A worker that leaves leading to others, and beats often enough for its return to be seen.
+/// A worker that never leads, with frequent heartbeats, so that its recovery is observed quickly.
 fn worker(server: &Server) -> Manager {
     let mut settings = settings();
     settings.may_lead = false;
@@ -83,18 +83,18 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Writes as somebody would who has just come: when it is taken, the store is back.
+/// Writes like a new client. When a write is accepted, the store has recovered.
 fn first_acked_write(server: &Server) -> Instant {
     let deadline = soon();
     let mut raw = RawNats::connect(server.port);
     while !raw.store(b"$KV.parti-assignment.probe", b"", b"x")["seq"].is_u64() {
-        assert!(Instant::now() < deadline, "the store never takes a write");
+        assert!(Instant::now() < deadline, "the store never accepts a write");
     }
     Instant::now()
 }
 
-/// How long after the store's return the calculator has published, and the worker's heartbeat is
-/// stored.
+/// Returns how long after the recovery of the store the calculator has published and the heartbeat
+/// of the worker is stored.
 fn recovery_after(outage: Duration) -> (Duration, Duration) {
     let mut server = Server::start(NEWEST);
     let leader = Arc::new(calculator(&server));
@@ -133,7 +133,7 @@ fn recovery_after(outage: Duration) -> (Duration, Duration) {
     });
     let beats = returned.elapsed();
     let published = asking.join().unwrap().saturating_duration_since(returned);
-    wait_until("a worker that is well", || {
+    wait_until("a healthy worker", || {
         let status = worker.status();
         status.state != ManagerState::Degraded && status.last_failure.is_none()
     });
@@ -159,8 +159,8 @@ fn publications_and_heartbeats_resume_within_a_second_of_server_return() {
     }
 }
 
-/// Symptom: a leader said for as long as the disk was full that the store was busy. Cause: that is
-/// what a server says (10176) that has no room to keep a batch until it is whole.
+/// Symptom: while the disk was full, a leader reported a busy store. Cause: a server without space
+/// to buffer a batch answers 10176, which also means busy.
 #[test]
 fn full_file_system_is_reported_and_recovered_from() {
     let _alone = alone();
@@ -214,8 +214,8 @@ fn full_file_system_is_reported_and_recovered_from() {
     }
 }
 
-/// The server tells nobody of a purge, so the fleet goes on with what it holds; but who starts anew
-/// finds no assignment.
+/// The server does not report a purge, so running workers keep their assignments. A restarted
+/// worker finds none.
 #[test]
 fn worker_restarted_after_purge_receives_its_partitions_again() {
     let _alone = alone();

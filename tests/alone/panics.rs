@@ -1,4 +1,4 @@
-//! A panic on each of the calculator's own threads: told, joined, nothing hangs.
+//! A panic on each thread of the calculator: it is reported, all threads are joined, nothing hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use divvy::{Calculator, CalculatorEvent, EventFilter};
 use crate::support::calculators::*;
 use crate::{alone, calculator, leader, logger, own_threads};
 
-/// Panics on one thread, from a moment on.
+/// Panics on one thread from a given moment on.
 #[derive(Clone)]
 struct Bomb {
     thread: &'static str,
@@ -30,7 +30,7 @@ impl Bomb {
         let is_here = std::thread::current().name() == Some(self.thread);
         assert!(
             !is_here || !self.is_armed.load(Ordering::Acquire),
-            "as the test wants"
+            "simulated"
         );
     }
 }
@@ -59,7 +59,7 @@ fn calculator_with(store: &MemoryStore, bomb: &Bomb, clock: impl Clock + 'static
         .unwrap()
 }
 
-/// What must be true after a thread panicked.
+/// Checks the state after a thread panicked.
 #[track_caller]
 fn check_failed(calculator: &Calculator, events: &mut divvy::Events, thread: &str) {
     let last = in_time("the last event", {
@@ -185,7 +185,7 @@ fn panic_during_start_is_returned_as_start_error() {
     }
 }
 
-/// The one thing of the host's that runs on `dv-notify` besides callbacks is its logger.
+/// The logger is the only host code on `dv-notify` besides callbacks.
 #[test]
 fn panic_on_dv_notify_fails_handle() {
     struct Logger;
@@ -195,10 +195,7 @@ fn panic_on_dv_notify_fails_handle() {
         }
         fn log(&self, record: &log::Record<'_>) {
             let is_here = std::thread::current().name() == Some("dv-notify");
-            assert!(
-                !is_here || !self.enabled(record.metadata()),
-                "as the test wants"
-            );
+            assert!(!is_here || !self.enabled(record.metadata()), "simulated");
         }
         fn flush(&self) {}
     }
@@ -210,7 +207,7 @@ fn panic_on_dv_notify_fails_handle() {
     let mut events = started(&calculator);
     wait_for_publication(&events);
     calculator
-        .subscribe(EventFilter::State, |_| panic!("as the test wants"))
+        .subscribe(EventFilter::State, |_| panic!("simulated"))
         .forever();
     check_failed(&calculator, &mut events, "dv-notify");
     drop(installed);

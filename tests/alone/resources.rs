@@ -1,4 +1,4 @@
-//! Nothing is left behind, and nothing grows.
+//! Nothing leaks, and nothing grows.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::{all_threads, alone, calculator, leader, own_threads};
 
 const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
 
-/// A thread gives itself its name, some time after it was started.
+/// A thread sets its name some time after it was started.
 fn wait_for_all_threads() {
     wait_until("four named threads", || own_threads() == ALL);
 }
@@ -130,7 +130,7 @@ fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     assert_eq!(after.descriptors, before.descriptors);
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
     println!("grown by {grown} KiB in 1 000 lives");
-    // Less than 1 KiB a life: a leaked thread or subscriber would be more.
+    // Less than 1 KiB per lifecycle: a leaked thread or subscriber costs more.
     assert!(grown < 1_000, "{grown} KiB");
 }
 
@@ -153,8 +153,8 @@ fn thousand_handles_keep_memory_flat() {
 
 const LIMITED: &str = "DIVVY_TEST_ROOM_FOR_STACKS";
 
-/// Symptom: a start hung for ever when the system could not start another thread. Cause: it
-/// cleaned up under the lock that cleaning up takes.
+/// Symptom: a start hung forever if the system could not create another thread. Cause: it cleaned
+/// up while it held the lock that the cleanup needs.
 #[test]
 fn failed_thread_spawn_is_reported_and_leaves_nothing() {
     let _alone = alone();
@@ -178,7 +178,7 @@ fn failed_thread_spawn_is_reported_and_leaves_nothing() {
     }
 }
 
-/// Run by the test above, in a process of its own.
+/// Run by the test above in its own process.
 #[test]
 #[ignore = "limits the memory of its process; another test runs it"]
 fn process_with_room_for_few_threads() {
@@ -188,7 +188,7 @@ fn process_with_room_for_few_threads() {
     let stacks: u64 = stacks.parse().unwrap();
     let store = store();
     let calculator = calculator(&store);
-    // Everything that is made once is made before the limit is set.
+    // Create everything that is created once before the limit is set.
     life(&store, &calculator);
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let size = status
@@ -202,8 +202,8 @@ fn process_with_room_for_few_threads() {
                 .ok()
         })
         .expect("a size");
-    // glibc keeps the stacks of ended threads, up to 40 MiB, and reuses them; only larger ones
-    // are sure to be new, see RUST_MIN_STACK in the shell that runs this.
+    // glibc keeps and reuses the stacks of ended threads, up to 40 MiB. Only larger ones are
+    // certain to be new; see RUST_MIN_STACK in the shell that runs this.
     let limit = |bytes: u64| {
         let limit = libc::rlimit {
             rlim_cur: bytes,
@@ -229,5 +229,5 @@ fn process_with_room_for_few_threads() {
     println!("refused as it must be: {error}");
 }
 
-/// Larger than what glibc keeps of the stacks of ended threads.
+/// Larger than the stacks that glibc keeps of ended threads.
 const STACK: u64 = 48 << 20;

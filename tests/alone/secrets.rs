@@ -1,4 +1,4 @@
-//! What is secret is not in the memory of the process, and so in no core dump, once its owner is gone.
+//! A secret is not in the memory of the process, nor in a core dump, after its owner was dropped.
 
 use std::fs::{File, read_to_string};
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use divvy::runtime::connect_nats;
 
 use crate::alone;
 
-/// A secret that this test keeps masked only, so that it does not find its own copy.
+/// A secret that this test stores only masked, so that it does not find its own copy.
 struct Secret(Vec<u8>);
 
 const MASK: u8 = 0x5a;
@@ -19,14 +19,14 @@ impl Secret {
         Self((0..32).map(|_| fastrand::u8(b'a'..=b'z') ^ MASK).collect())
     }
 
-    /// Hands out the secret and wipes the copy.
+    /// Passes the secret to a closure and wipes the copy.
     fn with<T>(&self, act: impl FnOnce(&str) -> T) -> T {
         let text: String = self.0.iter().map(|byte| char::from(byte ^ MASK)).collect();
         let text = zeroize::Zeroizing::new(text);
         act(&text)
     }
 
-    /// How often the memory of this process has it.
+    /// Returns how often the memory of this process contains it.
     fn copies(&self) -> usize {
         let maps = read_to_string("/proc/self/maps").expect("the maps of this process");
         let memory = File::open("/proc/self/mem").expect("the memory of this process");
@@ -46,7 +46,7 @@ impl Secret {
                     pairs.all(|(byte, masked)| byte ^ MASK == *masked)
                 };
                 copies += chunk[..read].windows(self.0.len()).filter(matches).count();
-                // The chunk is memory of this process as well.
+                // The chunk is memory of this process too.
                 chunk.fill(0);
                 at += (length - overlap) as u64;
             }
@@ -83,7 +83,7 @@ fn secrets_are_wiped_from_memory_when_settings_and_store_are_dropped() {
         assert!(!other.dump().contains("joe:"));
         settings.set("nats_nkey_seed", "").unwrap();
         settings.set("nats_url", "nats://127.0.0.1:9").unwrap();
-        // Nobody listens there.
+        // There is no server at this address.
         let soon = Instant::now() + Duration::from_millis(200);
         assert!(connect_nats(&settings, soon).is_err());
     }

@@ -1,4 +1,4 @@
-//! The host's logger runs on the threads of the library.
+//! The host's logger runs on threads of the library.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use crate::{alone, logger};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Holds up the line of a rebalance until a reader was told of it.
+/// Blocks the log line of a rebalance until a subscriber was notified of it.
 struct Patient;
 
 static IS_TOLD: OnceLock<Receiver<()>> = OnceLock::new();
@@ -28,7 +28,10 @@ impl Log for Patient {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) && record.args().to_string().contains("-> Rebalancing") {
             let told = IS_TOLD.get().unwrap().recv_timeout(PATIENCE);
-            assert!(told.is_ok(), "nobody was told before it was logged");
+            assert!(
+                told.is_ok(),
+                "no subscriber was notified before the log line"
+            );
             WAS_HELD_UP.store(true, Ordering::SeqCst);
         }
     }

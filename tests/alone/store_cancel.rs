@@ -1,5 +1,5 @@
-//! Calls of the stores that are cancelled while they wait: they end then, say what they know, and
-//! leave nothing of themselves.
+//! Store calls cancelled while they wait: they end immediately, report what they know, and leave
+//! nothing behind.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -16,13 +16,13 @@ use crate::alone;
 use crate::support::faults::{BUCKET, FOR_EVER, put, soon};
 use crate::support::tasks::tasks;
 
-/// By then the test would have been given up: what waits until it was not cancelled.
+/// A deadline far beyond the test: only the cancellation can end the call.
 fn never() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
 }
 
-/// A server that tells of every connection and request, and answers nothing but pings; a deaf one
-/// does not even greet.
+/// A server that reports every connection and request, and answers only PING. A deaf one does not
+/// even send INFO.
 struct Mute {
     url: String,
     came: Receiver<()>,
@@ -67,7 +67,7 @@ fn serve(mut stream: &TcpStream, came: &Sender<()>) {
     }
 }
 
-/// Makes a call and cancels it once it has done what the channel tells.
+/// Makes a call and cancels it after the channel reports the expected request.
 fn cancelled<R>(came: &Receiver<()>, call: impl FnOnce() -> R) -> R {
     while came.try_recv().is_ok() {}
     let cancel = Cancel::new();
@@ -102,7 +102,7 @@ fn cancelled_call_on_nats_ends_at_once_and_reports_outcome() {
 
     let mute = Mute::start(false);
     let store = NatsStore::connect(NatsOptions::new([mute.url.as_str()]), soon()).unwrap();
-    // The writes first: they are sent once, so what comes is they. They may have been stored.
+    // The writes are sent only once, so the request is theirs. They may have been stored.
     let writes = [put("a", "v"), put("b", "v")];
     let ends = cancelled(&mute.came, || store.write(BUCKET, &writes, never()));
     assert!(matches!(ends[0], Outcome::Unknown(_)), "{ends:?}");
@@ -130,7 +130,7 @@ fn cancelled_call_on_nats_ends_at_once_and_reports_outcome() {
     ] {
         assert_eq!(code, Code::Cancelled, "{what}");
     }
-    // Cancelled before: nothing is sent, and nothing was stored.
+    // Cancelled before the call: nothing is sent, and nothing was stored.
     let cancel = Cancel::new();
     cancel.fire();
     let batch = Batch {
@@ -148,7 +148,7 @@ fn cancelled_call_on_nats_ends_at_once_and_reports_outcome() {
         code(cancel.run(|| store.read(BUCKET, "k", never()))),
         Code::Cancelled
     );
-    // A store that is dropped meanwhile is stopped all the same.
+    // A store dropped meanwhile is stopped nevertheless.
     cancel.run(|| drop(store));
     wait_for_no_thread();
     assert!(mute.came.is_empty(), "something was sent");
@@ -174,7 +174,7 @@ fn cancelled_call_in_memory_ends_at_once_and_reports_outcome() {
         Code::Cancelled
     );
     store.faults().restore();
-    // On its way already: it arrives.
+    // It is already in flight and arrives.
     store.faults().delay(&[Call::Write], Duration::from_secs(1));
     let cancel = Cancel::new();
     fire_soon(&cancel);

@@ -1,11 +1,11 @@
-//! Building the library, and C and C++ programs against it.
+//! Builds the library, and C and C++ programs against it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How a program finds the library.
+/// How a program is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     Shared,
@@ -42,10 +42,10 @@ pub const CXX17: Language = Language {
 
 const STRICT: [&str; 4] = ["-pedantic-errors", "-Wall", "-Wextra", "-Werror"];
 
-/// What a program of the static library links besides; `rustc --print native-static-libs`.
+/// Libraries to link in addition to the static library; `rustc --print native-static-libs`.
 pub const NATIVE_LIBS: [&str; 5] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm"];
 
-/// Programs that hang are ended after this.
+/// Time limit after which a hanging program is killed.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 pub fn root() -> &'static Path {
@@ -56,7 +56,7 @@ fn scratch() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi")
 }
 
-/// The compilers of a language: the system's, and clang where it is there.
+/// The compilers of a language: the default one, and clang if it is installed.
 fn compilers(is_cpp: bool) -> Vec<&'static str> {
     let (system, clang) = if is_cpp {
         ("c++", "clang++")
@@ -82,7 +82,7 @@ pub fn library() -> &'static Path {
         if let Some(ready) = std::env::var_os("DIVVY_TEST_LIBRARY") {
             return PathBuf::from(ready);
         }
-        // The folder of the tests' own build, so that the dependencies are there already.
+        // The build folder of the tests, where the dependencies are already compiled.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let mut build = Command::new(env!("CARGO"));
         build
@@ -118,7 +118,7 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Compiles a header by itself, twice included.
+/// Compiles a header that is included alone, twice.
 pub fn header_alone(header: &str, c: &[&str], cpp: &[&str]) {
     std::fs::create_dir_all(scratch()).unwrap();
     for (is_cpp, standards) in [(false, c), (true, cpp)] {
@@ -141,7 +141,7 @@ pub fn header_alone(header: &str, c: &[&str], cpp: &[&str]) {
 /// Builds a program with every compiler and returns the executables.
 pub fn build(source: &str, language: Language, link: Link) -> Vec<PathBuf> {
     let library = library();
-    // ThreadSanitizer tells code that it did not see compiled by the object that it is in.
+    // ThreadSanitizer identifies uninstrumented code by its object file.
     let is_shared_only = std::env::var_os("DIVVY_TEST_SHARED_ONLY").is_some();
     let link = if is_shared_only { Link::Shared } else { link };
     let is_sanitized = std::env::var("DIVVY_TEST_SANITIZE").ok();
@@ -189,7 +189,7 @@ pub fn build(source: &str, language: Language, link: Link) -> Vec<PathBuf> {
     executables
 }
 
-/// Builds a program and runs it; it must end well and print nothing.
+/// Builds and runs a program. It must succeed and print nothing.
 pub fn run(source: &str, language: Language, link: Link) {
     run_with(source, language, link, &[]);
 }
@@ -218,11 +218,12 @@ pub fn run_with(source: &str, language: Language, link: Link, variables: &[(&str
     }
 }
 
-/// Runs an example until it tells of an event of that kind, then asks it to stop; it must end well.
+/// Runs an example until it prints an event of that kind, then stops it. It must succeed.
 pub fn run_until_told(executable: &Path, kind: &str) {
     use std::io::{BufRead, BufReader};
     let mut command = Command::new(executable);
-    // The examples read their settings from variables that begin like those of the tests.
+    // The examples read their settings from variables with the same prefix as the variables of the
+    // tests.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DIVVY_")) {
         command.env_remove(name);
     }
@@ -259,7 +260,7 @@ fn within_time(command: &mut Command) -> Output {
             break status;
         }
         if Instant::now() > limit {
-            // A core of evidence: where its threads are, from the kernel's view.
+            // Where its threads are blocked, according to the kernel.
             child.kill().unwrap();
             let status = child.wait().unwrap();
             let stderr = std::fs::read_to_string(files.path().join("stderr")).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! C and C++ programs against the library as they would be built by its users.
+//! C and C++ programs against the library, built as users build them.
 //!
-//! Needs `cc` and `c++`; uses `clang` and `clang++` as well where they are there.
+//! Needs `cc` and `c++`; also uses `clang` and `clang++` if installed.
 
 use crate::build::{self, C99, CXX11, CXX11_WITHOUT_EXCEPTIONS, CXX17, Link, run, run_with};
 use crate::support::nats_binary::NEWEST;
@@ -125,7 +125,7 @@ fn library_may_be_called_while_a_thread_ends() {
     run("tests/capi/thread_exit.c", C99, Link::Shared);
 }
 
-/// What the memory store cannot show: sockets, the client's threads, a server's own time.
+/// What the memory store cannot cover: sockets, the threads of the client, the clock of a server.
 #[test]
 fn same_programs_pass_on_real_server() {
     let server = Server::start(NEWEST);

@@ -1,4 +1,4 @@
-//! The header is what the source says, and exports are what the header says.
+//! The header matches the source, and the exports match the header.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The C ABI: the header, C and C++ programs against the library, and what `make install` leaves.
+//! The C ABI: the header, C and C++ programs against the library, and the result of `make install`.
 #![cfg(unix)]
 
 mod build;

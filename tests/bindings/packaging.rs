@@ -1,4 +1,4 @@
-//! What `make install` leaves: libraries, headers, pkg-config and CMake files, notices.
+//! The result of `make install`: libraries, headers, pkg-config and CMake files, notices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::build::{library, root, succeed};
 
-/// A program of somebody who has only the installed tree.
+/// A program of a user who has only the installed tree.
 const PROGRAM: &str = "#include <divvy.h>\n#include <string.h>\nint main(void) {\n\
     divvy_store store = {0};\n    divvy_config config = {0};\n    \
     return strcmp(divvy_version(), PACKAGE_VERSION) || divvy_check_abi(DIVVY_ABI_VERSION)\n        \
@@ -16,7 +16,7 @@ const PROGRAM: &str = "#include <divvy.h>\n#include <string.h>\nint main(void) {
     || divvy_store_open(config, 0, &store, NULL, 0)\n        \
     || divvy_store_free(store) || divvy_config_free(config);\n}\n";
 
-/// The installed tree, moved after the installation: it must not know where it was.
+/// The installed tree, moved after the installation: it must not contain its former path.
 fn installed() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| {
@@ -204,7 +204,7 @@ fn notices() -> String {
     text
 }
 
-/// Everything that ends up in the library: dependencies that are neither for builds nor for tests.
+/// All crates in the library: dependencies that are neither for builds nor for tests.
 fn linked(resolve: &serde_json::Value) -> BTreeSet<String> {
     let nodes = resolve["nodes"].as_array().unwrap();
     let mut wanted = vec![resolve["root"].as_str().unwrap().to_owned()];

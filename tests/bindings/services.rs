@@ -1,5 +1,4 @@
-//! The example services of the guides, run as their users would run them: against a real server that
-//! restarts under them.
+//! The example services of the guides, run as users run them: against a real server that restarts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -114,7 +113,7 @@ impl Service {
         BufReader::new(self.child.stdout.take().unwrap()).lines()
     }
 
-    /// Status and body; `None` while nothing listens.
+    /// Returns status and body; `None` while the port is closed.
     fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -156,7 +155,7 @@ impl Service {
     }
 }
 
-/// How many heartbeats the page counts as sent.
+/// Returns the number of sent heartbeats on the metrics page.
 fn heartbeats(page: &str) -> f64 {
     let counts = page
         .lines()

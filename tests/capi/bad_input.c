@@ -1,5 +1,5 @@
-/* Every function with every kind of bad input: a status each time, never a crash, and outputs that
- * stay as they were. */
+/* Every function with every kind of bad input: returns a status, never crashes, and leaves outputs
+ * unchanged. */
 #include "check.h"
 
 #define BAD 0x7fffffffffffffffull

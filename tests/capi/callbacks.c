@@ -15,7 +15,7 @@ static void on_other(void *userdata, divvy_event event) {
     __sync_fetch_and_add(&others, 1);
 }
 
-/* Everything may be called, but what would wait for this very thread. */
+/* Every call is allowed, except those that would wait for this thread. */
 static void on_event(void *userdata, divvy_event event) {
     divvy_text text = {0};
     divvy_events events = {0};
@@ -72,7 +72,7 @@ int main(void) {
     WAIT_UNTIL(deadlocks == 1 && calls > 3);
     EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(other, 1000, ERR));
     OK(divvy_subscription_free(own, PATIENCE, ERR));
-    CHECK(destroyed == 1); /* userdata is free to go when unsubscribe has returned OK */
+    CHECK(destroyed == 1); /* after unsubscribe has returned OK, userdata is no longer used */
     calls = 0;
     OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
     nap_ms(30);
@@ -84,11 +84,11 @@ int main(void) {
     CHECK(calls == 1);
     EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(own, 1000, ERR));
 
-    /* A callback that does not return: unsubscribe and stop say so and can be called again. */
+    /* A callback that does not return: unsubscribe and stop report it and can be repeated. */
     OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_slow, NULL, NULL, &slow, ERR));
     WAIT_UNTIL(is_inside);
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(slow, 20, ERR));
-    /* On a slow machine the threads that work are named first. */
+    /* On a slow machine the other busy threads are named first. */
     WAIT_UNTIL(divvy_calculator_stop(calculator, 50, ERR) == DIVVY_TIMED_OUT &&
                strstr(err, "dv-notify") != NULL);
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(slow, 0, ERR));

@@ -1,4 +1,4 @@
-/* Every call that waits ends when it is cancelled, and leaves nothing of itself. */
+/* Every blocking call ends when it is cancelled, and leaves nothing behind. */
 #include "check.h"
 
 #include <arpa/inet.h>
@@ -10,7 +10,7 @@ static const char *const MANAGED =
     "{\"heartbeat_interval\":\"250ms\",\"worker_id_ttl\":\"3s\",\"election_timeout\":\"800ms\","
     "\"heartbeat_ttl\":\"1500ms\",\"emergency_grace_period\":\"300ms\",\"cooldown\":\"50ms\"}";
 
-/* A source that hangs while it is told to. */
+/* A source that blocks on request. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int is_hanging, inside;
@@ -41,13 +41,13 @@ static void wait_inside(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* A server that greets, answers pings, and nothing else; a deaf one only accepts. */
+/* A server that sends INFO and answers PING only; a deaf one only accepts connections. */
 typedef struct {
     int listener, is_deaf;
     char url[64];
 } mute;
 
-static int heard; /* connections of a deaf server, requests of another; under the lock */
+static int heard; /* connections of a deaf server, requests of the other; under the lock */
 
 static void hear(void) {
     pthread_mutex_lock(&lock);
@@ -81,7 +81,7 @@ static void *accept_all(void *argument) {
     int client;
     while ((client = accept(self->listener, NULL, NULL)) >= 0) {
         if (self->is_deaf) {
-            hear(); /* and keeps it open */
+            hear(); /* and keep it open */
         } else {
             CHECK(pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) == 0);
             CHECK(pthread_detach(thread) == 0);
@@ -108,7 +108,7 @@ static void start_mute(mute *self, int is_deaf) {
     CHECK(pthread_detach(thread) == 0);
 }
 
-/* A call on a thread of its own. */
+/* A call on its own thread. */
 typedef struct call {
     divvy_config config;
     divvy_store store;
@@ -167,7 +167,7 @@ static int32_t get(call *self) {
     return divvy_store_get(self->store, DIVVY_BUCKET_ASSIGNMENT, "k", DIVVY_TIMEOUT_MAX_MS, &text, WHY);
 }
 
-/* The thread is joined: it would take for ever, were the call not ended. */
+/* Joining the thread would block forever if the call did not end. */
 static void cancelled(call *self, int32_t (*make)(call *), void (*await)(void)) {
     pthread_t thread;
     OK(divvy_cancel_new(&self->cancel, ERR));
@@ -230,7 +230,7 @@ static void calls_of_a_manager(void) {
     call self;
     memset(&self, 0, sizeof self);
     OK(divvy_config_merge_json(config, MANAGED, strlen(MANAGED), ERR));
-    OK(divvy_config_set(config, "worker_id_max", "0", ERR)); /* one id for two */
+    OK(divvy_config_set(config, "worker_id_max", "0", ERR)); /* one id for two workers */
     store = new_store(config);
     OK(divvy_manager_new(config, store, &first, ERR));
     OK(divvy_manager_new(config, store, &self.manager, ERR));
@@ -241,12 +241,12 @@ static void calls_of_a_manager(void) {
     self.manager = first;
     cancelled(&self, wait_state, NULL);
 
-    /* A stop that nobody waits for: the worker leaves by itself all the same. */
+    /* A cancelled stop: the worker still leaves in the background. */
     OK(divvy_cancel_new(&self.cancel, ERR));
     OK(divvy_cancel_fire(self.cancel, ERR));
     OK(divvy_cancel_use(self.cancel, ERR));
     status = divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR);
-    CHECK(status == DIVVY_CANCELLED || status == DIVVY_OK); /* gone at once */
+    CHECK(status == DIVVY_CANCELLED || status == DIVVY_OK); /* it left immediately */
     OK(divvy_cancel_use(none, ERR));
     OK(divvy_cancel_free(self.cancel));
     CHECK(divvy_manager_is_started(first) == 0);
@@ -258,7 +258,7 @@ static void calls_of_a_manager(void) {
     OK(divvy_store_free(store));
 }
 
-/* By then the server has heard more than at the last time. */
+/* Waits until the server has received another connection or request. */
 static void wait_heard(void) {
     static int before;
     pthread_mutex_lock(&lock);
@@ -268,7 +268,7 @@ static void wait_heard(void) {
 }
 
 static void calls_of_a_store(void) {
-    static mute deaf, server; /* the threads outlive this */
+    static mute deaf, server; /* the threads outlive this function */
     const divvy_cancel none = {0};
     call self;
     memset(&self, 0, sizeof self);
@@ -280,7 +280,7 @@ static void calls_of_a_store(void) {
     CHECK(self.store.id == 0);
     OK(divvy_config_set(self.config, "nats_url", server.url, ERR));
     OK(divvy_store_open(self.config, PATIENCE, &self.store, ERR));
-    /* The writes first: they are sent once, so what is heard is they. */
+    /* The writes are sent only once, so the request is theirs. */
     cancelled(&self, put, wait_heard);
     CHECK(strstr(self.why, "may have been written") != NULL);
     cancelled(&self, delete_key, wait_heard);
@@ -289,19 +289,19 @@ static void calls_of_a_store(void) {
     cancelled(&self, get, wait_heard);
     CHECK(strcmp(divvy_error_operation(self.why, sizeof self.why, NULL), "read") == 0);
 
-    /* Fired before: nothing is asked for. */
+    /* Fired before the call: nothing is requested. */
     OK(divvy_cancel_new(&self.cancel, ERR));
     OK(divvy_cancel_fire(self.cancel, ERR));
     OK(divvy_cancel_use(self.cancel, ERR));
-    CHECK(put(&self) == DIVVY_CANCELLED && strstr(self.why, "nothing was asked for") != NULL);
+    CHECK(put(&self) == DIVVY_CANCELLED && strstr(self.why, "the request was not sent") != NULL);
     CHECK(get(&self) == DIVVY_CANCELLED && ensure(&self) == DIVVY_CANCELLED);
-    OK(divvy_store_free(self.store)); /* it ends, nevertheless */
+    OK(divvy_store_free(self.store)); /* the store stops nevertheless */
     OK(divvy_cancel_use(none, ERR));
     OK(divvy_cancel_free(self.cancel));
     OK(divvy_config_free(self.config));
 }
 
-/* One that is freed was not fired: a wait goes on to its time-out. */
+/* Freeing a cancel handle does not fire it: the wait continues until its timeout. */
 static void freed_while_it_is_used(void) {
     divvy_config config = new_config();
     divvy_store store = new_store(config);

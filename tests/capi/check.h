@@ -1,4 +1,4 @@
-/* What the C tests share: checks that say where they failed, a store, a fleet that beats. */
+/* Shared by the C tests: checks that report their location, a store, workers with heartbeats. */
 #ifndef DIVVY_TEST_CHECK_H
 #define DIVVY_TEST_CHECK_H
 
@@ -33,7 +33,7 @@ static char err[512] UNUSED;
         if (!(condition)) FAIL("not so: %s", #condition);           \
     } while (0)
 
-/* The call must return that status; what it wrote to err is shown when it does not. */
+/* Checks the status of a call. Prints err if it differs. */
 #define EXPECT(status, call)                                        \
     do {                                                            \
         int32_t got_;                                               \
@@ -47,7 +47,7 @@ static char err[512] UNUSED;
 #define OK(call) EXPECT(DIVVY_OK, call)
 #define ERR err, sizeof err
 
-/* Generous: only a hang takes that long. */
+/* Generous: only a hang takes this long. */
 #define PATIENCE 20000
 
 static void nap_ms(long ms) UNUSED;
@@ -58,7 +58,8 @@ static void nap_ms(long ms) {
     nanosleep(&pause, NULL);
 }
 
-/* How many threads run: the kernel wakes who joins one a moment before it takes it off the list. */
+/* Counts the running threads. The kernel wakes the joining thread a moment before it removes the
+ * ended one from the list. */
 static int running_threads(void) UNUSED;
 static int running_threads(void) {
     DIR *directory = opendir("/proc/self/task");
@@ -96,13 +97,13 @@ static int64_t now_ns(void) {
         }                                                           \
     } while (0)
 
-/* Windows short enough for a test. */
+/* Short windows, for tests. */
 static const char *const FAST UNUSED =
     "{\"heartbeat_ttl\":\"1500ms\",\"emergency_grace_period\":\"100ms\",\"cooldown\":\"50ms\","
     "\"cold_start_window\":\"150ms\",\"planned_scale_window\":\"100ms\",\"leave_window\":\"20ms\","
     "\"join_coalescing\":\"5ms\",\"recovery_grace\":\"200ms\"}";
 
-/* Programs that share a server do not share its buckets. */
+/* Programs on the same server use different buckets. */
 static void name_bucket(divvy_config config, const char *setting) UNUSED;
 static void name_bucket(divvy_config config, const char *setting) {
     const char *program = getenv("DIVVY_TEST_BUCKETS");
@@ -128,7 +129,7 @@ static divvy_config new_config(void) {
     return config;
 }
 
-/* The server's store when there is a server, one in memory otherwise. */
+/* Opens a store on the server if there is one, or in memory. */
 static divvy_store new_store(divvy_config config) UNUSED;
 static divvy_store new_store(divvy_config config) {
     divvy_store store = {0};
@@ -138,7 +139,7 @@ static divvy_store new_store(divvy_config config) {
     return store;
 }
 
-/* Workers that beat until they are stopped. */
+/* Workers that send heartbeats until they are stopped. */
 typedef struct fleet {
     divvy_store store;
     int count;
@@ -200,7 +201,7 @@ static void fleet_stop(fleet *self) {
     pthread_mutex_destroy(&self->lock);
 }
 
-/* How many partitions a worker's stored assignment has; -1 when it has none. */
+/* Returns the number of partitions in the stored assignment of a worker, or -1 without one. */
 static int held(divvy_store store, int worker) UNUSED;
 static int held(divvy_store store, int worker) {
     char key[64], why[256];

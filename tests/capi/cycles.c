@@ -1,4 +1,4 @@
-/* 1 000 lives leave nothing behind: threads, descriptors and memory stay flat. */
+/* 1 000 lifecycles leave nothing behind: threads, descriptors and memory do not grow. */
 #include "check.h"
 
 static int entries(const char *path) {
@@ -23,7 +23,7 @@ static void on_event(void *userdata, divvy_event event) {
     CHECK(divvy_event_get_kind(event) > 0);
 }
 
-/* With a store of its own: what a store keeps for those who listen to it goes with it. */
+/* With its own store, which frees the state of its listeners. */
 static void one_life(divvy_config config) {
     divvy_store store = new_store(config);
     divvy_calculator calculator = {0};
@@ -56,12 +56,12 @@ int main(void) {
     threads = running_threads();
     descriptors = entries("/proc/self/fd");
     resident = resident_kib();
-    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the first lives\n", resident);
+    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the first lifecycles\n", resident);
     for (index = cycles / 5; index < cycles; index++) one_life(config);
     CHECK(running_threads() == threads);
     CHECK(entries("/proc/self/fd") == descriptors);
     if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the last\n", resident_kib());
-    /* Those keep what was freed for a while. */
+    /* Sanitizers keep freed memory for a while. */
     is_watched = getenv("DIVVY_TEST_SANITIZE") || getenv("DIVVY_TEST_WRAPPER");
     if (!is_watched && resident_kib() > resident + 1024)
         FAIL("memory grew from %ld to %ld KiB", resident, resident_kib());

@@ -60,7 +60,7 @@ static void *by_fd(void *argument) {
         CHECK(poll(&ready, 1, PATIENCE) == 1);
         status = divvy_events_poll(events, 0, &event, why, sizeof why);
         if (status == DIVVY_CLOSED) return NULL;
-        /* Readable means that there is something: level-triggered, and nobody else reads. */
+        /* Readable means that an event is queued: level-triggered, and this is the only reader. */
         CHECK(status == DIVVY_OK);
         note((record *)both[1], event);
         CHECK(divvy_event_free(event) == DIVVY_OK);
@@ -89,7 +89,7 @@ static void wake_and_close(divvy_calculator calculator) {
     CHECK(poll(&ready, 1, 0) == 0);
     EXPECT(DIVVY_TIMED_OUT, divvy_events_poll(events, 0, &event, ERR));
     EXPECT(DIVVY_TIMED_OUT, divvy_events_poll(events, 10, &event, ERR));
-    OK(divvy_events_wake(events, ERR)); /* kept for the next one that would wait */
+    OK(divvy_events_wake(events, ERR)); /* ends the next wait */
     CHECK(poll(&ready, 1, 0) == 1);
     EXPECT(DIVVY_WOKEN, divvy_events_poll(events, -1, &event, ERR));
     CHECK(poll(&ready, 1, 0) == 0);
@@ -141,7 +141,7 @@ int main(void) {
     for (index = 0; index < 20; index++)
         OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
     OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
-    CHECK(called.destroyed == 1); /* before stop has returned */
+    CHECK(called.destroyed == 1); /* before stop returned */
     pthread_join(poller, NULL);
     pthread_join(watcher, NULL);
 

@@ -1,4 +1,4 @@
-/* Measures what the C ABI costs; prints, never judges. See `make figures`. */
+/* Measures the overhead of the C ABI and prints it, without limits. See `make figures`. */
 
 #include "check.h"
 
@@ -19,7 +19,7 @@ static int by_size(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Of this thread only: what others do on the machine does not count. */
+/* CPU time of this thread only. */
 static int64_t cpu_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);

@@ -1,4 +1,4 @@
-/* A forked child: a status at once from every call, never a hang; the parent does not notice. */
+/* A forked child: every call returns a status immediately, and the parent is not affected. */
 #include <sys/wait.h>
 
 #include "check.h"
@@ -10,7 +10,7 @@ static void child(divvy_store store, divvy_events events) {
     divvy_event event = {0};
     divvy_config config = {0};
     divvy_text text = {0};
-    alarm(10); /* a hang ends here */
+    alarm(10); /* ends a hang */
     EXPECT(DIVVY_FORKED, divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
     CHECK(strstr(err, "fork") != NULL);
     EXPECT(DIVVY_FORKED, divvy_calculator_start(calculator, PATIENCE, ERR));
@@ -44,7 +44,7 @@ int main(void) {
     pid_t pid;
     int status = -1, round;
 
-    /* Before the first handle a fork is no matter, on either side. */
+    /* A fork before the first handle affects neither process. */
     CHECK(divvy_version()[0] != 0);
     pid = fork();
     CHECK(pid >= 0);
@@ -57,7 +57,7 @@ int main(void) {
 
     config = new_config();
     managed = new_config();
-    /* Beside a fleet that beats by itself: members of its own, and it never leads. */
+    /* A worker that never leads, in a fleet of members with their own heartbeats. */
     OK(divvy_config_merge_json(managed, MANAGED, strlen(MANAGED), ERR));
     store = new_store(config);
     list = new_partitions(4);

@@ -1,4 +1,4 @@
-/* Partitions and strategy of the host drive a fleet; what they do wrong harms nothing. */
+/* The source and the strategy of the host drive a fleet; their failures are harmless. */
 #include "check.h"
 
 static volatile int source_calls, strategy_calls, destroyed, source_mode, strategy_mode;
@@ -19,11 +19,11 @@ static int32_t source(void *userdata, divvy_partitions list, int64_t timeout_ms)
         return DIVVY_UNAVAILABLE;
     }
     CHECK(divvy_partitions_add_json(list, json, strlen(json), why, sizeof why) == DIVVY_OK);
-    if (source_mode == 2) CHECK(divvy_partitions_free(list) == DIVVY_OK); /* against the rule */
+    if (source_mode == 2) CHECK(divvy_partitions_free(list) == DIVVY_OK); /* violates the rule */
     return DIVVY_OK;
 }
 
-/* Everything to the last worker. */
+/* Assigns everything to the last worker. */
 static int32_t strategy(void *userdata, divvy_plan_input input, uint32_t *owners, size_t count) {
     size_t index, length = 0;
     int64_t workers = divvy_plan_input_worker_count(input);
@@ -72,7 +72,7 @@ int main(void) {
     fleet_resize(&workers, 3);
     WAIT_UNTIL(held(store, 2) == 3 && held(store, 1) == 0);
 
-    source_mode = 1; /* a failure leaves the last plan in place, and is told */
+    source_mode = 1; /* a failure keeps the last plan and is reported */
     EXPECT(DIVVY_NOT_RUNNING, divvy_callback_set_error("outside of callbacks", ERR));
     EXPECT(DIVVY_SOURCE_FAILED, divvy_calculator_refresh(calculator, 2000, NULL, ERR));
     CHECK(strstr(err, "the database is down") && strstr(err, "DIVVY_UNAVAILABLE"));

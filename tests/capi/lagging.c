@@ -1,4 +1,5 @@
-/* A worker that beats, and says that it has not applied what is assigned to it: its leader tells. */
+/* A worker that reports in its heartbeats that it has not applied its assignment: its leader reports
+ * it as lagging. */
 #include "check.h"
 
 static divvy_store store;
@@ -22,7 +23,7 @@ static void lag(divvy_calculator handle) {
     for (;;) {
         divvy_status status;
         CHECK(now_ns() < limit);
-        beat_as(version - 1); /* alive, and behind */
+        beat_as(version - 1); /* live and lagging */
         status = divvy_events_poll(events, 100, &event, ERR);
         if (status == DIVVY_TIMED_OUT) continue;
         CHECK(status == DIVVY_OK);

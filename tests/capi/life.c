@@ -1,4 +1,4 @@
-/* A calculator's whole life: partitions pushed, a fleet that grows, shrinks and loses a worker. */
+/* The lifecycle of a calculator: pushed partitions, a fleet that grows, shrinks and loses a worker. */
 #include "check.h"
 
 static int64_t version_of(divvy_calculator calculator) {
@@ -88,12 +88,12 @@ int main(void) {
     WAIT_UNTIL(held(store, 0) == 4);
     OK(divvy_calculator_refresh(calculator, PATIENCE, NULL, ERR));
 
-    fleet_resize(&workers, 4); /* one leaves, its key goes with it */
+    fleet_resize(&workers, 4); /* one leaves and deletes its key */
     nap_ms(250);
     OK(divvy_store_delete(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-4", PATIENCE, ERR));
     WAIT_UNTIL(held(store, 0) == 5 && held(store, 4) == -1);
 
-    fleet_resize(&workers, 3); /* one just dies */
+    fleet_resize(&workers, 3); /* one crashes */
     WAIT_UNTIL(held(store, 3) == -1);
     WAIT_UNTIL(divvy_calculator_get_state(calculator) == DIVVY_CALCULATOR_IDLE);
     CHECK(divvy_calculator_scaling_reason(calculator) == DIVVY_REASON_NONE);
@@ -103,12 +103,12 @@ int main(void) {
     CHECK(divvy_calculator_is_started(calculator) == 0);
     EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
 
-    before = version_of(calculator); /* a second life: nothing is lost, nothing goes back */
+    before = version_of(calculator); /* a second lifecycle: nothing is lost, versions continue */
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
     CHECK(version > before);
 
-    OK(divvy_calculator_free(calculator, ERR)); /* stops it, too */
+    OK(divvy_calculator_free(calculator, ERR)); /* also stops it */
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_free(calculator, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_start(calculator, PATIENCE, ERR));
     fleet_stop(&workers);

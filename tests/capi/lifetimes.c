@@ -1,8 +1,8 @@
-/* When a callback no longer runs and its userdata is freed: across handles and threads, and for the
- * log's callback when it hangs. */
+/* When a callback has ended and its userdata is freed: across handles and threads, and for a hanging
+ * log callback. */
 #include "check.h"
 
-/* Something that a callback waits for. */
+/* A gate that blocks a callback. */
 typedef struct gate {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -47,7 +47,7 @@ static divvy_calculator new_calculator(divvy_config config, divvy_store store) {
     return calculator;
 }
 
-/* What the callback of a subscription owns: the sanitizers see it when it is used after its end. */
+/* The userdata of a subscription: the sanitizers detect a use after free. */
 typedef struct owned {
     gate *passes;
     int calls;
@@ -81,7 +81,7 @@ static void on_end_other(void *userdata, divvy_event event) {
     (void)event;
     if (self->is_done) return;
     self->is_done = 1;
-    /* It runs and waits for this one: no OK may come before it has returned. */
+    /* It runs and waits for this callback: OK must not be returned before it has returned. */
     gate_wait_until_entered(self->passes);
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(self->other, 50, ERR));
     CHECK(destroyed_now() == 0);
@@ -138,7 +138,7 @@ static void threads_that_end_one_subscription_all_wait(divvy_config config, divv
                                   ERR));
     OK(divvy_calculator_start(slow, PATIENCE, ERR));
     gate_wait_until_entered(&passes);
-    /* Of no use while the callback runs, whoever asks. */
+    /* Fails on every thread while the callback runs. */
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(shared, 0, ERR));
     for (index = 0; index < 4; index++)
         CHECK(pthread_create(&threads[index], NULL, end_shared, NULL) == 0);
@@ -150,7 +150,7 @@ static void threads_that_end_one_subscription_all_wait(divvy_config config, divv
     gate_free(&passes);
 }
 
-/* The log's callback hangs at its first record, which is the only one that it ever gets. */
+/* The log callback hangs at its first record, and receives no other. */
 typedef struct log_host {
     gate passes;
     int calls, destroyed;
@@ -193,7 +193,7 @@ int main(void) {
 
     CHECK(host.calls == 1 && host.destroyed == 0);
     gate_open(&host.passes);
-    /* Waits for the thread that the call before left behind. */
+    /* Waits for the thread of the previous call. */
     OK(divvy_log_set(DIVVY_LOG_OFF, NULL, NULL, NULL, ERR));
     CHECK(host.calls == 1 && host.destroyed == 1);
 

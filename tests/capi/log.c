@@ -1,4 +1,4 @@
-/* The log goes where the host wants it and nowhere else; signals stay with the host's threads. */
+/* Log lines go only to the host's callback; signals are delivered only to the host's threads. */
 #include <signal.h>
 
 #include "check.h"
@@ -20,7 +20,7 @@ static void on_destroy(void *userdata) {
     destroyed++;
 }
 
-/* Every thread that is called dv-... blocks every signal that can be blocked. */
+/* Every thread named dv-... blocks every signal that can be blocked. */
 static int check_masks(void) {
     DIR *directory = opendir("/proc/self/task");
     struct dirent *entry;
@@ -58,14 +58,14 @@ int main(void) {
     int seen;
     CHECK(sigaction(SIGPIPE, NULL, &before) == 0);
     OK(divvy_log_set(DIVVY_LOG_TRACE, on_line, (void *)&lines, on_destroy, ERR));
-    /* Warned of: a cooldown longer than the windows. */
+    /* Causes a warning: the cooldown exceeds the windows. */
     OK(divvy_config_set(config, "cooldown", "1h", ERR));
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_calculator_start(calculator, PATIENCE, ERR));
     WAIT_UNTIL(held(store, 0) == 2);
-    /* One that comes just now may be counted half. */
+    /* A line that is logged right now may be half counted. */
     WAIT_UNTIL(lines > 0 && deadlocks == lines);
     CHECK(destroyed == 0);
     CHECK(check_masks() >= 5);

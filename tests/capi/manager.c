@@ -1,4 +1,4 @@
-/* Managers: two workers join, share, hand over and leave; callback and poll tell the same. */
+/* Managers: two workers join, share, hand over and leave; callback and poll deliver the same events. */
 #include "check.h"
 
 #define MOST 4096
@@ -65,7 +65,7 @@ static void check_snapshot(divvy_manager manager) {
     OK(divvy_text_free(text));
 }
 
-/* The value of a series without labels. */
+/* Returns the value of a series without labels. */
 static double series(divvy_manager manager, const char *name) {
     divvy_text page = {0};
     const char *at;
@@ -80,11 +80,11 @@ static double series(divvy_manager manager, const char *name) {
     return value;
 }
 
-/* What a subscriber was told. */
+/* The events of a subscriber. */
 typedef struct record {
     char *lines[MOST];
     volatile int count, destroyed;
-    int64_t version, held; /* by adding and removing; holds at each event */
+    int64_t version, held; /* computed from added and removed, at each event */
     pthread_mutex_t lock;
 } record;
 
@@ -200,7 +200,7 @@ static void a_fleet_of_two(void) {
     CHECK(strstr(err, "worker-0") != NULL);
     CHECK(strcmp(divvy_error_operation(ERR, NULL), "refresh_partitions") == 0);
     CHECK(divvy_error_key(ERR, NULL)[0] == 0 && divvy_error_attempts(ERR) == 1);
-    /* Each handle has metrics of its own. */
+    /* Each handle has its own metrics. */
     CHECK(series(first, "divvy_manager_is_leader") == 1);
     CHECK(series(second, "divvy_manager_is_leader") == 0);
     CHECK(series(first, "divvy_worker_partitions_added_total") == 10);
@@ -211,23 +211,23 @@ static void a_fleet_of_two(void) {
 
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
-    CHECK(called.destroyed == 1); /* before stop has returned */
+    CHECK(called.destroyed == 1); /* before stop returned */
     CHECK(divvy_manager_get_state(first) == DIVVY_MANAGER_SHUTDOWN && holds(first) == 0);
     WAIT_UNTIL(holds(second) == 10 && divvy_manager_is_leader(second) == 1);
     check_told(&called, polled);
     OK(divvy_events_free(polled));
     OK(divvy_subscription_free(subscription, PATIENCE, ERR));
 
-    OK(divvy_manager_start(first, PATIENCE, ERR)); /* a second life, under the id that is free */
+    OK(divvy_manager_start(first, PATIENCE, ERR)); /* a second lifecycle, under the free id */
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
     WAIT_UNTIL(holds(first) == 5 && holds(second) == 5);
-    /* Counters go on over stops, starts and leaderships. */
+    /* Counters continue over stops, starts and leaderships. */
     CHECK(series(first, "divvy_worker_partitions_added_total") == added + 5);
     CHECK(series(first, "divvy_partitions_moved_total") >= published);
     OK(divvy_manager_stop(first, DIVVY_DEPARTURE_RESTART, PATIENCE, ERR));
     OK(divvy_manager_free(first, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(first, ERR));
-    OK(divvy_manager_free(second, ERR)); /* stops it, too */
+    OK(divvy_manager_free(second, ERR)); /* also stops it */
     OK(divvy_config_free(config));
     OK(divvy_store_free(store));
 }
@@ -237,7 +237,7 @@ static volatile int campaigns, resigned, dropped, is_elected;
 static int32_t campaign(void *userdata, const char *worker, int64_t timeout_ms, int64_t *lease_ms) {
     CHECK(userdata == &campaigns && strcmp(worker, "tool-3") == 0 && timeout_ms > 0);
     CHECK(*lease_ms == 0);
-    if (__sync_fetch_and_add(&campaigns, 1) == 0) return DIVVY_UNAVAILABLE; /* asked again */
+    if (__sync_fetch_and_add(&campaigns, 1) == 0) return DIVVY_UNAVAILABLE; /* retried */
     if (is_elected) *lease_ms = 2000;
     return DIVVY_OK;
 }
@@ -267,7 +267,7 @@ static void an_election_of_the_host(void) {
     divvy_partitions list = new_partitions(1);
     OK(divvy_config_set(config, "worker_id_prefix", "tool", ERR));
     OK(divvy_config_set(config, "worker_id_min", "3", ERR));
-    /* The bucket may hold the longer list of the fleet before. */
+    /* The bucket may contain the longer list of the previous fleet. */
     OK(divvy_config_set(config, "max_list_shrink", "1", ERR));
     OK(divvy_config_set_source(config, source, NULL, NULL, ERR));
     OK(divvy_config_set_election(config, campaign, resign, (void *)&campaigns, on_drop, ERR));

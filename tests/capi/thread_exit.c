@@ -1,5 +1,5 @@
-/* A host may call the library while a thread that has used it ends, even from the destructor of a key
- * that sets its key again: the thread's locals, those of the library among them, are destroyed then. */
+/* A host may call the library while a thread ends, even from a key destructor that sets its key again.
+ * The thread-local values, including those of the library, are destroyed by then. */
 #include "check.h"
 
 #include <limits.h>
@@ -13,8 +13,8 @@ static void on_event(void *userdata, divvy_event event) {
     if (divvy_event_get_kind(event) > 0) __atomic_add_fetch(&events_seen, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Every kind of call: one that waits for another thread, one that takes locks, one that fails with a
- * text, and a callback that is waited for. */
+/* Every kind of call: one that waits for another thread, one that locks, one that fails with a
+ * message, and one that waits for a callback. */
 static void use_everything(void) {
     char why[512];
     divvy_subscription subscription = {0};
@@ -45,7 +45,7 @@ static void use_everything(void) {
 
 static void on_thread_exit(void *value) {
     int round = ++rounds;
-    /* As often as the system calls it. */
+    /* As often as the system calls the destructor. */
     CHECK(pthread_setspecific(key, value) == 0);
     CHECK(round <= 2 * PTHREAD_DESTRUCTOR_ITERATIONS);
     use_everything();

@@ -1,4 +1,4 @@
-/* 64 threads use the same handles, and free them under each other. */
+/* 64 threads use and free the same handles concurrently. */
 #include "check.h"
 
 #define THREADS 64
@@ -70,7 +70,7 @@ int main(void) {
     nap_ms(1500);
     is_over = 1;
     for (index = 0; index < THREADS; index++) pthread_join(threads[index], NULL);
-    CHECK(freed == 1); /* by exactly one of them */
+    CHECK(freed == 1); /* by exactly one thread */
     CHECK(reads > THREADS);
     OK(divvy_events_free(events));
     OK(divvy_partitions_free(list));

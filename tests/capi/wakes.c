@@ -1,7 +1,7 @@
-/* A wake or the end of a subscription that meets an event: neither may be lost or hang. */
+/* A wake, or the end of a subscription, concurrent with an event: none may be lost or hang. */
 #include "check.h"
 
-/* One cycle takes some hundred microseconds. */
+/* One cycle takes a few hundred microseconds. */
 #define CYCLE_MAX_MS 10000
 
 static int cycles(void) {
@@ -47,7 +47,7 @@ static void wait_for_wake(reader *self, int cycle) {
     pthread_mutex_unlock(&self->lock);
 }
 
-/* The events of a rebalance arrive while the call returns, so the wake meets the last of them. */
+/* The events of a rebalance arrive while the call returns, so the wake coincides with the last one. */
 static void wake_in_cycles(divvy_calculator calculator) {
     reader self;
     pthread_t thread;

@@ -1,4 +1,4 @@
-//! `divvy demo` as its users meet it: the built program, its output, its status.
+//! `divvy demo` as users run it: the built program, its output, its exit status.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -21,7 +21,7 @@ const STEPS: [&str; 9] = [
     "leader leaves",
 ];
 
-/// How long a program may take to end when it was told to.
+/// Time limit for a program to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn demo(arguments: &[&str]) -> Command {
@@ -44,14 +44,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Sends a signal as a terminal's Ctrl-C does.
+/// Sends the signal of Ctrl-C.
 fn interrupt(child: &Child) {
     let id = i32::try_from(child.id()).unwrap();
     // SAFETY: the process is our child and not reaped yet, so the id is its own.
     assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
 }
 
-/// The status, once it has ended.
+/// Returns the exit status, after the program has ended.
 fn wait(child: &mut Child) -> i32 {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -93,10 +93,7 @@ fn demo_plays_every_step_passes_every_check_and_ends_in_time() {
         .unwrap_or_else(|| panic!("{shown}"));
     assert_eq!(held, all);
     assert!(all.parse::<u32>().unwrap() >= 30, "{shown}");
-    assert!(
-        !shown.contains('\x1b'),
-        "plain lines where there is no terminal"
-    );
+    assert!(!shown.contains('\x1b'), "plain lines without a terminal");
     assert_eq!(text(&output.stderr), "");
 }
 
@@ -149,8 +146,12 @@ fn closed_pipe_ends_demo_without_panic() {
 fn terminal_is_redrawn_and_restored() {
     for (no_color, expected) in [(None, true), (Some("1"), false)] {
         let (terminal, shown) = on_a_terminal(no_color);
-        let begins = shown.find("\x1b[?1049h").expect("takes the screen");
-        let ends = shown.find("\x1b[?1049l").expect("gives it back");
+        let begins = shown
+            .find("\x1b[?1049h")
+            .expect("enters the alternate screen");
+        let ends = shown
+            .find("\x1b[?1049l")
+            .expect("leaves the alternate screen");
         assert!(begins < ends);
         assert!(shown.contains("worker-4"), "{shown}");
         assert!(
@@ -162,7 +163,7 @@ fn terminal_is_redrawn_and_restored() {
     }
 }
 
-/// Plays on a terminal of 80 x 24 for a moment and then ends it; what it showed.
+/// Runs on a terminal of 80 x 24 for a moment, ends it, and returns the output.
 fn on_a_terminal(no_color: Option<&str>) -> (File, String) {
     let (mut ours, mut its) = (0, 0);
     let size = libc::winsize {
@@ -195,11 +196,11 @@ fn on_a_terminal(no_color: Option<&str>) -> (File, String) {
         command.env("NO_COLOR", value);
     }
     let mut child = command.spawn().unwrap();
-    drop(command); // and with it our copy of the terminal's other end
+    drop(command); // and its copy of the other end of the terminal
     let mut shown = Vec::new();
     let mut buffer = [0; 4_096];
     let mut interrupted = false;
-    // Ends with an error when the other end is closed.
+    // Returns an error when the other end is closed.
     while let Ok(count @ 1..) = ours.read(&mut buffer) {
         shown.extend_from_slice(&buffer[..count]);
         let seen = String::from_utf8_lossy(&shown);

@@ -1,4 +1,4 @@
-//! `divvy demo --nats` on real servers of both classes.
+//! `divvy demo --nats` on real servers, in both publish modes.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

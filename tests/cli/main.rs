@@ -1,4 +1,4 @@
-//! The `divvy` command, run as its users run it.
+//! The `divvy` command, as users run it.
 
 #[cfg(all(feature = "nats", target_os = "linux"))]
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! `divvy plan`: what it prints, what it reads, and how it refuses.
+//! `divvy plan`: its output, its input, and its errors.
 
 use assert_cmd::Command;
 use serde_json::Value;

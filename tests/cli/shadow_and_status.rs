@@ -1,4 +1,4 @@
-//! Shadow and status beside a live fleet on real servers, through the library and the command.
+//! Shadow and status alongside a live fleet on real servers, through the library and the command.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -25,7 +25,7 @@ fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// A server with the buckets of a fleet, and somebody to write to them.
+/// A server with the buckets of a fleet, and a client that writes to them.
 struct World {
     server: Server,
     store: Arc<NatsStore>,
@@ -62,7 +62,7 @@ impl World {
         self.put(Bucket::Heartbeat, &format!("heartbeat.{worker}"), value);
     }
 
-    /// All that the server tells of the buckets' streams but who is watching.
+    /// The state of the streams of the buckets as reported by the server, without consumers.
     fn streams(&self) -> Vec<Value> {
         let mut raw = RawNats::connect(self.server.port);
         let mut stream = |bucket: Bucket| {
@@ -125,7 +125,7 @@ const QUICK: [&str; 8] = [
     "planned_scale_window=200ms",
 ];
 
-/// A `divvy shadow` and its lines.
+/// A `divvy shadow` process and its output.
 struct Shadow {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
@@ -147,7 +147,7 @@ impl Shadow {
         Self { child, lines }
     }
 
-    /// The next line that tells such an event.
+    /// Returns the next line with such an event.
     fn event(&mut self, name: &str) -> Value {
         loop {
             let mut line = String::new();

@@ -1,5 +1,5 @@
-//! The memory store keeps the contract of `divvy::store`, with and without atomic batches, with
-//! and without expiry markers, with a driven clock and with the system's.
+//! The memory store satisfies the contract of `divvy::store`, with and without atomic batches, with
+//! and without expiry markers, in virtual time and in real time.
 
 use std::sync::Arc;
 use std::time::Duration;

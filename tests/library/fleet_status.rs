@@ -1,4 +1,4 @@
-//! A live fleet seen from outside, on the embedded store.
+//! A live fleet as seen by an observer, on the embedded store.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ fn list(names: &[&str]) -> Vec<Partition> {
         .collect()
 }
 
-/// A fleet that divvy leads: one worker behind, one gone.
+/// A fleet led by divvy: one worker lags, one has no heartbeat.
 fn divvys_fleet() -> MemoryStore {
     let store = store();
     put(&store, Bucket::Election, "leader", "worker-0:1700000000");
@@ -98,7 +98,7 @@ fn leader_versions_workers_lag_and_loads_are_shown() {
         ]
     );
     assert!((status.workers[0].share - 30.0 / 41.0).abs() < 1e-9);
-    // What a worker without heartbeat has is served by nobody.
+    // The partitions of a worker without heartbeats are not served.
     assert_eq!(
         status.unassigned.as_deref(),
         Some(&["tool.c".to_owned(), "tool.d".into()][..])

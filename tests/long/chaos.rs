@@ -1,9 +1,9 @@
-//! Twenty worker processes over a cluster of three servers, for minutes, while workers and servers
-//! are killed, frozen, restarted and asked to go.
+//! Twenty worker processes on a cluster of three servers, for minutes, while workers and servers
+//! are killed, frozen, restarted and stopped.
 //!
-//! Takes minutes, so it runs only when asked for: `make chaos MINUTES=10`. After each stretch of
-//! faults every partition must have exactly one owner among the living; no worker may ever have
-//! gone back to an earlier version, and nobody that the leader could hear may have been left out.
+//! Runs for minutes, therefore only on request: `make chaos MINUTES=10`. After each period of
+//! faults every partition must have exactly one live owner, no worker may have gone back to an
+//! earlier version, and no worker whose heartbeats reached the leader may have been omitted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::worker_process::{Fleet, Worker};
 const WORKERS: usize = 20;
 const PARTITIONS: usize = 200;
 
-/// How long faults last before everything must be well again.
+/// How long faults last before the fleet must recover.
 const STRETCH: Duration = Duration::from_secs(30);
 
-/// Three leases of a leader.
+/// Three leader leases.
 const THREE_LEASES: Duration = Duration::from_secs(15);
 
 struct Chaos {
@@ -26,7 +26,7 @@ struct Chaos {
     fleet: Fleet,
     workers: Vec<Worker>,
     done: BTreeMap<&'static str, usize>,
-    /// How long it took until everything was well after each stretch.
+    /// The recovery time after each period.
     heals: Vec<Duration>,
 }
 
@@ -77,7 +77,7 @@ impl Chaos {
         }
     }
 
-    /// No more faults: all must be well, within what a wait allows.
+    /// Ends all faults: the fleet must recover within the limit of a wait.
     fn heal(&mut self) {
         let began = Instant::now();
         self.cluster.wait_healthy();
@@ -144,7 +144,7 @@ impl Chaos {
         }
         let longest = self.heals.iter().max().copied().unwrap_or_default();
         println!(
-            "{} stretches; well again after {longest:.1?} at most; 0 violations",
+            "{} periods; recovered after {longest:.1?} at most; 0 violations",
             self.heals.len()
         );
     }

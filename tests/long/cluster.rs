@@ -1,4 +1,4 @@
-//! The NATS store on three servers that lose one another.
+//! The NATS store on three servers that are partitioned from one another.
 //!
 //! `make test-matrix` runs it.
 

@@ -1,9 +1,9 @@
-//! The tables of faults in `docs/faults.md`: what each does to a store, and what an operator of a
-//! fleet sees of it, measured one by one.
+//! The tables of `docs/faults.md`: the effect of each fault on a store, and what an operator of a
+//! fleet sees of it.
 //!
-//! Takes minutes, so it runs only when asked for: `make faults` prints the tables and writes the
-//! file. A fault that costs an acknowledged write, an event, or a deadline ends it with an error,
-//! and so does one that a fleet does not recover from, or that nobody is told of.
+//! Runs for minutes, therefore only on request: `make faults` prints the tables and writes the
+//! file. It fails if a fault costs an acknowledged write, an event or a deadline, if a fleet does
+//! not recover, or if a fault is not reported.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -17,14 +17,14 @@ use crate::support::fault_list::{self, Fault};
 use crate::support::faults::Row;
 use crate::support::nats_binary::NEWEST;
 
-/// So many are measured at a time: nearly all they do is wait.
+/// Number of concurrent measurements: they mostly wait.
 const AT_ONCE: usize = 4;
 
-/// Long enough for everything that a fleet does now and then when it is left alone.
+/// Long enough for everything that an idle fleet does periodically.
 const QUIET: Duration = Duration::from_secs(25);
 
-/// `DIVVY_FAULTS=cut|kill` measures only those whose name contains one of these, tells every line
-/// that was logged, and leaves the document alone.
+/// `DIVVY_FAULTS=cut|kill` measures only the faults whose name contains one of these, prints every
+/// log line, and does not write the document.
 #[test]
 fn every_fault_loses_no_write_and_no_event_and_misses_no_deadline() {
     let only = std::env::var("DIVVY_FAULTS").ok();
@@ -32,7 +32,7 @@ fn every_fault_loses_no_write_and_no_event_and_misses_no_deadline() {
         let named = |only: &String| only.split('|').any(|part| fault.name.contains(part));
         only.as_ref().is_none_or(named)
     };
-    // What is compared with, first.
+    // First the baseline.
     let mut faults = vec![fault_list::nothing(QUIET)];
     faults.extend(fault_list::all().into_iter().filter(is_wanted));
     let measured = measure(&faults);
@@ -57,7 +57,7 @@ fn every_fault_loses_no_write_and_no_event_and_misses_no_deadline() {
     }
 }
 
-/// One that fails does not hide what others do.
+/// A failed fault does not hide the results of others.
 fn measure(faults: &[Fault]) -> Vec<Option<(Row, Sight)>> {
     let measured: Vec<Mutex<_>> = faults.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
@@ -87,7 +87,7 @@ fn measure(faults: &[Fault]) -> Vec<Option<(Row, Sight)>> {
         .collect()
 }
 
-/// Puts the tables into the document, in place of those that are there.
+/// Replaces the tables in the document.
 fn write(tables: &[(&str, &str)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
     let mut text = std::fs::read_to_string(&path).expect("the document");

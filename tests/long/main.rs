@@ -1,4 +1,4 @@
-//! Tests that take many minutes. `cargo test` leaves them out; each has its `make` command:
+//! Tests that run for many minutes. `cargo test` omits them; each has its `make` command:
 //! `test-matrix`, `faults`, `rivals`, `chaos`.
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,5 @@
-//! The NATS store keeps the contract on every supported server, kind of storage, and in clusters.
+//! The NATS store satisfies its contract on every supported server and storage type, and in
+//! clusters.
 //!
 //! `make test-matrix` runs it.
 

@@ -1,8 +1,8 @@
-//! Three leaders who each think that they lead, on a cluster whose nodes are killed one by one.
+//! Three rival leaders on a cluster whose nodes are killed one by one.
 //!
-//! Takes minutes, so it runs only when asked for: `make rivals MINUTES=10`. Prints a table with
-//! what each class did; a publication that was acknowledged and lost, published in part, by a
-//! deposed leader, or between another's writes ends it with an error.
+//! Runs for minutes, therefore only on request: `make rivals MINUTES=10`. Prints a table per
+//! publish mode. It fails if a publication was acknowledged and lost, published partially, by a
+//! deposed leader, or between the writes of another one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ const BUCKET: Bucket = Bucket::Assignment;
 const KILL_EVERY: Duration = Duration::from_secs(6);
 const WORKERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
-/// A publication that was acknowledged.
+/// An acknowledged publication.
 struct Acked {
     term: Term,
     version: Version,
@@ -115,7 +115,7 @@ fn in_secs(secs: u64) -> Instant {
     Instant::now() + Duration::from_secs(secs)
 }
 
-/// Takes over, publishes until somebody else has taken over, takes over again.
+/// Takes over, publishes until another leader takes over, and takes over again.
 fn contend(store: &Arc<NatsStore>, class: PublishMode, log: &Mutex<Log>, is_over: &AtomicBool) {
     let mut leader = publisher(store, class);
     while !is_over.load(Ordering::SeqCst) {
@@ -157,8 +157,8 @@ fn contend(store: &Arc<NatsStore>, class: PublishMode, log: &Mutex<Log>, is_over
     store.stop(in_secs(10)).expect("all threads end");
 }
 
-/// A plan of class A is there as a whole or not at all. A listing may fall between the writes of a
-/// batch on servers before 2.15, so it has to be seen twice.
+/// A plan in atomic mode exists completely or not at all. On servers before 2.15 a listing may fall
+/// between the writes of a batch, so an incomplete plan must be observed twice.
 fn look(store: &NatsStore, log: &Mutex<Log>) {
     let prefix = KeyPrefix::new("assignment").expect("a prefix");
     let read = || {
@@ -182,7 +182,8 @@ fn judge(mut log: Log, store: &NatsStore) {
     assert!(log.acked.len() > 20, "too little was published");
     assert_eq!(log.partial, [""; 0], "published in part");
 
-    // Versions follow time: who began after another's was acknowledged is above it.
+    // Versions follow time: a publication that began after another was acknowledged has a higher
+    // version.
     log.acked.sort_by_key(|acked| acked.began);
     let mut by_end: Vec<(Instant, Version)> =
         log.acked.iter().map(|a| (a.ended, a.version)).collect();
@@ -196,7 +197,7 @@ fn judge(mut log: Log, store: &NatsStore) {
         assert!(acked.version > highest, "{} after {highest}", acked.version);
     }
 
-    // Versions follow terms: nothing of a deposed leader stands above its successor's.
+    // Versions follow terms: no version of a deposed leader is above those of its successor.
     log.acked.sort_by_key(|acked| acked.version);
     for pair in log.acked.windows(2) {
         assert_ne!(pair[0].version, pair[1].version, "published twice");

@@ -1,5 +1,5 @@
-//! The NATS store against servers that want to know who it is: each kind of credentials, right
-//! and wrong, plain and by TLS, and permissions that are missing.
+//! The NATS store against servers with authentication: each kind of credentials, right and wrong,
+//! plain and with TLS, and missing permissions.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -36,7 +36,7 @@ fn put(key: &str) -> Write {
     }
 }
 
-/// Works with the store: bucket, write, read, watch.
+/// Uses the store: bucket, write, read, watch.
 fn prove(options: NatsOptions) {
     let store = NatsStore::connect(options, soon()).expect("a connection");
     store
@@ -54,7 +54,8 @@ fn prove(options: NatsOptions) {
     store.stop(soon()).unwrap();
 }
 
-/// Fails at once, with the right code, and gives no secret away.
+/// Checks that connecting fails immediately, with the right code, and that the error contains no
+/// secret.
 fn refused(options: NatsOptions, secret: &str) {
     let started = Instant::now();
     let error = NatsStore::connect(options, soon()).expect_err("wrong credentials");
@@ -110,7 +111,7 @@ fn nkey_connects() {
     });
 }
 
-/// A JWT as NATS has it: claims signed by the issuer's key.
+/// A NATS JWT: claims signed with the key of the issuer.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: serde_json::Value) -> String {
     let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
     let claims = serde_json::json!({
@@ -127,7 +128,7 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: serde_json::Value)
     format!("{signed}.{}", BASE64URL.encode(signature))
 }
 
-/// The configuration of a server with one JetStream account, and the account's key.
+/// Returns the configuration of a server with one JetStream account, and the key of the account.
 fn operator_config() -> (String, KeyPair) {
     let (operator, account, system) = (
         KeyPair::new_operator(),
@@ -257,7 +258,7 @@ fn tls_replies_are_read_without_delay() {
     });
 }
 
-/// Why connecting fails.
+/// Returns the error of a failed connect.
 fn failure(options: NatsOptions) -> divvy::error::Error {
     NatsStore::connect(options, soon()).expect_err("a failure")
 }
@@ -269,7 +270,7 @@ fn tls_first_server_is_reached_by_setting_and_by_detection() {
     let options = || NatsOptions::new([server.url()]);
     prove(options().tls_ca(pem("ca.pem")).tls_first(true));
     prove(options().tls_ca(pem("ca.pem")));
-    // Without TLS asked for there is nothing to detect.
+    // If TLS is not required, there is nothing to detect.
     let plain = options().connect_timeout(Duration::from_millis(300));
     let error = NatsStore::connect(plain, Instant::now() + Duration::from_secs(1)).unwrap_err();
     assert!(error.to_string().contains("nats_tls_first"), "{error}");
@@ -310,7 +311,7 @@ fn client_certificate_authenticates_with_verify_and_map() {
     });
 }
 
-/// Listens as a server without TLS would, and counts what clients send to it.
+/// Listens like a server without TLS, and counts the bytes that clients send.
 fn without_tls(body: impl FnOnce(String)) -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -499,7 +500,7 @@ fn missing_permission_is_reported_at_once_not_by_timeout() {
         .unwrap();
     let reader = NatsStore::connect(options("reader"), soon()).unwrap();
     let started = Instant::now();
-    // The bucket is there, so what may not be added to it does not matter.
+    // The bucket exists, so the missing permission to create it does not matter.
     reader
         .ensure(BUCKET, BucketConfig { ttl: None }, soon())
         .unwrap();

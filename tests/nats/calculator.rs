@@ -67,7 +67,7 @@ fn calculator(server: &Server, name: &str, strategy: impl Strategy + 'static) ->
         .unwrap()
 }
 
-/// Workers that beat until they leave (deleting their key) or crash (just no longer beating).
+/// Workers that send heartbeats until they leave (delete the key) or crash (stop sending).
 struct Fleet {
     store: Arc<NatsStore>,
     workers: Arc<Mutex<BTreeSet<String>>>,
@@ -127,8 +127,8 @@ impl Fleet {
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     }
 
-    /// How many partitions each worker holds, how many different ones that are, and the highest
-    /// version.
+    /// Returns the number of partitions of each worker, the number of distinct partitions, and the
+    /// highest version.
     fn held(&self) -> (BTreeMap<String, usize>, usize, i64) {
         let mut version = 0;
         let mut held = BTreeMap::new();
@@ -145,7 +145,7 @@ impl Fleet {
         (held, all.len(), version)
     }
 
-    /// The assignments as they are stored.
+    /// Returns the stored assignments.
     fn assignments(&self) -> BTreeMap<String, Vec<u8>> {
         let listing = self
             .store
@@ -155,7 +155,7 @@ impl Fleet {
         live.map(|entry| (entry.key, entry.value)).collect()
     }
 
-    /// Waits until exactly these workers hold all partitions.
+    /// Waits until exactly these workers own all partitions.
     fn wait_divided(&self, names: &[&str]) -> i64 {
         let deadline = soon();
         loop {
@@ -220,7 +220,7 @@ fn fleet_starts_grows_shrinks_and_recovers_from_crash() {
         let events = leader.events(EventFilter::StateAndMembers);
         leader.start(PATIENCE).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
-        // A join within the window that follows the start would be part of the cold start.
+        // A join within the cold-start window would be part of the cold start.
         while !matches!(
             &*events.recv_timeout(PATIENCE).expect("the window ends"),
             CalculatorEvent::StateChanged(change)
@@ -234,7 +234,7 @@ fn fleet_starts_grows_shrinks_and_recovers_from_crash() {
         fleet.crash("w-2");
         let version = fleet.wait_divided(&["w-3"]);
         eprintln!("crash to published: {:?}", before.elapsed());
-        // The plan is visible before its publisher knows.
+        // The plan is visible before the publisher has received the acknowledgement.
         let deadline = soon();
         while leader.current_version() != version {
             assert!(Instant::now() < deadline, "at {}", leader.current_version());
@@ -271,7 +271,7 @@ fn status_shows_active_publish_mode_and_server_probe_result() {
     }
 }
 
-/// A strategy that waits at a gate: a leader that is paused in the middle of a rebalance.
+/// A strategy that blocks at a gate: pauses a leader in the middle of a rebalance.
 struct Gated {
     is_open: Arc<(Mutex<bool>, std::sync::Condvar)>,
     at_gate: Arc<AtomicBool>,
@@ -308,7 +308,7 @@ fn paused_leader_cannot_publish_after_take_over_even_for_new_worker() {
         old.start(PATIENCE).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
 
-        // The old leader stops in the middle of a rebalance for a worker that has no key yet.
+        // The old leader stops in the middle of a rebalance for a worker without a key.
         *gate.0.lock().unwrap() = false;
         at_gate.store(false, Ordering::Release);
         fleet.join("w-9");
@@ -408,15 +408,15 @@ fn stop_under_load_ends_in_time_and_leaves_complete_plans() {
         for thread in load {
             thread.join().unwrap();
         }
-        // The next leader repairs what the stop may have torn (single writes only).
+        // The next leader repairs what the stop may have left incomplete (per-key mode only).
         leader.start(PATIENCE).unwrap();
         fleet.wait_divided(&["w-1", "w-2", "w-3"]);
         leader.stop(PATIENCE).unwrap();
     });
 }
 
-/// A server that stands still for longer than heartbeats live has expired them all when it goes on,
-/// though nobody has died.
+/// A server suspended for longer than the heartbeat TTL expires all heartbeats when it resumes,
+/// although no worker has died.
 fn a_pause_of_two_ttls_moves_nothing(version: &str) {
     const WORKERS: usize = 200;
     let server = Server::start(version);
@@ -440,7 +440,7 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
     server.pause();
     std::thread::sleep(TTL * 2);
     server.resume();
-    // Whoever was taken for dead would be lost and left out of a plan by then.
+    // A worker declared dead would be missing from a plan by then.
     std::thread::sleep(TTL * 3 + Duration::from_secs(1));
     wait_until("sight", || leader.status().degraded.is_empty());
     assert_eq!(leader.current_version(), version);
@@ -470,7 +470,7 @@ fn pause_of_two_ttls_moves_no_partition_of_200_workers_on_oldest_server() {
     a_pause_of_two_ttls_moves_nothing(OLDEST);
 }
 
-/// Other streams take all the room there is: nothing can be written, heartbeats included.
+/// Other streams use all storage: no write succeeds, including heartbeats.
 fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     let fleet = Fleet::new(server, &["w-1", "w-2"]);
     let leader = calculator(server, "leader", RoundRobin);
@@ -505,7 +505,7 @@ fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     let answer = raw.api("STREAM.DELETE.FILL", "");
     assert!(answer["error"].is_null(), "{answer}");
     drop(raw);
-    // Beats were refused, too: the workers may have been taken for dead meanwhile.
+    // Heartbeats were rejected too: the workers may have been declared dead meanwhile.
     wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
     let after = fleet.wait_divided(&["w-1", "w-2"]);
     assert!(after > before);
@@ -554,7 +554,7 @@ fn descriptor_exhaustion_is_reported_and_session_recovers() {
     assert!(told.contains("recovered"), "{told}");
 }
 
-/// Run by the test above, in a process of its own.
+/// Run by the test above in its own process.
 #[test]
 #[ignore = "limits the open files of its process; another test runs it"]
 fn process_without_free_descriptor() {
@@ -568,7 +568,7 @@ fn process_without_free_descriptor() {
     let before = fleet.wait_divided(&["w-1", "w-2"]);
     let had = usage();
 
-    // What is open stays open; nothing can be opened beside it.
+    // Open descriptors remain usable; no new one can be opened.
     let was = limit_open_files(3);
     let error = NatsStore::connect(
         NatsOptions::new([server.url()]),
@@ -578,7 +578,7 @@ fn process_without_free_descriptor() {
     .unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
-    // The sessions are given up, and there is no way to make new ones.
+    // The sessions are closed, and no new ones can be opened.
     server.pause();
     wait_until("a session that cannot be replaced", || {
         let degraded = &leader.status().degraded;
@@ -589,7 +589,7 @@ fn process_without_free_descriptor() {
     server.resume();
     limit_open_files(was);
 
-    // The workers' beats were kept from the store, too, and theirs is another connection.
+    // The heartbeats of the workers use another connection and were blocked too.
     wait_until("the workers' store", || {
         fleet.store.health() == Health::Connected
     });
@@ -604,7 +604,7 @@ fn process_without_free_descriptor() {
     println!("recovered from: {error}");
 }
 
-/// Sets the soft limit; the one before.
+/// Sets the soft limit and returns the previous one.
 fn limit_open_files(files: u64) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -620,7 +620,7 @@ fn limit_open_files(files: u64) -> u64 {
     before
 }
 
-/// Starts and stops a calculator in a process of its own, so that nothing else is measured.
+/// Starts and stops a calculator in its own process, so that nothing else is measured.
 #[test]
 fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     const NAME: &str =
@@ -629,7 +629,7 @@ fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
             .env("DIVVY_CYCLES", "1000")
-            // One arena: what the allocator keeps for threads long gone would hide a leak.
+            // One arena: memory that the allocator keeps for ended threads would hide a leak.
             .env("MALLOC_ARENA_MAX", "1")
             .status()
             .unwrap();

@@ -1,5 +1,5 @@
-//! The NATS store keeps the contract of `divvy::store`, on the newest and the oldest server. All
-//! the others, and clusters, are in `tests/long/matrix.rs`.
+//! The NATS store satisfies the contract of `divvy::store` on the newest and the oldest server.
+//! `tests/long/matrix.rs` covers all other versions and clusters.
 
 use crate::nats_fixture::Nats;
 use crate::support::nats_binary::{NEWEST, OLDEST};

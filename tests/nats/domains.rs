@@ -1,5 +1,5 @@
-//! What is written arrives where it is read: JetStream domains over leaf nodes, other accounts'
-//! JetStream, and mirrors.
+//! Writes arrive in the stream that is read: JetStream domains over leaf nodes, the JetStream of
+//! other accounts, and mirrors.
 use std::time::{Duration, Instant};
 
 use divvy::error::Code;
@@ -30,7 +30,7 @@ fn put(key: &str, expect: Expect) -> Write {
     }
 }
 
-/// A hub and a leaf node, each with a JetStream domain of its own.
+/// A hub and a leaf node, each with its own JetStream domain.
 fn hub_and_leaf(version: &str) -> (Server, Server) {
     let port = free_port();
     let hub = Setup::new(version)
@@ -66,7 +66,7 @@ fn bucket() -> Value {
     })
 }
 
-/// Writes, batches, reads, lists and watches: all of it is in one place.
+/// Writes, batches, reads, lists and watches: all in one place.
 fn works(store: &NatsStore) {
     store.ensure(BUCKET, CONFIG, soon()).unwrap();
     let watch = store.watch(BUCKET, "").unwrap();
@@ -189,7 +189,7 @@ fn stream_of_the_bucket_s_name_that_stores_something_else_is_refused() {
     );
 }
 
-/// An account that has JetStream, and one that imports what `imports` says under `hub`.
+/// Starts an account with JetStream, and one with these imports under `hub`.
 fn accounts(imports: &str) -> Server {
     let exports = r#"{service: "$JS.API.>", response_type: stream}, {service: "$KV.>"}"#;
     Setup::new(NEWEST)
@@ -239,7 +239,7 @@ fn acknowledgement_from_another_stream_is_no_success() {
     let server = accounts(&format!("{API}, {KV}"));
     let store = NatsStore::connect(imported(&server), soon()).unwrap();
     store.ensure(BUCKET, CONFIG, soon()).unwrap();
-    // Another stream takes the place of the bucket and stores its subjects.
+    // Another stream replaces the bucket and stores its subjects.
     let mut raw = RawNats::connect_as(server.port, "hub", "p");
     raw.api(&format!("STREAM.DELETE.{STREAM}"), "");
     let other = json!({ "name": "other", "subjects": [SUBJECT] });

@@ -1,5 +1,5 @@
-//! The NATS store under every fault that a server or a network can have: no call takes longer than
-//! its deadline, no change is lost to a watch, and all is well again soon after the heal.
+//! The NATS store under every fault of a server or network: no call exceeds its deadline, no watch
+//! loses a change, and everything recovers soon after the healing.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -99,7 +99,7 @@ fn memory_bucket_lost_in_server_restart_is_detected_and_rewatched() {
 
 #[cfg(feature = "metrics")]
 mod observed {
-    //! A few faults as `make faults` has them all: what an operator sees of them.
+    //! A few of the faults of `make faults`: what an operator sees.
 
     use super::*;
     use crate::observer;
@@ -131,7 +131,7 @@ fn malformed_headers_and_keys_cost_no_connection_and_hide_no_other_change() {
         store.ensure(bucket, FOR_EVER, soon()).unwrap();
     }
     let health = store.health_events();
-    // One bucket is pushed, the other one is pulled.
+    // One bucket is watched by push, the other by pull.
     let buckets = [
         (BUCKET, "parti-assignment"),
         (Bucket::Heartbeat, "parti-heartbeat"),
@@ -233,7 +233,7 @@ fn stop_and_drop_meet_deadline_while_server_hangs_and_leave_nothing() {
     assert!(Reader::default().until_live(&watch, Duration::from_secs(10)));
     let dropped = connect(&server.url());
     server.pause();
-    // Fills the socket and the output, so that some are never sent.
+    // Fills the socket and the output buffer, so that some messages are never sent.
     let flood: Vec<_> = (0..40)
         .map(|n| put(&format!("k{n}"), &"x".repeat(500_000)))
         .collect();
@@ -267,7 +267,7 @@ fn stop_and_drop_meet_deadline_while_server_hangs_and_leave_nothing() {
         );
         thread::sleep(Duration::from_millis(20));
     }
-    println!("gone {:?} after the heal", started.elapsed() - took);
+    println!("closed {:?} after the healing", started.elapsed() - took);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn hundred_store_starts_and_stops_do_not_leak() {
     for _ in 0..100 {
         cycle();
     }
-    // Other tests of this process have connections of their own, so the server is asked.
+    // Other tests of this process have their own connections, so query the server.
     assert_eq!(server.connections(), 0);
     let jsz = server.monitoring("jsz").unwrap();
     assert_eq!(jsz["consumers"], 0, "{jsz}");
@@ -319,7 +319,7 @@ fn disabled_jetstream_is_unavailable_until_enabled_again() {
     until("unavailable", |outcome| {
         matches!(outcome, Outcome::Refused(Refusal::Unavailable(_)))
     });
-    // The server leaves requests to its API without an answer; what counts is that calls end.
+    // The server does not answer API requests; the calls must end nevertheless.
     let error = store
         .read(BUCKET, "watched.k", Instant::now() + CALL_TIMEOUT)
         .unwrap_err();

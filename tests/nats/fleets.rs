@@ -74,7 +74,7 @@ fn worker_of_another_fleet_is_refused_and_leaves_nothing_behind() {
     let orders = store(NatsOptions::new([server.url()]).fleet("orders"));
     let first = worker(&orders, 7);
     first.start(TIMEOUT).unwrap();
-    // The buckets of the first fleet, by mistake.
+    // By mistake, the buckets of the first fleet.
     let mut options = NatsOptions::new([server.url()]).fleet("payments");
     for bucket in Bucket::ALL {
         options = options.bucket_name(bucket, bucket.name_in("orders"));
@@ -94,7 +94,7 @@ fn worker_of_another_fleet_is_refused_and_leaves_nothing_behind() {
     assert!(begun.elapsed() < TIMEOUT / 2);
     let claims = orders.list(Bucket::StableId, "", soon()).unwrap().entries;
     assert_eq!(claims.iter().filter(|claim| claim.is_live()).count(), 1);
-    // Other key prefixes alone would share lease, fence and commit record as well.
+    // Different key prefixes alone would still share lease, fence and commit record.
     let mut config = ManagerConfig::default();
     config.calculator.assignment_prefix = "theirs".into();
     let third = Manager::builder(Arc::clone(&orders) as Arc<dyn Store>)

@@ -1,4 +1,4 @@
-//! The NATS store against peers and networks that do what no server should.
+//! The NATS store against misbehaving peers and networks.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use crate::support::raw_nats::RawNats;
 
 const INFO: &str = r#"INFO {"server_id":"X","server_name":"rogue","version":"2.11.0","headers":true,"max_payload":1048576,"jetstream":true}"#;
 
-/// A peer that lets clients log in, and answers their first message with `answer`.
+/// A peer that accepts logins and answers the first message with `answer`.
 struct Rogue {
     url: String,
     address: std::net::SocketAddr,
@@ -177,7 +177,8 @@ fn lame_duck_server_is_left_without_unknown_writes() {
     let first = connect(&cluster.nodes[0].url());
     first.ensure(BUCKET, FOR_EVER, soon()).unwrap();
     first.stop(soon()).unwrap();
-    // The server that shuts down does not store the bucket, or acknowledgements would be lost there.
+    // The server in lame duck mode does not store the bucket; otherwise acknowledgements would be
+    // lost.
     let info = RawNats::connect(cluster.nodes[0].port).api("STREAM.INFO.KV_parti-assignment", "");
     let stores = |node: &Server| {
         node.monitoring("varz").expect("a server that answers")["server_name"]
@@ -191,7 +192,7 @@ fn lame_duck_server_is_left_without_unknown_writes() {
     let leaving = leaving[0].1;
     let store = connect(&leaving.url());
     let health = store.health_events();
-    // Writes go on all the while, and none may become unknown.
+    // Writes continue throughout, and none may end as unknown.
     let is_over = AtomicBool::new(false);
     let (writes, moved) = thread::scope(|scope| {
         let writing = scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! Another client, the crate `nats`, reads what the store writes, and the other way round.
+//! Another client, the crate `nats`, reads what the store writes, and vice versa.
 #![allow(
     deprecated,
     reason = "the whole crate is, in favour of an asynchronous one"

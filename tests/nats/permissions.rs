@@ -1,4 +1,4 @@
-//! The permissions that the book documents are enough for workers, and nothing is denied to them.
+//! The permissions in the book suffice for workers: no request is denied.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The servers' data is replaced by an older copy while the fleet lives.
+//! The data of the servers is replaced by an older copy while the fleet runs.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const PARTITIONS: usize = 12;
 
 fn config() -> ManagerConfig {
     let mut config = crate::support::managers::config();
-    // Claims outlast the restart, so that the copy still holds them.
+    // Claims outlive the restart, so the copy still contains them.
     config.worker_id_ttl = Duration::from_secs(120);
     config.calculator.heartbeat_ttl = Duration::from_secs(2);
     config.heartbeat_interval = Duration::from_millis(400);
@@ -27,7 +27,7 @@ fn config() -> ManagerConfig {
     config
 }
 
-/// The highest version that the fleet has published, each at most once.
+/// The highest published version; each must be published at most once.
 struct Published {
     events: Vec<Events<ManagerEvent>>,
     versions: BTreeSet<i64>,
@@ -41,7 +41,7 @@ impl Published {
         }
     }
 
-    /// Reads what happened. No version may come twice or below an earlier one, and no id be lost.
+    /// Reads the events. No version may repeat or decrease, and no id may be lost.
     fn highest(&mut self) -> i64 {
         for events in &self.events {
             while let Some(event) = events.try_recv() {
@@ -83,7 +83,7 @@ fn held(managers: &[Manager]) -> Vec<Vec<String>> {
     managers.iter().map(keys).collect()
 }
 
-/// What happens to the data of servers while they are down.
+/// The operation on the data of stopped servers.
 #[derive(Clone, Copy, Debug)]
 enum Data {
     Copied,
@@ -162,7 +162,7 @@ fn fleet_keeps_ids_and_partitions_and_counts_on_after_its_cluster_was_restored()
                 }
             }
         }
-        // The others are needed before one of them answers as a whole.
+        // The cluster answers only when the other servers run.
         cluster.nodes.iter_mut().for_each(Server::restart);
         cluster.wait_healthy();
     });

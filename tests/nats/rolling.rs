@@ -1,5 +1,4 @@
-//! Servers that are upgraded and downgraded one by one under a running fleet: no stream goes offline
-//! because of divvy.
+//! Rolling upgrades and downgrades of servers under a running fleet: divvy takes no stream offline.
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +27,7 @@ fn store(urls: &[String], manage: ManageBuckets) -> Arc<NatsStore> {
     Arc::new(NatsStore::connect(options, soon()).expect("a connection"))
 }
 
-/// A worker that joins; the first one leads.
+/// A worker that joins; the first one becomes the leader.
 fn join(store: &Arc<NatsStore>) -> Manager {
     let mut config = ManagerConfig::default();
     config.calculator.cold_start_window = Duration::from_millis(500);
@@ -62,7 +61,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Publishes; while a server is replaced that may take several attempts.
+/// Publishes. While a server is replaced this may take several attempts.
 fn publish(leader: &Manager) -> Version {
     let deadline = soon();
     loop {
@@ -89,7 +88,7 @@ fn info(port: u16, bucket: Bucket) -> Value {
     RawNats::connect(port).api(&format!("STREAM.INFO.{}", stream(bucket)), "")
 }
 
-/// Whether every server has an up to date copy of the bucket and serves it.
+/// Returns whether every server has a current replica of the bucket and serves it.
 fn is_online(nodes: &[Server], bucket: Bucket) -> bool {
     nodes.iter().all(|node| {
         let info = info(node.port, bucket);
@@ -148,7 +147,7 @@ fn fleet_survives_the_downgrade_of_its_only_server() {
     }
 }
 
-/// What this file guards against, so that the guards are known to see it.
+/// Reproduces the failure that this file guards against, to show that the checks detect it.
 #[test]
 fn bucket_with_batches_is_offline_on_an_older_server_until_it_is_reverted() {
     let mut server = Server::start(NEWEST);
@@ -163,7 +162,7 @@ fn bucket_with_batches_is_offline_on_an_older_server_until_it_is_reverted() {
         Bucket::Assignment
     ));
     server.change_version(NEWEST);
-    until("the bucket is back", || {
+    until("the bucket is online", || {
         is_online(std::slice::from_ref(&server), Bucket::Assignment)
     });
     until("it is reverted", || client.revert_buckets(soon()).is_ok());
@@ -173,7 +172,7 @@ fn bucket_with_batches_is_offline_on_an_older_server_until_it_is_reverted() {
     });
 }
 
-/// Forward node by node with workers that ask for upgrades, then back.
+/// Upgrades node by node with workers that request upgrades, then downgrades.
 #[test]
 fn cluster_is_rolled_forward_and_back_and_no_stream_goes_offline() {
     let mut cluster = Cluster::of([BEFORE_BATCHES; 3]);
@@ -185,7 +184,7 @@ fn cluster_is_rolled_forward_and_back_and_no_stream_goes_offline() {
     all_online(&cluster.nodes);
     let is_atomic = |port| info(port, Bucket::Assignment)["config"]["allow_atomic"] == true;
 
-    // The canary first, with a worker that is started in between and the leader on the new node.
+    // The canary first, with a worker started in between and the leader on the new node.
     for node in 0..2 {
         cluster.nodes[node].change_version(NEWEST);
         cluster.wait_healthy();
@@ -208,7 +207,7 @@ fn cluster_is_rolled_forward_and_back_and_no_stream_goes_offline() {
         all_online(&cluster.nodes);
         worker.stop(Departure::Leave, TIMEOUT).unwrap();
     }
-    // The last node: from here on an upgrade is possible.
+    // The last node: from now on an upgrade is possible.
     cluster.nodes[2].change_version(NEWEST);
     cluster.wait_healthy();
     all_online(&cluster.nodes);
@@ -233,7 +232,8 @@ fn cluster_is_rolled_forward_and_back_and_no_stream_goes_offline() {
         "another leader took over"
     );
 
-    // Back: the operator reverts, then one server is downgraded, first a follower, then the leader.
+    // Downgrade: the operator reverts the buckets, then downgrades one server at a time: followers
+    // first, then the leader.
     assert_eq!(client.revert_buckets(soon()).unwrap(), ["parti-assignment"]);
     publish(&leader);
     assert_eq!(mode(&leader), "PerKey");

@@ -1,5 +1,5 @@
-//! The calculator at the ends of the scale: assignments larger than a server takes, and fleets
-//! larger than one batch.
+//! The calculator at its limits: assignments that exceed the server's limit, and fleets that exceed
+//! one batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// A store whose heartbeat bucket holds the keys of these workers.
+/// A store with the heartbeats of these workers.
 fn store_with_workers(server: &Server, count: usize) -> Arc<NatsStore> {
     let store = NatsStore::connect(
         NatsOptions::new([server.url()]).manage_buckets(ManageBuckets::Upgrade),
@@ -69,7 +69,7 @@ fn assignment_over_server_limit_is_rejected_before_any_key_is_written() {
         .config(&format!("max_payload: {MAX_PAYLOAD}"))
         .start();
     let store = store_with_workers(&server, 3);
-    // Only the second worker's share is too large.
+    // Only the assignment of the second worker is too large.
     let key = |i: usize| match i % 3 {
         1 => format!("{i:03}-{}", "x".repeat(900)),
         _ => format!("{i:03}"),

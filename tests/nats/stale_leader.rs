@@ -1,8 +1,8 @@
-//! A deposed leader gets nothing past a real server: not through its publisher, and not with the
-//! very requests that its publisher would send, were it not to know that it is deposed.
+//! A deposed leader cannot write to a real server: neither through its publisher, nor with the
+//! requests that its publisher would send if it did not know of its deposition.
 //!
-//! `make stale` runs all tries on all servers; `DIVVY_STALE_TRIES` (per server and class) and
-//! `DIVVY_NATS_VERSIONS` (separated by commas) choose others.
+//! `make stale` runs all attempts on all servers. `DIVVY_STALE_TRIES` (per server and mode) and
+//! `DIVVY_NATS_VERSIONS` (separated by commas) select others.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ use crate::support::nats_server::Server;
 use crate::support::publishers::{plan, publisher};
 
 const TRIES: usize = 500;
-/// Each with a leader of its own that is deposed.
+/// Each with its own deposed leader.
 const ROUNDS: usize = 10;
-/// Single writes in flight at once.
+/// Concurrent single writes.
 const PIPELINED: usize = 50;
 const BUCKET: Bucket = Bucket::Assignment;
 
@@ -60,7 +60,7 @@ fn deposed_leader_cannot_publish() {
     }
 }
 
-/// What came of the tries, for existing, deleted and never-used keys.
+/// The outcomes for existing, deleted and unused keys.
 #[derive(Debug, Default)]
 struct Tally {
     refused: [usize; 3],
@@ -117,8 +117,8 @@ fn depose_and_try(server: &Server, class: PublishMode, tries: usize) -> Tally {
             "something was stored"
         );
 
-        // The same requests with what the new leader knows are accepted, so that it was the
-        // staleness that had the others refused.
+        // The same requests with the knowledge of the new leader are accepted, so the stale
+        // revisions caused the refusals.
         let mut control = Tally::default();
         match class {
             PublishMode::PerKey => try_singly(&stores[1], &newest, round, 1, &mut control),
@@ -136,8 +136,8 @@ fn depose_and_try(server: &Server, class: PublishMode, tries: usize) -> Tally {
     tally
 }
 
-/// Per-key mode: an existing key under its revision, one that holds nothing
-/// under the bucket's last sequence.
+/// Per-key mode: an existing key on its revision, a key without a value on the last sequence of the
+/// bucket.
 fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, to: &mut Tally) {
     let tries: Vec<(usize, Write)> = (0..count)
         .map(|n| {
@@ -159,8 +159,9 @@ fn try_singly(store: &NatsStore, known: &Knowledge, round: usize, count: usize, 
     }
 }
 
-/// Atomic mode: the commit record first, under the fence, then a key under its revision; by turns the
-/// one that the deposed leader knows and the one that is right, so that the fence alone refuses.
+/// Atomic mode: the commit record on the fence, then a key on its revision, alternately the
+/// revision known to the deposed leader and the current one, so that only the fence causes the
+/// refusal.
 fn try_atomically(
     store: &NatsStore,
     known: [&Knowledge; 2],
@@ -182,7 +183,7 @@ fn try_atomically(
     }
 }
 
-/// The key of a try: an existing one, one that was deleted, one that never was.
+/// The key of an attempt: existing, deleted, or unused.
 fn target(round: usize, n: usize) -> (usize, String) {
     match n % 3 {
         0 => (0, format!("assignment.kept-{}", 1 + n / 3 % 2)),
@@ -199,7 +200,7 @@ fn write(key: String, expect: Expect) -> Write {
     }
 }
 
-/// What a leader knows of the bucket.
+/// The state of the bucket as known to a leader.
 struct Knowledge(Listing);
 
 impl Knowledge {
@@ -207,7 +208,7 @@ impl Knowledge {
         Self(store.list(BUCKET, "", later()).unwrap())
     }
 
-    /// A key's last revision, its delete marker counted; 0 when it never was.
+    /// The last revision of a key, including its delete marker; 0 if it never existed.
     fn revision(&self, key: &str) -> u64 {
         let mut entries = self.0.entries.iter();
         entries.find(|e| e.key == key).map_or(0, |e| e.revision)

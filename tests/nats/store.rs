@@ -1,4 +1,4 @@
-//! The NATS store against real servers: what calls, buckets and watches do when all is well.
+//! The NATS store on healthy real servers: calls, buckets and watches.
 
 use std::time::{Duration, Instant};
 
@@ -192,10 +192,11 @@ fn watch_delivers_current_state_then_every_change() {
     });
 }
 
-/// Heartbeats are asked for a few times a second; a lease is to begin when its beat was stored.
+/// Heartbeats are pulled a few times per second, but a lease must begin when its heartbeat was
+/// stored.
 #[test]
 fn heartbeat_event_reports_its_queue_delay() {
-    // What two clocks may differ by while the test runs.
+    // Maximum difference of the two clocks during the test.
     const DRIFT: Duration = Duration::from_millis(5);
     on_both(|server| {
         let (store, writer) = (connect(server), connect(server));
@@ -235,7 +236,7 @@ fn batch_is_applied_completely_under_its_fence_or_not_at_all() {
     let store = ready(&server);
     let capabilities = store.capabilities(BUCKET, soon()).unwrap();
     assert_eq!(capabilities.batch_max, 1_000, "{capabilities:?}");
-    // Finding that out has stored nothing.
+    // The probe has stored nothing.
     let listing = store.list(BUCKET, "", soon()).unwrap();
     assert_eq!(listing.entries, []);
     let fence = done(write_one(&store, put("divvy.fence", "1", Expect::Any)));
@@ -321,7 +322,7 @@ fn single_server_is_not_probed_before_each_batch() {
         done(store.write_batch(BUCKET, &two(key), soon()));
     }
     assert_eq!(calls(), before);
-    // A batch that is not done is a reason to ask.
+    // A failed batch requires a new probe.
     let again = store.write_batch(BUCKET, &two("d"), soon());
     assert_eq!(again, Outcome::Refused(Refusal::Conflict));
     done(store.write_batch(BUCKET, &two("e"), soon()));
@@ -353,7 +354,7 @@ fn batch_is_rejected_completely_when_batches_were_just_disabled() {
     let updated = raw.api(&format!("STREAM.UPDATE.{stream}"), &config);
     assert!(updated["error"].is_null(), "{updated}");
     refused("b");
-    // The same where another bucket has taken its place.
+    // As above, with a re-created bucket.
     raw.api(&format!("STREAM.DELETE.{stream}"), "");
     let created = raw.api(&format!("STREAM.CREATE.{stream}"), &config);
     assert!(created["error"].is_null(), "{created}");

@@ -1,4 +1,4 @@
-//! What the seed makes go wrong, and how a run goes.
+//! Faults chosen by the seed, and the course of a run.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::fleet::assignments;
 use crate::node::{Phase, WATCH_DELAY_MAX};
 use crate::world::{Event, Network, World};
 
-/// Leaders alive at once, at most.
+/// Maximum number of leaders alive at the same time.
 const LEADERS_MAX: usize = 4;
 
-/// How long a request may be held up, at most: it may still arrive after the faults have stopped.
+/// Maximum delay of a request. It may arrive after the faults have stopped.
 const LATE_MAX: Duration = Duration::from_secs(20);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Summary {
     pub commits: u64,
     pub leaders: usize,
-    /// Share of the bound that recovery took.
+    /// Recovery time as a fraction of the bound.
     pub recovery: f64,
     pub fingerprint: u64,
 }
 
 impl World {
-    /// One whole run: chaos, then quiet, then the recovery is judged.
+    /// Runs one simulation: faults, then none, then the check of the recovery.
     pub fn run(&mut self) -> Result<Summary, String> {
         for worker in 0..self.workers.len() {
             if self.rng.bool() {
@@ -54,8 +54,8 @@ impl World {
         })
     }
 
-    /// All faults have ended: the division is right within the bound and stays so. Returns which
-    /// share of the bound that took.
+    /// Checks that after the last fault the plan becomes correct within the bound and stays
+    /// correct. Returns the fraction of the bound that this took.
     pub fn recover(&mut self) -> Result<f64, String> {
         let quiet = self.now();
         let bound = self.recovery_bound();
@@ -68,16 +68,16 @@ impl World {
         self.judge_division()
             .map_err(|why| format!("recovered, then: {why}"))?;
         if self.checker.commits != commits {
-            return Err("publishes on though nothing changes".into());
+            return Err("continues to publish although nothing changes".into());
         }
         self.judge_leaders()?;
         let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
         Ok(recovered.as_secs_f64() / bound.as_secs_f64())
     }
 
-    /// How long it may take from the end of all faults until the division is right: what is still
-    /// on its way, a new leader's start, the return of sight, one restart or cold start with a
-    /// cooldown, and an emergency after that, all by the slowest clock.
+    /// The bound from the last fault to a correct plan: requests in flight, the start of a new
+    /// leader, the resynchronisation, one restart or cold start with a cooldown, and a subsequent
+    /// emergency, all by the slowest clock.
     pub fn recovery_bound(&self) -> Duration {
         let config = &self.config;
         let sum = LATE_MAX
@@ -119,8 +119,8 @@ impl World {
         self.poll_nodes()
     }
 
-    /// Exactly the live workers hold exactly the partitions, each once, and take up what they are
-    /// assigned.
+    /// Checks that the live workers, and no others, own each partition exactly once and have
+    /// applied their assignments.
     fn judge_division(&self) -> Checked {
         self.judge_protocol_keys()?;
         if self.lives.slots > 0 {
@@ -149,19 +149,20 @@ impl World {
         Ok(())
     }
 
-    /// One leader is left, it knows of nothing to do, and everybody was told everything.
+    /// Checks that one leader remains, that nothing is pending, and that every subscriber received
+    /// every event.
     fn judge_leaders(&mut self) -> Checked {
         let leaders = self.judge_minds()?;
         if leaders.len() == 1 && Some(leaders[0]) == self.leader {
             return Ok(());
         }
         Err(format!(
-            "{leaders:?} lead at the end, the host's is {:?}",
+            "{leaders:?} lead at the end, the host elected {:?}",
             self.leader
         ))
     }
 
-    /// Who leads knows of nothing to do, and everybody was told everything.
+    /// Checks that the leader has nothing pending and that every subscriber received every event.
     pub fn judge_minds(&mut self) -> Result<Vec<usize>, String> {
         let now = self.now();
         let leaders: Vec<usize> = self.alive().filter(|&n| !self.nodes[n].is_over).collect();
@@ -186,7 +187,7 @@ impl World {
         Ok(leaders)
     }
 
-    /// Whatever is due beside the traffic of calls.
+    /// Handles all due work except the traffic of calls.
     pub fn happen_to_world(&mut self, event: Event) {
         match event {
             Event::StartLeader => {
@@ -203,7 +204,7 @@ impl World {
             Event::Restore => {
                 self.blackout = None;
                 self.workers_store.faults().restore();
-                self.note(|| "the store is back".into());
+                self.note(|| "the store recovers".into());
                 self.restore_members();
                 for n in 0..self.nodes.len() {
                     if self.nodes[n].blackout.is_none() {
@@ -219,7 +220,7 @@ impl World {
                 }
                 faults.recover_watches();
                 faults.delay_watch_events(Duration::ZERO);
-                self.note(|| format!("node {n} sees well again"));
+                self.note(|| format!("the watches of node {n} recover"));
             }
             Event::Calm => {
                 self.network = Network::GOOD;
@@ -289,7 +290,8 @@ impl World {
         }
     }
 
-    /// Many at once: a restart of the fleet, a pause of all of it, or heartbeats that are gone.
+    /// Applies a fault to many workers: a restart of the fleet, a pause of all workers, or purged
+    /// heartbeats.
     fn trouble_the_fleet(&mut self) {
         match self.rng.u8(0..4) {
             0 => {
@@ -334,7 +336,7 @@ impl World {
                 debug_assert!(stopped.is_ok(), "{stopped:?}");
             }
             1 | 2 => {
-                // Frozen, and perhaps another one is elected meanwhile: it resumes beside that.
+                // The leader is frozen, and another one may be elected: both run when it resumes.
                 let until = self.now() + self.millis(100, 40_000);
                 self.nodes[n].frozen_until = until;
                 self.note(|| format!("node {n} freezes until {until:?}"));
@@ -345,10 +347,7 @@ impl World {
             }
             3 => self.elect(),
             4 => {
-                self.nodes[n]
-                    .client
-                    .faults()
-                    .blind_watches("as the seed wants");
+                self.nodes[n].client.faults().blind_watches("simulated");
                 self.note(|| format!("node {n} goes blind"));
                 let until = self.millis(100, 30_000);
                 self.after(until, Event::Recover(n));
@@ -398,21 +397,21 @@ impl World {
         self.after(until, Event::Restore);
     }
 
-    /// One leader does not reach the store until it recovers.
+    /// Disconnects one leader from the store until it recovers.
     pub fn cut_off_node(&mut self, n: usize, how: Blackout) {
         self.nodes[n].blackout = Some(how);
         self.nodes[n].client.faults().blackout(how);
         self.note(|| format!("node {n} is cut off: {how:?}"));
     }
 
-    /// Nobody reaches the store until it is restored.
+    /// Disconnects every process from the store until it recovers.
     pub fn cut_off(&mut self, how: Blackout) {
         self.blackout = Some(how);
         self.workers_store.faults().blackout(how);
         for n in self.alive().collect::<Vec<_>>() {
             self.nodes[n].client.faults().blackout(how);
         }
-        self.note(|| format!("the store is gone: {how:?}"));
+        self.note(|| format!("the store fails: {how:?}"));
     }
 
     fn ask_a_leader(&mut self) {
@@ -439,7 +438,7 @@ impl World {
         self.set_partitions();
         let count = self.partitions.len();
         self.note(|| format!("there are {count} partitions now"));
-        // The host tells every leader that it runs.
+        // The host notifies every running leader.
         for n in self.alive().collect::<Vec<_>>() {
             let generation = self.nodes[n].partitions.touch();
             let ticket = None;
@@ -459,7 +458,8 @@ impl World {
         }
     }
 
-    /// A leader of the Go library that does not know that it was deposed, or a human.
+    /// A leader of the Go library that has not noticed its deposition, or an operator, writes an
+    /// assignment.
     pub fn write_as_a_stranger(&mut self) {
         let kind = self.rng.u8(0..14);
         let workers = self.workers.len() + self.lives.slots;
@@ -475,14 +475,14 @@ impl World {
         let held = self.rng.usize(0..=self.partitions.len());
         let list = &self.partitions[..held];
         let partitions = serde_json::to_string(list).expect("partitions as JSON");
-        // A Go leader writes none, but garbage may. The term in force is nobody's to guess: who
-        // writes under it is taken for the leader.
+        // A Go leader writes no term, but malformed data may contain one. It must not equal the
+        // current term: its writer would count as the leader.
         let bogus = self.rng.i64(0..9);
         let term = match self.rng.u8(0..8) {
             0 if bogus != self.checker.fence => format!(r#","term":{bogus}"#),
             _ => String::new(),
         };
-        // Near the limit of what can be counted: to be ignored in every record.
+        // Near the limit of the number range: must be ignored in every record.
         let huge = i64::MAX - self.rng.i64(0..1 << 60);
         let (version, term) = match self.rng.u8(0..10) {
             0 => (huge, term),
@@ -522,7 +522,7 @@ impl World {
         versions.max().unwrap_or(0)
     }
 
-    /// Another program keeps a record of its own in the assignment bucket.
+    /// Another program writes its own record to the assignment bucket.
     fn leave_protocol_key(&mut self) {
         let key = format!("assignment._commit_log.{}", self.rng.u8(0..4));
         let value = format!("{{\"version\":{}}}", self.rng.u8(..)).into_bytes();
@@ -531,7 +531,7 @@ impl World {
         self.protocol_keys.insert(key, value);
     }
 
-    /// A worker's heartbeat reports numbers that nobody can have reached.
+    /// A heartbeat reports implausibly high numbers.
     fn overstate_a_heartbeat(&mut self, huge: i64) {
         let keys = self.keys(Bucket::Heartbeat);
         let Some(key) = keys.get(self.rng.usize(0..keys.len().max(1))) else {
@@ -544,7 +544,7 @@ impl World {
         server.put(Bucket::Heartbeat, key, value.as_bytes());
     }
 
-    /// What other programs keep in the bucket is as they wrote it.
+    /// Checks that the records of other programs are unchanged.
     pub fn judge_protocol_keys(&self) -> Checked {
         let listing = self.listing();
         for (key, value) in &self.protocol_keys {

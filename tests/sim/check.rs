@@ -1,4 +1,4 @@
-//! What must hold at every step, whatever the seed does. Kept apart from what makes things happen.
+//! Invariants checked at every step. Kept apart from the code that causes the faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,46 +13,48 @@ use crate::fleet::assignments;
 
 pub type Checked = Result<(), String>;
 
-/// The names of a partition list.
+/// The names of the partitions of a list.
 pub type Names = BTreeSet<String>;
 
 pub fn names(list: &[Partition]) -> Names {
     list.iter().map(Partition::subject).collect()
 }
 
-/// Which promise a leader's class gives about its deposed self.
+/// The guarantee for a deposed leader, by publish mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// Atomic mode: nothing of it is accepted after the newer fence.
+    /// Atomic mode: no write of it is accepted after the newer fence.
     FromFence,
-    /// Per-key mode: nothing of it is accepted after the newer leader's take-over is over.
+    /// Per-key mode: no write of it is accepted after the take-over of the newer leader is
+    /// complete.
     FromTakeOver,
 }
 
-/// Watches all accepted writes of all leaders.
+/// Checks all accepted writes of all leaders.
 #[derive(Default)]
 pub struct Checker {
-    /// The highest term that a fence was written for.
+    /// The highest term of an accepted fence.
     pub fence: Term,
-    /// The highest term whose take-over is over.
+    /// The highest term whose take-over is complete.
     taken_over: Term,
     /// The newest commit of any leader.
     committed: Option<(Term, Version)>,
-    /// What each version says, as its commit record's digest.
+    /// The digest of each version, from its commit record.
     digests: BTreeMap<Version, String>,
-    /// What each key holds, whoever wrote it.
+    /// The current value of each key, whoever wrote it.
     current: BTreeMap<String, (Version, u128)>,
-    /// The newest version that a leader gave each key.
+    /// The newest version that a leader wrote to each key.
     versions: BTreeMap<String, Version>,
-    /// Keys whose last write was not a leader's of this simulation.
+    /// Keys last written by a client other than a leader of this simulation.
     foreign: BTreeSet<String>,
-    /// Partition lists that there ever were.
+    /// All partition lists so far.
     pub lists: Vec<Names>,
     pub commits: u64,
 }
 
 impl Checker {
-    /// A write of a leader was accepted. `term` is the leader's when it sent the write.
+    /// Checks an accepted write of a leader. `term` is the term of the leader when it sent the
+    /// write.
     pub fn accepted(&mut self, term: Term, promise: Promise, write: &Write) -> Checked {
         let barrier = match promise {
             Promise::FromFence => self.fence,
@@ -74,7 +76,8 @@ impl Checker {
     }
 
     fn fence_written(&mut self, value: &[u8]) -> Checked {
-        let fence = Fence::decode(value).map_err(|e| format!("a leader wrote no fence: {e}"))?;
+        let fence =
+            Fence::decode(value).map_err(|e| format!("a leader wrote a malformed fence: {e}"))?;
         if fence.term < self.fence {
             return Err(format!("term {} opened after {}", fence.term, self.fence));
         }
@@ -86,7 +89,8 @@ impl Checker {
     }
 
     fn commit_written(&mut self, value: &[u8]) -> Checked {
-        let commit = Commit::decode(value).map_err(|e| format!("a leader wrote no commit: {e}"))?;
+        let commit =
+            Commit::decode(value).map_err(|e| format!("a leader wrote a malformed commit: {e}"))?;
         let now = (commit.term, commit.version);
         if let Some((term, version)) = self.committed {
             let again = commit.version == version && commit.term >= term;
@@ -115,7 +119,7 @@ impl Checker {
         let hash = content_hash(assignment.partitions.iter());
         let now = (assignment.version, hash);
         if self.current.insert(key.to_owned(), now) == Some(now) {
-            return Ok(()); // a take-over brings what stands under its term
+            return Ok(()); // a take-over rewrites the stored plan under its term
         }
         let version = assignment.version;
         let before = self.versions.insert(key.to_owned(), version);
@@ -125,7 +129,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Somebody wrote who is no leader of this simulation.
+    /// Records a write of a client that is not a leader of this simulation.
     pub fn foreign(&mut self, key: &str, value: Option<&[u8]>) {
         self.foreign.insert(key.to_owned());
         self.current.remove(key);
@@ -136,8 +140,8 @@ impl Checker {
         }
     }
 
-    /// The bucket was created again, with a sequence that starts at 1. Numbers that no process
-    /// remembers may be used again. That no worker goes back is checked elsewhere.
+    /// Handles a re-created bucket, whose sequence starts at 1. Numbers that no process remembers
+    /// may be reused. Another check ensures that no worker goes back.
     pub fn all_lost(&mut self) {
         self.fence = 0;
         self.taken_over = 0;
@@ -147,41 +151,43 @@ impl Checker {
         self.versions.clear();
     }
 
-    /// The store's data was replaced by an older copy. A process that starts just then knows
-    /// nothing of what was lost, and may lead before others have reported it.
+    /// Handles a restore of an older copy of the data. A process that starts right after it knows
+    /// nothing of the lost writes, and may lead before others have reported them.
     pub fn restored(&mut self) {
         self.all_lost();
         self.foreign
             .extend([COMMIT_KEY.to_owned(), FENCE_KEY.to_owned()]);
     }
 
-    /// A take-over is over. One whose fence somebody has removed meanwhile deposes nobody.
+    /// Handles a completed take-over. If another client has removed its fence meanwhile, it deposes
+    /// no leader.
     pub fn took_over(&mut self, term: Term) {
         if term == self.fence {
             self.taken_over = term;
         }
     }
 
-    /// A plan was published in one piece: what is stored now must be that plan.
+    /// Checks a plan that was published atomically: the stored assignments must be that plan.
     pub fn published_whole(&self, listing: &Listing) -> Checked {
         if !self.foreign.is_empty() {
-            return Ok(()); // not the leader's doing; the end of the run shows that it is put right
+            return Ok(()); // a foreign write; the end of the run checks that it is repaired
         }
         let reading = BucketReading::of(listing, &KeyPrefix::new("assignment").expect("a prefix"));
         if !reading.is_consistent() {
-            return Err("what is stored is not what was committed".into());
+            return Err("the stored assignments differ from the commit".into());
         }
         self.is_division(listing).map(|_| ())
     }
 
-    /// Each partition of one of the lists exactly once; returns who holds them.
+    /// Checks that each partition of one of the lists has exactly one owner, and returns the
+    /// owners.
     pub fn is_division(&self, listing: &Listing) -> Result<BTreeSet<String>, String> {
         let mut workers = BTreeSet::new();
         let mut all = Names::new();
         for (worker, assignment) in assignments(listing) {
             for partition in &assignment.partitions {
                 if !all.insert(partition.subject()) {
-                    return Err(format!("{} is held twice", partition.subject()));
+                    return Err(format!("{} has two owners", partition.subject()));
                 }
             }
             workers.insert(worker);
@@ -190,12 +196,12 @@ impl Checker {
             return Ok(workers);
         }
         Err(format!(
-            "{} partitions are held, which is no list that there was",
+            "{} partitions have owners, which matches no list",
             all.len()
         ))
     }
 
-    /// Whether the stored division is of the newest list.
+    /// Checks that the stored plan covers the newest list.
     pub fn is_newest_division(&self, listing: &Listing) -> Result<BTreeSet<String>, String> {
         let workers = self.is_division(listing)?;
         let held: usize = assignments(listing)
@@ -210,11 +216,11 @@ impl Checker {
         if held == newest && self.lists.last() == Some(&all) {
             return Ok(workers);
         }
-        Err("the division is of an older partition list".into())
+        Err("the plan covers an older partition list".into())
     }
 }
 
-/// What one leader's subscribers must be told.
+/// The events that the subscribers of one leader must receive.
 pub struct Story {
     state: CalculatorState,
     version: Version,
@@ -258,25 +264,25 @@ impl Story {
         let from = std::mem::replace(&mut self.state, change.to);
         if change.from != from || !is_legal(change.from, change.to) {
             return Err(format!(
-                "illegal or untold move: {change:?} while in {from}"
+                "illegal or unreported transition: {change:?} while in {from}"
             ));
         }
         Ok(())
     }
 
-    /// How much has been told so far.
+    /// Returns the number of events so far.
     pub fn len(&self) -> usize {
         self.lines.len()
     }
 
-    /// A subscriber of the time since `start` heard the beginning of this, in this order.
+    /// Checks that a subscriber since `start` received a prefix of these events, in this order.
     pub fn agrees(&self, start: usize, heard: &[String]) -> Checked {
         let told = &self.lines[start..];
         if heard.len() <= told.len() && *heard == told[..heard.len()] {
             return Ok(());
         }
         Err(format!(
-            "a subscriber heard another story\ntold:  {told:?}\nheard: {heard:?}"
+            "a subscriber received other events\nreported: {told:?}\nreceived: {heard:?}"
         ))
     }
 }

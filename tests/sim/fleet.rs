@@ -1,4 +1,4 @@
-//! The simulated workers: they beat, take up what they are assigned, crash, freeze and leave.
+//! The simulated workers: they send heartbeats, apply assignments, crash, freeze and leave.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use divvy::wire::{Applied, Assignment, encode_heartbeat};
 
 use crate::lockstep_publisher::far_future;
 
-/// How long beats are remembered.
+/// How long heartbeats are remembered.
 const MEMORY: Duration = Duration::from_secs(120);
 
-/// One worker.
+/// A worker.
 pub struct Worker {
     pub id: WorkerId,
     /// Speed of its clock, in thousandths.
     pub rate: u64,
     pub is_up: bool,
     pub frozen_until: Time,
-    /// Told apart from the beats of an earlier life.
+    /// Distinguishes the heartbeats of this incarnation.
     pub life: u64,
     pub applied: Option<(Option<Term>, Version)>,
-    /// When the store took a beat, newest last; cleared when it takes its leave.
+    /// When the store accepted its heartbeats, newest last. Cleared when it leaves.
     pub beats: VecDeque<Time>,
 }
 
@@ -48,7 +48,7 @@ impl Worker {
         format!("assignment.{}", self.id)
     }
 
-    /// Writes a heartbeat; whether the store took it.
+    /// Writes a heartbeat. Returns whether the store accepted it.
     pub fn beat(&mut self, store: &dyn Store, now: Time) -> bool {
         let (term, version) = self.applied.unwrap_or((None, 0));
         let applied = Applied {
@@ -82,8 +82,8 @@ impl Worker {
         self.beats.clear();
     }
 
-    /// Reads the assignment and takes it up unless it is older than what is applied: by term and
-    /// version, by version alone where one of the two has no term (a Go leader's).
+    /// Reads the assignment and applies it unless it is older than the applied one: by term and
+    /// version, or by version alone if one of the two has no term (a Go leader's).
     pub fn take_up(&mut self, store: &dyn Store) {
         let key = self.assignment_key();
         let Ok(Some(entry)) = store.read(Bucket::Assignment, &key, far_future()) else {
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Whether an assignment so numbered is taken up, or is the one that was.
+    /// Returns whether an assignment with these numbers is applied, or was applied before.
     pub fn accepts(&self, term: Option<Term>, version: Version) -> bool {
         match (self.applied, term) {
             (None, _) => true,
@@ -106,14 +106,14 @@ impl Worker {
         }
     }
 
-    /// Whether it beat after `from` and not later than `to`.
+    /// Returns whether it sent a heartbeat after `from` and not later than `to`.
     pub fn has_beaten_within(&self, from: Time, to: Time) -> bool {
         self.beats.iter().any(|&beat| beat > from && beat <= to)
     }
 }
 
-/// The assignments of a listing of the assignment bucket, by worker. A key that holds none, or an
-/// implausible number, is no worker's.
+/// Returns the assignments in a listing of the assignment bucket, by worker. A key without an
+/// assignment, or with an implausible number, belongs to no worker.
 pub fn assignments(listing: &Listing) -> Vec<(String, Assignment)> {
     listing
         .entries
@@ -130,7 +130,7 @@ pub fn assignments(listing: &Listing) -> Vec<(String, Assignment)> {
         .collect()
 }
 
-/// The assignment in a key, unless it is unreadable or implausible.
+/// Returns the assignment in a key, unless it is malformed or implausible.
 pub fn assignment_of(entry: &Entry) -> Option<Assignment> {
     let assignment = Assignment::decode(&entry.value).ok()?;
     let max = plausible_max(entry.revision);

@@ -1,11 +1,11 @@
-//! The log lines of one simulation: whatever is logged on its thread and on its publishers'.
+//! Collects the log lines of one simulation: of its thread and of its publisher threads.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, Once};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// The lines so far. Shared by the threads of one simulation.
+/// The lines so far, shared by the threads of one simulation.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -13,7 +13,7 @@ thread_local! {
     static MINE: RefCell<Option<Lines>> = const { RefCell::new(None) };
 }
 
-/// What operators see unless they ask for more.
+/// The lines of the default level.
 const LEVEL: LevelFilter = LevelFilter::Info;
 
 struct ToThread;
@@ -34,7 +34,7 @@ impl Log for ToThread {
 }
 
 impl Lines {
-    /// Collects the lines of this thread, and of the publishers that it starts, from now on.
+    /// Starts to collect the lines of this thread and of the publishers that it starts.
     pub fn collect() -> Self {
         static INSTALL: Once = Once::new();
         INSTALL.call_once(|| {
@@ -46,12 +46,12 @@ impl Lines {
         lines
     }
 
-    /// Those that this thread's lines go to.
+    /// The collector of this thread.
     pub fn mine() -> Option<Self> {
         MINE.with_borrow(Clone::clone)
     }
 
-    /// Has this thread's lines go here.
+    /// Sets the collector of this thread.
     pub fn adopt(self) {
         MINE.set(Some(self));
     }

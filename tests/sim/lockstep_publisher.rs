@@ -1,9 +1,9 @@
-//! A simulated leader's publisher thread: the shipped code, run in strict hand-over.
+//! The publisher thread of a simulated leader: the shipped code, run in lockstep.
 //!
-//! The thread runs only between an order or answer of the scheduler and its next word: each call
-//! of the store, each pause, each look at the partition source and each run of the strategy asks
-//! the scheduler and waits. So exactly one thread of a simulation runs at a time, and everything
-//! that happens is decided by the seed.
+//! The thread runs only between an order or an answer of the scheduler and its next request: each
+//! store call, each pause, each read of the partition source and each run of the strategy is a
+//! request that blocks until it is answered. Exactly one thread of a simulation runs at a time, so
+//! the seed decides everything that happens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,14 +32,14 @@ use divvy::types::{Partition, Term, Time};
 use crate::lines::Lines;
 use crate::own_clock::{OwnClock, time_of};
 
-/// What the scheduler wants (scheduler -> publisher thread).
+/// An order (scheduler -> publisher thread).
 pub enum Order {
-    /// To be done within this time of the process's own.
+    /// The time limit by the clock of the process.
     TakeOver(Duration),
     Run(Job, Duration),
 }
 
-/// What the thread waits for (publisher thread -> scheduler).
+/// A request (publisher thread -> scheduler).
 #[derive(Debug)]
 pub enum Ask {
     Capabilities,
@@ -52,7 +52,7 @@ pub enum Ask {
     Think,
 }
 
-/// The answer, of the same kind as what was asked (scheduler -> publisher thread).
+/// The answer to a request of the same kind (scheduler -> publisher thread).
 #[derive(Debug)]
 pub enum Answer {
     Capabilities(Result<Capabilities>),
@@ -65,7 +65,7 @@ pub enum Answer {
     Think(Thought),
 }
 
-/// How a strategy's run ends.
+/// The result of a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thought {
     Good,
@@ -73,15 +73,15 @@ pub enum Thought {
     Invalid,
 }
 
-/// What the thread says next (publisher thread -> scheduler).
+/// A message (publisher thread -> scheduler).
 pub enum Said {
-    /// To be answered by then, as the process's own clock counts.
+    /// The deadline by the clock of the process.
     Asks(Ask, Time),
     TookOver(Result<(TakeOver, MalformedValues)>),
     Done(Term, Result<JobReport>),
 }
 
-/// A publisher thread, waiting.
+/// A waiting publisher thread.
 pub struct Actor {
     orders: Option<Sender<Order>>,
     answers: Option<Sender<Answer>>,
@@ -89,7 +89,7 @@ pub struct Actor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a publisher thread is made of.
+/// The parts of a publisher thread.
 pub struct Parts {
     pub settings: PublisherSettings,
     pub in_force: Arc<Effective>,
@@ -101,7 +101,7 @@ pub struct Parts {
     pub remembered: ProcessMemory,
 }
 
-/// What a publisher thread shares with the rest of its process.
+/// The state that a publisher thread shares with the rest of its process.
 pub struct Spawned {
     pub actor: Actor,
     pub partitions: Arc<Partitions>,
@@ -158,13 +158,13 @@ impl Actor {
         }
     }
 
-    /// Gives an order and waits for the thread's next word; `None` when it panicked.
+    /// Sends an order and waits for the next message of the thread. Returns `None` if it panicked.
     pub fn order(&self, order: Order) -> Option<Said> {
         self.orders.as_ref()?.send(order).ok()?;
         self.said.as_ref()?.recv().ok()
     }
 
-    /// Answers and waits for the thread's next word; `None` when it panicked.
+    /// Sends an answer and waits for the next message of the thread. Returns `None` if it panicked.
     pub fn answer(&self, answer: Answer) -> Option<Said> {
         self.answers.as_ref()?.send(answer).ok()?;
         self.said.as_ref()?.recv().ok()
@@ -172,7 +172,7 @@ impl Actor {
 }
 
 impl Drop for Actor {
-    /// The process dies: whatever the thread asks for fails, so that it ends.
+    /// Ends the process: every request of the thread fails, so that it ends.
     fn drop(&mut self) {
         self.orders = None;
         self.answers = None;
@@ -208,12 +208,12 @@ fn run(
     }
 }
 
-/// Later than any simulation takes in real time.
+/// Later than the end of any simulation in real time.
 pub fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(365 * 24 * 3600)
 }
 
-/// The publisher's whole outside: each method hands over to the scheduler and waits.
+/// The environment of the publisher: each method sends a request to the scheduler and waits.
 struct Lockstep {
     says: Sender<Said>,
     answers: Receiver<Answer>,
@@ -227,7 +227,7 @@ impl Lockstep {
         self.answers.recv().ok()
     }
 
-    /// Asks for what takes as long as it takes.
+    /// Sends a request without a deadline.
     fn wait(&self, ask: Ask) -> Option<Answer> {
         self.ask(ask, far_future())
     }
@@ -302,7 +302,7 @@ impl Store for Lockstep {
     }
 }
 
-/// What the publisher has besides the store.
+/// The environment of the publisher except for the store.
 struct Outside {
     lockstep: Arc<Lockstep>,
     clock: Arc<OwnClock>,
@@ -311,7 +311,7 @@ struct Outside {
 
 impl PublisherEnvironment for Outside {
     fn wall_clock(&self) -> String {
-        // It steps by decades, back and forth: nothing may depend on it.
+        // The wall clock jumps by decades in both directions: no behaviour may depend on it.
         let step = self
             .lockstep
             .wall_clock_steps
@@ -365,14 +365,14 @@ impl Strategy for Lockstep {
         };
         match thought {
             Thought::Good => sticky(input),
-            Thought::Failed => Err(Error::new(Code::StrategyFailed, "as the seed wants")),
+            Thought::Failed => Err(Error::new(Code::StrategyFailed, "simulated")),
             Thought::Invalid => Ok(vec![0; input.partitions.len() + 1]),
         }
     }
 }
 
-/// Keeps what is held by somebody live, up to an even share; round robin deals out the rest. Not
-/// the shipped one, but one that leaves assignments unchanged as a good one does.
+/// A strategy that keeps the partitions of live workers up to an equal share and assigns the rest
+/// by round robin. It leaves assignments unchanged, as the shipped strategies do.
 fn sticky(input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
     let mut owners = RoundRobin.assign(input)?;
     let fair = input.partitions.len().div_ceil(input.workers.len());

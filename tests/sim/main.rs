@@ -1,10 +1,10 @@
-//! Fleets in virtual time, driven by a seed: the shipped machine, observer, publisher and hub on
-//! the memory store, with several leaders alive at once and faults of every kind; and fleets of
-//! whole managers, which claim ids, elect their leader and apply what it publishes.
+//! Fleets in virtual time, driven by a seed. Some simulations run the shipped machine, observer,
+//! publisher and notifier on the memory store, with several concurrent leaders and every kind of
+//! fault. Others run whole managers, which claim ids, elect a leader and apply assignments.
 //!
-//! `DIVVY_SEEDS=n DIVVY_START=first` chooses how many and which; `DIVVY_SEED=s` replays one with
-//! its trace. `make sim` does the same in release mode. Another simulation makes another history
-//! of the same seed: what a seed has found is kept as a unit test of the machine.
+//! `DIVVY_SEEDS=n DIVVY_START=first` selects the seeds. `DIVVY_SEED=s` replays one and prints its
+//! trace. `make sim` does the same in release mode. A change of the simulation changes the run of a
+//! seed, so a defect that a seed found is kept as a unit test of the machine.
 
 mod chaos;
 mod check;
@@ -33,7 +33,7 @@ use world::{Tally, World};
 const SEEDS: u64 = 2_000;
 const MANAGERS_SEEDS: u64 = 240;
 
-/// What many seeds together must have met.
+/// Situations that the seeds must reach in total.
 const MET: [&str; 23] = [
     "blind",
     "breaker closed",
@@ -41,10 +41,10 @@ const MET: [&str; 23] = [
     "cold_start",
     "cold_start_final",
     "cold_start_immediate",
-    "deposed write before the take-over's end",
+    "deposed write before the end of the take-over",
     "deposed write refused",
     "emergency",
-    "foreign write settled",
+    "foreign write resolved",
     "late write accepted",
     "late write refused",
     "leadership lost",
@@ -72,7 +72,7 @@ const MET_BY_MANAGERS: [&str; 23] = [
     "id stolen",
     "ids exhausted",
     "kept",
-    "leader took its leave",
+    "leader left",
     "leadership lost",
     "lease won",
     "parti deposed",
@@ -83,25 +83,25 @@ const MET_BY_MANAGERS: [&str; 23] = [
     "something removed",
     "worker degraded",
     "worker recovered",
-    "worker took its leave",
+    "worker left",
 ];
 
-/// How often a long run says how far it is.
+/// Interval of the progress output of a long run.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Lines of trace told of a seed that fails.
+/// Lines of the trace printed for a failed seed.
 const TRACE_LINES: usize = 120;
 
-/// What is simulated.
+/// The kind of simulation.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
-    /// The test that runs it.
+    /// The name of its test.
     test: &'static str,
-    /// How many seeds are run unless told otherwise.
+    /// Default number of seeds.
     seeds: u64,
     begin: fn(u64, bool) -> World,
     run: fn(&mut World) -> Result<Summary, String>,
-    /// What many seeds together must have met.
+    /// Situations that the seeds must reach in total.
     met: &'static [&'static str],
 }
 
@@ -155,11 +155,11 @@ fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     Some(
         text.parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
     )
 }
 
-/// One seed's run.
+/// Runs one seed.
 struct Run {
     result: Result<Summary, String>,
     tally: Tally,
@@ -184,7 +184,7 @@ fn simulate(kind: Kind, seed: u64, tracing: bool) -> Run {
     }
 }
 
-/// What a run of many seeds came to.
+/// The results of many seeds.
 #[derive(Default)]
 struct Total {
     runs: u64,
@@ -212,7 +212,7 @@ impl Total {
     }
 }
 
-/// Runs the seeds on all cores; the lowest that fails is told with its trace.
+/// Runs the seeds on all cores. Fails with the trace of the lowest failed seed.
 fn run_seeds(kind: Kind, seeds: Range<u64>) {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
@@ -257,15 +257,18 @@ fn run_seeds(kind: Kind, seeds: Range<u64>) {
     );
     eprintln!("{:?}", total.tally);
     assert_eq!(total.runs, seeds.end - seeds.start);
-    // So many seeds that do not meet what they are there for would prove nothing.
+    // The seeds prove nothing if they never reach these situations.
     if total.runs >= kind.seeds.min(500) {
         for what in kind.met {
-            assert!(total.tally.contains_key(*what), "no seed has met: {what}");
+            assert!(
+                total.tally.contains_key(*what),
+                "no seed has reached: {what}"
+            );
         }
     }
 }
 
-/// Runs one seed and tells its trace; fails when the seed does.
+/// Runs one seed and prints its trace. Fails if the seed fails.
 fn replay(kind: Kind, seed: u64) {
     let Run { result, trace, .. } = simulate(kind, seed, true);
     let lines = match std::env::var("DIVVY_TRACE") {

@@ -1,5 +1,5 @@
-//! What must hold of whole managers, at every step and at the end. Kept apart from what makes
-//! things happen.
+//! Invariants of whole managers, at every step and at the end. Kept apart from the code that causes
+//! the faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl World {
         self.check_owners()
     }
 
-    /// Members whose own word counts now.
+    /// Members whose clock is currently reliable.
     fn awake(&self) -> impl Iterator<Item = usize> {
         let now = self.now();
         let alive = self.lives.alive.iter().copied();
@@ -35,10 +35,10 @@ impl World {
         })
     }
 
-    /// Nobody is certain of an id of which somebody else is certain, too.
+    /// Checks that no two members are certain of the same id.
     fn check_ids(&self) -> Checked {
         let now = self.now();
-        // What was confirmed before a stranger's hand is believed until it is renewed, or over.
+        // A claim confirmed before a foreign write is trusted until it is renewed or expires.
         if is_recent(
             self.lives.ids_disturbed,
             now,
@@ -60,8 +60,8 @@ impl World {
         Ok(())
     }
 
-    /// One worker at most believes that it leads, unless their clocks are further apart than an election
-    /// reckons with; the fence keeps them from publishing even then.
+    /// Checks that at most one worker believes that it leads, unless their clocks differ by more
+    /// than an election allows for. The fence keeps them from publishing even then.
     fn check_leases(&self) -> Checked {
         let now = self.now();
         let lease = self.lives.config.election_timeout;
@@ -79,14 +79,14 @@ impl World {
         }
     }
 
-    /// No partition has two owners for longer than can be explained.
+    /// Checks that no partition has two owners for longer than can be explained.
     fn check_owners(&mut self) -> Checked {
         let now = self.now();
         let is_strict = self.lives.config.outage_policy == OutagePolicy::Strict;
         let mut owners: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &m in &self.lives.alive {
             let member = &self.members[m];
-            // Its host stands still with it.
+            // Its host is paused too.
             if is_strict && member.frozen_until > now {
                 continue;
             }
@@ -99,7 +99,7 @@ impl World {
         let is_excused = is_recent(self.lives.plan_disturbed, now, self.recovery_bound());
         let before = std::mem::take(&mut self.lives.overlaps);
         for (partition, &since) in &before {
-            // Whether it goes on or has just ended.
+            // The condition continues or has just ended.
             let owners = owners.get(partition).map_or(&[][..], Vec::as_slice);
             let is_long = since + bound < now;
             if is_long && !is_excused && !self.excuse(owners, is_strict) {
@@ -119,7 +119,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether one of them could not know better.
+    /// Returns whether one of the two owners cannot know of the other.
     fn excuse(&self, owners: &[usize], is_strict: bool) -> bool {
         let now = self.now();
         owners.iter().any(|&m| {
@@ -133,7 +133,7 @@ impl World {
         })
     }
 
-    /// How long two owners are explained by the delivery of a plan, or by the return of sight.
+    /// How long the delivery of a plan, or a resynchronisation, explains two owners.
     fn overlap_bound(&self, is_strict: bool) -> Duration {
         if !self.lives.is_atomic {
             return self.recovery_bound();
@@ -141,21 +141,22 @@ impl World {
         let config = &self.lives.config;
         let delivery = WATCH_DELAY_MAX + Duration::from_millis(100);
         let rest = if is_strict {
-            // Who sees nothing owns nothing by then.
+            // A disconnected member owns nothing by then.
             config.calculator.heartbeat_ttl
         } else {
-            // A request that hung, a pause, and the look that shows that the id is another's.
+            // A request that hung, a delay, and the read that shows that another process owns the
+            // id.
             config.heartbeat_interval * 3 + Duration::from_secs(2)
         };
         delivery + rest * 10 / 9
     }
 
-    /// The live workers are those that the store knows, and hold exactly what there is.
+    /// Checks that the live workers are those of the store and own exactly the listed partitions.
     pub fn judge_lives(&self) -> Checked {
         self.judge_lives_in(&[ManagerState::Stable])
     }
 
-    /// The same, while the leader may be in one of these states.
+    /// As above, with the leader in one of these states.
     pub fn judge_lives_in(&self, states: &[ManagerState]) -> Checked {
         let mut ids = BTreeSet::new();
         let mut leaders = Vec::new();
@@ -185,7 +186,7 @@ impl World {
             let known = self.members[m].machine.leader().map(ToString::to_string);
             if known.as_ref() != Some(leader) {
                 return Err(format!(
-                    "member {m} takes {known:?} for the leader {leader}"
+                    "member {m} considers {known:?} the leader instead of {leader}"
                 ));
             }
         }

@@ -1,5 +1,5 @@
-//! A simulated worker process: the shipped manager machine, its requests carried out by the
-//! shipped code, its watches, and the calculator that runs while it leads.
+//! A simulated worker process: the shipped manager machine, its requests executed by the shipped
+//! code, its watches, and the calculator that runs while it leads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use crate::node::Phase;
 use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Fate, World};
 
-/// Steps of one process at one moment after which it goes round in circles.
+/// Limit of the steps of one process at one moment, to detect endless loops.
 const SPINS_MAX: u32 = 1_000;
 
-/// What is on its way between a manager and the store.
+/// Messages in flight between a manager and the store.
 pub enum DelayedRequest {
-    /// A request, and what becomes of it.
+    /// A request and its fate.
     Asks {
         member: usize,
         op: OpId,
@@ -42,7 +42,7 @@ pub enum DelayedRequest {
         fate: Fate,
         answer_at: Time,
     },
-    /// A write that was given up long ago.
+    /// A write whose caller timed out long ago.
     Late(Sent),
     Answered {
         member: usize,
@@ -51,42 +51,42 @@ pub enum DelayedRequest {
     },
 }
 
-/// A write as it travels; `None`: a read.
+/// A write in flight. `None`: a read.
 pub type Sent = Option<(Bucket, Write)>;
 
-/// One worker process.
+/// A worker process.
 pub struct Member {
     pub machine: ManagerMachine,
     pub clock: LocalClock,
     pub client: MemoryStore,
-    /// Which of the fleet's places it has.
+    /// The slot of the fleet that it uses.
     pub slot: usize,
     pub is_up: bool,
     pub has_joined: bool,
     pub frozen_until: Time,
-    /// Since when its clock stands still.
+    /// When its clock stopped.
     pub stopped_at: Option<Time>,
-    /// Until when what its clock says cannot be relied upon.
+    /// Until when its clock is unreliable.
     pub doubtful_until: Time,
     pub blackout: Option<Blackout>,
-    /// It sees late, or nothing.
+    /// Its watches are late or lost.
     pub is_dim: bool,
     pub node: Option<usize>,
-    /// It was reported to go.
+    /// It was asked to leave.
     pub departure: Option<Departure>,
-    /// What it had applied under which id.
+    /// The applied term and version, by id.
     pub applied: (Option<WorkerId>, Applied),
     inbox: VecDeque<ManagerInput>,
     lease: Watch,
     assignment: Option<Watch>,
     health: HealthEvents,
-    /// Only its breaker and budget: what answers is the simulation.
+    /// Only for the breaker and the retry budget: the simulation answers the calls.
     store: Arc<GuardedStore>,
     event_log: EventLog,
 }
 
 impl Member {
-    /// When the process has something to do by itself.
+    /// When the process has due work.
     pub fn next_time(&self, now: Time) -> Option<Time> {
         if self.frozen_until > now {
             return Some(self.frozen_until);
@@ -95,7 +95,7 @@ impl Member {
         Some(self.clock.when(deadline).max(now))
     }
 
-    /// News of the calculator, if it still is the one.
+    /// An event of the calculator, if it is still the current one.
     pub fn calculator(&mut self, node: usize, event: CalculatorReport) {
         if self.node == Some(node) {
             self.inbox.push_back(ManagerInput::Calculator(event));
@@ -119,7 +119,7 @@ impl Member {
 }
 
 impl World {
-    /// A new process takes a place in the fleet.
+    /// Starts a new process in a slot of the fleet.
     pub fn start_member(&mut self, slot: usize) {
         let index = self.members.len();
         let clock = LocalClock {
@@ -135,7 +135,7 @@ impl World {
         if let Some(how) = self.blackout {
             client.faults().blackout(how);
         }
-        self.note(|| format!("member {index} starts in place {slot}, {clock:?}"));
+        self.note(|| format!("member {index} starts in slot {slot}, {clock:?}"));
         let own_clock = Arc::new(OwnClock::new(self.clock.clone(), clock));
         let store = GuardedStore::new(Arc::new(client.clone()), own_clock, seed);
         self.members.push(Member {
@@ -166,7 +166,7 @@ impl World {
         self.lives.is_dirty = true;
     }
 
-    /// The process is no more.
+    /// Ends the process.
     pub fn end_member(&mut self, m: usize) -> Checked {
         let member = &mut self.members[m];
         member.is_up = false;
@@ -180,23 +180,23 @@ impl World {
         }
     }
 
-    /// The host wants the worker to go.
+    /// The host stops the worker.
     pub fn ask_member_to_go(&mut self, m: usize, how: Departure) {
         let member = &mut self.members[m];
         if member.departure.is_none() {
             member.departure = Some(how);
             member.inbox.push_back(ManagerInput::Stop(how));
-            self.note(|| format!("member {m} is to go: {how:?}"));
+            self.note(|| format!("member {m} stops: {how:?}"));
         }
     }
 
-    /// Lets every manager do all that it can do now; whether there was anything.
+    /// Runs every manager until it has no due work. Returns whether there was any.
     pub fn poll_members(&mut self) -> Result<bool, String> {
         let mut busy = false;
         let mut index = 0;
         while let Some(&m) = self.lives.alive.get(index) {
             busy |= self.poll_member(m)?;
-            // Who has departed has left the list.
+            // A departed member has left the list.
             index += usize::from(self.lives.alive.get(index) == Some(&m));
         }
         self.lives.is_dirty |= busy;
@@ -225,13 +225,10 @@ impl World {
             self.carry_out_of(m)?;
         }
         let member = &self.members[m];
-        Err(format!(
-            "member {m} goes round in circles: {:?}",
-            member.machine
-        ))
+        Err(format!("member {m} loops endlessly: {:?}", member.machine))
     }
 
-    /// A clock that stood still goes on from where it was.
+    /// A stopped clock continues from where it was.
     fn wake(&mut self, m: usize) {
         let now = self.now();
         let ttl = self.lives.config.worker_id_ttl;
@@ -264,7 +261,7 @@ impl World {
                 }
                 ManagerAction::Lead(worker) => self.lead(m, &worker)?,
                 ManagerAction::StepDown => {
-                    let node = self.members[m].node.ok_or("nobody to step down")?;
+                    let node = self.members[m].node.ok_or("no calculator to step down")?;
                     let delay = self.millis(0, 100);
                     self.after(delay, Event::StandDown { member: m, node });
                 }
@@ -305,7 +302,7 @@ impl World {
         }
     }
 
-    /// What versions and terms a worker applied never goes back under one id.
+    /// Checks that the versions and terms that a worker applied under one id never decrease.
     fn check_applied(&mut self, m: usize) -> Checked {
         let member = &mut self.members[m];
         let now = (member.machine.worker().cloned(), member.machine.applied());
@@ -411,11 +408,12 @@ impl World {
         self.at(at, Event::DelayedRequest(delayed_request));
     }
 
-    /// The breaker is asked when a request arrives: what travels takes no time as far as it knows.
+    /// The breaker is consulted when a request arrives: for the breaker, requests take no time in
+    /// transit.
     pub fn delayed_request(&mut self, delayed_request: DelayedRequest) {
         match delayed_request {
             DelayedRequest::Answered { member, op, answer } => {
-                // What comes after its answer was given up is dropped by the machine.
+                // The machine drops an answer that arrives after its deadline.
                 let member = &mut self.members[member];
                 if member.is_up {
                     member
@@ -477,7 +475,7 @@ impl World {
                 unknown
             }
             Fate::Busy => Outcome::Refused(Refusal::Busy),
-            Fate::Refused => Outcome::Refused(Refusal::Unavailable("as the seed wants".into())),
+            Fate::Refused => Outcome::Refused(Refusal::Unavailable("simulated".into())),
         };
         Answer::Written { outcome, value }
     }
@@ -487,14 +485,14 @@ impl World {
     }
 }
 
-/// It steps by decades every second, forth and back: nothing may depend on it.
+/// The wall clock jumps by decades every second: no behaviour may depend on it.
 fn wall_clock(now: Time) -> Time {
     let seconds = now.as_nanos() / 1_000_000_000;
     let decades = [0, 6, 3][usize::try_from(seconds % 3).expect("below 3")];
     now + Duration::from_secs(decades * 10 * 365 * 24 * 3_600)
 }
 
-/// The write that carries a request out, as the shipped code would make it now.
+/// Returns the write that executes a request, as the shipped code would make it now.
 fn written(request: &Request, now: Time) -> Sent {
     if !matches!(request, Request::Put { .. } | Request::Delete { .. }) {
         return None;
@@ -505,7 +503,7 @@ fn written(request: &Request, now: Time) -> Sent {
 }
 
 fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
-    let error = Error::new(code, "as the seed wants");
+    let error = Error::new(code, "simulated");
     match request {
         Request::Ensure { .. } => Answer::Ensured(Err(error)),
         Request::List(_) => Answer::Listed(Err(error)),
@@ -524,7 +522,7 @@ fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
     }
 }
 
-/// Where a write is laid down until the scheduler sends it.
+/// A store that records a write until the scheduler sends it.
 #[derive(Default)]
 struct RequestRecorder(Mutex<Sent>);
 
@@ -535,46 +533,46 @@ impl Store for RequestRecorder {
 
     fn write(&self, bucket: Bucket, writes: &[Write], _: std::time::Instant) -> Vec<Outcome> {
         *self.0.lock() = writes.first().map(|write| (bucket, write.clone()));
-        vec![Outcome::Unknown("on its way".into())]
+        vec![Outcome::Unknown("in flight".into())]
     }
 
     fn ensure(&self, _: Bucket, _: BucketConfig, _: std::time::Instant) -> Result<BucketStatus> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn capabilities(&self, _: Bucket, _: std::time::Instant) -> Result<Capabilities> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn read(&self, _: Bucket, _: &str, _: std::time::Instant) -> Result<Option<Entry>> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn list(&self, _: Bucket, _: &str, _: std::time::Instant) -> Result<Listing> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn write_batch(&self, _: Bucket, _: &Batch, _: std::time::Instant) -> Outcome {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn watch(&self, _: Bucket, _: &str) -> Result<Watch> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn watch_key(&self, _: Bucket, _: &str) -> Result<Watch> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn health(&self) -> Health {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn health_events(&self) -> HealthEvents {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 
     fn stop(&self, _: std::time::Instant) -> Result<()> {
-        unreachable!("only writes are laid down")
+        unreachable!("only writes are recorded")
     }
 }

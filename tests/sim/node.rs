@@ -1,5 +1,5 @@
-//! A simulated leader process: the shipped machine, observer, publisher and hub, and a shell as
-//! dull as the shipped one, without its threads.
+//! A simulated leader process: the shipped machine, observer, publisher and notifier, and a shell
+//! like the shipped one without its threads.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -34,10 +34,10 @@ use crate::lockstep_publisher::{Actor, Answer, Order, Parts, Said, Spawned};
 use crate::own_clock::{LocalClock, OwnClock};
 use crate::world::{Event, Serial, World};
 
-/// Steps of one process at one moment after which it goes round in circles.
+/// Limit of the steps of one process at one moment, to detect endless loops.
 const SPINS_MAX: u32 = 10_000;
 
-/// Watch events may be this late.
+/// Maximum delay of watch events.
 pub const WATCH_DELAY_MAX: Duration = Duration::from_millis(1_500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Phase {
     Down,
 }
 
-/// A subscriber that listens now and then.
+/// A subscriber that reads its events from time to time.
 struct Subscriber {
     events: Events,
     start: usize,
@@ -56,7 +56,7 @@ struct Subscriber {
 
 pub struct Node {
     pub phase: Phase,
-    /// Whose calculator it is, where whole managers are simulated.
+    /// The member that owns the calculator, where whole managers are simulated.
     pub member: Option<usize>,
     name: String,
     pub clock: LocalClock,
@@ -67,12 +67,12 @@ pub struct Node {
     pub partitions: Arc<Partitions>,
     pub frozen_until: Time,
     pub blackout: Option<Blackout>,
-    /// What its deadlines are kept by.
+    /// The clock of its deadlines.
     pub own_clock: Arc<OwnClock>,
     pub waits_for: Option<Serial>,
     pub ready: Option<Answer>,
     pub lists: Option<Serial>,
-    /// The answer to the listing; `None` inside: it failed.
+    /// The answer to the listing. `None` inside: it failed.
     pub listed: Option<Option<Listing>>,
     pub inbox: VecDeque<CalculatorInput>,
     pub tickets: BTreeSet<u64>,
@@ -81,9 +81,9 @@ pub struct Node {
     pub in_force: Arc<Effective>,
     pub store: Arc<GuardedStore>,
     pub started: Time,
-    /// Calls that went out to the store, beside those of the watches.
+    /// Store calls, except those of the watches.
     pub calls: u64,
-    /// Whether the machine was told that nobody can be seen.
+    /// Whether the machine was notified of a lost watch.
     is_blind: bool,
     breaker: Receiver<BreakerCondition>,
     event_log: EventLog,
@@ -104,7 +104,7 @@ impl Node {
         self.frozen_until > now
     }
 
-    /// When the process has something to do by itself.
+    /// When the process has due work.
     pub fn next_time(&self, now: Time) -> Option<Time> {
         if self.phase != Phase::Running || self.is_frozen(now) {
             return None;
@@ -123,7 +123,7 @@ impl Node {
             start: self.story.len(),
             heard: Vec::new(),
         };
-        // The first event tells the present state and is no part of the story.
+        // The first event reports the current state and is not a transition.
         let first = subscriber.events.try_recv();
         let position = self.machine.position();
         match first.as_deref() {
@@ -133,7 +133,7 @@ impl Node {
         self.subscribers.push(subscriber);
     }
 
-    /// Subscribers take in up to `count` events each and compare.
+    /// Each subscriber reads up to `count` events and compares them.
     pub fn listen(&mut self, count: usize) -> Checked {
         for subscriber in &mut self.subscribers {
             let events = &subscriber.events;
@@ -144,7 +144,7 @@ impl Node {
             self.story.agrees(subscriber.start, &subscriber.heard)?;
             if count == usize::MAX && subscriber.start + subscriber.heard.len() != self.story.len()
             {
-                return Err("a subscriber was not told everything".into());
+                return Err("a subscriber missed an event".into());
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ impl Node {
 }
 
 impl World {
-    /// A new leader process takes over, as the host's election wants.
+    /// A leader process elected by the host takes over.
     pub fn start_leader(&mut self) -> Checked {
         let clock = LocalClock {
             rate: self.rng.u64(900..=1_100),
@@ -165,7 +165,7 @@ impl World {
         self.start_node(config, clock, None)
     }
 
-    /// A calculator starts to take over.
+    /// Starts the take-over of a calculator.
     pub fn start_node(
         &mut self,
         config: CalculatorConfig,
@@ -253,7 +253,7 @@ impl World {
         self.order(index, Order::TakeOver(TAKE_OVER_TIMEOUT))
     }
 
-    /// The process ends, by a stop or a crash.
+    /// Ends the process, by a stop or a crash.
     pub fn stop_node(&mut self, n: usize) -> Checked {
         let node = &mut self.nodes[n];
         if node.phase == Phase::Down {
@@ -277,7 +277,7 @@ impl World {
         Ok(())
     }
 
-    /// The host's election finds another leader, soon.
+    /// The host elects another leader soon.
     pub fn elect(&mut self) {
         self.starts_due += 1;
         let delay = self.millis(100, 3_000);
@@ -293,7 +293,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets a process do all that it can do now.
+    /// Runs a process until it has no due work.
     fn poll(&mut self, n: usize) -> Checked {
         for _ in 0..SPINS_MAX {
             let now = self.now();
@@ -315,16 +315,16 @@ impl World {
                 return Ok(());
             }
         }
-        Err(format!("node {n} goes round in circles"))
+        Err(format!("node {n} loops endlessly"))
     }
 
-    /// One round of `dv-watch`; whether there was anything to do.
+    /// Runs one iteration of `dv-watch`. Returns whether there was work.
     fn watch(&mut self, n: usize) -> std::result::Result<bool, String> {
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
         let mut busy = false;
         if let Some(listing) = node.listed.take() {
-            // The thread waited for it: what the watches brought meanwhile comes after.
+            // The thread blocked on it, so watch events that arrived meanwhile are handled later.
             node.lists = None;
             busy = true;
             let result = listing.ok_or_else(|| Error::new(Code::Unavailable, "no listing"));
@@ -343,7 +343,7 @@ impl World {
         Ok(busy)
     }
 
-    /// Carries out what the monitor engine wants, as far as the thread does not wait for a listing.
+    /// Executes the actions of the monitor engine, unless the thread is blocked on a listing.
     fn perform_monitor(&mut self, n: usize) {
         let local = self.nodes[n].clock.of(self.now());
         while self.nodes[n].lists.is_none() {
@@ -386,7 +386,7 @@ impl World {
             return false;
         };
         let in_force = node.in_force.get();
-        // As the thread does, the rare ones first.
+        // Rare events first, as in the thread.
         if let Ok(health) = health.try_recv() {
             node.store.observe_health(&health);
             node.monitor.store_health(health);
@@ -438,7 +438,7 @@ impl World {
         );
     }
 
-    /// One round of `dv-calc`; whether there was anything to do.
+    /// Runs one iteration of `dv-calc`. Returns whether there was work.
     fn calculate(&mut self, n: usize) -> std::result::Result<bool, String> {
         let local = self.nodes[n].clock.of(self.now());
         let node = &mut self.nodes[n];
@@ -497,7 +497,7 @@ impl World {
         Ok(())
     }
 
-    /// Counts an event that is about to be delivered.
+    /// Counts an event before its delivery.
     fn count(&mut self, n: usize, event: &CalculatorEvent) -> Checked {
         self.note(|| format!("node {n}: {event:?}"));
         match event {
@@ -532,7 +532,7 @@ impl World {
             }
         );
         if self.nodes[n].is_blind && is_death {
-            return Err(format!("node {n} is blind and says {event:?}"));
+            return Err(format!("node {n} is disconnected and reports {event:?}"));
         }
         Ok(())
     }
@@ -568,7 +568,7 @@ impl World {
         self.order(n, Order::Run(job, timeout))
     }
 
-    /// Nothing that needs the store begins while it is left alone, but for its probe.
+    /// Checks that no job that needs the store starts while the breaker is open, except its probe.
     fn check_breaker(&self, n: usize, job: &Job) -> Checked {
         let state = self.nodes[n].store.status().state;
         let is_quiet = matches!(job, Job::Inspect | Job::Probe);
@@ -576,11 +576,11 @@ impl World {
             return Ok(());
         }
         Err(format!(
-            "node {n} begins {job:?} though its breaker is {state:?}"
+            "node {n} starts {job:?} although its breaker is {state:?}"
         ))
     }
 
-    /// No worker that the leader must have seen alive is left out of a plan.
+    /// Checks that a plan includes every worker that the leader must have observed alive.
     fn check_removals(&self, n: usize, workers: &[WorkerId]) -> Checked {
         let node = &self.nodes[n];
         let now = self.now();
@@ -589,10 +589,10 @@ impl World {
             .clock
             .to_true(self.config.heartbeat_ttl)
             .min(self.config.heartbeat_ttl);
-        // A little less, since clocks round.
+        // Slightly less, because clocks round.
         let from = now - ttl - grace + Duration::from_millis(1);
-        // Who was lost before it stood still, or before it went blind, may be back unseen, as may
-        // who left meanwhile; and first of all it may have waited for a listing.
+        // A worker suspected before the pause or the loss of the watch may have returned or left
+        // unobserved, and the leader may first have been blocked on a listing.
         let stood_still = node.frozen_until + WATCH_DELAY_MAX * 2 + ttl > now;
         if stood_still || !node.monitor.observer().leases().is_live() {
             return Ok(());
@@ -606,20 +606,20 @@ impl World {
                 continue;
             }
             let Some(worker) = self.workers.iter().find(|w| w.id == *planned) else {
-                continue; // a foreign hand's invention
+                continue; // written by another client
             };
-            // The former leader's absence at the take-over needs no grace.
+            // The absence of the former leader at the take-over needs no grace.
             let is_former_leader = self.nodes.iter().any(|other| other.is_named(planned));
             let from = if is_former_leader {
                 now - ttl.min(leaders_lease)
             } else {
                 from
             };
-            // What the watches bring waits while the thread waits for a listing.
+            // Watch events wait while the thread is blocked on a listing.
             let seen_until = now - WATCH_DELAY_MAX - ttl;
             if worker.has_beaten_within(from, seen_until) {
                 return Err(format!(
-                    "node {n} leaves out {planned}, which beat at {:?}",
+                    "the plan of node {n} omits {planned}, whose heartbeat was at {:?}",
                     worker.beats.iter().rev().take(8).collect::<Vec<_>>()
                 ));
             }
@@ -633,7 +633,7 @@ impl World {
         self.said(n, said)
     }
 
-    /// The publisher's thread has said its next word.
+    /// Handles the next message of the publisher thread.
     fn said(&mut self, n: usize, said: Option<Said>) -> Checked {
         match said {
             None => Err(format!("the publisher's thread of node {n} panicked")),
@@ -665,7 +665,7 @@ impl World {
             Some(Said::Done(term, result)) => {
                 self.note(|| format!("node {n} in term {term}: {result:?}"));
                 if let Ok(JobReport::Resolved { foreign: true }) = &result {
-                    self.tally("foreign write settled");
+                    self.tally("foreign write resolved");
                 }
                 let node = &mut self.nodes[n];
                 let op = node.job.take().ok_or("an end without a job")?;
@@ -677,12 +677,12 @@ impl World {
     }
 }
 
-/// Where the effects of a node's steps go.
+/// Receives the effects of the steps of a node.
 struct NodeShell<'a> {
     world: &'a mut World,
     node: usize,
     local: Time,
-    /// The first thing that was wrong.
+    /// The first violation.
     checked: Checked,
 }
 
@@ -724,7 +724,7 @@ impl CalculatorShell for NodeShell<'_> {
 }
 
 impl Node {
-    /// Whether the process leads under the worker's name.
+    /// Returns whether the process leads under the name of the worker.
     fn is_named(&self, worker: &WorkerId) -> bool {
         self.name == worker.as_str()
     }

@@ -1,4 +1,4 @@
-//! A process's own clocks.
+//! The clocks of a process.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use divvy::time::clock::{Clock, ManualClock};
 use divvy::types::Time;
 
-/// It counts from elsewhere, and at another speed.
+/// A clock with its own origin and rate.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalClock {
     pub rate: u64,
@@ -20,7 +20,7 @@ impl LocalClock {
         Time::from_nanos(u64::try_from(nanos).expect("a time") + self.offset)
     }
 
-    /// The first true time at which the clock shows at least this.
+    /// Returns the first true time at which the clock shows at least this.
     pub fn when(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1_000;
         let time = nanos.div_ceil(u128::from(self.rate));
@@ -32,11 +32,11 @@ impl LocalClock {
     }
 }
 
-/// The clocks as the process's own code sees them.
+/// The clocks as seen by the code of the process.
 pub struct OwnClock {
     clock: ManualClock,
     local: LocalClock,
-    /// For how long the clock of deadlines stood still while the other one ran on.
+    /// How long the clock of deadlines has been stopped while the other one ran.
     stood_still: AtomicU64,
 }
 
@@ -49,7 +49,7 @@ impl OwnClock {
         }
     }
 
-    /// The clock of deadlines stands still for this true time.
+    /// Stops the clock of deadlines for this true time.
     pub fn stand_still(&self, time: Duration) {
         let local = self
             .local
@@ -59,8 +59,8 @@ impl OwnClock {
         self.stood_still.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// The first true time at which the clock of deadlines shows at least this, unless it stands
-    /// still on the way.
+    /// Returns the first true time at which the clock of deadlines shows at least this, unless it
+    /// stops before.
     pub fn when(&self, deadline: Time) -> Time {
         let stood_still = Duration::from_nanos(self.stood_still.load(Ordering::Relaxed));
         self.local.when(deadline + stood_still)
@@ -78,13 +78,13 @@ impl Clock for OwnClock {
     }
 }
 
-/// What the clock of deadlines shows then.
+/// Returns what the clock of deadlines shows at this time.
 pub fn time_of(instant: Instant) -> Time {
     Time::ZERO + instant.saturating_duration_since(origin())
 }
 
-/// Later than any simulation takes in real time, so that no code that looks at the real clock finds
-/// a deadline passed.
+/// Later than the end of any simulation in real time, so that code that reads the real clock finds
+/// no deadline passed.
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| Instant::now() + Duration::from_secs(30 * 24 * 3600))

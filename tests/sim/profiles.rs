@@ -1,5 +1,5 @@
-//! Faults of one kind each, for long enough that they would wear a fleet out: what is logged, how
-//! often the store is asked, who is declared dead, and how soon all is well again.
+//! Long faults of a single kind: checks the log lines, the store calls, the workers declared dead
+//! and the time to recover.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ const SEEDS: std::ops::Range<u64> = 0..8;
 
 const OUTAGE: Duration = Duration::from_secs(600);
 
-/// Log lines that ten minutes of trouble may cost.
+/// Maximum number of log lines for ten minutes of faults.
 const LINES_MAX: usize = 50;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A fleet of at least two with one leader, all settled, and nothing that happens by itself.
+/// Returns a stable fleet of at least two workers with one leader, without faults.
 pub fn settled(seed: u64) -> World {
     let mut world = World::new(seed, false);
     while world.workers.len() < 2 {
@@ -49,7 +49,7 @@ fn held(checked: Checked) {
     checked.unwrap_or_else(|why| panic!("{why}"));
 }
 
-/// The host wants a new plan at once.
+/// The host triggers a rebalance now.
 pub fn trigger(world: &mut World) {
     world.tickets += 1;
     let ticket = Ticket(world.tickets);
@@ -60,17 +60,17 @@ pub fn trigger(world: &mut World) {
     held(world.poll_nodes());
 }
 
-/// How long it takes until something is published.
+/// Returns the time until a plan is published.
 fn until_published(world: &mut World) -> Duration {
     let (commits, start) = (world.checker.commits, world.now());
     while world.checker.commits == commits {
         pass(world, Duration::from_millis(10));
-        assert!(world.now().since(start) < OUTAGE, "nothing is published");
+        assert!(world.now().since(start) < OUTAGE, "no plan is published");
     }
     world.now().since(start)
 }
 
-/// All faults end: the division must be right within its bound, with the budget kept.
+/// Ends all faults: the plan must be correct within its bound, within the budget of log lines.
 fn recovers(mut world: World) {
     held(world.become_quiet());
     world.recover().unwrap_or_else(|why| panic!("{why}"));
@@ -82,9 +82,9 @@ fn recovers(mut world: World) {
     assert!(status.retries as f64 <= allowed, "{status:?} of {allowed}");
 }
 
-/// Ten minutes without a store, with work of every kind pending.
+/// Ten minutes without a store, with pending work of every kind.
 fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
-    // Before the threads whose lines they are.
+    // Created before the threads whose lines it collects.
     let lines = Lines::collect();
     let mut world = settled(seed);
     lines.take();
@@ -97,9 +97,9 @@ fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
     let told = lines.take();
     assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
     let calls = world.nodes[0].calls - calls;
-    // One probe every 0.4 s on average, and what the breaker let through before it opened.
+    // One probe every 0.4 s on average, and the calls before the breaker opened.
     assert!(calls < 2_000, "{calls} calls");
-    assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+    assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
     world.happen_to_world(Event::Restore);
     let noticed = until_published(&mut world);
     assert!(noticed <= notice_within, "published after {noticed:?}");
@@ -117,7 +117,7 @@ fn ten_minutes_of_rejections_log_few_lines_and_recover_within_a_second() {
     }
 }
 
-/// A probe that is under way when the store returns hangs for its second.
+/// A probe in flight when the store recovers hangs for its 1 s timeout.
 #[test]
 fn ten_minutes_of_timeouts_log_few_lines_and_recover_after_running_probe() {
     for seed in SEEDS {
@@ -125,7 +125,7 @@ fn ten_minutes_of_timeouts_log_few_lines_and_recover_after_running_probe() {
     }
 }
 
-/// Whole workers, one of which leads: they lose lease and ids, and claim them anew.
+/// Whole workers, one of them the leader: they lose lease and ids and claim them again.
 #[test]
 fn ten_minutes_without_store_cost_manager_few_log_lines_and_no_storm() {
     for seed in SEEDS {
@@ -162,7 +162,7 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
     let start = world.now();
     while !beats(&world, workers) {
         pass(&mut world, Duration::from_millis(10));
-        assert!(world.now().since(start) < OUTAGE, "nobody comes back");
+        assert!(world.now().since(start) < OUTAGE, "no worker returns");
     }
     let back = world.now().since(start);
     eprintln!(
@@ -170,8 +170,8 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
          after the return",
         told.len()
     );
-    // A call that is under way hangs for as long as a lease allows, for each step of the way back:
-    // the probe, the id, the beat.
+    // A call in flight hangs for as long as a lease allows, in each step of the recovery: probe,
+    // id, heartbeat.
     let bound = match how {
         Blackout::Refuse => SECOND,
         Blackout::Hang => SECOND * 4,
@@ -179,7 +179,7 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
     assert!(back <= bound, "{back:?}");
 }
 
-/// Whether so many workers beat.
+/// Returns whether this many workers send heartbeats.
 fn beats(world: &World, workers: usize) -> bool {
     let beats = world.store.list(Bucket::Heartbeat, "", far_future());
     beats.is_ok_and(|beats| {
@@ -207,7 +207,7 @@ fn ten_minutes_of_link_flapping_cause_no_storm_and_no_deaths() {
         assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
         let calls = world.nodes[0].calls - calls;
         assert!(calls < 6 * 600, "{calls} calls");
-        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
         recovers(world);
     }
 }
@@ -218,11 +218,11 @@ fn slow_store_losing_every_fifth_call_still_gets_work_done_within_budget() {
         let lines = Lines::collect();
         let mut world = settled(seed);
         lines.take();
-        // Some seeds give a job less time than its calls take here.
+        // For some seeds a job has less time than its calls take here.
         world.config.operation_timeout = Duration::from_secs(10);
         world.network = Network {
             fault: 0.2,
-            // Each way.
+            // In each direction.
             delay_max_ms: 1_000,
             ..Network::GOOD
         };
@@ -254,17 +254,17 @@ fn storm_of_malformed_values_is_reported_once_and_stops_nothing() {
             pass(&mut world, Duration::from_millis(20));
         }
         let told = lines.take();
-        // One line in each `malformed_window` names a value; the degradation is reported once.
+        // One line per `malformed_window` names a value; the degradation is reported once.
         assert!(told.len() <= 6, "{told:#?}");
         trigger(&mut world);
         assert!(until_published(&mut world) < SECOND);
-        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
         server.purge(Bucket::Heartbeat);
         recovers(world);
     }
 }
 
-/// The leader and all workers stand still together, as a host that is suspended does.
+/// The leader and all workers pause together, like a suspended host.
 #[test]
 fn freeze_of_whole_fleet_for_three_ttls_moves_nothing() {
     for seed in SEEDS {
@@ -274,7 +274,7 @@ fn freeze_of_whole_fleet_for_three_ttls_moves_nothing() {
         freeze(&mut world, until);
         let patience = world.config.heartbeat_ttl * 3 + Duration::from_secs(60);
         pass(&mut world, patience);
-        assert_eq!(world.tally.get("lost"), None, "somebody was declared dead");
+        assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
         assert_eq!(assignments(&world), before);
         recovers(world);
     }

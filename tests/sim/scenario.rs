@@ -1,4 +1,4 @@
-//! Whole managers under faults: what the seed makes go wrong, and how a run goes.
+//! Whole managers under faults chosen by the seed, and the course of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,36 +17,36 @@ use crate::lockstep_publisher::far_future;
 use crate::node::WATCH_DELAY_MAX;
 use crate::world::{Event, World, make_buckets, store};
 
-/// How often the predecessor's worker beats, and writes its id.
+/// Interval of the heartbeats and id renewals of the predecessor's worker.
 const PARTI_BEAT: Duration = Duration::from_secs(2);
 
-/// How often its leader prolongs its lease.
+/// Interval of the lease renewals of its leader.
 const PARTI_LEASE: Duration = Duration::from_millis(1_500);
 
-/// What is known of whole managers in a world.
+/// The state of whole managers in a world.
 #[derive(Default)]
 pub struct Lives {
-    /// How many workers the fleet may have; 0 where only calculators are simulated.
+    /// Maximum number of workers; 0 if only calculators are simulated.
     pub slots: usize,
     pub config: ManagerConfig,
     /// Members whose process exists.
     pub alive: Vec<usize>,
-    /// Something happened since the last check.
+    /// Whether something happened since the last check.
     pub is_dirty: bool,
-    /// Whether every publication of this run becomes visible in one piece.
+    /// Whether every publication of this run is atomic.
     pub is_atomic: bool,
-    /// Whether others write to the buckets, too.
+    /// Whether other clients write to the buckets.
     pub has_strangers: bool,
-    /// When somebody else wrote or removed ids, leases, assignments.
+    /// When another client wrote or removed ids, leases, assignments.
     pub ids_disturbed: Option<Time>,
     pub lease_disturbed: Option<Time>,
     pub plan_disturbed: Option<Time>,
-    /// Partitions with two owners, and since when that has no excuse.
+    /// Partitions with two owners, and since when this is unexplained.
     pub overlaps: BTreeMap<String, Time>,
     pub parti: Option<Parti>,
     pub parti_leader: Option<(u64, Time)>,
     pub parti_lives: u64,
-    /// Requests that went out to a store that was away.
+    /// Requests sent to an unreachable store.
     pub calls: u64,
 }
 
@@ -63,7 +63,7 @@ impl World {
         let mut world = World::new(seed, tracing);
         world.workers.clear();
         if world.rng.bool() {
-            // Where publications are atomic, more can be promised.
+            // Atomic publications allow stricter checks.
             (world.store, world.counts_from_time) = store(&world.clock, 1_000, &mut world.rng);
             make_buckets(&world.store, &world.config);
         }
@@ -96,7 +96,7 @@ impl World {
             ..Lives::default()
         };
         if world.lives.has_strangers {
-            // Who of the predecessor's comes first makes them.
+            // The first worker of the predecessor creates the buckets.
             for bucket in [Bucket::StableId, Bucket::Election] {
                 let config = world.bucket_config(bucket);
                 let made = world.store.ensure(bucket, config, far_future());
@@ -117,7 +117,7 @@ impl World {
         BucketConfig { ttl }
     }
 
-    /// One whole run: chaos, then quiet, then the recovery is judged, then one takes its leave.
+    /// Runs one simulation: faults, then none, then the check of the recovery, then one leave.
     pub fn run_lives(&mut self) -> Result<Summary, String> {
         for slot in 0..self.lives.slots {
             if self.rng.bool() {
@@ -139,7 +139,7 @@ impl World {
         self.judge_lives()
             .map_err(|why| format!("recovered, then: {why}"))?;
         if self.checker.commits != commits {
-            return Err("publishes on though nothing changes".into());
+            return Err("continues to publish although nothing changes".into());
         }
         self.judge_minds()?;
         let recovered = self.converged_since.unwrap_or(quiet).since(quiet);
@@ -152,7 +152,7 @@ impl World {
         })
     }
 
-    /// As for calculators, and the time until ids and leases of the dead have expired.
+    /// The bound for calculators, plus the expiry of the ids and leases of dead workers.
     fn recovery_bound_of_lives(&self) -> Duration {
         let config = &self.lives.config;
         let dead = config.worker_id_ttl + config.election_timeout * 3;
@@ -178,8 +178,8 @@ impl World {
         self.poll_nodes()
     }
 
-    /// One worker leaves a healthy fleet: the others have its partitions, its leadership and its
-    /// id soon after.
+    /// One worker leaves a healthy fleet: soon after, other workers own its partitions, its
+    /// leadership and its id.
     fn farewell(&mut self) -> Checked {
         if self.lives.alive.len() < 2 {
             return Ok(());
@@ -187,25 +187,25 @@ impl World {
         let leaves_as_leader = self.rng.bool();
         let is_chosen = |m: &usize| self.members[*m].machine.is_leader() == leaves_as_leader;
         let chosen = self.lives.alive.iter().copied().find(is_chosen);
-        let m = chosen.ok_or("nobody to leave")?;
+        let m = chosen.ok_or("no member can leave")?;
         self.ask_member_to_go(m, Departure::Leave);
         self.poll_members()?;
         let config = &self.config;
-        // A hand-over of the lease and a take-over are a few requests each.
+        // A hand-over of the lease and a take-over take a few requests each.
         let mut bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
         if self.tally.contains_key("restored") {
-            // A leader that knows of writes that the bucket lost waits for every worker's report.
+            // A leader that detects lost writes waits for the report of every worker.
             bound += config.heartbeat_ttl / 2;
         }
         let bound = bound * 10 / 9;
         self.run_until(self.now() + bound)?;
-        // A leader that has taken over waits for those who may come back.
+        // After a take-over, the leader waits for workers that may return.
         self.judge_lives_in(&[ManagerState::Stable, ManagerState::Scaling])
-            .map_err(|why| format!("a leave was not settled within {bound:?}: {why}"))?;
+            .map_err(|why| format!("a leave was not completed within {bound:?}: {why}"))?;
         self.tally(if leaves_as_leader {
-            "leader took its leave"
+            "leader left"
         } else {
-            "worker took its leave"
+            "worker left"
         });
         Ok(())
     }
@@ -253,7 +253,7 @@ impl World {
         let Some(&m) = alive.get(self.rng.usize(0..alive.len().max(1))) else {
             return;
         };
-        // Leaders are few, and most interesting.
+        // Prefer leaders: they are few and the most relevant.
         let leader = alive.iter().find(|&&m| self.members[m].node.is_some());
         let m = match leader {
             Some(&leader) if self.rng.u8(0..3) == 0 => leader,
@@ -284,13 +284,13 @@ impl World {
                 let faults = self.members[m].client.faults();
                 self.members[m].is_dim = true;
                 if self.rng.bool() {
-                    faults.blind_watches("as the seed wants");
+                    faults.blind_watches("simulated");
                 } else {
                     faults.delay_watch_events(
                         self.millis(1, u64::try_from(WATCH_DELAY_MAX.as_millis()).unwrap_or(0)),
                     );
                 }
-                self.note(|| format!("member {m} sees late or nothing"));
+                self.note(|| format!("the watches of member {m} are late or lost"));
                 let until = self.millis(100, 30_000);
                 self.after(until, Event::RecoverMember(m));
             }
@@ -354,7 +354,7 @@ impl World {
         self.after(until, Event::Restore);
     }
 
-    /// No manager reaches the store until it is restored.
+    /// Disconnects all managers from the store until it recovers.
     pub fn cut_off_members(&mut self, how: Blackout) {
         self.blackout = Some(how);
         for m in self.lives.alive.clone() {
@@ -363,10 +363,10 @@ impl World {
         for n in self.alive().collect::<Vec<_>>() {
             self.nodes[n].client.faults().blackout(how);
         }
-        self.note(|| format!("the store is gone: {how:?}"));
+        self.note(|| format!("the store fails: {how:?}"));
     }
 
-    /// The store is back: members see it unless they are cut off themselves.
+    /// The store recovers: members reach it unless they are disconnected themselves.
     pub fn restore_members(&mut self) {
         self.lives.is_dirty = true;
         for &m in &self.lives.alive {
@@ -394,12 +394,12 @@ impl World {
                 self.nodes[node].client.faults().restore();
             }
         }
-        self.note(|| format!("member {m} sees well again"));
+        self.note(|| format!("the watches of member {m} recover"));
     }
 
     // --- strangers ---
 
-    /// An operator copies the store's data, or replaces it by an earlier copy.
+    /// An operator copies the data of the store, or restores an earlier copy.
     fn copy_or_restore(&mut self) {
         let now = self.now();
         let server = self.store.server();
@@ -420,7 +420,7 @@ impl World {
         server.restore(&copy);
     }
 
-    /// An operator removes a key or creates a bucket anew, or a server lost it.
+    /// An operator removes a key or re-creates a bucket, or a server lost it.
     fn remove_something(&mut self) {
         let now = self.now();
         let bucket = Bucket::ALL[self.rng.usize(0..Bucket::ALL.len())];
@@ -465,7 +465,7 @@ impl World {
         }
     }
 
-    /// The keys that hold something.
+    /// Returns the keys that have a value.
     pub fn keys(&self, bucket: Bucket) -> Vec<String> {
         let listing = self.store.list(bucket, "", far_future());
         let entries = listing.map(|listing| listing.entries).unwrap_or_default();
@@ -475,7 +475,7 @@ impl World {
         keys
     }
 
-    /// A worker of the predecessor comes, or goes.
+    /// A worker of the predecessor joins or leaves.
     fn send_parti(&mut self) {
         self.lives.parti_lives += 1;
         let now = self.now();
@@ -501,7 +501,7 @@ impl World {
         };
         self.lives.ids_disturbed = Some(now);
         self.tally(if steals { "id stolen" } else { "parti joins" });
-        self.note(|| format!("parti comes as {id}, steals: {steals}"));
+        self.note(|| format!("a parti worker joins as {id}, steals: {steals}"));
         let life = self.lives.parti_lives;
         self.lives.parti = Some(Parti { life, id });
         self.after(Duration::ZERO, Event::Parti { life });
@@ -521,7 +521,7 @@ impl World {
         self.after(PARTI_BEAT, Event::Parti { life });
     }
 
-    /// A worker of the predecessor takes the lease if nobody has it, and leads for a while.
+    /// A worker of the predecessor acquires the lease if it is free, and leads for a while.
     fn elect_parti(&mut self) {
         if self.lives.parti_leader.is_some() {
             return;
@@ -535,7 +535,7 @@ impl World {
         };
         let outcome = self.store.write(Bucket::Election, &[create], far_future());
         let until = self.now() + self.millis(0, 20_000);
-        // Some have led before, and do not know that they were deposed.
+        // Some have led before and do not know that they were deposed.
         let leads = matches!(outcome[0], Outcome::Done(_));
         self.tally(if leads {
             "parti leads"
@@ -559,7 +559,7 @@ impl World {
         let lease = lease.ok().flatten().filter(divvy::store::Entry::is_live);
         let is_its_own = lease.is_some_and(|entry| entry.value.starts_with(b"parti-1"));
         if until <= now {
-            // Whoever has it by now.
+            // The current holder.
             self.lives.parti_leader = None;
             if !is_its_own {
                 self.lives.lease_disturbed = Some(now);

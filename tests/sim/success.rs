@@ -1,4 +1,4 @@
-//! What becomes of rebalances when one in a hundred calls of the store goes wrong.
+//! The success rate of rebalances when 1 % of the store calls fail.
 
 use std::num::NonZero;
 use std::sync::Mutex;
@@ -10,33 +10,33 @@ use crate::world::{Event, Network, World};
 
 const REBALANCES: u64 = 100_000;
 
-/// Each fleet has another size, timing, kind of server and so on.
+/// Each fleet has a different size, timing and kind of server.
 const FLEETS: u64 = 200;
 
-/// How often a call, or a single write, goes wrong: refused, lost on its way to the store or back,
-/// busy, or carried out only later.
+/// The failure rate of calls and single writes: rejected, lost on the way to or from the store,
+/// busy, or delayed.
 const ERRORS: f64 = 0.01;
 
-/// How many rebalances succeed, in percent: are published within their own `operation_timeout`,
-/// whatever was tried again in it.
+/// The percentage of rebalances that must succeed: that are published within their own
+/// `operation_timeout`, including retries.
 const SUCCESS_MIN: f64 = 99.9;
 
-/// Longer than any series of retries that is not stuck.
+/// Longer than any series of retries that makes progress.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What many rebalances came to.
+/// The results of many rebalances.
 #[derive(Debug, Default)]
 struct Figures {
     wanted: u64,
-    /// Published by the first job that was begun for it.
+    /// Published by their first job.
     at_once: u64,
     /// Jobs that failed and were retried.
     failed_jobs: u64,
-    /// In force within a second of the wish.
+    /// Published within a second of the request.
     within_second: u64,
-    /// In force within the time that one rebalance may spend on the store.
+    /// Published within the time limit of one rebalance.
     in_time: u64,
-    /// From the wish to the plan in force.
+    /// From the request to the published plan.
     slowest: Duration,
 }
 
@@ -62,7 +62,7 @@ fn rebalance_under_random_store_errors_is_always_published_eventually() {
     eprintln!("{figures:?}");
 }
 
-/// What was not answered is asked again within the job, after a quarter of the job's time.
+/// An unanswered call is retried within the job, after a quarter of its time limit.
 #[test]
 #[ignore = "takes half a minute in release mode; `make success` runs it"]
 fn hundred_thousand_rebalances_under_store_errors_succeed_99_9_percent() {
@@ -89,7 +89,7 @@ fn hundred_thousand_rebalances_under_store_errors_succeed_99_9_percent() {
     assert!(figures.percent(in_time) >= SUCCESS_MIN);
 }
 
-/// So many fleets, on all cores, each with so many rebalances.
+/// Runs many fleets on all cores, each with many rebalances.
 fn fleets(fleets: u64, rebalances: u64) -> Figures {
     let next = AtomicU64::new(0);
     let total = Mutex::new(Figures::default());
@@ -111,7 +111,7 @@ fn fleets(fleets: u64, rebalances: u64) -> Figures {
     total.into_inner().expect("the figures")
 }
 
-/// One fleet whose host wants a new plan, of another partition list, again and again.
+/// Runs one fleet whose host repeatedly requests a new plan for another partition list.
 fn fleet(seed: u64, rebalances: u64) -> Figures {
     let mut world = settled(seed);
     world.network = Network {
@@ -137,8 +137,8 @@ fn fleet(seed: u64, rebalances: u64) -> Figures {
         figures.slowest = figures.slowest.max(took);
     }
     let told = world.tally.get("trigger failed");
-    assert_eq!(told, None, "seed {seed}: a host was told of a failure");
-    // What was held up on its way arrives, too.
+    assert_eq!(told, None, "seed {seed}: a host was notified of a failure");
+    // Delayed calls arrive too.
     world.happen_to_world(Event::Calm);
     world
         .recover()

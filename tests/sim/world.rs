@@ -1,4 +1,4 @@
-//! The simulated world: virtual time, what is due, the store and its network.
+//! The simulated world: virtual time, due events, the store and its network.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -19,24 +19,24 @@ use crate::member::{DelayedRequest, Member};
 use crate::node::{Node, Phase};
 use crate::scenario::Lives;
 
-/// Lines of trace that are kept.
+/// Number of trace lines that are kept.
 const TRACE_MAX: usize = 100_000;
 
-/// How often a leader stands still in the middle of a publication.
+/// How often a leader is paused during a publication.
 const NAP: f64 = 0.04;
 
-/// The time since 1970 when virtual time begins.
+/// The Unix time at which virtual time begins.
 const EPOCH: Duration = Duration::from_secs(1_764_500_000);
 
-/// Steps at one moment of virtual time after which something goes round in circles.
+/// Limit of the steps at one moment of virtual time, to detect endless loops.
 const STEPS_MAX: u32 = 100_000;
 
 pub type Serial = u64;
 
-/// What happened, how often.
+/// Counts of events.
 pub type Tally = BTreeMap<&'static str, u64>;
 
-/// What is due at some time.
+/// A due event.
 pub enum Event {
     Beat {
         worker: usize,
@@ -44,7 +44,7 @@ pub enum Event {
     },
     /// A request reaches the store.
     Arrives(Serial),
-    /// A write that was given up long ago reaches the store.
+    /// A write whose caller timed out long ago reaches the store.
     ArrivesLate(Sent, Payload),
     /// An answer reaches the publisher's thread.
     Answered {
@@ -68,22 +68,22 @@ pub enum Event {
     },
     StartLeader,
     StopNode(usize),
-    /// A manager's request reaches the store, or its answer the manager.
+    /// A manager's request reaches the store, or its answer reaches the manager.
     DelayedRequest(DelayedRequest),
-    /// A manager's calculator has seen that nobody wants it any more.
+    /// A manager's calculator has noticed that it must stop.
     RecoverMember(usize),
     StandDown {
         member: usize,
         node: usize,
     },
-    /// The predecessor's worker beats, its leader prolongs its lease.
+    /// The predecessor's worker sends a heartbeat, or its leader renews its lease.
     Parti {
         life: u64,
     },
     PartiLeads {
         life: u64,
     },
-    /// Something that lasted is over; nodes and workers look around.
+    /// A lasting condition ended; nodes and workers check for work.
     Thaw,
     Restore,
     Recover(usize),
@@ -98,18 +98,18 @@ pub struct Sent {
     pub node: usize,
     pub term: Term,
     pub promise: Promise,
-    /// How often the assignment bucket had been created anew by then.
+    /// How often the assignment bucket had been re-created by then.
     pub bucket: u32,
 }
 
-/// What a request carries.
+/// The content of a request.
 #[derive(Clone, Debug)]
 pub enum Payload {
     One(Bucket, Write),
     Batch(Bucket, Batch),
 }
 
-/// What becomes of one write or read on its way.
+/// The fate of one write or read in transit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Arrives,
@@ -120,7 +120,7 @@ pub enum Fate {
     Refused,
 }
 
-/// A request on its way to the store.
+/// A request in transit to the store.
 pub struct Call {
     sent: Sent,
     ask: Ask,
@@ -128,7 +128,7 @@ pub struct Call {
     answer_at: Time,
 }
 
-/// How the network is at present.
+/// The current state of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Network {
     pub fault: f64,
@@ -151,11 +151,11 @@ impl Network {
 pub struct World {
     pub rng: Rng,
     pub clock: ManualClock,
-    /// The store as operators see it: no faults apply.
+    /// The store as seen by operators: no faults apply.
     pub store: MemoryStore,
     /// Whether a bucket's sequence starts at its creation time.
     pub counts_from_time: bool,
-    /// The store as workers see it.
+    /// The store as seen by workers.
     pub workers_store: MemoryStore,
     pub config: CalculatorConfig,
     pub network: Network,
@@ -164,20 +164,20 @@ pub struct World {
     pub leader: Option<usize>,
     pub starts_due: u32,
     pub workers: Vec<Worker>,
-    /// Whole managers; empty where only calculators are simulated.
+    /// Whole managers; empty if only calculators are simulated.
     pub lives: Lives,
     pub members: Vec<Member>,
     pub partitions: Vec<Partition>,
     pub checker: Checker,
     pub is_quiet: bool,
-    /// When heartbeats were last purged: evidence that proves nothing.
+    /// When heartbeats were last purged: their absence proves nothing then.
     pub purged_at: Option<Time>,
-    /// How often the assignment bucket was created anew.
+    /// How often the assignment bucket was re-created.
     pub buckets: u32,
     pub tickets: u64,
-    /// An older copy of the store's data, and what other programs had in it.
+    /// An older copy of the data of the store, with the records of other programs.
     pub copy: Option<(Snapshot, BTreeMap<String, Vec<u8>>)>,
-    /// What other programs keep in the assignment bucket.
+    /// The records of other programs in the assignment bucket.
     pub protocol_keys: BTreeMap<String, Vec<u8>>,
     pub chaos_ends: Time,
     pub converged_since: Option<Time>,
@@ -187,7 +187,7 @@ pub struct World {
     pub calls: BTreeMap<Serial, Call>,
     pub serials: Serial,
     trace: Option<VecDeque<String>>,
-    /// Hash over everything that was traced: the same seed leads to the same.
+    /// Hash of the trace: equal for equal seeds.
     pub fingerprint: u64,
 }
 
@@ -250,7 +250,7 @@ impl World {
         self.clock.now()
     }
 
-    /// Another partition list: some go, some come, some change their weight.
+    /// Replaces the partition list: some partitions are removed, some added, some change weight.
     pub fn set_partitions(&mut self) {
         let count = self.rng.usize(0..=24);
         self.partitions = (0..count)
@@ -278,7 +278,7 @@ impl World {
         self.rng.f64() < probability
     }
 
-    /// Counts something that happened, to tell that it did.
+    /// Counts an event, for the final check of coverage.
     pub fn tally(&mut self, what: &'static str) {
         *self.tally.entry(what).or_default() += 1;
     }
@@ -296,9 +296,9 @@ impl World {
         trace.push_back(format!("{:.6} {line}", nanos as f64 / 1e9));
     }
 
-    /// Lets every process do all that it can do now.
+    /// Runs every process until it has no due work.
     fn poll_all(&mut self) -> Checked {
-        // A leader and its manager tell each other news.
+        // A leader and its manager exchange events.
         loop {
             self.poll_nodes()?;
             if !self.poll_members()? {
@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    /// How the leaders stand at the end of a run.
+    /// The state of the leaders at the end of a run.
     pub fn note_ends(&mut self) {
         let now = self.now();
         for &m in &self.lives.alive.clone() {
@@ -331,7 +331,7 @@ impl World {
         self.trace.take().map(Vec::from).unwrap_or_default()
     }
 
-    /// Lets time pass until `end`.
+    /// Advances time to `end`.
     pub fn run_until(&mut self, end: Time) -> Checked {
         let mut steps = 0;
         loop {
@@ -342,7 +342,7 @@ impl World {
             }
             steps = if next > self.now() { 0 } else { steps + 1 };
             if steps > STEPS_MAX {
-                return Err(format!("no end of work at {next:?}"));
+                return Err(format!("endless work at {next:?}"));
             }
             self.clock.advance_to(next);
             self.store.tick();
@@ -401,7 +401,7 @@ impl World {
             }
             Event::SourceRead { node, serial } => {
                 let answer = if self.chance(self.network.source_fault) {
-                    Err(Error::new(Code::SourceFailed, "as the seed wants"))
+                    Err(Error::new(Code::SourceFailed, "simulated"))
                 } else {
                     Ok(self.partitions.clone())
                 };
@@ -476,13 +476,13 @@ impl World {
         );
     }
 
-    /// Another worker, which is not up yet.
+    /// Adds a worker that is not started yet.
     pub fn add_worker(&mut self) {
         let worker = Worker::new(self.workers.len(), self.rng.u64(900..=1_100));
         self.workers.push(worker);
     }
 
-    /// Brings a worker up.
+    /// Starts a worker.
     pub fn worker_up(&mut self, index: usize) {
         let worker = &mut self.workers[index];
         worker.is_up = true;
@@ -499,7 +499,7 @@ impl World {
         );
     }
 
-    /// Ends a worker: by a leave, or by a crash.
+    /// Ends a worker, by a leave or a crash.
     pub fn worker_down(&mut self, index: usize, gracefully: bool) {
         let worker = &mut self.workers[index];
         worker.is_up = false;
@@ -517,7 +517,7 @@ impl World {
 
     // --- the publisher's calls ---
 
-    /// A publisher's thread waits for something.
+    /// Handles a request of a publisher thread.
     pub fn asked(&mut self, node: usize, ask: Ask, deadline: Time) {
         self.serials += 1;
         let serial = self.serials;
@@ -631,20 +631,20 @@ impl World {
         self.at(arrives_at, Event::Arrives(serial));
     }
 
-    /// A leader stands still with its hand on the pen, while another one is elected: what it writes
-    /// reaches the store when it goes on.
+    /// Pauses a leader in the middle of a publication while another one is elected: its writes
+    /// reach the store when it resumes.
     fn nap(&mut self, node: usize) -> Time {
         let nap = self.millis(200, 12_000);
         let until = self.now() + nap;
         let sleeper = &mut self.nodes[node];
         sleeper.frozen_until = sleeper.frozen_until.max(until);
-        // Not every clock that deadlines are kept by runs on.
+        // Not every clock of deadlines continues during a pause.
         let stops = self.rng.bool();
         if stops {
             self.nodes[node].own_clock.stand_still(nap);
         }
-        self.tally("nap in mid-publication");
-        self.note(|| format!("node {node} takes a nap until {until:?}"));
+        self.tally("pause during a publication");
+        self.note(|| format!("node {node} is paused until {until:?}"));
         self.at(until, Event::Thaw);
         match self.nodes[node].member {
             Some(member) => self.members[member].frozen_until = until,
@@ -726,11 +726,11 @@ impl World {
                 unknown()
             }
             Fate::Busy => Outcome::Refused(Refusal::Busy),
-            Fate::Refused => Outcome::Refused(Refusal::Unavailable("as the seed wants".into())),
+            Fate::Refused => Outcome::Refused(Refusal::Unavailable("simulated".into())),
         })
     }
 
-    /// The store takes a write or refuses it; what it takes is checked.
+    /// The store accepts or rejects a write; accepted writes are checked.
     fn apply(&mut self, sent: Sent, payload: &Payload) -> Result<Outcome, String> {
         let (outcome, writes) = match payload {
             Payload::One(bucket, write) => {
@@ -745,19 +745,20 @@ impl World {
         };
         if sent.term < self.checker.fence {
             self.tally(match outcome {
-                Outcome::Done(_) => "deposed write before the take-over's end",
+                Outcome::Done(_) => "deposed write before the end of the take-over",
                 _ => "deposed write refused",
             });
         }
         if let Outcome::Done(_) = outcome
             && sent.bucket != self.buckets
         {
-            // Restored data counts again what was counted before.
+            // Restored data repeats earlier sequence numbers.
             if self.counts_from_time && !self.tally.contains_key("restored") {
                 return Err(format!("{writes:?} were accepted in a later bucket"));
             }
-            // Without sequences that start at the creation time, revisions of a former bucket are used
-            // again. A write that depends on one is a foreign write, to be noticed and overwritten.
+            // Without sequences that start at the creation time, revisions of a former bucket
+            // recur. A write that depends on one is a foreign write, to be detected and
+            // overwritten.
             self.tally("write to a former bucket accepted");
             self.lives.plan_disturbed = Some(self.now());
             for write in writes {
@@ -774,7 +775,8 @@ impl World {
         Ok(outcome)
     }
 
-    /// A batch with the commit record that carries a whole publication leaves a whole plan.
+    /// Checks that a batch with the commit record that carries a whole publication leaves a whole
+    /// plan.
     fn check_batch(&mut self, writes: &[Write]) -> Checked {
         let is_commit = writes[0].key == divvy::wire::COMMIT_KEY;
         let is_split = self.store_batch_max() < 1_000;
@@ -790,11 +792,11 @@ impl World {
         probe_result.map_or(0, |c| c.batch_max)
     }
 
-    /// The assignment bucket as it is.
+    /// Returns the assignment bucket.
     pub fn listing(&self) -> Listing {
         self.store
             .list(Bucket::Assignment, "", far_future())
-            .expect("an unimpeded listing")
+            .expect("a listing without faults")
     }
 
     fn read(&mut self, ask: &Ask, fate: Fate) -> Answer {
@@ -820,7 +822,7 @@ impl World {
     }
 }
 
-/// Lists of bytes as the text that they are.
+/// Formats lists of bytes as text.
 pub fn readable(debug: &str) -> String {
     let mut text = String::with_capacity(debug.len());
     let mut rest = debug;
@@ -845,14 +847,14 @@ pub fn readable(debug: &str) -> String {
     text
 }
 
-/// A store, and whether its buckets count from their creation time.
+/// Returns a store, and whether its sequences start at the creation time.
 pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> (MemoryStore, bool) {
     let builder = MemoryStore::builder()
         .manual_clock(clock.clone())
         .batch_max(batch_max)
         .expiry_markers(rng.bool())
         .watch_capacity(if rng.bool() { 32 } else { 1_024 });
-    // Others are parti's, or an operator's.
+    // The other records belong to parti or an operator.
     let counts_from_time = rng.bool();
     let builder = match counts_from_time {
         true => builder.sequences_from_time(EPOCH),
@@ -861,7 +863,7 @@ pub fn store(clock: &ManualClock, batch_max: usize, rng: &mut Rng) -> (MemorySto
     (builder.build(), counts_from_time)
 }
 
-/// What every leader needs.
+/// The settings common to all leaders.
 pub fn make_buckets(store: &MemoryStore, config: &CalculatorConfig) {
     let heartbeats = BucketConfig {
         ttl: Some(config.heartbeat_ttl),
@@ -876,7 +878,7 @@ pub fn make_buckets(store: &MemoryStore, config: &CalculatorConfig) {
     }
 }
 
-/// Timing as users have it, and shorter.
+/// The default timing, and shorter ones.
 fn config(rng: &mut Rng) -> CalculatorConfig {
     let mut config = CalculatorConfig::default();
     let seconds =
@@ -894,7 +896,7 @@ fn config(rng: &mut Rng) -> CalculatorConfig {
     config
 }
 
-/// The deadline had passed before anything was sent.
+/// The deadline passed before anything was sent.
 fn not_sent(ask: &Ask) -> Answer {
     let refusal = || Outcome::Refused(Refusal::Unavailable("too late to be sent".into()));
     match ask {
@@ -923,11 +925,11 @@ fn refused(ask: &Ask) -> Answer {
 }
 
 fn failed(ask: &Ask, code: Code) -> Answer {
-    let error = Error::new(code, "as the seed wants");
+    let error = Error::new(code, "simulated");
     match ask {
         Ask::Capabilities => Answer::Capabilities(Err(error)),
         Ask::Read(..) => Answer::Read(Err(error)),
         Ask::List(..) => Answer::List(Err(error)),
-        other => unreachable!("{other:?} is no read"),
+        other => unreachable!("{other:?} is not a read"),
     }
 }

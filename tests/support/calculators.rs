@@ -1,4 +1,5 @@
-//! What the tests share: a scaled-down calculator, a fleet that beats, gates to hang host code.
+//! Shared by the tests: a scaled-down calculator, workers that send heartbeats, and gates that
+//! block host code.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use divvy::{
 };
 use parking_lot::Mutex;
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any operation takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const TTL: Duration = Duration::from_millis(800);
 
@@ -51,7 +52,7 @@ pub fn store() -> MemoryStore {
     with_heartbeats(MemoryStore::new())
 }
 
-/// A store without batches: class B.
+/// A store without batches, which publishes per key.
 pub fn store_b() -> MemoryStore {
     with_heartbeats(MemoryStore::builder().batch_max(0).build())
 }
@@ -64,7 +65,7 @@ fn with_heartbeats(store: MemoryStore) -> MemoryStore {
     store
 }
 
-/// A calculator over its own client of the store, with ten partitions.
+/// A calculator with ten partitions over its own client of the store.
 pub fn calculator(store: &MemoryStore) -> Calculator {
     calculator_over(store.client("leader"))
 }
@@ -78,7 +79,7 @@ pub fn calculator_over(client: MemoryStore) -> Calculator {
         .unwrap()
 }
 
-/// Waits for a condition; says which one did not come true.
+/// Waits for a condition. The panic message names it.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
@@ -102,7 +103,7 @@ pub fn wait_for_rest(calculator: &Calculator) {
     }
 }
 
-/// Reads events until one fulfils the condition, and returns that one.
+/// Reads events until one satisfies the condition, and returns that one.
 #[track_caller]
 pub fn wait_for(
     events: &Events,
@@ -153,7 +154,7 @@ pub fn held(store: &MemoryStore, worker: &str) -> Option<Assignment> {
         .then(|| Assignment::decode(&entry.value).unwrap())
 }
 
-/// The ids of all partitions that the given workers hold, each counted.
+/// Returns the number of owners of each partition, over the given workers.
 pub fn all_held(store: &MemoryStore, workers: &[&str]) -> Vec<String> {
     let mut all: Vec<_> = workers
         .iter()
@@ -169,7 +170,7 @@ pub fn ids(count: usize) -> Vec<String> {
     partitions(count).iter().map(Partition::id).collect()
 }
 
-/// Workers that beat, on a thread of their own, until they crash, leave or are dropped.
+/// Workers that send heartbeats from one thread, until they crash, leave or are dropped.
 pub struct Fleet {
     store: MemoryStore,
     beating: Arc<Mutex<BTreeSet<String>>>,
@@ -217,12 +218,12 @@ impl Fleet {
         self.beating.lock().insert(worker.to_owned());
     }
 
-    /// The worker beats no more; its key expires.
+    /// Stops the heartbeats of the worker, so that its key expires.
     pub fn crash(&self, worker: &str) {
         self.beating.lock().remove(worker);
     }
 
-    /// The worker deletes its heartbeat.
+    /// Deletes the heartbeat of the worker.
     pub fn leave(&self, worker: &str) {
         let mut beating = self.beating.lock();
         beating.remove(worker);
@@ -231,7 +232,7 @@ impl Fleet {
             .delete(Bucket::Heartbeat, &format!("heartbeat.{worker}"));
     }
 
-    /// Waits until everybody has beaten that many more times.
+    /// Waits until every worker has sent this many more heartbeats.
     pub fn beats(&self, rounds: u64) {
         let before = self.rounds.load(Ordering::Acquire);
         wait_until("beats", || {
@@ -249,7 +250,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Hangs whoever passes it, while it is shut.
+/// Blocks every thread that passes it while it is shut.
 #[derive(Clone)]
 pub struct Gate {
     passing: Arc<Mutex<Option<Receiver<()>>>>,
@@ -291,14 +292,14 @@ impl Gate {
         let _ = passing.recv();
     }
 
-    /// Waits until somebody hangs here.
+    /// Waits until a thread is blocked here.
     #[track_caller]
     pub fn wait_for_arrival(&self) {
         self.arrived.1.recv_timeout(PATIENCE).expect("an arrival");
     }
 }
 
-/// Runs something on a thread of its own and hands out its result within the deadline.
+/// Runs a closure on its own thread and returns its result within the deadline.
 #[track_caller]
 pub fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
     let (tell, told) = bounded(1);
@@ -309,7 +310,7 @@ pub fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 
     }
 }
 
-/// A store that calls a hook before each call, with the call's name. Watches of names in
+/// A store that calls a hook before each call, with the name of the call. Watches named in
 /// `deny_watches` fail.
 pub struct Hooked<H> {
     pub inner: MemoryStore,
@@ -321,7 +322,7 @@ impl<H: Fn(&'static str) -> Result<()> + Send + Sync> StoreLayer for Hooked<H> {
         &self.inner
     }
 
-    /// A hook's error takes the place of the result, but not of a write's.
+    /// The error of a hook replaces the result, except for writes.
     fn call<A: StoreAnswer>(
         &self,
         call: LayerCall<'_>,
@@ -348,10 +349,10 @@ pub fn hooked_calculator(
 }
 
 pub fn refused(code: divvy::error::Code) -> Error {
-    Error::new(code, "as the test wants")
+    Error::new(code, "simulated")
 }
 
-/// The calculator's events, from its start on.
+/// Returns the events of the calculator from its start.
 pub fn started(calculator: &Calculator) -> Events {
     let events = calculator.events(EventFilter::State);
     calculator.start(PATIENCE).unwrap();

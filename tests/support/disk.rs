@@ -1,7 +1,7 @@
-//! A small file system of one's own, that can be full while the machine's is not.
+//! A small separate file system, which can fill up while the machine's does not.
 //!
-//! A process holds it in a mount namespace; whoever is to see it runs in that namespace. Where the
-//! system allows user namespaces it takes no privilege.
+//! A process holds it in a mount namespace. Processes that use it run in that namespace. No
+//! privilege is needed if the system allows user namespaces.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A file system of so many megabytes; why there is none, where the system does not allow it.
+    /// Creates a file system of this size in megabytes. Returns why it cannot be created if the
+    /// system does not allow it.
     pub fn new(megabytes: u32) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a folder to mount on");
         let mount = "mount -t tmpfs -o size=\"$1\"m tmpfs \"$0\" && echo mounted && read -r _";
@@ -44,12 +45,12 @@ impl Disk {
         })
     }
 
-    /// Where the server sees it.
+    /// The path for the server.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A process that sees it.
+    /// Returns a command that runs in its namespace.
     pub fn command(&self, binary: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -59,7 +60,7 @@ impl Disk {
         command
     }
 
-    /// Takes all the room that is left.
+    /// Fills the remaining space.
     pub fn fill(&self) {
         let mut file = std::fs::File::create(self.filler()).expect("a file");
         for size in [1 << 16, 1 << 10, 1] {
@@ -67,12 +68,12 @@ impl Disk {
         }
     }
 
-    /// Gives it back.
+    /// Frees the space again.
     pub fn make_room(&self) {
         std::fs::remove_file(self.filler()).expect("the file is there");
     }
 
-    /// As seen from outside.
+    /// The path from outside the namespace.
     fn filler(&self) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.id());
         let folder = self.path().strip_prefix("/").expect("an absolute path");

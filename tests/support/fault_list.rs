@@ -1,4 +1,4 @@
-//! The faults that servers and networks can have: how each is set up, injected and healed.
+//! The faults of servers and networks: how each is set up, injected and healed.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,51 +18,51 @@ use super::raw_nats::RawNats;
 
 const STREAM: &str = "KV_parti-assignment";
 
-/// One fault, which can be had as often as it is wanted.
+/// A fault that can be injected repeatedly.
 pub struct Fault {
     pub name: String,
-    /// From its injection to its heal.
+    /// The time from injection to healing.
     pub lasting: Duration,
-    /// What becomes of the bucket that the trial's keys are in.
+    /// What happens to the bucket of the keys of the trial.
     pub contents: Contents,
     pub effect: Effect,
     pub during: During,
     set_up: Box<dyn Fn(&str) -> Stage + Send + Sync>,
 }
 
-/// What a fault is to a fleet, and so whether it must be told.
+/// How a fault affects a fleet, and so whether it must be reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The store is out of reach, or refuses: that must be seen, if it lasts.
+    /// The store is unreachable or rejects requests: must be reported if it lasts.
     Harm,
-    /// It is lived through; what of it is seen depends on what was under way.
+    /// It is survived. What is reported depends on the operations in progress.
     Little,
-    /// Nothing may be seen of it.
+    /// Nothing may be reported.
     None,
 }
 
-/// What the hosts of a fleet's workers do while it lasts.
+/// What the hosts of the workers do during the fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum During {
-    /// That of the leader wants a new plan.
+    /// The leader's host requests a new plan.
     PlanWanted,
-    /// Nothing: a new plan would put back what the fault takes out of the bucket.
+    /// Nothing: a new plan would restore what the fault removes from the bucket.
     Quiet,
     /// Their wall clocks are set a day ahead, and two days back at the end.
     WallClockStepped,
 }
 
-/// A fault about to happen. What it needs is gone when this is dropped.
+/// A prepared fault. Dropping it releases its servers and proxies.
 pub struct Stage {
-    /// What those connect to who are hit.
+    /// The address for the affected clients.
     pub address: Address,
-    /// For who is not.
+    /// The address for the unaffected clients.
     pub direct: String,
     inject: Box<dyn FnMut()>,
     heal: Box<dyn FnMut()>,
 }
 
-/// What a client of the servers under fault has to know. Processes are told it as text.
+/// The parameters of a client of the servers under fault, passed to processes as text.
 #[derive(Clone)]
 pub struct Address {
     urls: Vec<String>,
@@ -86,7 +86,7 @@ impl Fault {
         }
     }
 
-    /// The bucket goes, with all that is in it; the heal brings an empty one.
+    /// The bucket is deleted with its content. Healing creates an empty one.
     fn empties(self) -> Self {
         Self {
             contents: Contents::Gone,
@@ -99,7 +99,7 @@ impl Fault {
         Self { effect, ..self }
     }
 
-    /// Sets it up with servers of this version.
+    /// Sets up the fault with servers of this version.
     pub fn set_up(&self, version: &str) -> Stage {
         (self.set_up)(version)
     }
@@ -114,7 +114,7 @@ impl Stage {
         (self.heal)();
     }
 
-    /// Of one server that is hit itself.
+    /// For a single server that is itself affected.
     fn of(
         server: Server,
         address: Address,
@@ -146,12 +146,12 @@ impl Address {
         }
     }
 
-    /// As a fleet has it: every bucket under its default name.
+    /// For a fleet: every bucket under its default name.
     pub fn options(&self) -> NatsOptions {
         self.amend(NatsOptions::new(self.urls.clone()).manage_buckets(ManageBuckets::Upgrade))
     }
 
-    /// As a trial has it.
+    /// For a trial.
     pub fn trial_options(&self) -> NatsOptions {
         self.amend(options(self.urls.clone()))
     }
@@ -164,7 +164,7 @@ impl Address {
         }
     }
 
-    /// For a process that cannot be handed anything else.
+    /// Formats it for a process.
     pub fn to_text(&self) -> String {
         let urls = self.urls.join(",");
         format!("{urls} {} {}", self.replicas, self.is_in_memory)
@@ -183,7 +183,7 @@ impl Address {
     }
 }
 
-/// All of them, in the order of the table.
+/// All faults, in the order of the table.
 pub fn all() -> Vec<Fault> {
     let secs = Duration::from_secs;
     let mut faults: Vec<Fault> = [1, 10, 60].map(secs).map(killed).into();
@@ -212,7 +212,7 @@ pub fn all() -> Vec<Fault> {
     faults
 }
 
-/// Nothing at all: what others are compared with.
+/// No fault, for comparison.
 pub fn nothing(lasting: Duration) -> Fault {
     let name = format!("nothing, for {} s", lasting.as_secs());
     on_server(name, lasting, |_| (), |_| ()).but(Effect::None)
@@ -302,7 +302,7 @@ pub fn one_way_hole(way: Way, lasting: Duration) -> Fault {
 }
 
 fn swallowed() -> Fault {
-    let name = "bytes lost on the way to the client, 300 ms";
+    let name = "bytes to the client lost for 300 ms";
     through_proxy(name, Duration::from_millis(300), |p| {
         p.swallow(Way::ToClient);
     })
@@ -342,7 +342,7 @@ fn names(answer: &serde_json::Value, what: &str) -> Vec<String> {
         .collect()
 }
 
-/// Messages that nobody asked for, on every subject that the connections listen to.
+/// Unrequested messages on every subject to which the connections subscribe.
 fn stray_messages() -> Fault {
     let inject = |server: &mut Server| {
         let connections = server.monitoring("connz?subs=1").expect("connections");
@@ -368,20 +368,20 @@ fn stray_messages() -> Fault {
     on_server("stray messages on every inbox", lasting, inject, |_| ()).but(Effect::Little)
 }
 
-/// What the purge removed is gone on purpose: writes go on, and what they leave is compared.
+/// The purged keys are removed on purpose. Writing continues, and the later writes are compared.
 fn purged() -> Fault {
     let inject = |server: &mut Server| {
         RawNats::connect(server.port).api(&format!("STREAM.PURGE.{STREAM}"), "");
     };
-    // Long enough for the writer to come round to every key again.
+    // Long enough for the writer to rewrite every key.
     let lasting = Duration::from_secs(5);
     let purged = on_server("bucket purged (writes continue)", lasting, inject, |_| ());
-    // No server tells a watch of it: it is seen when something is published.
+    // No server notifies a watch of it: it is detected at the next publication.
     purged.but(Effect::Little)
 }
 
 pub fn created_anew() -> Fault {
-    let name = "bucket deleted, created anew after 500 ms";
+    let name = "bucket deleted, re-created after 500 ms";
     let lasting = Duration::from_millis(500);
     on_server(
         name,
@@ -392,7 +392,7 @@ pub fn created_anew() -> Fault {
     .empties()
 }
 
-/// Two thousand writes are on their way when the bucket goes.
+/// Two thousand writes are in flight when the bucket is deleted.
 fn deleted_under_a_publish() -> Fault {
     let inject = |server: &mut Server| {
         let store = connect(&server.url());
@@ -407,14 +407,14 @@ fn deleted_under_a_publish() -> Fault {
             delete_bucket(server);
         });
     };
-    let name = "bucket deleted under 2 000 writes, created anew after 500 ms";
+    let name = "bucket deleted under 2 000 writes, re-created after 500 ms";
     let lasting = Duration::from_millis(500);
     on_server(name, lasting, inject, |s| create_buckets(&own(s))).empties()
 }
 
-/// What a bucket in memory holds is gone with the server's process.
+/// The content of a bucket in memory is lost with the process of the server.
 pub fn memory_lost() -> Fault {
-    let name = "memory storage: kill -9, back after 1 s, buckets created anew";
+    let name = "memory storage: kill -9, back after 1 s, buckets re-created";
     let set_up = |version: &str| {
         let server = Server::start(version);
         let address = Address {
@@ -439,7 +439,7 @@ fn delete_bucket(server: &Server) {
     assert_eq!(answer["success"], true, "{answer}");
 }
 
-/// Creates what is missing of a fleet's buckets and a trial's, as soon as the server lets it.
+/// Creates the missing buckets of a fleet and a trial as soon as the server accepts it.
 fn create_buckets(address: &Address) {
     let config = ManagerConfig::default();
     let fleets = [
@@ -467,7 +467,7 @@ fn create(options: NatsOptions, buckets: &[(Bucket, BucketConfig)]) {
     }
 }
 
-/// An address that accepts and says nothing comes first in the list; then the connection breaks.
+/// The first address in the list accepts connections and sends nothing. Then the connection breaks.
 fn silent_server_listed_first() -> Fault {
     let name = "a server that accepts and never answers, listed first; cut";
     Fault::new(name, Duration::from_millis(500), |version| {
@@ -501,7 +501,7 @@ fn jetstream_switched_off() -> Fault {
     )
 }
 
-/// The bucket may not grow any more: new values are refused, deletes and reads go on.
+/// The bucket may not grow: new values are rejected, deletes and reads work.
 fn storage_limit() -> Fault {
     on_server(
         "storage limit reached for 3 s",
@@ -519,9 +519,9 @@ fn limit(server: &Server, bytes: i64) {
     assert!(answer["error"].is_null(), "{answer}");
 }
 
-/// The node that leads the bucket's stream.
+/// The node that leads the stream of the bucket.
 fn node_killed() -> Fault {
-    let name = "R3: the stream's leader killed -9, back after 10 s";
+    let name = "R3: stream leader killed -9, back after 10 s";
     Fault::new(name, Duration::from_secs(10), |version| {
         let cluster = Cluster::start(version);
         let address = Address {
@@ -545,7 +545,7 @@ fn node_killed() -> Fault {
             }),
         }
     })
-    // What else that node led, and who was connected to it, is chance.
+    // What else that node led, and which clients were connected to it, is random.
     .but(Effect::Little)
 }
 
@@ -560,9 +560,10 @@ fn leader_of_the_stream(cluster: &Cluster) -> usize {
     cluster.nodes.iter().position(leads).expect("the leader")
 }
 
-/// Of the workers' hosts. That of a server cannot be set without setting everybody's.
+/// The wall clocks of the hosts of the workers. The clock of a server cannot be set without setting
+/// the clock of the machine.
 fn wall_clocks_stepped() -> Fault {
-    let name = "wall clocks of the workers a day ahead, after 12 s two days back";
+    let name = "wall clocks of the workers set a day ahead, after 12 s two days back";
     let steps = on_server(name, Duration::from_secs(12), |_| (), |_| ());
     Fault {
         during: During::WallClockStepped,
@@ -570,7 +571,7 @@ fn wall_clocks_stepped() -> Fault {
     }
 }
 
-/// What a server does whose wall clock is set forward: all that has a TTL expires, at once.
+/// Reproduces a server whose wall clock is set forward: all values with a TTL expire at once.
 fn all_expired() -> Fault {
     let inject = |server: &mut Server| {
         let mut raw = RawNats::connect(server.port);

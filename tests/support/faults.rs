@@ -1,5 +1,5 @@
-//! A store under a fault: someone who calls it, someone who writes, someone who watches, and what
-//! must hold for all of them.
+//! A store under a fault: a caller, a writer and a reader of a watch, and the guarantees for all of
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use divvy::store::{
 use super::fault_list::{Fault, Stage};
 
 pub const BUCKET: Bucket = Bucket::Assignment;
-/// A bucket that is watched in another way: the server is asked for what there is, where of the
-/// first it sends each change by itself. It has a name of its own, as a fleet's heartbeats expire.
+/// A bucket whose watch pulls its changes. The watch of the other bucket receives them by push. It
+/// has its own name, because the heartbeats of a fleet expire.
 pub const PULLED: Bucket = Bucket::Heartbeat;
 const PULLED_NAME: &str = "trial-heartbeat";
 pub const FOR_EVER: BucketConfig = BucketConfig { ttl: None };
-/// What a call may take beyond its deadline; the contract's 50 ms and as much for a busy machine.
+/// Allowed overrun of a deadline: the 50 ms of the contract, and as much again for a busy machine.
 pub const OVERRUN_MAX: Duration = Duration::from_millis(100);
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -29,7 +29,7 @@ pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-/// How a trial connects.
+/// Returns the options of a trial.
 pub fn options<S: Into<String>>(urls: impl IntoIterator<Item = S>) -> NatsOptions {
     NatsOptions::new(urls)
         .manage_buckets(ManageBuckets::Upgrade)
@@ -49,7 +49,7 @@ pub fn put(key: &str, value: &str) -> Write {
     }
 }
 
-/// Calls a store without pause, and notes the longest overrun of a deadline.
+/// Calls a store continuously and records the longest overrun of a deadline.
 struct Caller {
     end: Arc<AtomicBool>,
     thread: JoinHandle<(Duration, usize)>,
@@ -92,7 +92,7 @@ impl Caller {
     }
 }
 
-/// Writes ever new keys through a connection of its own and notes what was acknowledged.
+/// Writes new keys over its own connection and records the acknowledged writes.
 pub struct Writer {
     end: Arc<AtomicBool>,
     acked: Arc<AtomicUsize>,
@@ -128,7 +128,7 @@ impl Writer {
         Self { end, acked, thread }
     }
 
-    /// Waits until something was written that there is to compare.
+    /// Waits until a write was acknowledged that can be compared.
     fn wait_for_an_ack(&self) {
         let deadline = soon();
         while self.acked.load(Ordering::SeqCst) == 0 {
@@ -143,7 +143,7 @@ impl Writer {
     }
 }
 
-/// What a reader of a watch knows.
+/// The state of a watch reader.
 #[derive(Default)]
 pub struct Reader {
     pub live: BTreeMap<String, u64>,
@@ -165,7 +165,7 @@ impl Reader {
         false
     }
 
-    /// Reads until a live event, or nothing comes for so long.
+    /// Reads until a `Live` event, or until no event arrives for this long.
     pub fn until_live(&mut self, watch: &Watch, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while let Ok(event) = watch.events.recv_deadline(deadline) {
@@ -176,7 +176,7 @@ impl Reader {
         false
     }
 
-    /// Reads until what it knows is what the store holds.
+    /// Reads until its state equals the content of the store.
     pub fn catch_up(&mut self, watch: &Watch, store: &NatsStore) {
         self.catch_up_with(BUCKET, watch, store);
     }
@@ -198,7 +198,7 @@ impl Reader {
                     .take(5)
                     .collect();
                 panic!(
-                    "the watch of {bucket:?} lost changes, such as {missing:?}; blind: {:?}",
+                    "the watch of {bucket:?} lost changes, such as {missing:?}; watch lost: {:?}",
                     self.blind
                 );
             };
@@ -207,28 +207,28 @@ impl Reader {
     }
 }
 
-/// What becomes of a bucket's contents under a fault.
+/// What happens to the content of a bucket under a fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     Kept,
-    /// The fault takes the bucket away with all that is in it, and the heal brings an empty one:
-    /// what is written from then on is compared.
+    /// The fault deletes the bucket with its content, and healing creates an empty one. Only later
+    /// writes are compared.
     Gone,
 }
 
-/// One fault, from a healthy start to a healthy end.
+/// Runs one fault, from a healthy start to a healthy end.
 pub struct Trial {
     name: String,
     pub store: Arc<NatsStore>,
     direct: String,
     pub watch: Watch,
     pub reader: Reader,
-    /// The same for the other way of watching.
+    /// As above, for the other kind of watch.
     pulled: (Watch, Reader),
 }
 
 impl Fault {
-    /// Has it, with servers of this version, and checks what must hold.
+    /// Injects the fault with servers of this version and checks the guarantees.
     pub fn run(&self, version: &str) -> Row {
         let mut stage = self.set_up(version);
         let row = Trial::new(&self.name, &stage).measure(self, &mut stage, &mut NobodyElse);
@@ -238,13 +238,13 @@ impl Fault {
     }
 }
 
-/// Somebody who goes through the same fault.
+/// A participant in a fault.
 pub trait Companion {
-    /// The fault is about to be injected.
+    /// Called before the injection.
     fn begins(&mut self);
-    /// It was injected.
+    /// Called after the injection.
     fn strikes(&mut self);
-    /// It is healed.
+    /// Called after the healing.
     fn ends(&mut self);
 }
 
@@ -257,7 +257,7 @@ impl Companion for NobodyElse {
 }
 
 impl Trial {
-    /// A store that is hit; the writer that feeds the watch is not.
+    /// A store that is affected. The writer of the watched keys is not.
     pub fn new(name: &str, stage: &Stage) -> Self {
         let options = stage.address.trial_options();
         let store = Arc::new(NatsStore::connect(options, soon()).expect("a connection"));
@@ -281,7 +281,7 @@ impl Trial {
         }
     }
 
-    /// Injects the fault, lets it last, heals it, and tells what it did.
+    /// Injects the fault, waits, heals it, and returns the measurements.
     pub fn measure(
         mut self,
         fault: &Fault,
@@ -324,7 +324,7 @@ impl Trial {
             acked: acked.len(),
             lost: acked.iter().filter(is_lost).count(),
             done,
-            // An empty bucket numbers from 1 again: equal numbers are different writes.
+            // An empty bucket restarts at sequence 1: equal numbers are different writes.
             twice: match contents {
                 Contents::Kept => self.reader.delivered_twice + self.pulled.1.delivered_twice,
                 Contents::Gone => 0,
@@ -335,8 +335,8 @@ impl Trial {
         row
     }
 
-    /// Reads until what is delivered is of now again: a change, after the recovery where the
-    /// watch has gone blind. It goes blind within 3.5 s of a fault, or not at all.
+    /// Reads until current data is delivered: a change, after the resynchronisation if the watch
+    /// was lost. The watch is lost within 3.5 s of a fault, or not at all.
     fn until_fresh(&mut self, healed: Instant) -> Duration {
         let mut fresh = None;
         let may_go_blind = healed + Duration::from_millis(3_500);
@@ -374,26 +374,26 @@ impl Trial {
     }
 }
 
-/// What a fault did. Displayed as a row of the table of faults.
+/// The measurements of a fault. Formatted as a row of the table of faults.
 pub struct Row {
     pub name: String,
-    /// The longest that a call took, all of them with a deadline of [`CALL_TIMEOUT`].
+    /// Longest duration of a call; all have a deadline of [`CALL_TIMEOUT`].
     pub block: Duration,
-    /// From the heal to data of now on the watch.
+    /// Time from healing to current data on the watch.
     pub fresh: Duration,
-    /// Keys with an acknowledged write, and how many of those writes are not there.
+    /// Keys with an acknowledged write, and how many of these writes are missing.
     pub acked: usize,
     pub lost: usize,
-    /// Calls that were carried out.
+    /// Completed calls.
     pub done: usize,
-    /// Events that came twice.
+    /// Duplicate events.
     pub twice: usize,
-    /// Why the watch went blind, each time that it did.
+    /// Why the watch was lost, each time.
     pub blind: Vec<String>,
 }
 
 impl Row {
-    /// The heads of the columns.
+    /// Column headings.
     pub const HEAD: &'static str = "\
 | fault | longest call (deadline 500 ms) | fresh data after the heal | acknowledged writes lost | watch events lost | the watch says |
 | --- | --- | --- | --- | --- | --- |";
@@ -417,11 +417,11 @@ impl Row {
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let blind = match self.blind.as_slice() {
-            [] => "nothing: no event lost".into(),
+            [] => "no event lost".into(),
             [why] => format!("watch lost: {why}"),
             [why, ..] => format!("watch lost {} times: {why}", self.blind.len()),
         };
-        // That no event is lost was found by comparing the watch with the store.
+        // That no event is lost was verified by comparing the watch with the store.
         write!(
             f,
             "| {} | {} ms | {:.1} s | {} of {} keys | 0 | {blind} |",

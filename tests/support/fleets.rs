@@ -1,4 +1,4 @@
-//! Fleets and verdicts for the strategy tests: an own reading of the rules, apart from `src/`.
+//! Fleets and checks for the strategy tests: an independent implementation of the rules.
 #![allow(dead_code)] // each test uses its part
 
 use divvy::strategy::{PlanInput, Strategy, canonical_workers};
@@ -7,7 +7,7 @@ use divvy::types::{Partition, WorkerId};
 /// Every kind of weights, as in `vectors/plans.json`.
 pub const KINDS: [&str; 6] = ["equal", "zero", "skew10", "heavy", "spread", "mixed"];
 
-/// The weight of partition `i`.
+/// Returns the weight of partition `i`.
 pub fn weight(kind: &str, i: usize) -> i64 {
     let n = i as i64;
     match kind {
@@ -38,7 +38,7 @@ pub fn workers(numbers: impl IntoIterator<Item = usize>) -> Vec<WorkerId> {
     canonical_workers(numbers.into_iter().map(id).collect())
 }
 
-/// A fleet that goes from plan to plan.
+/// A fleet with a sequence of plans.
 pub struct Fleet {
     pub workers: Vec<WorkerId>,
     pub partitions: Vec<Partition>,
@@ -46,29 +46,29 @@ pub struct Fleet {
     pub capacity: fn(&WorkerId) -> f64,
 }
 
-/// What a step of a fleet came to.
+/// The result of one step of a fleet.
 #[derive(Debug)]
 pub struct Verdict {
     /// Fair level.
     pub fair: f64,
-    /// For each worker, as multiples of the fair level: load per capacity, and that of its
+    /// For each worker, as multiples of the fair level: its load per capacity, and that of its
     /// heaviest partition.
     pub levels: Vec<f64>,
     pub tops: Vec<f64>,
     pub counts: Vec<usize>,
-    /// Fewest and most partitions of the heaviest weight that a worker holds.
+    /// Minimum and maximum number of partitions of the heaviest weight on one worker.
     pub top_counts: (usize, usize),
-    /// Share of all weight that changed hands, and the larger of the departed workers' share
-    /// and the newcomers' fair share.
+    /// Fraction of the total weight that moved, and the larger of the share of the departed workers
+    /// and the fair share of the new ones.
     pub moved: f64,
     pub ideal: f64,
     pub moved_count: usize,
-    /// Partitions without a live owner before.
+    /// Partitions that had no live owner before.
     pub orphans: usize,
 }
 
 impl Verdict {
-    /// How many workers are over-full at `bound`.
+    /// Returns the number of workers above `bound`.
     pub fn over_full(&self, bound: f64) -> usize {
         let loads = self.levels.iter().zip(&self.tops);
         let is_over = |&(&level, &top): &(&f64, &f64)| {
@@ -82,7 +82,8 @@ impl Verdict {
         self.levels.iter().copied().fold(f64::MAX, f64::min)
     }
 
-    /// Load of the fullest worker but for those whose heaviest partition alone fills them.
+    /// Load of the most loaded worker, except those whose heaviest partition alone exceeds the
+    /// level.
     pub fn fullest(&self) -> f64 {
         let loads = self.levels.iter().zip(&self.tops);
         let counted = loads.filter(|(level, top)| **top <= 1.0 || **level - **top > 0.05);
@@ -107,14 +108,14 @@ impl Fleet {
         owners.map(|owner| owner.as_ref().and_then(index)).collect()
     }
 
-    /// How the fleet stands, with nothing planned.
+    /// Returns the state of the fleet without planning.
     pub fn verdict(&self) -> Verdict {
         let owners = self.previous().into_iter();
         let plan: Vec<u32> = owners.map(|owner| owner.unwrap()).collect();
         self.judge(&self.workers, &plan)
     }
 
-    /// Plans for `workers` and moves on to that plan.
+    /// Plans for `workers` and applies the plan.
     pub fn step(&mut self, strategy: &dyn Strategy, workers: Vec<WorkerId>) -> Verdict {
         let before = std::mem::replace(&mut self.workers, workers);
         let previous = self.previous();
@@ -186,8 +187,8 @@ impl Fleet {
     }
 }
 
-/// F: the partitions heavier than the mean of what is left are taken away, one by one from the
-/// heaviest, each alone with one worker (the largest left); the mean load of the rest.
+/// F: partitions heavier than the mean of the rest are removed, from the heaviest, each with its
+/// own worker (the largest left). F is the mean load of the rest.
 pub fn fair_level(weights: &[i64], capacities: &[f64]) -> f64 {
     let mut weights: Vec<f64> = weights.iter().map(|&w| w as f64).collect();
     let mut capacities = capacities.to_vec();
@@ -207,11 +208,11 @@ pub fn fair_level(weights: &[i64], capacities: &[f64]) -> f64 {
     }
 }
 
-/// A small generator of pseudo-random numbers, for runs that anyone can repeat.
+/// A small pseudo-random generator, for reproducible runs.
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,4 +1,4 @@
-//! What the tests share: scaled-down managers, and waiting with a limit.
+//! Shared by the tests: scaled-down managers, and waits with a limit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use divvy::{
     CalculatorConfig, Manager, ManagerConfig, ManagerEvent, ManagerEventFilter, Partition, WorkerId,
 };
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any operation takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A tenth of what users have, and short windows.
+/// A tenth of the default times, and short windows.
 pub fn config() -> ManagerConfig {
     let mut calculator = CalculatorConfig::default();
     calculator.heartbeat_ttl = Duration::from_millis(600);
@@ -40,7 +40,7 @@ pub fn partitions(count: usize) -> Vec<Partition> {
         .collect()
 }
 
-/// A manager over this client, of a fleet with so many partitions.
+/// A manager over this client, in a fleet with this many partitions.
 pub fn manager_over(store: impl Store + 'static, config: ManagerConfig, count: usize) -> Manager {
     Manager::builder(Arc::new(store))
         .config(config)
@@ -49,7 +49,7 @@ pub fn manager_over(store: impl Store + 'static, config: ManagerConfig, count: u
         .unwrap()
 }
 
-/// A manager over a client of its own.
+/// A manager over its own client.
 pub fn manager(store: &MemoryStore) -> Manager {
     manager_over(store.client("worker"), config(), 12)
 }
@@ -60,7 +60,7 @@ pub fn started(store: &MemoryStore) -> Manager {
     manager
 }
 
-/// Waits for a condition; says which one did not come true.
+/// Waits for a condition. The panic message names it.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -70,7 +70,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Reads events until one fulfils the condition, and returns that one.
+/// Reads events until one satisfies the condition, and returns that one.
 #[track_caller]
 pub fn wait_for(
     events: &Events<ManagerEvent>,
@@ -91,7 +91,7 @@ pub fn wait_for(
     }
 }
 
-/// What all of them hold together, sorted; twice if two do.
+/// Returns the partitions of all of them, sorted; a partition with two owners appears twice.
 pub fn held(managers: &[&Manager]) -> Vec<String> {
     let mut held: Vec<String> = managers
         .iter()
@@ -107,7 +107,7 @@ pub fn held(managers: &[&Manager]) -> Vec<String> {
     held
 }
 
-/// Waits until each partition has one owner among them, and each of them has some.
+/// Waits until each partition has one owner among them, and each of them owns some.
 #[track_caller]
 pub fn wait_for_cover(managers: &[&Manager], count: usize) {
     let all: Vec<String> = partitions(count).iter().map(Partition::id).collect();

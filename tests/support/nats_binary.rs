@@ -1,4 +1,4 @@
-//! Finding a `nats-server` of a given version, fetching it once where it is not there.
+//! Finds a `nats-server` of a given version, and fetches it once if it is missing.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,15 +6,15 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The newest server the tests run against.
+/// The newest server of the tests.
 pub const NEWEST: &str = "2.15.1";
 /// The oldest server that divvy supports.
 pub const OLDEST: &str = "2.10.26";
 
-/// The path of a server binary. `any` takes `NATS_SERVER` or the one in PATH first.
+/// Returns the path of a server binary. `any` prefers `NATS_SERVER` or the one in PATH.
 ///
 /// # Panics
-/// When there is none and none can be fetched; the message says what to install.
+/// If there is none and none can be fetched. The message says what to install.
 pub fn find(version: &str) -> PathBuf {
     if version == "any" {
         return present().unwrap_or_else(|| find(NEWEST));
@@ -24,7 +24,7 @@ pub fn find(version: &str) -> PathBuf {
         return binary;
     }
     fs::create_dir_all(tools()).expect("the tools folder can be created");
-    // So that many tests at once fetch it once.
+    // Lets concurrent tests fetch it once.
     let _lock = Lock::take(&tools().join(format!("{version}.lock")));
     let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/nats-server"))
         .arg(version)
@@ -56,7 +56,7 @@ fn present() -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// A lock between processes, held until dropped.
+/// A lock between processes, released on drop.
 struct Lock(File);
 
 impl Lock {

@@ -1,4 +1,4 @@
-//! The NATS store as the conformance suite wants it: a server or cluster of its own for each test.
+//! The NATS store for the conformance suite: each test has its own server or cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::conformance::{self, soon};
 use crate::support::nats_server::{Cluster, Server};
 use crate::support::raw_nats::RawNats;
 
-/// A server, or three, of one version.
+/// One server, or three, of one version.
 pub struct Nats {
     version: &'static str,
     port: u16,
     options: NatsOptions,
-    /// Whether heartbeats and assignments change places.
+    /// Whether to swap the buckets of heartbeats and assignments.
     is_swapped: bool,
     _server: Option<Server>,
     _cluster: Option<Cluster>,
@@ -58,7 +58,7 @@ impl Nats {
         }
     }
 
-    /// The suite's bucket becomes that of the heartbeats, whose watches are made another way.
+    /// Uses the heartbeat bucket for the suite, because its watches work differently.
     pub fn watched_as_heartbeats(self) -> Self {
         let name = Bucket::default_name;
         Self {
@@ -90,7 +90,7 @@ impl conformance::Fixture for Nats {
     }
 
     fn batches(&self) -> bool {
-        // The suite's bucket is not the assignment bucket when it is swapped.
+        // When swapped, the bucket of the suite is not the assignment bucket.
         self.at_least(2, 12, 5) && !self.is_swapped
     }
 
@@ -126,7 +126,7 @@ impl conformance::Fixture for Nats {
     }
 }
 
-/// A store whose heartbeats and assignments have changed places.
+/// A store with swapped buckets for heartbeats and assignments.
 struct Swapped(NatsStore);
 
 fn swapped(bucket: Bucket) -> Bucket {

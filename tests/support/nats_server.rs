@@ -1,5 +1,5 @@
-//! Real NATS servers: started on free ports with folders of their own, hurt in every way a server
-//! can be hurt, and gone when the test is, however it ends.
+//! Real NATS servers: started on free ports with their own folders, subjected to every kind of
+//! fault, and ended with the test, however it ends.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use super::nats_binary;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server to be.
+/// Options of a server.
 #[derive(Clone)]
 pub struct Setup {
     version: String,
@@ -25,11 +25,11 @@ pub struct Setup {
     domain: Option<String>,
     config: String,
     disk: Option<Arc<Disk>>,
-    /// Where its folder is made.
+    /// The parent of its folder.
     parent: PathBuf,
 }
 
-/// A real server. Dropping it kills it; so does the end of the test process.
+/// A running server. Dropping it kills it. The end of the test process kills it too.
 pub struct Server {
     child: Option<Child>,
     folder: tempfile::TempDir,
@@ -39,7 +39,7 @@ pub struct Server {
     pub monitor: u16,
 }
 
-/// Three servers that share their JetStream.
+/// A JetStream cluster of three servers.
 pub struct Cluster {
     pub nodes: Vec<Server>,
 }
@@ -56,26 +56,26 @@ impl Setup {
         }
     }
 
-    /// Has the server keep its files where writing them takes no time.
+    /// Stores the files of the server in memory, where writes are fast.
     pub fn files_in_memory(mut self) -> Self {
         self.parent = "/dev/shm".into();
         self
     }
 
-    /// Adds text to the server's configuration file.
+    /// Adds text to the configuration file.
     pub fn config(mut self, text: &str) -> Self {
         self.config.push_str(text);
         self.config.push('\n');
         self
     }
 
-    /// Gives the server's JetStream a domain.
+    /// Sets the JetStream domain.
     pub fn domain(mut self, name: &str) -> Self {
         self.domain = Some(name.to_owned());
         self
     }
 
-    /// Has the server's process see that file system.
+    /// Runs the server on that file system.
     pub fn disk(mut self, disk: &Arc<Disk>) -> Self {
         self.disk = Some(Arc::clone(disk));
         self
@@ -87,7 +87,7 @@ impl Setup {
     }
 
     pub fn start(self) -> Server {
-        // A port that is free now may be taken in a moment.
+        // A port that is free now may be used a moment later.
         let mut log = String::new();
         for _ in 0..10 {
             match self.try_start() {
@@ -98,7 +98,7 @@ impl Setup {
         panic!("nats-server does not start:\n{log}");
     }
 
-    /// One attempt, on ports that are free just now; the server's log when it fails.
+    /// Makes one attempt on currently free ports. Returns the log of the server if it fails.
     fn try_start(&self) -> Result<Server, String> {
         let mut server = Server {
             child: None,
@@ -117,7 +117,7 @@ impl Setup {
 }
 
 impl Server {
-    /// A server with JetStream and no authentication.
+    /// Starts a server with JetStream and without authentication.
     pub fn start(version: &str) -> Self {
         Setup::new(version).start()
     }
@@ -126,24 +126,24 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The server's process.
+    /// Returns the process id of the server.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
     }
 
-    /// Ends the server as a power cut would.
+    /// Kills the server, like a power failure.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         self.reap();
     }
 
-    /// Asks the server to end, and waits until it has.
+    /// Asks the server to end, and waits for it.
     pub fn terminate(&mut self) {
         self.signal(libc::SIGTERM);
         self.reap();
     }
 
-    /// Stops the server's clock: it hangs, its sockets stay open.
+    /// Suspends the server: it hangs, and its sockets stay open.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
     }
@@ -152,7 +152,7 @@ impl Server {
         self.signal(libc::SIGCONT);
     }
 
-    /// Starts a killed server again: same port, same data.
+    /// Restarts a killed server: same port, same data.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "the server still runs");
         let deadline = Instant::now() + START_TIMEOUT;
@@ -168,7 +168,7 @@ impl Server {
         self.restart();
     }
 
-    /// Copies the data of a server that is down.
+    /// Copies the data of a stopped server.
     pub fn copy_data(&self) -> tempfile::TempDir {
         assert!(self.child.is_none(), "the server still runs");
         let copy = tempfile::tempdir().expect("a folder for the copy");
@@ -176,7 +176,7 @@ impl Server {
         copy
     }
 
-    /// Replaces the data of a server that is down by a copy.
+    /// Replaces the data of a stopped server with a copy.
     pub fn replace_data(&self, copy: &tempfile::TempDir) {
         assert!(self.child.is_none(), "the server still runs");
         let data = self.folder.path().join("data");
@@ -184,7 +184,7 @@ impl Server {
         copy_folder(&copy.path().join("data"), &data);
     }
 
-    /// Has the server read its configuration again, changed.
+    /// Changes the configuration and reloads it.
     pub fn reload(&self, change: impl FnOnce(String) -> String) {
         let path = self.folder.path().join("server.conf");
         let config = std::fs::read_to_string(&path).expect("the configuration is there");
@@ -192,7 +192,7 @@ impl Server {
         self.signal(libc::SIGHUP);
     }
 
-    /// What the server's monitoring says under a path, as JSON.
+    /// Returns a path of the server's monitoring, as JSON.
     pub fn monitoring(&self, path: &str) -> Option<serde_json::Value> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.monitor)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
@@ -202,13 +202,14 @@ impl Server {
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
     }
 
-    /// How many connections clients have to this server.
+    /// Returns the number of client connections.
     pub fn connections(&self) -> u64 {
         let varz = self.monitoring("varz").expect("the server answers");
         varz["connections"].as_u64().expect("a number")
     }
 
-    /// Whether this server leads a JetStream cluster in which so many servers are up to date.
+    /// Returns whether this server leads a JetStream cluster in which this many servers are
+    /// current.
     fn leads(&self, servers: usize) -> bool {
         let jsz = self.monitoring("jsz").unwrap_or_default();
         let others = jsz["meta_cluster"]["replicas"].as_array();
@@ -219,7 +220,8 @@ impl Server {
         current.count() + 1 >= servers
     }
 
-    /// How many servers share JetStream once they have a leader, as this one knows.
+    /// Returns the number of servers in the JetStream cluster if it has a leader, as this server
+    /// knows.
     fn group_size(&self) -> Option<u64> {
         let jsz = self.monitoring("jsz")?;
         jsz["meta_cluster"]["leader"].as_str()?;
@@ -245,7 +247,7 @@ impl Server {
         std::fs::write(self.folder.path().join("server.conf"), text).expect("a configuration");
     }
 
-    /// Starts the process and waits until it answers; false when it ended instead.
+    /// Starts the process and waits until it answers. Returns false if it ended.
     fn launch(&mut self) -> bool {
         let mut command = match &self.disk {
             Some(disk) => disk.command(&self.binary),
@@ -262,7 +264,7 @@ impl Server {
         self.child = Some(spawn(command));
         let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline {
-            // With TLS first it says nothing to a client that does not begin the handshake.
+            // With handshake_first, it sends nothing before the TLS handshake.
             let is_up = match is_tls_first {
                 true => self.monitoring("varz").is_some(),
                 false => greets(self.port),
@@ -309,7 +311,7 @@ impl Cluster {
         Self::of([version; 3])
     }
 
-    /// The same with a version for each server.
+    /// As above, with a version for each server.
     pub fn of(versions: [&str; 3]) -> Self {
         let mut log = String::new();
         for _ in 0..10 {
@@ -347,17 +349,18 @@ impl Cluster {
         self.nodes.iter().map(Server::url).collect()
     }
 
-    /// Waits until every node that runs has caught up, and their leader knows them all.
+    /// Waits until every running node is current and their leader knows all of them.
     pub fn wait_healthy(&self) {
         self.wait_healthy_or_split()
             .unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// As [`Cluster::wait_healthy`]; an error when only two of the nodes share their JetStream.
+    /// As [`Cluster::wait_healthy`], but returns an error if only two of the nodes form the
+    /// JetStream cluster.
     ///
-    /// That is how the first election of nodes of 2.10 ends once in fifty times when the machine is
-    /// busy: the leader shrinks its group to those it has heard, 3 to 2, and does not take in the one
-    /// that answers in just that moment, nor ever after. Mostly it does so within 10 ms.
+    /// The first election of nodes of version 2.10 ends like this once in fifty times on a busy
+    /// machine: the leader shrinks its group to the two nodes that it has heard from, and never
+    /// adds the third one that answers at that moment. It usually happens within 10 ms.
     fn wait_healthy_or_split(&self) -> Result<(), String> {
         let running: Vec<_> = self
             .nodes
@@ -399,7 +402,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A port that nobody listens on, and that no other test of this process is given.
+/// Returns a port without a listener that no other test of this process receives.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
@@ -420,10 +423,10 @@ fn greets(port: u16) -> bool {
     stream.read_exact(&mut start).is_ok() && &start == b"INFO "
 }
 
-/// Starts a child that dies with this process.
+/// Starts a child that ends with this process.
 ///
-/// The kernel kills such a child when the *thread* that started it ends, so all are started by one
-/// thread that lives as long as the process.
+/// The kernel kills such a child when the *thread* that started it ends. All are therefore started
+/// by one thread that runs until the process ends.
 fn spawn(mut command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
@@ -448,7 +451,9 @@ fn spawn(mut command: Command) -> Child {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    sender.send((command, answer)).expect("the spawner lives");
+    sender
+        .send((command, answer))
+        .expect("the spawning thread runs");
     child
         .recv()
         .expect("the spawner answers")

@@ -1,4 +1,4 @@
-//! A TCP proxy that does to a connection what networks do.
+//! A TCP proxy that simulates network faults.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 const STEP: Duration = Duration::from_millis(5);
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     ToServer,
     ToClient,
 }
 
-/// A proxy in front of one server. Its threads are joined when it is dropped.
+/// A proxy in front of one server. Dropping it joins its threads.
 pub struct Proxy {
     pub port: u16,
     shared: Arc<Shared>,
@@ -27,23 +27,23 @@ struct Shared {
     target: SocketAddr,
     ended: AtomicBool,
     refusing: AtomicBool,
-    /// Bytes vanish, the connection stays.
+    /// Bytes are dropped; the connection stays.
     swallow: [AtomicBool; 2],
-    /// Bytes wait, none is lost.
+    /// Bytes are delayed; none is lost.
     hold: [AtomicBool; 2],
     delay_ms: AtomicU64,
-    /// Bytes are passed on one by one.
+    /// Bytes are forwarded one by one.
     in_single_bytes: AtomicBool,
-    /// Connections of an earlier generation pass nothing any more and stay open.
+    /// Connections of an earlier generation forward nothing and stay open.
     generation: AtomicU64,
-    /// Bytes that may still pass to the client before the connection is cut; `u64::MAX`: all.
+    /// Bytes that may still pass to the client before the connection is cut. `u64::MAX`: all.
     client_budget: AtomicU64,
     connections: Mutex<Vec<(TcpStream, TcpStream)>>,
     pumps: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Proxy {
-    /// A proxy on a free port to `port` on this host.
+    /// Starts a proxy on a free port to `port` of this host.
     pub fn start(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
@@ -76,13 +76,13 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Cuts every connection and refuses new ones, until [`Proxy::heal`].
+    /// Cuts every connection and refuses new ones until [`Proxy::heal`].
     pub fn cut(&self) {
         self.shared.refusing.store(true, Ordering::SeqCst);
         self.cut_once();
     }
 
-    /// Cuts every connection; new ones are welcome.
+    /// Cuts every connection, and accepts new ones.
     pub fn cut_once(&self) {
         for (client, server) in self.shared.connections.lock().unwrap().drain(..) {
             client.shutdown(Shutdown::Both).ok();
@@ -90,7 +90,7 @@ impl Proxy {
         }
     }
 
-    /// Ends one direction of every connection, as `shutdown(SHUT_WR)` of its sender would.
+    /// Closes one direction of every connection, as `shutdown(SHUT_WR)` of its sender does.
     pub fn half_close(&self, way: Way) {
         for (client, server) in self.shared.connections.lock().unwrap().iter() {
             let receiver = if way == Way::ToServer { server } else { client };
@@ -98,34 +98,34 @@ impl Proxy {
         }
     }
 
-    /// Bytes of one direction vanish while the connection stays: they are lost for ever.
+    /// Drops the bytes of one direction; the connection stays.
     pub fn swallow(&self, way: Way) {
         self.shared.swallow[way as usize].store(true, Ordering::SeqCst);
     }
 
-    /// Bytes of one direction wait until [`Proxy::heal`], as in a black hole that ends.
+    /// Holds the bytes of one direction until [`Proxy::heal`].
     pub fn hold(&self, way: Way) {
         self.shared.hold[way as usize].store(true, Ordering::SeqCst);
     }
 
-    /// Each piece of data is held up for so long, both ways.
+    /// Delays each piece of data by this time, in both directions.
     pub fn delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).expect("a short delay");
         self.shared.delay_ms.store(millis, Ordering::SeqCst);
     }
 
-    /// Freezes the connections of this moment for good: they stay open and pass nothing. New ones
+    /// Freezes the current connections permanently: they stay open and forward nothing. New ones
     /// work.
     pub fn freeze(&self) {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Passes the bytes on one by one, each in a segment of its own.
+    /// Forwards the bytes one by one, each in its own segment.
     pub fn single_bytes(&self) {
         self.shared.in_single_bytes.store(true, Ordering::SeqCst);
     }
 
-    /// Lets so many more bytes pass to clients, then cuts in the middle.
+    /// Forwards this many more bytes to clients, then cuts the connection.
     pub fn truncate_after(&self, bytes: u64) {
         self.shared.client_budget.store(bytes, Ordering::SeqCst);
     }
@@ -197,7 +197,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
     let generation = shared.generation.load(Ordering::SeqCst);
     while !shared.ended.load(Ordering::SeqCst) {
         if shared.generation.load(Ordering::SeqCst) != generation {
-            // The client's end is noticed, as its proxy would.
+            // The end of the client is detected, as a real proxy does.
             let mut byte = [0];
             if way == Way::ToServer && matches!(from.peek(&mut byte), Ok(0)) {
                 break;
@@ -238,7 +238,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
     to.shutdown(Shutdown::Both).ok();
 }
 
-/// Takes up to `count` from a budget and tells how much it was.
+/// Takes up to `count` from a budget. Returns how much was taken.
 fn spend(budget: &AtomicU64, count: usize) -> usize {
     let before = budget
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {

@@ -1,10 +1,10 @@
-//! A few lines of the NATS protocol, for what no client library would send.
+//! A minimal NATS client, for messages that no client library sends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// A connection that sends bytes as they are given.
+/// A connection that sends raw bytes.
 pub struct RawNats {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
@@ -48,7 +48,7 @@ impl RawNats {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Waits until the server has taken everything sent.
+    /// Waits until the server has processed everything sent.
     pub fn flush(&mut self) {
         self.send(b"PING\r\n");
         loop {
@@ -64,7 +64,7 @@ impl RawNats {
         }
     }
 
-    /// Publishes with headers as they are given, and waits for the acknowledgement.
+    /// Publishes with raw headers, and waits for the acknowledgement.
     pub fn store(&mut self, subject: &[u8], headers: &[u8], payload: &[u8]) -> serde_json::Value {
         self.exchange(subject, headers, payload)
     }
@@ -87,7 +87,7 @@ impl RawNats {
         }
     }
 
-    /// Appends a publication that is answered; returns the subject of the answer.
+    /// Appends a publication with a reply subject, and returns that subject.
     pub fn request(
         &mut self,
         bytes: &mut Vec<u8>,
@@ -101,7 +101,7 @@ impl RawNats {
         reply
     }
 
-    /// The next message: its subject and payload.
+    /// Returns the next message: its subject and payload.
     pub fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let mut line = String::new();
@@ -126,7 +126,7 @@ impl RawNats {
     }
 }
 
-/// Appends a publication; without an answer when `reply` is empty.
+/// Appends a publication. An empty `reply` requests no answer.
 pub fn publication(
     bytes: &mut Vec<u8>,
     subject: &[u8],

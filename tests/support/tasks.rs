@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Those whose names begin so, by name, with their folder.
+/// Returns the threads whose names begin with this prefix, by name, with their folder.
 pub fn tasks(prefix: &str) -> Vec<(String, PathBuf)> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     tasks
         .filter_map(|task| {
             let path = task.unwrap().path();
-            // A thread may end while it is looked at.
+            // A thread may end during the check.
             let name = fs::read_to_string(path.join("comm")).ok()?;
             if is_exiting(&path) {
                 return None;
@@ -20,8 +20,8 @@ pub fn tasks(prefix: &str) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// Whether the thread runs nothing of ours any more: the kernel wakes who joins it a moment before
-/// it takes the thread off the list.
+/// Returns whether the thread has ended. The kernel wakes the joining thread a moment before it
+/// removes the ended one from the list.
 fn is_exiting(task: &Path) -> bool {
     const PF_EXITING: u64 = 4;
     let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What this process has of what must not grow.
+//! Resources of this process that must not grow.
 
 use std::fs;
 

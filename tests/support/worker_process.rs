@@ -1,4 +1,4 @@
-//! Worker processes, what they say, and what all of them hold together.
+//! Worker processes, their output, and their partitions.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use divvy::Partition;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Longer than anything takes on a busy machine: several leases and windows.
+/// Longer than any operation takes on a busy machine: several leases and windows.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a process has said last.
+/// The latest output of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     pub id: Option<String>,
@@ -24,11 +24,11 @@ pub struct Said {
     pub is_leader: bool,
     pub version: i64,
     pub held: BTreeSet<String>,
-    /// Whether that came from the cache file.
+    /// Whether the assignment came from the cache file.
     pub is_cached: bool,
-    /// Versions in the order in which they were applied.
+    /// The versions in the order in which they were applied.
     pub versions: Vec<i64>,
-    /// Everything, for the message of a test that fails.
+    /// All output, for the message of a failed test.
     pub lines: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Worker {
     shared: Arc<Shared>,
 }
 
-/// Where a fleet lives and how fast it is.
+/// The server of a fleet and its timing.
 #[derive(Clone)]
 pub struct Fleet {
     urls: String,
@@ -72,12 +72,12 @@ impl Fleet {
         self.worker_at(&self.urls, departure)
     }
 
-    /// The same, which reaches the server by another address.
+    /// As above, with another address of the server.
     pub fn worker_at(&self, urls: &str, departure: &str) -> Worker {
         self.spawn(urls, departure, &[])
     }
 
-    /// The same with further arguments.
+    /// As above, with additional arguments.
     pub fn worker_with(&self, departure: &str, arguments: &[&str]) -> Worker {
         self.spawn(&self.urls, departure, arguments)
     }
@@ -116,12 +116,12 @@ impl Fleet {
         }
     }
 
-    /// So many workers.
+    /// Starts this many workers.
     pub fn workers(&self, count: usize, departure: &str) -> Vec<Worker> {
         (0..count).map(|_| self.worker(departure)).collect()
     }
 
-    /// Waits until the condition holds; looks again whenever a worker said something.
+    /// Waits until the condition holds. Checks it after each output of a worker.
     #[track_caller]
     pub fn wait<R>(&self, what: &str, mut condition: impl FnMut() -> Result<R, String>) -> R {
         let deadline = Instant::now() + PATIENCE;
@@ -138,7 +138,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until every partition has exactly one owner among these workers, each of which has
+    /// Waits until every partition has exactly one owner among these workers, and each of them owns
     /// some.
     #[track_caller]
     pub fn wait_for_cover(&self, workers: &[Worker]) {
@@ -151,13 +151,13 @@ impl Fleet {
             match (distinct.len(), total, idle) {
                 (d, t, 0) if d == all && t == all => Ok(()),
                 (d, t, i) => Err(format!(
-                    "{d} of {all} owned, {t} holdings, {i} workers with nothing"
+                    "{d} of {all} owned, {t} assignments, {i} workers without partitions"
                 )),
             }
         });
     }
 
-    /// Waits for the one that leads; which it is.
+    /// Waits until one of them leads, and returns its index.
     #[track_caller]
     pub fn wait_for_leader(&self, workers: &[Worker]) -> usize {
         self.wait("a leader", || {
@@ -223,13 +223,13 @@ impl Worker {
         assert_eq!(status, 0);
     }
 
-    /// As a power cut would.
+    /// Kills the process, like a power failure.
     pub fn kill(mut self) {
         self.signal(libc::SIGKILL);
         self.child.take().expect("it runs").wait().unwrap();
     }
 
-    /// Asks it to go, and waits until it has: with status 0.
+    /// Asks the process to end, and waits for the exit status 0.
     pub fn terminate(mut self) {
         self.signal(libc::SIGTERM);
         let status = self.child.take().expect("it runs").wait().unwrap();
@@ -246,7 +246,7 @@ impl Drop for Worker {
     }
 }
 
-/// What each id holds.
+/// Returns the partitions of each id.
 pub fn holdings(workers: &[Worker]) -> BTreeMap<String, BTreeSet<String>> {
     workers.iter().map(|w| (w.id(), w.held())).collect()
 }

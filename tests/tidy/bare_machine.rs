@@ -1,5 +1,5 @@
-//! What `make demo` and `make test` say on a machine that lacks the tools: `.ci/need`, run by the
-//! system's `sh` with a PATH in which only chosen tools exist.
+//! The output of `make demo` and `make test` on a machine without the tools: `.ci/need`, run by the
+//! system's `sh` with a PATH that contains only selected tools.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
-/// What any machine has.
+/// Tools of every machine.
 const BASE: [&str; 2] = ["sh", "cut"];
 
-/// Held while a script is written and while programs are started: a program started meanwhile
-/// would hold the half-written script open, and nobody could run it ("text file busy").
+/// Locked while a script is written and while programs are started: a program started meanwhile
+/// would inherit the open script, and running it would fail ("text file busy").
 static WRITING_OR_STARTING: Mutex<()> = Mutex::new(());
 
-/// A PATH of one folder, filled by hand.
+/// A PATH with one folder of selected tools.
 struct Machine {
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    /// A machine with nothing but the base; its user is root or not.
+    /// A machine with only the base tools, with or without root.
     fn bare(root: bool) -> Self {
         let machine = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -31,7 +31,7 @@ impl Machine {
         machine.with("id", if root { "echo 0" } else { "echo 1000" })
     }
 
-    /// Adds a tool that does what `script` says.
+    /// Adds a tool that runs `script`.
     fn with(self, tool: &str, script: &str) -> Self {
         let path = self.path(tool);
         let _guard = WRITING_OR_STARTING
@@ -69,7 +69,7 @@ impl Machine {
             .unwrap()
     }
 
-    /// What is said when the need is not met.
+    /// Returns the error message for an unmet need.
     fn complaint(&self, what: &str) -> String {
         let output = self.need(what);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -82,7 +82,7 @@ impl Machine {
     }
 }
 
-/// Where a tool of the base is on this machine.
+/// Returns the path of a base tool on this machine.
 fn real(tool: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     std::env::split_paths(&path)
@@ -182,7 +182,7 @@ fn missing_rust_components_are_named() {
 fn root_gets_packages_installed_and_reported() {
     let machine = Machine::bare(true).with_rust("1.95.0");
     let log = machine.path("log");
-    // The stand-in for apt-get notes its arguments and brings the compiler and Python.
+    // The fake apt-get records its arguments and installs the compiler and Python.
     let bring = |tool: &str| {
         let path = machine.path(tool);
         format!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const README_LINES_MAX: usize = 200;
 
-/// Pages that another rule checks: what they quote is generated.
+/// Generated pages, covered by other checks.
 const GENERATED: [&str; 1] = ["docs/SUMMARY.md"];
 
 struct Document {

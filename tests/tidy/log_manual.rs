@@ -1,4 +1,4 @@
-//! Every line that the library logs is in the manual of its logs, and nothing else is.
+//! The manual of the logs contains every log line of the library, and no others.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ struct Line {
 }
 
 impl Line {
-    /// As the manual has it, with a place for what only people can write.
+    /// Formats the row of the manual, with placeholders for the parts written by hand.
     fn row(&self) -> String {
         let fields: Vec<String> = self.fields.iter().map(|f| format!("`{f}`")).collect();
         format!(
@@ -93,7 +93,7 @@ fn manual() -> BTreeSet<Line> {
     .collect()
 }
 
-/// What the library logs. The command is a host of it and has a terminal.
+/// Returns the log lines of the library, without the command, which is a host and has a terminal.
 fn code() -> BTreeSet<Line> {
     let source = root().join("src");
     let mut files = Vec::new();
@@ -126,7 +126,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The target of a line that names none: its module.
+/// The target of a line without an explicit one: its module.
 fn module(file: &Path) -> String {
     let path = file.with_extension("").to_string_lossy().replace('/', "::");
     format!("divvy::{}", path.trim_end_matches("::mod"))
@@ -144,8 +144,8 @@ fn lines_of(text: &str, module: &str) -> Vec<Line> {
     lines
 }
 
-/// Reads `target: "…", level, a = b, c; "message", …`, where the level is a macro's argument only
-/// if it varies.
+/// Parses `target: "…", level, a = b, c; "message", …`. The level is a macro argument only if it
+/// varies.
 fn line_of(arguments: &str, level: &str, module: &str) -> Line {
     let (target, rest) = match arguments.trim_start().strip_prefix("target:") {
         Some(named) => {
@@ -171,7 +171,7 @@ fn line_of(arguments: &str, level: &str, module: &str) -> Line {
     }
 }
 
-/// The first string literal, and what follows it.
+/// Returns the first string literal and the rest.
 fn literal(text: &str) -> (String, &str) {
     let start = text.find('"').expect("a literal") + 1;
     let mut end = start;

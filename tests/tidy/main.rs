@@ -1,4 +1,4 @@
-//! Rules for sources, documents and scripts that no compiler checks. Links nothing of the library.
+//! Rules for sources, documents and scripts that no compiler checks. Does not link the library.
 
 #[cfg(unix)]
 mod bare_machine;

@@ -1,20 +1,20 @@
-//! How the sources are arranged: no import circle, no two types or files of one name.
+//! The structure of the sources: no import cycle, no two types or files with the same name.
 //!
-//! A room is a folder under `src`. Its members are its files and its subfolders. `mod.rs` is the
-//! face of the room: it names its parts, and they may use what it defines, so imports between a
-//! folder and its own parts are no circle.
+//! A room is a folder under `src`. Its members are its files and subfolders. `mod.rs` is the
+//! interface of the room: it declares the members, and they may use its definitions, so imports
+//! between a folder and its own members do not count as a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sources::{Source, assert_none, paths_after, sources};
 
-/// Rooms whose circles are still to be cut.
+/// Rooms with cycles that still have to be removed.
 const UNFINISHED: [&str; 3] = ["capi", "store/nats", "store/nats/client"];
 
 /// A module path: `["runtime", "notifier"]`.
 type ModulePath = Vec<String>;
 
-/// The imports inside each room: room -> member -> the members that it uses, each with an example.
+/// The imports inside each room: room -> member -> used members, each with an example.
 type Imports = BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>;
 
 fn module_of(source: &Source) -> ModulePath {
@@ -29,7 +29,7 @@ fn module_of(source: &Source) -> ModulePath {
     parts
 }
 
-/// The absolute paths that a file imports or names.
+/// Returns the absolute paths that a file imports or names.
 fn absolute_paths(source: &Source) -> Vec<ModulePath> {
     let here = module_of(source);
     let code: Vec<&str> = source.code().map(|(_, line)| line).collect();
@@ -52,7 +52,7 @@ fn absolute_paths(source: &Source) -> Vec<ModulePath> {
     all
 }
 
-/// The names that a `mod.rs` re-exports from its parts, with the part.
+/// Returns the names that a `mod.rs` re-exports, with the member.
 fn re_exports(source: &Source) -> Vec<(String, ModulePath)> {
     let here = module_of(source);
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ fn imports_of(sources: &[Source]) -> Imports {
             exported.insert(path, target);
         }
     }
-    // The module that defines what a path names.
+    // Returns the module that defines the item of a path.
     let defining = |path: &ModulePath| {
         let mut path = path.clone();
         loop {
@@ -99,7 +99,7 @@ fn imports_of(sources: &[Source]) -> Imports {
             let Some(to) = defining(&path) else { continue };
             let same = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if same == from.len() || same == to.len() {
-                continue; // a folder and its own part
+                continue; // a folder and its own member
             }
             let room = imports.entry(from[..same].join("/")).or_default();
             let users = room.entry(from[same].clone()).or_default();
@@ -110,7 +110,7 @@ fn imports_of(sources: &[Source]) -> Imports {
     imports
 }
 
-/// Every import of a room that is part of a circle.
+/// Returns every import of a room that is part of a cycle.
 fn circles(imports: &Imports) -> Vec<String> {
     let mut found = Vec::new();
     for (room, members) in imports {
@@ -150,7 +150,7 @@ fn no_room_has_an_import_circle() {
     assert_none("an import circle", &circles(&imports_of(&sources())));
 }
 
-/// The types of a file. Aliases do not count: each module may have its `Result`.
+/// Returns the types of a file, without aliases: each module may have its `Result`.
 fn types(source: &Source) -> impl Iterator<Item = String> {
     source.code().filter_map(|(_, line)| {
         let line = line.trim_start_matches("pub(crate) ");
@@ -164,7 +164,7 @@ fn types(source: &Source) -> impl Iterator<Item = String> {
     })
 }
 
-/// The command is a crate of its own; the library's rules of naming do not reach into it.
+/// The command is a separate crate; the naming rules of the library do not apply.
 fn is_library(source: &Source) -> bool {
     !source.is_under("bin/")
 }
@@ -173,7 +173,7 @@ fn is_library(source: &Source) -> bool {
 fn no_two_types_share_a_name() {
     let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let checked = sources().into_iter().filter(is_library);
-    // Its types are private to it and still have short names.
+    // Its types are private and still have short names.
     for source in checked.filter(|source| !source.is_under("store/nats/")) {
         for name in types(&source) {
             // One type may have a variant for each platform, in one file.
@@ -198,7 +198,8 @@ fn no_two_files_share_a_name() {
             .next()
             .unwrap_or_default()
             .to_owned();
-        // The face of a room. A file of the C ABI has the name of the Rust file that it exposes.
+        // The interface of a room. A file of the C ABI has the name of the Rust file that it
+        // exposes.
         if name != "mod.rs" && !source.is_under("capi/") {
             paths.entry(name).or_default().push(source.path);
         }
@@ -218,7 +219,7 @@ fn root_of_src_has_no_utility_files() {
     assert_none("a file without a room", &offences);
 }
 
-/// The checkers find what they look for.
+/// The checkers detect violations.
 mod checkers {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Every setting is described, in the table and in the manual.
+//! Every setting is described in the table and in the manual.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Name, range and help of each setting of the table.
+/// Returns the name, range and help of each setting.
 fn settings(table: &str) -> Vec<(String, String, String)> {
     let start = table.find("\nsettings! {\n").expect("the table");
     let end = start + table[start..].find("\n}\n").expect("its end");

@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check, checked on the sources.
+//! House rules for the sources that no compiler checks.
 //!
 //! Test code is exempt: files and folders named `tests`, and what follows `#[cfg(test)]` at the
 //! end of a file.
@@ -21,20 +21,21 @@ impl Source {
         self.path.starts_with(folder)
     }
 
-    /// The lines that are not comments, numbered from 1.
+    /// Returns the lines that are not comments, numbered from 1.
     pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let numbered = (1..).zip(self.text.lines());
         numbered.filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// What the file imports or names of this crate: `store::Operation`, `types::Time`, …
+    /// Returns the paths of this crate that the file imports or names: `store::Operation`,
+    /// `types::Time`, …
     fn crate_paths(&self) -> Vec<String> {
         let code: Vec<&str> = self.code().map(|(_, line)| line).collect();
         paths_after("crate::", &code.join("\n"))
     }
 }
 
-/// The paths that follow `root` in the text, with `{…}` groups spread out.
+/// Returns the paths after `root` in the text, with `{…}` groups expanded.
 pub fn paths_after(root: &str, text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (start, _) in text.match_indices(root) {
@@ -46,7 +47,7 @@ pub fn paths_after(root: &str, text: &str) -> Vec<String> {
     paths
 }
 
-/// Takes one path or group at the start of `text`; returns how many bytes it took.
+/// Parses one path or group at the start of `text`. Returns its length in bytes.
 fn spread(text: &str, before: &str, paths: &mut Vec<String>) -> usize {
     let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '*';
     let end = text.find(|c| !word(c)).unwrap_or(text.len());
@@ -84,10 +85,7 @@ pub fn sources() -> Vec<Source> {
         .collect();
     for folder in ["machine/calculator/", "strategy/", "store/", "runtime/"] {
         let found = sources.iter().any(|source| source.is_under(folder));
-        assert!(
-            found,
-            "nothing found under src/{folder}: is the house still built so?"
-        );
+        assert!(found, "no files under src/{folder}: has it been renamed?");
     }
     sources
 }
@@ -119,7 +117,7 @@ pub fn assert_none(rule: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
 }
 
-/// Every code line of `sources` that contains one of `words`.
+/// Returns every code line of `sources` that contains one of `words`.
 fn lines_with(sources: &[Source], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
@@ -132,7 +130,7 @@ fn lines_with(sources: &[Source], words: &[&str]) -> Vec<String> {
     found
 }
 
-/// Whether `line` contains `word`, and not only as a part of a longer identifier.
+/// Returns whether `line` contains `word` as a whole identifier.
 fn contains_word(line: &str, word: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || c == '_';
     let open_end = !word.ends_with(joins);
@@ -219,15 +217,15 @@ fn machine_and_strategy_use_only_plain_data_of_store() {
 
 #[test]
 fn imports_never_point_back() {
-    /// Who may import whom, by the first part of the path; `lib.rs` is the crate's face.
+    /// The allowed imports, by the first part of the path; `lib.rs` may import everything.
     fn may_import(from: &str) -> &'static [&'static str] {
         match from {
             "vocabulary" => &["vocabulary"],
             "types" | "error" | "wire" | "config" => &["types", "error", "wire", "config", "time"],
             "time" => &["types", "time"],
-            // Every wait of a caller may be cancelled, that for a thread among them.
+            // Every wait of a caller can be cancelled, including the wait for a thread.
             "threads" => &["types", "error", "time", "threads"],
-            // The names of everything that can be set: above what it sets.
+            // Settings name fields of the other modules.
             "settings" => &[
                 "types", "error", "config", "time", "store", "strategy", "metrics", "settings",
             ],
@@ -258,7 +256,7 @@ fn imports_never_point_back() {
         );
         for path in source.crate_paths() {
             let to = path.split("::").next().unwrap_or_default();
-            // The words are for everyone.
+            // All modules may use the vocabulary.
             if to != "vocabulary" && !may_import(from).contains(&to) {
                 offences.push(format!("{}: crate::{path}", source.path));
             }
@@ -267,7 +265,7 @@ fn imports_never_point_back() {
     assert_none("an import that points back", &offences);
 }
 
-/// Name and variants of each enum; relies on rustfmt's indentation.
+/// Returns name and variants of each enum; relies on the indentation of rustfmt.
 fn enums(text: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -294,21 +292,22 @@ fn identifier(text: &str) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-/// Two enums with the same variants are one list of words, kept twice and converted.
+/// Two enums with the same variants are one vocabulary, duplicated and converted.
 #[test]
 fn no_enum_has_a_twin() {
-    // What each allowed pair is: data with a word for each case, told apart by the compiler.
+    // Each allowed pair has a reason: data with a word for each case, distinguished by the
+    // compiler.
     const ALLOWED: [(&str, &str); 6] = [
-        // A task says what is due, a job what to do about it.
+        // A task is due work, a job is its execution.
         ("Job", "TaskKind"),
         ("RunningJobKind", "TaskKind"),
-        // An event of the NATS protocol borrows from the buffer that what was found has places in.
+        // An event of the NATS protocol borrows from the buffer; a parsed item has positions in it.
         ("Event", "Found"),
         // A refusal has data; its cause is the label of a metric.
         ("Refusal", "RefusalCause"),
         // As above.
         ("Outcome", "StoreOutcome"),
-        // A job says what to do, a running job who waits for it.
+        // A job describes the work, a running job also has a waiter.
         ("Job", "RunningJobKind"),
     ];
     let mut all: Vec<(String, String, Vec<String>)> = Vec::new();
@@ -364,7 +363,7 @@ fn nats_protocol_code_uses_no_socket_thread_file_or_clock() {
 
 #[test]
 fn threads_are_started_only_through_thread_module() {
-    // The command is a host of the library and runs its own threads as hosts do.
+    // The command is a host of the library and runs its own threads, like any host.
     let others = only(sources(), |source| {
         source.path != "threads/thread.rs" && !source.is_under("bin/")
     });
@@ -411,7 +410,7 @@ fn no_unfinished_code_is_left() {
     assert_none("unfinished", &offences);
 }
 
-/// The page that tells where each item of the improvement plan is names tests and commands.
+/// The page that maps each item of the improvement plan names existing tests and commands.
 #[test]
 fn tests_and_commands_named_in_improvement_plan_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -442,7 +441,7 @@ fn tests_and_commands_named_in_improvement_plan_exist() {
         }
     }
     assert!(named > 40, "only {named} names were found");
-    assert_none("what the page names exists", &missing);
+    assert_none("the page names only existing items", &missing);
 }
 
 #[test]
@@ -462,7 +461,7 @@ fn files_and_functions_stay_short() {
     assert_none("too long", &offences);
 }
 
-/// Name and length of each function; relies on rustfmt's indentation.
+/// Returns name and length of each function; relies on the indentation of rustfmt.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -473,7 +472,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let indent = line.len() - line.trim_start().len();
         let closing = format!("{}}}", " ".repeat(indent));
         let end = lines[start..].iter().position(|l| *l == closing);
-        // Without a body of its own there is nothing to measure.
+        // A declaration without a body has no length.
         let is_declaration = line.ends_with(';') || line.ends_with("{}");
         if let (Some(length), false) = (end, is_declaration) {
             found.push((name, length + 1));
@@ -496,7 +495,7 @@ fn function_name(line: &str) -> Option<String> {
     Some(name[..end].to_owned())
 }
 
-/// The checkers themselves find what they look for.
+/// The checkers detect violations.
 mod checkers {
     use super::*;
 

@@ -1,4 +1,4 @@
-// The C++ layer: a calculator's life, callbacks that throw, objects that own.
+// The C++ layer: the lifecycle of a calculator, callbacks that throw, ownership.
 #include <divvy.hpp>
 
 #include <atomic>
@@ -90,7 +90,7 @@ static void whole_life() {
     wait_until([&] { return states > 3 && throws > 3; });
     CHECK(held.use_count() == 2);
     CHECK(subscription.try_unsubscribe(patience));
-    CHECK(held.use_count() == 1); // what the callback held is gone
+    CHECK(held.use_count() == 1); // the captures of the callback were destroyed
 
     events.wake();
     bool is_woken = false;
@@ -137,7 +137,7 @@ static void host_code() {
     } catch (const divvy::error &error) {
         const divvy::error copy = error;
         CHECK(copy.status() == DIVVY_SOURCE_FAILED);
-        CHECK(std::string(copy.what()).find("no list") != std::string::npos); // what the source threw
+        CHECK(std::string(copy.what()).find("no list") != std::string::npos); // the exception of the source
         CHECK(!copy.operation().empty() && copy.key().empty() && copy.attempts() == 1);
     }
     try {
@@ -166,7 +166,7 @@ static void log_lines() {
     });
     divvy::store store = divvy::store::memory();
     divvy::config config;
-    config.set("cooldown", "1h"); // warned of
+    config.set("cooldown", "1h"); // causes a warning
     divvy::calculator calculator(config, store);
     wait_until([&] { return lines > 0; });
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
@@ -184,7 +184,7 @@ static void a_worker_of_an_elected_host() {
     config.set_election(
         [](const std::string &worker, milliseconds) -> milliseconds {
             CHECK(worker == "worker-0");
-            if (!is_elected.exchange(true)) throw std::runtime_error("from a callback"); // asked again
+            if (!is_elected.exchange(true)) throw std::runtime_error("from a callback"); // retried
             return seconds(2);
         },
         [&resigned](const std::string &, milliseconds) { resigned++; });

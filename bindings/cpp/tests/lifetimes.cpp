@@ -1,4 +1,4 @@
-// Destructors wait for the callbacks of what they own. What a callback throws is reported.
+// Destructors wait for their callbacks. Exceptions of callbacks are reported.
 #include <divvy.hpp>
 
 #include <atomic>
@@ -20,7 +20,7 @@ using std::chrono::seconds;
 
 static const milliseconds patience = seconds(20);
 
-// Something that a callback waits for.
+// A gate that blocks a callback.
 class gate {
 public:
     void pass() {
@@ -90,7 +90,7 @@ static void destructors_wait_for_callbacks() {
         });
         divvy::cancel cancel;
         cancel.fire();
-        // Neither does a cancelled call around a destructor make it leave a callback behind.
+        // A destructor inside a cancelled call waits for the callback too.
         cancel.run([&] {
             divvy::subscription ended = std::move(subscription);
             divvy::calculator freed = std::move(calculator);

@@ -52,7 +52,7 @@ static divvy::config settings() {
     return config;
 }
 
-// What ended the process before: a server that is down, and a name that is no setting.
+// Former crashes: a server that is down, and an unknown setting.
 static void failures_are_results() {
     divvy::config config = settings();
     CHECK(config.try_set("cooldwon", "1s").status() == DIVVY_INVALID_CONFIG);
@@ -140,7 +140,7 @@ static void a_manager() {
     OK(config.try_set("emergency_grace_period", "300ms"));
     std::atomic<int> asked{0};
     OK(config.try_set_election([&asked](const std::string &, milliseconds) {
-        return ++asked == 1 ? milliseconds(-1) : milliseconds(2000); // at first it does not know
+        return ++asked == 1 ? milliseconds(-1) : milliseconds(2000); // fails at first
     }));
     divvy::manager manager;
     OK(divvy::manager::try_create(config, store, manager));

@@ -1,5 +1,5 @@
-// A calculator that is destroyed inside its own callback ends the process with a message. In a child,
-// forked before there is any thread.
+// Destroying a calculator inside its own callback aborts the process with a message. Tested in a child
+// process, forked before any thread exists.
 #include <divvy.hpp>
 
 #include <sys/wait.h>

@@ -1,4 +1,4 @@
-// A wake or the end of a subscription that meets an event: neither may be lost or hang.
+// A wake, or the end of a subscription, concurrent with an event: none may be lost or hang.
 #include <divvy.hpp>
 
 #include <condition_variable>
@@ -62,7 +62,7 @@ static void unsubscribe_in_cycles(divvy::calculator &calculator) {
             DIVVY_FILTER_STATE, [owned](const divvy::event &) { ++*owned; });
         calculator.trigger_rebalance(cycle_max);
         CHECK(subscription.try_unsubscribe(cycle_max));
-        CHECK(owned.use_count() == 1); // the callback is gone with all that it owned
+        CHECK(owned.use_count() == 1); // the callback and its captures were destroyed
     }
 }
 

@@ -1,4 +1,4 @@
-//! Workers that are started while the server is down.
+//! Workers started while the server is down.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
 use crate::worker_process::{Fleet, Worker, holdings};
 
-/// Both with a file of their own.
+/// Each with its own file.
 fn workers(fleet: &Fleet, folder: &tempfile::TempDir, departure: &str) -> Vec<Worker> {
     let worker = |name| {
         let file = folder.path().join(name);
         let file = file.to_str().expect("a plain name");
-        // Ids lapse soon after the server is back.
+        // Ids expire soon after the server's return.
         let quick = [
             "worker_id_ttl=6s",
             "heartbeat_interval=1s",
@@ -24,7 +24,7 @@ fn workers(fleet: &Fleet, folder: &tempfile::TempDir, departure: &str) -> Vec<Wo
     vec![worker("one"), worker("two")]
 }
 
-/// Each has the id that it had.
+/// Each has its former id.
 fn ids(workers: &[Worker]) -> Vec<String> {
     workers.iter().map(Worker::id).collect()
 }
@@ -74,7 +74,7 @@ fn workers_restarted_while_server_is_down_serve_cached_assignment() {
         "the same ids, the same partitions"
     );
 
-    // Long enough for the ids of the dead to lapse, so that they are claimed again.
+    // Long enough for the ids of the dead workers to expire, so that they are claimed again.
     std::thread::sleep(Duration::from_secs(7));
     server.restart();
     let begun = Instant::now();
@@ -85,7 +85,7 @@ fn workers_restarted_while_server_is_down_serve_cached_assignment() {
     });
     fleet.wait_for_cover(&again);
     eprintln!(
-        "no longer degraded {:?} after the server was back",
+        "no longer degraded {:?} after the server restarted",
         begun.elapsed()
     );
     assert_eq!(ids(&again), ids_before);

@@ -12,7 +12,7 @@ fn lives_on(version: &str) {
     let mut workers = fleet.workers(4, "leave");
     fleet.wait_for_cover(&workers);
 
-    // A leader that goes hands over at once.
+    // A leader that leaves hands over immediately.
     let leader = fleet.wait_for_leader(&workers);
     let began = Instant::now();
     workers.remove(leader).terminate();
@@ -23,7 +23,7 @@ fn lives_on(version: &str) {
         began.elapsed()
     );
 
-    // One that is killed is replaced after its lease, and its partitions after its TTL.
+    // A killed leader is replaced after its lease, its partitions after its TTL.
     let began = Instant::now();
     workers.remove(successor).kill();
     fleet.wait_for_leader(&workers);
@@ -37,7 +37,7 @@ fn lives_on(version: &str) {
         began.elapsed()
     );
 
-    // New ones are given their share.
+    // New workers receive their share.
     workers.push(fleet.worker("leave"));
     workers.push(fleet.worker("leave"));
     fleet.wait_for_cover(&workers);
@@ -100,7 +100,7 @@ fn leader_stalled_for_three_leases_is_replaced_and_rejoins() {
             .then_some(())
             .ok_or_else(|| format!("leads: {leads}, held: {held}"))
     });
-    std::thread::sleep(Duration::from_secs(5)); // it stands still for three leases in all
+    std::thread::sleep(Duration::from_secs(5)); // it is paused for three leases in total
     workers[frozen].signal(libc::SIGCONT);
     fleet.wait_for_cover(&workers);
     let leader = fleet.wait_for_leader(&workers);

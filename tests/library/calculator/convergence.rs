@@ -1,4 +1,4 @@
-//! The leader knows who has applied what, and tells who does not.
+//! The leader knows which workers have applied their assignment, and reports the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn beat_applied(store: &MemoryStore, worker: &WorkerId, applied: Applied) {
 
 #[test]
 fn live_lagging_worker_is_reported_once_until_it_catches_up() {
-    // Long enough that a busy machine makes nobody missing.
+    // Long enough that no worker is suspected on a busy machine.
     let ttl = 3 * PATIENCE;
     let store = MemoryStore::new();
     let bucket = BucketConfig { ttl: Some(ttl) };
@@ -36,7 +36,7 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::State);
-    // Says nothing about what it has applied, as parti's workers do.
+    // Does not report its applied version, like parti's workers.
     let _fleet = Fleet::new(&store, ["go"]);
     let worker = WorkerId::new("w").unwrap();
     let beat = |version| beat_applied(&store, &worker, Applied { term: 1, version });
@@ -45,7 +45,7 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
 
     let next_lag = |applied: Version| {
         let mut told = None;
-        wait_until("the lag is told", || {
+        wait_until("the lag is reported", || {
             beat(applied);
             told = std::iter::from_fn(|| events.try_recv()).find_map(|notice| match &*notice {
                 CalculatorEvent::WorkerLagging(lagging) => Some(lagging.clone()),
@@ -84,7 +84,7 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
         .any(|notice| matches!(&*notice, CalculatorEvent::WorkerLagging(_)));
     assert!(!told_again);
 
-    // Another worker takes partitions from it, so its key is written anew.
+    // Another worker receives partitions from it, so its key is rewritten.
     let _more = Fleet::new(&store, ["go-2"]);
     let second = next_lag(assigned);
     assert!(check(&second, assigned) > assigned);

@@ -1,4 +1,4 @@
-//! Who is alive: beats that cost nothing, leaves, crashes, restarts, watch_losses.
+//! Liveness: cheap heartbeats, leaves, crashes, restarts, lost watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,7 +25,7 @@ fn reason_of_next(events: &divvy::Events) -> Reason {
     }
 }
 
-/// Symptom: each heartbeat led to a full listing, up to ten a second.
+/// Symptom: each heartbeat caused a full listing, up to ten per second.
 #[test]
 fn heartbeats_of_200_workers_wake_only_dv_watch_and_cost_no_read() {
     let store = store();
@@ -41,7 +41,7 @@ fn heartbeats_of_200_workers_wake_only_dv_watch_and_cost_no_read() {
     let events = started(&calculator);
     wait_for_publication(&events);
     wait_for_rest(&calculator);
-    // What is left of the start (the end of the cooldown) passes before it is measured.
+    // Wait for the end of the cooldown of the start before measuring.
     fleet.beats(10);
     let wakes = |calculator: &Calculator| calculator.status().counters.calculator_wakes;
     let (calls_before, listings) = (
@@ -50,7 +50,7 @@ fn heartbeats_of_200_workers_wake_only_dv_watch_and_cost_no_read() {
     );
     let wakes_before = wakes(&calculator);
     fleet.beats(10);
-    // The status itself is one wake.
+    // The status call itself wakes the thread once.
     assert_eq!(wakes(&calculator), wakes_before + 1);
     assert_eq!(calls.load(Ordering::Acquire), calls_before);
     assert_eq!(calculator.status().counters.listings, listings);
@@ -245,7 +245,7 @@ fn worker_that_died_in_blackout_is_declared_dead_after_it() {
     assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
 }
 
-/// Symptom: a failed watch was never tried again.
+/// Symptom: a failed watch was never reopened.
 #[test]
 fn failed_watch_is_reopened_until_success() {
     let store = store();
@@ -272,7 +272,7 @@ fn failed_watch_is_reopened_until_success() {
         |e| matches!(e, CalculatorEvent::Degraded(why) if why.iter().any(|d| d.cause == DegradationCause::WatchLost)),
     );
     wait_until("more tries", || tries.load(Ordering::Acquire) > 3);
-    // The reconciling listing shows the fleet meanwhile.
+    // Meanwhile the reconciling listing reports the fleet.
     fleet.join("w-2");
     wait_until("w-2 is found by listing", || held(&store, "w-2").is_some());
     denied.store(false, Ordering::Release);
@@ -281,7 +281,7 @@ fn failed_watch_is_reopened_until_success() {
         "sight",
         |e| matches!(e, CalculatorEvent::Degraded(why) if why.is_empty()),
     );
-    // Tried no more once it is open, and not in a tight loop before.
+    // Not reopened once it works, and not in a tight loop before.
     let settled = tries.load(Ordering::Acquire);
     fleet.beats(5);
     assert!(tries.load(Ordering::Acquire) <= settled + 1);
@@ -312,10 +312,10 @@ fn slow_listing_costs_no_worker_its_lease() {
     calculator.start(PATIENCE).unwrap();
     wait_for_publication(&events);
     gate.close();
-    leader.faults().blind_watches("as the test wants");
+    leader.faults().blind_watches("simulated");
     gate.wait_for_arrival();
     leader.faults().recover_watches();
-    // Far beyond lease and grace: dv-watch stands still, the beats pile up.
+    // Far beyond lease and grace: dv-watch is blocked, and heartbeats are queued.
     std::thread::sleep(TTL * 2);
     gate.release();
     fleet.beats(5);
@@ -326,9 +326,9 @@ fn slow_listing_costs_no_worker_its_lease() {
     );
 }
 
-/// Symptom: now and then a window never closed, and a retry never came, until something else
-/// happened. Cause: what came due between the machine's last look at the time and the setting of
-/// the timer was taken for done.
+/// Symptom: occasionally a window never closed, or a retry never came, until another event. Cause:
+/// work that became due between the last clock reading of the machine and the setting of the timer
+/// was treated as done.
 #[test]
 fn no_timer_is_lost_when_dv_calc_is_woken_at_its_due_time() {
     let store = store();

@@ -1,4 +1,4 @@
-//! What somebody else left in the store: counted, told, and never fatal.
+//! Foreign values in the store: counted, reported, never fatal.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use divvy::{Calculator, CalculatorEvent, DegradationCause};
 
 use crate::support::calculators::*;
 
-/// Values that no reader may trip over.
+/// Values that every reader must tolerate.
 fn hostile_values() -> Vec<Vec<u8>> {
     let deep = "[".repeat(100_000);
     let long = format!(r#"{{"version":1,"lifecycle":"{}"}}"#, "x".repeat(900_000));
@@ -158,7 +158,7 @@ fn unknown_keys_in_assignment_bucket_are_ignored() {
     assert!(entry.unwrap().unwrap().is_live());
 }
 
-/// Whatever is on the fence key, nobody publishes under a fence that is not their own.
+/// Whatever the fence key contains, a leader publishes only under its own fence.
 #[test]
 fn destroyed_fence_ends_leadership_and_new_start_repairs_it() {
     for store in [store(), store_b()] {
@@ -200,7 +200,7 @@ fn store_full_of_malformed_values_is_led_and_they_stay_untouched() {
         let events = started(&calculator);
         wait_for_publication(&events);
         assert!(calculator.status().counters.malformed >= 1);
-        // Those that the rubbish names may come back, until their time is up.
+        // Workers named by malformed values may return until their time is up.
         wait_until("the whole plan", || {
             all_held(&store, &["w-1", "w-2"]) == ids(10)
         });
@@ -214,7 +214,7 @@ fn store_full_of_malformed_values_is_led_and_they_stay_untouched() {
                 .is_ok_and(|assignment| assignment.check_plausible(max).is_ok())
         });
         assert_eq!(readable.count(), 2, "{left:?}");
-        // What makes no worker is not divvy's to delete.
+        // Keys that belong to no worker are not divvy's to delete.
         assert!(
             left.iter()
                 .any(|e| e.key == "assignment.old-0" || e.key.contains("old-"))

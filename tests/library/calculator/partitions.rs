@@ -1,4 +1,4 @@
-//! The partition list and the strategy: the host's code, which may fail in every way.
+//! The partition list and the strategy: host code that may fail in every way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,13 +22,13 @@ fn pushed(store: &MemoryStore) -> Calculator {
         .unwrap()
 }
 
-/// What a source or a strategy is to do next.
+/// What a source or a strategy does next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
     Fine,
     Error,
     Panic,
-    /// Not an error, but nothing that can be used.
+    /// Returns an unusable result instead of an error.
     Nonsense,
 }
 
@@ -43,7 +43,7 @@ fn moody(store: &MemoryStore, mood: &Moody, list: &Arc<Mutex<Vec<Partition>>>) -
             match now {
                 Mood::Fine => Ok(list.lock().clone()),
                 Mood::Error => Err(refused(Code::StoreError)),
-                Mood::Panic => panic!("as the test wants"),
+                Mood::Panic => panic!("simulated"),
                 Mood::Nonsense => Ok(vec![Partition::new(["p"], 1), Partition::new(["p"], 2)]),
             }
         })
@@ -182,7 +182,7 @@ fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
     for shrunken in [partitions(4), Vec::new()] {
         *list.lock() = shrunken;
         calculator.refresh(PATIENCE).unwrap();
-        // A rebalance for another reason leaves the workers what they have as well.
+        // A rebalance for another reason keeps their partitions too.
         calculator.trigger_rebalance(PATIENCE).unwrap();
         assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
         assert!(calculator.status().held_list.is_some());
@@ -192,7 +192,7 @@ fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
     wait_until("four held", || all_held(&store, &["w-1", "w-2"]) == ids(4));
     wait_for_rest(&calculator);
     assert_eq!(calculator.status().held_list, None);
-    // The confirmation counted once.
+    // The confirmation is used once.
     *list.lock() = partitions(1);
     calculator.refresh(PATIENCE).unwrap();
     let held = calculator.status().held_list.unwrap();
@@ -316,7 +316,7 @@ fn refresh_detects_change_in_source() {
     wait_until("the new list", || all_held(&store, &["w-1"]) == ids(8));
 }
 
-/// Symptom: the minimum threshold was an option that did nothing.
+/// Symptom: the setting for the minimum threshold had no effect.
 #[test]
 fn weights_trigger_rebalance_only_above_threshold() {
     let store = store();
@@ -335,18 +335,18 @@ fn weights_trigger_rebalance_only_above_threshold() {
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     let version = calculator.current_version();
-    // Fullest 210, fair 205: 2 % above.
+    // Maximum 210, fair level 205: 2 % above.
     calculator.set_partitions(weighted(110)).unwrap();
     assert_eq!(calculator.refresh(PATIENCE).unwrap(), version);
     wait_for_rest(&calculator);
     assert_eq!(calculator.current_version(), version);
-    // Fullest 400, fair 300: a third above.
+    // Maximum 400, fair level 300: a third above.
     calculator.set_partitions(weighted(300)).unwrap();
     wait_for_publication(&events);
     assert!(calculator.current_version() > version);
 }
 
-/// Fails in a way that can be chosen.
+/// Fails in a selectable way.
 struct MoodyStrategy(Moody, Arc<AtomicU32>);
 
 impl Strategy for MoodyStrategy {
@@ -360,7 +360,7 @@ impl Strategy for MoodyStrategy {
         match now {
             Mood::Fine => RoundRobin.assign(input),
             Mood::Error => Err(refused(Code::StoreError)),
-            Mood::Panic => panic!("as the test wants"),
+            Mood::Panic => panic!("simulated"),
             Mood::Nonsense => Ok(vec![99; input.partitions.len()]),
         }
     }
@@ -421,7 +421,7 @@ fn without_workers_nothing_is_published_and_first_worker_gets_everything() {
     assert_eq!(all_held(&store, &["w-1"]), ids(10));
 }
 
-/// Symptom: a publish that failed was never tried again.
+/// Symptom: a failed publication was never retried.
 #[test]
 fn failed_publication_stays_pending_and_is_retried_until_success() {
     use divvy::store::Refusal;
@@ -437,7 +437,7 @@ fn failed_publication_stays_pending_and_is_retried_until_success() {
         let events = started(&calculator);
         wait_for_publication(&events);
         wait_for_rest(&calculator);
-        let down = Fault::Refuse(Refusal::Unavailable("as the test wants".into()));
+        let down = Fault::Refuse(Refusal::Unavailable("simulated".into()));
         leader.faults().next(&Call::WRITES, 3, down);
         fleet.join("w-2");
         wait_for(&events, "failure", |e| {

@@ -1,4 +1,4 @@
-//! A shadow beside a live leader: it writes nothing, follows, and tells how it would differ.
+//! A shadow alongside a live leader: it writes nothing, follows, and reports the differences.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::support::calculators::*;
 
-/// The calls that a shadow made.
+/// The store calls of a shadow.
 type Calls = Arc<Mutex<BTreeSet<&'static str>>>;
 
 fn shadow(store: &MemoryStore) -> (Calculator, Calls) {
@@ -44,7 +44,7 @@ fn leader(store: &MemoryStore) -> Calculator {
         .unwrap()
 }
 
-/// Everything in the assignment bucket, with its revisions.
+/// Returns the content of the assignment bucket, with revisions.
 fn contents(store: &MemoryStore) -> Vec<Entry> {
     let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
     let mut entries = listing.entries;
@@ -93,7 +93,7 @@ fn shadow_writes_nothing_whatever_fleet_does() {
         let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
         let leader = leader(&store);
         wait_for_publication(&started(&leader));
-        leader.stop(PATIENCE).unwrap(); // from here on nobody else writes assignments
+        leader.stop(PATIENCE).unwrap(); // from now on no leader writes assignments
         let before = contents(&store);
         let (shadow, calls) = shadow(&store);
         let events = shadow.events(EventFilter::State);
@@ -150,7 +150,7 @@ fn shadow_follows_leader_with_same_strategy_without_difference() {
             shadow.current_version() == first.current_version()
         });
         assert_eq!(shadow.status().counters.disagreements, 0);
-        // Another leader is nothing that would end a shadow.
+        // Another leader does not end a shadow.
         let second = leader(&store);
         second.start(PATIENCE).unwrap();
         let version = second.trigger_rebalance(PATIENCE).unwrap();
@@ -183,7 +183,7 @@ fn shadow_reports_differences_of_leader_without_terms() {
     let (shadow, _) = shadow(&store);
     let events = started(&shadow);
     assert_eq!(shadow.current_version(), 40);
-    // It leaves two out, knows one of its own, and has the two others the other way round.
+    // It omits two, has one unknown worker, and swaps the other two.
     put(
         &store,
         "w-1",
@@ -201,8 +201,8 @@ fn shadow_reports_differences_of_leader_without_terms() {
     );
     assert_eq!(found, (2, 3, 1), "{seen}");
     assert!(!seen.agrees());
-    // The gap is the shadow's business as it would be a leader's.
-    wait_for(&events, "what it would do", |e| {
+    // A coverage gap concerns the shadow as it would a leader.
+    wait_for(&events, "the plan of the shadow", |e| {
         matches!(
             e,
             CalculatorEvent::WouldPublish {
@@ -212,9 +212,9 @@ fn shadow_reports_differences_of_leader_without_terms() {
             }
         )
     });
-    // A worker that the leader did not think of.
+    // A worker that the leader did not include.
     fleet.join("w-3");
-    wait_for(&events, "what it would do for w-3", |e| {
+    wait_for(&events, "the plan of the shadow with w-3", |e| {
         matches!(
             e,
             CalculatorEvent::WouldPublish {

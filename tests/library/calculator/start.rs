@@ -1,4 +1,4 @@
-//! Starting: once, within the deadline, wholly or not at all.
+//! Starting: once, within the deadline, completely or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -82,8 +82,8 @@ fn calculator_start_without_store_fails_in_time_and_can_be_repeated() {
     }
 }
 
-/// Symptom: a refresh that was cancelled beforehand ended with the failure of the source, once in
-/// a while. Cause: it was asked for all the same, and the answer could be there first.
+/// Symptom: a refresh cancelled beforehand occasionally failed with the error of the source. Cause:
+/// the refresh was requested nevertheless, and its answer could arrive first.
 #[test]
 fn call_cancelled_before_it_begins_sends_nothing() {
     let store = store();
@@ -145,8 +145,8 @@ fn start_retries_until_store_is_up() {
     assert!(tries.load(Ordering::Acquire) > 3);
 }
 
-/// Symptom: a store that hung at first made a start fail though it answered long before the
-/// deadline. Cause: the first call was given all of the time.
+/// Symptom: a start failed if the store hung at first, although the store answered long before the
+/// deadline. Cause: the first call used the whole time limit.
 #[test]
 fn start_survives_call_that_is_never_answered() {
     let store = store();

@@ -1,4 +1,4 @@
-//! Stopping: from anywhere, in time, naming what is busy, leaving nothing at work.
+//! Stopping: from any thread, within the deadline, naming busy threads, leaving nothing running.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use crate::support::calculators::*;
 
 const SHORT: Duration = Duration::from_millis(60);
-/// A short time-out must not take longer than this, however busy the machine is.
+/// A short timeout must not take longer than this, however busy the machine is.
 const IN_TIME: Duration = Duration::from_secs(5);
 
-/// A strategy that passes a gate first.
+/// A strategy that waits at a gate.
 struct GatedStrategy(Gate);
 
 impl Strategy for GatedStrategy {
@@ -30,7 +30,7 @@ impl Strategy for GatedStrategy {
     }
 }
 
-/// Stops with a short time-out, which fails in time and names the culprit.
+/// Stops with a short timeout, which fails in time and names the busy thread.
 #[track_caller]
 fn stop_times_out(calculator: &Calculator, culprits: &[&str]) {
     let begun = Instant::now();
@@ -75,8 +75,8 @@ fn eight_concurrent_stops_all_succeed() {
     }
 }
 
-/// Symptom: subscribers of a calculator that was started again saw nothing. Cause: a stop that
-/// came late cleaned up the new life instead of its own.
+/// Symptom: subscribers of a restarted calculator received nothing. Cause: a late stop cleaned up
+/// the new lifecycle instead of its own.
 #[test]
 fn concurrent_starts_and_stops_end_in_working_calculator() {
     let store = store();
@@ -154,7 +154,7 @@ fn stop_ends_waiting_calls() {
     }
 }
 
-/// By design, not by a clock: the wait is up to an hour long.
+/// Woken by an event, not by a timer: the wait is up to an hour long.
 #[test]
 fn stop_ends_pause_between_attempts_of_publication_or_start() {
     const LONG: Duration = Duration::from_secs(3_600);
@@ -243,15 +243,15 @@ fn stop_with_hung_listing_names_watch_thread() {
         .unwrap();
     wait_for_publication(&started(&calculator));
     gate.close();
-    faults.blind_watches("as the test wants");
+    faults.blind_watches("simulated");
     gate.wait_for_arrival();
     stop_times_out(&calculator, &["dv-watch"]);
     gate.release();
     calculator.stop(PATIENCE).unwrap();
 }
 
-/// Symptom: the initial assignment outlived stop, and a leader that was gone published up to 30 s
-/// later. Cause: nobody looked whether it was still wanted.
+/// Symptom: the initial assignment outlived stop, and a former leader published up to 30 s later.
+/// Cause: no check whether it was still needed.
 #[test]
 fn plan_finished_after_stop_request_is_never_published() {
     let store = store();
@@ -399,7 +399,8 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
         .forever();
     calculator.start(PATIENCE).unwrap();
     calculator.trigger_rebalance(PATIENCE).unwrap();
-    // Twice each from the first event, the source at the start and at the trigger, the strategy.
+    // From the first event on, twice each: the source at the start and at the trigger, the
+    // strategy.
     for _ in 0..8 {
         let code = told.recv_timeout(PATIENCE).expect("a refusal");
         assert_eq!(code, Code::WouldDeadlock);
@@ -480,7 +481,7 @@ fn dropping_last_handle_inside_callback_does_not_hang_and_ends_readers() {
     drop(calculator);
     wait_until("the drop", || dropped.load(Ordering::Acquire));
     in_time("a reader", move || events.count());
-    // Its threads have let go of what the host gave.
+    // Its threads have dropped the host's objects.
     wait_until("the callback's state", || Arc::strong_count(&dropped) == 1);
 }
 

@@ -1,4 +1,4 @@
-//! Subscriptions: everything, in order, to everyone, whoever is slow.
+//! Subscriptions: every event, in order, to every subscriber, however slow another one is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ fn texts(events: impl IntoIterator<Item = Arc<CalculatorEvent>>) -> Vec<String> 
     events.into_iter().map(|e| format!("{e:?}")).collect()
 }
 
-/// Every state change follows from the one before; every version is above the one before.
+/// Checks that every state change follows from the previous one, and that versions increase.
 #[track_caller]
 fn check_sequence(events: &[Arc<CalculatorEvent>]) {
     let mut state = None;
@@ -74,7 +74,7 @@ fn current_state_is_delivered_first_even_during_work() {
     gate.release();
     wait_for_publication(&events);
     calculator.stop(PATIENCE).unwrap();
-    // Symptom: whoever subscribed after a stop was told the last state of the former life.
+    // Symptom: a subscriber after a stop received the last state of the former lifecycle.
     let first = calculator.events(EventFilter::State).try_recv().unwrap();
     assert!(
         matches!(&*first, CalculatorEvent::StateChanged(c) if c.to == CalculatorState::Idle && c.version == 1),
@@ -117,7 +117,7 @@ fn blocking_subscriber_receives_every_transition_once_in_order() {
     let read = calculator.events(EventFilter::StateAndMembers);
     calculator.start(PATIENCE).unwrap();
     gate.wait_for_arrival();
-    // The calculator and the readers go on meanwhile.
+    // The calculator and the other readers continue meanwhile.
     let reader = std::thread::spawn(move || read.collect::<Vec<_>>());
     for _ in 0..50 {
         calculator.trigger_rebalance(PATIENCE).unwrap();
@@ -201,7 +201,7 @@ fn overflowing_backlog_ends_with_exact_number_of_missed_events() {
         !all.iter()
             .any(|e| matches!(&**e, CalculatorEvent::Lagged { .. }))
     );
-    // Symptom: a reader whose backlog had been full at the stop was never told.
+    // Symptom: a reader whose backlog was full at the stop never received the last event.
     let unread: Vec<_> = unread.collect();
     assert_eq!(unread.len(), BACKLOG + 1, "{unread:#?}");
     assert_eq!(
@@ -245,7 +245,8 @@ fn lagging_callback_receives_missed_count_as_last_event() {
         calculator.trigger_rebalance(PATIENCE).unwrap();
     }
     gate.release();
-    // One running and three or four in the backlog, then the last one, then it is dropped.
+    // One event in the callback and three or four in the backlog, then the last event, then the
+    // drop.
     let got: Vec<_> = told.iter().collect();
     assert!((5..=6).contains(&got.len()), "{got:#?}");
     assert!(
@@ -266,7 +267,7 @@ fn panic_in_callback_closes_only_its_subscription() {
         let calls = Arc::clone(&calls);
         move |_| {
             calls.fetch_add(1, Ordering::AcqRel);
-            panic!("as the test wants");
+            panic!("simulated");
         }
     });
     let other_calls = Arc::new(AtomicU32::new(0));
@@ -337,7 +338,7 @@ fn unsubscribe_waits_for_running_callback_and_none_runs_after() {
     gate.release();
     in_time("unsubscribe", move || waiting.join().unwrap()).unwrap();
     assert!(!is_inside.load(Ordering::Acquire));
-    // Symptom: what the callback owned was leaked.
+    // Symptom: the captures of the callback were leaked.
     assert_eq!(Arc::strong_count(&is_inside), 1);
 }
 
@@ -368,7 +369,8 @@ fn unsubscribe_deadline_fails_in_time_and_no_further_callback_runs() {
 }
 
 /// Symptom: unsubscribing inside a callback of one calculator did not wait for a callback of
-/// another. Cause: any thread that runs callbacks was taken for the subscription's own.
+/// another one. Cause: any thread that runs callbacks was treated as the thread of the
+/// subscription.
 #[test]
 fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
     let one = calculator(&store());
@@ -400,7 +402,7 @@ fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
     gate.release();
 }
 
-/// Whatever a callback owns may call the handle when it is dropped, so no lock is held then.
+/// The captures of a callback may call the handle when they are dropped, so no lock is held then.
 #[test]
 fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     struct Owned(std::sync::Weak<Calculator>, crossbeam_channel::Sender<bool>);
@@ -411,7 +413,7 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
                 let _ = calculator.subscribe(EventFilter::State, |_| {});
                 let _ = self.1.send(calculator.is_started());
             }
-            panic!("as the test wants");
+            panic!("simulated");
         }
     }
     let store = store();
@@ -422,11 +424,11 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
         let owned = Owned(Arc::downgrade(&calculator), tell.clone());
         calculator.subscribe(EventFilter::State, move |_| {
             let _owned = &owned;
-            assert!(!panics, "as the test wants");
+            assert!(!panics, "simulated");
         })
     };
     wait_for_publication(&started(&calculator));
-    // Only now: a callback that was there before the start may panic while it is under way.
+    // Only now, because a callback added before the start may panic while it is in progress.
     let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
     assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
     in_time("unsubscribe", move || unsubscribed.unsubscribe(PATIENCE)).unwrap();
@@ -593,8 +595,9 @@ fn job_state_is_delivered_before_job_begins() {
     assert!(told.load(Ordering::Relaxed) >= 200);
 }
 
-/// Symptom: the end of a rebalance reached its reader 80 us late in a hundredth of the cases. Cause:
-/// what else the same step told woke the reader first, and the waking was waited for.
+/// Symptom: in 1 % of the cases the end of a rebalance reached its reader 80 us late. Cause:
+/// another notification of the same step woke its reader first, and the step waited for that
+/// wake-up.
 #[test]
 fn all_events_of_one_step_are_queued_before_reader_wakes() {
     let store = store();

@@ -1,4 +1,4 @@
-//! Two leaders, and writers that know no fence.
+//! Two leaders, and writers without a fence.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use divvy::{Calculator, CalculatorEvent, DegradationCause, EventFilter, Result};
 
 use crate::support::calculators::*;
 
-/// Stands still, on demand, between the computation of a plan and its publication.
+/// Blocks on demand between the computation of a plan and its publication.
 struct Paused(Gate);
 
 impl Strategy for Paused {
@@ -34,7 +34,7 @@ fn paused_leader(store: &MemoryStore, gate: &Gate) -> Calculator {
         .unwrap()
 }
 
-/// Symptom: two leaders wrote, blindly, and the older one's assignments won.
+/// Symptom: two leaders wrote unconditionally, and the assignments of the older one won.
 fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     let fleet = Fleet::new(store, ["w-1", "w-2"]);
     let gate = Gate::open();
@@ -42,7 +42,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     let events = first.events(EventFilter::State);
     first.start(PATIENCE).unwrap();
     wait_for_publication(&events);
-    // It stands still with a plan in its hands, maybe one for a worker that never had a key.
+    // It is paused with a computed plan, maybe for a worker that never had a key.
     gate.close();
     let first = Arc::new(first);
     let trigger = if newcomer {
@@ -114,7 +114,7 @@ fn per_key_mode_paused_leader_is_fenced_for_worker_without_key() {
     a_deposed_leader_cannot_publish(&store_b(), true);
 }
 
-/// Symptom: a Go leader's put was overwritten, or not noticed, and versions were used twice.
+/// Symptom: a write of a Go leader was overwritten or not detected, and versions were reused.
 #[test]
 fn blind_put_is_answered_with_higher_version() {
     for store in [store(), store_b()] {

@@ -1,4 +1,4 @@
-//! Starting while the store is out of reach, with a cache file.
+//! Starting with a cache file while the store is unreachable.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::managers::*;
 
-/// One worker with a cache file, and the cable to its store.
+/// One worker with a cache file, and its connection to the store.
 struct Remembering {
     folder: TempDir,
     manager: Manager,
@@ -105,11 +105,11 @@ fn partitions_reassigned_meanwhile_are_released_when_store_returns() {
 fn unusable_cache_file_is_treated_as_absent() {
     let store = MemoryStore::new();
     let it = Remembering::new(&store);
-    std::fs::write(it.folder.path().join("assignment"), b"what is this?\n").unwrap();
+    std::fs::write(it.folder.path().join("assignment"), b"foreign text\n").unwrap();
     it.faults.blackout(Blackout::Refuse);
     let error = it.manager.start(Duration::from_millis(300)).unwrap_err();
     assert_eq!(error.code(), Code::TimedOut);
-    assert!(it.has_file(), "it is somebody's");
+    assert!(it.has_file(), "a foreign file is kept");
     it.faults.restore();
     it.manager.start(PATIENCE).unwrap();
     wait_for_cover(&[&it.manager], 12);

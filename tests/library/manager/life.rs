@@ -1,4 +1,4 @@
-//! Joining, holding, leading, leaving.
+//! Joining, owning partitions, leading, leaving.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,8 +102,8 @@ fn late_subscriber_receives_current_state() {
     );
 }
 
-/// Symptom: who subscribed between two lives was told the id and an empty assignment of the former
-/// one. Cause: what newcomers are told was not reset by a stop. Cure: it is.
+/// Symptom: a subscriber between two lifecycles received the id and an empty assignment of the
+/// former one. Cause: a stop did not reset the state for new subscribers.
 #[test]
 fn subscriber_after_stop_receives_nothing_of_previous_run() {
     let store = MemoryStore::new();
@@ -149,7 +149,7 @@ fn quickly_restarted_worker_keeps_its_id_and_partitions() {
     let again = manager(&store);
     again.start(PATIENCE).unwrap();
     assert_eq!(again.worker_id(), id);
-    wait_until("it holds what it held", || {
+    wait_until("it owns its former partitions", || {
         again.assignment().partitions == before.partitions
     });
     assert_eq!(again.assignment().version, before.version);
@@ -197,7 +197,7 @@ fn worker_can_be_forbidden_to_lead() {
     assert!(!follower.is_leader());
 }
 
-/// An election that elects nobody, until it is told to.
+/// An election without a winner, until the test elects one.
 #[derive(Clone, Default)]
 struct Hosts {
     elected: Arc<AtomicUsize>,
@@ -326,7 +326,7 @@ fn stop_inside_manager_callback_returns_would_deadlock() {
 fn two_hundred_workers_share_hundred_ids_and_rest_get_error() {
     let store = MemoryStore::new();
     let mut config = config();
-    config.may_lead = false; // this is about ids
+    config.may_lead = false; // only ids matter here
     config.worker_id_ttl = Duration::from_secs(60);
     let managers: Vec<Manager> = (0..200)
         .map(|_| manager_over(store.client("worker"), config.clone(), 12))
@@ -347,7 +347,7 @@ fn two_hundred_workers_share_hundred_ids_and_rest_get_error() {
     for error in results.into_iter().filter_map(Result::err) {
         assert_eq!(error.code(), Code::IdsExhausted, "{error}");
     }
-    // Far below what each asking for each id would be.
+    // Far fewer than if each worker tried each id.
     let writes = store.ensure(
         Bucket::StableId,
         divvy::store::BucketConfig { ttl: None },

@@ -1,4 +1,4 @@
-//! Crashes, outages, thieves and malformed.
+//! Crashes, outages, stolen ids and malformed values.
 
 use std::time::{Duration, Instant};
 
@@ -36,13 +36,13 @@ fn disconnected_worker_loses_its_partitions_to_others_and_rejoins() {
     wait_until("the leader holds all", || {
         leader.assignment().partitions.len() == 12
     });
-    // By default it goes on serving what it holds.
+    // By default it continues to serve its partitions.
     assert_eq!(worker.assignment().partitions.len(), 6);
     faults.restore();
     wait_for_cover(&[&leader, &worker], 12);
 }
 
-/// Every transition, and each once, however it is told: by the worker itself, whoever leads.
+/// Reports every transition exactly once, whether the worker itself or the leader causes it.
 #[test]
 fn every_breaker_transition_is_reported_by_leader_and_follower() {
     let store = MemoryStore::new();
@@ -104,7 +104,7 @@ fn strict_ownership_ends_before_another_worker_owns_partitions() {
     faults.blackout(Blackout::Hang);
     wait_until("the leader takes over", || {
         let has_all = leader.assignment().partitions.len() == 12;
-        // Looked at in this order: had the worker still owned something, it would show.
+        // The order of the checks matters: a worker that still owned something would be detected.
         assert!(!has_all || worker.assignment().partitions.is_empty());
         has_all
     });
@@ -143,7 +143,7 @@ fn stolen_id_is_detected_reported_and_replaced() {
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
     let events = events(&manager);
-    // As parti does on a read error: without condition.
+    // Unconditionally, as parti writes after a read error.
     put(
         &store,
         Bucket::StableId,
@@ -198,7 +198,7 @@ fn malformed_and_outdated_assignments_change_nothing_and_are_counted() {
     );
     wait_until("it is refused", || leader.status().refused >= 1);
     assert_eq!(leader.assignment().partitions.len(), 12);
-    // The leader writes again what others destroyed.
+    // The leader rewrites what others destroyed.
     wait_for_cover(&[&leader], 12);
 }
 

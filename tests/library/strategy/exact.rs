@@ -1,4 +1,4 @@
-//! Sticky against the exact optimum of small cases: all assignments are enumerated.
+//! Compares sticky with the exact optimum of small cases, found by enumeration.
 
 use divvy::strategy::{PlanInput, Sticky, Strategy};
 use divvy::types::Partition;
@@ -12,8 +12,8 @@ struct Small {
 }
 
 impl Small {
-    /// Up to 6 workers and 14 partitions, of equal, spread or heavy-tailed weights, as they are
-    /// after one worker came, left or weights changed under a plan of sticky's own.
+    /// Up to 6 workers and 14 partitions with equal, spread or heavy-tailed weights, after one
+    /// worker joined or left or weights changed under a plan of sticky.
     fn random(random: &mut Random) -> Self {
         let workers = 2 + random.below(4) as usize;
         let count = workers + random.below(15 - workers as u64) as usize;
@@ -61,7 +61,7 @@ impl Small {
         Sticky::new().assign(&input).unwrap()
     }
 
-    /// The fullest worker's load, and the weight that left its live owner.
+    /// The load of the most loaded worker, and the weight that left its live owner.
     fn judge(&self, plan: &[u32]) -> (i64, i64) {
         let mut loads = vec![0; self.workers];
         let mut moved = 0;
@@ -74,7 +74,7 @@ impl Small {
         (loads.into_iter().max().unwrap(), moved)
     }
 
-    /// The least that the fullest worker can hold when at most `moved` leaves its owner.
+    /// Returns the minimum load of the most loaded worker if at most `moved` leaves its owner.
     fn optimum(&self, moved: i64) -> i64 {
         let mut order: Vec<usize> = (0..self.weights.len()).collect();
         order.sort_by_key(|&i| -self.weights[i]);
@@ -91,7 +91,7 @@ impl Small {
     }
 }
 
-/// Every assignment, but for those that cannot be better than the best one found.
+/// Enumerates all assignments, except those that cannot be better than the best one found.
 struct Optimum<'a> {
     case: &'a Small,
     order: Vec<usize>,

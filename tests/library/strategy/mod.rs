@@ -1,4 +1,4 @@
-//! The strategies: parti's plans bit for bit, and what sticky promises.
+//! The strategies: bit-identical plans to parti, and the guarantees of sticky.
 
 mod exact;
 mod properties;

@@ -1,4 +1,4 @@
-//! What holds for every strategy and every input, the strange ones included.
+//! Properties of every strategy for every input, including unusual ones.
 
 use divvy::error::Code;
 use divvy::strategy::{
@@ -37,7 +37,7 @@ fn assign(
     plan
 }
 
-/// Weights of all sizes, from negative to the largest there is.
+/// Weights of all sizes, from negative to the maximum.
 fn any_weight() -> impl proptest::strategy::Strategy<Value = i64> {
     prop_oneof![
         4 => 1..200_i64,
@@ -121,12 +121,12 @@ proptest! {
             .sum();
         let share = weights.iter().sum::<i64>() as f64 * 0.1;
         let budget = share.max(*weights.iter().max().unwrap() as f64);
-        // What light partitions make up for at the end of a chain is not counted beforehand.
+        // The contribution of light partitions at the end of a chain is not counted in advance.
         prop_assert!(moved as f64 <= budget * 1.2, "{moved} of {budget}");
     }
 }
 
-/// What sticky makes of a plan that the seed makes up, and what it makes of that.
+/// Plans with sticky from a random previous plan, and again from the result.
 fn planned_twice(list: &[Partition], count: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     let mut random = Random(seed);
     let fleet = workers(0..count);
@@ -140,9 +140,9 @@ fn planned_twice(list: &[Partition], count: usize, seed: u64) -> (Vec<u32>, Vec<
     (plan, again)
 }
 
-/// Symptom: two partitions changed places at every rebalance. Cause: of two plans equally far
-/// from balance each followed from the other, and planning again until nothing changes never
-/// ended. Since then a held plan is left only for a better one.
+/// Symptom: two partitions were swapped at every rebalance. Cause: of two equally balanced plans
+/// each followed from the other, so that repeated planning never converged. A current plan is now
+/// left only for a better one.
 #[test]
 fn held_plan_wins_over_equally_uneven_plan() {
     let (giant, middle) = (i64::MAX - 5, 36_867);
@@ -197,9 +197,9 @@ fn partition_with_all_weight_is_left_alone_on_its_worker() {
             &partitions,
             &[previous; 400],
         );
-        let beside = plan.iter().filter(|&&owner| owner == plan[17]).count() - 1;
-        // The others are 100 each on four workers: 5 % of that may stay beside it.
-        assert!(beside <= 5, "{beside} beside the giant");
+        let rest = plan.iter().filter(|&&owner| owner == plan[17]).count() - 1;
+        // The others weigh 100 each on four workers: 5 % of that may stay with it.
+        assert!(rest <= 5, "{rest} next to the heavy partition");
     }
 }
 

@@ -1,11 +1,11 @@
-//! What sticky promises: how even its plans are, and how little they move.
+//! The guarantees of sticky: the balance of its plans, and the number of moves.
 
 use divvy::strategy::Sticky;
 use divvy::types::WorkerId;
 
 use crate::support::fleets::{Fleet, KINDS, Random, Verdict, workers};
 
-/// Capacity 1, 2 or 4, by the worker's number.
+/// Returns the capacity 1, 2 or 4, by the number of the worker.
 fn one_two_four(id: &WorkerId) -> f64 {
     let number: usize = id.as_str()["worker-".len()..].parse().unwrap();
     [1.0, 2.0, 4.0][number % 3]
@@ -58,7 +58,7 @@ fn initial_loads_are_even_for_every_kind_of_weights() {
     for kind in KINDS.into_iter().filter(|kind| *kind != "mixed") {
         for (w, n) in sizes.into_iter().chain(larger) {
             let verdict = fleet(kind, w, n, alike).step(&Sticky::new(), workers(0..w));
-            // Where counts cannot be equal, one partition more is as even as it gets.
+            // If the counts cannot be equal, a difference of one partition is optimal.
             if kind == "equal" || kind == "zero" {
                 let most = verdict.counts.iter().max().unwrap();
                 assert!(most - verdict.counts.iter().min().unwrap() <= 1);
@@ -118,7 +118,7 @@ fn equal_weights_are_spread_to_within_one_by_fewest_possible_moves() {
             if next.is_empty() {
                 continue;
             }
-            // Keeping most: the fullest of those that stay keep one more.
+            // To keep most partitions, the largest of the remaining workers keep one more.
             let (floor, mut more) = (partitions / next.len(), partitions % next.len());
             let mut kept = 0;
             for id in &stayed {
@@ -142,8 +142,8 @@ fn before_count(fleet: &Fleet, verdict: &Verdict, number: usize) -> usize {
     verdict.counts[fleet.workers.binary_search(&id).unwrap()]
 }
 
-/// How full and how empty workers may be after a change, and how far movement may be beyond
-/// the ideal.
+/// Limits on the maximum and minimum load after a change, and on the moved weight relative to the
+/// ideal.
 fn bounds(kind: &str) -> (f64, f64, f64) {
     match kind {
         "heavy" => (1.15, 0.70, 0.03),
@@ -175,7 +175,8 @@ fn fleet_change_moves_little_more_than_its_share_and_keeps_loads_even() {
     }
 }
 
-/// 200 rounds of one worker more or less; the sum of what moved, over the sum of the ideals.
+/// Runs 200 rounds of one worker joining or leaving. Returns the moved weight relative to the
+/// ideal.
 fn rounds(kind: &str, seed: u64, capacity: Capacity, mut judge: impl FnMut(&Verdict)) -> f64 {
     let mut random = Random(seed);
     let mut live: Vec<usize> = (0..100).collect();
@@ -264,7 +265,7 @@ fn drifting_weights_move_nothing_within_tolerance() {
                 quiet += 1;
             }
         }
-        // Heavy partitions drift by more than the tolerance at once.
+        // Heavy partitions deviate by more than the tolerance at once.
         assert!(quiet > 0 || kind == "heavy", "{kind}: nothing was tested");
     }
 }
@@ -310,7 +311,7 @@ fn movement_budget_is_kept_each_round_and_plan_still_converges() {
             "{kind}: {rounds} rounds cannot have kept the budget"
         );
 
-        // What has no owner is never held back.
+        // Partitions without an owner are always assigned.
         let verdict = fleet.step(&sticky, workers(0..60));
         assert!(verdict.moved > 0.3, "{kind}: {}", verdict.moved);
     }

@@ -1,4 +1,4 @@
-//! The three strategies shared with parti give parti's plans, bit for bit.
+//! The three strategies shared with parti return bit-identical plans.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Atomic batches, or their honest absence.
+//! Atomic batches, or their documented absence.
 
 use std::thread;
 
@@ -18,7 +18,7 @@ fn is_invalid(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Refused(Refusal::Invalid(_)))
 }
 
-/// Whether batches work here; where they do not, that they are refused and change nothing.
+/// Checks that batches work here, or that they are rejected without effect.
 fn batches_work(fixture: &dyn Fixture, store: &dyn Store) -> bool {
     if fixture.batches() {
         return true;

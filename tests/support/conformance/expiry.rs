@@ -1,4 +1,4 @@
-//! Values that outlive their bucket's TTL.
+//! The expiry of values by the TTL of their bucket.
 
 use divvy::store::{Bucket, Expect, Operation, Outcome, WatchEvent};
 
@@ -18,7 +18,7 @@ fn read(store: &dyn Store, key: &str) -> Option<Entry> {
     store.read(EXPIRING, key, soon()).unwrap()
 }
 
-/// Lets the TTL pass, and then as long as the store takes to notice.
+/// Waits for the TTL, and then until the store has detected the expiry.
 fn let_expire(fixture: &dyn Fixture, store: &dyn Store, key: &str) {
     fixture.pass(fixture.ttl());
     eventually(fixture, "the value expires", || {
@@ -63,7 +63,7 @@ pub fn rewritten_value_gets_new_ttl(fixture: &dyn Fixture) {
     let store = ready_to_expire(fixture);
     beat(&*store, "p.idle");
     let mut last = beat(&*store, "p.busy");
-    // Two and a half times the TTL in all, a quarter of it at once.
+    // Two and a half times the TTL in total, a quarter of it at first.
     for _ in 0..10 {
         fixture.pass(fixture.ttl() / 4);
         assert!(read(&*store, "p.busy").unwrap().is_live());
@@ -80,7 +80,7 @@ pub fn expired_key_can_be_written_again(fixture: &dyn Fixture) {
     let_expire(fixture, &*store, "a");
     let stale = put("a", b"x", Expect::Revision(value));
     assert_eq!(write_in(&*store, EXPIRING, stale), conflict());
-    // A marker may expire, too, so what is there is read first, as a careful writer does.
+    // A marker may expire too, so read the current value first, as a careful writer does.
     let create = || {
         let revision = read(&*store, "a").map_or(0, |entry| entry.revision);
         write_in(
@@ -106,7 +106,7 @@ pub fn watch_sees_expiry_only_by_its_marker(fixture: &dyn Fixture) {
     assert_eq!(next_change(fixture, &watch).revision, revision);
     fixture.pass(fixture.ttl());
     if fixture.expiry_markers() {
-        // Nobody calls the store meanwhile: it has to say so by itself.
+        // No call is made meanwhile: the store must report the expiry on its own.
         let marker = next_change(fixture, &watch);
         assert_eq!(
             (&marker.key[..], marker.operation),

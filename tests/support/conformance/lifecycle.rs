@@ -1,4 +1,4 @@
-//! Health and the end of a store.
+//! The health and the stop of a store.
 
 use std::sync::Barrier;
 use std::thread;
@@ -77,7 +77,7 @@ pub fn stop_ends_watches_and_health_events(fixture: &dyn Fixture) {
     until_live(fixture, &watch);
     let health = store.health_events();
     thread::scope(|scope| {
-        // Readers that wait are woken by the end of the channel.
+        // Waiting readers are woken by the end of the channel.
         let watching = scope.spawn(|| watch.events.iter().count());
         let listening = scope.spawn(|| health.iter().collect::<Vec<_>>());
         store.stop(soon()).unwrap();
@@ -129,7 +129,7 @@ pub fn calls_racing_with_stop_are_harmless(fixture: &dyn Fixture) {
         store.stop(soon()).unwrap();
         writers.into_iter().map(|w| w.join().unwrap()).collect()
     });
-    // What was done before the stop is there; a write that ended as unknown may be.
+    // Writes done before the stop are stored. A write with an unknown outcome may be.
     let (entries, last) = contents(&*fixture.client(), BUCKET);
     assert_eq!(entries.len(), counts.len());
     assert!(last >= counts.iter().sum());

@@ -1,7 +1,7 @@
-//! The conformance suite: what every store proves, whatever it is made of.
+//! The conformance suite: the guarantees of every store.
 //!
-//! A backend implements [`Fixture`] and calls [`store_conformance!`], which makes one `#[test]` a
-//! guarantee. Each test gets a fixture of its own, with buckets that do not exist yet.
+//! A backend implements [`Fixture`] and calls [`store_conformance!`], which creates one `#[test]`
+//! per guarantee. Each test gets its own fixture with buckets that do not exist yet.
 
 pub mod batches;
 pub mod expiry;
@@ -19,35 +19,35 @@ use divvy::store::{
 };
 use divvy::types::Revision;
 
-/// The bucket of the tests that do not care which one they use.
+/// The bucket of the tests that do not depend on the bucket.
 pub const BUCKET: Bucket = Bucket::Assignment;
 
-/// How long a test waits for what has to come before it fails.
+/// How long a test waits for an expected event before it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store under test.
 pub trait Fixture: Sync {
     /// Another client of the same store.
     fn client(&self) -> Arc<dyn Store>;
-    /// Whether the store has to offer atomic batches.
+    /// Whether the store must support atomic batches.
     fn batches(&self) -> bool;
-    /// Whether expiry has to leave markers.
+    /// Whether expiry must write markers.
     fn expiry_markers(&self) -> bool;
-    /// A TTL that suits the store: short, but long beside a round trip.
+    /// A suitable TTL: short, but much longer than a round trip.
     fn ttl(&self) -> Duration;
-    /// Lets this much time pass for the store.
+    /// Advances the time of the store.
     fn pass(&self, time: Duration);
-    /// Called again and again while a test waits; a store whose time is driven moves on.
+    /// Called repeatedly while a test waits; a store in virtual time advances.
     fn idle(&self);
-    /// How many changes a watch keeps for a reader that does not read.
+    /// The number of changes that a watch queues for a slow reader.
     fn watch_max(&self) -> usize;
-    /// Writes bytes under a key past all checks, as a foreign program can.
+    /// Writes bytes to a key without any checks, as a foreign program can.
     fn put_raw(&self, bucket: Bucket, key: &str, value: &[u8]);
-    /// Deletes a bucket and creates it anew.
+    /// Deletes and re-creates a bucket.
     fn recreate(&self, bucket: Bucket, config: BucketConfig);
 }
 
-/// Makes one test a guarantee, in a module named for the backend. The fixture expression is
+/// Creates one test per guarantee, in a module named for the backend. The fixture expression is
 /// evaluated for each test.
 macro_rules! store_conformance {
     ($backend:ident, $fixture:expr) => {
@@ -121,7 +121,7 @@ macro_rules! store_conformance {
     };
 }
 
-/// A deadline that is far enough for anything that works.
+/// A deadline that suffices for any working operation.
 pub fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
@@ -132,7 +132,7 @@ pub fn past() -> Instant {
     now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
 }
 
-/// A client, and its bucket of this kind without a TTL.
+/// Returns a client, and its bucket of this kind without a TTL.
 pub fn ready(fixture: &dyn Fixture) -> Arc<dyn Store> {
     ready_with(fixture, BUCKET, None)
 }
@@ -159,7 +159,7 @@ pub fn delete(key: &str, expect: Expect) -> Write {
     }
 }
 
-/// Carries out one write.
+/// Executes one write.
 pub fn write(store: &dyn Store, write: Write) -> Outcome {
     write_in(store, BUCKET, write)
 }
@@ -170,7 +170,7 @@ pub fn write_in(store: &dyn Store, bucket: Bucket, write: Write) -> Outcome {
     outcomes.into_iter().next().unwrap()
 }
 
-/// Writes a value whatever is there.
+/// Writes a value unconditionally.
 pub fn set(store: &dyn Store, key: &str, value: &[u8]) -> Revision {
     done(write(store, put(key, value, Expect::Any)))
 }
@@ -186,7 +186,7 @@ pub fn conflict() -> Outcome {
     Outcome::Refused(Refusal::Conflict)
 }
 
-/// What a bucket holds, without ages, in the order of the keys.
+/// Returns the content of a bucket, without ages, ordered by key.
 pub fn contents(store: &dyn Store, bucket: Bucket) -> (Vec<Entry>, Revision) {
     let listing = store.list(bucket, "", soon()).unwrap();
     (timeless(listing.entries), listing.last_sequence)
@@ -206,7 +206,7 @@ pub fn keys(entries: &[Entry]) -> Vec<&str> {
     keys
 }
 
-/// The next event of a watch.
+/// Returns the next event of a watch.
 pub fn next(fixture: &dyn Fixture, watch: &Watch) -> WatchEvent {
     let deadline = soon();
     loop {
@@ -218,7 +218,7 @@ pub fn next(fixture: &dyn Fixture, watch: &Watch) -> WatchEvent {
     }
 }
 
-/// The next event of a watch, which has to be a change.
+/// Returns the next event of a watch, which must be a change.
 pub fn next_change(fixture: &dyn Fixture, watch: &Watch) -> Entry {
     match next(fixture, watch) {
         WatchEvent::Change(entry) => entry,
@@ -226,7 +226,7 @@ pub fn next_change(fixture: &dyn Fixture, watch: &Watch) -> Entry {
     }
 }
 
-/// The changes up to the next [`WatchEvent::Live`], whether the watch goes blind or not.
+/// Returns the changes up to the next [`WatchEvent::Live`], whether or not the watch is lost.
 pub fn until_live(fixture: &dyn Fixture, watch: &Watch) -> Vec<Entry> {
     let mut entries = Vec::new();
     loop {
@@ -238,7 +238,7 @@ pub fn until_live(fixture: &dyn Fixture, watch: &Watch) -> Vec<Entry> {
     }
 }
 
-/// Waits, letting the store move on, until the condition holds.
+/// Waits until the condition holds, advancing the time of the store.
 pub fn eventually(fixture: &dyn Fixture, what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = soon();
     while !holds() {

@@ -82,14 +82,14 @@ pub fn age_is_time_since_write(fixture: &dyn Fixture) {
     fixture.pass(passed);
     let read = store.read(BUCKET, "p.a", soon()).unwrap().unwrap();
     let listed = store.list(BUCKET, "p", soon()).unwrap().entries.remove(0);
-    // A store may not know; what it tells must be true, give or take a clock's step.
+    // The age may be unknown. If it is known, it must be right to the resolution of the clock.
     for age in [read.age, listed.age].into_iter().flatten() {
         assert!(age >= passed - Duration::from_millis(20), "{age:?}");
         assert!(age <= passed + before.elapsed(), "{age:?}");
     }
 }
 
-/// What foreign programs can store: no UTF-8, no JSON, no legal key, no end.
+/// Values that foreign programs can store: not UTF-8, not JSON, an illegal key, a huge value.
 pub const FOREIGN: [(&str, &[u8]); 5] = [
     ("p.bytes", &[0xff, 0xfe, 0x00, 0x80]),
     ("p.empty", b""),

@@ -1,4 +1,4 @@
-//! Watches: the state, every change, and nothing lost in silence.
+//! Watches: the state and every change; a loss is always reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -89,7 +89,7 @@ pub fn concurrent_changes_arrive_in_order_and_last_of_each_key_always(fixture: &
     });
     assert_eq!(written.len(), WRITERS * WRITES);
 
-    // A change that the next one of its key overtook may be left out, the last may not.
+    // A change superseded by the next one of its key may be omitted; the last one may not.
     let (entries, _) = contents(&*store, BUCKET);
     let last: BTreeMap<String, Revision> =
         entries.into_iter().map(|e| (e.key, e.revision)).collect();
@@ -121,7 +121,7 @@ pub fn watch_matches_prefix_followed_by_dot(fixture: &dyn Fixture) {
     assert_eq!(next_change(fixture, &watch).key, "heartbeat.b.c");
 }
 
-/// What a reader makes of a watch: the last state of each key.
+/// The state built from a watch: the last value of each key.
 #[derive(Default)]
 struct Reader {
     live: BTreeMap<String, (Revision, Vec<u8>)>,
@@ -168,17 +168,17 @@ impl Reader {
     }
 }
 
-/// Until the reader of the watch has more than it can hold.
+/// Writes until the queue of the reader overflows.
 fn wait_until_full(fixture: &dyn Fixture, watch: &Watch) {
     let deadline = soon();
     while watch.events.len() < fixture.watch_max() {
-        assert!(Instant::now() < deadline, "the flood was no flood");
+        assert!(Instant::now() < deadline, "the reader was never too slow");
         fixture.idle();
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// More changes of different keys than fit.
+/// More changes of different keys than the queue holds.
 fn flood(fixture: &dyn Fixture) -> usize {
     2 * fixture.watch_max() + 1_000
 }
@@ -209,10 +209,10 @@ pub fn slow_reader_is_disconnected_and_resynchronises_without_loss(fixture: &dyn
     set(&*store, "key.1", b"written anew");
     wait_until_full(fixture, &watch);
     reader.catch_up(fixture, &watch);
-    assert!(reader.blind > 0, "the flood was no flood");
+    assert!(reader.blind > 0, "the reader was never too slow");
     reader.assert_equals(&*store);
 
-    // Live again: changes arrive one by one.
+    // The watch is live again: changes arrive one by one.
     for value in [b"1", b"2"] {
         let revision = set(&*store, "key.0", value);
         let entry = next_change(fixture, &watch);
@@ -232,7 +232,7 @@ pub fn slow_reader_delays_no_other_client(fixture: &dyn Fixture) {
     let revision = set(&*store, "quick.a", b"1");
     assert_eq!(next_change(fixture, &quick).revision, revision);
 
-    // A second watch of the same client is not held up either.
+    // A second watch of the same client is not delayed either.
     let second = store.watch(BUCKET, "quick").unwrap();
     assert_eq!(until_live(fixture, &second)[0].revision, revision);
     drop(slow);

@@ -1,4 +1,4 @@
-//! Revisions and the conditions of writes.
+//! Revisions and conditional writes.
 
 use std::thread;
 
@@ -72,7 +72,7 @@ pub fn last_sequence_covers_whole_bucket(fixture: &dyn Fixture) {
     let store = ready(fixture);
     let first = set(&*store, "a", b"1");
     let second = done(write(&*store, put("b", b"1", Expect::LastSequence(first))));
-    // A deposed leader's create of a key that never existed has nothing else to fail on.
+    // A create of a new key by a deposed leader has no other condition that could fail.
     let outcome = write(&*store, put("c", b"1", Expect::LastSequence(first)));
     assert_eq!(outcome, conflict());
     assert_eq!(store.read(BUCKET, "c", soon()).unwrap(), None);
@@ -186,7 +186,7 @@ pub fn values_are_any_bytes_up_to_limit(fixture: &dyn Fixture) {
     assert_eq!(a.value.len(), limit);
 }
 
-/// Keys that a NATS bucket cannot hold, or that would reach beyond it.
+/// Keys that a NATS bucket cannot store, or that would address another bucket.
 pub const HOSTILE_KEYS: [&str; 14] = [
     "", " ", ".", "a.", ".a", "a..b", "a b", "a*", "*", ">", "a\0", "a\r\nb", "a\tb", "é",
 ];
@@ -264,7 +264,7 @@ pub fn concurrent_conditional_writes_lose_no_update(fixture: &dyn Fixture) {
     assert_eq!(counter.value, (WRITERS * STEPS).to_string().into_bytes());
 }
 
-/// Adds one by compare-and-set, again and again until nobody was faster.
+/// Increments by compare-and-set until no other writer was faster.
 fn increment(store: &dyn Store) {
     let deadline = soon();
     while Instant::now() < deadline {

@@ -1,7 +1,8 @@
 //! What an operator sees of a fault: a process with two workers of a fleet goes through it and
-//! tells what they logged, told their subscribers, and counted.
+//! returns its log lines, events and metrics.
 //!
-//! A process of its own, since the log is one for each process: the test program run again.
+//! It is a separate process, because there is one log per process: the test program starts itself
+//! again.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 mod sight;
@@ -19,11 +20,11 @@ use crate::support::faults::{Companion, Row, Trial};
 #[allow(unused_imports, reason = "as above")]
 pub use self::sight::{Quiet, Sight};
 
-/// Where the fleet is, for the process that is the observer.
+/// Environment variable with the address of the fleet, for the observer process.
 const ADDRESS: &str = "DIVVY_TEST_OBSERVER_OF";
-/// How long it may take from the heal until the fleet is well; what it may take to start.
+/// Time limit from the healing until the fleet is healthy, and for its start.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Begins what the process says, which may share its line with what the test harness prints.
+/// Marks the output of the process, which may share its line with output of the test harness.
 const SAYS: &str = "@observer ";
 
 /// Run by [`Observer::start`].
@@ -33,7 +34,7 @@ fn observer_process() {
     watched::watch_if_asked();
 }
 
-/// The process, and what it says.
+/// The process and its output.
 struct Observer {
     process: Child,
     orders: ChildStdin,
@@ -41,7 +42,7 @@ struct Observer {
     during: During,
 }
 
-/// Has the fault, with somebody who calls a store and with an observer.
+/// Runs the fault with a caller of the store and an observer.
 pub fn observe(fault: &Fault, version: &str) -> (Row, Sight) {
     let mut stage = fault.set_up(version);
     let mut observer = Observer::start(&stage.address.to_text(), fault.during);
@@ -52,7 +53,7 @@ pub fn observe(fault: &Fault, version: &str) -> (Row, Sight) {
 }
 
 impl Observer {
-    /// Returns once the fleet is well.
+    /// Returns when the fleet is healthy.
     fn start(address: &str, during: During) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut process = Command::new(program)
@@ -85,12 +86,12 @@ impl Observer {
             lines,
             during,
         };
-        assert_eq!(observer.hear("a fleet at work"), "ready");
+        assert_eq!(observer.hear("a running fleet"), "ready");
         observer
     }
 
     fn order(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").expect("the observer lives");
+        writeln!(self.orders, "{order}").expect("the observer runs");
         assert_eq!(self.hear(order), "heard");
     }
 
@@ -102,12 +103,12 @@ impl Observer {
         }
     }
 
-    /// What it has seen, once the fleet is well again.
+    /// Returns what it has observed, after the fleet is healthy again.
     fn finish(mut self, name: &str) -> serde_json::Value {
-        let report = self.hear("a fleet that is well again");
+        let report = self.hear("a healthy fleet");
         let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
         if let Some(why) = report["not_well"].as_str() {
-            panic!("{name}: not well {PATIENCE:?} after the heal: {why}");
+            panic!("{name}: not healthy {PATIENCE:?} after the healing: {why}");
         }
         let deadline = Instant::now() + PATIENCE;
         while self.process.try_wait().expect("a child").is_none() {

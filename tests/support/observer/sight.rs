@@ -1,4 +1,4 @@
-//! What was seen, as a row of a table, and what must hold for it.
+//! The observations as a row of a table, and the checks on them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::support::fault_list::{Effect, Fault};
 
-/// So much of a kind is shown.
+/// Maximum number of entries of a kind that are shown.
 const SHOWN_MAX: usize = 4;
-/// A fault that lasts so long must be seen.
+/// A fault that lasts this long must be reported.
 const SEEN_FROM: Duration = Duration::from_secs(2);
-/// No fault of at most a minute may fill the log of two workers with more lines than this.
+/// Maximum number of log lines of two workers for a fault of up to a minute.
 const LINES_MAX: usize = 49;
 
-/// Everything that the observer of one fault has seen.
+/// Everything that the observer of one fault has recorded.
 pub struct Sight {
     name: String,
     lasting: Duration,
@@ -26,22 +26,22 @@ pub struct Sight {
     events: Vec<(String, u64)>,
     lines: Vec<Line>,
     metrics: BTreeSet<String>,
-    /// From the heal until everything is said to be well.
+    /// Time from the healing until everything is reported as healthy.
     well: Duration,
 }
 
 struct Line {
-    /// Since the fault struck.
+    /// Time since the fault was injected.
     at: Duration,
     level: String,
     target: String,
     words: String,
     message: String,
-    /// Whether it has a place in the manual of the logs.
+    /// Whether the manual of the logs lists it.
     is_known: bool,
 }
 
-/// What is seen where nothing happens: it is no news of a fault.
+/// Observations without a fault, which say nothing about a fault.
 #[derive(Default)]
 pub struct Quiet {
     states: BTreeSet<String>,
@@ -78,7 +78,7 @@ impl Sight {
         }
     }
 
-    /// What must hold. `quiet`: what was seen where nothing happened.
+    /// The checks. `quiet`: the observations without a fault.
     pub fn check(&self, quiet: &Quiet) {
         let name = &self.name;
         for line in &self.lines {
@@ -132,7 +132,7 @@ impl Sight {
         self.lines.iter().any(|line| line.level != "info")
     }
 
-    /// The heads of the columns.
+    /// Column headings.
     pub const HEAD: &'static str = "\
 | fault | first line after | states, reasons for degraded | events | log lines | metrics | all well after the heal |
 | --- | --- | --- | --- | --- | --- | --- |";
@@ -165,7 +165,7 @@ impl Sight {
 
     fn states(&self, quiet: &Quiet) -> Vec<String> {
         let states = self.states.iter().map(|(state, _)| state.clone());
-        // Where all begins, and ends.
+        // The state at the beginning and the end.
         let is_well = |state: &str| state.ends_with(" Stable") || state.ends_with(" Idle");
         states
             .filter(|state| !quiet.states.contains(state) && !is_well(state))
@@ -206,7 +206,7 @@ impl Sight {
         shown.collect()
     }
 
-    /// By family, with what tells its series apart.
+    /// Grouped by family, with the labels that distinguish its series.
     fn metrics(&self, quiet: &Quiet) -> Vec<String> {
         let mut families: Vec<(&str, Vec<String>)> = Vec::new();
         for series in self.metrics.difference(&quiet.metrics) {
@@ -231,7 +231,7 @@ impl Sight {
     }
 }
 
-/// The most metrics_sink first.
+/// The largest change first.
 const EVENTS: [&str; 15] = [
     "Fatal",
     "Calculator(Fatal)",
@@ -294,7 +294,7 @@ fn bounded(list: &[String], most: usize) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// The name as the manual has it.
+/// The name in the manual.
 fn family(series: &str) -> &str {
     let name = series.split('{').next().unwrap_or_default();
     name.trim_start_matches("divvy_")
@@ -315,13 +315,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).expect("a document")
 }
 
-// --- lines, as the manual of the logs has them ---
+// --- lines in the form of the manual of the logs ---
 
 /// A row of `docs/logs.md`.
 struct Entry {
     target: String,
     level: String,
-    /// With a name in braces for what varies.
+    /// The message, with a name in braces for each variable part.
     words: String,
 }
 
@@ -346,7 +346,7 @@ impl Entry {
         line["target"] == self.target.as_str() && is_level && self.says(&line["message"])
     }
 
-    /// Whether its words are there, in order, around what varies.
+    /// Returns whether the line contains its fixed parts, in order.
     fn says(&self, message: &Value) -> bool {
         let mut rest = message.as_str().expect("a message");
         let constants = self.constants();
@@ -367,7 +367,7 @@ impl Entry {
         last > 0 || rest.is_empty()
     }
 
-    /// What is between its braces; the first and the last may be empty.
+    /// The fixed parts between the braces. The first and the last may be empty.
     fn constants(&self) -> Vec<&str> {
         let mut constants = Vec::new();
         let mut rest = self.words.as_str();
@@ -393,7 +393,8 @@ impl Line {
             .iter()
             .filter(|entry| entry.fits(line))
             .max_by_key(|entry| entry.letters());
-        // Words that are all in braces say nothing: what they stood for does, up to its details.
+        // A message that consists of braces has no fixed part. The text that it stands for
+        // identifies it, up to its details.
         let start = message.find([':', ';', '(']).unwrap_or(message.len());
         let start = message[..start].trim_end().to_owned();
         let words = match entry {

@@ -1,14 +1,14 @@
-//! The wall clock of this process, which can be set: it takes the place of the C library's.
+//! An adjustable wall clock for this process: replaces the function of the C library.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Seconds by which it is ahead of the system's.
+/// Offset to the clock of the system in seconds.
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 
 pub const DAY: i64 = 24 * 3_600;
 
-/// Sets it so many seconds ahead of the system's, or behind.
+/// Sets the offset in seconds; negative: behind.
 pub fn set_ahead(seconds: i64) {
     let before = (AHEAD.load(Ordering::SeqCst), SystemTime::now());
     AHEAD.store(seconds, Ordering::SeqCst);
@@ -24,16 +24,16 @@ pub fn set_ahead(seconds: i64) {
     );
 }
 
-/// What the standard library asks for the time.
+/// Called by the standard library to read the time.
 ///
 /// # Safety
-/// As that of the C library.
+/// As for the function of the C library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(
     clock: libc::clockid_t,
     time: *mut libc::timespec,
 ) -> libc::c_int {
-    // SAFETY: the caller's arguments, for the kernel to check.
+    // SAFETY: the kernel checks the arguments of the caller.
     let status = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
     if status == 0 && clock == libc::CLOCK_REALTIME {
         // SAFETY: the kernel has just written to it.

@@ -1,7 +1,7 @@
-//! The observer's process: two workers, of whom one leads, and notes of all that they tell.
+//! The observer process: two workers, one of them the leader, with a record of their logs, events
+//! and metrics.
 //!
-//! What has to do with outages is as users have it by default; only the windows in which a fleet
-//! gathers are short.
+//! Settings for outages have their defaults. Only the windows are short.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write as _};
@@ -24,24 +24,24 @@ use super::{ADDRESS, PATIENCE, SAYS};
 use crate::support::fault_list::Address;
 
 const PARTITIONS: usize = 24;
-/// How often the pages of metrics are looked at: often enough to see a gauge that comes and goes.
+/// Interval at which the metrics are read: short enough to see a gauge that changes briefly.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the fleet must be well without a break after a fault, and where there was none.
+/// How long the fleet must be healthy after a fault, and without one.
 const WELL_FOR: Duration = Duration::from_secs(1);
 const AT_REST_FOR: Duration = Duration::from_millis(300);
 
-/// The process's whole work, where it was started for that.
+/// The main function of the observer process.
 pub fn watch_if_asked() {
     let Ok(address) = std::env::var(ADDRESS) else {
         return;
     };
-    log::set_logger(&LOG).expect("nobody else logs here");
+    log::set_logger(&LOG).expect("no other logger");
     log::set_max_level(log::LevelFilter::Info);
     let address = Address::from_text(&address);
     let orders = orders();
     let fleet = Fleet::start(&address);
     if let Err(why) = fleet.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ()) {
-        panic!("the fleet does not come to rest: {why}");
+        panic!("the fleet does not become healthy: {why}");
     }
     say("ready");
     expect(&orders, &["begin"], || ());
@@ -75,7 +75,7 @@ pub fn watch_if_asked() {
     let mut report = notes.report(struck);
     let well_after = healed.elapsed().saturating_sub(WELL_FOR);
     report["well_ms"] = json!(well_after.as_millis());
-    // Whatever became of what was asked for meanwhile.
+    // Ignores the result of requests made meanwhile.
     asked.map(thread::JoinHandle::join);
     if let Err(why) = well.and_then(|()| fleet.prove_that_it_works()) {
         report["not_well"] = json!(why);
@@ -89,14 +89,14 @@ fn say(what: &str) {
     std::io::stdout().flush().expect("somebody reads");
 }
 
-/// What the parent wants. When it is gone, so is this process.
+/// Orders of the parent. This process ends with its parent.
 fn orders() -> Receiver<String> {
     let (sender, orders) = channel();
     thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             sender.send(line).ok();
         }
-        // The parent keeps its end until this process has ended.
+        // The parent keeps its end open until this process has ended.
         std::process::exit(1);
     });
     orders
@@ -110,7 +110,7 @@ fn expect(orders: &Receiver<String>, wanted: &[&str], mut meanwhile: impl FnMut(
                 return order;
             }
             Err(RecvTimeoutError::Timeout) => meanwhile(),
-            Err(RecvTimeoutError::Disconnected) => panic!("nobody gives orders"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the parent sends no orders"),
         }
     }
 }
@@ -125,7 +125,7 @@ struct Worker {
     events: Events<ManagerEvent>,
 }
 
-/// The leader first; the other may never lead.
+/// The leader first. The other worker may never lead.
 struct Fleet {
     workers: [Worker; 2],
 }
@@ -170,7 +170,7 @@ impl Worker {
         }
     }
 
-    /// What is not well with it.
+    /// Why it is not healthy.
     fn trouble(&self) -> Option<String> {
         let status = self.manager.status();
         if status.state != ManagerState::Stable {
@@ -219,7 +219,7 @@ impl Fleet {
         }
     }
 
-    /// What is not well: with a worker, with what they hold, or with what the store holds.
+    /// Why the fleet is not healthy: a worker, the partitions of the workers, or the stored plan.
     fn trouble(&self) -> Option<String> {
         let trouble = self.workers.iter().find_map(Worker::trouble);
         if trouble.is_some() {
@@ -227,7 +227,7 @@ impl Fleet {
         }
         let [leader, follower] = [0, 1].map(|n| &self.workers[n].manager);
         if !leader.is_leader() || follower.leader() != leader.worker_id() {
-            return Some("nobody leads both".into());
+            return Some("the two workers have no common leader".into());
         }
         let held = [leader, follower].map(|worker| worker.assignment());
         let owned: Vec<String> = held
@@ -240,14 +240,14 @@ impl Fleet {
         }
         let patience = Instant::now() + Duration::from_secs(5);
         let all = partitions();
-        // Past the breaker and the metrics, which are the worker's own.
+        // Without the breaker and the metrics, which belong to the worker.
         let store = &*self.workers[0].store;
         let look = read_fleet(store, &config().calculator, Some(&all), patience);
         let stored = match look {
             Ok(stored) => stored,
             Err(error) => return Some(format!("the store: {error}")),
         };
-        // The key of a worker that a plan changes nothing for stays as it was.
+        // The key of a worker without changes is not rewritten.
         let is_applied = self.workers.iter().zip(&held).all(|(worker, held)| {
             let id = worker.manager.worker_id();
             let mut views = stored.workers.iter();
@@ -258,19 +258,20 @@ impl Fleet {
             && stored.unassigned.as_ref().is_some_and(Vec::is_empty)
             && stored.shared.is_empty()
             && is_applied;
-        (!is_whole).then(|| format!("what is stored and what is held differ: {stored}"))
+        (!is_whole)
+            .then(|| format!("the stored assignments differ from the applied ones: {stored}"))
     }
 
-    /// A host that wants something of the fleet, whatever its store does.
+    /// A host that makes requests, whatever the state of its store.
     fn ask_for_a_plan(&self) -> thread::JoinHandle<()> {
         let leader = Arc::clone(&self.workers[0].manager);
         thread::spawn(move || drop(leader.trigger_rebalance(PATIENCE)))
     }
 
-    /// A new plan is published, and applied.
+    /// Publishes a new plan and waits until it is applied.
     fn prove_that_it_works(&self) -> Result<(), String> {
         let published = self.workers[0].manager.trigger_rebalance(PATIENCE);
-        published.map_err(|error| format!("nothing is published: {error}"))?;
+        published.map_err(|error| format!("no plan is published: {error}"))?;
         self.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ())
     }
 
@@ -282,9 +283,9 @@ impl Fleet {
     }
 }
 
-// --- what it tells ---
+// --- output ---
 
-/// In the order in which they came first, with how often.
+/// In the order of their first occurrence, with counts.
 #[derive(Default)]
 struct Counted(Vec<(String, u32)>);
 
@@ -390,8 +391,8 @@ fn kind_of(notice: &ManagerEvent) -> String {
     }
 }
 
-/// The series that tell something: no times, which move all the time, and no gauges that a plan
-/// moves for a moment, which a look may miss and which counters tell of.
+/// The relevant series: without times, which always change, and without gauges that change only
+/// briefly during a plan, which a read may miss and counters cover.
 fn page(metrics: &Prometheus) -> BTreeMap<String, String> {
     const TIMES: [&str; 4] = ["_bucket", "_sum", "_count", "_age_seconds"];
     const MOMENTS: [&str; 4] = [
@@ -422,7 +423,7 @@ struct Line {
     message: String,
 }
 
-/// Keeps what is logged at `info` and above.
+/// Records the log lines of level `info` and above.
 struct Log {
     is_on: AtomicBool,
     lines: Mutex<Vec<Line>>,
