@@ -8,3 +8,4 @@ mod prose;
 mod rooms;
 mod settings;
 mod sources;
+mod symptoms;
