@@ -25,7 +25,7 @@ WIDTH, ROW, HEAD = 1440, 200, 30
 
 
 def record():
-    """Lets the fleet live while it is scraped; the answers to all queries."""
+    """Runs the fleet while it is scraped. Returns the dashboard with the answers to all queries."""
     board = json.load(open(f"{ROOT}/dashboards/divvy.json"))
     with tempfile.TemporaryDirectory() as folder:
         config = f"{folder}/prometheus.yml"
@@ -59,7 +59,7 @@ def ask(query, begin, end):
 
 
 def lines_of(panel):
-    """Each series of a panel: its legend and its points."""
+    """Returns each series of a panel: its legend and its points."""
     lines = []
     for target in panel["targets"]:
         for series in target["answer"]:
@@ -72,7 +72,7 @@ def lines_of(panel):
 
 
 def thinned(points):
-    """Without points between two of the same value."""
+    """Removes points between two of the same value."""
     inner = zip(points, points[1:], points[2:])
     kept = [b for a, b, c in inner if not (a[1] == b[1] == c[1] and c[0] - a[0] < 2.5)]
     return points[:1] + kept + points[-1:]
@@ -118,7 +118,7 @@ def draw(panel, begin, end, x, y, width):
             out.append(f'<text x="{legend_x + 12}" y="{legend_y}" class="axis">{html.escape(legend)}</text>')
         legend_x += size
     if not lines:
-        out.append(f'<text x="{(left + right) / 2}" y="{bottom - height / 2}" class="axis" text-anchor="middle">nothing of this happened</text>')
+        out.append(f'<text x="{(left + right) / 2}" y="{bottom - height / 2}" class="axis" text-anchor="middle">no data</text>')
     return out
 
 

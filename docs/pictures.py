@@ -139,18 +139,18 @@ def architecture():
 
     # What flows.
     c.line([(268, 96), (386, 96)])
-    c.text(327, 88, "write, every 2 s", 11, anchor="middle")
+    c.text(327, 88, "every 2 s", 11, anchor="middle")
     c.line([(268, 180), (386, 180)])
     c.text(327, 172, "claim, renew", 11, anchor="middle")
     c.line([(268, 262), (386, 262)])
-    c.text(327, 254, "campaign, renew", 11, anchor="middle")
+    c.text(327, 254, "renew lease", 11, anchor="middle")
     c.line([(386, 346), (270, 346)])
     c.text(327, 338, "watch own key", 11, anchor="middle")
     c.line([(574, 96), (706, 96)])
     c.text(640, 88, "watch", 11, anchor="middle")
     c.line([(706, 300), (640, 300), (640, 362), (576, 362)], AMBER)
-    c.text(640, 382, "conditional writes,", 11, AMBER, "middle")
-    c.text(640, 397, "fenced", 11, AMBER, "middle")
+    c.text(640, 382, "conditional", 11, AMBER, "middle")
+    c.text(640, 397, "writes", 11, AMBER, "middle")
     write("docs/architecture.svg", c.svg(), ["docs/pictures.py"])
 
 
@@ -184,7 +184,7 @@ def handover():
     c.line([(x(1.4), lanes[0][1] + 15), (x(1.4), lanes[1][1] - 17)], DIM, width=1.2)
     block(1, 6.5, 9, "lease of worker-1", "#eff6ff", BLUE)
     c.line([(x(6.5), lanes[2][1] - 6), (x(6.5), lanes[1][1] + 17)], BLUE)
-    mark(2, 6.5, "lease taken", False, BLUE, "end", 4)
+    mark(2, 6.5, "lease acquired", False, BLUE, "end", 4)
     c.line([(x(6.75), lanes[2][1] - 6), (x(6.75), lanes[1][1] + 17)], AMBER)
     mark(2, 6.75, "fence written, term 4", False, AMBER, "start", 6)
     block(2, 7.0, 9, "leads, term 4", "#ecfdf5", TEAL)
@@ -193,7 +193,7 @@ def handover():
     mark(0, 7.6, "resumes and publishes in term 3", fill=RED)
     c.line([(x(7.62), lanes[0][1] + 6), (x(7.95), lanes[1][1] - 17)], RED, dash="5 4")
     c.text(x(7.8) - 12, 140, "rejected: the fence has moved", 11, RED, "end")
-    c.text(20, 362, "The leader stops publishing before its lease can be taken. The successor writes the fence before it "
+    c.text(20, 362, "A running leader stops publishing before its lease expires. The successor writes the fence before it "
                     "reads anything else.", 12, DIM)
     write("docs/handover.svg", c.svg(), ["docs/pictures.py"])
 

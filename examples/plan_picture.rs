@@ -88,7 +88,7 @@ fn draw(panels: &[Panel]) -> String {
         let x = LEFT + number as f64 * (PANEL_WIDTH + PANEL_GAP);
         draw_levels(&mut svg, panel, x, number == 0);
     }
-    let label = "load of each worker, fullest first; the line is the mean";
+    let label = "load of each worker, largest first; the line is the mean";
     let y = CHART_TOP + CHART_HEIGHT + 20.0;
     text(&mut svg, LEFT, y, 12.0, "400", "#64748b", "start", label);
     draw_movement(&mut svg, panels);
@@ -108,7 +108,7 @@ fn draw_levels(svg: &mut String, panel: &Panel, x: f64, with_axis: bool) {
         "start",
         &panel.name,
     );
-    let fullest = format!("fullest worker {:.2} × mean", panel.levels[0]);
+    let fullest = format!("most loaded {:.2} × mean", panel.levels[0]);
     let right = x + PANEL_WIDTH;
     text(
         svg,
@@ -158,7 +158,7 @@ fn draw_movement(svg: &mut String, panels: &[Panel]) {
         "600",
         "#0f172a",
         "start",
-        "weight that moves",
+        "weight moved",
     );
     for (number, panel) in panels.iter().enumerate() {
         let y = BARS_TOP + number as f64 * row;
