@@ -29,13 +29,14 @@ func BenchmarkGetState(b *testing.B) {
 	}
 }
 
-// From the transition to its arrival on the channel; a rebalance has two of them.
+// The time from a transition to its arrival on the channel. A rebalance has two transitions.
 func BenchmarkTransitionToChannel(b *testing.B) {
 	calculator := started(b, config(memory(b)))
 	subscription, err := calculator.Subscribe()
 	must(b, err)
 	go func() {
-		// One context: those of a test are kept until its end, for the collector to look through.
+		// A single context: the contexts of a test are kept until its end, and the garbage collector
+		// scans them.
 		for range b.N {
 			_ = calculator.TriggerRebalance(context.Background())
 			time.Sleep(200 * time.Microsecond) // rebalances are rare
@@ -45,7 +46,7 @@ func BenchmarkTransitionToChannel(b *testing.B) {
 	tell(b, delaysOf(b, subscription, func(Event) {}))
 }
 
-// delaysOf is how long each transition took to arrive; then is called with it.
+// delaysOf measures how long each transition took to arrive, and calls then with it.
 func delaysOf(b *testing.B, subscription *Subscription, then func(Event)) []time.Duration {
 	delays := make([]time.Duration, 0, 4*b.N)
 	for event := range subscription.C {
@@ -57,7 +58,7 @@ func delaysOf(b *testing.B, subscription *Subscription, then func(Event)) []time
 	return delays
 }
 
-// The same where it is the fleet that changes, as in a service: a worker comes and goes.
+// As above, caused by a change of the fleet, as in a service: a worker joins and leaves.
 func BenchmarkTransitionOfAFleetToChannel(b *testing.B) {
 	config := config(memory(b))
 	config.Cooldown, config.PlannedScaleWindow = time.Millisecond, time.Millisecond
@@ -94,8 +95,8 @@ func BenchmarkTransitionOfAFleetToChannel(b *testing.B) {
 	tell(b, delays)
 }
 
-// A rebalance of 100 000 partitions for 1 000 workers by a strategy in Go and by the library's own of
-// the same kind: the difference is what handing them over and taking the plan back costs.
+// A rebalance of 100 000 partitions for 1 000 workers, by a strategy in Go and by the same strategy
+// of the library. The difference is the cost of passing the partitions and the plan.
 func BenchmarkRebalance(b *testing.B) {
 	for _, way := range []string{"round_robin", "go"} {
 		b.Run(way, func(b *testing.B) {
@@ -155,7 +156,7 @@ func tell(b *testing.B, delays []time.Duration) {
 	b.ReportMetric(float64(delays[len(delays)*99/100].Microseconds()), "p99-us")
 }
 
-// monotonic is the clock that events are stamped with: CLOCK_BOOTTIME.
+// monotonic reads the clock of the event time stamps: CLOCK_BOOTTIME.
 func monotonic() time.Duration {
 	var now syscall.Timespec
 	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 7, uintptr(unsafe.Pointer(&now)), 0)

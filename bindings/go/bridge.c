@@ -8,7 +8,7 @@
 
 #include "_cgo_export.h"
 
-/* A handle travels as the number that it is, and back. */
+/* Handles are passed to Go as numbers. */
 static uintptr_t handle_of(void *userdata) { return (uintptr_t)userdata; }
 
 static void on_destroy(void *userdata) { divvyGoDestroy(handle_of(userdata)); }
@@ -22,7 +22,7 @@ static void on_log(void *userdata, int32_t level, const char *target, const char
     divvyGoLog(handle_of(userdata), level, (char *)target, (char *)message, length);
 }
 
-/* Bytes that grow. */
+/* A growing byte buffer. */
 typedef struct {
     char *data;
     size_t length, capacity;
@@ -46,8 +46,8 @@ static int append_text(bytes *to, const char *text, size_t length) {
     return append(to, &size, sizeof size) && append(to, text, length);
 }
 
-/* Number of workers and partitions; each worker's name; each partition's weight, number of keys and
- * keys. Numbers as this machine stores them. */
+/* Layout: number of workers and partitions; name of each worker; weight, number of keys and keys of
+ * each partition. Numbers are in native byte order. */
 static int pack(divvy_plan_input input, bytes *to) {
     uint64_t workers = (uint64_t)divvy_plan_input_worker_count(input);
     uint64_t partitions = (uint64_t)divvy_plan_input_partition_count(input);
@@ -110,7 +110,7 @@ divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf,
                          handle ? on_destroy : NULL, errbuf, errlen);
 }
 
-/* In one call from Go, so that no other goroutine comes to this thread in between. */
+/* One call from Go, so that no other goroutine runs on this thread in between. */
 #define USING(cancel, call)                     \
     do {                                        \
         divvy_cancel none = {0};                \
@@ -203,21 +203,21 @@ divvy_status divvy_go_store_get(divvy_cancel cancel, divvy_store store, int32_t 
     USING(cancel, divvy_store_get(store, bucket, key, timeout_ms, out, errbuf, errlen));
 }
 
-divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_told *told) {
+divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_event *out) {
     divvy_event event = {0};
     divvy_status status = divvy_events_poll(events, -1, &event, NULL, 0);
     if (status != DIVVY_OK) return status;
-    told->event = event;
-    told->time_ns = divvy_event_time_ns(event);
-    told->version = divvy_event_version(event);
-    told->kind = divvy_event_get_kind(event);
-    told->state = divvy_event_state(event);
-    told->from_state = divvy_event_from_state(event);
-    told->reason = divvy_event_reason(event);
+    out->event = event;
+    out->time_ns = divvy_event_time_ns(event);
+    out->version = divvy_event_version(event);
+    out->kind = divvy_event_get_kind(event);
+    out->state = divvy_event_state(event);
+    out->from_state = divvy_event_from_state(event);
+    out->reason = divvy_event_reason(event);
     if (keep) return DIVVY_OK;
-    if (told->kind == DIVVY_EVENT_CALCULATOR_STATE || told->kind == DIVVY_EVENT_MANAGER_STATE) {
+    if (out->kind == DIVVY_EVENT_CALCULATOR_STATE || out->kind == DIVVY_EVENT_MANAGER_STATE) {
         divvy_event_free(event);
-        told->event.id = 0;
+        out->event.id = 0;
     }
     return DIVVY_OK;
 }

@@ -131,7 +131,7 @@ type host struct {
 	// Ends when the calculator or manager is stopped.
 	ctx     context.Context
 	failure error
-	// The threads that are inside the host's code.
+	// The threads that are currently inside host code.
 	inside map[C.uintptr_t]int
 }
 
@@ -257,7 +257,7 @@ func elect(
 	defer cancel()
 	err := host.run("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
 	if err != nil {
-		slog.Warn("divvy: the election cannot tell who leads", "error", err)
+		slog.Warn("divvy: election failed", "error", err)
 		return -1
 	}
 	return 0

@@ -52,10 +52,10 @@ typedef struct {
     uint64_t time_ns;
     int64_t version;
     int32_t kind, state, from_state, reason;
-} divvy_go_told;
+} divvy_go_event;
 
 /* Waits for the next event; see divvy_events_poll(). keep: event is never {0}. */
-divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_told *told);
+divvy_status divvy_go_next(divvy_events events, int keep, divvy_go_event *out);
 
 /* Which thread this is, for as long as it lives. */
 uintptr_t divvy_go_thread(void);

@@ -35,7 +35,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// fleet is a store and workers that beat until they leave or crash.
+// fleet is a store and workers that send heartbeats until they leave or crash.
 type fleet struct {
 	t     testing.TB
 	store *Store
@@ -99,7 +99,7 @@ func (f *fleet) leave(worker string) {
 	must(f.t, f.store.Delete(patient(f.t), BucketHeartbeat, "heartbeat."+worker))
 }
 
-// held is what a worker's assignment says, its partitions by their ids.
+// held returns the partition ids in a worker's assignment.
 func (f *fleet) held(worker string) (int64, []string) {
 	value, err := f.store.Get(patient(f.t), BucketAssignment, "assignment."+worker)
 	if errors.Is(err, ErrNotFound) {
@@ -128,7 +128,7 @@ func until(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// divided is whether exactly these workers hold all of so many partitions, each once.
+// divided reports whether exactly these workers own this many partitions, each once.
 func (f *fleet) divided(partitions int, workers ...string) bool {
 	seen := map[string]bool{}
 	for _, worker := range workers {
@@ -235,7 +235,7 @@ func life(t *testing.T, store *Store) {
 	if err := calculator.TriggerRebalance(patient(t)); !errors.Is(err, ErrNotRunning) {
 		t.Fatal(err)
 	}
-	// And again: a host may lead more than once.
+	// A host may lead more than once.
 	must(t, calculator.Start(patient(t)))
 	must(t, calculator.TriggerRebalance(patient(t)))
 }
@@ -252,7 +252,7 @@ func TestSubscriberReceivesCurrentStateThenEveryTransition(t *testing.T) {
 	for range 200 {
 		must(t, calculator.TriggerRebalance(patient(t)))
 	}
-	// All of it was kept though nobody read.
+	// All events were queued although they were not read.
 	var seen []CalculatorState
 	for rebalances := 0; rebalances < 200; {
 		state := <-states
@@ -365,9 +365,9 @@ func TestPartitionSourceFailurePanicAndHangAreHandled(t *testing.T) {
 	if !errors.Is(err, ErrSourceFailed) || !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	var told *Error
-	if !errors.As(err, &told) || told.Op != "refresh" || !told.Retriable || told.Code.String() != "SOURCE_FAILED" {
-		t.Fatalf("%+v", told)
+	var reported *Error
+	if !errors.As(err, &reported) || reported.Op != "refresh" || !reported.Retriable || reported.Code.String() != "SOURCE_FAILED" {
+		t.Fatalf("%+v", reported)
 	}
 	set(func() { source.err, source.list = nil, tools(13) })
 	until(t, "the new list", func() bool { return fleet.divided(13, "w-1") })
@@ -377,20 +377,20 @@ func TestPartitionSourceFailurePanicAndHangAreHandled(t *testing.T) {
 	if err := calculator.Refresh(cancelled); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
-	// A hung source that heeds its context does not keep the calculator from stopping.
+	// A hung source that observes its context does not delay the stop of the calculator.
 	must(t, calculator.Stop(patient(t)))
 
 	panics := panicking(0)
 	other := calculatorWith(t, store, panics)
 	must(t, other.Start(patient(t)))
-	if err := other.Refresh(patient(t)); !errors.Is(err, ErrSourceFailed) || !strings.Contains(err.Error(), "panicked: as the test wants") {
+	if err := other.Refresh(patient(t)); !errors.Is(err, ErrSourceFailed) || !strings.Contains(err.Error(), "panicked: simulated") {
 		t.Fatal(err)
 	}
 }
 
 type panicking int
 
-func (panicking) ListPartitions(context.Context) ([]Partition, error) { panic("as the test wants") }
+func (panicking) ListPartitions(context.Context) ([]Partition, error) { panic("simulated") }
 
 func calculatorWith(t testing.TB, store *Store, source PartitionSource) *Calculator {
 	config := config(store)
@@ -421,8 +421,8 @@ func TestHostStrategyDividesPartitionsAndFailuresAreReported(t *testing.T) {
 			case "fail":
 				return nil, errors.New("no idea")
 			case "panic":
-				panic("as the test wants")
-			case "anew": // not the ones that were handed in
+				panic("simulated")
+			case "copies": // instead of the given ones
 				partition = Partition{Keys: slices.Clone(partition.Keys)}
 			case "twice":
 				plan["w-1"] = append(plan["w-1"], partition)
@@ -446,7 +446,7 @@ func TestHostStrategyDividesPartitionsAndFailuresAreReported(t *testing.T) {
 		t.Fatal(ids)
 	}
 	for way, wanted := range map[string]string{
-		"fail": "no idea", "panic": "panicked: as the test wants", "twice": "twice",
+		"fail": "no idea", "panic": "panicked: simulated", "twice": "twice",
 		"invent": "invented 1 workers", "drop": "left out",
 	} {
 		answer.Store(way)
@@ -460,18 +460,18 @@ func TestHostStrategyDividesPartitionsAndFailuresAreReported(t *testing.T) {
 			t.Fatalf("%s: %q", way, calculator.lastFailure())
 		}
 	}
-	answer.Store("anew")
+	answer.Store("copies")
 	must(t, calculator.TriggerRebalance(patient(t)))
 }
 
-// lastFailure is what the host's code failed with last.
+// lastFailure records the last failure of the host's code.
 func (c *Calculator) lastFailure() string {
 	c.host.mutex.Lock()
 	defer c.host.mutex.Unlock()
 	return fmt.Sprint(c.host.failure)
 }
 
-// closer closes its own calculator, which cannot be done.
+// closer closes its own calculator, which is rejected.
 type closer struct{ calculator *Calculator }
 
 func (c *closer) ListPartitions(context.Context) ([]Partition, error) {
@@ -517,7 +517,7 @@ func TestPushedPartitionsArePublished(t *testing.T) {
 	must(t, calculator.Start(patient(t)))
 	until(t, "pushed", func() bool { return fleet.divided(3, "w-1") })
 	must(t, calculator.SetPartitions(tools(5)))
-	until(t, "pushed anew", func() bool { return fleet.divided(5, "w-1") })
+	until(t, "pushed again", func() bool { return fleet.divided(5, "w-1") })
 	if err := calculator.SetPartitions(append(tools(5), tools(1)...)); !errors.Is(err, ErrInvalidArgument) {
 		t.Fatal(err)
 	}
@@ -526,11 +526,11 @@ func TestPushedPartitionsArePublished(t *testing.T) {
 	}
 	status, err := calculator.Status()
 	must(t, err)
-	var told struct {
+	var reported struct {
 		Version int64 `json:"version"`
 	}
-	must(t, json.Unmarshal(status, &told))
-	if told.Version != calculator.CurrentVersion() {
+	must(t, json.Unmarshal(status, &reported))
+	if reported.Version != calculator.CurrentVersion() {
 		t.Fatal(string(status))
 	}
 }
@@ -555,7 +555,7 @@ func TestDoneContextEndsEveryCallAtOnce(t *testing.T) {
 		}
 	}
 	if calculator.IsStarted() {
-		t.Fatal("started for nobody")
+		t.Fatal("started although Close was called")
 	}
 	// In the middle of a start that waits for the source.
 	short, cancel := context.WithCancel(context.Background())
@@ -565,7 +565,7 @@ func TestDoneContextEndsEveryCallAtOnce(t *testing.T) {
 	}
 	until(t, "stopped", func() bool { return !calculator.IsStarted() })
 	must(t, calculator.Stop(patient(t)))
-	// Nobody listens there.
+	// There is no server at this address.
 	refused, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := ConnectNATS(refused, NATSOptions{URLs: []string{"nats://127.0.0.1:1"}}); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
@@ -591,7 +591,7 @@ func TestInvalidConfigurationErrorNamesEveryViolation(t *testing.T) {
 	if err := config.Validate(); !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "restart_ratio") {
 		t.Fatal(err)
 	}
-	// What hosts of the predecessor use: short windows, a grace longer than the TTL.
+	// The settings of hosts of the predecessor: short windows, a grace longer than the TTL.
 	must(t, (&Config{
 		HeartbeatTTL: time.Second, EmergencyGracePeriod: 5 * time.Second,
 		Cooldown: 10 * time.Millisecond, ColdStartWindow: 20 * time.Millisecond, PlannedScaleWindow: 30 * time.Millisecond,
@@ -647,7 +647,7 @@ func (m *metrics) RecordPublication(_ int64, _, _, moved int) {
 	m.moved.Add(int64(moved))
 }
 
-// meanings writes down what metrics of parti's names receive.
+// meanings records the calls of the metrics with parti's names.
 type meanings struct {
 	NopMetrics
 	calls []string
@@ -785,7 +785,7 @@ func usage(t testing.TB) (goroutines, threads, files, residentKiB int) {
 	return runtime.NumGoroutine(), count("/proc/self/task"), count("/proc/self/fd"), resident * os.Getpagesize() / 1024
 }
 
-// vector is a plan that the Go predecessor made, see tests/vectors.
+// vector is a plan of the Go predecessor, see tests/vectors.
 type vector struct {
 	Strategy, Weights, Seed string
 	Workers, Partitions     int

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// hanging is a source that hangs while it is told to, whatever its context says.
+// hanging is a source that blocks on request, whatever the state of its context.
 type hanging struct {
 	mutex   sync.Mutex
 	release chan struct{}
@@ -50,21 +50,22 @@ func (h *hanging) hang() (release func()) {
 	}
 }
 
-// calls is how many goroutines are inside a call of the library that waits; subscriptions wait, too.
+// calls returns the number of goroutines in a blocking call of the library, including
+// subscriptions.
 func calls() int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	return strings.Count(string(stacks), "._Cfunc_divvy_go_") - strings.Count(string(stacks), "._Cfunc_divvy_go_next")
 }
 
-// goroutines is how many there are, those that hang in the host's source left aside.
+// goroutines returns the number of goroutines, except those that block in the host's source.
 func goroutines() int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	return strings.Count(string(stacks), "\n\n") + 1 - strings.Count(string(stacks), ".(*hanging).ListPartitions")
 }
 
-// cancelled makes a call that waits, and cancels it when it does.
+// cancelled makes a blocking call and cancels it.
 func cancelled(t *testing.T, what string, call func(context.Context) error, isWaiting func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -77,16 +78,16 @@ func cancelled(t *testing.T, what string, call func(context.Context) error, isWa
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatalf("%s: %v", what, err)
 	}
-	// At once: what made the call has returned from it.
+	// Immediately: the goroutine of the call has returned from it.
 	if count := calls(); count != 0 {
-		t.Fatalf("%s: %d calls of the library go on", what, count)
+		t.Fatalf("%s: %d calls of the library continue", what, count)
 	}
 	until(t, what+" leaves no goroutine", func() bool { return goroutines() <= before })
 }
 
 func TestCancelledCalculatorCallLeavesNothingRunning(t *testing.T) {
 	store := memory(t)
-	// A worker that need not beat, so that no goroutine of the test comes and goes.
+	// A worker with rare heartbeats, so that no goroutine of the test starts or ends.
 	must(t, store.Ensure(patient(t), BucketHeartbeat, time.Hour))
 	must(t, store.Put(patient(t), BucketHeartbeat, "heartbeat.w-1", []byte("alive")))
 	source := &hanging{}
@@ -123,7 +124,7 @@ func TestCancelledManagerCallLeavesNothingRunning(t *testing.T) {
 	always := func() bool { return true }
 	must(t, first.Start(patient(t)))
 	until(t, "assigned", func() bool { return covered(t, 4, first) })
-	cancelled(t, "Start", second.Start, always) // there is no id for it
+	cancelled(t, "Start", second.Start, always) // no id is free for it
 	cancelled(t, "WaitState", func(ctx context.Context) error {
 		return first.WaitState(ctx, ManagerStateDegraded)
 	}, always)
@@ -134,13 +135,13 @@ func TestCancelledManagerCallLeavesNothingRunning(t *testing.T) {
 	cancelled(t, "RefreshPartitions", first.RefreshPartitions, isInside)
 	cancelled(t, "Stop", func(ctx context.Context) error { return first.Stop(ctx, Leave) }, isInside)
 	release()
-	// It leaves by itself: the id is free.
+	// It leaves in the background, so the id becomes free.
 	must(t, second.Start(patient(t)))
 	must(t, first.Stop(patient(t), Leave))
 }
 
-// mute is a NATS server that answers nothing but pings, and counts what it is asked; a deaf one does
-// not even greet, and counts who comes.
+// mute is a NATS server that answers only PING and counts its requests. A deaf one does not even
+// send INFO, and counts its connections.
 func mute(t *testing.T, isDeaf bool) (url string, asked *atomic.Int64) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -190,7 +191,7 @@ func TestCancelledStoreCallLeavesNothingRunning(t *testing.T) {
 	store, err := ConnectNATS(patient(t), NATSOptions{URLs: []string{url}})
 	must(t, err)
 	defer store.Close()
-	// The writes first: they are sent once.
+	// The writes are sent only once.
 	for _, call := range []struct {
 		what string
 		make func(context.Context) error
@@ -206,15 +207,15 @@ func TestCancelledStoreCallLeavesNothingRunning(t *testing.T) {
 			ended = call.make(ctx)
 			return ended
 		}, func() bool { return asked.Load() > before })
-		var told *Error
-		if !errors.Is(ended, ErrCancelled) || !errors.As(ended, &told) {
+		var received *Error
+		if !errors.Is(ended, ErrCancelled) || !errors.As(ended, &received) {
 			t.Fatal(ended)
 		}
 		isWrite := call.what == "Put" || call.what == "Delete"
-		if isWrite != strings.Contains(told.Message, "may have been written") {
+		if isWrite != strings.Contains(received.Message, "may have been written") {
 			t.Fatalf("%s: %v", call.what, ended)
 		}
-		// A deadline ends them as well.
+		// A deadline ends them too.
 		short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		if err := call.make(short); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%s: %v", call.what, err)
@@ -250,7 +251,7 @@ func TestStopInsideManagerCallbackIsRejectedAndManagerContinues(t *testing.T) {
 		try()
 		return tools(12), nil
 	})
-	config.Metrics = &transitions{told: func(from, to ManagerState) {
+	config.Metrics = &transitions{received: func(from, to ManagerState) {
 		if to == ManagerStateStable {
 			try()
 		}
@@ -278,26 +279,26 @@ type sourceFunc func(context.Context) ([]Partition, error)
 
 func (f sourceFunc) ListPartitions(ctx context.Context) ([]Partition, error) { return f(ctx) }
 
-// transitions are told of a manager's states and of nothing else.
+// transitions receives the state transitions of a manager and nothing else.
 type transitions struct {
 	NopMetrics
-	told func(from, to ManagerState)
+	received func(from, to ManagerState)
 }
 
-func (m *transitions) RecordManagerTransition(from, to ManagerState, _ float64) { m.told(from, to) }
+func (m *transitions) RecordManagerTransition(from, to ManagerState, _ float64) { m.received(from, to) }
 
 func TestErrorReportsOperationKeyAndAttempts(t *testing.T) {
 	store := memory(t)
 	config := config(store)
-	_, err := store.Get(patient(t), BucketAssignment, "assignment.w-1") // there is no bucket
-	var told *Error
-	if !errors.As(err, &told) || told.Op != "read" || told.Key != "assignment.w-1" || told.Attempts != 1 {
+	_, err := store.Get(patient(t), BucketAssignment, "assignment.w-1") // the bucket does not exist
+	var received *Error
+	if !errors.As(err, &received) || received.Op != "read" || received.Key != "assignment.w-1" || received.Attempts != 1 {
 		t.Fatalf("%+v", err)
 	}
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrStore) || errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
-	// Of events, too.
+	// Events too.
 	newFleet(t, store, "w-1")
 	config.Source = sourceFunc(func(context.Context) ([]Partition, error) { return nil, errors.New("no list") })
 	failing, err := NewCalculator(config)
@@ -310,12 +311,12 @@ func TestErrorReportsOperationKeyAndAttempts(t *testing.T) {
 		if event.Kind != EventFailed {
 			continue
 		}
-		if !errors.Is(event.Err, ErrSourceFailed) || !errors.As(event.Err, &told) || told.Op == "" || told.Attempts < 1 {
+		if !errors.Is(event.Err, ErrSourceFailed) || !errors.As(event.Err, &received) || received.Op == "" || received.Attempts < 1 {
 			t.Fatalf("%+v", event.Err)
 		}
 		return
 	}
-	t.Fatal("no failure was told")
+	t.Fatal("no failure was reported")
 }
 
 func TestFailureEventReportsKey(t *testing.T) {
@@ -327,12 +328,12 @@ func TestFailureEventReportsKey(t *testing.T) {
 	must(t, err)
 	must(t, config.Store.Put(patient(t), BucketAssignment, "assignment.worker-0", []byte("no assignment")))
 	for event := range events.C {
-		var told *Error
-		if event.Kind != EventManagerFailed || !errors.As(event.Err, &told) {
+		var received *Error
+		if event.Kind != EventManagerFailed || !errors.As(event.Err, &received) {
 			continue
 		}
-		if !errors.Is(event.Err, ErrInvalidData) || told.Key != "assignment.worker-0" || told.Attempts != 1 {
-			t.Fatalf("%+v", told)
+		if !errors.Is(event.Err, ErrInvalidData) || received.Key != "assignment.worker-0" || received.Attempts != 1 {
+			t.Fatalf("%+v", received)
 		}
 		return
 	}
@@ -342,7 +343,7 @@ func TestFailureEventReportsKey(t *testing.T) {
 func TestLaggingWorkerIsReportedWithItsVersions(t *testing.T) {
 	store := memory(t)
 	must(t, store.Ensure(patient(t), BucketHeartbeat, time.Hour))
-	// A worker that beats, and says that it has applied nothing.
+	// A worker that sends heartbeats and reports that it has applied nothing.
 	must(t, store.Put(patient(t), BucketHeartbeat, "heartbeat.w-1",
 		[]byte(`{"worker":"w-1","time":"2026-01-01T00:00:00Z","applied_term":0,"applied_version":0}`)))
 	config := config(store)
@@ -364,7 +365,7 @@ func TestLaggingWorkerIsReportedWithItsVersions(t *testing.T) {
 	t.Fatal(events.Err())
 }
 
-// A wake that met an event was lost once in some hundred times: Cancel then waited forever.
+// A wake concurrent with an event was lost once in a few hundred runs: Cancel then blocked forever.
 func TestCancelThatMeetsAnEventReturns(t *testing.T) {
 	cycles := 20_000
 	if testing.Short() {

@@ -26,7 +26,7 @@ type Config struct {
 	// Cooldown is the minimum time between publications. Emergencies, leaves and manual triggers
 	// bypass it. Default 10 s.
 	Cooldown time.Duration
-	// MinThreshold is the share by which the fullest worker must exceed the fair level before a
+	// MinThreshold is the fraction by which the most loaded worker must exceed the fair level before a
 	// change of weights alone triggers a rebalance. 0 to 1. Default 0.2.
 	MinThreshold float64
 	// RestartRatio is the share of workers that must disappear within one TTL to count as a

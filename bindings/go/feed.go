@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// feed reads the events of a calculator or manager, one after the other.
+// feed reads the events of a calculator or manager in order.
 //
 // Its goroutine blocks inside the library on an OS thread. When the call returns, the goroutine
 // gets a processor at once, even from another blocked call. Woken by the runtime's poller it would
@@ -43,12 +43,12 @@ func (l *lifetime) listen(
 }
 
 // pump delivers the picked events on a channel until there are no more.
-func pump[E any](f *feed, pick func(*C.divvy_go_told) (E, bool)) <-chan E {
+func pump[E any](f *feed, pick func(*C.divvy_go_event) (E, bool)) <-chan E {
 	picked := make(chan E)
 	go func() {
 		defer close(picked)
-		f.run(func(told *C.divvy_go_told) bool {
-			value, isWanted := pick(told)
+		f.run(func(reported *C.divvy_go_event) bool {
+			value, isWanted := pick(reported)
 			if !isWanted {
 				return true
 			}
@@ -84,7 +84,7 @@ func (f *feed) Err() error {
 }
 
 // run reads events until there are no more or deliver returns false.
-func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
+func (f *feed) run(deliver func(*C.divvy_go_event) bool) {
 	defer func() {
 		C.divvy_events_free(f.handle)
 		f.owner.mutex.Lock()
@@ -92,11 +92,11 @@ func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 		f.owner.mutex.Unlock()
 		close(f.finished)
 	}()
-	told := new(C.divvy_go_told)
+	reported := new(C.divvy_go_event)
 	for {
-		switch status := Code(C.divvy_go_next(f.handle, f.keep, told)); status {
+		switch status := Code(C.divvy_go_next(f.handle, f.keep, reported)); status {
 		case codeOK:
-			if !f.hand(told, deliver) {
+			if !f.hand(reported, deliver) {
 				return
 			}
 		case codeWoken, codeClosed: // cancelled, or over
@@ -109,15 +109,15 @@ func (f *feed) run(deliver func(*C.divvy_go_told) bool) {
 }
 
 // hand delivers an event and returns whether more may follow.
-func (f *feed) hand(told *C.divvy_go_told, deliver func(*C.divvy_go_told) bool) bool {
-	if told.event.id != 0 {
-		defer C.divvy_event_free(told.event)
+func (f *feed) hand(reported *C.divvy_go_event, deliver func(*C.divvy_go_event) bool) bool {
+	if reported.event.id != 0 {
+		defer C.divvy_event_free(reported.event)
 	}
-	if EventKind(told.kind) == EventLagged {
+	if EventKind(reported.kind) == EventLagged {
 		f.fail(ErrLagged)
 		return true // and then it is over
 	}
-	return deliver(told)
+	return deliver(reported)
 }
 
 func (f *feed) fail(err error) {

@@ -257,8 +257,8 @@ func (m *Manager) Subscribe() (*ManagerSubscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ManagerSubscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (ManagerEvent, bool) {
-		return managerEventOf(told), true
+	return &ManagerSubscription{feed: feed, C: pump(feed, func(reported *C.divvy_go_event) (ManagerEvent, bool) {
+		return managerEventOf(reported), true
 	})}, nil
 }
 
@@ -271,8 +271,8 @@ func (m *Manager) SubscribeToStateChanges() (<-chan ManagerState, func()) {
 		close(states)
 		return states, func() {}
 	}
-	return pump(feed, func(told *C.divvy_go_told) (ManagerState, bool) {
-		return ManagerState(told.state), EventKind(told.kind) == EventManagerState
+	return pump(feed, func(reported *C.divvy_go_event) (ManagerState, bool) {
+		return ManagerState(reported.state), EventKind(reported.kind) == EventManagerState
 	}), feed.Cancel
 }
 
@@ -296,9 +296,9 @@ func (m *Manager) attendHook() *feed {
 	m.hook = feed
 	m.mutex.Unlock()
 	hook := m.onAssignment
-	go feed.run(func(told *C.divvy_go_told) bool {
-		if EventKind(told.kind) == EventAssignment {
-			change := changeOfEvent(told.event)
+	go feed.run(func(reported *C.divvy_go_event) bool {
+		if EventKind(reported.kind) == EventAssignment {
+			change := changeOfEvent(reported.event)
 			err := m.host.run("assignment hook", func() error { hook(change); return nil })
 			if err != nil {
 				slog.Error(err.Error())
@@ -335,13 +335,13 @@ func (m *Manager) attendMetrics() *feed {
 		return nil
 	}
 	calculators, workers := metricsRecorder{metrics: m.metrics}, newWorkerRecorder(m.metrics)
-	go feed.run(func(event *C.divvy_go_told) bool {
-		told := managerEventOf(event)
+	go feed.run(func(event *C.divvy_go_event) bool {
+		reported := managerEventOf(event)
 		err := m.host.run("metrics", func() error {
-			if told.Calculator != nil {
-				calculators.note(*told.Calculator)
+			if reported.Calculator != nil {
+				calculators.note(*reported.Calculator)
 			} else {
-				workers.note(told)
+				workers.note(reported)
 			}
 			return nil
 		})
@@ -364,33 +364,33 @@ func (m *Manager) WriteMetrics(w io.Writer) error {
 }
 
 // managerEventOf reads an event of a manager.
-func managerEventOf(from *C.divvy_go_told) ManagerEvent {
+func managerEventOf(from *C.divvy_go_event) ManagerEvent {
 	event := from.event
-	told := ManagerEvent{
+	reported := ManagerEvent{
 		Kind: EventKind(from.kind),
 		Time: time.Duration(from.time_ns),
 	}
-	switch told.Kind {
+	switch reported.Kind {
 	case EventManagerState:
-		told.State = ManagerState(from.state)
-		told.From = ManagerState(from.from_state)
+		reported.State = ManagerState(from.state)
+		reported.From = ManagerState(from.from_state)
 	case EventWorkerID, EventWorkerIDLost, EventWorkerIDRegained, EventLeader:
-		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
-		told.IsLeader = C.divvy_event_is_leader(event) == 1
+		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
+		reported.IsLeader = C.divvy_event_is_leader(event) == 1
 	case EventAssignment:
-		told.Change = changeOfEvent(event)
+		reported.Change = changeOfEvent(event)
 	case EventManagerFailed:
-		told.Err = failureOf(event, "manager")
+		reported.Err = failureOf(event, "manager")
 	case EventAlert, EventRecovered:
-		told.Level = C.GoString(C.divvy_alert_level_name(C.divvy_event_alert_level(event)))
-		told.Lasted = time.Duration(C.divvy_event_lasted_ms(event)) * time.Millisecond
+		reported.Level = C.GoString(C.divvy_alert_level_name(C.divvy_event_alert_level(event)))
+		reported.Lasted = time.Duration(C.divvy_event_lasted_ms(event)) * time.Millisecond
 	case EventOutage, EventFatal, EventCalculatorFatal:
-		told.Message = C.GoString(C.divvy_event_message(event, nil))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 	default:
 		calculators := eventOf(from)
-		told.Calculator = &calculators
+		reported.Calculator = &calculators
 	}
-	return told
+	return reported
 }
 
 func changeOfEvent(event C.divvy_event) AssignmentChange {

@@ -35,7 +35,7 @@ func manager(t testing.TB, config *ManagerConfig) *Manager {
 	return manager
 }
 
-// covered is whether these managers hold all of so many partitions, each once and each manager some.
+// covered reports whether these managers own this many partitions, each once and each manager some.
 func covered(t testing.TB, partitions int, managers ...*Manager) bool {
 	t.Helper()
 	var ids []string
@@ -83,7 +83,7 @@ func managedFleet(t *testing.T, store *Store) {
 	}
 	must(t, first.RefreshPartitions(patient(t)))
 	newest := func() (newest Assignment) {
-		// What has not changed is not written anew: only one of them is told of the version.
+		// Unchanged assignments are not rewritten: only one of them observes the version.
 		for _, manager := range []*Manager{first, second} {
 			held, err := manager.Assignment()
 			must(t, err)
@@ -105,7 +105,7 @@ func managedFleet(t *testing.T, store *Store) {
 		t.Fatal(held, err)
 	}
 	until(t, "handed over", func() bool { return covered(t, 12, second) && second.IsLeader() })
-	// And again, this time to be back soon.
+	// Stop again, this time for a restart.
 	must(t, first.Start(patient(t)))
 	until(t, "shared again", func() bool { return covered(t, 12, first, second) })
 	must(t, first.Stop(patient(t), Restart))
@@ -158,13 +158,13 @@ func TestHookReceivesEveryChangeInOrderFromFirstAssignmentToStop(t *testing.T) {
 		must(t, first.TriggerRebalance(patient(t)))
 	}
 	must(t, first.Stop(patient(t), Leave))
-	// Told everything by now.
+	// All events are delivered by now.
 	if count() != 0 || len(problems) != 0 || version < 20 || calls < 20 {
 		t.Fatal(count(), problems, version, calls)
 	}
 	before := calls
 	must(t, first.Start(patient(t)))
-	until(t, "a second life is told, too", func() bool { return count() == 6 })
+	until(t, "events of a second lifecycle", func() bool { return count() == 6 })
 	if calls <= before {
 		t.Fatal(calls)
 	}
@@ -223,7 +223,7 @@ func TestManagerSubscriberReceivesCurrentStateThenEveryEvent(t *testing.T) {
 	}
 }
 
-// ballot is an election of the host's.
+// ballot is a host's election.
 type ballot struct {
 	elected  atomic.Bool
 	asked    atomic.Int64
@@ -278,7 +278,7 @@ func TestExhaustedIDPoolIsReportedAndLeadershipCanBeForbidden(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
-	// Both: which ended it, and why nothing had come of it.
+	// Both: the context that ended it, and why it had not completed.
 	if err := second.Start(short); !errors.Is(err, ErrIDsExhausted) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
@@ -293,13 +293,13 @@ func TestExhaustedIDPoolIsReportedAndLeadershipCanBeForbidden(t *testing.T) {
 	}
 	status, err := first.Status()
 	must(t, err)
-	var told struct {
+	var reported struct {
 		State, Worker string
 		WorkerID      string `json:"worker_id"`
 		Calculator    any
 	}
-	must(t, json.Unmarshal(status, &told))
-	if told.State != "Election" || told.WorkerID != "worker-7" || told.Calculator != nil {
+	must(t, json.Unmarshal(status, &reported))
+	if reported.State != "Election" || reported.WorkerID != "worker-7" || reported.Calculator != nil {
 		t.Fatal(string(status))
 	}
 }
@@ -326,7 +326,7 @@ func TestInvalidManagerConfigurationErrorNamesEveryViolation(t *testing.T) {
 	}
 }
 
-// workerMetrics has some methods of each of the four interfaces.
+// workerMetrics implements some methods of each of the four interfaces.
 type workerMetrics struct {
 	metrics
 	states, added, removed atomic.Int64
@@ -356,18 +356,18 @@ func (m *workerMetrics) RecordAssignmentChange(added, removed int, _ int64) {
 
 func TestManagerMetricsReceiveEvents(t *testing.T) {
 	config := managerConfig(memory(t))
-	told := &workerMetrics{}
-	config.Metrics = told
+	reported := &workerMetrics{}
+	config.Metrics = reported
 	leader, other := manager(t, config), manager(t, managerConfig(config.Store))
 	must(t, leader.Start(patient(t)))
 	until(t, "first assignment", func() bool { return covered(t, 12, leader) })
 	must(t, other.Start(patient(t)))
-	until(t, "metrics", func() bool { return told.published.Load() >= 1 && told.joined.Load() >= 1 })
+	until(t, "metrics", func() bool { return reported.published.Load() >= 1 && reported.joined.Load() >= 1 })
 	until(t, "shared", func() bool { return covered(t, 12, leader, other) })
 	must(t, leader.Stop(patient(t), Leave))
 	until(t, "all of a life", func() bool {
-		return told.states.Load() >= 3 && told.led.Load() && told.id.Load() == "worker-0" &&
-			told.added.Load() == 12 && told.removed.Load() == 12
+		return reported.states.Load() >= 3 && reported.led.Load() && reported.id.Load() == "worker-0" &&
+			reported.added.Load() == 12 && reported.removed.Load() == 12
 	})
 }
 

@@ -26,8 +26,8 @@ func (c *Calculator) Subscribe() (*Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (Event, bool) {
-		return eventOf(told), true
+	return &Subscription{feed: feed, C: pump(feed, func(reported *C.divvy_go_event) (Event, bool) {
+		return eventOf(reported), true
 	})}, nil
 }
 
@@ -52,9 +52,9 @@ func jsonOf(feed *feed, err error) (*JSONSubscription, error) {
 		return nil, err
 	}
 	feed.keep = 1
-	return &JSONSubscription{feed: feed, C: pump(feed, func(told *C.divvy_go_told) (json.RawMessage, bool) {
+	return &JSONSubscription{feed: feed, C: pump(feed, func(reported *C.divvy_go_event) (json.RawMessage, bool) {
 		var length C.size_t
-		text := C.divvy_event_json(told.event, &length)
+		text := C.divvy_event_json(reported.event, &length)
 		return bytesOf(text, length), true
 	})}, nil
 }
@@ -70,8 +70,8 @@ func (c *Calculator) SubscribeToStateChanges() (<-chan CalculatorState, func()) 
 		close(states)
 		return states, func() {}
 	}
-	return pump(feed, func(told *C.divvy_go_told) (CalculatorState, bool) {
-		return stateOf(told.state), EventKind(told.kind) == EventCalculatorState
+	return pump(feed, func(reported *C.divvy_go_event) (CalculatorState, bool) {
+		return stateOf(reported.state), EventKind(reported.kind) == EventCalculatorState
 	}), feed.Cancel
 }
 
@@ -83,36 +83,36 @@ func (c *Calculator) open() (*feed, error) {
 }
 
 // eventOf reads an event of a calculator.
-func eventOf(from *C.divvy_go_told) Event {
+func eventOf(from *C.divvy_go_event) Event {
 	event := from.event
-	told := Event{
+	reported := Event{
 		Kind:    EventKind(from.kind),
 		Version: int64(from.version),
 		Time:    time.Duration(from.time_ns),
 		Reason:  reasonOf(from.reason),
 	}
-	switch told.Kind {
+	switch reported.Kind {
 	case EventCalculatorState:
-		told.State = stateOf(from.state)
-		told.From = stateOf(from.from_state)
+		reported.State = stateOf(from.state)
+		reported.From = stateOf(from.from_state)
 	case EventMember:
-		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
-		told.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))
+		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
+		reported.Change = C.GoString(C.divvy_member_change_name(C.divvy_event_member_change(event)))
 	case EventWorkerLagging:
-		told.Worker = C.GoString(C.divvy_event_worker(event, nil))
-		told.AppliedVersion = int64(C.divvy_event_applied_version(event))
-		told.Message = C.GoString(C.divvy_event_message(event, nil))
+		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
+		reported.AppliedVersion = int64(C.divvy_event_applied_version(event))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 	case EventPublished, EventWouldPublish, EventLeaderPublished:
-		told.Message = C.GoString(C.divvy_event_message(event, nil))
-		told.Workers = int(C.divvy_event_worker_count(event))
-		told.Partitions = int(C.divvy_event_partition_count(event))
-		told.Moved = int(C.divvy_event_moved_count(event))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
+		reported.Workers = int(C.divvy_event_worker_count(event))
+		reported.Partitions = int(C.divvy_event_partition_count(event))
+		reported.Moved = int(C.divvy_event_moved_count(event))
 	case EventFailed:
-		told.Err = failureOf(event, "rebalance")
+		reported.Err = failureOf(event, "rebalance")
 	case EventDegraded, EventBreaker, EventFatal:
-		told.Message = C.GoString(C.divvy_event_message(event, nil))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 	}
-	return told
+	return reported
 }
 
 // record passes every event to the calculator's metrics, if any, until the next stop.

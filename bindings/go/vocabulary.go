@@ -96,9 +96,9 @@ type Departure int32
 
 // The values of Departure.
 const (
-	// Leave: For good: its partitions are handed to other workers immediately.
+	// Leave: It leaves: its partitions are handed to other workers immediately.
 	Leave Departure = 1
-	// Restart: It comes back soon: heartbeat and id are left to expire, so that a worker that starts
+	// Restart: It returns soon: heartbeat and id are left to expire, so that a worker that starts
 	// within heartbeat TTL and grace keeps the id and its partitions.
 	Restart Departure = 2
 )

@@ -99,7 +99,7 @@ static void whole_life() {
     std::string value;
     CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", patience, value));
     CHECK(value.find("partitions") != std::string::npos);
-    CHECK(!store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.nobody", patience, value));
+    CHECK(!store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.absent", patience, value));
     CHECK(calculator.metrics().find("divvy_calculator_up 1\n") != std::string::npos);
     CHECK(calculator.status_json().find("\"is_started\":true") != std::string::npos);
     calculator.stop(patience);

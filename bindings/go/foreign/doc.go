@@ -1,7 +1,7 @@
-// Package foreign tests divvy as the leader of a fleet of workers that know nothing of divvy: plain
-// NATS clients that write heartbeats and read assignments as the wire format says. A module of its
-// own, so that the binding needs no NATS client.
+// Package foreign tests divvy as the leader of a fleet of foreign workers: plain NATS clients that
+// write heartbeats and read assignments in the shared wire format. It is a separate module, so that
+// the binding does not depend on a NATS client.
 //
-// The package predecessor below it is a whole process of such a fleet, one that may lead as well, and
-// cmd/predecessor the command of it for tests that mix fleets.
+// The package predecessor implements a whole process of such a fleet, which may also lead. The
+// command cmd/predecessor runs it, for tests of mixed fleets.
 package foreign

@@ -37,7 +37,7 @@ func patient(t testing.TB) context.Context {
 	return ctx
 }
 
-// worker is one that has never heard of divvy.
+// worker is a worker without divvy.
 type worker struct {
 	name  string
 	stop  chan struct{}
@@ -108,7 +108,7 @@ func (w *worker) take(entry nats.KeyValueEntry) {
 	for _, partition := range assignment.Partitions {
 		held = append(held, strings.Join(partition.Keys, "."))
 	}
-	// In the per-key mode a new leader writes every key again, with the version and content that it has.
+	// In per-key mode a new leader rewrites every key, with its version and content.
 	isRewrite := assignment.Version == w.version && slices.Equal(held, w.held)
 	if assignment.Version <= w.version && !isRewrite {
 		w.problems = append(w.problems, fmt.Sprintf("version %d after %d", assignment.Version, w.version))
@@ -174,7 +174,7 @@ func setUp(t testing.TB) (*fleet, *divvy.Calculator) {
 	t.Cleanup(client.Close)
 	jetStream, err := client.JetStream()
 	must(t, err)
-	// The buckets are there already, as in a fleet that runs.
+	// The buckets already exist, as in a running fleet.
 	heartbeats, err := jetStream.CreateKeyValue(&nats.KeyValueConfig{Bucket: "parti-heartbeat", TTL: 2 * time.Second})
 	must(t, err)
 	assigned, err := jetStream.CreateKeyValue(&nats.KeyValueConfig{Bucket: "parti-assignment"})
@@ -203,9 +203,9 @@ func TestDivvyLeadsFleetOfForeignWorkers(t *testing.T) {
 	second.crash()
 	until(t, "emergency", func() bool { return divided(20, third) })
 	if _, err := fleet.assigned.Get("assignment.w-2"); !errors.Is(err, nats.ErrKeyNotFound) {
-		t.Fatal("a lost worker's assignment stays")
+		t.Fatal("the assignment of a dead worker remains")
 	}
-	// A leader of the predecessor that does not know that it was deposed writes blindly.
+	// A leader of the predecessor that has not noticed its deposition writes unconditionally.
 	_, err := fleet.assigned.PutString("assignment.w-3", `{"version":1,"lifecycle":"emergency","partitions":[]}`)
 	must(t, err)
 	until(t, "the foreign write answered", func() bool { return divided(20, third) && calculator.CurrentVersion() > 4 })
@@ -218,7 +218,7 @@ func TestDivvyLeadsFleetOfForeignWorkers(t *testing.T) {
 	}
 }
 
-// A host with signals and children of its own, under load, while connections break.
+// A host with its own signals and children, under load, while connections break.
 func TestHostSignalsAndChildProcessesAreNotAffected(t *testing.T) {
 	fleet, calculator := setUp(t)
 	worker := fleet.join("w-1")

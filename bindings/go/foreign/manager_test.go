@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// member is a manager with a connection of its own.
+// member is a manager with its own connection.
 type member struct {
 	*divvy.Manager
 	t testing.TB
@@ -57,7 +57,8 @@ func (m *member) holds() []string {
 	return ids
 }
 
-// shared is whether these hold something each, and so many together; weights decide how many.
+// shared reports whether each of these owns some partitions, and all of them this many; weights
+// decide how many each.
 func shared(count int, held ...int) bool {
 	for _, held := range held {
 		count -= held

@@ -16,8 +16,8 @@ import (
 	"github.com/divvy-rs/divvy/bindings/go/foreign/predecessor"
 )
 
-// mixed is a fleet of the predecessor's processes and of divvy's workers, some of those processes of
-// their own and some managers in this one, with everything that was ever assigned.
+// mixed is a fleet of processes of the predecessor and workers of divvy, some in their own
+// processes and some as managers in this one, with a ledger of all assignments.
 type mixed struct {
 	*processes.Fleet
 	*processes.Ledger
@@ -41,7 +41,7 @@ func mixedOf(t testing.TB, fleet *processes.Fleet) *mixed {
 	return f
 }
 
-// manager makes a manager in this process, with a store of its own.
+// manager creates a manager in this process with its own store.
 func (f *mixed) manager(settings map[string]string) (*divvy.Store, *divvy.Manager) {
 	f.t.Helper()
 	store, err := divvy.ConnectNATS(patient(f.t), divvy.NATSOptions{URLs: []string{f.URL}})
@@ -57,7 +57,7 @@ func (f *mixed) manager(settings map[string]string) (*divvy.Store, *divvy.Manage
 	return store, manager
 }
 
-// manage starts a manager in this process: SIGTERM leaves, SIGSTOP stops it with Keep.
+// manage starts a manager in this process: SIGTERM leaves, SIGSTOP stops it for a restart.
 func (f *mixed) manage(settings map[string]string) *processes.Member {
 	f.t.Helper()
 	store, manager := f.manager(settings)
@@ -123,8 +123,8 @@ func say(m *processes.Member, event divvy.ManagerEvent, leads *bool) {
 	m.Say(line)
 }
 
-// settle waits until each partition has one owner among these, all of which have some, by what they
-// say themselves and by what is stored, under ids of their own; and tells the highest version then.
+// settle waits until each partition has one owner among these, each of which owns some under its
+// own id, by their reports and by the stored assignments. It returns the highest version then.
 func (f *mixed) settle(what string, members ...*processes.Member) int64 {
 	f.t.Helper()
 	var why string
@@ -163,13 +163,13 @@ func (f *mixed) unsettled(members []*processes.Member) string {
 		return fmt.Sprintf("assignments %q for %q", keys, ids)
 	}
 	if processes.Leader(members...) == nil {
-		return "nobody leads"
+		return "no leader"
 	}
 	return ""
 }
 
-// losesNothing runs a step, and then has each of these hold at least what it held before, all the time
-// until the returned function is called.
+// losesNothing runs a step. Until the returned function is called, each of these must keep at least
+// its former partitions.
 func losesNothing(t testing.TB, members []*processes.Member) func() {
 	t.Helper()
 	type before struct {
@@ -217,7 +217,7 @@ func TestDivvyWorkersServeUnderPredecessorLeader(t *testing.T) {
 	left.End(syscall.SIGTERM)
 	before := f.settle("one leaves", leader, kept)
 
-	// A restart: the id is kept, for neither kind to take but a worker of divvy's; nothing moves.
+	// A restart: the id remains reserved and returns to the divvy worker; no partition moves.
 	id, held, stays := kept.ID(), kept.Held(), losesNothing(t, []*processes.Member{leader})
 	kept.End(syscall.SIGTERM)
 	if entry, err := f.IDs.Get(id); err != nil || !strings.HasSuffix(string(entry.Value()), " kept") {
@@ -265,7 +265,7 @@ func passBackAndForth(t *testing.T, url string) {
 			func() *processes.Member { return f.manage(nil) }},
 		{"a manager that leads leaves, the predecessor takes over", syscall.SIGTERM,
 			func() *processes.Member { return f.Start() }},
-		{"the predecessor's leader dies without a word, a manager takes over", syscall.SIGKILL,
+		{"the predecessor's leader crashes, a manager takes over", syscall.SIGKILL,
 			func() *processes.Member { return f.manage(nil) }},
 		{"a manager hands over to a process of divvy's", syscall.SIGTERM,
 			func() *processes.Member { return f.StartDivvy("leave", nil) }},
@@ -294,7 +294,7 @@ func passBackAndForth(t *testing.T, url string) {
 	f.verify()
 }
 
-// depose freezes a leader of the predecessor for so long that somebody else leads, and lets it go on.
+// depose freezes a leader of the predecessor until another process leads, and resumes it.
 func (f *mixed) depose(leader, successor *processes.Member, others ...*processes.Member) {
 	f.t.Helper()
 	leader.Signal(syscall.SIGSTOP)
@@ -315,7 +315,7 @@ func TestBlindPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
 	f.settle("divvy's join", leader, follower, successor, other)
 	written := len(leader.Said("published"))
 	f.depose(leader, successor, follower, other)
-	until(t, "its last word", func() bool { return leader.Last("silent") != nil })
+	until(t, "the end of its leadership", func() bool { return leader.Last("silent") != nil })
 	if leader.IsLeader() || len(leader.Said("published")) == written {
 		t.Fatal("it wrote nothing after it was deposed")
 	}
@@ -323,7 +323,7 @@ func TestBlindPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
 	for _, line := range leader.Said("published") {
 		highest = max(highest, line.Version)
 	}
-	until(t, "the last word about each worker is the successor's, and higher", func() bool {
+	until(t, "the successor wrote the last assignment of each worker, with a higher version", func() bool {
 		last := map[string]processes.Entry{}
 		for _, entry := range f.Entries() {
 			last[entry.Worker] = entry
@@ -354,7 +354,7 @@ func TestIDReclaimedBlindlyByPredecessorIsDetectedAndReported(t *testing.T) {
 	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
 	f.settle("without it", leader)
 	robbed := f.StartDivvy("leave", nil)
-	f.settle("another one has its id", leader, robbed)
+	f.settle("another process has its id", leader, robbed)
 	if robbed.ID() != id {
 		t.Fatalf("it has %s", robbed.ID())
 	}
@@ -375,13 +375,13 @@ func TestLeaderWithStolenIDStepsDownAndClaimsAnother(t *testing.T) {
 	thief := f.Start("-steal", id)
 	f.isRobbed(robbed, id)
 	until(t, "it steps down", func() bool { return !robbed.IsLeader() })
-	// By its name the lease is the thief's: that one goes on with it.
+	// By its name, the lease belongs to the thief, which continues with it.
 	until(t, "the thief leads", thief.IsLeader)
 	after := f.settle("under ids of their own", robbed, other, follower, thief)
 	if after <= version {
 		t.Errorf("version %d after %d", after, version)
 	}
-	f.verify(id + " is claimed while somebody has it")
+	f.verify(id + " is claimed while another process has it")
 }
 
 func TestPredecessorLeaderFrozenBeyondItsLeasesResumesAsFollower(t *testing.T) {
@@ -396,7 +396,7 @@ func TestPredecessorLeaderFrozenBeyondItsLeasesResumesAsFollower(t *testing.T) {
 	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
 	f.settle("without it", successor)
 	robbed := f.StartDivvy("leave", processes.Never())
-	version := f.settle("another one has its id", successor, robbed)
+	version := f.settle("another process has its id", successor, robbed)
 	if robbed.ID() != id || !successor.IsLeader() {
 		t.Fatalf("it has %s; the other one leads: %v", robbed.ID(), successor.IsLeader())
 	}
@@ -406,15 +406,16 @@ func TestPredecessorLeaderFrozenBeyondItsLeasesResumesAsFollower(t *testing.T) {
 	if after <= version || !successor.IsLeader() {
 		t.Errorf("version %d after %d; its successor leads: %v", after, version, successor.IsLeader())
 	}
-	// Not the ledger: what the frozen one put blindly, before it looked, is of an older version.
+	// Without the ledger: the unconditional write of the frozen process, before it checked, has an
+	// older version.
 	f.Fleet.Verify()
 }
 
-// isRobbed waits until a worker of divvy's notices that its id is somebody else's, which it must by its
-// next renewal, says so by name, and has another.
+// isRobbed waits until a divvy worker detects that another process has its id, at its next renewal
+// at the latest, reports it by name, and has another id.
 func (f *mixed) isRobbed(robbed *processes.Member, id string) {
 	f.t.Helper()
-	until(f.t, "the theft is noticed", func() bool { return robbed.Last("lost") != nil })
+	until(f.t, "the worker detects the stolen id", func() bool { return robbed.Last("lost") != nil })
 	if lost := robbed.Last("lost"); lost.Worker != id {
 		f.t.Errorf("lost %s, not %s", lost.Worker, id)
 	}
@@ -444,7 +445,7 @@ func TestBlindlyDeletedLeaseIsAcquiredByOneLeader(t *testing.T) {
 	f.settle("two", divvys, others)
 	for range 5 {
 		stays := losesNothing(t, []*processes.Member{divvys, others})
-		must(t, f.Election.Delete("leader")) // as a leader of the predecessor does when it goes
+		must(t, f.Election.Delete("leader")) // as a leaving leader of the predecessor does
 		until(t, "a lease", func() bool { _, err := f.Election.Get("leader"); return err == nil })
 		until(t, "one leader", func() bool { return divvys.IsLeader() != others.IsLeader() })
 		f.settle("after the deletion", divvys, others)
@@ -474,14 +475,14 @@ func TestBothKindsClaimLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 	if name, seconds, _ := strings.Cut(string(lease.Value()), ":"); name != "worker-0" || len(seconds) != 10 {
 		t.Errorf("the lease says %q", lease.Value())
 	}
-	// A key that begins with the heartbeats' prefix is a worker to the predecessor.
+	// The predecessor treats every key with the heartbeat prefix as a worker.
 	keys, err := f.Heartbeats.Keys()
 	must(t, err)
 	slices.Sort(keys)
 	if want := "heartbeat.worker-0 heartbeat.worker-1 heartbeat.worker-2 heartbeat.worker-3 heartbeat.worker-4"; strings.Join(keys, " ") != want {
 		t.Errorf("heartbeats %q", keys)
 	}
-	// A gap is filled by whoever comes first, of either kind.
+	// The next worker of either kind claims a free id.
 	for _, start := range []func() *processes.Member{
 		func() *processes.Member { return f.Start("-lead", "never") },
 		func() *processes.Member { return f.StartDivvy("leave", processes.Never()) },
@@ -513,13 +514,13 @@ func TestFleetWithCustomNamesIsIsolatedFromDefaultFleet(t *testing.T) {
 	}
 	predecessors.End(syscall.SIGTERM)
 	until(t, "divvy's leads", divvys.IsLeader)
-	named.settle("the leader is gone", divvys, third)
+	named.settle("the leader left", divvys, third)
 	usual.settle("still two", others...)
 	named.verify()
 	usual.verify()
 }
 
-// Nobody is given an id twice, and who comes when there is a free one again gets it.
+// No id is claimed twice, and the next worker claims a free one.
 func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
@@ -531,13 +532,13 @@ func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	store, fourth := f.manager(pool)
 	defer func() { must(t, store.Close()) }()
 	defer func() { must(t, fourth.Close()) }()
-	told, err := fourth.Subscribe()
+	reported, err := fourth.Subscribe()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	started := make(chan error, 1)
 	go func() { started <- fourth.Start(ctx) }()
-	for event := range told.C {
+	for event := range reported.C {
 		if event.Kind == divvy.EventManagerFailed && errors.Is(event.Err, divvy.ErrIDsExhausted) {
 			break
 		}
@@ -546,7 +547,7 @@ func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	if err := <-started; err == nil {
 		t.Error("the fourth has an id")
 	}
-	told.Cancel()
+	reported.Cancel()
 
 	leaves.End(syscall.SIGTERM)
 	late := f.manage(pool)

@@ -23,7 +23,8 @@ func (tools) ListPartitions(context.Context) ([]divvy.Partition, error) {
 	return list, nil
 }
 
-// calculatorFor is divvy's calculator for a fleet of the predecessor, with the predecessor's strategy.
+// calculatorFor returns a divvy calculator for a fleet of the predecessor, with the predecessor's
+// strategy.
 func calculatorFor(t testing.TB, fleet *processes.Fleet, settings map[string]string) *divvy.Calculator {
 	t.Helper()
 	store, err := divvy.ConnectNATS(patient(t), divvy.NATSOptions{
@@ -84,13 +85,14 @@ func TestLeadershipPassesFromPredecessorToDivvyAndBack(t *testing.T) {
 	leader := fleet.Start()
 	followers := []*processes.Member{fleet.Start("-lead", "never"), fleet.Start("-lead", "never")}
 	until(t, "all partitions owned", func() bool { return processes.Owned(append(followers, leader)...) })
-	until(t, "the leader has told all", func() bool { return leader.Published() > 0 })
+	until(t, "the leader has published", func() bool { return leader.Published() > 0 })
 	version := leader.Published()
 	leader.End(syscall.SIGKILL)
 	calculator := calculatorFor(t, fleet, nil)
 	must(t, calculator.Start(patient(t)))
 	until(t, "divvy divides among the rest", func() bool { return processes.Owned(followers...) })
-	// The workers may be told a moment before the calculator knows that it has published.
+	// The workers may receive their assignments a moment before the calculator has recorded the
+	// publication.
 	until(t, "a higher version", func() bool { return calculator.CurrentVersion() > version })
 	must(t, calculator.Stop(patient(t)))
 	version = calculator.CurrentVersion()
@@ -98,7 +100,7 @@ func TestLeadershipPassesFromPredecessorToDivvyAndBack(t *testing.T) {
 	all := append(followers, last)
 	until(t, "the predecessor divides among all", func() bool { return processes.Owned(all...) })
 	until(t, "a higher version once more", func() bool { return last.Published() > version })
-	// What divvy wrote of its own is left alone.
+	// divvy's own records are unchanged.
 	entry, err := fleet.Assigned.Get("divvy.fence")
 	must(t, err)
 	if !strings.HasPrefix(string(entry.Value()), `{"term":1,`) {

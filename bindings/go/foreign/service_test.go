@@ -21,7 +21,7 @@ import (
 
 var heartbeatsSent = regexp.MustCompile(`divvy_worker_heartbeats_total\{[^}]*outcome="success"[^}]*\} (\d+)`)
 
-// The service of the Go guide, run as its users run it.
+// The service of the Go guide, run as users run it.
 func TestServiceExampleSurvivesServerRestartAndLeavesOnSigterm(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "service")
 	build := exec.Command("go", "build", "-o", binary, "./example/service")

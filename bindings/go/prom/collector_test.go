@@ -24,7 +24,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// published is a calculator of that name that has published a plan for one worker.
+// published returns a calculator with this name that has published a plan for one worker.
 func published(t testing.TB, name string) *divvy.Calculator {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -31,7 +31,7 @@ func until(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// worker is a manager of that name on a store of its own, or a shared one.
+// worker returns a manager with this name on its own store, or a shared one.
 func worker(t testing.TB, store *divvy.Store, name string) *divvy.Manager {
 	t.Helper()
 	manager, err := divvy.NewManager(&divvy.ManagerConfig{
@@ -68,7 +68,7 @@ func holds(t testing.TB, manager *divvy.Manager, count int) func() bool {
 	}
 }
 
-// value is that of the first series of a family.
+// value returns the value of the first series of a family.
 func value(families map[string]*dto.MetricFamily, name string) float64 {
 	family := families[name]
 	if family == nil || len(family.Metric) == 0 {
@@ -96,7 +96,7 @@ func TestManagersInOneProcessDoNotCollideInHostRegistry(t *testing.T) {
 	if len(leads.Metric) != 2 || leads.Metric[0].Gauge.GetValue()+leads.Metric[1].Gauge.GetValue() != 1 {
 		t.Fatal(leads)
 	}
-	// Without a registry: each has a page of its own.
+	// Without a registry: each has its own page.
 	for _, manager := range []*divvy.Manager{one, other} {
 		answer := httptest.NewRecorder()
 		manager.MetricsHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
@@ -107,7 +107,7 @@ func TestManagersInOneProcessDoNotCollideInHostRegistry(t *testing.T) {
 	}
 }
 
-// counters is every counter of a page, histograms' included, by name and labels.
+// counters returns every counter of a page, including histograms, by name and labels.
 func counters(families map[string]*dto.MetricFamily) map[string]float64 {
 	found := map[string]float64{}
 	for name, family := range families {
@@ -131,7 +131,7 @@ func TestScrapesUnderLoadAreConsistentAndCountersSurviveRestarts(t *testing.T) {
 	manager := worker(t, shared(t), "only")
 	var triggered atomic.Int64
 	over, stopped := make(chan struct{}), make(chan struct{})
-	go func() { // lives, each with as many rebalances as there is time for
+	go func() { // lifecycles, each with as many rebalances as possible
 		defer close(stopped)
 		for {
 			must(t, manager.Start(patient(t)))
@@ -157,7 +157,7 @@ func TestScrapesUnderLoadAreConsistentAndCountersSurviveRestarts(t *testing.T) {
 		now := counters(parse(t, answer.Body))
 		for id, value := range before {
 			if now[id] < value {
-				t.Errorf("%s went from %v back to %v", id, value, now[id])
+				t.Errorf("%s decreased from %v to %v", id, value, now[id])
 			}
 		}
 		before = now

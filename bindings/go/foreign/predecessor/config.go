@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// Config is what one process is told.
+// Config is the configuration of one process.
 type Config struct {
 	URL string
-	// Prefix of the stable ids, and how many there are.
+	// Prefix of the stable ids, and their number.
 	Prefix string
 	IDs    int
 	// Names of the buckets.
 	StableIDBucket, ElectionBucket, HeartbeatBucket, AssignmentBucket string
-	// How long the values in them live.
+	// TTLs of the buckets.
 	IDTTL, ElectionTTL, HeartbeatTTL time.Duration
 	HeartbeatInterval                time.Duration
-	// Window is from a change of the fleet to the plan for it.
+	// Window is the time from a change of the fleet to its plan.
 	Window time.Duration
-	// Linger: how long after it lost the leadership it publishes once more; 0: not at all.
+	// Linger: time after the loss of the leadership at which it publishes once more; 0: not at all.
 	Linger time.Duration
-	// Steal is an id that is taken without looking, as after a read that failed; empty: none.
+	// Steal is an id that is claimed without a check, as after a failed read; empty: none.
 	Steal string
 	// Lead is whether it takes part in the election.
 	Lead       bool
 	Strategy   string
 	Partitions []Partition
-	// Leave is whether a process that is asked to end says so to the fleet, or lets all it has lapse.
+	// Leave is whether SIGTERM makes the process leave the fleet, or just end and let its keys expire.
 	Leave bool
 }
 
-// Default is a process with parti's names and times.
+// Default returns the configuration with parti's names and times.
 func Default() Config {
 	return Config{
 		URL: "nats://127.0.0.1:4222", Prefix: "worker", IDs: 100,
@@ -61,11 +61,11 @@ func Parse(name string, arguments []string) (Config, error) {
 	flags.DurationVar(&config.HeartbeatTTL, "heartbeat-ttl", config.HeartbeatTTL, "")
 	flags.DurationVar(&config.HeartbeatInterval, "heartbeat-interval", config.HeartbeatInterval, "")
 	flags.DurationVar(&config.Window, "window", config.Window, "from a change of the fleet to the plan for it")
-	flags.DurationVar(&config.Linger, "linger", 0, "publish once more this long after the leadership was lost")
-	flags.StringVar(&config.Steal, "steal", "", "take this `ID`, whoever has it")
+	flags.DurationVar(&config.Linger, "linger", 0, "publish once more this long after losing the leadership")
+	flags.StringVar(&config.Steal, "steal", "", "claim this `ID` even if another process has it")
 	flags.StringVar(&config.Strategy, "strategy", config.Strategy, ConsistentHash+" or "+RoundRobin)
 	lead := flags.String("lead", "auto", "auto or never")
-	onTerm := flags.String("on-term", "leave", "what SIGTERM does: leave (take leave of the fleet) or die (just end)")
+	onTerm := flags.String("on-term", "leave", "what SIGTERM does: leave (leave the fleet) or die (just end)")
 	file := flags.String("partitions", "", "`FILE` with a JSON list of partitions, as in an assignment")
 	if err := flags.Parse(arguments); err != nil {
 		return config, err

@@ -1,12 +1,11 @@
-// Package predecessor stands in for a process of parti, the Go library before divvy: written from
-// the wire format and from the list of its known faults, which are kept on purpose. With it fleets
-// can be tested that mix both.
+// Package predecessor imitates a process of parti, the Go library before divvy. It implements the
+// shared wire format and deliberately keeps parti's known faults, for tests of mixed fleets.
 //
-// What it does as parti does, and divvy does not:
-//   - renews its stable id, and its leadership, by a put without a condition;
-//   - gives its leadership back by a delete without a revision;
-//   - has no fence and no term, publishes by one blind put a worker, every worker in each version,
-//     and learns its first version from the highest assignment that it finds;
+// Like parti, and unlike divvy, it:
+//   - renews its stable id and its leadership by an unconditional put;
+//   - releases its leadership by an unconditional delete;
+//   - has no fence and no term, publishes by one unconditional put per worker, rewrites every worker
+//     in each version, and derives its first version from the highest stored assignment;
 //   - may publish after it has lost the leadership ([Config.Linger]);
-//   - reads the heartbeats by listing their keys, and gives up a worker whose key it does not find.
+//   - lists the heartbeat keys, and removes a worker whose key is absent.
 package predecessor

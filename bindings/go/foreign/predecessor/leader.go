@@ -13,10 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// leaderKey is where the leader's lease is: "<worker id>:<unix seconds>".
+// leaderKey is the key of the leader's lease: "<worker id>:<unix seconds>".
 const leaderKey = "leader"
 
-// campaign takes the leadership whenever it is free, and keeps it.
+// campaign acquires the leadership whenever it is free, and keeps it.
 func (p *process) campaign(ctx context.Context) {
 	var leading sync.WaitGroup
 	defer leading.Wait()
@@ -43,11 +43,11 @@ func (p *process) campaign(ctx context.Context) {
 	}
 	end()
 	if p.config.Leave {
-		_ = p.election.Delete(leaderKey) // whoever holds it by now
+		_ = p.election.Delete(leaderKey) // even if another process holds it by now
 	}
 }
 
-// hasLeadership creates the lease, or renews it when it is the own one.
+// hasLeadership creates the lease, or renews its own.
 func (p *process) hasLeadership() bool {
 	value := []byte(fmt.Sprintf("%s:%d", p.worker, time.Now().Unix()))
 	_, err := p.election.Create(leaderKey, value)
@@ -58,13 +58,13 @@ func (p *process) hasLeadership() bool {
 	if err != nil || !strings.HasPrefix(string(entry.Value()), p.worker+":") {
 		return false
 	}
-	// Between the look and the put it may have gone to another, who then loses it.
+	// Another process may acquire the lease between the read and the put, and then loses it.
 	_, err = p.election.Put(leaderKey, value)
 	return err == nil
 }
 
-// lead keeps a plan published until the term ends; with Linger, one more comes after that.
-// The version is read once: whoever led meanwhile, while this process stood still, is not noticed.
+// lead publishes plans until the term ends; with Linger, one more after that. The version is read once:
+// another leader during a pause of this process is not detected.
 func (p *process) lead(ctx, term context.Context) {
 	version := p.highestVersion()
 	var planned []string
@@ -100,7 +100,7 @@ func (p *process) lead(ctx, term context.Context) {
 	p.report(Line{Event: "silent", Worker: p.worker})
 }
 
-// highestVersion is the highest of all assignments; one that cannot be read counts as none.
+// highestVersion returns the highest version of all assignments; a malformed one counts as none.
 func (p *process) highestVersion() int64 {
 	highest := int64(0)
 	for _, key := range p.assignmentKeys() {
@@ -122,7 +122,7 @@ func (p *process) assignmentKeys() []string {
 	return slices.DeleteFunc(keys, isOther)
 }
 
-// living lists who has a heartbeat, sorted.
+// living lists the workers with a heartbeat, sorted.
 func (p *process) living() ([]string, error) {
 	keys, err := p.heartbeats.Keys()
 	if err != nil && !errors.Is(err, nats.ErrNoKeysFound) {
@@ -138,12 +138,12 @@ func (p *process) living() ([]string, error) {
 	return workers, nil
 }
 
-// publish writes every worker's assignment, one blind put after the other, then removes those of workers
-// that are gone.
+// publish writes the assignment of every worker with unconditional puts, one after the other, then
+// deletes those of removed workers.
 func (p *process) publish(version int64, lifecycle string, workers []string) {
 	division, err := plan(p.config.Strategy, workers, p.config.Partitions)
 	if err != nil {
-		return // the strategy was tried at the start, and there are workers
+		return // the strategy was checked at the start, and there are workers
 	}
 	for _, worker := range workers {
 		value, err := json.Marshal(assignment{version, lifecycle, division[worker]})

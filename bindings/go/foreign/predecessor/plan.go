@@ -19,7 +19,7 @@ type Partition struct {
 // ID is the partition's keys, joined by dots.
 func (p Partition) ID() string { return strings.Join(p.Keys, ".") }
 
-// virtualNodes is how many places a worker has on the ring.
+// virtualNodes is the number of virtual nodes per worker on the ring.
 const virtualNodes = 150
 
 // Strategies by their names.
@@ -28,7 +28,7 @@ const (
 	RoundRobin     = "round_robin"
 )
 
-// plan divides the partitions among the workers, each of which gets a list, if only an empty one.
+// plan divides the partitions among the workers. Each worker has a list, possibly empty.
 func plan(strategy string, workers []string, partitions []Partition) (map[string][]Partition, error) {
 	if len(workers) == 0 {
 		return nil, fmt.Errorf("there is no worker to give partitions to")
@@ -85,7 +85,7 @@ func (r ring) owner(hash uint64) string {
 	return r[place%len(r)].worker
 }
 
-// hashKeys hashes the first key, then each further one with the hash before as its seed.
+// hashKeys hashes the first key, then each further key with the previous hash as seed.
 func hashKeys(keys []string, seed uint64) uint64 {
 	hash := uint64(0)
 	for number, key := range keys {

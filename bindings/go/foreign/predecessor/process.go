@@ -12,22 +12,22 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Line is what a process reports, one JSON line each.
+// Line is a report of a process, as one JSON line.
 type Line struct {
-	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "silent" (nothing more comes of
-	// that leadership), "published" or "holds".
+	// Event: "claimed" (an id), "leads", "follows" (no longer leads), "silent" (the leadership has
+	// ended completely), "published" or "holds".
 	Event  string `json:"event"`
 	Worker string `json:"worker"`
 	// Version and Lifecycle: of "published" and "holds".
 	Version   int64  `json:"version,omitempty"`
 	Lifecycle string `json:"lifecycle,omitempty"`
-	// Partitions: what a worker holds from now on.
+	// Partitions: the assignment of the worker from now on.
 	Partitions []string `json:"partitions,omitempty"`
-	// Workers: whom the published plan is for.
+	// Workers: the workers of the published plan.
 	Workers []string `json:"workers,omitempty"`
 }
 
-// assignment is what a worker holds, as stored.
+// assignment is the stored assignment of a worker.
 type assignment struct {
 	Version    int64       `json:"version"`
 	Lifecycle  string      `json:"lifecycle"`
@@ -42,10 +42,10 @@ type process struct {
 	worker                              string
 }
 
-// Run is a whole process: it claims an id, beats, holds what it is assigned, leads when it is elected,
-// until the context ends. What it reports comes one at a time, from several goroutines.
+// Run runs a whole process until the context ends: it claims an id, sends heartbeats, follows its
+// assignment, and leads when elected. Reports come from several goroutines, one at a time.
 func Run(ctx context.Context, config Config, report func(Line)) error {
-	// A leader without a plan is better found out at once.
+	// Fail early if the strategy is unknown.
 	if _, err := plan(config.Strategy, []string{"any"}, nil); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func Run(ctx context.Context, config Config, report func(Line)) error {
 	return nil
 }
 
-// openBuckets takes the buckets as they are, or makes them; a server that is still starting is waited for.
+// openBuckets opens or creates the buckets. It waits for a server that is starting.
 func (p *process) openBuckets(ctx context.Context, client *nats.Conn) error {
 	jetStream, err := client.JetStream(nats.MaxWait(2 * time.Second))
 	if err != nil {
@@ -123,7 +123,7 @@ func (p *process) openBuckets(ctx context.Context, client *nats.Conn) error {
 	return nil
 }
 
-// claim takes the lowest free id. After a read that failed the predecessor puts without condition.
+// claim claims the lowest free id. After a failed read, the predecessor puts unconditionally.
 func (p *process) claim(ctx context.Context) error {
 	if p.config.Steal != "" {
 		p.worker = p.config.Steal
@@ -147,15 +147,15 @@ func (p *process) claim(ctx context.Context) error {
 	return fmt.Errorf("all %d ids are taken", p.config.IDs)
 }
 
-// renewID is unconditional: a process that was frozen while its id went to another takes it back, and
-// from then on both have it.
+// renewID is unconditional: a process that was frozen while its id was claimed by another takes it
+// back, and from then on both have it.
 func (p *process) renewID() { _, _ = p.ids.Put(p.worker, now()) }
 
 func (p *process) beat() { _, _ = p.heartbeats.Put(p.heartbeatKey(), now()) }
 
 func (p *process) heartbeatKey() string { return "heartbeat." + p.worker }
 
-// hold reports what the worker holds, whenever that changes.
+// hold reports the assignment of the worker whenever it changes.
 func (p *process) hold(ctx context.Context) {
 	watch, err := p.assigned.Watch("assignment."+p.worker, nats.Context(ctx))
 	for err != nil {
@@ -170,7 +170,7 @@ func (p *process) hold(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case entry := <-watch.Updates():
-			// A deletion is ignored, as is what cannot be read; nil ends the first states.
+			// Deletions and malformed values are ignored; nil marks the end of the initial state.
 			if entry == nil || entry.Operation() != nats.KeyValuePut {
 				continue
 			}
@@ -189,16 +189,16 @@ func (p *process) hold(ctx context.Context) {
 
 func now() []byte { return []byte(time.Now().Format(time.RFC3339Nano)) }
 
-// workerOf is the worker of a key such as heartbeat.worker-7, if it is one.
+// workerOf returns the worker of a key such as heartbeat.worker-7, if it has the prefix.
 func workerOf(prefix, key string) (string, bool) { return strings.CutPrefix(key, prefix+".") }
 
-// every calls at once and then again and again, until the context ends.
+// every calls f immediately and then at each interval, until the context ends.
 func every(ctx context.Context, interval time.Duration, call func()) {
 	for call(); pause(ctx, interval); call() {
 	}
 }
 
-// pause waits; false: the context ended.
+// pause waits. It returns false if the context ended.
 func pause(ctx context.Context, duration time.Duration) bool {
 	timer := time.NewTimer(duration)
 	defer timer.Stop()

@@ -32,8 +32,8 @@ func TestPredecessorFleetDividesPartitionsAndSurvivesLeaderLoss(t *testing.T) {
 	processes.Until(t, "another leader", func() bool { return processes.Leader(rest...) != nil })
 	processes.Until(t, "all partitions owned without the first leader", func() bool { return processes.Owned(rest...) })
 	processes.Until(t, "a higher version", func() bool { return processes.Leader(rest...).Published() > before })
-	// It deletes what the lost worker had after it has written what the others get.
-	processes.Until(t, "nothing for the lost worker", func() bool {
+	// It deletes the assignment of the dead worker after it has written those of the others.
+	processes.Until(t, "no assignment for the dead worker", func() bool {
 		_, err := f.Assigned.Get("assignment." + first.ID())
 		return errors.Is(err, nats.ErrKeyNotFound)
 	})
@@ -68,7 +68,7 @@ func TestNonLeadingProcessLeavesLeadershipVacant(t *testing.T) {
 	}
 }
 
-// The faults that divvy has to live with in a mixed fleet.
+// The faults that divvy must tolerate in a mixed fleet.
 func TestDeposedPredecessorKeepsWritingWithoutTermsForAWhile(t *testing.T) {
 	f := processes.NewFleet(t, "../cmd/predecessor")
 	_, err := f.Assigned.PutString("assignment.worker-9", `{"version":41,"term":7,"lifecycle":"restart","partitions":[]}`)
@@ -88,7 +88,7 @@ func TestDeposedPredecessorKeepsWritingWithoutTermsForAWhile(t *testing.T) {
 	if string(fence.Value()) != `{"term":7,"leader":"other"}` {
 		t.Fatalf("it touched the fence: %s", fence.Value())
 	}
-	// Its renewal is a look and a put: it may go over the rival's lease once, but not for ever.
+	// Its renewal is a read and a put: it may overwrite the rival's lease once, but not forever.
 	processes.Until(t, "it follows", func() bool {
 		_, _ = f.Election.PutString("leader", "worker-5:1700000000")
 		return first.Last("follows") != nil

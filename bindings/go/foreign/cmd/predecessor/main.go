@@ -1,9 +1,10 @@
-// The command predecessor is one process of a fleet as it was before divvy, for tests of mixed fleets:
+// The command predecessor runs one process of parti, the Go library before divvy, for tests of
+// mixed fleets:
 //
 //	go build -o predecessor ./cmd/predecessor
 //	./predecessor -nats nats://127.0.0.1:4222 -partitions partitions.json
 //
-// It prints one JSON line for each thing that happens to it ([predecessor.Line]).
+// It prints one JSON line per event ([predecessor.Line]).
 package main
 
 import (

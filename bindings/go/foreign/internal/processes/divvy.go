@@ -11,10 +11,11 @@ import (
 	"github.com/divvy-rs/divvy/bindings/go/foreign/predecessor"
 )
 
-// Grace of a leader of divvy's, from missing to lost.
+// Grace of a divvy leader, from suspected to dead.
 const Grace = 300 * time.Millisecond
 
-// Settings are those of divvy's workers in a fleet: the predecessor's strategy, and its times.
+// Settings are the settings of divvy's workers in a fleet: the strategy and times of the
+// predecessor.
 func Settings() map[string]string {
 	return map[string]string{
 		"strategy":               "consistent_hash",
@@ -31,11 +32,11 @@ func Settings() map[string]string {
 	}
 }
 
-// Never are the settings of one of divvy's that never leads.
+// Never are the settings of a divvy worker that never leads.
 func Never() map[string]string { return map[string]string{"may_lead": "false"} }
 
-// StartDivvy starts a `divvy worker` and waits until it has an id. departure is what SIGTERM does:
-// leave or keep.
+// StartDivvy starts a `divvy worker` and waits until it has an id. departure is the effect of
+// SIGTERM: leave or restart.
 func (f *Fleet) StartDivvy(departure string, settings map[string]string) *Member {
 	f.t.Helper()
 	arguments := []string{
@@ -61,49 +62,49 @@ func (f *Fleet) StartDivvy(departure string, settings map[string]string) *Member
 	return m
 }
 
-// translate says a line of `divvy worker` in the words of a [Line].
+// translate converts a line of `divvy worker` to a [Line].
 func translate(text []byte, leads *bool) []Line {
-	var told struct {
+	var reported struct {
 		Event, Worker, Lifecycle, Reason, Error string
 		Self                                    bool
 		Version, Term                           int64
 		Partitions                              json.RawMessage
 	}
-	if err := json.Unmarshal(text, &told); err != nil {
+	if err := json.Unmarshal(text, &reported); err != nil {
 		return []Line{{Line: predecessor.Line{Event: "failed"}, Detail: fmt.Sprintf("%v: %s", err, text)}}
 	}
-	line := Line{Line: predecessor.Line{Worker: told.Worker, Version: told.Version}, Term: told.Term}
-	switch told.Event {
+	line := Line{Line: predecessor.Line{Worker: reported.Worker, Version: reported.Version}, Term: reported.Term}
+	switch reported.Event {
 	case "id":
 		line.Event = "claimed"
-		if told.Worker == "" {
+		if reported.Worker == "" {
 			line.Event = "without"
 		}
 	case "id_lost":
 		line.Event = "lost"
 	case "leader":
-		if told.Self == *leads {
+		if reported.Self == *leads {
 			return nil
 		}
-		*leads = told.Self
+		*leads = reported.Self
 		line.Event = "follows"
-		if told.Self {
+		if reported.Self {
 			line.Event = "leads"
 		}
 	case "assignment":
-		line.Event, line.Lifecycle = "holds", told.Lifecycle
-		_ = json.Unmarshal(told.Partitions, &line.Partitions)
+		line.Event, line.Lifecycle = "holds", reported.Lifecycle
+		_ = json.Unmarshal(reported.Partitions, &line.Partitions)
 	case "published":
-		line.Event, line.Lifecycle = "published", told.Reason
+		line.Event, line.Lifecycle = "published", reported.Reason
 	case "failed":
-		line.Event, line.Detail = "failed", told.Error
+		line.Event, line.Detail = "failed", reported.Error
 	default:
 		return nil
 	}
 	return []Line{line}
 }
 
-// divvyBinary is the command: DIVVY, or the one that was built last.
+// divvyBinary returns the command: DIVVY, or the one that was built last.
 func divvyBinary(f *Fleet) string {
 	f.t.Helper()
 	if binary := os.Getenv("DIVVY"); binary != "" {

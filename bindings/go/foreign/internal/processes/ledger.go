@@ -12,7 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Ledger is every assignment that was ever written to a fleet's bucket, as a plain watch shows them.
+// Ledger records every assignment that was ever written to the bucket of a fleet, as observed by a
+// plain watch.
 type Ledger struct {
 	t testing.TB
 
@@ -20,7 +21,7 @@ type Ledger struct {
 	entries []Entry
 }
 
-// Entry is one write of one worker's assignment.
+// Entry is one write of the assignment of one worker.
 type Entry struct {
 	Worker               string
 	Revision             uint64
@@ -31,7 +32,7 @@ type Entry struct {
 	IsDeleted, IsGarbage bool
 }
 
-// Watch begins a ledger.
+// Watch starts a ledger.
 func (f *Fleet) Watch() *Ledger {
 	f.t.Helper()
 	watch, err := f.Assigned.Watch("assignment.>")
@@ -67,14 +68,14 @@ func (l *Ledger) take(update nats.KeyValueEntry) {
 	l.entries = append(l.entries, entry)
 }
 
-// Entries are all of them, in the order of the stream.
+// Entries returns all entries, in the order of the stream.
 func (l *Ledger) Entries() []Entry {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	return append([]Entry(nil), l.entries...)
 }
 
-// Highest is the highest version ever written.
+// Highest returns the highest version ever written.
 func (l *Ledger) Highest() int64 {
 	highest := int64(0)
 	for _, entry := range l.Entries() {
@@ -83,9 +84,9 @@ func (l *Ledger) Highest() int64 {
 	return highest
 }
 
-// Verify fails the test when a version was below one that was there before it, whoever wrote them and
-// whatever became of the keys, or a term went back. Only a new leader of divvy's may write a key once
-// more as it is, under its own term (where the server has no atomic batches).
+// Verify fails the test if a version or a term decreased, across all writers and deleted keys. Only
+// a new divvy leader may rewrite a key unchanged, under its own term (on servers without atomic
+// batches).
 func (l *Ledger) Verify() {
 	l.t.Helper()
 	var highest Entry
@@ -99,7 +100,7 @@ func (l *Ledger) Verify() {
 		isRewrite := entry.Version == before.Version && entry.Lifecycle == before.Lifecycle && entry.Term > before.Term
 		switch {
 		case entry.IsGarbage:
-			l.t.Errorf("revision %d of %s is no assignment", entry.Revision, entry.Worker)
+			l.t.Errorf("revision %d of %s is not an assignment", entry.Revision, entry.Worker)
 		case entry.Version < highest.Version && !isRewrite:
 			l.t.Errorf("revision %d of %s: version %d after %d", entry.Revision, entry.Worker, entry.Version, highest.Version)
 		case entry.Term != 0 && entry.Term < highest.Term:
@@ -110,7 +111,7 @@ func (l *Ledger) Verify() {
 	}
 }
 
-// Log logs what was written, for a test that has failed.
+// Log logs the writes, for a failed test.
 func (l *Ledger) Log() {
 	l.t.Helper()
 	for _, entry := range l.Entries() {

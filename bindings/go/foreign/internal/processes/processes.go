@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// Patience is longer than anything takes on a busy machine.
+	// Patience is longer than any operation takes on a busy machine.
 	Patience = 60 * time.Second
 	// Timing of a fleet.
 	HeartbeatTTL      = 3 * time.Second
@@ -28,7 +28,7 @@ const (
 	ElectionTTL       = 2 * time.Second
 	IDTTL             = 6 * time.Second
 	Window            = 500 * time.Millisecond
-	// PartitionCount is how many a fleet divides.
+	// PartitionCount is the number of partitions of a fleet.
 	PartitionCount = 24
 )
 
@@ -50,7 +50,7 @@ func Until(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// Partitions are those that a fleet divides.
+// Partitions returns the partitions of a fleet.
 func Partitions() []predecessor.Partition {
 	list := make([]predecessor.Partition, PartitionCount)
 	for number := range list {
@@ -59,7 +59,7 @@ func Partitions() []predecessor.Partition {
 	return list
 }
 
-// Fleet is processes of the built command, on a server of their own.
+// Fleet is a set of processes of the built command, on their own server.
 type Fleet struct {
 	URL                                 string
 	IDs, Election, Heartbeats, Assigned nats.KeyValue
@@ -72,25 +72,25 @@ type Fleet struct {
 	violations     []string
 }
 
-// Names of what a fleet shares.
+// Names are the names that a fleet shares.
 type Names struct {
-	// Buckets is what the names of all buckets begin with, Workers what all worker ids do.
+	// Buckets is the prefix of all bucket names, Workers the prefix of all worker ids.
 	Buckets, Workers string
 }
 
-// NewFleet starts a server and builds the command. command is where its package is.
+// NewFleet starts a server and builds the command in the package directory command.
 func NewFleet(t testing.TB, command string) *Fleet {
 	t.Helper()
 	return NewFleetOn(t, servers.Start(t), command)
 }
 
-// NewFleetOn is the same on a server that is there already.
+// NewFleetOn is NewFleet on an existing server.
 func NewFleetOn(t testing.TB, url, command string) *Fleet {
 	t.Helper()
 	return NewFleetNamed(t, url, command, Names{Buckets: "parti", Workers: "worker"})
 }
 
-// NewFleetNamed is the same under other names.
+// NewFleetNamed is NewFleet with other names.
 func NewFleetNamed(t testing.TB, url, command string, names Names) *Fleet {
 	t.Helper()
 	folder := t.TempDir()
@@ -123,11 +123,11 @@ func NewFleetNamed(t testing.TB, url, command string, names Names) *Fleet {
 	return f
 }
 
-// Line is what a member reports: what [predecessor.Line] tells, in the same words, and what only
-// divvy's have: events "without" (no id any more), "lost" (the id is somebody else's) and "failed".
+// Line is a report of a member: a [predecessor.Line], and the additional reports of divvy workers:
+// events "without" (has no id), "lost" (another process has the id) and "failed".
 type Line struct {
 	predecessor.Line
-	// Term of what is held; 0: a leader without terms wrote it.
+	// Term of the assignment; 0: written by a leader without terms.
 	Term int64
 	// Detail: of "failed", why.
 	Detail string
@@ -135,9 +135,9 @@ type Line struct {
 	At time.Time
 }
 
-// Member is one worker of the fleet, of whatever kind, and what it has said.
+// Member is one worker of the fleet, of either kind, and its reports.
 type Member struct {
-	// IsDivvys: it is not the predecessor's.
+	// IsDivvys: it runs divvy, not the predecessor.
 	IsDivvys bool
 
 	fleet  *Fleet
@@ -171,7 +171,7 @@ func (f *Fleet) Start(arguments ...string) *Member {
 
 func (f *Fleet) partitionsFile() string { return filepath.Join(f.folder, "partitions.json") }
 
-// run starts a process, reads its lines, and waits until it has an id.
+// run starts a process, reads its output, and waits until it has an id.
 func (f *Fleet) run(command *exec.Cmd, read func(text []byte, say func(Line))) *Member {
 	f.t.Helper()
 	command.Stderr = os.Stderr
@@ -198,7 +198,7 @@ func (f *Fleet) run(command *exec.Cmd, read func(text []byte, say func(Line))) *
 	return m
 }
 
-// Join makes a member of anything that is told how to end, and says what happens to it by Say.
+// Join adds a member with a function that ends it. Its events are reported with Say.
 func (f *Fleet) Join(signal, end func(syscall.Signal)) *Member {
 	m := &Member{fleet: f, signal: signal, end: end}
 	f.mutex.Lock()
@@ -208,7 +208,7 @@ func (f *Fleet) Join(signal, end func(syscall.Signal)) *Member {
 	return m
 }
 
-// Say takes note of a line of the member.
+// Say records a report of the member.
 func (m *Member) Say(line Line) {
 	m.fleet.mutex.Lock()
 	defer m.fleet.mutex.Unlock()
@@ -221,17 +221,17 @@ func (m *Member) Say(line Line) {
 	m.mutex.Unlock()
 }
 
-// claimed looks whether the id is anybody else's who is not frozen: that one cannot renew it.
+// claimed checks whether another running member has the id. A frozen one cannot renew it.
 func (f *Fleet) claimed(by *Member, id string) {
 	for _, other := range f.members {
 		if other != by && other.isAtWork() && other.ID() == id {
-			f.violations = append(f.violations, id+" is claimed while somebody has it")
+			f.violations = append(f.violations, id+" is claimed while another process has it")
 		}
 	}
 }
 
-// Verify fails the test when two members had one id at the same time, unless that was expected, or one
-// of divvy's went back to an earlier version.
+// Verify fails the test if two members had the same id at the same time, unless that was expected,
+// or if a divvy worker went back to an earlier version.
 func (f *Fleet) Verify(expected ...string) {
 	f.t.Helper()
 	f.mutex.Lock()
@@ -255,7 +255,7 @@ func (f *Fleet) Verify(expected ...string) {
 	}
 }
 
-// Log logs what everybody said, for a test that has failed.
+// Log logs all reports, for a failed test.
 func (f *Fleet) Log() {
 	f.t.Helper()
 	f.mutex.Lock()
@@ -267,7 +267,7 @@ func (f *Fleet) Log() {
 	}
 }
 
-// Last is the last line of such an event, or of any of them; nil when there was none.
+// Last returns the last report of this event, or of any event; nil if there is none.
 func (m *Member) Last(events ...string) *Line {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -279,7 +279,7 @@ func (m *Member) Last(events ...string) *Line {
 	return nil
 }
 
-// Said is all that it has said of such an event, or of any (""), oldest first.
+// Said returns all reports of this event, or of any event (""), oldest first.
 func (m *Member) Said(event string) []Line {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -287,7 +287,7 @@ func (m *Member) Said(event string) []Line {
 	return slices.DeleteFunc(slices.Clone(m.lines), isOther)
 }
 
-// ID is its stable id; empty when it has none.
+// ID returns its stable id; empty if it has none.
 func (m *Member) ID() string {
 	if line := m.Last("claimed", "without"); line != nil {
 		return line.Worker
@@ -295,14 +295,14 @@ func (m *Member) ID() string {
 	return ""
 }
 
-// IsLeader is whether it believes that it leads.
+// IsLeader reports whether it believes that it leads.
 func (m *Member) IsLeader() bool {
 	line := m.Last("leads", "follows")
 	return line != nil && line.Event == "leads"
 }
 
-// Published is the last version that it says it has published; 0: none. It says so when every worker
-// has been told, some of which may have said it before.
+// Published returns the last version that it reported as published; 0: none. It reports after it
+// has written all assignments, so a worker may report the version earlier.
 func (m *Member) Published() int64 {
 	if line := m.Last("published"); line != nil {
 		return line.Version
@@ -310,7 +310,7 @@ func (m *Member) Published() int64 {
 	return 0
 }
 
-// Held is what it holds; nil before the first assignment.
+// Held returns its assignment; nil before the first one.
 func (m *Member) Held() []string {
 	if line := m.Last("holds"); line != nil {
 		return line.Partitions
@@ -318,7 +318,7 @@ func (m *Member) Held() []string {
 	return nil
 }
 
-// Signal freezes it (SIGSTOP) or lets it go on (SIGCONT).
+// Signal freezes it (SIGSTOP) or resumes it (SIGCONT).
 func (m *Member) Signal(signal syscall.Signal) {
 	m.mutex.Lock()
 	m.isFrozen = signal == syscall.SIGSTOP
@@ -326,7 +326,8 @@ func (m *Member) Signal(signal syscall.Signal) {
 	m.signal(signal)
 }
 
-// End ends it, unless it has ended already: SIGTERM asks it to go, SIGKILL is a power cut.
+// End ends it, unless it has already ended: SIGTERM asks it to leave, SIGKILL acts like a power
+// failure.
 func (m *Member) End(how syscall.Signal) {
 	m.mutex.Lock()
 	hasEnded := m.isEnding
@@ -343,7 +344,7 @@ func (m *Member) isAtWork() bool {
 	return !m.isEnding && !m.isFrozen
 }
 
-// Owned is whether every partition has one owner among these, by what they say themselves.
+// Owned reports whether every partition has exactly one owner among these, by their own reports.
 func Owned(members ...*Member) bool {
 	seen := map[string]bool{}
 	for _, member := range members {
@@ -357,7 +358,7 @@ func Owned(members ...*Member) bool {
 	return len(seen) == PartitionCount
 }
 
-// Leader is the one that leads; nil: none of them.
+// Leader returns the leader; nil if none of them leads.
 func Leader(members ...*Member) *Member {
 	for _, member := range members {
 		if member.IsLeader() {
@@ -367,7 +368,7 @@ func Leader(members ...*Member) *Member {
 	return nil
 }
 
-// Without is all the others.
+// Without returns all other members.
 func Without(gone *Member, members ...*Member) []*Member {
 	return slices.DeleteFunc(slices.Clone(members), func(member *Member) bool { return member == gone })
 }

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Start starts a nats-server of the test's own and tells its URL: NATS_SERVER, the one in PATH, or the
-// newest of .tools.
+// Start starts a nats-server for the test and returns its URL. It uses NATS_SERVER, the one in
+// PATH, or the newest of .tools.
 func Start(t testing.TB) string {
 	t.Helper()
 	return start(t, binary(t))
@@ -25,8 +25,8 @@ func Start(t testing.TB) string {
 // Kind is a server of one version.
 type Kind struct{ Version, URL string }
 
-// Kinds starts the oldest and the newest server of .tools, which differ in what they can do; where
-// there are none, the one that [Start] starts.
+// Kinds starts the oldest and the newest server of .tools, which differ in their features. If there
+// are none, it starts the server of [Start].
 func Kinds(t testing.TB) []Kind {
 	t.Helper()
 	found := fetched()
@@ -99,7 +99,7 @@ func (r *Restartable) run() {
 	if err := r.command.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	for range 1000 { // ConnectNATS fails at once while nothing listens
+	for range 1000 { // ConnectNATS fails immediately while the port is closed
 		if connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port)); err == nil {
 			_ = connection.Close()
 			return
@@ -129,7 +129,7 @@ func binary(t testing.TB) string {
 	return ""
 }
 
-// fetched is the servers that the tests have fetched, oldest first.
+// fetched returns the servers in .tools, oldest first.
 func fetched() []string {
 	folder, err := os.Getwd()
 	for ; err == nil && folder != "/"; folder = filepath.Dir(folder) {
@@ -144,7 +144,7 @@ func fetched() []string {
 	return nil
 }
 
-// version is that of the folder of a server: 2.10.26.
+// version parses the version of the folder of a server: 2.10.26.
 func version(binary string) []int {
 	var parts []int
 	for _, part := range strings.Split(filepath.Base(filepath.Dir(binary)), ".") {
