@@ -731,12 +731,12 @@ enum divvy_departure
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * For good: its partitions are handed to other workers immediately.
+     * It leaves: its partitions are handed to other workers immediately.
      */
     DIVVY_DEPARTURE_LEAVE = 1,
     /**
-     * It comes back soon: heartbeat and id are left to expire, so that a worker that starts
-     * within heartbeat TTL and grace keeps the id and its partitions.
+     * It returns soon: heartbeat and id are left to expire, so that a worker that starts within
+     * heartbeat TTL and grace keeps the id and its partitions.
      */
     DIVVY_DEPARTURE_RESTART = 2,
 };

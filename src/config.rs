@@ -42,8 +42,8 @@ pub struct CalculatorConfig {
     /// Share of the planned workers (at least two) that must disappear within one TTL to count as a
     /// restart of the fleet instead of an emergency. 0 to 1. Default: 0.5.
     pub restart_ratio: f64,
-    /// Share by which the fullest worker must exceed the fair level before a change of weights
-    /// alone triggers a rebalance. 0 or more. Default: 0.2.
+    /// Fraction by which the most loaded worker must exceed the fair level before a change of
+    /// weights alone triggers a rebalance. 0 or more. Default: 0.2.
     pub min_rebalance_threshold: f64,
     /// A partition list that lost more than this share of the partitions in force, or became empty, is
     /// held back until it is confirmed ([`Calculator::confirm_partitions`]) or has stayed for

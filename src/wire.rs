@@ -242,13 +242,13 @@ pub struct Fence {
     /// When it took over, by its own wall clock (RFC 3339). For people only.
     #[serde(default)]
     pub time: String,
-    /// The class that it publishes in, `A` or `B`: a successor of a leader of class B makes
+    /// The publish mode: `A` for atomic, `B` for per key. The successor of a per-key leader makes
     /// every revision stale that the former knows.
     #[serde(default)]
     pub class: String,
-    /// The highest term in which a leader of class B may have learned the keys' revisions; 0:
-    /// none. Carried on from fence to fence, since a take-over may end before it has rewritten
-    /// the keys of those terms.
+    /// The highest term in which a per-key leader may have learned the revisions of keys; 0: none.
+    /// Copied from fence to fence, because a take-over may end before it has rewritten the keys of
+    /// these terms.
     #[serde(default)]
     pub class_b_until: Term,
     /// The highest version that can have been used before this term. A second record of it, in
@@ -260,7 +260,7 @@ pub struct Fence {
     pub nonce: u64,
 }
 
-/// The commit record: written last (class B) or with everything else (class A).
+/// The commit record: written last (per-key mode) or with the plan (atomic mode).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// The term it was published in.

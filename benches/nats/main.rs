@@ -60,13 +60,13 @@ fn publication(kind: &str) {
     // A server of version 2.15 waits for its disk five times per batch, however small.
     let in_memory = Setup::new(NEWEST).files_in_memory().start();
     for (what, workers, server, class, rounds) in [
-        ("999 assignments, class A", 999, &on_disk, Atomic, 31),
-        ("999 assignments, class B", 999, &on_disk, PerKey, 15),
-        ("64 assignments, class A", 64, &on_disk, Atomic, 51),
+        ("999 assignments, atomic", 999, &on_disk, Atomic, 31),
+        ("999 assignments, per key", 999, &on_disk, PerKey, 15),
+        ("64 assignments, atomic", 64, &on_disk, Atomic, 51),
         ("64, files in memory", 64, &in_memory, Atomic, 51),
-        ("200 assignments, class A", 200, &on_disk, Atomic, 51),
+        ("200 assignments, atomic", 200, &on_disk, Atomic, 51),
         ("200, files in memory", 200, &in_memory, Atomic, 51),
-        ("10 000 assignments, class A", 10_000, &on_disk, Atomic, 5),
+        ("10 000 assignments, atomic", 10_000, &on_disk, Atomic, 5),
     ] {
         let name = format!("{what} ({rounds})");
         if !name.contains(kind) {

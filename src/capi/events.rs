@@ -363,7 +363,7 @@ impl ReadyFd {
     fn new() -> Outcome<Self> {
         Err(Failure::new(
             divvy_status::DIVVY_UNSUPPORTED,
-            "event descriptors are there on Linux only; poll with a time-out",
+            "event descriptors exist on Linux only; poll with a timeout",
         ))
     }
 

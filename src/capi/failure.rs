@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::error::Code;
 
-    fn told(buffer: &[u8]) -> (String, String, u32) {
+    fn reported(buffer: &[u8]) -> (String, String, u32) {
         let (at, length) = (buffer.as_ptr().cast(), buffer.len());
         let text = |pointer| {
             // SAFETY: a field or an empty text, both ended by a NUL.
@@ -296,7 +296,7 @@ mod tests {
     fn operation_key_and_attempts_follow_error_text() {
         let mut buffer = [b'x'; 256];
         write(&failed(), &mut buffer);
-        assert_eq!(told(&buffer), ("read".into(), "divvy.fence".into(), 3));
+        assert_eq!(reported(&buffer), ("read".into(), "divvy.fence".into(), 3));
         let text = CStr::from_bytes_until_nul(&buffer)
             .unwrap()
             .to_str()
@@ -313,9 +313,12 @@ mod tests {
             assert!(buffer.contains(&0), "{length}");
             let whole = ("read".into(), "divvy.fence".into(), 3);
             let is_roomy = length >= 2 * failed().fields.unwrap().bytes().len();
-            assert_eq!(told(&buffer), if is_roomy { whole } else { none.clone() });
+            assert_eq!(
+                reported(&buffer),
+                if is_roomy { whole } else { none.clone() }
+            );
         }
-        assert_eq!(told(&[]), none);
+        assert_eq!(reported(&[]), none);
     }
 
     #[test]
@@ -332,6 +335,6 @@ mod tests {
             &Failure::new(divvy_status::DIVVY_CONFLICT, again),
             &mut buffer,
         );
-        assert_eq!(told(&buffer), (String::new(), String::new(), 0));
+        assert_eq!(reported(&buffer), (String::new(), String::new(), 0));
     }
 }

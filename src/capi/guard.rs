@@ -190,10 +190,10 @@ mod tests {
         prepare_process();
         let mut buffer = [b'x'; 64];
         let detail = Detail::new(buffer.as_mut_ptr().cast(), buffer.len());
-        let status = call(detail, || panic!("as the test wants"));
+        let status = call(detail, || panic!("simulated"));
         assert_eq!(status, divvy_status::DIVVY_PANICKED);
         let text = std::ffi::CStr::from_bytes_until_nul(&buffer).unwrap();
-        assert_eq!(text.to_str().unwrap(), "panicked: as the test wants");
+        assert_eq!(text.to_str().unwrap(), "panicked: simulated");
         assert_eq!(small_value(|| panic!("again")), -200);
     }
 

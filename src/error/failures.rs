@@ -43,7 +43,7 @@ struct Group {
 }
 
 impl Failures {
-    /// None yet, of an operation over so many keys.
+    /// Returns an empty collection for an operation over this many keys.
     #[must_use]
     pub fn new(attempted: usize) -> Self {
         Self {
@@ -129,7 +129,7 @@ mod tests {
     use crate::error::Code;
 
     fn failure(code: Code, key: usize) -> Error {
-        Error::new(code, "as the test wants").with_key(format!("assignment.w-{key}"))
+        Error::new(code, "simulated").with_key(format!("assignment.w-{key}"))
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         failures.add(failure(Code::Conflict, 3));
         let error = failures.into_error().unwrap();
         assert_eq!(error.key(), Some("assignment.w-3"));
-        assert_eq!(error.message(), "as the test wants");
+        assert_eq!(error.message(), "simulated");
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl GuardedStore {
         self.core.lock().breaker.state().is_closed()
     }
 
-    /// The session says how the store is: one that is well again is probed at the next call.
+    /// Observes the health of the session: after a recovery the next call probes the store.
     pub fn observe_health(&self, health: &Health) {
         if *health == Health::Connected {
             self.change(|core, now| core.breaker.force_probe(now));
@@ -395,9 +395,9 @@ impl Core {
         match (self.counts.state.state, state.state) {
             (BreakerState::Closed, BreakerState::Open) => {
                 self.counts.opened += 1;
-                let told = self.openings.record(now);
-                self.is_opening_logged = told.is_some();
-                let again = suppressed(told?);
+                let reported = self.openings.record(now);
+                self.is_opening_logged = reported.is_some();
+                let again = suppressed(reported?);
                 let line = format!("circuit breaker opened{again}: {why}");
                 Some((log::Level::Warn, line))
             }
@@ -607,7 +607,7 @@ mod tests {
         play.read().unwrap();
         let transitions = ["open", "half_open", "open", "half_open", "closed"];
         assert_eq!(*measured.changes.lock(), transitions);
-        let told: Vec<_> = changes.try_iter().map(|c| c.state.name()).collect();
+        let reported: Vec<_> = changes.try_iter().map(|c| c.state.name()).collect();
         let told_of = [
             "closed",
             "open",
@@ -617,7 +617,7 @@ mod tests {
             "half_open",
             "closed",
         ];
-        assert_eq!(told, told_of);
+        assert_eq!(reported, told_of);
         assert_eq!(play.store.status().probes, 2);
     }
 
@@ -687,9 +687,9 @@ mod tests {
 
     #[test]
     fn retries_without_token_are_not_sent() {
-        let told = Arc::new(Measured::default());
+        let reported = Arc::new(Measured::default());
         let mut play = play();
-        play.store = play.store.with_metrics(told.clone());
+        play.store = play.store.with_metrics(reported.clone());
         let mut sent = 0;
         // Every second call is answered, so the breaker stays closed.
         for round in 0..60 {
@@ -706,7 +706,7 @@ mod tests {
         assert!((21..=28).contains(&sent), "{sent} of 60");
         let status = play.store.status();
         assert_eq!(u64::from(sent), status.retries + 1);
-        assert_eq!(told.retries.load(Ordering::Relaxed), status.retries);
+        assert_eq!(reported.retries.load(Ordering::Relaxed), status.retries);
         assert_eq!(status.retries + status.retries_refused + 1, 60);
     }
 }

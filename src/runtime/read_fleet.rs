@@ -1,4 +1,4 @@
-//! A look at a live fleet from outside.
+//! Reads the state of a live fleet as an observer.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! How a store is doing, and who wants to know: one board for every store.
+//! The health of a store and its listeners.
 
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -7,12 +7,12 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Health;
 
-/// Changes kept for a listener who does not read.
+/// Number of changes queued for a slow listener.
 const BACKLOG: usize = 16;
 
-/// Changes of a store's health, the health at the time of the call first. The newest few are
-/// kept for a reader that is slow. The channel closes when the store is stopped; dropping this
-/// ends the listening.
+/// Changes of the health of a store, beginning with the current health. A slow reader receives only
+/// the latest changes. The channel closes when the store is stopped. Dropping this ends the
+/// subscription.
 #[derive(Debug)]
 pub struct HealthEvents {
     events: Receiver<Health>,
@@ -27,7 +27,7 @@ impl Deref for HealthEvents {
     }
 }
 
-/// The present health and its listeners. Its owner locks it.
+/// The current health and its listeners. The owner locks it.
 #[derive(Debug)]
 pub(super) struct HealthPublisher {
     now: Health,
@@ -37,7 +37,7 @@ pub(super) struct HealthPublisher {
 #[derive(Debug)]
 struct HealthListener {
     sender: Sender<Health>,
-    /// The same channel's other end, to make room at the cost of the oldest.
+    /// The other end of the channel, to drop the oldest change.
     receiver: Receiver<Health>,
     listening: Weak<()>,
 }
@@ -56,7 +56,7 @@ impl HealthPublisher {
 
     /// Adds a listener; it receives the current health first.
     pub(super) fn listen(&mut self) -> HealthEvents {
-        // Those who no longer listen are forgotten here, so that coming and going costs nothing.
+        // Remove dropped listeners here, so that subscribing repeatedly does not accumulate them.
         self.listeners.retain(|l| l.listening.strong_count() > 0);
         let (sender, receiver) = bounded(BACKLOG);
         let listening = Arc::new(());

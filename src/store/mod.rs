@@ -20,13 +20,13 @@
 //!   sequence that starts above 0. A key's revision is the number of its last write. A bucket
 //!   that is deleted and created again has another incarnation. Its sequence may start at 1, or at
 //!   its creation time (see [`Bucket::first_sequence`]).
-//! * **Missing buckets.** A bucket that was never ensured, or is gone, is `Unavailable` to reads
-//!   and writes and leaves its watches blind, until someone creates it.
-//! * **Reads see writes.** `read` and `list` answer from the store's authority: they show every
-//!   write that ended as done before they began.
-//! * **Watches lose nothing silently.** A watch delivers the last state of every key and then
-//!   every change, per key in order, or says [`WatchEvent::Disconnected`] first. Of changes of one key in
-//!   quick succession those that were overtaken may be left out, never the last.
+//! * **Missing buckets.** A bucket that was never ensured, or was deleted, is `Unavailable` to reads
+//!   and writes, and its watches are lost, until it is created.
+//! * **Reads see writes.** `read` and `list` are answered by the leader of the bucket: they include
+//!   every write that ended as done before they began.
+//! * **Watches lose nothing silently.** A watch delivers the last state of every key and then every
+//!   change, per key in order, or reports [`WatchEvent::Disconnected`] first. Of several changes of
+//!   one key in quick succession, all but the last may be omitted.
 
 mod health;
 #[doc(hidden)]
@@ -286,20 +286,20 @@ pub enum WatchEvent {
     /// The state of a key: first each key that exists (keys with a delete marker may be left
     /// out), then every change. Per key, revisions rise within one life of the bucket.
     Change(Entry),
-    /// Everything stored before the watch (or, after [`WatchEvent::Disconnected`], before the recovery)
-    /// has been delivered; changes follow as they happen. Keys that vanished while the watch was
-    /// blind were delivered as [`Operation::Gone`] or with the marker they left.
+    /// Everything stored before the watch (or, after [`WatchEvent::Disconnected`], before the
+    /// recovery) has been delivered; changes follow as they happen. Keys removed while the watch
+    /// was lost were delivered as [`Operation::Gone`] or with their marker.
     Live,
-    /// Changes may be missing from here on (gap, silence, lost connection), until the next
-    /// [`WatchEvent::Live`]. The watch recovers by itself.
+    /// The watch is lost (gap, timeout, lost connection): changes may be missing until the next
+    /// [`WatchEvent::Live`]. The watch recovers on its own.
     Disconnected(String),
 }
 
-/// A running watch. Dropping it ends it without waiting.
+/// A running watch. Dropping it ends it without blocking.
 pub struct Watch {
-    /// Where the events arrive. What waits there is bounded, by some thousands of changes or one
-    /// listing; when the reader is too slow the watch goes blind and resynchronises. Closed only
-    /// when the store is.
+    /// The channel of the events. Its length is limited to a few thousand changes or one listing:
+    /// if the reader is too slow, the watch is lost and resynchronises. Closed only when the store
+    /// is stopped.
     pub events: Receiver<WatchEvent>,
     cancel: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -408,11 +408,11 @@ pub trait Store: Send + Sync {
     /// order given.
     fn write(&self, bucket: Bucket, writes: &[Write], deadline: Instant) -> Vec<Outcome>;
 
-    /// Carries out the writes atomically. `Refused(Invalid)` on a store without batches.
+    /// Executes the writes atomically. `Refused(Invalid)` on a store without batches.
     fn write_batch(&self, bucket: Bucket, batch: &Batch, deadline: Instant) -> Outcome;
 
-    /// Watches all keys that begin with `prefix` followed by a dot; with an empty prefix all
-    /// keys. Returns at once: while the store is unreachable the watch is blind.
+    /// Watches all keys that begin with `prefix` followed by a dot, or all keys if the prefix is
+    /// empty. Does not block: while the store is unreachable, the watch is lost.
     ///
     /// # Errors
     /// `InvalidArgument` (prefix), `NotRunning` after the store was stopped.

@@ -11,9 +11,9 @@ pub struct Quality {
     pub mean: f64,
     /// Fair level: the mean load when partitions too heavy to be evened out are set apart.
     pub fair: f64,
-    /// Load of the fullest worker, as a multiple of the mean.
+    /// Load of the most loaded worker, as a multiple of the mean.
     pub max_to_mean: f64,
-    /// Load of the emptiest worker, as a multiple of the mean.
+    /// Load of the least loaded worker, as a multiple of the mean.
     pub min_to_mean: f64,
     /// What `max_to_mean` cannot go below: 1, or the heaviest partition alone on the largest
     /// worker.

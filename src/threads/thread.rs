@@ -206,13 +206,13 @@ mod tests {
             }
         }
         let before = [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)];
-        let (tell, told) = bounded(1);
+        let (tell, reported) = bounded(1);
         let thread = Thread::spawn("dv-test", move || {
             let _ = tell.send(blocks(libc::SIGTERM) && blocks(libc::SIGPIPE));
         })
         .unwrap();
         thread.join(soon()).unwrap();
-        assert!(told.recv().unwrap());
+        assert!(reported.recv().unwrap());
         assert_eq!(before, [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)]);
     }
 }

@@ -35,7 +35,7 @@ impl Backoff {
         delay
     }
 
-    /// The delay after so many others, for who counts them himself.
+    /// Returns the delay after `others` delays, for callers that count themselves.
     pub fn delay_after(&mut self, others: u32) -> Duration {
         let doubled = self.min.saturating_mul(1 << others.min(20));
         self.random.below(doubled.min(self.max))

@@ -58,7 +58,7 @@ pub(crate) fn wall_clock_at(time: SystemTime) -> String {
     humantime::format_rfc3339_nanos(shown).to_string()
 }
 
-/// A clock that stands still until it is advanced. Clones share the same time.
+/// A clock that stops until it is advanced. Clones share the same time.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<AtomicU64>);
 

@@ -10,7 +10,7 @@ use crate::types::Time;
 /// How long dropping a handle or a subscription waits for threads and callbacks.
 pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The deadline of a call that may wait for `timeout`; no time-out is too long for it.
+/// Returns the deadline of a call that may wait for `timeout`, however long that is.
 pub(crate) fn deadline_after(timeout: Duration) -> Instant {
     /// Longer than any process lives, and far from what the platform's clock cannot hold.
     const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 pub struct LogThrottle {
     /// Time of the last logged occurrence, and the suppression time after it; `None`: never logged.
-    told: Option<(Time, Duration)>,
+    reported: Option<(Time, Duration)>,
     last: Time,
     suppressed_count: u64,
 }
@@ -28,10 +28,10 @@ impl LogThrottle {
     /// Records an occurrence. Returns `Some` if it is to be logged, with the number of suppressed
     /// ones.
     pub fn record(&mut self, now: Time) -> Option<u64> {
-        let interval = match self.told {
+        let interval = match self.reported {
             None => INTERVAL_MIN,
             Some(_) if now.since(self.last) >= QUIET => INTERVAL_MIN,
-            Some((told, interval)) if now.since(told) < interval => {
+            Some((reported, interval)) if now.since(reported) < interval => {
                 self.last = now;
                 self.suppressed_count += 1;
                 return None;
@@ -39,7 +39,7 @@ impl LogThrottle {
             Some((_, interval)) => (interval * 2).min(INTERVAL_MAX),
         };
         self.last = now;
-        self.told = Some((now, interval));
+        self.reported = Some((now, interval));
         Some(std::mem::take(&mut self.suppressed_count))
     }
 }
@@ -57,19 +57,19 @@ pub fn suppressed(count: u64) -> String {
 mod tests {
     use super::*;
 
-    fn told(times: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    fn reported(times: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
         let mut repeats = LogThrottle::default();
-        let told = times.into_iter().filter_map(|ms| {
+        let reported = times.into_iter().filter_map(|ms| {
             let count = repeats.record(Time::from_millis(ms))?;
             Some((ms / 1_000, count))
         });
-        told.collect()
+        reported.collect()
     }
 
     #[test]
     fn first_failure_is_logged_then_counts_at_growing_intervals() {
         assert_eq!(
-            told((0..700).map(|second| second * 1_000)),
+            reported((0..700).map(|second| second * 1_000)),
             [
                 (0, 0),
                 (10, 9),
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn ten_minutes_of_failures_are_few_lines_with_exact_count() {
-        let lines = told((0..2_400).map(|quarter| quarter * 250));
+        let lines = reported((0..2_400).map(|quarter| quarter * 250));
         assert!(lines.len() <= 7, "{lines:?}");
         let (last, _) = lines[lines.len() - 1];
         let counted: u64 = lines.iter().map(|(_, count)| count + 1).sum();
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn failure_after_long_quiet_is_logged_at_once() {
         assert_eq!(
-            told([0, 1_000, 62_000, 63_000, 123_000]),
+            reported([0, 1_000, 62_000, 63_000, 123_000]),
             [(0, 0), (62, 1), (123, 1)]
         );
     }

@@ -111,9 +111,9 @@ words! {
 
     /// How a worker departs.
     pub enum Departure {
-        /// For good: its partitions are handed to other workers immediately.
+        /// It leaves: its partitions are handed to other workers immediately.
         Leave = 1 "leave",
-        /// It comes back soon: heartbeat and id are left to expire, so that a worker that starts
+        /// It returns soon: heartbeat and id are left to expire, so that a worker that starts
         /// within heartbeat TTL and grace keeps the id and its partitions.
         Restart = 2 "restart",
     }

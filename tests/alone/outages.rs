@@ -140,8 +140,8 @@ fn recovery_after(outage: Duration) -> (Duration, Duration) {
     let well = returned.elapsed();
     let status = leader.status();
     println!(
-        "kill -9, back after {outage:?}: published {published:?}, beats {beats:?} after the first \
-         acked write of another client, told as well {well:?} after it; {:?}",
+        "kill -9, back after {outage:?}: published {published:?}, heartbeats {beats:?} after the first \
+         acked write of another client, received as well {well:?} after it; {:?}",
         status.breaker
     );
     worker.stop(Departure::Leave, PATIENCE).unwrap();
@@ -155,7 +155,7 @@ fn publications_and_heartbeats_resume_within_a_second_of_server_return() {
     for outage in [1, 10].map(Duration::from_secs) {
         let (published, beats) = recovery_after(outage);
         assert!(published <= RECOVERY_MAX, "published after {published:?}");
-        assert!(beats <= RECOVERY_MAX, "beats after {beats:?}");
+        assert!(beats <= RECOVERY_MAX, "heartbeats after {beats:?}");
     }
 }
 

@@ -88,7 +88,7 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     let calculator = Arc::new(calculator_with(&store, &bomb, bomb.clone()));
     let mut events = started(&calculator);
     wait_for_publication(&events);
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, received) = crossbeam_channel::unbounded();
     calculator
         .subscribe(EventFilter::State, move |notice| {
             let _ = tell.send(notice.clone());
@@ -97,7 +97,7 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     bomb.is_armed.store(true, Ordering::Release);
     provoke(&calculator, &store);
     let mut callbacks = Vec::new();
-    while let Ok(notice) = told.recv_timeout(PATIENCE) {
+    while let Ok(notice) = received.recv_timeout(PATIENCE) {
         let is_last = matches!(notice, CalculatorEvent::Fatal { .. });
         callbacks.push(notice);
         if is_last {
@@ -109,7 +109,7 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
         Some(CalculatorEvent::Fatal { .. })
     ));
     check_failed(&calculator, &mut events, thread);
-    assert!(told.is_empty(), "nothing follows a fatal event");
+    assert!(received.is_empty(), "nothing follows a fatal event");
     bomb.is_armed.store(false, Ordering::Release);
     calculator.start(PATIENCE).unwrap();
     calculator.trigger_rebalance(PATIENCE).unwrap();
@@ -185,7 +185,7 @@ fn panic_during_start_is_returned_as_start_error() {
     }
 }
 
-/// The logger is the only host code on `dv-notify` besides callbacks.
+/// The logger is the only host code on `dv-notify` in addition to callbacks.
 #[test]
 fn panic_on_dv_notify_fails_handle() {
     struct Logger;

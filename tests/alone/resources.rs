@@ -172,9 +172,12 @@ fn failed_thread_spawn_is_reported_and_leaves_nothing() {
             .env("RUST_MIN_STACK", STACK.to_string())
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&child.stdout);
+        let reported = String::from_utf8_lossy(&child.stdout);
         assert!(child.status.success(), "{stacks}: {child:?}");
-        assert!(told.contains("refused as it must be"), "{stacks}: {told}");
+        assert!(
+            reported.contains("rejected as expected"),
+            "{stacks}: {reported}"
+        );
     }
 }
 
@@ -226,7 +229,7 @@ fn process_with_room_for_few_threads() {
     assert!(!calculator.is_started());
     calculator.start(PATIENCE).unwrap();
     wait_for_all_threads();
-    println!("refused as it must be: {error}");
+    println!("rejected as expected: {error}");
 }
 
 /// Larger than the stacks that glibc keeps of ended threads.

@@ -27,9 +27,9 @@ impl Log for Patient {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) && record.args().to_string().contains("-> Rebalancing") {
-            let told = IS_TOLD.get().unwrap().recv_timeout(PATIENCE);
+            let reported = IS_TOLD.get().unwrap().recv_timeout(PATIENCE);
             assert!(
-                told.is_ok(),
+                reported.is_ok(),
                 "no subscriber was notified before the log line"
             );
             WAS_HELD_UP.store(true, Ordering::SeqCst);
@@ -42,8 +42,8 @@ impl Log for Patient {
 #[test]
 fn slow_logger_does_not_delay_event_readers() {
     let _alone = alone();
-    let (tell, told) = bounded(1);
-    IS_TOLD.set(told).unwrap();
+    let (tell, reported) = bounded(1);
+    IS_TOLD.set(reported).unwrap();
     let _installed = logger::install(Patient, LevelFilter::Info);
     let store = MemoryStore::new();
     let (ttl, soon) = (Some(Duration::from_secs(3_600)), Instant::now() + PATIENCE);

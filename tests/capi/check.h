@@ -92,7 +92,7 @@ static int64_t now_ns(void) {
     do {                                                            \
         int64_t limit_ = now_ns() + (int64_t)PATIENCE * 1000000;    \
         while (!(condition)) {                                      \
-            if (now_ns() > limit_) FAIL("in vain: %s", #condition); \
+            if (now_ns() > limit_) FAIL("timed out: %s", #condition); \
             nap_ms(2);                                              \
         }                                                           \
     } while (0)

@@ -185,7 +185,7 @@ fn on_a_terminal(no_color: Option<&str>) -> (File, String) {
         )
     };
     assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: both descriptors were just opened and belong to nobody else.
+    // SAFETY: both descriptors were just opened and have no other owner.
     let (mut ours, its) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(its)) };
     let mut command = demo(&[]);
     command

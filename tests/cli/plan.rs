@@ -38,7 +38,7 @@ fn text_shows_each_worker_quality_and_diff() {
     for expected in [
         "sticky: 90 partitions on 2 workers",
         "worker-0          45      1.000  15    0",
-        "quality: fullest 1.000 of the mean (at best 1.000), emptiest 1.000",
+        "quality: max 1.000 of the mean (at best 1.000), min 1.000",
         "diff: 0 added, 0 removed, 30 moved: 33.33 % of all weight, at least 33.33 % had to",
     ] {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");

@@ -294,13 +294,13 @@ fn failures_are_reported_in_one_line() {
     let world = World::new(NEWEST);
     let refused = |arguments: &[&str], words: &str| {
         let output = world.output(arguments);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{told}");
+        let received = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{received}");
         assert!(
-            told.starts_with("divvy: ") && told.trim().lines().count() == 1,
-            "{told}"
+            received.starts_with("divvy: ") && received.trim().lines().count() == 1,
+            "{received}"
         );
-        assert!(told.contains(words), "{words:?} is not in {told:?}");
+        assert!(received.contains(words), "{words:?} is not in {received:?}");
         assert!(output.stdout.is_empty());
     };
     refused(&["status", "--set", "coldown=1s"], "cooldown");

@@ -46,7 +46,7 @@ fn loss_of_any_cluster_node_loses_no_event() {
             reader.take(event);
         }
         println!(
-            "| node {node} killed | written {written:?}, seen {:?} after | blind {:?} |",
+            "| node {node} killed | written {written:?}, seen {:?} after | watch lost {:?} |",
             killed.elapsed(),
             reader.blind
         );

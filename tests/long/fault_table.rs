@@ -71,11 +71,11 @@ fn measure(faults: &[Fault]) -> Vec<Option<(Row, Sight)>> {
                     };
                     let seen =
                         panic::catch_unwind(AssertUnwindSafe(|| observer::observe(fault, NEWEST)));
-                    let told = match &seen {
+                    let received = match &seen {
                         Ok((row, _)) => row.to_string(),
                         Err(_) => format!("{} FAILED", fault.name),
                     };
-                    eprintln!("{} of {}: {told}", index + 1, faults.len());
+                    eprintln!("{} of {}: {received}", index + 1, faults.len());
                     *measured[index].lock().expect("a row") = seen.ok();
                 }
             });

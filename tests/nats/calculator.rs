@@ -549,9 +549,9 @@ fn descriptor_exhaustion_is_reported_and_session_recovers() {
         .env(FEW_FILES, "1")
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
+    let reported = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{child:?}");
-    assert!(told.contains("recovered"), "{told}");
+    assert!(reported.contains("recovered"), "{reported}");
 }
 
 /// Run by the test above in its own process.

@@ -348,7 +348,7 @@ impl World {
             3 => self.elect(),
             4 => {
                 self.nodes[n].client.faults().blind_watches("simulated");
-                self.note(|| format!("node {n} goes blind"));
+                self.note(|| format!("the watches of node {n} are lost"));
                 let until = self.millis(100, 30_000);
                 self.after(until, Event::Recover(n));
             }
@@ -506,7 +506,7 @@ impl World {
             12 => return self.leave_protocol_key(),
             _ => return self.overstate_a_heartbeat(huge),
         };
-        self.note(|| format!("a stranger writes {key}: {value:?}"));
+        self.note(|| format!("a foreign client writes {key}: {value:?}"));
         let value = value.map(String::into_bytes);
         self.checker.foreign(&key, value.as_deref());
         let server = self.store.server();
@@ -526,7 +526,7 @@ impl World {
     fn leave_protocol_key(&mut self) {
         let key = format!("assignment._commit_log.{}", self.rng.u8(0..4));
         let value = format!("{{\"version\":{}}}", self.rng.u8(..)).into_bytes();
-        self.note(|| format!("a stranger writes {key}"));
+        self.note(|| format!("a foreign client writes {key}"));
         self.store.server().put(Bucket::Assignment, &key, &value);
         self.protocol_keys.insert(key, value);
     }
@@ -538,7 +538,7 @@ impl World {
             return;
         };
         let value = format!(r#"{{"applied_term":{huge},"applied_version":{huge}}}"#);
-        self.note(|| format!("a stranger writes {key}: {value}"));
+        self.note(|| format!("a foreign client writes {key}: {value}"));
         self.tally("overstated heartbeat");
         let server = self.store.server();
         server.put(Bucket::Heartbeat, key, value.as_bytes());

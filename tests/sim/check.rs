@@ -41,7 +41,7 @@ pub struct Checker {
     committed: Option<(Term, Version)>,
     /// The digest of each version, from its commit record.
     digests: BTreeMap<Version, String>,
-    /// The current value of each key, whoever wrote it.
+    /// The current value of each key, from any writer.
     current: BTreeMap<String, (Version, u128)>,
     /// The newest version that a leader wrote to each key.
     versions: BTreeMap<String, Version>,
@@ -240,7 +240,7 @@ impl Default for Story {
 }
 
 impl Story {
-    pub fn told(&mut self, notice: &CalculatorEvent) -> Checked {
+    pub fn observed(&mut self, notice: &CalculatorEvent) -> Checked {
         if !matches!(notice, CalculatorEvent::Member { .. }) {
             self.lines.push(format!("{notice:?}"));
         }
@@ -277,12 +277,12 @@ impl Story {
 
     /// Checks that a subscriber since `start` received a prefix of these events, in this order.
     pub fn agrees(&self, start: usize, heard: &[String]) -> Checked {
-        let told = &self.lines[start..];
-        if heard.len() <= told.len() && *heard == told[..heard.len()] {
+        let observed = &self.lines[start..];
+        if heard.len() <= observed.len() && *heard == observed[..heard.len()] {
             return Ok(());
         }
         Err(format!(
-            "a subscriber received other events\nreported: {told:?}\nreceived: {heard:?}"
+            "a subscriber received other events\nreported: {observed:?}\nreceived: {heard:?}"
         ))
     }
 }

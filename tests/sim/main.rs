@@ -192,7 +192,7 @@ struct Total {
     leaders: usize,
     slowest: f64,
     tally: Tally,
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl Total {
@@ -204,9 +204,9 @@ impl Total {
         for (what, count) in tally {
             *self.tally.entry(what).or_default() += count;
         }
-        let told = self.told.get_or_insert_with(Instant::now);
-        if told.elapsed() >= PROGRESS {
-            *told = Instant::now();
+        let reported = self.reported.get_or_insert_with(Instant::now);
+        if reported.elapsed() >= PROGRESS {
+            *reported = Instant::now();
             eprintln!("{} of {seeds} seeds", self.runs);
         }
     }

@@ -219,7 +219,7 @@ impl World {
         let beating = beating.map(|key| key.trim_start_matches("heartbeat.").to_owned());
         let beating: BTreeSet<String> = beating.collect();
         if beating != *ids {
-            return Err(format!("{beating:?} beat, {ids:?} are alive"));
+            return Err(format!("{beating:?} send heartbeats, {ids:?} are alive"));
         }
         use divvy::store::Store;
         let lease = self.store.read(

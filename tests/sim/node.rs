@@ -128,7 +128,7 @@ impl Node {
         let position = self.machine.position();
         match first.as_deref() {
             Some(CalculatorEvent::StateChanged(change)) => assert_eq!(change.from, change.to),
-            other => panic!("told {other:?} first, in {position:?}"),
+            other => panic!("received {other:?} first, in {position:?}"),
         }
         self.subscribers.push(subscriber);
     }
@@ -449,7 +449,7 @@ impl World {
                 .handle(local, CalculatorInput::Breaker(state));
         } else if let Some(input) = node.inbox.pop_front() {
             if !matches!(input, CalculatorInput::JobDone { .. }) {
-                self.note(|| format!("node {n} takes in {input:?}"));
+                self.note(|| format!("node {n} handles {input:?}"));
             }
             match input {
                 CalculatorInput::Membership(MembershipEvent::WatchLost) => {
@@ -540,7 +540,7 @@ impl World {
     fn deliver_events(&mut self, n: usize, events: &[Arc<CalculatorEvent>]) -> Checked {
         for event in events {
             let node = &mut self.nodes[n];
-            node.story.told(event)?;
+            node.story.observed(event)?;
             let is_over = matches!(**event, CalculatorEvent::LeadershipLost);
             node.is_over |= is_over;
             if let Some(member) = node.member {

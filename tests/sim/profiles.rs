@@ -94,8 +94,12 @@ fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
     world.worker_down(0, false);
     trigger(&mut world);
     pass(&mut world, OUTAGE);
-    let told = lines.take();
-    assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
+    let received = lines.take();
+    assert!(
+        received.len() < LINES_MAX,
+        "{}: {received:#?}",
+        received.len()
+    );
     let calls = world.nodes[0].calls - calls;
     // One probe every 0.4 s on average, and the calls before the breaker opened.
     assert!(calls < 2_000, "{calls} calls");
@@ -105,7 +109,7 @@ fn black_out(seed: u64, how: Blackout, notice_within: Duration) {
     assert!(noticed <= notice_within, "published after {noticed:?}");
     eprintln!(
         "seed {seed}, {how:?}: {} lines, {calls} calls, published {noticed:?} after the return",
-        told.len()
+        received.len()
     );
     recovers(world);
 }
@@ -150,11 +154,11 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
     lines.take();
     world.cut_off_members(how);
     pass(&mut world, OUTAGE);
-    let told = lines.take();
+    let received = lines.take();
     assert!(
-        told.len() < LINES_MAX * workers,
-        "{}: {told:#?}",
-        told.len()
+        received.len() < LINES_MAX * workers,
+        "{}: {received:#?}",
+        received.len()
     );
     let calls = world.lives.calls;
     assert!(calls < 2_000 * workers as u64, "{calls} calls");
@@ -166,9 +170,9 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
     }
     let back = world.now().since(start);
     eprintln!(
-        "seed {seed}, {how:?}, {workers} managers: {} lines, {calls} calls, all beat {back:?} \
+        "seed {seed}, {how:?}, {workers} managers: {} lines, {calls} calls, all heartbeats {back:?} \
          after the return",
-        told.len()
+        received.len()
     );
     // A call in flight hangs for as long as a lease allows, in each step of the recovery: probe,
     // id, heartbeat.
@@ -203,8 +207,12 @@ fn ten_minutes_of_link_flapping_cause_no_storm_and_no_deaths() {
             world.happen_to_world(Event::Recover(0));
             pass(&mut world, Duration::from_millis(50));
         }
-        let told = lines.take();
-        assert!(told.len() < LINES_MAX, "{}: {told:#?}", told.len());
+        let received = lines.take();
+        assert!(
+            received.len() < LINES_MAX,
+            "{}: {received:#?}",
+            received.len()
+        );
         let calls = world.nodes[0].calls - calls;
         assert!(calls < 6 * 600, "{calls} calls");
         assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
@@ -253,9 +261,9 @@ fn storm_of_malformed_values_is_reported_once_and_stops_nothing() {
             server.put(Bucket::Heartbeat, &key, b"\xff\x00");
             pass(&mut world, Duration::from_millis(20));
         }
-        let told = lines.take();
+        let received = lines.take();
         // One line per `malformed_window` names a value; the degradation is reported once.
-        assert!(told.len() <= 6, "{told:#?}");
+        assert!(received.len() <= 6, "{received:#?}");
         trigger(&mut world);
         assert!(until_published(&mut world) < SECOND);
         assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");

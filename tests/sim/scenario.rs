@@ -397,7 +397,7 @@ impl World {
         self.note(|| format!("the watches of member {m} recover"));
     }
 
-    // --- strangers ---
+    // --- foreign clients ---
 
     /// An operator copies the data of the store, or restores an earlier copy.
     fn copy_or_restore(&mut self) {

@@ -136,8 +136,11 @@ fn fleet(seed: u64, rebalances: u64) -> Figures {
         figures.in_time += u64::from(took <= world.config.operation_timeout);
         figures.slowest = figures.slowest.max(took);
     }
-    let told = world.tally.get("trigger failed");
-    assert_eq!(told, None, "seed {seed}: a host was notified of a failure");
+    let reported = world.tally.get("trigger failed");
+    assert_eq!(
+        reported, None,
+        "seed {seed}: a host was notified of a failure"
+    );
     // Delayed calls arrive too.
     world.happen_to_world(Event::Calm);
     world

@@ -465,7 +465,7 @@ impl World {
         let beat = worker.beat(&self.workers_store, now);
         let applied = worker.applied;
         if !beat || applied != before {
-            self.note(|| format!("w-{index} beats, applied {applied:?}, stored: {beat}"));
+            self.note(|| format!("heartbeat of w-{index}, applied {applied:?}, stored: {beat}"));
         }
         self.after(
             interval,

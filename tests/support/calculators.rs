@@ -98,7 +98,7 @@ pub fn wait_for_rest(calculator: &Calculator) {
         if status.pending.reason.is_none() && status.state == CalculatorState::Idle {
             return;
         }
-        assert!(Instant::now() < deadline, "never at rest: {status:#?}");
+        assert!(Instant::now() < deadline, "never idle: {status:#?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -235,7 +235,7 @@ impl Fleet {
     /// Waits until every worker has sent this many more heartbeats.
     pub fn beats(&self, rounds: u64) {
         let before = self.rounds.load(Ordering::Acquire);
-        wait_until("beats", || {
+        wait_until("heartbeats", || {
             self.rounds.load(Ordering::Acquire) > before + rounds
         });
     }
@@ -302,9 +302,9 @@ impl Gate {
 /// Runs a closure on its own thread and returns its result within the deadline.
 #[track_caller]
 pub fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (tell, told) = bounded(1);
+    let (tell, reported) = bounded(1);
     std::thread::spawn(move || tell.send(work()));
-    match told.recv_timeout(PATIENCE) {
+    match reported.recv_timeout(PATIENCE) {
         Ok(result) => result,
         Err(_) => panic!("{what} hangs"),
     }

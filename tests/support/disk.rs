@@ -33,8 +33,9 @@ impl Disk {
             .map_err(|error| format!("unshare: {error}"))?;
         let hold = holder.stdin.take().expect("it is piped");
         let mut line = String::new();
-        let told = BufReader::new(holder.stdout.take().expect("it is piped")).read_line(&mut line);
-        if told.is_err() || line.trim() != "mounted" {
+        let reported =
+            BufReader::new(holder.stdout.take().expect("it is piped")).read_line(&mut line);
+        if reported.is_err() || line.trim() != "mounted" {
             let _ = holder.wait();
             return Err("no file system can be mounted, not even in a namespace".into());
         }

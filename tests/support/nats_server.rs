@@ -430,7 +430,7 @@ fn greets(port: u16) -> bool {
 fn spawn(mut command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
-    // SAFETY: prctl is async-signal-safe and touches nothing but the child itself.
+    // SAFETY: prctl is async-signal-safe and affects only the child.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

@@ -34,7 +34,7 @@ pub struct Said {
 
 struct Shared {
     said: Mutex<Said>,
-    news: Arc<(Mutex<u64>, Condvar)>,
+    wakes: Arc<(Mutex<u64>, Condvar)>,
 }
 
 /// One `divvy worker`. Dropping it kills it.
@@ -49,7 +49,7 @@ pub struct Fleet {
     urls: String,
     partitions: usize,
     replicas: u32,
-    news: Arc<(Mutex<u64>, Condvar)>,
+    wakes: Arc<(Mutex<u64>, Condvar)>,
 }
 
 impl Fleet {
@@ -58,7 +58,7 @@ impl Fleet {
             urls: urls.to_owned(),
             partitions,
             replicas: 1,
-            news: Arc::default(),
+            wakes: Arc::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Fleet {
         let output = BufReader::new(child.stdout.take().expect("its output"));
         let shared = Arc::new(Shared {
             said: Mutex::default(),
-            news: Arc::clone(&self.news),
+            wakes: Arc::clone(&self.wakes),
         });
         let listener = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -125,7 +125,7 @@ impl Fleet {
     #[track_caller]
     pub fn wait<R>(&self, what: &str, mut condition: impl FnMut() -> Result<R, String>) -> R {
         let deadline = Instant::now() + PATIENCE;
-        let (count, changed) = &*self.news;
+        let (count, changed) = &*self.wakes;
         let mut seen = count.lock().unwrap();
         loop {
             let why = match condition() {
@@ -198,8 +198,8 @@ impl Shared {
         }
         said.lines.push(line);
         drop(said);
-        *self.news.0.lock().unwrap() += 1;
-        self.news.1.notify_all();
+        *self.wakes.0.lock().unwrap() += 1;
+        self.wakes.1.notify_all();
     }
 }
 

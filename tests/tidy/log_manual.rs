@@ -199,9 +199,9 @@ mod reader {
             log::info!("plain");
         "#;
         let lines = lines_of(text, "divvy::here");
-        let told: Vec<String> = lines.iter().map(Line::row).collect();
+        let reported: Vec<String> = lines.iter().map(Line::row).collect();
         assert_eq!(
-            told,
+            reported,
             [
                 "| `divvy::x` | warn | `a \"quoted\" {word}: {why}` | `term`, `found` | (what it means) | (what to do) |",
                 "| `divvy::here` | info | `plain` |  | (what it means) | (what to do) |",

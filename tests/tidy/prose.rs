@@ -1,48 +1,38 @@
 //! The language of the project: words and constructions that readers must not meet.
 //!
-//! Covered are the files below [`CLEAN`]: comments, doc comments, string literals, and whole documents.
-//! A folder is added once its prose is rewritten, and never removed.
+//! The rule covers comments, doc comments and string literals of every program and script, test code
+//! included, and whole documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files and folders whose prose is checked.
 const CLEAN: &[&str] = &[
-    "README.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "CHANGELOG.md",
-    "Makefile",
     ".ci",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.toml",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "benches",
+    "bindings",
+    "cbindgen.toml",
+    "dashboards",
+    "deny.toml",
     "docs",
     "examples",
-    "include/divvy.h",
-    "include/divvy.hpp",
-    "bindings/cpp/example",
-    "bindings/go",
-    "src/bin",
-    "src/capi",
-    "src/config",
-    "src/config.rs",
-    "src/error",
-    "src/error.rs",
-    "src/lib.rs",
-    "src/machine",
-    "src/runtime",
-    "src/store/health.rs",
-    "src/store/memory",
-    "src/store/mod.rs",
-    "src/strategy",
-    "src/time",
-    "src/types.rs",
-    "src/wire.rs",
-    "tests/bindings/services.rs",
-    "tests/nats/permissions.rs",
-    "tests/tidy/documents.rs",
+    "include",
+    "packaging",
+    "src",
+    "tests",
 ];
 
-/// Not prose of this repository, or generated.
-const SKIPPED: &[&str] = &["docs/faults.md", "docs/metrics.md"];
+/// Files without prose of their own: this list of words, and the tables that `make faults` writes.
+const SKIPPED: &[&str] = &["tests/tidy/prose.rs", "docs/faults.md"];
+
+/// Folders whose test code still has to be rewritten.
+const PENDING: &[&str] = &["src/machine/", "src/store/nats/client/"];
 
 /// Words and constructions, lower case, with what to write instead. A word matches whole words only.
 const BANNED: &[(&str, &str)] = &[
@@ -127,7 +117,7 @@ fn files() -> Vec<String> {
         );
         collect(&path, &mut found);
     }
-    found.retain(|file| !SKIPPED.contains(&file.as_str()) && !is_test(file));
+    found.retain(|file| !SKIPPED.contains(&file.as_str()) && !is_pending(file));
     found.sort();
     found
 }
@@ -145,7 +135,7 @@ fn collect(path: &Path, found: &mut Vec<String>) {
         .to_string_lossy()
         .into_owned();
     let kinds = [
-        "md", "rs", "go", "c", "h", "cpp", "hpp", "yml", "toml", "py", "sh",
+        "md", "rs", "go", "c", "h", "cpp", "hpp", "yml", "toml", "py", "sh", "json",
     ];
     let is_script = name.starts_with(".ci/") || name == "Makefile";
     if is_script
@@ -157,14 +147,13 @@ fn collect(path: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// Tests of the covered folders; those of `tests` are listed one by one.
-fn is_test(file: &str) -> bool {
-    let is_unit_test =
-        file.starts_with("src/") && (file.contains("/tests/") || file.ends_with("tests.rs"));
-    is_unit_test || file.ends_with("_test.go") || file.starts_with("bindings/go/foreign/")
+fn is_pending(file: &str) -> bool {
+    let is_test = file.contains("/tests/") || file.ends_with("tests.rs");
+    PENDING.iter().any(|folder| file.starts_with(folder)) && is_test
 }
 
-/// The part of a line that people read: all of a document, comments and literals of a program.
+/// Returns the part of a line that people read: all of a document, comments and literals of a
+/// program. Code in backticks and the names in `{…}` of a format string are not prose.
 fn readable(file: &str, line: &str) -> String {
     if file.ends_with(".md") {
         return line.split('`').step_by(2).collect::<Vec<_>>().join(" ");
@@ -178,7 +167,9 @@ fn readable(file: &str, line: &str) -> String {
     }
     let (code, comment) = line.split_once("// ").unwrap_or((line, ""));
     let literals: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
-    format!("{} {comment}", literals.join(" "))
+    let text = literals.join(" ");
+    let parts = text.split('{').map(|part| part.split('}').next_back());
+    format!("{} {comment}", parts.flatten().collect::<String>())
 }
 
 fn contains_word(text: &str, word: &str) -> bool {
@@ -193,7 +184,9 @@ fn offences() -> Vec<String> {
     let mut found = Vec::new();
     for file in files() {
         let text = fs::read_to_string(root().join(&file)).unwrap();
-        let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let is_pending = PENDING.iter().any(|folder| file.starts_with(folder));
+        let tests = text.find("\n#[cfg(test)]\nmod tests {");
+        let text = &text[..tests.filter(|_| is_pending).unwrap_or(text.len())];
         for (number, line) in (1..).zip(text.lines()) {
             let excepted =
                 |(path, part, _): &(&str, &str, &str)| file == *path && line.contains(part);
@@ -249,6 +242,10 @@ mod checkers {
             "is told anew"
         );
         assert_eq!(readable("a.md", "is `told` here"), "is   here");
+        assert_eq!(
+            readable("a.rs", "panic!(\"seen {told:?} late\")").trim(),
+            "seen  late"
+        );
     }
 
     #[test]

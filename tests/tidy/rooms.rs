@@ -147,7 +147,7 @@ fn reaches(members: &BTreeMap<String, BTreeMap<String, String>>, from: &str, to:
 
 #[test]
 fn no_room_has_an_import_circle() {
-    assert_none("an import circle", &circles(&imports_of(&sources())));
+    assert_none("an import cycle", &circles(&imports_of(&sources())));
 }
 
 /// Returns the types of a file, without aliases: each module may have its `Result`.

@@ -390,7 +390,7 @@ fn describe(
     }
     let _ = writeln!(
         text,
-        "\nquality: fullest {:.3} of the mean (at best {:.3}), emptiest {:.3}",
+        "\nquality: max {:.3} of the mean (at best {:.3}), min {:.3}",
         quality.max_to_mean, quality.lower_bound, quality.min_to_mean
     );
     if let Some(diff) = diff {

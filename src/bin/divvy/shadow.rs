@@ -62,11 +62,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let started = shadow.start(arguments.connection.timeout());
         started.map_err(|error| error.to_string())?;
         let first = beginning(&shadow);
-        let told = print(&line(arguments.json, &first.0, first.1))
+        let reported = print(&line(arguments.json, &first.0, first.1))
             .and_then(|_| tell(arguments, &events, &interrupted));
         let summary = summary(&shadow);
         let stopped = shadow.stop(arguments.connection.timeout());
-        told?;
+        reported?;
         stopped.map_err(|error| error.to_string())?;
         print(&line(arguments.json, &summary.0, summary.1)).map(drop)
     });

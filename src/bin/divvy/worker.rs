@@ -28,12 +28,12 @@ pub struct Arguments {
     /// space and the weight.
     #[arg(long, value_name = "FILE|N")]
     partitions: String,
-    /// How it departs when it is asked to end. leave: for good, its partitions are handed over
-    /// immediately. restart: its id and partitions are kept for heartbeat TTL and grace.
+    /// How it departs on SIGTERM. leave: its partitions are handed over immediately. restart: its
+    /// id and partitions are kept for heartbeat TTL and grace.
     #[arg(long, value_name = "leave|restart", default_value_t = Departure::Leave)]
     departure: Departure,
-    /// Remember the assignment in this file, and serve it when the worker is started while the
-    /// store is out of reach (setting cache_file; cache_max_age limits for how long).
+    /// Cache the assignment in this file, and serve it if the worker is started while the store is
+    /// unreachable (setting cache_file; cache_max_age limits for how long).
     #[arg(long, value_name = "FILE")]
     cache: Option<String>,
     /// Print each event as one JSON object per line.

@@ -140,7 +140,7 @@ impl CalculatorShared {
         self.failed.lock().get_or_insert_with(|| message.to_owned());
     }
 
-    /// The error of a call that the end of the threads cut short.
+    /// Returns the error of a call that was interrupted by the end of the threads.
     pub fn ended(&self, why: &str) -> Error {
         match self.failed.lock().clone() {
             Some(message) => Error::new(Code::Panicked, message),

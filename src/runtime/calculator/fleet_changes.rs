@@ -14,7 +14,7 @@ pub struct FleetChanges {
 }
 
 impl FleetChanges {
-    /// So many changes wait at most, for metrics that are never far behind.
+    /// Maximum number of accumulated changes, so that metrics are never far behind.
     const WAITING_MAX: u32 = 64;
 
     /// At the start, report all numbers.

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::Time;
 
-/// When a heartbeat was heard of last, by the calculator's clock.
+/// Time of the last heartbeat, by the calculator's clock.
 #[derive(Debug, Default)]
 pub(crate) struct LastHeard(AtomicU64);
 
 impl LastHeard {
-    /// 0 stands for "never", so that plain beats cost one store of a number.
+    /// 0 means "never", so that a heartbeat costs one store of a number.
     pub fn set(&self, now: Time) {
         self.0.store(now.as_nanos(), Ordering::Relaxed);
     }

@@ -257,8 +257,8 @@ impl Calculator {
         &self.config.name
     }
 
-    /// Whether it is started and at work: not before [`Calculator::start`] has succeeded, not
-    /// once a stop was asked for, not after a thread of it panicked.
+    /// Returns whether the calculator is running: from a successful [`Calculator::start`] until a
+    /// stop is requested or one of its threads panics.
     #[must_use]
     pub fn is_started(&self) -> bool {
         let running = self.running.current();
@@ -344,10 +344,10 @@ impl Calculator {
             generation,
             ticket: None,
         };
-        let told = running
+        let reported = running
             .to_driver
             .send_timeout(ToDriver::CalculatorInput(event), STATUS_TIMEOUT);
-        match told {
+        match reported {
             Ok(()) | Err(SendTimeoutError::Disconnected(_)) => Ok(()),
             Err(SendTimeoutError::Timeout(_)) => Err(Error::new(
                 Code::TimedOut,

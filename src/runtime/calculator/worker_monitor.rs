@@ -74,7 +74,7 @@ impl WorkerMonitor {
             let heartbeats = watches.heartbeats.as_ref().map_or(&nothing, |w| &w.events);
             let assignments = watches.assignments.as_ref().map_or(&nothing, |w| &w.events);
             let reported = health.as_ref().map_or(&silence, |h| &**h);
-            // The rare ones first: a flood of beats must not hide them.
+            // Rare events first: a flood of heartbeats must not delay them.
             select_biased! {
                 recv(stop) -> _ => return,
                 recv(orders) -> order => match order {

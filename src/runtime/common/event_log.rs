@@ -158,7 +158,7 @@ impl EventLog {
                     );
                 }
             }
-            // The calculator has logged it, and it is for good.
+            // The calculator has logged it, and it is final.
             ManagerEvent::Failed { error } if error.code() == Code::Fenced => {
                 log::debug!(target: "divvy::manager", "{error}");
             }
@@ -219,7 +219,7 @@ impl EventLog {
         }
     }
 
-    /// Something failed, and is tried again unless the leader was deposed, which is for good.
+    /// Logs a failure. It is retried unless the leader was deposed, which is final.
     pub fn failed(&mut self, now: Time, operation: &'static str, error: &Error) {
         if error.code() == Code::Fenced {
             log::debug!(target: "divvy::calculator", "{operation} failed: {error}");

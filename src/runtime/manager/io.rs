@@ -19,27 +19,27 @@ use crate::time::clock::wall_clock_at;
 use crate::types::WorkerId;
 use crate::wire;
 
-/// How long a thread that is not needed stays, unless it is the last one.
+/// How long an idle thread is kept, unless it is the last one.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// An election of the host's, instead of the lease in the store.
+/// An election of the host, which replaces the lease in the store.
 ///
-/// Both methods are called on a thread of the manager, `campaign` again and again while the
-/// worker is a member: three times within what it was granted, or within the election time-out.
-/// They should return by the deadline; an error or a panic counts as "not known", and a leader
-/// leads on until what it was granted last is nearly over.
+/// Both methods are called on a thread of the manager: `campaign` repeatedly while the worker is a
+/// member, three times within the granted time or the election timeout. They should return by the
+/// deadline. An error or a panic counts as "unknown", and a leader continues to lead until its last
+/// grant has nearly expired.
 pub trait LeaderElection: Send + Sync {
     /// Acquires or renews the leadership. Returns how long this worker leads from now on, or `None`
     /// if another worker leads.
     ///
     /// # Errors
-    /// Whatever keeps the election from metrics_sink.
+    /// Any failure of the election.
     fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>>;
 
     /// Gives the leadership back.
     ///
     /// # Errors
-    /// Whatever keeps the election from taking it; it is not asked again.
+    /// Any failure of the election. The call is not retried.
     fn resign(&self, worker: &WorkerId, deadline: Instant) -> Result<()>;
 }
 
@@ -172,7 +172,7 @@ struct IoLoad {
     threads: usize,
     /// Jobs that wait or are under way.
     jobs: usize,
-    /// When all of the threads were last at work.
+    /// When all threads were last busy.
     needed: Instant,
 }
 
@@ -273,7 +273,7 @@ mod tests {
         };
         let io = Io::start(stopped, Box::new(spawn)).unwrap();
         let (release, hang) = bounded::<()>(0);
-        let (tell, told) = bounded(10);
+        let (tell, reported) = bounded(10);
         for _ in 0..3 {
             let hang = hang.clone();
             io.submit(move || hang.recv().unwrap_or(()));
@@ -281,7 +281,7 @@ mod tests {
         for n in 0..2 {
             let tell = tell.clone();
             io.submit(move || tell.send(n).unwrap());
-            assert_eq!(told.recv().unwrap(), n);
+            assert_eq!(reported.recv().unwrap(), n);
         }
         // The one that was free was used again, whether or not it had said so by then.
         assert!((4..=5).contains(&threads.lock().len()));
@@ -306,12 +306,12 @@ mod tests {
             Ok(())
         };
         let io = Io::start(stopped, Box::new(spawn)).unwrap();
-        let (tell, told) = bounded(10);
+        let (tell, reported) = bounded(10);
         for n in 0..5 {
             let tell = tell.clone();
             io.submit(move || tell.send(n).unwrap());
         }
-        assert_eq!(told.iter().take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(reported.iter().take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         drop(stop);
         for thread in threads.lock().drain(..) {
             thread.join().unwrap();

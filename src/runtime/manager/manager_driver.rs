@@ -71,8 +71,8 @@ impl ManagerDriver {
                     Ok(message) => Some(message),
                     Err(_) => break,
                 },
-                recv(sources.health) -> told => {
-                    self.watches.health(told.ok()).map(ToMember::ManagerInput)
+                recv(sources.health) -> received => {
+                    self.watches.health(received.ok()).map(ToMember::ManagerInput)
                 }
                 recv(self.breaker) -> state => {
                     // Health reports arrive while the store exists; this keeps it alive.

@@ -137,7 +137,7 @@ impl ManagerShared {
         let _signal = std::mem::replace(&mut *self.changed.lock(), signal());
     }
 
-    /// The error of a call that the end of the threads cut short.
+    /// Returns the error of a call that was interrupted by the end of the threads.
     pub fn ended(&self, why: &str) -> Error {
         match self.failed.lock().clone() {
             Some(message) => Error::new(Code::Panicked, message),

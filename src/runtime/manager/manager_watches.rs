@@ -120,8 +120,8 @@ impl ManagerWatches {
     }
 
     /// `None`: there will be no more.
-    pub fn health(&mut self, told: Option<Health>) -> Option<ManagerInput> {
-        match told {
+    pub fn health(&mut self, reported: Option<Health>) -> Option<ManagerInput> {
+        match reported {
             Some(health) => {
                 self.store.observe_health(&health);
                 Some(ManagerInput::StoreHealth(health.fault()))

@@ -19,7 +19,7 @@ pub trait PartitionSource: Send + Sync {
     /// All partitions: unique by keys, each with at least one key, in any order.
     ///
     /// # Errors
-    /// Whatever keeps the source from metrics_sink; the last plan stays and this is retried.
+    /// Any failure of the source. The last plan stays in force, and the source is read again.
     fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>>;
 }
 

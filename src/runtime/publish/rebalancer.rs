@@ -197,7 +197,7 @@ impl Rebalancer {
                 })
             }
             Job::Resolve { seen, applied } => {
-                self.publisher.heed(applied);
+                self.publisher.observe_applied(applied);
                 Ok(match self.publisher.resolve(&seen, deadline)? {
                     Resolved::Known => JobReport::Resolved { foreign: false },
                     Resolved::Foreign => JobReport::Resolved { foreign: true },
@@ -327,8 +327,8 @@ impl Rebalancer {
         }
     }
 
-    /// By what share the fullest worker would exceed the fair level under the new weights. A
-    /// partition that alone is heavier than that is no reason for a new plan, which could not
+    /// Returns the fraction by which the most loaded worker would exceed the fair level under the
+    /// new weights. A partition that alone is heavier does not count, because a new plan could not
     /// divide it.
     fn excess(&self, plan: &Plan, list: &[Partition]) -> f64 {
         let weight_of = |p: &Partition| match p.weight {
@@ -363,9 +363,9 @@ fn lost(in_force: &[Partition], list: &[Partition]) -> usize {
     in_force.iter().filter(is_lost).count()
 }
 
-/// The stored assignments as a plan, and whether they are one: a publication that was cut short
-/// may leave a partition with two workers (the first, by id, counts as its owner), and a foreign
-/// leader one without keys. `None` when nothing is stored.
+/// Returns the stored assignments as a plan, and whether they are complete. An interrupted
+/// publication may leave a partition with two workers (the first by id counts as its owner), and a
+/// foreign leader may leave a worker without keys. `None` if nothing is stored.
 fn plan_of(stored: &[(WorkerId, Vec<Partition>)]) -> Option<(Plan, bool)> {
     if stored.is_empty() {
         return None;

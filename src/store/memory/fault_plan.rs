@@ -125,7 +125,7 @@ impl FaultPlan {
         WatchDelivery::Late(self.events_late)
     }
 
-    /// Why the client's watches have to stay blind, if they have to.
+    /// Returns why the watches of the client must stay lost, if they must.
     pub(super) fn blindness(&self) -> Option<&str> {
         if self.blackout.is_some() {
             return Some(BLACKOUT);

@@ -68,13 +68,12 @@ impl Faults {
         self.plan(|plan| plan.events_lost = count);
     }
 
-    /// From now on changes reach this client's watches this much later, in order; zero takes it
-    /// back for changes to come.
+    /// Delays further changes to the watches of this client, in order. Zero ends the delay.
     pub fn delay_watch_events(&self, by: Duration) {
         self.plan(|plan| plan.events_late = by);
     }
 
-    /// This client's watches go blind, present and future ones, until
+    /// Makes the current and future watches of this client lose their connection, until
     /// [`Faults::recover_watches`].
     pub fn blind_watches(&self, reason: &str) {
         self.plan(|plan| plan.watches_blind = Some(reason.to_owned()));
@@ -85,8 +84,8 @@ impl Faults {
         self.plan(|plan| plan.watches_blind = None);
     }
 
-    /// Cuts the client off: every call fails, the health is degraded, the watches are blind.
-    /// Changes on their way to a watch are lost; held writes stay on their way to the store.
+    /// Disconnects the client: every call fails, the health is degraded, the watches are lost.
+    /// Changes in flight to a watch are lost; held writes stay in flight to the store.
     pub fn blackout(&self, how: Blackout) {
         self.plan(|plan| plan.blackout = Some(how));
     }
@@ -159,7 +158,7 @@ impl Server {
         self.world.with(|state, _| state.purge(bucket));
     }
 
-    /// Deletes the bucket. Its watches go blind until it exists again.
+    /// Deletes the bucket. Its watches are lost until it exists again.
     pub fn delete_bucket(&self, bucket: Bucket) {
         self.world.with(|state, _| state.delete_bucket(bucket));
     }

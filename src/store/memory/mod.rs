@@ -103,7 +103,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// Events that a watch keeps for its reader before it goes blind; at least 1. Default 1024.
+    /// Sets the number of events that a watch queues for its reader before the watch is lost. At
+    /// least 1. Default: 1024.
     pub fn watch_capacity(mut self, events: usize) -> Self {
         self.limits.watch_capacity = events.max(1);
         self

@@ -179,7 +179,7 @@ impl MemoryWatch {
         }
     }
 
-    /// Every key is gone and nothing was left that says so.
+    /// Handles the removal of every key without markers.
     pub(super) fn all_vanished(&mut self) {
         self.backlog.clear();
         for key in self.known.keys() {
@@ -187,7 +187,7 @@ impl MemoryWatch {
         }
     }
 
-    /// Changes stop arriving; those on their way are lost.
+    /// Handles a lost connection: changes in flight are lost.
     pub(super) fn blind(&mut self, reason: &str) {
         if self.phase != WatchPhase::Blind {
             self.phase = WatchPhase::Blind;
@@ -198,7 +198,7 @@ impl MemoryWatch {
         }
     }
 
-    /// Delivers what can be delivered now. `log` is what a blind watch may recover from.
+    /// Delivers all deliverable events. A lost watch resynchronises from `log`.
     pub(super) fn pump(&mut self, log: Option<&Log>, now: Time) {
         self.blocked = false;
         self.advance(log, now);

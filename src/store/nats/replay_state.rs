@@ -137,11 +137,11 @@ mod tests {
 
     #[test]
     fn resynchronisation_delivers_exactly_new_changes() {
-        let mut told = ReplayState::default();
+        let mut reported = ReplayState::default();
         let first = vec![put("a", 1), put("b", 2), entry("x", 3, Operation::Delete)];
-        assert_eq!(told.catch_up(snapshot("s", 3, first)).len(), 2);
-        assert!(told.pass(put("c", 4)).is_some());
-        told.reached(4);
+        assert_eq!(reported.catch_up(snapshot("s", 3, first)).len(), 2);
+        assert!(reported.pass(put("c", 4)).is_some());
+        reported.reached(4);
         let second = vec![
             put("a", 1),
             put("c", 7),
@@ -149,7 +149,7 @@ mod tests {
             entry("e", 8, Operation::Expired),
         ];
         assert_eq!(
-            shown(told.catch_up(snapshot("s", 8, second))),
+            shown(reported.catch_up(snapshot("s", 8, second))),
             [
                 ("b".to_owned(), 2, Operation::Gone),
                 ("c".to_owned(), 7, Operation::Put),
@@ -158,42 +158,44 @@ mod tests {
             ]
         );
         assert!(
-            told.catch_up(snapshot(
-                "s",
-                8,
-                vec![put("a", 1), put("c", 7), put("d", 6)]
-            ))
-            .is_empty()
+            reported
+                .catch_up(snapshot(
+                    "s",
+                    8,
+                    vec![put("a", 1), put("c", 7), put("d", 6)]
+                ))
+                .is_empty()
         );
     }
 
     #[test]
     fn change_seen_in_listing_is_not_delivered_again_by_consumer() {
-        let mut told = ReplayState::default();
+        let mut reported = ReplayState::default();
         // The listing began at revision 5; "a" was written at revision 9 during it.
         assert_eq!(
-            told.catch_up(snapshot("s", 5, vec![put("a", 9), put("b", 2)]))
+            reported
+                .catch_up(snapshot("s", 5, vec![put("a", 9), put("b", 2)]))
                 .len(),
             2
         );
-        assert!(told.pass(put("a", 7)).is_none());
-        assert!(told.pass(put("b", 8)).is_some());
-        told.reached(8);
+        assert!(reported.pass(put("a", 7)).is_none());
+        assert!(reported.pass(put("b", 8)).is_some());
+        reported.reached(8);
         // A later listing does not repeat it either.
         let again = vec![put("a", 9), put("b", 8)];
-        assert!(told.catch_up(snapshot("s", 8, again)).is_empty());
-        assert!(told.pass(put("a", 9)).is_none());
-        assert!(told.pass(put("a", 10)).is_some());
-        told.reached(10);
-        assert!(told.ahead.is_empty());
+        assert!(reported.catch_up(snapshot("s", 8, again)).is_empty());
+        assert!(reported.pass(put("a", 9)).is_none());
+        assert!(reported.pass(put("a", 10)).is_some());
+        reported.reached(10);
+        assert!(reported.ahead.is_empty());
     }
 
     #[test]
     fn recreated_bucket_ends_all_former_keys() {
-        let mut told = ReplayState::default();
-        told.catch_up(snapshot("first", 100, vec![put("a", 90), put("b", 100)]));
+        let mut reported = ReplayState::default();
+        reported.catch_up(snapshot("first", 100, vec![put("a", 90), put("b", 100)]));
         assert_eq!(
-            shown(told.catch_up(snapshot("second", 1, vec![put("b", 1)]))),
+            shown(reported.catch_up(snapshot("second", 1, vec![put("b", 1)]))),
             [
                 ("a".to_owned(), 90, Operation::Gone),
                 ("b".to_owned(), 1, Operation::Put),
@@ -203,20 +205,20 @@ mod tests {
 
     #[test]
     fn undelivered_change_is_delivered_by_next_listing() {
-        let mut told = ReplayState::default();
-        told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
-        let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
-        told.undo(&WatchEvent::Change(lost));
+        let mut reported = ReplayState::default();
+        reported.catch_up(snapshot("s", 1, vec![put("a", 1)]));
+        let lost = reported.pass(entry("a", 2, Operation::Delete)).unwrap();
+        reported.undo(&WatchEvent::Change(lost));
         // The removal is delivered as the marker, or as `Gone` if the marker expired too.
         let marker = vec![entry("a", 2, Operation::Delete)];
         assert_eq!(
-            shown(told.catch_up(snapshot("s", 2, marker))),
+            shown(reported.catch_up(snapshot("s", 2, marker))),
             [("a".to_owned(), 2, Operation::Delete)]
         );
-        let mut told = ReplayState::default();
-        told.catch_up(snapshot("s", 1, vec![put("a", 1)]));
-        let lost = told.pass(entry("a", 2, Operation::Delete)).unwrap();
-        told.undo(&WatchEvent::Change(lost));
-        assert_eq!(told.catch_up(snapshot("s", 2, vec![])).len(), 1);
+        let mut reported = ReplayState::default();
+        reported.catch_up(snapshot("s", 1, vec![put("a", 1)]));
+        let lost = reported.pass(entry("a", 2, Operation::Delete)).unwrap();
+        reported.undo(&WatchEvent::Change(lost));
+        assert_eq!(reported.catch_up(snapshot("s", 2, vec![])).len(), 1);
     }
 }

@@ -73,8 +73,8 @@ fn quotas(partitions: usize, capacities: &[f64], held: &[u32]) -> Vec<u32> {
     quotas
 }
 
-/// Targets between current counts and quotas: the fullest workers give `movable` partitions in
-/// total; those and the ones without an owner go to the emptiest.
+/// Returns targets between current counts and quotas: the most loaded workers release `movable`
+/// partitions in total; these and the ones without an owner go to the least loaded.
 fn approach(held: &[u32], quotas: &[u32], capacities: &[f64], movable: u32) -> Vec<u32> {
     let level = |w: usize, count: u32| (f64::from(count) / capacities[w]).to_bits();
     let mut targets = held.to_vec();

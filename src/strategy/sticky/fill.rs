@@ -73,8 +73,8 @@ impl Division<'_> {
         }
     }
 
-    /// Takes fine partitions from the fullest workers into the pool: what
-    /// exceeds the band, and what is needed to bring all others up to it.
+    /// Moves fine partitions from the most loaded workers to the pool: those beyond the band, and
+    /// those needed to lift all others to it.
     pub(super) fn shed(&mut self, band: Band) {
         let workers = 0..self.lists.len() as WorkerIndex;
         let mut donors: Vec<Donor> = workers

@@ -53,7 +53,7 @@ impl Band {
         Self::of(tolerance, WIDE_ABOVE, 6.0)
     }
 
-    /// So many tolerances above and below.
+    /// A band of this many tolerances above and below.
     fn of(tolerance: f64, above: f64, below: f64) -> Self {
         Self {
             above: tolerance * above,

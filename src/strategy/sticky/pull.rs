@@ -30,7 +30,7 @@ impl Division<'_> {
                 continue;
             };
             let cost = self.cost(partition);
-            // Of several alike, one from the fullest worker.
+            // Of several equal ones, prefer one from the most loaded worker.
             let level = self
                 .model
                 .level(other, self.loads[other as usize])

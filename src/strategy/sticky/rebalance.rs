@@ -8,15 +8,15 @@ use crate::strategy::WorkerIndex;
 /// Rounds of repair at most; each begins with the worst offender.
 const REPAIR_ROUNDS_MAX: u32 = 3;
 
-/// Plans are planned again until that makes them no better; at most so often, so that the time of
-/// a call stays bounded.
+/// Planning is repeated until it brings no improvement, but at most this often, so that the time of
+/// a call is bounded.
 const SETTLE_ROUNDS_MAX: u32 = 64;
 
-/// A plan may get worse before it gets better; it is followed for so many rounds.
+/// A plan may get worse before it gets better: it is followed for this many rounds.
 const DETOUR_MAX: u32 = 6;
 
-/// The owner of each partition, near to `previous`. With a movement budget at most `budget` of
-/// weight leaves its home beyond what has to.
+/// Returns the owner of each partition, close to `previous`. With a movement budget, at most
+/// `budget` of weight moves beyond what must.
 pub(super) fn rebalance(
     model: &Model,
     previous: &[Option<WorkerIndex>],
@@ -31,9 +31,9 @@ pub(super) fn rebalance(
             None => plan(model, previous, tolerance, budget),
         };
     }
-    // Bounded searches can leave something that a fresh one finds. What comes out must stay as
-    // it is when nothing changes, so that is looked for now; in the usual case it costs one look
-    // at the loads.
+    // A bounded search may leave an improvement that a new search finds. The result must be stable
+    // if nothing changes, so search until no improvement remains. Usually this costs one check of
+    // the loads.
     let mut owners = held.unwrap_or_else(|| plan(model, previous, tolerance, UNLIMITED));
     for _ in 0..SETTLE_ROUNDS_MAX {
         match improve(model, &owners, tolerance, UNLIMITED, DETOUR_MAX) {

@@ -54,7 +54,7 @@ pub(super) struct Node {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SearchStep {
-    /// The chain ends with this node and this worker, which sheds so much in fine partitions.
+    /// The chain ends with this node and this worker, which releases this much in fine partitions.
     End {
         node: u32,
         worker: WorkerIndex,

@@ -44,16 +44,16 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
     calculator.start(PATIENCE).unwrap();
 
     let next_lag = |applied: Version| {
-        let mut told = None;
+        let mut received = None;
         wait_until("the lag is reported", || {
             beat(applied);
-            told = std::iter::from_fn(|| events.try_recv()).find_map(|notice| match &*notice {
+            received = std::iter::from_fn(|| events.try_recv()).find_map(|notice| match &*notice {
                 CalculatorEvent::WorkerLagging(lagging) => Some(lagging.clone()),
                 _ => None,
             });
-            told.is_some()
+            received.is_some()
         });
-        told.unwrap()
+        received.unwrap()
     };
     let row = |worker: &str| {
         let workers = calculator.status().workers;

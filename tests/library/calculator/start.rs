@@ -258,7 +258,7 @@ fn failed_start_keeps_subscriptions_for_next_start() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::State);
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     calculator
         .subscribe(EventFilter::State, move |notice| {
             let _ = tell.send(notice.clone());
@@ -271,7 +271,7 @@ fn failed_start_keeps_subscriptions_for_next_start() {
     wait_for_publication(&events);
     let deadline = soon();
     while !matches!(
-        told.recv_deadline(deadline).expect("a publication"),
+        reported.recv_deadline(deadline).expect("a publication"),
         CalculatorEvent::Published { .. }
     ) {}
 }

@@ -380,7 +380,7 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let handle: Arc<Mutex<Weak<Calculator>>> = Arc::default();
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let stopping = || Stopping(Arc::clone(&handle), tell.clone());
     let (strategy, source, callback) = (stopping(), stopping(), stopping());
     let calculator = Calculator::builder(Arc::new(store.client("leader")))
@@ -402,7 +402,7 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
     // From the first event on, twice each: the source at the start and at the trigger, the
     // strategy.
     for _ in 0..8 {
-        let code = told.recv_timeout(PATIENCE).expect("a refusal");
+        let code = reported.recv_timeout(PATIENCE).expect("a refusal");
         assert_eq!(code, Code::WouldDeadlock);
     }
     assert!(calculator.is_started());
@@ -414,7 +414,7 @@ fn waiting_calls_inside_source_or_strategy_return_would_deadlock() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let handle: Arc<Mutex<Weak<Calculator>>> = Arc::default();
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let calculator = {
         let handle = Arc::clone(&handle);
         Calculator::builder(Arc::new(store.client("leader")))
@@ -434,7 +434,7 @@ fn waiting_calls_inside_source_or_strategy_return_would_deadlock() {
     *handle.lock() = Arc::downgrade(&calculator);
     calculator.start(PATIENCE).unwrap();
     for _ in 0..2 {
-        let result = told.recv_timeout(PATIENCE).expect("an answer");
+        let result = reported.recv_timeout(PATIENCE).expect("an answer");
         assert_eq!(result.unwrap_err().code(), Code::WouldDeadlock);
     }
 }

@@ -91,10 +91,10 @@ fn adopted_version_is_delivered_to_later_subscribers() {
     let second = calculator(&store);
     second.start(PATIENCE).unwrap();
     assert_eq!(second.current_version(), 1);
-    let told = second.events(EventFilter::State).try_recv().unwrap();
+    let reported = second.events(EventFilter::State).try_recv().unwrap();
     assert!(
-        matches!(&*told, CalculatorEvent::StateChanged(c) if c.version == 1),
-        "{told:?}"
+        matches!(&*reported, CalculatorEvent::StateChanged(c) if c.version == 1),
+        "{reported:?}"
     );
 }
 
@@ -229,7 +229,7 @@ fn lagging_callback_receives_missed_count_as_last_event() {
         .build()
         .unwrap();
     let gate = Gate::shut();
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let owned = Arc::new(());
     let lagging = calculator.subscribe(EventFilter::State, {
         let (gate, owned) = (gate.clone(), Arc::clone(&owned));
@@ -247,7 +247,7 @@ fn lagging_callback_receives_missed_count_as_last_event() {
     gate.release();
     // One event in the callback and three or four in the backlog, then the last event, then the
     // drop.
-    let got: Vec<_> = told.iter().collect();
+    let got: Vec<_> = reported.iter().collect();
     assert!((5..=6).contains(&got.len()), "{got:#?}");
     assert!(
         matches!(got.last(), Some(CalculatorEvent::Lagged { missed }) if *missed > 20),
@@ -387,7 +387,7 @@ fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
     });
     one.start(PATIENCE).unwrap();
     gate.wait_for_arrival();
-    let (tell, told) = crossbeam_channel::bounded(1);
+    let (tell, reported) = crossbeam_channel::bounded(1);
     let mut subscription = Some(subscription);
     other
         .subscribe(EventFilter::State, move |_| {
@@ -398,7 +398,7 @@ fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
         })
         .forever();
     other.start(PATIENCE).unwrap();
-    assert_eq!(told.recv_timeout(PATIENCE), Ok((true, true)));
+    assert_eq!(reported.recv_timeout(PATIENCE), Ok((true, true)));
     gate.release();
 }
 
@@ -419,7 +419,7 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = Arc::new(calculator(&store));
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let owning = |panics: bool| {
         let owned = Owned(Arc::downgrade(&calculator), tell.clone());
         calculator.subscribe(EventFilter::State, move |_| {
@@ -430,12 +430,12 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     wait_for_publication(&started(&calculator));
     // Only now, because a callback added before the start may panic while it is in progress.
     let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
-    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+    assert_eq!(reported.recv_timeout(PATIENCE), Ok(true));
     in_time("unsubscribe", move || unsubscribed.unsubscribe(PATIENCE)).unwrap();
-    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+    assert_eq!(reported.recv_timeout(PATIENCE), Ok(true));
     let stopping = Arc::clone(&calculator);
     in_time("stop", move || stopping.stop(PATIENCE)).unwrap();
-    assert_eq!(told.recv_timeout(PATIENCE), Ok(false));
+    assert_eq!(reported.recv_timeout(PATIENCE), Ok(false));
     drop((panicking, left));
 }
 
@@ -492,7 +492,7 @@ fn callback_may_call_every_other_method_of_handle() {
             .unwrap(),
     );
     calculator.set_partitions(partitions(4)).unwrap();
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let handle = Arc::downgrade(&calculator);
     let mut is_done = false;
     calculator
@@ -518,7 +518,7 @@ fn callback_may_call_every_other_method_of_handle() {
         })
         .forever();
     calculator.start(PATIENCE).unwrap();
-    assert!(told.recv_timeout(PATIENCE).expect("all calls return") >= 2);
+    assert!(reported.recv_timeout(PATIENCE).expect("all calls return") >= 2);
     wait_until("the new list", || all_held(&store, &["w-1"]) == ids(6));
 }
 
@@ -538,7 +538,7 @@ fn callback_waiting_for_answer_is_released_by_stop_despite_hung_source() {
             .build()
             .unwrap()
     });
-    let (tell, told) = crossbeam_channel::unbounded();
+    let (tell, reported) = crossbeam_channel::unbounded();
     let handle = Arc::downgrade(&calculator);
     calculator
         .subscribe(EventFilter::State, {
@@ -555,7 +555,7 @@ fn callback_waiting_for_answer_is_released_by_stop_despite_hung_source() {
     gate.wait_for_arrival();
     let error = calculator.stop(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.code(), Code::TimedOut, "{error}");
-    let answer = told.recv_timeout(PATIENCE).expect("an answer");
+    let answer = reported.recv_timeout(PATIENCE).expect("an answer");
     assert_eq!(answer.unwrap_err().code(), Code::NotRunning);
     gate.release();
     calculator.stop(PATIENCE).unwrap();
@@ -566,9 +566,13 @@ fn job_state_is_delivered_before_job_begins() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let events: Arc<Mutex<Option<Events>>> = Arc::default();
-    let (told, untold) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (reported, untold) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let calculator = {
-        let (events, told, untold) = (Arc::clone(&events), Arc::clone(&told), Arc::clone(&untold));
+        let (events, reported, untold) = (
+            Arc::clone(&events),
+            Arc::clone(&reported),
+            Arc::clone(&untold),
+        );
         hooked_calculator(&store, move |call| {
             if let ("write_batch", Some(events)) = (call, &*events.lock()) {
                 let states = std::iter::from_fn(|| events.try_recv()).filter_map(|e| match &*e {
@@ -576,7 +580,7 @@ fn job_state_is_delivered_before_job_begins() {
                     _ => None,
                 });
                 let count = if states.last() == Some(CalculatorState::Rebalancing) {
-                    &told
+                    &reported
                 } else {
                     &untold
                 };
@@ -592,7 +596,7 @@ fn job_state_is_delivered_before_job_begins() {
         calculator.trigger_rebalance(PATIENCE).unwrap();
     }
     assert_eq!(untold.load(Ordering::Relaxed), 0);
-    assert!(told.load(Ordering::Relaxed) >= 200);
+    assert!(reported.load(Ordering::Relaxed) >= 200);
 }
 
 /// Symptom: in 1 % of the cases the end of a rebalance reached its reader 80 us late. Cause:

@@ -56,7 +56,7 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     let begun = Instant::now();
     it.manager.start(PATIENCE).unwrap();
     eprintln!("serving {:?} after the start", begun.elapsed());
-    let told = events(&it.manager);
+    let reported = events(&it.manager);
     let served = it.manager.assignment();
     assert!(it.manager.is_started() && served.is_cached());
     assert_eq!(served.partitions, before.partitions);
@@ -69,7 +69,7 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
 
     it.faults.restore();
     let confirmed = wait_for(
-        &told,
+        &reported,
         "the store's word",
         |notice| matches!(notice, ManagerEvent::AssignmentChanged(change) if !change.held.is_cached()),
     );

@@ -35,9 +35,9 @@ fn single_worker_claims_lowest_id_leads_and_holds_everything() {
 fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
     let store = MemoryStore::new();
     let first = manager(&store);
-    let told = first.events(ManagerEventFilter::Assignment);
+    let reported = first.events(ManagerEventFilter::Assignment);
     first.start(PATIENCE).unwrap();
-    let event = wait_for(&told, "a first assignment", |_| true);
+    let event = wait_for(&reported, "a first assignment", |_| true);
     let ManagerEvent::AssignmentChanged(change) = &*event else {
         panic!("{event:?}");
     };
@@ -47,7 +47,7 @@ fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
     let second = started(&store);
     wait_for_cover(&[&first, &second], 12);
     let event = wait_for(
-        &told,
+        &reported,
         "the loss of half",
         |notice| matches!(notice, ManagerEvent::AssignmentChanged(c) if !c.removed.is_empty()),
     );
@@ -193,7 +193,7 @@ fn worker_can_be_forbidden_to_lead() {
     assert!(leader.is_leader() && !follower.is_leader());
     assert_eq!(follower.leader(), leader.worker_id());
     leader.stop(Departure::Leave, PATIENCE).unwrap();
-    wait_until("nobody leads", || follower.leader().is_none());
+    wait_until("no leader", || follower.leader().is_none());
     assert!(!follower.is_leader());
 }
 
@@ -305,7 +305,7 @@ fn second_start_is_rejected_and_repeated_stop_succeeds() {
 fn stop_inside_manager_callback_returns_would_deadlock() {
     let store = MemoryStore::new();
     let manager = Arc::new(manager(&store));
-    let (tell, told) = crossbeam_channel::bounded(1);
+    let (tell, reported) = crossbeam_channel::bounded(1);
     let inner = Arc::downgrade(&manager);
     let subscription = manager.subscribe(ManagerEventFilter::Worker, move |_| {
         if let Some(manager) = inner.upgrade() {
@@ -315,7 +315,7 @@ fn stop_inside_manager_callback_returns_would_deadlock() {
     });
     manager.start(PATIENCE).unwrap();
     assert_eq!(
-        told.recv_timeout(PATIENCE).unwrap(),
+        reported.recv_timeout(PATIENCE).unwrap(),
         Err(Code::WouldDeadlock)
     );
     drop(subscription);

@@ -54,7 +54,7 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
     let follower = manager_over(follows, config(), 12);
     follower.start(PATIENCE).unwrap();
     wait_for_cover(&[&leader, &follower], 12);
-    let told = [events(&leader), events(&follower)];
+    let received = [events(&leader), events(&follower)];
     for faults in &faults {
         faults.blackout(Blackout::Refuse);
     }
@@ -65,8 +65,8 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
     for faults in &faults {
         faults.restore();
     }
-    for (told, manager) in told.iter().zip([&leader, &follower]) {
-        let transitions = transitions_until_closed(told);
+    for (received, manager) in received.iter().zip([&leader, &follower]) {
+        let transitions = transitions_until_closed(received);
         for (index, name) in transitions.iter().enumerate() {
             let is_probe = index % 2 == 1;
             assert_eq!(*name == "half_open", is_probe, "{transitions:?}");
@@ -76,13 +76,13 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
     wait_for_cover(&[&leader, &follower], 12);
 }
 
-fn transitions_until_closed(told: &Events<ManagerEvent>) -> Vec<&'static str> {
+fn transitions_until_closed(received: &Events<ManagerEvent>) -> Vec<&'static str> {
     let mut transitions = Vec::new();
     while transitions.last() != Some(&"closed") {
-        let notice = told.recv_timeout(PATIENCE).expect("an event");
+        let notice = received.recv_timeout(PATIENCE).expect("an event");
         match &*notice {
             ManagerEvent::Breaker(condition) => transitions.push(condition.state.name()),
-            ManagerEvent::Calculator(CalculatorEvent::Breaker(_)) => panic!("told twice"),
+            ManagerEvent::Calculator(CalculatorEvent::Breaker(_)) => panic!("reported twice"),
             _ => {}
         }
     }

@@ -267,7 +267,7 @@ fn thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
     });
     assert!(
         rebalances > 10,
-        "{rebalances} rebalances beside 1 000 scrapes"
+        "{rebalances} rebalances during 1 000 scrapes"
     );
     wait_for_rest(&calculator);
     let page = Page::read(&metrics.render());

@@ -86,7 +86,7 @@ pub fn expired_key_can_be_written_again(fixture: &dyn Fixture) {
         write_in(
             &*store,
             EXPIRING,
-            put("a", b"anew", Expect::Revision(revision)),
+            put("a", b"again", Expect::Revision(revision)),
         )
     };
     let outcome = create();
@@ -95,7 +95,7 @@ pub fn expired_key_can_be_written_again(fixture: &dyn Fixture) {
         _ => done(create()),
     };
     assert!(revision > value);
-    assert_eq!(read(&*store, "a").unwrap().value, b"anew");
+    assert_eq!(read(&*store, "a").unwrap().value, b"again");
 }
 
 pub fn watch_sees_expiry_only_by_its_marker(fixture: &dyn Fixture) {

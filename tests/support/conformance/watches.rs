@@ -206,7 +206,7 @@ pub fn slow_reader_is_disconnected_and_resynchronises_without_loss(fixture: &dyn
     write_many(&*store, flood(fixture), b"flood");
     done(write(&*store, delete("key.0", Expect::Any)));
     done(write(&*store, delete("key.1", Expect::Any)));
-    set(&*store, "key.1", b"written anew");
+    set(&*store, "key.1", b"rewritten");
     wait_until_full(fixture, &watch);
     reader.catch_up(fixture, &watch);
     assert!(reader.blind > 0, "the reader was never too slow");

@@ -86,7 +86,7 @@ pub fn watch_if_asked() {
 
 fn say(what: &str) {
     println!("{SAYS}{what}");
-    std::io::stdout().flush().expect("somebody reads");
+    std::io::stdout().flush().expect("the parent reads");
 }
 
 /// Orders of the parent. This process ends with its parent.

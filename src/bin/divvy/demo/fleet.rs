@@ -17,9 +17,9 @@ use super::world::{Connection, PATIENCE, World};
 pub enum Condition {
     /// It works.
     Up,
-    /// It left for good.
+    /// It left.
     Left,
-    /// It left and will be back.
+    /// It left for a restart.
     Kept,
     /// It crashed.
     Crashed,
@@ -27,7 +27,7 @@ pub enum Condition {
     Frozen,
 }
 
-/// All workers that ever were, by their ids.
+/// All workers so far, by id.
 pub struct Fleet {
     members: BTreeMap<WorkerId, Member>,
     /// What is left of workers that crashed.

@@ -124,7 +124,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     stage.open("mass restart", story)?;
     stage.fleet.end(&restarting, Condition::Kept)?;
     stage.expect_soon("it is treated as a restart of the fleet", |stage| {
-        stage.told(
+        stage.received(
             |notice| matches!(notice, CalculatorEvent::StateChanged(c) if c.reason == Some(Reason::Restart)),
         )
     })?;
@@ -162,7 +162,7 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
     stage.fleet.thaw_all();
     expect_rest(stage, "all workers recover, and one leads")?;
     stage.pass(stage.config.calculator.emergency_grace_period * 2)?;
-    let calm = !stage.told(|notice| {
+    let calm = !stage.received(|notice| {
         matches!(
             notice,
             CalculatorEvent::Member {
@@ -232,7 +232,7 @@ fn expect_plan(stage: &mut Stage, expected: Reason) -> Result<(), Early> {
     let workers = stage.fleet.up().len();
     let text = format!("{workers} workers share all partitions ({expected})");
     stage.expect_soon(&text, |stage| {
-        let published = stage.told(|notice| {
+        let published = stage.received(|notice| {
             matches!(notice, CalculatorEvent::Published { workers: w, reason, .. }
                 if *w == workers && *reason == expected)
         });

@@ -21,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a finished step stays on a terminal.
 const TIME_TO_READ: Duration = Duration::from_millis(1_000);
 
-/// How often it is looked whether something came about.
+/// Interval at which a condition is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Everything on the stage.
+/// The state of the demo.
 pub struct Stage {
     /// The store.
     pub world: World,
@@ -180,7 +180,7 @@ impl Stage {
         }
     }
 
-    /// Starts so many workers; the ids that they have.
+    /// Starts this many workers and returns their ids.
     pub fn start(&mut self, count: usize) -> Result<Vec<WorkerId>, Early> {
         self.note_events()?;
         // Connected before, so that they start as much at once as they can.
@@ -204,7 +204,7 @@ impl Stage {
     }
 
     /// Whether a leader reported such an event since the step began.
-    pub fn told(&self, like: impl Fn(&CalculatorEvent) -> bool) -> bool {
+    pub fn received(&self, like: impl Fn(&CalculatorEvent) -> bool) -> bool {
         self.heard.iter().any(like)
     }
 
@@ -235,7 +235,7 @@ impl Stage {
 
     /// Whether the leader has reported that change of this worker since the step began.
     pub fn told_of(&self, worker: &WorkerId, expected: MemberChange) -> bool {
-        self.told(|event| {
+        self.received(|event| {
             matches!(event, CalculatorEvent::Member { change, worker: about }
                 if *change == expected && about == worker)
         })

@@ -65,16 +65,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The store freezes for this member, where that can be done: calls hang, watches are blind.
+    /// Freezes the store for this member, if supported: calls hang, watches are lost.
     pub fn freeze(&self) {
         if let Some(faults) = &self.faults {
             faults.blackout(Blackout::Hang);
         }
     }
 
-    /// Cuts this member off for good: no call of its gets through any more.
+    /// Disconnects this member permanently.
     pub fn sever(&self) {
-        // It is of no use to anybody afterwards, stopped or not.
+        // The store is not used afterwards, stopped or not.
         let _ = self.store.stop(soon());
     }
 

@@ -63,7 +63,7 @@ fn refusal(path: &Path) -> String {
 fn saved_assignment_is_loaded_and_readable_by_owner_only() {
     let folder = Folder::new();
     let cache = folder.cache();
-    assert_eq!(load(&cache), None, "there is none yet");
+    assert_eq!(load(&cache), None, "no file yet");
     for _ in 0..2 {
         assert_eq!(save(&cache), CacheAnswer::Done);
     }
@@ -71,7 +71,7 @@ fn saved_assignment_is_loaded_and_readable_by_owner_only() {
     assert_eq!(recalled.worker.as_str(), "worker-3");
     assert_eq!(recalled.held, held());
     assert!(recalled.age < Duration::from_secs(60));
-    assert_eq!(folder.names(), ["assignment"], "nothing is left beside it");
+    assert_eq!(folder.names(), ["assignment"], "no temporary file remains");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -168,7 +168,7 @@ fn oversized_file_and_directory_are_rejected_by_name() {
     assert!(read(&folder.path()).is_err());
     assert_eq!(load(&cache), None);
     assert_eq!(save(&cache), CacheAnswer::Failed);
-    assert_eq!(folder.names(), ["assignment"], "nothing is left beside it");
+    assert_eq!(folder.names(), ["assignment"], "no temporary file remains");
 }
 
 #[cfg(unix)]
@@ -183,7 +183,7 @@ fn symlink_is_never_followed_and_pipe_never_blocks() {
     std::os::unix::fs::symlink(&target, folder.path()).unwrap();
     assert!(refusal(&folder.path()).contains("cannot open"));
     assert_eq!(load(&cache), None);
-    // Saving puts a file in the link's place; what it pointed to is left alone.
+    // Saving replaces the link by a file; the target of the link is unchanged.
     fs::write(folder.0.path().join("assignment.new"), b"of a crash").unwrap();
     assert_eq!(save(&cache), CacheAnswer::Done);
     assert!(fs::symlink_metadata(folder.path()).unwrap().is_file());
@@ -248,7 +248,7 @@ fn cache_file_that_other_users_may_write_is_refused() {
 fn cache_file_of_another_user_is_refused() {
     let folder = Folder::new();
     assert!(matches!(save(&folder.cache()), CacheAnswer::Done));
-    // Only root can give a file away; everyone else finds one that root owns.
+    // Only root can change the owner of a file; other users test with a file of root.
     let foreign = match std::os::unix::fs::chown(folder.path(), Some(12_345), None) {
         Ok(()) => folder.path(),
         Err(_) => PathBuf::from("/etc/passwd"),

@@ -53,8 +53,8 @@ impl Condvar {
         guard.0 = guard.0.take().map(|guard| self.0.wait(guard).unwrap());
     }
 
-    /// Times out if the deadline has passed. Otherwise it never does: loom reports a wait that
-    /// nothing ends as a deadlock.
+    /// Times out if the deadline has passed, and never otherwise: loom reports a wait without an
+    /// end as a deadlock.
     pub fn wait_until<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 
-/// An event of a hub whose subscribers start with nothing.
+/// An event of a hub whose subscribers start without a state.
 #[derive(Debug)]
 enum Step {
     Number(u32),
@@ -65,7 +65,7 @@ mod repeated {
                         }
                         Polled::Woken => report.send(()).unwrap(),
                         Polled::Closed => return,
-                        Polled::TimedOut => panic!("there is no time-out"),
+                        Polled::TimedOut => panic!("unexpected timeout"),
                     }
                 }
             })
@@ -122,7 +122,7 @@ mod explored {
         explore_within(None, model);
     }
 
-    /// Runs the model in every order with at most so many preemptions of a thread that could go on.
+    /// Runs the model in every order with at most this many preemptions of a runnable thread.
     fn explore_within(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
         let orders = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&orders);
@@ -291,7 +291,7 @@ mod explored {
         });
     }
 
-    /// What a callback owns: it may be freed once it was dropped, so nothing may use it then.
+    /// The captures of a callback: they may be freed after the drop, so nothing may use them then.
     struct Owned {
         is_used: loom::sync::atomic::AtomicBool,
         is_dropped: Arc<AtomicBool>,

@@ -1,23 +1,24 @@
-//! Publishing under a fence: take-over, publication in two classes, and settling doubts.
+//! Publishing under a fence: take-over, publication in two modes, and resolution of unknown outcomes.
 //!
-//! The protocol is straight-line code over [`Store`], so that the simulation runs the very code
-//! that ships. What it rests on (DESIGN, section 5):
+//! The protocol is straight-line code over [`Store`], so that the simulation runs the shipped code.
+//! Its rules (see `docs/design.md`):
 //!
-//! * A take-over writes the fence record by compare-and-set *before* it reads anything it will
-//!   act on, in a term above every term found. The fence is not written again in that term.
+//! * A take-over writes the fence record by compare-and-set *before* it reads anything that it acts
+//!   on, in a term above every term found. The fence is not written again in that term.
 //! * **Atomic mode** (a store with batches): every batch depends on the fence's revision.
-//! * **Per-key mode** (others): every write depends on its own key's revision, and a key that holds
-//!   nothing is created under the bucket's last sequence. A take-over rewrites every assignment
-//!   key and the commit record, so that each revision a former leader knows is stale.
-//! * A refused condition is settled by reading the bucket: a fence that moved means deposed, for
-//!   good; one that did not, that another client wrote without a fence, which is published above.
-//! * An unknown outcome is settled by reading back. What is not there may still be on its way: its
-//!   keys are written by the next publication whatever they hold, so that it comes too late.
+//! * **Per-key mode** (others): every write depends on the revision of its own key, and a new key is
+//!   created on the last sequence of the bucket. A take-over rewrites every assignment key and the
+//!   commit record, so that every revision known to a former leader is stale.
+//! * A refused condition is resolved by reading the bucket. If the fence has moved, this leader is
+//!   deposed. Otherwise another client wrote without a fence, and the leader publishes above it.
+//! * An unknown outcome is resolved by reading back. A write that has not arrived may still be in
+//!   flight: the next publication rewrites its keys unconditionally of their content, so that the
+//!   late write is refused.
 //!
-//! What class B leaves open: *during* a take-over, until the new leader has rewritten a key, the
-//! former one can still change what the key holds. The new leader's rewrite is refused then, so it
-//! learns of it and goes over it; when [`Publisher::take_over`] has returned, nothing of the former
-//! leader is accepted any more, and nothing that stands is newer than what it returned.
+//! Per-key mode has one gap: *during* a take-over, the former leader can still change a key until the
+//! new leader has rewritten it. The rewrite is then refused, so the new leader detects the change and
+//! overwrites it. After [`Publisher::take_over`] has returned, no write of the former leader is
+//! accepted, and no assignment is newer than the returned version.
 
 mod atomic;
 mod own_writes;
@@ -48,25 +49,25 @@ use crate::types::{Reason, Revision, Term, Version, WorkerId};
 pub use crate::vocabulary::ActiveMode;
 use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
 
-/// What a store says that was asked again and again.
+/// The error of a store that stays busy over all retries.
 const STAYS_BUSY: &str = "the store stays busy: another client writes the same keys, or the server \
-     takes no batch; see whether it has free storage";
+     rejects batches; check its free storage";
 
 /// What the publisher needs from its environment in addition to the store.
 pub trait PublisherEnvironment: Send + Sync {
     /// The wall clock as RFC 3339 text, for people who read the records.
     fn wall_clock(&self) -> String;
 
-    /// Waits; `false` when it was cut short because everything is to stop.
+    /// Waits. Returns `false` if the publisher must stop.
     fn pause(&self, duration: Duration) -> bool;
 
-    /// What deadlines are kept by.
+    /// Returns the clock of the deadlines.
     fn clock(&self) -> &dyn Clock {
         &SystemClock
     }
 
-    /// Whether the store takes calls; `false` while it is left alone, so that another try is for
-    /// later.
+    /// Returns whether the store accepts calls; `false` while the circuit breaker is open, so that
+    /// retries wait.
     fn takes_calls(&self) -> bool {
         true
     }
@@ -109,7 +110,7 @@ pub trait Publish: fmt::Debug + Send {
     fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
 
     /// Records the version that a worker has applied.
-    fn heed(&mut self, applied: Applied);
+    fn observe_applied(&mut self, applied: Applied);
 
     /// Looks what these writes, seen in the bucket, are.
     ///
@@ -156,8 +157,8 @@ impl Publish for Publisher {
         self.publish(plan, reason, deadline)
     }
 
-    fn heed(&mut self, applied: Applied) {
-        self.heed(applied);
+    fn observe_applied(&mut self, applied: Applied) {
+        self.observe_applied(applied);
     }
 
     fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved> {
@@ -203,7 +204,7 @@ pub struct Publisher {
     claim: Fence,
     /// The highest version used or seen; each publication, failed or not, takes a new one.
     version: Version,
-    /// The highest term and version that any worker was heard to have applied.
+    /// The highest term and version that any worker reported as applied.
     applied: Applied,
     known: BucketReading,
     doubts: LogThrottle,
@@ -324,7 +325,8 @@ impl Publisher {
         self.mode
     }
 
-    /// The store, its version and whether it batches, as probed last; empty before the take-over.
+    /// Returns the store, its version and the publish mode, as last probed; empty before the
+    /// take-over.
     #[must_use]
     pub fn store_description(&self) -> &str {
         &self.store_description
@@ -333,11 +335,11 @@ impl Publisher {
     /// Publishes `plan` under a new version and returns that version.
     ///
     /// # Errors
-    /// `Fenced` when a newer leader has taken over (for good); `NotRunning` before a take-over has
-    /// succeeded; `NoWorkers` for a plan without any, which would delete everything; `TooLarge`,
-    /// before anything was written, naming worker, size and limit; what the store reports
-    /// otherwise. After an error part of the plan may be visible (class B, or several batches), or
-    /// all of it; the next publication puts that right.
+    /// `Fenced` if a newer leader has taken over, which is final; `NotRunning` before a successful
+    /// take-over; `NoWorkers` for a plan without workers, which would delete everything; `TooLarge`
+    /// before anything was written, naming worker, size and limit; and the errors of the store.
+    /// After an error, part of the plan or all of it may be visible; the next publication repairs
+    /// it.
     pub fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
         self.check_standing()?;
         if plan.workers().is_empty() {
@@ -407,7 +409,7 @@ impl Publisher {
 
     /// Records the version that a worker has applied. The next [`Publisher::resolve`] ensures that
     /// everything later is above it.
-    pub fn heed(&mut self, applied: Applied) {
+    pub fn observe_applied(&mut self, applied: Applied) {
         self.applied = self.applied.highest(applied);
     }
 

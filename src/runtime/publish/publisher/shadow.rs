@@ -11,10 +11,10 @@ use crate::strategy::Plan;
 use crate::types::{Partition, Reason, Revision, Term, Version, WorkerId};
 use crate::wire::{Applied, Assignment};
 
-/// How long to wait before looking again, while what is stored may be half a publication.
+/// Delay before the next read while the stored plan may be incomplete.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// After so many looks without a change no more of it is expected.
+/// After this many reads without a change the publication is considered complete.
 const QUIET_LOOKS: u32 = 12;
 
 /// No leader's term: to a shadow every write is foreign.
@@ -114,8 +114,8 @@ impl Publish for Shadow {
         next_number("version", self.reader.version)
     }
 
-    fn heed(&mut self, applied: Applied) {
-        self.reader.heed(applied);
+    fn observe_applied(&mut self, applied: Applied) {
+        self.reader.observe_applied(applied);
     }
 
     fn resolve(&mut self, _: &[(String, Revision)], deadline: Instant) -> Result<Resolved> {

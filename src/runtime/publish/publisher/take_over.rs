@@ -20,7 +20,7 @@ use crate::wire::{
 /// How often a term is reopened because a higher one was found afterwards.
 const TERMS_MAX: u32 = 4;
 
-/// How class A is named in a fence record.
+/// The name of atomic mode in a fence record.
 const CLASS_A: &str = "A";
 
 /// What a take-over found.
@@ -196,7 +196,7 @@ impl Publisher {
         }
     }
 
-    /// Looks whether the bucket accepts batches by now, where it did not and any mode will do.
+    /// Probes whether the bucket now accepts batches, if the mode is `auto` and currently per-key.
     pub(super) fn follow_upgrade(&mut self, deadline: Instant) -> Result<()> {
         if self.settings.mode != PublishMode::Auto || self.mode != ActiveMode::PerKey {
             return Ok(());
@@ -336,8 +336,8 @@ impl Publisher {
         .with_key(FENCE_KEY)
     }
 
-    /// Rewrites the assignments and the commit record, same content, new term, so that every
-    /// revision that a former leader of class B knows is stale.
+    /// Rewrites the assignments and the commit record with the same content and the new term, so
+    /// that every revision known to a former per-key leader is stale.
     ///
     /// What has no term, since a leader of parti wrote it, gets none: workers judge it by version
     /// alone, and a term would make them accept an old one.
@@ -400,7 +400,8 @@ impl Publisher {
     fn rewritten(&mut self, worker: &WorkerId, revision: Revision) {
         if let Some(slot) = self.known.slots.get_mut(worker) {
             slot.revision = revision;
-            // Its worker takes up what comes in a new term; what has none is as old as before.
+            // Its worker applies an assignment in a new term; one without a term is as old as
+            // before.
             slot.needs_rewrite &= slot.is_foreign;
         }
         self.numbered(revision);
@@ -462,7 +463,7 @@ fn not_written(outcome: &Outcome) -> Error {
     Error::new(Code::Unavailable, message).with_key(FENCE_KEY)
 }
 
-/// Up to which term a leader of class B may know the revisions of keys; 0: there was none.
+/// Returns the highest term in which a per-key leader may know the revisions of keys; 0: none.
 fn class_b_until(found: &BucketReading) -> Term {
     match &found.fence.value {
         Some(fence) if fence.class == CLASS_A => fence.class_b_until,

@@ -73,13 +73,13 @@ fn inspect(rebalancer: &mut Rebalancer) -> (u64, Finding) {
     }
 }
 
-/// A source that tells what the test wants, or panics.
+/// A source that returns what the test sets, or panics.
 #[derive(Clone)]
 struct Source(Arc<Mutex<Option<Result<Vec<Partition>>>>>);
 
 impl PartitionSource for Source {
     fn list_partitions(&self, _: Instant) -> Result<Vec<Partition>> {
-        self.0.lock().clone().expect("as the test wants")
+        self.0.lock().clone().expect("simulated")
     }
 }
 
@@ -95,7 +95,7 @@ fn failed_source_keeps_last_plan_and_next_job_succeeds() {
         let nameless = vec![Partition::new(Vec::<String>::new(), 1)];
         let foreign_code = Error::new(Code::Fenced, "not what it means");
         let cases: [(Option<Result<Vec<Partition>>>, &str); 4] = [
-            (None, "panicked: as the test wants"),
+            (None, "panicked: simulated"),
             (Some(Err(foreign_code)), "not what it means"),
             (Some(Ok(list(&["p", "q", "p"]))), "\"p\""),
             (Some(Ok(nameless)), "without keys"),
@@ -109,7 +109,7 @@ fn failed_source_keeps_last_plan_and_next_job_succeeds() {
             assert_eq!(rebalancer.plan().unwrap().workers().len(), 2);
             assert_eq!(held(&world), before);
         }
-        // Nor does it keep anyone from taking over.
+        // It does not prevent a take-over either.
         partitions.touch();
         *source.0.lock() = None;
         let (found, _) = rebalancer.take_over(later()).unwrap();
@@ -151,7 +151,7 @@ fn missing_pushed_list_is_error_and_invalid_list_is_rejected_at_once() {
     assert!(pulled.push(Vec::new()).is_err());
 }
 
-/// Answers what the test wants: owners, an error, or a panic.
+/// A strategy that returns what the test sets: owners, an error, or a panic.
 struct Scripted(Arc<Mutex<Option<Result<Vec<u32>>>>>);
 
 impl Strategy for Scripted {
@@ -160,7 +160,7 @@ impl Strategy for Scripted {
     }
 
     fn assign(&self, _: &PlanInput<'_>) -> Result<Vec<u32>> {
-        self.0.lock().clone().expect("as the test wants")
+        self.0.lock().clone().expect("simulated")
     }
 }
 
@@ -175,7 +175,7 @@ fn failing_panicking_or_invalid_strategy_changes_nothing() {
         let before = held(&world);
         let error = Error::new(Code::NotRunning, "out of ideas");
         for (wrong, code, words) in [
-            (None, Code::StrategyFailed, "panicked: as the test wants"),
+            (None, Code::StrategyFailed, "panicked: simulated"),
             (Some(Err(error)), Code::StrategyFailed, "out of ideas"),
             (Some(Ok(vec![0])), Code::InvalidPlan, "1 owners for 2"),
             (Some(Ok(vec![0; 3])), Code::InvalidPlan, "3 owners for 2"),
@@ -216,8 +216,8 @@ fn inspection_reports_same_changed_or_reweighted_with_excess() {
         assert_eq!(inspect(&mut rebalancer).1, Finding::Changed);
     }
     let mut heavy = list(&["p", "q", "r", "s"]);
-    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1; nobody can have less than the 4 alone
-    heavy[3].weight = -9; // as good as the default, 1
+    heavy[0].weight = 4; // a: 4 + 1, b: 1 + 1; no plan is better than the 4 alone
+    heavy[3].weight = -9; // counts as the default, 1
     partitions.push(heavy).unwrap();
     let Finding::Reweighted { excess } = inspect(&mut rebalancer).1 else {
         panic!("not noticed");
@@ -271,7 +271,7 @@ fn moved_counts_partitions_with_changed_owner() {
     );
 }
 
-/// Notes what it is told of the previous plan.
+/// A strategy that records the previous plan.
 struct Noting(Arc<Mutex<Vec<Option<u32>>>>);
 
 impl Strategy for Noting {
@@ -291,15 +291,15 @@ fn partial_plan_is_not_adopted_but_reveals_current_owners() {
         let world = world(kind);
         put(&world, "assignment.a", &raw(4, None, &["p", "q"]));
         put(&world, "assignment.b", &raw(5, None, &["q", "r"]));
-        let told = Arc::default();
-        let strategy = Arc::new(Noting(Arc::clone(&told)));
+        let reported = Arc::default();
+        let strategy = Arc::new(Noting(Arc::clone(&reported)));
         let partitions = pushed(&["p", "q", "r"]);
         let mut next = rebalancer_of(&world, PublishMode::Auto, &partitions, strategy);
         let (found, _) = next.take_over(later()).unwrap();
         assert!(!found.consistent);
         assert_eq!(found.planned.len(), 2);
         publish(&mut next, &["a", "b"]).unwrap();
-        assert_eq!(*told.lock(), [Some(0), Some(0), Some(1)]);
+        assert_eq!(*reported.lock(), [Some(0), Some(0), Some(1)]);
     }
 }
 
@@ -316,13 +316,13 @@ fn complete_plan_is_consistent_and_unchanged() {
         assert_eq!(found.finding, Some(Finding::Same));
         assert!(malformed.is_empty());
         assert_eq!(found.former_leader, Some(id("divvy")));
-        // A leader of parti publishes after it, blindly.
+        // A parti leader publishes after it, unconditionally.
         put(&world, "assignment.a", &raw(2, None, &["p"]));
         put(&world, "assignment.b", &raw(2, None, &["q", "r"]));
         let (found, _) = next.take_over(later()).unwrap();
         assert!(found.consistent, "{kind:?}");
         assert_eq!((found.finding, found.version), (Some(Finding::Same), 2));
-        // And was cut short.
+        // It was interrupted.
         world.server().delete(Bucket::Assignment, "assignment.b");
         let (found, _) = next.take_over(later()).unwrap();
         assert_eq!(found.finding, Some(Finding::Changed));

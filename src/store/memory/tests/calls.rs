@@ -1,10 +1,10 @@
-//! Calls that go wrong.
+//! Failing calls.
 
 use super::*;
 use crate::error::Code;
 
 fn unavailable() -> Fault {
-    Fault::Refuse(Refusal::Unavailable("the test wants it".to_owned()))
+    Fault::Refuse(Refusal::Unavailable("simulated".to_owned()))
 }
 
 fn is_unknown(outcome: &Outcome) -> bool {
@@ -18,7 +18,7 @@ fn next_calls_of_kind_fail_and_later_ones_succeed() {
     for _ in 0..2 {
         let error = store.read(BUCKET, "a", soon()).unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);
-        set(&store, "a", "writes are another kind");
+        set(&store, "a", "writes are not affected");
     }
     assert!(store.read(BUCKET, "a", soon()).is_ok());
 }
@@ -247,7 +247,7 @@ fn blackout_rejects_calls_and_spares_other_clients() {
 fn hanging_blackout_ends_calls_at_deadline_and_applies_nothing() {
     let (store, clock) = driven();
     store.faults().blackout(Blackout::Hang);
-    // It wins over a delay: what is cut off does not arrive later.
+    // It precedes a delay: a blocked call does not arrive later.
     store.faults().delay(&Call::ALL, Duration::from_secs(1));
     assert!(is_unknown(&write(&store, put("a", "1"))));
     assert!(store.read(BUCKET, "a", soon()).is_err());
@@ -271,14 +271,14 @@ fn blackout_affects_calls_already_delayed() {
     store
         .faults()
         .delay(&[Call::Write], Duration::from_millis(300));
-    let (tell, told) = bounded(0);
+    let (tell, reported) = bounded(0);
     let outcome = std::thread::scope(|scope| {
         let delayed = scope.spawn(|| {
             tell.send(()).unwrap();
             write(&store, put("a", "1"))
         });
-        told.recv().unwrap();
-        // Were the call to begin later than this, the blackout would meet it all the same.
+        reported.recv().unwrap();
+        // Even a call that begins later than this is blocked.
         std::thread::sleep(Duration::from_millis(20));
         store.faults().blackout(Blackout::Refuse);
         delayed.join().unwrap()

@@ -1,4 +1,4 @@
-//! What the conformance suite does not ask of a store: faults, operators, driven time.
+//! Behaviour beyond the conformance suite: faults, operators, virtual time.
 
 mod calls;
 mod seeds;
@@ -11,7 +11,7 @@ use crate::types::Revision;
 const BUCKET: Bucket = Bucket::Heartbeat;
 const TTL: Duration = Duration::from_secs(6);
 
-/// A store with a driven clock and one bucket with a TTL.
+/// A store in virtual time with one bucket with a TTL.
 fn driven() -> (MemoryStore, ManualClock) {
     driven_by(MemoryStore::builder())
 }
@@ -23,7 +23,7 @@ fn driven_by(builder: MemoryStoreBuilder) -> (MemoryStore, ManualClock) {
     (store, clock)
 }
 
-/// A store with the system's clock and one bucket with a TTL.
+/// A store in real time with one bucket with a TTL.
 fn timed() -> MemoryStore {
     let store = MemoryStore::new();
     ensure(&store);

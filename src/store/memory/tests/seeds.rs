@@ -1,11 +1,11 @@
-//! Random histories under random faults: whatever happens, a recovered watch knows the truth.
+//! Random histories under random faults: a recovered watch always has the current state.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::*;
 
-/// What one reader makes of its watch.
+/// The state that one reader builds from its watch.
 struct Reader {
     watch: Watch,
     known: BTreeMap<String, (Revision, Vec<u8>)>,
@@ -21,7 +21,7 @@ impl Reader {
         }
     }
 
-    /// Takes up to `events_max` events and checks each against the contract.
+    /// Reads up to `events_max` events and checks each against the contract.
     fn read(&mut self, events_max: usize, trace: &mut String) {
         for event in self.watch.events.try_iter().take(events_max) {
             writeln!(trace, "{event:?}").unwrap();
@@ -32,7 +32,7 @@ impl Reader {
                 }
                 WatchEvent::Disconnected(_) => self.live = false,
                 WatchEvent::Change(entry) if entry.operation == Operation::Gone => {
-                    assert!(!self.live, "gone while sighted");
+                    assert!(!self.live, "`Gone` while live");
                     let known = self.known.remove(&entry.key);
                     assert_eq!(known.map(|k| k.0), Some(entry.revision));
                 }

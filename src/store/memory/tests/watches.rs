@@ -1,4 +1,4 @@
-//! Watches that go wrong, and time that is driven.
+//! Failing watches, and virtual time.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn lost_events_are_silent_until_next_resynchronisation() {
     set(&store, "c", "1");
     set(&store, "b", "2");
     assert_eq!(delivered(&watch), ["live", "c=1", "b=2"]);
-    store.faults().blind_watches("the test wants it");
+    store.faults().blind_watches("simulated");
     store.faults().recover_watches();
     assert_eq!(delivered(&watch), ["blind", "a=1", "live"]);
 }
@@ -61,7 +61,7 @@ fn late_events_arrive_without_further_calls() {
     store.faults().delay_watch_events(late);
     let next = || short(&watch.events.recv_deadline(soon()).unwrap());
     assert_eq!(next(), "live");
-    // Again and again, so that the thread is met asleep as well as awake.
+    // Repeated, so that the thread is met both waiting and running.
     for _ in 0..20 {
         let begin = Instant::now();
         set(&store, "a", "1");
@@ -78,7 +78,7 @@ fn held_write_reaches_watches_without_further_calls() {
     let next = || short(&watch.events.recv_deadline(soon()).unwrap());
     assert_eq!(next(), "live");
     let hold = Fault::Hold(Some(Duration::from_millis(10)));
-    // Again and again, so that the thread is met asleep as well as awake.
+    // Repeated, so that the thread is met both waiting and running.
     for _ in 0..20 {
         store.faults().next(&Call::WRITES, 1, hold.clone());
         let outcome = write(&store, put("a", "1"));
@@ -134,7 +134,7 @@ fn after_blackout_watch_receives_exactly_missed_changes() {
 fn watch_opened_while_disconnected_waits_for_recovery() {
     let (store, _) = driven();
     set(&store, "a", "1");
-    store.faults().blind_watches("the test wants it");
+    store.faults().blind_watches("simulated");
     let watch = store.watch(BUCKET, "").unwrap();
     set(&store, "b", "1");
     assert_eq!(delivered(&watch), ["blind"]);
@@ -165,7 +165,7 @@ fn purge_is_silent_until_next_resynchronisation() {
     store.server().purge(BUCKET);
     set(&store, "b", "2");
     assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "b=2"]);
-    store.faults().blind_watches("the test wants it");
+    store.faults().blind_watches("simulated");
     store.faults().recover_watches();
     assert_eq!(delivered(&watch), ["blind", "a?", "live"]);
 }
@@ -180,7 +180,7 @@ fn deleted_bucket_disconnects_watches_until_recreated() {
     assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "blind"]);
     ensure(&store);
     assert_eq!(delivered(&watch), ["a?", "b?", "live"]);
-    // The same number as in the former life, and yet another value.
+    // The same number as in the former bucket, with a different value.
     assert_eq!(set(&store, "a", "2"), 1);
     assert_eq!(delivered(&watch), ["a=2"]);
 }
@@ -199,7 +199,7 @@ fn values_and_markers_expire_in_chronological_order() {
     clock.advance(TTL / 3);
     store.tick();
     assert_eq!(delivered(&watch), ["a!"]);
-    // The markers live for another TTL and leave nothing.
+    // The markers last for another TTL and leave nothing.
     let markers = store.list(BUCKET, "", soon()).unwrap();
     assert_eq!((markers.entries.len(), markers.last_sequence), (2, 4));
     clock.advance(TTL);
@@ -262,7 +262,7 @@ fn dropping_last_clone_of_client_stops_it() {
     drop(clone);
     let events: Vec<_> = watch.events.iter().map(|event| short(&event)).collect();
     assert_eq!(events, ["live"]);
-    set(&store, "a", "the others go on");
+    set(&store, "a", "other watches continue");
 }
 
 #[test]

@@ -22,10 +22,10 @@ pub use super::dial::Dial;
 /// A server that has answered nothing for so long is asked for a sign of life, or sooner where
 /// little time is left to notice a hang.
 const PING_AFTER_MAX: Duration = Duration::from_secs(1);
-/// A connection is given up this much before its hang has lasted for the limit, so that a late
+/// A connection is closed this much before its hang has lasted for the limit, so that a late
 /// wake-up does not exceed it.
 const STALE_MARGIN: Duration = Duration::from_millis(200);
-/// Reads between two looks at what else there is to do.
+/// Reads between two checks for other work.
 const READS_MAX: usize = 16;
 /// Encrypted output that rustls may hold before more is given to it.
 const TLS_OUTPUT_MAX: usize = 64 * 1024;

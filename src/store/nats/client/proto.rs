@@ -22,7 +22,7 @@ pub const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 const MESSAGE_MAX_BEFORE_LOGIN: usize = 0;
 /// Least room offered to one read.
 const READ_MIN: usize = 4 * 1024;
-/// The buffer at rest, and under load.
+/// Capacity of the idle buffer, and under load.
 const BUFFER_MIN: usize = 16 * 1024;
 const BUFFER_BUSY: usize = 64 * 1024;
 /// The longest text kept of an error line.

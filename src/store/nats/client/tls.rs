@@ -113,7 +113,7 @@ pub fn exchange(session: &mut ClientConnection, socket: &TcpStream) -> io::Resul
             Err(error) => return Err(error),
         }
         if let Err(error) = session.process_new_packets() {
-            // Tells the peer why, if it still listens.
+            // Sends the reason to the peer, if it still reads.
             let _ = session.write_tls(&mut socket);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::memory::{Call, Fault};
 
-/// Before the publication: `stays` keeps its assignment, `gone` was deleted, `malformed` holds
-/// junk, `new` never had a key, `leaves` is no longer in the plan.
+/// Before the publication: `stays` keeps its assignment, `gone` was deleted, `malformed` has a
+/// malformed value, `new` never had a key, `leaves` is no longer in the plan.
 fn set_the_scene(kind: Kind) -> (MemoryStore, Leader) {
     let world = world(kind);
     let mut leader = Leader::leading(&world);
@@ -61,7 +61,7 @@ fn take_over_at_any_call_leaves_nothing_of_deposed_leader() {
             let now = world.list(Bucket::Assignment, "", later()).unwrap();
             assert_eq!(
                 known.last_sequence, now.last_sequence,
-                "{kind:?} call {call}: something was accepted after the take-over"
+                "{kind:?} call {call}: a write was accepted after the take-over"
             );
             for _ in 0..10 {
                 let error = deposed.publish(&next_plan()).unwrap_err();
@@ -82,8 +82,8 @@ fn take_over_at_any_call_leaves_nothing_of_deposed_leader() {
     }
 }
 
-/// The other way round: the deposed leader's publication, started before, runs on during every
-/// step of the rival's take-over.
+/// The reverse: the publication of the deposed leader, started before, continues during every step
+/// of the rival's take-over.
 #[test]
 fn writes_of_deposed_leader_during_take_over_are_seen_and_overwritten() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {
@@ -94,7 +94,7 @@ fn writes_of_deposed_leader_during_take_over_are_seen_and_overwritten() {
                 let mut rival = Leader::new(&world);
                 let deposeds = deposed.clone();
                 rival.spy.before_call(call, move || {
-                    // A publication that dies after so many store calls.
+                    // A publication that ends after this many store calls.
                     let mut deposed = deposeds.lock();
                     let client = deposed.client.clone();
                     deposed.spy.before_call(steps, move || {
@@ -132,8 +132,8 @@ fn writes_of_deposed_leader_during_take_over_are_seen_and_overwritten() {
     }
 }
 
-/// A new leader's fence lands right behind an own write: the number of the next own write must
-/// not be taken for the end of the log, or keys could be created on top of the fence.
+/// The fence of a new leader is written right after an own write: the number of the next own write
+/// must not be treated as the end of the log, or keys could be created on top of the fence.
 #[test]
 fn key_is_not_created_over_unseen_fence() {
     for kind in [Kind::Few(2), Kind::B] {
@@ -142,7 +142,7 @@ fn key_is_not_created_over_unseen_fence() {
         deposed
             .publish(&plan(&[("a", &["p"]), ("b", &["q"])]))
             .unwrap();
-        // Of the rival's take-over only the fence has arrived so far.
+        // Only the fence of the rival's take-over has arrived so far.
         let store = world.clone();
         deposed.spy.before_call(deposed.looks() + 1, move || {
             let fence = Fence {
@@ -172,7 +172,7 @@ fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
             plan(&[("never", &["a"]), ("stays", &["d"])]),
         ];
         for n in 0..10_000 {
-            // As if it had noticed nothing yet.
+            // As if it had not detected the rival yet.
             deposed.publisher.term_state = TermState::Effective;
             deposed.publisher.known = known.clone();
             let plan = &plans[n % plans.len()];
@@ -180,7 +180,7 @@ fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
                 .publisher
                 .draft(plan, Reason::ManualRefresh)
                 .unwrap();
-            // Straight to the store, without the look at the fence before.
+            // Directly to the store, without reading the fence before.
             let attempt = match deposed.publisher.mode {
                 ActiveMode::Atomic => deposed.publisher.publish_atomically(
                     &draft,
@@ -199,8 +199,7 @@ fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
     }
 }
 
-/// Opening a further term failed half-way and a rival took over: the term that was not opened must
-/// never be published under.
+/// Opening another term failed midway and a rival took over: the unopened term must never be used.
 #[test]
 fn term_that_failed_to_open_is_never_published() {
     for kind in BOTH {
@@ -230,14 +229,14 @@ fn term_that_failed_to_open_is_never_published() {
                 }
                 leader.spy.stand_down();
                 leader.client.faults().clear();
-                // It either finds out which fence stands, or gives up leadership.
+                // It either reads the current fence, or loses the leadership.
                 let again = leader.publisher.resolve(&seen, later());
                 leader.client.faults().release_held();
                 match again {
                     Ok(foreign) => {
                         assert!(
                             foreign || settled.is_ok(),
-                            "the foreign write was forgotten"
+                            "the foreign write was not repaired"
                         );
                         let version = leader.publish(&lists).unwrap();
                         assert_eq!(version, 10);
@@ -268,7 +267,7 @@ fn again_fenced(leader: &mut Leader, lists: &Plan) -> bool {
         .is_err_and(|e| e.code() == Code::Fenced)
 }
 
-/// A leader that wants a further term and finds a rival's fence is deposed, not in conflict.
+/// A leader that opens another term and finds a rival's fence is deposed, not in conflict.
 #[test]
 fn rival_during_opening_of_further_term_deposes_leader() {
     for kind in BOTH {
@@ -298,7 +297,7 @@ fn rival_during_opening_of_further_term_deposes_leader() {
     }
 }
 
-/// Writes of a deposed leader that were held up and land after the take-over.
+/// Delayed writes of a deposed leader that arrive after the take-over.
 #[test]
 fn delayed_writes_of_deposed_leader_have_no_effect() {
     for kind in [Kind::A, Kind::Few(3), Kind::B] {

@@ -1,4 +1,4 @@
-//! Writers who know no fence: Go leaders, humans, garbage.
+//! Writers without a fence: Go leaders, operators, malformed values.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn foreign_write_is_detected_and_published_above() {
                     "{name}"
                 );
                 assert_eq!(fence(&world).unwrap().term, leader.publisher.term());
-                // It is settled once.
+                // It is resolved once.
                 leader.spy.calls();
                 assert!(!leader.publisher.resolve(&seen, later()).unwrap());
                 assert_eq!(leader.spy.calls(), 0);
@@ -82,7 +82,7 @@ fn manually_deleted_or_purged_keys_are_detected_and_rewritten() {
             assert_eq!(version, 6);
             holds_exactly(&world, &lists(), version);
         }
-        // Gone without a trace, fence and all: that ends the term.
+        // Everything was removed, including the fence: that ends the term.
         let (world, mut leader) = leading(kind);
         world.server().purge(Bucket::Assignment);
         let seen = seen("assignment.a", Revision::MAX);
@@ -139,7 +139,7 @@ fn own_writes_are_never_treated_as_foreign_and_cost_no_call() {
     }
 }
 
-/// A leader of parti that does not know that it was deposed, writing again and again.
+/// A parti leader that has not noticed its deposition writes repeatedly.
 #[test]
 fn each_blind_put_of_go_leader_is_answered_until_it_stops() {
     for kind in BOTH {
@@ -161,8 +161,8 @@ fn each_blind_put_of_go_leader_is_answered_until_it_stops() {
     }
 }
 
-/// Symptom: a worker that had applied version 9 refused for ever what a Go leader had put under
-/// version 8, since that was by chance what the plan said, and so was left as it was.
+/// Symptom: a worker that had applied version 9 rejected forever what a Go leader had written as
+/// version 8, because it happened to equal the plan and was not rewritten.
 #[test]
 fn foreign_write_equal_to_plan_is_rewritten_above() {
     for kind in BOTH {
@@ -172,15 +172,15 @@ fn foreign_write_equal_to_plan_is_rewritten_above() {
         assert!(leader.publisher.resolve(&seen, later()).unwrap());
         let version = leader.publish(&lists()).unwrap();
         assert_eq!(held(&world)["a"].version, version);
-        // And that is that.
+        // No further rewrite follows.
         leader.publish(&plan(&[("a", &["p"]), ("b", &[])])).unwrap();
         assert_eq!(held(&world)["a"].version, version);
     }
 }
 
-/// Symptom: two owners (seed 9141 of the managers). Cause: a stranger had put an empty list under
-/// the version that the worker had applied. The worker refused it, and the next leader, whose plan
-/// gave it nothing either, left it as it was.
+/// Symptom: two owners (seed 9141 of the managers). Cause: a foreign client had written an empty
+/// list with the version that the worker had applied. The worker rejected it, and the next leader,
+/// whose plan was also empty for it, did not rewrite it.
 #[test]
 fn take_over_does_not_trust_foreign_assignment() {
     for kind in BOTH {
@@ -197,8 +197,8 @@ fn take_over_does_not_trust_foreign_assignment() {
     }
 }
 
-/// After the first version of its own, nothing without a term is left of a leader of parti, so
-/// that what turns up without one is foreign.
+/// After its first publication no assignment of a parti leader remains, so an assignment without a
+/// term is foreign.
 #[test]
 fn first_publication_after_leader_without_terms_rewrites_all_assignments() {
     for kind in BOTH {
@@ -210,7 +210,7 @@ fn first_publication_after_leader_without_terms_rewrites_all_assignments() {
         let next = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &[])]);
         assert_eq!(leader.publish(&next).unwrap(), 8);
         assert!(held(&world).values().all(|held| held.version == 8));
-        // And that is that.
+        // No further rewrite follows.
         let next = plan(&[("a", &["p"]), ("b", &[]), ("c", &["q"])]);
         assert_eq!(leader.publish(&next).unwrap(), 9);
         assert_eq!(held(&world)["a"].version, 8);
@@ -236,8 +236,8 @@ fn take_over_rewrites_assignment_older_than_worker_has_applied() {
     }
 }
 
-/// Symptom: a worker that had taken up what a stranger wrote, and a stranger deleted before the
-/// leader saw it, refused everything that the leader published after.
+/// Symptom: a worker that had applied a foreign assignment, which was deleted before the leader
+/// observed it, rejected everything that the leader published afterwards.
 #[test]
 fn applied_foreign_version_is_exceeded_even_after_deletion() {
     for kind in BOTH {
@@ -252,16 +252,16 @@ fn applied_foreign_version_is_exceeded_even_after_deletion() {
     }
 }
 
-/// Symptom: a worker went without work for good. Cause: it had applied a version that the bucket
-/// lost, refused every lower one, and its leader, which looked at beats at its take-over only,
-/// did not know.
+/// Symptom: a worker stayed without work permanently. Cause: it had applied a version that the
+/// bucket lost, and rejected every lower one. Its leader did not know, because it read heartbeats
+/// only at its take-over.
 #[test]
 fn applied_versions_are_tracked_and_every_key_is_raised_above_them() {
     for kind in BOTH {
         for (term, version) in [(0, 90), (1, 90), (9, 3), (9, 90)] {
             let (world, mut leader) = leading(kind);
             beat(&world, "a", term, version);
-            leader.publisher.heed(Applied { term, version });
+            leader.publisher.observe_applied(Applied { term, version });
             assert!(leader.publisher.resolve(&[], later()).unwrap());
             let published = leader.publish(&lists()).unwrap();
             assert_eq!(published, version.max(5) + 1);

@@ -1,4 +1,4 @@
-//! Numbers near the limit, and keys that are not divvy's.
+//! Numbers near the limit, and keys that do not belong to divvy.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn implausible_numbers_that_appear_while_a_leader_is_in_force_are_overwritten_or
                     term: number,
                     version: number,
                 };
-                leader.publisher.heed(heard);
+                leader.publisher.observe_applied(heard);
                 let seen = [(place.to_owned(), revision)];
                 leader.publisher.resolve(&seen, later()).unwrap();
                 let version = leader.publish(&lists()).unwrap();
@@ -92,21 +92,21 @@ fn what_a_worker_reported_is_forgotten_with_its_heartbeat() {
             version: 90,
         };
         beat(&world, "w-9", heard.term, heard.version);
-        leader.publisher.heed(heard);
+        leader.publisher.observe_applied(heard);
         world.server().delete(Bucket::Heartbeat, "heartbeat.w-9");
         leader.publisher.resolve(&[], later()).unwrap();
         assert_eq!(leader.publish(&lists()).unwrap(), 2);
         assert_eq!(leader.publisher.term(), 1);
-        // While it is there, it counts.
+        // It counts while it exists.
         beat(&world, "w-9", heard.term, heard.version);
-        leader.publisher.heed(heard);
+        leader.publisher.observe_applied(heard);
         leader.publisher.resolve(&[], later()).unwrap();
         assert_eq!(leader.publish(&lists()).unwrap(), 91);
         assert_eq!(leader.publisher.term(), 10);
     }
 }
 
-/// What a leader of parti v2 leaves in a bucket, its commit record excepted.
+/// The records of a parti v2 leader in a bucket, except for its commit record.
 fn v2_records(world: &MemoryStore) -> Vec<Entry> {
     for version in 1..=200 {
         let log = format!(r#"{{"version":{version},"leader_revision":7,"payload_keys":[]}}"#);
@@ -174,7 +174,7 @@ fn leader_refuses_a_fleet_in_which_a_commit_of_parti_v2_decides() {
         let after = world.list(Bucket::Assignment, "", later()).unwrap();
         assert_eq!(
             after.last_sequence, before.last_sequence,
-            "something was written"
+            "a write was accepted"
         );
     }
 }
@@ -205,7 +205,7 @@ fn key_without_an_assignment_is_no_worker_and_stays_untouched() {
         let seen = [("assignment.w-0".to_owned(), Revision::MAX)];
         leader.publisher.resolve(&seen, later()).unwrap();
         let version = leader.publish(&lists()).unwrap();
-        // A worker's own key is repaired.
+        // The key of a worker is repaired.
         holds_exactly(&world, &lists(), version);
         let mut next = Leader::new(&world);
         assert!(next.take_over().unwrap().consistent);

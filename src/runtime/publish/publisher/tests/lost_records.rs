@@ -1,5 +1,5 @@
-//! Versions and terms go up, though the records that showed them are gone and no worker reports
-//! what it applied. The first four tests are histories that the simulation found.
+//! Versions and terms increase although the records that showed them are lost and no worker reports
+//! what it applied. The first four tests are runs found by the simulation.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn remove(world: &MemoryStore, keys: &[&str]) {
     }
 }
 
-/// Takes over and publishes; checks that term and version exceed what `former` reached.
+/// Takes over and publishes. Checks that term and version exceed those of `former`.
 #[track_caller]
 fn publishes_above(world: &MemoryStore, former: Applied) -> Applied {
     let mut leader = Leader::leading(world);
@@ -52,7 +52,7 @@ fn versions_exceed_a_foreign_jump_after_fence_commit_and_assignments_were_remove
 fn versions_exceed_a_foreign_jump_after_the_commit_record_was_broken_while_the_fence_stands() {
     for kind in BOTH {
         let world = world(kind);
-        // Far more than the bucket has writes.
+        // Far more than the number of writes in the bucket.
         put(&world, "assignment.w-2", &raw(1_000_000, None, &["x"]));
         let former = publishes_above(&world, Applied::default());
         remove(&world, &["assignment.w-0", "assignment.w-1"]);
@@ -126,7 +126,7 @@ fn a_bucket_that_counts_from_its_creation_time_continues_above_its_predecessor()
             assert_eq!(error.code(), Code::Fenced);
             former = publishes_above(&world, former);
         }
-        // What a stranger copies from an older bucket changes nothing.
+        // What a foreign client copies from an older bucket changes nothing.
         clock.advance(Duration::from_millis(50));
         let server = world.server();
         server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None });
@@ -192,7 +192,7 @@ fn restored_bucket_is_continued_above_what_the_process_remembers() {
             first.publish(&lists()).unwrap();
         }
         world.server().restore(&copy);
-        // The fence in the copy is its own: it leads on, above what it published.
+        // The fence in the copy is its own: it continues to lead, above its published versions.
         let version = first.publish(&lists()).unwrap();
         assert!(version > 6, "{kind:?}: {version}");
         holds_exactly(&world, &lists(), version);
@@ -203,7 +203,7 @@ fn restored_bucket_is_continued_above_what_the_process_remembers() {
         world.server().restore(&copy);
         let mut second = Leader::new(&world);
         second.publisher = second.publisher.remembering(remembered);
-        // It would wait for heartbeats, and is stopped in that.
+        // It waits for heartbeats, and is stopped during the wait.
         second.environment.stopped.store(true, Ordering::Release);
         let error = second.take_over().unwrap_err();
         assert_eq!(error.code(), Code::NotRunning, "{kind:?}: {error}");

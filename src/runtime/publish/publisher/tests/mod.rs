@@ -1,4 +1,4 @@
-//! The publishing protocol against rivals, foreign writers and a store that lies down.
+//! The publishing protocol against rivals, foreign writers and a failing store.
 
 mod deposed;
 mod foreign;
@@ -26,12 +26,12 @@ use crate::store::{
 };
 use crate::types::{Partition, Term};
 
-/// The class of the store in a test.
+/// The publish mode of the store in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     A,
     B,
-    /// Atomic mode in batches of few writes.
+    /// Atomic mode with small batches.
     Few(usize),
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn ensure(store: &MemoryStore) {
     }
 }
 
-/// PublisherEnvironment whose clock stands still, so that nothing may rest on its progress.
+/// An environment whose clock is stopped, so that nothing may depend on its progress.
 #[derive(Default)]
 pub(crate) struct Still {
     pub stopped: AtomicBool,
@@ -93,7 +93,7 @@ pub(crate) fn settings(class: PublishMode) -> PublisherSettings {
     }
 }
 
-/// A leader with a client of its own.
+/// A leader with its own client.
 pub(crate) struct Leader {
     pub client: MemoryStore,
     pub spy: Arc<Spy>,
@@ -132,8 +132,8 @@ impl Leader {
         leader
     }
 
-    /// Calls of a publication before its first write: to read the fence, and without batches to
-    /// look whether the bucket accepts them by now.
+    /// The calls of a publication before its first write: reading the fence and, without batches,
+    /// probing whether the bucket accepts them now.
     pub fn looks(&self) -> u32 {
         match self.publisher.mode() {
             ActiveMode::Atomic => 1,
@@ -150,7 +150,7 @@ impl Leader {
     }
 }
 
-/// A store that counts the calls to it and does something before one of them.
+/// A store that counts its calls and runs an action before one of them.
 pub(crate) struct Spy {
     store: MemoryStore,
     state: Mutex<Plot>,
@@ -173,24 +173,24 @@ impl Spy {
         }
     }
 
-    /// Calls made since the last look.
+    /// Calls since the last reset.
     pub fn calls(&self) -> u32 {
         std::mem::take(&mut self.state.lock().calls)
     }
 
-    /// Does this before the call of that number from now, 1 being the next.
+    /// Runs this before the n-th call from now; 1 is the next.
     pub fn before_call(&self, number: u32, act: impl FnOnce() + Send + 'static) {
         let mut state = self.state.lock();
         state.calls = 0;
         state.before = Some((number, Box::new(act)));
     }
 
-    /// Drops what was planned and has not happened.
+    /// Cancels a planned action that has not run.
     pub fn stand_down(&self) {
         self.state.lock().before = None;
     }
 
-    /// Whether what was planned for a call is still to come.
+    /// Returns whether a planned action has not run yet.
     pub fn is_waiting(&self) -> bool {
         self.state.lock().before.is_some()
     }
@@ -276,7 +276,7 @@ pub(crate) fn id(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
 }
 
-/// A plan in which each of these workers holds these partitions.
+/// Returns a plan in which these workers own these partitions.
 pub(crate) fn plan(lists: &[(&str, &[&str])]) -> Plan {
     let workers: Vec<WorkerId> = lists.iter().map(|(name, _)| id(name)).collect();
     let mut held: Vec<(Partition, u32)> = (0_u32..)
@@ -289,7 +289,7 @@ pub(crate) fn plan(lists: &[(&str, &[&str])]) -> Plan {
     Plan::new(workers.into(), partitions.into(), owners).unwrap()
 }
 
-/// What a worker's key holds.
+/// Returns the content of a worker's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub version: Version,
@@ -298,7 +298,7 @@ pub(crate) struct Held {
     pub revision: Revision,
 }
 
-/// All readable assignments.
+/// Returns all valid assignments.
 pub(crate) fn held(store: &MemoryStore) -> BTreeMap<String, Held> {
     let listing = store
         .list(Bucket::Assignment, "assignment", later())
@@ -319,7 +319,7 @@ pub(crate) fn held(store: &MemoryStore) -> BTreeMap<String, Held> {
         .collect()
 }
 
-/// Whether the store holds exactly this plan, and its commit record says so.
+/// Checks that the store contains exactly this plan, and that its commit record matches.
 pub(crate) fn holds_exactly(store: &MemoryStore, plan: &Plan, version: Version) {
     let held = held(store);
     let expected: BTreeMap<String, Vec<String>> = (0_u32..)
@@ -359,7 +359,7 @@ pub(crate) fn fence(store: &MemoryStore) -> Option<Fence> {
     Fence::decode(&entry(store, FENCE_KEY)?.value).ok()
 }
 
-/// An assignment's bytes as a leader of parti or a human writes them.
+/// Returns an assignment as written by a parti leader or an operator.
 pub(crate) fn raw(version: Version, term: Option<Term>, partitions: &[&str]) -> Vec<u8> {
     let list: Vec<Partition> = partitions.iter().map(|p| Partition::new([*p], 1)).collect();
     let list = serde_json::to_string(&list).unwrap();

@@ -31,7 +31,7 @@ fn leader_switches_to_atomic_once_the_bucket_accepts_batches() {
         ("A", "divvy")
     );
     assert_eq!(leader.publisher.term(), fence.term);
-    // Whoever takes over next must rewrite what was published key by key.
+    // The next leader must rewrite what was published key by key.
     assert!(fence.class_b_until >= 1, "{fence:?}");
 }
 

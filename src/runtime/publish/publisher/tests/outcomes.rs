@@ -1,4 +1,4 @@
-//! Writes of which nobody knows how they ended.
+//! Writes with an unknown outcome.
 
 use super::*;
 use crate::store::memory::{Call, Fault};
@@ -23,10 +23,10 @@ fn versions_rise(before: &BTreeMap<String, Held>, after: &BTreeMap<String, Held>
     }
 }
 
-/// Makes the writes from the given one on end with this fault, `count` of them.
+/// Makes `count` writes from the given one on end with this fault.
 fn spoil(leader: &Leader, skipped: u32, count: u32, fault: Fault) {
-    // In class A each batch is a call, in class B the overwrites are one call, each creation
-    // another, then the deletions, then the commit record.
+    // In atomic mode each batch is a call. In per-key mode the overwrites are one call, each
+    // creation another, then the deletions, then the commit record.
     let client = leader.client.clone();
     leader
         .spy
@@ -70,8 +70,8 @@ fn plan_prevails_for_any_write_outcome_and_versions_only_increase() {
     }
 }
 
-/// A publication failed with writes on their way, and the next one is about another plan: one that
-/// needs none of those keys. They must not land on top of it.
+/// A publication failed with writes in flight, and the next one is for another plan that needs none
+/// of these keys. The writes must not arrive on top of it.
 #[test]
 fn abandoned_write_never_lands_over_later_plan() {
     for kind in [Kind::A, Kind::Few(2), Kind::Few(3), Kind::B] {
@@ -91,11 +91,11 @@ fn abandoned_write_never_lands_over_later_plan() {
                 continue;
             }
             leader.client.faults().clear();
-            // What made the change necessary went away again.
+            // The cause of the change was reverted.
             let version = leader.publish(&first()).unwrap();
             leader.client.faults().release_held();
             holds_exactly(&world, &first(), version);
-            // And is rewritten no more than once for it.
+            // It is rewritten at most once for it.
             let next = leader.publish(&first()).unwrap();
             let newest = held(&world).values().filter(|h| h.version == next).count();
             assert_eq!(newest, 1);
@@ -109,7 +109,7 @@ fn publication_found_stored_after_lost_reply_keeps_version() {
         let world = world(kind);
         let mut leader = Leader::leading(&world);
         leader.publish(&first()).unwrap();
-        // Of class B: an assignment, a new key, a departed one's, then the record.
+        // Per-key mode: an assignment, a new key, the key of a departed worker, then the record.
         let last = if kind == Kind::A { 0 } else { 3 };
         spoil(&leader, last, 1, Fault::LoseReply);
         assert_eq!(leader.publish(&second()).unwrap(), 2);
@@ -117,9 +117,9 @@ fn publication_found_stored_after_lost_reply_keeps_version() {
     }
 }
 
-/// Symptom: a worker kept what a stranger had put (seed 158 of the managers). Cause: the leader met
-/// the write while it read back what became of a publication; that had arrived, so it was content,
-/// and later took the stranger's write for known.
+/// Symptom: a worker kept a foreign assignment (seed 158 of the managers). Cause: the leader read
+/// the write while it resolved its own publication. The publication had arrived, so it was
+/// satisfied, and later treated the foreign write as known.
 #[test]
 fn foreign_write_found_during_read_back_is_overwritten() {
     for kind in BOTH {
@@ -129,7 +129,7 @@ fn foreign_write_found_during_read_back_is_overwritten() {
         leader.publish(&lists).unwrap();
         let next = plan(&[("a", &["p"]), ("b", &["q"]), ("c", &[])]);
         let (client, foreign) = (leader.client.clone(), world.clone());
-        // Of class B: a new key, then the record.
+        // Per-key mode: a new key, then the record.
         let last = if kind == Kind::A { 2 } else { 4 };
         leader.spy.before_call(last, move || {
             put(&foreign, "assignment.a", &raw(1, None, &["x"]));
@@ -173,8 +173,8 @@ fn take_over_resolves_outcome_of_its_own_rewrites() {
     }
 }
 
-/// Symptom: versions began anew at 1. Cause: the departed workers' keys, the last that shown of a
-/// version after the commit record had been removed, were deleted before the new ones were made.
+/// Symptom: versions restarted at 1. Cause: the keys of departed workers, the last records of a
+/// version after the removal of the commit record, were deleted before the new ones were created.
 #[test]
 fn interrupted_publication_always_leaves_evidence_of_versions() {
     for kind in BOTH {

@@ -1,4 +1,4 @@
-//! One version per publication, what it writes and what it leaves alone.
+//! One version per publication: what it writes and what it leaves unchanged.
 
 use super::*;
 use crate::store::memory::{Call, Fault};
@@ -88,13 +88,13 @@ fn large_fleet_uses_fenced_batches_with_commit_record_in_last() {
     assert_eq!(
         leader.spy.calls(),
         1 + 11,
-        "one look at the fence, 11 batches"
+        "one read of the fence, 11 batches"
     );
     holds_exactly(&world, &many(95, "p"), 1);
     let guard = entry(&world, crate::wire::GUARD_KEY).unwrap();
     let record = entry(&world, COMMIT_KEY).unwrap();
     assert!(guard.revision < record.revision);
-    // Cut short in the middle: the record still names the former plan, so nobody adopts the rest.
+    // Interrupted midway: the record still names the former plan, so no leader adopts the rest.
     let client = leader.client.clone();
     leader.spy.before_call(6, move || {
         let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
@@ -127,7 +127,7 @@ fn single_batch_is_all_or_nothing() {
             text: "words".into(),
         },
     ] {
-        // What may pass is tried three times.
+        // A transient failure is tried three times.
         let count = match refusal {
             Refusal::Unavailable(_) => 3,
             _ => 1,
@@ -138,7 +138,7 @@ fn single_batch_is_all_or_nothing() {
         assert_eq!(held(&world), before);
     }
     let version = leader.publish(&many(40, "q")).unwrap();
-    assert_eq!(version, 8, "each attempt has a version of its own");
+    assert_eq!(version, 8, "each attempt has its own version");
     holds_exactly(&world, &many(40, "q"), version);
 }
 
@@ -151,7 +151,7 @@ fn per_key_mode_repairs_interrupted_publication_in_next_one() {
         leader
             .publish(&plan(&[("a", &["p"]), ("b", &["q"]), ("e", &["r"])]))
             .unwrap();
-        // So many of the single writes that follow arrive, without a reply; the others fail.
+        // This many of the following single writes arrive, without a reply; the others fail.
         let gone = Fault::Refuse(Refusal::Unavailable("gone".into()));
         let faults = leader.client.faults();
         leader.spy.before_call(2, move || {
@@ -216,8 +216,8 @@ fn busy_is_retried_and_unavailable_is_reported_as_retriable() {
         leader.client.faults().next(&Call::WRITES, 100, gone);
         let error = leader.publish(&lists).unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);
-        // A look at the fence each time would make the breaker believe in the store; five writes
-        // in a row would make it give up one that can be read.
+        // If each attempt read the fence, the breaker would consider the store healthy; five failed
+        // writes in a row would open it although the store can be read.
         assert_eq!(leader.spy.calls(), leader.looks() + 3);
         leader.client.faults().clear();
         let version = leader.publish(&lists).unwrap();

@@ -79,16 +79,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..40)
 }
 
-/// What has been seen in the bucket.
+/// What was observed in the bucket.
 #[derive(Default)]
 struct History {
     /// Per worker: the last version that a leader of divvy wrote.
     versions: BTreeMap<String, Version>,
-    /// What each (term, version) of a worker held.
+    /// The content of each (term, version) of a worker.
     contents: BTreeMap<(String, Term, Version), Vec<String>>,
     /// The highest term of a leader that took over, and the sequence then.
     fenced_at: Option<(Term, Revision)>,
-    /// Writes of foreigners, by revision.
+    /// Foreign writes, by revision.
     foreign: std::collections::BTreeSet<Revision>,
 }
 
@@ -106,7 +106,7 @@ impl History {
                 held.version
             );
             *last = held.version;
-            // The worker tells what it applied: that outlives its key.
+            // The worker reports what it applied: that outlives its key.
             beat(world, &worker, term, held.version);
             if let Some((fenced, at)) = self.fenced_at {
                 assert!(
@@ -203,7 +203,7 @@ fn run(kind: Kind, steps: Vec<Step>) {
                 let mut history = history.lock();
                 history.foreign.insert(revision);
                 if term.is_some() && !junk {
-                    // Who forges a term can make a key go back: a take-over cannot tell.
+                    // A forged term can make a key go back: a take-over cannot detect it.
                     history.versions.remove(WORKERS[worker]);
                 }
             }

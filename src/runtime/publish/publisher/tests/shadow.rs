@@ -1,10 +1,10 @@
-//! What a shadow takes for a publication of the live leader, and what it leaves alone.
+//! What a shadow recognises as a publication of the live leader, and what it ignores.
 
 use std::collections::VecDeque;
 
 use super::*;
 
-/// What is still to be written, one key in each pause.
+/// The remaining writes, one key in each pause.
 type ToCome = Arc<Mutex<VecDeque<(&'static str, Vec<u8>)>>>;
 
 struct Busy {
@@ -45,8 +45,8 @@ fn settled(shadow: &mut Shadow) -> Option<Box<Live>> {
     }
 }
 
-/// Symptom: of a plan that put a worker more, the shadow saw a whole plan without it first. The
-/// newcomer has no older assignment that would tell that its new one is still to come.
+/// Symptom: of a plan with an additional worker, the shadow first saw a complete plan without it.
+/// The new worker has no older assignment that would show that its new one is still missing.
 #[test]
 fn finished_puts_of_leader_without_terms_are_one_publication() {
     let world = world(Kind::A);
@@ -73,7 +73,7 @@ fn divvy_publication_is_observed_at_once_and_take_over_is_none() {
             .publish(&plan(&[("a", &["p"]), ("b", &["q"])]))
             .unwrap();
         let (mut shadow, to_come) = shadow(&world);
-        // Seen only by who looks twice.
+        // Detected only by reading twice.
         to_come
             .lock()
             .push_back(("assignment.c", raw(99, None, &[])));

@@ -49,7 +49,7 @@ fn terms_and_versions_continue_after_loss_remembered_by_workers() {
                 "purge" => server.purge(Bucket::Assignment),
                 _ => server.recreate_bucket(Bucket::Assignment, BucketConfig { ttl: None }),
             }
-            // Nobody has taken over yet, but the fence is gone: that is enough.
+            // No leader has taken over yet, but the fence is gone: that suffices.
             assert_eq!(first.publish(&lists).unwrap_err().code(), Code::Fenced);
             let mut second = Leader::new(&world);
             assert!(second.take_over().unwrap().term >= 2, "{kind:?} {loss}");
@@ -62,8 +62,8 @@ fn terms_and_versions_continue_after_loss_remembered_by_workers() {
     }
 }
 
-/// A bucket that is created anew numbers its writes from the start, so that the successor's fence
-/// and keys have the very revisions that the deposed leader knows.
+/// A re-created bucket restarts its sequence, so the successor's fence and keys have the revisions
+/// that the deposed leader knows.
 #[test]
 fn recurring_revisions_in_recreated_bucket_do_not_revive_deposed_leader() {
     for kind in BOTH {
@@ -80,7 +80,7 @@ fn recurring_revisions_in_recreated_bucket_do_not_revive_deposed_leader() {
         assert_eq!(
             before.values().map(|h| h.revision).collect::<Vec<_>>(),
             after.values().map(|h| h.revision).collect::<Vec<_>>(),
-            "the case is not met"
+            "the case did not occur"
         );
         let swapped = plan(&[("w-1", &["q"]), ("w-2", &["p"])]);
         assert_eq!(first.publish(&swapped).unwrap_err().code(), Code::Fenced);
@@ -88,8 +88,8 @@ fn recurring_revisions_in_recreated_bucket_do_not_revive_deposed_leader() {
     }
 }
 
-/// Two leaders of the same name, in the same instant: the loser must not take the winner's fence,
-/// read back, for its own.
+/// Two leaders with the same name at the same instant: the loser must not mistake the winner's
+/// fence, read back, for its own.
 #[test]
 fn concurrent_take_overs_yield_exactly_one_leader() {
     for kind in BOTH {
@@ -107,14 +107,14 @@ fn concurrent_take_overs_yield_exactly_one_leader() {
             });
             let outcome = one.take_over();
             if one.spy.is_waiting() {
-                assert!(call > 5, "too few calls to mean anything");
+                assert!(call > 5, "too few calls");
                 break;
             }
             let mut rival = rival.lock();
             let lists = plan(&[("w-1", &["p", "q"])]);
             let (loser, winner) = match outcome {
                 Ok(found) if found.term > rival.publisher.term() => (&mut *rival, &mut one),
-                // It had learned everything when the rival came.
+                // It had read everything when the rival took over.
                 Ok(found) if found.term < rival.publisher.term() => (&mut one, &mut *rival),
                 Ok(found) => panic!("call {call}: term {} twice", found.term),
                 Err(error) => {
@@ -129,7 +129,7 @@ fn concurrent_take_overs_yield_exactly_one_leader() {
             let version = winner.publish(&lists).unwrap();
             holds_exactly(&world, &lists, version);
             assert_eq!(fence(&world).unwrap().term, winner.publisher.term());
-            // Who lost may try again, with a term of its own.
+            // The loser may retry, with its own term.
             let term = winner.publisher.term();
             assert!(loser.take_over().unwrap().term > term);
             let version = loser.publish(&lists).unwrap();
@@ -160,7 +160,7 @@ fn unknown_fence_write_is_resolved_whether_stored_or_not() {
     }
 }
 
-/// The write of the fence was given up and lands when another leader has long taken over.
+/// The write of the fence timed out and arrives long after another leader has taken over.
 #[test]
 fn late_fence_write_does_not_depose_leader() {
     for kind in BOTH {
@@ -250,8 +250,8 @@ fn publish_mode_unsupported_by_store_is_rejected() {
     assert!(entry(&world, FENCE_KEY).is_none());
 }
 
-/// A leader of class A needs no rewrite after one of its kind, and rewrites everything after one
-/// of class B, also when the leader between them died before it could.
+/// An atomic leader needs no rewrite after another atomic one. It rewrites everything after a
+/// per-key one, even if a leader in between ended before it could.
 #[test]
 fn revisions_known_to_per_key_leader_become_stale_once() {
     let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
@@ -268,11 +268,7 @@ fn revisions_known_to_per_key_leader_become_stale_once() {
                 client.faults().next(&[Call::List], 3, fault);
             });
             dying.take_over().unwrap_err();
-            assert_eq!(
-                fence(&world).unwrap().term,
-                2,
-                "it died too early to matter"
-            );
+            assert_eq!(fence(&world).unwrap().term, 2, "it ended too early");
         }
         let before = held(&world);
         let mut leader = Leader::leading(&world);
@@ -283,7 +279,7 @@ fn revisions_known_to_per_key_leader_become_stale_once() {
             assert_eq!(held.version, before[worker].version);
         }
         assert!(commit(&world).unwrap().term == leader.publisher.term());
-        // Content alone moved: nothing of this is a new plan.
+        // Only the content moved: none of this is a new plan.
         leader.publisher.resolve(&[], later()).unwrap();
         let found = Leader::new(&world).take_over().unwrap();
         assert!(found.consistent);
@@ -303,8 +299,8 @@ fn atomic_leader_writes_only_fence_when_adopting() {
     assert_eq!(after.last_sequence, before.last_sequence + 1);
 }
 
-/// In class B the assignments get a term when they are rewritten; the record that tells a plan of
-/// parti from one cut short must survive that.
+/// In per-key mode the assignments receive a term when they are rewritten. The record that
+/// distinguishes a plan of parti from an interrupted one must survive that.
 #[test]
 fn plan_published_by_parti_after_commit_record_stays_adoptable() {
     for kind in BOTH {
@@ -318,14 +314,14 @@ fn plan_published_by_parti_after_commit_record_stays_adoptable() {
             assert!(found.consistent, "{kind:?} {turn}");
             assert_eq!(found.version, 2);
         }
-        // A plan cut short is none.
+        // An interrupted plan does not count.
         put(&world, "assignment.w-1", &raw(3, Some(1), &["p", "q"]));
         assert!(!Leader::new(&world).take_over().unwrap().consistent);
     }
 }
 
-/// Symptom: two leaders published in the same term. Cause: the fence was deleted by hand, foreign
-/// writes had replaced whatever else shown of its term, and terms began anew at 1.
+/// Symptom: two leaders published in the same term. Cause: the fence was deleted manually, foreign
+/// writes had replaced all other records of its term, and terms restarted at 1.
 #[test]
 fn deleted_or_malformed_fence_never_allows_reused_term() {
     for kind in BOTH {
@@ -353,8 +349,8 @@ fn deleted_or_malformed_fence_never_allows_reused_term() {
     }
 }
 
-/// Symptom: a version was published twice. Cause: a foreign hand broke the commit record and removed
-/// the newest assignment, and the worker that had applied it was gone.
+/// Symptom: a version was published twice. Cause: a foreign write broke the commit record and
+/// removed the newest assignment, and the worker that had applied it was gone.
 #[test]
 fn deleted_or_malformed_commit_record_never_allows_reused_version() {
     for kind in BOTH {
@@ -382,8 +378,9 @@ fn deleted_or_malformed_commit_record_never_allows_reused_version() {
     }
 }
 
-/// Symptom: a worker went without work for good. Cause: a foreign hand wrote its assignment as it
-/// was, but in an earlier term, while the worker, which refuses that, was away.
+/// Symptom: a worker stayed without work permanently. Cause: a foreign client rewrote its
+/// assignment unchanged but with an earlier term, which the worker rejects, while the worker was
+/// down.
 #[test]
 fn assignment_with_outdated_term_is_rewritten() {
     let world = world(Kind::A);
