@@ -13,6 +13,7 @@
 )]
 
 // In the order of the header.
+#[rustfmt::skip] // generated
 mod enums;
 
 mod status;
