@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use divvy::config::PublishMode;
+use divvy::runtime::publish::publisher::Effective;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 use divvy::strategy::Plan;
@@ -12,7 +13,7 @@ use divvy::{Partition, Reason, WorkerId};
 
 use crate::raw::{Message, Raw};
 use crate::support::nats_server::Server;
-use crate::support::publishers::publisher;
+use crate::support::publishers::publisher_sharing;
 use crate::{PREDECESSOR_MIN, RATIO_MAX, soon};
 
 /// Times of equally many publications by divvy and by the raw client.
@@ -53,8 +54,11 @@ pub fn measure(server: &Server, workers: usize, class: PublishMode, rounds: usiz
     let kind = format!("{class:?}-{workers}");
     let store = connect(server, &format!("divvy-{kind}"));
     let plans = plans(workers);
-    let mut publisher = publisher(&store, class);
+    let in_force = Arc::<Effective>::default();
+    let mut publisher = publisher_sharing(&store, class, Arc::clone(&in_force));
     publisher.take_over(soon()).expect("the take-over");
+    // As for a leader whose watch of the bucket is synchronised.
+    in_force.watch_resynchronised();
     let mut publish = |round: usize| {
         let plan = &plans[round % plans.len()];
         publisher

@@ -93,6 +93,14 @@ impl Bucket {
         };
         Revision::try_from(time).unwrap_or(1).max(1)
     }
+
+    /// Whether a bucket with this revision counts from its creation time, rather than from 1: the
+    /// revision is that of a bucket created in 2020 or later.
+    #[must_use]
+    pub fn counts_from_time(self, revision: Revision) -> bool {
+        const YEAR_2020: Duration = Duration::from_secs(1_577_836_800);
+        revision >= self.first_sequence(YEAR_2020)
+    }
 }
 
 /// What a bucket is wanted to be. Used when the bucket does not exist yet.

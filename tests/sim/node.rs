@@ -368,9 +368,15 @@ impl World {
                     node.monitor.opened(local, &missing, None, in_force);
                 }
                 MonitorAction::List { op, timeout } => self.list(n, op, timeout),
+                MonitorAction::WatchLost {
+                    watch: MonitorWatch::Assignments,
+                    ..
+                } => node.in_force.watch_lost(),
+                MonitorAction::WatchResynchronised(MonitorWatch::Assignments) => {
+                    node.in_force.watch_resynchronised();
+                }
                 MonitorAction::LeaseEnded { .. }
-                | MonitorAction::WatchLost { .. }
-                | MonitorAction::WatchResynchronised(_)
+                | MonitorAction::WatchResynchronised(MonitorWatch::Heartbeats)
                 | MonitorAction::OpenFailed(_) => {}
             }
         }

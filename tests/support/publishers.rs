@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divvy::config::PublishMode;
-use divvy::runtime::publish::publisher::{Publisher, PublisherEnvironment, PublisherSettings};
+use divvy::runtime::publish::publisher::{
+    Effective, Publisher, PublisherEnvironment, PublisherSettings,
+};
 use divvy::store::Store;
 use divvy::store::nats::NatsStore;
 use divvy::strategy::Plan;
@@ -25,6 +27,15 @@ impl PublisherEnvironment for Real {
 }
 
 pub fn publisher(store: &Arc<NatsStore>, class: PublishMode) -> Publisher {
+    publisher_sharing(store, class, Arc::default())
+}
+
+/// A publisher whose state `in_force` shows, as the watcher of its bucket has it.
+pub fn publisher_sharing(
+    store: &Arc<NatsStore>,
+    class: PublishMode,
+    in_force: Arc<Effective>,
+) -> Publisher {
     let settings = PublisherSettings {
         leader: "divvy".into(),
         assignment: KeyPrefix::new("assignment").unwrap(),
@@ -37,7 +48,7 @@ pub fn publisher(store: &Arc<NatsStore>, class: PublishMode) -> Publisher {
         Arc::clone(store) as Arc<dyn Store>,
         Arc::new(Real),
         settings,
-        Arc::default(),
+        in_force,
     )
 }
 

@@ -138,6 +138,9 @@ impl WorkerMonitor {
 
     fn watch_ended(&mut self, watch: MonitorWatch, watches: &mut OpenWatches) {
         *watches.slot(watch) = None;
+        if watch == MonitorWatch::Assignments {
+            self.shared.in_force.watch_lost();
+        }
         self.engine
             .watch_ended(self.clock.now(), watch, self.in_force());
     }
@@ -165,6 +168,9 @@ impl WorkerMonitor {
                 }
                 MonitorAction::WatchLost { watch, why } => self.watch_lost(watch, &why),
                 MonitorAction::WatchResynchronised(watch) => {
+                    if watch == MonitorWatch::Assignments {
+                        self.shared.in_force.watch_resynchronised();
+                    }
                     self.metrics().watch_resynced(watched_label(watch));
                 }
                 MonitorAction::Open(missing) => self.open(&missing, watches),
@@ -190,12 +196,15 @@ impl WorkerMonitor {
     }
 
     fn watch_lost(&mut self, watch: MonitorWatch, why: &str) {
-        if watch == MonitorWatch::Heartbeats {
-            self.shared
-                .counters
-                .watch_losses
-                .fetch_add(1, Ordering::Relaxed);
-            self.event_log.out_of_sight(self.clock.now(), why);
+        match watch {
+            MonitorWatch::Heartbeats => {
+                self.shared
+                    .counters
+                    .watch_losses
+                    .fetch_add(1, Ordering::Relaxed);
+                self.event_log.out_of_sight(self.clock.now(), why);
+            }
+            MonitorWatch::Assignments => self.shared.in_force.watch_lost(),
         }
         self.metrics().watch_lost(watched_label(watch));
     }

@@ -21,6 +21,7 @@
 //! accepted, and no assignment is newer than the returned version.
 
 mod atomic;
+mod effective;
 mod own_writes;
 mod per_key;
 mod retries;
@@ -31,9 +32,9 @@ pub(in crate::runtime) mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::effective::Effective;
 pub use self::shadow::{Live, Shadow};
 pub use self::take_over::TakeOverResult;
 use crate::config::PublishMode;
@@ -202,6 +203,8 @@ pub struct Publisher {
     fence: Record<Fence>,
     /// The fence last tried: the one in force unless a further term is being opened.
     claim: Fence,
+    /// The unbroken stretch of the bucket's watch in which the fence was last read.
+    fence_read_in: Option<u64>,
     /// The highest version used or seen; each publication, failed or not, takes a new one.
     version: Version,
     /// The highest term and version that any worker reported as applied.
@@ -209,25 +212,6 @@ pub struct Publisher {
     known: BucketReading,
     doubts: LogThrottle,
     metrics: Arc<dyn AssignmentMetrics>,
-}
-
-/// The term and version that a publisher has reached, for the bucket's watcher. Each is set before
-/// anything that carries it is written.
-#[derive(Debug, Default)]
-pub struct Effective {
-    term: AtomicI64,
-    version: AtomicI64,
-}
-
-impl Effective {
-    /// The numbers reached so far.
-    #[must_use]
-    pub fn get(&self) -> Applied {
-        Applied {
-            term: self.term.load(Ordering::Acquire),
-            version: self.version.load(Ordering::Acquire),
-        }
-    }
 }
 
 /// How a publisher stands to the fence.
@@ -291,6 +275,7 @@ impl Publisher {
             remembered: ProcessMemory::default(),
             fence: Record::default(),
             claim: Fence::default(),
+            fence_read_in: None,
             version: 0,
             applied: Applied::default(),
             known: BucketReading::default(),
@@ -490,15 +475,18 @@ impl Publisher {
         Ok(())
     }
 
-    /// Checks that this leader's fence is in place before anything is written.
+    /// Reads the fence before anything is written, unless [`Publisher::is_fence_certain`].
     ///
-    /// The writes are safe without this check, with two exceptions that it narrows: a re-created
-    /// bucket restarts its numbering, so revisions of a deposed leader may recur (the fence's
-    /// content never does); and in per-key mode a leader that was deposed long ago must not leave
-    /// half a plan during a take-over.
+    /// The writes are safe without this check, with two exceptions that it narrows: where revisions
+    /// recur, those of a deposed leader may come true (the fence's content never does); and in
+    /// per-key mode a leader that was deposed long ago must not leave half a plan during a take-over.
     fn check_fence(&mut self, deadline: Instant) -> Result<()> {
         if self.term_state == TermState::Reopening {
             return self.relearn(deadline);
+        }
+        let stretch = self.in_force.watch_stretch();
+        if self.is_fence_certain(stretch) {
+            return Ok(());
         }
         let read = |store: &dyn Store| store.read(Bucket::Assignment, FENCE_KEY, deadline);
         let entry = self.ask(deadline, read)?;
@@ -508,9 +496,24 @@ impl Publisher {
             value: live.and_then(|e| Fence::decode(&e.value).ok()),
         };
         if self.holds(&found) {
+            self.fence_read_in = stretch;
             return Ok(());
         }
         Err(self.depose(&found))
+    }
+
+    /// Whether a batch that depends on the fence's revision proves as much as reading the fence.
+    ///
+    /// It does in atomic mode while no other record can have that revision. A bucket that counts
+    /// from its creation time has no revision of its successor, whoever creates that: a successor
+    /// counts from a later time, or from 1. A restored copy of the bucket does repeat revisions.
+    /// Restoring it removes the stream, and with it the consumer of the watch, so the fence is read
+    /// again after each loss of the watch.
+    fn is_fence_certain(&self, stretch: Option<u64>) -> bool {
+        self.mode == ActiveMode::Atomic
+            && Bucket::Assignment.counts_from_time(self.fence.revision)
+            && stretch.is_some()
+            && stretch == self.fence_read_in
     }
 
     /// Whether the fence found is this leader's.
@@ -595,12 +598,12 @@ impl Publisher {
 
     fn set_term(&mut self, term: Term) {
         self.term = term;
-        self.in_force.term.store(term, Ordering::Release);
+        self.in_force.set_term(term);
     }
 
     fn see_version(&mut self, version: Version) {
         self.version = self.version.max(version);
-        self.in_force.version.store(self.version, Ordering::Release);
+        self.in_force.set_version(self.version);
     }
 
     fn key_of(&self, worker: &WorkerId) -> String {

@@ -1,7 +1,6 @@
 //! A publisher that writes nothing: it reads what the live leader publishes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{ActiveMode, Publish, Publisher, Resolved, TakeOverResult, next_number};
@@ -70,7 +69,7 @@ impl Shadow {
     fn learn(&mut self, reading: BucketReading) {
         let fence = reading.fence.value.as_ref();
         self.reader.term = fence.map_or(0, |fence| fence.term);
-        self.reader.in_force.term.store(NO_TERM, Ordering::Release);
+        self.reader.in_force.set_term(NO_TERM);
         self.reader.see_version(reading.highest_version);
         self.reader.known = reading;
     }

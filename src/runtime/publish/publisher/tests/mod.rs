@@ -1,6 +1,7 @@
 //! The publishing protocol against rivals, foreign writers and a failing store.
 
 mod deposed;
+mod fence_check;
 mod foreign;
 mod implausible;
 mod lost_records;
@@ -99,6 +100,7 @@ pub(crate) struct Leader {
     pub spy: Arc<Spy>,
     pub publisher: Publisher,
     pub environment: Arc<Still>,
+    pub in_force: Arc<Effective>,
 }
 
 impl Leader {
@@ -111,17 +113,19 @@ impl Leader {
         let client = world.client("leader");
         let spy = Arc::new(Spy::new(client.clone()));
         let environment = Arc::new(Still::default());
+        let in_force = Arc::new(Effective::default());
         let publisher = Publisher::new(
             spy.clone(),
             environment.clone(),
             settings(class),
-            Arc::default(),
+            in_force.clone(),
         );
         Self {
             client,
             spy,
             publisher,
             environment,
+            in_force,
         }
     }
 
