@@ -3,10 +3,10 @@
 //! A link has one inbox for all replies. A number at the end of the subject identifies the request.
 //! The thread of the connection passes each reply to the waiting call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,6 +43,8 @@ struct Routes {
     /// Weak, since the connection holds its routes.
     connection: Weak<dyn Connection>,
     table: Mutex<Table>,
+    /// Calls whose replies have arrived and that have not been woken.
+    unwoken: Mutex<Vec<Arc<Arrivals>>>,
 }
 
 /// The pending calls. `closed` is the reason why the link is closed.
@@ -52,8 +54,29 @@ struct Table {
     alive: Option<Sender<Infallible>>,
 }
 
+/// The replies to one call. Waking its thread for each of a thousand replies would cost more than all
+/// the rest, so it is woken once for all that arrive together.
+struct Arrivals {
+    replies: Mutex<VecDeque<(usize, Reply)>>,
+    /// Whether it is among the unwoken calls.
+    is_unwoken: AtomicBool,
+    waker: Sender<()>,
+}
+
+impl Arrivals {
+    fn push(&self, index: usize, reply: Reply) {
+        self.replies.lock().push_back((index, reply));
+    }
+
+    fn wake(&self) {
+        self.is_unwoken.store(false, Ordering::Release);
+        // A full channel wakes as well.
+        self.waker.try_send(()).ok();
+    }
+}
+
 struct Waiter {
-    replies: Sender<(usize, Reply)>,
+    arrivals: Arc<Arrivals>,
     index: usize,
     subject: Box<str>,
     /// When the call began, just before the request was sent.
@@ -87,6 +110,7 @@ impl Link {
                 waiters: HashMap::new(),
                 alive: Some(alive),
             }),
+            unwoken: Mutex::default(),
         });
         connection.on_reply(Arc::clone(&routes) as Arc<dyn Replies>);
         Arc::new(Self {
@@ -108,7 +132,12 @@ impl Link {
 
     /// Starts a call of up to `messages_max` messages that ends by the deadline.
     pub(super) fn exchange(&self, messages_max: usize, deadline: Instant) -> Exchange<'_> {
-        let (sender, replies) = bounded(messages_max);
+        let (waker, woken) = bounded(1);
+        let arrivals = Arc::new(Arrivals {
+            replies: Mutex::default(),
+            is_unwoken: AtomicBool::new(false),
+            waker,
+        });
         let tokens = u64::try_from(messages_max).unwrap_or(u64::MAX);
         Exchange {
             link: self,
@@ -116,8 +145,9 @@ impl Link {
             sent: 0,
             queued: 0,
             messages_max,
-            sender,
-            replies,
+            arrivals,
+            woken,
+            ready: VecDeque::new(),
             reply_subject: String::new(),
             began: Instant::now(),
             deadline,
@@ -182,7 +212,8 @@ impl Link {
         let mut table = self.routes.table.lock();
         table.closed.get_or_insert(why);
         for (_, waiter) in table.waiters.drain() {
-            waiter.replies.try_send((waiter.index, Reply::Closed)).ok();
+            waiter.arrivals.push(waiter.index, Reply::Closed);
+            waiter.arrivals.wake();
         }
         table.alive = None;
     }
@@ -229,8 +260,16 @@ impl Replies for Routes {
             if let Some(connection) = self.connection.upgrade() {
                 connection.answered(waiter.began);
             }
-            let reply = (waiter.index, reply_of(message));
-            waiter.replies.try_send(reply).ok();
+            waiter.arrivals.push(waiter.index, reply_of(message));
+            if !waiter.arrivals.is_unwoken.swap(true, Ordering::AcqRel) {
+                self.unwoken.lock().push(waiter.arrivals);
+            }
+        }
+    }
+
+    fn delivered(&self) {
+        for arrivals in self.unwoken.lock().drain(..) {
+            arrivals.wake();
         }
     }
 
@@ -239,7 +278,8 @@ impl Replies for Routes {
             let is_meant = *waiter.subject == *subject;
             if is_meant {
                 let reply = Reply::Denied(text.to_owned());
-                waiter.replies.try_send((waiter.index, reply)).ok();
+                waiter.arrivals.push(waiter.index, reply);
+                waiter.arrivals.wake();
             }
             !is_meant
         });
@@ -254,8 +294,10 @@ pub(super) struct Exchange<'a> {
     sent: usize,
     queued: usize,
     messages_max: usize,
-    sender: Sender<(usize, Reply)>,
-    replies: Receiver<(usize, Reply)>,
+    arrivals: Arc<Arrivals>,
+    woken: Receiver<()>,
+    /// Replies that were taken from the arrivals.
+    ready: VecDeque<(usize, Reply)>,
     reply_subject: String,
     began: Instant,
     deadline: Instant,
@@ -287,7 +329,7 @@ impl Exchange<'_> {
                 return Err(why.clone());
             }
             let waiter = Waiter {
-                replies: self.sender.clone(),
+                arrivals: Arc::clone(&self.arrivals),
                 index,
                 subject: subject.into(),
                 began: self.began,
@@ -325,14 +367,19 @@ impl Exchange<'_> {
     }
 
     /// Sends the queued messages and returns the next reply, in the order of the server.
-    pub(super) fn receive(&self) -> Result<(usize, Reply), RequestFailure> {
-        if let Ok(reply) = self.replies.try_recv() {
-            return self.received(reply);
-        }
-        self.flush();
-        match cancel::recv_deadline(&self.replies, self.deadline) {
-            Ok(reply) => self.received(reply),
-            Err(error) => Err(self.wait_failure(error)),
+    pub(super) fn receive(&mut self) -> Result<(usize, Reply), RequestFailure> {
+        loop {
+            if self.ready.is_empty() {
+                std::mem::swap(&mut self.ready, &mut self.arrivals.replies.lock());
+            }
+            if let Some(reply) = self.ready.pop_front() {
+                return self.received(reply);
+            }
+            self.flush();
+            match cancel::recv_deadline(&self.woken, self.deadline) {
+                Ok(()) => {}
+                Err(error) => return Err(self.wait_failure(error)),
+            }
         }
     }
 

@@ -124,7 +124,7 @@ impl Target<'_> {
             if index == 0
                 && last > 0
                 && !surely_batches
-                && let Err(outcome) = first_answer(&exchange)
+                && let Err(outcome) = first_answer(&mut exchange)
             {
                 return outcome;
             }
@@ -132,7 +132,7 @@ impl Target<'_> {
         // A batch that was not opened cannot be committed.
         if last > 0
             && surely_batches
-            && let Err(outcome) = first_answer(&exchange)
+            && let Err(outcome) = first_answer(&mut exchange)
         {
             return outcome;
         }
@@ -347,7 +347,7 @@ fn batch_id() -> String {
 }
 
 /// Receives the answer to the first message of a batch, which is empty if the batch was opened.
-fn first_answer(exchange: &Exchange<'_>) -> Result<(), Outcome> {
+fn first_answer(exchange: &mut Exchange<'_>) -> Result<(), Outcome> {
     match exchange.receive() {
         Ok((_, Reply::Data(data))) if data.is_empty() => Ok(()),
         Ok((_, reply)) => Err(match read_reply::<PublishAck>(reply) {

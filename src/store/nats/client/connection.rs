@@ -259,7 +259,10 @@ impl ConnectionThread<'_> {
                 .next()
                 .map_err(|error| End::Lost(error.to_string()))?;
             match event {
-                None => return Ok(()),
+                None => {
+                    self.shared.delivered();
+                    return Ok(());
+                }
                 Some(Event::Message(message)) => self.shared.deliver(&message),
                 Some(Event::Ping) => self.shared.push(encode::pong),
                 Some(Event::Pong) => {

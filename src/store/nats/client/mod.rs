@@ -71,6 +71,9 @@ pub trait Replies: Send + Sync {
     /// A message on the reply subject has arrived.
     fn reply(&self, message: &MessageRef<'_>);
 
+    /// All messages that have arrived together were handed over.
+    fn delivered(&self);
+
     /// The server has denied publications to `subject`; `text` is its error.
     fn denied(&self, subject: &str, text: &str);
 }

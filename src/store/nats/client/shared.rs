@@ -282,6 +282,13 @@ impl Shared {
         let _ = route.sender.send(message);
     }
 
+    /// Has the calls woken whose replies were delivered.
+    pub fn delivered(&self) {
+        if let Some(replies) = self.replies.get() {
+            replies.delivered();
+        }
+    }
+
     /// Hands a permission error to the calls and the subscription that it is about.
     pub fn refuse(&self, text: &str) {
         if let Some(subject) = quoted_after(text, "Permissions Violation for Publish to ")

@@ -52,6 +52,7 @@ impl Scripted {
                 }
             }
         }
+        self.shared.delivered();
     }
 
     pub fn cut(&self) {
