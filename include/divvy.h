@@ -10,8 +10,8 @@
  *   configure                                    divvy_config_new, _set, _merge_json, _merge_env, _dump
  *   list partitions                              divvy_config_set_source, or
  *                                                divvy_manager_set_partitions
- *   connect to NATS                              divvy_store_nats_connect
- *   use an in-memory store                       divvy_store_memory_new
+ *   connect to NATS, or use memory               divvy_store_open
+ *   supply NATS credentials by callback          divvy_config_set_credentials
  *   run a worker                                 divvy_manager_new, _start, _stop, _free
  *   receive assignments by callback              divvy_manager_subscribe, divvy_event_assignment
  *   receive events in an event loop              divvy_manager_events, divvy_events_fd, _poll
@@ -939,6 +939,17 @@ typedef void (*divvy_log_fn)(void *userdata,
 typedef void (*divvy_destroy_fn)(void *userdata);
 
 /**
+ * The credentials of one login. Empty until divvy_credentials_set_token() or
+ * divvy_credentials_set_jwt() fills it.
+ */
+typedef struct divvy_credentials {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_credentials;
+
+/**
  * Settings by name. divvy_config_dump() lists all names with their values. Values are text:
  * durations such as "1m30s", "250ms" or "0", numbers, "true" and "false", lists separated by commas.
  */
@@ -1032,6 +1043,23 @@ typedef int32_t (*divvy_campaign_fn)(void *userdata,
  * Thread: "dv-io" of the manager; calls of several threads may overlap. May block.
  */
 typedef int32_t (*divvy_resign_fn)(void *userdata, const char *worker, int64_t timeout_ms);
+
+/**
+ * Supplies the credentials of one login, at each connect and reconnect. Set them with
+ * divvy_credentials_set_token() or divvy_credentials_set_jwt().
+ *
+ * Parameters: userdata - the value set together with the callback. nonce, nonce_length - the bytes
+ * that the server wants signed, valid until the callback returns; length 0: the server accepts no
+ * signature. credentials - valid until the callback returns; must not be freed.
+ * Returns: DIVVY_OK (0); anything else is a failure: the login fails and is retried.
+ * Thread: "dv-nats-io", one call at a time for each store. May block; until it returns, the store is
+ * disconnected and stopping it times out. Must not stop or free the store (divvy_store_stop() returns
+ * WOULD_DEADLOCK), must not throw or call longjmp.
+ */
+typedef int32_t (*divvy_credentials_fn)(void *userdata,
+                                        const char *nonce,
+                                        size_t nonce_length,
+                                        struct divvy_credentials credentials);
 
 /**
  * What is known of one setting: a snapshot that never changes.
@@ -1357,6 +1385,40 @@ divvy_status divvy_log_set(int32_t max_level,
                            size_t errlen);
 
 /**
+ * Sets a token. Replaces what was set before.
+ *
+ * Parameters: credentials - as the callback received them. token - not NULL; copied. errbuf, errlen -
+ * buffer that receives the error text; NULL allowed.
+ * Returns: OK; BAD_HANDLE - the callback has returned; BAD_UTF8; TOO_LONG.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_credentials_set_token(struct divvy_credentials credentials,
+                                         const char *token,
+                                         char *errbuf,
+                                         size_t errlen);
+
+/**
+ * Sets a user JWT and the signature of the server's nonce. Replaces what was set before.
+ *
+ * Parameters: credentials - as the callback received them. jwt, jwt_length - the JWT in its text form,
+ * not NULL, 1 to 65536 bytes; no NUL is needed; copied. signature, signature_length - the Ed25519
+ * signature of the nonce by the user's key, not NULL, 64 bytes, not encoded; copied. errbuf, errlen -
+ * buffer that receives the error text; NULL allowed.
+ * Returns: OK; BAD_HANDLE - the callback has returned; INVALID_ARGUMENT - no JWT, or the signature has
+ * another length; BAD_UTF8; TOO_LONG.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_credentials_set_jwt(struct divvy_credentials credentials,
+                                       const char *jwt,
+                                       size_t jwt_length,
+                                       const char *signature,
+                                       size_t signature_length,
+                                       char *errbuf,
+                                       size_t errlen);
+
+/**
  * Creates a configuration with default settings.
  *
  * Parameters: out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error
@@ -1507,6 +1569,26 @@ divvy_status divvy_config_set_election(struct divvy_config config,
                                        size_t errlen);
 
 /**
+ * Sets a callback that supplies the NATS credentials of each login, for credentials that expire or
+ * keys that do not leave their keeper. divvy_store_open() uses it if the setting "store" is "nats". A
+ * second call replaces the callback.
+ *
+ * Parameters: config - the configuration, without the settings nats_user, nats_token, nats_creds and
+ * nats_nkey_seed. credentials - the callback; NULL removes it. userdata - passed to the callback.
+ * destroy - frees userdata when the configuration and every store opened with it have been freed; NULL
+ * allowed. errbuf, errlen - buffer that receives the error text; NULL allowed.
+ * Returns: OK. On failure, userdata remains with the caller and destroy is not called.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_config_set_credentials(struct divvy_config config,
+                                          divvy_credentials_fn credentials,
+                                          void *userdata,
+                                          divvy_destroy_fn destroy,
+                                          char *errbuf,
+                                          size_t errlen);
+
+/**
  * Walks through all settings.
  *
  * Parameters: config - the configuration whose values are wanted; {0}: the defaults. index - from 0
@@ -1575,7 +1657,7 @@ divvy_status divvy_store_open(struct divvy_config config,
  * Parameters: store - the store. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf,
  * errlen - buffer that receives the error text; NULL allowed.
  * Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names what is still busy; the handle stays
- * valid, call again.
+ * valid, call again; WOULD_DEADLOCK - called by the credentials callback of the store.
  * Thread: any. Blocks for at most timeout_ms.
  * Since: 0.1.
  */

@@ -517,6 +517,40 @@ private:
     bool has_failed_;
 };
 
+/// The credentials that a callback supplies: a token, or a JWT with the signature of the nonce.
+class credentials_sink {
+public:
+    explicit credentials_sink(divvy_credentials handle) noexcept : handle_(handle), has_failed_(false) {}
+    result try_set_token(const std::string &token) {
+        detail::errbuf e;
+        return noted(e(divvy_credentials_set_token(handle_, token.c_str(), e.text, sizeof e.text)));
+    }
+    /// The signature is the 64 bytes of Ed25519, not encoded.
+    result try_set_jwt(text_view jwt, text_view signature) {
+        detail::errbuf e;
+        return noted(e(divvy_credentials_set_jwt(handle_, jwt.data(), jwt.size(), signature.data(),
+                                                 signature.size(), e.text, sizeof e.text)));
+    }
+    /// The login fails with this text. So does one whose credentials cannot be set.
+    void fail(const std::string &message) noexcept {
+        has_failed_ = true;
+        divvy_callback_set_error(message.c_str(), nullptr, 0);
+    }
+    bool has_failed() const noexcept { return has_failed_; }
+#if !defined(DIVVY_NO_EXCEPTIONS)
+    void set_token(const std::string &token) { try_set_token(token).check(); }
+    void set_jwt(text_view jwt, text_view signature) { try_set_jwt(jwt, signature).check(); }
+#endif
+
+private:
+    result noted(result set) {
+        if (!set) fail(set.detail());
+        return set;
+    }
+    divvy_credentials handle_;
+    bool has_failed_;
+};
+
 /// The input of a strategy.
 class plan_input {
 public:
@@ -567,6 +601,8 @@ public:
     /// throws: it does not know, and a leader continues until its last grant is nearly over.
     using campaign = std::function<milliseconds(const std::string &worker, milliseconds timeout)>;
     using resign = std::function<void(const std::string &worker, milliseconds timeout)>;
+    /// Supplies the NATS credentials of one login for the nonce of the server.
+    using credentials = std::function<void(credentials_sink &, text_view nonce)>;
 
     /// Empty.
     explicit config(std::nullptr_t) noexcept {}
@@ -616,6 +652,14 @@ public:
         return taken(userdata,
                      e(divvy_config_set_election(get(), call_campaign, call_resign, userdata.get(),
                                                  detail::destroy<election>, e.text, sizeof e.text)));
+    }
+    /// If the callback throws or calls credentials_sink::fail(), the login fails.
+    result try_set_credentials(credentials supply) {
+        std::unique_ptr<credentials> userdata(new credentials(std::move(supply)));
+        detail::errbuf e;
+        return taken(userdata,
+                     e(divvy_config_set_credentials(get(), call_credentials, userdata.get(),
+                                                    detail::destroy<credentials>, e.text, sizeof e.text)));
     }
 #if !defined(DIVVY_NO_EXCEPTIONS)
     config() { try_create(*this).check(); }
@@ -673,6 +717,10 @@ public:
         try_set_election(std::move(ask), std::move(give_back)).check();
         return *this;
     }
+    config &set_credentials(credentials supply) {
+        try_set_credentials(std::move(supply)).check();
+        return *this;
+    }
 #endif
     divvy_config get() const noexcept { return handle_.get(); }
 
@@ -717,6 +765,14 @@ private:
             if (plan.size() != count) return DIVVY_INVALID_PLAN;
             for (std::size_t index = 0; index < count; ++index) owners[index] = plan[index];
             return DIVVY_OK;
+        });
+    }
+    static std::int32_t call_credentials(void *userdata, const char *nonce, std::size_t length,
+                                         divvy_credentials handle) {
+        return detail::contain<std::int32_t>(DIVVY_UNAUTHORIZED, [&]() -> std::int32_t {
+            credentials_sink sink(handle);
+            (*static_cast<credentials *>(userdata))(sink, std::string(nonce, length));
+            return sink.has_failed() ? DIVVY_UNAUTHORIZED : DIVVY_OK;
         });
     }
     using owner = detail::owned<divvy_config, divvy_config_free>;

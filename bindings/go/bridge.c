@@ -105,6 +105,17 @@ divvy_status divvy_go_set_election(divvy_config config, uintptr_t handle, char *
                                      errbuf, errlen);
 }
 
+static int32_t on_credentials(void *userdata, const char *nonce, size_t length,
+                              divvy_credentials credentials) {
+    return divvyGoCredentials(handle_of(userdata), (char *)nonce, length, credentials.id);
+}
+
+divvy_status divvy_go_set_credentials(divvy_config config, uintptr_t handle, char *errbuf,
+                                      size_t errlen) {
+    return divvy_config_set_credentials(config, on_credentials, (void *)handle, on_destroy, errbuf,
+                                        errlen);
+}
+
 divvy_status divvy_go_log_set(int32_t max_level, uintptr_t handle, char *errbuf, size_t errlen) {
     return divvy_log_set(max_level, handle ? on_log : NULL, (void *)handle,
                          handle ? on_destroy : NULL, errbuf, errlen);

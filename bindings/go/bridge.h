@@ -9,6 +9,8 @@ divvy_status divvy_go_set_strategy(divvy_config config, const char *name, uintpt
                                    char *errbuf, size_t errlen);
 divvy_status divvy_go_set_election(divvy_config config, uintptr_t handle, char *errbuf,
                                    size_t errlen);
+divvy_status divvy_go_set_credentials(divvy_config config, uintptr_t handle, char *errbuf,
+                                      size_t errlen);
 /* Calls that wait, ended when cancel is fired. */
 divvy_status divvy_go_calculator_start(divvy_cancel cancel, divvy_calculator calculator,
                                        int64_t timeout_ms, char *errbuf, size_t errlen);

@@ -1,6 +1,7 @@
 package divvy
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -105,6 +106,15 @@ func (c *Config) settings() map[string]string {
 	return settings
 }
 
+// NATSCredentials are the credentials of one login: a token, or a user JWT with a signature.
+type NATSCredentials struct {
+	Token string
+	// JWT is the user JWT in its text form, and Signature the Ed25519 signature of the nonce by the
+	// user's key, 64 bytes.
+	JWT       string
+	Signature []byte
+}
+
 // NATSOptions configures the connection to NATS. The zero value of every field except URLs means
 // its default.
 type NATSOptions struct {
@@ -119,6 +129,12 @@ type NATSOptions struct {
 	Token          string
 	CredsFile      string
 	NKeySeed       string
+	// Credentials supplies the credentials of each login, at each connect and reconnect, instead of the
+	// fields above. nonce is what the server wants signed. One call is made at a time. Until it returns,
+	// the store is disconnected, and Close waits up to 5 s for it. The context ends when the store is
+	// closed, or when the context of [ConnectNATS] ends before the first connection. After an error the
+	// login fails: at the first connect with ErrUnauthorized, later it is retried.
+	Credentials func(ctx context.Context, nonce []byte) (NATSCredentials, error)
 
 	// TLSRequired rejects servers without TLS. TLSFirst performs the TLS handshake before the
 	// server's greeting, for servers with handshake_first. CAFiles replace the system's certificate

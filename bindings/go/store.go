@@ -17,11 +17,13 @@ import (
 // with it.
 type Store struct {
 	handle C.divvy_store
+	// Cancels the context of the credentials callback; nil without one.
+	cancel context.CancelFunc
 }
 
 // NewMemoryStore creates an in-memory store, for tests and demos.
 func NewMemoryStore() (*Store, error) {
-	return openStore(context.Background(), map[string]string{"store": "memory"}, "open")
+	return openStore(context.Background(), map[string]string{"store": "memory"}, "open", nil)
 }
 
 // ConnectNATS connects to NATS and reconnects until Close. It waits until the context ends, 10 s by
@@ -31,11 +33,29 @@ func ConnectNATS(ctx context.Context, options NATSOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStore(ctx, settings, "connect")
+	if options.Credentials == nil {
+		return openStore(ctx, settings, "connect", nil)
+	}
+	sourceContext, cancel := context.WithCancel(context.Background())
+	// A callback must not outlive the wait for the first connection.
+	isOpen := context.AfterFunc(ctx, cancel)
+	store, err := openStore(ctx, settings, "connect", &credentialSource{sourceContext, options.Credentials})
+	if !isOpen() && err == nil {
+		_ = store.Close()
+		err = ctx.Err()
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	store.cancel = cancel
+	return store, nil
 }
 
 // openStore opens the store that the setting "store" names.
-func openStore(ctx context.Context, settings map[string]string, op string) (*Store, error) {
+func openStore(
+	ctx context.Context, settings map[string]string, op string, credentials *credentialSource,
+) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -44,6 +64,11 @@ func openStore(ctx context.Context, settings map[string]string, op string) (*Sto
 		return nil, err
 	}
 	defer C.divvy_config_free(config)
+	if credentials != nil {
+		if err := credentials.register(config, op); err != nil {
+			return nil, err
+		}
+	}
 	store := &Store{}
 	err = wait(ctx, op, 10*time.Second, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
 		return C.divvy_go_store_open(cancel, config, wait, &store.handle, buffer, size)
@@ -64,6 +89,9 @@ func openStore(ctx context.Context, settings map[string]string, op string) (*Sto
 func (s *Store) Close() error {
 	if s == nil {
 		return nil
+	}
+	if s.cancel != nil {
+		s.cancel()
 	}
 	var text errorText
 	return check(C.divvy_store_free(s.handle), "close", &text)

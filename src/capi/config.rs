@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use super::credentials::{HostCredentials, divvy_credentials_fn};
 use super::election::{HostElection, divvy_campaign_fn, divvy_resign_fn};
 use super::guard::{self, Detail, Failure};
 use super::partitions::{HostSource, divvy_source_fn};
@@ -33,6 +34,7 @@ pub(super) struct Blueprint {
     pub source: Option<Arc<HostSource>>,
     pub strategy: Option<Arc<HostStrategy>>,
     pub election: Option<Arc<HostElection>>,
+    pub credentials: Option<Arc<HostCredentials>>,
 }
 
 impl Blueprint {
@@ -318,6 +320,36 @@ pub unsafe extern "C" fn divvy_config_set_election(
             })
         });
         let former = std::mem::replace(&mut config.lock().election, election);
+        drop(former); // with no lock held: it may run the host's destroy function
+        Ok(())
+    })
+}
+
+/// Sets a callback that supplies the NATS credentials of each login, for credentials that expire or
+/// keys that do not leave their keeper. divvy_store_open() uses it if the setting "store" is "nats". A
+/// second call replaces the callback.
+///
+/// Parameters: config - the configuration, without the settings nats_user, nats_token, nats_creds and
+/// nats_nkey_seed. credentials - the callback; NULL removes it. userdata - passed to the callback.
+/// destroy - frees userdata when the configuration and every store opened with it have been freed; NULL
+/// allowed. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK. On failure, userdata remains with the caller and destroy is not called.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_config_set_credentials(
+    config: divvy_config,
+    credentials: divvy_credentials_fn,
+    userdata: *mut c_void,
+    destroy: divvy_destroy_fn,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        let config = CONFIGS.get(config.id)?;
+        let userdata = UserData::new(userdata, destroy);
+        let credentials = credentials.map(|call| Arc::new(HostCredentials { call, userdata }));
+        let former = std::mem::replace(&mut config.lock().credentials, credentials);
         drop(former); // with no lock held: it may run the host's destroy function
         Ok(())
     })

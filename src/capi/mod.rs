@@ -32,6 +32,8 @@ mod callback;
 
 mod log;
 
+mod credentials;
+
 mod config;
 
 mod setting;

@@ -13,6 +13,7 @@ use crate::runtime::open_store;
 use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
 use crate::threads::Thread;
 use crate::threads::cancel::{self, Cancel};
+use crate::vocabulary::StoreKind;
 
 /// Maximum timeout of a call, in milliseconds: one year.
 pub const DIVVY_TIMEOUT_MAX_MS: i64 = 31_536_000_000;
@@ -75,8 +76,15 @@ pub unsafe extern "C" fn divvy_store_open(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let deadline = deadline(timeout_ms)?;
-        let settings = config::blueprint(config)?.settings;
-        out.write(take_in(open_store(&settings, deadline)?)?);
+        let blueprint = config::blueprint(config)?;
+        let settings = &blueprint.settings;
+        let store = match blueprint.credentials {
+            Some(credentials) if settings.store() == StoreKind::Nats => {
+                credentials.connect(settings, deadline)?
+            }
+            _ => open_store(settings, deadline)?,
+        };
+        out.write(take_in(store)?);
         Ok(())
     })
 }
@@ -92,7 +100,7 @@ fn take_in(store: Arc<dyn Store>) -> Outcome<divvy_store> {
 /// Parameters: store - the store. timeout_ms - maximum wait, 0 to DIVVY_TIMEOUT_MAX_MS. errbuf,
 /// errlen - buffer that receives the error text; NULL allowed.
 /// Returns: OK; INVALID_ARGUMENT; TIMED_OUT - the detail names what is still busy; the handle stays
-/// valid, call again.
+/// valid, call again; WOULD_DEADLOCK - called by the credentials callback of the store.
 /// Thread: any. Blocks for at most timeout_ms.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -35,8 +35,42 @@ pub fn open_store(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Stor
 /// has no NATS). With a `cache_file`, servers that cannot be reached are no error.
 #[cfg(feature = "nats")]
 pub fn connect_nats(settings: &Settings, deadline: Instant) -> Result<Arc<dyn Store>> {
+    connect_with(nats_options(settings.nats())?, settings, deadline)
+}
+
+/// As [`connect_nats`], with credentials that `supply` returns for the nonce of each login.
+///
+/// # Errors
+/// As [`connect_nats`]; `InvalidConfig` if the settings contain credentials, too.
+#[cfg(all(feature = "capi", feature = "nats"))]
+pub(crate) fn connect_nats_with_credentials(
+    settings: &Settings,
+    supply: impl Fn(&[u8]) -> std::result::Result<crate::store::nats::NatsCredentials, String>
+    + Send
+    + Sync
+    + 'static,
+    deadline: Instant,
+) -> Result<Arc<dyn Store>> {
+    let nats = settings.nats();
+    let kinds = [&nats.user, &nats.token, &nats.creds, &nats.nkey_seed];
+    if kinds.into_iter().any(|text| !text.is_empty()) {
+        return Err(Error::new(
+            Code::InvalidConfig,
+            "nats_user, nats_token, nats_creds, nats_nkey_seed: set none of them together with a \
+             credentials callback",
+        ));
+    }
+    let options = nats_options(nats)?.credentials_callback(supply);
+    connect_with(options, settings, deadline)
+}
+
+#[cfg(feature = "nats")]
+fn connect_with(
+    options: crate::store::nats::NatsOptions,
+    settings: &Settings,
+    deadline: Instant,
+) -> Result<Arc<dyn Store>> {
     use crate::store::nats::NatsStore;
-    let options = nats_options(settings.nats())?;
     if settings.manager().cache_file.is_none() {
         return Ok(Arc::new(NatsStore::connect(options, deadline)?));
     }

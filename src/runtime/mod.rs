@@ -24,6 +24,8 @@ pub mod sim;
 
 pub use calculator::{Calculator, CalculatorBuilder};
 pub use calculator::{CalculatorStatus, StatusCounters, WorkerStatus};
+#[cfg(all(feature = "capi", feature = "nats"))]
+pub(crate) use connect::connect_nats_with_credentials;
 #[cfg(feature = "nats")]
 pub use connect::nats_options;
 pub use connect::{connect_nats, open_store};

@@ -3,8 +3,14 @@
 //! Needs `cc` and `c++`; also uses `clang` and `clang++` if installed.
 
 use crate::build::{self, C99, CXX11, CXX11_WITHOUT_EXCEPTIONS, CXX17, Link, run, run_with};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use nkeys::KeyPair;
+
 use crate::support::nats_binary::NEWEST;
-use crate::support::nats_server::Server;
+use crate::support::nats_server::{Server, Setup};
+use crate::support::operator::{operator_config, user_jwt};
 
 #[test]
 fn header_alone_compiles_under_strictest_flags_of_every_standard() {
@@ -150,6 +156,45 @@ fn same_programs_pass_on_real_server() {
             Link::Shared,
             &variables,
         );
+    }
+}
+
+#[test]
+fn host_supplies_token_at_each_login_and_a_callback_that_hangs_is_named() {
+    let setup = Setup::new(NEWEST).config("authorization { token: s3cret }");
+    let server = setup.start();
+    let url = server.url();
+    let variables = [("DIVVY_TEST_NATS_URL", url.as_str())];
+    for (source, language) in [
+        ("tests/capi/credentials.c", C99),
+        ("bindings/cpp/tests/credentials.cpp", CXX11),
+    ] {
+        run_with(source, language, Link::Shared, &variables);
+    }
+}
+
+/// The program asks for a signature, as a host asks the keeper of its key.
+#[test]
+fn host_supplies_jwt_and_signature() {
+    let (config, account) = operator_config();
+    let server = Setup::new(NEWEST).config(&config).start();
+    let user = KeyPair::new_user();
+    for executable in build::build("tests/capi/credentials.c", C99, Link::Shared) {
+        let mut program = Command::new(&executable)
+            .env("DIVVY_TEST_NATS_URL", server.url())
+            .env("DIVVY_TEST_LOGIN", "jwt")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = program.stdin.take().unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        let nonce = lines.next().expect("a nonce").unwrap();
+        let nonce = data_encoding::HEXLOWER.decode(nonce.as_bytes()).unwrap();
+        let signature = user.sign(&nonce).unwrap();
+        let signature = data_encoding::HEXLOWER.encode(&signature);
+        writeln!(input, "{}\n{signature}", user_jwt(&account, &user)).unwrap();
+        assert!(program.wait().unwrap().success(), "{executable:?}");
     }
 }
 

@@ -4,13 +4,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use divvy::error::Code;
 use divvy::store::nats::{NatsCredentials, NatsOptions, NatsStore, Placement};
 use divvy::store::{
@@ -20,6 +18,7 @@ use nkeys::KeyPair;
 
 use crate::support::nats_binary::{NEWEST, OLDEST};
 use crate::support::nats_server::{Server, Setup};
+use crate::support::operator::{operator_config, user_jwt};
 use crate::support::raw_nats::RawNats;
 
 const BUCKET: Bucket = Bucket::Assignment;
@@ -111,69 +110,12 @@ fn nkey_connects() {
     });
 }
 
-/// A NATS JWT: claims signed with the key of the issuer.
-fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: serde_json::Value) -> String {
-    let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
-    let claims = serde_json::json!({
-        "jti": format!("{name}-{}", subject.public_key()),
-        "iat": 1_700_000_000,
-        "iss": issuer.public_key(),
-        "name": name,
-        "sub": subject.public_key(),
-        "nats": nats,
-    });
-    let encode = |text: &str| BASE64URL.encode(text);
-    let signed = format!("{}.{}", encode(header), encode(&claims.to_string()));
-    let signature = issuer.sign(signed.as_bytes()).unwrap();
-    format!("{signed}.{}", BASE64URL.encode(signature))
-}
-
-/// Returns the configuration of a server with one JetStream account, and the key of the account.
-fn operator_config() -> (String, KeyPair) {
-    let (operator, account, system) = (
-        KeyPair::new_operator(),
-        KeyPair::new_account(),
-        KeyPair::new_account(),
-    );
-    let unlimited = serde_json::json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
-        "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1,
-        "consumer": -1,
-    });
-    let of_account = |limits: serde_json::Value| serde_json::json!({ "type": "account", "version": 2, "limits": limits });
-    let operator_jwt = jwt(
-        &operator,
-        &operator,
-        "op",
-        serde_json::json!({
-            "type": "operator", "version": 2, "system_account": system.public_key()
-        }),
-    );
-    let account_jwt = jwt(&operator, &account, "app", of_account(unlimited.clone()));
-    let mut without_jetstream = unlimited;
-    for limit in ["mem_storage", "disk_storage", "streams", "consumer"] {
-        without_jetstream[limit] = 0.into();
-    }
-    let system_jwt = jwt(&operator, &system, "sys", of_account(without_jetstream));
-    let config = format!(
-        "operator: {operator_jwt}\nsystem_account: {}\nresolver: MEMORY\n\
-         resolver_preload {{ {}: {account_jwt}, {}: {system_jwt} }}",
-        system.public_key(),
-        account.public_key(),
-        system.public_key(),
-    );
-    (config, account)
-}
-
 fn credentials(account: &KeyPair) -> tempfile::NamedTempFile {
     let user = KeyPair::new_user();
-    let claims = serde_json::json!({
-        "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1
-    });
     let text = format!(
         "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        jwt(account, &user, "user", claims),
+        user_jwt(account, &user),
         user.seed().unwrap()
     );
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -421,10 +363,7 @@ fn credentials_callback_supplies_token_or_jwt_at_each_connect() {
     let (config, account) = operator_config();
     let server = Setup::new(NEWEST).config(&config).start();
     let user = KeyPair::new_user();
-    let claims = serde_json::json!({
-        "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1
-    });
-    let text = jwt(&account, &user, "user", claims);
+    let text = user_jwt(&account, &user);
     let options = NatsOptions::new([server.url()]).credentials_callback(move |nonce| {
         let signature = user.sign(nonce).map_err(|error| error.to_string())?;
         Ok(NatsCredentials::Jwt {
@@ -445,6 +384,43 @@ fn credentials_callback_supplies_token_or_jwt_at_each_connect() {
     let sealed = NatsOptions::new([server.url()]);
     let error = failure(sealed.credentials_callback(|_| Err("vault is sealed".to_owned())));
     assert!(error.to_string().contains("vault is sealed"), "{error}");
+}
+
+#[test]
+fn stop_names_the_thread_of_a_hanging_credentials_callback_and_does_not_hang() {
+    let server = Setup::new(NEWEST)
+        .config("authorization { token: s3cret }")
+        .start();
+    let (entered, has_entered) = crossbeam_channel::bounded(1);
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let own: Arc<OnceLock<Arc<NatsStore>>> = Arc::default();
+    let inside = Arc::clone(&own);
+    let refused = Arc::new(OnceLock::new());
+    let noted = Arc::clone(&refused);
+    let options = NatsOptions::new([server.url()]).credentials_callback(move |_| {
+        entered.send(()).unwrap();
+        let _ = released.recv();
+        let store = inside.get().expect("the store is open");
+        noted.set(store.stop(soon()).unwrap_err().code()).unwrap();
+        Ok(NatsCredentials::Token("s3cret".to_owned()))
+    });
+    let store = Arc::new(NatsStore::open(options).unwrap());
+    own.set(Arc::clone(&store)).ok().unwrap();
+    has_entered.recv_timeout(Duration::from_secs(10)).unwrap();
+    for _ in 0..2 {
+        let began = Instant::now();
+        let error = store.stop(began + Duration::from_millis(50)).unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_eq!(error.code(), Code::TimedOut);
+        let text = error.to_string();
+        assert!(
+            text.contains("dv-nats-io") && text.contains("credentials callback"),
+            "{text}"
+        );
+    }
+    drop(release);
+    store.stop(soon()).unwrap();
+    assert_eq!(refused.get(), Some(&Code::WouldDeadlock));
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub mod managers;
 pub mod nats_binary;
 #[cfg(target_os = "linux")]
 pub mod nats_server;
+#[cfg(feature = "nats")]
+pub mod operator;
 #[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(all(feature = "nats", target_os = "linux"))]

@@ -50,6 +50,9 @@ pub use self::upgrade::{BucketReport, BucketsReport, FeatureReport};
 
 /// Maximum time to drop a store.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Why a stop has timed out.
+const CALLBACK_BUSY: &str = "thread dv-nats-io is still busy: the NATS credentials callback has not \
+     returned; call again";
 
 /// A store on NATS JetStream, server 2.10 or newer. Dropping it stops it within 5 s.
 pub struct NatsStore {
@@ -335,10 +338,19 @@ impl Store for NatsStore {
     }
 
     fn stop(&self, deadline: Instant) -> Result<()> {
+        self.session
+            .check_may_stop()
+            .map_err(|error| error.with_operation("stop"))?;
         self.session.begin_stop();
-        self.supervisor
-            .join(deadline)
-            .map_err(|error| error.with_operation("stop"))
+        self.supervisor.join(deadline).map_err(|error| {
+            let error = match error.code() {
+                Code::TimedOut if self.session.is_in_callback() => {
+                    Error::new(Code::TimedOut, CALLBACK_BUSY)
+                }
+                _ => error,
+            };
+            error.with_operation("stop")
+        })
     }
 }
 
@@ -376,6 +388,7 @@ impl NatsStore {
 
 impl Drop for NatsStore {
     fn drop(&mut self) {
+        self.session.begin_stop();
         let stopped = cancel::without_cancellation(|| self.stop(Instant::now() + DROP_TIMEOUT));
         if let Err(error) = stopped {
             log::warn!("NATS store dropped before it was stopped: {error}");

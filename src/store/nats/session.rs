@@ -9,12 +9,14 @@
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::client::connection::{self, ConnectionEvent, Up};
+use super::client::auth::Auth;
+use super::client::connection::{self, ConnectionEvent, Dial, Up};
 use super::client::server_list::{Candidate, ServerList};
 use super::client::shared::Shared;
 use super::client::{self, Connection};
@@ -54,6 +56,17 @@ pub(super) struct Session {
     /// Disconnected when the store stops.
     pub(super) stopping: Receiver<Infallible>,
     stop: Mutex<Option<Sender<Infallible>>>,
+    /// The thread that is inside the credentials callback.
+    in_callback: Mutex<Option<ThreadId>>,
+}
+
+/// Records the return of the credentials callback, by a panic, too.
+struct Returned<'a>(&'a Session);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        *self.0.in_callback.lock() = None;
+    }
 }
 
 /// Log throttling of disconnections.
@@ -102,7 +115,36 @@ impl Session {
             }),
             stopping,
             stop: Mutex::new(Some(stop)),
+            in_callback: Mutex::default(),
         })
+    }
+
+    /// How to connect, receiving replies at `inbox`. Calls of the credentials callback are recorded.
+    fn dial(self: &Arc<Self>, inbox: &str) -> Dial {
+        let mut dial = self.options.dial(inbox);
+        if let Auth::Callback(callback) = &dial.auth {
+            let (session, callback) = (Arc::clone(self), Arc::clone(callback));
+            dial.auth = Auth::Callback(Arc::new(move |nonce| {
+                *session.in_callback.lock() = Some(std::thread::current().id());
+                let _returned = Returned(&session);
+                callback(nonce)
+            }));
+        }
+        dial
+    }
+
+    /// Rejects a stop that would wait for the credentials callback that calls it.
+    pub(super) fn check_may_stop(&self) -> Result<()> {
+        if *self.in_callback.lock() != Some(std::thread::current().id()) {
+            return Ok(());
+        }
+        let why = "the credentials callback cannot stop its own store; stop it from another thread";
+        Err(Error::new(Code::WouldDeadlock, why))
+    }
+
+    /// Whether the credentials callback has not returned.
+    pub(super) fn is_in_callback(&self) -> bool {
+        self.in_callback.lock().is_some()
     }
 
     /// Returns the current connection without waiting. The caller decides when to retry.
@@ -394,7 +436,7 @@ impl Supervisor {
         let inbox = format!("{}.dv{}", options.inbox_prefix, unique_id());
         let spawned = Shared::new().map_err(|error| client::explain(&error));
         let spawned = spawned.and_then(|(shared, wake)| {
-            let dial = options.dial(&inbox);
+            let dial = self.session.dial(&inbox);
             let (sender, server) = (self.sender.clone(), server.clone());
             let ours = Arc::clone(&shared);
             let thread = Thread::spawn("dv-nats-io", move || {

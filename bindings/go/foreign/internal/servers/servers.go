@@ -40,7 +40,17 @@ func Kinds(t testing.TB) []Kind {
 	return kinds
 }
 
-func start(t testing.TB, binary string) string {
+// StartWith starts a server as [Start] does, with a configuration file of this content.
+func StartWith(t testing.TB, config string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "server.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, binary(t), "-c", file)
+}
+
+func start(t testing.TB, binary string, more ...string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,7 +58,8 @@ func start(t testing.TB, binary string) string {
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	_ = listener.Close()
-	command := exec.Command(binary, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
+	arguments := []string{"-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir()}
+	command := exec.Command(binary, append(arguments, more...)...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
