@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use nkeys::KeyPair;
 
-/// A JWT as NATS has it: claims signed by the issuer's key.
+/// A NATS JWT: claims signed with the key of the issuer.
 pub fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: serde_json::Value) -> String {
     let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
     let claims = serde_json::json!({
@@ -21,7 +21,7 @@ pub fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: serde_json::Va
     format!("{signed}.{}", BASE64URL.encode(signature))
 }
 
-/// The configuration of a server with one JetStream account, and the account's key.
+/// Returns the configuration of a server with one JetStream account, and the key of the account.
 pub fn operator_config() -> (String, KeyPair) {
     let (operator, account, system) = (
         KeyPair::new_operator(),
@@ -58,7 +58,7 @@ pub fn operator_config() -> (String, KeyPair) {
     (config, account)
 }
 
-/// The JWT of a user of that account.
+/// Returns the JWT of a user of the account.
 pub fn user_jwt(account: &KeyPair, user: &KeyPair) -> String {
     let claims = serde_json::json!({
         "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1

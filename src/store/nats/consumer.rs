@@ -148,7 +148,7 @@ impl Consumer {
             config["idle_heartbeat"] = json!(nanos(IDLE_HEARTBEAT));
         }
         let inbound = stream.link.subscribe(&subject)?;
-        let now = Instant::now();
+        let now = stream.link.now();
         let mut made = Self {
             stream,
             consumer,
@@ -250,8 +250,8 @@ impl Consumer {
         Ok(Some(Delivered {
             message,
             revision: position.stream_sequence,
-            // The time of arrival is unknown, so use the current time, not the time of the read.
-            waited: pull.map(|pull| pull.brought_one(position.stored, Instant::now())),
+            // Not the time of the look: who has arrived before that cannot be told from who has not.
+            waited: pull.map(|pull| pull.brought_one(position.stored, self.stream.link.now())),
         }))
     }
 

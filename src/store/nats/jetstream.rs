@@ -159,7 +159,7 @@ impl Stream {
         deadline: Instant,
     ) -> Result<Reply, RequestFailure> {
         loop {
-            let patience = deadline.min(Instant::now() + ASK_AGAIN_AFTER);
+            let patience = deadline.min(self.link.now() + ASK_AGAIN_AFTER);
             let mut exchange = self.link.exchange(1, patience);
             let answer = exchange
                 .send(subject, &Headers::default(), payload, true)

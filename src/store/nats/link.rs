@@ -130,6 +130,11 @@ impl Link {
         self.generation
     }
 
+    /// Returns the present time, by which deadlines count.
+    pub(super) fn now(&self) -> Instant {
+        self.connection.now()
+    }
+
     /// Starts a call of up to `messages_max` messages that ends by the deadline.
     pub(super) fn exchange(&self, messages_max: usize, deadline: Instant) -> Exchange<'_> {
         let (waker, woken) = bounded(1);
@@ -149,7 +154,7 @@ impl Link {
             woken,
             ready: VecDeque::new(),
             reply_subject: String::new(),
-            began: Instant::now(),
+            began: self.now(),
             deadline,
         }
     }
@@ -220,13 +225,13 @@ impl Link {
 
     /// Records the server time reported by a reply that has just arrived.
     pub(super) fn note_server_time(&self, time: SystemTime) {
-        *self.server_time.lock() = Some((time, Instant::now()));
+        *self.server_time.lock() = Some((time, self.now()));
     }
 
     /// Returns how long ago `time` was by the clock of the server, if known.
     pub(super) fn age_of(&self, time: SystemTime) -> Option<Duration> {
         let (server_time, at) = (*self.server_time.lock())?;
-        let passed = at.elapsed();
+        let passed = self.now().saturating_duration_since(at);
         if passed > SERVER_TIME_VALID {
             return None;
         }
@@ -376,10 +381,10 @@ impl Exchange<'_> {
                 return self.received(reply);
             }
             self.flush();
-            match cancel::recv_deadline(&self.woken, self.deadline) {
-                Ok(()) => {}
-                Err(error) => return Err(self.wait_failure(error)),
-            }
+            self.link
+                .connection
+                .wait(&self.woken, self.deadline)
+                .map_err(|error| self.wait_failure(error))?;
         }
     }
 

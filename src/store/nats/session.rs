@@ -225,7 +225,7 @@ impl Session {
         }
     }
 
-    fn connected(&self, link: &Arc<Link>) {
+    pub(super) fn connected(&self, link: &Arc<Link>) {
         let mut state = self.state.lock();
         if state.why == RequestFailure::NotRunning {
             drop(state);

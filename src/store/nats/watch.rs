@@ -187,6 +187,12 @@ impl NatsWatch {
         }
     }
 
+    /// Whether a thread is listing the bucket.
+    #[cfg(test)]
+    pub(super) fn is_synchronising(&self) -> bool {
+        matches!(self.phase, NatsWatchPhase::Synchronising(_))
+    }
+
     /// Handles a new connection: a paused watch synchronises immediately.
     pub(super) fn reconnected(&mut self, now: Instant) {
         self.pauses.reset();

@@ -19,7 +19,7 @@ pub mod encode;
 pub mod headers;
 pub mod info;
 pub mod proto;
-mod resolve;
+pub mod resolve;
 pub mod server_list;
 pub mod shared;
 mod socket;
@@ -38,8 +38,9 @@ use self::encode::Publish;
 use self::headers::HeaderBlock;
 use self::proto::MessageRef;
 pub use self::shared::Subscription;
+use crate::threads::cancel::{self, WaitError};
 
-/// A connection as the store needs it. No call waits.
+/// A connection as the store needs it. Only [`Connection::wait`] waits.
 pub trait Connection: Send + Sync {
     /// Queues a message. It is sent by the next flush, or before.
     ///
@@ -64,6 +65,19 @@ pub trait Connection: Send + Sync {
 
     /// Records that the server has answered something sent at `sent`. It postpones the next PING.
     fn answered(&self, sent: Instant);
+
+    /// The present time, by which the deadlines of calls count. A simulated connection has its own.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Waits until `woken` has a message.
+    ///
+    /// # Errors
+    /// The deadline has passed, or the call was cancelled.
+    fn wait(&self, woken: &Receiver<()>, deadline: Instant) -> Result<(), WaitError> {
+        cancel::recv_deadline(woken, deadline)
+    }
 }
 
 /// Receives replies, on the connection's thread: must not wait.
