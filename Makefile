@@ -114,6 +114,12 @@ sim: need-build ## Simulate fleets under random faults in virtual time
 	$(if $(SEED),DIVVY_SEED=$(SEED),DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START)) \
 	  $(CARGO) test $(LOCKED) --release --test sim -- --nocapture $(OF)
 
+.PHONY: sim-store
+sim-store: need-build ## Simulate the NATS store over cut, late and reordered protocol bytes in virtual time
+## SEEDS=10000 START=0 selects the seeds
+	DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START) \
+	  $(CARGO) test $(LOCKED) --release --all-features --lib -- --nocapture simulation::
+
 .PHONY: explore
 explore: need-build ## Explore every order of the steps of the threads that deliver events
 	RUSTFLAGS="--cfg divvy_loom" $(CARGO) test $(LOCKED) --no-default-features --target-dir target/explore \
@@ -157,6 +163,18 @@ figures-manager: need-build ## Measure cost and reaction times of a manager on a
 ## ARGS=times or ARGS=costs selects one part
 	$(CARGO) bench $(LOCKED) --profile capi --target-dir $(CAPI_TARGET) --features cli --bench manager \
 	  -- $(ARGS)
+
+.PHONY: freezes
+freezes: need-test ## Freeze the connection of a store 1 000 times in a row (15 minutes)
+## FREEZES=1000 sets how often
+	FREEZES=$(or $(FREEZES),1000) \
+	  $(CARGO) test $(LOCKED) --all-features --test alone -- --nocapture frozen_connections
+
+.PHONY: fuzz
+fuzz: need-build ## Fuzz the decoders of the NATS client; needs a nightly toolchain and cargo-fuzz
+## SECONDS=300 sets the time for each target
+	for target in protocol commands text; do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),300) || exit 1; done
 
 .PHONY: stale
 stale: need-test ## Check on every supported server that deposed leaders cannot publish

@@ -8,6 +8,9 @@ mod bucket;
 mod client;
 mod consumer;
 mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod jetstream;
 mod link;
 mod options;
@@ -16,6 +19,8 @@ mod read;
 mod replay_state;
 mod servers;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod upgrade;
 mod watch;
 mod watches;

@@ -154,7 +154,7 @@ impl Decoder {
     }
 
     /// Memory held for bytes that arrive.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn capacity(&self) -> usize {
         self.buffer.len()
     }

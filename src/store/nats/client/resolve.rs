@@ -305,7 +305,7 @@ fn question(name: &str, kind: u16, id: u16, large: bool) -> Vec<u8> {
 }
 
 /// The response code and the addresses, if this is the answer to that question.
-fn read_answer(bytes: &[u8], name: &str, kind: u16, id: u16) -> Option<(u8, Vec<IpAddr>)> {
+pub fn read_answer(bytes: &[u8], name: &str, kind: u16, id: u16) -> Option<(u8, Vec<IpAddr>)> {
     let mut question = question(name, kind, id, false);
     let asked = question.split_off(12);
     let header = bytes.get(..12)?;
