@@ -299,11 +299,14 @@ pub(super) fn read_reply<T: DeserializeOwned>(reply: Reply) -> Result<T, Request
         }
     };
     let malformed = |error: serde_json::Error| RequestFailure::Malformed(format!("reply: {error}"));
-    let maybe: MaybeError = serde_json::from_slice(&data).map_err(malformed)?;
-    match maybe.error {
-        Some(error) => Err(RequestFailure::Api(error)),
-        None => serde_json::from_slice(&data).map_err(malformed),
+    // Most replies are no error and are parsed once.
+    if data.windows(7).any(|bytes| bytes == b"\"error\"") {
+        let maybe: MaybeError = serde_json::from_slice(&data).map_err(malformed)?;
+        if let Some(error) = maybe.error {
+            return Err(RequestFailure::Api(error));
+        }
     }
+    serde_json::from_slice(&data).map_err(malformed)
 }
 
 /// Parses the reply to a request for a message. Returns `None` if there is no such message.

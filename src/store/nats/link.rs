@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,9 +55,12 @@ struct Table {
 }
 
 /// The replies to one call. Waking its thread for each of a thousand replies would cost more than all
-/// the rest, so it is woken once for all that arrive together.
+/// the rest, so it is woken once for all that arrive together, and not before as many are there as it
+/// waits for.
 struct Arrivals {
     replies: Mutex<VecDeque<(usize, Reply)>>,
+    /// How many replies the call waits for.
+    wanted: AtomicUsize,
     /// Whether it is among the unwoken calls.
     is_unwoken: AtomicBool,
     waker: Sender<()>,
@@ -68,8 +71,11 @@ impl Arrivals {
         self.replies.lock().push_back((index, reply));
     }
 
+    fn are_enough(&self) -> bool {
+        self.replies.lock().len() >= self.wanted.load(Ordering::Acquire)
+    }
+
     fn wake(&self) {
-        self.is_unwoken.store(false, Ordering::Release);
         // A full channel wakes as well.
         self.waker.try_send(()).ok();
     }
@@ -140,6 +146,7 @@ impl Link {
         let (waker, woken) = bounded(1);
         let arrivals = Arc::new(Arrivals {
             replies: Mutex::default(),
+            wanted: AtomicUsize::new(1),
             is_unwoken: AtomicBool::new(false),
             waker,
         });
@@ -274,7 +281,10 @@ impl Replies for Routes {
 
     fn delivered(&self) {
         for arrivals in self.unwoken.lock().drain(..) {
-            arrivals.wake();
+            arrivals.is_unwoken.store(false, Ordering::Release);
+            if arrivals.are_enough() {
+                arrivals.wake();
+            }
         }
     }
 
@@ -373,18 +383,27 @@ impl Exchange<'_> {
 
     /// Sends the queued messages and returns the next reply, in the order of the server.
     pub(super) fn receive(&mut self) -> Result<(usize, Reply), RequestFailure> {
+        self.receive_of(1)
+    }
+
+    /// As [`Exchange::receive`], for a call that can do nothing before so many replies are there.
+    pub(super) fn receive_of(&mut self, count: usize) -> Result<(usize, Reply), RequestFailure> {
+        self.arrivals.wanted.store(count, Ordering::Release);
         loop {
-            if self.ready.is_empty() {
-                std::mem::swap(&mut self.ready, &mut self.arrivals.replies.lock());
-            }
             if let Some(reply) = self.ready.pop_front() {
                 return self.received(reply);
             }
-            self.flush();
-            self.link
-                .connection
-                .wait(&self.woken, self.deadline)
-                .map_err(|error| self.wait_failure(error))?;
+            if !self.arrivals.are_enough() {
+                self.flush();
+                let waited = self.link.connection.wait(&self.woken, self.deadline);
+                // Whatever ends the wait: the replies that are there count.
+                if let Err(error) = waited
+                    && self.arrivals.replies.lock().is_empty()
+                {
+                    return Err(self.wait_failure(error));
+                }
+            }
+            std::mem::swap(&mut self.ready, &mut self.arrivals.replies.lock());
         }
     }
 

@@ -64,7 +64,7 @@ impl Target<'_> {
         }
         let mut waiting = sent.len();
         while waiting > 0 && broken.is_none() {
-            match exchange.receive() {
+            match exchange.receive_of(waiting) {
                 Ok((number, reply)) => {
                     let index = sent[number];
                     outcomes[index] = Some(self.outcome_of(reply, &writes[index]));
