@@ -118,7 +118,7 @@ sim: need-build ## Simulate fleets under random faults in virtual time
 sim-store: need-build ## Simulate the NATS store over cut, late and reordered protocol bytes in virtual time
 ## SEEDS=10000 START=0 selects the seeds
 	DIVVY_SEEDS=$(SEEDS) DIVVY_START=$(START) \
-	  $(CARGO) test $(LOCKED) --release --all-features --lib -- --nocapture simulation::
+	  $(CARGO) test $(LOCKED) --release --all-features --lib -- --nocapture store::nats::tests::
 
 .PHONY: explore
 explore: need-build ## Explore every order of the steps of the threads that deliver events

@@ -1,6 +1,5 @@
-/* NATS credentials that the host supplies. DIVVY_TEST_LOGIN: "token", or "jwt": then whoever started the
- * program signs: a nonce in hexadecimal digits goes to its standard output, the JWT and the signature
- * come back, a line each. */
+/* NATS credentials that the host supplies. With DIVVY_TEST_LOGIN=jwt the parent process signs: the nonce
+ * goes to standard output in hexadecimal digits, the JWT and the signature come back, a line each. */
 #include "check.h"
 
 static const char *login;

@@ -250,7 +250,7 @@ impl Consumer {
         Ok(Some(Delivered {
             message,
             revision: position.stream_sequence,
-            // Not the time of the look: who has arrived before that cannot be told from who has not.
+            // The time of arrival is unknown, so use the current time, not the time of the read.
             waited: pull.map(|pull| pull.brought_one(position.stored, self.stream.link.now())),
         }))
     }

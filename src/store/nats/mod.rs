@@ -20,7 +20,7 @@ mod replay_state;
 mod servers;
 mod session;
 #[cfg(test)]
-mod simulation;
+mod tests;
 mod upgrade;
 mod watch;
 mod watches;

@@ -505,10 +505,10 @@ impl Publisher {
     /// Whether a batch that depends on the fence's revision proves as much as reading the fence.
     ///
     /// It does in atomic mode while no other record can have that revision. A bucket that counts
-    /// from its creation time has no revision of its successor, whoever creates that: a successor
-    /// counts from a later time, or from 1. A restored copy of the bucket does repeat revisions.
-    /// Restoring it removes the stream, and with it the consumer of the watch, so the fence is read
-    /// again after each loss of the watch.
+    /// from its creation time shares no revision with a bucket that replaces it, which counts from a
+    /// later time or from 1. A restored copy of the bucket does repeat revisions. Restoring it
+    /// removes the stream, and with it the consumer of the watch, so the fence is read again after
+    /// each loss of the watch.
     fn is_fence_certain(&self, stretch: Option<u64>) -> bool {
         self.mode == ActiveMode::Atomic
             && Bucket::Assignment.counts_from_time(self.fence.revision)

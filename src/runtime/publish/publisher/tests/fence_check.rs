@@ -68,7 +68,7 @@ fn fence_is_read_where_revisions_may_recur_or_keys_are_written_singly() {
     }
 }
 
-/// The leader is told of nothing: the batch alone has to fail.
+/// The leader learns nothing: the batch alone has to fail.
 #[test]
 fn deposed_leader_cannot_publish_without_reading_the_fence() {
     let [one, other] = lists();

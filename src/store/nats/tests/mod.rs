@@ -8,7 +8,7 @@
 //! `make sim-store SEEDS=10000` runs more seeds.
 
 mod server;
-mod world;
+mod virtual_time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use self::server::{PREFIX, STREAM, Stored};
-use self::world::World;
+use self::virtual_time::World;
 use super::consumer::Delivery;
 use super::jetstream::Stream;
 use super::link::Link;
@@ -146,7 +146,7 @@ impl Simulation {
         }
     }
 
-    /// Takes in what the watch has delivered.
+    /// Applies what the watch has delivered.
     fn look(&mut self, now: Instant) {
         for event in self.events.try_iter() {
             match event {

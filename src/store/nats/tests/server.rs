@@ -23,7 +23,7 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
-/// A message to whoever subscribes to `subject`.
+/// A message to the subscribers of `subject`.
 #[derive(Debug)]
 pub struct Sent {
     pub subject: String,
