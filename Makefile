@@ -182,10 +182,14 @@ stale: need-test ## Check on every supported server that deposed leaders cannot 
 	DIVVY_STALE_TRIES=$(TRIES) DIVVY_NATS_VERSIONS=2.10.26,2.11.11,2.12.8,2.14.5,2.15.1 \
 	  $(CARGO) test $(LOCKED) --all-features --test nats -- --nocapture stale_leader::
 
+REPOSITORY := $(shell sed -n 's/^repository = "\(.*\)"/\1/p' Cargo.toml)
+
 .PHONY: docs
 docs: ## Build the book into target/book
 	@command -v mdbook >/dev/null || $(CARGO) install --quiet --locked mdbook
 	mdbook build
+	@# Sources are not part of the book: link to them in the repository.
+	sed -i 's|href="\.\./\([a-z]\)|href="$(REPOSITORY)/blob/main/\1|g' target/book/*.html
 
 .PHONY: pictures
 pictures: need-build ## Regenerate every picture of the documents from real runs (2 minutes)
