@@ -919,8 +919,8 @@ typedef struct divvy_cancel {
  *
  * Parameters: userdata - the value set together with the callback. level - DIVVY_LOG_ERROR to
  * DIVVY_LOG_TRACE. target - the part of the library, such as "divvy::calculator". message,
- * message_length - the text, NUL-terminated, and its bytes; both strings are valid until the
- * callback returns.
+ * message_length - the text, followed by its fields as " key=value", NUL-terminated, and its bytes;
+ * both strings are valid until the callback returns.
  * Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses records;
  * it delays nothing. Must not call divvy_log_set(), must not throw or call longjmp.
  */

@@ -1,13 +1,15 @@
-//! The library's log, handed to a callback of the host on a thread of its own.
+//! Delivers the log of the library to a callback of the host, on its own thread.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::{c_char, c_void};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
 
@@ -45,8 +47,8 @@ pub enum divvy_log_level {
 ///
 /// Parameters: userdata - the value set together with the callback. level - DIVVY_LOG_ERROR to
 /// DIVVY_LOG_TRACE. target - the part of the library, such as "divvy::calculator". message,
-/// message_length - the text, NUL-terminated, and its bytes; both strings are valid until the
-/// callback returns.
+/// message_length - the text, followed by its fields as " key=value", NUL-terminated, and its bytes;
+/// both strings are valid until the callback returns.
 /// Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses records;
 /// it delays nothing. Must not call divvy_log_set(), must not throw or call longjmp.
 pub type divvy_log_fn = Option<
@@ -231,7 +233,7 @@ impl Log for ToHost {
         let line = Line {
             level: record.level(),
             target: record.target().to_owned(),
-            message: record.args().to_string(),
+            message: text_of(record),
         };
         if let Err(TrySendError::Full(_)) = sink.lines.try_send(line) {
             sink.dropped.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +243,29 @@ impl Log for ToHost {
     fn flush(&self) {}
 }
 
-/// The body of `dv-log`.
+/// Returns the message of a record, followed by its fields as ` key=value`. A value with a space or a
+/// quote is quoted.
+fn text_of(record: &Record<'_>) -> String {
+    struct Fields(String);
+    impl<'kvs> VisitSource<'kvs> for Fields {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            let value = value.to_string();
+            let is_plain = !value.is_empty() && !value.contains([' ', '"', '=']);
+            // Writing to a String cannot fail.
+            let _ = match is_plain {
+                true => write!(self.0, " {key}={value}"),
+                false => write!(self.0, " {key}={value:?}"),
+            };
+            Ok(())
+        }
+    }
+    let mut fields = Fields(record.args().to_string());
+    // Visiting into memory cannot fail.
+    let _ = record.key_values().visit(&mut fields);
+    fields.0
+}
+
+/// The main function of `dv-log`.
 fn run(
     lines: &Receiver<Line>,
     stopped: &Receiver<Infallible>,
@@ -288,5 +312,23 @@ fn run(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_record_follow_the_message() {
+        let pairs = [("worker", "w-3"), ("reason", "no answer"), ("key", "")];
+        let record = Record::builder()
+            .args(format_args!("worker lagging: w-3"))
+            .key_values(&pairs)
+            .build();
+        assert_eq!(
+            text_of(&record),
+            "worker lagging: w-3 worker=w-3 reason=\"no answer\" key=\"\""
+        );
     }
 }

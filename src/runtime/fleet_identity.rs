@@ -27,7 +27,7 @@ pub fn verify(store: &dyn Store, own: &FleetRecord, name: &str, deadline: Instan
                 Ok(found) => compare(own, &found, name),
                 // A client that can write to the bucket must not be able to stop a fleet.
                 Err(error) => {
-                    log::warn!("bucket {name}: {FLEET_KEY} is ignored: {error}");
+                    log::warn!(bucket = name; "bucket {name}: {FLEET_KEY} ignored: {error}");
                     Ok(())
                 }
             };

@@ -229,7 +229,10 @@ impl GuardedStore {
             let _done = Done(&self.core);
             self.metrics.breaker_changed(state);
             if let Some((level, line)) = line {
-                log::log!(target: "divvy::breaker", level, "{line}");
+                log::log!(
+                    target: "divvy::breaker", level, state = state.name();
+                    "circuit breaker {line}"
+                );
             }
         }
     }
@@ -398,23 +401,22 @@ impl Core {
                 let reported = self.openings.record(now);
                 self.is_opening_logged = reported.is_some();
                 let again = suppressed(reported?);
-                let line = format!("circuit breaker opened{again}: {why}");
+                let line = format!("opened{again}: {why}");
                 Some((log::Level::Warn, line))
             }
             (_, BreakerState::HalfOpen) => {
                 let again = suppressed(self.probes.record(now)?);
-                let line = format!("circuit breaker half-open: probing store{again}");
+                let line = format!("half-open: probing store{again}");
                 Some((log::Level::Info, line))
             }
             (BreakerState::HalfOpen, BreakerState::Open) => {
                 let again = suppressed(self.failed_probes.record(now)?);
-                let line = format!("circuit breaker opened: probe failed{again}: {why}");
+                let line = format!("opened: probe failed{again}: {why}");
                 Some((log::Level::Info, line))
             }
-            (_, BreakerState::Closed) if self.is_opening_logged => Some((
-                log::Level::Info,
-                "circuit breaker closed: store answers".into(),
-            )),
+            (_, BreakerState::Closed) if self.is_opening_logged => {
+                Some((log::Level::Info, "closed: store answers".into()))
+            }
             _ => None,
         }
     }

@@ -356,7 +356,7 @@ impl World {
                 MonitorAction::WatchLost {
                     watch: MonitorWatch::Heartbeats,
                     why,
-                } => node.event_log.out_of_sight(local, &why),
+                } => node.event_log.watch_lost(local, &why),
                 MonitorAction::Open(missing) => {
                     let watch =
                         |bucket, prefix| node.client.watch(bucket, prefix).expect("a watch");

@@ -115,7 +115,7 @@ impl CalculatorBuilder {
     pub fn build(self) -> Result<Calculator> {
         self.config.validate()?;
         for warning in self.config.warnings() {
-            log::warn!(target: "divvy::config", "{warning}");
+            log::warn!(target: "divvy::config", "unwise configuration: {warning}");
         }
         let position = Position::idle(self.clock.now());
         let idle = CalculatorMachine::new(self.config.clone(), self.clock.now(), 0, false);

@@ -202,7 +202,7 @@ impl WorkerMonitor {
                     .counters
                     .watch_losses
                     .fetch_add(1, Ordering::Relaxed);
-                self.event_log.out_of_sight(self.clock.now(), why);
+                self.event_log.watch_lost(self.clock.now(), why);
             }
             MonitorWatch::Assignments => self.shared.in_force.watch_lost(),
         }

@@ -1,7 +1,7 @@
-//! The log of a calculator or manager: one line for each thing that an operator would act on,
-//! repeated failures as counts.
+//! The log of a calculator or manager: one line per event. Repeated failures are counted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::machine::calculator::{CalculatorEvent, Degraded};
@@ -9,19 +9,19 @@ use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerEvent;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::{Time, WorkerId};
-use crate::vocabulary::MemberChange;
+use crate::vocabulary::{AlertLevel, MemberChange};
 
-/// What one thread of a calculator or manager logs.
+/// The event log of one thread of a calculator or manager.
 #[derive(Debug, Default)]
 pub struct EventLog {
-    /// What happened again and again, by what was attempted.
+    /// Throttles of repeated failures, by operation.
     failures: BTreeMap<&'static str, LogThrottle>,
     absences: BTreeMap<&'static str, LogThrottle>,
-    /// Of a manager: its states, and whether a leader is known.
+    /// Throttles of the states and the leader of a manager.
     turns: BTreeMap<&'static str, LogThrottle>,
     lags: LogThrottle,
     degradations: LogThrottle,
-    is_degraded_told: bool,
+    is_degraded_logged: bool,
     sights: LogThrottle,
     /// Whether the last job failed: state changes of its retries are logged at debug.
     is_failing: bool,
@@ -39,8 +39,8 @@ impl EventLog {
                 };
                 log::log!(
                     target: "divvy::calculator", level,
-                    version = change.version;
-                    "{} -> {}{}", change.from, change.to,
+                    from = change.from.name(), to = change.to.name(), version = change.version;
+                    "state changed: {} -> {}{}", change.from, change.to,
                     change.reason.map(|r| format!(" ({r})")).unwrap_or_default()
                 );
             }
@@ -54,7 +54,8 @@ impl EventLog {
                 self.is_failing = false;
                 log::info!(
                     target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions,
+                    version = *version, reason = reason.name(), workers = *workers,
+                    partitions = *partitions,
                     moved = quality.moved_partitions, moved_weight = quality.moved,
                     max_to_mean = quality.max_to_mean, min_to_mean = quality.min_to_mean;
                     "rebalance completed: published version {version} ({reason})"
@@ -70,26 +71,27 @@ impl EventLog {
                 self.is_failing = false;
                 log::info!(
                     target: "divvy::calculator",
-                    version = *version, workers = *workers, partitions = *partitions,
+                    version = *version, reason = reason.name(), workers = *workers,
+                    partitions = *partitions,
                     moved = quality.moved_partitions;
-                    "would publish version {version} ({reason})"
+                    "shadow would publish version {version} ({reason})"
                 );
             }
             CalculatorEvent::LeaderPublished(comparison) => {
-                log::info!(target: "divvy::calculator", "{comparison}");
+                log::info!(target: "divvy::calculator", "shadow compared: {comparison}");
             }
             CalculatorEvent::Failed { operation, error } => {
                 self.is_failing = true;
                 self.failed(now, operation, error);
             }
             CalculatorEvent::Degraded(why) => self.degraded(now, why),
-            CalculatorEvent::LeadershipLost => log::error!(
+            CalculatorEvent::LeadershipLost => log::warn!(
                 target: "divvy::calculator",
                 "leadership lost: a newer leader has taken over, or the fence was removed"
             ),
             CalculatorEvent::Member { change, worker } => self.member(now, *change, worker),
             CalculatorEvent::WorkerLagging(lagging) => self.lagging(now, lagging),
-            // The first is the store's own to log, the others are logged where they happen.
+            // The store logs the first; the others are logged where they occur.
             CalculatorEvent::Breaker(_)
             | CalculatorEvent::Lagged { .. }
             | CalculatorEvent::Fatal { .. } => {}
@@ -103,12 +105,16 @@ impl EventLog {
                 if let Some(silent) = self.turn(now, change.to.name()) {
                     log::info!(
                         target: "divvy::manager",
-                        "{} -> {}{}", change.from, change.to, suppressed(silent)
+                        from = change.from.name(), to = change.to.name();
+                        "state changed: {} -> {}{}", change.from, change.to, suppressed(silent)
                     );
                 }
             }
             ManagerEvent::Id(Some(id)) => {
-                log::info!(target: "divvy::manager", "worker id claimed: {id}")
+                log::info!(
+                    target: "divvy::manager", worker = id.as_str();
+                    "worker id claimed: {id}"
+                )
             }
             ManagerEvent::IdLost { worker } => log::error!(
                 target: "divvy::manager", worker = worker.as_str();
@@ -116,7 +122,7 @@ impl EventLog {
             ),
             ManagerEvent::IdRegained { worker } => log::warn!(
                 target: "divvy::manager", worker = worker.as_str();
-                "worker id {worker} expired or was deleted; claimed again"
+                "worker id expired: {worker} was claimed again"
             ),
             ManagerEvent::AssignmentChanged(change) => log::info!(
                 target: "divvy::manager",
@@ -129,7 +135,10 @@ impl EventLog {
                 ..
             } => {
                 if let Some(silent) = self.turn(now, "leads") {
-                    log::info!(target: "divvy::manager", "leader elected: {leader}{}", suppressed(silent));
+                    log::info!(
+                        target: "divvy::manager", leader = leader.as_str();
+                        "leader elected: {leader}{}", suppressed(silent)
+                    );
                 }
             }
             ManagerEvent::Leader { leader: None, .. } => {
@@ -142,36 +151,40 @@ impl EventLog {
             }
             ManagerEvent::Degraded { why } => {
                 if let Some(silent) = self.degradations.record(now) {
-                    self.is_degraded_told = true;
-                    log::warn!(target: "divvy::manager", "degraded{}: {why}", suppressed(silent));
+                    self.is_degraded_logged = true;
+                    log::warn!(
+                        target: "divvy::manager",
+                        "degraded{}: {why}", suppressed(silent)
+                    );
                 }
             }
-            ManagerEvent::Alert { level, lasted } => log::warn!(
-                target: "divvy::manager", level = level.name();
-                "still degraded after {lasted:?} ({})", level.name()
-            ),
+            ManagerEvent::Alert { level, lasted } => log_alert(*level, *lasted),
             ManagerEvent::Recovered { lasted } => {
-                if std::mem::take(&mut self.is_degraded_told) {
+                if std::mem::take(&mut self.is_degraded_logged) {
                     log::info!(
-                        target: "divvy::manager",
+                        target: "divvy::manager", lasted_ms = millis(*lasted);
                         "store recovered: degraded for {lasted:?}"
                     );
                 }
             }
             // The calculator has logged it, and it is final.
             ManagerEvent::Failed { error } if error.code() == Code::Fenced => {
-                log::debug!(target: "divvy::manager", "{error}");
+                log::debug!(
+                    target: "divvy::manager", code = error.code().name();
+                    "calculator deposed: {error}"
+                );
             }
             ManagerEvent::Failed { error } => {
                 let repeats = self.failures.entry(error.code().name()).or_default();
                 if let Some(silent) = repeats.record(now) {
                     log::warn!(
                         target: "divvy::manager",
-                        "{error}{}; retrying", suppressed(silent)
+                        code = error.code().name(), attempts = error.attempts();
+                        "request failed{}, retrying: {error}", suppressed(silent)
                     );
                 }
             }
-            // The breaker is the store's own to log.
+            // The store logs the breaker.
             ManagerEvent::Id(None)
             | ManagerEvent::Breaker(_)
             | ManagerEvent::Calculator(_)
@@ -184,7 +197,7 @@ impl EventLog {
         self.turns.entry(what).or_default().record(now)
     }
 
-    /// Suspicions and returns come in bursts, often of the same worker: repeated ones are counted.
+    /// Logs a membership change. Suspicions and returns occur in bursts: repeated ones are counted.
     fn member(&mut self, now: Time, change: MemberChange, worker: &WorkerId) {
         let is_throttled = matches!(change, MemberChange::Suspected | MemberChange::Returned);
         let count = match is_throttled {
@@ -194,27 +207,36 @@ impl EventLog {
         let Some(count) = count else {
             return;
         };
-        let (level, words) = match change {
-            MemberChange::Joined => (log::Level::Info, "worker joined"),
-            MemberChange::Left => (log::Level::Info, "worker left"),
-            MemberChange::Suspected => (log::Level::Info, "worker suspected: lease expired"),
-            MemberChange::Returned => (log::Level::Info, "worker returned"),
-            MemberChange::Dead => (log::Level::Warn, "worker declared dead"),
-        };
-        log::log!(
-            target: "divvy::calculator", level, worker = worker.as_str();
-            "{words}: {worker}{}", suppressed(count)
-        );
+        let id = worker.as_str();
+        match change {
+            MemberChange::Joined => {
+                log::info!(target: "divvy::calculator", worker = id; "worker joined: {id}");
+            }
+            MemberChange::Left => {
+                log::info!(target: "divvy::calculator", worker = id; "worker left: {id}");
+            }
+            MemberChange::Suspected => log::info!(
+                target: "divvy::calculator", worker = id;
+                "worker suspected: lease expired: {id}{}", suppressed(count)
+            ),
+            MemberChange::Returned => log::info!(
+                target: "divvy::calculator", worker = id;
+                "worker returned: {id}{}", suppressed(count)
+            ),
+            MemberChange::Dead => {
+                log::warn!(target: "divvy::calculator", worker = id; "worker declared dead: {id}");
+            }
+        }
     }
 
-    /// One line for a fleet that does not apply.
+    /// Logs a lagging worker. Further ones are counted.
     fn lagging(&mut self, now: Time, lagging: &Lagging) {
         if let Some(silent) = self.lags.record(now) {
             log::warn!(
                 target: "divvy::calculator",
                 worker = lagging.worker.as_str(), assigned = lagging.assigned,
                 applied = lagging.applied;
-                "{lagging}{}", suppressed(silent)
+                "worker lagging: {lagging}{}", suppressed(silent)
             );
         }
     }
@@ -222,7 +244,10 @@ impl EventLog {
     /// Logs a failure. It is retried unless the leader was deposed, which is final.
     pub fn failed(&mut self, now: Time, operation: &'static str, error: &Error) {
         if error.code() == Code::Fenced {
-            log::debug!(target: "divvy::calculator", "{operation} failed: {error}");
+            log::debug!(
+                target: "divvy::calculator", code = error.code().name();
+                "{operation} failed: {error}"
+            );
             return;
         }
         let repeats = self.failures.entry(operation).or_default();
@@ -235,8 +260,8 @@ impl EventLog {
         }
     }
 
-    /// The heartbeats cannot be seen.
-    pub fn out_of_sight(&mut self, now: Time, why: &str) {
+    /// Logs a lost heartbeat watch.
+    pub fn watch_lost(&mut self, now: Time, why: &str) {
         if let Some(silent) = self.sights.record(now) {
             log::warn!(
                 target: "divvy::watch",
@@ -245,22 +270,42 @@ impl EventLog {
         }
     }
 
-    /// An end is logged if the beginning was.
+    /// Logs the causes of degradation. The end is logged if the beginning was.
     fn degraded(&mut self, now: Time, why: &Degraded) {
         if why.is_empty() {
-            if std::mem::take(&mut self.is_degraded_told) {
-                log::info!(target: "divvy::calculator", "no longer degraded");
+            if std::mem::take(&mut self.is_degraded_logged) {
+                log::info!(target: "divvy::calculator", "degradation ended");
             }
             return;
         }
         let Some(silent) = self.degradations.record(now) else {
             return;
         };
-        self.is_degraded_told = true;
-        let list = why.sentences();
+        self.is_degraded_logged = true;
+        let list = why.sentences().join("; ");
+        let causes: Vec<&str> = why.reasons.iter().map(|r| r.cause.name()).collect();
+        let causes = causes.join(",");
         log::warn!(
-            target: "divvy::calculator",
-            "degraded{}: {}", suppressed(silent), list.join("; ")
+            target: "divvy::calculator", causes = causes.as_str();
+            "degraded{}: {list}", suppressed(silent)
         );
     }
+}
+
+fn log_alert(alert: AlertLevel, lasted: Duration) {
+    let is_severe = matches!(alert, AlertLevel::Error | AlertLevel::Critical);
+    let level = if is_severe {
+        log::Level::Error
+    } else {
+        log::Level::Warn
+    };
+    log::log!(
+        target: "divvy::manager", level,
+        alert = alert.name(), lasted_ms = millis(lasted);
+        "still degraded after {lasted:?} (alert level {alert})"
+    );
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -110,7 +110,7 @@ impl CacheFile {
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
                     let path = self.path.display();
                     log::warn!(
-                        target: "divvy::manager",
+                        target: "divvy::manager", path = path.to_string().as_str();
                         "cannot write cache file {path}, retrying: {error}"
                     );
                 }
@@ -132,7 +132,10 @@ impl CacheFile {
 
     fn ignore(&self, why: &Error) -> Option<Recalled> {
         let path = self.path.display();
-        log::warn!(target: "divvy::manager", "cache file {path} ignored: {why}");
+        log::warn!(
+            target: "divvy::manager", path = path.to_string().as_str();
+            "cache file {path} ignored: {why}"
+        );
         None
     }
 

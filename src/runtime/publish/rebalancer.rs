@@ -293,7 +293,7 @@ impl Rebalancer {
         match self.guard.judge(now, in_force, lost, listed, is_confirmed) {
             Judgement::Apply => list,
             Judgement::Release => {
-                log::warn!(
+                log::info!(
                     target: "divvy::calculator", listed = listed, lost = lost;
                     "partition list applied after it was held back"
                 );

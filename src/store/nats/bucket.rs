@@ -189,13 +189,20 @@ fn try_ensure(
     for feature in features {
         let name = &stream.name;
         if let Some(why) = servers.objection(stream, &upgraded, feature.least) {
-            log::warn!("bucket {name}: {} not enabled: {why}", feature.name);
+            log::warn!(
+                bucket = name.as_str(), feature = feature.name;
+                "bucket {name}: {} not enabled: {why}", feature.name
+            );
             continue;
         }
         match switch(stream, &upgraded, &feature.settings, deadline) {
             Ok(info) => upgraded = info,
             Err(failure) => {
-                log::warn!("bucket {name}: cannot enable {}: {failure:?}", feature.name);
+                let why = failure.into_error("update stream");
+                log::warn!(
+                    bucket = name.as_str(), feature = feature.name;
+                    "bucket {name}: cannot enable {}: {why}", feature.name
+                );
             }
         }
     }

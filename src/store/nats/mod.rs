@@ -229,7 +229,7 @@ impl Store for NatsStore {
             .map_err(|failure| failure.into_error("ensure").with_key(name.as_str()))?;
         let status = bucket::status(name, &info, config, options);
         for warning in &status.warnings {
-            log::warn!("{warning}");
+            log::warn!(bucket = name.as_str(); "unwise bucket settings: {warning}");
         }
         Ok(status)
     }

@@ -425,7 +425,7 @@ impl Supervisor {
     fn start(&mut self) -> std::result::Result<Attempt, Option<Error>> {
         self.busy.retain(|thread| !thread.is_finished());
         if !self.busy.is_empty() {
-            log::warn!("the NATS credentials callback has not returned: not connecting");
+            log::warn!("NATS credentials callback has not returned: not connecting");
             return Err(None);
         }
         self.generation += 1;
@@ -507,7 +507,10 @@ impl Supervisor {
             }
             Left::LameDuck => {
                 let address = &live.attempt.server.address;
-                log::info!("NATS server {address} is shutting down: moving to another server");
+                log::info!(
+                    server = address.to_string().as_str();
+                    "NATS server {address} is shutting down: moving to another server"
+                );
                 self.servers.shuts_down(address, Instant::now());
                 Some(live)
             }

@@ -289,7 +289,10 @@ impl NatsWatch {
         if self.visibility != WatchVisibility::Live {
             if consumer.is_none() {
                 let stream = &self.target.stream;
-                log::warn!("stream {stream}: consumer limit reached, polling instead of watching");
+                log::warn!(
+                    stream = stream.as_str();
+                    "stream {stream}: consumer limit reached, polling instead of watching"
+                );
             }
             self.visibility = WatchVisibility::Live;
             self.deliver(WatchEvent::Live);
@@ -410,7 +413,10 @@ impl WatchTarget {
             let key = String::from_utf8_lossy(&key[..key.len().min(60)]);
             let stream = &self.stream;
             let silent = suppressed(silent);
-            log::warn!("stream {stream}: malformed key {key:?} skipped{silent}: not UTF-8");
+            log::warn!(
+                stream = stream.as_str();
+                "stream {stream}: malformed key {key:?} skipped{silent}: not UTF-8"
+            );
         }
     }
 }
@@ -463,6 +469,6 @@ impl ResyncJob {
 /// Joins the thread of a finished synchronisation.
 fn end_thread(thread: &Thread) {
     if let Err(error) = thread.join(Instant::now() + END_PATIENCE) {
-        log::error!("{error}");
+        log::error!("listing thread failed: {error}");
     }
 }

@@ -210,7 +210,7 @@ pub struct Publisher {
     /// The highest term and version that any worker reported as applied.
     applied: Applied,
     known: BucketReading,
-    doubts: LogThrottle,
+    unknown_outcomes: LogThrottle,
     metrics: Arc<dyn AssignmentMetrics>,
 }
 
@@ -279,7 +279,7 @@ impl Publisher {
             version: 0,
             applied: Applied::default(),
             known: BucketReading::default(),
-            doubts: LogThrottle::default(),
+            unknown_outcomes: LogThrottle::default(),
             metrics: Arc::new(NoMetrics),
         }
     }
@@ -353,7 +353,7 @@ impl Publisher {
                     self.metrics.retried(cause);
                 }
                 Err(AttemptError::Doubt(why)) => {
-                    self.tell_doubt(draft.version, attempt, &why);
+                    self.log_unknown_outcome(draft.version, attempt, &why);
                     self.relearn(deadline)
                         .map_err(|error| error.with_operation("publish"))?;
                     let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
@@ -371,9 +371,9 @@ impl Publisher {
         }
     }
 
-    fn tell_doubt(&mut self, version: Version, attempt: u32, why: &str) {
+    fn log_unknown_outcome(&mut self, version: Version, attempt: u32, why: &str) {
         let now = self.environment.clock().now();
-        if let Some(silent) = self.doubts.record(now) {
+        if let Some(silent) = self.unknown_outcomes.record(now) {
             log::warn!(
                 target: "divvy::publisher",
                 version = version, attempt = attempt;

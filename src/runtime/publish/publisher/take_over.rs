@@ -215,7 +215,7 @@ impl Publisher {
             return Ok(false);
         }
         log::info!(
-            target: "divvy::publisher", term = self.term;
+            target: "divvy::publisher", term = self.term, mode = self.mode.name();
             "publish mode changed to {}: {}",
             self.mode,
             self.store_description
