@@ -8,12 +8,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Health, Outcome, Store};
+use divvy::store::{Health, Outcome, Refusal, Store};
 
-use crate::support::faults::{BUCKET, FOR_EVER, Reader, connect, put, soon};
+use crate::support::faults::{BUCKET, FOR_EVER, OVERRUN_MAX, Reader, connect, put, soon};
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::{Cluster, Server, Setup};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, Way};
 use crate::support::raw_nats::RawNats;
 
 const INFO: &str = r#"INFO {"server_id":"X","server_name":"rogue","version":"2.11.0","headers":true,"max_payload":1048576,"jetstream":true}"#;
@@ -130,6 +130,46 @@ fn burst_of_a_million_messages_leaves_store_stoppable() {
     let store = NatsStore::connect(NatsOptions::new([&rogue.url]), soon()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(1);
     store.write(BUCKET, &[put("k", "v")], deadline);
+    store.stop(soon()).unwrap();
+}
+
+/// The peer keeps the connection and reads nothing, so that its receive window closes.
+#[test]
+fn zero_window_ends_connection_within_stale_limit_and_holds_up_no_call() {
+    let server = Server::start(NEWEST);
+    let proxy = Proxy::start(server.port);
+    let limit = Duration::from_secs(1);
+    let options = NatsOptions::new([proxy.url()]).stale_limit(limit);
+    let store = NatsStore::connect(options, soon()).unwrap();
+    store.ensure(BUCKET, FOR_EVER, soon()).unwrap();
+    let health = store.health_events();
+    assert_eq!(health.recv(), Ok(Health::Connected));
+    proxy.hold(Way::ToServer);
+    let held = Instant::now();
+    // More than the buffers of all sockets in between take.
+    let large = "x".repeat(900_000);
+    let writes: Vec<_> = (0..64).map(|n| put(&format!("k{n}"), &large)).collect();
+    let deadline = held + Duration::from_millis(500);
+    let outcomes = store.write(BUCKET, &writes, deadline);
+    assert!(Instant::now() < deadline + OVERRUN_MAX);
+    let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Unknown(_));
+    assert!(is_open(&outcomes[0]) && !outcomes.iter().any(|o| matches!(o, Outcome::Done(_))));
+    assert!(
+        !is_open(&outcomes[63]),
+        "the socket took all: the window never closed"
+    );
+    let lost = health.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(matches!(lost, Health::Degraded(_)), "{lost:?}");
+    assert!(held.elapsed() < limit + OVERRUN_MAX, "{:?}", held.elapsed());
+    proxy.heal();
+    let outcomes = loop {
+        let outcomes = store.write(BUCKET, &[put("k", "v")], soon());
+        if !matches!(outcomes[0], Outcome::Refused(Refusal::Unavailable(_))) {
+            break outcomes;
+        }
+        health.recv_timeout(Duration::from_secs(10)).unwrap();
+    };
+    assert!(matches!(outcomes[0], Outcome::Done(_)), "{outcomes:?}");
     store.stop(soon()).unwrap();
 }
 
