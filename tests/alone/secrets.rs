@@ -8,6 +8,8 @@ use divvy::Settings;
 use divvy::runtime::connect_nats;
 
 use crate::alone;
+use crate::support::nats_binary::NEWEST;
+use crate::support::nats_server::Setup;
 
 /// A secret that this test stores only masked, so that it does not find its own copy.
 struct Secret(Vec<u8>);
@@ -89,4 +91,37 @@ fn secrets_are_wiped_from_memory_when_settings_and_store_are_dropped() {
     }
     let left = [&password, &seed, &in_url].map(Secret::copies);
     assert_eq!(left, [0, 0, 0], "copies of password, seed and URL");
+}
+
+/// Neither the client's buffers nor those of TLS keep the CONNECT line. A server without accounts accepts
+/// any password.
+#[test]
+fn login_leaves_no_secret_in_memory() {
+    let _alone = alone();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls");
+    let tls =
+        format!("tls {{ cert_file: \"{folder}/server.pem\", key_file: \"{folder}/server.key\" }}");
+    for (config, is_secure) in [("", false), (tls.as_str(), true)] {
+        let server = Setup::new(NEWEST).config(config).start();
+        for setting in ["nats_password", "nats_token"] {
+            let secret = Secret::new();
+            {
+                let mut settings = Settings::new();
+                settings.set("nats_url", &server.url()).unwrap();
+                if is_secure {
+                    let authority = format!("{folder}/ca.pem");
+                    settings.set("nats_tls_ca", &authority).unwrap();
+                }
+                if setting == "nats_password" {
+                    settings.set("nats_user", "joe").unwrap();
+                }
+                secret.with(|secret| settings.set(setting, secret).unwrap());
+                let soon = Instant::now() + Duration::from_secs(10);
+                let store = connect_nats(&settings, soon).unwrap();
+                assert!(secret.copies() >= 1);
+                store.stop(soon).unwrap();
+            }
+            assert_eq!(secret.copies(), 0, "{setting}, TLS: {is_secure}");
+        }
+    }
 }
