@@ -24,7 +24,8 @@
  *   run only the leader's part                   divvy_calculator_new, _start, _stop, _free
  *   use an own strategy or election              divvy_config_set_strategy, _set_election
  *   end a blocking call early                    divvy_cancel_new, _use, _fire, _free
- *   receive log records                          divvy_log_set
+ *   receive log records                          divvy_log_set, divvy_log_field_count, _name, _value
+ *   report a failed callback                     divvy_callback_set_error
  *   read the fields of an error                  divvy_error_operation, _key, _attempts
  *
  * RULES
@@ -915,12 +916,23 @@ typedef struct divvy_cancel {
 } divvy_cancel;
 
 /**
+ * A log record. Valid until the log callback returns.
+ */
+typedef struct divvy_log_record {
+    /**
+     * Private. 0: none.
+     */
+    uint64_t id;
+} divvy_log_record;
+
+/**
  * Receives every log record.
  *
  * Parameters: userdata - the value set together with the callback. level - DIVVY_LOG_ERROR to
  * DIVVY_LOG_TRACE. target - the part of the library, such as "divvy::calculator". message,
- * message_length - the text, followed by its fields as " key=value", NUL-terminated, and its bytes;
- * both strings are valid until the callback returns.
+ * message_length - the text, NUL-terminated, and its bytes; both strings are valid until the
+ * callback returns. record - read its fields (key=value) with divvy_log_field_count(), _name(),
+ * _value() and _is_number(); valid until the callback returns.
  * Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses records;
  * it delays nothing. Must not call divvy_log_set(), must not throw or call longjmp.
  */
@@ -928,7 +940,8 @@ typedef void (*divvy_log_fn)(void *userdata,
                              int32_t level,
                              const char *target,
                              const char *message,
-                             size_t message_length);
+                             size_t message_length,
+                             struct divvy_log_record record);
 
 /**
  * Frees the userdata of a callback. Called exactly once, after the last use. NULL: nothing to free.
@@ -1344,7 +1357,8 @@ divvy_status divvy_cancel_free(struct divvy_cancel cancel);
 
 /**
  * Sets the error text of the host's callback that is running on this thread. If the callback then
- * returns a failure, the text is part of the resulting error, log record and event. The text of an
+ * returns a failure, the text is the message of the resulting error, log record and event, and part
+ * of the status; the returned number is not. The text of an
  * event callback, which returns nothing, is logged. A second call replaces the text.
  *
  * Parameters: message - the text, UTF-8, NUL-terminated, not NULL; copied, truncated to 400
@@ -1358,6 +1372,50 @@ divvy_status divvy_cancel_free(struct divvy_cancel cancel);
 divvy_status divvy_callback_set_error(const char *message,
                                       char *errbuf,
                                       size_t errlen);
+
+/**
+ * Returns the number of fields (key=value) of a log record.
+ *
+ * Parameters: record - the record.
+ * Returns: the number; 0 for an invalid handle.
+ * Thread: any, during the callback. Does not block.
+ * Since: 0.1.
+ */
+size_t divvy_log_field_count(struct divvy_log_record record);
+
+/**
+ * Returns the name of a field of a log record, such as "version".
+ *
+ * Parameters: record - the record. index - 0 to divvy_log_field_count() - 1. length - receives the
+ * length in bytes; NULL allowed.
+ * Returns: the name; an empty string for an invalid handle or index. Never NULL.
+ * Ownership: valid until the callback returns.
+ * Thread: any, during the callback. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_log_field_name(struct divvy_log_record record, size_t index, size_t *length);
+
+/**
+ * Returns the value of a field of a log record as text.
+ *
+ * Parameters: record - the record. index - 0 to divvy_log_field_count() - 1. length - receives the
+ * length in bytes; NULL allowed.
+ * Returns: the value; an empty string for an invalid handle or index. Never NULL.
+ * Ownership: valid until the callback returns.
+ * Thread: any, during the callback. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_log_field_value(struct divvy_log_record record, size_t index, size_t *length);
+
+/**
+ * Returns whether the value of a field of a log record is a decimal number.
+ *
+ * Parameters: record - the record. index - 0 to divvy_log_field_count() - 1.
+ * Returns: 1 or 0; 0 for an invalid handle or index.
+ * Thread: any, during the callback. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_log_field_is_number(struct divvy_log_record record, size_t index);
 
 /**
  * Sets the log callback of the process. Until the first call, and with callback NULL, nothing is
@@ -2708,6 +2766,21 @@ divvy_status divvy_events_fd(struct divvy_events events,
                              int *fd,
                              char *errbuf,
                              size_t errlen);
+
+/**
+ * Reports that the host failed to process an event of a queue. The text is logged as that of a failed
+ * event callback is, see divvy_callback_set_error().
+ *
+ * Parameters: events - the queue. message - the text, UTF-8, NUL-terminated, not NULL; truncated to
+ * 400 characters. errbuf, errlen - buffer that receives the error text; NULL allowed.
+ * Returns: OK; BAD_UTF8; TOO_LONG.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+divvy_status divvy_events_report_error(struct divvy_events events,
+                                       const char *message,
+                                       char *errbuf,
+                                       size_t errlen);
 
 /**
  * Frees a queue. Blocked polls of other threads return CLOSED.

@@ -794,9 +794,10 @@ public:
         return made;
     }
     static result try_memory(store &out) {
-        config settings;
-        const result chosen = settings.try_set("store", "memory");
-        return chosen ? try_open(settings, milliseconds(0), out) : chosen;
+        config settings(nullptr);
+        result made = config::try_create(settings);
+        if (made) made = settings.try_set("store", "memory");
+        return made ? try_open(settings, milliseconds(0), out) : made;
     }
     result try_ensure(divvy_bucket bucket, milliseconds ttl, milliseconds timeout) {
         detail::errbuf e;
@@ -1217,16 +1218,35 @@ private:
     owner handle_;
 };
 
+/// One key=value of a log record.
+struct log_field {
+    std::string name;
+    std::string value;
+    bool is_number;
+};
+
+/// A log record: level, part of the library such as "divvy::calculator", text and fields.
+struct log_record {
+    divvy_log_level level;
+    std::string target;
+    std::string message;
+    std::vector<log_field> fields;
+};
+
 /// Sets the log callback of the process; an empty function disables logging.
-inline result try_set_log(divvy_log_level max_level,
-                          std::function<void(divvy_log_level, const char *, const std::string &)> write) {
-    using function = std::function<void(divvy_log_level, const char *, const std::string &)>;
+inline result try_set_log(divvy_log_level max_level, std::function<void(const log_record &)> write) {
+    using function = std::function<void(const log_record &)>;
     struct trampoline {
         static void call(void *userdata, std::int32_t level, const char *target, const char *message,
-                         std::size_t length) {
+                         std::size_t length, divvy_log_record record) {
             detail::contain(0, [&] {
-                (*static_cast<function *>(userdata))(static_cast<divvy_log_level>(level), target,
-                                                     std::string(message, length));
+                log_record line = {static_cast<divvy_log_level>(level), target,
+                                   std::string(message, length), {}};
+                for (std::size_t index = 0; index < divvy_log_field_count(record); index++)
+                    line.fields.push_back({divvy_log_field_name(record, index, nullptr),
+                                           divvy_log_field_value(record, index, nullptr),
+                                           divvy_log_field_is_number(record, index) == 1});
+                (*static_cast<function *>(userdata))(line);
                 return 0;
             });
         }
@@ -1240,8 +1260,7 @@ inline result try_set_log(divvy_log_level max_level,
     return set;
 }
 #if !defined(DIVVY_NO_EXCEPTIONS)
-inline void set_log(divvy_log_level max_level,
-                    std::function<void(divvy_log_level, const char *, const std::string &)> write) {
+inline void set_log(divvy_log_level max_level, std::function<void(const log_record &)> write) {
     try_set_log(max_level, std::move(write)).check();
 }
 #endif

@@ -18,8 +18,8 @@ static int32_t on_source(void *userdata, divvy_partitions partitions, int64_t ti
 }
 
 static void on_log(void *userdata, int32_t level, const char *target, const char *message,
-                   size_t length) {
-    divvyGoLog(handle_of(userdata), level, (char *)target, (char *)message, length);
+                   size_t length, divvy_log_record record) {
+    divvyGoLog(handle_of(userdata), level, (char *)target, (char *)message, length, record.id);
 }
 
 /* A growing byte buffer. */

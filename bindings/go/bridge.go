@@ -10,9 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"runtime/cgo"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -30,7 +31,7 @@ func (t *errorText) at() (*C.char, C.size_t) {
 // check turns a status into an error.
 func check(status C.divvy_status, op string, text *errorText) error {
 	code := Code(status)
-	if code == codeOK {
+	if code == codeOk {
 		return nil
 	}
 	buffer, size := text.at()
@@ -56,7 +57,7 @@ func cText(text string, use func(*C.char)) {
 
 var abi = sync.OnceValue(func() error {
 	status := C.divvy_check_abi(C.DIVVY_ABI_VERSION)
-	if Code(status) == codeOK {
+	if Code(status) == codeOk {
 		return nil
 	}
 	return &Error{
@@ -115,7 +116,7 @@ func newConfig(settings map[string]string, op string) (C.divvy_config, error) {
 func guarded(what string, run func() error) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("divvy: the %s panicked: %v", what, panicked)
+			err = fmt.Errorf("the %s panicked: %v", what, panicked)
 		}
 	}()
 	return run()
@@ -172,15 +173,32 @@ func (h *host) context() context.Context {
 	return h.ctx
 }
 
+// failed returns the result of a callback that ended with err. It must run on the callback's thread.
 func (h *host) failed(err error) C.int32_t {
 	h.mutex.Lock()
-	defer h.mutex.Unlock()
 	h.failure = err
-	if err != nil {
-		return -1
+	h.mutex.Unlock()
+	if err == nil {
+		return 0
 	}
-	return 0
+	hostText(err, func(message *C.char) { C.divvy_callback_set_error(message, nil, 0) })
+	return -1
 }
+
+// hostText passes the text of the host's error to a C function that copies it.
+func hostText(err error, use func(*C.char)) {
+	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "?"), "\x00", "?")
+	if text == "" {
+		text = fmt.Sprintf("an error of type %T without a text", err)
+	}
+	if len(text) > hostTextMax {
+		text = strings.ToValidUTF8(text[:hostTextMax], "")
+	}
+	cText(text, use)
+}
+
+// The library keeps 400 characters of at most 4 bytes each.
+const hostTextMax = 4 * 400
 
 // cause adds the host's error to an error of the library if it is the cause.
 func (h *host) cause(err error) error {
@@ -188,10 +206,7 @@ func (h *host) cause(err error) error {
 	if errors.As(err, &ours) && (ours.Code == codeSourceFailed || ours.Code == codeStrategyFailed) {
 		h.mutex.Lock()
 		defer h.mutex.Unlock()
-		if h.failure != nil {
-			ours.cause = h.failure
-			ours.Message += ": " + h.failure.Error()
-		}
+		ours.cause = h.failure
 	}
 	return err
 }
@@ -255,18 +270,18 @@ func elect(
 	// Not the host's context: it has ended when a stop releases the leadership.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(timeoutMs)*time.Millisecond)
 	defer cancel()
-	err := host.run("election", func() error { return ask(ctx, host.election, C.GoString(worker)) })
-	if err != nil {
-		slog.Warn("divvy: election failed", "error", err)
-		return -1
-	}
-	return 0
+	return host.failed(host.run("election", func() error {
+		return ask(ctx, host.election, C.GoString(worker))
+	}))
 }
 
 //export divvyGoLog
-func divvyGoLog(handle C.uintptr_t, level C.int32_t, target, message *C.char, length C.size_t) {
+func divvyGoLog(
+	handle C.uintptr_t, level C.int32_t, target, message *C.char, length C.size_t, record C.uint64_t,
+) {
 	logger := cgo.Handle(handle).Value().(Logger)
 	text := C.GoStringN(message, C.int(length))
+	arguments := append([]any{"target", C.GoString(target)}, logFields(C.divvy_log_record{id: record})...)
 	_ = guarded("logger", func() error {
 		log := logger.Debug
 		switch level {
@@ -277,9 +292,29 @@ func divvyGoLog(handle C.uintptr_t, level C.int32_t, target, message *C.char, le
 		case C.DIVVY_LOG_INFO:
 			log = logger.Info
 		}
-		log(text, "target", C.GoString(target))
+		log(text, arguments...)
 		return nil
 	})
+}
+
+// logFields returns the fields of a log record as names and values: numbers as int64 or float64,
+// everything else as string.
+func logFields(record C.divvy_log_record) []any {
+	count := C.divvy_log_field_count(record)
+	fields := make([]any, 0, 2*count)
+	for index := C.size_t(0); index < count; index++ {
+		text := C.GoString(C.divvy_log_field_value(record, index, nil))
+		var value any = text
+		if C.divvy_log_field_is_number(record, index) == 1 {
+			if integer, err := strconv.ParseInt(text, 10, 64); err == nil {
+				value = integer
+			} else if number, err := strconv.ParseFloat(text, 64); err == nil {
+				value = number
+			}
+		}
+		fields = append(fields, C.GoString(C.divvy_log_field_name(record, index, nil)), value)
+	}
+	return fields
 }
 
 // SetLogger sets the logger of the process, from level debug; nil disables logging.

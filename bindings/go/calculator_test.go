@@ -670,7 +670,7 @@ func TestMetricsMeanWhatTheyMeanInParti(t *testing.T) {
 	second := 0
 	state := func(from, to CalculatorState, reason string) Event {
 		second++
-		return Event{Kind: EventState, From: from, State: to, Reason: reason, Time: time.Duration(second) * time.Second}
+		return Event{Kind: EventCalculatorState, From: from, State: to, Reason: reason, Time: time.Duration(second) * time.Second}
 	}
 	member := func(change string) Event { return Event{Kind: EventMember, Change: change} }
 	expect := func(what string, events []Event, calls ...string) {
@@ -689,17 +689,17 @@ func TestMetricsMeanWhatTheyMeanInParti(t *testing.T) {
 		{Kind: EventPublished, Reason: "cold_start", Workers: 5}, state(rebalancing, idle, ""),
 	}, "+1 -0", "attempt true", "5 active", "cold_start took 1s")
 	expect("leave", []Event{member("left")}, "+0 -1", "4 active")
-	expect("worker that is late and returns", []Event{member("missing"), member("back")})
+	expect("worker that is late and returns", []Event{member("suspected"), member("returned")})
 	expect("emergency that fails at first", []Event{
-		member("missing"), member("missing"), member("lost"), member("lost"),
+		member("suspected"), member("suspected"), member("dead"), member("dead"),
 		state(idle, emergency, "emergency"), {Kind: EventFailed, Reason: "emergency"}, state(emergency, idle, ""),
 		state(idle, emergency, "emergency"),
 		{Kind: EventPublished, Reason: "emergency", Workers: 2}, state(emergency, idle, ""),
 	}, "+0 -1", "3 active", "+0 -1", "2 active", "2 disappeared", "attempt false", "attempt true", "2 active",
 		"emergency took 1s")
 	expect("worker that dies while another death is planned for", []Event{
-		member("lost"), state(idle, rebalancing, "restart"),
-		{Kind: EventPublished, Reason: "restart", Workers: 1}, member("lost"), state(rebalancing, idle, ""),
+		member("dead"), state(idle, rebalancing, "restart"),
+		{Kind: EventPublished, Reason: "restart", Workers: 1}, member("dead"), state(rebalancing, idle, ""),
 		state(idle, emergency, "emergency"),
 	}, "+0 -1", "1 active", "attempt true", "1 active", "+0 -1", "0 active", "restart took 1s", "1 disappeared")
 }

@@ -95,7 +95,7 @@ func (f *feed) run(deliver func(*C.divvy_go_event) bool) {
 	reported := new(C.divvy_go_event)
 	for {
 		switch status := Code(C.divvy_go_next(f.handle, f.keep, reported)); status {
-		case codeOK:
+		case codeOk:
 			if !f.hand(reported, deliver) {
 				return
 			}
@@ -118,6 +118,15 @@ func (f *feed) hand(reported *C.divvy_go_event, deliver func(*C.divvy_go_event) 
 		return true // and then it is over
 	}
 	return deliver(reported)
+}
+
+// report logs the failure of the host's code that processed an event.
+func (f *feed) report(err error) {
+	if err != nil {
+		hostText(err, func(message *C.char) {
+			C.divvy_events_report_error(f.handle, message, nil, 0)
+		})
+	}
 }
 
 func (f *feed) fail(err error) {

@@ -299,10 +299,7 @@ func (m *Manager) attendHook() *feed {
 	go feed.run(func(reported *C.divvy_go_event) bool {
 		if EventKind(reported.kind) == EventAssignment {
 			change := changeOfEvent(reported.event)
-			err := m.host.run("assignment hook", func() error { hook(change); return nil })
-			if err != nil {
-				slog.Error(err.Error())
-			}
+			feed.report(m.host.run("assignment hook", func() error { hook(change); return nil }))
 		}
 		return true
 	})
@@ -337,17 +334,14 @@ func (m *Manager) attendMetrics() *feed {
 	calculators, workers := metricsRecorder{metrics: m.metrics}, newWorkerRecorder(m.metrics)
 	go feed.run(func(event *C.divvy_go_event) bool {
 		reported := managerEventOf(event)
-		err := m.host.run("metrics", func() error {
+		feed.report(m.host.run("metrics", func() error {
 			if reported.Calculator != nil {
 				calculators.note(*reported.Calculator)
 			} else {
 				workers.note(reported)
 			}
 			return nil
-		})
-		if err != nil {
-			slog.Error(err.Error())
-		}
+		}))
 		return true
 	})
 	return feed
@@ -395,7 +389,7 @@ func managerEventOf(from *C.divvy_go_event) ManagerEvent {
 
 func changeOfEvent(event C.divvy_event) AssignmentChange {
 	var handle C.divvy_assignment
-	if Code(C.divvy_event_assignment(event, &handle, nil, 0)) != codeOK {
+	if Code(C.divvy_event_assignment(event, &handle, nil, 0)) != codeOk {
 		return AssignmentChange{}
 	}
 	return changeOf(handle)

@@ -22,6 +22,11 @@ fn replace(running: Option<Option<String>>) -> Option<Option<String>> {
     RUNNING.try_with(|now| now.replace(running)).unwrap_or(None)
 }
 
+/// The part of a text of the host's that is kept.
+pub(super) fn shortened(text: &str) -> &str {
+    truncated(text, TEXT_MAX)
+}
+
 /// Runs a callback of the host; returns its result and the text that it has set.
 pub(super) fn call<R>(callback: impl FnOnce() -> R) -> (R, Option<String>) {
     let outer = replace(Some(None));
@@ -38,19 +43,19 @@ pub(super) fn call_fallible(callback: impl FnOnce() -> i32) -> Result<(), String
     if status == divvy_status::DIVVY_OK as i32 {
         return Ok(());
     }
-    let known = STATUSES.iter().find(|(known, _)| *known as i32 == status);
-    let status = match known {
-        Some((_, name)) => name.to_string_lossy().into_owned(),
-        None => status.to_string(),
-    };
-    Err(match text {
-        Some(text) => format!("{text} (the host's callback returned {status})"),
-        None => format!("the host's callback returned {status}"),
-    })
+    Err(text.unwrap_or_else(|| {
+        let known = STATUSES.iter().find(|(known, _)| *known as i32 == status);
+        let status = match known {
+            Some((_, name)) => name.to_string_lossy().into_owned(),
+            None => status.to_string(),
+        };
+        format!("the host's callback returned {status}")
+    }))
 }
 
 /// Sets the error text of the host's callback that is running on this thread. If the callback then
-/// returns a failure, the text is part of the resulting error, log record and event. The text of an
+/// returns a failure, the text is the message of the resulting error, log record and event, and part
+/// of the status; the returned number is not. The text of an
 /// event callback, which returns nothing, is logged. A second call replaces the text.
 ///
 /// Parameters: message - the text, UTF-8, NUL-terminated, not NULL; copied, truncated to 400
@@ -75,7 +80,7 @@ pub unsafe extern "C" fn divvy_callback_set_error(
                 "no callback of the host is running on this thread",
             ));
         }
-        replace(Some(Some(truncated(message, TEXT_MAX).to_owned())));
+        replace(Some(Some(shortened(message).to_owned())));
         Ok(())
     })
 }

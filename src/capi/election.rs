@@ -91,5 +91,5 @@ fn millis_until(deadline: Instant) -> i64 {
 }
 
 fn failed(why: String) -> Error {
-    Error::new(Code::Unavailable, why)
+    Error::new(Code::Unavailable, format!("host election failed: {why}"))
 }

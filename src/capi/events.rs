@@ -12,7 +12,7 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::store::timeout;
-use super::text::Out;
+use super::text::{self, Out};
 use super::userdata::{UserData, divvy_destroy_fn};
 use crate::runtime::{EventRecord, Events, Notification, Polled, Readiness, Subscription};
 
@@ -154,9 +154,13 @@ fn deliver(
         unsafe { call(userdata.pointer(), event) };
     });
     if let Some(failure) = failure {
-        log::error!(target: "divvy::capi", "event callback failed: {failure}");
+        log_failure(&failure);
     }
     event::take_back(event);
+}
+
+fn log_failure(failure: &str) {
+    log::error!(target: "divvy::capi", "event callback failed: {failure}");
 }
 
 /// Ends and frees a subscription. After OK the callback does not run and will not run, and its
@@ -286,6 +290,30 @@ pub unsafe extern "C" fn divvy_events_fd(
         }
         let ready = queue.ready.get().ok_or_else(|| Failure::null("fd"))?;
         out.write(ready.number());
+        Ok(())
+    })
+}
+
+/// Reports that the host failed to process an event of a queue. The text is logged as that of a failed
+/// event callback is, see divvy_callback_set_error().
+///
+/// Parameters: events - the queue. message - the text, UTF-8, NUL-terminated, not NULL; truncated to
+/// 400 characters. errbuf, errlen - buffer that receives the error text; NULL allowed.
+/// Returns: OK; BAD_UTF8; TOO_LONG.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_events_report_error(
+    events: divvy_events,
+    message: *const c_char,
+    errbuf: *mut c_char,
+    errlen: usize,
+) -> divvy_status {
+    guard::call(Detail::new(errbuf, errlen), || {
+        // SAFETY: the caller's text, NUL-terminated as the manual demands.
+        let message = unsafe { text::read(message, "message") }?;
+        QUEUES.with(events.id, |_| ())?;
+        log_failure(callback::shortened(message));
         Ok(())
     })
 }

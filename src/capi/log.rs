@@ -3,17 +3,16 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::{c_char, c_void};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
 
 use super::guard::{self, Detail, Failure, Outcome, prepare_process};
+use super::log_record::{LogField, divvy_log_record, fields_of, with_record};
 use super::status::divvy_status;
 use super::text::Terminated;
 use super::userdata::{UserData, divvy_destroy_fn};
@@ -47,8 +46,9 @@ pub enum divvy_log_level {
 ///
 /// Parameters: userdata - the value set together with the callback. level - DIVVY_LOG_ERROR to
 /// DIVVY_LOG_TRACE. target - the part of the library, such as "divvy::calculator". message,
-/// message_length - the text, followed by its fields as " key=value", NUL-terminated, and its bytes;
-/// both strings are valid until the callback returns.
+/// message_length - the text, NUL-terminated, and its bytes; both strings are valid until the
+/// callback returns. record - read its fields (key=value) with divvy_log_field_count(), _name(),
+/// _value() and _is_number(); valid until the callback returns.
 /// Thread: "dv-log", one call at a time, in order, with no lock held. A slow callback loses records;
 /// it delays nothing. Must not call divvy_log_set(), must not throw or call longjmp.
 pub type divvy_log_fn = Option<
@@ -58,13 +58,19 @@ pub type divvy_log_fn = Option<
         target: *const c_char,
         message: *const c_char,
         message_length: usize,
+        record: divvy_log_record,
     ),
 >;
+
+/// The log callback of the host, not NULL.
+type LogCallback =
+    unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char, usize, divvy_log_record);
 
 struct Line {
     level: Level,
     target: String,
     message: String,
+    fields: Vec<LogField>,
 }
 
 /// Where records go now.
@@ -233,7 +239,8 @@ impl Log for ToHost {
         let line = Line {
             level: record.level(),
             target: record.target().to_owned(),
-            message: text_of(record),
+            message: record.args().to_string(),
+            fields: fields_of(record.key_values()),
         };
         if let Err(TrySendError::Full(_)) = sink.lines.try_send(line) {
             sink.dropped.fetch_add(1, Ordering::Relaxed);
@@ -243,35 +250,13 @@ impl Log for ToHost {
     fn flush(&self) {}
 }
 
-/// Returns the message of a record, followed by its fields as ` key=value`. A value with a space or a
-/// quote is quoted.
-fn text_of(record: &Record<'_>) -> String {
-    struct Fields(String);
-    impl<'kvs> VisitSource<'kvs> for Fields {
-        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-            let value = value.to_string();
-            let is_plain = !value.is_empty() && !value.contains([' ', '"', '=']);
-            // Writing to a String cannot fail.
-            let _ = match is_plain {
-                true => write!(self.0, " {key}={value}"),
-                false => write!(self.0, " {key}={value:?}"),
-            };
-            Ok(())
-        }
-    }
-    let mut fields = Fields(record.args().to_string());
-    // Visiting into memory cannot fail.
-    let _ = record.key_values().visit(&mut fields);
-    fields.0
-}
-
 /// The main function of `dv-log`.
 fn run(
     lines: &Receiver<Line>,
     stopped: &Receiver<Infallible>,
     sink: &Sink,
     is_closed: &AtomicBool,
-    callback: unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char, usize),
+    callback: LogCallback,
     userdata: &UserData,
 ) {
     let deliver = |line: Line| {
@@ -283,9 +268,12 @@ fn run(
         let mut length = 0;
         let text = message.expose(&raw mut length);
         let target = target.expose(std::ptr::null_mut());
-        // SAFETY: the host gave this function to be called with this userdata; both texts live
-        // until it returns.
-        unsafe { callback(userdata.pointer(), line.level as i32, target, text, length) };
+        let level = line.level as i32;
+        with_record(line.fields, |record| {
+            // SAFETY: the host gave this function to be called with this userdata; both texts live
+            // until it returns.
+            unsafe { callback(userdata.pointer(), level, target, text, length, record) };
+        });
     };
     let deliver_dropped_count = || {
         let dropped = sink.dropped.swap(0, Ordering::Relaxed);
@@ -294,6 +282,7 @@ fn run(
                 level: Level::Warn,
                 target: "divvy::log".into(),
                 message: format!("{dropped} records were dropped: the callback is too slow"),
+                fields: Vec::new(),
             });
         }
     };
@@ -312,23 +301,5 @@ fn run(
                 return;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_of_record_follow_the_message() {
-        let pairs = [("worker", "w-3"), ("reason", "no answer"), ("key", "")];
-        let record = Record::builder()
-            .args(format_args!("worker lagging: w-3"))
-            .key_values(&pairs)
-            .build();
-        assert_eq!(
-            text_of(&record),
-            "worker lagging: w-3 worker=w-3 reason=\"no answer\" key=\"\""
-        );
     }
 }

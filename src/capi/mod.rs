@@ -30,6 +30,8 @@ mod userdata;
 
 mod callback;
 
+mod log_record;
+
 mod log;
 
 mod credentials;

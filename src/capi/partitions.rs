@@ -64,7 +64,12 @@ pub(super) fn content(partitions: divvy_partitions) -> Outcome<Vec<Partition>> {
 impl PartitionSource for HostSource {
     fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
         let list = Arc::new(Mutex::new(Vec::new()));
-        let failed = |why| Error::new(Code::SourceFailed, why);
+        let failed = |why: String| {
+            Error::new(
+                Code::SourceFailed,
+                format!("partition source failed: {why}"),
+            )
+        };
         let id = LISTS
             .insert(Arc::clone(&list))
             .map_err(|failure| failed(failure.message.into_owned()))?;

@@ -81,7 +81,8 @@ impl Strategy for HostStrategy {
     }
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
-        let failed = |why| Error::new(Code::StrategyFailed, why);
+        let failed =
+            |why: String| Error::new(Code::StrategyFailed, format!("strategy failed: {why}"));
         let mut owners = vec![DIVVY_NO_WORKER; input.partitions.len()];
         let id = QUESTIONS
             .insert(Arc::new(Question::new(input)))

@@ -157,9 +157,9 @@ typedef struct log_host {
 } log_host;
 
 static void on_line(void *userdata, int32_t level, const char *target, const char *message,
-                    size_t length) {
+                    size_t length, divvy_log_record record) {
     log_host *self = (log_host *)userdata;
-    (void)level, (void)target, (void)message, (void)length;
+    (void)level, (void)target, (void)message, (void)length, (void)record;
     __atomic_add_fetch(&self->calls, 1, __ATOMIC_SEQ_CST);
     gate_pass(&self->passes);
 }

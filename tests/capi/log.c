@@ -3,15 +3,36 @@
 
 #include "check.h"
 
-static volatile int lines, destroyed, deadlocks;
+static volatile int lines, destroyed, deadlocks, published;
+
+/* The record of a publication has its numbers as fields. */
+static void check_fields(divvy_log_record record) {
+    size_t index, length = 0, count = divvy_log_field_count(record);
+    int has_version = 0;
+    for (index = 0; index < count; index++) {
+        const char *name = divvy_log_field_name(record, index, &length);
+        CHECK(length > 0 && strlen(name) == length);
+        CHECK(strlen(divvy_log_field_value(record, index, &length)) == length);
+        if (strcmp(name, "version") == 0) {
+            has_version = atoi(divvy_log_field_value(record, index, NULL)) > 0;
+            CHECK(divvy_log_field_is_number(record, index) == 1);
+        }
+    }
+    CHECK(has_version && count >= 4);
+    CHECK(strcmp(divvy_log_field_name(record, count, NULL), "") == 0);
+    CHECK(strcmp(divvy_log_field_value(record, (size_t)-1, &length), "") == 0 && length == 0);
+    CHECK(divvy_log_field_is_number(record, count) == 0);
+    published++;
+}
 
 static void on_line(void *userdata, int32_t level, const char *target, const char *message,
-                    size_t length) {
+                    size_t length, divvy_log_record record) {
     char why[256];
     CHECK(userdata == &lines);
     CHECK(level >= DIVVY_LOG_ERROR && level <= DIVVY_LOG_TRACE);
     CHECK(strncmp(target, "divvy", 5) == 0 && strlen(message) == length);
     if (divvy_log_set(0, NULL, NULL, NULL, why, sizeof why) == DIVVY_WOULD_DEADLOCK) deadlocks++;
+    if (strncmp(message, "rebalance completed", 19) == 0) check_fields(record);
     lines++;
 }
 
@@ -67,6 +88,8 @@ int main(void) {
     WAIT_UNTIL(held(store, 0) == 2);
     /* A line that is logged right now may be half counted. */
     WAIT_UNTIL(lines > 0 && deadlocks == lines);
+    WAIT_UNTIL(published > 0);
+    CHECK(divvy_log_field_count((divvy_log_record){0}) == 0);
     CHECK(destroyed == 0);
     CHECK(check_masks() >= 5);
     CHECK(sigaction(SIGPIPE, NULL, &after) == 0);

@@ -159,16 +159,27 @@ static void host_code() {
     CHECK(value.find("\"partitions\":[]") != std::string::npos);
 }
 
-static void log_lines() {
-    std::atomic<int> lines{0};
-    divvy::set_log(DIVVY_LOG_TRACE, [&](divvy_log_level, const char *, const std::string &line) {
-        lines += line.empty() ? 0 : 1;
+// A source that throws: its text is in the log, with its fields, in the status and in the error.
+static void what_a_source_throws_is_logged_with_fields() {
+    std::atomic<bool> is_logged{false};
+    divvy::set_log(DIVVY_LOG_TRACE, [&](const divvy::log_record &line) {
+        if (line.message.find("the database is down") == std::string::npos) return;
+        for (const divvy::log_field &field : line.fields)
+            if (field.name == "code" && field.value == "source_failed" && !field.is_number) is_logged = true;
     });
     divvy::store store = divvy::store::memory();
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, std::chrono::seconds(3600), patience);
+    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience);
     divvy::config config;
-    config.set("cooldown", "1h"); // causes a warning
+    config.set_source([](divvy::partition_sink &, milliseconds) { throw std::runtime_error("the database is down"); });
     divvy::calculator calculator(config, store);
-    wait_until([&] { return lines > 0; });
+    calculator.start(patience);
+    const divvy::result refreshed = calculator.try_refresh(patience);
+    CHECK(refreshed.status() == DIVVY_SOURCE_FAILED);
+    CHECK(std::string(refreshed.detail()).find("the database is down") != std::string::npos);
+    CHECK(calculator.status_json().find("the database is down") != std::string::npos);
+    wait_until([&] { return is_logged.load(); });
+    calculator.stop(patience);
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
 }
 
@@ -243,6 +254,6 @@ int main() {
     whole_life();
     a_worker_of_an_elected_host();
     host_code();
-    log_lines();
+    what_a_source_throws_is_logged_with_fields();
     return 0;
 }

@@ -103,9 +103,9 @@ static void destructors_wait_for_callbacks() {
 static void what_an_event_callback_throws_is_logged() {
     std::mutex lock;
     std::string lines;
-    divvy::set_log(DIVVY_LOG_ERROR, [&](divvy_log_level, const char *, const std::string &line) {
+    divvy::set_log(DIVVY_LOG_ERROR, [&](const divvy::log_record &line) {
         std::lock_guard<std::mutex> guard(lock);
-        lines += line + "\n";
+        lines += line.message + "\n";
     });
     divvy::store store = store_with_a_worker();
     divvy::calculator calculator(settings(), store);

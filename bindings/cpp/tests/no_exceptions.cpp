@@ -177,8 +177,7 @@ static void a_manager() {
 
 int main() {
     std::atomic<int> lines{0};
-    OK(divvy::try_set_log(DIVVY_LOG_TRACE,
-                          [&lines](divvy_log_level, const char *, const std::string &) { ++lines; }));
+    OK(divvy::try_set_log(DIVVY_LOG_TRACE, [&lines](const divvy::log_record &) { ++lines; }));
     failures_are_results();
     a_calculator();
     a_manager();
