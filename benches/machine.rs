@@ -131,6 +131,7 @@ fn benches(c: &mut Criterion) {
                             partitions: 10_000,
                             quality: divvy::strategy::Quality::default(),
                             generation: 0,
+                            source_failure: None,
                         };
                         let result = Ok(JobReport::Published(done));
                         let term = 2;

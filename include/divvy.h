@@ -16,8 +16,8 @@
  *   receive assignments by callback              divvy_manager_subscribe, divvy_event_assignment
  *   receive events in an event loop              divvy_manager_events, divvy_events_fd, _poll
  *   read an assignment                           divvy_assignment_count, _key_count, _key, _weight
- *   answer a readiness probe                     divvy_manager_assignment, divvy_assignment_version
- *   answer a liveness probe                      divvy_manager_is_started
+ *   answer a readiness probe                     divvy_manager_is_ready
+ *   answer a liveness probe                      divvy_manager_is_live
  *   export metrics                               divvy_manager_metrics
  *   inspect a worker                             divvy_manager_status_json, _worker_id, _leader
  *   rebalance now                                divvy_manager_trigger_rebalance
@@ -988,12 +988,12 @@ typedef struct divvy_partitions {
  * divvy_partitions_add_json().
  *
  * Parameters: userdata - the value set together with the callback. partitions - the list, valid
- * until the callback returns; must not be freed. timeout_ms - time within which to return; a longer
- * call delays the rebalance.
- * Returns: DIVVY_OK (0); anything else is a failure: the last plan remains in force and the call is
+ * until the callback returns; must not be freed. timeout_ms - time within which to return
+ * (the setting host_call_timeout); a longer call is reported until it returns.
+ * Returns: DIVVY_OK (0); anything else is a failure: the last list remains in force and the call is
  * retried.
- * Thread: "dv-publish", one call at a time for each calculator. May block. Must not call
- * divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
+ * Thread: "dv-source", one call at a time for each calculator. May block: plans are
+ * made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
  * return WOULD_DEADLOCK), must not throw or call longjmp.
  */
 typedef int32_t (*divvy_source_fn)(void *userdata,
@@ -1101,7 +1101,8 @@ typedef struct divvy_store {
  * leads.
  *
  * All functions may be called from any thread, at the same time, unless they say otherwise. A
- * started calculator has four threads: "dv-calc", "dv-watch", "dv-publish" and "dv-notify".
+ * started calculator has the threads "dv-calc", "dv-watch", "dv-publish", "dv-notify" and, with a
+ * partition source, "dv-source".
  * Callbacks of subscribers run on "dv-notify", one at a time, with no lock held.
  */
 typedef struct divvy_calculator {
@@ -1162,7 +1163,8 @@ typedef struct divvy_events {
  *
  * All functions may be called from any thread, at the same time, unless they say otherwise. A
  * started manager has the threads "dv-member", "dv-notify" and "dv-io" (several while the store
- * answers slowly); while it leads, also "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+ * answers slowly); while it leads, also "dv-calc", "dv-watch", "dv-publish" and, with a
+ * partition source, "dv-source". Callbacks of
  * subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats do not depend on
  * callbacks or polls.
  */
@@ -2360,6 +2362,29 @@ divvy_status divvy_manager_free(struct divvy_manager manager, char *errbuf, size
  * Since: 0.1.
  */
 int32_t divvy_manager_is_started(struct divvy_manager manager);
+
+/**
+ * Returns whether the library works, for liveness probes: 1 from the begin of divvy_manager_start()
+ * until the end of divvy_manager_stop(), unless a thread of the manager has panicked or has made no
+ * progress for 10 s. Outages of the store, a lost id and hanging host code do not matter.
+ *
+ * Returns: 1 or 0; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_manager_is_live(struct divvy_manager manager);
+
+/**
+ * Returns whether the worker serves an assignment, for readiness probes: 1 from its first applied
+ * assignment, which may be empty or cached, until a stop is requested, its id is lost or, with the
+ * setting outage_policy strict, its ownership ends. Stays 1 while the worker leads and its calculator
+ * scales or rebalances, and in degraded mode with outage_policy serve.
+ *
+ * Returns: 1 or 0; a status (below 0) for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_manager_is_ready(struct divvy_manager manager);
 
 /**
  * Returns whether the worker leads.

@@ -68,6 +68,22 @@ pub struct CalculatorConfig {
     /// Maximum time that one rebalance may spend on the store. A single call waits for a quarter of
     /// it, longer while the store is slow. Default: 10 s.
     pub operation_timeout: Duration,
+    /// A call of the host's code (partition source, strategy, election, event callback) that takes
+    /// longer is reported until it returns. Above 0. Default: 10 s.
+    pub host_call_timeout: Duration,
+    /// How long a rebalance waits for the partition source before it uses the last list. Default:
+    /// 500 ms.
+    pub source_wait: Duration,
+    /// The partition source is read again after this time although nothing has changed. 0 disables
+    /// it. Default: 0.
+    pub source_refresh_interval: Duration,
+    /// A changed partition list is published after this time, together with what changes meanwhile.
+    /// A window for joins or leaves that is open covers it. Default: 0.
+    pub partition_change_window: Duration,
+    /// A leader that cannot make a plan for this long (the source has never returned a list, or the
+    /// strategy fails or hangs) is reported as degraded, and its manager hands leadership over. 0
+    /// disables it. Default: 60 s.
+    pub planning_timeout: Duration,
     /// Number of malformed values within [`CalculatorConfig::malformed_window`] that degrades the
     /// calculator. 1 or more. Default: 10.
     pub malformed_threshold: u32,
@@ -123,6 +139,11 @@ impl Default for CalculatorConfig {
             retry_delay_min: Duration::from_millis(100),
             retry_delay_max: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(10),
+            host_call_timeout: Duration::from_secs(10),
+            source_wait: Duration::from_millis(500),
+            source_refresh_interval: Duration::ZERO,
+            partition_change_window: Duration::ZERO,
+            planning_timeout: Duration::from_secs(60),
             malformed_threshold: 10,
             malformed_window: Duration::from_secs(60),
             degraded_enter_after: Duration::from_secs(1),
@@ -280,7 +301,7 @@ impl CalculatorConfig {
         rules.0
     }
 
-    fn positive_durations(&self) -> [(&'static str, Duration); 9] {
+    fn positive_durations(&self) -> [(&'static str, Duration); 10] {
         [
             ("heartbeat_ttl", self.heartbeat_ttl),
             ("emergency_grace_period", self.emergency_grace_period),
@@ -290,17 +311,22 @@ impl CalculatorConfig {
             ("retry_delay_min", self.retry_delay_min),
             ("retry_delay_max", self.retry_delay_max),
             ("operation_timeout", self.operation_timeout),
+            ("host_call_timeout", self.host_call_timeout),
             ("malformed_window", self.malformed_window),
         ]
     }
 
-    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 7] {
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 11] {
         [
             ("leave_window", self.leave_window),
             ("list_shrink_hold", self.list_shrink_hold),
             ("join_coalescing", self.join_coalescing),
             ("recovery_grace", self.recovery_grace),
             ("apply_timeout", self.apply_timeout),
+            ("source_wait", self.source_wait),
+            ("source_refresh_interval", self.source_refresh_interval),
+            ("partition_change_window", self.partition_change_window),
+            ("planning_timeout", self.planning_timeout),
             ("degraded_enter_after", self.degraded_enter_after),
             ("degraded_leave_after", self.degraded_leave_after),
         ]

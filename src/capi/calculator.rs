@@ -29,7 +29,8 @@ const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 /// leads.
 ///
 /// All functions may be called from any thread, at the same time, unless they say otherwise. A
-/// started calculator has four threads: "dv-calc", "dv-watch", "dv-publish" and "dv-notify".
+/// started calculator has the threads "dv-calc", "dv-watch", "dv-publish", "dv-notify" and, with a
+/// partition source, "dv-source".
 /// Callbacks of subscribers run on "dv-notify", one at a time, with no lock held.
 #[repr(C)]
 #[derive(Clone, Copy)]

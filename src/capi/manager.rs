@@ -32,7 +32,8 @@ const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// All functions may be called from any thread, at the same time, unless they say otherwise. A
 /// started manager has the threads "dv-member", "dv-notify" and "dv-io" (several while the store
-/// answers slowly); while it leads, also "dv-calc", "dv-watch" and "dv-publish". Callbacks of
+/// answers slowly); while it leads, also "dv-calc", "dv-watch", "dv-publish" and, with a
+/// partition source, "dv-source". Callbacks of
 /// subscribers run on "dv-notify", one at a time, with no lock held. Heartbeats do not depend on
 /// callbacks or polls.
 #[repr(C)]
@@ -194,6 +195,31 @@ pub unsafe extern "C" fn divvy_manager_free(
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_manager_is_started(manager: divvy_manager) -> i32 {
     guard::small_value(|| Ok(i32::from(manager_of(manager)?.is_started())))
+}
+
+/// Returns whether the library works, for liveness probes: 1 from the begin of divvy_manager_start()
+/// until the end of divvy_manager_stop(), unless a thread of the manager has panicked or has made no
+/// progress for 10 s. Outages of the store, a lost id and hanging host code do not matter.
+///
+/// Returns: 1 or 0; a status (below 0) for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_manager_is_live(manager: divvy_manager) -> i32 {
+    guard::small_value(|| Ok(i32::from(manager_of(manager)?.is_live())))
+}
+
+/// Returns whether the worker serves an assignment, for readiness probes: 1 from its first applied
+/// assignment, which may be empty or cached, until a stop is requested, its id is lost or, with the
+/// setting outage_policy strict, its ownership ends. Stays 1 while the worker leads and its calculator
+/// scales or rebalances, and in degraded mode with outage_policy serve.
+///
+/// Returns: 1 or 0; a status (below 0) for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_manager_is_ready(manager: divvy_manager) -> i32 {
+    guard::small_value(|| Ok(i32::from(manager_of(manager)?.is_ready())))
 }
 
 /// Returns whether the worker leads.

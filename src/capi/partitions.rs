@@ -31,12 +31,12 @@ pub struct divvy_partitions {
 /// divvy_partitions_add_json().
 ///
 /// Parameters: userdata - the value set together with the callback. partitions - the list, valid
-/// until the callback returns; must not be freed. timeout_ms - time within which to return; a longer
-/// call delays the rebalance.
-/// Returns: DIVVY_OK (0); anything else is a failure: the last plan remains in force and the call is
+/// until the callback returns; must not be freed. timeout_ms - time within which to return
+/// (the setting host_call_timeout); a longer call is reported until it returns.
+/// Returns: DIVVY_OK (0); anything else is a failure: the last list remains in force and the call is
 /// retried.
-/// Thread: "dv-publish", one call at a time for each calculator. May block. Must not call
-/// divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
+/// Thread: "dv-source", one call at a time for each calculator. May block: plans are
+/// made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
 /// return WOULD_DEADLOCK), must not throw or call longjmp.
 pub type divvy_source_fn = Option<
     unsafe extern "C" fn(

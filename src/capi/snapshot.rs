@@ -34,6 +34,7 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
         "degraded": status.degraded.sentences(),
         "breaker": breaker_json(&status.breaker),
         "last_failure": status.last_failure,
+        "list_age_ms": status.list_age.map(millis),
         "held_list": status.held_list.as_ref().map(|held| json!({
             "in_force": held.in_force,
             "lost": held.lost,

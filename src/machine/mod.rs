@@ -14,6 +14,7 @@ pub mod election;
 pub mod engine;
 pub mod fleet;
 pub mod heartbeat;
+pub mod host_calls;
 pub mod list_guard;
 pub mod liveness;
 pub mod manager;

@@ -24,8 +24,8 @@ pub use self::names::MetricNames;
 pub use self::prometheus::{Prometheus, PrometheusBuilder};
 use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
 pub use crate::vocabulary::labels::{
-    ExpiryCause, IdClaim, JobKind, LeadershipChange, RefusalCause, RetryCause, Step, StoreCall,
-    StoreOutcome, Success, Watched,
+    ExpiryCause, HostCall, IdClaim, JobKind, LeadershipChange, RefusalCause, RetryCause, Step,
+    StoreCall, StoreOutcome, Success, Watched,
 };
 pub use crate::vocabulary::{ActiveMode, BreakerState, DegradationCause, MemberChange};
 
@@ -171,6 +171,10 @@ pub struct Reading {
     /// Time since the last heartbeat of any worker. `None` before the first heartbeat and while the
     /// calculator is stopped.
     pub workers_age: Option<Duration>,
+    /// How long ago the partition source returned the last list; `None`: never, or the list is pushed.
+    pub list_age: Option<Duration>,
+    /// How long the longest overdue call of the host's code has been overdue, by kind.
+    pub host_calls_overdue: [(HostCall, Duration); HostCall::ALL.len()],
     /// Number of messages queued for `dv-calc`.
     pub inbox: usize,
     /// Number of subscribers.
@@ -188,6 +192,8 @@ impl Reading {
             state: CalculatorState::Idle,
             state_age: Duration::ZERO,
             workers_age: None,
+            list_age: None,
+            host_calls_overdue: HostCall::ALL.map(|call| (call, Duration::ZERO)),
             inbox: 0,
             subscribers: 0,
             backlog: 0,

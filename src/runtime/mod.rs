@@ -5,6 +5,7 @@
 //! | `dv-calc` (`driver`) | the calculator machine and its timers | everyone, by channel |
 //! | `dv-watch` (`worker_monitor`) | the watches and the leases | -> `dv-calc` |
 //! | `dv-publish` (`assignment_publisher`) | rebalance jobs | <-> `dv-calc` |
+//! | `dv-source` (`list_reader`) | calls of the partition source | <-> `dv-publish`, -> `dv-calc` |
 //! | `dv-notify` (`notifier`) | subscriber callbacks | <- `dv-calc` |
 //!
 //! A manager has threads of its own, see `manager`; `thread_group` starts and joins those of both.
@@ -19,6 +20,7 @@ mod manager;
 mod notifier;
 pub mod publish;
 mod read_fleet;
+mod running_host_calls;
 #[doc(hidden)]
 pub mod sim;
 

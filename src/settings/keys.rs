@@ -112,6 +112,16 @@ settings! {
         "Maximum delay between retries of a failed publication.";
     operation_timeout: calculator.operation_timeout, "above 0, up to 366d",
         "Maximum time that one rebalance may spend on store calls. A single call waits for a quarter of it, longer if the store is slow.";
+    host_call_timeout: calculator.host_call_timeout, "above 0, up to 366d",
+        "A call of your code (partition source, strategy, election, event callback) that takes longer is reported until it returns.";
+    source_wait: calculator.source_wait, "up to 366d",
+        "How long a rebalance waits for the partition source before it uses the last list.";
+    source_refresh_interval: calculator.source_refresh_interval, "up to 366d",
+        "The partition source is read again after this time although nothing has changed. 0 disables it.";
+    partition_change_window: calculator.partition_change_window, "up to 366d",
+        "A changed partition list is published after this time, together with what changes meanwhile.";
+    planning_timeout: calculator.planning_timeout, "up to 366d",
+        "A leader that cannot make a plan for this long (no list, or the strategy fails or hangs) hands leadership over. 0 disables it.";
     malformed_threshold: calculator.malformed_threshold, "1 or more",
         "The calculator reports that it is degraded after this many malformed values within `malformed_window`.";
     malformed_window: calculator.malformed_window, "above 0, up to 366d",

@@ -85,6 +85,12 @@ words! {
         Malformed = 5 "malformed",
         /// A newer leader has taken over.
         Deposed = 6 "deposed",
+        /// A call of the host's code (source, strategy, election, event callback) has taken longer
+        /// than `host_call_timeout` and has not returned.
+        HostCall = 7 "host_call",
+        /// No plan could be made within `planning_timeout`: the source has never returned a list, or
+        /// the strategy fails or hangs. A manager hands leadership over.
+        Planning = 8 "planning",
     }
 
     /// The state of the circuit breaker that guards the store.

@@ -23,6 +23,18 @@ words! {
         Probe = 5 "probe",
     }
 
+    /// A kind of call into the host's code.
+    pub enum HostCall (non_exhaustive) {
+        /// The partition source.
+        Source = 1 "source",
+        /// The strategy.
+        Strategy = 2 "strategy",
+        /// The election of the host.
+        Election = 3 "election",
+        /// The callback of a subscriber.
+        Callback = 4 "callback",
+    }
+
     /// A step of a rebalance.
     pub enum Step (non_exhaustive) {
         /// Read the partitions.

@@ -11,12 +11,13 @@ use crate::support::calculators::{PATIENCE, wait_until};
 use crate::{alone, own_threads};
 
 const FOLLOWER: [&str; 3] = ["dv-io", "dv-member", "dv-notify"];
-const LEADER: [&str; 6] = [
+const LEADER: [&str; 7] = [
     "dv-calc",
     "dv-io",
     "dv-member",
     "dv-notify",
     "dv-publish",
+    "dv-source",
     "dv-watch",
 ];
 
@@ -32,7 +33,7 @@ fn manager(may_lead: bool) -> Manager {
 }
 
 #[test]
-fn follower_has_three_threads_leader_has_six_and_stop_joins_them() {
+fn follower_has_three_threads_leader_has_seven_and_stop_joins_them() {
     let _alone = alone();
     let follower = manager(false);
     // Callbacks and readers need no additional thread.
@@ -47,7 +48,7 @@ fn follower_has_three_threads_leader_has_six_and_stop_joins_them() {
     let leader = manager(true);
     leader.start(PATIENCE).unwrap();
     wait_until("it leads", || leader.is_leader());
-    wait_until("six threads", || own_threads() == LEADER);
+    wait_until("seven threads", || own_threads() == LEADER);
     leader.stop(Departure::Leave, PATIENCE).unwrap();
     assert_eq!(own_threads(), [""; 0]);
 }

@@ -14,15 +14,21 @@ use crate::support::tasks::tasks;
 use crate::support::usage::usage;
 use crate::{all_threads, alone, calculator, leader, own_threads};
 
-const ALL: [&str; 4] = ["dv-calc", "dv-notify", "dv-publish", "dv-watch"];
+const ALL: [&str; 5] = [
+    "dv-calc",
+    "dv-notify",
+    "dv-publish",
+    "dv-source",
+    "dv-watch",
+];
 
 /// A thread sets its name some time after it was started.
 fn wait_for_all_threads() {
-    wait_until("four named threads", || own_threads() == ALL);
+    wait_until("five named threads", || own_threads() == ALL);
 }
 
 #[test]
-fn start_creates_four_named_threads_and_stop_joins_them() {
+fn start_creates_five_named_threads_and_stop_joins_them() {
     let _alone = alone();
     let store = store();
     let calculator = calculator(&store);

@@ -377,6 +377,7 @@ impl World {
             fault: self.rng.f64() * 0.5,
             delay_max_ms: [5, 200, 3_000][self.rng.usize(0..3)],
             source_fault: self.rng.f64() * 0.4,
+            source_hang: self.rng.f64() * 0.4,
             strategy_fault: self.rng.f64() * 0.4,
             think_max_ms: [1, 100, 8_000][self.rng.usize(0..3)],
         };

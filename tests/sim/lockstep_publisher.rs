@@ -15,6 +15,7 @@ use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::plausible::MalformedValues;
 use divvy::machine::takeover::{ProcessMemory, TakeOver};
+use divvy::runtime::publish::list_reader::ListReader;
 use divvy::runtime::publish::partition_list::{PartitionSource, Partitions};
 use divvy::runtime::publish::publisher::{
     Effective, Publisher, PublisherEnvironment, PublisherSettings,
@@ -62,6 +63,8 @@ pub enum Answer {
     Batch(Outcome),
     Pause,
     Source(Result<Vec<Partition>>),
+    /// The source does not return for now.
+    SourceHangs,
     Think(Thought),
 }
 
@@ -120,6 +123,7 @@ impl Actor {
             nonce: parts.nonce,
             wall_clock_steps: AtomicUsize::new(0),
         });
+        let reader = lockstep.clone();
         let source: Arc<dyn PartitionSource> = lockstep.clone();
         let partitions = Arc::new(Partitions::pulled(source));
         let store = GuardedStore::new(lockstep.clone(), parts.clock.clone(), parts.nonce);
@@ -134,10 +138,11 @@ impl Actor {
         let rebalancer = Rebalancer::new(
             publisher,
             Arc::clone(&partitions),
-            lockstep,
+            lockstep.clone(),
             parts.default_weight,
             parts.former_leader_lease_over,
-        );
+        )
+        .with_reader(LockstepReader(reader, None), Duration::MAX);
         let lines = Lines::mine();
         let thread = std::thread::spawn(move || {
             if let Some(lines) = lines {
@@ -346,9 +351,29 @@ impl PublisherEnvironment for Outside {
 
 impl PartitionSource for Lockstep {
     fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
-        match self.wait(Ask::Source) {
-            Some(Answer::Source(result)) => result,
-            _ => Err(dead()),
+        unreachable!("the reader asks the scheduler")
+    }
+}
+
+/// Reads the source as the shipped reader does, in lockstep: a call may hang, and the scheduler
+/// reports when it has returned. The second field is the change that a hanging call covers.
+struct LockstepReader(Arc<Lockstep>, Option<u64>);
+
+impl ListReader for LockstepReader {
+    fn read(
+        &mut self,
+        _source: &dyn PartitionSource,
+        generation: u64,
+        _wait: Instant,
+    ) -> Option<(u64, Result<Vec<Partition>>)> {
+        let generation = self.1.take().unwrap_or(generation);
+        match self.0.wait(Ask::Source) {
+            Some(Answer::Source(result)) => Some((generation, result)),
+            Some(Answer::SourceHangs) => {
+                self.1 = Some(generation);
+                None
+            }
+            _ => Some((generation, Err(dead()))),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use divvy::CalculatorConfig;
 use divvy::error::{Code, Error};
+use divvy::machine::calculator::CalculatorInput;
 use divvy::store::memory::{Blackout, MemoryStore, Snapshot};
 use divvy::store::{Batch, Bucket, BucketConfig, Listing, Outcome, Refusal, Store, Write};
 use divvy::time::clock::{Clock, ManualClock};
@@ -55,6 +56,10 @@ pub enum Event {
     SourceRead {
         node: usize,
         serial: Serial,
+    },
+    /// A call of the source that hung has returned.
+    SourceReturns {
+        node: usize,
     },
     ListArrives {
         node: usize,
@@ -134,6 +139,7 @@ pub struct Network {
     pub fault: f64,
     pub delay_max_ms: u64,
     pub source_fault: f64,
+    pub source_hang: f64,
     pub strategy_fault: f64,
     pub think_max_ms: u64,
 }
@@ -143,6 +149,7 @@ impl Network {
         fault: 0.0,
         delay_max_ms: 3,
         source_fault: 0.0,
+        source_hang: 0.0,
         strategy_fault: 0.0,
         think_max_ms: 1,
     };
@@ -398,6 +405,29 @@ impl World {
                 if node.waits_for == Some(serial) {
                     node.ready = Some(answer);
                 }
+            }
+            Event::SourceReturns { node } => {
+                if self.nodes[node].phase == Phase::Running {
+                    self.nodes[node]
+                        .inbox
+                        .push_back(CalculatorInput::PartitionsChanged {
+                            generation: 0,
+                            ticket: None,
+                        });
+                }
+            }
+            Event::SourceRead { node, serial } if self.chance(self.network.source_hang) => {
+                let returns = self.millis(1, 60_000);
+                self.after(returns, Event::SourceReturns { node });
+                let answer = Answer::SourceHangs;
+                self.after(
+                    Duration::ZERO,
+                    Event::Answered {
+                        node,
+                        serial,
+                        answer,
+                    },
+                );
             }
             Event::SourceRead { node, serial } => {
                 let answer = if self.chance(self.network.source_fault) {

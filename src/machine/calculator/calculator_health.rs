@@ -23,6 +23,10 @@ pub(super) struct CalculatorHealth {
     pub breaker: Option<String>,
     pub publishing: Option<String>,
     pub source: Option<String>,
+    /// Calls of the host's code that are overdue.
+    pub host_calls: Option<String>,
+    /// Why no plan can be made, after `planning_timeout`.
+    pub planning: Option<String>,
     hysteresis: Hysteresis,
     malformed_threshold: usize,
     malformed_window: Duration,
@@ -32,7 +36,7 @@ pub(super) struct CalculatorHealth {
     symptoms: [Symptom; KINDS],
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 8;
 
 /// Delay before a symptom is reported, and before it is cleared.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +94,8 @@ impl CalculatorHealth {
             breaker: None,
             publishing: None,
             source: None,
+            host_calls: None,
+            planning: None,
             hysteresis: Hysteresis {
                 enter: config.degraded_enter_after,
                 leave: config.degraded_leave_after,
@@ -141,6 +147,8 @@ impl CalculatorHealth {
             detailed(DegradationCause::Store, store),
             detailed(DegradationCause::Publishing, self.publishing.as_ref()),
             detailed(DegradationCause::Source, self.source.as_ref()),
+            detailed(DegradationCause::HostCall, self.host_calls.as_ref()),
+            detailed(DegradationCause::Planning, self.planning.as_ref()),
         ];
         let mut is_news = false;
         for (kind, found) in found.into_iter().enumerate() {
@@ -161,10 +169,10 @@ impl CalculatorHealth {
         }
     }
 
-    /// The first two kinds are reported at once: one is final, the other has a threshold of its
-    /// own.
+    /// The first two kinds and the last two are reported at once: one is final, the others have a
+    /// threshold of their own.
     fn hysteresis_of(&self, kind: usize) -> Hysteresis {
-        let enter = if kind < 2 {
+        let enter = if !(2..KINDS - 2).contains(&kind) {
             Duration::ZERO
         } else {
             self.hysteresis.enter

@@ -85,6 +85,8 @@ pub enum CalculatorInput {
     /// The store's session changed its health; `Some` says why it is not well
     /// (dv-watch -> calculator).
     StoreHealth(Option<String>),
+    /// Calls of the host's code are overdue, in words (dv-calc); `None`: no longer.
+    HostCallsOverdue(Option<String>),
     /// The store's circuit breaker changed (its own channel -> dv-calc).
     Breaker(BreakerCondition),
     /// Values in the store were ignored (dv-watch, dv-publish -> calculator).
@@ -103,6 +105,8 @@ pub enum JobReport {
         /// What it found.
         finding: Finding,
     },
+    /// The source has not returned yet; [`CalculatorInput::PartitionsChanged`] follows when it has.
+    Reading,
     /// The suspicion of a foreign write was looked into.
     Resolved {
         /// Whether a foreign write was found.
@@ -140,6 +144,8 @@ pub struct Publication {
     pub quality: Quality,
     /// The newest change of the partition list that was covered.
     pub generation: u64,
+    /// Why the source was of no use, if the plan was made of the last list.
+    pub source_failure: Option<String>,
 }
 
 /// What to do. Each is carried out once, in order.
@@ -399,9 +405,15 @@ impl Degradation {
                 "workers keep their assignments; pending work is done when the store returns"
             }
             DegradationCause::Publishing => "workers keep their assignments; publishing is retried",
-            DegradationCause::Source => "the current plan stays; the source is read again",
+            DegradationCause::Source => {
+                "the last partition list stays in force; the source is read again"
+            }
             DegradationCause::Malformed => "malformed values are ignored",
             DegradationCause::Deposed => "the new leader publishes; this calculator only watches",
+            DegradationCause::HostCall => "plans are made of the last list while the source hangs",
+            DegradationCause::Planning => {
+                "workers keep their assignments; a manager hands leadership over"
+            }
         }
     }
 }
@@ -415,6 +427,8 @@ impl fmt::Display for Degradation {
             DegradationCause::Source => "partition source failed",
             DegradationCause::Malformed => "too many malformed values",
             DegradationCause::Deposed => "a newer leader has taken over, or the fence was removed",
+            DegradationCause::HostCall => "host call overdue",
+            DegradationCause::Planning => "no plan could be made within planning_timeout",
         })?;
         if !self.detail.is_empty() {
             write!(f, ": {}", self.detail)?;

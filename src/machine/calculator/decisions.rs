@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::partition_source::no_workers;
 use super::pending_work::{Window, Work};
 use super::{
     CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Job, MassExpiry, OpId,
@@ -128,6 +129,9 @@ impl CalculatorMachine {
             let nobody = Error::new(Code::NoWorkers, "the last live worker is removed");
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
+        if !self.change_tickets.is_empty() && !self.members.has_alive() {
+            self.refuse_changes(&no_workers());
+        }
         let Some(task) = self.tasks().find(|task| task.due <= now) else {
             return;
         };
@@ -168,10 +172,11 @@ impl CalculatorMachine {
             due: self.retry_at.unwrap_or(Time::ZERO),
             kind: TaskKind::Resolve,
         });
-        let inspect = (self.inspect_wanted && self.source_ready).then(|| Task {
-            due: self.inspect_retry_at.unwrap_or(Time::ZERO),
-            kind: TaskKind::Inspect,
-        });
+        let inspect =
+            (self.inspect_wanted && !self.is_reading && self.source_ready).then(|| Task {
+                due: self.inspect_retry_at.unwrap_or(Time::ZERO),
+                kind: TaskKind::Inspect,
+            });
         probe
             .into_iter()
             .chain(publish)
@@ -201,8 +206,11 @@ impl CalculatorMachine {
     /// A failure is over when what failed need not be done any more. A source that failed is
     /// read again until it works.
     pub(super) fn forget_resolved_failures(&mut self) {
-        if self.health.source.is_some() && !self.inspect_wanted {
+        if self.health.source.is_some() && !self.inspect_wanted && !self.is_reading {
             self.inspect_wanted = true;
+        }
+        if self.job.is_none() && !self.is_anything_pending() {
+            self.planless = None;
         }
         let has_failed = self.retry_at.is_some() || self.health.publishing.is_some();
         if !has_failed || self.job.is_some() || self.is_anything_pending() {
@@ -339,7 +347,11 @@ impl CalculatorMachine {
 
     pub(super) fn start_job(&mut self, job: Job, kind: RunningJobKind) {
         let op = self.new_op();
-        self.job = Some(RunningJob { op, kind });
+        self.job = Some(RunningJob {
+            op,
+            kind,
+            started: self.now,
+        });
         self.actions.push_back(CalculatorAction::Start { op, job });
     }
 
@@ -373,13 +385,6 @@ impl CalculatorMachine {
         // Fewer if the waiting callers have already been notified of the end of the term.
         let count = count.min(self.triggers.len());
         for ticket in self.triggers.drain(..count).collect::<Vec<_>>() {
-            self.reply(ticket, result.clone());
-        }
-    }
-
-    pub(super) fn answer_inspections(&mut self, count: usize, result: &Result<Version>) {
-        let count = count.min(self.inspect_tickets.len());
-        for ticket in self.inspect_tickets.drain(..count).collect::<Vec<_>>() {
             self.reply(ticket, result.clone());
         }
     }

@@ -176,11 +176,13 @@ impl CalculatorMachine {
     pub(super) fn partitions_changed(&mut self, generation: u64, ticket: Option<Ticket>) {
         self.source_ready = true;
         self.inspect_wanted = true;
+        self.is_reading = false;
         self.inspect_retry_at = None;
         self.generation_wanted = self.generation_wanted.max(generation);
         match ticket {
             Some(ticket) if self.deposed => self.reply(ticket, Err(deposed())),
-            ticket => self.inspect_tickets.extend(ticket),
+            Some(ticket) => self.inspect_tickets.push((ticket, generation)),
+            None => {}
         }
     }
 
@@ -242,7 +244,11 @@ impl CalculatorMachine {
                     finding,
                 }),
             ) => {
-                self.inspected(tickets, generation, finding);
+                self.inspected(now, tickets, generation, finding);
+            }
+            (RunningJobKind::Inspect { .. }, Ok(JobReport::Reading)) => {
+                self.is_reading = true;
+                self.inspect_wanted = false;
             }
             (RunningJobKind::Resolve { .. }, Ok(JobReport::Resolved { foreign })) => {
                 if self.unfinished.is_none() {
@@ -281,11 +287,18 @@ impl CalculatorMachine {
             self.version = done.version; // a shadow's is the live leader's
         }
         self.is_in_force(now, &done.workers);
-        self.health.source = None;
+        self.planless = None;
+        self.waits_for_list = false;
         let looked_at_newest = done.generation >= self.generation_wanted;
+        if let Some(why) = &done.source_failure {
+            self.health.source = Some(why.clone());
+        } else {
+            self.health.source = None;
+            if looked_at_newest {
+                self.list_was_read(now);
+            }
+        }
         if looked_at_newest {
-            self.inspect_wanted = false;
-            self.inspect_retry_at = None;
             self.partitions_differ = false;
         }
         if self
@@ -297,9 +310,7 @@ impl CalculatorMachine {
         self.notify(self.published_event(reason, done));
         self.transition(now, CalculatorState::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));
-        if looked_at_newest {
-            self.answer_inspections(self.inspect_tickets.len(), &Ok(done.version));
-        }
+        self.answer_refreshes(done.generation, done.version);
     }
 
     /// A plan for these workers is in force: work that it covers is no longer pending.
@@ -352,16 +363,6 @@ impl CalculatorMachine {
         self.notify(CalculatorEvent::LeaderPublished(Box::new(live.comparison)));
     }
 
-    fn inspected(&mut self, tickets: usize, generation: u64, finding: Finding) {
-        self.health.source = None;
-        self.inspect_backoff.reset();
-        self.inspect_retry_at = None;
-        self.partitions_differ = self.is_worth_a_plan(finding);
-        self.answer_inspections(tickets, &Ok(self.version));
-        let asked_again = !self.inspect_tickets.is_empty();
-        self.inspect_wanted = generation < self.generation_wanted || asked_again;
-    }
-
     fn job_failed(&mut self, now: Time, kind: RunningJobKind, error: Error) {
         let operation = match kind {
             RunningJobKind::Publish { .. } => "publish",
@@ -380,6 +381,7 @@ impl CalculatorMachine {
             error: error.clone(),
         });
         if let RunningJobKind::Publish { reason, .. } = kind {
+            self.note_planning(now, &error);
             if may_have_written(&error) {
                 self.unfinished = Some(reason);
             }
@@ -409,7 +411,8 @@ impl CalculatorMachine {
             }
             RunningJobKind::Inspect { tickets } => {
                 self.inspect_retry_at = Some(now + self.inspect_backoff.next_delay());
-                self.answer_inspections(tickets, &Err(error));
+                let tickets = tickets.min(self.inspect_tickets.len());
+                self.refuse_refreshes(tickets, &error);
             }
             RunningJobKind::Resolve { suspects } => {
                 for (key, revision) in suspects.writes {
@@ -439,7 +442,8 @@ impl CalculatorMachine {
         self.deposed = true;
         self.notify(CalculatorEvent::LeadershipLost);
         self.answer_triggers(self.triggers.len(), &Err(deposed()));
-        self.answer_inspections(self.inspect_tickets.len(), &Err(deposed()));
+        self.refuse_refreshes(self.inspect_tickets.len(), &deposed());
+        self.refuse_changes(&deposed());
     }
 }
 

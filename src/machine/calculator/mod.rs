@@ -14,6 +14,7 @@ mod calculator_messages;
 mod decisions;
 mod inputs;
 mod members;
+mod partition_source;
 mod pending_work;
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,20 @@ pub struct CalculatorMachine {
     inspect_wanted: bool,
     inspect_retry_at: Option<Time>,
     inspect_backoff: Backoff,
-    inspect_tickets: Vec<Ticket>,
+    /// Callers that wait for the list as of a change.
+    inspect_tickets: Vec<(Ticket, u64)>,
+    /// Callers that wait for the publication of a change that was found.
+    change_tickets: Vec<(Ticket, u64)>,
+    /// The source is being read; the list is compared when it has returned.
+    is_reading: bool,
+    /// When the source is to be read again although nothing has changed.
+    refresh_at: Option<Time>,
+    /// The last publication failed because there was no list.
+    waits_for_list: bool,
+    /// Since when the partition list differs from the plan.
+    partitions_differ_since: Time,
+    /// Since when no plan can be made, and why.
+    planless: Option<(Time, String)>,
     partitions_differ: bool,
     gap_at_start: bool,
     /// Why the publication was made that failed and may nevertheless have changed the store.
@@ -94,6 +108,7 @@ pub struct CalculatorMachine {
 struct RunningJob {
     op: OpId,
     kind: RunningJobKind,
+    started: Time,
 }
 
 #[derive(Debug)]
@@ -169,6 +184,12 @@ impl CalculatorMachine {
             inspect_retry_at: None,
             inspect_backoff: backoff(1),
             inspect_tickets: Vec::new(),
+            change_tickets: Vec::new(),
+            is_reading: false,
+            refresh_at: None,
+            waits_for_list: false,
+            partitions_differ_since: now,
+            planless: None,
             partitions_differ: false,
             gap_at_start: false,
             unfinished: None,
@@ -226,6 +247,7 @@ impl CalculatorMachine {
                     self.store_recovered(now);
                 }
             }
+            CalculatorInput::HostCallsOverdue(words) => self.health.host_calls = words,
             CalculatorInput::Breaker(state) => self.breaker_changed(now, state),
             CalculatorInput::Lagging(lagging) => {
                 self.notify(CalculatorEvent::WorkerLagging(lagging))
@@ -245,11 +267,13 @@ impl CalculatorMachine {
         }
         self.confirm_deaths(now);
         self.close_idle_window(now);
+        self.refresh_list(now);
         self.forget_resolved_failures();
         self.work(now);
         self.report_window(now);
         self.health.watch_lost = self.watch_lost_since.is_some();
         self.health.deposed = self.deposed;
+        self.health.planning = self.planning_failure(now);
         if let Some(degraded) = self.health.changed(now) {
             self.notify(CalculatorEvent::Degraded(degraded));
         }
@@ -276,8 +300,10 @@ impl CalculatorMachine {
         let window = self.window.map(|w| w.ends);
         let window = window.filter(|&ends| ends > self.now);
         let work = self.work_deadline();
+        let list = [self.refresh_due(), self.planning_deadline()];
         [losses, mass, window, work, self.health.deadline()]
             .into_iter()
+            .chain(list)
             .flatten()
             .filter(|&time| time < Time::FAR_FUTURE)
             .min()

@@ -186,9 +186,10 @@ impl CalculatorMachine {
         if !self.partitions_differ || self.window.is_some() || self.members.first_join().is_some() {
             return None;
         }
+        let window_ends = self.partitions_differ_since + self.config.partition_change_window;
         Some(Work {
             reason: Reason::PartitionChange,
-            due: self.not_before_retry(self.cooldown_ends),
+            due: self.not_before_retry(window_ends.max(self.cooldown_ends)),
             window: None,
         })
     }

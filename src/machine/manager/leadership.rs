@@ -35,12 +35,21 @@ impl ManagerMachine {
                 }
             }
             (false, Leadership::Taking(_) | Leadership::Working(_)) => self.step_down(),
+            // The host's code keeps the last calculator from ending: a lease without a calculator is
+            // of no use to the fleet.
+            (true, Leadership::Ending) => {
+                let timeout = self.config.election_timeout;
+                if self.now.since(self.ending_since) >= timeout {
+                    self.election.back_off(self.now, timeout * 2);
+                }
+            }
             _ => {}
         }
     }
 
     pub(super) fn step_down(&mut self) {
         self.lead = Leadership::Ending;
+        self.ending_since = self.now;
         self.actions.push_back(ManagerAction::StepDown);
     }
 
@@ -73,6 +82,16 @@ impl ManagerMachine {
                     "another leader has taken over, or the fence was removed; this worker stopped leading",
                 );
                 self.give_up_leading(now, error);
+            }
+            (
+                CalculatorReport::CannotPlan(error),
+                Leadership::Taking(_) | Leadership::Working(_),
+            ) => {
+                let text = "resigned leadership: another worker tries";
+                let code = error.code();
+                self.give_up_leading(now, Error::new(code, text).caused_by(error));
+                self.election
+                    .back_off(now, self.config.election_timeout * 2);
             }
             (CalculatorReport::Failed(error), Leadership::Taking(_) | Leadership::Working(_)) => {
                 self.give_up_leading(now, error);

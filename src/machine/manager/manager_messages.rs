@@ -12,6 +12,7 @@ use crate::machine::outage::AlertLevel;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
+use crate::vocabulary::DegradationCause;
 pub use crate::vocabulary::Departure;
 use crate::wire::Applied;
 
@@ -40,6 +41,8 @@ pub enum ManagerInput {
     Breaker(BreakerCondition),
     /// What the calculator of this worker does.
     Calculator(CalculatorReport),
+    /// Calls of the host's code are overdue, in words; `None`: none is.
+    HostCallsOverdue(Option<String>),
     /// What was to be done with the cache file is done.
     Cache(CacheAnswer),
     /// Leave the fleet (handle -> manager).
@@ -57,6 +60,8 @@ pub enum CalculatorReport {
     Published(Applied),
     /// A publication failed.
     PublishFailed(Error),
+    /// It has not been able to make a plan for `planning_timeout`.
+    CannotPlan(Error),
     /// It was refused because a newer leader has taken over.
     Deposed,
     /// It could not take over, or it broke.
@@ -75,6 +80,14 @@ impl CalculatorReport {
             CalculatorEvent::StateChanged(change) => Some(Self::State(change.to)),
             CalculatorEvent::Failed { operation, error } if *operation == "publish" => {
                 Some(Self::PublishFailed(error.clone()))
+            }
+            CalculatorEvent::Degraded(degraded) => {
+                let mut causes = degraded.iter();
+                let planning = causes.find(|d| d.cause == DegradationCause::Planning)?;
+                Some(Self::CannotPlan(Error::new(
+                    Code::StrategyFailed,
+                    planning.to_string(),
+                )))
             }
             CalculatorEvent::LeadershipLost => Some(Self::Deposed),
             CalculatorEvent::Fatal { message } => {

@@ -76,6 +76,8 @@ pub struct ManagerMachine {
     back_off: Backoff,
     /// Publications in a row that failed for a permanent reason.
     publish_failures: u32,
+    /// Since when the last calculator has been stopping.
+    ending_since: Time,
     /// Why this worker does not lead.
     abstains: Option<Error>,
     /// The highest revision seen in the assignment bucket.
@@ -121,6 +123,8 @@ enum Component {
     Election,
     Assignment,
     Calculator,
+    /// The host's own code.
+    Host,
 }
 
 /// The calculator of this worker.
@@ -170,6 +174,7 @@ impl ManagerMachine {
             lead: Leadership::No,
             back_off: Backoff::new(BACKOFF_MIN, BACKOFF_MAX, seed ^ 0x5B),
             publish_failures: 0,
+            ending_since: now,
             abstains: None,
             seen_revision: 0,
             resume: Resume::No,
@@ -210,6 +215,7 @@ impl ManagerMachine {
             ManagerInput::Breaker(state) => self.breaker_changed(state),
             ManagerInput::Calculator(event) => self.calculator(now, event),
             ManagerInput::Cache(answer) => self.cache_answered(now, answer),
+            ManagerInput::HostCallsOverdue(words) => self.host_calls_overdue(words),
             ManagerInput::Stop(departure) => self.depart(now, departure),
         }
         self.tick(now);
@@ -308,6 +314,17 @@ impl ManagerMachine {
     #[must_use]
     pub fn held(&self) -> &Held {
         self.assignments.held()
+    }
+
+    /// Whether the worker serves an assignment: it has one, also a cached one, its ownership is not
+    /// suspended, and it is not leaving. The state of its calculator and degraded mode do not matter.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !matches!(
+            self.phase,
+            ManagerPhase::Departing(_) | ManagerPhase::Departed
+        ) && !self.assignments.is_suspended()
+            && self.held().version > 0
     }
 
     /// What was applied last.
@@ -445,7 +462,7 @@ impl ManagerMachine {
             }
             Component::Election => self.election.answered(now, answer),
             Component::Assignment => self.looked_at_assignment(now, op, answer),
-            Component::Calculator => {} // asks nothing
+            Component::Calculator | Component::Host => {} // asks nothing
         }
         // What a listing or a bucket says may be a failure, too, and a value may be malformed.
         let is_done = match part {
@@ -454,7 +471,8 @@ impl ManagerMachine {
             Component::Buckets
             | Component::Fleet
             | Component::Assignment
-            | Component::Calculator => false,
+            | Component::Calculator
+            | Component::Host => false,
         };
         if is_done && !has_failed {
             self.succeeded(part);
@@ -540,6 +558,14 @@ impl ManagerMachine {
         let class = error.class();
         if self.failing.insert(part, class) != Some(class) {
             self.notify(ManagerEvent::Failed { error });
+        }
+    }
+
+    /// A call of the host's code that hangs is reported once, until it has returned.
+    fn host_calls_overdue(&mut self, words: Option<String>) {
+        match words {
+            Some(words) => self.report(Component::Host, Error::new(Code::TimedOut, words)),
+            None => self.succeeded(Component::Host),
         }
     }
 

@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
 use super::registrar::{Registrar, unusable};
 use crate::error::Result;
 use crate::metrics::{Probe, Reading};
 use crate::types::CalculatorState;
+use crate::vocabulary::labels::HostCall;
 
 /// Gauges that sample the calculator's probe at each scrape.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ struct Inner {
     state: IntGaugeVec,
     state_age: Gauge,
     workers_age: Gauge,
+    list_age: Gauge,
+    host_calls: GaugeVec,
     inbox: IntGauge,
     subscribers: IntGauge,
     backlog: IntGauge,
@@ -51,6 +54,18 @@ impl Sampled {
                 "worker_list_age_seconds",
                 "Time since the last heartbeat of any worker. 0 before the first.",
             )?,
+            list_age: level(
+                "partition_list_age_seconds",
+                "Time since the partition source returned its last list. 0 before the first, and if the list is pushed.",
+            )?,
+            host_calls: GaugeVec::new(
+                registrar.opts(
+                    "host_call_overdue_seconds",
+                    "For how long a call of the host's code has been running beyond host_call_timeout. 0: none is.",
+                ),
+                &["call"],
+            )
+            .map_err(unusable)?,
             inbox: gauge(
                 "calculator_inbox_messages",
                 "Messages queued for the calculator's thread.",
@@ -63,6 +78,9 @@ impl Sampled {
         };
         for state in CalculatorState::ALL {
             inner.state.with_label_values(&[state.name()]);
+        }
+        for call in HostCall::ALL {
+            inner.host_calls.with_label_values(&[call.name()]);
         }
         registrar.register(Self(Arc::new(inner)))
     }
@@ -82,17 +100,25 @@ impl Inner {
         self.state_age.set(reading.state_age.as_secs_f64());
         let age = reading.workers_age.unwrap_or_default();
         self.workers_age.set(age.as_secs_f64());
+        let age = reading.list_age.unwrap_or_default();
+        self.list_age.set(age.as_secs_f64());
+        for (call, overdue) in reading.host_calls_overdue {
+            let gauge = self.host_calls.with_label_values(&[call.name()]);
+            gauge.set(overdue.as_secs_f64());
+        }
         self.inbox.set(count(reading.inbox));
         self.subscribers.set(count(reading.subscribers));
         self.backlog.set(count(reading.backlog));
     }
 
-    fn gauges(&self) -> [&dyn Collector; 7] {
+    fn gauges(&self) -> [&dyn Collector; 9] {
         [
             &self.up,
             &self.state,
             &self.state_age,
             &self.workers_age,
+            &self.list_age,
+            &self.host_calls,
             &self.inbox,
             &self.subscribers,
             &self.backlog,

@@ -123,6 +123,9 @@ impl AssignmentPublisher {
 
     /// A publication can find that the bucket accepts batches by now, or no longer does.
     fn note_store(&self) {
+        self.shared
+            .list_read_at
+            .store(self.rebalancer.list_read_at());
         *self.shared.held_list.lock() = self.rebalancer.held_list();
         let Some((mode, store)) = self.rebalancer.publisher().probe_result() else {
             return;
@@ -194,6 +197,9 @@ impl AssignmentPublisher {
         let (found, malformed) = self.rebalancer.take_over(deadline)?;
         self.note_loads();
         *self.shared.held_list.lock() = self.rebalancer.held_list();
+        self.shared
+            .list_read_at
+            .store(self.rebalancer.list_read_at());
         let probe_result = self.rebalancer.publisher().probe_result();
         Ok(Started {
             found,

@@ -34,6 +34,10 @@ pub(crate) struct CalculatorDriver {
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
     pub shell: DriverShell,
+    /// When the running calls of the host's code are checked.
+    pub host_check: Option<Time>,
+    /// Whether any was overdue at the last check.
+    pub are_calls_overdue: bool,
 }
 
 /// Where the effects of the machine's steps go.
@@ -55,7 +59,8 @@ impl CalculatorDriver {
     /// The thread's body; ends when `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToDriver>, stop: &Receiver<Infallible>) {
         loop {
-            let timer = timer(&*self.shell.clock, self.machine.deadline());
+            let dues = [self.machine.deadline(), self.host_check];
+            let timer = timer(&*self.shell.clock, dues.into_iter().flatten().min());
             select_biased! {
                 recv(stop) -> _ => return self.shell.measure_fleet(&self.machine, false),
                 // Drained before the inbox: a failed job is reported after the breaker that it
@@ -68,8 +73,10 @@ impl CalculatorDriver {
                     Ok(message) => self.handle(message),
                     Err(_) => return,
                 },
+                recv(self.shell.shared.host_calls.waker()) -> _ => self.host_check = Some(Time::ZERO),
                 recv(timer) -> _ => self.machine.tick(self.shell.clock.now()),
             }
+            self.check_host_calls();
             self.shell
                 .shared
                 .counters
@@ -77,6 +84,21 @@ impl CalculatorDriver {
                 .fetch_add(1, Ordering::Relaxed);
             CalculatorEffects::of(&mut self.machine).perform(&mut self.shell);
             self.shell.measure_fleet(&self.machine, !inbox.is_empty());
+        }
+    }
+
+    /// Hands overdue calls of the host's code to the machine.
+    fn check_host_calls(&mut self) {
+        let now = self.shell.clock.now();
+        if self.host_check.is_none_or(|due| due > now) {
+            return;
+        }
+        let verdict = self.shell.shared.host_calls.check();
+        self.host_check = verdict.next;
+        let words = verdict.words();
+        if words.is_some() || self.are_calls_overdue {
+            self.are_calls_overdue = words.is_some();
+            self.dispatch(now, CalculatorInput::HostCallsOverdue(words));
         }
     }
 

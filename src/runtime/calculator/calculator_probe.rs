@@ -30,6 +30,8 @@ impl Probe for CalculatorProbe {
             state: position.state,
             state_age: now.since(position.since),
             workers_age: heard.map(|heard| now.since(heard)),
+            list_age: self.shared.list_age(now),
+            host_calls_overdue: self.shared.host_calls.overdue(),
             inbox: life.map_or(0, |life| life.to_driver.len()),
             subscribers,
             backlog,

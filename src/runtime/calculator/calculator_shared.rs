@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use crossbeam_utils::atomic::AtomicCell;
@@ -19,9 +20,10 @@ use crate::machine::takeover::ProcessMemory;
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
 use crate::runtime::publish::publisher::{ActiveMode, Effective};
+use crate::runtime::running_host_calls::HostCalls;
 use crate::strategy::Quality;
 use crate::threads::next_handle_id;
-use crate::types::{Version, WorkerId};
+use crate::types::{Time, Version, WorkerId};
 
 /// What callers read without asking a thread.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +72,10 @@ pub(crate) struct CalculatorShared {
     pub operation_in_progress: Arc<CurrentOperation>,
     /// What the last take-over proved of the store; `None` before the first.
     pub probe_result: Mutex<Option<ProbeResult>>,
+    /// The calls of the host's code that run.
+    pub host_calls: Arc<HostCalls>,
+    /// When the partition source returned the last list.
+    pub list_read_at: AtomicCell<Option<Time>>,
     /// The partition list that is held back.
     pub held_list: Mutex<Option<HeldList>>,
     /// How good the plan last published is.
@@ -90,13 +96,15 @@ impl CalculatorShared {
         subscriber_backlog: usize,
         snapshot: CalculatorSnapshot,
         metrics_sink: MetricsSink,
+        host_calls: Arc<HostCalls>,
     ) -> Self {
         let id = next_handle_id();
         Self {
             id,
             hub: Arc::new(
                 Hub::new(id, current, subscriber_backlog)
-                    .with_metrics(Arc::clone(&metrics_sink.calculator)),
+                    .with_metrics(Arc::clone(&metrics_sink.calculator))
+                    .with_host_calls(Arc::clone(&host_calls)),
             ),
             snapshot: AtomicCell::new(snapshot),
             counters: Counters::default(),
@@ -107,6 +115,8 @@ impl CalculatorShared {
             loads: Mutex::default(),
             operation_in_progress: Arc::default(),
             probe_result: Mutex::new(None),
+            host_calls,
+            list_read_at: AtomicCell::new(None),
             held_list: Mutex::new(None),
             quality: Mutex::new(None),
             comparison: Mutex::new(None),
@@ -115,6 +125,11 @@ impl CalculatorShared {
             waiting: Mutex::new(HashMap::new()),
             next_ticket: AtomicU64::new(1),
         }
+    }
+
+    /// How long ago the partition source returned the last list.
+    pub fn list_age(&self, now: Time) -> Option<Duration> {
+        self.list_read_at.load().map(|at| now.since(at))
     }
 
     /// A ticket, and where its answer will arrive.

@@ -43,6 +43,8 @@ pub struct CalculatorStatus {
     pub breaker: BreakerStatus,
     /// The partition list that is held back because it lost too much, as of the last job.
     pub held_list: Option<HeldList>,
+    /// How long ago the partition source returned the last list; `None`: never, or the list is pushed.
+    pub list_age: Option<Duration>,
     /// How good the plan last published is (a shadow's: would have been); `None` before the first.
     pub quality: Option<Quality>,
     /// Whether it is a shadow, which writes nothing.

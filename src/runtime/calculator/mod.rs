@@ -25,7 +25,6 @@ use self::calculator_status::{CalculatorMachineStatus, merge_workers};
 pub use self::calculator_status::{CalculatorStatus, StatusCounters, WorkerStatus};
 pub use self::fleet_changes::FleetChanges;
 use self::running_calculator::RunningCalculator;
-use self::stop_guard::StopGuarded;
 use self::thread_messages::ToDriver;
 use self::thread_messages::ToMonitor;
 use crate::config::CalculatorConfig;
@@ -40,6 +39,7 @@ use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Subscription};
 use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
+use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::threads::OwnThread;
@@ -134,16 +134,17 @@ impl CalculatorBuilder {
                 &self.config,
             )),
         };
-        let shared =
-            CalculatorShared::new(idle.current_state(), backlog_max, snapshot, metrics_sink);
+        let host_calls = HostCalls::new(Arc::clone(&self.clock), self.config.host_call_timeout);
+        let shared = CalculatorShared::new(
+            idle.current_state(),
+            backlog_max,
+            snapshot,
+            metrics_sink,
+            host_calls,
+        );
         let shared = Arc::new(shared);
         let partitions = match self.source {
-            Some(inner) => Arc::new(Partitions::pulled(Arc::new(StopGuarded {
-                inner,
-                // A list that comes too late does no harm: the strategy's stop_guard is shut by then.
-                stop: crossbeam_channel::never(),
-                operation_in_progress: Arc::clone(&shared.operation_in_progress),
-            }))),
+            Some(source) => Arc::new(Partitions::pulled(source)),
             None => self
                 .pushed
                 .unwrap_or_else(|| Arc::new(Partitions::pushed())),
@@ -296,8 +297,8 @@ impl Calculator {
         })
     }
 
-    /// Has the partition source read and compared with the published plan, and waits for that. A
-    /// change is then pending; returns the version in force.
+    /// Reads the partition source again and returns the version that contains its list: the version in
+    /// force if nothing changed, else the next one, for which it waits. Cooldown and windows apply.
     ///
     /// # Errors
     /// `SourceFailed`; otherwise as [`Calculator::trigger_rebalance`].
@@ -463,6 +464,7 @@ impl Calculator {
             degraded: machine.degraded,
             breaker: self.store.status(),
             held_list: self.shared.held_list.lock().clone(),
+            list_age: self.shared.list_age(now),
             quality: *self.shared.quality.lock(),
             is_shadow: self.config.shadow,
             comparison: self.shared.comparison.lock().clone(),

@@ -17,20 +17,25 @@ use super::thread_messages::ToDriver;
 use super::thread_messages::ToMonitor;
 use super::worker_monitor::WorkerMonitor;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{CalculatorEvent, CalculatorMachine};
+use crate::machine::calculator::{CalculatorEvent, CalculatorInput, CalculatorMachine};
 use crate::machine::engine::monitor_engine::MonitorEngine;
 use crate::machine::position::Position;
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::common::thread_group::{Signals, ThreadGroup};
 use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
+use crate::runtime::publish::list_reader::{SourceThread, ThreadedReader, threaded};
+use crate::runtime::publish::partition_list::PartitionSource;
 use crate::runtime::publish::publisher::{Publish, Publisher, PublisherSettings, Shadow};
 use crate::runtime::publish::rebalancer::Rebalancer;
+use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
 use crate::strategy::Strategy;
 use crate::threads::OwnThread;
 use crate::threads::cancel::{self, WaitError};
 use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
+use crate::types::Partition;
+use crate::vocabulary::labels::HostCall;
 use crate::wire::KeyPrefix;
 
 /// Messages that may wait for `dv-calc` before senders wait themselves.
@@ -41,6 +46,9 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The thread that waits for the store and runs the host's code.
 const PUBLISHER: &str = "dv-publish";
+
+/// The thread that calls the partition source.
+const SOURCE: &str = "dv-source";
 
 /// One life of a calculator, from start to stop.
 pub(crate) struct RunningCalculator {
@@ -129,6 +137,7 @@ impl Calculator {
         life.threads.signal_stop();
         let words = |name| match name {
             PUBLISHER => self.shared.operation_in_progress.description().to_owned(),
+            SOURCE => " (in the host's partition source)".to_owned(),
             _ => String::new(),
         };
         life.threads.join_workers(deadline, words)?;
@@ -181,7 +190,8 @@ impl Calculator {
             event_log: EventLog::default(),
             to_driver: to_driver.clone(),
         };
-        let publisher = self.publisher(&stopped, to_driver.clone())?;
+        let (reader, source_thread) = threaded(stopped.clone(), self.config.host_call_timeout);
+        let publisher = self.publisher(&stopped, to_driver.clone(), reader)?;
         *self.shared.failed.lock() = None;
         self.shared.hub.reset(machine.current_state());
         let is_up = Arc::new(AtomicBool::new(false));
@@ -191,6 +201,9 @@ impl Calculator {
             breaker: self.store.changes(BreakerListener::Calculator),
             started,
             is_up: Arc::clone(&is_up),
+            // Calls of an earlier life may still run.
+            host_check: Some(now),
+            are_calls_overdue: false,
             shell: DriverShell {
                 state_since: now,
                 fleet: FleetChanges::of_a_start(),
@@ -230,6 +243,7 @@ impl Calculator {
             self.spawn_worker(&life, "dv-watch", move || {
                 monitor.run(&monitor_orders, &stop)
             })?;
+            self.spawn_source(&life, source_thread, stopped.clone())?;
             self.spawn_worker(&life, PUBLISHER, move || {
                 publisher.run(deadline, &publisher_jobs, &stopped);
             })?;
@@ -238,10 +252,38 @@ impl Calculator {
         Ok((life, spawned))
     }
 
+    /// Starts the thread that calls the partition source, if there is one.
+    fn spawn_source(
+        &self,
+        life: &Arc<RunningCalculator>,
+        thread: SourceThread,
+        stop: Receiver<Infallible>,
+    ) -> Result<()> {
+        let Some(inner) = self.partitions.source() else {
+            return Ok(());
+        };
+        let source = SupervisedSource {
+            inner,
+            host_calls: Arc::clone(&self.shared.host_calls),
+        };
+        let to_driver = life.to_driver.clone();
+        self.spawn_worker(life, SOURCE, move || {
+            thread.run(&source, &stop, |generation| {
+                let changed = CalculatorInput::PartitionsChanged {
+                    generation,
+                    ticket: None,
+                };
+                // Fails only when `dv-calc` has ended; then so does this thread.
+                let _ = to_driver.send(ToDriver::CalculatorInput(changed));
+            });
+        })
+    }
+
     fn publisher(
         &self,
         stopped: &Receiver<Infallible>,
         to_driver: Sender<ToDriver>,
+        reader: ThreadedReader,
     ) -> Result<AssignmentPublisher> {
         let environment = Arc::new(SystemEnvironment {
             stop: stopped.clone(),
@@ -261,11 +303,13 @@ impl Calculator {
             inner: guarded_store,
             stop: stopped.clone(),
             operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
+            host_calls: Arc::clone(&self.shared.host_calls),
         });
         let strategy: Arc<dyn Strategy> = Arc::new(StopGuarded {
             inner: Arc::clone(&self.strategy),
             stop: stopped.clone(),
             operation_in_progress: Arc::clone(&self.shared.operation_in_progress),
+            host_calls: Arc::clone(&self.shared.host_calls),
         });
         let publisher = Publisher::new(
             Arc::clone(&store),
@@ -293,7 +337,8 @@ impl Calculator {
                 self.config.former_leader_lease_over,
             )
             .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment))
-            .with_list_guard(&self.config, Arc::clone(&self.clock)),
+            .with_list_guard(&self.config, Arc::clone(&self.clock))
+            .with_reader(reader, self.config.source_wait),
             environment,
             to_driver,
             shared: Arc::clone(&self.shared),
@@ -325,6 +370,19 @@ impl Calculator {
             // Last, for it runs the host's code.
             log::error!(target: "divvy::calculator", "calculator failed: {message}");
         }
+    }
+}
+
+/// The host's source, its calls registered.
+struct SupervisedSource {
+    inner: Arc<dyn PartitionSource>,
+    host_calls: Arc<HostCalls>,
+}
+
+impl PartitionSource for SupervisedSource {
+    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
+        self.host_calls
+            .run(HostCall::Source, || self.inner.list_partitions(deadline))
     }
 }
 

@@ -8,16 +8,15 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::error::{Code, Error, Result};
-use crate::runtime::publish::partition_list::PartitionSource;
+use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
 use crate::store::layer::{LayerCall, StoreAnswer, StoreCall, StoreLayer};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
-use crate::types::Partition;
+use crate::vocabulary::labels::HostCall;
 
 /// What `dv-publish` is waiting for, if for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +24,6 @@ use crate::types::Partition;
 pub(crate) enum HostOperation {
     None,
     Store,
-    Source,
     Strategy,
 }
 
@@ -37,11 +35,9 @@ impl CurrentOperation {
     /// In description that continue "still busy".
     pub fn description(&self) -> &'static str {
         const STORE: u8 = HostOperation::Store as u8;
-        const SOURCE: u8 = HostOperation::Source as u8;
         const STRATEGY: u8 = HostOperation::Strategy as u8;
         match self.0.load(Ordering::Acquire) {
             STORE => " (waiting for the store)",
-            SOURCE => " (in the host's partition source)",
             STRATEGY => " (in the strategy)",
             _ => "",
         }
@@ -67,6 +63,8 @@ pub(crate) struct StopGuarded<T: ?Sized> {
     pub inner: Arc<T>,
     pub stop: Receiver<Infallible>,
     pub operation_in_progress: Arc<CurrentOperation>,
+    /// Calls of the strategy are registered here.
+    pub host_calls: Arc<HostCalls>,
 }
 
 impl<T: ?Sized> StopGuarded<T> {
@@ -93,23 +91,16 @@ impl<T: ?Sized> StopGuarded<T> {
     }
 }
 
-impl PartitionSource for StopGuarded<dyn PartitionSource> {
-    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
-        let list = self.guard(HostOperation::Source, |source| {
-            source.list_partitions(deadline)
-        })?;
-        self.check()?;
-        Ok(list)
-    }
-}
-
 impl Strategy for StopGuarded<dyn Strategy> {
     fn name(&self) -> &str {
         self.inner.name()
     }
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
-        let owners = self.guard(HostOperation::Strategy, |strategy| strategy.assign(input))?;
+        let owners = self.guard(HostOperation::Strategy, |strategy| {
+            self.host_calls
+                .run(HostCall::Strategy, || strategy.assign(input))
+        })?;
         self.check()?;
         Ok(owners)
     }

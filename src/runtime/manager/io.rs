@@ -13,10 +13,12 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 use crate::machine::request::{Answer, Request, Value};
+use crate::runtime::running_host_calls::HostCalls;
 use crate::store::{BucketConfig, Outcome, Store, Write};
 use crate::threads::panic_text;
 use crate::time::clock::wall_clock_at;
 use crate::types::WorkerId;
+use crate::vocabulary::labels::HostCall;
 use crate::wire;
 
 /// How long an idle thread is kept, unless it is the last one.
@@ -50,6 +52,24 @@ impl<E: LeaderElection> LeaderElection for Arc<E> {
 
     fn resign(&self, worker: &WorkerId, deadline: Instant) -> Result<()> {
         (**self).resign(worker, deadline)
+    }
+}
+
+/// The host's election, its calls registered.
+pub(super) struct SupervisedElection {
+    pub inner: Arc<dyn LeaderElection>,
+    pub host_calls: Arc<HostCalls>,
+}
+
+impl LeaderElection for SupervisedElection {
+    fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>> {
+        self.host_calls
+            .run(HostCall::Election, || self.inner.campaign(worker, deadline))
+    }
+
+    fn resign(&self, worker: &WorkerId, deadline: Instant) -> Result<()> {
+        self.host_calls
+            .run(HostCall::Election, || self.inner.resign(worker, deadline))
     }
 }
 

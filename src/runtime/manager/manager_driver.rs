@@ -28,7 +28,7 @@ use crate::runtime::common::event_log::EventLog;
 use crate::store::Store;
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
-use crate::types::WorkerId;
+use crate::types::{Time, WorkerId};
 use crate::wire::KeyPrefix;
 
 /// Makes the calculator of a worker that leads.
@@ -54,6 +54,8 @@ pub(super) struct ManagerDriver {
     pub measures: ManagerMeasurements,
     pub event_log: EventLog,
     pub cache: Option<Arc<CacheFile>>,
+    /// When the running calls of the host's code are checked.
+    pub host_check: Option<Time>,
 }
 
 impl ManagerDriver {
@@ -61,8 +63,10 @@ impl ManagerDriver {
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
             self.watches.open_missing(self.clock.now());
-            let dues = [self.machine.deadline(), self.watches.due()];
-            let timer = timer(&*self.clock, dues.into_iter().flatten().min());
+            let dues = [self.machine.deadline(), self.watches.due(), self.host_check];
+            let due = dues.into_iter().flatten().min();
+            self.shared.wakes_at.store(due.unwrap_or(Time::FAR_FUTURE));
+            let timer = timer(&*self.clock, due);
             let sources = self.watches.sources();
             let mut is_bell = false;
             let message = select_biased! {
@@ -88,6 +92,10 @@ impl ManagerDriver {
                     is_bell = true;
                     None
                 }
+                recv(self.shared.host_calls.waker()) -> _ => {
+                    self.host_check = Some(Time::ZERO);
+                    None
+                }
                 recv(timer) -> _ => None,
             };
             let begun = Instant::now();
@@ -96,9 +104,21 @@ impl ManagerDriver {
                 None if is_bell => self.drain_calculator_events(),
                 None => self.machine.tick(self.clock.now()),
             }
+            self.check_host_calls();
             self.perform_actions(begun);
         }
         self.measures.ended();
+    }
+
+    /// Hands overdue calls of the host's code to the machine.
+    fn check_host_calls(&mut self) {
+        let now = self.clock.now();
+        if self.host_check.is_none_or(|due| due > now) {
+            return;
+        }
+        let verdict = self.shared.host_calls.check();
+        self.host_check = verdict.next;
+        self.happened(ManagerInput::HostCallsOverdue(verdict.words()));
     }
 
     fn handle(&mut self, message: ToMember) {

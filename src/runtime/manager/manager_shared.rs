@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
+use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 
 use super::leading::Leading;
@@ -15,6 +16,7 @@ use crate::machine::assignment::Held;
 use crate::machine::manager::{ManagerChange, ManagerEvent, ManagerMachine};
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::notifier::Hub;
+use crate::runtime::running_host_calls::HostCalls;
 use crate::threads::cancel::{self, WaitError};
 use crate::threads::next_handle_id;
 use crate::threads::signal;
@@ -28,6 +30,7 @@ pub(super) struct ManagerSnapshot {
     pub leader: Option<WorkerId>,
     pub is_leader: bool,
     pub held: Held,
+    pub is_ready: bool,
     pub last_failure: Option<Error>,
 }
 
@@ -39,6 +42,7 @@ impl ManagerSnapshot {
             leader: machine.leader().cloned(),
             is_leader: machine.is_leader(),
             held: machine.held().clone(),
+            is_ready: machine.is_ready(),
             last_failure: machine.last_failure().cloned(),
         }
     }
@@ -51,6 +55,7 @@ impl ManagerSnapshot {
             leader: None,
             is_leader: false,
             held: Held::default(),
+            is_ready: false,
             last_failure: None,
         }
     }
@@ -60,8 +65,12 @@ impl ManagerSnapshot {
 pub(super) struct ManagerShared {
     pub id: u64,
     pub hub: Arc<Hub<ManagerEvent>>,
+    /// The calls of the host's code that run.
+    pub host_calls: Arc<HostCalls>,
     /// The calculator, while this worker leads.
     pub leading: Mutex<Option<Arc<Leading>>>,
+    /// When `dv-member` is due to wake up.
+    pub wakes_at: AtomicCell<Time>,
     /// Why the handle has failed.
     pub failed: Mutex<Option<String>>,
     /// How often it was started.
@@ -76,6 +85,7 @@ impl ManagerShared {
         current: ManagerChange,
         subscriber_backlog: usize,
         metrics_sink: MetricsSink,
+        host_calls: Arc<HostCalls>,
     ) -> Self {
         let id = next_handle_id();
         let introduction = Introduction::new(current);
@@ -83,9 +93,12 @@ impl ManagerShared {
             id,
             hub: Arc::new(
                 Hub::new(id, introduction, subscriber_backlog)
-                    .with_metrics(metrics_sink.calculator),
+                    .with_metrics(metrics_sink.calculator)
+                    .with_host_calls(Arc::clone(&host_calls)),
             ),
+            host_calls,
             leading: Mutex::new(None),
+            wakes_at: AtomicCell::new(Time::FAR_FUTURE),
             failed: Mutex::new(None),
             starts: AtomicU64::new(0),
             snapshot: Mutex::new(ManagerSnapshot::blank(current.to)),
@@ -158,6 +171,7 @@ impl ManagerShared {
 
     pub fn begin(&self, current: ManagerChange) {
         *self.failed.lock() = None;
+        self.wakes_at.store(Time::FAR_FUTURE);
         self.starts.fetch_add(1, Ordering::Relaxed);
         self.hub.reset(Introduction::new(current));
         self.publish_snapshot(ManagerSnapshot::blank(current.to));

@@ -47,6 +47,7 @@ use crate::runtime::common::thread_group::LifecycleSlot;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::notifier::{Events, Subscription};
 use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
+use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
 use crate::strategy::{Sticky, Strategy};
 use crate::threads::cancel::{self, WaitError};
@@ -55,6 +56,9 @@ use crate::time::deadline::deadline_after;
 use crate::types::{ManagerState, Partition, Version, WorkerId};
 
 /// Builds a [`Manager`]. See [`Manager::builder`].
+/// A manager whose thread is overdue for this long is not live.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
 #[must_use]
 pub struct ManagerBuilder {
     store: Arc<dyn Store>,
@@ -128,6 +132,10 @@ impl ManagerBuilder {
         let idle = ManagerMachine::new(self.config.clone(), rule, self.clock.now(), 0)?;
         let backlog_max = self.config.calculator.subscriber_backlog;
         let metrics_sink = self.metrics_sink.calculator.clone().unwrap_or_default();
+        let host_calls = HostCalls::new(
+            Arc::clone(&self.clock),
+            self.config.calculator.host_call_timeout,
+        );
         let store = GuardedStore::measured(
             self.store,
             &metrics_sink.calculator,
@@ -139,6 +147,7 @@ impl ManagerBuilder {
                 idle.current_state(),
                 backlog_max,
                 metrics_sink,
+                host_calls,
             )),
             partitions: Arc::new(Partitions::pushed()),
             source: self.source,
@@ -240,11 +249,34 @@ impl Manager {
     }
 
     /// Returns whether the manager is running: from a successful [`Manager::start`] until a stop is
-    /// requested or one of its threads panics. Use it as a liveness probe.
+    /// requested or one of its threads panics.
     #[must_use]
     pub fn is_started(&self) -> bool {
         let life = self.life.current();
         life.is_some_and(|life| life.is_at_work()) && self.shared.failed.lock().is_none()
+    }
+
+    /// Returns whether the library works, for liveness probes: true from the begin of
+    /// [`Manager::start`] until the end of [`Manager::stop`], unless a thread of the manager has
+    /// panicked or has made no progress for 10 s. Outages of the store, a lost id and hanging host code
+    /// do not matter: a restart of the process would not help. Does not block.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        let is_stuck = self.shared.wakes_at.load() + STUCK_AFTER <= self.clock.now();
+        self.life.current().is_some() && self.shared.failed.lock().is_none() && !is_stuck
+    }
+
+    /// Returns whether this worker serves an assignment, for readiness probes: true from its first
+    /// applied assignment, which may be empty or cached, until a stop is requested, its id is lost or,
+    /// with [`OutagePolicy::Strict`], its ownership ends. Stays true while this worker leads and its
+    /// calculator scales or rebalances, and in degraded mode with [`OutagePolicy::Serve`]. Does not
+    /// block.
+    ///
+    /// [`OutagePolicy::Serve`]: crate::OutagePolicy::Serve
+    /// [`OutagePolicy::Strict`]: crate::OutagePolicy::Strict
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.failed.lock().is_none() && self.shared.read(|snapshot| snapshot.is_ready)
     }
 
     /// Returns the panic message if a thread of the manager has panicked.

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Manager;
 use super::cache_file::CacheFile;
-use super::io::Io;
+use super::io::{Io, LeaderElection, SupervisedElection};
 use super::manager_driver::{MakeCalculator, ManagerDriver};
 use super::manager_measurements::ManagerMeasurements;
 use super::manager_status::ManagerMachineStatus;
@@ -206,7 +206,12 @@ impl Manager {
                 clock: Arc::clone(&self.clock),
                 shared: Arc::clone(&self.shared),
                 store: self.store.clone(),
-                election: self.election.clone(),
+                election: self.election.clone().map(|inner| {
+                    let host_calls = Arc::clone(&self.shared.host_calls);
+                    Arc::new(SupervisedElection { inner, host_calls }) as Arc<dyn LeaderElection>
+                }),
+                // Calls of an earlier life may still run.
+                host_check: Some(self.clock.now()),
                 assignment_prefix: prefix,
                 make_calculator: self.make_calculator(),
                 watches: ManagerWatches::new(

@@ -27,10 +27,12 @@ use self::primitives::{Condvar, Mutex, ThreadKey, WakeChannel};
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorEvent, StateChange};
 use crate::metrics::{CalculatorMetrics, NoMetrics};
+use crate::runtime::running_host_calls::HostCalls;
 use crate::threads::OwnThread;
 use crate::threads::panic_text;
 use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
 use crate::types::{CalculatorState, Time, Version};
+use crate::vocabulary::labels::HostCall;
 
 type Callback<N> = Box<dyn FnMut(&N) + Send>;
 
@@ -248,6 +250,8 @@ pub(crate) struct Hub<N: Notification = CalculatorEvent> {
     pub lagged: AtomicU64,
     pub callback_panics: AtomicU64,
     metrics: Arc<dyn CalculatorMetrics>,
+    /// The callbacks that run are registered here.
+    host_calls: Option<Arc<HostCalls>>,
 }
 
 /// Subscribers that were taken out of their hub.
@@ -273,11 +277,18 @@ impl<N: Notification> Hub<N> {
             wake_channel: WakeChannel::new(),
             lagged: AtomicU64::new(0),
             callback_panics: AtomicU64::new(0),
+            host_calls: None,
             metrics: Arc::new(NoMetrics),
         }
     }
 
     /// Sets the receiver of callback metrics.
+    /// Registers the callbacks that run.
+    pub fn with_host_calls(mut self, host_calls: Arc<HostCalls>) -> Self {
+        self.host_calls = Some(host_calls);
+        self
+    }
+
     pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
         self.metrics = metrics;
         self
@@ -471,7 +482,10 @@ impl<N: Notification> Hub<N> {
     /// Runs a callback, and keeps it for the next event unless this was its last one.
     fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, event: &N) {
         let begun = Instant::now();
-        let run = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        let run = catch_unwind(AssertUnwindSafe(|| match &self.host_calls {
+            Some(calls) => calls.run(HostCall::Callback, || callback(event)),
+            None => callback(event),
+        }));
         self.metrics.called_back(begun.elapsed());
         if let Err(panic) = run {
             self.callback_panics.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Computing a plan and publishing it: the jobs of `dv-publish`.
 
 mod host_call;
+pub mod list_reader;
 pub mod partition_list;
 pub mod publisher;
 pub mod rebalancer;

@@ -6,37 +6,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::host_call::guarded;
+use super::list_reader::ListReader;
+pub use super::list_reader::PartitionSource;
 use crate::error::{Code, Error, Result};
 use crate::strategy::canonical_partitions;
 use crate::types::Partition;
-
-/// Where the partition list comes from when it is pulled.
-///
-/// Called on the thread `dv-publish`: at the start, at every rebalance and at `refresh`. It may
-/// take time; a rebalance waits for it. An error or a panic keeps the last plan and is retried.
-pub trait PartitionSource: Send + Sync {
-    /// All partitions: unique by keys, each with at least one key, in any order.
-    ///
-    /// # Errors
-    /// Any failure of the source. The last plan stays in force, and the source is read again.
-    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>>;
-}
-
-impl<F> PartitionSource for F
-where
-    F: Fn() -> Result<Vec<Partition>> + Send + Sync,
-{
-    fn list_partitions(&self, _deadline: Instant) -> Result<Vec<Partition>> {
-        self()
-    }
-}
-
-impl<S: PartitionSource> PartitionSource for Arc<S> {
-    fn list_partitions(&self, deadline: Instant) -> Result<Vec<Partition>> {
-        (**self).list_partitions(deadline)
-    }
-}
 
 /// The partition list: pulled from a source, or pushed by the host. Shared with the handle.
 pub struct Partitions {
@@ -107,22 +81,32 @@ impl Partitions {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// The list in canonical order, and the newest change that it covers.
-    pub(super) fn read(&self, deadline: Instant) -> Result<(Arc<[Partition]>, u64)> {
+    /// Where a pulled list comes from.
+    pub(crate) fn source(&self) -> Option<Arc<dyn PartitionSource>> {
+        self.source.clone()
+    }
+
+    /// Returns the list in canonical order and the newest change that it covers; `None` if the
+    /// source has not returned by `wait`.
+    pub(super) fn read(
+        &self,
+        reader: &mut dyn ListReader,
+        wait: Instant,
+    ) -> Result<Option<(Arc<[Partition]>, u64)>> {
         // Before the list: a change while it is read must not count as covered.
         let generation = self.generation.load(Ordering::Acquire);
         let Some(source) = &self.source else {
             let pushed = self.pushed.lock().clone();
             let list = pushed
                 .ok_or_else(|| Error::new(Code::SourceFailed, "no partition list has been set"))?;
-            return Ok((list, generation));
+            return Ok(Some((list, generation)));
         };
-        let list = guarded(Code::SourceFailed, "partition source", || {
-            source.list_partitions(deadline)
-        })?;
-        let list = canonical_partitions(list)
+        let Some((generation, list)) = reader.read(&**source, generation, wait) else {
+            return Ok(None);
+        };
+        let list = canonical_partitions(list?)
             .map_err(|error| Error::new(Code::SourceFailed, error.message()))?;
-        Ok((list.into(), generation))
+        Ok(Some((list.into(), generation)))
     }
 }
 

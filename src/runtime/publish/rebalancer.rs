@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use self::follow::Intention;
 use super::host_call::guarded;
+use super::list_reader::{DirectReader, ListReader};
 use super::partition_list::Partitions;
 use super::publisher::{Publish, Publisher, Resolved, TakeOverResult};
 use crate::config::CalculatorConfig;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication};
 use crate::machine::list_guard::{HeldList, Judgement, ListGuard};
 use crate::machine::plausible::MalformedValues;
@@ -16,7 +17,7 @@ use crate::machine::takeover::TakeOver;
 use crate::metrics::{ActiveMode, AssignmentMetrics, NoMetrics, PublishedPlan, Step};
 use crate::strategy::{Plan, PlanInput, Strategy, quality};
 use crate::time::clock::{Clock, SystemClock};
-use crate::types::{Partition, Reason, WorkerId};
+use crate::types::{Partition, Reason, Time, WorkerId};
 
 /// Carries out the jobs, one at a time.
 pub struct Rebalancer {
@@ -28,6 +29,12 @@ pub struct Rebalancer {
     /// The plan last published or found at the start.
     plan: Option<Plan>,
     metrics: Arc<dyn AssignmentMetrics>,
+    /// Reads the partition source.
+    reader: Box<dyn ListReader>,
+    /// How long a rebalance waits for the source while there is a list to work with.
+    source_wait: Duration,
+    /// The last list that the source returned, the change that it covers, and when it was read.
+    last_list: Option<(Arc<[Partition]>, u64, Time)>,
     /// Holds back lists that lost too much.
     guard: ListGuard,
     clock: Arc<dyn Clock>,
@@ -69,6 +76,9 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            reader: Box::new(DirectReader),
+            source_wait: Duration::MAX,
+            last_list: None,
             guard: ListGuard::new(1.0, Duration::ZERO),
             clock: Arc::new(SystemClock),
             intended: None,
@@ -89,6 +99,21 @@ impl Rebalancer {
         self.guard = ListGuard::new(config.max_list_shrink, config.list_shrink_hold);
         self.clock = clock;
         self
+    }
+
+    /// Reads the source through `reader`, and waits for it for `source_wait` while there is a list
+    /// to work with.
+    #[must_use]
+    pub fn with_reader(mut self, reader: impl ListReader + 'static, source_wait: Duration) -> Self {
+        self.reader = Box::new(reader);
+        self.source_wait = source_wait;
+        self
+    }
+
+    /// When the source returned the last list; `None`: never, or the list is pushed.
+    #[must_use]
+    pub fn list_read_at(&self) -> Option<Time> {
+        self.last_list.as_ref().map(|&(_, _, at)| at)
     }
 
     /// The list that is held back.
@@ -134,8 +159,12 @@ impl Rebalancer {
             Some((plan, is_whole)) => (Some(plan), is_whole),
             None => (None, found.stored.is_empty()),
         };
-        let (finding, generation) = match self.partitions.read(deadline) {
-            Ok((list, generation)) => {
+        self.plan.clone_from(&plan);
+        // A start never waits for a source that hangs.
+        let wait = Instant::now().checked_add(self.source_wait);
+        let wait = wait.map_or(deadline, |wait| wait.min(deadline));
+        let (finding, generation) = match self.read_list(wait) {
+            Ok(Some((list, generation))) => {
                 let list = self.admit(plan.as_ref(), list);
                 let finding = match &plan {
                     Some(plan) => self.compare(plan, &list),
@@ -143,6 +172,7 @@ impl Rebalancer {
                 };
                 (Some(finding), generation)
             }
+            Ok(None) => (None, 0),
             Err(error) => {
                 log::warn!(target: "divvy::calculator", "partition source failed at start, keeping the stored plan: {error}");
                 (None, 0)
@@ -183,7 +213,10 @@ impl Rebalancer {
         match job {
             Job::Publish { reason, workers } => self.publish(reason, workers, deadline),
             Job::Inspect => {
-                let (list, generation) = self.partitions.read(deadline)?;
+                let Some((list, generation)) = self.read_list(self.source_deadline(deadline))?
+                else {
+                    return Ok(JobReport::Reading);
+                };
                 let plan = self.plan.take();
                 let list = self.admit(plan.as_ref(), list);
                 self.plan = plan;
@@ -219,8 +252,14 @@ impl Rebalancer {
         workers: Arc<[WorkerId]>,
         deadline: Instant,
     ) -> Result<JobReport> {
-        let read = self.timed(Step::List, || self.partitions.read(deadline));
-        let (list, generation) = read?;
+        let begun = Instant::now();
+        let read = self.list_to_publish(deadline);
+        self.metrics.step(Step::List, begun.elapsed());
+        let ListToPublish {
+            list,
+            generation,
+            failure,
+        } = read?;
         let in_force = self.plan.take();
         let list = self.admit(in_force.as_ref(), list);
         self.plan = in_force;
@@ -251,7 +290,56 @@ impl Rebalancer {
             partitions,
             quality,
             generation,
+            source_failure: failure.map(|error| error.to_string()),
         }))
+    }
+
+    /// Reads the list, and keeps it as the last one.
+    fn read_list(&mut self, wait: Instant) -> Result<Option<(Arc<[Partition]>, u64)>> {
+        let read = self.partitions.read(&mut *self.reader, wait)?;
+        if let (Some((list, generation)), true) = (&read, self.partitions.source().is_some()) {
+            self.last_list = Some((Arc::clone(list), *generation, self.clock.now()));
+        }
+        Ok(read)
+    }
+
+    /// Until when the source is waited for. Without a list there is nothing else to do.
+    fn source_deadline(&self, deadline: Instant) -> Instant {
+        if self.last_list.is_none() && self.plan.is_none() {
+            return deadline;
+        }
+        let now = Instant::now();
+        now.checked_add(self.source_wait)
+            .map_or(deadline, |wait| wait.min(deadline))
+    }
+
+    /// The list for a plan: a source that fails or hangs does not keep the fleet from one. The last
+    /// list takes its place, or that of the plan in force.
+    fn list_to_publish(&mut self, deadline: Instant) -> Result<ListToPublish> {
+        let failure = match self.read_list(self.source_deadline(deadline)) {
+            Ok(Some((list, generation))) => {
+                return Ok(ListToPublish {
+                    list,
+                    generation,
+                    failure: None,
+                });
+            }
+            Ok(None) => None,
+            Err(error) if error.code() == Code::NotRunning => return Err(error),
+            Err(error) => Some(error),
+        };
+        let last = self.last_list.as_ref();
+        let last = last.map(|(list, generation, _)| (Arc::clone(list), *generation));
+        let stored = || Some((Arc::clone(self.plan.as_ref()?.partitions()), 0));
+        let Some((list, generation)) = last.or_else(stored) else {
+            let hangs = || Error::new(Code::SourceFailed, "the partition source has not returned");
+            return Err(failure.unwrap_or_else(hangs));
+        };
+        Ok(ListToPublish {
+            list,
+            generation,
+            failure,
+        })
     }
 
     /// The publish mode; `None` for a shadow, which publishes nothing.
@@ -351,6 +439,15 @@ impl Rebalancer {
             0.0
         }
     }
+}
+
+/// The list that a plan is made of.
+struct ListToPublish {
+    list: Arc<[Partition]>,
+    /// The change that it covers.
+    generation: u64,
+    /// Why it is not fresh, if the source failed.
+    failure: Option<Error>,
 }
 
 /// How many of the partitions in force a list lacks; both are in canonical order.

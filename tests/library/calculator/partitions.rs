@@ -449,3 +449,64 @@ fn failed_publication_stays_pending_and_is_retried_until_success() {
         assert!(status.counters.failures >= 1 && status.last_failure.is_none());
     }
 }
+
+/// The leader has had the list for long when the source stops returning, and a worker dies.
+#[test]
+fn hung_source_does_not_block_failover_and_is_reported_until_it_returns() {
+    let store = store();
+    let fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let gate = Gate::open();
+    let calculator = {
+        let gate = gate.clone();
+        let mut config = config();
+        config.host_call_timeout = Duration::from_millis(100);
+        Calculator::builder(Arc::new(store.client("leader")))
+            .config(config)
+            .source(move || {
+                gate.pass();
+                Ok(partitions(9))
+            })
+            .build()
+            .unwrap()
+    };
+    let events = started(&calculator);
+    wait_until("a plan for both", || {
+        all_held(&store, &["w-1", "w-2"]) == ids(9) && held(&store, "w-2").is_some()
+    });
+    assert!(calculator.status().list_age.is_some());
+    gate.close();
+    let error = calculator.refresh(Duration::from_millis(50)).unwrap_err();
+    assert_eq!(error.code(), Code::TimedOut, "{error}");
+    let is_overdue = |notice: &CalculatorEvent| {
+        let is_call = |d: &Degradation| {
+            d.cause == DegradationCause::HostCall && d.detail.contains("partition source")
+        };
+        matches!(notice, CalculatorEvent::Degraded(why) if why.iter().any(is_call))
+    };
+    wait_for(&events, "it is overdue", is_overdue);
+    fleet.crash("w-2");
+    wait_until("w-1 owns all", || all_held(&store, &["w-1"]) == ids(9));
+    gate.release();
+    wait_for(&events, "it has returned", is_well);
+    calculator.refresh(PATIENCE).unwrap();
+}
+
+/// The database behind the source is down, and a worker dies.
+#[test]
+fn failing_source_does_not_block_failover() {
+    let store = store();
+    let fleet = Fleet::new(&store, ["w-1", "w-2"]);
+    let mood = Arc::new(Mutex::new(Mood::Fine));
+    let list = Arc::new(Mutex::new(partitions(9)));
+    let calculator = moody(&store, &mood, &list);
+    let events = started(&calculator);
+    wait_until("a plan for both", || {
+        all_held(&store, &["w-1", "w-2"]) == ids(9) && held(&store, "w-2").is_some()
+    });
+    *mood.lock() = Mood::Error;
+    fleet.crash("w-2");
+    wait_until("w-1 owns all", || all_held(&store, &["w-1"]) == ids(9));
+    wait_for(&events, "the source is reported", is_source_degraded);
+    *mood.lock() = Mood::Fine;
+    wait_for(&events, "the source is well", is_well);
+}

@@ -110,7 +110,8 @@ fn call_cancelled_before_it_begins_sends_nothing() {
     }
     assert!(calls.load(Ordering::Acquire) == 0 && !calculator.is_started());
     calculator.start(PATIENCE).unwrap();
-    calculator.refresh(PATIENCE).unwrap();
+    let error = calculator.refresh(PATIENCE).unwrap_err();
+    assert_eq!(error.code(), Code::NoWorkers, "{error}");
     let before = reads.load(Ordering::Acquire);
     for _ in 0..200 {
         let error = cancel.run(|| calculator.refresh(PATIENCE)).unwrap_err();

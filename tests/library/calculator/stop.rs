@@ -276,7 +276,7 @@ fn plan_finished_after_stop_request_is_never_published() {
 }
 
 #[test]
-fn stop_with_hung_partition_source_returns_in_time_and_reports_it() {
+fn hung_partition_source_blocks_no_publication_and_stop_names_its_thread() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let gate = Gate::open();
@@ -292,18 +292,18 @@ fn stop_with_hung_partition_source_returns_in_time_and_reports_it() {
             .unwrap()
     };
     let events = started(&calculator);
-    let version = wait_for_publication(&events);
+    wait_for_publication(&events);
     gate.close();
-    calculator.trigger_rebalance(SHORT).unwrap_err();
+    let version = calculator.trigger_rebalance(PATIENCE).unwrap();
     gate.wait_for_arrival();
-    stop_times_out(&calculator, &["dv-publish", "partition source"]);
+    stop_times_out(&calculator, &["dv-source (in the host's partition source)"]);
     gate.release();
     calculator.stop(PATIENCE).unwrap();
     assert_eq!(held(&store, "w-1").unwrap().version, version);
 }
 
 #[test]
-fn start_with_hung_partition_source_fails_in_time_and_stop_cleans_up() {
+fn start_does_not_wait_for_hung_partition_source_and_stop_names_its_thread() {
     let store = store();
     let gate = Gate::shut();
     let calculator = {
@@ -318,11 +318,9 @@ fn start_with_hung_partition_source_fails_in_time_and_stop_cleans_up() {
             .unwrap()
     };
     let begun = Instant::now();
-    let error = calculator.start(SHORT).unwrap_err();
+    calculator.start(PATIENCE).unwrap();
     assert!(begun.elapsed() < IN_TIME);
-    assert_eq!(error.code(), Code::TimedOut, "{error}");
-    assert!(error.to_string().contains("partition source"), "{error}");
-    stop_times_out(&calculator, &["partition source"]);
+    stop_times_out(&calculator, &["dv-source (in the host's partition source)"]);
     gate.release();
     calculator.stop(PATIENCE).unwrap();
     calculator.start(PATIENCE).unwrap();

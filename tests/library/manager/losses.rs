@@ -229,3 +229,49 @@ fn bucket_without_required_ttl_is_rejected_by_name() {
     assert_eq!(error.code(), Code::Unsupported);
     assert!(error.to_string().contains("parti-election"), "{error}");
 }
+
+/// A strategy that hangs until the test ends.
+struct Hanging(crossbeam_channel::Receiver<()>);
+
+impl divvy::strategy::Strategy for Hanging {
+    fn name(&self) -> &str {
+        "hanging"
+    }
+
+    fn assign(
+        &self,
+        _: &divvy::strategy::PlanInput<'_>,
+    ) -> divvy::Result<Vec<divvy::strategy::WorkerIndex>> {
+        let _ = self.0.recv();
+        Err(divvy::error::Error::new(Code::StrategyFailed, "over"))
+    }
+}
+
+#[test]
+fn leader_whose_strategy_hangs_hands_leadership_to_a_healthy_worker() {
+    let store = MemoryStore::new();
+    let (release, hang) = crossbeam_channel::bounded(0);
+    let mut slow = config();
+    slow.calculator.planning_timeout = Duration::from_millis(300);
+    let sick = Manager::builder(std::sync::Arc::new(store.client("sick")))
+        .config(slow)
+        .source(|| Ok(partitions(12)))
+        .strategy(Hanging(hang))
+        .build()
+        .unwrap();
+    let told = events(&sick);
+    std::thread::scope(|scope| {
+        // Its start waits for an assignment, which the other one makes.
+        let starting = scope.spawn(|| sick.start(PATIENCE));
+        wait_for(&told, "it leads", |event| {
+            matches!(event, ManagerEvent::Leader { is_self: true, .. })
+        });
+        let healthy = started(&store);
+        starting.join().unwrap().unwrap();
+        wait_for_cover(&[&sick, &healthy], 12);
+        wait_until("the healthy one leads", || healthy.is_leader());
+        drop(release);
+        healthy.stop(Departure::Leave, PATIENCE).unwrap();
+    });
+    sick.stop(Departure::Leave, PATIENCE).unwrap();
+}

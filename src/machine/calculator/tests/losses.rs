@@ -90,7 +90,7 @@ fn emergency_during_rebalance_runs_right_after_it() {
 #[test]
 fn dead_worker_rejoining_before_replacement_keeps_its_place() {
     let mut world = World::settled(&["w-1", "w-2"]);
-    world.fail(Code::SourceFailed);
+    world.fail(Code::StrategyFailed);
     world.missing("w-2");
     world.at(5_000);
     world.join(&["w-2"]);
@@ -99,10 +99,9 @@ fn dead_worker_rejoining_before_replacement_keeps_its_place() {
         "dead w-2
          Idle->Emergency emergency
          plan emergency for w-1
-         failed to publish: source_failed
+         failed to publish: strategy_failed
          Emergency->Idle
-         inspect
-         degraded [source]
+         degraded [publishing]
          degraded []",
     );
 }

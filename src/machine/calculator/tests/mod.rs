@@ -6,6 +6,7 @@ mod outages;
 mod pending;
 mod properties;
 mod regressions;
+mod source;
 mod start;
 mod windows;
 
@@ -85,6 +86,8 @@ struct World {
     job_time: Duration,
     /// How the next jobs end; those after them succeed.
     job_ends: VecDeque<Result<Finding, Error>>,
+    /// Whether the source does not return during the next inspection.
+    source_hangs: bool,
     /// The job under way, and when it ends.
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
@@ -114,6 +117,7 @@ impl World {
             generation: 0,
             job_time: Duration::ZERO,
             job_ends: VecDeque::new(),
+            source_hangs: false,
             job: None,
             listings: VecDeque::new(),
             state: CalculatorState::Idle,
@@ -263,8 +267,10 @@ impl World {
                     partitions: 10,
                     quality: Quality::default(),
                     generation: self.generation,
+                    source_failure: None,
                 })
             }
+            Job::Inspect if std::mem::take(&mut self.source_hangs) => JobReport::Reading,
             Job::Inspect => JobReport::Inspected {
                 generation: self.generation,
                 finding: end,

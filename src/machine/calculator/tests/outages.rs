@@ -71,11 +71,11 @@ fn source_is_read_and_deaths_are_reported_while_breaker_is_open() {
         "0.000 breaker open
          0.000 degraded [store]
          0.000 inspect
-         0.000 reply 1 v7
          5.000 dead w-2",
     );
     world.close();
     assert_eq!(world.times_of("plan emergency"), [60_000]);
+    assert_eq!(world.times_of("reply 1 v8"), [60_000]);
 }
 
 /// Symptom: a store that came and went was tried four times a second. Cause: each return was

@@ -277,11 +277,11 @@ fn changed_partition_list_is_published_during_cooldown_without_window() {
     world.partitions_changed(Some(1));
     world.expect(
         "0.000 inspect
-         0.000 reply 1 v7
          0.000 Idle->Rebalancing partition_change
          0.000 plan partition_change for w-1
          0.000 published v8
-         0.000 Rebalancing->Idle",
+         0.000 Rebalancing->Idle
+         0.000 reply 1 v8",
     );
     world.at(4_000);
     world.find(Finding::Changed);
@@ -368,8 +368,8 @@ fn partition_change_missed_by_running_plan_is_inspected_after_it() {
     world.find(Finding::Changed);
     world.at(60_000);
     assert_eq!(world.times_of("inspect"), [1_000]);
-    assert_eq!(world.times_of("reply 2 v8"), [2_000]);
     assert_eq!(world.times_of("plan partition_change"), [11_000]);
+    assert_eq!(world.times_of("reply 2 v9"), [12_000]);
 }
 
 #[test]

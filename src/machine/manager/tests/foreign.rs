@@ -173,3 +173,57 @@ fn worker_reports_what_it_applied_and_published_under_an_earlier_id() {
     );
     assert_eq!(life.machine.remembered().reached, published);
 }
+
+#[test]
+fn leader_that_cannot_plan_hands_leadership_over_and_stays_out_of_the_election() {
+    let mut life = Life::leading();
+    let error = Error::new(Code::StrategyFailed, "no plan could be made");
+    life.handle(ManagerInput::Calculator(CalculatorReport::CannotPlan(
+        error,
+    )));
+    assert_eq!(life.orders, ["step down"]);
+    let error = life.machine.last_failure().unwrap().to_string();
+    assert!(error.contains("resigned leadership"), "{error}");
+    assert!(error.contains("no plan could be made"), "{error}");
+    life.handle(ManagerInput::Calculator(CalculatorReport::Ended));
+    life.orders.clear();
+    let until = life.now + ManagerConfig::default().election_timeout * 2;
+    while life.now + Duration::from_millis(100) < until {
+        life.pass(Duration::from_millis(100));
+        assert_eq!(life.orders, [""; 0]);
+    }
+    life.pass(Duration::from_secs(2));
+    assert_eq!(life.orders, ["lead worker-0"]);
+}
+
+#[test]
+fn worker_whose_last_calculator_hangs_gives_the_lease_back() {
+    let mut life = Life::leading();
+    let error = Error::new(Code::StrategyFailed, "no plan could be made");
+    life.handle(ManagerInput::Calculator(CalculatorReport::CannotPlan(
+        error,
+    )));
+    // The host's code never returns, so the calculator never ends.
+    let mut led = 0;
+    for _ in 0..600 {
+        life.pass(Duration::from_millis(100));
+        led += u32::from(life.machine.is_leader());
+    }
+    assert_eq!(life.orders, ["step down"]);
+    assert!(led < 30, "led without a calculator for {led} of 600 steps");
+}
+
+#[test]
+fn overdue_host_call_is_reported_once_and_cleared_when_it_returns() {
+    let mut life = Life::leading();
+    life.notices.clear();
+    for seconds in [10, 11] {
+        let words = format!("the host election has not returned for {seconds}s");
+        life.handle(ManagerInput::HostCallsOverdue(Some(words)));
+    }
+    assert_eq!(life.failures().len(), 1);
+    let error = life.machine.last_failure().unwrap().to_string();
+    assert!(error.contains("host election has not returned"), "{error}");
+    life.handle(ManagerInput::HostCallsOverdue(None));
+    assert!(life.machine.last_failure().is_none());
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Rebalancer, plan_of};
+use crate::error::{Code, Error};
 use crate::machine::calculator::Followed;
 use crate::machine::comparison::{Comparison, Difference, Intended};
 use crate::runtime::publish::publisher::Live;
@@ -40,7 +41,9 @@ impl Rebalancer {
 
     /// Takes the live leader's plan for the present one.
     pub(super) fn follow(&mut self, live: Live, deadline: Instant) -> Followed {
-        let list = self.partitions.read(deadline);
+        let hangs = || Error::new(Code::SourceFailed, "the partition source has not returned");
+        let list = self.read_list(self.source_deadline(deadline));
+        let list = list.and_then(|list| list.ok_or_else(hangs));
         if let Err(error) = &list {
             log::warn!(target: "divvy::calculator", "partition source failed, comparison skipped: {error}");
         }

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 
+use super::super::list_reader::threaded;
 use super::super::partition_list::PartitionSource;
 use super::*;
 use crate::config::PublishMode;
@@ -84,7 +85,7 @@ impl PartitionSource for Source {
 }
 
 #[test]
-fn failed_source_keeps_last_plan_and_next_job_succeeds() {
+fn failed_source_is_reported_and_plan_is_made_of_its_last_list() {
     for kind in BOTH {
         let world = world(kind);
         let source = Source(Arc::new(Mutex::new(Some(Ok(list(&["p", "q"]))))));
@@ -102,22 +103,76 @@ fn failed_source_keeps_last_plan_and_next_job_succeeds() {
         ];
         for (answer, words) in cases {
             *source.0.lock() = answer;
-            let error = publish(&mut rebalancer, &["a"]).unwrap_err();
+            let error = rebalancer.run(Job::Inspect, later()).unwrap_err();
             assert_eq!(error.code(), Code::SourceFailed, "{error}");
             assert!(error.to_string().contains(words), "{error}");
-            assert!(rebalancer.run(Job::Inspect, later()).is_err());
-            assert_eq!(rebalancer.plan().unwrap().workers().len(), 2);
             assert_eq!(held(&world), before);
         }
+        *source.0.lock() = Some(Err(Error::new(Code::StoreError, "db-7 is down")));
+        let publication = publish(&mut rebalancer, &["a"]).unwrap();
+        holds_exactly(&world, rebalancer.plan().unwrap(), publication.version);
+        assert_eq!(publication.partitions, 2);
+        let failure = publication.source_failure.unwrap();
+        assert!(failure.contains("db-7 is down"), "{failure}");
         // It does not prevent a take-over either.
         partitions.touch();
         *source.0.lock() = None;
         let (found, _) = rebalancer.take_over(later()).unwrap();
         assert_eq!((found.finding, found.generation), (None, 0));
+        // The plan that it found is the last list of the new leader.
+        assert_eq!(publish(&mut rebalancer, &["a", "b"]).unwrap().partitions, 2);
         *source.0.lock() = Some(Ok(list(&["p"])));
         let version = publish(&mut rebalancer, &["a"]).unwrap().version;
         holds_exactly(&world, rebalancer.plan().unwrap(), version);
     }
+}
+
+/// A source that returns when the test lets it.
+struct Hanging(crossbeam_channel::Receiver<Vec<Partition>>);
+
+impl PartitionSource for Hanging {
+    fn list_partitions(&self, _: Instant) -> Result<Vec<Partition>> {
+        self.0
+            .recv()
+            .map_err(|_| Error::new(Code::SourceFailed, "over"))
+    }
+}
+
+#[test]
+fn hanging_source_does_not_block_plans_and_its_late_list_is_reported() {
+    let world = world(BOTH[0]);
+    let (answer, answers) = crossbeam_channel::unbounded();
+    let source: Arc<dyn PartitionSource> = Arc::new(Hanging(answers));
+    let partitions = Arc::new(Partitions::pulled(Arc::clone(&source)));
+    let (stop, stopped) = crate::threads::signal();
+    let patience = Duration::from_secs(20);
+    let (reader, thread) = threaded(stopped.clone(), patience);
+    let (report, reported) = crossbeam_channel::unbounded();
+    let source_thread = std::thread::spawn(move || {
+        thread.run(&*source, &stopped, |generation| {
+            report.send(generation).unwrap();
+        });
+    });
+    answer.send(list(&["p", "q"])).unwrap();
+    let mut rebalancer =
+        leading(&world, &partitions, RoundRobin).with_reader(reader, Duration::from_millis(1));
+    publish(&mut rebalancer, &["a", "b"]).unwrap();
+    partitions.touch();
+    let hangs = rebalancer.run(Job::Inspect, later()).unwrap();
+    assert!(matches!(hangs, JobReport::Reading), "{hangs:?}");
+    for workers in [&["a"][..], &["b"]] {
+        let publication = publish(&mut rebalancer, workers).unwrap();
+        assert_eq!((publication.partitions, publication.generation), (2, 0));
+        assert_eq!(publication.source_failure, None);
+    }
+    assert!(reported.is_empty());
+    answer.send(list(&["p", "q", "r"])).unwrap();
+    // It covers what had changed when it was asked for.
+    assert_eq!(reported.recv_timeout(patience), Ok(0));
+    assert_eq!(inspect(&mut rebalancer), (0, Finding::Changed));
+    assert_eq!(publish(&mut rebalancer, &["b"]).unwrap().partitions, 3);
+    drop((stop, answer));
+    source_thread.join().unwrap();
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! The partition source: it fails, it hangs, it is read again; and leaders that cannot plan.
+
+use super::*;
+
+fn changed(generation: u64, ticket: u64) -> CalculatorInput {
+    CalculatorInput::PartitionsChanged {
+        generation,
+        ticket: Some(Ticket(ticket)),
+    }
+}
+
+#[test]
+fn refresh_returns_the_version_that_contains_the_change() {
+    let mut world = World::settled(&["w-1"]);
+    world.trigger(1); // its cooldown ends at 10 s
+    world.find(Finding::Changed);
+    world.handle(changed(0, 2));
+    world.at(60_000);
+    assert_eq!(world.times_of("published v9"), [10_000]);
+    assert_eq!(world.times_of("reply 2 v9"), [10_000]);
+    // Nothing has changed: the version in force is the answer, at once.
+    world.handle(changed(0, 3));
+    assert_eq!(world.times_of("reply 3 v9"), [60_000]);
+}
+
+#[test]
+fn refresh_without_live_worker_is_refused() {
+    let mut world = World::settled(&["w-1"]);
+    world.trigger(1);
+    world.find(Finding::Changed);
+    world.handle(changed(0, 2));
+    world.leave("w-1");
+    world.at(60_000);
+    assert_eq!(world.times_of("reply 2 no_workers"), [0]);
+}
+
+#[test]
+fn reading_source_is_not_asked_again_and_blocks_no_emergency() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.source_hangs = true;
+    world.handle(changed(3, 1));
+    world.missing("w-2");
+    world.at(60_000);
+    assert_eq!(world.times_of("inspect"), [0]);
+    assert_eq!(world.times_of("plan emergency"), [5_000]);
+    assert!(world.times_of("reply").is_empty());
+    // The call that has returned is compared.
+    world.generation = 3;
+    world.handle(CalculatorInput::PartitionsChanged {
+        generation: 3,
+        ticket: None,
+    });
+    assert_eq!(world.times_of("reply 1 v8"), [60_000]);
+}
+
+#[test]
+fn source_is_read_again_after_refresh_interval() {
+    let config = CalculatorConfig {
+        source_refresh_interval: Duration::from_secs(60),
+        ..CalculatorConfig::default()
+    };
+    let mut world = World::settled_with(config, &["w-1"]);
+    world.handle(changed(0, 1));
+    world.at(59_000);
+    world.find(Finding::Changed);
+    world.at(190_000);
+    assert_eq!(world.times_of("inspect"), [0, 60_000, 120_000, 180_000]);
+    assert_eq!(world.times_of("plan partition_change"), [60_000]);
+}
+
+#[test]
+fn partition_changes_within_their_window_are_published_together() {
+    let config = CalculatorConfig {
+        partition_change_window: Duration::from_secs(3),
+        ..CalculatorConfig::default()
+    };
+    let mut world = World::settled_with(config, &["w-1"]);
+    world.find(Finding::Changed);
+    world.handle(changed(0, 1));
+    world.at(2_000);
+    world.find(Finding::Changed);
+    world.handle(changed(0, 2));
+    world.at(60_000);
+    assert_eq!(world.times_of("plan partition_change"), [3_000]);
+    assert_eq!(world.times_of("reply 1 v8"), [3_000]);
+    assert_eq!(world.times_of("reply 2 v8"), [3_000]);
+}
+
+#[test]
+fn overdue_host_call_is_reported_at_once_and_cleared_when_it_returns() {
+    let mut world = World::settled(&["w-1"]);
+    world.handle(CalculatorInput::HostCallsOverdue(Some(
+        "the strategy has not returned for 12s".into(),
+    )));
+    world.handle(CalculatorInput::HostCallsOverdue(Some(
+        "the strategy has not returned for 13s".into(),
+    )));
+    assert_eq!(world.times_of("degraded [host_call]"), [0]);
+    world.handle(CalculatorInput::HostCallsOverdue(None));
+    world.at(60_000);
+    assert_eq!(world.times_of("degraded []"), [0]);
+}
+
+#[test]
+fn leader_whose_plans_fail_for_planning_timeout_is_reported() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    for _ in 0..10_000 {
+        world.fail(Code::StrategyFailed);
+    }
+    world.leave("w-2");
+    world.at(60_500);
+    assert!(world.times_of("degraded [publishing planning]").is_empty());
+    world.at(120_000);
+    assert_eq!(world.times_of("degraded [publishing planning]"), [61_000]);
+    world.job_ends.clear();
+    world.at(200_000);
+    assert!(world.calculator.degraded().is_empty());
+}
+
+#[test]
+fn leader_whose_strategy_hangs_for_planning_timeout_is_reported() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.job_time = Duration::from_secs(90);
+    world.leave("w-2");
+    world.at(80_000);
+    assert_eq!(world.times_of("degraded [planning]"), [61_000]);
+    world.at(200_000);
+    assert!(world.calculator.degraded().is_empty());
+}
+
+#[test]
+fn store_failures_are_no_reason_to_hand_leadership_over() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    for _ in 0..10_000 {
+        world.fail(Code::Unavailable);
+    }
+    world.leave("w-2");
+    world.at(300_000);
+    let causes = world.calculator.degraded();
+    let causes: Vec<_> = causes.iter().map(|d| d.cause.name()).collect();
+    assert_eq!(causes, ["publishing"]);
+}

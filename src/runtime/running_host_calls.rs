@@ -1,0 +1,98 @@
+//! The calls of the host's code that are running, for the thread that reports overdue ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::machine::host_calls::{HostCallVerdict, judge};
+use crate::time::clock::Clock;
+use crate::types::Time;
+use crate::vocabulary::labels::HostCall;
+
+/// The running calls of one calculator or manager.
+pub(crate) struct HostCalls {
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+    table: Mutex<Table>,
+    /// Signalled when a call begins while no check is planned.
+    waker: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    running: Vec<(u64, HostCall, Time)>,
+    /// Whether the thread that checks has a date for the next check, or is being woken.
+    is_checked: bool,
+}
+
+impl HostCalls {
+    /// No call runs. One that takes longer than `timeout` is overdue.
+    pub fn new(clock: Arc<dyn Clock>, timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            timeout,
+            table: Mutex::default(),
+            waker: bounded(1),
+        })
+    }
+
+    /// Runs a call of the host's code.
+    pub fn run<R>(&self, call: HostCall, work: impl FnOnce() -> R) -> R {
+        let _running = self.begin(call);
+        work()
+    }
+
+    fn begin(&self, call: HostCall) -> RunningHostCall<'_> {
+        let now = self.clock.now();
+        let mut table = self.table.lock();
+        let id = table.next_id;
+        table.next_id += 1;
+        table.running.push((id, call, now));
+        if !std::mem::replace(&mut table.is_checked, true) {
+            let _ = self.waker.0.try_send(());
+        }
+        RunningHostCall { calls: self, id }
+    }
+
+    /// Signalled when [`HostCalls::check`] is to be called.
+    pub fn waker(&self) -> &Receiver<()> {
+        &self.waker.1
+    }
+
+    /// Judges the running calls. The caller calls again at the verdict's date.
+    pub fn check(&self) -> HostCallVerdict {
+        let now = self.clock.now();
+        let mut table = self.table.lock();
+        let running: Vec<_> = table.running.iter().map(|&(_, c, t)| (c, t)).collect();
+        let verdict = judge(now, &running, self.timeout);
+        table.is_checked = verdict.next.is_some();
+        verdict
+    }
+
+    /// How long each kind of call has been overdue, for metrics.
+    pub fn overdue(&self) -> [(HostCall, Duration); HostCall::ALL.len()] {
+        let now = self.clock.now();
+        let running = self.table.lock().running.clone();
+        HostCall::ALL.map(|call| {
+            let of_kind = running.iter().filter(|&&(_, kind, _)| kind == call);
+            let longest = of_kind.map(|&(_, _, since)| now.since(since)).max();
+            let overdue = longest.unwrap_or_default().saturating_sub(self.timeout);
+            (call, overdue)
+        })
+    }
+}
+
+struct RunningHostCall<'a> {
+    calls: &'a HostCalls,
+    id: u64,
+}
+
+impl Drop for RunningHostCall<'_> {
+    fn drop(&mut self) {
+        let mut table = self.calls.table.lock();
+        table.running.retain(|&(id, ..)| id != self.id);
+    }
+}
