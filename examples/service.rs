@@ -111,7 +111,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// `/livez`: the library works. `/readyz`: this worker has an assignment. `/metrics`: Prometheus.
+/// `/livez`: the library works. `/readyz`: this worker serves an assignment. `/metrics`: Prometheus.
 fn answer(mut stream: TcpStream, manager: &Manager, metrics: &Prometheus) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -123,8 +123,8 @@ fn answer(mut stream: TcpStream, manager: &Manager, metrics: &Prometheus) -> std
         false => ("503 Service Unavailable", "not ready\n".to_owned()),
     };
     let (status, body) = match request.split(' ').nth(1) {
-        Some("/livez") => check(manager.is_started()),
-        Some("/readyz") => check(manager.assignment().version > 0),
+        Some("/livez") => check(manager.is_live()),
+        Some("/readyz") => check(manager.is_ready()),
         Some("/metrics") => ("200 OK", metrics.render()),
         _ => ("404 Not Found", "not found\n".to_owned()),
     };

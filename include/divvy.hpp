@@ -1108,6 +1108,10 @@ public:
         return e(divvy_manager_stop(get(), departure, timeout.count(), e.text, sizeof e.text));
     }
     bool is_started() const noexcept { return divvy_manager_is_started(get()) == 1; }
+    /// For liveness probes, see divvy_manager_is_live().
+    bool is_live() const noexcept { return divvy_manager_is_live(get()) == 1; }
+    /// For readiness probes, see divvy_manager_is_ready().
+    bool is_ready() const noexcept { return divvy_manager_is_ready(get()) == 1; }
     bool is_leader() const noexcept { return divvy_manager_is_leader(get()) == 1; }
     divvy_manager_state state() const noexcept {
         return static_cast<divvy_manager_state>(divvy_manager_get_state(get()));

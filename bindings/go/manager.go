@@ -145,6 +145,23 @@ func (m *Manager) WorkerID() string {
 	return string(id)
 }
 
+// IsLive reports whether the library works, for liveness probes: from the begin of Start until the end
+// of Stop, unless a thread of the library has panicked or has made no progress for 10 s. Outages of the
+// store, a lost id and hanging host code do not matter.
+func (m *Manager) IsLive() bool {
+	defer runtime.KeepAlive(m)
+	return C.divvy_manager_is_live(m.handle) == 1
+}
+
+// IsReady reports whether this worker serves an assignment, for readiness probes: from its first
+// applied assignment, which may be empty or cached, until a stop is requested, its id is lost or, with
+// the setting outage_policy strict, its ownership ends. It stays true while the worker leads and its
+// calculator scales or rebalances, and in degraded mode with outage_policy serve.
+func (m *Manager) IsReady() bool {
+	defer runtime.KeepAlive(m)
+	return C.divvy_manager_is_ready(m.handle) == 1
+}
+
 // IsLeader returns whether this worker leads.
 func (m *Manager) IsLeader() bool {
 	defer runtime.KeepAlive(m)

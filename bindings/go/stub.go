@@ -152,6 +152,12 @@ func (*Manager) IsStarted() bool { return false }
 // WorkerID is empty.
 func (*Manager) WorkerID() string { return "" }
 
+// IsLive is false.
+func (*Manager) IsLive() bool { return false }
+
+// IsReady is false.
+func (*Manager) IsReady() bool { return false }
+
 // IsLeader is false.
 func (*Manager) IsLeader() bool { return false }
 

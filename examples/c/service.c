@@ -66,15 +66,6 @@ static void on_event(void *userdata, divvy_event event) {
     divvy_assignment_free(change);
 }
 
-static int is_ready(divvy_manager manager) {
-    divvy_assignment held = {0};
-    int ready;
-    if (divvy_manager_assignment(manager, &held, NULL, 0) != DIVVY_OK) return 0;
-    ready = divvy_assignment_version(held) > 0;
-    divvy_assignment_free(held);
-    return ready;
-}
-
 static void reply(int client, const char *status, const char *body, size_t length) {
     char head[160];
     int size = snprintf(head, sizeof head,
@@ -97,7 +88,7 @@ static void reply_check(int client, int ok) {
         reply(client, "503 Service Unavailable", "not ready\n", 10);
 }
 
-/* /livez: the library works. /readyz: this worker has an assignment. /metrics: Prometheus. */
+/* /livez: the library works. /readyz: this worker serves an assignment. /metrics: Prometheus. */
 static void answer(int client, divvy_manager manager) {
     char request[1024];
     ssize_t size = recv(client, request, sizeof request - 1, 0);
@@ -107,9 +98,9 @@ static void answer(int client, divvy_manager manager) {
     if (size <= 0) return;
     request[size] = 0;
     if (strncmp(request, "GET /livez ", 11) == 0) {
-        reply_check(client, divvy_manager_is_started(manager) == 1);
+        reply_check(client, divvy_manager_is_live(manager) == 1);
     } else if (strncmp(request, "GET /readyz ", 12) == 0) {
-        reply_check(client, is_ready(manager));
+        reply_check(client, divvy_manager_is_ready(manager) == 1);
     } else if (strncmp(request, "GET /metrics ", 13) == 0 &&
                divvy_manager_metrics(manager, &page, NULL, 0) == DIVVY_OK) {
         data = divvy_text_data(page, &length);

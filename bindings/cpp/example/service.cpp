@@ -56,10 +56,10 @@ static std::string checked(bool ok) {
     return ok ? response("200 OK", "ok\n") : response("503 Service Unavailable", "not ready\n");
 }
 
-// /livez: the library works. /readyz: this worker has an assignment. /metrics: Prometheus.
+// /livez: the library works. /readyz: this worker serves an assignment. /metrics: Prometheus.
 static std::string answer(const std::string &request, const divvy::manager &manager) {
-    if (request.compare(0, 11, "GET /livez ") == 0) return checked(manager.is_started());
-    if (request.compare(0, 12, "GET /readyz ") == 0) return checked(manager.assignment().version() > 0);
+    if (request.compare(0, 11, "GET /livez ") == 0) return checked(manager.is_live());
+    if (request.compare(0, 12, "GET /readyz ") == 0) return checked(manager.is_ready());
     if (request.compare(0, 13, "GET /metrics ") == 0) return response("200 OK", manager.metrics());
     return response("404 Not Found", "not found\n");
 }

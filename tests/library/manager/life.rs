@@ -9,7 +9,7 @@ use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
 use divvy::{Cancel, Departure, Error, LeaderElection, Manager, ManagerEvent, ManagerEventFilter};
-use divvy::{ManagerState, WorkerId};
+use divvy::{ManagerState, OutagePolicy, WorkerId};
 
 use crate::support::managers::*;
 
@@ -354,4 +354,58 @@ fn two_hundred_workers_share_hundred_ids_and_rest_get_error() {
         soon(),
     );
     assert!(writes.unwrap().last_sequence >= 100);
+}
+
+#[test]
+fn leader_stays_ready_while_its_calculator_scales_and_rebalances() {
+    let store = MemoryStore::new();
+    let mut slow = config();
+    slow.calculator.planned_scale_window = Duration::from_millis(300);
+    slow.calculator.cold_start_window = Duration::from_millis(300);
+    let leader = manager_over(store.client("leader"), slow, 12);
+    assert!(!leader.is_live() && !leader.is_ready());
+    leader.start(PATIENCE).unwrap();
+    assert!(leader.is_live());
+    wait_until("its first assignment", || leader.is_ready());
+    let told = events(&leader);
+    let worker = started(&store);
+    let mut states = std::collections::BTreeSet::new();
+    wait_until("it owns partitions", || {
+        assert!(leader.is_ready() && leader.is_live());
+        states.insert(leader.state().name());
+        !worker.assignment().partitions.is_empty()
+    });
+    assert!(states.contains("Scaling"), "{states:?}");
+    drop(told);
+    wait_until("it is ready", || worker.is_ready());
+    for manager in [worker, leader] {
+        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        assert!(!manager.is_live() && !manager.is_ready());
+    }
+}
+
+#[test]
+fn worker_in_degraded_mode_stays_ready_if_it_serves_and_not_if_it_is_strict() {
+    for policy in [OutagePolicy::Serve, OutagePolicy::Strict] {
+        let store = MemoryStore::new();
+        let client = store.client("worker");
+        let faults = client.faults();
+        let mut config = config();
+        config.outage_policy = policy;
+        config.outage.enter_after = Duration::from_millis(300);
+        config.outage.leave_after = Duration::from_millis(100);
+        let worker = manager_over(client, config, 12);
+        worker.start(PATIENCE).unwrap();
+        wait_until("it is ready", || worker.is_ready());
+        faults.blackout(divvy::store::memory::Blackout::Refuse);
+        if policy == OutagePolicy::Strict {
+            wait_until("its ownership ends", || !worker.is_ready());
+        } else {
+            wait_until("degraded mode", || worker.state() == ManagerState::Degraded);
+            assert!(worker.is_ready());
+        }
+        assert!(worker.is_live());
+        faults.restore();
+        wait_until("it is ready again", || worker.is_ready());
+    }
 }

@@ -98,7 +98,7 @@ func run() error {
 	return errors.Join(err, manager.Stop(stop, divvy.Leave), server.Shutdown(stop))
 }
 
-// routes serves /livez (the library works), /readyz (this worker has an assignment) and /metrics.
+// routes serves /livez (the library works), /readyz (this worker serves an assignment) and /metrics.
 func routes(manager *divvy.Manager) http.Handler {
 	check := func(ok func() bool) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -111,11 +111,8 @@ func routes(manager *divvy.Manager) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", manager.MetricsHandler())
-	mux.HandleFunc("/livez", check(manager.IsStarted))
-	mux.HandleFunc("/readyz", check(func() bool {
-		held, err := manager.Assignment()
-		return err == nil && held.Version > 0
-	}))
+	mux.HandleFunc("/livez", check(manager.IsLive))
+	mux.HandleFunc("/readyz", check(manager.IsReady))
 	return mux
 }
 
