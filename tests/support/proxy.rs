@@ -197,12 +197,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, shared: &Shared) {
     let generation = shared.generation.load(Ordering::SeqCst);
     while !shared.ended.load(Ordering::SeqCst) {
         if shared.generation.load(Ordering::SeqCst) != generation {
-            // The end of the client is detected, as a real proxy does.
-            let mut byte = [0];
-            if way == Way::ToServer && matches!(from.peek(&mut byte), Ok(0)) {
-                break;
+            // Discards the data, so that the end of the client is detected, as a real proxy does.
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if !is_timeout(&error) => break,
+                Ok(_) | Err(_) => std::thread::sleep(STEP),
             }
-            std::thread::sleep(STEP);
             continue;
         }
         if shared.hold[way as usize].load(Ordering::SeqCst) {
