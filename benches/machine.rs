@@ -28,7 +28,7 @@ fn leases(workers: &[WorkerId]) -> Leases {
     let mut leases = Leases::new(
         config.heartbeat_ttl,
         config.join_coalescing,
-        config.recovery_grace,
+        config.recovery_grace(),
     );
     let alive = workers.iter().map(|w| (w.clone(), config.heartbeat_ttl));
     leases.seed(Time::ZERO, alive, []);

@@ -12,8 +12,8 @@ use crate::wire::KeyPrefix;
 
 /// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
 ///
-/// A calculator used alone rejects only what cannot work and warns about the rest
-/// ([`CalculatorConfig::warnings`]). A manager rejects both.
+/// What cannot work is an error ([`CalculatorConfig::validate`]). What is unwise is a warning
+/// ([`CalculatorConfig::warnings`]), logged when the calculator or manager is built.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CalculatorConfig {
@@ -56,8 +56,9 @@ pub struct CalculatorConfig {
     pub list_shrink_hold: Duration,
     /// Weight of a partition whose weight is 0 or less. 1 or more. Default: 1.
     pub default_weight: i64,
-    /// Added to the TTL after an outage before a worker can be suspected. Default: 15 s.
-    pub recovery_grace: Duration,
+    /// Added to the TTL after an outage before a worker can be suspected. Default: `None`, which is
+    /// 2.5 × `heartbeat_ttl` ([`CalculatorConfig::recovery_grace`]).
+    pub recovery_grace: Option<Duration>,
     /// Report a live worker as lagging if it has not applied its assignment within this time. 0
     /// disables the check. Default: 10 s.
     pub apply_timeout: Duration,
@@ -134,7 +135,7 @@ impl Default for CalculatorConfig {
             max_list_shrink: 0.5,
             list_shrink_hold: Duration::from_secs(300),
             default_weight: 1,
-            recovery_grace: Duration::from_secs(15),
+            recovery_grace: None,
             apply_timeout: Duration::from_secs(10),
             retry_delay_min: Duration::from_millis(100),
             retry_delay_max: Duration::from_secs(5),
@@ -179,6 +180,14 @@ impl fmt::Display for Violation {
 }
 
 impl CalculatorConfig {
+    /// Returns the recovery grace in force: the one that is set, or the default for the heartbeat
+    /// TTL.
+    #[must_use]
+    pub fn recovery_grace(&self) -> Duration {
+        let default = || OutagePreset::default().recovery_grace(self.heartbeat_ttl);
+        self.recovery_grace.unwrap_or_else(default)
+    }
+
     /// Checks every rule without which the calculator cannot work.
     ///
     /// # Errors
@@ -261,7 +270,7 @@ impl CalculatorConfig {
         rules.0
     }
 
-    /// Returns unwise settings: violations of rules that only a manager enforces.
+    /// Returns unwise settings. They work, but not well.
     #[must_use]
     pub fn warnings(&self) -> Vec<Violation> {
         let mut rules = ConfigRules::default();
@@ -321,7 +330,7 @@ impl CalculatorConfig {
             ("leave_window", self.leave_window),
             ("list_shrink_hold", self.list_shrink_hold),
             ("join_coalescing", self.join_coalescing),
-            ("recovery_grace", self.recovery_grace),
+            ("recovery_grace", self.recovery_grace()),
             ("apply_timeout", self.apply_timeout),
             ("source_wait", self.source_wait),
             ("source_refresh_interval", self.source_refresh_interval),

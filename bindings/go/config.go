@@ -8,8 +8,10 @@ import (
 	"time"
 )
 
-// Config configures a calculator. The zero value of every field except Store means its default, see
-// [Config.SetDefaults].
+// Config configures a calculator. In a literal, the zero value of every field except Store means its
+// default. To use zero itself, start from [DefaultConfig]: there every field has its default and
+// means what it says. A default follows the fields that are set: if only ColdStartWindow is set,
+// PlannedScaleWindow and Cooldown do not exceed it.
 type Config struct {
 	// Store is the store of the fleet, from [ConnectNATS] or [NewMemoryStore]. Required.
 	Store *Store
@@ -38,6 +40,9 @@ type Config struct {
 	ColdStartWindow time.Duration
 	// PlannedScaleWindow is how long to wait for more joins after the first. Default 10 s.
 	PlannedScaleWindow time.Duration
+	// RecoveryGrace is added to HeartbeatTTL after an outage before a worker can be suspected.
+	// Default 2.5 x HeartbeatTTL.
+	RecoveryGrace time.Duration
 
 	// Source lists the partitions. Without a source, push the list with [Calculator.SetPartitions].
 	Source PartitionSource
@@ -54,56 +59,129 @@ type Config struct {
 	// Settings sets any other setting of the library by name, such as {"strategy": "round_robin",
 	// "leave_window": "2s"}. An unknown name is an error that suggests the nearest one.
 	Settings map[string]string
+
+	// defaults is what DefaultConfig returned; nil for a literal.
+	defaults *Config
 }
 
-// SetDefaults replaces zero fields with their defaults.
+// DefaultConfig returns a configuration in which every field has its default. Fields that are changed
+// afterwards mean what they say, zero included.
+func DefaultConfig() Config {
+	var config Config
+	config.SetDefaults()
+	defaults := config
+	config.defaults = &defaults
+	return config
+}
+
+// SetDefaults replaces zero fields of a literal with their defaults. After [DefaultConfig] it does
+// nothing, and without cgo it does nothing either.
 func (c *Config) SetDefaults() {
-	text := func(field *string, value string) {
-		if *field == "" {
-			*field = value
-		}
+	if c.defaults == nil {
+		fill(c.fields(), c.Describe)
 	}
-	duration := func(field *time.Duration, value time.Duration) {
-		if *field == 0 {
-			*field = value
-		}
-	}
-	number := func(field *float64, value float64) {
-		if *field == 0 {
-			*field = value
-		}
-	}
-	text(&c.AssignmentPrefix, "assignment")
-	text(&c.HeartbeatPrefix, "heartbeat")
-	duration(&c.HeartbeatTTL, 6*time.Second)
-	duration(&c.EmergencyGracePeriod, 5*time.Second)
-	duration(&c.Cooldown, 10*time.Second)
-	duration(&c.ColdStartWindow, 30*time.Second)
-	duration(&c.PlannedScaleWindow, 10*time.Second)
-	number(&c.MinThreshold, 0.2)
-	number(&c.RestartRatio, 0.5)
 }
 
-// settings returns every setting by its name in the library.
-func (c *Config) settings() map[string]string {
-	full := *c
-	full.SetDefaults()
-	number := func(value float64) string { return strconv.FormatFloat(value, 'g', -1, 64) }
-	settings := map[string]string{
-		"assignment_prefix":       full.AssignmentPrefix,
-		"heartbeat_prefix":        full.HeartbeatPrefix,
-		"heartbeat_ttl":           full.HeartbeatTTL.String(),
-		"emergency_grace_period":  full.EmergencyGracePeriod.String(),
-		"cooldown":                full.Cooldown.String(),
-		"min_rebalance_threshold": number(full.MinThreshold),
-		"restart_ratio":           number(full.RestartRatio),
-		"cold_start_window":       full.ColdStartWindow.String(),
-		"planned_scale_window":    full.PlannedScaleWindow.String(),
+// configField is a field with the name of its setting. at points to a string, a number or a
+// duration.
+type configField struct {
+	name string
+	at   any
+}
+
+func (c *Config) fields() []configField {
+	return []configField{
+		{"assignment_prefix", &c.AssignmentPrefix},
+		{"heartbeat_prefix", &c.HeartbeatPrefix},
+		{"heartbeat_ttl", &c.HeartbeatTTL},
+		{"emergency_grace_period", &c.EmergencyGracePeriod},
+		{"cooldown", &c.Cooldown},
+		{"min_rebalance_threshold", &c.MinThreshold},
+		{"restart_ratio", &c.RestartRatio},
+		{"cold_start_window", &c.ColdStartWindow},
+		{"planned_scale_window", &c.PlannedScaleWindow},
+		{"recovery_grace", &c.RecoveryGrace},
 	}
-	for key, value := range c.Settings {
-		settings[key] = value
+}
+
+// settings returns the settings that are set, by name.
+func (c *Config) settings() map[string]string {
+	var defaults []configField
+	if c.defaults != nil {
+		defaults = c.defaults.fields()
+	}
+	return settingsOf(c.fields(), defaults, c.Settings)
+}
+
+// settingsOf returns the fields that differ from their defaults, or that are not zero where there
+// are no defaults, and then the named settings.
+func settingsOf(fields, defaults []configField, named map[string]string) map[string]string {
+	settings := make(map[string]string)
+	for i, field := range fields {
+		value, isZero := field.text()
+		isSet := !isZero
+		if defaults != nil {
+			standard, _ := defaults[i].text()
+			isSet = value != standard
+		}
+		if isSet {
+			settings[field.name] = value
+		}
+	}
+	for name, value := range named {
+		settings[name] = value
 	}
 	return settings
+}
+
+// fill replaces zero fields with the values that describe returns.
+func fill(fields []configField, describe func() ([]Setting, error)) {
+	described, err := describe()
+	if err != nil {
+		return // reported when the configuration is used
+	}
+	values := make(map[string]string, len(described))
+	for _, setting := range described {
+		values[setting.Name] = setting.Value
+	}
+	for _, field := range fields {
+		if _, isZero := field.text(); isZero {
+			field.read(values[field.name])
+		}
+	}
+}
+
+func (f configField) text() (text string, isZero bool) {
+	switch at := f.at.(type) {
+	case *time.Duration:
+		return at.String(), *at == 0
+	case *float64:
+		return strconv.FormatFloat(*at, 'g', -1, 64), *at == 0
+	case *int:
+		return strconv.Itoa(*at), *at == 0
+	case *OutagePolicy:
+		return string(*at), *at == ""
+	case *string:
+		return *at, *at == ""
+	default:
+		panic(fmt.Sprintf("divvy: %s has type %T", f.name, at))
+	}
+}
+
+// read parses a value as the library prints it.
+func (f configField) read(text string) {
+	switch at := f.at.(type) {
+	case *time.Duration:
+		*at, _ = time.ParseDuration(text)
+	case *float64:
+		*at, _ = strconv.ParseFloat(text, 64)
+	case *int:
+		*at, _ = strconv.Atoi(text)
+	case *OutagePolicy:
+		*at = OutagePolicy(text)
+	case *string:
+		*at = text
+	}
 }
 
 // NATSCredentials are the credentials of one login: a token, or a user JWT with a signature.
@@ -168,6 +246,12 @@ type NATSOptions struct {
 	PlacementCluster string
 	PlacementTags    []string
 
+	// CacheFile is a file in which the manager on this store keeps its assignment, so that
+	// ConnectNATS and Start succeed while the servers cannot be reached: Start then returns with the
+	// assignment in the file (lifecycle "cached", state Degraded). Use one file per worker.
+	// OutageStrict rejects it. Default "": none.
+	CacheFile string
+
 	// Settings sets any other setting by name, such as {"nats_stale_limit": "5s"}.
 	Settings map[string]string
 }
@@ -182,6 +266,7 @@ func (o *NATSOptions) settings() (map[string]string, error) {
 			settings[key] = value
 		}
 	}
+	set("cache_file", o.CacheFile)
 	set("nats_name", o.Name)
 	set("nats_user", o.User)
 	set("nats_password", o.Password)

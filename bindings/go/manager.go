@@ -50,7 +50,11 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 		return nil, &Error{Code: codeInvalidConfig, Op: "new", Message: "Store is nil: give one"}
 	}
 	manager := &Manager{metrics: config.Metrics, onAssignment: config.OnAssignment}
-	made, err := manager.prepare(&config.Config, config.settings(), config.Election)
+	settings := config.settings()
+	if _, isSet := settings["cache_file"]; !isSet && config.Store.cacheFile != "" {
+		settings["cache_file"] = config.Store.cacheFile
+	}
+	made, err := manager.prepare(&config.Config, settings, config.Election)
 	if err != nil {
 		return nil, err
 	}

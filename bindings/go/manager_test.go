@@ -310,7 +310,7 @@ func TestInvalidManagerConfigurationErrorNamesEveryViolation(t *testing.T) {
 		must(t, (&ManagerConfig{OutagePreset: preset, OutagePolicy: OutageStrict}).Validate())
 	}
 	err := (&ManagerConfig{
-		Config:         Config{Cooldown: time.Minute},
+		Config:         Config{Cooldown: 400 * 24 * time.Hour},
 		WorkerIDPrefix: "a b", WorkerIDMin: 9, WorkerIDMax: 8,
 	}).Validate()
 	for _, word := range []string{"cooldown", "worker_id_prefix", "worker_id_max"} {
@@ -407,5 +407,47 @@ func TestRepeatedManagerLifecyclesLeaveNothingBehind(t *testing.T) {
 	}
 	if !raceEnabled && residentAfter > resident+4096 {
 		t.Errorf("memory grew from %d to %d KiB", resident, residentAfter)
+	}
+}
+
+func TestZeroAndNotSetDifferAfterDefaultConfig(t *testing.T) {
+	value := func(settings []Setting, name string) string {
+		for _, setting := range settings {
+			if setting.Name == name {
+				return setting.Value
+			}
+		}
+		t.Fatal("no setting", name)
+		return ""
+	}
+	literal, err := (&ManagerConfig{WorkerIDMax: 0}).Describe()
+	must(t, err)
+	config := DefaultManagerConfig()
+	if config.WorkerIDMax != 999 || config.HeartbeatTTL != 6*time.Second || config.EmergencyGracePeriod != 3*time.Second {
+		t.Fatalf("%+v", config)
+	}
+	config.WorkerIDMax, config.MinThreshold, config.RestartRatio, config.RecoveryGrace = 0, 0, 0, 0
+	explicit, err := config.Describe()
+	must(t, err)
+	for name, want := range map[string][2]string{
+		"worker_id_max":           {"999", "0"},
+		"min_rebalance_threshold": {"0.2", "0"},
+		"restart_ratio":           {"0.5", "0"},
+		"recovery_grace":          {"15s", "0s"},
+	} {
+		if got := [2]string{value(literal, name), value(explicit, name)}; got != want {
+			t.Errorf("%s = %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestDefaultsFollowTheFieldsThatAreSet(t *testing.T) {
+	config := ManagerConfig{Config: Config{ColdStartWindow: time.Second, HeartbeatTTL: 3 * time.Second}}
+	config.SetDefaults()
+	if config.PlannedScaleWindow != time.Second || config.Cooldown != time.Second {
+		t.Fatalf("%+v", config)
+	}
+	if config.HeartbeatInterval != time.Second || config.RecoveryGrace != 7500*time.Millisecond {
+		t.Fatalf("%+v", config)
 	}
 }

@@ -2,7 +2,6 @@ package divvy
 
 import (
 	"context"
-	"strconv"
 	"time"
 )
 
@@ -54,16 +53,17 @@ const (
 	OutageStrict OutagePolicy = "strict"
 )
 
-// ManagerConfig configures a manager and the calculator that it runs while it leads. The zero value
-// of every field except Store means its default. Use the same configuration in all workers of a
-// fleet.
+// ManagerConfig configures a manager and the calculator that it runs while it leads. In a literal, the
+// zero value of every field except Store means its default. To use zero itself, such as the id 0
+// alone, start from [DefaultManagerConfig]. Use the same configuration in all workers of a fleet.
 type ManagerConfig struct {
 	// Config configures the calculator. EmergencyGracePeriod defaults to 1.5 x HeartbeatInterval.
 	Config
 
 	// WorkerIDPrefix is the prefix of ids: "worker" for worker-7. Default "worker".
 	WorkerIDPrefix string
-	// WorkerIDMin and WorkerIDMax are the lowest and the highest number of an id. Defaults 0, 99.
+	// WorkerIDMin and WorkerIDMax are the lowest and the highest number of an id. Defaults 0 and
+	// 999. For the id 0 alone, set WorkerIDMax to 0 in a [DefaultManagerConfig].
 	WorkerIDMin, WorkerIDMax int
 	// WorkerIDTTL is how long a claim of an id lasts without renewal. Default 30 s.
 	WorkerIDTTL time.Duration
@@ -78,10 +78,9 @@ type ManagerConfig struct {
 	// OutagePreset selects how soon the worker reports Degraded: "conservative", "balanced" or
 	// "aggressive". Default "balanced".
 	OutagePreset string
-	// CacheFile is a file in which this worker keeps its assignment, so that Start can return with
-	// it while the store cannot be reached (lifecycle "cached", state Degraded). Use one file per
-	// worker. OutageStrict rejects it. Default "": none. To open a store whose server is down, also
-	// set "cache_file" in NATSOptions.Settings.
+	// CacheFile is the file in which this worker keeps its assignment. Default: the CacheFile of the
+	// store's [NATSOptions], which is the place to set it: only then can the store be opened while
+	// its servers are down.
 	CacheFile string
 	// CacheMaxAge is how long the cached assignment is valid after the store last confirmed it.
 	// Default 1 h.
@@ -93,55 +92,64 @@ type ManagerConfig struct {
 	// one goroutine, from Start until Stop returns nil. It may block: heartbeats continue. A panic
 	// in it is logged. Stop and Close of its manager return ErrWouldDeadlock inside it.
 	OnAssignment func(AssignmentChange)
+
+	// managerDefaults is what DefaultManagerConfig returned; nil for a literal.
+	managerDefaults *ManagerConfig
 }
 
-// SetDefaults replaces zero fields with their defaults.
+// DefaultManagerConfig returns a configuration in which every field has its default. Fields that are
+// changed afterwards mean what they say, zero included.
+func DefaultManagerConfig() ManagerConfig {
+	var config ManagerConfig
+	config.SetDefaults()
+	defaults := config
+	config.managerDefaults = &defaults
+	config.Config.defaults = &defaults.Config
+	return config
+}
+
+// SetDefaults replaces zero fields of a literal with their defaults. After [DefaultManagerConfig] it
+// does nothing, and without cgo it does nothing either.
 func (c *ManagerConfig) SetDefaults() {
-	duration := func(field *time.Duration, value time.Duration) {
-		if *field == 0 {
-			*field = value
-		}
+	if c.managerDefaults != nil {
+		return
 	}
-	text := func(field *string, value string) {
-		if *field == "" {
-			*field = value
-		}
+	isGraceSet := c.EmergencyGracePeriod != 0 || c.Settings["emergency_grace_period"] != ""
+	fill(c.fields(), c.Describe)
+	if !isGraceSet {
+		c.EmergencyGracePeriod = min(c.HeartbeatInterval*3/2, c.HeartbeatTTL)
 	}
-	duration(&c.HeartbeatInterval, 2*time.Second)
-	duration(&c.EmergencyGracePeriod, c.HeartbeatInterval*3/2)
-	duration(&c.WorkerIDTTL, 30*time.Second)
-	duration(&c.ElectionTimeout, 5*time.Second)
-	duration(&c.CacheMaxAge, time.Hour)
-	text(&c.WorkerIDPrefix, "worker")
-	text((*string)(&c.OutagePolicy), string(OutageServe))
-	text(&c.OutagePreset, "balanced")
-	if c.WorkerIDMax == 0 {
-		c.WorkerIDMax = 99
-	}
-	c.Config.SetDefaults()
 }
 
-// settings returns every setting by its name in the library.
+func (c *ManagerConfig) fields() []configField {
+	return append(c.Config.fields(), []configField{
+		{"worker_id_prefix", &c.WorkerIDPrefix},
+		{"worker_id_min", &c.WorkerIDMin},
+		{"worker_id_max", &c.WorkerIDMax},
+		{"worker_id_ttl", &c.WorkerIDTTL},
+		{"heartbeat_interval", &c.HeartbeatInterval},
+		{"election_timeout", &c.ElectionTimeout},
+		{"outage_policy", &c.OutagePolicy},
+		{"outage_preset", &c.OutagePreset},
+		{"cache_file", &c.CacheFile},
+		{"cache_max_age", &c.CacheMaxAge},
+	}...)
+}
+
+// settings returns the settings that are set, by name.
 func (c *ManagerConfig) settings() map[string]string {
-	full := *c
-	full.SetDefaults()
-	own := map[string]string{
-		"worker_id_prefix":   full.WorkerIDPrefix,
-		"worker_id_min":      strconv.Itoa(full.WorkerIDMin),
-		"worker_id_max":      strconv.Itoa(full.WorkerIDMax),
-		"worker_id_ttl":      full.WorkerIDTTL.String(),
-		"heartbeat_interval": full.HeartbeatInterval.String(),
-		"election_timeout":   full.ElectionTimeout.String(),
-		"may_lead":           strconv.FormatBool(!full.NeverLead),
-		"outage_policy":      string(full.OutagePolicy),
-		"outage_preset":      full.OutagePreset,
-		"cache_file":         full.CacheFile,
-		"cache_max_age":      full.CacheMaxAge.String(),
+	var defaults []configField
+	if c.managerDefaults != nil {
+		defaults = c.managerDefaults.fields()
 	}
-	for key, value := range full.Config.settings() {
-		own[key] = value
+	settings := settingsOf(c.fields(), defaults, nil)
+	if c.NeverLead {
+		settings["may_lead"] = "false"
 	}
-	return own
+	for name, value := range c.Settings {
+		settings[name] = value
+	}
+	return settings
 }
 
 // ManagerEvent is an event of a manager. [EventLagged] and [EventFatal] also apply to managers.

@@ -19,6 +19,8 @@ type Store struct {
 	handle C.divvy_store
 	// Cancels the context of the credentials callback; nil without one.
 	cancel context.CancelFunc
+	// cacheFile is the default of managers on this store.
+	cacheFile string
 }
 
 // NewMemoryStore creates an in-memory store, for tests and demos.
@@ -69,7 +71,7 @@ func openStore(
 			return nil, err
 		}
 	}
-	store := &Store{}
+	store := &Store{cacheFile: settings["cache_file"]}
 	err = wait(ctx, op, 10*time.Second, func(cancel C.divvy_cancel, wait C.int64_t, buffer *C.char, size C.size_t) C.divvy_status {
 		return C.divvy_go_store_open(cancel, config, wait, &store.handle, buffer, size)
 	})

@@ -43,9 +43,7 @@ impl Blueprint {
         if let Some(strategy) = &self.strategy {
             return Arc::clone(strategy) as Arc<dyn Strategy>;
         }
-        let default_weight = self.settings.calculator().default_weight;
-        let kind = self.settings.strategy();
-        kind.build(self.settings.hash_seed(), default_weight)
+        self.settings.build_strategy()
     }
 }
 
@@ -150,13 +148,15 @@ pub unsafe extern "C" fn divvy_config_merge_json(
 }
 
 /// Sets settings from environment variables: the prefix and the setting's name in upper case, such as
-/// DIVVY_COOLDOWN=5s. An empty variable is ignored.
+/// DIVVY_COOLDOWN=5s. An empty variable is ignored. A variable with the prefix that names no setting
+/// is ignored and logged as a warning, unless the setting "strict" is true. Variables of the form that
+/// Kubernetes injects for a service, such as DIVVY_SERVICE_HOST, are ignored.
 ///
 /// Parameters: config - the configuration. prefix - prefix of the variables, not empty; NULL:
 /// "DIVVY_". errbuf, errlen - buffer that receives the error text; NULL allowed.
-/// Returns: OK; INVALID_CONFIG - a variable with the prefix names an unknown setting (the detail
-/// suggests the nearest name) or has an invalid value: nothing changes; INVALID_ARGUMENT - the prefix
-/// is empty; BAD_UTF8; TOO_LONG.
+/// Returns: OK; INVALID_CONFIG - a variable with the prefix has an invalid value or, with "strict",
+/// names an unknown setting: nothing changes; INVALID_ARGUMENT - the prefix is empty; BAD_UTF8;
+/// TOO_LONG.
 /// Thread: any, while no other thread changes the environment. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -192,7 +192,10 @@ pub unsafe extern "C" fn divvy_config_merge_env(
         let variables = variables
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        Ok(config.lock().settings.merge_env(prefix, variables)?)
+        for warning in config.lock().settings.merge_env(prefix, variables)? {
+            log::warn!(target: "divvy::config", "{warning}");
+        }
+        Ok(())
     })
 }
 

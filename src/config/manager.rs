@@ -43,14 +43,16 @@ impl OutagePreset {
         }
     }
 
-    /// The preset's [`CalculatorConfig::recovery_grace`].
+    /// The preset's [`CalculatorConfig::recovery_grace`] for a heartbeat TTL: 20 s, 15 s or 10 s
+    /// with the default TTL of 6 s, and in proportion to it.
     #[must_use]
-    pub fn recovery_grace(self) -> Duration {
-        Duration::from_secs(match self {
+    pub fn recovery_grace(self, heartbeat_ttl: Duration) -> Duration {
+        let sixths = match self {
             OutagePreset::Conservative => 20,
             OutagePreset::Balanced => 15,
             OutagePreset::Aggressive => 10,
-        })
+        };
+        heartbeat_ttl.saturating_mul(sixths) / 6
     }
 }
 
@@ -68,7 +70,7 @@ pub struct ManagerConfig {
     pub worker_id_prefix: String,
     /// Lowest number of an id. Default: 0.
     pub worker_id_min: u32,
-    /// Highest number of an id; at most 10 000 ids. Default: 99.
+    /// Highest number of an id; at most 10 000 ids. Default: 999.
     pub worker_id_max: u32,
     /// How long a claim of an id lasts without renewal. At least 3 heartbeat intervals and the
     /// heartbeat TTL. Default: 30 s.
@@ -102,7 +104,7 @@ impl Default for ManagerConfig {
             },
             worker_id_prefix: "worker".into(),
             worker_id_min: 0,
-            worker_id_max: 99,
+            worker_id_max: 999,
             worker_id_ttl: Duration::from_secs(30),
             heartbeat_interval,
             election_timeout: Duration::from_secs(5),
@@ -116,11 +118,12 @@ impl Default for ManagerConfig {
 }
 
 impl ManagerConfig {
-    /// Applies the timing of a preset.
+    /// Applies the timing of a preset. Set the heartbeat TTL first: the recovery grace follows it.
     #[must_use]
     pub fn outage_preset(mut self, preset: OutagePreset) -> Self {
         self.outage = preset.timing();
-        self.calculator.recovery_grace = preset.recovery_grace();
+        let ttl = self.calculator.heartbeat_ttl;
+        self.calculator.recovery_grace = Some(preset.recovery_grace(ttl));
         self
     }
 
@@ -135,9 +138,7 @@ impl ManagerConfig {
     /// Returns every violated rule.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
-        // A manager rejects what a calculator only warns about.
         let mut rules = ConfigRules(self.calculator.violations());
-        rules.0.extend(self.calculator.warnings());
         self.check_ids(&mut rules);
         for (field, value) in [
             ("worker_id_ttl", self.worker_id_ttl),
@@ -154,16 +155,33 @@ impl ManagerConfig {
         }
         let interval = self.heartbeat_interval;
         let ttl = self.calculator.heartbeat_ttl;
-        rules.at_least("heartbeat_ttl", ttl, interval * 2, "2 x heartbeat_interval");
+        rules.at_least(
+            "heartbeat_ttl",
+            ttl,
+            interval.saturating_mul(2),
+            "2 x heartbeat_interval",
+        );
         let id_ttl = self.worker_id_ttl;
         rules.at_least(
             "worker_id_ttl",
             id_ttl,
-            interval * 3,
+            interval.saturating_mul(3),
             "3 x heartbeat_interval",
         );
         rules.at_least("worker_id_ttl", id_ttl, ttl, "heartbeat_ttl");
         self.check_cache(&mut rules);
+        rules.0
+    }
+
+    /// Returns unwise settings, including those of the calculator. They work, but not well.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Violation> {
+        let mut rules = ConfigRules(self.calculator.warnings());
+        if self.heartbeat_interval.saturating_mul(3) > self.calculator.heartbeat_ttl {
+            let rule = "should not be above a third of heartbeat_ttl: one lost heartbeat makes the \
+                        worker suspected";
+            rules.broken("heartbeat_interval", text(self.heartbeat_interval), rule);
+        }
         rules.0
     }
 
@@ -247,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn calculator_warnings_are_manager_violations() {
+    fn unwise_manager_settings_are_warnings_and_impossible_ones_errors() {
         let mut config = ManagerConfig::default();
         config.calculator.cold_start_window = Duration::from_secs(5);
         config.calculator.emergency_grace_period = Duration::from_secs(7);
@@ -261,15 +279,22 @@ mod tests {
         assert_eq!(
             fields,
             [
-                "cold_start_window",
-                "cooldown",
-                "emergency_grace_period",
                 "worker_id_prefix",
                 "worker_id_max",
                 "outage.errors_max",
                 "heartbeat_ttl",
                 "worker_id_ttl",
                 "worker_id_ttl",
+            ]
+        );
+        let fields: Vec<_> = config.warnings().iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "cold_start_window",
+                "cooldown",
+                "emergency_grace_period",
+                "heartbeat_interval",
             ]
         );
     }

@@ -52,7 +52,7 @@ impl Observer {
             leases: Leases::new(
                 config.heartbeat_ttl,
                 config.join_coalescing,
-                config.recovery_grace,
+                config.recovery_grace(),
             ),
             convergence: Convergence::new(config.apply_timeout),
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,

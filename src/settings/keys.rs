@@ -1,5 +1,6 @@
 //! The table of all named settings, shared by JSON, the environment, the command line and C.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{NatsSettings, Values};
 use crate::time::duration;
+use crate::types::WorkerId;
 use crate::vocabulary::{
     ManageBuckets, OutagePolicy, OutagePreset, PublishMode, Storage, StoreKind, StrategyKind,
 };
@@ -78,16 +80,18 @@ settings! {
         "Prefix of the heartbeat keys.";
     assignment_prefix: calculator.assignment_prefix, "letters, digits and - / _ = in parts joined by dots",
         "Prefix of the assignment keys.";
+    strict: strict, "true or false",
+        "Whether an environment variable with the prefix that names no setting is an error instead of a warning.";
     heartbeat_ttl: calculator.heartbeat_ttl, "above 0, up to 366d; for a manager at least 2 x heartbeat_interval",
-        "A worker is suspected if no heartbeat arrives for this long.";
-    emergency_grace_period: calculator.emergency_grace_period, "above 0, up to 366d; for a manager at most heartbeat_ttl",
-        "A suspected worker is declared dead after this time. If not set, a manager uses 1.5 x `heartbeat_interval`.";
-    cooldown: calculator.cooldown, "above 0, up to 366d",
-        "Minimum time between publications. Emergencies, leaves and manual triggers bypass it.";
-    cold_start_window: calculator.cold_start_window, "above 0, up to 366d; for a manager at least planned_scale_window",
-        "How long to wait for more workers after a start without workers, and after a mass expiry.";
-    planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; for a manager at least cooldown",
-        "How long to wait for more workers, counted from the first join.";
+        "A worker is suspected if no heartbeat arrives for this long. If not set, it is at least 3 x `heartbeat_interval`.";
+    emergency_grace_period: calculator.emergency_grace_period, "above 0, up to 366d; should not exceed heartbeat_ttl",
+        "A suspected worker is declared dead after this time. If not set, it follows `heartbeat_ttl`: a manager uses 1.5 x `heartbeat_interval`, at most the TTL.";
+    cooldown: calculator.cooldown, "above 0, up to 366d; should not exceed the windows",
+        "Minimum time between publications. If not set, it does not exceed the windows. Emergencies, leaves and manual triggers bypass it.";
+    cold_start_window: calculator.cold_start_window, "above 0, up to 366d; should be at least planned_scale_window",
+        "How long to wait for more workers after a start without workers, and after a mass expiry. If not set, it is at least `planned_scale_window`.";
+    planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; should be at least cooldown",
+        "How long to wait for more workers, counted from the first join. If not set, it is between `cooldown` and `cold_start_window`.";
     leave_window: calculator.leave_window, "up to 366d",
         "How long to wait for more leaves, counted from the first.";
     join_coalescing: calculator.join_coalescing, "up to 366d",
@@ -103,7 +107,7 @@ settings! {
     default_weight: calculator.default_weight, "1 or more",
         "Weight of a partition whose own weight is 0 or less.";
     recovery_grace: calculator.recovery_grace, "up to 366d",
-        "After the watch was lost, a worker cannot be suspected for the TTL plus this time. If not set, `outage_preset` sets it.";
+        "After the watch was lost, a worker cannot be suspected for the TTL plus this time. If not set, it is 2.5 x `heartbeat_ttl`, or 3.3 x or 1.7 x with `outage_preset` conservative or aggressive.";
     apply_timeout: calculator.apply_timeout, "up to 366d",
         "A live worker is reported as lagging if it has not applied its assignment within this time. 0 disables the check.";
     retry_delay_min: calculator.retry_delay_min, "above 0, up to 366d",
@@ -144,8 +148,20 @@ settings! {
         "Whether to run as a shadow of the live leader: it writes nothing and reports what it would have published.";
     strategy: strategy, "sticky, round_robin, consistent_hash or weighted_consistent_hash",
         "How partitions are divided among the workers.";
-    hash_seed: hash_seed, "0 or more",
-        "Seed of the hash strategies. Must be the same in the whole fleet.";
+    tolerance: strategy_options.tolerance, "0 to 1",
+        "Strategy sticky: how far loads may be from the fair level, as a fraction of it, before partitions move for balance.";
+    movement_budget: strategy_options.movement_budget, "0 to 1; 1 disables the limit",
+        "Strategy sticky: fraction of all weight that one plan may move in addition to partitions without a live owner. The rest moves in later plans.";
+    capacity: strategy_options.capacity, "worker=capacity, separated by commas; 0.001 to 1000 each",
+        "Strategy sticky: capacity of workers relative to the others. A worker that is not listed has 1.";
+    hash_seed: strategy_options.hash_seed, "0 or more",
+        "Hashing strategies: seed of all hashes. Must be the same in the whole fleet.";
+    virtual_nodes: strategy_options.virtual_nodes, "1 to 10000",
+        "Hashing strategies: virtual nodes per worker.";
+    overload_threshold: strategy_options.overload_threshold, "1.15 or more",
+        "Strategy weighted_consistent_hash: load, as a multiple of the mean, above which a worker is skipped.";
+    extreme_threshold: strategy_options.extreme_threshold, "1.5 or more",
+        "Strategy weighted_consistent_hash: weight, as a multiple of the mean, above which partitions are assigned in turn.";
     worker_id_prefix: manager.worker_id_prefix, "letters, digits and - / _ = in parts joined by dots, at most 200 bytes",
         "Prefix of the worker ids: `worker` for `worker-7`.";
     worker_id_min: manager.worker_id_min, "0 or more",
@@ -155,7 +171,7 @@ settings! {
     worker_id_ttl: manager.worker_id_ttl, "at least 3 x heartbeat_interval and heartbeat_ttl, up to 366d",
         "A claim of a worker id expires if it is not renewed for this long.";
     heartbeat_interval: manager.heartbeat_interval, "above 0, up to 366d",
-        "Time between heartbeats.";
+        "Time between heartbeats. If not set, at most a third of `heartbeat_ttl`.";
     election_timeout: manager.election_timeout, "above 0, up to 366d",
         "The leader's lease expires if it is not renewed for this long.";
     may_lead: manager.may_lead, "true or false",
@@ -319,6 +335,36 @@ impl Text for Duration {
     }
     fn show(&self) -> String {
         duration::format(*self)
+    }
+}
+
+impl Text for Option<Duration> {
+    const KIND: &'static str = Duration::KIND;
+
+    fn read(text: &str) -> Result<Self, String> {
+        duration::parse(text).map(Some)
+    }
+    fn show(&self) -> String {
+        self.map(duration::format).unwrap_or_default()
+    }
+}
+
+impl Text for BTreeMap<WorkerId, f64> {
+    const KIND: &'static str = "list";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let entries = Vec::<String>::read(text)?;
+        let entries = entries.iter().map(|entry| {
+            let (id, number) = entry.rsplit_once('=').ok_or("is not worker=number")?;
+            let id = WorkerId::new(id.trim()).map_err(|error| error.message().to_owned())?;
+            let number = number.trim().parse();
+            Ok((id, number.map_err(|_| "is not worker=number")?))
+        });
+        entries.collect()
+    }
+    fn show(&self) -> String {
+        let entries = self.iter().map(|(id, number)| format!("{id}={number}"));
+        entries.collect::<Vec<_>>().join(",")
     }
 }
 

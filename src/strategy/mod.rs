@@ -32,6 +32,7 @@ mod quality;
 mod ring;
 mod round_robin;
 mod sticky;
+mod strategy_options;
 mod weighted_consistent_hash;
 
 pub use crate::vocabulary::StrategyKind;
@@ -45,6 +46,7 @@ pub use plan::{Plan, previous_from_lists};
 pub use quality::{Quality, quality};
 pub use round_robin::RoundRobin;
 pub use sticky::Sticky;
+pub use strategy_options::StrategyOptions;
 pub use weighted_consistent_hash::WeightedConsistentHash;
 
 use std::sync::Arc;
@@ -119,22 +121,5 @@ impl<S: Strategy + ?Sized> Strategy for Arc<S> {
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
         (**self).assign(input)
-    }
-}
-
-impl StrategyKind {
-    /// The strategy, with the seed and default weight where it takes them.
-    #[must_use]
-    pub fn build(self, hash_seed: u64, default_weight: i64) -> Arc<dyn Strategy> {
-        match self {
-            Self::Sticky => Arc::new(Sticky::new().default_weight(default_weight)),
-            Self::RoundRobin => Arc::new(RoundRobin),
-            Self::ConsistentHash => Arc::new(ConsistentHash::new().seed(hash_seed)),
-            Self::WeightedConsistentHash => Arc::new(
-                WeightedConsistentHash::new()
-                    .seed(hash_seed)
-                    .default_weight(default_weight),
-            ),
-        }
     }
 }

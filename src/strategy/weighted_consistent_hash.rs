@@ -29,8 +29,8 @@ impl WeightedConsistentHash {
     pub const DEFAULT_OVERLOAD_THRESHOLD: f64 = 1.3;
     /// Extreme threshold unless set otherwise.
     pub const DEFAULT_EXTREME_THRESHOLD: f64 = 2.0;
-    const MIN_OVERLOAD_THRESHOLD: f64 = 1.15;
-    const MIN_EXTREME_THRESHOLD: f64 = 1.5;
+    pub(super) const MIN_OVERLOAD_THRESHOLD: f64 = 1.15;
+    pub(super) const MIN_EXTREME_THRESHOLD: f64 = 1.5;
 
     /// The strategy with 150 virtual nodes, seed 0, overload 1.3, extreme 2.0, default weight 1.
     #[must_use]

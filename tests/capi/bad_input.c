@@ -72,8 +72,11 @@ static void configs(void) {
     setenv("DVTEST_COOLDOWN", "3s", 1);
     OK(divvy_config_merge_env(config, "DVTEST_", ERR));
     setenv("DVTEST_COOLDWON", "3s", 1);
+    OK(divvy_config_merge_env(config, "DVTEST_", ERR)); /* a warning */
+    setenv("DVTEST_STRICT", "true", 1);
     EXPECT(DIVVY_INVALID_CONFIG, divvy_config_merge_env(config, "DVTEST_", ERR));
     CHECK(strstr(err, "DVTEST_COOLDWON") != NULL);
+    unsetenv("DVTEST_STRICT");
     setenv("DVTEST_COOLDWON", "\xff", 1);
     EXPECT(DIVVY_BAD_UTF8, divvy_config_merge_env(config, "DVTEST_", ERR));
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_config_dump(config, NULL, ERR));

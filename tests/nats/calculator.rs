@@ -40,7 +40,7 @@ fn config(name: &str) -> CalculatorConfig {
     config.planned_scale_window = Duration::from_millis(200);
     config.leave_window = Duration::from_millis(50);
     config.join_coalescing = Duration::from_millis(20);
-    config.recovery_grace = Duration::from_millis(500);
+    config.recovery_grace = Some(Duration::from_millis(500));
     config
 }
 

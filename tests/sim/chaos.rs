@@ -84,7 +84,7 @@ impl World {
             + Duration::from_secs(15)
             + config.operation_timeout * 3
             + config.heartbeat_ttl * 3
-            + config.recovery_grace
+            + config.recovery_grace()
             + config.emergency_grace_period * 2
             + config.cold_start_window * 2
             + config.planned_scale_window

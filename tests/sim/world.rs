@@ -920,7 +920,7 @@ fn config(rng: &mut Rng) -> CalculatorConfig {
         config.planned_scale_window = seconds(rng, 1, 20);
         config.leave_window = seconds(rng, 0, 4);
         config.join_coalescing = Duration::from_millis(rng.u64(0..200));
-        config.recovery_grace = seconds(rng, 0, 30);
+        config.recovery_grace = Some(seconds(rng, 0, 30));
         config.operation_timeout = seconds(rng, 2, 20);
     }
     config

@@ -30,7 +30,7 @@ pub fn config() -> CalculatorConfig {
     config.planned_scale_window = Duration::from_millis(40);
     config.leave_window = Duration::from_millis(10);
     config.join_coalescing = Duration::from_millis(5);
-    config.recovery_grace = Duration::from_millis(200);
+    config.recovery_grace = Some(Duration::from_millis(200));
     config.retry_delay_min = Duration::from_millis(10);
     config.degraded_enter_after = Duration::ZERO;
     config.degraded_leave_after = Duration::ZERO;

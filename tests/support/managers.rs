@@ -23,7 +23,7 @@ pub fn config() -> ManagerConfig {
     calculator.planned_scale_window = Duration::from_millis(50);
     calculator.leave_window = Duration::from_millis(10);
     calculator.join_coalescing = Duration::from_millis(5);
-    calculator.recovery_grace = Duration::from_millis(200);
+    calculator.recovery_grace = Some(Duration::from_millis(200));
     calculator.retry_delay_min = Duration::from_millis(10);
     calculator.retry_delay_max = Duration::from_millis(50);
     let mut config = ManagerConfig::default();

@@ -17,9 +17,10 @@ const ENVIRONMENT: &str = "DIVVY_";
 /// Connection to the fleet.
 #[derive(Args)]
 pub struct Connection {
-    /// NATS servers of the fleet, separated by commas: nats://host:port or tls://host:port.
+    /// NATS servers of the fleet, separated by commas: nats://host:port or tls://host:port. Default:
+    /// DIVVY_NATS_URL.
     #[arg(long, value_name = "URL")]
-    nats: String,
+    nats: Option<String>,
     /// Name of the fleet, from which its bucket names follow: divvy-<NAME>-…. Without one parti's
     /// bucket names apply.
     #[arg(long, value_name = "NAME")]
@@ -41,8 +42,13 @@ impl Connection {
             let set = settings.set("fleet", fleet);
             set.map_err(|error| format!("--fleet {fleet}: {}", error.message()))?;
         }
-        let set = settings.set("nats_url", &self.nats);
-        set.map_err(|error| format!("--nats {}: {}", self.nats, error.message()))?;
+        if let Some(url) = &self.nats {
+            let set = settings.set("nats_url", url);
+            set.map_err(|error| format!("--nats {url}: {}", error.message()))?;
+        }
+        if !settings.is_set("nats_url") {
+            return Err("no server given: use --nats URL or set DIVVY_NATS_URL".to_owned());
+        }
         Ok(settings)
     }
 
@@ -78,7 +84,9 @@ pub fn load_settings(set: &[String]) -> Result<Settings> {
         .collect();
     let variables = variables.iter().map(|(n, v)| (n.as_str(), v.as_str()));
     let merged = settings.merge_env(ENVIRONMENT, variables);
-    merged.map_err(|error| error.to_string())?;
+    for warning in merged.map_err(|error| error.to_string())? {
+        eprintln!("divvy: warning: {warning}");
+    }
     for text in set {
         let Some((name, value)) = text.split_once('=') else {
             return Err(format!("--set {text}: use NAME=VALUE"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use divvy::strategy::{
-    ConsistentHash, Diff, Plan, PlanInput, Quality, RoundRobin, Sticky, Strategy,
+    ConsistentHash, Diff, Plan, PlanInput, Quality, Sticky, Strategy, StrategyOptions,
     WeightedConsistentHash, canonical_partitions, canonical_workers, diff, explain, quality,
 };
 use divvy::types::{Partition, WorkerId};
@@ -45,8 +45,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = Sticky::DEFAULT_TOLERANCE)]
     tolerance: f64,
     /// sticky: share of all weight that may move in addition to required moves (0 to 1).
-    #[arg(long, value_name = "SHARE")]
-    movement_budget: Option<f64>,
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    movement_budget: f64,
     /// sticky: relative capacity of a worker; default 1; may be repeated.
     #[arg(long, value_name = "WORKER=CAPACITY")]
     capacity: Vec<String>,
@@ -190,39 +190,20 @@ fn build_strategy(
     arguments: &Arguments,
     workers: &[WorkerId],
     capacities: &[f64],
-) -> Result<Box<dyn Strategy>> {
-    let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
-        true => Ok(value),
-        false => Err(format!("{name}: {value} is not between 0 and 1")),
-    };
-    Ok(match arguments.strategy {
-        StrategyKind::RoundRobin => Box::new(RoundRobin),
-        StrategyKind::ConsistentHash => Box::new(
-            ConsistentHash::new()
-                .virtual_nodes(arguments.virtual_nodes)
-                .seed(arguments.seed),
-        ),
-        StrategyKind::WeightedConsistentHash => Box::new(
-            WeightedConsistentHash::new()
-                .virtual_nodes(arguments.virtual_nodes)
-                .seed(arguments.seed)
-                .overload_threshold(arguments.overload_threshold)
-                .extreme_threshold(arguments.extreme_threshold)
-                .default_weight(arguments.default_weight),
-        ),
-        StrategyKind::Sticky => {
-            let mut sticky = Sticky::new()
-                .tolerance(share("--tolerance", arguments.tolerance)?)
-                .default_weight(arguments.default_weight);
-            if let Some(budget) = arguments.movement_budget {
-                sticky = sticky.movement_budget(share("--movement-budget", budget)?);
-            }
-            for (id, &capacity) in workers.iter().zip(capacities) {
-                sticky = sticky.capacity(id.clone(), capacity);
-            }
-            Box::new(sticky)
-        }
-    })
+) -> Result<Arc<dyn Strategy>> {
+    let mut options = StrategyOptions::default();
+    options.hash_seed = arguments.seed;
+    options.virtual_nodes = arguments.virtual_nodes;
+    options.tolerance = arguments.tolerance;
+    options.movement_budget = arguments.movement_budget;
+    options.overload_threshold = arguments.overload_threshold;
+    options.extreme_threshold = arguments.extreme_threshold;
+    let capacities = workers.iter().cloned().zip(capacities.iter().copied());
+    options.capacity = capacities.collect();
+    match options.violation() {
+        Some((option, rule)) => Err(format!("--{} {rule}", option.replace('_', "-"))),
+        None => Ok(options.build(arguments.strategy, arguments.default_weight)),
+    }
 }
 
 fn read_text(option: &str, source: &str) -> Result<String> {

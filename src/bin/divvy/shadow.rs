@@ -84,8 +84,7 @@ fn calculator(
     // Read early to report errors at once. Standard input can be read only once.
     let first = read_partitions(&source)?;
     let config = settings.calculator().clone();
-    let strategy = settings.strategy();
-    let strategy = strategy.build(settings.hash_seed(), config.default_weight);
+    let strategy = settings.build_strategy();
     Calculator::builder(Arc::clone(store))
         .config(config)
         .strategy(strategy)

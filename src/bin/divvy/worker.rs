@@ -89,12 +89,9 @@ fn build(
     partitions: Vec<Partition>,
 ) -> Result<Manager> {
     let config = settings.manager();
-    let strategy = settings
-        .strategy()
-        .build(settings.hash_seed(), settings.calculator().default_weight);
     Manager::builder(store)
         .config(config)
-        .strategy(strategy)
+        .strategy(settings.build_strategy())
         .source(move || Ok(partitions.clone()))
         .build()
         .map_err(|error| error.to_string())

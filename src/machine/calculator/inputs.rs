@@ -120,7 +120,7 @@ impl CalculatorMachine {
                 if let Some(window) = &mut self.window
                     && window.publishes == Reason::Restart
                 {
-                    let recovered = now + self.config.heartbeat_ttl + self.config.recovery_grace;
+                    let recovered = now + self.config.heartbeat_ttl + self.config.recovery_grace();
                     window.ends = window.ends.max(recovered);
                 }
             }

@@ -114,8 +114,11 @@ impl CalculatorBuilder {
     /// [`Code::InvalidConfig`], listing every broken rule.
     pub fn build(self) -> Result<Calculator> {
         self.config.validate()?;
-        for warning in self.config.warnings() {
-            log::warn!(target: "divvy::config", "unwise configuration: {warning}");
+        // A manager has logged its own.
+        if self.guarded_store.is_none() {
+            for warning in self.config.warnings() {
+                log::warn!(target: "divvy::config", "unwise configuration: {warning}");
+            }
         }
         let position = Position::idle(self.clock.now());
         let idle = CalculatorMachine::new(self.config.clone(), self.clock.now(), 0, false);

@@ -125,6 +125,9 @@ impl ManagerBuilder {
     /// [`Code::InvalidConfig`], listing every broken rule.
     pub fn build(self) -> Result<Manager> {
         self.config.validate()?;
+        for warning in self.config.warnings() {
+            log::warn!(target: "divvy::config", "unwise configuration: {warning}");
+        }
         let rule = match self.election {
             Some(_) => Rule::Host,
             None => Rule::Lease,

@@ -18,9 +18,6 @@ use super::{DEFAULT_WEIGHT, PlanInput, Strategy, WorkerIndex};
 use crate::error::{Code, Error, Result};
 use crate::types::WorkerId;
 
-const CAPACITY_MIN: f64 = 0.001;
-const CAPACITY_MAX: f64 = 1_000.0;
-
 /// Balances weights with the fewest moves: the default.
 ///
 /// Its aims, in this order: every partition on a live worker; loads within the tolerance of the
@@ -47,6 +44,8 @@ pub struct Sticky {
 impl Sticky {
     /// Tolerance unless set otherwise.
     pub const DEFAULT_TOLERANCE: f64 = 0.05;
+    pub(super) const CAPACITY_MIN: f64 = 0.001;
+    pub(super) const CAPACITY_MAX: f64 = 1_000.0;
 
     /// Tolerance 0.05, no movement budget, capacity 1 for every worker, default weight 1.
     #[must_use]
@@ -80,7 +79,7 @@ impl Sticky {
     /// 0.001 (and NaN) counts as 0.001, more than 1 000 as 1 000.
     #[must_use]
     pub fn capacity(mut self, worker: WorkerId, capacity: f64) -> Self {
-        let capacity = within(capacity, CAPACITY_MIN, CAPACITY_MAX);
+        let capacity = within(capacity, Self::CAPACITY_MIN, Self::CAPACITY_MAX);
         self.capacities.insert(worker, capacity);
         self
     }

@@ -38,7 +38,7 @@ fn timing() -> CalculatorConfig {
     config.planned_scale_window = Duration::from_millis(800);
     config.leave_window = Duration::from_millis(150);
     config.join_coalescing = Duration::from_millis(50);
-    config.recovery_grace = Duration::from_millis(500);
+    config.recovery_grace = Some(Duration::from_millis(500));
     config.retry_delay_min = Duration::from_millis(50);
     config.retry_delay_max = Duration::from_millis(500);
     config.operation_timeout = PATIENCE;

@@ -130,7 +130,7 @@ fn emergency_follows_last_heartbeat_by_one_ttl_and_grace() {
     let mut leases = Leases::new(
         config.heartbeat_ttl,
         config.join_coalescing,
-        config.recovery_grace,
+        config.recovery_grace(),
     );
     let mut world = World::empty();
     leases.live(Time::ZERO);
