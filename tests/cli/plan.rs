@@ -164,9 +164,34 @@ fn bad_input_is_rejected_in_one_clear_line() {
         (
             "--partitions",
             "a\n\nb heavy\n",
-            "line 3: \"heavy\" is not a weight",
+            "line 3, column 3: \"heavy\" is not a weight",
         ),
-        ("--partitions", "a 1 2\n", "\"2\" is one word too many"),
+        (
+            "--partitions",
+            "a 1 2\n",
+            "line 1, column 5: \"2\" is one word too many",
+        ),
+        (
+            "--partitions",
+            "{\"a\":1}\n",
+            "line 1, column 1: a JSON object is not a list of partitions",
+        ),
+        (
+            "--partitions",
+            "a\n{\"a\":1}\n",
+            "line 2, column 1: \"{\\\"a\\\":1}\" is not the name of a partition",
+        ),
+        ("--partitions", "a..b\n", "\"a..b\" has an empty key"),
+        (
+            "--partitions",
+            "[{\"keys\":[\"a\"]},\n {\"weight\":1}]",
+            "missing field `keys` at line 2 column 13",
+        ),
+        (
+            "--partitions",
+            "[{\"keys\":[\"a\"],\"weight\":\"1\"}]",
+            "invalid type: string \"1\", expected i64 at line 1 column",
+        ),
         (
             "--partitions",
             r#"[{"keys":[],"weight":3}]"#,

@@ -251,15 +251,24 @@ pub fn read_partitions(source: &str) -> Result<Vec<Partition>> {
             .collect(),
         Err(_) => {
             let text = read_text(option, source)?;
-            if text.trim_start().starts_with('[') {
+            let begin = text.len() - text.trim_start().len();
+            if text[begin..].starts_with('{') {
+                let line = text[..begin].matches('\n').count() + 1;
+                let column = begin - text[..begin].rfind('\n').map_or(0, |at| at + 1) + 1;
+                return Err(format!(
+                    "{option} {source}: line {line}, column {column}: a JSON object is not a list of partitions"
+                ));
+            }
+            if text[begin..].starts_with('[') {
                 serde_json::from_str(&text)
                     .map_err(|error| format!("{option} {source}: {error}"))?
             } else {
                 let lines = (1_usize..).zip(text.lines());
                 let lines = lines.filter(|(_, line)| !line.trim().is_empty());
                 let parse = |(number, line)| {
-                    parse_partition(line)
-                        .map_err(|fault| format!("{option} {source}: line {number}: {fault}"))
+                    parse_partition(line).map_err(|(column, fault)| {
+                        format!("{option} {source}: line {number}, column {column}: {fault}")
+                    })
                 };
                 lines.map(parse).collect::<Result<_>>()?
             }
@@ -268,17 +277,34 @@ pub fn read_partitions(source: &str) -> Result<Vec<Partition>> {
     canonical_partitions(list).map_err(|error| format!("{option} {source}: {error}"))
 }
 
-fn parse_partition(line: &str) -> Result<Partition> {
+/// Characters that a name does not have: a line with them is JSON in the wrong place.
+const NOT_IN_NAMES: [char; 6] = ['{', '}', '[', ']', '"', ','];
+
+/// Parses `NAME` or `NAME WEIGHT`. An error comes with its column, from 1.
+fn parse_partition(line: &str) -> std::result::Result<Partition, (usize, String)> {
+    let column = |word: &str| {
+        let bytes = word.as_ptr() as usize - line.as_ptr() as usize;
+        line[..bytes].chars().count() + 1
+    };
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();
+    if name.contains(NOT_IN_NAMES) {
+        let fault = format!(
+            "{name:?} is not the name of a partition; write NAME [WEIGHT], or one JSON list"
+        );
+        return Err((column(name), fault));
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err((column(name), format!("{name:?} has an empty key")));
+    }
     let weight = match words.next() {
         None => 0,
         Some(word) => word
             .parse()
-            .map_err(|_| format!("{word:?} is not a weight"))?,
+            .map_err(|_| (column(word), format!("{word:?} is not a weight")))?,
     };
     match words.next() {
-        Some(word) => Err(format!("{word:?} is one word too many")),
+        Some(word) => Err((column(word), format!("{word:?} is one word too many"))),
         None => Ok(Partition::new(name.split('.'), weight)),
     }
 }
