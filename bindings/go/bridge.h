@@ -2,6 +2,11 @@
 #ifndef DIVVY_GO_BRIDGE_H
 #define DIVVY_GO_BRIDGE_H
 
+#ifdef __has_include
+#if !__has_include(<divvy.h>)
+#error "divvy.h not found: run `make go-lib` first, or `make install` and build with -tags divvy_dynamic"
+#endif
+#endif
 #include <divvy.h>
 
 divvy_status divvy_go_set_source(divvy_config config, uintptr_t handle, char *errbuf, size_t errlen);
