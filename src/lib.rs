@@ -112,8 +112,8 @@ pub use machine::list_guard::HeldList;
 pub use machine::manager::{ManagerChange, ManagerEvent};
 pub use runtime::{
     BreakerStatus, Calculator, CalculatorBuilder, CalculatorStatus, Events, LeaderElection,
-    Manager, ManagerBuilder, ManagerStatus, PartitionSource, Polled, Readiness, StatusCounters,
-    Subscription, WorkerStatus, connect_nats, read_fleet,
+    Manager, ManagerBuilder, ManagerStatus, PartitionSource, Polled, Readiness, RecvError,
+    StatusCounters, Subscription, WorkerStatus, connect_nats, read_fleet,
 };
 pub use settings::Settings;
 pub use threads::cancel::Cancel;

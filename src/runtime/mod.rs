@@ -39,6 +39,6 @@ pub use manager::{
 pub use notifier::EventFilter;
 #[cfg(feature = "capi")]
 pub(crate) use notifier::Notification;
-pub use notifier::{Events, Polled, Readiness, Subscription};
+pub use notifier::{Events, Polled, Readiness, RecvError, Subscription};
 pub use publish::partition_list::PartitionSource;
 pub use read_fleet::read_fleet;

@@ -113,11 +113,9 @@ pub fn wait_for(
     let deadline = soon();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(event) = events.recv_timeout(left) else {
-            panic!(
-                "{what}: no such event (closed: {}) in {PATIENCE:?}",
-                events.is_closed()
-            );
+        let event = match events.recv_timeout(left) {
+            Ok(event) => event,
+            Err(error) => panic!("{what}: no such event: {error}"),
         };
         if condition(&event) {
             return event;

@@ -81,8 +81,9 @@ pub fn wait_for(
     let mut seen = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(event) = events.recv_timeout(left) else {
-            panic!("{what}: not among {seen:#?}");
+        let event = match events.recv_timeout(left) {
+            Ok(event) => event,
+            Err(error) => panic!("{what}: {error}; not among {seen:#?}"),
         };
         if condition(&event) {
             return event;

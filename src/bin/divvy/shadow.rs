@@ -8,7 +8,7 @@ use clap::Args;
 use divvy::error::Code;
 use divvy::runtime::{EventRecord, rfc3339};
 use divvy::time::duration;
-use divvy::{Calculator, CalculatorEvent, Error, EventFilter, Events, Settings};
+use divvy::{Calculator, CalculatorEvent, Error, EventFilter, Events, RecvError, Settings};
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
@@ -107,11 +107,10 @@ fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Res
             .is_some_and(|time| began.elapsed() >= time)
     };
     while !interrupted.load(Ordering::Acquire) && !is_over() {
-        let Some(event) = events.recv_timeout(LOOK_INTERVAL) else {
-            if events.is_closed() {
-                return Err("the shadow ended unexpectedly".into());
-            }
-            continue;
+        let event = match events.recv_timeout(LOOK_INTERVAL) {
+            Ok(event) => event,
+            Err(RecvError::TimedOut) => continue,
+            Err(RecvError::Closed) => return Err("the shadow ended unexpectedly".into()),
         };
         if !print(&event_line(arguments.json, &event))? {
             return Ok(()); // the reader closed the pipe

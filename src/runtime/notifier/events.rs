@@ -15,6 +15,26 @@ pub trait Readiness: Send {
     fn set(&self, is_ready: bool);
 }
 
+/// Why [`Events::recv_timeout`] returned no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// No event arrived in time. More may follow.
+    TimedOut,
+    /// The subscription is closed and its backlog is empty: no event will follow.
+    Closed,
+}
+
+impl std::fmt::Display for RecvError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            RecvError::TimedOut => "timed out waiting for an event",
+            RecvError::Closed => "the subscription is closed",
+        })
+    }
+}
+
+impl std::error::Error for RecvError {}
+
 /// How [`Events::poll`] ended.
 #[derive(Debug)]
 pub enum Polled<N = CalculatorEvent> {
@@ -42,10 +62,16 @@ impl<N: Notification> Events<N> {
         Self { subscriber, hub }
     }
 
-    /// The next event; waits for at most `timeout`. `None`: nothing came in time, or
-    /// [`Events::is_closed`]. Wakes do not end it.
-    pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<N>> {
-        self.next_by(Some(deadline_after(timeout)))
+    /// Returns the next event. Blocks for at most `timeout`. [`Events::wake`] does not end it.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] or [`RecvError::Closed`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Arc<N>, RecvError> {
+        match self.wait(Some(deadline_after(timeout)), false) {
+            Polled::Event(event) => Ok(event),
+            Polled::TimedOut | Polled::Woken => Err(RecvError::TimedOut),
+            Polled::Closed => Err(RecvError::Closed),
+        }
     }
 
     /// The next event; waits for at most `timeout`, without limit for `None`.
@@ -100,8 +126,8 @@ impl<N: Notification> Events<N> {
         self.subscriber.queue.lock().is_over()
     }
 
-    fn next_by(&self, deadline: Option<Instant>) -> Option<Arc<N>> {
-        match self.wait(deadline, false) {
+    fn next_event(&self) -> Option<Arc<N>> {
+        match self.wait(None, false) {
             Polled::Event(event) => Some(event),
             Polled::TimedOut | Polled::Woken | Polled::Closed => None,
         }
@@ -151,7 +177,7 @@ impl<N: Notification> Iterator for Events<N> {
 
     /// Waits for the next event without limit; `None` when there will be none.
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_by(None)
+        self.next_event()
     }
 }
 
@@ -160,7 +186,7 @@ impl<N: Notification> Iterator for &Events<N> {
 
     /// As for [`Events`] itself, for readers that share it.
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_by(None)
+        self.next_event()
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, select_biased};
 
 pub use self::event_filter::{EventFilter, Notification};
-pub use self::events::{Events, Polled, Readiness};
+pub use self::events::{Events, Polled, Readiness, RecvError};
 use self::primitives::{Condvar, Mutex, ThreadKey, WakeChannel};
 
 use crate::error::{Code, Error, Result};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
-use divvy::{Calculator, CalculatorEvent, CalculatorState, EventFilter, Events, Subscription};
+use divvy::{
+    Calculator, CalculatorEvent, CalculatorState, EventFilter, Events, RecvError, Subscription,
+};
 use parking_lot::Mutex;
 
 use crate::support::calculators::*;
@@ -453,7 +455,10 @@ fn readers_end_after_backlog_when_calculator_stops() {
     assert!(matches!(&**last, CalculatorEvent::Published { version: v, .. } if *v == version));
     assert!(events.is_closed());
     assert!(events.try_recv().is_none());
-    assert!(events.recv_timeout(PATIENCE).is_none());
+    assert_eq!(
+        events.recv_timeout(PATIENCE).unwrap_err(),
+        RecvError::Closed
+    );
 }
 
 #[test]
@@ -612,7 +617,7 @@ fn all_events_of_one_step_are_queued_before_reader_wakes() {
     let events = calculator.events(EventFilter::State);
     let reader = std::thread::spawn(move || {
         let (mut publications, mut whole) = (0, 0);
-        while let Some(event) = events.recv_timeout(PATIENCE) {
+        while let Ok(event) = events.recv_timeout(PATIENCE) {
             if is_publication(&event) {
                 publications += 1;
                 let next = events.try_recv();

@@ -49,6 +49,18 @@ mod repeated {
     const CYCLE_MAX: Duration = Duration::from_secs(10);
 
     #[test]
+    fn wait_reports_timeout_and_close_as_different_errors() {
+        let hub = hub();
+        let events = hub.events(());
+        let wait = || events.recv_timeout(Duration::ZERO).map(|_| ());
+        assert_eq!(wait(), Err(RecvError::TimedOut));
+        hub.publish(Step::Number(1));
+        hub.close_receivers();
+        assert_eq!(wait(), Ok(()), "the backlog is delivered first");
+        assert_eq!(wait(), Err(RecvError::Closed));
+    }
+
+    #[test]
     fn wake_that_meets_an_event_always_reaches_the_reader() {
         let hub = hub();
         let events = Arc::new(hub.events(()));
@@ -213,7 +225,7 @@ mod explored {
             let events = Arc::new(hub.events(()));
             let readers = [(); 2].map(|()| {
                 let events = Arc::clone(&events);
-                thread::spawn(move || while events.recv_timeout(NO_LIMIT).is_some() {})
+                thread::spawn(move || while events.recv_timeout(NO_LIMIT).is_ok() {})
             });
             hub.publish(Step::Number(1));
             hub.close_receivers();
