@@ -146,7 +146,7 @@ impl Assignments {
         Ok(self.tell())
     }
 
-    /// Before the store has been heard of: this is what it said to a former life.
+    /// Applies the assignment that a previous process cached, before the store has answered.
     pub fn recall(&mut self, held: Held) -> Option<AssignmentChange> {
         if self.has_one {
             return None;

@@ -1,13 +1,12 @@
-//! What a worker remembers of its assignment outside of the store, so that one that is started
-//! while the store is out of reach can serve at once.
+//! The cached assignment of a worker, so that a worker that starts while the store is unreachable
+//! can serve at once.
 //!
-//! What is remembered is the store's word as it was when it was last *seen* to stand. It is
-//! refreshed while the store is in sight and never while it is not, so that its age is the age of
-//! that word, however often the worker is started meanwhile. From a stated age on it counts for
-//! nothing.
+//! The file contains the assignment as the store last confirmed it. It is refreshed only while the
+//! store is reachable, so that its age is the time since that confirmation, however often the worker
+//! restarts meanwhile. A file above the configured age is ignored.
 //!
-//! [`Cache`] decides what is to be done with the file; the shell does it, one order at a time, and
-//! adds the wall clock, which is compared with that of the same host only.
+//! [`Cache`] decides when to read, write and remove the file. The shell carries out one order at a
+//! time and adds the wall clock, which is compared only with that of the same host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use super::stable_id::Pool;
 use crate::error::{Code, Error, Result};
 use crate::types::{Time, WorkerId};
 
-/// How far a clock that was set back may make a file come from the future.
+/// Largest accepted step of a clock that was set back, which dates a file in the future.
 const CLOCK_STEP_MAX: Duration = Duration::from_secs(5);
 
 /// Pause after the file could not be written.
@@ -26,30 +25,30 @@ const RETRY: Duration = Duration::from_secs(10);
 /// An assignment as the store had it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Which fleet the worker was a member of: key prefixes and buckets.
+    /// The worker's fleet: key prefixes and buckets.
     pub fleet: String,
     /// The id that the worker had.
     pub worker: WorkerId,
-    /// What it held.
+    /// The assignment.
     pub held: Held,
-    /// When that was last seen to be so, since the beginning of 1970 by the host's wall clock.
+    /// When the store last confirmed it, since the beginning of 1970 by the host's wall clock.
     pub seen: Duration,
 }
 
-/// What may be served of it.
+/// A cached assignment that may be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recalled {
     /// The id that the worker had.
     pub worker: WorkerId,
-    /// What it held.
+    /// The assignment.
     pub held: Held,
-    /// How old that is.
+    /// Its age.
     pub age: Duration,
-    /// For how long it may be served from now on.
+    /// Time for which it may still be served.
     pub left: Duration,
 }
 
-/// Whether what is remembered may be served by a worker of this fleet and pool at `now` (since
+/// Returns the cached assignment if a worker of this fleet and pool may serve it at `now` (since
 /// the beginning of 1970).
 ///
 /// # Errors
@@ -96,53 +95,53 @@ pub fn recall(
     })
 }
 
-/// What is to be done with the file. Each is answered by a [`CacheAnswer`].
+/// An operation on the file. Each is answered by a [`CacheAnswer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheOrder {
     /// Read it.
     Load,
-    /// Replace it: the store's word stood at `seen`.
+    /// Replace it: the store confirmed the assignment at `seen`.
     Save {
         /// The worker's id.
         worker: WorkerId,
-        /// Its content.
+        /// The assignment.
         held: Held,
-        /// When.
+        /// Time of the confirmation.
         seen: Time,
     },
     /// Remove it.
     Erase,
 }
 
-/// How that ended.
+/// The result of a [`CacheOrder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheAnswer {
-    /// What the file gives; `None`: nothing.
+    /// The content of the file; `None` if there is none that may be served.
     Loaded(Option<Recalled>),
-    /// It was replaced or removed.
+    /// The file was replaced or removed.
     Done,
-    /// It could not be.
+    /// The file could not be replaced or removed.
     Failed,
 }
 
-/// What the file holds, as far as it is known here, and what it shall hold.
+/// The known content of the file, and the next operation on it.
 #[derive(Debug, Default)]
 pub struct Cache {
-    /// How often what stands is written again; `None`: there is no file.
+    /// Interval at which an unchanged assignment is written again; `None`: there is no file.
     refresh: Option<Duration>,
-    /// The last order but those that were overtaken.
+    /// The next order. A newer one replaces it.
     wanted: Option<CacheOrder>,
     is_busy: bool,
-    /// What was last to be saved.
+    /// The content of the last `Save`.
     last: Option<(WorkerId, Held)>,
-    /// When it is to be saved again.
+    /// When it is saved again.
     due: Time,
-    /// What the file gave and until when that counts.
+    /// The loaded assignment and the end of its validity.
     recalled: Option<(Recalled, Time)>,
 }
 
 impl Cache {
-    /// A file whose content counts for so long; `None`: no file.
+    /// Returns a cache whose content is valid for `max_age`; `None`: no file.
     #[must_use]
     pub fn new(max_age: Option<Duration>) -> Self {
         Self {
@@ -151,20 +150,20 @@ impl Cache {
         }
     }
 
-    /// Has the file read.
+    /// Orders the file to be read.
     pub fn load(&mut self) {
         self.want(CacheOrder::Load);
     }
 
-    /// Has the file removed.
+    /// Orders the file to be removed.
     pub fn erase(&mut self) {
         self.last = None;
         self.recalled = None;
         self.want(CacheOrder::Erase);
     }
 
-    /// The store's word stands now: it is written when it differs from what was written last, or
-    /// that was long ago.
+    /// Records an assignment that the store confirms now. It is written if it differs from the last
+    /// one written, or if the refresh interval has passed.
     pub fn stands(&mut self, now: Time, worker: &WorkerId, held: &Held) {
         let Some(refresh) = self.refresh else {
             return;
@@ -186,37 +185,37 @@ impl Cache {
         });
     }
 
-    /// What stands is written again at the next opportunity.
+    /// Makes a refresh of the file due at once.
     pub fn refresh(&mut self) {
         self.due = Time::ZERO;
     }
 
-    /// When what stands is to be written again.
+    /// Returns when the file is to be refreshed.
     #[must_use]
     pub fn refresh_due(&self) -> Option<Time> {
         self.last.as_ref().map(|_| self.due)
     }
 
-    /// What the file gave, unless that is too old by now.
+    /// Returns the loaded assignment unless it is too old by now.
     #[must_use]
     pub fn recalled(&self, now: Time) -> Option<&Recalled> {
         let (recalled, until) = self.recalled.as_ref()?;
         (now < *until).then_some(recalled)
     }
 
-    /// Until when that counts.
+    /// Returns the end of validity of the loaded assignment.
     #[must_use]
     pub fn recalled_until(&self) -> Option<Time> {
         self.recalled.as_ref().map(|(_, until)| *until)
     }
 
-    /// Whether nothing is under way or to be done.
+    /// Whether no order is in progress or waiting.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         !self.is_busy && self.wanted.is_none()
     }
 
-    /// What to do now; one thing at a time.
+    /// Returns the next order, if none is in progress.
     pub fn poll_order(&mut self) -> Option<CacheOrder> {
         if self.is_busy {
             return None;

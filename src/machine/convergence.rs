@@ -1,8 +1,8 @@
-//! How far each live worker is behind what was assigned to it.
+//! How far each live worker lags behind its assignment.
 //!
-//! Runs on `dv-watch`, from what the two watches show. A worker is measured against the version
-//! of its own key, for an assignment that did not change is not written again. One that reports
-//! nothing (parti's do not), or is gone, is not known to be behind.
+//! Runs on `dv-watch`, on the changes of the two watches. A worker is measured against the version
+//! of its own key, because an unchanged assignment is not written again. A worker that reports no
+//! version (as those of parti) or is not alive is never lagging.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,17 +11,17 @@ use std::time::Duration;
 use crate::types::{Time, Version, WorkerId};
 use crate::wire::lag;
 
-/// Follows what is assigned and what is applied.
+/// Tracks the assigned and the applied version of each worker.
 #[derive(Debug)]
 pub struct Convergence {
     /// How long a worker may be behind before it is reported; zero: no limit.
     timeout: Duration,
     workers: BTreeMap<Box<str>, WorkerProgress>,
-    /// How many workers are behind.
+    /// Number of lagging workers.
     behind: usize,
-    /// When to look who is overdue; may be too early.
+    /// Next check for overdue workers; may be too early.
     due: Option<Time>,
-    is_blind: bool,
+    is_watch_lost: bool,
     publications: Publications,
     overdue: VecDeque<Lagging>,
     /// Whether there is something for [`Convergence::take_lag`].
@@ -31,31 +31,31 @@ pub struct Convergence {
 /// One worker.
 #[derive(Debug, Default)]
 struct WorkerProgress {
-    /// The version under its key; `None`: it has none.
+    /// The version of its key; `None`: the key has no value.
     assigned: Option<Version>,
-    /// The version it has applied; `None`: it does not say.
+    /// The version it has applied; `None`: it reports none.
     applied: Option<Version>,
     /// Since when it has been behind without getting any further; `None`: it is not behind.
     since: Option<Time>,
     /// Whether it was reported and has not caught up since.
-    is_told: bool,
+    is_reported: bool,
 }
 
-/// What is being measured: from a publication until no live worker is behind.
+/// The measured publications: from a publication until no live worker lags.
 #[derive(Debug, Default)]
 struct Publications {
-    /// The one under way, and when it was seen first. Those that overlap are one.
+    /// The publication in progress, and when it was first seen. Overlapping ones are merged.
     open: Option<(Time, Version)>,
-    /// The highest version that was measured, or was there before this leader looked.
+    /// The highest version that was measured, or existed before this leader's watch.
     floor: Version,
     /// The highest version that was published as a whole.
     committed: Version,
-    /// Whether what is shown now was there before.
+    /// Whether the watch is replaying changes that happened before.
     is_replaying: bool,
     done: Option<Duration>,
 }
 
-/// A worker that does not apply what is assigned to it.
+/// A worker that has not applied its assignment in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lagging {
     /// The worker.
@@ -102,7 +102,7 @@ impl Convergence {
             workers: BTreeMap::new(),
             behind: 0,
             due: None,
-            is_blind: false,
+            is_watch_lost: false,
             publications: Publications {
                 is_replaying: true,
                 ..Publications::default()
@@ -112,12 +112,12 @@ impl Convergence {
         }
     }
 
-    /// A worker's key holds this version, or nothing.
+    /// Records the version of a worker's key; `None`: it has no value.
     pub fn assigned(&mut self, now: Time, worker: &str, version: Option<Version>) {
         self.change(now, worker, |progress| progress.assigned = version);
     }
 
-    /// A worker has applied this version. `None`: it does not say.
+    /// Records the version that a worker has applied; `None`: it reports none.
     pub fn applied(&mut self, now: Time, worker: &str, version: Option<Version>) {
         let known = self.workers.get(worker).and_then(|p| p.applied);
         if known == version {
@@ -129,50 +129,50 @@ impl Convergence {
         });
     }
 
-    /// A worker is not alive any more.
+    /// Records that a worker is no longer alive.
     pub fn gone(&mut self, worker: &str) {
         if self.workers.contains_key(worker) {
-            // The time is of no use: who is gone is not behind.
+            // The time is unused: a worker without an applied version does not lag.
             self.change(Time::ZERO, worker, |progress| progress.applied = None);
         }
     }
 
-    /// This leader has written a worker's key in this version. What workers apply that do not say
-    /// so is not measured.
+    /// Records that this leader wrote a worker's key in this version. Workers that report no
+    /// version are not measured.
     pub fn published(&mut self, now: Time, worker: &str, version: Version) {
-        let is_told = self
+        let is_reported = self
             .workers
             .get(worker)
             .is_some_and(|p| p.applied.is_some());
-        self.publications.seen(now, version, is_told);
+        self.publications.seen(now, version, is_reported);
     }
 
-    /// The record of this version was seen: all of it is published.
+    /// Records a commit record: the version is published completely.
     pub fn committed(&mut self, version: Version) {
         let committed = &mut self.publications.committed;
         *committed = version.max(*committed);
     }
 
-    /// What the assignment watch shows from now on was there before, or was missed.
+    /// Marks the following changes of the assignment watch as old or missed ones.
     pub fn begin_replay(&mut self) {
         self.publications.is_replaying = true;
         self.publications.open = None;
     }
 
-    /// What the assignment watch shows from now on happens now.
+    /// Marks the following changes of the assignment watch as current.
     pub fn end_replay(&mut self) {
         self.publications.is_replaying = false;
     }
 
     /// The heartbeat watch is lost: no worker can be judged.
     pub fn watch_lost(&mut self) {
-        self.is_blind = true;
+        self.is_watch_lost = true;
         self.publications.open = None;
     }
 
-    /// They are in sight: who is behind has all its time again.
+    /// The heartbeat watch is live again: the timeout of lagging workers restarts.
     pub fn live(&mut self, now: Time) {
-        if !std::mem::take(&mut self.is_blind) {
+        if !std::mem::take(&mut self.is_watch_lost) {
             return;
         }
         for progress in self.workers.values_mut() {
@@ -181,7 +181,7 @@ impl Convergence {
         self.due = (self.behind > 0).then(|| now + self.timeout);
     }
 
-    /// Lets time pass: finds who is overdue and whether a publication has arrived everywhere.
+    /// Advances time: finds overdue workers and completed publications.
     pub fn tick(&mut self, now: Time) {
         if self.behind == 0 {
             self.publications.arrived(now);
@@ -194,7 +194,7 @@ impl Convergence {
     /// When `tick` is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let is_watched = !self.timeout.is_zero() && !self.is_blind && self.behind > 0;
+        let is_watched = !self.timeout.is_zero() && !self.is_watch_lost && self.behind > 0;
         self.due.filter(|_| is_watched)
     }
 
@@ -216,7 +216,7 @@ impl Convergence {
         let behind = self.workers.values().filter(|p| p.since.is_some());
         Some(
             behind.fold(FleetLag::default(), |fleet, progress| FleetLag {
-                lagging: fleet.lagging + usize::from(progress.is_told),
+                lagging: fleet.lagging + usize::from(progress.is_reported),
                 highest: fleet.highest.max(progress.lag().unwrap_or(0)),
             }),
         )
@@ -246,7 +246,7 @@ impl Convergence {
             }
             Some(_) => {
                 progress.since = None;
-                progress.is_told = false;
+                progress.is_reported = false;
             }
             None => progress.since = None,
         }
@@ -264,14 +264,14 @@ impl Convergence {
                 continue;
             };
             let due = since + self.timeout;
-            if progress.is_told {
+            if progress.is_reported {
                 continue;
             }
             if due > now {
                 self.due = Some(self.due.map_or(due, |known| known.min(due)));
                 continue;
             }
-            progress.is_told = true;
+            progress.is_reported = true;
             self.is_changed = true;
             // A name that is none beats no heart.
             if let Ok(worker) = WorkerId::new(name) {
@@ -294,10 +294,10 @@ impl WorkerProgress {
 }
 
 impl Publications {
-    fn seen(&mut self, now: Time, version: Version, is_told: bool) {
+    fn seen(&mut self, now: Time, version: Version, is_reported: bool) {
         if self.is_replaying {
             self.floor = self.floor.max(version);
-        } else if version > self.floor && is_told {
+        } else if version > self.floor && is_reported {
             let (_, highest) = self.open.get_or_insert((now, version));
             *highest = version.max(*highest);
         }

@@ -1,4 +1,4 @@
-//! A worker's signs of life, with what it has applied.
+//! A worker's heartbeats, which carry the applied term and version.
 //!
 //! A heartbeat is conditional on the key's previous revision, so that a delayed one cannot revive a
 //! worker that has left. If the condition fails (the key expired, or another process uses the id)
@@ -28,19 +28,19 @@ pub struct Heartbeat {
     ttl: Duration,
     worker: Option<WorkerId>,
     applied: Applied,
-    /// The highest that the process has applied or published, under any id.
+    /// The highest term and version that the process has applied or published, under any id.
     highest: Applied,
     /// The last known state of the key; `None`: read it first.
     revision: Option<Revision>,
-    /// It was read since the last confirmed heartbeat.
+    /// The key was read since the last confirmed heartbeat.
     has_looked: bool,
     due: Time,
     /// A heartbeat is due at once.
     is_urgent: bool,
     sent: Time,
-    /// What is under way, and for whom.
+    /// The call in progress, and the worker that it is for.
     in_flight: Option<(HeartbeatCall, WorkerId)>,
-    /// When the beat was sent that was last confirmed.
+    /// When the last confirmed heartbeat was sent.
     confirmed: Option<Time>,
     is_leaving: bool,
     /// Announcements of the leave that were refused.
@@ -81,7 +81,7 @@ impl Heartbeat {
         }
     }
 
-    /// How long the store keeps a beat, where that is less than what was configured.
+    /// Applies the store's own TTL of a heartbeat if it is shorter than the configured one.
     pub fn limit_ttl(&mut self, ttl: Duration) {
         self.ttl = self.ttl.min(ttl);
     }
@@ -98,7 +98,7 @@ impl Heartbeat {
         }
     }
 
-    /// Sets what the worker has applied. A change is reported at once.
+    /// Sets the applied term and version. A change makes the next heartbeat due at once.
     pub fn set_applied(&mut self, applied: Applied) {
         if self.applied != applied {
             self.applied = applied;
@@ -139,7 +139,7 @@ impl Heartbeat {
         self.in_flight.is_none() && !(has_to_tell && self.worker.is_some())
     }
 
-    /// When the beat was sent that was last confirmed.
+    /// When the last confirmed heartbeat was sent.
     #[must_use]
     pub fn confirmed(&self) -> Option<Time> {
         self.confirmed
@@ -170,7 +170,7 @@ impl Heartbeat {
         is_waiting.then_some(due)
     }
 
-    /// What to ask of the store now.
+    /// Returns the request that is due, if any.
     pub fn poll_request(&mut self, now: Time) -> Option<Request> {
         if self.deadline()? > now {
             return None;
@@ -211,7 +211,7 @@ impl Heartbeat {
         })
     }
 
-    /// Whether there is no more time to look for what the key holds.
+    /// Whether the lease is too close to its end to read the key first.
     fn is_at_stake(&self, now: Time) -> bool {
         let is_old = |confirmed: Time| confirmed + self.ttl / 2 <= now;
         self.has_looked && !self.is_leaving && self.confirmed.is_some_and(is_old)
@@ -242,7 +242,7 @@ impl Heartbeat {
                 self.due = self.sent + self.interval;
             }
             Outcome::Refused(Refusal::Conflict) => {
-                // Of the first beat: what a former life left.
+                // A conflict of the first heartbeat comes from a previous process with this id.
                 self.is_disturbed |= self.confirmed.is_some();
                 self.revision = None;
                 self.due = now;
@@ -255,7 +255,7 @@ impl Heartbeat {
         }
     }
 
-    /// What the key holds after a beat that did not simply succeed.
+    /// Handles the reading of the key after a heartbeat that failed or whose outcome is unknown.
     fn looked(&mut self, now: Time, found: &Result<Option<Entry>>) {
         match found {
             Ok(entry) => {
@@ -283,7 +283,7 @@ impl Heartbeat {
 
     fn left(&mut self, now: Time, outcome: &Outcome) {
         match outcome {
-            // Where it was not taken, the lease runs out instead.
+            // If the leave was not written, the lease expires instead.
             Outcome::Done(_) | Outcome::Refused(Refusal::Conflict) | Outcome::Unknown(_) => {
                 self.worker = None;
             }

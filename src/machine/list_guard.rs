@@ -1,8 +1,8 @@
 //! Whether a partition list may replace the one in force.
 //!
-//! A source that answers with a part of its list, or with nothing, would take the partitions from
-//! workers that do their job well. So a list that lost too much is held back: until the host confirms
-//! it, or until it has stayed for so long that it is no accident.
+//! A source that returns only a part of its list would revoke partitions from healthy workers. A
+//! list that lost too many partitions is therefore held back until the host confirms it, or until it
+//! has stayed the same for the hold time.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::types::Time;
 pub struct HeldList {
     /// Partitions of the list in force.
     pub in_force: usize,
-    /// How many of them the held list lacks.
+    /// Number of them that are missing from the held list.
     pub lost: usize,
     /// Partitions of the held list.
     pub listed: usize,
-    /// When it is applied unless it changes back: that long from now.
+    /// Time until it is applied, unless the partitions return.
     pub applied_in: Duration,
 }
 
@@ -42,22 +42,22 @@ enum State {
     Accepted,
 }
 
-/// What is to happen with a list.
+/// The decision on a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It takes the place of the one in force.
+    /// Apply it.
     Apply,
-    /// As `Apply`, after it was held back.
+    /// Apply it, after it was held back.
     Release,
-    /// The one in force stays, as before.
+    /// Keep the list in force, as before.
     Hold,
-    /// The one in force stays from now on.
+    /// Keep the list in force, from now on.
     HoldFromNow,
 }
 
 impl ListGuard {
-    /// A guard that holds back what lost more than the share `max_shrink`, for up to `hold`. A share
-    /// of 1 holds back nothing.
+    /// Returns a guard that holds back lists that lost more than the share `max_shrink`, for up to
+    /// `hold`. A share of 1 disables it.
     #[must_use]
     pub fn new(max_shrink: f64, hold: Duration) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl ListGuard {
         }
     }
 
-    /// When the list that is held back is to be read again.
+    /// Returns when the held list is to be read again.
     #[must_use]
     pub fn due(&self) -> Option<Time> {
         match self.state {
@@ -125,7 +125,7 @@ impl ListGuard {
         }
     }
 
-    /// The list that is held back.
+    /// Returns the held list, if any.
     #[must_use]
     pub fn held(&self, now: Time) -> Option<HeldList> {
         match self.state {

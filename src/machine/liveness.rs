@@ -19,11 +19,11 @@ use crate::types::{Time, WorkerId};
 /// A change of membership or of the watch that reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {
-    /// These workers beat for the first time, the first of them at `since`.
+    /// The first heartbeat of these workers was seen, the earliest at `since`.
     Joined {
-        /// When the first of them was seen.
+        /// Time of the earliest of these heartbeats.
         since: Time,
-        /// Who joined, in order of id.
+        /// The workers that joined, in order of id.
         workers: Vec<WorkerId>,
     },
     /// The worker left.
@@ -81,7 +81,7 @@ enum Visibility {
 }
 
 impl Leases {
-    /// No worker known yet, nothing in visibility yet.
+    /// Returns leases without a worker, before the watch's first delivery.
     #[must_use]
     pub fn new(ttl: Duration, join_coalescing: Duration, recovery_grace: Duration) -> Self {
         Self {
@@ -193,7 +193,7 @@ impl Leases {
                         lease.ends = lease.ends.max(ends);
                     }
                 }
-                // Whatever waited for visibility is done with everybody who is there.
+                // Joins that were delayed by the disconnection are reported now.
                 self.report_joins();
                 self.events.push_back(MembershipEvent::WatchRestored);
             }
@@ -253,13 +253,13 @@ impl Leases {
         self.events.pop_front()
     }
 
-    /// Whether everything is in visibility.
+    /// Whether the watch is live.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.visibility == Visibility::Live
     }
 
-    /// Every known worker and what is left of its lease (zero when it is suspected).
+    /// Returns every known worker and the rest of its lease (zero if it is suspected).
     pub fn remaining(&self, now: Time) -> impl Iterator<Item = (&WorkerId, Duration)> {
         self.workers.iter().map(move |(worker, lease)| {
             let left = match lease.status {
@@ -270,14 +270,14 @@ impl Leases {
         })
     }
 
-    /// The worker, where it is known: hands out a shared id instead of making a new one.
+    /// Returns the shared id of a known worker.
     #[must_use]
     pub fn known(&self, worker: &str) -> Option<&WorkerId> {
         self.workers.get_key_value(worker).map(|(id, _)| id)
     }
 
     fn newcomer(&mut self, now: Time, worker: &str, ends: Time) {
-        // A value that outlived its TTL is about to be removed by the store: no sign of life.
+        // A value that outlived its TTL is about to be removed by the store: not a heartbeat.
         let (Ok(worker), true) = (WorkerId::new(worker), ends > now) else {
             return;
         };
@@ -365,7 +365,7 @@ mod tests {
         std::iter::from_fn(|| leases.poll_event()).collect()
     }
 
-    /// Leases in full visibility at time zero with these workers alive.
+    /// Returns leases with a live watch at time zero and these workers alive.
     fn live_with(names: &[&str]) -> Leases {
         let mut leases = Leases::new(TTL, COALESCE, RECOVERY);
         leases.seed(at(0), names.iter().map(|n| (id(n), TTL)), []);

@@ -1,19 +1,18 @@
-//! How many retries a store is asked to bear: a bucket of tokens, so that retries never multiply
-//! the load.
+//! The retry budget of a store: a token bucket, so that retries cannot multiply the load.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// What a retry_budget allows. Over any span of time the retries are at most
+/// The limits of a retry budget. Over any span of time the retries are at most
 /// `burst + share x first tries + per_second x seconds`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudgetConfig {
-    /// Retries that may come at once.
+    /// Largest number of retries in a burst.
     pub burst: f64,
-    /// Retries that each first try pays for.
+    /// Tokens that each first attempt adds.
     pub share: f64,
-    /// Retries a second whatever the load, so that a quiet caller may retry at all.
+    /// Tokens added per second, so that a caller with few calls can retry.
     pub per_second: f64,
 }
 
@@ -27,7 +26,7 @@ impl Default for RetryBudgetConfig {
     }
 }
 
-/// The tokens that are left.
+/// The remaining tokens.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     config: RetryBudgetConfig,
@@ -37,7 +36,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A full one.
+    /// Returns a full budget.
     #[must_use]
     pub fn new(config: RetryBudgetConfig, now: Time) -> Self {
         Self {
@@ -47,13 +46,13 @@ impl RetryBudget {
         }
     }
 
-    /// A first try goes out: it pays for a part of a retry.
+    /// Adds the tokens of a first attempt.
     pub fn record_first_attempt(&mut self, now: Time) {
         self.add(self.config.share);
         self.pass(now);
     }
 
-    /// Whether a retry may go out; if so, it is paid for.
+    /// Takes a token for a retry. Returns false if there is none.
     pub fn retry(&mut self, now: Time) -> bool {
         self.pass(now);
         let granted = self.tokens >= 1.0;

@@ -1,5 +1,5 @@
-//! The evidence rules of a take-over: who of the old plan and of the present fleet is alive, has
-//! left, is suspected or is dead.
+//! The evidence rules of a take-over: which workers of the stored plan and of the fleet are alive,
+//! have left, are suspected or are dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::wire::Applied;
 pub enum Finding {
     /// Not at all.
     Same,
-    /// Partitions came or went.
+    /// Partitions were added or removed.
     Changed,
     /// Only weights changed; the fullest worker exceeds the fair level by this share.
     Reweighted {
@@ -22,10 +22,10 @@ pub enum Finding {
     },
 }
 
-/// What a take-over found.
+/// The result of a take-over's reading.
 #[derive(Clone, Debug)]
 pub struct TakeOver {
-    /// The term that it opened.
+    /// The term that the take-over opened.
     pub term: Term,
     /// The highest version found.
     pub version: Version,
@@ -39,7 +39,7 @@ pub struct TakeOver {
     pub finding: Option<Finding>,
     /// Every heartbeat key and its value.
     pub heartbeats: Vec<HeartbeatRecord>,
-    /// Who led before, by the fence record.
+    /// The former leader, by the fence record.
     pub former_leader: Option<WorkerId>,
     /// Whether the former leader's lease is known to have run out.
     pub former_leader_lease_over: bool,
@@ -47,7 +47,7 @@ pub struct TakeOver {
     pub generation: u64,
 }
 
-/// What a process knows from before its take-over.
+/// The facts that a process remembers from before its take-over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
     /// The highest term and version that it has applied or published.
@@ -60,11 +60,11 @@ pub struct ProcessMemory {
 /// A heartbeat key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatRecord {
-    /// Whose.
+    /// The worker.
     pub worker: WorkerId,
-    /// Whether it holds a value, or how it dead it.
+    /// Whether the key has a value, or how the value ended.
     pub operation: Operation,
-    /// How old the last write is by the store's clock, where it can tell.
+    /// Age of the last write by the store's clock, if the store reports it.
     pub age: Option<Duration>,
 }
 
@@ -73,31 +73,31 @@ pub struct HeartbeatRecord {
 pub struct Timing {
     /// Time to live of a heartbeat.
     pub ttl: Duration,
-    /// How long a suspected worker may come back.
+    /// Time in which a suspected worker may return.
     pub grace: Duration,
-    /// Share of absent planned workers above which the absence says nothing.
+    /// Share of absent planned workers above which absence is no evidence of death.
     pub restart_ratio: f64,
 }
 
-/// Who is what at the start.
+/// The status of each worker at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Alive, and for how long still without another beat; never for no time at all.
+    /// Live workers, each with the rest of its lease, which is never zero.
     pub alive: BTreeMap<WorkerId, Duration>,
-    /// Planned, and took their leave.
+    /// Planned workers that left.
     pub left: BTreeSet<WorkerId>,
     /// Planned and absent workers; none is dead before `suspected_until`.
     pub suspected: BTreeSet<WorkerId>,
-    /// Lost at once.
+    /// Workers that are declared dead at once.
     pub dead: BTreeSet<WorkerId>,
-    /// Alive by what is left of a beat from before its lease as a leader ran out: without another
-    /// beat that is the second piece of evidence, and no grace is given.
+    /// The former leader, if its last heartbeat is older than the end of its leader lease. Without
+    /// another heartbeat it is declared dead without a grace.
     pub former_leader_suspected: Option<WorkerId>,
-    /// When the grace of the suspected is over.
+    /// When the grace of the suspected workers ends.
     pub suspected_until: Time,
 }
 
-/// Judges what a take-over found.
+/// Applies the evidence rules to the reading of a take-over.
 #[must_use]
 pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
     let mut evidence = Evidence {
@@ -109,7 +109,7 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
             Operation::Put => {
                 let age = beat.age.unwrap_or_default();
                 let remaining = timing.ttl.saturating_sub(age);
-                // Servers remove what has expired up to seconds late: as good as absent.
+                // Servers remove expired keys up to seconds late: treat them as absent.
                 if !remaining.is_zero() {
                     evidence.alive.insert(beat.worker.clone(), remaining);
                 }

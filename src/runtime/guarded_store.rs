@@ -4,7 +4,7 @@
 //! * Calls that fail in a row open the breaker: from then on calls fail at once with its reason,
 //!   but for one probe now and then. The first call that comes when a probe is due is the probe.
 //! * A call whose predecessor of the same kind failed counts as its retry and costs a token of the
-//!   retry_budget. Without one it fails at once; that says nothing about the store.
+//!   retry budget. Without one it fails at once; that says nothing about the store.
 //! * A call waits for its answer for a part of its operation's time, so that what is lost on the
 //!   way can be asked again within it.
 //!
@@ -37,7 +37,7 @@ use crate::wire::FleetRecord;
 /// Kinds of calls with separate retry state: reads and writes, for each bucket.
 const KINDS: usize = 8;
 
-/// How a store's breaker stands, and what breaker and retry_budget have done so far.
+/// The state of a store's circuit breaker, and counters of breaker and retry budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerStatus {
@@ -51,7 +51,7 @@ pub struct BreakerStatus {
     pub refused: u64,
     /// Calls that were retries and went out.
     pub retries: u64,
-    /// Retries that failed at once because the retry_budget was used up.
+    /// Retries that failed at once because the retry budget was exhausted.
     pub retries_refused: u64,
 }
 
@@ -237,7 +237,7 @@ impl GuardedStore {
         }
     }
 
-    /// Carries out a call, unless breaker or retry_budget forbid it.
+    /// Carries out a call, unless the breaker or the retry budget rejects it.
     fn guard<R>(
         &self,
         kind: usize,

@@ -26,12 +26,12 @@ pub struct OpId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What happened.
+/// An input of the calculator machine.
 #[derive(Clone, Debug)]
 pub enum CalculatorInput {
-    /// The take-over succeeded and this is what it found (runtime -> calculator, once, first).
+    /// The take-over succeeded, with its reading (runtime -> calculator, once, first).
     TakenOver(Box<TakeOver>),
-    /// A change of membership or sight (dv-watch -> calculator).
+    /// A change of membership or of the watch (dv-watch -> calculator).
     Membership(MembershipEvent),
     /// The requested listing is complete; its contents were reported before (dv-watch ->
     /// calculator).
@@ -56,13 +56,13 @@ pub enum CalculatorInput {
     ForeignSuspected {
         /// The key that was written.
         key: String,
-        /// The write's number.
+        /// The revision of the write.
         revision: Revision,
     },
     /// A worker reports a higher term or version as applied than this leader has reached
     /// (dv-watch -> calculator).
     AppliedAhead(Applied),
-    /// A worker does not apply what is assigned to it (dv-watch -> calculator).
+    /// A worker has not applied its assignment in time (dv-watch -> calculator).
     Lagging(Lagging),
     /// The fence record names a higher term (dv-watch -> calculator).
     FenceMoved {
@@ -277,12 +277,12 @@ pub enum CalculatorEvent {
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
     /// call through as a probe, or closed again.
     Breaker(BreakerCondition),
-    /// A newer leader has taken over, or the fence record is removed (its bucket was purged or created
-    /// again): nothing more is published by this calculator.
+    /// A newer leader has taken over, or the fence record was removed (its bucket was purged or created
+    /// again). This calculator publishes nothing more.
     LeadershipLost,
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
-        /// How many events it did not get.
+        /// Number of events that it missed.
         missed: u64,
     },
     /// A thread of the calculator panicked; the handle has failed. The last event.

@@ -84,8 +84,8 @@ impl CalculatorMachine {
         }
     }
 
-    /// A window at whose end nothing differs closes without a publication, and one that dead its
-    /// whole fleet makes room for a cold start.
+    /// Closes a window at whose end nothing differs, without a publication. If the whole fleet died
+    /// within the window, a cold start follows.
     pub(super) fn close_idle_window(&mut self, now: Time) {
         let Some(window) = self.window else { return };
         let restart = window.publishes == Reason::Restart;
@@ -126,7 +126,10 @@ impl CalculatorMachine {
             return;
         }
         if !self.triggers.is_empty() && !self.members.has_alive() {
-            let nobody = Error::new(Code::NoWorkers, "the last live worker is removed");
+            let nobody = Error::new(
+                Code::NoWorkers,
+                "the last live worker left or was declared dead",
+            );
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
         if !self.change_tickets.is_empty() && !self.members.has_alive() {
@@ -269,7 +272,7 @@ impl CalculatorMachine {
             .pending_work()
             .filter_map(|work| work.window)
             .find(|window| window.opens <= now)
-            // A fleet that is removed as a whole is waited for, though nothing could be published.
+            // Wait for the return of a fleet that disappeared, although nothing could be published.
             .or_else(|| self.restart_window())
             .filter(|_| !self.deposed);
         let shown = open.map(|window| window.reason);

@@ -1,8 +1,8 @@
-//! Who is in the fleet, as far as the plan is concerned.
+//! The members of the fleet, compared with the last published plan.
 //!
 //! Each worker is *planned* (the last published plan has it) or not, and is alive, suspected, dead
-//! or has left. What differs from the plan is kept in sets of its own, so that a change costs
-//! what changed and the question "is anything pending" costs nothing.
+//! or has left. Differences from the plan are kept in separate sets, so that the cost of a change is
+//! proportional to the change, and the check for pending work is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::types::{Time, WorkerId};
 
-/// How long a planned worker has been suspected, and until when it may come back.
+/// Since when a planned worker has been suspected, and until when it may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suspicion {
     pub since: Time,
@@ -31,15 +31,16 @@ pub(super) struct Members {
     joiners: BTreeMap<WorkerId, Time>,
     /// The first join since the last plan; stays when that worker leaves again.
     first_join: Option<Time>,
-    /// Planned, and took their leave, when.
+    /// Planned workers that left, with the time.
     leavers: BTreeMap<WorkerId, Time>,
     /// As `first_join`.
     first_leave: Option<Time>,
-    /// Planned, lease ran out, may come back.
+    /// Planned workers whose lease expired and that may return.
     suspected: BTreeMap<WorkerId, Suspicion>,
-    /// Planned, confirmed dead: to be replaced at once.
+    /// Planned workers that are confirmed dead, to be replaced at once.
     dead: BTreeSet<WorkerId>,
-    /// Planned, and removed before the present cold start began: replaced when its window ends.
+    /// Planned workers that left or died before this cold start began; replaced when its window
+    /// ends.
     removed: BTreeSet<WorkerId>,
 }
 
@@ -69,7 +70,7 @@ impl Members {
         self.reset_first_times();
     }
 
-    /// Whether the worker is expected to hold something, so that it has a grace to come back.
+    /// Whether the worker is expected to own partitions, so that it has a grace to return.
     pub fn suspected(&mut self, worker: &WorkerId, absence: Suspicion) -> bool {
         self.alive.remove(worker);
         self.joiners.remove(worker);
@@ -81,7 +82,7 @@ impl Members {
         expected
     }
 
-    /// Moves the suspected whose grace is over to the dead; returns them.
+    /// Moves the suspected workers whose grace ended to the dead, and returns them.
     pub fn confirm_dead(&mut self, now: Time) -> Vec<WorkerId> {
         let due: Vec<WorkerId> = self
             .suspected
@@ -96,7 +97,7 @@ impl Members {
         due
     }
 
-    /// The restart window is over: the suspected whose grace is over as well are removed.
+    /// Removes the suspected workers whose grace ended, at the end of the restart window.
     pub fn declare_suspected_dead(&mut self, now: Time) -> Vec<WorkerId> {
         let due = self.confirm_dead(now);
         for worker in &due {
@@ -137,7 +138,8 @@ impl Members {
         self.suspected.values().filter(recent).count()
     }
 
-    /// A cold start begins: who is removed by now waits for its end instead of an emergency.
+    /// At the begin of a cold start: workers that are already gone are replaced at its end instead
+    /// of by an emergency.
     pub fn carry_over_removed(&mut self) {
         self.removed.append(&mut self.dead);
         self.removed
@@ -145,7 +147,7 @@ impl Members {
         self.reset_first_times();
     }
 
-    /// There is no cold start any more that the removed could wait for.
+    /// The cold start is over: removed workers are dead from now on.
     pub fn declare_removed_dead(&mut self) {
         self.dead.append(&mut self.removed);
     }
@@ -182,7 +184,7 @@ impl Members {
         self.removed.retain(|w| planned.contains(w));
         self.leavers.retain(|w, _| planned.contains(w));
         self.joiners.retain(|w, _| !planned.contains(w));
-        // Who was planned, left and came back while a plan without it was on its way.
+        // Workers that left and returned while a plan without them was being published.
         for worker in self.alive.difference(planned) {
             self.joiners.entry(worker.clone()).or_insert(now);
         }
@@ -191,8 +193,8 @@ impl Members {
         dropped
     }
 
-    /// The workers that a plan made now is for, in order: everyone alive, and the suspected that
-    /// may come back.
+    /// Returns the workers of the next plan, in order: the live ones, and the suspected ones that
+    /// may return.
     pub fn wanted(&self) -> Vec<WorkerId> {
         let mut wanted: Vec<WorkerId> = self.alive.iter().cloned().collect();
         if !self.suspected.is_empty() {

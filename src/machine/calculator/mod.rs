@@ -130,12 +130,12 @@ enum RunningJobKind {
     },
 }
 
-/// What is to be looked into.
+/// Suspicions that the publisher has to resolve.
 #[derive(Clone, Debug, Default)]
 struct Suspects {
     /// Possibly foreign writes.
     writes: BTreeMap<String, Revision>,
-    /// What workers have applied that the bucket may have dead.
+    /// The highest term and version that workers have applied and the bucket may have lost.
     applied: Applied,
 }
 

@@ -128,7 +128,7 @@ fn failed_heartbeat_is_repeated_soon_and_confirms_nothing() {
         heart.answered(second, &written(outcome));
         assert_eq!(heart.confirmed(), Some(NOW));
         assert_eq!(heart.take_disturbance(), is_disturbed);
-        assert!(!heart.take_disturbance(), "in_flight once");
+        assert!(!heart.take_disturbance(), "reported once");
         let due = heart.deadline().unwrap();
         assert!(due <= second + RETRY, "{due:?}");
         if let Some(found) = found {
@@ -144,7 +144,7 @@ fn failed_heartbeat_is_repeated_soon_and_confirms_nothing() {
 #[test]
 fn heartbeat_stays_conditional_while_there_is_time_to_read() {
     let mut heart = heart();
-    // What a former life under this id left is no disturbance.
+    // A value of a previous process with this id is not a disturbance.
     beats(&mut heart, NOW, Expect::Revision(0));
     heart.answered(NOW, &written(Outcome::Refused(Refusal::Conflict)));
     looks(&mut heart, NOW, Ok(Some(held(3))));

@@ -1,12 +1,12 @@
-//! What a worker remembers of its assignment in a file, and when it serves that.
+//! The rules for serving a cached assignment.
 //!
-//! A worker that is started asks the store first. Only when that fails it serves what the file
-//! gives, and has joined as far as its host is concerned: under the id of its former life, degraded,
-//! until the store's word comes or the file's age is reached. That others hold the same partitions
-//! meanwhile cannot be ruled out: hence never in strict mode.
+//! A worker that starts asks the store first. If that fails, it serves the cached assignment and
+//! reports that it has joined: under its previous id and degraded, until the store answers or the
+//! file is too old. Other workers may own the same partitions meanwhile, so strict mode never uses
+//! the cache.
 //!
-//! The store's word is: another id than the one remembered, the assignment under that id, or that
-//! there is none.
+//! The store answers with another id than the cached one, with the assignment of that id, or with
+//! the absence of an assignment.
 
 use super::{Departure, ManagerAction, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::machine::cache::{CacheAnswer, Recalled};
@@ -20,7 +20,7 @@ impl ManagerMachine {
         }
     }
 
-    /// Serves what the file gives, ends that, and writes down what the store says.
+    /// Begins and ends the use of the cached assignment, and saves confirmed assignments.
     pub(super) fn drive_cache(&mut self, now: Time) {
         self.serve_recalled(now);
         self.end_recalled(now);
@@ -64,7 +64,7 @@ impl ManagerMachine {
         self.actions.push_back(ManagerAction::Joined);
     }
 
-    /// What was recalled counts no more once it is too old.
+    /// Ends the use of a cached assignment that is too old.
     fn end_recalled(&mut self, now: Time) {
         let is_over = self.assignments.is_recalled() && self.cache.recalled(now).is_none();
         if !is_over {
@@ -77,7 +77,7 @@ impl ManagerMachine {
         }
     }
 
-    /// An id was claimed. Under another one than that of the former life nothing is held yet.
+    /// Handles a claimed id. If it differs from the previous one, the worker owns nothing yet.
     pub(super) fn confirm_recalled(&mut self, now: Time, worker: &WorkerId) {
         let recalled = self.cache.recalled(now);
         if self.assignments.is_recalled() && recalled.is_none_or(|r| r.worker != *worker) {
@@ -87,7 +87,7 @@ impl ManagerMachine {
         self.heart.set_applied(self.assignments.applied());
     }
 
-    /// The id of the former life, while what it held is served.
+    /// Returns the previous id while its cached assignment is served.
     pub(super) fn recalled_worker(&self) -> Option<&WorkerId> {
         let is_serving = self.assignments.is_recalled();
         let recalled = self.cache.recalled(self.now).filter(|_| is_serving);

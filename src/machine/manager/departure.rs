@@ -59,7 +59,7 @@ impl ManagerMachine {
                     *step = DepartureStep::Announcement;
                     match how {
                         Departure::Leave => self.heart.leave(),
-                        // The lease at the leader is whole when this worker goes.
+                        // Renew the lease, so that the worker has a full TTL to return.
                         Departure::Restart => self.heart.beat_now(),
                     }
                     self.election.resign();

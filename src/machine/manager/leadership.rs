@@ -1,4 +1,4 @@
-//! What follows from the election, and from what the calculator reports while this worker leads.
+//! Reactions to the election, and to the calculator's reports while this worker leads.
 
 use super::{
     CalculatorReport, Component, Leadership, ManagerAction, ManagerEvent, ManagerMachine,
@@ -24,7 +24,7 @@ impl ManagerMachine {
         self.lead_or_follow();
     }
 
-    /// The calculator runs where the lease is, and nowhere else.
+    /// Runs the calculator exactly while this worker owns the lease.
     fn lead_or_follow(&mut self) {
         let leads = self.election.is_leader() && matches!(self.phase, ManagerPhase::Working);
         match (leads, self.lead) {
@@ -58,7 +58,7 @@ impl ManagerMachine {
             (CalculatorReport::Ended, _) => self.lead = Leadership::No,
             (CalculatorReport::Published(reached), _) => {
                 self.publish_failures = 0;
-                // Whatever was lost before is replaced.
+                // The publication replaces what the bucket lost before.
                 self.seen_revision = 0;
                 self.heart.raise(reached);
             }
@@ -120,7 +120,7 @@ impl ManagerMachine {
             .back_off(now, self.config.election_timeout * 2);
     }
 
-    /// Another worker may do better.
+    /// Resigns, so that another worker can try.
     fn give_up_leading(&mut self, now: Time, error: Error) {
         self.publish_failures = 0;
         if error.key() == Some(self.assignment_prefix.v2_commit_key().as_str()) {
@@ -137,7 +137,7 @@ impl ManagerMachine {
 
     fn report_leader(&mut self) {
         if self.election.leader().is_some() && !self.election.is_leader() {
-            // What this worker could not do, another one does.
+            // Another leader is at work, so this failure is over.
             self.succeeded(Component::Calculator);
         }
         let notice = ManagerEvent::Leader {

@@ -98,7 +98,7 @@ impl CalculatorReport {
         }
     }
 
-    /// What a failed start of the calculator means to the manager.
+    /// Returns the manager's reaction to a failed start of the calculator.
     #[must_use]
     pub fn of_failed_start(error: Error) -> Self {
         match error.code() {
@@ -108,14 +108,14 @@ impl CalculatorReport {
     }
 }
 
-/// What to do. Each is carried out once, in order.
+/// An effect for the shell. Each is carried out once, in order.
 #[derive(Clone, Debug)]
 pub enum ManagerAction {
-    /// Have the store (or the host's election) asked.
+    /// Send a request to the store (or the host's election).
     Request {
         /// The request's id.
         op: OpId,
-        /// What to ask.
+        /// The request.
         request: Request,
         /// How long to wait for the answer.
         patience: Duration,
@@ -124,20 +124,20 @@ pub enum ManagerAction {
     Watch(WorkerId),
     /// Start a calculator under this name.
     Lead(WorkerId),
-    /// Stop the calculator, and tell when it has ended.
+    /// Stop the calculator, and report when it has ended.
     StepDown,
-    /// Do something with the cache file, and tell when it is done.
+    /// Read, write or remove the cache file, and report when that is done.
     Cache(CacheOrder),
-    /// Tell the subscribers.
+    /// Notify the subscribers.
     Notify(ManagerEvent),
-    /// The worker has joined: its id is claimed and its heart beats, or it serves what the cache
-    /// file gave while the store is out of reach.
+    /// The worker has joined: its id is claimed and its heartbeat is confirmed, or it serves the
+    /// cached assignment while the store is unreachable.
     Joined,
-    /// The worker has left: nothing more will be asked.
+    /// The worker has left: no further request follows.
     Departed,
 }
 
-/// What subscribers of a manager are reported.
+/// An event for the subscribers of a manager.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ManagerEvent {
@@ -149,20 +149,20 @@ pub enum ManagerEvent {
     /// The id was lost: another process owns it. The worker released everything and claims another
     /// id.
     IdLost {
-        /// Which.
+        /// The id.
         worker: WorkerId,
     },
     /// The id's key was deleted (expired, removed, bucket re-created) and not taken: the worker
     /// claimed it again.
     IdRegained {
-        /// Which.
+        /// The id.
         worker: WorkerId,
     },
     /// The assignment changed: a new version was applied, possibly with the same partitions.
     AssignmentChanged(AssignmentChange),
     /// Another leader is known, or none.
     Leader {
-        /// Who leads.
+        /// The leader.
         leader: Option<WorkerId>,
         /// Whether that is this worker.
         is_self: bool,
@@ -170,7 +170,7 @@ pub enum ManagerEvent {
     /// While this worker leads: an event of its calculator, except [`CalculatorEvent::Breaker`],
     /// which the manager reports itself.
     Calculator(CalculatorEvent),
-    /// The circuit breaker before the store opened, lets one call through to see, or closed again.
+    /// The circuit breaker before the store opened, became half-open, or closed.
     Breaker(BreakerCondition),
     /// Degraded mode begins: the store is unreachable, and the assignment may be outdated.
     Degraded {
@@ -179,14 +179,14 @@ pub enum ManagerEvent {
     },
     /// Degraded mode reached an alert level.
     Alert {
-        /// How alarming that is.
+        /// The alert level.
         level: AlertLevel,
-        /// For how long it has lasted.
+        /// Time since degraded mode began.
         lasted: Duration,
     },
     /// Degraded mode is over.
     Recovered {
-        /// For how long it lasted.
+        /// Duration of the degraded mode.
         lasted: Duration,
     },
     /// Something failed and is tried again; reported once until it succeeds.
@@ -196,12 +196,12 @@ pub enum ManagerEvent {
     },
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
-        /// How many events it did not get.
+        /// Number of events that it missed.
         missed: u64,
     },
     /// A thread of the manager panicked; the handle has failed. The last event.
     Fatal {
-        /// What is known about it.
+        /// Details of the panic.
         message: String,
     },
 }

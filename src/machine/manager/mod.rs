@@ -7,9 +7,8 @@
 //! them, and [`ManagerMachine::deadline`] is the time of the next tick. The same inputs at the same
 //! times produce the same actions.
 //!
-//! Each part (id, heartbeat, election) has at most one request under way. The id comes first: under
-//! an id that is not certain to be this worker's nothing is written but what makes it certain
-//! again.
+//! Each part (id, heartbeat, election) has at most one request in progress. The id comes first:
+//! while its ownership is uncertain, only the requests that establish it again are sent.
 
 mod cached;
 mod departure;
@@ -48,7 +47,7 @@ use crate::time::backoff::Backoff;
 use crate::types::{CalculatorState, ManagerState, Revision, Time, WorkerId};
 use crate::wire::{Applied, KeyPrefix};
 
-/// Pauses before a worker leads again whose calculator could not.
+/// Pauses before a worker whose calculator failed leads again.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -70,7 +69,7 @@ pub struct ManagerMachine {
     store_fault: Option<String>,
     blind_since: Option<Time>,
     breaker: BreakerCondition,
-    /// How the store failed first, where a retry may help.
+    /// The first failure of the store that a retry may solve.
     store_failure: Option<Error>,
     lead: Leadership,
     back_off: Backoff,
@@ -78,7 +77,7 @@ pub struct ManagerMachine {
     publish_failures: u32,
     /// Since when the last calculator has been stopping.
     ending_since: Time,
-    /// Why this worker does not lead.
+    /// The reason for which this worker does not lead.
     abstains: Option<Error>,
     /// The highest revision seen in the assignment bucket.
     seen_revision: Revision,
@@ -89,10 +88,10 @@ pub struct ManagerMachine {
     since: Time,
     asked: BTreeMap<OpId, Component>,
     next_op: u64,
-    /// Parts whose failure was reported, and what kind of failure that was.
+    /// Components whose failure was reported, with the class of the error.
     failing: BTreeMap<Component, ErrorClass>,
     last_failure: Option<Error>,
-    /// Values that could not be understood.
+    /// Number of malformed values.
     malformed: u64,
     actions: VecDeque<ManagerAction>,
 }
@@ -100,7 +99,7 @@ pub struct ManagerMachine {
 #[derive(Debug)]
 enum ManagerPhase {
     Created,
-    /// The buckets that are still to be seen to.
+    /// The buckets that remain to be ensured.
     Ensuring {
         left: Vec<Bucket>,
         due: Time,
@@ -112,11 +111,11 @@ enum ManagerPhase {
     Departed,
 }
 
-/// Who asked, and whose failures are reported.
+/// A component that sends requests and whose failures are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Component {
     Buckets,
-    /// Whose fleet it is.
+    /// The check that the buckets belong to this fleet.
     Fleet,
     Id,
     Heart,
@@ -348,7 +347,7 @@ impl ManagerMachine {
         self.assignments.refused()
     }
 
-    /// Values that could not be understood.
+    /// Number of malformed values.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.malformed
