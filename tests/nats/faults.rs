@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, Health, Outcome, Refusal, Store};
+use divvy::store::{Bucket, Health, ManageBuckets, Outcome, Refusal, Store};
 
 use crate::support::fault_list;
 use crate::support::faults::{
@@ -186,6 +186,24 @@ fn silent_server_is_skipped() {
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.to_string().contains("greet"), "{error}");
     assert!(started.elapsed() < Duration::from_millis(1_500));
+}
+
+/// The versions of all servers decide about an upgrade. A worker ensures its buckets and then reads, with
+/// one deadline for both.
+#[test]
+fn silent_server_leaves_time_for_the_rest_of_an_operation() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("nats://{}", mute.local_addr().unwrap());
+    let server = Server::start(NEWEST);
+    let options = NatsOptions::new([mute, server.url()])
+        .connect_timeout(Duration::from_millis(300))
+        .manage_buckets(ManageBuckets::Upgrade);
+    let store = NatsStore::connect(options, soon()).unwrap();
+    for _ in 0..2 {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        store.ensure(BUCKET, FOR_EVER, deadline).unwrap();
+        assert_eq!(store.read(BUCKET, "none", deadline).unwrap(), None);
+    }
 }
 
 #[test]
