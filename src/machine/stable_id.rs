@@ -471,11 +471,12 @@ impl StableId {
         }
         self.due = now + self.vacancy.next_delay();
         let (prefix, min, max) = (&self.pool.prefix, self.pool.min, self.pool.max);
+        let count = u64::from(max) - u64::from(min) + 1;
         self.events.push_back(IdEvent::Failed(Error::new(
             Code::IdsExhausted,
             format!(
-                "all ids from {prefix}-{min} to {prefix}-{max} are taken; widen the range, or wait \
-                 until ids of workers that are gone expire"
+                "all {count} ids from {prefix}-{min} to {prefix}-{max} are taken; raise \
+                 worker_id_max, or wait until the ids of stopped workers expire"
             ),
         )));
         ClaimPhase::Listing

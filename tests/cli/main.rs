@@ -11,6 +11,7 @@ mod worker_process;
 mod demo;
 #[cfg(all(feature = "nats", target_os = "linux"))]
 mod demo_on_server;
+mod environment;
 mod plan;
 #[cfg(all(feature = "nats", target_os = "linux"))]
 mod shadow_and_status;

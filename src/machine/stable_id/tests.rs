@@ -431,7 +431,7 @@ fn two_hundred_simultaneous_starts_share_hundred_ids() {
 }
 
 #[test]
-fn exhausted_pool_error_names_pool_and_waits_for_vacancy() {
+fn exhausted_pool_error_names_pool_with_its_size_and_waits_for_vacancy() {
     let all: Vec<Entry> = (0..4).map(|n| entry(&format!("w-{n}"), 1, b"x")).collect();
     let mut claim = Claim::new();
     claim.lists(&all);
@@ -439,7 +439,8 @@ fn exhausted_pool_error_names_pool_and_waits_for_vacancy() {
         panic!("nothing was told");
     };
     assert_eq!(error.code(), Code::IdsExhausted);
-    assert!(error.to_string().contains("from w-0 to w-3"), "{error}");
+    let expected = "all 4 ids from w-0 to w-3 are taken";
+    assert!(error.to_string().contains(expected), "{error}");
     claim.lists(&all[1..]);
     assert_eq!(claim.creates(), ("w-0".into(), 0));
 }
