@@ -151,6 +151,7 @@ func ExampleStore() {
 // An invalid configuration: the error lists every violation.
 func ExampleError() {
 	config := &divvy.ManagerConfig{HeartbeatInterval: 10 * time.Second}
+	config.HeartbeatTTL = 6 * time.Second // shorter than the interval: it cannot work
 	err := config.Validate()
 	var failure *divvy.Error
 	fmt.Println(errors.Is(err, divvy.ErrInvalidConfig), errors.As(err, &failure), failure.Retriable)
