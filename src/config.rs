@@ -10,10 +10,23 @@ use crate::error::{Code, Error, Result};
 pub use crate::vocabulary::{OutagePolicy, OutagePreset, PublishMode};
 use crate::wire::KeyPrefix;
 
-/// Configuration of a calculator. Start from [`CalculatorConfig::default`] and change fields.
+/// Configuration of a calculator. Start with [`CalculatorConfig::default`] and change fields.
 ///
 /// What cannot work is an error ([`CalculatorConfig::validate`]). What is unwise is a warning
 /// ([`CalculatorConfig::warnings`]), logged when the calculator or manager is built.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use divvy::CalculatorConfig;
+///
+/// let mut config = CalculatorConfig::default();
+/// config.cooldown = Duration::from_secs(5);
+/// assert!(config.validate().is_ok());
+///
+/// config.cooldown = Duration::ZERO;
+/// assert!(config.validate().unwrap_err().message().contains("cooldown"));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CalculatorConfig {

@@ -73,6 +73,7 @@
 //! | `cli` | no | the `divvy` command |
 //! | `capi` | no | the C ABI |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // A library never writes to its host's streams and never panics on a missing value.
 #![warn(
     missing_docs,

@@ -26,6 +26,13 @@ pub const WORKER_ID_MAX_BYTES: usize = 255;
 /// Stable id of a fleet member, such as `worker-7`.
 ///
 /// Ids are ordered bytewise. Cloning is cheap (a reference count).
+///
+/// ```
+/// use divvy::WorkerId;
+///
+/// assert_eq!(WorkerId::new("worker-7").unwrap().as_str(), "worker-7");
+/// assert!(WorkerId::new("worker 7").is_err());
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(Arc<str>);
 
@@ -108,9 +115,16 @@ impl fmt::Debug for WorkerId {
 /// A unit of work: ordered keys that name it, and a weight.
 ///
 /// The derived order is the canonical one: key by key, bytewise, shorter first.
+///
+/// ```
+/// use divvy::Partition;
+///
+/// let partition = Partition::new(["tool001", "chamber1"], 100);
+/// assert_eq!(partition.subject(), "tool001.chamber1");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Partition {
-    /// What names the partition; at least one key, and the list is unique in a fleet.
+    /// Keys that name the partition: at least one, unique in a fleet as a list.
     pub keys: Vec<String>,
     /// Relative cost of the partition; 0 or less means the strategy's default weight.
     #[serde(default)]

@@ -59,6 +59,15 @@ impl OutagePreset {
 /// Configuration of a manager. Start with [`ManagerConfig::default`] and change fields.
 ///
 /// Use the same configuration in all workers of a fleet.
+///
+/// ```
+/// use divvy::ManagerConfig;
+///
+/// let mut config = ManagerConfig::default();
+/// config.worker_id_prefix = "tool-server".into();
+/// config.worker_id_max = 499;
+/// assert!(config.validate().is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ManagerConfig {

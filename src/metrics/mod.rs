@@ -2,7 +2,7 @@
 //!
 //! Four traits receive the measurements: [`CalculatorMetrics`], [`AssignmentMetrics`],
 //! [`WorkerMetrics`] and [`ManagerMetrics`]. Every method has an empty default, so a host implements
-//! only the ones it needs. [`NoMetrics`] discards everything. [`Prometheus`] (feature `metrics`)
+//! only the ones it needs. [`NoMetrics`] discards everything. `Prometheus` (feature `metrics`)
 //! keeps series for a scrape. `docs/metrics.md` describes every series.
 //!
 //! The library calls the methods on its own threads, including `dv-calc` and `dv-watch`. A method

@@ -9,11 +9,29 @@ use crate::store::{Bucket, Listing, Store};
 use crate::types::Partition;
 use crate::wire::KeyPrefix;
 
-/// Reads a fleet: leader, versions, workers, loads. Never writes. The buckets are read one after
-/// the other, so concurrent changes may appear as inconsistencies.
+/// Reads the state of a fleet: leader, versions, workers, loads. Never writes. The buckets are read
+/// one after the other, so concurrent changes may appear as inconsistencies.
 ///
-/// Of `config` the key prefixes count. `partitions`, where given, are those that should have an
-/// owner.
+/// Only the key prefixes of `config` are used. `partitions` are the ones that should have an owner.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use divvy::store::memory::MemoryStore;
+/// use divvy::store::{Bucket, BucketConfig, Store};
+/// use divvy::{CalculatorConfig, read_fleet};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let store = MemoryStore::new();
+/// let deadline = Instant::now() + Duration::from_secs(5);
+/// # for bucket in [Bucket::StableId, Bucket::Election, Bucket::Heartbeat, Bucket::Assignment] {
+/// #     store.ensure(bucket, BucketConfig { ttl: None }, deadline)?;
+/// # }
+/// let status = read_fleet(&store, &CalculatorConfig::default(), None, deadline)?;
+/// assert!(status.leader.is_none() && status.workers.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// `InvalidArgument` for invalid prefixes; the store's error if no bucket can be read. A single

@@ -143,6 +143,22 @@ impl fmt::Display for Origin {
 /// [`KEYS`] has the names. Values are text: durations such as `1m30s`, numbers, `true` and `false`,
 /// and lists separated by commas. A call that returns an error changes nothing. Rules that relate
 /// several settings are checked when a calculator, a manager or a store is built from them.
+///
+/// ```
+/// use divvy::Settings;
+///
+/// # fn main() -> divvy::Result<()> {
+/// let mut settings = Settings::new();
+/// settings.merge_json(r#"{"cooldown": "20s"}"#)?;
+/// settings.merge_env("DIVVY_", [("DIVVY_HEARTBEAT_INTERVAL", "1s")])?;
+/// settings.set("worker_id_prefix", "tool-server")?;
+/// assert_eq!(settings.manager().heartbeat_interval.as_secs(), 1);
+///
+/// let error = settings.set("coldown", "5s").unwrap_err();
+/// assert!(error.message().contains("did you mean cooldown?"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Settings {
     values: Values,

@@ -60,7 +60,7 @@ pub type WorkerIndex = u32;
 /// Default weight of a partition whose weight is 0 or less.
 pub const DEFAULT_WEIGHT: i64 = 1;
 
-/// What a strategy works on. Everything is sorted, so that equal inputs are equal slices.
+/// The input of a strategy. Everything is sorted, so that equal inputs are equal slices.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanInput<'a> {
     /// The live workers: unique, sorted bytewise, at least one.
@@ -98,19 +98,37 @@ impl PlanInput<'_> {
     }
 }
 
-/// Decides which worker gets which partition.
+/// Decides which worker owns which partition.
 ///
-/// A strategy is deterministic: the same input gives the same plan. It may be slow (it runs on
-/// the publisher's thread), it may fail, and it may panic (the last plan stays).
+/// A strategy must be deterministic: equal inputs give equal plans. It may be slow (it runs on the
+/// publisher's thread), fail or panic: the last plan then stays in force.
+///
+/// ```
+/// use divvy::strategy::{PlanInput, Strategy, WorkerIndex};
+///
+/// /// Keeps every partition with its owner, and assigns the others to the first worker.
+/// struct Lazy;
+///
+/// impl Strategy for Lazy {
+///     fn name(&self) -> &str {
+///         "lazy"
+///     }
+///
+///     fn assign(&self, input: &PlanInput<'_>) -> divvy::Result<Vec<WorkerIndex>> {
+///         input.worker_count()?;
+///         Ok(input.previous.iter().map(|owner| owner.unwrap_or(0)).collect())
+///     }
+/// }
+/// ```
 pub trait Strategy: Send + Sync {
-    /// The strategy's name, for logs, metrics and status.
+    /// Returns the name of the strategy, for logs, metrics and status.
     fn name(&self) -> &str;
 
-    /// The owner of each partition, as long as `input.partitions`; every index is one of
-    /// `input.workers`. Anything else is refused by the caller as an invalid plan.
+    /// Returns the owner of each partition: as many as `input.partitions`, each an index of
+    /// `input.workers`. The caller rejects anything else as an invalid plan.
     ///
     /// # Errors
-    /// Whatever keeps the strategy from making a plan; the last plan stays and this is retried.
+    /// Any failure of the strategy. The last plan stays in force, and planning is retried.
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error>;
 }
 

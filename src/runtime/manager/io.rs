@@ -30,6 +30,26 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// member, three times within the granted time or the election timeout. They should return by the
 /// deadline. An error or a panic counts as "unknown", and a leader continues to lead until its last
 /// grant has nearly expired.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use divvy::{LeaderElection, WorkerId};
+///
+/// /// Worker 0 always leads.
+/// struct Fixed;
+///
+/// impl LeaderElection for Fixed {
+///     fn campaign(&self, worker: &WorkerId, _: Instant) -> divvy::Result<Option<Duration>> {
+///         let leads = worker.as_str() == "worker-0";
+///         Ok(leads.then_some(Duration::from_secs(10)))
+///     }
+///
+///     fn resign(&self, _: &WorkerId, _: Instant) -> divvy::Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait LeaderElection: Send + Sync {
     /// Acquires or renews the leadership. Returns how long this worker leads from now on, or `None`
     /// if another worker leads.
@@ -38,7 +58,7 @@ pub trait LeaderElection: Send + Sync {
     /// Any failure of the election.
     fn campaign(&self, worker: &WorkerId, deadline: Instant) -> Result<Option<Duration>>;
 
-    /// Gives the leadership back.
+    /// Releases the leadership.
     ///
     /// # Errors
     /// Any failure of the election. The call is not retried.

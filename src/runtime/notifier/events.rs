@@ -48,10 +48,26 @@ pub enum Polled<N = CalculatorEvent> {
     Closed,
 }
 
-/// A subscription that is read: an iterator over events that ends when the handle was
-/// stopped or dropped, or has failed, after what is in the backlog.
+/// A subscription that is read: an iterator over events. It ends after the queued events when the
+/// handle was stopped or dropped, or has failed.
 ///
-/// May be shared; each event goes to one reader. Dropping it unsubscribes.
+/// Several threads may share it; each event goes to one of them. Dropping it unsubscribes.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use divvy::store::memory::MemoryStore;
+/// use divvy::{Calculator, CalculatorEvent, EventFilter};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let calculator = Calculator::builder(Arc::new(MemoryStore::new())).build()?;
+/// let mut events = calculator.events(EventFilter::State);
+/// // The first event reports the current state.
+/// let first = events.next().unwrap();
+/// assert!(matches!(&*first, CalculatorEvent::StateChanged(change) if change.from == change.to));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Events<N: Notification = CalculatorEvent> {
     subscriber: Arc<Subscriber<N>>,
     hub: Weak<Hub<N>>,

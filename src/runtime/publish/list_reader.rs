@@ -21,6 +21,22 @@ use crate::types::Partition;
 ///
 /// [`CalculatorConfig::source_refresh_interval`]: crate::CalculatorConfig::source_refresh_interval
 /// [`CalculatorConfig::source_wait`]: crate::CalculatorConfig::source_wait
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use divvy::{Partition, PartitionSource};
+///
+/// struct Database;
+///
+/// impl PartitionSource for Database {
+///     fn list_partitions(&self, deadline: Instant) -> divvy::Result<Vec<Partition>> {
+///         // Query the database, with a time limit of `deadline`.
+///         # let _ = deadline;
+///         Ok(vec![Partition::new(["tool001"], 100)])
+///     }
+/// }
+/// ```
 pub trait PartitionSource: Send + Sync {
     /// Returns all partitions: unique by keys, each with at least one key, in any order. Should
     /// return by `deadline`, which is [`CalculatorConfig::host_call_timeout`] ahead; a call that

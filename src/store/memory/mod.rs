@@ -127,8 +127,24 @@ impl MemoryStoreBuilder {
     }
 }
 
-/// One client of a store in memory. Clones are the same client; [`MemoryStore::client`] makes
-/// another one of the same store. Dropping the last clone stops the client.
+/// A client of an in-memory store. Clones share the client; [`MemoryStore::client`] returns another
+/// client of the same store. Dropping the last clone stops the client.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use divvy::Manager;
+/// use divvy::store::memory::MemoryStore;
+///
+/// # fn main() -> divvy::Result<()> {
+/// // Two workers of one fleet, each with its own client.
+/// let store = MemoryStore::new();
+/// let first = Manager::builder(Arc::new(store.client("first"))).build()?;
+/// let second = Manager::builder(Arc::new(store.client("second"))).build()?;
+/// # drop((first, second));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Client>);
 

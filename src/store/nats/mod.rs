@@ -60,6 +60,22 @@ const CALLBACK_BUSY: &str = "thread dv-nats-io is still busy: the NATS credentia
      returned; call again";
 
 /// A store on NATS JetStream, server 2.10 or newer. Dropping it stops it within 5 s.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+///
+/// use divvy::Manager;
+/// use divvy::store::nats::{NatsOptions, NatsStore};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let options = NatsOptions::new(["nats://127.0.0.1:4222"]).name("tool-server");
+/// let store = NatsStore::connect(options, Instant::now() + Duration::from_secs(10))?;
+/// let manager = Manager::builder(Arc::new(store)).build()?;
+/// # drop(manager);
+/// # Ok(())
+/// # }
+/// ```
 pub struct NatsStore {
     session: Arc<Session>,
     supervisor: Thread,

@@ -35,6 +35,7 @@ impl Placement {
 ///
 /// [`NatsStore::connect`] checks all options and reports every violation. `Debug` omits secrets.
 ///
+/// [`NatsStore`]: super::NatsStore
 /// [`NatsStore::connect`]: super::NatsStore::connect
 #[derive(Clone)]
 pub struct NatsOptions {

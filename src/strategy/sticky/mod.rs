@@ -32,7 +32,22 @@ use crate::types::WorkerId;
 ///   tolerances above or 6 below the fair level; chains of up to 6 moves are tried then.
 /// * A plan that cannot be improved by these rules comes out as it went in.
 ///
-/// The time is near-linear in partitions and workers, the memory about 30 bytes a partition.
+/// The time is nearly linear in partitions and workers, the memory about 30 bytes per partition.
+///
+/// ```
+/// use divvy::strategy::{PlanInput, Sticky, Strategy};
+/// use divvy::{Partition, WorkerId};
+///
+/// # fn main() -> divvy::Result<()> {
+/// let workers = [WorkerId::new("a")?, WorkerId::new("b")?];
+/// let partitions = [1, 2, 3, 4].map(|n| Partition::new([format!("p{n}")], 1));
+/// // `a` owned everything, and `b` has joined: two partitions move.
+/// let input = PlanInput { workers: &workers, partitions: &partitions, previous: &[Some(0); 4] };
+/// let owners = Sticky::new().assign(&input)?;
+/// assert_eq!(owners.iter().filter(|&&owner| owner == 1).count(), 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sticky {
     tolerance: f64,
