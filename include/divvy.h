@@ -3017,7 +3017,7 @@ const char *divvy_event_key(struct divvy_event event, size_t *length);
 uint32_t divvy_event_attempts(struct divvy_event event);
 
 /**
- * Returns an event as a JSON object with "kind", "time" (RFC 3339, when it was delivered),
+ * Returns an event as a JSON object with "kind", "time" (RFC 3339, when it occurred),
  * "reporter" and "worker", and the members of its kind: see docs/events.md. Members may be added in
  * any release.
  *

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{self, divvy_config};
-use super::events::{self, Callback, Reporter, divvy_event_fn, divvy_events, divvy_subscription};
+use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Outcome, known};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
@@ -60,11 +60,6 @@ fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculato
 }
 
 /// Names a calculator for its events.
-fn reporter(calculator: &Measured<Calculator>) -> Reporter {
-    let name = calculator.name().to_owned();
-    Box::new(move || name.clone())
-}
-
 /// Creates a calculator.
 ///
 /// Parameters: config - the configuration, copied; {0}: defaults. store - the store, shared; may be
@@ -427,8 +422,8 @@ pub unsafe extern "C" fn divvy_calculator_subscribe(
             userdata,
             destroy,
         };
-        events::subscribe(callback, reporter(&calculator), out, |callback| {
-            calculator.subscribe(filter, callback)
+        events::subscribe(callback, calculator.name().to_owned(), out, |callback| {
+            calculator.subscribe_queued(filter, callback)
         })
     })
 }
@@ -461,7 +456,7 @@ pub unsafe extern "C" fn divvy_calculator_events(
         )?;
         out.write(events::open(
             calculator.events(filter),
-            reporter(&calculator),
+            calculator.name().to_owned(),
         )?);
         Ok(())
     })

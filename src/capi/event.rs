@@ -9,7 +9,7 @@ use super::guard::{self, Detail, Failure, Outcome};
 use super::registry::Registry;
 use super::status::divvy_status;
 use super::text::{self, Out, Terminated};
-use crate::runtime::EventRecord;
+use crate::runtime::{EventRecord, Queued};
 use crate::types::{Time, WorkerId};
 use crate::vocabulary::{AlertLevel, Code, MemberChange, Reason, Word};
 
@@ -36,12 +36,16 @@ pub(super) struct HandedEvent {
 }
 
 impl HandedEvent {
-    /// An event that is delivered now. `reporter`: the worker or calculator that reports it.
-    pub fn new(record: EventRecord, reporter: String) -> Self {
+    /// An event from a backlog. `name` reports it where no worker does.
+    pub fn new<N>(queued: &Queued<N>, name: &str) -> Self
+    where
+        for<'a> EventRecord: From<&'a N>,
+    {
+        let reporter = queued.reporter.as_ref().map(WorkerId::as_str);
         Self {
-            record,
-            reporter,
-            time: SystemTime::now(),
+            record: EventRecord::from(&*queued.event),
+            reporter: reporter.unwrap_or(name).to_owned(),
+            time: queued.time,
             worker: OnceLock::new(),
             message: OnceLock::new(),
             operation: OnceLock::new(),
@@ -346,7 +350,7 @@ pub extern "C" fn divvy_event_attempts(event: divvy_event) -> u32 {
     look(event, 0, |record| record.attempts)
 }
 
-/// Returns an event as a JSON object with "kind", "time" (RFC 3339, when it was delivered),
+/// Returns an event as a JSON object with "kind", "time" (RFC 3339, when it occurred),
 /// "reporter" and "worker", and the members of its kind: see docs/events.md. Members may be added in
 /// any release.
 ///

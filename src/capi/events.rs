@@ -14,7 +14,7 @@ use super::status::divvy_status;
 use super::store::timeout;
 use super::text::{self, Out};
 use super::userdata::{UserData, divvy_destroy_fn};
-use crate::runtime::{EventRecord, Events, Notification, Polled, Readiness, Subscription};
+use crate::runtime::{EventRecord, Events, Notification, Polled, Queued, Readiness, Subscription};
 
 /// A subscription with a callback.
 #[repr(C)]
@@ -51,18 +51,16 @@ type SubscriptionCell = Mutex<Option<Arc<Subscription>>>;
 static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
 static QUEUES: Registry<EventQueue> = Registry::new(8);
 
-/// Names the worker or calculator whose events these are.
-pub(super) type Reporter = Box<dyn Fn() -> String + Send + Sync>;
-
 struct EventQueue {
     events: Box<dyn Queue>,
-    reporter: Reporter,
+    /// Reports the events that no worker reports: the name of the calculator.
+    name: String,
     ready: OnceLock<Arc<ReadyFd>>,
 }
 
 /// Events of any kind that are read.
 trait Queue: Send + Sync {
-    fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord>;
+    fn poll(&self, timeout: Option<Duration>, name: &str) -> Polled<HandedEvent>;
     fn wake(&self);
     fn set_readiness(&self, readiness: ReadinessSignal);
     fn close(&self);
@@ -72,13 +70,9 @@ impl<N: Notification> Queue for Events<N>
 where
     for<'a> EventRecord: From<&'a N>,
 {
-    fn poll(&self, timeout: Option<Duration>) -> Polled<EventRecord> {
-        match self.poll(timeout) {
-            Polled::Event(event) => Polled::Event(Arc::new(EventRecord::from(&event))),
-            Polled::TimedOut => Polled::TimedOut,
-            Polled::Woken => Polled::Woken,
-            Polled::Closed => Polled::Closed,
-        }
+    fn poll(&self, timeout: Option<Duration>, name: &str) -> Polled<HandedEvent> {
+        self.poll_queued(timeout)
+            .map(|queued| HandedEvent::new(&queued, name))
     }
 
     fn wake(&self) {
@@ -104,9 +98,9 @@ pub(super) struct Callback {
 /// Subscribes a callback of the host with what `subscribe` takes it in.
 pub(super) fn subscribe<N: Notification>(
     callback: Callback,
-    reporter: Reporter,
+    name: String,
     out: Out<divvy_subscription>,
-    subscribe: impl FnOnce(Box<dyn FnMut(&N) + Send>) -> Subscription,
+    subscribe: impl FnOnce(Box<dyn FnMut(&Queued<N>) + Send>) -> Subscription,
 ) -> Outcome
 where
     for<'a> EventRecord: From<&'a N>,
@@ -120,20 +114,19 @@ where
     let mut slot = cell.lock();
     // Written before the first callback, which may use it: an unsubscribe waits for the slot.
     out.write(handle);
-    *slot = Some(Arc::new(subscribe(Box::new(move |event| {
-        let event = HandedEvent::new(EventRecord::from(event), reporter());
-        deliver(event, call, &userdata);
+    *slot = Some(Arc::new(subscribe(Box::new(move |queued| {
+        deliver(HandedEvent::new(queued, &name), call, &userdata);
     }))));
     Ok(())
 }
 
-pub(super) fn open<N: Notification>(events: Events<N>, reporter: Reporter) -> Outcome<divvy_events>
+pub(super) fn open<N: Notification>(events: Events<N>, name: String) -> Outcome<divvy_events>
 where
     for<'a> EventRecord: From<&'a N>,
 {
     let id = QUEUES.insert(Arc::new(EventQueue {
         events: Box::new(events),
-        reporter,
+        name,
         ready: OnceLock::new(),
     }))?;
     Ok(divvy_events { id })
@@ -226,10 +219,8 @@ pub unsafe extern "C" fn divvy_events_poll(
             _ => Some(timeout(timeout_ms)?),
         };
         let none = |status, why| Err(Failure::new(status, why));
-        match queue.events.poll(timeout) {
-            Polled::Event(record) => {
-                let record = Arc::unwrap_or_clone(record);
-                let event = HandedEvent::new(record, (queue.reporter)());
+        match queue.events.poll(timeout, &queue.name) {
+            Polled::Event(event) => {
                 out.write(event::hand_out(event)?);
                 Ok(())
             }

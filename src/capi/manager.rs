@@ -9,7 +9,7 @@ use serde_json::json;
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
 use super::calculator::{Measured, ask};
 use super::config::{self, divvy_config};
-use super::events::{self, Callback, Reporter, divvy_event_fn, divvy_events, divvy_subscription};
+use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Failure, Outcome, known};
 use super::partitions::{self, divvy_partitions};
 use super::registry::Registry;
@@ -41,15 +41,6 @@ const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct divvy_manager {
     /// Private. 0: none.
     pub id: u64,
-}
-
-/// Names the worker for its events, without keeping the manager alive.
-fn reporter(manager: &Arc<Measured<Manager>>) -> Reporter {
-    let manager = Arc::downgrade(manager);
-    Box::new(move || {
-        let id = manager.upgrade().and_then(|manager| manager.worker_id());
-        id.map(|id| id.to_string()).unwrap_or_default()
-    })
 }
 
 static MANAGERS: Registry<Measured<Manager>> = Registry::new(10);
@@ -554,8 +545,8 @@ pub unsafe extern "C" fn divvy_manager_subscribe(
             userdata,
             destroy,
         };
-        events::subscribe(callback, reporter(&manager), out, |callback| {
-            manager.subscribe(filter, callback)
+        events::subscribe(callback, String::new(), out, |callback| {
+            manager.subscribe_queued(filter, callback)
         })
     })
 }
@@ -586,7 +577,7 @@ pub unsafe extern "C" fn divvy_manager_events(
             filter,
             "divvy_manager_event_filter",
         )?;
-        out.write(events::open(manager.events(filter), reporter(&manager))?);
+        out.write(events::open(manager.events(filter), String::new())?);
         Ok(())
     })
 }

@@ -116,7 +116,7 @@ impl EventRecord {
     }
 
     /// The JSON form, the same from every language and command. `reporter` is the worker or
-    /// calculator that reports the event, `time` when it was delivered.
+    /// calculator that reports the event, `time` when it occurred.
     #[must_use]
     pub fn json(&self, reporter: &str, time: SystemTime) -> Value {
         let mut members = Map::new();

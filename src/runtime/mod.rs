@@ -37,8 +37,8 @@ pub use manager::{
     LeaderElection, Manager, ManagerBuilder, ManagerEventFilter, ManagerStatus, perform,
 };
 pub use notifier::EventFilter;
-#[cfg(feature = "capi")]
-pub(crate) use notifier::Notification;
 pub use notifier::{Events, Polled, Readiness, RecvError, Subscription};
+#[cfg(feature = "capi")]
+pub(crate) use notifier::{Notification, Queued};
 pub use publish::partition_list::PartitionSource;
 pub use read_fleet::read_fleet;

@@ -58,8 +58,8 @@ words! {
         CalculatorFatal = 30 "calculator_fatal",
     }
 
-    /// A member of the JSON form of an event. Every event also has `kind`, `time` (of delivery, RFC
-    /// 3339), `reporter` (the worker or calculator that reports it) and `worker` (the worker that it
+    /// A member of the JSON form of an event. Every event also has `kind`, `time` (when it
+    /// occurred, RFC 3339), `reporter` (the worker or calculator that reports it) and `worker` (the worker that it
     /// is about, by default the reporter).
     pub enum Field (non_exhaustive) {
         /// Text: the state before.

@@ -377,7 +377,7 @@ fn page_of_events_matches_the_vocabulary() {
          Every event has these members:\n\n\
          | member | meaning |\n| --- | --- |\n\
          | `kind` | Text: the kind of event, see below. |\n\
-         | `time` | Text: the time of delivery by the wall clock, RFC 3339. |\n\
+         | `time` | Text: when it occurred, by the wall clock, RFC 3339. |\n\
          | `reporter` | Text: the worker or the name of the calculator that reports the event. |\n\
          | `worker` | Text: the worker that the event is about. By default the reporter. |\n\n\
          Any release may add members and kinds. Ignore unknown ones.\n\n## Kinds\n\n\

@@ -235,4 +235,17 @@ static divvy_partitions new_partitions(int count) {
     return list;
 }
 
+/* Whether two events have the same JSON. The current state that a subscriber receives first has the
+   time of the subscription: that of another subscriber differs in it. */
+static int same_except_time(const char *one, const char *other) UNUSED;
+static int same_except_time(const char *one, const char *other) {
+    const char *one_time = strstr(one, "\"time\":\""), *other_time = strstr(other, "\"time\":\"");
+    const char *one_end, *other_end;
+    if (one_time == NULL || other_time == NULL) return 0;
+    one_end = strchr(one_time + strlen("\"time\":\""), '"');
+    other_end = strchr(other_time + strlen("\"time\":\""), '"');
+    return one_time - one == other_time - other && strncmp(one, other, (size_t)(one_time - one)) == 0 &&
+           strcmp(one_end, other_end) == 0;
+}
+
 #endif

@@ -194,7 +194,7 @@ fn shadow_leaves_every_stream_unchanged() {
         let mut shadow = Shadow::start(&world, "sticky");
         let would = shadow.event("would_publish");
         assert_eq!(
-            (&would["version"], &would["partitions"]),
+            (&would["version"], &would["partition_count"]),
             (&8.into(), &12.into())
         );
         let summary = shadow.end();
@@ -224,21 +224,21 @@ fn shadow_reports_actions_of_live_leader() {
                 break seen;
             }
         };
-        assert_eq!(seen["difference"]["elsewhere"], 0, "{seen}");
+        assert_eq!(seen["comparison"]["difference"]["elsewhere"], 0, "{seen}");
         assert!(seen["term"].as_i64() > Some(0), "{seen}");
-        assert_eq!(seen["is_whole"], true, "{seen}");
+        assert_eq!(seen["comparison"]["is_whole"], true, "{seen}");
         world.beat("worker-2", 0);
         let differs = loop {
             let seen = other.event("leader_published");
-            if seen["workers"] == 3 {
+            if seen["worker_count"] == 3 {
                 break seen;
             }
         };
         assert!(
-            differs["difference"]["elsewhere"].as_u64() > Some(0),
+            differs["comparison"]["difference"]["elsewhere"].as_u64() > Some(0),
             "{differs}"
         );
-        assert_eq!(differs["agrees"], false);
+        assert_eq!(differs["comparison"]["agrees"], false);
         leader.stop(PATIENCE).unwrap();
         assert!(other.end()["disagreements"].as_u64() > Some(0));
         same.end();

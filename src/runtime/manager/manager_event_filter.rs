@@ -80,6 +80,10 @@ impl Notification for ManagerEvent {
         }
     }
 
+    fn reporter(current: &Introduction) -> Option<&WorkerId> {
+        current.id.as_ref()
+    }
+
     fn lagged(missed: u64) -> Self {
         ManagerEvent::Lagged { missed }
     }

@@ -45,7 +45,7 @@ use crate::runtime::calculator::{Calculator, STATUS_TIMEOUT};
 use crate::runtime::common::metrics_sink::MetricsSink;
 use crate::runtime::common::thread_group::LifecycleSlot;
 use crate::runtime::guarded_store::GuardedStore;
-use crate::runtime::notifier::{Events, Subscription};
+use crate::runtime::notifier::{Events, Queued, Subscription};
 use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
 use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
@@ -401,7 +401,16 @@ impl Manager {
     pub fn subscribe(
         &self,
         filter: ManagerEventFilter,
-        callback: impl FnMut(&ManagerEvent) + Send + 'static,
+        mut callback: impl FnMut(&ManagerEvent) + Send + 'static,
+    ) -> Subscription {
+        self.subscribe_queued(filter, move |queued| callback(&queued.event))
+    }
+
+    /// As `subscribe`; the callback also receives what was true when the event was queued.
+    pub(crate) fn subscribe_queued(
+        &self,
+        filter: ManagerEventFilter,
+        callback: impl FnMut(&Queued<ManagerEvent>) + Send + 'static,
     ) -> Subscription {
         self.shared.hub.subscribe(filter, Box::new(callback))
     }

@@ -1,6 +1,7 @@
 //! Notifications to subscribers and their filter; the events of a calculator.
 
 use crate::machine::calculator::{CalculatorEvent, StateChange};
+use crate::types::WorkerId;
 pub use crate::vocabulary::EventFilter;
 
 /// A kind of events that a hub can deliver.
@@ -16,6 +17,10 @@ pub trait Notification: Sized + Send + Sync + 'static {
     fn introduce(current: &Self::Current) -> Vec<Self>;
     /// Updates the current state for new subscribers with this event.
     fn note(&self, current: &mut Self::Current);
+    /// The worker that reports events in this state, where it has an id.
+    fn reporter(_current: &Self::Current) -> Option<&WorkerId> {
+        None
+    }
     /// The last event of a subscriber that was too slow.
     fn lagged(missed: u64) -> Self;
     /// Whether nothing follows this event.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Hub, Notification, Subscriber};
+use super::{Hub, Notification, Queued, Subscriber};
 use crate::machine::calculator::CalculatorEvent;
 use crate::time::deadline::deadline_after;
 
@@ -37,15 +37,27 @@ impl std::error::Error for RecvError {}
 
 /// How [`Events::poll`] ended.
 #[derive(Debug)]
-pub enum Polled<N = CalculatorEvent> {
+pub enum Polled<E = Arc<CalculatorEvent>> {
     /// The next event.
-    Event(Arc<N>),
+    Event(E),
     /// Nothing came in time.
     TimedOut,
     /// [`Events::wake`] was called.
     Woken,
     /// No event will come any more.
     Closed,
+}
+
+impl<E> Polled<E> {
+    /// Converts the event.
+    pub(crate) fn map<T>(self, convert: impl FnOnce(E) -> T) -> Polled<T> {
+        match self {
+            Self::Event(event) => Polled::Event(convert(event)),
+            Self::TimedOut => Polled::TimedOut,
+            Self::Woken => Polled::Woken,
+            Self::Closed => Polled::Closed,
+        }
+    }
 }
 
 /// A subscription that is read: an iterator over events. It ends after the queued events when the
@@ -84,7 +96,7 @@ impl<N: Notification> Events<N> {
     /// [`RecvError::TimedOut`] or [`RecvError::Closed`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Arc<N>, RecvError> {
         match self.wait(Some(deadline_after(timeout)), false) {
-            Polled::Event(event) => Ok(event),
+            Polled::Event(queued) => Ok(queued.event),
             Polled::TimedOut | Polled::Woken => Err(RecvError::TimedOut),
             Polled::Closed => Err(RecvError::Closed),
         }
@@ -92,7 +104,12 @@ impl<N: Notification> Events<N> {
 
     /// The next event; waits for at most `timeout`, without limit for `None`.
     #[must_use]
-    pub fn poll(&self, timeout: Option<Duration>) -> Polled<N> {
+    pub fn poll(&self, timeout: Option<Duration>) -> Polled<Arc<N>> {
+        self.poll_queued(timeout).map(|queued| queued.event)
+    }
+
+    /// As [`Events::poll`], with the time at which the event was queued.
+    pub(crate) fn poll_queued(&self, timeout: Option<Duration>) -> Polled<Queued<N>> {
         self.wait(timeout.map(deadline_after), true)
     }
 
@@ -124,7 +141,8 @@ impl<N: Notification> Events<N> {
     /// The next event, if there is one now. Does not wait.
     #[must_use]
     pub fn try_recv(&self) -> Option<Arc<N>> {
-        self.subscriber.queue.lock().pop()
+        let queued = self.subscriber.queue.lock().pop()?;
+        Some(queued.event)
     }
 
     /// Ends the subscription: readers that wait return, and nothing more comes.
@@ -144,24 +162,24 @@ impl<N: Notification> Events<N> {
 
     fn next_event(&self) -> Option<Arc<N>> {
         match self.wait(None, false) {
-            Polled::Event(event) => Some(event),
+            Polled::Event(queued) => Some(queued.event),
             Polled::TimedOut | Polled::Woken | Polled::Closed => None,
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>, heeds_wakes: bool) -> Polled<N> {
+    fn wait(&self, deadline: Option<Instant>, ends_at_wakes: bool) -> Polled<Queued<N>> {
         let mut queue = self.subscriber.queue.lock();
         let wakes = queue.wakes;
         let mut is_late = false;
         loop {
-            let is_woken = heeds_wakes && queue.wakes != wakes;
-            if let Some(event) = queue.pop() {
+            let is_woken = ends_at_wakes && queue.wakes != wakes;
+            if let Some(queued) = queue.pop() {
                 // The event goes first. The wake stays for the next poll, or it would be lost.
                 if is_woken {
                     queue.pending_wakes += 1;
                     queue.report_readiness();
                 }
-                return Polled::Event(event);
+                return Polled::Event(queued);
             }
             if !queue.is_open {
                 return Polled::Closed;
@@ -169,7 +187,7 @@ impl<N: Notification> Events<N> {
             if is_woken {
                 return Polled::Woken;
             }
-            if heeds_wakes && queue.pending_wakes > 0 {
+            if ends_at_wakes && queue.pending_wakes > 0 {
                 queue.pending_wakes -= 1;
                 queue.report_readiness();
                 return Polled::Woken;
@@ -178,12 +196,12 @@ impl<N: Notification> Events<N> {
                 return Polled::TimedOut;
             }
             let changed = &self.subscriber.changed;
-            queue.waiting += usize::from(heeds_wakes);
+            queue.waiting += usize::from(ends_at_wakes);
             match deadline {
                 None => changed.wait(&mut queue),
                 Some(deadline) => is_late = changed.wait_until(&mut queue, deadline).timed_out(),
             }
-            queue.waiting -= usize::from(heeds_wakes);
+            queue.waiting -= usize::from(ends_at_wakes);
         }
     }
 }

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, TryRecvError, select_biased};
 
@@ -31,10 +31,38 @@ use crate::runtime::running_host_calls::HostCalls;
 use crate::threads::OwnThread;
 use crate::threads::panic_text;
 use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
-use crate::types::{CalculatorState, Time, Version};
+use crate::types::{CalculatorState, Time, Version, WorkerId};
 use crate::vocabulary::labels::HostCall;
 
-type Callback<N> = Box<dyn FnMut(&N) + Send>;
+type Callback<N> = Box<dyn FnMut(&Queued<N>) + Send>;
+
+/// An event in a backlog, with what was true when it was queued.
+pub(crate) struct Queued<N> {
+    pub event: Arc<N>,
+    pub time: SystemTime,
+    /// The worker that reports it, where it had an id.
+    pub reporter: Option<WorkerId>,
+}
+
+impl<N: Notification> Queued<N> {
+    fn new(event: Arc<N>, current: &N::Current) -> Self {
+        Self {
+            event,
+            time: SystemTime::now(),
+            reporter: N::reporter(current).cloned(),
+        }
+    }
+}
+
+impl<N> Clone for Queued<N> {
+    fn clone(&self) -> Self {
+        Self {
+            event: Arc::clone(&self.event),
+            time: self.time,
+            reporter: self.reporter.clone(),
+        }
+    }
+}
 
 /// One subscriber's backlog, and its callback where it has one.
 struct Subscriber<N: Notification> {
@@ -48,7 +76,7 @@ struct Subscriber<N: Notification> {
 }
 
 struct SubscriberQueue<N> {
-    events: VecDeque<Arc<N>>,
+    events: VecDeque<Queued<N>>,
     /// Number of events after the backlog was full; sent in the last event.
     missed: u64,
     is_open: bool,
@@ -95,7 +123,7 @@ impl<N: Notification> SubscriberQueue<N> {
 
     /// The next event. After the last event of a full backlog comes the one that says so, also
     /// when the calculator has stopped meanwhile, and then nothing.
-    fn pop(&mut self) -> Option<Arc<N>> {
+    fn pop(&mut self) -> Option<Queued<N>> {
         if let Some(event) = self.events.pop_front() {
             self.report_readiness();
             return Some(event);
@@ -106,7 +134,11 @@ impl<N: Notification> SubscriberQueue<N> {
         self.is_open = false;
         let missed = std::mem::take(&mut self.missed);
         self.report_readiness();
-        Some(Arc::new(N::lagged(missed)))
+        Some(Queued {
+            event: Arc::new(N::lagged(missed)),
+            time: SystemTime::now(),
+            reporter: None,
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -133,20 +165,20 @@ impl<N: Notification> Subscriber<N> {
         }
     }
 
-    /// Puts in those that are wanted, and wakes who reads: once, for all. How many came after the
-    /// backlog was full, the first one of all with `true`.
-    fn push(&self, notices: &[Arc<N>]) -> impl Iterator<Item = bool> {
+    /// Queues the events that the filter selects, and wakes the readers once. Yields an item for
+    /// each event that exceeded the backlog: true for the first one since it was full.
+    fn push(&self, notices: &[Queued<N>]) -> impl Iterator<Item = bool> {
         let mut queue = self.queue.lock();
         let missed_before = queue.missed;
         let mut is_changed = false;
         for notice in notices {
-            if !queue.is_open || !notice.is_wanted(self.filter) {
+            if !queue.is_open || !notice.event.is_wanted(self.filter) {
                 continue;
             }
             if queue.missed > 0 || queue.events.len() >= self.backlog_max {
                 queue.missed += 1;
             } else {
-                queue.events.push_back(Arc::clone(notice));
+                queue.events.push_back(notice.clone());
                 is_changed = true;
             }
         }
@@ -315,19 +347,19 @@ impl<N: Notification> Hub<N> {
             return;
         }
         let mut inner = self.inner.lock();
-        let mut count = 0;
+        let mut queued = Vec::with_capacity(notices.len());
         for notice in notices {
             if inner.is_over {
                 break; // nothing follows a fatal event
             }
             notice.note(&mut inner.current);
             inner.is_over = notice.is_last();
-            count += 1;
+            queued.push(Queued::new(Arc::clone(notice), &inner.current));
         }
         let mut is_called_back = false;
         for subscriber in &inner.subscribers {
             is_called_back |= subscriber.has_callback;
-            for is_first in subscriber.push(&notices[..count]) {
+            for is_first in subscriber.push(&queued) {
                 self.lagged
                     .fetch_add(u64::from(is_first), Ordering::Relaxed);
                 self.metrics.event_missed(is_first);
@@ -412,7 +444,7 @@ impl<N: Notification> Hub<N> {
         // Under the same lock as every publication: the current state, then each later change.
         let introduced: Vec<_> = N::introduce(&inner.current)
             .into_iter()
-            .map(Arc::new)
+            .map(|event| Queued::new(Arc::new(event), &inner.current))
             .collect();
         let _ = subscriber.push(&introduced);
         inner.subscribers.push(Arc::clone(&subscriber));
@@ -480,11 +512,11 @@ impl<N: Notification> Hub<N> {
     }
 
     /// Runs a callback, and keeps it for the next event unless this was its last one.
-    fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, event: &N) {
+    fn call(&self, subscriber: &Subscriber<N>, mut callback: Callback<N>, queued: &Queued<N>) {
         let begun = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| match &self.host_calls {
-            Some(calls) => calls.run(HostCall::Callback, || callback(event)),
-            None => callback(event),
+            Some(calls) => calls.run(HostCall::Callback, || callback(queued)),
+            None => callback(queued),
         }));
         self.metrics.called_back(begun.elapsed());
         if let Err(panic) = run {

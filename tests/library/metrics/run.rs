@@ -90,7 +90,7 @@ fn eventful_run_appears_in_every_related_series() {
         let step = format!("step=\"{step}\"");
         at_least(4.0, "divvy_rebalance_step_duration_seconds_count", &[&step]);
     }
-    for change in ["joined", "left", "missing", "lost"] {
+    for change in ["joined", "left", "suspected", "dead"] {
         let change = format!("change=\"{change}\"");
         at_least(1.0, "divvy_worker_changes_total", &[&change]);
     }
