@@ -2023,6 +2023,7 @@ const char *divvy_alert_level_name(int32_t level);
 const char *divvy_event_kind_name(int32_t kind);
 
 /**
+ * Names a calculator for its events.
  * Creates a calculator.
  *
  * Parameters: config - the configuration, copied; {0}: defaults. store - the store, shared; may be

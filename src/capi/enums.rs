@@ -1,9 +1,6 @@
 //! The enums of the header. Generated from `src/vocabulary`; do not edit: run `BLESS=1
 //! cargo test --all-features --test bindings vocabulary`.
-#![allow(
-    dead_code,
-    reason = "for the header: the functions take and return numbers"
-)]
+#![allow(dead_code, reason = "for the header: the functions take and return numbers")]
 
 use std::ffi::CStr;
 
@@ -88,18 +85,12 @@ pub(super) const STATUSES: [(divvy_status, &CStr); 34] = [
     (divvy_status::DIVVY_OK, c"DIVVY_OK"),
     (divvy_status::DIVVY_NULL_ARGUMENT, c"DIVVY_NULL_ARGUMENT"),
     (divvy_status::DIVVY_BAD_HANDLE, c"DIVVY_BAD_HANDLE"),
-    (
-        divvy_status::DIVVY_INVALID_ARGUMENT,
-        c"DIVVY_INVALID_ARGUMENT",
-    ),
+    (divvy_status::DIVVY_INVALID_ARGUMENT, c"DIVVY_INVALID_ARGUMENT"),
     (divvy_status::DIVVY_BAD_UTF8, c"DIVVY_BAD_UTF8"),
     (divvy_status::DIVVY_TOO_LONG, c"DIVVY_TOO_LONG"),
     (divvy_status::DIVVY_INVALID_CONFIG, c"DIVVY_INVALID_CONFIG"),
     (divvy_status::DIVVY_NOT_RUNNING, c"DIVVY_NOT_RUNNING"),
-    (
-        divvy_status::DIVVY_ALREADY_STARTED,
-        c"DIVVY_ALREADY_STARTED",
-    ),
+    (divvy_status::DIVVY_ALREADY_STARTED, c"DIVVY_ALREADY_STARTED"),
     (divvy_status::DIVVY_WOULD_DEADLOCK, c"DIVVY_WOULD_DEADLOCK"),
     (divvy_status::DIVVY_FORKED, c"DIVVY_FORKED"),
     (divvy_status::DIVVY_ABI_MISMATCH, c"DIVVY_ABI_MISMATCH"),
@@ -118,10 +109,7 @@ pub(super) const STATUSES: [(divvy_status, &CStr); 34] = [
     (divvy_status::DIVVY_TOO_LARGE, c"DIVVY_TOO_LARGE"),
     (divvy_status::DIVVY_STORE_ERROR, c"DIVVY_STORE_ERROR"),
     (divvy_status::DIVVY_SOURCE_FAILED, c"DIVVY_SOURCE_FAILED"),
-    (
-        divvy_status::DIVVY_STRATEGY_FAILED,
-        c"DIVVY_STRATEGY_FAILED",
-    ),
+    (divvy_status::DIVVY_STRATEGY_FAILED, c"DIVVY_STRATEGY_FAILED"),
     (divvy_status::DIVVY_INVALID_PLAN, c"DIVVY_INVALID_PLAN"),
     (divvy_status::DIVVY_IDS_EXHAUSTED, c"DIVVY_IDS_EXHAUSTED"),
     (divvy_status::DIVVY_ID_LOST, c"DIVVY_ID_LOST"),
