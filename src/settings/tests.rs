@@ -265,9 +265,11 @@ fn every_strategy_option_can_be_set_by_name() {
     ] {
         settings.set(name, value).unwrap();
     }
-    let mut expected = StrategyOptions::default();
-    expected.tolerance = 0.1;
-    expected.movement_budget = 0.25;
+    let mut expected = StrategyOptions {
+        tolerance: 0.1,
+        movement_budget: 0.25,
+        ..StrategyOptions::default()
+    };
     let id = |id| crate::types::WorkerId::new(id).unwrap();
     expected.capacity = [(id("worker-1"), 2.0), (id("worker-2"), 0.5)].into();
     expected.hash_seed = 7;
@@ -364,7 +366,9 @@ fn recovery_grace_follows_heartbeat_ttl_unless_set() {
     assert_eq!(grace(&settings), Duration::from_secs(20) / 3);
     settings.set("recovery_grace", "1s").unwrap();
     assert_eq!(grace(&settings), Duration::from_secs(1));
-    let mut config = CalculatorConfig::default();
-    config.heartbeat_ttl = Duration::from_secs(12);
+    let config = CalculatorConfig {
+        heartbeat_ttl: Duration::from_secs(12),
+        ..CalculatorConfig::default()
+    };
     assert_eq!(config.recovery_grace(), Duration::from_secs(30));
 }

@@ -471,5 +471,4 @@ fn outcomes_and_watches_agree_with_the_server_whatever_happens_to_the_bytes() {
         "{total:?}"
     );
     assert!(total.losses > 0 && total.connections > 0, "{total:?}");
-    println!("{total:?}");
 }
