@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::partition_source::no_workers;
 use super::pending_work::{Window, Work};
 use super::{
     CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Job, MassExpiry, OpId,
@@ -132,9 +131,7 @@ impl CalculatorMachine {
             );
             self.answer_triggers(self.triggers.len(), &Err(nobody));
         }
-        if !self.change_tickets.is_empty() && !self.members.has_alive() {
-            self.refuse_changes(&no_workers());
-        }
+        self.answer_changes();
         let Some(task) = self.tasks().find(|task| task.due <= now) else {
             return;
         };

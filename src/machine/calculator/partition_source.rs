@@ -55,17 +55,21 @@ impl CalculatorMachine {
             .drain(..tickets)
             .partition(|&(_, wanted)| wanted <= generation);
         self.inspect_tickets.extend(later);
-        for (ticket, wanted) in covered {
-            if !self.partitions_differ {
-                self.reply(ticket, Ok(self.version));
-            } else if self.members.has_alive() {
-                self.change_tickets.push((ticket, wanted));
-            } else {
-                self.reply(ticket, Err(no_workers()));
-            }
-        }
+        self.change_tickets.extend(covered);
         let asked_again = !self.inspect_tickets.is_empty();
         self.inspect_wanted = generation < self.generation_wanted || asked_again;
+    }
+
+    /// Answers the callers whose change is part of the plan in force, or is not published since there
+    /// is no worker. A change may be reverted while they wait for its publication.
+    pub(super) fn answer_changes(&mut self) {
+        if !self.partitions_differ {
+            for (ticket, _) in std::mem::take(&mut self.change_tickets) {
+                self.reply(ticket, Ok(self.version));
+            }
+        } else if !self.members.has_alive() {
+            self.refuse_changes(&no_workers());
+        }
     }
 
     /// A version was published that contains the list as of this change.
@@ -140,7 +144,7 @@ impl CalculatorMachine {
 }
 
 /// The error of a caller whose change waits for a worker.
-pub(super) fn no_workers() -> Error {
+fn no_workers() -> Error {
     Error::new(
         Code::NoWorkers,
         "no live worker; the change is published when one joins",

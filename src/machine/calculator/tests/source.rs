@@ -53,6 +53,22 @@ fn reading_source_is_not_asked_again_and_blocks_no_emergency() {
     assert_eq!(world.times_of("reply 1 v8"), [60_000]);
 }
 
+/// Found by the properties: the caller of the first refresh waited for a publication that the second
+/// one had made unnecessary.
+#[test]
+fn refresh_whose_change_is_reverted_before_its_publication_returns_the_version_in_force() {
+    let mut world = World::settled(&["w-1"]);
+    world.trigger(1); // its cooldown ends at 10 s
+    world.find(Finding::Changed);
+    world.handle(changed(0, 2));
+    world.find(Finding::Same);
+    world.handle(changed(0, 3));
+    world.at(60_000);
+    assert_eq!(world.times_of("reply 2 v8"), [0]);
+    assert_eq!(world.times_of("reply 3 v8"), [0]);
+    assert!(world.times_of("plan partition_change").is_empty());
+}
+
 #[test]
 fn source_is_read_again_after_refresh_interval() {
     let config = CalculatorConfig {
