@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::guard::{self, Detail, Failure, Outcome};
 use super::packed::Packed;
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, Terminated};
 use crate::machine::assignment::AssignmentChange;
@@ -42,7 +42,7 @@ pub(super) struct AssignmentRecord {
     json: OnceLock<Terminated>,
 }
 
-static ASSIGNMENTS: Registry<AssignmentRecord> = Registry::new(11);
+static ASSIGNMENTS: Registry<AssignmentRecord> = Registry::new(HandleKind::Assignment);
 
 impl AssignmentRecord {
     pub fn new(change: AssignmentChange) -> Arc<Self> {

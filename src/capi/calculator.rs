@@ -9,7 +9,7 @@ use super::config::{self, divvy_config};
 use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Outcome, known};
 use super::partitions::{self, divvy_partitions};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
@@ -53,7 +53,7 @@ impl<T> Deref for Measured<T> {
     }
 }
 
-static CALCULATORS: Registry<Measured<Calculator>> = Registry::new(6);
+static CALCULATORS: Registry<Measured<Calculator>> = Registry::new(HandleKind::Calculator);
 
 fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculator>>> {
     CALCULATORS.get(calculator.id)

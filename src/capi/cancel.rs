@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::guard::{self, Detail};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::Out;
 use crate::Cancel;
@@ -23,7 +23,7 @@ pub struct divvy_cancel {
     pub id: u64,
 }
 
-static CANCELS: Registry<Cancel> = Registry::new(12);
+static CANCELS: Registry<Cancel> = Registry::new(HandleKind::Cancel);
 
 /// Creates a cancellation handle.
 ///

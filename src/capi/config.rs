@@ -10,7 +10,7 @@ use super::credentials::{HostCredentials, divvy_credentials_fn};
 use super::election::{HostElection, divvy_campaign_fn, divvy_resign_fn};
 use super::guard::{self, Detail, Failure};
 use super::partitions::{HostSource, divvy_source_fn};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::strategy::{HostStrategy, divvy_strategy_fn};
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
@@ -47,7 +47,7 @@ impl Blueprint {
     }
 }
 
-static CONFIGS: Registry<Mutex<Blueprint>> = Registry::new(2);
+static CONFIGS: Registry<Mutex<Blueprint>> = Registry::new(HandleKind::Config);
 
 /// A copy of what a configuration says; all defaults for {0}.
 pub(super) fn blueprint(config: divvy_config) -> guard::Outcome<Blueprint> {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::callback;
 use super::guard::{self, Detail, Failure};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text;
 use super::userdata::UserData;
@@ -56,7 +56,7 @@ enum Supplied {
     Jwt(Zeroizing<String>, [u8; SIGNATURE_BYTES]),
 }
 
-static SUPPLIED: Registry<Mutex<Option<Supplied>>> = Registry::new(14);
+static SUPPLIED: Registry<Mutex<Option<Supplied>>> = Registry::new(HandleKind::Credentials);
 
 /// The host's callback.
 pub(super) struct HostCredentials {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::assignment::{self, AssignmentRecord, divvy_assignment};
 use super::guard::{self, Detail, Failure, Outcome};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, Out, Terminated};
 use crate::runtime::{EventRecord, Queued};
@@ -61,7 +61,7 @@ fn number(word: Option<&'static Word>) -> i32 {
     word.map_or(0, |word| word.number)
 }
 
-static EVENTS: Registry<HandedEvent> = Registry::new(9);
+static EVENTS: Registry<HandedEvent> = Registry::new(HandleKind::Event);
 
 /// Hands an event out to C.
 pub(super) fn hand_out(event: HandedEvent) -> Outcome<divvy_event> {

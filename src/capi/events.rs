@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::callback;
 use super::event::{self, HandedEvent, divvy_event};
 use super::guard::{self, Detail, Failure, Outcome};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::store::timeout;
 use super::text::{self, Out};
@@ -48,8 +48,8 @@ pub type divvy_event_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, eve
 /// callback is waited for, so that the callback itself may take it.
 type SubscriptionCell = Mutex<Option<Arc<Subscription>>>;
 
-static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(7);
-static QUEUES: Registry<EventQueue> = Registry::new(8);
+static SUBSCRIPTIONS: Registry<SubscriptionCell> = Registry::new(HandleKind::Subscription);
+static QUEUES: Registry<EventQueue> = Registry::new(HandleKind::Events);
 
 struct EventQueue {
     events: Box<dyn Queue>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 
 use super::guard::{self, Outcome};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::text::{self, Terminated};
 
 /// A log record. Valid until the log callback returns.
@@ -30,7 +30,7 @@ struct ReadableField {
     is_number: bool,
 }
 
-static RECORDS: Registry<Vec<ReadableField>> = Registry::new(14);
+static RECORDS: Registry<Vec<ReadableField>> = Registry::new(HandleKind::LogRecord);
 
 /// Copies the fields of a record.
 pub(super) fn fields_of(source: &dyn kv::Source) -> Vec<LogField> {

@@ -12,7 +12,7 @@ use super::config::{self, divvy_config};
 use super::events::{self, Callback, divvy_event_fn, divvy_events, divvy_subscription};
 use super::guard::{self, Detail, Failure, Outcome, known};
 use super::partitions::{self, divvy_partitions};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::snapshot;
 use super::status::divvy_status;
 use super::store::{self, divvy_store, timeout};
@@ -43,7 +43,7 @@ pub struct divvy_manager {
     pub id: u64,
 }
 
-static MANAGERS: Registry<Measured<Manager>> = Registry::new(10);
+static MANAGERS: Registry<Measured<Manager>> = Registry::new(HandleKind::Manager);
 
 fn manager_of(manager: divvy_manager) -> Outcome<Arc<Measured<Manager>>> {
     MANAGERS.get(manager.id)

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::callback;
 use super::guard::{self, Detail, Failure, Outcome};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out};
 use super::userdata::UserData;
@@ -52,7 +52,7 @@ pub(super) struct HostSource {
     pub userdata: UserData,
 }
 
-static LISTS: Registry<Mutex<Vec<Partition>>> = Registry::new(3);
+static LISTS: Registry<Mutex<Vec<Partition>>> = Registry::new(HandleKind::Partitions);
 
 /// A copy of what a list holds.
 pub(super) fn content(partitions: divvy_partitions) -> Outcome<Vec<Partition>> {

@@ -7,9 +7,30 @@ use parking_lot::RwLock;
 use super::guard::{Failure, Outcome, prepare_process};
 use super::status::divvy_status;
 
+/// What a handle stands for. The numbers are part of the handles, and no two are equal.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum HandleKind {
+    Text = 1,
+    Config = 2,
+    Partitions = 3,
+    PlanInput = 4,
+    Store = 5,
+    Calculator = 6,
+    Subscription = 7,
+    Events = 8,
+    Event = 9,
+    Manager = 10,
+    Assignment = 11,
+    Cancel = 12,
+    Setting = 13,
+    Credentials = 14,
+    LogRecord = 15,
+}
+
 /// The objects of one kind. A handle is `kind (8 bits) | generation (32) | index (24)`, never 0.
 pub(super) struct Registry<T> {
-    kind: u8,
+    kind: HandleKind,
     slots: RwLock<Slots<T>>,
 }
 
@@ -27,8 +48,7 @@ const INDEX_BITS: u32 = 24;
 const KIND_SHIFT: u32 = 56;
 
 impl<T> Registry<T> {
-    /// `kind` is above 0 and differs from all others.
-    pub const fn new(kind: u8) -> Self {
+    pub const fn new(kind: HandleKind) -> Self {
         Self {
             kind,
             slots: RwLock::new(Slots {
@@ -109,12 +129,14 @@ impl<T> Registry<T> {
     }
 
     fn handle(&self, index: u32, generation: u32) -> u64 {
-        u64::from(self.kind) << KIND_SHIFT | u64::from(generation) << INDEX_BITS | u64::from(index)
+        u64::from(self.kind as u8) << KIND_SHIFT
+            | u64::from(generation) << INDEX_BITS
+            | u64::from(index)
     }
 
     #[allow(clippy::cast_possible_truncation)] // shifted and masked first
     fn index(&self, handle: u64) -> Option<(usize, u32)> {
-        (handle >> KIND_SHIFT == u64::from(self.kind)).then_some((
+        (handle >> KIND_SHIFT == u64::from(self.kind as u8)).then_some((
             (handle & ((1 << INDEX_BITS) - 1)) as usize,
             (handle >> INDEX_BITS) as u32,
         ))
@@ -139,7 +161,7 @@ mod tests {
 
     #[test]
     fn freed_handle_stays_invalid_after_its_slot_is_reused() {
-        let registry = Registry::new(3);
+        let registry = Registry::new(HandleKind::Partitions);
         let first = registry.insert(Arc::new("first")).unwrap();
         registry.remove(first).unwrap();
         let second = registry.insert(Arc::new("second")).unwrap();
@@ -153,9 +175,11 @@ mod tests {
 
     #[test]
     fn invalid_handle_numbers_are_rejected() {
-        let registry = Registry::new(3);
+        let registry = Registry::new(HandleKind::Partitions);
         let handle = registry.insert(Arc::new(())).unwrap();
-        let other = Registry::new(4).insert(Arc::new(())).unwrap();
+        let other = Registry::new(HandleKind::PlanInput)
+            .insert(Arc::new(()))
+            .unwrap();
         assert!(registry.get(handle).is_ok());
         for wrong in [
             1,
@@ -174,7 +198,7 @@ mod tests {
 
     #[test]
     fn slot_is_retired_when_its_generations_are_exhausted() {
-        let registry = Registry::new(3);
+        let registry = Registry::new(HandleKind::Partitions);
         let handle = registry.insert(Arc::new(())).unwrap();
         registry.slots.write().list[0].generation = u32::MAX;
         let last = handle | u64::from(u32::MAX) << INDEX_BITS;

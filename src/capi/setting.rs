@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::{self, divvy_config};
 use super::guard::{self, Detail, Failure, known};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, Out, Terminated};
 use crate::vocabulary::SettingField;
@@ -18,7 +18,7 @@ pub struct divvy_setting {
     pub id: u64,
 }
 
-static SETTINGS: Registry<Vec<(SettingField, Terminated)>> = Registry::new(13);
+static SETTINGS: Registry<Vec<(SettingField, Terminated)>> = Registry::new(HandleKind::Setting);
 
 /// Walks through all settings.
 ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{self, divvy_config};
 use super::guard::{self, Detail, Failure, Outcome, known};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, DIVVY_BYTES_MAX, Out, divvy_text};
 use crate::runtime::open_store;
@@ -27,7 +27,7 @@ pub struct divvy_store {
     pub id: u64,
 }
 
-static STORES: Registry<Arc<dyn Store>> = Registry::new(5);
+static STORES: Registry<Arc<dyn Store>> = Registry::new(HandleKind::Store);
 
 /// The store behind a handle.
 pub(super) fn store_of(store: divvy_store) -> Outcome<Arc<dyn Store>> {

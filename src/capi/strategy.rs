@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::callback;
 use super::guard;
 use super::packed::{Packed, Place};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::userdata::UserData;
 use crate::error::{Code, Error, Result};
 use crate::strategy::{PlanInput, Strategy, WorkerIndex};
@@ -73,7 +73,7 @@ impl Question {
     }
 }
 
-static QUESTIONS: Registry<Question> = Registry::new(4);
+static QUESTIONS: Registry<Question> = Registry::new(HandleKind::PlanInput);
 
 impl Strategy for HostStrategy {
     fn name(&self) -> &str {

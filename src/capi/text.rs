@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::guard::{self, Detail, Failure, Outcome};
-use super::registry::Registry;
+use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 
 /// Maximum length of a text argument in bytes, without the NUL.
@@ -57,7 +57,7 @@ pub(super) unsafe fn expose_length(length: *mut usize, value: usize) {
     }
 }
 
-static TEXTS: Registry<Terminated> = Registry::new(1);
+static TEXTS: Registry<Terminated> = Registry::new(HandleKind::Text);
 
 /// Hands a text out to C.
 pub(super) fn hand_out(text: impl Into<Vec<u8>>) -> Outcome<divvy_text> {
