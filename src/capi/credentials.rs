@@ -1,4 +1,8 @@
 //! NATS credentials that the host supplies for each login.
+#![cfg_attr(
+    not(feature = "nats"),
+    allow(dead_code, unused_imports, reason = "no login asks for them")
+)]
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -51,6 +55,10 @@ pub type divvy_credentials_fn = Option<
 >;
 
 /// What the host has supplied.
+#[cfg_attr(
+    not(feature = "nats"),
+    allow(dead_code, reason = "no login asks for it")
+)]
 enum Supplied {
     Token(Zeroizing<String>),
     Jwt(Zeroizing<String>, [u8; SIGNATURE_BYTES]),
@@ -64,9 +72,9 @@ pub(super) struct HostCredentials {
     pub userdata: UserData,
 }
 
+#[cfg(feature = "nats")]
 impl HostCredentials {
     /// Connects to NATS with what the callback supplies.
-    #[cfg(feature = "nats")]
     pub fn connect(
         self: Arc<Self>,
         settings: &Settings,
@@ -76,17 +84,6 @@ impl HostCredentials {
         crate::runtime::connect_nats_with_credentials(settings, supply, deadline)
     }
 
-    /// Fails: this build has no NATS.
-    #[cfg(not(feature = "nats"))]
-    pub fn connect(
-        self: Arc<Self>,
-        settings: &Settings,
-        deadline: Instant,
-    ) -> Result<Arc<dyn Store>> {
-        crate::runtime::connect_nats(settings, deadline)
-    }
-
-    #[cfg(feature = "nats")]
     fn supply(
         &self,
         nonce: &[u8],

@@ -13,6 +13,7 @@ use crate::runtime::open_store;
 use crate::store::{self, Bucket, BucketConfig, Expect, Refusal, Store, Write};
 use crate::threads::Thread;
 use crate::threads::cancel::{self, Cancel};
+#[cfg(feature = "nats")]
 use crate::vocabulary::StoreKind;
 
 /// Maximum timeout of a call, in milliseconds: one year.
@@ -79,6 +80,7 @@ pub unsafe extern "C" fn divvy_store_open(
         let blueprint = config::blueprint(config)?;
         let settings = &blueprint.settings;
         let store = match blueprint.credentials {
+            #[cfg(feature = "nats")]
             Some(credentials) if settings.store() == StoreKind::Nats => {
                 credentials.connect(settings, deadline)?
             }
