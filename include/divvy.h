@@ -845,7 +845,7 @@ typedef int32_t divvy_breaker_state;
 #endif // __cplusplus
 
 /**
- * What is known of a setting.
+ * A property of a setting.
  */
 enum divvy_setting_field
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -993,8 +993,9 @@ typedef struct divvy_partitions {
  * Returns: DIVVY_OK (0); anything else is a failure: the last list remains in force and the call is
  * retried.
  * Thread: "dv-source", one call at a time for each calculator. May block: plans are
- * made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
- * return WOULD_DEADLOCK), must not throw or call longjmp.
+ * made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(),
+ * _trigger_rebalance() or _refresh() of the same calculator (they return WOULD_DEADLOCK), must not
+ * throw or call longjmp.
  */
 typedef int32_t (*divvy_source_fn)(void *userdata,
                                    struct divvy_partitions partitions,
@@ -1075,7 +1076,7 @@ typedef int32_t (*divvy_credentials_fn)(void *userdata,
                                         struct divvy_credentials credentials);
 
 /**
- * What is known of one setting: a snapshot that never changes.
+ * A setting with its properties. A snapshot: later changes of the configuration do not appear in it.
  */
 typedef struct divvy_setting {
     /**
@@ -1651,12 +1652,13 @@ divvy_status divvy_config_set_credentials(struct divvy_config config,
                                           size_t errlen);
 
 /**
- * Walks through all settings.
+ * Returns the setting at an index. Count from 0 until NOT_FOUND to list all settings.
  *
- * Parameters: config - the configuration whose values are wanted; {0}: the defaults. index - from 0
- * on. out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+ * Parameters: config - the configuration that supplies the values; {0}: the defaults. index - 0 or
+ * more. out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error text;
+ * NULL allowed.
  * Returns: OK; NOT_FOUND - there are fewer settings.
- * Ownership: the caller's, freed with divvy_setting_free(); it may outlive the configuration.
+ * Ownership: the caller frees it with divvy_setting_free(); it may outlive the configuration.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -1667,12 +1669,12 @@ divvy_status divvy_setting_at(struct divvy_config config,
                               size_t errlen);
 
 /**
- * Returns what is known of a setting.
+ * Returns a property of a setting.
  *
- * Parameters: setting - the setting. field - a divvy_setting_field. length - where the length in
- * bytes goes, NULL if not wanted.
- * Returns: the text; an empty one for an invalid handle or field. Never NULL.
- * Ownership: borrowed until divvy_setting_free().
+ * Parameters: setting - the setting. field - a divvy_setting_field. length - receives the length in
+ * bytes; NULL allowed.
+ * Returns: the text; an empty string for an invalid handle or field. Never NULL.
+ * Ownership: valid until divvy_setting_free().
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -1682,7 +1684,7 @@ const char *divvy_setting_text(struct divvy_setting setting, int32_t field, size
  * Frees a setting.
  *
  * Parameters: setting - the setting; {0} is allowed and does nothing.
- * Returns: OK; BAD_HANDLE, also the second time.
+ * Returns: OK; BAD_HANDLE, also on the second call.
  * Thread: any. Does not block.
  * Since: 0.1.
  */
@@ -2018,12 +2020,15 @@ const char *divvy_alert_level_name(int32_t level);
 /**
  * Returns the name of a kind of event, such as "published".
  *
- * Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+ * Parameters: kind - any number.
+ * Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+ * Ownership: static; never free it.
+ * Thread: any. Does not block. Works in a forked child.
+ * Since: 0.1.
  */
 const char *divvy_event_kind_name(int32_t kind);
 
 /**
- * Names a calculator for its events.
  * Creates a calculator.
  *
  * Parameters: config - the configuration, copied; {0}: defaults. store - the store, shared; may be

@@ -586,12 +586,12 @@ private:
     divvy_plan_input handle_;
 };
 
-/// Settings by name, and the host's callbacks.
 /// One setting; see docs/settings.md.
 struct setting {
     std::string name, type, default_value, range, help, value, origin;
 };
 
+/// Settings by name, and the host's callbacks.
 class config {
 public:
     using source = std::function<void(partition_sink &, milliseconds)>;

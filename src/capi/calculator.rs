@@ -59,7 +59,6 @@ fn calculator_of(calculator: divvy_calculator) -> Outcome<Arc<Measured<Calculato
     CALCULATORS.get(calculator.id)
 }
 
-/// Names a calculator for its events.
 /// Creates a calculator.
 ///
 /// Parameters: config - the configuration, copied; {0}: defaults. store - the store, shared; may be

@@ -276,7 +276,7 @@ pub enum divvy_manager_event_filter {
     DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR = 3,
 }
 
-/// What is known of a setting.
+/// A property of a setting.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum divvy_setting_field {

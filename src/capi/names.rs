@@ -78,7 +78,11 @@ pub extern "C" fn divvy_alert_level_name(level: i32) -> *const c_char {
 
 /// Returns the name of a kind of event, such as "published".
 ///
-/// Parameters, Returns, Ownership, Thread, Since: as divvy_calculator_state_name().
+/// Parameters: kind - any number.
+/// Returns: the name; "unknown" for a number unknown to this library. Never NULL.
+/// Ownership: static; never free it.
+/// Thread: any. Does not block. Works in a forked child.
+/// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_kind_name(kind: i32) -> *const c_char {
     name_of(EventKind::WORDS, kind, false)

@@ -36,8 +36,9 @@ pub struct divvy_partitions {
 /// Returns: DIVVY_OK (0); anything else is a failure: the last list remains in force and the call is
 /// retried.
 /// Thread: "dv-source", one call at a time for each calculator. May block: plans are
-/// made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(), _trigger_rebalance() or _refresh() of the same calculator (they
-/// return WOULD_DEADLOCK), must not throw or call longjmp.
+/// made of the last list meanwhile. Must not call divvy_calculator_stop(), _free(),
+/// _trigger_rebalance() or _refresh() of the same calculator (they return WOULD_DEADLOCK), must not
+/// throw or call longjmp.
 pub type divvy_source_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,

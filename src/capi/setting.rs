@@ -10,7 +10,7 @@ use super::status::divvy_status;
 use super::text::{self, Out, Terminated};
 use crate::vocabulary::SettingField;
 
-/// What is known of one setting: a snapshot that never changes.
+/// A setting with its properties. A snapshot: later changes of the configuration do not appear in it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct divvy_setting {
@@ -20,12 +20,13 @@ pub struct divvy_setting {
 
 static SETTINGS: Registry<Vec<(SettingField, Terminated)>> = Registry::new(HandleKind::Setting);
 
-/// Walks through all settings.
+/// Returns the setting at an index. Count from 0 until NOT_FOUND to list all settings.
 ///
-/// Parameters: config - the configuration whose values are wanted; {0}: the defaults. index - from 0
-/// on. out - where the handle goes, not NULL. errbuf, errlen - see "Errors" above.
+/// Parameters: config - the configuration that supplies the values; {0}: the defaults. index - 0 or
+/// more. out - receives the handle; not NULL. errbuf, errlen - buffer that receives the error text;
+/// NULL allowed.
 /// Returns: OK; NOT_FOUND - there are fewer settings.
-/// Ownership: the caller's, freed with divvy_setting_free(); it may outlive the configuration.
+/// Ownership: the caller frees it with divvy_setting_free(); it may outlive the configuration.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -51,12 +52,12 @@ pub unsafe extern "C" fn divvy_setting_at(
     })
 }
 
-/// Returns what is known of a setting.
+/// Returns a property of a setting.
 ///
-/// Parameters: setting - the setting. field - a divvy_setting_field. length - where the length in
-/// bytes goes, NULL if not wanted.
-/// Returns: the text; an empty one for an invalid handle or field. Never NULL.
-/// Ownership: borrowed until divvy_setting_free().
+/// Parameters: setting - the setting. field - a divvy_setting_field. length - receives the length in
+/// bytes; NULL allowed.
+/// Returns: the text; an empty string for an invalid handle or field. Never NULL.
+/// Ownership: valid until divvy_setting_free().
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]
@@ -82,7 +83,7 @@ pub unsafe extern "C" fn divvy_setting_text(
 /// Frees a setting.
 ///
 /// Parameters: setting - the setting; {0} is allowed and does nothing.
-/// Returns: OK; BAD_HANDLE, also the second time.
+/// Returns: OK; BAD_HANDLE, also on the second call.
 /// Thread: any. Does not block.
 /// Since: 0.1.
 #[unsafe(no_mangle)]

@@ -165,7 +165,7 @@ words! {
 }
 
 words! {
-    /// What is known of a setting.
+    /// A property of a setting.
     pub enum SettingField {
         /// Its name, such as `cooldown`. In the environment it is in upper case.
         Name = 1 "name",

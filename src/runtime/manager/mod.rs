@@ -55,10 +55,10 @@ use crate::time::clock::{Clock, SystemClock};
 use crate::time::deadline::deadline_after;
 use crate::types::{ManagerState, Partition, Version, WorkerId};
 
-/// Builds a [`Manager`]. See [`Manager::builder`].
 /// A manager whose thread is overdue for this long is not live.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
+/// Builds a [`Manager`]. See [`Manager::builder`].
 #[must_use]
 pub struct ManagerBuilder {
     store: Arc<dyn Store>,

@@ -314,13 +314,13 @@ impl<N: Notification> Hub<N> {
         }
     }
 
-    /// Sets the receiver of callback metrics.
     /// Registers the callbacks that run.
     pub fn with_host_calls(mut self, host_calls: Arc<HostCalls>) -> Self {
         self.host_calls = Some(host_calls);
         self
     }
 
+    /// Sets the receiver of callback metrics.
     pub fn with_metrics(mut self, metrics: Arc<dyn CalculatorMetrics>) -> Self {
         self.metrics = metrics;
         self
