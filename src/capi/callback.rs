@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_char;
+use std::time::Instant;
 
 use super::enums::STATUSES;
 use super::guard::{self, Detail, Failure};
@@ -25,6 +26,12 @@ fn replace(running: Option<Option<String>>) -> Option<Option<String>> {
 /// The part of a text of the host's that is kept.
 pub(super) fn shortened(text: &str) -> &str {
     truncated(text, TEXT_MAX)
+}
+
+/// The time left for a callback of the host, in milliseconds.
+pub(super) fn millis_until(deadline: Instant) -> i64 {
+    let left = deadline.saturating_duration_since(Instant::now());
+    i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Runs a callback of the host; returns its result and the text that it has set.

@@ -56,7 +56,7 @@ impl LeaderElection for HostElection {
                 (self.campaign)(
                     self.userdata.pointer(),
                     worker.as_ptr(),
-                    millis_until(deadline),
+                    callback::millis_until(deadline),
                     &raw mut lease_ms,
                 )
             }
@@ -71,7 +71,7 @@ impl LeaderElection for HostElection {
             return Ok(());
         };
         let worker = c_text(worker)?;
-        let timeout_ms = millis_until(deadline);
+        let timeout_ms = callback::millis_until(deadline);
         // SAFETY: as above.
         callback::call_fallible(|| unsafe {
             resign(self.userdata.pointer(), worker.as_ptr(), timeout_ms)
@@ -83,11 +83,6 @@ impl LeaderElection for HostElection {
 fn c_text(worker: &WorkerId) -> Result<CString> {
     CString::new(worker.as_str())
         .map_err(|_| Error::new(Code::InvalidArgument, "the worker's id has a NUL"))
-}
-
-fn millis_until(deadline: Instant) -> i64 {
-    let left = deadline.saturating_duration_since(Instant::now());
-    i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn failed(why: String) -> Error {

@@ -10,6 +10,7 @@ use super::registry::{HandleKind, Registry};
 use super::status::divvy_status;
 use super::text::{self, Out, Terminated};
 use crate::runtime::{EventRecord, Queued};
+use crate::time::duration::millis;
 use crate::types::{Time, WorkerId};
 use crate::vocabulary::{AlertLevel, Code, MemberChange, Reason, Word};
 
@@ -452,7 +453,5 @@ pub extern "C" fn divvy_event_alert_level(event: divvy_event) -> i32 {
 /// Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn divvy_event_lasted_ms(event: divvy_event) -> u64 {
-    look(event, 0, |record| {
-        u64::try_from(record.lasted.as_millis()).unwrap_or(u64::MAX)
-    })
+    look(event, 0, |record| millis(record.lasted))
 }

@@ -21,6 +21,7 @@ use super::userdata::divvy_destroy_fn;
 use crate::machine::assignment::AssignmentChange;
 use crate::metrics::Prometheus;
 use crate::runtime::{Manager, ManagerStatus};
+use crate::time::duration::millis;
 use crate::types::WorkerId;
 use crate::vocabulary::{Departure, ManagerEventFilter, ManagerState};
 
@@ -490,7 +491,7 @@ fn status_json(status: &ManagerStatus) -> String {
         "is_started": status.is_started,
         "failed": status.failed,
         "state": status.state.name(),
-        "since_ms": u64::try_from(status.since.as_millis()).unwrap_or(u64::MAX),
+        "since_ms": millis(status.since),
         "worker_id": name(&status.worker_id),
         "is_id_certain": status.is_id_certain,
         "leader": name(&status.leader),

@@ -74,8 +74,7 @@ impl PartitionSource for HostSource {
         let id = LISTS
             .insert(Arc::clone(&list))
             .map_err(|failure| failed(failure.message.into_owned()))?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+        let timeout_ms = callback::millis_until(deadline);
         let filled = callback::call_fallible(|| {
             // SAFETY: the host gave this function to be called with this userdata, from any thread.
             unsafe { (self.call)(self.userdata.pointer(), divvy_partitions { id }, timeout_ms) }

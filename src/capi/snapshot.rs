@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::runtime::{BreakerStatus, CalculatorStatus};
+use crate::time::duration::millis;
 use crate::types::Reason;
 
 /// A calculator's status as JSON.
 pub(super) fn status_json(status: &CalculatorStatus) -> Value {
-    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let workers = status.workers.iter().map(|worker| {
         json!({
             "worker": worker.worker.as_str(),

@@ -10,6 +10,7 @@ use super::plausible::Numbered;
 use super::publication::{BucketReading, Content};
 use crate::error::{Error, Result};
 use crate::store::{Bucket, Entry, Listing};
+use crate::time::duration::millis;
 use crate::types::{Partition, Term, Version, WorkerId};
 use crate::wire::{
     self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, FLEET_KEY, Fence, FleetRecord, KeyPrefix,
@@ -341,10 +342,6 @@ fn plausible<T: Numbered>(value: Result<T>, max: i64) -> Result<T> {
     let value = value?;
     value.check_plausible(max)?;
     Ok(value)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A key without control characters, which could move the cursor.

@@ -12,6 +12,7 @@ use crate::machine::calculator::CalculatorEvent;
 use crate::machine::comparison::Comparison;
 use crate::machine::manager::ManagerEvent;
 use crate::strategy::Quality;
+use crate::time::duration::millis;
 use crate::types::{Time, Version, WorkerId};
 use crate::vocabulary::{
     AlertLevel, Code, DegradationCause, EventKind, Field, MemberChange, Reason, Word,
@@ -342,10 +343,6 @@ pub fn rfc3339(time: SystemTime) -> String {
         Ok(()) => text,
         Err(_) => String::new(),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

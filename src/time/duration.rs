@@ -14,6 +14,11 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
+/// The duration in whole milliseconds, at most `u64::MAX`.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Reads a duration: `0`, or numbers each with a unit of `ns`, `us`, `ms`, `s`, `m`, `h`, such as
 /// `1h2m3.5s`. Never negative; days and bare numbers are refused.
 ///

@@ -7,6 +7,7 @@ use crate::error::{Code, Error};
 use crate::machine::calculator::{CalculatorEvent, Degraded};
 use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerEvent;
+use crate::time::duration::millis;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::{Time, WorkerId};
 use crate::vocabulary::{AlertLevel, MemberChange};
@@ -304,8 +305,4 @@ fn log_alert(alert: AlertLevel, lasted: Duration) {
         alert = alert.name(), lasted_ms = millis(lasted);
         "still degraded after {lasted:?} (alert level {alert})"
     );
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

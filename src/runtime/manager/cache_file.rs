@@ -155,7 +155,7 @@ fn encode(remembered: &Remembered) -> Vec<u8> {
         format: FORMAT,
         fleet: remembered.fleet.clone(),
         worker: remembered.worker.to_string(),
-        seen_ms: u64::try_from(remembered.seen.as_millis()).unwrap_or(u64::MAX),
+        seen_ms: crate::time::duration::millis(remembered.seen),
         seen: seen.map_or_else(String::new, crate::time::clock::wall_clock_at),
         term: remembered.held.term,
         version: remembered.held.version,
