@@ -57,14 +57,8 @@ impl HostCalls {
         RunningHostCall { calls: self, id }
     }
 
-    /// Signalled when [`HostCalls::check`] is to be called.
-    pub fn waker(&self) -> &Receiver<()> {
-        &self.waker.1
-    }
-
     /// Judges the running calls. The caller calls again at the verdict's date.
-    pub fn check(&self) -> HostCallVerdict {
-        let now = self.clock.now();
+    fn check(&self, now: Time) -> HostCallVerdict {
         let mut table = self.table.lock();
         let running: Vec<_> = table.running.iter().map(|&(_, c, t)| (c, t)).collect();
         let verdict = judge(now, &running, self.timeout);
@@ -82,6 +76,52 @@ impl HostCalls {
             let overdue = longest.unwrap_or_default().saturating_sub(self.timeout);
             (call, overdue)
         })
+    }
+}
+
+/// The checks of the calls for one life of the thread that reports overdue ones.
+pub(crate) struct OverdueCheck {
+    calls: Arc<HostCalls>,
+    /// When the running calls are judged.
+    due: Option<Time>,
+    /// Whether any was overdue at the last check.
+    was_overdue: bool,
+}
+
+impl OverdueCheck {
+    /// A check is due at once: calls of an earlier life may still run.
+    pub fn new(calls: Arc<HostCalls>) -> Self {
+        Self {
+            calls,
+            due: Some(Time::ZERO),
+            was_overdue: false,
+        }
+    }
+
+    /// Signalled when [`OverdueCheck::begin`] is to be called.
+    pub fn waker(&self) -> &Receiver<()> {
+        &self.calls.waker.1
+    }
+
+    /// Makes a check due at once.
+    pub fn begin(&mut self) {
+        self.due = Some(Time::ZERO);
+    }
+
+    /// When [`OverdueCheck::check`] is to be called.
+    pub fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// Judges the running calls if that is due. Returns what is to be reported: the overdue calls in
+    /// words, or `None` within when there are none any more.
+    pub fn check(&mut self, now: Time) -> Option<Option<String>> {
+        self.due.filter(|&due| due <= now)?;
+        let verdict = self.calls.check(now);
+        self.due = verdict.next;
+        let words = verdict.words();
+        let was_overdue = std::mem::replace(&mut self.was_overdue, words.is_some());
+        (words.is_some() || was_overdue).then_some(words)
     }
 }
 

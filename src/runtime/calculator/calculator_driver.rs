@@ -21,6 +21,7 @@ use crate::machine::engine::calculator_effects::{
 };
 use crate::machine::position::Position;
 use crate::runtime::common::event_log::EventLog;
+use crate::runtime::running_host_calls::OverdueCheck;
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
 use crate::types::{Time, Version};
@@ -34,10 +35,7 @@ pub(crate) struct CalculatorDriver {
     /// Set when the take-over has succeeded.
     pub is_up: Arc<AtomicBool>,
     pub shell: DriverShell,
-    /// When the running calls of the host's code are checked.
-    pub host_check: Option<Time>,
-    /// Whether any was overdue at the last check.
-    pub are_calls_overdue: bool,
+    pub overdue_check: OverdueCheck,
 }
 
 /// Where the effects of the machine's steps go.
@@ -59,7 +57,7 @@ impl CalculatorDriver {
     /// The thread's body; ends when `stop` is disconnected.
     pub fn run(mut self, inbox: &Receiver<ToDriver>, stop: &Receiver<Infallible>) {
         loop {
-            let dues = [self.machine.deadline(), self.host_check];
+            let dues = [self.machine.deadline(), self.overdue_check.due()];
             let timer = timer(&*self.shell.clock, dues.into_iter().flatten().min());
             select_biased! {
                 recv(stop) -> _ => return self.shell.measure_fleet(&self.machine, false),
@@ -73,10 +71,13 @@ impl CalculatorDriver {
                     Ok(message) => self.handle(message),
                     Err(_) => return,
                 },
-                recv(self.shell.shared.host_calls.waker()) -> _ => self.host_check = Some(Time::ZERO),
+                recv(self.overdue_check.waker()) -> _ => self.overdue_check.begin(),
                 recv(timer) -> _ => self.machine.tick(self.shell.clock.now()),
             }
-            self.check_host_calls();
+            let now = self.shell.clock.now();
+            if let Some(words) = self.overdue_check.check(now) {
+                self.dispatch(now, CalculatorInput::HostCallsOverdue(words));
+            }
             self.shell
                 .shared
                 .counters
@@ -84,21 +85,6 @@ impl CalculatorDriver {
                 .fetch_add(1, Ordering::Relaxed);
             CalculatorEffects::of(&mut self.machine).perform(&mut self.shell);
             self.shell.measure_fleet(&self.machine, !inbox.is_empty());
-        }
-    }
-
-    /// Hands overdue calls of the host's code to the machine.
-    fn check_host_calls(&mut self) {
-        let now = self.shell.clock.now();
-        if self.host_check.is_none_or(|due| due > now) {
-            return;
-        }
-        let verdict = self.shell.shared.host_calls.check();
-        self.host_check = verdict.next;
-        let words = verdict.words();
-        if words.is_some() || self.are_calls_overdue {
-            self.are_calls_overdue = words.is_some();
-            self.dispatch(now, CalculatorInput::HostCallsOverdue(words));
         }
     }
 

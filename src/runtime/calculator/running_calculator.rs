@@ -28,7 +28,7 @@ use crate::runtime::publish::list_reader::{SourceThread, ThreadedReader, threade
 use crate::runtime::publish::partition_list::PartitionSource;
 use crate::runtime::publish::publisher::{Publish, Publisher, PublisherSettings, Shadow};
 use crate::runtime::publish::rebalancer::Rebalancer;
-use crate::runtime::running_host_calls::HostCalls;
+use crate::runtime::running_host_calls::{HostCalls, OverdueCheck};
 use crate::store::Store;
 use crate::strategy::Strategy;
 use crate::threads::OwnThread;
@@ -201,9 +201,7 @@ impl Calculator {
             breaker: self.store.changes(BreakerListener::Calculator),
             started,
             is_up: Arc::clone(&is_up),
-            // Calls of an earlier life may still run.
-            host_check: Some(now),
-            are_calls_overdue: false,
+            overdue_check: OverdueCheck::new(Arc::clone(&self.shared.host_calls)),
             shell: DriverShell {
                 state_since: now,
                 fleet: FleetChanges::of_a_start(),

@@ -25,6 +25,7 @@ use crate::machine::manager::{
 use crate::machine::request::Request;
 use crate::runtime::calculator::Calculator;
 use crate::runtime::common::event_log::EventLog;
+use crate::runtime::running_host_calls::OverdueCheck;
 use crate::store::Store;
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
@@ -54,8 +55,7 @@ pub(super) struct ManagerDriver {
     pub measures: ManagerMeasurements,
     pub event_log: EventLog,
     pub cache: Option<Arc<CacheFile>>,
-    /// When the running calls of the host's code are checked.
-    pub host_check: Option<Time>,
+    pub overdue_check: OverdueCheck,
 }
 
 impl ManagerDriver {
@@ -63,7 +63,8 @@ impl ManagerDriver {
     pub fn run(mut self, inbox: &Receiver<ToMember>, stop: &Receiver<Infallible>) {
         while !self.departed {
             self.watches.open_missing(self.clock.now());
-            let dues = [self.machine.deadline(), self.watches.due(), self.host_check];
+            let overdue_check = self.overdue_check.due();
+            let dues = [self.machine.deadline(), self.watches.due(), overdue_check];
             let due = dues.into_iter().flatten().min();
             self.shared.wakes_at.store(due.unwrap_or(Time::FAR_FUTURE));
             let timer = timer(&*self.clock, due);
@@ -92,8 +93,8 @@ impl ManagerDriver {
                     is_bell = true;
                     None
                 }
-                recv(self.shared.host_calls.waker()) -> _ => {
-                    self.host_check = Some(Time::ZERO);
+                recv(self.overdue_check.waker()) -> _ => {
+                    self.overdue_check.begin();
                     None
                 }
                 recv(timer) -> _ => None,
@@ -104,21 +105,12 @@ impl ManagerDriver {
                 None if is_bell => self.drain_calculator_events(),
                 None => self.machine.tick(self.clock.now()),
             }
-            self.check_host_calls();
+            if let Some(words) = self.overdue_check.check(self.clock.now()) {
+                self.happened(ManagerInput::HostCallsOverdue(words));
+            }
             self.perform_actions(begun);
         }
         self.measures.ended();
-    }
-
-    /// Hands overdue calls of the host's code to the machine.
-    fn check_host_calls(&mut self) {
-        let now = self.clock.now();
-        if self.host_check.is_none_or(|due| due > now) {
-            return;
-        }
-        let verdict = self.shared.host_calls.check();
-        self.host_check = verdict.next;
-        self.happened(ManagerInput::HostCallsOverdue(verdict.words()));
     }
 
     fn handle(&mut self, message: ToMember) {

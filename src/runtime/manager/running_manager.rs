@@ -23,6 +23,7 @@ use crate::runtime::common::thread_group::{Signals, ThreadGroup};
 use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
 use crate::runtime::publish::partition_list::Partitions;
+use crate::runtime::running_host_calls::OverdueCheck;
 use crate::threads::OwnThread;
 use crate::threads::cancel::{self, WaitError};
 use crate::time::deadline::{DROP_TIMEOUT, deadline_after};
@@ -210,8 +211,7 @@ impl Manager {
                     let host_calls = Arc::clone(&self.shared.host_calls);
                     Arc::new(SupervisedElection { inner, host_calls }) as Arc<dyn LeaderElection>
                 }),
-                // Calls of an earlier life may still run.
-                host_check: Some(self.clock.now()),
+                overdue_check: OverdueCheck::new(Arc::clone(&self.shared.host_calls)),
                 assignment_prefix: prefix,
                 make_calculator: self.make_calculator(),
                 watches: ManagerWatches::new(
