@@ -114,6 +114,7 @@ impl AssignmentPublisher {
         if let Some(reason) = reason {
             metrics.rebalanced(reason, success, begun.elapsed());
         }
+        self.note_list();
         self.note_store();
         if reason.is_some() && result.is_ok() {
             self.note_loads();
@@ -123,10 +124,6 @@ impl AssignmentPublisher {
 
     /// A publication can find that the bucket accepts batches by now, or no longer does.
     fn note_store(&self) {
-        self.shared
-            .list_read_at
-            .store(self.rebalancer.list_read_at());
-        *self.shared.held_list.lock() = self.rebalancer.held_list();
         let Some((mode, store)) = self.rebalancer.publisher().probe_result() else {
             return;
         };
@@ -137,6 +134,13 @@ impl AssignmentPublisher {
                 store: store.to_owned(),
             });
         }
+    }
+
+    /// What the status says of the partition list.
+    fn note_list(&self) {
+        let read_at = self.rebalancer.list_read_at();
+        self.shared.list_read_at.store(read_at);
+        *self.shared.held_list.lock() = self.rebalancer.held_list();
     }
 
     /// Set before the machine processes the plan, so that its event finds it.
@@ -196,10 +200,7 @@ impl AssignmentPublisher {
         }
         let (found, malformed) = self.rebalancer.take_over(deadline)?;
         self.note_loads();
-        *self.shared.held_list.lock() = self.rebalancer.held_list();
-        self.shared
-            .list_read_at
-            .store(self.rebalancer.list_read_at());
+        self.note_list();
         let probe_result = self.rebalancer.publisher().probe_result();
         Ok(Started {
             found,

@@ -65,7 +65,7 @@ impl<S: PartitionSource> PartitionSource for Arc<S> {
 }
 
 /// What a source returned, and the change of the list that the call covers.
-pub(super) type SourceAnswer = (u64, Result<Vec<Partition>>);
+pub type SourceAnswer = (u64, Result<Vec<Partition>>);
 
 /// Reads a partition source for `dv-publish`.
 pub trait ListReader: Send {
@@ -76,7 +76,7 @@ pub trait ListReader: Send {
         source: &dyn PartitionSource,
         generation: u64,
         wait: Instant,
-    ) -> Option<(u64, Result<Vec<Partition>>)>;
+    ) -> Option<SourceAnswer>;
 }
 
 /// Calls the source on the thread that reads, for as long as it takes.

@@ -161,9 +161,7 @@ impl Rebalancer {
         };
         self.plan.clone_from(&plan);
         // A start never waits for a source that hangs.
-        let wait = Instant::now().checked_add(self.source_wait);
-        let wait = wait.map_or(deadline, |wait| wait.min(deadline));
-        let (finding, generation) = match self.read_list(wait) {
+        let (finding, generation) = match self.read_list(self.within_source_wait(deadline)) {
             Ok(Some((list, generation))) => {
                 let list = self.admit(plan.as_ref(), list);
                 let finding = match &plan {
@@ -308,9 +306,12 @@ impl Rebalancer {
         if self.last_list.is_none() && self.plan.is_none() {
             return deadline;
         }
-        let now = Instant::now();
-        now.checked_add(self.source_wait)
-            .map_or(deadline, |wait| wait.min(deadline))
+        self.within_source_wait(deadline)
+    }
+
+    fn within_source_wait(&self, deadline: Instant) -> Instant {
+        let wait = Instant::now().checked_add(self.source_wait);
+        wait.map_or(deadline, |wait| wait.min(deadline))
     }
 
     /// The list for a plan: a source that fails or hangs does not keep the fleet from one. The last
