@@ -65,39 +65,41 @@ func (f *Fleet) StartDivvy(departure string, settings map[string]string) *Member
 // translate converts a line of `divvy worker` to a [Line].
 func translate(text []byte, leads *bool) []Line {
 	var reported struct {
-		Event, Worker, Lifecycle, Reason, Error string
-		Self                                    bool
-		Version, Term                           int64
-		Partitions                              json.RawMessage
+		Kind, Worker, Lifecycle, Reason, Message string
+		IsLeader                                 bool `json:"is_leader"`
+		Version, Term                            int64
+		Partitions                               []predecessor.Partition
 	}
 	if err := json.Unmarshal(text, &reported); err != nil {
 		return []Line{{Line: predecessor.Line{Event: "failed"}, Detail: fmt.Sprintf("%v: %s", err, text)}}
 	}
 	line := Line{Line: predecessor.Line{Worker: reported.Worker, Version: reported.Version}, Term: reported.Term}
-	switch reported.Event {
-	case "id":
+	switch reported.Kind {
+	case "worker_id":
 		line.Event = "claimed"
 		if reported.Worker == "" {
 			line.Event = "without"
 		}
-	case "id_lost":
+	case "worker_id_lost":
 		line.Event = "lost"
 	case "leader":
-		if reported.Self == *leads {
+		if reported.IsLeader == *leads {
 			return nil
 		}
-		*leads = reported.Self
+		*leads = reported.IsLeader
 		line.Event = "follows"
-		if reported.Self {
+		if reported.IsLeader {
 			line.Event = "leads"
 		}
 	case "assignment":
 		line.Event, line.Lifecycle = "holds", reported.Lifecycle
-		_ = json.Unmarshal(reported.Partitions, &line.Partitions)
+		for _, partition := range reported.Partitions {
+			line.Partitions = append(line.Partitions, partition.ID())
+		}
 	case "published":
 		line.Event, line.Lifecycle = "published", reported.Reason
-	case "failed":
-		line.Event, line.Detail = "failed", reported.Error
+	case "manager_failed":
+		line.Event, line.Detail = "failed", reported.Message
 	default:
 		return nil
 	}
