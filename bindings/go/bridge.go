@@ -178,6 +178,12 @@ func (h *host) failed(err error) C.int32_t {
 	h.mutex.Lock()
 	h.failure = err
 	h.mutex.Unlock()
+	return callbackResult(err)
+}
+
+// callbackResult returns the result of a callback that ended with err, and passes on its text. It must
+// run on the callback's thread.
+func callbackResult(err error) C.int32_t {
 	if err == nil {
 		return 0
 	}

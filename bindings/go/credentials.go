@@ -33,20 +33,13 @@ func (s *credentialSource) register(config C.divvy_config, op string) error {
 //export divvyGoCredentials
 func divvyGoCredentials(handle C.uintptr_t, nonce *C.char, length C.size_t, id C.uint64_t) C.int32_t {
 	source := cgo.Handle(handle).Value().(*credentialSource)
-	err := guarded("credentials callback", func() error {
+	return callbackResult(guarded("credentials callback", func() error {
 		supplied, err := source.supply(source.ctx, bytesOf(nonce, length))
 		if err != nil {
 			return err
 		}
 		return supplied.set(C.divvy_credentials{id: id})
-	})
-	if err == nil {
-		return 0
-	}
-	cText(err.Error(), func(message *C.char) {
-		C.divvy_callback_set_error(message, nil, 0)
-	})
-	return -1
+	}))
 }
 
 func (c NATSCredentials) set(credentials C.divvy_credentials) (err error) {

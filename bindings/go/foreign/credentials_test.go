@@ -109,6 +109,9 @@ func TestCredentialsCallbackSuppliesTokenOrJWT(t *testing.T) {
 		"vault is sealed": func() (divvy.NATSCredentials, error) {
 			return divvy.NATSCredentials{}, errors.New("vault is sealed")
 		},
+		"sealed ? shut": func() (divvy.NATSCredentials, error) {
+			return divvy.NATSCredentials{}, errors.New("vault is sealed \x00 shut")
+		},
 		"panicked": func() (divvy.NATSCredentials, error) { panic("as the test wants") },
 		"signature has 3 b": func() (divvy.NATSCredentials, error) {
 			return divvy.NATSCredentials{JWT: "j", Signature: []byte("sig")}, nil
