@@ -1,22 +1,10 @@
 // NATS credentials from a C++ callback: supplied, failed by text, by an exception and by bad values.
-#include <divvy.hpp>
+#include "check.hpp"
 
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 
-#define CHECK(condition)                                                             \
-    do {                                                                             \
-        if (!(condition)) {                                                          \
-            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
-            std::abort();                                                            \
-        }                                                                            \
-    } while (0)
-
 namespace {
-
-const std::chrono::seconds patience(20);
 
 divvy::result opened(divvy::config::credentials supply, divvy::store &out) {
     divvy::config settings({{"nats_url", std::getenv("DIVVY_TEST_NATS_URL")}});

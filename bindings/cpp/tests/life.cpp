@@ -1,32 +1,11 @@
 // The C++ layer: the lifecycle of a calculator, callbacks that throw, ownership.
-#include <divvy.hpp>
+#include "check.hpp"
 
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
-#include <thread>
 #include <type_traits>
-
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
-            std::abort();                                                                 \
-        }                                                                                 \
-    } while (0)
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-static const milliseconds patience = seconds(20);
-
-template <class Condition> static void wait_until(Condition condition) {
-    const auto limit = std::chrono::steady_clock::now() + patience;
-    while (!condition()) {
-        CHECK(std::chrono::steady_clock::now() < limit);
-        std::this_thread::sleep_for(milliseconds(2));
-    }
-}
 
 template <class T> static void check_move_only() {
     static_assert(!std::is_copy_constructible<T>::value, "copied");

@@ -1,24 +1,12 @@
 // Destructors wait for their callbacks. Exceptions of callbacks are reported.
-#include <divvy.hpp>
+#include "check.hpp"
 
 #include <atomic>
 #include <condition_variable>
-#include <cstdlib>
 #include <mutex>
-#include <thread>
-
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
-            std::abort();                                                                 \
-        }                                                                                 \
-    } while (0)
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-static const milliseconds patience = seconds(20);
 
 // A gate that blocks a callback.
 class gate {

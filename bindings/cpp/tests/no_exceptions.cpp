@@ -1,22 +1,12 @@
 // The C++ layer without exceptions: every call that can fail returns a result, and the process survives
 // each failure.
-#include <divvy.hpp>
+#include "check.hpp"
 
 #include <atomic>
-#include <cstdlib>
-#include <thread>
 
 #if !defined(DIVVY_NO_EXCEPTIONS)
 #error "compile with -fno-exceptions"
 #endif
-
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
-            std::abort();                                                                 \
-        }                                                                                 \
-    } while (0)
 
 #define OK(call)                                                                          \
     do {                                                                                  \
@@ -30,16 +20,6 @@
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-static const milliseconds patience = seconds(20);
-
-template <class Condition> static void wait_until(Condition condition) {
-    const auto limit = std::chrono::steady_clock::now() + patience;
-    while (!condition()) {
-        CHECK(std::chrono::steady_clock::now() < limit);
-        std::this_thread::sleep_for(milliseconds(2));
-    }
-}
 
 static divvy::config settings() {
     divvy::config config(nullptr);

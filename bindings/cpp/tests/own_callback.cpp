@@ -1,24 +1,11 @@
 // Destroying a calculator inside its own callback aborts the process with a message. Tested in a child
 // process, forked before any thread exists.
-#include <divvy.hpp>
+#include "check.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <thread>
-
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
-            std::abort();                                                                 \
-        }                                                                                 \
-    } while (0)
-
 using std::chrono::seconds;
-
-static const seconds patience(20);
 
 static divvy::store store_with_a_worker() {
     divvy::store store = divvy::store::memory();

@@ -1,19 +1,8 @@
 // A wake, or the end of a subscription, concurrent with an event: none may be lost or hang.
-#include <divvy.hpp>
+#include "check.hpp"
 
 #include <condition_variable>
-#include <cstdio>
-#include <cstdlib>
 #include <mutex>
-#include <thread>
-
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);  \
-            std::abort();                                                                 \
-        }                                                                                 \
-    } while (0)
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
