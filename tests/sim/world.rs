@@ -416,26 +416,16 @@ impl World {
                         });
                 }
             }
-            Event::SourceRead { node, serial } if self.chance(self.network.source_hang) => {
-                let returns = self.millis(1, 60_000);
-                self.after(returns, Event::SourceReturns { node });
-                let answer = Answer::SourceHangs;
-                self.after(
-                    Duration::ZERO,
-                    Event::Answered {
-                        node,
-                        serial,
-                        answer,
-                    },
-                );
-            }
             Event::SourceRead { node, serial } => {
-                let answer = if self.chance(self.network.source_fault) {
-                    Err(Error::new(Code::SourceFailed, "simulated"))
+                let answer = if self.chance(self.network.source_hang) {
+                    let returns = self.millis(1, 60_000);
+                    self.after(returns, Event::SourceReturns { node });
+                    Answer::SourceHangs
+                } else if self.chance(self.network.source_fault) {
+                    Answer::Source(Err(Error::new(Code::SourceFailed, "simulated")))
                 } else {
-                    Ok(self.partitions.clone())
+                    Answer::Source(Ok(self.partitions.clone()))
                 };
-                let answer = Answer::Source(answer);
                 self.after(
                     Duration::ZERO,
                     Event::Answered {
