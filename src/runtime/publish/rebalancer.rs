@@ -33,8 +33,10 @@ pub struct Rebalancer {
     reader: Box<dyn ListReader>,
     /// How long a rebalance waits for the source while there is a list to work with.
     source_wait: Duration,
-    /// The last list that the source returned, the change that it covers, and when it was read.
-    last_list: Option<(Arc<[Partition]>, u64, Time)>,
+    /// The list for plans while the source fails or hangs: the last one that it returned, the change
+    /// that it covers, and when it was read. Before that the list of the complete plan that a
+    /// take-over found.
+    last_list: Option<(Arc<[Partition]>, u64, Option<Time>)>,
     /// Holds back lists that lost too much.
     guard: ListGuard,
     clock: Arc<dyn Clock>,
@@ -113,7 +115,7 @@ impl Rebalancer {
     /// When the source returned the last list; `None`: never, or the list is pushed.
     #[must_use]
     pub fn list_read_at(&self) -> Option<Time> {
-        self.last_list.as_ref().map(|&(_, _, at)| at)
+        self.last_list.as_ref().and_then(|&(_, _, at)| at)
     }
 
     /// The list that is held back.
@@ -159,7 +161,11 @@ impl Rebalancer {
             Some((plan, is_whole)) => (Some(plan), is_whole),
             None => (None, found.stored.is_empty()),
         };
-        self.plan.clone_from(&plan);
+        if let Some(plan) = plan.as_ref().filter(|_| found.consistent && is_whole)
+            && self.last_list.is_none()
+        {
+            self.last_list = Some((Arc::clone(plan.partitions()), 0, None));
+        }
         // A start never waits for a source that hangs.
         let (finding, generation) = match self.read_list(self.within_source_wait(deadline)) {
             Ok(Some((list, generation))) => {
@@ -296,17 +302,17 @@ impl Rebalancer {
     fn read_list(&mut self, wait: Instant) -> Result<Option<(Arc<[Partition]>, u64)>> {
         let read = self.partitions.read(&mut *self.reader, wait)?;
         if let (Some((list, generation)), true) = (&read, self.partitions.source().is_some()) {
-            self.last_list = Some((Arc::clone(list), *generation, self.clock.now()));
+            self.last_list = Some((Arc::clone(list), *generation, Some(self.clock.now())));
         }
         Ok(read)
     }
 
     /// Until when the source is waited for. Without a list there is nothing else to do.
     fn source_deadline(&self, deadline: Instant) -> Instant {
-        if self.last_list.is_none() && self.plan.is_none() {
-            return deadline;
+        match self.last_list {
+            Some(_) => self.within_source_wait(deadline),
+            None => deadline,
         }
-        self.within_source_wait(deadline)
     }
 
     fn within_source_wait(&self, deadline: Instant) -> Instant {
@@ -315,7 +321,7 @@ impl Rebalancer {
     }
 
     /// The list for a plan: a source that fails or hangs does not keep the fleet from one. The last
-    /// list takes its place, or that of the plan in force.
+    /// list takes its place.
     fn list_to_publish(&mut self, deadline: Instant) -> Result<ListToPublish> {
         let failure = match self.read_list(self.source_deadline(deadline)) {
             Ok(Some((list, generation))) => {
@@ -329,16 +335,13 @@ impl Rebalancer {
             Err(error) if error.code() == Code::NotRunning => return Err(error),
             Err(error) => Some(error),
         };
-        let last = self.last_list.as_ref();
-        let last = last.map(|(list, generation, _)| (Arc::clone(list), *generation));
-        let stored = || Some((Arc::clone(self.plan.as_ref()?.partitions()), 0));
-        let Some((list, generation)) = last.or_else(stored) else {
+        let Some((list, generation, _)) = &self.last_list else {
             let hangs = || Error::new(Code::SourceFailed, "the partition source has not returned");
             return Err(failure.unwrap_or_else(hangs));
         };
         Ok(ListToPublish {
-            list,
-            generation,
+            list: Arc::clone(list),
+            generation: *generation,
             failure,
         })
     }

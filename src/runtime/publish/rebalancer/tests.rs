@@ -175,6 +175,35 @@ fn hanging_source_does_not_block_plans_and_its_late_list_is_reported() {
     source_thread.join().unwrap();
 }
 
+/// A source that fails.
+struct Failing;
+
+impl PartitionSource for Failing {
+    fn list_partitions(&self, _: Instant) -> Result<Vec<Partition>> {
+        Err(Error::new(Code::SourceFailed, "the database is down"))
+    }
+}
+
+/// Found by the simulation (seed 690 of the managers): the list of a torn plan replaced the whole one.
+#[test]
+fn stored_plan_serves_as_list_while_source_fails_only_if_it_is_complete() {
+    for kind in BOTH {
+        let world = world(kind);
+        let whole = pushed(&["p", "q", "r"]);
+        publish(&mut leading(&world, &whole, RoundRobin), &["a", "b"]).unwrap();
+        let failing = Arc::new(Partitions::pulled(Arc::new(Failing)));
+        let mut next = leading(&world, &failing, RoundRobin);
+        assert_eq!(publish(&mut next, &["a"]).unwrap().partitions, 3);
+        assert_eq!(next.list_read_at(), None);
+
+        publish(&mut leading(&world, &whole, RoundRobin), &["a", "b"]).unwrap();
+        world.server().delete(Bucket::Assignment, "assignment.b");
+        let mut next = leading(&world, &failing, RoundRobin);
+        let error = publish(&mut next, &["a"]).unwrap_err();
+        assert_eq!(error.code(), Code::SourceFailed, "{kind:?}: {error}");
+    }
+}
+
 #[test]
 fn empty_partition_list_leaves_every_worker_empty_assignment() {
     for kind in BOTH {
