@@ -315,7 +315,7 @@ impl Settings {
             };
             fault(name, &format!("= {shown:?} {why}"))
         })?;
-        if let Some((option, rule)) = self.values.strategy_options.violation() {
+        if let Some((option, _, rule)) = self.values.strategy_options.violation() {
             return Err(fault(
                 option,
                 &format!("= {:?} {rule}", truncated(value, 60)),

@@ -45,49 +45,57 @@ impl Default for StrategyOptions {
 }
 
 impl StrategyOptions {
-    /// Returns the first option that is out of its range, and the rule it violates.
+    /// Returns the first option that is out of its range, its value, and the rule that it violates, as
+    /// in "1.5 is not between 0 and 1".
     #[must_use]
-    pub fn violation(&self) -> Option<(&'static str, &'static str)> {
+    pub fn violation(&self) -> Option<(&'static str, String, &'static str)> {
         let share = 0.0..=1.0;
         let capacities = Sticky::CAPACITY_MIN..=Sticky::CAPACITY_MAX;
         let nodes = 1..=ConsistentHash::VIRTUAL_NODES_MAX;
         let above = |value: f64, least: f64| value.is_finite() && value >= least;
         let overload_min = WeightedConsistentHash::MIN_OVERLOAD_THRESHOLD;
         let extreme_min = WeightedConsistentHash::MIN_EXTREME_THRESHOLD;
+        let capacity = self.capacity.values().find(|c| !capacities.contains(c));
         let rules = [
             (
                 "virtual_nodes",
-                "must be from 1 to 10000",
+                self.virtual_nodes.to_string(),
+                "is not from 1 to 10000",
                 nodes.contains(&self.virtual_nodes),
             ),
             (
                 "tolerance",
-                "must be from 0 to 1",
+                self.tolerance.to_string(),
+                "is not between 0 and 1",
                 share.contains(&self.tolerance),
             ),
             (
                 "movement_budget",
-                "must be from 0 to 1",
+                self.movement_budget.to_string(),
+                "is not between 0 and 1",
                 share.contains(&self.movement_budget),
             ),
             (
                 "capacity",
-                "must be from 0.001 to 1000 for each worker",
-                self.capacity.values().all(|c| capacities.contains(c)),
+                capacity.map(f64::to_string).unwrap_or_default(),
+                "is not from 0.001 to 1000",
+                capacity.is_none(),
             ),
             (
                 "overload_threshold",
-                "must be 1.15 or more",
+                self.overload_threshold.to_string(),
+                "is not 1.15 or more",
                 above(self.overload_threshold, overload_min),
             ),
             (
                 "extreme_threshold",
-                "must be 1.5 or more",
+                self.extreme_threshold.to_string(),
+                "is not 1.5 or more",
                 above(self.extreme_threshold, extreme_min),
             ),
         ];
-        let broken = rules.into_iter().find(|(_, _, holds)| !holds)?;
-        Some((broken.0, broken.1))
+        let (option, value, rule, _) = rules.into_iter().find(|&(.., holds)| !holds)?;
+        Some((option, value, rule))
     }
 
     /// Returns the strategy of this kind with its options. `default_weight` is the weight of

@@ -201,7 +201,10 @@ fn build_strategy(
     let capacities = workers.iter().cloned().zip(capacities.iter().copied());
     options.capacity = capacities.collect();
     match options.violation() {
-        Some((option, rule)) => Err(format!("--{} {rule}", option.replace('_', "-"))),
+        Some((option, value, rule)) => {
+            let option = option.replace('_', "-");
+            Err(format!("--{option}: {value} {rule}"))
+        }
         None => Ok(options.build(arguments.strategy, arguments.default_weight)),
     }
 }

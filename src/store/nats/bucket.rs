@@ -304,7 +304,9 @@ pub(super) fn status(
         ));
     }
     if history != 1 {
-        warnings.push(format!("bucket {name}: history is {history} instead of 1"));
+        warnings.push(format!(
+            "bucket {name}: keeps {history} values per key instead of 1"
+        ));
     }
     if replicas < options.replicas {
         warnings.push(format!(

@@ -402,7 +402,10 @@ impl NatsOptions {
         rule(
             self.max_bytes
                 .is_none_or(|limit| (1..=i64::MAX as u64).contains(&limit)),
-            "max_bytes: must be 1 to 2^63-1".into(),
+            format!(
+                "max_bytes: {} is not 1 to 2^63-1",
+                self.max_bytes.unwrap_or_default()
+            ),
         );
         let is_plain = |text: &String| !text.chars().any(char::is_control) && text.len() <= 200;
         let placement = &self.placement;
