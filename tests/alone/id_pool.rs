@@ -30,6 +30,7 @@ fn worker(server: &Server) -> (Arc<NatsStore>, Manager) {
     let store = Arc::new(store);
     let mut config = ManagerConfig::default();
     config.may_lead = false; // only ids matter here
+    config.worker_id_max = u32::try_from(IDS).unwrap() - 1;
     let manager = Manager::builder(Arc::clone(&store) as _)
         .config(config)
         .source(|| Ok(Vec::new()))

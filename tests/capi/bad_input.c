@@ -318,6 +318,7 @@ static void manager_settings(divvy_store store) {
     EXPECT(DIVVY_BAD_UTF8, divvy_config_set(config, "worker_id_prefix", "\xff", ERR));
     OK(divvy_config_set(config, "worker_id_prefix", "a b", ERR));
     OK(divvy_config_set(config, "worker_id_min", "200", ERR));
+    OK(divvy_config_set(config, "worker_id_max", "99", ERR));
     EXPECT(DIVVY_INVALID_CONFIG, divvy_manager_new(config, store, &out, ERR));
     CHECK(strstr(err, "worker_id_prefix") != NULL && strstr(err, "worker_id_max") != NULL);
     EXPECT(DIVVY_NULL_ARGUMENT,

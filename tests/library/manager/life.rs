@@ -328,6 +328,7 @@ fn two_hundred_workers_share_hundred_ids_and_rest_get_error() {
     let mut config = config();
     config.may_lead = false; // only ids matter here
     config.worker_id_ttl = Duration::from_secs(60);
+    config.worker_id_max = 99;
     let managers: Vec<Manager> = (0..200)
         .map(|_| manager_over(store.client("worker"), config.clone(), 12))
         .collect();
