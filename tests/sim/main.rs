@@ -31,7 +31,7 @@ use chaos::Summary;
 use world::{Tally, World};
 
 const SEEDS: u64 = 2_000;
-const MANAGERS_SEEDS: u64 = 240;
+const MANAGERS_SEEDS: u64 = 480;
 
 /// Situations that the seeds must reach in total.
 const MET: [&str; 23] = [
