@@ -210,7 +210,7 @@ static void calls_of_a_calculator(void) {
     CHECK(strstr(self.why, "stays pending") != NULL);
     cancelled(&self, refresh, wait_inside);
     cancelled(&self, stop, wait_inside);
-    CHECK(strstr(self.why, "dv-publish") != NULL);
+    CHECK(strstr(self.why, "dv-source") != NULL);
     CHECK(divvy_calculator_is_started(self.calculator) == 0);
     hang(0);
     OK(divvy_calculator_stop(self.calculator, PATIENCE, ERR));
