@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::calculator::CalculatorInput;
 use super::convergence::Convergence;
 use super::liveness::{Leases, MembershipEvent};
-use super::plausible::{MalformedValues, Numbered, ignored, plausible_max};
+use super::plausible::{MalformedValue, MalformedValues, Numbered, plausible_max};
 use crate::config::CalculatorConfig;
 use crate::error::Result;
 use crate::store::{Bucket, Entry, Listing, Operation, WatchEvent};
@@ -139,8 +139,8 @@ impl Observer {
             return;
         }
         if let (true, Err(why)) = (entry.is_live(), &term) {
-            let error = ignored(Bucket::Assignment, &entry.key, &entry.value, why);
-            self.malformed.add(error);
+            let value = MalformedValue::new(Bucket::Assignment, &entry.key, &entry.value, why);
+            self.malformed.add(value);
         }
         self.events.push_back(CalculatorInput::ForeignSuspected {
             key: entry.key.clone(),
@@ -193,8 +193,9 @@ impl Observer {
                 if self.leases.known(worker).is_none()
                     && let Err(why) = WorkerId::new(worker)
                 {
-                    let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, &why);
-                    return self.malformed.add(error);
+                    let value =
+                        MalformedValue::new(Bucket::Heartbeat, &entry.key, &entry.value, &why);
+                    return self.malformed.add(value);
                 }
                 self.leases.beat(now, worker, entry.age.unwrap_or_default());
                 let report = self.report_of(entry);
@@ -226,8 +227,8 @@ impl Observer {
         match report.highest.check_plausible(self.plausible_max()) {
             Ok(()) => Some(report),
             Err(why) => {
-                let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, &why);
-                self.malformed.add(error);
+                let value = MalformedValue::new(Bucket::Heartbeat, &entry.key, &entry.value, &why);
+                self.malformed.add(value);
                 None
             }
         }
@@ -385,7 +386,7 @@ mod tests {
         let Some(CalculatorInput::Malformed(values)) = observer.poll_event() else {
             panic!("not counted");
         };
-        assert_eq!(values.count, 2);
+        assert_eq!(values.count(), 2);
     }
 
     #[test]
@@ -561,7 +562,7 @@ mod tests {
                 let Some(CalculatorInput::Malformed(values)) = observer.poll_event() else {
                     panic!("not counted");
                 };
-                let named = values.last.unwrap().to_string();
+                let named = values.named()[0].to_string();
                 for part in ["heartbeat.w-1", "heartbeat bucket", &number.to_string()] {
                     assert!(named.contains(part), "{named}");
                 }

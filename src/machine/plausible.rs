@@ -4,6 +4,8 @@
 //! last sequence limits what a fleet can have reached. A number above [`plausible_max`] is a
 //! malformed value: a leader that absorbed it could soon count no further.
 
+use std::fmt;
+
 use crate::error::{Code, Error};
 use crate::store::Bucket;
 use crate::types::{Revision, truncated};
@@ -16,8 +18,11 @@ const NUMBERS_PER_WRITE: i64 = 1_024;
 /// What former buckets of the same name can have left in the memory of workers, and room above it.
 const PLAUSIBLE_BASE: i64 = 1 << 52;
 
-/// Most bytes of an ignored value that an error shows.
+/// Most bytes of a key or value that is ignored that are shown.
 const SHOWN_MAX_BYTES: usize = 120;
+
+/// Most values that are named of those that were found together.
+pub const NAMED_MAX: usize = 16;
 
 /// The lowest sequence of an assignment bucket that counts from its creation time, in milliseconds
 /// since 1970 (2001-09-09). No other bucket gets there: it would take 10^12 writes.
@@ -110,35 +115,124 @@ impl Numbered for Commit {
     }
 }
 
+/// A value in the store that was ignored. Its texts are shortened and have no control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MalformedValue {
+    /// The bucket that it is in.
+    pub bucket: Bucket,
+    /// Its key.
+    pub key: String,
+    /// How it begins.
+    pub value: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl MalformedValue {
+    /// Names the value under a key of a bucket.
+    #[must_use]
+    pub fn new(bucket: Bucket, key: &str, value: &[u8], why: &Error) -> Self {
+        let shown =
+            |text: &str| -> String { truncated(text, SHOWN_MAX_BYTES).escape_debug().collect() };
+        Self {
+            bucket,
+            key: shown(key),
+            value: shown(&String::from_utf8_lossy(value)),
+            why: why.message().to_owned(),
+        }
+    }
+
+    /// The value as an error, for a status that shows the last failure.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        Error::new(Code::InvalidData, self.to_string()).with_key(&self.key)
+    }
+}
+
+impl fmt::Display for MalformedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "malformed value ignored: {} in the {} bucket: {}; value: {}; find its writer, then \
+             correct or delete the key",
+            self.key,
+            self.bucket.role(),
+            self.why,
+            self.value
+        )
+    }
+}
+
 /// Values that were ignored.
 #[derive(Clone, Debug, Default)]
 pub struct MalformedValues {
-    /// How many.
-    pub count: u32,
-    /// Names the last one.
-    pub last: Option<Error>,
+    counts: [u32; Bucket::ALL.len()],
+    /// At most [`NAMED_MAX`], one for each key.
+    named: Vec<MalformedValue>,
 }
 
 impl MalformedValues {
     /// Counts one more.
-    pub fn add(&mut self, error: Error) {
-        self.count += 1;
-        self.last = Some(error);
+    pub fn add(&mut self, value: MalformedValue) {
+        let count = &mut self.counts[value.bucket as usize];
+        *count = count.saturating_add(1);
+        self.name(value);
+    }
+
+    fn name(&mut self, value: MalformedValue) {
+        let is_same =
+            |known: &MalformedValue| (known.bucket, &known.key) == (value.bucket, &value.key);
+        match self.named.iter().position(is_same) {
+            Some(place) => self.named[place] = value,
+            None if self.named.len() < NAMED_MAX => self.named.push(value),
+            None => {}
+        }
+    }
+
+    /// That many values without names.
+    #[cfg(test)]
+    pub(crate) fn unnamed(bucket: Bucket, count: u32) -> Self {
+        let mut values = Self::default();
+        values.counts[bucket as usize] = count;
+        values
+    }
+
+    /// How many were found in a bucket.
+    #[must_use]
+    pub fn count_in(&self, bucket: Bucket) -> u32 {
+        self.counts[bucket as usize]
+    }
+
+    /// How many were found.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        let counts = self.counts.iter();
+        counts.fold(0, |sum, &count| sum.saturating_add(count))
+    }
+
+    /// The values, or the first of them if there are many.
+    #[must_use]
+    pub fn named(&self) -> &[MalformedValue] {
+        &self.named
     }
 
     /// Both together.
     #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            last: other.last.or(self.last),
+    pub fn with(mut self, other: Self) -> Self {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.saturating_add(more);
         }
+        for value in other.named {
+            self.name(value);
+        }
+        self
     }
 
     /// The one with more values.
     #[must_use]
     pub fn or_more(self, other: Self) -> Self {
-        if other.count > self.count {
+        if other.count() > self.count() {
             other
         } else {
             self
@@ -148,23 +242,8 @@ impl MalformedValues {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count() == 0
     }
-}
-
-/// The error that names an ignored value: bucket, key, value and what is wrong with it.
-#[must_use]
-pub fn ignored(bucket: Bucket, key: &str, value: &[u8], why: &Error) -> Error {
-    let text = String::from_utf8_lossy(value);
-    let shown: String = truncated(&text, SHOWN_MAX_BYTES).escape_debug().collect();
-    let key: String = truncated(key, SHOWN_MAX_BYTES).escape_debug().collect();
-    let message = format!(
-        "ignored a malformed value in the {} bucket: {}; value: {shown}; find its writer, then \
-         correct or delete the key",
-        bucket.role(),
-        why.message()
-    );
-    Error::new(Code::InvalidData, message).with_key(key)
 }
 
 #[cfg(test)]
@@ -207,8 +286,8 @@ mod tests {
     fn ignored_value_is_named_with_bucket_key_and_value_on_one_line() {
         let why = Error::new(Code::InvalidData, "version 9 is implausible");
         let value = format!("{{\"version\":9,\n{}", "x".repeat(5_000));
-        let error = ignored(Bucket::Heartbeat, "heartbeat.w-1", value.as_bytes(), &why);
-        let text = error.to_string();
+        let value = MalformedValue::new(Bucket::Heartbeat, "heartbeat.w-1", value.as_bytes(), &why);
+        let text = value.to_string();
         for part in [
             "heartbeat bucket",
             "heartbeat.w-1",
@@ -217,5 +296,23 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(text.len() < 500 && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn values_found_together_are_counted_by_bucket_and_named_once_for_each_key() {
+        let why = Error::new(Code::InvalidData, "junk");
+        let found = |bucket, keys: std::ops::Range<usize>| {
+            let mut values = MalformedValues::default();
+            for key in keys.clone().chain(keys) {
+                values.add(MalformedValue::new(bucket, &format!("k-{key}"), b"x", &why));
+            }
+            values
+        };
+        let values = found(Bucket::Heartbeat, 0..2).with(found(Bucket::Assignment, 0..100));
+        assert_eq!(values.count_in(Bucket::Heartbeat), 4);
+        assert_eq!(values.count_in(Bucket::Assignment), 200);
+        assert_eq!(values.count(), 204);
+        assert_eq!(values.named().len(), NAMED_MAX);
+        assert_eq!(values.named()[2].key, "k-0");
     }
 }

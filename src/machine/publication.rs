@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 use crate::machine::plausible::{
-    MalformedValues, Numbered, counts_milliseconds, highest_possible, ignored, plausible_max,
+    MalformedValue, MalformedValues, Numbered, counts_milliseconds, highest_possible, plausible_max,
 };
 use crate::store::{Bucket, Entry, Listing};
 use crate::strategy::Plan;
@@ -293,8 +293,8 @@ impl BucketReading {
     /// Counts and names a value. A key that was deleted holds none.
     fn ignore(&mut self, entry: &Entry, why: &Error) {
         if entry.is_live() {
-            let error = ignored(Bucket::Assignment, &entry.key, &entry.value, why);
-            self.malformed.add(error);
+            let value = MalformedValue::new(Bucket::Assignment, &entry.key, &entry.value, why);
+            self.malformed.add(value);
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     RunningJob, RunningJobKind, StateChange, Ticket,
 };
 use crate::error::{Code, Error, Result};
-use crate::machine::plausible::MalformedValues;
+use crate::machine::plausible::{MalformedValue, MalformedValues};
 use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
@@ -34,11 +34,11 @@ enum TaskKind {
 
 impl CalculatorMachine {
     /// Reports ignored values: all by their number, the first of each `malformed_window` by name.
-    pub(super) fn values_ignored(&mut self, now: Time, values: MalformedValues) {
-        self.health.malformed_seen(now, values.count);
+    pub(super) fn values_ignored(&mut self, now: Time, values: &MalformedValues) {
+        self.health.malformed_seen(now, values.count());
         let window = self.config.malformed_window;
         let is_due = |reported: Time| reported + window <= now;
-        if let Some(error) = values.last
+        if let Some(error) = values.named().first().map(MalformedValue::error)
             && self.malformed_reported.is_none_or(is_due)
         {
             self.malformed_reported = Some(now);

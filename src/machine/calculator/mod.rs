@@ -252,7 +252,7 @@ impl CalculatorMachine {
             CalculatorInput::Lagging(lagging) => {
                 self.notify(CalculatorEvent::WorkerLagging(lagging))
             }
-            CalculatorInput::Malformed(values) => self.values_ignored(now, values),
+            CalculatorInput::Malformed(values) => self.values_ignored(now, &values),
         }
         self.tick(now);
     }

@@ -11,7 +11,7 @@ use super::{Component, ManagerEvent, ManagerMachine, ManagerPhase};
 use crate::config::OutagePolicy;
 use crate::machine::assignment::AssignmentChange;
 use crate::machine::calculator::OpId;
-use crate::machine::plausible::ignored;
+use crate::machine::plausible::MalformedValue;
 use crate::machine::request::{Answer, Request};
 use crate::store::{Bucket, Entry};
 use crate::types::{Revision, Time};
@@ -52,8 +52,9 @@ impl ManagerMachine {
             }
             Err(error) => {
                 self.malformed += 1;
-                let error = ignored(Bucket::Assignment, &entry.key, &entry.value, &error);
-                self.report(Component::Assignment, error);
+                let value =
+                    MalformedValue::new(Bucket::Assignment, &entry.key, &entry.value, &error);
+                self.report(Component::Assignment, value.error());
             }
         }
     }

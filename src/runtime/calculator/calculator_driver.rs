@@ -94,7 +94,7 @@ impl CalculatorDriver {
             ToDriver::CalculatorInput(event) => self.dispatch(now, event),
             ToDriver::Started(Ok(started)) => {
                 *self.shell.shared.probe_result.lock() = started.probe_result;
-                self.shell.count_malformed(started.malformed.count);
+                self.shell.count_malformed(started.malformed.count());
                 took_over(&mut self.machine, now, started.found, started.malformed);
                 self.shell.fleet.touch();
                 let machine = &self.machine;
@@ -116,7 +116,7 @@ impl CalculatorDriver {
 
     fn dispatch(&mut self, now: Time, event: CalculatorInput) {
         if let CalculatorInput::Malformed(values) = &event {
-            self.shell.count_malformed(values.count);
+            self.shell.count_malformed(values.count());
         }
         self.machine.handle(now, event);
     }

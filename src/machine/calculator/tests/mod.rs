@@ -21,10 +21,10 @@ use super::{
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
 use crate::machine::liveness::MembershipEvent;
-use crate::machine::plausible::MalformedValues;
+use crate::machine::plausible::{MalformedValue, MalformedValues};
 use crate::machine::position::is_legal;
 use crate::machine::takeover::{HeartbeatRecord, TakeOver};
-use crate::store::Operation;
+use crate::store::{Bucket, Operation};
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Time, Version, WorkerId};
 use crate::vocabulary::MemberChange;
@@ -52,7 +52,7 @@ fn beating(names: &[&str]) -> Vec<HeartbeatRecord> {
 
 /// Values without a name.
 fn malformed(count: u32) -> CalculatorInput {
-    CalculatorInput::Malformed(MalformedValues { count, last: None })
+    CalculatorInput::Malformed(MalformedValues::unnamed(Bucket::Heartbeat, count))
 }
 
 /// A stored plan of version 7 for these workers that covers all partitions, and nobody's

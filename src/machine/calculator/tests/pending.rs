@@ -711,9 +711,9 @@ fn failure_clears_when_its_fleet_died_and_returned() {
 fn ignored_value_is_named_once_in_a_window_and_changes_nothing() {
     let mut world = World::settled(&["w-1"]);
     let named = |key: &str| {
-        let error = Error::new(Code::InvalidData, "ignored a malformed value").with_key(key);
+        let why = Error::new(Code::InvalidData, "not JSON");
         let mut values = MalformedValues::default();
-        values.add(error);
+        values.add(MalformedValue::new(Bucket::Heartbeat, key, b"{", &why));
         CalculatorInput::Malformed(values)
     };
     for second in 0..120 {

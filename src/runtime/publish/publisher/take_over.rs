@@ -7,7 +7,7 @@ use super::per_key::Worst;
 use super::{ActiveMode, AttemptError, PublishAttempt, Publisher, TermState, next_number, refused};
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
-use crate::machine::plausible::{MalformedValues, Numbered, ignored};
+use crate::machine::plausible::{MalformedValue, MalformedValues, Numbered};
 use crate::machine::publication::{BucketReading, Record};
 use crate::machine::takeover::HeartbeatRecord;
 use crate::metrics::RetryCause;
@@ -424,8 +424,8 @@ impl Publisher {
                 continue;
             }
             let mut ignore = |why: &Error| {
-                let error = ignored(Bucket::Heartbeat, &entry.key, &entry.value, why);
-                beats.malformed.add(error);
+                let value = MalformedValue::new(Bucket::Heartbeat, &entry.key, &entry.value, why);
+                beats.malformed.add(value);
             };
             let worker = match wire::worker_of_key(prefix, &entry.key) {
                 Ok(worker) => worker,

@@ -38,12 +38,7 @@ fn implausible_numbers_in_any_record_are_ignored_and_named_by_a_take_over() {
                     poison(&world, place, number, which);
                     let mut second = Leader::new(&world);
                     let found = second.take_over().unwrap();
-                    let named = found
-                        .malformed
-                        .last
-                        .as_ref()
-                        .expect("it is named")
-                        .to_string();
+                    let named = found.malformed.named()[0].to_string();
                     assert!(named.contains(place), "{named}");
                     assert!(named.contains(&number.to_string()), "{named}");
                     assert!(found.term < 1 << 20 && found.version < 1 << 20, "{found:?}");
@@ -146,7 +141,7 @@ fn protocol_keys_of_parti_v2_are_no_workers_and_stay_untouched() {
         assert_eq!(before.len(), 201);
         let mut leader = Leader::new(&world);
         let found = leader.take_over().unwrap();
-        assert_eq!(found.malformed.count, 0);
+        assert_eq!(found.malformed.count(), 0);
         assert_eq!(found.stored.len(), 2);
         let next = plan(&[("w-0", &["p", "q"])]);
         for _ in 0..3 {

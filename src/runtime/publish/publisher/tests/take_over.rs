@@ -230,7 +230,7 @@ fn malformed_values_are_counted_and_skipped_everywhere() {
         );
         let mut leader = Leader::new(&world);
         let found = leader.take_over().unwrap();
-        assert_eq!(found.malformed.count, 6);
+        assert_eq!(found.malformed.count(), 6);
         assert!(found.version >= 3);
         assert!(!found.consistent);
         assert_eq!(found.heartbeats.len(), 2);
