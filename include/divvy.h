@@ -386,6 +386,12 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_WORKER_LAGGING = 12,
     /**
+     * A malformed value in the store was ignored. Each key is reported once in
+     * `malformed_window`, and at most `malformed_threshold` keys. Members: `bucket`, `key`,
+     * `value`, `message`.
+     */
+    DIVVY_EVENT_MALFORMED = 13,
+    /**
      * The manager's state changed. The first event of a subscriber reports the current state:
      * `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
      */
@@ -3001,7 +3007,7 @@ const char *divvy_event_message(struct divvy_event event, size_t *length);
 const char *divvy_event_operation(struct divvy_event event, size_t *length);
 
 /**
- * Returns the store key that a failure was about; empty if none.
+ * Returns the store key that a failure or a malformed value was about; empty if none.
  *
  * Parameters: event - the event. length - receives the length in bytes; NULL allowed.
  * Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
@@ -3011,6 +3017,29 @@ const char *divvy_event_operation(struct divvy_event event, size_t *length);
  * Since: 0.1.
  */
 const char *divvy_event_key(struct divvy_event event, size_t *length);
+
+/**
+ * Returns the bucket that holds a malformed value.
+ *
+ * Parameters: event - the event, of kind DIVVY_EVENT_MALFORMED.
+ * Returns: a divvy_bucket; 0 for other kinds of events and for an invalid handle.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+int32_t divvy_event_bucket(struct divvy_event event);
+
+/**
+ * Returns how a malformed value begins, with control characters escaped.
+ *
+ * Parameters: event - the event, of kind DIVVY_EVENT_MALFORMED. length - receives the length in
+ * bytes; NULL allowed.
+ * Returns: the text; an empty string for other kinds of events and for an invalid handle. Never
+ * NULL.
+ * Ownership: valid until the event is freed, or the callback that received it returns.
+ * Thread: any. Does not block.
+ * Since: 0.1.
+ */
+const char *divvy_event_value(struct divvy_event event, size_t *length);
 
 /**
  * Returns the number of failed attempts, the last one included.

@@ -81,6 +81,8 @@ public:
     bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
     const std::string &operation() const noexcept { return fields_->operation; }
     const std::string &key() const noexcept { return fields_->key; }
+    divvy_bucket bucket() const noexcept { return static_cast<divvy_bucket>(divvy_event_bucket(handle_)); }
+    std::string value() const { return text(divvy_event_value); }
     std::uint32_t attempts() const noexcept { return fields_->attempts; }
 
 private:

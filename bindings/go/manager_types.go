@@ -166,8 +166,8 @@ type ManagerEvent struct {
 	IsLeader bool
 	// Change: set for EventAssignment.
 	Change AssignmentChange
-	// Calculator: an event of the calculator while this worker leads, or EventBreaker of the worker
-	// itself. Kind is its kind.
+	// Calculator: an event of the calculator while this worker leads, or EventBreaker or
+	// EventMalformed of the worker itself. Kind is its kind.
 	Calculator *Event
 	// Err: set for EventManagerFailed; the operation is retried.
 	Err error

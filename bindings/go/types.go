@@ -56,10 +56,14 @@ type Event struct {
 	// Workers, Partitions and Moved: set for EventPublished, EventWouldPublish and
 	// EventLeaderPublished.
 	Workers, Partitions, Moved int
+	// Bucket, Key and Value (how it begins): set for EventMalformed.
+	Bucket     Bucket
+	Key, Value string
 	// Err: set for EventFailed; the work is retried.
 	Err error
 	// Message: set for EventDegraded (reasons and what still works; empty at the end), EventBreaker
-	// (why it opened; empty when closed), EventFatal, EventLeaderPublished and EventWorkerLagging.
+	// (why it opened; empty when closed), EventFatal, EventLeaderPublished, EventWorkerLagging
+	// and EventMalformed.
 	Message string
 	// Time is the time of the event (for EventDegraded: of its beginning), relative to an arbitrary
 	// start.

@@ -183,6 +183,9 @@ const (
 	// EventWorkerLagging: A live worker has not applied its assignment within `apply_timeout`.
 	// Reported once, until the worker has caught up.
 	EventWorkerLagging EventKind = 12
+	// EventMalformed: A malformed value in the store was ignored. Each key is reported once in
+	// `malformed_window`, and at most `malformed_threshold` keys.
+	EventMalformed EventKind = 13
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
@@ -239,6 +242,8 @@ func (w EventKind) String() string {
 		return "breaker"
 	case EventWorkerLagging:
 		return "worker_lagging"
+	case EventMalformed:
+		return "malformed"
 	case EventManagerState:
 		return "manager_state"
 	case EventWorkerID:

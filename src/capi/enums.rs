@@ -338,6 +338,10 @@ pub enum divvy_event_kind {
     /// the worker has caught up. Members: `worker`, `version`, `applied_version`, `lasted_ms`,
     /// `message`.
     DIVVY_EVENT_WORKER_LAGGING = 12,
+    /// A malformed value in the store was ignored. Each key is reported once in
+    /// `malformed_window`, and at most `malformed_threshold` keys. Members: `bucket`, `key`,
+    /// `value`, `message`.
+    DIVVY_EVENT_MALFORMED = 13,
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,

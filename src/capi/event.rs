@@ -12,7 +12,7 @@ use super::text::{self, Out, Terminated};
 use crate::runtime::{EventRecord, Queued};
 use crate::time::duration::millis;
 use crate::types::{Time, WorkerId};
-use crate::vocabulary::{AlertLevel, Code, MemberChange, Reason, Word};
+use crate::vocabulary::{AlertLevel, Bucket, Code, MemberChange, Reason, Word};
 
 /// An event. Free an event from divvy_events_poll() with divvy_event_free(). An event passed to a
 /// callback is valid until the callback returns.
@@ -32,6 +32,7 @@ pub(super) struct HandedEvent {
     message: OnceLock<Terminated>,
     operation: OnceLock<Terminated>,
     key: OnceLock<Terminated>,
+    value: OnceLock<Terminated>,
     json: OnceLock<Terminated>,
     assignment: OnceLock<Option<Arc<AssignmentRecord>>>,
 }
@@ -51,6 +52,7 @@ impl HandedEvent {
             message: OnceLock::new(),
             operation: OnceLock::new(),
             key: OnceLock::new(),
+            value: OnceLock::new(),
             json: OnceLock::new(),
             assignment: OnceLock::new(),
         }
@@ -322,7 +324,7 @@ pub unsafe extern "C" fn divvy_event_operation(
     )
 }
 
-/// Returns the store key that a failure was about; empty if none.
+/// Returns the store key that a failure or a malformed value was about; empty if none.
 ///
 /// Parameters: event - the event. length - receives the length in bytes; NULL allowed.
 /// Returns: the worker's id; an empty string for other kinds of events and for an invalid handle.
@@ -337,6 +339,39 @@ pub unsafe extern "C" fn divvy_event_key(event: divvy_event, length: *mut usize)
         length,
         |event| &event.key,
         |event| event.record.key.clone(),
+    )
+}
+
+/// Returns the bucket that holds a malformed value.
+///
+/// Parameters: event - the event, of kind DIVVY_EVENT_MALFORMED.
+/// Returns: a divvy_bucket; 0 for other kinds of events and for an invalid handle.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn divvy_event_bucket(event: divvy_event) -> i32 {
+    look(event, 0, |record| record.bucket.map_or(0, Bucket::number))
+}
+
+/// Returns how a malformed value begins, with control characters escaped.
+///
+/// Parameters: event - the event, of kind DIVVY_EVENT_MALFORMED. length - receives the length in
+/// bytes; NULL allowed.
+/// Returns: the text; an empty string for other kinds of events and for an invalid handle. Never
+/// NULL.
+/// Ownership: valid until the event is freed, or the callback that received it returns.
+/// Thread: any. Does not block.
+/// Since: 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn divvy_event_value(
+    event: divvy_event,
+    length: *mut usize,
+) -> *const c_char {
+    text_of(
+        event,
+        length,
+        |event| &event.value,
+        |event| event.record.value.clone(),
     )
 }
 

@@ -11,11 +11,12 @@ use crate::machine::breaker::BreakerCondition;
 use crate::machine::calculator::CalculatorEvent;
 use crate::machine::comparison::Comparison;
 use crate::machine::manager::ManagerEvent;
+use crate::machine::plausible::MalformedValue;
 use crate::strategy::Quality;
 use crate::time::duration::millis;
 use crate::types::{Time, Version, WorkerId};
 use crate::vocabulary::{
-    AlertLevel, Code, DegradationCause, EventKind, Field, MemberChange, Reason, Word,
+    AlertLevel, Bucket, Code, DegradationCause, EventKind, Field, MemberChange, Reason, Word,
 };
 
 /// The fields of an event. Those that its kind does not have are empty, see [`EventKind::fields`].
@@ -37,7 +38,9 @@ pub struct EventRecord {
     pub code: Option<Code>,
     pub message: String,
     pub operation: &'static str,
+    pub bucket: Option<Bucket>,
     pub key: String,
+    pub value: String,
     pub attempts: u32,
     pub causes: Vec<DegradationCause>,
     pub time: Option<Time>,
@@ -66,7 +69,9 @@ impl EventRecord {
             code: None,
             message: String::new(),
             operation: "",
+            bucket: None,
             key: String::new(),
+            value: String::new(),
             attempts: 0,
             causes: Vec::new(),
             time: None,
@@ -86,6 +91,15 @@ impl EventRecord {
             key: error.key().unwrap_or_default().to_owned(),
             attempts: error.attempts(),
             ..Self::empty(kind)
+        }
+    }
+
+    fn malformed(value: &MalformedValue) -> Self {
+        Self {
+            bucket: Some(value.bucket),
+            key: value.key.clone(),
+            value: value.value.clone(),
+            ..Self::saying(EventKind::Malformed, &value.to_string())
         }
     }
 
@@ -150,6 +164,8 @@ impl EventRecord {
             Field::Message => json!(self.message),
             Field::Operation => json!(self.operation),
             Field::Key => json!(self.key),
+            Field::Bucket => json!(self.bucket.map(Bucket::name)),
+            Field::Value => json!(self.value),
             Field::Attempts => json!(self.attempts),
             Field::Causes => json!(self.causes.iter().map(|c| c.name()).collect::<Vec<_>>()),
             Field::TimeNs => json!(self.time.map_or(0, Time::as_nanos)),
@@ -240,6 +256,7 @@ impl From<&CalculatorEvent> for EventRecord {
             CalculatorEvent::Failed { operation, error } => {
                 Self::failed(EventKind::Failed, operation, error)
             }
+            CalculatorEvent::Malformed(value) => Self::malformed(value),
             CalculatorEvent::Degraded(degraded) => Self {
                 time: degraded.since,
                 causes: degraded
@@ -299,6 +316,7 @@ impl From<&ManagerEvent> for EventRecord {
                 ..Self::empty(EventKind::Recovered)
             },
             ManagerEvent::Failed { error } => Self::failed(EventKind::ManagerFailed, "", error),
+            ManagerEvent::Malformed(value) => Self::malformed(value),
             ManagerEvent::Lagged { missed } => Self {
                 missed_count: *missed,
                 ..Self::empty(EventKind::Lagged)
@@ -371,6 +389,29 @@ mod tests {
                 "applied_version": 9, "lasted_ms": 30_500, "message": null,
             })
         );
+    }
+
+    #[test]
+    fn malformed_event_names_bucket_key_and_value() {
+        let why = Error::new(Code::InvalidData, "not JSON");
+        let value = MalformedValue::new(Bucket::Assignment, "assignment.w-1", b"{junk", &why);
+        let records = [
+            EventRecord::from(&CalculatorEvent::Malformed(value.clone())),
+            EventRecord::from(&ManagerEvent::Malformed(value)),
+        ];
+        for record in records {
+            let mut json = record.json("w-2", SystemTime::UNIX_EPOCH);
+            let message = json["message"].take();
+            assert!(message.as_str().unwrap().contains("not JSON"), "{message}");
+            assert_eq!(
+                json,
+                json!({
+                    "kind": "malformed", "time": "1970-01-01T00:00:00.000Z", "reporter": "w-2",
+                    "worker": "w-2", "bucket": "assignment", "key": "assignment.w-1",
+                    "value": "{junk", "message": null,
+                })
+            );
+        }
     }
 
     #[test]

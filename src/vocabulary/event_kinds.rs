@@ -33,6 +33,9 @@ words! {
         /// A live worker has not applied its assignment within `apply_timeout`. Reported once,
         /// until the worker has caught up.
         WorkerLagging = 12 "worker_lagging",
+        /// A malformed value in the store was ignored. Each key is reported once in
+        /// `malformed_window`, and at most `malformed_threshold` keys.
+        Malformed = 13 "malformed",
         /// The manager's state changed. The first event of a subscriber reports the current state:
         /// `from` and `state` are equal.
         ManagerState = 20 "manager_state",
@@ -118,6 +121,10 @@ words! {
         LastedMs = 27 "lasted_ms",
         /// Object: how the plan of a shadow compares with the leader's.
         Comparison = 28 "comparison",
+        /// Text: the bucket of the key, a `Bucket`.
+        Bucket = 29 "bucket",
+        /// Text: how the ignored value begins.
+        Value = 30 "value",
     }
 }
 
@@ -126,10 +133,10 @@ impl EventKind {
     #[must_use]
     pub fn fields(self) -> &'static [Field] {
         use Field::{
-            Added, AppliedVersion, Attempts, Causes, Change, Code, Comparison, From, IsLeader, Key,
-            LastedMs, Level, Lifecycle, MaxToMean, Message, MissedCount, MovedCount, Operation,
-            PartitionCount, Partitions, Reason, Removed, State, Term, TimeNs, Version, Worker,
-            WorkerCount,
+            Added, AppliedVersion, Attempts, Bucket, Causes, Change, Code, Comparison, From,
+            IsLeader, Key, LastedMs, Level, Lifecycle, MaxToMean, Message, MissedCount, MovedCount,
+            Operation, PartitionCount, Partitions, Reason, Removed, State, Term, TimeNs, Value,
+            Version, Worker, WorkerCount,
         };
         match self {
             EventKind::CalculatorState => &[From, State, Reason, Version, TimeNs],
@@ -162,6 +169,7 @@ impl EventKind {
             ],
             EventKind::Breaker => &[State, Message],
             EventKind::WorkerLagging => &[Worker, Version, AppliedVersion, LastedMs, Message],
+            EventKind::Malformed => &[Bucket, Key, Value, Message],
             EventKind::ManagerState => &[From, State, TimeNs],
             EventKind::WorkerId | EventKind::WorkerIdLost | EventKind::WorkerIdRegained => {
                 &[Worker]

@@ -4,11 +4,13 @@
 //! `degraded_leave_after` without it. A single failed write is not reported, and a flapping store
 //! is one degradation.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::calculator_messages::{Degradation, Degraded};
 use crate::config::CalculatorConfig;
+use crate::machine::plausible::MalformedValue;
+use crate::store::Bucket;
 use crate::types::Time;
 use crate::vocabulary::DegradationCause;
 
@@ -33,6 +35,8 @@ pub(super) struct CalculatorHealth {
     /// Times of the last malformed values, at most as many as the threshold.
     malformed: VecDeque<Time>,
     is_malformed: bool,
+    /// When each malformed key was last reported, at most as many as the threshold.
+    malformed_named: BTreeMap<(Bucket, String), Time>,
     symptoms: [Symptom; KINDS],
 }
 
@@ -104,6 +108,7 @@ impl CalculatorHealth {
             malformed_window: config.malformed_window,
             malformed: VecDeque::new(),
             is_malformed: false,
+            malformed_named: BTreeMap::new(),
             symptoms: Default::default(),
         }
     }
@@ -115,6 +120,21 @@ impl CalculatorHealth {
             }
             self.malformed.push_back(now);
         }
+    }
+
+    /// Whether to report this value: its key was not reported within the window, and fewer keys
+    /// than the threshold were.
+    pub fn names_malformed(&mut self, now: Time, value: &MalformedValue) -> bool {
+        let window = self.malformed_window;
+        self.malformed_named
+            .retain(|_, named| *named + window > now);
+        let key = (value.bucket, value.key.clone());
+        let is_full = self.malformed_named.len() >= self.malformed_threshold;
+        if is_full || self.malformed_named.contains_key(&key) {
+            return false;
+        }
+        self.malformed_named.insert(key, now);
+        true
     }
 
     /// When to look again.

@@ -11,7 +11,7 @@ use crate::machine::breaker::BreakerCondition;
 use crate::machine::comparison::Comparison;
 use crate::machine::convergence::Lagging;
 use crate::machine::liveness::MembershipEvent;
-use crate::machine::plausible::MalformedValues;
+use crate::machine::plausible::{MalformedValue, MalformedValues};
 use crate::machine::takeover::{Finding, TakeOver};
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Reason, Revision, Term, Time, Version, WorkerId};
@@ -272,6 +272,10 @@ pub enum CalculatorEvent {
         /// Why it failed.
         error: Error,
     },
+    /// A malformed value in the store was ignored. Each key is reported once in
+    /// [`CalculatorConfig::malformed_window`], and at most
+    /// [`CalculatorConfig::malformed_threshold`] keys.
+    Malformed(MalformedValue),
     /// What keeps the calculator from doing its whole work changed; empty: nothing does.
     Degraded(Degraded),
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
@@ -336,6 +340,7 @@ impl fmt::Display for CalculatorEvent {
             CalculatorEvent::Failed { operation, error } => {
                 write!(f, "{operation} failed: {error}; retrying")
             }
+            CalculatorEvent::Malformed(value) => value.fmt(f),
             CalculatorEvent::Degraded(degraded) if degraded.is_empty() => {
                 f.write_str("no longer degraded")
             }

@@ -9,7 +9,7 @@ use super::{
     RunningJob, RunningJobKind, StateChange, Ticket,
 };
 use crate::error::{Code, Error, Result};
-use crate::machine::plausible::{MalformedValue, MalformedValues};
+use crate::machine::plausible::MalformedValues;
 use crate::machine::position::{Position, is_legal};
 use crate::machine::takeover::is_mass;
 use crate::types::{CalculatorState, Reason, Time, Version, WorkerId};
@@ -33,17 +33,13 @@ enum TaskKind {
 }
 
 impl CalculatorMachine {
-    /// Reports ignored values: all by their number, the first of each `malformed_window` by name.
+    /// Counts ignored values, and names each key once in `malformed_window`.
     pub(super) fn values_ignored(&mut self, now: Time, values: &MalformedValues) {
         self.health.malformed_seen(now, values.count());
-        let window = self.config.malformed_window;
-        let is_due = |reported: Time| reported + window <= now;
-        if let Some(error) = values.named().first().map(MalformedValue::error)
-            && self.malformed_reported.is_none_or(is_due)
-        {
-            self.malformed_reported = Some(now);
-            let operation = "read a record";
-            self.notify(CalculatorEvent::Failed { operation, error });
+        for value in values.named() {
+            if self.health.names_malformed(now, value) {
+                self.notify(CalculatorEvent::Malformed(value.clone()));
+            }
         }
     }
 

@@ -98,8 +98,6 @@ pub struct CalculatorMachine {
     job: Option<RunningJob>,
     next_op: u64,
     health: CalculatorHealth,
-    /// When an ignored value was last reported by name.
-    malformed_reported: Option<Time>,
     actions: VecDeque<CalculatorAction>,
 }
 
@@ -210,7 +208,6 @@ impl CalculatorMachine {
             job: None,
             next_op: 0,
             health: CalculatorHealth::new(&config),
-            malformed_reported: None,
             actions: VecDeque::new(),
             config,
         }

@@ -9,6 +9,7 @@ use crate::machine::breaker::BreakerCondition;
 use crate::machine::cache::{CacheAnswer, CacheOrder};
 use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::outage::AlertLevel;
+use crate::machine::plausible::MalformedValue;
 use crate::machine::request::{Answer, Request};
 use crate::store::WatchEvent;
 use crate::types::{CalculatorState, ManagerState, Time, WorkerId};
@@ -194,6 +195,9 @@ pub enum ManagerEvent {
         /// Why; the error names the operation.
         error: Error,
     },
+    /// The assignment of this worker is malformed and was ignored; reported once until it is
+    /// readable.
+    Malformed(MalformedValue),
     /// The subscriber was too slow and is closed; this is its last event.
     Lagged {
         /// Number of events that it missed.
@@ -247,6 +251,7 @@ impl fmt::Display for ManagerEvent {
             }
             ManagerEvent::Recovered { lasted } => write!(f, "recovered after {lasted:.0?}"),
             ManagerEvent::Failed { error } => write!(f, "failed: {error}; retrying"),
+            ManagerEvent::Malformed(value) => value.fmt(f),
             ManagerEvent::Lagged { missed } => {
                 write!(
                     f,

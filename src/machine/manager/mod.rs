@@ -37,6 +37,7 @@ use super::calculator::OpId;
 use super::election::{Election, Rule};
 use super::heartbeat::Heartbeat;
 use super::outage::Outage;
+use super::plausible::MalformedValue;
 use super::request::{Answer, Request};
 use super::stable_id::{IdEvent, Pool, StableId};
 use super::takeover::ProcessMemory;
@@ -565,6 +566,16 @@ impl ManagerMachine {
         match words {
             Some(words) => self.report(Component::Host, Error::new(Code::TimedOut, words)),
             None => self.succeeded(Component::Host),
+        }
+    }
+
+    /// Reports a malformed assignment, once until a good one is observed.
+    fn report_malformed(&mut self, value: MalformedValue) {
+        let error = value.error();
+        let class = error.class();
+        self.last_failure = Some(error);
+        if self.failing.insert(Component::Assignment, class) != Some(class) {
+            self.notify(ManagerEvent::Malformed(value));
         }
     }
 

@@ -54,7 +54,7 @@ impl ManagerMachine {
                 self.malformed += 1;
                 let value =
                     MalformedValue::new(Bucket::Assignment, &entry.key, &entry.value, &error);
-                self.report(Component::Assignment, value.error());
+                self.report_malformed(value);
             }
         }
     }

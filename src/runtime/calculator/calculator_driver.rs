@@ -145,6 +145,7 @@ impl DriverShell {
             | CalculatorEvent::WouldPublish { .. }
             | CalculatorEvent::LeaderPublished(_)
             | CalculatorEvent::WorkerLagging(_)
+            | CalculatorEvent::Malformed(_)
             | CalculatorEvent::Failed { .. }
             | CalculatorEvent::Lagged { .. }
             | CalculatorEvent::Fatal { .. } => {}

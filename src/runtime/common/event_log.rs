@@ -7,6 +7,7 @@ use crate::error::{Code, Error};
 use crate::machine::calculator::{CalculatorEvent, Degraded};
 use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerEvent;
+use crate::machine::plausible::MalformedValue;
 use crate::time::duration::millis;
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::{Time, WorkerId};
@@ -21,6 +22,7 @@ pub struct EventLog {
     /// Throttles of the states and the leader of a manager.
     turns: BTreeMap<&'static str, LogThrottle>,
     lags: LogThrottle,
+    malformed: LogThrottle,
     degradations: LogThrottle,
     is_degraded_logged: bool,
     sights: LogThrottle,
@@ -85,6 +87,7 @@ impl EventLog {
                 self.is_failing = true;
                 self.failed(now, operation, error);
             }
+            CalculatorEvent::Malformed(value) => self.malformed(now, value),
             CalculatorEvent::Degraded(why) => self.degraded(now, why),
             CalculatorEvent::LeadershipLost => log::warn!(
                 target: "divvy::calculator",
@@ -185,6 +188,7 @@ impl EventLog {
                     );
                 }
             }
+            ManagerEvent::Malformed(value) => self.malformed(now, value),
             // The store logs the breaker.
             ManagerEvent::Id(None)
             | ManagerEvent::Breaker(_)
@@ -238,6 +242,17 @@ impl EventLog {
                 worker = lagging.worker.as_str(), assigned = lagging.assigned,
                 applied = lagging.applied;
                 "worker lagging: {lagging}{}", suppressed(silent)
+            );
+        }
+    }
+
+    fn malformed(&mut self, now: Time, value: &MalformedValue) {
+        if let Some(silent) = self.malformed.record(now) {
+            log::warn!(
+                target: "divvy::malformed",
+                bucket = value.bucket.name(), key = value.key.as_str(), value = value.value.as_str();
+                "malformed value ignored{}: {} in the {} bucket: {}",
+                suppressed(silent), value.key, value.bucket.role(), value.why
             );
         }
     }

@@ -246,12 +246,12 @@ fn number_at_upper_limit_is_ignored_and_named_and_calculator_continues() {
             .server()
             .put(Bucket::Assignment, "assignment.w-1", poison.as_bytes());
         wait_for(&events, "the name", |event| {
-            let CalculatorEvent::Failed { error, .. } = event else {
+            let CalculatorEvent::Malformed(value) = event else {
                 return false;
             };
-            let text = error.to_string();
-            let parts = ["assignment bucket", "assignment.w-1", "9223372036854775807"];
-            parts.iter().all(|part| text.contains(part))
+            (value.bucket, value.key.as_str()) == (Bucket::Assignment, "assignment.w-1")
+                && value.value.contains("9223372036854775807")
+                && value.why.contains("implausible")
         });
         wait_until("all of it", || all_held(&store, &["w-1", "w-2"]) == ids(10));
         assert!(calculator.status().counters.malformed >= 1);

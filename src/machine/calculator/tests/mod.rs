@@ -365,6 +365,7 @@ impl World {
             CalculatorEvent::Failed { operation, error } => {
                 format!("failed to {operation}: {}", error.code().name())
             }
+            CalculatorEvent::Malformed(value) => format!("malformed {}", value.key),
             CalculatorEvent::Degraded(list) => {
                 let names: Vec<&str> = list.iter().map(|d| d.cause.name()).collect();
                 format!("degraded [{}]", names.join(" "))

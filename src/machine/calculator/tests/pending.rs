@@ -708,19 +708,44 @@ fn failure_clears_when_its_fleet_died_and_returned() {
 }
 
 #[test]
-fn ignored_value_is_named_once_in_a_window_and_changes_nothing() {
+fn malformed_key_is_reported_once_in_a_window_and_changes_nothing() {
     let mut world = World::settled(&["w-1"]);
-    let named = |key: &str| {
-        let why = Error::new(Code::InvalidData, "not JSON");
-        let mut values = MalformedValues::default();
-        values.add(MalformedValue::new(Bucket::Heartbeat, key, b"{", &why));
-        CalculatorInput::Malformed(values)
-    };
     for second in 0..120 {
         world.at(second * 1_000);
-        world.handle(named("heartbeat.w-9"));
+        world.handle(malformed_at(&["heartbeat.w-9"]));
     }
-    let failures = world.times_of("failed");
-    assert_eq!(failures.len(), 2, "{:?}", world.trace);
+    assert_eq!(
+        world.times_of("malformed heartbeat").len(),
+        2,
+        "{:?}",
+        world.trace
+    );
+    assert_eq!(world.times_of("failed").len(), 0);
     assert_eq!(world.times_of("plan ").len(), 0);
+}
+
+#[test]
+fn every_malformed_key_is_reported_up_to_the_threshold() {
+    let mut world = World::settled(&["w-1"]);
+    world.handle(malformed_at(&["heartbeat.a", "heartbeat.b", "heartbeat.a"]));
+    assert_eq!(
+        world.times_of("malformed heartbeat").len(),
+        2,
+        "{:?}",
+        world.trace
+    );
+    for key in 0..1_000 {
+        world.handle(malformed_at(&[&format!("heartbeat.{key}")]));
+    }
+    let threshold = CalculatorConfig::default().malformed_threshold as usize;
+    assert_eq!(world.times_of("malformed heartbeat").len(), threshold);
+}
+
+fn malformed_at(keys: &[&str]) -> CalculatorInput {
+    let why = Error::new(Code::InvalidData, "not JSON");
+    let mut values = MalformedValues::default();
+    for key in keys {
+        values.add(MalformedValue::new(Bucket::Heartbeat, key, b"{", &why));
+    }
+    CalculatorInput::Malformed(values)
 }
