@@ -27,7 +27,7 @@ pub use crate::vocabulary::labels::{
     ExpiryCause, HostCall, IdClaim, JobKind, LeadershipChange, RefusalCause, RetryCause, Step,
     StoreCall, StoreOutcome, Success, Watched,
 };
-pub use crate::vocabulary::{ActiveMode, BreakerState, DegradationCause, MemberChange};
+pub use crate::vocabulary::{ActiveMode, BreakerState, Bucket, DegradationCause, MemberChange};
 
 /// Receives the measurements of a calculator and of its store.
 #[allow(unused_variables)]
@@ -68,8 +68,8 @@ pub trait CalculatorMetrics: Send + Sync {
     fn watch_lost(&self, watched: Watched) {}
     /// A watch resynchronised: it has delivered the complete state, at its start or after a loss.
     fn watch_resynced(&self, watched: Watched) {}
-    /// `count` malformed values were found in the store.
-    fn malformed(&self, count: u32) {}
+    /// `count` malformed values were found in the bucket and ignored.
+    fn malformed(&self, bucket: Bucket, count: u32) {}
     /// The causes of degradation changed. Empty: the calculator is not degraded.
     fn degraded(&self, causes: &[DegradationCause]) {}
     /// A newer leader has taken over.

@@ -19,10 +19,10 @@ use self::series::{
     SubscriberSeries,
 };
 use super::{
-    ActiveMode, AssignmentMetrics, BreakerState, CalculatorMetrics, DegradationCause, ExpiryCause,
-    IdClaim, JobKind, LeadershipChange, ManagerMetrics, MemberChange, MetricNames, Probe,
-    PublishedPlan, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched,
-    WorkerMetrics,
+    ActiveMode, AssignmentMetrics, BreakerState, Bucket, CalculatorMetrics, DegradationCause,
+    ExpiryCause, IdClaim, JobKind, LeadershipChange, ManagerMetrics, MemberChange, MetricNames,
+    Probe, PublishedPlan, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success,
+    Watched, WorkerMetrics,
 };
 use crate::error::Result;
 use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
@@ -261,8 +261,8 @@ impl CalculatorMetrics for Prometheus {
         self.calculator.watch_resyncs[watched as usize].inc();
     }
 
-    fn malformed(&self, count: u32) {
-        self.calculator.malformed.inc_by(u64::from(count));
+    fn malformed(&self, bucket: Bucket, count: u32) {
+        self.calculator.malformed[bucket as usize].inc_by(u64::from(count));
     }
 
     fn degraded(&self, causes: &[DegradationCause]) {

@@ -5,8 +5,9 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge};
 use super::registrar::{Registrar, Scale};
 use crate::error::Result;
 use crate::metrics::{
-    ActiveMode, BreakerState, DegradationCause, ExpiryCause, IdClaim, JobKind, LeadershipChange,
-    MemberChange, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success, Watched,
+    ActiveMode, BreakerState, Bucket, DegradationCause, ExpiryCause, IdClaim, JobKind,
+    LeadershipChange, MemberChange, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome,
+    Success, Watched,
 };
 use crate::types::{CalculatorState, ManagerState, Reason};
 
@@ -31,7 +32,7 @@ pub(super) struct CalculatorSeries {
     pub listings: Vec<IntCounter>,
     pub watch_losses: Vec<IntCounter>,
     pub watch_resyncs: Vec<IntCounter>,
-    pub malformed: IntCounter,
+    pub malformed: Vec<IntCounter>,
     pub degraded: Vec<IntGauge>,
     pub leadership_lost: IntCounter,
 }
@@ -111,9 +112,11 @@ impl CalculatorSeries {
                 "watch",
                 names!(Watched),
             )?,
-            malformed: to.counter(
+            malformed: to.counters(
                 "malformed_values_total",
-                "Malformed values found in the store.",
+                "Malformed values that were found in each bucket and ignored.",
+                "bucket",
+                names!(Bucket),
             )?,
             degraded: to.gauges(
                 "calculator_degraded",

@@ -19,9 +19,11 @@ use crate::machine::calculator::{
 use crate::machine::engine::calculator_effects::{
     CalculatorEffects, CalculatorShell, MonitorOrder, took_over,
 };
+use crate::machine::plausible::MalformedValues;
 use crate::machine::position::Position;
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::running_host_calls::OverdueCheck;
+use crate::store::Bucket;
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
 use crate::types::{Time, Version};
@@ -94,7 +96,7 @@ impl CalculatorDriver {
             ToDriver::CalculatorInput(event) => self.dispatch(now, event),
             ToDriver::Started(Ok(started)) => {
                 *self.shell.shared.probe_result.lock() = started.probe_result;
-                self.shell.count_malformed(started.malformed.count());
+                self.shell.count_malformed(&started.malformed);
                 took_over(&mut self.machine, now, started.found, started.malformed);
                 self.shell.fleet.touch();
                 let machine = &self.machine;
@@ -116,7 +118,7 @@ impl CalculatorDriver {
 
     fn dispatch(&mut self, now: Time, event: CalculatorInput) {
         if let CalculatorInput::Malformed(values) = &event {
-            self.shell.count_malformed(values.count());
+            self.shell.count_malformed(values);
         }
         self.machine.handle(now, event);
     }
@@ -176,13 +178,16 @@ impl DriverShell {
         }
     }
 
-    fn count_malformed(&self, count: u32) {
-        if count == 0 {
-            return;
+    fn count_malformed(&self, values: &MalformedValues) {
+        for bucket in Bucket::ALL {
+            let count = values.count_in(bucket);
+            if count > 0 {
+                let metrics = &self.shared.metrics_sink.calculator;
+                metrics.malformed(bucket, count);
+            }
         }
-        self.shared.metrics_sink.calculator.malformed(count);
         let malformed = &self.shared.counters.malformed;
-        malformed.fetch_add(u64::from(count), Ordering::Relaxed);
+        malformed.fetch_add(u64::from(values.count()), Ordering::Relaxed);
     }
 }
 

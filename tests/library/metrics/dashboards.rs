@@ -172,6 +172,6 @@ fn default_metrics_methods_do_nothing() {
     impl ManagerMetrics for Mine {}
     let all: [&dyn CalculatorMetrics; 2] = [&Mine, &NoMetrics];
     for one in all {
-        one.malformed(1);
+        one.malformed(divvy::store::Bucket::Heartbeat, 1);
     }
 }
