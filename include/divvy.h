@@ -440,6 +440,11 @@ enum divvy_event_kind
      * The calculator of this worker panicked: it no longer leads. Members: `code`, `message`.
      */
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
+    /**
+     * A newer process with the same `instance` took the id over. The worker released its
+     * partitions and claims another id. Members: `worker`.
+     */
+    DIVVY_EVENT_WORKER_ID_TAKEN_OVER = 31,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -486,18 +486,50 @@ pub struct ClaimNonce {
 const CLAIM_DIGITS: usize = 9;
 
 /// The bytes of a claimed stable id: RFC 3339 time to the nanosecond, with the numbers of
-/// [`ClaimNonce`] as further digits of the fraction.
+/// [`ClaimNonce`] as further digits of the fraction, and after it the instance, if there is one.
 #[must_use]
-pub fn encode_claim(time: &str, nonce: ClaimNonce) -> Vec<u8> {
+pub fn encode_claim(time: &str, nonce: ClaimNonce, instance: Option<&str>) -> Vec<u8> {
     let digits = time.strip_suffix('Z').unwrap_or(time);
     let ClaimNonce { claim, process } = nonce;
-    format!("{digits}{claim:09}{process:09}Z").into_bytes()
+    let instance = InstanceSuffix(instance);
+    format!("{digits}{claim:09}{process:09}Z{instance}").into_bytes()
+}
+
+/// What introduces the instance in the value of a stable id.
+const INSTANCE: &str = " instance=";
+
+struct InstanceSuffix<'a>(Option<&'a str>);
+
+impl std::fmt::Display for InstanceSuffix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0
+            .map_or(Ok(()), |instance| write!(f, "{INSTANCE}{instance}"))
+    }
+}
+
+/// The longest instance, in bytes.
+pub const INSTANCE_MAX_BYTES: usize = 253;
+
+/// Why `text` cannot be an instance; `None` if it can.
+#[must_use]
+pub fn instance_fault(text: &str) -> Option<&'static str> {
+    key_fault(text, INSTANCE_MAX_BYTES)
+}
+
+/// The instance that wrote the value of a stable id, if it has one.
+#[must_use]
+pub fn instance_of(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (_, rest) = text.split_once(INSTANCE)?;
+    let instance = rest.split(' ').next()?;
+    instance_fault(instance).is_none().then_some(instance)
 }
 
 /// The process that wrote a claim of a stable id; `None` for the claim of a parti worker.
 #[must_use]
 pub fn claimant(bytes: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('Z')?;
+    let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.split(' ').next()?.strip_suffix('Z')?;
     let (_, fraction) = text.rsplit_once('.')?;
     let is_ours =
         fraction.len() == 3 * CLAIM_DIGITS && fraction.bytes().all(|b| b.is_ascii_digit());
@@ -511,8 +543,9 @@ const KEPT: &str = " kept";
 /// The bytes of a stable id that its worker will want again. To parti it is taken until it
 /// expires.
 #[must_use]
-pub fn encode_kept(time: &str) -> Vec<u8> {
-    format!("{time}{KEPT}").into_bytes()
+pub fn encode_kept(time: &str, instance: Option<&str>) -> Vec<u8> {
+    let instance = InstanceSuffix(instance);
+    format!("{time}{instance}{KEPT}").into_bytes()
 }
 
 /// Whether the value of a stable id says that its worker is gone and will want it again.
@@ -636,13 +669,38 @@ mod tests {
     fn claims_of_same_moment_differ_and_are_valid_times() {
         let time = "2026-11-26T15:03:12.123456789Z";
         let nonce = |claim| ClaimNonce { claim, process: 42 };
-        let claim = encode_claim(time, nonce(7));
+        let claim = encode_claim(time, nonce(7), None);
         assert_eq!(claimant(&claim), Some(42));
         assert_eq!(claimant(time.as_bytes()), None, "parti's");
         assert_eq!(claimant(b"2026-01-01T00:00:00Z"), None, "parti's");
         assert_eq!(claim, b"2026-11-26T15:03:12.123456789000000007000000042Z");
-        assert_ne!(claim, encode_claim(time, nonce(8)));
-        assert!(!is_kept(&claim) && is_kept(&encode_kept(time)));
+        assert_ne!(claim, encode_claim(time, nonce(8), None));
+        assert!(!is_kept(&claim) && is_kept(&encode_kept(time, None)));
+    }
+
+    #[test]
+    fn claim_with_instance_names_process_and_instance() {
+        let time = "2026-11-26T15:03:12.123456789Z";
+        let nonce = ClaimNonce {
+            claim: 7,
+            process: 42,
+        };
+        let claim = encode_claim(time, nonce, Some("pod-7.ns"));
+        assert!(claim.ends_with(b"042Z instance=pod-7.ns"));
+        assert_eq!(claimant(&claim), Some(42));
+        assert_eq!(instance_of(&claim), Some("pod-7.ns"));
+        let kept = encode_kept(time, Some("pod-7.ns"));
+        assert!(is_kept(&kept) && !is_kept(&claim));
+        assert_eq!(instance_of(&kept), Some("pod-7.ns"));
+        for none in [
+            encode_claim(time, nonce, None),
+            encode_kept(time, None),
+            b"2026-01-01T00:00:00Z instance=".to_vec(),
+            b"2026-01-01T00:00:00Z instance=\x07".to_vec(),
+            b"\xff instance=a".to_vec(),
+        ] {
+            assert_eq!(instance_of(&none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -389,7 +389,7 @@ func managerEventOf(from *C.divvy_go_event) ManagerEvent {
 	case EventManagerState:
 		reported.State = ManagerState(from.state)
 		reported.From = ManagerState(from.from_state)
-	case EventWorkerID, EventWorkerIDLost, EventWorkerIDRegained, EventLeader:
+	case EventWorkerID, EventWorkerIDLost, EventWorkerIDTakenOver, EventWorkerIDRegained, EventLeader:
 		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		reported.IsLeader = C.divvy_event_is_leader(event) == 1
 	case EventAssignment:

@@ -65,6 +65,11 @@ type ManagerConfig struct {
 	// WorkerIDMin and WorkerIDMax are the lowest and the highest number of an id. Defaults 0 and
 	// 999. For the id 0 alone, set WorkerIDMax to 0 in a [DefaultManagerConfig].
 	WorkerIDMin, WorkerIDMax int
+	// Instance is the identity of the process that survives its restart, such as the name of its
+	// pod: at most 253 letters, digits and -/_=. or "@hostname" or "@pod" (the environment variable
+	// POD_NAME). A process takes over the id of a former process with the same instance at once.
+	// Each process of a fleet needs its own. Default "", none.
+	Instance string
 	// WorkerIDTTL is how long a claim of an id lasts without renewal. Default 30 s.
 	WorkerIDTTL time.Duration
 	// HeartbeatInterval is the time between heartbeats. Default 2 s.
@@ -126,6 +131,7 @@ func (c *ManagerConfig) fields() []configField {
 		{"worker_id_prefix", &c.WorkerIDPrefix},
 		{"worker_id_min", &c.WorkerIDMin},
 		{"worker_id_max", &c.WorkerIDMax},
+		{"instance", &c.Instance},
 		{"worker_id_ttl", &c.WorkerIDTTL},
 		{"heartbeat_interval", &c.HeartbeatInterval},
 		{"election_timeout", &c.ElectionTimeout},
@@ -159,7 +165,8 @@ type ManagerEvent struct {
 	// State and From: set for EventManagerState; equal in the first event, which carries the current
 	// state.
 	State, From ManagerState
-	// Worker: the id for EventWorkerID (empty: none), EventWorkerIDLost and EventWorkerIDRegained;
+	// Worker: the id for EventWorkerID (empty: none), EventWorkerIDLost,
+	// EventWorkerIDTakenOver and EventWorkerIDRegained;
 	// the leader for EventLeader (empty: none known).
 	Worker string
 	// IsLeader: set for EventLeader; whether this worker is the leader.

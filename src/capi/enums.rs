@@ -369,4 +369,7 @@ pub enum divvy_event_kind {
     DIVVY_EVENT_MANAGER_FAILED = 29,
     /// The calculator of this worker panicked: it no longer leads. Members: `code`, `message`.
     DIVVY_EVENT_CALCULATOR_FATAL = 30,
+    /// A newer process with the same `instance` took the id over. The worker released its
+    /// partitions and claims another id. Members: `worker`.
+    DIVVY_EVENT_WORKER_ID_TAKEN_OVER = 31,
 }

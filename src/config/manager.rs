@@ -7,7 +7,8 @@ use super::{
     CalculatorConfig, ConfigRules, OutagePolicy, OutagePreset, Violation, into_result, text,
 };
 use crate::error::Result;
-use crate::wire::KeyPrefix;
+use crate::types::truncated;
+use crate::wire::{KeyPrefix, instance_fault};
 
 /// Maximum number of ids in a pool.
 const IDS_MAX: u32 = 10_000;
@@ -81,6 +82,15 @@ pub struct ManagerConfig {
     pub worker_id_min: u32,
     /// Highest number of an id; at most 10 000 ids. Default: 999.
     pub worker_id_max: u32,
+    /// Identity of this process that survives its restart, such as the name of its pod: at most 253
+    /// letters, digits and `-/_=.`, or `@hostname` (the name of the host) or `@pod` (the environment
+    /// variable `POD_NAME`). A process takes over the id of a former process with the same instance
+    /// at once, instead of waiting for the claim to expire: one that is killed and restarted within
+    /// the heartbeat TTL keeps its partitions. Each process of a fleet needs its own instance: one
+    /// that still runs loses its id to the newer process
+    /// ([`IdTakenOver`](crate::ManagerEvent::IdTakenOver)). With [`OutagePolicy::Strict`] the newer
+    /// process owns nothing for one heartbeat TTL. Default: empty, none.
+    pub instance: String,
     /// How long a claim of an id lasts without renewal. At least 3 heartbeat intervals and the
     /// heartbeat TTL. Default: 30 s.
     pub worker_id_ttl: Duration,
@@ -114,6 +124,7 @@ impl Default for ManagerConfig {
             worker_id_prefix: "worker".into(),
             worker_id_min: 0,
             worker_id_max: 999,
+            instance: String::new(),
             worker_id_ttl: Duration::from_secs(30),
             heartbeat_interval,
             election_timeout: Duration::from_secs(5),
@@ -226,6 +237,12 @@ impl ManagerConfig {
         } else if max - min >= IDS_MAX {
             let rule = format!("must be below worker_id_min ({min}) + {IDS_MAX}");
             rules.broken("worker_id_max", max.to_string(), rule);
+        }
+        let instance = self.instance.as_str();
+        let is_named = ["", "@hostname", "@pod"].contains(&instance);
+        if let Some(fault) = instance_fault(instance).filter(|_| !is_named) {
+            let value = format!("{:?}", truncated(instance, 60));
+            rules.broken("instance", value, fault);
         }
     }
 }

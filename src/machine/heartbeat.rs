@@ -42,6 +42,8 @@ pub struct Heartbeat {
     in_flight: Option<(HeartbeatCall, WorkerId)>,
     /// When the last confirmed heartbeat was sent.
     confirmed: Option<Time>,
+    /// When the first one was confirmed.
+    began: Option<Time>,
     is_leaving: bool,
     /// Announcements of the leave that were refused.
     leaves_refused: u32,
@@ -75,6 +77,7 @@ impl Heartbeat {
             sent: Time::ZERO,
             in_flight: None,
             confirmed: None,
+            began: None,
             is_leaving: false,
             leaves_refused: 0,
             is_disturbed: false,
@@ -93,6 +96,7 @@ impl Heartbeat {
             self.revision = Some(0);
             self.has_looked = false;
             self.confirmed = None;
+            self.began = None;
             self.applied = Applied::default();
             self.is_urgent = true;
         }
@@ -143,6 +147,12 @@ impl Heartbeat {
     #[must_use]
     pub fn confirmed(&self) -> Option<Time> {
         self.confirmed
+    }
+
+    /// When the first heartbeat under this id was confirmed.
+    #[must_use]
+    pub fn began(&self) -> Option<Time> {
+        self.began
     }
 
     /// Until when no leader can have found this worker missing.
@@ -239,6 +249,7 @@ impl Heartbeat {
                 self.revision = Some(*revision);
                 self.has_looked = false;
                 self.confirmed = Some(self.sent);
+                self.began.get_or_insert(now);
                 self.due = self.sent + self.interval;
             }
             Outcome::Refused(Refusal::Conflict) => {

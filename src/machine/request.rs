@@ -60,10 +60,11 @@ pub enum Request {
 /// What to write; the shell adds the wall clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// The claim of a stable id.
-    Claim(ClaimNonce),
-    /// An id that its worker will claim again; any process may claim it.
-    Kept,
+    /// The claim of a stable id, with the instance of the process, if it has one.
+    Claim(ClaimNonce, Option<String>),
+    /// An id that its worker will claim again; any process may claim it. With the instance of the
+    /// worker, if it has one.
+    Kept(Option<String>),
     /// The leader's lease.
     Lease(WorkerId),
     /// A heartbeat.

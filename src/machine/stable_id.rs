@@ -13,20 +13,31 @@
 //! first, so that its partitions stay in place. A worker that remembers its id claims that one
 //! before any other.
 //!
+//! A process with an *instance* takes over the claim of a former process of the same instance at
+//! once, by compare-and-set. The former process, should it still run, finds the new claim, loses the
+//! id, and from then on claims ids without an instance: two processes that were given the same
+//! instance by mistake do not take the id from each other in turn.
+//!
 //! # Protocol of use
 //! [`StableId::claim`] starts; [`StableId::poll_request`] returns store requests, one at a time,
 //! each to be answered by [`StableId::answered`]; drain [`StableId::poll_event`] after each call.
 //! [`StableId::deadline`] is the time of the next poll.
 
+mod pool;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub use self::pool::Pool;
+use self::pool::{Priority, ProcessIdentity};
 use super::request::{Answer, Request, Value, may_pass};
 use crate::error::{Code, Error};
 use crate::store::{Bucket, Entry, Expect, Listing, Operation, Outcome, Refusal};
 use crate::time::backoff::{Backoff, SplitMix};
 use crate::types::{Revision, Time, WorkerId};
-use crate::wire::{ClaimNonce, claimant, is_kept};
+use crate::wire::{ClaimNonce, is_kept};
 
 /// Conflicts after which the pool is listed again: by then what is known of it is old.
 const CONFLICTS_MAX: u32 = 4;
@@ -48,49 +59,23 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// are gone come free after a TTL: the longest pause is a sixth of that.
 const VACANCY_MIN: Duration = Duration::from_millis(200);
 
-/// Which ids there are, and how long a claim lasts.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// What ids begin with: `worker` for `worker-7`.
-    pub prefix: String,
-    /// The lowest number.
-    pub min: u32,
-    /// The highest number.
-    pub max: u32,
-    /// How long the store keeps a claim that is not renewed.
-    pub ttl: Duration,
-}
-
-impl Pool {
-    fn key(&self, number: u32) -> String {
-        format!("{}-{number}", self.prefix)
-    }
-
-    /// Whether it is an id of this pool.
-    #[must_use]
-    pub fn holds(&self, worker: &WorkerId) -> bool {
-        self.number(worker.as_str()).is_some()
-    }
-
-    /// The number of an id of this pool, written as this pool writes it.
-    fn number(&self, key: &str) -> Option<u32> {
-        let text = key.strip_prefix(self.prefix.as_str())?.strip_prefix('-')?;
-        let number: u32 = text.parse().ok()?;
-        let is_plain = number.to_string() == text;
-        (is_plain && (self.min..=self.max).contains(&number)).then_some(number)
-    }
-}
-
 /// What became of the id.
 #[derive(Clone, Debug)]
 pub enum IdEvent {
     /// The id is this worker's.
-    Claimed(WorkerId),
+    Claimed {
+        /// The id.
+        worker: WorkerId,
+        /// The former process of this instance did not release it and may still run.
+        was_taken_over: bool,
+    },
     /// The id's key was deleted (expired, removed, bucket re-created) and not taken: the worker
     /// claimed it again.
     Regained(WorkerId),
     /// Another process owns the id.
     Lost(WorkerId),
+    /// A newer process of the same instance owns the id.
+    TakenOver(WorkerId),
     /// Claiming or renewing failed, and is tried again.
     Failed(Error),
 }
@@ -101,8 +86,7 @@ pub struct StableId {
     pool: Pool,
     random: SplitMix,
     nonces: SplitMix,
-    /// In every claim of this process.
-    process: u32,
+    process: ProcessIdentity,
     backoff: Backoff,
     /// For as long as all ids are taken.
     vacancy: Backoff,
@@ -135,14 +119,6 @@ enum ClaimPhase {
     Releasing(OwnedClaim, u32),
 }
 
-/// Which free numbers are taken first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Priority {
-    Preferred,
-    Kept,
-    Free,
-}
-
 /// What is known of the pool, and what is tried.
 #[derive(Debug)]
 struct Creating {
@@ -173,6 +149,8 @@ struct OwnedClaim {
     sent: Time,
     /// The key was found gone: the next renewal claims it again.
     is_gone: bool,
+    /// Something suspicious happened since the key was last read.
+    is_disputed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +177,10 @@ impl StableId {
     #[must_use]
     pub fn new(pool: Pool, seed: u64) -> Self {
         let mut nonces = SplitMix(seed ^ 0xC1A1);
-        let process = u32::try_from(nonces.index(NONCES)).unwrap_or_default();
+        let process = ProcessIdentity {
+            nonce: u32::try_from(nonces.index(NONCES)).unwrap_or_default(),
+            instance: None,
+        };
         let vacancy_max = (pool.ttl / 6).max(VACANCY_MIN);
         Self {
             pool,
@@ -224,6 +205,11 @@ impl StableId {
     pub fn limit_ttl(&mut self, ttl: Duration) {
         self.pool.ttl = self.pool.ttl.min(ttl);
         self.bucket_ttl = Some(ttl);
+    }
+
+    /// Takes over claims of this instance, and puts it into every claim.
+    pub fn identify(&mut self, instance: &str) {
+        self.process.instance = Some(instance.to_owned());
     }
 
     /// This id is claimed before any other, where it is kept or free.
@@ -288,10 +274,17 @@ impl StableId {
         }
     }
 
+    /// Whether another process may use the id, until the claim has been read.
+    #[must_use]
+    pub fn is_disputed(&self) -> bool {
+        matches!(&self.phase, ClaimPhase::OwnedClaim(held) if held.is_disputed)
+    }
+
     /// Reads the claim now: another process may use the id.
     pub fn verify(&mut self) {
         if let ClaimPhase::OwnedClaim(held) = &mut self.phase {
             held.asked = ClaimCall::Read;
+            held.is_disputed = true;
             self.due = Time::ZERO;
         }
     }
@@ -316,7 +309,7 @@ impl StableId {
         let bucket = Bucket::StableId;
         let nonce = ClaimNonce {
             claim: u32::try_from(self.nonces.index(NONCES)).unwrap_or_default(),
-            process: self.process,
+            process: self.process.nonce,
         };
         let request = match &mut self.phase {
             ClaimPhase::Idle => return None,
@@ -327,7 +320,7 @@ impl StableId {
                 Request::Put {
                     bucket,
                     key: self.pool.key(creating.number),
-                    value: Value::Claim(nonce),
+                    value: Value::Claim(nonce, self.process.instance.clone()),
                     expect: Expect::Revision(revision.unwrap_or_default()),
                 }
             }
@@ -348,7 +341,7 @@ impl StableId {
                         Request::Put {
                             bucket,
                             key,
-                            value: Value::Claim(nonce),
+                            value: Value::Claim(nonce, self.process.instance.clone()),
                             expect: Expect::Revision(held.revision),
                         }
                     }
@@ -362,7 +355,7 @@ impl StableId {
                     true => Request::Put {
                         bucket,
                         key,
-                        value: Value::Kept,
+                        value: Value::Kept(self.process.instance.clone()),
                         expect,
                     },
                     false => Request::Delete {
@@ -437,27 +430,7 @@ impl StableId {
     }
 
     fn listed(&mut self, now: Time, listing: &Listing) -> ClaimPhase {
-        let mut free: BTreeMap<(Priority, u32), Revision> = (self.pool.min..=self.pool.max)
-            .map(|n| ((Priority::Free, n), 0))
-            .collect();
-        for entry in &listing.entries {
-            let Some(number) = self.pool.number(&entry.key) else {
-                continue;
-            };
-            // A server that was down removes what expired meanwhile only some time after its return.
-            let is_over = self.bucket_ttl.is_some_and(|ttl| entry.age >= Some(ttl));
-            if !entry.is_live() || is_over {
-                free.insert((Priority::Free, number), entry.revision);
-                continue;
-            }
-            free.remove(&(Priority::Free, number));
-            if self.is_own(entry) {
-                // The store's data is older than this process's last claim.
-                free.insert((Priority::Preferred, number), entry.revision);
-            } else if is_kept(&entry.value) {
-                free.insert((Priority::Kept, number), entry.revision);
-            }
-        }
+        let mut free = self.pool.claimable(listing, &self.process, self.bucket_ttl);
         if let Some(number) = self.preferred {
             let kept = free.remove(&(Priority::Kept, number));
             let revision = kept.or_else(|| free.remove(&(Priority::Free, number)));
@@ -491,12 +464,12 @@ impl StableId {
     ) -> ClaimPhase {
         match outcome {
             Outcome::Done(revision) => {
-                let (number, sent) = (creating.number, creating.sent);
-                self.hold(number, *revision, value, sent)
+                let sent = creating.sent;
+                self.hold(&creating, *revision, value, sent)
             }
             // Perhaps it was only removed just now.
             Outcome::Refused(Refusal::Conflict)
-                if creating.unknown.is_empty() && creating.priority == Priority::Preferred =>
+                if creating.unknown.is_empty() && creating.priority <= Priority::Preferred =>
             {
                 self.due = now + self.backoff.next_delay();
                 ClaimPhase::Listing
@@ -529,9 +502,15 @@ impl StableId {
                 let mut tries = creating.unknown.iter();
                 let ours = tries.find(|attempt| attempt.value == entry.value);
                 match ours.map(|attempt| attempt.sent) {
-                    Some(sent) => self.hold(creating.number, entry.revision, entry.value, sent),
+                    Some(sent) => self.hold(&creating, entry.revision, entry.value, sent),
                     // Still kept for the next process.
                     None if is_kept(&entry.value) => {
+                        creating.free.insert(creating.choice(), entry.revision);
+                        ClaimPhase::Creating(creating)
+                    }
+                    None if self.process.is_instance_of(&entry) => {
+                        creating.free.remove(&creating.choice());
+                        creating.priority = Priority::Instance;
                         creating.free.insert(creating.choice(), entry.revision);
                         ClaimPhase::Creating(creating)
                     }
@@ -546,11 +525,6 @@ impl StableId {
                 ClaimPhase::Creating(creating)
             }
         }
-    }
-
-    /// Whether this process wrote the claim, now or before.
-    fn is_own(&self, entry: &Entry) -> bool {
-        claimant(&entry.value) == Some(self.process)
     }
 
     /// Another process was faster: choose another number, farther away with more rivals.
@@ -586,11 +560,12 @@ impl StableId {
 
     fn hold(
         &mut self,
-        number: u32,
+        creating: &Creating,
         revision: Revision,
         value: Vec<u8>,
         confirmed: Time,
     ) -> ClaimPhase {
+        let number = creating.number;
         // The pool's prefix was checked with the longest number behind it.
         let Ok(worker) = WorkerId::new(&self.pool.key(number)) else {
             return ClaimPhase::Idle;
@@ -598,7 +573,10 @@ impl StableId {
         self.rivals = 0;
         self.backoff.reset();
         self.due = confirmed + self.pool.ttl / 3;
-        self.events.push_back(IdEvent::Claimed(worker.clone()));
+        self.events.push_back(IdEvent::Claimed {
+            worker: worker.clone(),
+            was_taken_over: creating.priority == Priority::Instance,
+        });
         ClaimPhase::OwnedClaim(OwnedClaim {
             number,
             worker,
@@ -610,6 +588,7 @@ impl StableId {
             is_seen: false,
             sent: confirmed,
             is_gone: false,
+            is_disputed: false,
         })
     }
 
@@ -641,6 +620,7 @@ impl StableId {
     fn looked(&mut self, now: Time, mut held: OwnedClaim, entry: Option<Entry>) -> ClaimPhase {
         held.asked = ClaimCall::Renew;
         held.is_seen = true;
+        held.is_disputed = false;
         self.due = now;
         let Some(entry) = entry.filter(|entry| entry.operation != Operation::Gone) else {
             held.revision = 0;
@@ -661,14 +641,21 @@ impl StableId {
         if is_ours && !held.is_gone {
             return ClaimPhase::OwnedClaim(held); // the renewal was not carried out, or not yet
         }
-        if self.is_own(&entry) {
+        if self.process.wrote(&entry) {
             // An older claim of this process: the store's data was replaced by a former copy.
             held.revision = entry.revision;
             held.value = entry.value;
             held.is_gone = false;
             return ClaimPhase::OwnedClaim(held);
         }
-        self.events.push_back(IdEvent::Lost(held.worker));
+        self.events
+            .push_back(match self.process.is_instance_of(&entry) {
+                true => {
+                    self.process.instance = None;
+                    IdEvent::TakenOver(held.worker)
+                }
+                false => IdEvent::Lost(held.worker),
+            });
         self.due = Time::ZERO;
         ClaimPhase::Idle
     }
@@ -678,15 +665,18 @@ impl StableId {
         held.value = value;
         held.confirmed = held.confirmed.max(sent);
         held.unknown.clear();
-        held.asked = ClaimCall::Renew;
+        held.asked = match held.is_disputed {
+            true => ClaimCall::Read,
+            false => ClaimCall::Renew,
+        };
         if std::mem::take(&mut held.is_gone) {
             self.events
                 .push_back(IdEvent::Regained(held.worker.clone()));
         }
         self.backoff.reset();
-        self.due = held.confirmed + self.pool.ttl / 3;
+        self.due = match held.is_disputed {
+            true => Time::ZERO,
+            false => held.confirmed + self.pool.ttl / 3,
+        };
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -287,6 +287,9 @@ impl From<&ManagerEvent> for EventRecord {
             },
             ManagerEvent::Id(id) => Self::about(EventKind::WorkerId, id.as_ref()),
             ManagerEvent::IdLost { worker } => Self::about(EventKind::WorkerIdLost, Some(worker)),
+            ManagerEvent::IdTakenOver { worker } => {
+                Self::about(EventKind::WorkerIdTakenOver, Some(worker))
+            }
             ManagerEvent::IdRegained { worker } => {
                 Self::about(EventKind::WorkerIdRegained, Some(worker))
             }

@@ -168,6 +168,8 @@ settings! {
         "Lowest number of a worker id.";
     worker_id_max: manager.worker_id_max, "at least worker_id_min; at most 10000 ids",
         "Highest number of a worker id.";
+    instance: manager.instance, "letters, digits and - / _ = in parts joined by dots, at most 253 bytes; or @hostname, @pod",
+        "Identity of the process that survives its restart, different for each process of a fleet. A process takes over at once the id of a former process with the same instance. `@hostname`: the name of the host; `@pod`: the environment variable `POD_NAME`. Empty: none.";
     worker_id_ttl: manager.worker_id_ttl, "at least 3 x heartbeat_interval and heartbeat_ttl, up to 366d",
         "A claim of a worker id expires if it is not renewed for this long.";
     heartbeat_interval: manager.heartbeat_interval, "above 0, up to 366d",

@@ -59,6 +59,9 @@ words! {
         ManagerFailed = 29 "manager_failed",
         /// The calculator of this worker panicked: it no longer leads.
         CalculatorFatal = 30 "calculator_fatal",
+        /// A newer process with the same `instance` took the id over. The worker released its
+        /// partitions and claims another id.
+        WorkerIdTakenOver = 31 "worker_id_taken_over",
     }
 
     /// A member of the JSON form of an event. Every event also has `kind`, `time` (when it
@@ -171,9 +174,10 @@ impl EventKind {
             EventKind::WorkerLagging => &[Worker, Version, AppliedVersion, LastedMs, Message],
             EventKind::Malformed => &[Bucket, Key, Value, Message],
             EventKind::ManagerState => &[From, State, TimeNs],
-            EventKind::WorkerId | EventKind::WorkerIdLost | EventKind::WorkerIdRegained => {
-                &[Worker]
-            }
+            EventKind::WorkerId
+            | EventKind::WorkerIdLost
+            | EventKind::WorkerIdTakenOver
+            | EventKind::WorkerIdRegained => &[Worker],
             EventKind::Assignment => &[Version, Term, Lifecycle, Partitions, Added, Removed],
             EventKind::Leader => &[Worker, IsLeader],
             EventKind::Outage => &[Message],

@@ -60,7 +60,7 @@ const MET: [&str; 23] = [
     "take-over failed",
 ];
 
-const MET_BY_MANAGERS: [&str; 23] = [
+const MET_BY_MANAGERS: [&str; 25] = [
     "clock stopped",
     "cold_start_immediate",
     "cut off",
@@ -70,7 +70,9 @@ const MET_BY_MANAGERS: [&str; 23] = [
     "id lost",
     "id regained",
     "id stolen",
+    "id taken over",
     "ids exhausted",
+    "instance returned",
     "kept",
     "leader left",
     "leadership lost",

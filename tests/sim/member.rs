@@ -127,7 +127,10 @@ impl World {
             offset: self.rng.u64(1..1_000_000_000_000) + 100_000_000_000_000,
         };
         let seed = self.rng.u64(..);
-        let config = self.lives.config.clone();
+        let mut config = self.lives.config.clone();
+        if self.lives.has_instances {
+            config.instance = format!("slot-{slot}");
+        }
         let local = clock.of(self.now());
         let machine = ManagerMachine::new(config, Rule::Lease, local, seed)
             .expect("a manager's configuration");
@@ -291,6 +294,11 @@ impl World {
         self.note(|| format!("member {m}: {notice:?}"));
         match notice {
             ManagerEvent::IdLost { .. } => self.tally("id lost"),
+            ManagerEvent::IdTakenOver { .. } => self.tally("id taken over"),
+            // The other process of the slot is certain of the id until it looks.
+            ManagerEvent::Id(Some(_)) if self.lives.has_instances && self.shares_slot(m) => {
+                self.lives.ids_disturbed = Some(self.now());
+            }
             ManagerEvent::IdRegained { .. } => self.tally("id regained"),
             ManagerEvent::Degraded { .. } => self.tally("worker degraded"),
             ManagerEvent::Recovered { .. } => self.tally("worker recovered"),
@@ -300,6 +308,13 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Whether another process of its slot still runs.
+    pub fn shares_slot(&self, m: usize) -> bool {
+        let slot = self.members[m].slot;
+        let is_other = |&other: &usize| other != m && self.members[other].slot == slot;
+        self.lives.alive.iter().any(is_other)
     }
 
     /// Checks that the versions and terms that a worker applied under one id never decrease.

@@ -183,6 +183,46 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
     assert!(back <= bound, "{back:?}");
 }
 
+/// Each process of a fleet is killed and started again, one after the other, the leader included.
+#[test]
+fn killed_processes_of_instances_return_within_ttl_and_nothing_moves() {
+    for seed in SEEDS {
+        let mut world = World::of_managers(seed, false);
+        world.is_quiet = true;
+        world.lives.has_instances = true;
+        let slots = world.lives.slots.min(4);
+        for slot in 0..slots {
+            world.start_member(slot);
+        }
+        world.poll_members().unwrap_or_else(|why| panic!("{why}"));
+        pass(&mut world, Duration::from_secs(120));
+        let before = divided(&world);
+        assert_eq!(before.len(), slots);
+        for slot in 0..slots {
+            let m = world.lives.alive.iter().copied();
+            let m = m.into_iter().find(|&m| world.members[m].slot == slot);
+            world.crash(m.expect("its process"));
+            pass(&mut world, SECOND / 2);
+            world.start_member(slot);
+            world.poll_members().unwrap_or_else(|why| panic!("{why}"));
+            pass(&mut world, SECOND * 30);
+            assert_eq!(divided(&world), before, "seed {seed}, slot {slot}");
+        }
+        assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
+        held(world.judge_lives());
+    }
+}
+
+/// The partitions of each worker.
+fn divided(world: &World) -> Vec<(String, Vec<String>)> {
+    let assignments = crate::fleet::assignments(&world.listing()).into_iter();
+    let divided = assignments.map(|(id, held)| {
+        let names = held.partitions.iter().map(divvy::Partition::id);
+        (id, names.collect())
+    });
+    divided.collect()
+}
+
 /// Returns whether this many workers send heartbeats.
 fn beats(world: &World, workers: usize) -> bool {
     let beats = world.store.list(Bucket::Heartbeat, "", far_future());

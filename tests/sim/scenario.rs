@@ -37,6 +37,8 @@ pub struct Lives {
     pub is_atomic: bool,
     /// Whether other clients write to the buckets.
     pub has_strangers: bool,
+    /// Whether the processes of a slot share an instance.
+    pub has_instances: bool,
     /// When another client wrote or removed ids, leases, assignments.
     pub ids_disturbed: Option<Time>,
     pub lease_disturbed: Option<Time>,
@@ -93,6 +95,7 @@ impl World {
             config,
             is_atomic: batches.is_ok_and(|probe_result| probe_result.batch_max == 1_000),
             has_strangers: world.rng.bool(),
+            has_instances: world.rng.bool(),
             ..Lives::default()
         };
         if world.lives.has_strangers {
@@ -170,6 +173,7 @@ impl World {
         if let Some((_, until)) = &mut self.lives.parti_leader {
             *until = now;
         }
+        self.end_former_processes();
         let stays = |m: &&usize| self.members[**m].departure.is_none();
         if !self.lives.alive.iter().any(|m| stays(&m)) {
             let slot = self.free_slot().unwrap_or(0);
@@ -259,8 +263,25 @@ impl World {
             Some(&leader) if self.rng.u8(0..3) == 0 => leader,
             _ => m,
         };
-        match self.rng.u8(0..9) {
+        match self
+            .rng
+            .u8(0..if self.lives.has_instances { 11 } else { 9 })
+        {
             0 => self.crash(m),
+            // Killed and started again, or started again while the former process still runs.
+            9 => {
+                let slot = self.members[m].slot;
+                self.crash(m);
+                let pause = self.millis(0, 3_000);
+                self.after(pause, Event::Return { slot });
+            }
+            10 => {
+                if self.rng.bool() {
+                    self.freeze_member(m, 100, 40_000);
+                }
+                let slot = self.members[m].slot;
+                self.start_member(slot);
+            }
             1 => self.ask_member_to_go(m, Departure::Leave),
             2 => {
                 self.ask_member_to_go(m, Departure::Restart);
@@ -297,6 +318,24 @@ impl World {
         }
     }
 
+    /// Ends the processes that a newer one of their slot has replaced.
+    fn end_former_processes(&mut self) {
+        for m in self.lives.alive.clone() {
+            if self.shares_slot(m) {
+                self.crash(m);
+            }
+        }
+    }
+
+    /// The process of the slot starts again, unless another one has taken the slot.
+    pub fn return_member(&mut self, slot: usize) {
+        let is_taken = |&m: &usize| self.members[m].slot == slot;
+        if !self.lives.alive.iter().any(is_taken) {
+            self.tally("instance returned");
+            self.start_member(slot);
+        }
+    }
+
     fn some_blackout(&mut self) -> Blackout {
         match self.rng.bool() {
             true => Blackout::Refuse,
@@ -304,7 +343,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, m: usize) {
+    pub fn crash(&mut self, m: usize) {
         self.note(|| format!("member {m} crashes"));
         let ended = self.end_member(m);
         debug_assert!(ended.is_ok(), "{ended:?}");

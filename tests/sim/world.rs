@@ -77,6 +77,10 @@ pub enum Event {
     DelayedRequest(DelayedRequest),
     /// A manager's calculator has noticed that it must stop.
     RecoverMember(usize),
+    /// The process of a slot, which crashed, is started again.
+    Return {
+        slot: usize,
+    },
     StandDown {
         member: usize,
         node: usize,
@@ -381,6 +385,7 @@ impl World {
             Event::DelayedRequest(delayed_request) => self.delayed_request(delayed_request),
             Event::StandDown { member, node } => return self.stands_down(member, node),
             Event::RecoverMember(member) => self.recover_member(member),
+            Event::Return { slot } => self.return_member(slot),
             Event::Parti { life } => self.parti_beats(life),
             Event::PartiLeads { life } => self.parti_leads(life),
             Event::Beat { worker, life } => self.beat(worker, life),

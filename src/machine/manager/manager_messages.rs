@@ -153,6 +153,12 @@ pub enum ManagerEvent {
         /// The id.
         worker: WorkerId,
     },
+    /// A newer process with the same [`instance`](crate::ManagerConfig::instance) took the id over.
+    /// The worker released everything. It claims another id, and takes no claim over any more.
+    IdTakenOver {
+        /// The id.
+        worker: WorkerId,
+    },
     /// The id's key was deleted (expired, removed, bucket re-created) and not taken: the worker
     /// claimed it again.
     IdRegained {
@@ -223,6 +229,12 @@ impl fmt::Display for ManagerEvent {
             ManagerEvent::Id(None) => f.write_str("no longer a member: no id"),
             ManagerEvent::IdLost { worker } => {
                 write!(f, "id {worker} lost: another process owns it")
+            }
+            ManagerEvent::IdTakenOver { worker } => {
+                write!(
+                    f,
+                    "id {worker} taken over by a newer process of this instance"
+                )
             }
             ManagerEvent::IdRegained { worker } => {
                 write!(f, "id {worker} claimed again: its key had disappeared")

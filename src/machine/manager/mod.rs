@@ -85,6 +85,8 @@ pub struct ManagerMachine {
     resume: Resume,
     /// Ownership was suspended after it had begun.
     has_lapsed: bool,
+    /// A former process of this instance had the id, and may not have noticed that yet.
+    has_predecessor: bool,
     reported: ManagerState,
     since: Time,
     asked: BTreeMap<OpId, Component>,
@@ -156,12 +158,16 @@ impl ManagerMachine {
             calculator.heartbeat_ttl,
         );
         let rule = if config.may_lead { rule } else { Rule::Never };
+        let mut id = StableId::new(pool, seed);
+        if !config.instance.is_empty() {
+            id.identify(&config.instance);
+        }
         Ok(Self {
             assignment_prefix: KeyPrefix::new(&calculator.assignment_prefix)?,
             now,
             phase: ManagerPhase::Created,
             has_joined: false,
-            id: StableId::new(pool, seed),
+            id,
             heart,
             election: Election::new(rule, config.election_timeout, seed ^ 0xE1),
             assignments: Assignments::default(),
@@ -179,6 +185,7 @@ impl ManagerMachine {
             seen_revision: 0,
             resume: Resume::No,
             has_lapsed: false,
+            has_predecessor: false,
             reported: ManagerState::Init,
             since: now,
             asked: BTreeMap::new(),
@@ -254,9 +261,7 @@ impl ManagerMachine {
             ManagerPhase::Working | ManagerPhase::Departing(_) => [
                 self.id.deadline(),
                 // Silent under an id that is not certain; that changes by an answer.
-                self.heart
-                    .deadline()
-                    .filter(|_| self.id_is_certain(self.now)),
+                self.heart.deadline().filter(|_| self.may_beat(self.now)),
                 self.election.deadline(),
                 self.certainty_ends(),
                 self.ownership_deadline(),
@@ -296,6 +301,12 @@ impl ManagerMachine {
     #[must_use]
     pub fn id_is_certain(&self, now: Time) -> bool {
         self.id.certain_until().is_some_and(|until| now < until)
+    }
+
+    /// A leave deletes the key that it finds: not that of another process.
+    fn may_beat(&self, now: Time) -> bool {
+        let is_leaving = matches!(self.phase, ManagerPhase::Departing(_));
+        self.id_is_certain(now) && !(is_leaving && self.id.is_disputed())
     }
 
     /// Whether this worker leads.
@@ -396,7 +407,7 @@ impl ManagerMachine {
         if let Some(request) = self.id.poll_request(now) {
             self.request(Component::Id, request);
         }
-        if self.id_is_certain(now)
+        if self.may_beat(now)
             && let Some(request) = self.heart.poll_request(now)
         {
             self.request(Component::Heart, request);
@@ -588,7 +599,11 @@ impl ManagerMachine {
     fn id_news(&mut self, now: Time) {
         while let Some(event) = self.id.poll_event() {
             match event {
-                IdEvent::Claimed(worker) => {
+                IdEvent::Claimed {
+                    worker,
+                    was_taken_over,
+                } => {
+                    self.has_predecessor = was_taken_over;
                     self.succeeded(Component::Id);
                     self.heart.set_worker(Some(worker.clone()));
                     self.confirm_recalled(now, &worker);
@@ -596,13 +611,25 @@ impl ManagerMachine {
                     self.actions.push_back(ManagerAction::Watch(worker));
                 }
                 IdEvent::Regained(worker) => self.notify(ManagerEvent::IdRegained { worker }),
-                IdEvent::Lost(worker) => self.id_lost(now, worker),
+                IdEvent::Lost(worker) => {
+                    let text =
+                        format!("id {worker} is owned by another process; claiming another id");
+                    self.id_lost(now, ManagerEvent::IdLost { worker }, text);
+                }
+                IdEvent::TakenOver(worker) => {
+                    let text = format!(
+                        "id {worker} was taken over by a newer process of instance {}; claiming \
+                         another id without an instance",
+                        self.config.instance
+                    );
+                    self.id_lost(now, ManagerEvent::IdTakenOver { worker }, text);
+                }
                 IdEvent::Failed(error) => self.report(Component::Id, error),
             }
         }
     }
 
-    fn id_lost(&mut self, now: Time, worker: WorkerId) {
+    fn id_lost(&mut self, now: Time, notice: ManagerEvent, text: String) {
         self.heart.set_worker(None);
         self.election.set_worker(now, None);
         self.resume = Resume::No;
@@ -610,14 +637,9 @@ impl ManagerMachine {
         self.cache.erase();
         let change = self.assignments.forget();
         self.report_assignment(change);
-        self.notify(ManagerEvent::IdLost {
-            worker: worker.clone(),
-        });
+        self.notify(notice);
         self.notify(ManagerEvent::Id(None));
-        let error = Error::new(
-            Code::IdLost,
-            format!("id {worker} is owned by another process; claiming another id"),
-        );
+        let error = Error::new(Code::IdLost, text);
         self.failing.insert(Component::Id, error.class());
         self.last_failure = Some(error);
         if let ManagerPhase::Working = self.phase {

@@ -3,7 +3,9 @@
 //! By default the worker keeps its partitions through an outage, although the leader may have
 //! reassigned them. In strict mode ownership ends before any leader can have declared this worker
 //! dead, and when its assignment watch has been lost for as long; it starts, and restarts, with a
-//! read of the store.
+//! read of the store. A worker that took the id over from a former process of its instance waits
+//! until that one has lost its lease: from the first heartbeat of the new process on, every
+//! heartbeat of the former one fails.
 
 use std::time::Duration;
 
@@ -139,6 +141,9 @@ impl ManagerMachine {
             let ends = [self.heart.lease_until(), self.sight_until()];
             return ends.into_iter().flatten().min();
         }
+        if let Some(over) = self.predecessor_ends().filter(|&over| over > self.now) {
+            return Some(over);
+        }
         match self.resume {
             // What keeps the worker from it ends with an event.
             Resume::Due(due) if self.may_own(self.now) && self.blind_since.is_none() => Some(due),
@@ -159,6 +164,13 @@ impl ManagerMachine {
     fn may_own(&self, now: Time) -> bool {
         let has_lease = self.heart.lease_until().is_some_and(|until| now < until);
         let has_sight = self.sight_until().is_none_or(|until| now < until);
-        has_lease && has_sight && self.id_is_certain(now)
+        let is_alone = !self.has_predecessor || self.predecessor_ends() <= Some(now);
+        has_lease && has_sight && is_alone && self.id_is_certain(now) && !self.id.is_disputed()
+    }
+
+    /// When a former process of this instance has lost its lease; `None` before this one beats.
+    fn predecessor_ends(&self) -> Option<Time> {
+        let began = self.heart.began().filter(|_| self.has_predecessor)?;
+        Some(began + self.config.calculator.heartbeat_ttl)
     }
 }

@@ -1,5 +1,6 @@
 mod cached;
 mod foreign;
+mod instance;
 
 use super::*;
 use crate::config::OutagePolicy;
@@ -254,7 +255,7 @@ fn is_claim(request: &Request) -> bool {
     matches!(
         request,
         Request::Put {
-            value: Value::Claim(_),
+            value: Value::Claim(..),
             ..
         }
     )
@@ -929,7 +930,7 @@ fn restart_leaves_full_lease_and_keeps_id() {
         request,
         Request::Put {
             bucket: Bucket::StableId,
-            value: Value::Kept,
+            value: Value::Kept(None),
             ..
         }
     ));

@@ -1,3 +1,5 @@
+mod instance;
+
 use super::*;
 use crate::store::Operation;
 use crate::wire::encode_kept;
@@ -36,7 +38,9 @@ impl Claim {
         claim.lists(&[]);
         assert_eq!(claim.creates(), ("w-0".into(), 0));
         claim.is_written(Outcome::Done(1), b"first");
-        assert!(matches!(claim.event(), Some(IdEvent::Claimed(id)) if id.as_str() == "w-0"));
+        assert!(
+            matches!(claim.event(), Some(IdEvent::Claimed { worker: id, .. }) if id.as_str() == "w-0")
+        );
         claim
     }
 
@@ -61,7 +65,7 @@ impl Claim {
             Request::Put {
                 bucket: Bucket::StableId,
                 key,
-                value: Value::Claim(_),
+                value: Value::Claim(..),
                 expect: Expect::Revision(revision),
             } => (key, revision),
             other => panic!("no conditional write: {other:?}"),
@@ -558,7 +562,7 @@ fn remembered_id_is_claimed_first_when_free() {
     claim.lists(&[]);
     assert_eq!(claim.creates(), ("w-2".into(), 0));
     // Kept for whoever comes: before others that are kept.
-    let kept = encode_kept("2026-11-26T00:00:00Z");
+    let kept = encode_kept("2026-11-26T00:00:00Z", None);
     let mut claim = Claim::new();
     claim.id.prefer(&remembered);
     claim.lists(&[entry("w-0", 7, &kept), entry("w-2", 8, &kept)]);
@@ -624,12 +628,12 @@ fn kept_id_is_marked_and_claimed_first_by_next_worker() {
     let Request::Put { value, expect, .. } = claim.next() else {
         panic!("the key stays");
     };
-    assert_eq!((value, expect), (Value::Kept, Expect::Revision(1)));
+    assert_eq!((value, expect), (Value::Kept(None), Expect::Revision(1)));
     claim.is_written(Outcome::Done(2), b"t kept");
     assert!(claim.id.is_released());
 
     // w-0 and w-1 are free, w-2 is somebody's, w-3 is kept.
-    let kept = encode_kept("2026-11-26T00:00:00Z");
+    let kept = encode_kept("2026-11-26T00:00:00Z", None);
     let keys = [entry("w-2", 7, b"x"), entry("w-3", 8, &kept)];
     let mut again = Claim::new();
     again.lists(&keys);
@@ -662,13 +666,13 @@ fn simultaneous_claims_write_different_bytes() {
 fn own_claim(claim: &mut Claim, at: &str) -> Vec<u8> {
     let request = claim.next();
     let Request::Put {
-        value: Value::Claim(nonce),
+        value: Value::Claim(nonce, _),
         ..
     } = request
     else {
         panic!("no claim: {request:?}");
     };
-    crate::wire::encode_claim(at, nonce)
+    crate::wire::encode_claim(at, nonce, None)
 }
 
 #[test]
@@ -677,7 +681,7 @@ fn older_own_claim_after_a_restore_is_renewed_and_the_id_kept() {
     claim.lists(&[]);
     let first = own_claim(&mut claim, "2026-01-01T00:00:00.000000001Z");
     claim.is_written(Outcome::Done(90), &first);
-    assert!(matches!(claim.event(), Some(IdEvent::Claimed(_))));
+    assert!(matches!(claim.event(), Some(IdEvent::Claimed { .. })));
     let second = own_claim(&mut claim, "2026-01-01T00:00:10.000000001Z");
     claim.is_written(Outcome::Done(95), &second);
     // The copy is from before the renewal.

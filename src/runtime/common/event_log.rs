@@ -124,6 +124,10 @@ impl EventLog {
                 target: "divvy::manager", worker = worker.as_str();
                 "worker id lost: {worker} is owned by another process; released all partitions, claiming another id"
             ),
+            ManagerEvent::IdTakenOver { worker } => log::error!(
+                target: "divvy::manager", worker = worker.as_str();
+                "worker id taken over: {worker} belongs to a newer process of the same instance; released all partitions, claiming another id"
+            ),
             ManagerEvent::IdRegained { worker } => log::warn!(
                 target: "divvy::manager", worker = worker.as_str();
                 "worker id expired: {worker} was claimed again"

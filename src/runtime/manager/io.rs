@@ -158,8 +158,10 @@ pub fn perform_at(
 
 fn encode(value: &Value, wall: SystemTime) -> Vec<u8> {
     match value {
-        Value::Claim(nonce) => wire::encode_claim(&wall_clock_at(wall), *nonce),
-        Value::Kept => wire::encode_kept(&wall_clock_at(wall)),
+        Value::Claim(nonce, instance) => {
+            wire::encode_claim(&wall_clock_at(wall), *nonce, instance.as_deref())
+        }
+        Value::Kept(instance) => wire::encode_kept(&wall_clock_at(wall), instance.as_deref()),
         Value::Lease(worker) => {
             let now = wall.duration_since(SystemTime::UNIX_EPOCH);
             wire::encode_lease(worker, now.unwrap_or_default().as_secs())

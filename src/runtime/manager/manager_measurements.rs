@@ -105,7 +105,9 @@ impl ManagerMeasurements {
                     (false, _) => LeadershipChange::Lost,
                 });
             }
-            ManagerEvent::IdLost { .. } => manager.id_claim(IdClaim::Lost),
+            ManagerEvent::IdLost { .. } | ManagerEvent::IdTakenOver { .. } => {
+                manager.id_claim(IdClaim::Lost);
+            }
             ManagerEvent::Failed { error } if error.code() == Code::IdsExhausted => {
                 manager.id_claim(IdClaim::Exhausted);
             }
@@ -139,7 +141,7 @@ impl ManagerMeasurements {
                 MeasuredCall::Beat
             }
             Request::Put {
-                value: Value::Claim(_),
+                value: Value::Claim(..),
                 ..
             } => MeasuredCall::Claim { is_renewal: has_id },
             _ => MeasuredCall::Other,

@@ -10,6 +10,7 @@
 //! `dv-member` reads the calculator's events.
 
 mod cache_file;
+mod instance;
 mod io;
 mod leading;
 mod manager_driver;
@@ -123,8 +124,9 @@ impl ManagerBuilder {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`], listing every broken rule.
-    pub fn build(self) -> Result<Manager> {
+    pub fn build(mut self) -> Result<Manager> {
         self.config.validate()?;
+        self.config.instance = instance::resolve(&self.config.instance)?;
         for warning in self.config.warnings() {
             log::warn!(target: "divvy::config", "unwise configuration: {warning}");
         }

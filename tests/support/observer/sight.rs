@@ -232,11 +232,12 @@ impl Sight {
 }
 
 /// The largest change first.
-const EVENTS: [&str; 15] = [
+const EVENTS: [&str; 16] = [
     "Fatal",
     "Calculator(Fatal)",
     "Calculator(LeadershipLost)",
     "IdLost",
+    "IdTakenOver",
     "Degraded",
     "Alert",
     "Recovered",

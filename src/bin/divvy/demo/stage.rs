@@ -416,6 +416,7 @@ fn is_shown(notice: &ManagerEvent) -> bool {
         notice,
         ManagerEvent::Leader { is_self: true, .. }
             | ManagerEvent::IdLost { .. }
+            | ManagerEvent::IdTakenOver { .. }
             | ManagerEvent::IdRegained { .. }
             | ManagerEvent::Fatal { .. }
     )
