@@ -9,6 +9,8 @@
 mod support;
 
 #[cfg(feature = "nats")]
+mod hostile_greetings;
+#[cfg(feature = "nats")]
 mod id_pool;
 mod logger;
 #[cfg(feature = "nats")]

@@ -1,9 +1,6 @@
 //! The NATS store leaves nothing behind in its process.
 
-use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -190,41 +187,4 @@ fn failed_connects_leave_no_thread_or_descriptor_behind() {
         }
         assert_eq!(holdings(), before, "{what}");
     }
-}
-
-#[test]
-fn endless_greeting_costs_less_than_one_megabyte() {
-    let _alone = alone();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let is_over = Arc::new(AtomicBool::new(false));
-    let over = Arc::clone(&is_over);
-    let hostile = thread::spawn(move || {
-        let greeting = [b"INFO {".as_slice(), &[b'A'; 65_536]].concat();
-        while let Ok((mut stream, _)) = listener.accept() {
-            if over.load(Ordering::SeqCst) {
-                return;
-            }
-            while stream.write_all(&greeting).is_ok() {}
-        }
-    });
-    let connect = || {
-        let options = NatsOptions::new([format!("nats://{address}")]);
-        let deadline = Instant::now() + Duration::from_millis(500);
-        NatsStore::connect(options, deadline).unwrap_err()
-    };
-    connect();
-    let before = usage().resident_kib;
-    for _ in 0..5 {
-        let error = connect();
-        assert!(
-            error.to_string().contains("longer than the limit"),
-            "{error}"
-        );
-    }
-    let grown = usage().resident_kib.saturating_sub(before);
-    assert!(grown < 1_024, "{grown} KiB");
-    is_over.store(true, Ordering::SeqCst);
-    drop(TcpStream::connect(address));
-    hostile.join().unwrap();
 }

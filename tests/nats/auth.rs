@@ -219,6 +219,22 @@ fn tls_first_server_is_reached_by_setting_and_by_detection() {
 }
 
 #[test]
+fn connect_with_tls_makes_one_tcp_connection() {
+    for (more, is_first) in [("timeout: 2", false), ("handshake_first: true", true)] {
+        let config = tls_config_of("server", more);
+        let server = Setup::new(NEWEST).config(&config).start();
+        let total = || server.monitoring("varz").unwrap()["total_connections"].as_u64();
+        let before = total().unwrap();
+        prove(
+            NatsOptions::new([server.url()])
+                .tls_ca(pem("ca.pem"))
+                .tls_first(is_first),
+        );
+        assert_eq!(total().unwrap() - before, 1, "{more}");
+    }
+}
+
+#[test]
 fn expired_and_foreign_server_certificates_are_rejected_with_reason() {
     for (certificate, words) in [("expired", "expired"), ("elsewhere", "not valid for name")] {
         let config = tls_config_of(certificate, "timeout: 2");

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ struct Rogue {
     url: String,
     address: std::net::SocketAddr,
     is_over: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -32,11 +33,14 @@ impl Rogue {
         let address = listener.local_addr().unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
+        let accepted = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&accepted);
         let thread = thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
+                counter.fetch_add(1, Ordering::SeqCst);
                 let _ = serve(stream, &answer);
             }
         });
@@ -44,6 +48,7 @@ impl Rogue {
             url: format!("nats://{address}"),
             address,
             is_over,
+            accepted,
             thread: Some(thread),
         }
     }
@@ -109,6 +114,14 @@ fn protocol_violation_ends_connection_with_reason_and_store_reconnects() {
         );
         store.stop(soon()).unwrap();
     }
+}
+
+#[test]
+fn connect_makes_one_tcp_connection() {
+    let rogue = Rogue::start(Vec::new());
+    let store = NatsStore::connect(NatsOptions::new([&rogue.url]), soon()).unwrap();
+    store.stop(soon()).unwrap();
+    assert_eq!(rogue.accepted.load(Ordering::SeqCst), 1);
 }
 
 #[test]
