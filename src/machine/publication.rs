@@ -383,15 +383,20 @@ pub struct Change {
     pub partitions: Option<(Box<RawValue>, ContentHash)>,
 }
 
-/// What a publication of `plan` writes. There is always at least one assignment, since a leader of
-/// parti learns versions from nothing else.
+/// Returns what a publication of `plan` writes. `hashes` are those of [`plan_hashes`]. There is always
+/// at least one assignment, since a leader of parti learns versions from nothing else.
 #[must_use]
-pub fn changes(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
-    let mut changes = pending(slots, plan);
+pub fn changes(
+    slots: &BTreeMap<WorkerId, AssignmentSlot>,
+    plan: &Plan,
+    hashes: &[ContentHash],
+) -> Vec<Change> {
+    let mut changes = pending(slots, plan, hashes);
     let is_none_assigned = changes.iter().all(|change| change.partitions.is_none());
-    if let (true, Some(worker)) = (is_none_assigned, plan.workers().first()) {
-        let hash = content_hash(plan.partitions_of(0));
-        changes.insert(0, assign(plan, 0, worker, slots.get(worker), hash));
+    if let (true, Some(worker), Some(hash)) =
+        (is_none_assigned, plan.workers().first(), hashes.first())
+    {
+        changes.insert(0, assign(plan, 0, worker, slots.get(worker), *hash));
     }
     changes
 }
@@ -400,11 +405,14 @@ pub fn changes(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<C
 /// worker, if they hold an assignment. A key that needs a rewrite, or has no term, is always written,
 /// so that a delayed write comes too late.
 #[must_use]
-pub fn pending(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<Change> {
+pub fn pending(
+    slots: &BTreeMap<WorkerId, AssignmentSlot>,
+    plan: &Plan,
+    hashes: &[ContentHash],
+) -> Vec<Change> {
     let mut changes = Vec::new();
-    for (index, worker) in (0_u32..).zip(plan.workers().iter()) {
+    for ((index, worker), &hash) in (0_u32..).zip(plan.workers().iter()).zip(hashes) {
         let slot = slots.get(worker);
-        let hash = content_hash(plan.partitions_of(index));
         if !slot.is_some_and(|slot| slot.stands(hash)) {
             changes.push(assign(plan, index, worker, slot, hash));
         }
@@ -463,14 +471,19 @@ pub fn digest<'a>(contents: impl Iterator<Item = (&'a WorkerId, ContentHash)>) -
     format!("{:032x}", hasher.digest128())
 }
 
-/// The digest of a plan.
+/// Returns the hash of each assignment of a plan, in order of its workers.
 #[must_use]
-pub fn plan_digest(plan: &Plan) -> String {
-    let hashes: Vec<ContentHash> = (0_u32..)
+pub fn plan_hashes(plan: &Plan) -> Vec<ContentHash> {
+    (0_u32..)
         .zip(plan.workers().iter())
         .map(|(index, _)| content_hash(plan.partitions_of(index)))
-        .collect();
-    digest(plan.workers().iter().zip(hashes))
+        .collect()
+}
+
+/// Returns the digest of a plan with these hashes of its assignments.
+#[must_use]
+pub fn plan_digest(plan: &Plan, hashes: &[ContentHash]) -> String {
+    digest(plan.workers().iter().zip(hashes.iter().copied()))
 }
 
 #[cfg(test)]
@@ -511,7 +524,7 @@ mod tests {
     }
 
     fn shown(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<String> {
-        let changes = changes(slots, plan);
+        let changes = changes(slots, plan, &plan_hashes(plan));
         let tell = |change: &Change| {
             let verb = if change.partitions.is_some() {
                 "set"

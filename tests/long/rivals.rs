@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use divvy::Reason;
 use divvy::config::PublishMode;
 use divvy::error::{Code, Error};
-use divvy::machine::publication::{BucketReading, plan_digest};
+use divvy::machine::publication::{BucketReading, plan_digest, plan_hashes};
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, ManageBuckets, Store};
 use divvy::types::{Term, Version};
@@ -138,7 +138,7 @@ fn contend(store: &Arc<NatsStore>, class: PublishMode, log: &Mutex<Log>, is_over
                 Ok(version) => log.lock().expect("the log").acked.push(Acked {
                     term: leader.term(),
                     version,
-                    digest: plan_digest(&plan),
+                    digest: plan_digest(&plan, &plan_hashes(&plan)),
                     began,
                     ended,
                 }),

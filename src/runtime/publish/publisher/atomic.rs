@@ -13,7 +13,7 @@ impl Publisher {
     /// that is the fence's: it is the commit record, or in the batches before the last a guard.
     pub(super) fn publish_atomically(
         &mut self,
-        draft: &Draft,
+        draft: &mut Draft,
         batch_max: usize,
         deadline: Instant,
     ) -> PublishAttempt<()> {
@@ -24,11 +24,11 @@ impl Publisher {
             let first = number * room;
             let mut writes = Vec::with_capacity(chunk.len() + 1);
             writes.push(self.leading_write(draft, is_last));
-            for (change, value) in chunk.iter().zip(&draft.values[first..]) {
+            for (change, value) in chunk.iter().zip(&mut draft.values[first..]) {
                 let known = self.known.slots.get(&change.worker);
                 writes.push(Write {
                     key: self.key_of(&change.worker),
-                    value: value.clone(),
+                    value: value.take(),
                     expect: Expect::Revision(known.map_or(0, |slot| slot.revision)),
                 });
             }

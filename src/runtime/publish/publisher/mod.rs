@@ -39,7 +39,9 @@ pub use self::shadow::{Live, Shadow};
 pub use self::take_over::TakeOverResult;
 use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
-use crate::machine::publication::{BucketReading, Change, Record, changes, pending, plan_digest};
+use crate::machine::publication::{
+    BucketReading, Change, ContentHash, Record, changes, pending, plan_digest, plan_hashes,
+};
 use crate::machine::takeover::ProcessMemory;
 use crate::metrics::{AssignmentMetrics, NoMetrics, RetryCause};
 use crate::store::{Bucket, Outcome, Refusal, Store, Write};
@@ -245,10 +247,11 @@ impl From<Error> for AttemptError {
 
 type PublishAttempt<T> = std::result::Result<T, AttemptError>;
 
-/// One publication under way.
+/// One attempt at a publication.
 struct Draft {
     version: Version,
     changes: Vec<Change>,
+    /// The value of each change, until it is written.
     values: Vec<Option<Vec<u8>>>,
     commit: Commit,
 }
@@ -336,14 +339,15 @@ impl Publisher {
         self.follow_upgrade(deadline)
             .and_then(|()| self.check_fence(deadline))
             .map_err(|error| error.with_operation("publish"))?;
+        let hashes = plan_hashes(plan);
         let mut retries = self.retries(deadline);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let draft = self.draft(plan, reason)?;
+            let mut draft = self.draft(plan, reason, &hashes)?;
             let result = match self.mode {
-                ActiveMode::Atomic => self.publish_atomically(&draft, self.batch_max, deadline),
-                ActiveMode::PerKey => self.publish_singly(&draft, deadline),
+                ActiveMode::Atomic => self.publish_atomically(&mut draft, self.batch_max, deadline),
+                ActiveMode::PerKey => self.publish_singly(&mut draft, deadline),
             };
             match result {
                 Ok(()) => return Ok(draft.version),
@@ -359,7 +363,7 @@ impl Publisher {
                     let has_arrived = self.known.commit.value.as_ref() == Some(&draft.commit);
                     // A foreign write in the meantime counts as known from here on, so it is
                     // overwritten now.
-                    if has_arrived && pending(&self.known.slots, plan).is_empty() {
+                    if has_arrived && pending(&self.known.slots, plan, &hashes).is_empty() {
                         return Ok(draft.version);
                     }
                     let message = format!("outcome unknown after {attempt} attempts: {why}");
@@ -555,9 +559,9 @@ impl Publisher {
         }
     }
 
-    fn draft(&mut self, plan: &Plan, reason: Reason) -> Result<Draft> {
+    fn draft(&mut self, plan: &Plan, reason: Reason, hashes: &[ContentHash]) -> Result<Draft> {
         let version = next_number("version", self.version)?;
-        let changes = changes(&self.known.slots, plan);
+        let changes = changes(&self.known.slots, plan, hashes);
         let mut values = Vec::with_capacity(changes.len());
         for change in &changes {
             let value = change.partitions.as_ref().map(|(partitions, _)| {
@@ -583,7 +587,7 @@ impl Publisher {
             term: self.term,
             version,
             lifecycle: reason.name().into(),
-            digest: plan_digest(plan),
+            digest: plan_digest(plan, hashes),
             workers: plan.workers().len() as u64,
             partitions: plan.partitions().len() as u64,
             time: self.environment.wall_clock(),

@@ -19,29 +19,35 @@ enum Step {
 impl Publisher {
     pub(super) fn publish_singly(
         &mut self,
-        draft: &Draft,
+        draft: &mut Draft,
         deadline: Instant,
     ) -> PublishAttempt<()> {
         self.overwrite(draft, Step::Assign, deadline)?;
         self.create(draft, deadline)?;
-        // Not before the new version stands somewhere: the keys of departed workers may be the
-        // last that tell of the versions so far.
+        // After the new version is stored: the keys of departed workers may be the last that hold
+        // the highest version so far.
         self.overwrite(draft, Step::Delete, deadline)?;
         self.commit(draft, deadline)
     }
 
-    /// Keys that hold something are guarded_store by their own revision: all in flight at once.
-    fn overwrite(&mut self, draft: &Draft, step: Step, deadline: Instant) -> PublishAttempt<()> {
+    /// Writes the keys that hold something, each on the condition of its own revision, all in flight at
+    /// once.
+    fn overwrite(
+        &mut self,
+        draft: &mut Draft,
+        step: Step,
+        deadline: Instant,
+    ) -> PublishAttempt<()> {
         let (changes, writes): (Vec<&Change>, Vec<Write>) = draft
             .changes
             .iter()
-            .zip(&draft.values)
-            .filter(|(_, value)| value.is_none() == (step == Step::Delete))
+            .zip(&mut draft.values)
+            .filter(|(change, _)| change.partitions.is_none() == (step == Step::Delete))
             .filter_map(|(change, value)| {
                 let write = Write {
                     key: self.key_of(&change.worker),
-                    value: value.clone(),
                     expect: Expect::Revision(change.revision?),
+                    value: value.take(),
                 };
                 Some((change, write))
             })
@@ -59,17 +65,17 @@ impl Publisher {
         worst.into_attempt()
     }
 
-    /// A key that holds nothing has no revision that a take-over would have made stale. It is
-    /// created under the bucket's last sequence, which every take-over moves; one by one, since
-    /// each moves it as well.
-    fn create(&mut self, draft: &Draft, deadline: Instant) -> PublishAttempt<()> {
-        for (change, value) in draft.changes.iter().zip(&draft.values) {
+    /// Creates keys that hold nothing, and so have no revision that a take-over would make stale. The
+    /// condition is the bucket's last sequence, which every take-over moves. Each creation moves it
+    /// as well, so they are written one by one.
+    fn create(&mut self, draft: &mut Draft, deadline: Instant) -> PublishAttempt<()> {
+        for (change, value) in draft.changes.iter().zip(&mut draft.values) {
             if change.revision.is_some() {
                 continue;
             }
             let write = Write {
                 key: self.key_of(&change.worker),
-                value: value.clone(),
+                value: value.take(),
                 expect: Expect::LastSequence(self.known.last_sequence),
             };
             let key = write.key.clone();
@@ -116,12 +122,12 @@ impl Publisher {
     }
 }
 
-/// What many writes at once came to: each outcome is taken in before the worst is acted upon.
+/// The worst outcome of many writes at once. Every outcome is recorded before it is handled.
 pub(super) struct Worst {
     failures: Failures,
     doubt: Option<String>,
     refusals: Failures,
-    /// Why those came about.
+    /// The cause of the refusals.
     cause: RetryCause,
 }
 

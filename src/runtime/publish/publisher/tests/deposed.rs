@@ -176,18 +176,18 @@ fn ten_thousand_attempts_with_deposed_token_are_all_rejected() {
             deposed.publisher.term_state = TermState::Effective;
             deposed.publisher.known = known.clone();
             let plan = &plans[n % plans.len()];
-            let draft = deposed
+            let mut draft = deposed
                 .publisher
-                .draft(plan, Reason::ManualRefresh)
+                .draft(plan, Reason::ManualRefresh, &plan_hashes(plan))
                 .unwrap();
             // Directly to the store, without reading the fence before.
             let attempt = match deposed.publisher.mode {
                 ActiveMode::Atomic => deposed.publisher.publish_atomically(
-                    &draft,
+                    &mut draft,
                     deposed.publisher.batch_max,
                     later(),
                 ),
-                ActiveMode::PerKey => deposed.publisher.publish_singly(&draft, later()),
+                ActiveMode::PerKey => deposed.publisher.publish_singly(&mut draft, later()),
             };
             assert!(attempt.is_err(), "{kind:?} {n}");
         }

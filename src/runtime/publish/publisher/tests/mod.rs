@@ -341,7 +341,7 @@ pub(crate) fn holds_exactly(store: &MemoryStore, plan: &Plan, version: Version) 
     let commit = commit(store).unwrap();
     assert_eq!(
         (commit.version, commit.digest),
-        (version, plan_digest(plan))
+        (version, plan_digest(plan, &plan_hashes(plan)))
     );
     let highest = held.values().map(|held| held.version).max();
     assert_eq!(
