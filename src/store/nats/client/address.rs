@@ -1,4 +1,4 @@
-//! Where a server is: `nats://user:password@host:port`.
+//! Server addresses: `nats://user:password@host:port`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ pub enum UrlLogin {
     UserPassword(String, Zeroizing<String>),
 }
 
-/// One server as it was configured, or as its cluster announced it.
+/// A server, as configured or as announced by its cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// A name or an IP address, without brackets.
@@ -56,8 +56,8 @@ impl Address {
         })
     }
 
-    /// The server at `host:port`, reached in the way that `self` is: same scheme, credentials,
-    /// and certificate name if only the address of the other is known.
+    /// Returns the server at `host:port` with the scheme and credentials of `self`, and with its
+    /// certificate name if `host` is an IP address.
     pub fn sibling(&self, place: &str) -> Option<Self> {
         let (host, port) = split_port(place)?;
         let name = self.tls_name.as_ref().unwrap_or(&self.host);
@@ -71,7 +71,7 @@ impl Address {
         })
     }
 
-    /// The name that the server's certificate must have.
+    /// Returns the name that the certificate of the server must have.
     pub fn certificate_name(&self) -> &str {
         self.tls_name.as_deref().unwrap_or(&self.host)
     }
@@ -82,7 +82,7 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// `host:port`, without credentials.
+    /// Returns `host:port`, without credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             return write!(f, "[{}]:{}", self.host, self.port);
@@ -135,7 +135,7 @@ fn percent_decoded(text: &str) -> Option<Zeroizing<String>> {
     String::from_utf8(bytes).ok().map(Zeroizing::new)
 }
 
-/// `host`, `host:port`, `[ipv6]` or `[ipv6]:port`.
+/// Parses `host`, `host:port`, `[ipv6]` or `[ipv6]:port`.
 fn split_port(place: &str) -> Option<(&str, u16)> {
     let (host, port) = if let Some(rest) = place.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;

@@ -1,4 +1,4 @@
-//! Who the client is: the credentials of a login, read for each connection.
+//! The credentials of a login, read for each connection.
 
 use std::fmt;
 use std::fs::File;
@@ -20,9 +20,9 @@ use super::info::ServerInfo;
 /// A text that is overwritten when it is dropped.
 pub type Secret = Zeroizing<String>;
 
-/// The largest credentials file.
+/// Maximum size of a credentials file in bytes.
 const CREDENTIALS_MAX: u64 = 64 * 1024;
-/// The bytes of a seed: two of prefix, the key, two of check sum.
+/// Size of a seed in bytes: two of prefix, 32 of key, two of check sum.
 const SEED_BYTES: usize = 36;
 const PREFIX_SEED: u8 = 18 << 3;
 const PREFIX_USER: u8 = 20 << 3;
@@ -74,7 +74,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// The kind, for people.
+    /// Returns the name of the method, for display.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
@@ -122,11 +122,11 @@ struct Connect<'a> {
     sig: Option<&'a str>,
 }
 
-/// The CONNECT line for a server that has greeted so.
+/// Returns the CONNECT line for a server with this greeting.
 ///
 /// # Errors
-/// Why there are no credentials, without any secret. Blocks until the
-/// credentials file is read, or the callback returns.
+/// Why there are no credentials. The text contains no secret. Blocks until the credentials file is
+/// read or the callback returns.
 pub fn connect_line(
     auth: &Auth,
     name: &str,
@@ -194,7 +194,7 @@ pub fn connect_line(
             }
         }
     }
-    // Room for the largest credentials at once: growing would leave copies behind.
+    // Reserve room for the largest credentials: growing would leave copies in memory.
     let mut line = Zeroizing::new(Vec::with_capacity(2 * 64 * 1024));
     line.extend_from_slice(b"CONNECT ");
     serde_json::to_writer(&mut *line, &connect).map_err(|error| error.to_string())?;
@@ -202,12 +202,12 @@ pub fn connect_line(
     Ok(line)
 }
 
-/// Whether a text is the seed of a user's NKey.
+/// Returns whether a text is the seed of a user NKey.
 pub fn is_user_seed(seed: &str) -> bool {
     KeyPair::from_seed(seed).is_ok()
 }
 
-/// A user's NKey. The key is overwritten when it is dropped.
+/// A user NKey. The key is overwritten when it is dropped.
 struct KeyPair(SigningKey);
 
 impl KeyPair {
@@ -258,7 +258,7 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
-/// The JWT and the seed in a `.creds` file.
+/// Returns the JWT and the seed in a `.creds` file.
 fn read_credentials(path: &Path) -> Result<(Secret, Secret), String> {
     let failed = |why: String| format!("credentials file {}: {why}", path.display());
     let mut text = Zeroizing::new(String::with_capacity(4 * 1024));
@@ -276,7 +276,7 @@ fn read_credentials(path: &Path) -> Result<(Secret, Secret), String> {
     ))
 }
 
-/// The first line between the markers `BEGIN … <title>` and `END …`.
+/// Returns the first line between the markers `BEGIN … <title>` and `END …`.
 fn section<'a>(text: &'a str, title: &str) -> Option<&'a str> {
     let is_marker = |line: &str| line.starts_with("---");
     let mut lines = text.lines().map(str::trim);

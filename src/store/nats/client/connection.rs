@@ -1,5 +1,5 @@
-//! The thread of one connection: connects, then reads, writes and watches over the server until
-//! the connection ends.
+//! The thread of one connection: connects, then reads, writes and monitors the server until the
+//! connection ends.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,29 +19,28 @@ use crate::error::Code;
 
 pub use super::dial::Dial;
 
-/// A server that has answered nothing for so long is asked for a sign of life, or sooner where
-/// little time is left to notice a hang.
+/// Maximum time without an answer before a PING is sent. Shorter if the stale limit is short.
 const PING_AFTER_MAX: Duration = Duration::from_secs(1);
-/// A connection is closed this much before its hang has lasted for the limit, so that a late
-/// wake-up does not exceed it.
+/// A hanging connection is closed this much before the stale limit, so that a late wake-up does not
+/// exceed the limit.
 const STALE_MARGIN: Duration = Duration::from_millis(200);
-/// Reads between two checks for other work.
+/// Maximum number of reads between two checks for other work.
 const READS_MAX: usize = 16;
-/// Encrypted output that rustls may hold before more is given to it.
+/// Capacity that the empty output buffer keeps with TLS.
 const TLS_OUTPUT_MAX: usize = 64 * 1024;
 
-/// What happens to a connection. Reported on its thread, which must not be held up.
+/// An event of a connection. Reported on its thread, so the receiver must not block.
 #[derive(Debug)]
 pub enum ConnectionEvent {
     Up(Box<Up>),
-    /// It was not made.
+    /// It could not be established.
     Failed {
         code: Code,
         why: String,
     },
-    /// It was made, and has ended for this reason. Not reported when it was closed from here.
+    /// It was established and has ended for this reason. Not reported after a local close.
     Lost(String),
-    /// The server reports an error outside of any reply.
+    /// The server reports an error that belongs to no reply.
     ServerError(String),
     /// The server is about to shut down.
     LameDuck,
@@ -49,7 +48,7 @@ pub enum ConnectionEvent {
     ServersAnnounced(Vec<String>),
 }
 
-/// A connection that works.
+/// An established connection.
 #[derive(Debug)]
 pub struct Up {
     pub info: ServerInfo,
@@ -57,8 +56,8 @@ pub struct Up {
     pub tls_first: bool,
 }
 
-/// Connects to `server`, reports the connection, and serves it until it ends or is closed. The
-/// body of the connection's thread: blocks until then.
+/// Connects to `server`, reports the connection, and serves it until it ends or is closed. Runs as the
+/// connection's thread.
 pub fn run(
     settings: &Dial,
     server: &Candidate,
@@ -118,9 +117,9 @@ pub fn run(
     }
 }
 
-/// Why a connection is not served any more.
+/// Why a connection is no longer served.
 enum End {
-    /// It was closed from here.
+    /// It was closed locally.
     Closed,
     Lost(String),
 }
@@ -136,28 +135,28 @@ struct ConnectionThread<'a> {
     wake: &'a Wake,
     report: &'a dyn Fn(ConnectionEvent),
     wire: Wire,
-    /// With TLS: output taken from the callers, and how much of it rustls has.
+    /// With TLS: output taken from the callers, and the number of bytes passed to rustls.
     output: Vec<u8>,
     written: usize,
     ping_after: Duration,
-    /// How long the answer to a PING may take.
+    /// Time limit for the answer to a PING.
     patience: Duration,
-    /// When something was sent that the server has answered.
+    /// When the last message was sent that the server has answered.
     answered: Instant,
-    /// When the first PING was sent that has no answer so far.
+    /// When the first unanswered PING was sent.
     pinged: Option<Instant>,
-    /// PINGs without an answer.
+    /// Number of unanswered PINGs.
     outstanding: u32,
-    /// Whether the last PING of all was sent.
+    /// Whether the final PING was sent.
     is_finishing: bool,
-    /// Whether something may have arrived.
+    /// Whether the socket may have data.
     is_readable: bool,
     /// The last error that the server reported.
     last_error: Option<String>,
 }
 
 impl ConnectionThread<'_> {
-    /// Returns why the connection was lost, nothing when it was closed from here.
+    /// Returns why the connection was lost, or `None` after a local close.
     fn serve(mut self) -> Option<String> {
         let end = loop {
             if let Err(end) = self.step() {
@@ -174,7 +173,7 @@ impl ConnectionThread<'_> {
         }
     }
 
-    /// Does what there is to do, then waits for more.
+    /// Performs all due work, then waits for more.
     fn step(&mut self) -> Result<(), End> {
         if self.shared.is_closed() {
             return Err(End::Closed);
@@ -196,12 +195,12 @@ impl ConnectionThread<'_> {
         Ok(())
     }
 
-    /// Asks for signs of life and judges their absence. Returns when to look again.
+    /// Sends PINGs and checks that they are answered. Returns when to check again.
     fn watch_over(&mut self, now: Instant) -> Result<Instant, End> {
         self.answered = self.answered.max(self.shared.last_answered());
         if let Some(deadline) = self.shared.finishes_by() {
             if !self.is_finishing {
-                // Behind everything that was sent: its answer confirms all of it.
+                // The PING follows all other output, so its answer confirms all of it.
                 self.is_finishing = true;
                 self.ping(now);
             }
@@ -214,7 +213,7 @@ impl ConnectionThread<'_> {
             if now.duration_since(pinged) < self.patience {
                 return Ok(pinged + self.patience);
             }
-            // What has arrived while this process was suspended proves the server alive.
+            // If this process was suspended, the answer may have arrived in the meantime.
             self.read()?;
             if self.pinged == Some(pinged) {
                 let silent = now.duration_since(self.answered);
@@ -292,7 +291,7 @@ impl ConnectionThread<'_> {
         }
     }
 
-    /// Writes what callers have left to this thread. Returns whether the socket took not all.
+    /// Writes the output that callers did not write. Returns whether output remains.
     fn write(&mut self) -> io::Result<bool> {
         let Some(session) = &mut self.wire.session else {
             return self.shared.write_directly();

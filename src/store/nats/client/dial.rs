@@ -1,4 +1,4 @@
-//! From an address to a connection that is logged in, by a deadline for each step.
+//! Establishes a connection: look-up, TCP, greeting, TLS and login, each with a deadline.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -20,32 +20,32 @@ use super::socket::{Wake, Watched, begin_connect, end_connect, poll};
 use super::tls::{self, TlsSettings};
 use crate::error::Code;
 
-/// What TLS and the login may take, after the greeting.
+/// Time limit for TLS and the login, after the greeting.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long data may stay unacknowledged where only a greeting is read.
+/// Time limit for the acknowledgement of data while only a greeting is read.
 const GREETING_USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// If TLS is required, a server that sends nothing for this fraction of the connect timeout is
 /// offered a TLS handshake.
 const SILENCE_PART: u32 = 4;
 
-/// How to connect.
+/// Settings of a connection.
 #[derive(Clone)]
 pub struct Dial {
     pub name: String,
     pub auth: Auth,
     pub tls: TlsSettings,
-    /// The subject that replies arrive on, without its last part.
+    /// The reply subject without its last token.
     pub inbox: String,
-    /// For the look-up, the TCP connection and the greeting together.
+    /// Time limit for the look-up, the TCP connection and the greeting together.
     pub connect_timeout: Duration,
-    /// How long a connection may be silent.
+    /// Time without an answer after which a connection is replaced.
     pub stale_limit: Duration,
 }
 
-/// Why a connection was not made.
+/// Why a connection was not established.
 #[derive(Debug)]
 pub enum Fault {
-    /// It is not wanted any more.
+    /// It was closed locally.
     Closed,
     TimedOut,
     Failed(Code, String),
@@ -80,7 +80,7 @@ impl<'a> Waits<'a> {
     /// Waits until the descriptor is ready.
     ///
     /// # Errors
-    /// [`Fault::Closed`], [`Fault::TimedOut`], or why the system cannot wait.
+    /// [`Fault::Closed`], [`Fault::TimedOut`], or an error of the system call.
     pub fn until(self, fd: RawFd, read: bool, write: bool, deadline: Instant) -> Result<(), Fault> {
         loop {
             if self.shared.is_closed() {
@@ -103,29 +103,29 @@ impl<'a> Waits<'a> {
     }
 }
 
-/// A socket, and what has arrived on it.
+/// A socket, its TLS session and its received bytes.
 pub struct Wire {
     pub socket: Arc<TcpStream>,
     pub session: Option<Box<ClientConnection>>,
     pub decoder: Decoder,
 }
 
-/// What a read has brought.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Bytes, and there may be more.
+    /// Bytes; there may be more.
     More,
-    /// Bytes, and there are no more for now.
+    /// Bytes; there are no more for now.
     All,
     Nothing,
     End,
 }
 
 impl Wire {
-    /// Reads what has arrived into the decoder, without waiting.
+    /// Reads the received bytes into the decoder. Does not block.
     ///
     /// # Errors
-    /// A broken connection, or a peer that TLS does not trust.
+    /// A broken connection, or a peer that is not trusted.
     pub fn receive(&mut self) -> io::Result<Arrival> {
         use std::io::Read as _;
         let space = self.decoder.space();
@@ -143,7 +143,7 @@ impl Wire {
                 match session.reader().read(space) {
                     Ok(count) => (count, count == 0),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, is_closed),
-                    // A peer that cuts the connection without the farewell of TLS.
+                    // The peer closed the connection without a close_notify alert.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (0, true),
                     Err(error) => return Err(error),
                 }
@@ -166,7 +166,7 @@ impl Wire {
     }
 }
 
-/// A connection that is logged in and subscribed to its replies.
+/// An established connection, logged in and subscribed to its replies.
 pub struct Dialed {
     pub wire: Wire,
     pub info: ServerInfo,
@@ -177,7 +177,7 @@ pub struct Dialed {
 /// Connects to one server. The reply subject is subscribed as [`REPLIES_ID`].
 ///
 /// # Errors
-/// [`Fault`], with the server's own reason where it gave one.
+/// [`Fault`], with the reason of the server if it gave one.
 pub fn dial(settings: &Dial, server: &Candidate, waits: Waits<'_>) -> Result<Dialed, Fault> {
     let deadline = Instant::now() + settings.connect_timeout;
     let address = &server.address;
@@ -187,7 +187,7 @@ pub fn dial(settings: &Dial, server: &Candidate, waits: Waits<'_>) -> Result<Dia
     let mut reasons: Vec<String> = Vec::new();
     for (tried, socket_address) in addresses.iter().enumerate() {
         let now = Instant::now();
-        // One dead address must not use up the time of the others.
+        // An unreachable address must not use up the time of the others.
         let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let until = now + deadline.saturating_duration_since(now) / left;
         let attempt = Attempt {
@@ -208,10 +208,10 @@ pub fn dial(settings: &Dial, server: &Candidate, waits: Waits<'_>) -> Result<Dia
     }
 }
 
-/// Returns the greeting of a server that greets without TLS. Blocks until `deadline` at most.
+/// Returns the greeting of a server that sends it without TLS. Blocks until `deadline` at most.
 ///
 /// # Errors
-/// Why it does not answer.
+/// Why the server does not answer.
 pub fn read_greeting(address: &Address, deadline: Instant) -> Result<ServerInfo, String> {
     let (shared, wake) = Shared::new().map_err(|error| explain(&error))?;
     let waits = Waits::new(&shared, &wake);
@@ -232,7 +232,7 @@ pub fn read_greeting(address: &Address, deadline: Instant) -> Result<ServerInfo,
     read.map_err(|fault| fault.reason().to_owned())
 }
 
-/// Connecting to one address of one server.
+/// An attempt to connect to one address of one server.
 struct Attempt<'a> {
     settings: &'a Dial,
     server: &'a Candidate,
@@ -247,8 +247,8 @@ impl Attempt<'_> {
         let mut tls_first = tls.first || (wants_tls && self.server.tls_first);
         if !tls_first {
             let now = Instant::now();
-            // A server that expects the handshake first sends nothing. So a silent server is
-            // offered a handshake, if TLS is required anyway.
+            // A server that expects the handshake first sends nothing. If TLS is required anyway, a
+            // silent server is therefore offered a handshake.
             let patience = match wants_tls {
                 true => now + deadline.saturating_duration_since(now) / SILENCE_PART,
                 false => deadline,
@@ -334,7 +334,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// CONNECT, the subscription of replies, and the first PING: one round trip.
+    /// Sends CONNECT, the subscription of replies and the first PING in one round trip.
     fn login(
         &self,
         mut wire: Wire,
@@ -459,7 +459,7 @@ fn greeting(wire: &mut Wire, deadline: Instant, waits: Waits<'_>) -> Result<Serv
     Ok(info)
 }
 
-/// Reads events until `each` has what it wants; `violation` names what is not the protocol.
+/// Reads events until `each` returns a value. `violation` begins the text of protocol errors.
 fn next<T>(
     wire: &mut Wire,
     deadline: Instant,
@@ -487,7 +487,7 @@ fn next<T>(
     }
 }
 
-/// Separates refused credentials from a server that cannot serve right now.
+/// Distinguishes rejected credentials from a server that is temporarily unable to serve.
 fn refused(text: &str) -> Fault {
     if is_about_credentials(text) {
         let text = format!("the server refuses the credentials: {text}");
@@ -503,7 +503,7 @@ fn refused(text: &str) -> Fault {
     Fault::unavailable(format!("the server refuses the connection: {text}"))
 }
 
-/// Whether an error of the server is about who the client is.
+/// Returns whether a server error concerns the credentials of the client.
 pub fn is_about_credentials(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     lower.contains("authorization violation")
@@ -516,7 +516,7 @@ pub fn is_about_credentials(text: &str) -> bool {
         .any(|words| lower.contains(words))
 }
 
-/// Separates a peer that is not trusted from a broken connection.
+/// Distinguishes a peer that is not trusted from a broken connection.
 fn tls_fault(error: &io::Error) -> Fault {
     let cause = error
         .get_ref()
@@ -535,7 +535,7 @@ fn tls_fault(error: &io::Error) -> Fault {
     }
 }
 
-/// Adds the remedy to errors that have one.
+/// Returns the text of an error, with advice if there is any.
 pub fn explain(error: &io::Error) -> String {
     if error.raw_os_error() == Some(libc::EMFILE) {
         return format!("{error}: raise this process's limit of open files (ulimit -n)");

@@ -2,21 +2,21 @@
 
 use super::headers::Headers;
 
-/// The longest subject that is sent. Two of them and the rest of a line fit into the 4 096 bytes
-/// that a server accepts by default.
+/// Maximum length of a subject. Two of them and the rest of a line fit into the 4 096 bytes that a
+/// server accepts by default.
 const SUBJECT_MAX: usize = 1_536;
 
 /// A message to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Publish<'a> {
     pub subject: &'a str,
-    /// Where the answer goes.
+    /// The reply subject.
     pub reply: Option<&'a str>,
     pub headers: &'a Headers,
     pub payload: &'a [u8],
 }
 
-/// The bytes that a message takes at most, without its line.
+/// Returns the size of a message in bytes, without its control line.
 pub fn size(message: &Publish<'_>) -> usize {
     message.headers.as_bytes().len() + 2 + message.payload.len()
 }
@@ -24,7 +24,7 @@ pub fn size(message: &Publish<'_>) -> usize {
 /// Appends a message. Nothing is appended on failure.
 ///
 /// # Errors
-/// What is wrong with the message. It would be read as other commands.
+/// Why the message cannot be sent. The server would read it as other commands.
 pub fn publish(out: &mut Vec<u8>, message: &Publish<'_>) -> Result<(), &'static str> {
     check_subject(message.subject)?;
     if let Some(reply) = message.reply {
@@ -64,7 +64,7 @@ pub fn publish(out: &mut Vec<u8>, message: &Publish<'_>) -> Result<(), &'static 
 /// Appends a subscription.
 ///
 /// # Errors
-/// What is wrong with the subject.
+/// Why the subject is invalid.
 pub fn subscribe(out: &mut Vec<u8>, subject: &str, id: u64) -> Result<(), &'static str> {
     check_subject(subject)?;
     out.extend_from_slice(b"SUB ");

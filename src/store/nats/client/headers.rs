@@ -1,14 +1,14 @@
-//! Message headers: written for the server, and read as bytes that anyone may have written.
+//! Message headers: encoding, and decoding of untrusted bytes.
 
 use std::fmt::Display;
 use std::io::Write as _;
 
 const VERSION: &[u8] = b"NATS/1.0";
 
-/// Headers of a message on its way out, in the order added.
+/// Headers of an outgoing message, in the order added.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
-    /// The block without its final line end; empty without headers.
+    /// The block without its final line end. Empty without headers.
     block: Vec<u8>,
     is_malformed: bool,
 }
@@ -21,7 +21,7 @@ impl Headers {
             self.block.extend_from_slice(b"\r\n");
         }
         let from = self.block.len();
-        // Writing to memory does not fail.
+        // Writing to a Vec cannot fail.
         let _ = write!(self.block, "{name}: {value}");
         self.is_malformed |= self.block[from..]
             .iter()
@@ -29,7 +29,7 @@ impl Headers {
         self.block.extend_from_slice(b"\r\n");
     }
 
-    /// Removes all headers; their memory stays.
+    /// Removes all headers and keeps their memory.
     pub fn clear(&mut self) {
         self.block.clear();
         self.is_malformed = false;

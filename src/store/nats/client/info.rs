@@ -1,8 +1,8 @@
-//! What a server says about itself: `INFO`.
+//! `INFO`, the greeting of a server.
 
 use serde::Deserialize;
 
-/// The limit of a server that does not state one.
+/// `max_payload` of a server that does not state it, in bytes.
 const MAX_PAYLOAD_DEFAULT: usize = 1024 * 1024;
 
 /// The fields of `INFO` that the store uses. Unknown ones are ignored.
@@ -17,7 +17,7 @@ pub struct ServerInfo {
     pub auth_required: bool,
     pub tls_required: bool,
     pub tls_available: bool,
-    /// Sign this to log in by NKey or JWT.
+    /// The nonce to sign for a login with NKey or JWT.
     pub nonce: Option<String>,
     /// The other servers of the cluster, `host:port`.
     pub connect_urls: Vec<String>,
@@ -30,7 +30,7 @@ pub struct ServerInfo {
 }
 
 impl ServerInfo {
-    /// The most bytes of a message, headers included.
+    /// Returns the maximum size of a message in bytes, headers included.
     pub fn max_payload(&self) -> usize {
         match self.max_payload {
             0 => MAX_PAYLOAD_DEFAULT,

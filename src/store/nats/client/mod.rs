@@ -1,15 +1,14 @@
-//! A NATS client: synchronous, small, and only what the store needs.
+//! A synchronous NATS client with the features that the store needs.
 //!
-//! No maintained synchronous client exists. The crate `nats` is deprecated, waits without limit
-//! in many places, and takes memory for whatever a peer announces; it serves as the independent
+//! No maintained synchronous client exists. The crate `nats` is deprecated, blocks without limit in
+//! many places, and allocates memory for any size that a peer announces. It serves as the independent
 //! peer in tests and benchmarks.
 //!
 //! * `proto`, `encode`, `headers`, `info`, `address` and `server_list` are pure: bytes and values in,
 //!   bytes and values out.
-//! * `connection` is one thread for each connection. It waits in `poll(2)` for its socket and a
-//!   wake-up, and everything it waits for has a deadline. Closing ends it at once, in whatever
-//!   step of `dial` it is.
-//! * `shared` is what callers see of a connection: [`Connection`], all that the store needs.
+//! * `connection` is the thread of a connection. It waits in `poll(2)` for its socket and a wake-up,
+//!   always with a deadline. Closing ends it immediately, in any step of `dial`.
+//! * `shared` implements [`Connection`], the interface between the store and a connection.
 
 pub mod address;
 pub mod auth;
@@ -40,15 +39,15 @@ use self::proto::MessageRef;
 pub use self::shared::Subscription;
 use crate::threads::cancel::{self, WaitError};
 
-/// A connection as the store needs it. Only [`Connection::wait`] waits.
+/// The interface between the store and a connection. Only [`Connection::wait`] blocks.
 pub trait Connection: Send + Sync {
     /// Queues a message. It is sent by the next flush, or before.
     ///
     /// # Errors
-    /// Why it was not queued, and never will be sent.
+    /// The message was not queued and will not be sent.
     fn publish(&self, message: &Publish<'_>) -> Result<(), Unsent>;
 
-    /// Sends what was queued.
+    /// Sends the queued messages.
     fn flush(&self);
 
     /// Queues a subscription.
@@ -60,13 +59,13 @@ pub trait Connection: Send + Sync {
     /// Queues the end of a subscription.
     fn unsubscribe(&self, id: u64);
 
-    /// Sets where replies go. Only the first call counts.
+    /// Sets the receiver of replies. Only the first call has an effect.
     fn on_reply(&self, replies: Arc<dyn Replies>);
 
-    /// Records that the server has answered something sent at `sent`. It postpones the next PING.
+    /// Records that the server has answered a message sent at `sent`. Postpones the next PING.
     fn answered(&self, sent: Instant);
 
-    /// The present time, by which the deadlines of calls count. A simulated connection has its own.
+    /// Returns the time by which deadlines of calls count. A simulated connection has its own clock.
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -80,22 +79,22 @@ pub trait Connection: Send + Sync {
     }
 }
 
-/// Receives replies, on the connection's thread: must not wait.
+/// Receives replies on the connection's thread. Must not block.
 pub trait Replies: Send + Sync {
-    /// A message on the reply subject has arrived.
+    /// Handles a message on the reply subject.
     fn reply(&self, message: &MessageRef<'_>);
 
-    /// All messages that have arrived together were handed over.
+    /// Called after all messages of one read were passed on.
     fn delivered(&self);
 
-    /// The server has denied publications to `subject`; `text` is its error.
+    /// Handles a denied publication to `subject`. `text` is the error of the server.
     fn denied(&self, subject: &str, text: &str);
 }
 
 /// Why a message was not queued.
 #[derive(Debug)]
 pub enum Unsent {
-    /// Too much is queued. Disconnected when it is worth another try.
+    /// The output buffer is full. The channel is disconnected when there is room.
     NoRoom(Receiver<Infallible>),
     /// The connection has ended.
     Closed,
@@ -103,7 +102,7 @@ pub enum Unsent {
     Invalid(&'static str),
 }
 
-/// A message that has arrived, in one piece of memory.
+/// A received message, in one allocation.
 #[derive(Debug)]
 pub struct Message {
     bytes: Box<[u8]>,
@@ -134,7 +133,7 @@ impl Message {
         &self.bytes[..self.subject_end]
     }
 
-    /// The reply subject, if there is one and it is UTF-8.
+    /// Returns the reply subject, if there is one and it is UTF-8.
     pub fn reply(&self) -> Option<&str> {
         let reply = &self.bytes[self.subject_end..self.reply_end];
         let reply = std::str::from_utf8(reply).ok()?;
@@ -149,7 +148,7 @@ impl Message {
         &self.bytes[self.headers_end..]
     }
 
-    /// The memory that it takes.
+    /// Returns its memory size in bytes.
     fn size(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
     }

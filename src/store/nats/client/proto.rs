@@ -1,34 +1,34 @@
 //! The NATS protocol from server to client as a state machine: bytes in, events out, no I/O.
 //!
-//! Nothing is allocated for what a peer merely announces: the buffer grows with the bytes that
-//! have arrived, and every announced size is checked against a limit first.
+//! No memory is allocated for an announced size: the buffer grows with the received bytes, and every
+//! announced size is checked against a limit first.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::info::ServerInfo;
 
-/// The longest control line other than INFO. A subject and a reply subject have at most 4 KiB
+/// Maximum length of a control line other than INFO. A subject and a reply subject have at most 4 KiB
 /// each on a server with default settings.
 const CONTROL_LINE_MAX: usize = 16 * 1024;
-/// The longest INFO line; the URLs of a cluster of a thousand servers fit.
+/// Maximum length of an INFO line. The URLs of a cluster of a thousand servers fit.
 const INFO_LINE_MAX: usize = 64 * 1024;
-/// The longest header block of a message.
+/// Maximum size of the headers of a message.
 const HEADERS_MAX: usize = 64 * 1024;
-/// The largest message, headers included. Replies of the JetStream API may exceed the server's
-/// `max_payload`; this is the most that a server can be configured to accept.
+/// Maximum size of a message, headers included. Replies of the JetStream API may exceed the server's
+/// `max_payload`, which can be configured up to this value.
 pub const MESSAGE_MAX: usize = 64 * 1024 * 1024;
-/// The largest message before the login, when no message is expected at all.
+/// Maximum size of a message before the login, when no message is expected.
 const MESSAGE_MAX_BEFORE_LOGIN: usize = 0;
-/// Least room offered to one read.
+/// Minimum buffer space for one read.
 const READ_MIN: usize = 4 * 1024;
 /// Capacity of the idle buffer, and under load.
 const BUFFER_MIN: usize = 16 * 1024;
 const BUFFER_BUSY: usize = 64 * 1024;
-/// The longest text kept of an error line.
+/// Maximum length of the text kept from an error line.
 const ERROR_TEXT_MAX: usize = 512;
 
-/// What a server sends.
+/// An event from the server.
 #[derive(Debug)]
 pub enum Event<'a> {
     Info(Box<ServerInfo>),
@@ -40,19 +40,19 @@ pub enum Event<'a> {
     Message(MessageRef<'a>),
 }
 
-/// A message in the decoder's buffer. Everything is bytes that anyone may have written.
+/// A message in the decoder's buffer. All fields are untrusted bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRef<'a> {
     pub subscription: u64,
     pub subject: &'a [u8],
-    /// Empty when there is none.
+    /// Empty without a reply subject.
     pub reply: &'a [u8],
-    /// The header block with its version line; empty when there is none.
+    /// The header block with its version line. Empty without headers.
     pub headers: &'a [u8],
     pub payload: &'a [u8],
 }
 
-/// Why the bytes are not the NATS protocol, or exceed a limit. The connection is unusable.
+/// A violation of the NATS protocol or of a limit. The connection is unusable afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     LineTooLong { limit: usize },
@@ -83,12 +83,12 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// Turns the server's bytes into events.
+/// Decodes the bytes of the server into events.
 ///
 /// Read into [`Decoder::space`], report the count to [`Decoder::filled`], then call
 /// [`Decoder::next`] until it returns nothing.
 pub struct Decoder {
-    /// Initialised memory; the bytes that have not been consumed are `start..end`.
+    /// Initialised memory. The unconsumed bytes are `start..end`.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -131,7 +131,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder of a new connection, which refuses messages until [`Decoder::logged_in`].
+    /// Creates the decoder of a new connection. It rejects messages until [`Decoder::logged_in`].
     pub fn new() -> Self {
         Self {
             buffer: Vec::new(),
@@ -148,23 +148,23 @@ impl Decoder {
         self.message_max = MESSAGE_MAX;
     }
 
-    /// Bytes that have arrived and are not consumed.
+    /// Returns the number of unconsumed bytes.
     pub fn pending(&self) -> usize {
         self.end - self.start
     }
 
-    /// Memory held for bytes that arrive.
+    /// Returns the capacity of the buffer in bytes.
     #[cfg(any(test, fuzzing))]
     pub fn capacity(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Where the next bytes go. Never empty.
+    /// Returns the buffer for the next read. Never empty.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > BUFFER_BUSY {
-                // A large message is rare; its memory is not kept.
+                // Large messages are rare, so their memory is not kept.
                 self.buffer = Vec::new();
             }
         } else if self.buffer.len() - self.end < READ_MIN && self.start > 0 {
@@ -179,7 +179,7 @@ impl Decoder {
         &mut self.buffer[self.end..]
     }
 
-    /// So many bytes were written to the start of [`Decoder::space`].
+    /// Records that `count` bytes were written to the start of [`Decoder::space`].
     pub fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
         if self.end == self.buffer.len() && self.buffer.len() < BUFFER_BUSY {
@@ -187,7 +187,7 @@ impl Decoder {
         }
     }
 
-    /// The next event; nothing until more bytes arrive.
+    /// Returns the next event, or `None` if more bytes are needed.
     ///
     /// # Errors
     /// [`ProtocolError`], after which the decoder must not be used again.
@@ -253,7 +253,7 @@ impl Decoder {
         }
     }
 
-    /// Consumes a message that has arrived completely.
+    /// Consumes a message if it has arrived completely.
     fn message(&mut self, needed: usize) -> Result<Found, ProtocolError> {
         let start = self.start;
         let found = self.body.take().map(|body| {

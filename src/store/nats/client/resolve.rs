@@ -1,4 +1,4 @@
-//! Looking up the addresses of a host name by a deadline.
+//! Resolves host names with a deadline.
 //!
 //! The system's `getaddrinfo` waits until every name server has timed out, a minute and more, and
 //! cannot be interrupted. This resolver reads `/etc/hosts` and then queries the name servers of
@@ -17,13 +17,13 @@ use crate::error::Code;
 const DNS_PORT: u16 = 53;
 const NAME_SERVERS_MAX: usize = 3;
 const SEARCH_MAX: usize = 6;
-/// Addresses used of one name.
+/// Maximum number of addresses used for one name.
 const ADDRESSES_MAX: usize = 64;
-/// Answers are accepted up to this size, which passes all networks in one piece.
+/// Maximum size of an answer in bytes. Packets of this size are not fragmented.
 const ANSWER_MAX: usize = 1_232;
-/// How long the second of two answers, IPv4 and IPv6, may come after the first.
+/// How long to wait for the second of the two answers, IPv4 and IPv6, after the first.
 const SECOND_ANSWER: Duration = Duration::from_millis(150);
-/// The least time that a name server is given.
+/// Minimum time to wait for a name server.
 const TRY_MIN: Duration = Duration::from_millis(100);
 
 const TYPE_A: u16 = 1;
@@ -31,7 +31,7 @@ const TYPE_AAAA: u16 = 28;
 const RCODE_NO_ERROR: u8 = 0;
 const RCODE_NO_SUCH_NAME: u8 = 3;
 
-/// How names are looked up on this host.
+/// The resolver configuration of this host.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     hosts: String,
@@ -42,7 +42,7 @@ pub struct Resolver {
     attempts: u32,
 }
 
-/// What a name server said about a name.
+/// The answer of the name servers for a name.
 enum Answer {
     Addresses(Vec<IpAddr>),
     /// The name does not exist, or has no address.
@@ -51,8 +51,8 @@ enum Answer {
     Failed(String),
 }
 
-/// The addresses of a host, by `deadline`. Blocks for at most that long, and ends at once when
-/// the connection is closed.
+/// Returns the addresses of a host. Blocks until `deadline` at most, and returns immediately when the
+/// connection is closed.
 ///
 /// # Errors
 /// [`Fault`], with the reason.
@@ -173,7 +173,7 @@ impl Resolver {
         found
     }
 
-    /// The names to ask for, by the rules of `resolv.conf`.
+    /// Returns the names to query, by the rules of `resolv.conf`.
     fn candidates(&self, host: &str) -> Vec<String> {
         if let Some(absolute) = host.strip_suffix('.') {
             return vec![absolute.to_owned()];
@@ -196,7 +196,7 @@ impl Resolver {
                 if now >= deadline {
                     return Ok(Answer::Failed(failure));
                 }
-                // One dead server must not use up the time of the others.
+                // An unreachable server must not use up the time of the others.
                 let servers = u32::try_from(self.servers.len()).unwrap_or(1);
                 let share = (deadline - now) / (servers * (self.attempts - attempt)).max(1);
                 let until = deadline.min(now + self.timeout.min(share.max(TRY_MIN)));
@@ -253,7 +253,7 @@ fn exchange(
     while open.iter().any(Option::is_some) {
         match waits.until(socket.as_raw_fd(), true, false, until) {
             Ok(()) => {}
-            // One kind of addresses is enough.
+            // One address family is enough.
             Err(Fault::TimedOut) if !addresses.is_empty() => break,
             Err(fault) => return Err(fault),
         }
@@ -304,7 +304,7 @@ fn question(name: &str, kind: u16, id: u16, large: bool) -> Vec<u8> {
     bytes
 }
 
-/// The response code and the addresses, if this is the answer to that question.
+/// Returns the response code and the addresses, if this is the answer to the query.
 pub fn read_answer(bytes: &[u8], name: &str, kind: u16, id: u16) -> Option<(u8, Vec<IpAddr>)> {
     let mut question = question(name, kind, id, false);
     let asked = question.split_off(12);
@@ -318,7 +318,7 @@ pub fn read_answer(bytes: &[u8], name: &str, kind: u16, id: u16) -> Option<(u8, 
     let mut addresses = Vec::new();
     let mut at = 12 + asked.len();
     for _ in 0..count {
-        // What cannot be read ends the list: a truncated answer has addresses as well.
+        // A malformed record ends the list: the addresses before it are usable.
         let Some((record, data, next)) = read_record(bytes, at) else {
             break;
         };
@@ -332,7 +332,7 @@ pub fn read_answer(bytes: &[u8], name: &str, kind: u16, id: u16) -> Option<(u8, 
     Some((header[3] & 0x0f, addresses))
 }
 
-/// Type, data and end of the record at `at`.
+/// Returns the type, data and end of the record at `at`.
 fn read_record(bytes: &[u8], mut at: usize) -> Option<(u16, &[u8], usize)> {
     loop {
         match *bytes.get(at)? {
@@ -340,7 +340,7 @@ fn read_record(bytes: &[u8], mut at: usize) -> Option<(u16, &[u8], usize)> {
                 at += 1;
                 break;
             }
-            // A pointer ends the name; where it points to does not matter.
+            // A pointer ends the name. Its target does not matter.
             0xc0.. => {
                 at += 2;
                 break;

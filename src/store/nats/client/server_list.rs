@@ -7,26 +7,26 @@ use super::address::Address;
 use crate::time::backoff::Backoff;
 use crate::types::truncated;
 
-/// ServerList remembered; a cluster that announces more has enough to choose from.
+/// Maximum number of servers kept. Further announced servers are ignored.
 const SERVERS_MAX: usize = 64;
-/// Before the next attempt to connect: this at least, and a pause whose ceiling doubles between
-/// those. Short, since the return of a server is to be noticed within a second.
+/// Delay before the next attempt to connect: this, plus a random delay whose limit doubles between
+/// the next two values. Short, because a server that returns must be used within a second.
 const PAUSE_LEAST: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(40);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
-/// A server that takes long to fail is tried after the others, for this many times as long.
+/// A failed server is tried after the others for this many times the duration of its attempt.
 const COST_FACTOR: u32 = 5;
-/// A server that shuts down is tried after the others for so long.
+/// A server that shuts down is tried after the others for this long.
 const LAME_DUCK_AVOIDED: Duration = Duration::from_secs(30);
-/// The longest reason kept of each failure, and the most of them in one text.
+/// Maximum length of a kept failure reason, and maximum number of reasons in one text.
 const REASON_MAX: usize = 300;
 const REASONS_SHOWN: usize = 5;
 
-/// The servers that may be connected to.
+/// The known servers, with the outcome of their last attempts.
 pub struct ServerList {
     list: Vec<Server>,
     pauses: Backoff,
-    /// Failures since the last connection that lasted.
+    /// Failures since the last lasting connection.
     failures: u32,
 }
 
@@ -34,12 +34,12 @@ struct Server {
     address: Address,
     /// Announced by the cluster, not configured.
     is_announced: bool,
-    /// Until then the other servers are tried first.
+    /// The other servers are tried first until this time.
     avoided_until: Option<Instant>,
     last_tried: Option<Instant>,
     failures: u32,
     reason: Option<String>,
-    /// Its greeting comes after the TLS handshake.
+    /// Whether it sends INFO after the TLS handshake.
     tls_first: bool,
 }
 
@@ -61,12 +61,12 @@ impl Server {
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub address: Address,
-    /// It was found to expect the TLS handshake first.
+    /// Whether it is known to expect the TLS handshake first.
     pub tls_first: bool,
 }
 
 impl ServerList {
-    /// The configured servers, in an order that `seed` determines.
+    /// Creates a list of the configured servers, in an order that `seed` determines.
     pub fn new(mut addresses: Vec<Address>, seed: u64) -> Self {
         fastrand::Rng::with_seed(seed).shuffle(&mut addresses);
         Self {
@@ -83,8 +83,8 @@ impl ServerList {
         self.list.len()
     }
 
-    /// The server to try now: one that is not avoided, and of those the one not tried for longest.
-    /// Nothing only without any server.
+    /// Returns the server to try now: the least recently tried one that is not avoided. `None` if the
+    /// list is empty.
     pub fn next(&mut self, now: Instant) -> Option<Candidate> {
         let rank = |server: &Server| {
             let avoided = server.avoided_until.filter(|until| *until > now);
@@ -98,13 +98,13 @@ impl ServerList {
         })
     }
 
-    /// How long to wait before the next attempt: longer after each failed round.
+    /// Returns the delay before the next attempt. It grows with each failed round.
     pub fn pause(&mut self) -> Duration {
         let servers = u32::try_from(self.list.len().max(1)).unwrap_or(u32::MAX);
         PAUSE_LEAST + self.pauses.delay_after(self.failures / servers)
     }
 
-    /// An attempt or a connection has failed after it took so long.
+    /// Records a failed attempt that took `cost`, or a lost connection.
     pub fn failed(&mut self, address: &Address, cost: Duration, reason: &str, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if let Some(server) = self.find(address) {
@@ -114,7 +114,7 @@ impl ServerList {
         }
     }
 
-    /// A connection to this server was made.
+    /// Records an established connection.
     pub fn connected(&mut self, address: &Address, tls_first: bool) {
         if let Some(server) = self.find(address) {
             server.failures = 0;
@@ -124,19 +124,19 @@ impl ServerList {
         }
     }
 
-    /// A connection has lasted: attempts to replace it begin without a pause.
+    /// Records a lasting connection: the first attempt to replace it starts without a delay.
     pub fn reset_pause(&mut self) {
         self.failures = 0;
     }
 
-    /// The server is about to shut down.
+    /// Records that the server is about to shut down.
     pub fn shuts_down(&mut self, address: &Address, now: Instant) {
         if let Some(server) = self.find(address) {
             server.avoided_until = Some(now + LAME_DUCK_AVOIDED);
         }
     }
 
-    /// Adds the servers that `by` announces, and forgets those that are announced no more.
+    /// Adds the servers that `by` announces, and removes those that are no longer announced.
     pub fn announced(&mut self, by: &Address, places: &[String]) {
         if places.is_empty() {
             return;
@@ -157,7 +157,7 @@ impl ServerList {
         }
     }
 
-    /// The last failure of each server, those that were tried last first.
+    /// Returns the last failure of each server, the most recent attempts first.
     pub fn reasons(&self) -> String {
         let mut failed: Vec<_> = self
             .list
@@ -170,7 +170,7 @@ impl ServerList {
             if !text.is_empty() {
                 text.push_str("; ");
             }
-            // Writing to memory does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(text, "{}: {reason}", server.address);
         }
         if failed.len() > REASONS_SHOWN {

@@ -1,8 +1,9 @@
-//! What callers and the thread of one connection share: the output, and where messages go.
+//! State shared by the callers and the thread of one connection: the output buffer and the routes of
+//! messages.
 //!
 //! Callers encode their messages into one buffer. Without TLS they write it to the socket
-//! themselves, so that a request wakes no other thread; what the socket does not take at once is
-//! left to the connection's thread.
+//! themselves, so that a request wakes no other thread. The connection's thread writes what the
+//! socket does not accept immediately.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,21 +22,21 @@ use super::socket::{Wake, Waker, wake_pair};
 use super::{Connection, Message, Replies, Unsent};
 use crate::threads::signal;
 
-/// Output waiting for the socket; with more, senders wait. A message larger than that is taken
-/// when nothing else waits.
+/// Maximum size of the output buffer. Senders wait while it is full. A larger message is accepted
+/// while the buffer is empty.
 const OUTPUT_MAX: usize = 2 * 1024 * 1024;
-/// So much unsent output is written without waiting for a flush.
+/// This much output is written without waiting for a flush.
 const FLUSH_AT: usize = 64 * 1024;
-/// The output buffer keeps at most so much memory when it is empty.
+/// Maximum capacity that the empty output buffer keeps.
 const OUTPUT_KEPT: usize = 2 * FLUSH_AT;
-/// Messages, and their bytes, waiting for the reader of one subscription. More are dropped and
-/// counted; the reader notices the gap in their numbers.
+/// Maximum number of messages, and of their bytes, queued for one subscription. Further ones are
+/// dropped and counted. The reader detects the gap in the sequence numbers.
 const INBOUND_MAX: usize = 65_536;
 const INBOUND_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The subscription that all replies arrive on.
+/// The id of the subscription that receives all replies.
 pub const REPLIES_ID: u64 = 1;
 
-/// One connection from outside its thread.
+/// One connection, as seen by other threads.
 pub struct Shared {
     waker: Waker,
     output: Mutex<Output>,
@@ -44,24 +45,24 @@ pub struct Shared {
     next_id: AtomicU64,
     replies: OnceLock<Arc<dyn Replies>>,
     origin: Instant,
-    /// Milliseconds from `origin` to when something was sent that the server has answered.
+    /// Milliseconds from `origin` to the sending time of the last message that was answered.
     answered: AtomicU64,
 }
 
 struct Output {
     bytes: Vec<u8>,
     written: usize,
-    /// Bytes that the connection's thread has taken and not written yet.
+    /// Number of bytes that the connection's thread has taken but not written.
     taken: usize,
     socket: Option<Arc<TcpStream>>,
-    /// Whether callers may write to the socket: not with TLS.
+    /// Whether callers write to the socket themselves. Not with TLS.
     is_direct: bool,
-    /// The socket took no more; the connection's thread waits until it does.
+    /// Whether the socket is full, and the connection's thread waits for room.
     is_blocked: bool,
     is_woken: bool,
     phase: Phase,
     max_payload: usize,
-    /// Disconnected when there is room again, or never will be.
+    /// Disconnected when there is room, or when the connection ends.
     room: Option<(Sender<Infallible>, Receiver<Infallible>)>,
 }
 
@@ -69,12 +70,12 @@ struct Output {
 enum Phase {
     Connecting,
     Open,
-    /// What was sent is still written and confirmed until then.
+    /// Output is written and confirmed until this time.
     Finishing(Instant),
     Closed,
 }
 
-/// Where the messages of one subscription go.
+/// The destination of the messages of one subscription.
 struct Route {
     subject: String,
     sender: Sender<Message>,
@@ -96,11 +97,11 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next message that has arrived.
+    /// Returns the next message that has arrived.
     ///
     /// # Errors
-    /// When there is none, or none will come: the connection has ended or the server has refused
-    /// the subscription.
+    /// `Empty`, or `Disconnected` if the connection has ended or the server has rejected the
+    /// subscription.
     pub fn try_recv(&self) -> Result<Message, TryRecvError> {
         let message = self.receiver.try_recv()?;
         self.state
@@ -109,27 +110,27 @@ impl Subscription {
         Ok(message)
     }
 
-    /// For a `select`; to receive, call [`Subscription::try_recv`].
+    /// Returns the channel for a `select`. Receive with [`Subscription::try_recv`].
     pub fn arrivals(&self) -> &Receiver<Message> {
         &self.receiver
     }
 
-    /// Messages dropped because too many were waiting for the reader.
+    /// Returns the number of messages dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.state.dropped.load(Ordering::Relaxed)
     }
 
-    /// Why the server has refused the subscription.
+    /// Returns why the server has rejected the subscription.
     pub fn refusal(&self) -> Option<&str> {
         self.state.refused.get().map(String::as_str)
     }
 }
 
 impl Shared {
-    /// The shared part of a connection that is to be made, and what ends its waits.
+    /// Creates the shared state of a future connection and its wake-up channel.
     ///
     /// # Errors
-    /// When the process has no file descriptors left.
+    /// The process has no file descriptors left.
     pub fn new() -> io::Result<(Arc<Self>, Wake)> {
         let (waker, wake) = wake_pair()?;
         let shared = Self {
@@ -156,7 +157,7 @@ impl Shared {
         Ok((Arc::new(shared), wake))
     }
 
-    /// Ends the connection at once, from any thread. Nothing more is sent or received.
+    /// Ends the connection immediately, from any thread. Nothing more is sent or received.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         {
@@ -172,7 +173,7 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// Ends the connection once the server has confirmed what was sent, at the latest then.
+    /// Ends the connection when the server has confirmed the sent messages, or at the deadline.
     pub fn finish(&self, deadline: Instant) {
         {
             let mut output = self.output.lock();
@@ -188,7 +189,7 @@ impl Shared {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// When the connection must have ended, if it is finishing.
+    /// Returns when the connection must have ended, if it is finishing.
     pub fn finishes_by(&self) -> Option<Instant> {
         match self.output.lock().phase {
             Phase::Finishing(deadline) => Some(deadline),
@@ -196,7 +197,7 @@ impl Shared {
         }
     }
 
-    /// Lets callers send. Without TLS they write to the socket themselves.
+    /// Allows callers to send. Without TLS they write to the socket themselves.
     pub fn open(&self, socket: &Arc<TcpStream>, is_secure: bool, max_payload: usize) {
         let mut output = self.output.lock();
         if output.phase == Phase::Connecting {
@@ -207,7 +208,7 @@ impl Shared {
         }
     }
 
-    /// Lets callers send without a socket: a test takes the output.
+    /// Allows callers to send without a socket. The test takes the output.
     #[cfg(test)]
     pub fn open_detached(&self, max_payload: usize) {
         let mut output = self.output.lock();
@@ -218,12 +219,12 @@ impl Shared {
         self.output.lock().max_payload = max_payload;
     }
 
-    /// The last moment at which something was sent that the server is known to have received.
+    /// Returns the sending time of the last message that the server has answered.
     pub fn last_answered(&self) -> Instant {
         self.origin + Duration::from_millis(self.answered.load(Ordering::Acquire))
     }
 
-    /// Appends a command of the connection's own.
+    /// Appends a command of the connection itself.
     pub fn push(&self, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut output = self.output.lock();
         if matches!(output.phase, Phase::Open | Phase::Finishing(_)) {
@@ -231,7 +232,7 @@ impl Shared {
         }
     }
 
-    /// For the connection's thread: writes to the socket. Returns whether output is left.
+    /// Writes to the socket. Called on the connection's thread. Returns whether output remains.
     ///
     /// # Errors
     /// A broken socket.
@@ -243,8 +244,8 @@ impl Shared {
         Ok(output.is_blocked)
     }
 
-    /// For the connection's thread: exchanges its empty buffer for the output, after having
-    /// written `written` bytes of what it took before.
+    /// Exchanges the empty buffer of the connection's thread for the output. `written` is how many
+    /// bytes of the previous output it has written.
     pub fn take(&self, buffer: &mut Vec<u8>, written: usize) {
         let mut output = self.output.lock();
         output.is_woken = false;
@@ -256,7 +257,7 @@ impl Shared {
         output.make_room();
     }
 
-    /// Hands a message to its waiting call or subscription. Called on the connection's thread.
+    /// Passes a message to its call or subscription. Called on the connection's thread.
     pub fn deliver(&self, message: &MessageRef<'_>) {
         if message.subscription == REPLIES_ID {
             if let Some(replies) = self.replies.get() {
@@ -278,18 +279,18 @@ impl Shared {
             .state
             .bytes
             .fetch_add(message.size(), Ordering::Relaxed);
-        // A reader that is gone unsubscribes by itself.
+        // A dropped reader unsubscribes itself.
         let _ = route.sender.send(message);
     }
 
-    /// Has the calls woken whose replies were delivered.
+    /// Wakes the calls whose replies were delivered.
     pub fn delivered(&self) {
         if let Some(replies) = self.replies.get() {
             replies.delivered();
         }
     }
 
-    /// Hands a permission error to the calls and the subscription that it is about.
+    /// Passes a permission error to the calls and the subscription that it concerns.
     pub fn refuse(&self, text: &str) {
         if let Some(subject) = quoted_after(text, "Permissions Violation for Publish to ")
             && let Some(replies) = self.replies.get()
@@ -308,13 +309,13 @@ impl Shared {
         });
     }
 
-    /// The connection has ended: every reader and sender learns it.
+    /// Ends every reader and sender after the connection has ended.
     pub fn ended(&self) {
         self.close();
         self.routes.lock().clear();
     }
 
-    /// Has the connection's thread look at the output.
+    /// Wakes the connection's thread to write the output.
     fn wake(&self, output: &mut Output) {
         if !std::mem::replace(&mut output.is_woken, true) {
             self.waker.wake();
@@ -326,7 +327,7 @@ impl Shared {
             return;
         }
         if output.is_direct && !output.is_blocked {
-            // The connection's thread meets the same error and reports it.
+            // The connection's thread gets the same error and reports it.
             let _ = output.write();
             if !output.is_blocked && output.bytes.is_empty() {
                 return;
@@ -341,7 +342,7 @@ impl Output {
         self.bytes.len() - self.written + self.taken
     }
 
-    /// Writes until everything is written or the socket takes no more.
+    /// Writes until everything is written or the socket is full.
     fn write(&mut self) -> io::Result<()> {
         let Some(socket) = &self.socket else {
             return Ok(());
@@ -453,7 +454,7 @@ impl Connection for Shared {
     }
 }
 
-/// The text in double quotes that follows `prefix`.
+/// Returns the text in double quotes that follows `prefix`.
 fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(prefix)?;
     after.strip_prefix('"')?.split('"').next()

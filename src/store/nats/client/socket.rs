@@ -1,4 +1,4 @@
-//! Sockets that never block, and waiting for them with a deadline.
+//! Non-blocking sockets, and `poll(2)` with a deadline.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-/// Idle time before the system probes a connection, and the time between probes. The connection's
-/// own PINGs notice a dead peer sooner; this covers a process that is suspended.
+/// Idle time before the system probes a connection, and the time between probes. The PINGs of the
+/// connection detect a dead peer sooner. This covers a suspended process.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -24,7 +24,7 @@ pub struct Wake(UnixStream);
 /// A wake-up channel.
 ///
 /// # Errors
-/// When the process has no file descriptors left.
+/// The process has no file descriptors left.
 pub fn wake_pair() -> io::Result<(Waker, Wake)> {
     let (sender, receiver) = UnixStream::pair()?;
     sender.set_nonblocking(true)?;
@@ -34,13 +34,13 @@ pub fn wake_pair() -> io::Result<(Waker, Wake)> {
 
 impl Waker {
     pub fn wake(&self) {
-        // A full pipe wakes just as well.
+        // A full pipe wakes the reader, too.
         let _ = (&self.0).write(&[1]);
     }
 }
 
 impl Wake {
-    /// Forgets the wake-ups so far.
+    /// Discards the pending wake-ups.
     pub fn clear(&self) {
         let mut bytes = [0; 64];
         while matches!((&self.0).read(&mut bytes), Ok(count) if count == bytes.len()) {}
@@ -73,10 +73,10 @@ impl Watched {
     }
 }
 
-/// Waits until one of the descriptors is ready or `until` has come. May return early.
+/// Blocks until one of the descriptors is ready, or until `until`. May return early.
 ///
 /// # Errors
-/// When the system cannot wait, which no caller can repair.
+/// An error of the system call, which callers cannot handle.
 pub fn poll<const N: usize>(watched: &mut [Watched; N], until: Instant) -> io::Result<()> {
     let events = |watched: &Watched| {
         let mut events = 0;
@@ -94,7 +94,7 @@ pub fn poll<const N: usize>(watched: &mut [Watched; N], until: Instant) -> io::R
         revents: 0,
     });
     let left = until.saturating_duration_since(Instant::now());
-    // Rounded up, or the last millisecond would be spent in a busy loop.
+    // Rounded up, to avoid a busy loop in the last millisecond.
     let millis = left.as_micros().div_ceil(1_000);
     let timeout = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);
     let count = libc::nfds_t::try_from(N).unwrap_or(libc::nfds_t::MAX);
@@ -116,10 +116,10 @@ pub fn poll<const N: usize>(watched: &mut [Watched; N], until: Instant) -> io::R
     Ok(())
 }
 
-/// Begins to connect. The socket is writable once that has succeeded or failed.
+/// Starts to connect. The socket becomes writable when the connect has succeeded or failed.
 ///
 /// # Errors
-/// When the system refuses at once.
+/// The connect failed immediately.
 pub fn begin_connect(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -144,10 +144,10 @@ pub fn begin_connect(address: SocketAddr, user_timeout: Duration) -> io::Result<
     Ok(socket.into())
 }
 
-/// Whether the connect has succeeded, once the socket is writable.
+/// Returns the result of the connect after the socket has become writable.
 ///
 /// # Errors
-/// Why it has not.
+/// Why the connect failed.
 pub fn end_connect(stream: &TcpStream) -> io::Result<()> {
     match SockRef::from(stream).take_error()? {
         Some(error) => Err(error),

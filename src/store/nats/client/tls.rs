@@ -1,4 +1,4 @@
-//! TLS by rustls with ring.
+//! TLS with rustls and ring.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,29 +9,29 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// What TLS a connection must use.
+/// TLS settings of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
     pub required: bool,
-    /// The handshake comes before the server's greeting.
+    /// Whether the handshake precedes the greeting of the server.
     pub first: bool,
-    /// PEM files of the trusted authorities; empty: those of the system.
+    /// PEM files of the trusted authorities. Empty: those of the system.
     pub authorities: Vec<PathBuf>,
     /// PEM files of the client's certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl TlsSettings {
-    /// Whether a connection without TLS is refused. A CA or a certificate implies it.
+    /// Returns whether a connection without TLS is rejected. A CA or a certificate implies it.
     pub fn is_required(&self) -> bool {
         self.required || self.first || !self.authorities.is_empty() || self.identity.is_some()
     }
 
-    /// A session with a server whose certificate must have this name. Reads the files each time,
-    /// so that renewed certificates are used.
+    /// Creates a session with a server whose certificate must have this name. Reads the files each
+    /// time, so that renewed certificates are used.
     ///
     /// # Errors
-    /// Names the file that cannot be used.
+    /// Why a file cannot be used, with its name.
     pub fn session(&self, name: &str) -> Result<Box<ClientConnection>, String> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("{name:?} is not a name that a certificate can have"))?;
@@ -92,7 +92,7 @@ fn unusable(file: &Path, why: &str) -> String {
     format!("cannot use {}: {why}", file.display())
 }
 
-/// Moves encrypted bytes both ways until the socket has no more to give or take.
+/// Reads and writes encrypted bytes until the socket would block.
 ///
 /// Returns whether the peer has closed the connection.
 ///
@@ -113,7 +113,7 @@ pub fn exchange(session: &mut ClientConnection, socket: &TcpStream) -> io::Resul
             Err(error) => return Err(error),
         }
         if let Err(error) = session.process_new_packets() {
-            // Sends the reason to the peer, if it still reads.
+            // Send the alert to the peer, if it still reads.
             let _ = session.write_tls(&mut socket);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
@@ -122,7 +122,7 @@ pub fn exchange(session: &mut ClientConnection, socket: &TcpStream) -> io::Resul
     Ok(is_closed)
 }
 
-/// Writes encrypted bytes until the socket takes no more. The session keeps the rest.
+/// Writes encrypted bytes until the socket would block. The session keeps the rest.
 ///
 /// # Errors
 /// A broken socket.
