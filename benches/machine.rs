@@ -55,6 +55,7 @@ fn calculator(workers: &[WorkerId]) -> CalculatorMachine {
             .collect(),
         former_leader: None,
         former_leader_lease_over: false,
+        store_returned: None,
         generation: 0,
     };
     calculator.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));

@@ -46,6 +46,7 @@ fn machine(workers: &[WorkerId]) -> CalculatorMachine {
         heartbeats: workers.iter().map(heartbeat).collect(),
         former_leader: None,
         former_leader_lease_over: false,
+        store_returned: None,
         generation: 0,
     };
     machine.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));

@@ -43,6 +43,8 @@ pub struct TakeOver {
     pub former_leader: Option<WorkerId>,
     /// Whether the former leader's lease is known to have run out.
     pub former_leader_lease_over: bool,
+    /// When the store last came back after an outage that this process saw.
+    pub store_returned: Option<Time>,
     /// The newest change of the partition list that was covered.
     pub generation: u64,
 }
@@ -55,6 +57,8 @@ pub struct ProcessMemory {
     /// The highest revision that it has seen in the assignment bucket. A bucket with a lower last
     /// sequence was replaced by a former copy, or created again.
     pub revision: Revision,
+    /// When the store last came back after an outage that it saw.
+    pub store_returned: Option<Time>,
 }
 
 /// A heartbeat key and its value.
@@ -75,6 +79,8 @@ pub struct Timing {
     pub ttl: Duration,
     /// Time in which a suspected worker may return.
     pub grace: Duration,
+    /// Time beyond `ttl` in which workers may return after an outage of the store.
+    pub recovery_grace: Duration,
     /// Share of absent planned workers above which absence is no evidence of death.
     pub restart_ratio: f64,
 }
@@ -104,6 +110,11 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
         suspected_until: now + timing.grace,
         ..Evidence::default()
     };
+    // After an outage, absent heartbeats and expired leases are its work: they prove nothing.
+    let unproven_until = found
+        .store_returned
+        .map(|returned| returned + timing.ttl + timing.recovery_grace)
+        .filter(|until| *until > now);
     for beat in &found.heartbeats {
         match beat.operation {
             Operation::Put => {
@@ -111,7 +122,10 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
                 let remaining = timing.ttl.saturating_sub(age);
                 // Servers remove expired keys up to seconds late: treat them as absent.
                 if !remaining.is_zero() {
-                    evidence.alive.insert(beat.worker.clone(), remaining);
+                    let unproven = unproven_until.map_or(Duration::ZERO, |until| until.since(now));
+                    evidence
+                        .alive
+                        .insert(beat.worker.clone(), remaining.max(unproven));
                 }
             }
             Operation::Delete if found.planned.contains(&beat.worker) => {
@@ -125,14 +139,22 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
             evidence.suspected.insert(worker.clone());
         }
     }
+    if let Some(until) = unproven_until {
+        evidence.suspected_until = evidence.suspected_until.max(until);
+    }
     if is_mass(
         evidence.suspected.len(),
         found.planned.len(),
         timing.restart_ratio,
     ) {
         // A paused or restarted server does that to a healthy fleet: absence proves nothing.
-        evidence.suspected_until = now + timing.ttl + timing.grace;
-    } else if let (Some(leader), true) = (&found.former_leader, found.former_leader_lease_over) {
+        let until = now + timing.ttl + timing.grace;
+        evidence.suspected_until = evidence.suspected_until.max(until);
+    } else if let (Some(leader), true, None) = (
+        &found.former_leader,
+        found.former_leader_lease_over,
+        unproven_until,
+    ) {
         // Two independent pieces of evidence: the lease ran out and the heartbeat is gone.
         if evidence.suspected.remove(leader) {
             evidence.dead.insert(leader.clone());
@@ -141,6 +163,28 @@ pub fn judge(found: &TakeOver, timing: Timing, now: Time) -> Evidence {
         }
     }
     evidence
+}
+
+/// Whether every worker of the stored plan, and every other one with a heartbeat, has written a
+/// heartbeat within `elapsed`, or has left.
+pub fn have_reported<'a>(
+    planned: impl IntoIterator<Item = &'a WorkerId>,
+    heartbeats: &[HeartbeatRecord],
+    elapsed: Duration,
+) -> bool {
+    let mut silent: BTreeSet<_> = planned.into_iter().collect();
+    for beat in heartbeats {
+        let has_reported = match beat.operation {
+            Operation::Put => beat.age.is_some_and(|age| age < elapsed),
+            Operation::Delete => true,
+            Operation::Expired | Operation::Gone => continue,
+        };
+        match has_reported {
+            true => silent.remove(&beat.worker),
+            false => silent.insert(&beat.worker),
+        };
+    }
+    silent.is_empty()
 }
 
 /// Whether so many absences at once are a matter of the fleet (or the store) and not of the
@@ -158,6 +202,7 @@ mod tests {
     const TIMING: Timing = Timing {
         ttl: Duration::from_secs(6),
         grace: Duration::from_secs(5),
+        recovery_grace: Duration::from_secs(15),
         restart_ratio: 0.5,
     };
     const NOW: Time = Time::from_millis(100_000);
@@ -183,6 +228,7 @@ mod tests {
                 .collect(),
             former_leader: Some(id("w-1")),
             former_leader_lease_over: true,
+            store_returned: None,
             generation: 0,
         }
     }
@@ -261,6 +307,31 @@ mod tests {
         assert_eq!(evidence.former_leader_suspected, Some(id("w-1")));
     }
 
+    /// Symptom: after a restart of the servers, the new leader gave the partitions of the former
+    /// one away, which was only still reconnecting. Cause: both pieces of evidence were the
+    /// outage's work. Cure: after an outage they count for nothing until its grace is over.
+    #[test]
+    fn absence_after_an_outage_proves_nothing_for_one_ttl_and_recovery_grace() {
+        let beats = [
+            ("w-2", Operation::Put, None),
+            ("w-4", Operation::Put, Some(1)),
+            ("w-5", Operation::Delete, None),
+        ];
+        let mut case = found(&["w-1", "w-2", "w-3", "w-4", "w-5"], &beats);
+        let returned = NOW - Duration::from_secs(4);
+        case.store_returned = Some(returned);
+        let until = returned + TIMING.ttl + TIMING.recovery_grace;
+        let evidence = judge(&case, TIMING, NOW);
+        assert!(evidence.dead.is_empty());
+        assert_eq!(evidence.suspected, BTreeSet::from([id("w-1"), id("w-3")]));
+        assert_eq!(evidence.suspected_until, until);
+        assert!(evidence.alive.values().all(|&rest| NOW + rest == until));
+        assert_eq!(evidence.left, BTreeSet::from([id("w-5")]));
+        let evidence = judge(&case, TIMING, until);
+        assert_eq!(evidence.dead, BTreeSet::from([id("w-1")]));
+        assert_eq!(evidence.suspected_until, until + TIMING.grace);
+    }
+
     #[test]
     fn mass_absence_proves_nothing_for_one_ttl_and_grace() {
         let found = found(&["w-1", "w-2", "w-3"], &[("w-3", Operation::Put, None)]);
@@ -268,6 +339,29 @@ mod tests {
         assert_eq!(evidence.suspected, BTreeSet::from([id("w-1"), id("w-2")]));
         assert!(evidence.dead.is_empty());
         assert_eq!(evidence.suspected_until, NOW + TIMING.ttl + TIMING.grace);
+    }
+
+    #[test]
+    fn worker_has_reported_once_its_heartbeat_is_younger_than_the_return_of_the_store() {
+        let second = Duration::from_secs(1);
+        let reported = |planned: &[&str], beats: &[(&str, Operation, Option<u64>)]| {
+            let found = found(planned, beats);
+            have_reported(&found.planned, &found.heartbeats, second * 2)
+        };
+        assert!(reported(&[], &[]));
+        assert!(!reported(&["w-1"], &[]));
+        assert!(reported(&["w-1"], &[("w-1", Operation::Put, Some(1))]));
+        assert!(reported(&["w-1"], &[("w-1", Operation::Delete, None)]));
+        for silent in [
+            ("w-1", Operation::Put, Some(2)),
+            ("w-1", Operation::Put, None),
+            ("w-1", Operation::Expired, None),
+        ] {
+            assert!(!reported(&["w-1"], &[silent]), "{silent:?}");
+        }
+        // One that is not in the stored plan may have been in a later one.
+        assert!(!reported(&[], &[("w-9", Operation::Put, Some(7))]));
+        assert!(reported(&[], &[("w-9", Operation::Gone, Some(7))]));
     }
 
     #[test]

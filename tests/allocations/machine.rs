@@ -85,6 +85,7 @@ fn ticks_of_settled_calculator_allocate_nothing() {
         heartbeats: workers.iter().map(heartbeat).collect(),
         former_leader: None,
         former_leader_lease_over: false,
+        store_returned: None,
         generation: 0,
     };
     calculator.handle(Time::ZERO, CalculatorInput::TakenOver(Box::new(found)));

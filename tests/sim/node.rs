@@ -193,7 +193,7 @@ impl World {
                 heartbeat: prefix(&config.heartbeat_prefix),
                 mode: class,
                 batch_max: config.publish_batch_max,
-                heartbeat_wait: config.heartbeat_ttl / 2,
+                heartbeat_ttl: config.heartbeat_ttl,
             },
             in_force: Arc::clone(&in_force),
             default_weight: config.default_weight,
@@ -654,7 +654,8 @@ impl World {
                 let node = &mut self.nodes[n];
                 node.phase = Phase::Running;
                 if let Some(member) = node.member {
-                    self.members[member].calculator(n, CalculatorReport::Started);
+                    let started = CalculatorReport::Started(node.in_force.get());
+                    self.members[member].calculator(n, started);
                 }
                 let node = &mut self.nodes[n];
                 took_over(&mut node.machine, local, found, malformed);

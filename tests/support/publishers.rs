@@ -42,7 +42,7 @@ pub fn publisher_sharing(
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
         mode: class,
         batch_max: 1_000,
-        heartbeat_wait: std::time::Duration::from_secs(3),
+        heartbeat_ttl: std::time::Duration::from_secs(6),
     };
     Publisher::new(
         Arc::clone(store) as Arc<dyn Store>,

@@ -23,6 +23,7 @@ impl CalculatorMachine {
         let timing = Timing {
             ttl: self.config.heartbeat_ttl,
             grace: self.config.emergency_grace_period,
+            recovery_grace: self.config.recovery_grace(),
             restart_ratio: self.config.restart_ratio,
         };
         let evidence = judge(found, timing, now);

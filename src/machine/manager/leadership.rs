@@ -6,6 +6,7 @@ use super::{
 };
 use crate::error::{Code, Error, ErrorClass};
 use crate::machine::election::ElectionEvent;
+use crate::store::WatchEvent;
 use crate::types::{CalculatorState, Time};
 
 /// Publications in a row that may fail for a permanent reason before the leader resigns.
@@ -65,8 +66,9 @@ impl ManagerMachine {
             (CalculatorReport::PublishFailed(error), Leadership::Working(_)) => {
                 self.publish_failed(now, error);
             }
-            (CalculatorReport::Started, Leadership::Taking(state)) => {
+            (CalculatorReport::Started(reached), Leadership::Taking(state)) => {
                 self.back_off.reset();
+                self.heart.raise(reached);
                 self.succeeded(Component::Calculator);
                 self.lead = Leadership::Working(state);
             }
@@ -133,6 +135,15 @@ impl ManagerMachine {
         let pause = self.back_off.next_delay();
         self.election.back_off(now, pause);
         self.step_down();
+    }
+
+    pub(super) fn lease_watched(&mut self, now: Time, event: &WatchEvent) {
+        self.election.watched(now, event);
+        let is_disconnected = matches!(event, WatchEvent::Disconnected(_));
+        if !is_disconnected && self.election.leader().is_some() && !self.election.is_leader() {
+            // A worker that follows asks nothing more, so no answer would end this failure.
+            self.succeeded(Component::Election);
+        }
     }
 
     fn report_leader(&mut self) {

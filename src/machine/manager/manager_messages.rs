@@ -53,8 +53,8 @@ pub enum ManagerInput {
 /// A report of the calculator that runs while this worker leads.
 #[derive(Clone, Debug)]
 pub enum CalculatorReport {
-    /// It has taken over and works.
-    Started,
+    /// It has taken over and works; the term that it opened and the highest version it found.
+    Started(Applied),
     /// Its state changed.
     State(CalculatorState),
     /// It published a plan; the highest term and version that it has reached.

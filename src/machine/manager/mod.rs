@@ -69,6 +69,8 @@ pub struct ManagerMachine {
     /// Why the store is unhealthy, and since when the assignment watch has been lost.
     store_fault: Option<String>,
     blind_since: Option<Time>,
+    /// When the watch was last restored.
+    store_returned: Option<Time>,
     breaker: BreakerCondition,
     /// The first failure of the store that a retry may solve.
     store_failure: Option<Error>,
@@ -175,6 +177,7 @@ impl ManagerMachine {
             outage: Outage::new(config.outage, now),
             store_fault: None,
             blind_since: None,
+            store_returned: None,
             breaker: BreakerCondition::closed(),
             store_failure: None,
             lead: Leadership::No,
@@ -213,7 +216,7 @@ impl ManagerMachine {
                 }
             }
             ManagerInput::Answered { op, answer } => self.answered(now, op, answer),
-            ManagerInput::Lease(event) => self.election.watched(now, &event),
+            ManagerInput::Lease(event) => self.lease_watched(now, &event),
             ManagerInput::Assignment(event) => self.assignment_watched(now, &event),
             ManagerInput::StoreHealth(fault) => {
                 self.store_fault = fault;
@@ -350,6 +353,8 @@ impl ManagerMachine {
         ProcessMemory {
             reached: self.heart.highest(),
             revision: self.seen_revision,
+            // A watch that is still lost returns at the earliest now.
+            store_returned: self.blind_since.map(|_| self.now).or(self.store_returned),
         }
     }
 

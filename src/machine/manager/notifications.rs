@@ -81,7 +81,9 @@ impl ManagerMachine {
         match event {
             WatchEvent::Change(entry) => return self.assignment_seen(entry),
             WatchEvent::Live => {
-                self.blind_since = None;
+                if self.blind_since.take().is_some() {
+                    self.store_returned = Some(now);
+                }
                 if self.assignments.is_recalled() {
                     // All that is stored has been delivered: there is no assignment.
                     let change = self.assignments.gone();

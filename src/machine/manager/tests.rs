@@ -67,7 +67,9 @@ impl Life {
         life.pass(Duration::from_millis(100));
         assert_eq!(life.orders, ["lead worker-0"]);
         assert!(life.machine.is_leader());
-        life.handle(ManagerInput::Calculator(CalculatorReport::Started));
+        life.handle(ManagerInput::Calculator(CalculatorReport::Started(
+            Applied::default(),
+        )));
         life.orders.clear();
         life
     }
@@ -581,6 +583,36 @@ fn leadership_failure_clears_when_another_worker_leads() {
     assert!(life.machine.last_failure().is_none());
 }
 
+/// Symptom: after an outage, followers reported its failure for ever. Cause: a failed campaign
+/// counted as over only after another request of the election, and a follower makes none.
+#[test]
+fn failed_campaign_clears_when_another_worker_leads() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(ManagerInput::Lease(WatchEvent::Live));
+    life.now = life.now + Duration::from_millis(100);
+    life.machine.tick(life.now);
+    life.carry_out();
+    let campaign = |request: &Request| {
+        matches!(
+            request,
+            Request::Put {
+                bucket: Bucket::Election,
+                ..
+            }
+        )
+    };
+    let (op, _) = life.take(campaign);
+    let refused = Outcome::Refused(Refusal::Unavailable("no responders".into()));
+    life.answer(op, written(refused));
+    assert!(life.machine.last_failure().is_some());
+    let lease = Entry {
+        revision: 5_000,
+        ..put(LEASE_KEY, "worker-9:100")
+    };
+    life.handle(ManagerInput::Lease(WatchEvent::Change(lease)));
+    assert!(life.machine.last_failure().is_none());
+}
+
 #[test]
 fn worker_that_may_not_lead_knows_leader() {
     let config = ManagerConfig {
@@ -961,6 +993,21 @@ fn leave_under_uncertain_id_never_touches_foreign_heartbeat() {
     assert_eq!(life.orders, ["departed"]);
 }
 
+/// Symptom: a term was opened twice. Cause: a leader reported its term only with its first
+/// publication; the fence, which shows it too, was lost before that. Cure: it reports it at once.
+#[test]
+fn opened_term_is_reported_before_the_first_publication() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(ManagerInput::Lease(WatchEvent::Live));
+    life.pass(Duration::from_millis(100));
+    let reached = Applied {
+        term: 9,
+        version: 4,
+    };
+    life.handle(ManagerInput::Calculator(CalculatorReport::Started(reached)));
+    assert_eq!(life.machine.remembered().reached, reached);
+}
+
 /// Symptom: a leader that was waiting for more workers said that it was stable. Cause: what its
 /// calculator reported of its state before its start was reported as done was forgotten. Cure: it is kept.
 #[test]
@@ -972,7 +1019,9 @@ fn calculator_state_reported_during_its_start_is_kept() {
         CalculatorState::Scaling,
     )));
     assert_ne!(life.machine.state(), ManagerState::Scaling);
-    life.handle(ManagerInput::Calculator(CalculatorReport::Started));
+    life.handle(ManagerInput::Calculator(CalculatorReport::Started(
+        Applied::default(),
+    )));
     assert_eq!(life.machine.state(), ManagerState::Scaling);
 }
 

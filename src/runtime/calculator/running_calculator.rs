@@ -294,7 +294,7 @@ impl Calculator {
             heartbeat: KeyPrefix::new(&self.config.heartbeat_prefix)?,
             mode: self.config.publish_mode,
             batch_max: self.config.publish_batch_max,
-            heartbeat_wait: self.config.heartbeat_ttl / 2,
+            heartbeat_ttl: self.config.heartbeat_ttl,
         };
         let guarded_store: Arc<dyn Store> = self.store.clone();
         let store: Arc<dyn Store> = Arc::new(StopGuarded {

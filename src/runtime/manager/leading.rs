@@ -79,7 +79,7 @@ impl Leading {
         };
         match started {
             _ if !is_wanted => self.end(self.calculator.stop(STOP_TIMEOUT)),
-            Ok(()) => self.tell(CalculatorReport::Started),
+            Ok(()) => self.tell(CalculatorReport::Started(self.in_force())),
             Err(error) => self.tell(CalculatorReport::of_failed_start(error)),
         }
     }

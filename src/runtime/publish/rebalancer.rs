@@ -204,6 +204,7 @@ impl Rebalancer {
             heartbeats: found.heartbeats,
             former_leader: found.former_leader,
             former_leader_lease_over: self.former_leader_lease_over,
+            store_returned: found.store_returned,
             generation,
         }
     }

@@ -71,6 +71,7 @@ fn stored(planned: &[&str]) -> TakeOver {
         heartbeats: Vec::new(),
         former_leader: None,
         former_leader_lease_over: false,
+        store_returned: None,
         generation: 0,
     }
 }

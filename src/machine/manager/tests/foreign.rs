@@ -224,3 +224,19 @@ fn overdue_host_call_is_reported_once_and_cleared_when_it_returns() {
     life.handle(ManagerInput::HostCallsOverdue(None));
     assert!(life.machine.last_failure().is_none());
 }
+
+#[test]
+fn outage_that_the_process_saw_is_remembered_for_a_take_over() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
+    assert_eq!(life.machine.remembered().store_returned, None);
+    life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
+        "gone".into(),
+    )));
+    life.pass(Duration::from_secs(3));
+    assert_eq!(life.machine.remembered().store_returned, Some(life.now));
+    life.handle(ManagerInput::Assignment(WatchEvent::Live));
+    let returned = life.now;
+    life.pass(Duration::from_secs(3));
+    assert_eq!(life.machine.remembered().store_returned, Some(returned));
+}

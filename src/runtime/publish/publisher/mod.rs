@@ -94,8 +94,8 @@ pub struct PublisherSettings {
     pub mode: PublishMode,
     /// Most writes in one batch, below what the store takes.
     pub batch_max: usize,
-    /// Longer than it takes until every live worker has written its next heartbeat.
-    pub heartbeat_wait: Duration,
+    /// The time within which every live worker writes its next heartbeat.
+    pub heartbeat_ttl: Duration,
 }
 
 /// What a rebalance is published through. Used from one thread.

@@ -96,6 +96,7 @@ impl Publish for Shadow {
             consistent,
             // The current leader is not disturbed.
             former_leader: None,
+            store_returned: None,
             malformed,
             heartbeats: beats.heartbeats,
             stored: self.take_stored(),

@@ -1,7 +1,7 @@
 //! Opening a term: the fence first, then everything else.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::per_key::Worst;
 use super::{ActiveMode, AttemptError, PublishAttempt, Publisher, TermState, next_number, refused};
@@ -9,10 +9,10 @@ use crate::config::PublishMode;
 use crate::error::{Code, Error, Result};
 use crate::machine::plausible::{MalformedValue, MalformedValues, Numbered};
 use crate::machine::publication::{BucketReading, Record};
-use crate::machine::takeover::HeartbeatRecord;
+use crate::machine::takeover::{HeartbeatRecord, have_reported};
 use crate::metrics::RetryCause;
 use crate::store::{Bucket, Entry, Expect, Outcome, Refusal, Write};
-use crate::types::{Partition, Revision, Term, Version, WorkerId};
+use crate::types::{Partition, Revision, Term, Time, Version, WorkerId};
 use crate::wire::{
     self, Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, foreign_commit,
 };
@@ -38,6 +38,8 @@ pub struct TakeOverResult {
     pub heartbeats: Vec<HeartbeatRecord>,
     /// Who led before, where the fence record names a worker.
     pub former_leader: Option<WorkerId>,
+    /// When the store last came back after an outage that this process saw.
+    pub store_returned: Option<Time>,
     /// Values that could not be understood.
     pub malformed: MalformedValues,
 }
@@ -72,11 +74,10 @@ impl Publisher {
         let reading = self.read_all(deadline)?;
         self.check_protocol(&reading)?;
         let former_leader = former_leader(&reading.fence);
-        let beats = self.read_beats(reading.plausible_max(), deadline)?;
+        let beats = self.wait_for_reports(&reading, deadline)?;
         let known = self.remembered.reached;
         self.see_version(known.version);
         let floor = reading.highest_term.max(beats.applied.term).max(known.term);
-        self.wait_for_reports(&reading)?;
         let beats = self.open_term(&reading, floor, deadline)?;
         self.term_state = TermState::Effective;
         let found = TakeOverResult {
@@ -84,6 +85,7 @@ impl Publisher {
             version: self.version,
             consistent: self.known.is_consistent(),
             former_leader,
+            store_returned: self.remembered.store_returned,
             // The first look alone has met the former fence.
             malformed: reading
                 .malformed
@@ -103,23 +105,43 @@ impl Publisher {
         Ok(found)
     }
 
-    /// A bucket that lost writes may have lost versions, too. Each worker reports in its next
-    /// heartbeat what it has applied: until then nothing may be published.
-    fn wait_for_reports(&self, reading: &BucketReading) -> Result<()> {
+    /// Reads the heartbeats. After an outage, the servers' data may be an older copy, and this
+    /// process may have missed what was published last. So it first waits until every worker has
+    /// written a heartbeat since, which reports what its process has applied; for one TTL at most.
+    fn wait_for_reports(&mut self, reading: &BucketReading, deadline: Instant) -> Result<Beats> {
+        let max = reading.plausible_max();
+        let ttl = self.settings.heartbeat_ttl;
+        let now = self.environment.clock().now();
         let (last, seen) = (reading.last_sequence, self.remembered.revision);
-        if last >= seen {
-            return Ok(());
+        let mut beats = self.read_beats(max, deadline)?;
+        let mut elapsed = match self.remembered.store_returned {
+            _ if last < seen => Duration::ZERO,
+            Some(returned) => now.since(returned),
+            None => return Ok(beats),
+        };
+        // Half of the time is left for everything else.
+        let rest = deadline.saturating_duration_since(self.environment.clock().instant()) / 2;
+        let end = ttl.min(elapsed + rest);
+        let planned = || reading.stored.iter().map(|(worker, _)| worker);
+        if last < seen {
+            log::warn!(
+                target: "divvy::publisher",
+                last_sequence = last, seen = seen;
+                "the assignment bucket lost writes: waiting for the next heartbeat of every worker"
+            );
         }
-        log::warn!(
-            target: "divvy::publisher",
-            last_sequence = last, seen = seen;
-            "the assignment bucket lost writes: waiting for the next heartbeat of every worker"
-        );
-        if self.environment.pause(self.settings.heartbeat_wait) {
-            return Ok(());
+        while elapsed < end && !have_reported(planned(), &beats.heartbeats, elapsed) {
+            let step = (ttl / 12).min(end.saturating_sub(elapsed));
+            if !self.environment.pause(step) {
+                let stopped = "stopped while waiting for heartbeats";
+                return Err(Error::new(Code::NotRunning, stopped).with_operation("take over"));
+            }
+            elapsed += step;
+            beats = self.read_beats(max, deadline)?;
         }
-        let stopped = "stopped while waiting for heartbeats";
-        Err(Error::new(Code::NotRunning, stopped).with_operation("take over"))
+        // The reports are stored now, and heartbeats repeat them.
+        self.remembered.revision = last;
+        Ok(beats)
     }
 
     /// Whether divvy's records are the ones that decide in this bucket.

@@ -90,7 +90,7 @@ pub(crate) fn settings(class: PublishMode) -> PublisherSettings {
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
         mode: class,
         batch_max: 1_000,
-        heartbeat_wait: Duration::from_secs(3),
+        heartbeat_ttl: Duration::from_secs(6),
     }
 }
 
