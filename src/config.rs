@@ -201,6 +201,48 @@ impl CalculatorConfig {
         self.recovery_grace.unwrap_or_else(default)
     }
 
+    /// Returns the settings by which a leader decides when to publish, to compare the replicas of a
+    /// fleet. A setting at its default is left out, so that a release that adds one is compared as
+    /// before.
+    pub(crate) fn shared_settings(&self) -> String {
+        let shown = |config: &Self| {
+            [
+                ("heartbeat_ttl", format!("{:?}", config.heartbeat_ttl)),
+                (
+                    "emergency_grace_period",
+                    format!("{:?}", config.emergency_grace_period),
+                ),
+                ("cooldown", format!("{:?}", config.cooldown)),
+                (
+                    "cold_start_window",
+                    format!("{:?}", config.cold_start_window),
+                ),
+                (
+                    "planned_scale_window",
+                    format!("{:?}", config.planned_scale_window),
+                ),
+                ("leave_window", format!("{:?}", config.leave_window)),
+                ("restart_ratio", config.restart_ratio.to_string()),
+                (
+                    "min_rebalance_threshold",
+                    config.min_rebalance_threshold.to_string(),
+                ),
+                ("max_list_shrink", config.max_list_shrink.to_string()),
+                ("list_shrink_hold", format!("{:?}", config.list_shrink_hold)),
+                ("default_weight", config.default_weight.to_string()),
+                (
+                    "partition_change_window",
+                    format!("{:?}", config.partition_change_window),
+                ),
+            ]
+        };
+        let ours = shown(self).into_iter().zip(shown(&Self::default()));
+        let changed = ours.filter(|(ours, default)| ours != default);
+        changed
+            .map(|((name, value), _)| format!("{name}={value}\n"))
+            .collect()
+    }
+
     /// Checks every rule without which the calculator cannot work.
     ///
     /// # Errors

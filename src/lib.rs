@@ -107,6 +107,7 @@ pub use machine::assignment::{AssignmentChange, Held};
 pub use machine::breaker::BreakerCondition;
 pub use machine::calculator::{CalculatorEvent, Degradation, Degraded, StateChange};
 pub use machine::comparison::{Comparison, Difference, Intended};
+pub use machine::config_mismatch::ConfigMismatch;
 pub use machine::convergence::Lagging;
 pub use machine::fleet::{FenceView, FleetStatus, LeaderLease, WorkerView};
 pub use machine::list_guard::HeldList;

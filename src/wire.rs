@@ -3,8 +3,15 @@
 //! Decoding rejects what it does not understand and never guesses; unknown JSON fields are
 //! ignored, so that either side may add some. See `DESIGN` in the README for the table of keys.
 
+mod config_digest;
+mod fleet_record;
+mod held_counts;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::config_digest::{ConfigDigest, ConfigParts, digest_of_text, hex};
+pub use self::fleet_record::FleetRecord;
+pub use self::held_counts::HeldCounts;
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_fault, truncated};
 
@@ -176,61 +183,6 @@ pub fn encode_partitions<'a>(
     serde_json::value::to_raw_value(&list).unwrap_or_else(|error| json_never_fails(&error))
 }
 
-/// The fleet record: which fleet the buckets belong to. Written by the first worker of a fleet that
-/// has a name, or other key prefixes than parti's; a bucket without one belongs to the fleet
-/// without a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FleetRecord {
-    /// The fleet's name; empty without one.
-    pub fleet: String,
-    /// Prefix of its heartbeat keys.
-    pub heartbeat_prefix: String,
-    /// Prefix of its assignment keys.
-    pub assignment_prefix: String,
-}
-
-impl Default for FleetRecord {
-    /// The fleet without a name, with parti's prefixes.
-    fn default() -> Self {
-        Self {
-            fleet: String::new(),
-            heartbeat_prefix: "heartbeat".into(),
-            assignment_prefix: "assignment".into(),
-        }
-    }
-}
-
-impl FleetRecord {
-    /// Reads a stored fleet record.
-    ///
-    /// # Errors
-    /// [`Code::InvalidData`], saying what is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        from_json(bytes)
-    }
-
-    /// The bytes to store.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        to_json(self)
-    }
-}
-
-impl std::fmt::Display for FleetRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match truncated(&self.fleet, 60) {
-            "" => write!(f, "a fleet without a name")?,
-            name => write!(f, "fleet {name:?}")?,
-        }
-        write!(
-            f,
-            " with key prefixes {:?} and {:?}",
-            truncated(&self.heartbeat_prefix, 60),
-            truncated(&self.assignment_prefix, 60)
-        )
-    }
-}
-
 /// The fence record: who leads, in which term.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
@@ -258,6 +210,13 @@ pub struct Fence {
     /// Random for each fence, so that no two leaders ever write the same bytes.
     #[serde(default)]
     pub nonce: u64,
+    /// Digests of the leader's configuration.
+    #[serde(
+        default,
+        skip_serializing_if = "ConfigDigest::is_unknown",
+        deserialize_with = "config_digest::lenient"
+    )]
+    pub config: ConfigDigest,
 }
 
 /// The commit record: written last (per-key mode) or with the plan (atomic mode).
@@ -366,6 +325,10 @@ pub struct Reported {
     /// The highest term and version that its process has applied under any id, or published as a
     /// leader. Never below `applied`.
     pub highest: Applied,
+    /// Digests of its configuration.
+    pub config: ConfigDigest,
+    /// The list that it holds back as the leader.
+    pub held_list: Option<HeldCounts>,
 }
 
 impl From<Applied> for Reported {
@@ -373,6 +336,8 @@ impl From<Applied> for Reported {
         Self {
             applied,
             highest: applied,
+            config: ConfigDigest::default(),
+            held_list: None,
         }
     }
 }
@@ -395,6 +360,10 @@ struct StoredHeartbeat {
     highest_term: Term,
     #[serde(default)]
     highest_version: Version,
+    #[serde(default, deserialize_with = "config_digest::lenient")]
+    config: ConfigDigest,
+    #[serde(default, deserialize_with = "held_counts::lenient")]
+    held_list: Option<HeldCounts>,
 }
 
 #[derive(Serialize)]
@@ -407,6 +376,10 @@ struct HeartbeatToStore<'a> {
     highest_term: Option<Term>,
     #[serde(skip_serializing_if = "Option::is_none")]
     highest_version: Option<Version>,
+    #[serde(skip_serializing_if = "ConfigDigest::is_unknown")]
+    config: ConfigDigest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_list: Option<HeldCounts>,
 }
 
 /// What a heartbeat reports; `None` for parti's (a bare time) and for anything else, since
@@ -431,6 +404,8 @@ pub fn decode_heartbeat(bytes: &[u8]) -> Option<Reported> {
     is_valid.then_some(Reported {
         applied,
         highest: highest.highest(applied),
+        config: stored.config,
+        held_list: stored.held_list,
     })
 }
 
@@ -462,7 +437,12 @@ pub fn foreign_commit(key: &str) -> Error {
 /// A heartbeat's bytes.
 #[must_use]
 pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reported>) -> Vec<u8> {
-    let Reported { applied, highest } = report.into();
+    let Reported {
+        applied,
+        highest,
+        config,
+        held_list,
+    } = report.into();
     to_json(&HeartbeatToStore {
         worker: worker.as_str(),
         time,
@@ -470,6 +450,8 @@ pub fn encode_heartbeat(worker: &WorkerId, time: &str, report: impl Into<Reporte
         applied_version: applied.version,
         highest_term: (highest.term > applied.term).then_some(highest.term),
         highest_version: (highest.version > applied.version).then_some(highest.version),
+        config,
+        held_list,
     })
 }
 

@@ -102,6 +102,12 @@ func eventOf(from *C.divvy_go_event) Event {
 		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
 		reported.AppliedVersion = int64(C.divvy_event_applied_version(event))
 		reported.Message = C.GoString(C.divvy_event_message(event, nil))
+	case EventListHeld:
+		reported.Partitions = int(C.divvy_event_partition_count(event))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
+	case EventConfigMismatch:
+		reported.Worker = C.GoString(C.divvy_event_worker(event, nil))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 	case EventMalformed:
 		reported.Bucket = Bucket(C.divvy_event_bucket(event))
 		reported.Key = C.GoString(C.divvy_event_key(event, nil))

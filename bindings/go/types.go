@@ -50,11 +50,11 @@ type Event struct {
 	Version int64
 	// AppliedVersion: set for EventWorkerLagging.
 	AppliedVersion int64
-	// Worker: set for EventMember and EventWorkerLagging. Change ("joined", "left", "suspected",
+	// Worker: set for EventMember, EventWorkerLagging and EventConfigMismatch. Change ("joined", "left", "suspected",
 	// "returned", "dead"): set for EventMember.
 	Worker, Change string
 	// Workers, Partitions and Moved: set for EventPublished, EventWouldPublish and
-	// EventLeaderPublished.
+	// EventLeaderPublished. Partitions of the list that is held back: set for EventListHeld.
 	Workers, Partitions, Moved int
 	// Bucket, Key and Value (how it begins): set for EventMalformed.
 	Bucket     Bucket
@@ -62,8 +62,9 @@ type Event struct {
 	// Err: set for EventFailed; the work is retried.
 	Err error
 	// Message: set for EventDegraded (reasons and what still works; empty at the end), EventBreaker
-	// (why it opened; empty when closed), EventFatal, EventLeaderPublished, EventWorkerLagging
-	// and EventMalformed.
+	// (why it opened; empty when closed), EventFatal, EventLeaderPublished, EventWorkerLagging,
+	// EventConfigMismatch, EventMalformed and EventListHeld (how to confirm it; empty when no list is
+	// held back).
 	Message string
 	// Time is the time of the event (for EventDegraded: of its beginning), relative to an arbitrary
 	// start.

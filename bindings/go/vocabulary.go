@@ -186,6 +186,14 @@ const (
 	// EventMalformed: A malformed value in the store was ignored. Each key is reported once in
 	// `malformed_window`, and at most `malformed_threshold` keys.
 	EventMalformed EventKind = 13
+	// EventConfigMismatch: The configuration of a live worker has differed from the leader's for a
+	// heartbeat TTL. Reported again when the parts that differ change. An empty list: it agrees
+	// again.
+	EventConfigMismatch EventKind = 14
+	// EventListHeld: The leader holds a partition list back that lost more than `max_list_shrink` or
+	// became empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list
+	// is held back any more.
+	EventListHeld EventKind = 15
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
@@ -247,6 +255,10 @@ func (w EventKind) String() string {
 		return "worker_lagging"
 	case EventMalformed:
 		return "malformed"
+	case EventConfigMismatch:
+		return "config_mismatch"
+	case EventListHeld:
+		return "list_held"
 	case EventManagerState:
 		return "manager_state"
 	case EventWorkerID:

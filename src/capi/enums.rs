@@ -342,6 +342,14 @@ pub enum divvy_event_kind {
     /// `malformed_window`, and at most `malformed_threshold` keys. Members: `bucket`, `key`,
     /// `value`, `message`.
     DIVVY_EVENT_MALFORMED = 13,
+    /// The configuration of a live worker has differed from the leader's for a heartbeat TTL.
+    /// Reported again when the parts that differ change. An empty list: it agrees again. Members:
+    /// `worker`, `parts`, `message`.
+    DIVVY_EVENT_CONFIG_MISMATCH = 14,
+    /// The leader holds a partition list back that lost more than `max_list_shrink` or became
+    /// empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list is
+    /// held back any more. Members: `partition_count`, `lost_count`, `message`.
+    DIVVY_EVENT_LIST_HELD = 15,
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,

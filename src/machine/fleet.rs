@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 use crate::store::{Bucket, Entry, Listing};
 use crate::time::duration::millis;
 use crate::types::{Partition, Term, Version, WorkerId};
+use crate::vocabulary::ConfigPart;
 use crate::wire::{
-    self, Assignment, COMMIT_KEY, Commit, FENCE_KEY, FLEET_KEY, Fence, FleetRecord, KeyPrefix,
-    LEASE_KEY,
+    self, Assignment, COMMIT_KEY, Commit, ConfigDigest, FENCE_KEY, FLEET_KEY, Fence, FleetRecord,
+    HeldCounts, KeyPrefix, LEASE_KEY, hex,
 };
 
 /// Input of a snapshot.
@@ -68,6 +69,10 @@ pub struct FleetStatus {
     /// programs, and keys that hold no assignment and have no live worker. divvy does not touch
     /// them.
     pub foreign: Vec<String>,
+    /// The list that the leader holds back, if its heartbeat reports one.
+    pub held_list: Option<HeldCounts>,
+    /// In what the live workers and the leader are configured differently.
+    pub config_differences: Vec<ConfigDifference>,
     /// What is wrong with the data, a sentence each.
     pub problems: Vec<String>,
 }
@@ -94,6 +99,43 @@ pub struct FenceView {
     pub time: String,
 }
 
+/// A part of the configuration in which live replicas differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ConfigDifference {
+    /// The part: `list`, `strategy` or `settings`.
+    pub part: &'static str,
+    /// Who has which configuration, the leader's first, then by the number of workers.
+    pub variants: Vec<ConfigVariant>,
+}
+
+/// One configuration that some replicas have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ConfigVariant {
+    /// The digest: eight hexadecimal digits.
+    pub digest: String,
+    /// The workers, in order.
+    pub workers: Vec<String>,
+}
+
+impl fmt::Display for ConfigDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "replicas differ in {}:", self.part)?;
+        for (index, variant) in self.variants.iter().enumerate() {
+            let semicolon = if index > 0 { ";" } else { "" };
+            write!(f, "{semicolon} {} on", variant.digest)?;
+            for worker in variant.workers.iter().take(SHOWN_MAX) {
+                write!(f, " {}", worker.escape_debug())?;
+            }
+            if variant.workers.len() > SHOWN_MAX {
+                write!(f, " and {} more", variant.workers.len() - SHOWN_MAX)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One worker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerView {
@@ -117,6 +159,8 @@ pub struct WorkerView {
     pub weight: i128,
     /// That as a share of all weight assigned.
     pub share: f64,
+    /// Digests of its configuration, as far as it reports them.
+    pub config: ConfigDigest,
 }
 
 impl FleetStatus {
@@ -134,6 +178,7 @@ impl FleetStatus {
         status.take_workers(look, &reading);
         status.take_partitions(look.partitions, &reading);
         status.take_foreign(look, &reading);
+        status.compare_configs(&reading);
         status.find_problems(look, &reading);
         status
     }
@@ -178,6 +223,47 @@ impl FleetStatus {
         }
     }
 
+    /// Groups the live workers by their digests. The leader's fence counts where its heartbeat
+    /// reports nothing, as that of a calculator without a worker.
+    fn compare_configs(&mut self, reading: &BucketReading) {
+        let live = self.workers.iter().filter(|worker| worker.is_alive);
+        let mut configs: BTreeMap<&str, ConfigDigest> =
+            live.map(|w| (w.worker.as_str(), w.config)).collect();
+        let fence = reading.fence.value.as_ref();
+        let leader = self.leader.as_ref().map(|lease| lease.worker.as_str());
+        if let Some(fence) = fence.filter(|fence| leader.is_none_or(|l| l == fence.leader)) {
+            let known = configs.entry(&fence.leader).or_default();
+            if known.is_unknown() {
+                *known = fence.config;
+            }
+        }
+        for part in ConfigPart::ALL {
+            let mut variants: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+            for (worker, config) in &configs {
+                if let Some(digest) = config.part(part) {
+                    variants.entry(digest).or_default().push((*worker).into());
+                }
+            }
+            if variants.len() < 2 {
+                continue;
+            }
+            let mut variants: Vec<ConfigVariant> = variants
+                .into_iter()
+                .map(|(digest, workers)| ConfigVariant {
+                    digest: hex(digest),
+                    workers,
+                })
+                .collect();
+            variants.sort_by_key(|variant| {
+                let is_leaders = variant.workers.iter().any(|w| Some(w.as_str()) == leader);
+                (!is_leaders, std::cmp::Reverse(variant.workers.len()))
+            });
+            let part = part.name();
+            self.config_differences
+                .push(ConfigDifference { part, variants });
+        }
+    }
+
     fn take_workers(&mut self, look: &Look<'_>, reading: &BucketReading) {
         let beats: BTreeMap<WorkerId, &Entry> = look
             .heartbeats
@@ -203,6 +289,10 @@ impl FleetStatus {
             let report = report.filter(|r| r.highest.check_plausible(max).is_ok());
             let applied_version = report.map(|report| report.applied.version);
             let partitions = assignment.map_or(&[][..], |a| &a.partitions);
+            let is_leader = |lease: &LeaderLease| lease.worker == worker.as_str();
+            if self.leader.as_ref().is_some_and(is_leader) {
+                self.held_list = report.and_then(|report| report.held_list);
+            }
             self.workers.push(WorkerView {
                 worker: worker.to_string(),
                 is_alive: beat.is_some(),
@@ -214,6 +304,7 @@ impl FleetStatus {
                 partitions: partitions.len(),
                 weight: partitions.iter().map(|p| i128::from(p.weight.max(1))).sum(),
                 share: 0.0,
+                config: report.map(|report| report.config).unwrap_or_default(),
             });
         }
         let total: i128 = self.workers.iter().map(|w| w.weight).sum();
@@ -357,6 +448,12 @@ impl fmt::Display for FleetStatus {
         write_list(f, "owned twice", &self.shared)?;
         write_list(f, "not in the list", &self.unlisted)?;
         write_list(f, "foreign keys", &self.foreign)?;
+        if let Some(held) = &self.held_list {
+            writeln!(f, "problem: partition list held back: {held}")?;
+        }
+        for difference in &self.config_differences {
+            writeln!(f, "problem: {difference}")?;
+        }
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;
         }

@@ -213,8 +213,9 @@ impl Heartbeat {
             value: Value::Beat(
                 worker,
                 Reported {
-                    applied: self.applied,
                     highest: self.highest,
+                    // The shell adds the rest when it writes.
+                    ..self.applied.into()
                 },
             ),
             expect,

@@ -4,9 +4,11 @@
 //! list that lost too many partitions is therefore held back until the host confirms it, or until it
 //! has stayed the same for the hold time.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::types::Time;
+use crate::wire::HeldCounts;
 
 /// A list that is held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,28 @@ pub struct HeldList {
     pub listed: usize,
     /// Time until it is applied, unless the partitions return.
     pub applied_in: Duration,
+}
+
+impl HeldList {
+    /// Returns the numbers without the time that is left.
+    #[must_use]
+    pub fn counts(&self) -> HeldCounts {
+        HeldCounts {
+            in_force: self.in_force,
+            lost: self.lost,
+            listed: self.listed,
+        }
+    }
+}
+
+impl fmt::Display for HeldList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (counts, applied_in) = (self.counts(), self.applied_in);
+        write!(
+            f,
+            "{counts}; otherwise it is applied in {applied_in:.0?} if it stays the same"
+        )
+    }
 }
 
 /// Judges lists against the one in force.

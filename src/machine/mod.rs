@@ -9,6 +9,7 @@ pub mod breaker;
 pub mod cache;
 pub mod calculator;
 pub mod comparison;
+pub mod config_mismatch;
 pub mod convergence;
 pub mod election;
 pub mod engine;

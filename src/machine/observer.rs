@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::calculator::CalculatorInput;
+use super::config_mismatch::ConfigComparison;
 use super::convergence::Convergence;
 use super::liveness::{Leases, MembershipEvent};
 use super::plausible::{MalformedValue, MalformedValues, Numbered, plausible_max};
@@ -23,6 +24,7 @@ use crate::wire::{
 pub struct Observer {
     leases: Leases,
     convergence: Convergence,
+    configs: ConfigComparison,
     heartbeat: KeyPrefix,
     assignment: KeyPrefix,
     malformed: MalformedValues,
@@ -55,6 +57,7 @@ impl Observer {
                 config.recovery_grace(),
             ),
             convergence: Convergence::new(config.apply_timeout),
+            configs: ConfigComparison::new(config.heartbeat_ttl),
             heartbeat: KeyPrefix::new(&config.heartbeat_prefix)?,
             assignment: KeyPrefix::new(&config.assignment_prefix)?,
             malformed: MalformedValues::default(),
@@ -85,6 +88,11 @@ impl Observer {
     /// The same, to take what is to be measured.
     pub fn convergence_mut(&mut self) -> &mut Convergence {
         &mut self.convergence
+    }
+
+    /// How the workers' configurations compare with the leader's.
+    pub fn configs_mut(&mut self) -> &mut ConfigComparison {
+        &mut self.configs
     }
 
     /// Handles an event of the heartbeat watch. `in_force` is the publisher's progress.
@@ -152,12 +160,17 @@ impl Observer {
     pub fn tick(&mut self, now: Time) {
         self.leases.tick(now);
         self.convergence.tick(now);
+        self.configs.tick(now);
     }
 
     /// When `tick` is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let dues = [self.leases.deadline(), self.convergence.deadline()];
+        let dues = [
+            self.leases.deadline(),
+            self.convergence.deadline(),
+            self.configs.deadline(),
+        ];
         dues.into_iter().flatten().min()
     }
 
@@ -166,6 +179,7 @@ impl Observer {
         if let Some(membership) = self.leases.poll_event() {
             if let MembershipEvent::Suspected(worker) = &membership {
                 self.convergence.gone(worker.as_str());
+                self.configs.gone(worker.as_str());
             }
             return Some(CalculatorInput::Membership(membership));
         }
@@ -173,6 +187,9 @@ impl Observer {
             // Its key may be gone: the server does not report a purge.
             self.suspect(lagging.worker.as_str());
             return Some(CalculatorInput::Lagging(lagging));
+        }
+        if let Some(mismatch) = self.configs.poll_report() {
+            return Some(CalculatorInput::ConfigMismatch(mismatch));
         }
         if !self.malformed.is_empty() {
             let values = std::mem::take(&mut self.malformed);
@@ -202,6 +219,8 @@ impl Observer {
                 if self.leases.known(worker).is_some() {
                     let version = report.map(|report| report.applied.version);
                     self.convergence.applied(now, worker, version);
+                    let config = report.map(|report| report.config).unwrap_or_default();
+                    self.configs.reported(now, worker, config);
                 }
                 if let Some(report) = report {
                     self.reported(worker, report, in_force);
@@ -210,6 +229,7 @@ impl Observer {
             Operation::Delete => {
                 self.leases.left(worker);
                 self.convergence.gone(worker);
+                self.configs.gone(worker);
                 self.ahead = Applied::default();
             }
             Operation::Expired => {
@@ -282,7 +302,9 @@ impl Observer {
     /// A worker that has applied what this leader knows nothing of will refuse all that is older:
     /// the bucket has lost writes. Each such finding is passed on once.
     fn reported(&mut self, worker: &str, report: Reported, in_force: Applied) {
-        let Reported { applied, highest } = report;
+        let Reported {
+            applied, highest, ..
+        } = report;
         // What its key holds may be older than what it has applied, though the leader knows of
         // both: a foreign hand wrote it while the worker was away.
         if let Some(held) = self.held.get_mut(worker)

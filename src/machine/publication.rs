@@ -459,6 +459,21 @@ pub fn content_hash<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Cont
     hasher.digest128()
 }
 
+/// Digest of the keys of a partition list in canonical order. Weights do not count: replicas that
+/// measure them differ in them all the time.
+#[must_use]
+pub fn keys_digest(list: &[Partition]) -> u32 {
+    let mut hasher = Xxh3::new();
+    for partition in list {
+        hasher.update(&(partition.keys.len() as u64).to_le_bytes());
+        for key in &partition.keys {
+            hasher.update(&(key.len() as u64).to_le_bytes());
+            hasher.update(key.as_bytes());
+        }
+    }
+    hasher.digest() as u32
+}
+
 /// Digest over a whole plan, for the commit record: hexadecimal, over workers in order.
 #[must_use]
 pub fn digest<'a>(contents: impl Iterator<Item = (&'a WorkerId, ContentHash)>) -> String {

@@ -27,7 +27,9 @@ pub use crate::vocabulary::labels::{
     ExpiryCause, HostCall, IdClaim, JobKind, LeadershipChange, RefusalCause, RetryCause, Step,
     StoreCall, StoreOutcome, Success, Watched,
 };
-pub use crate::vocabulary::{ActiveMode, BreakerState, Bucket, DegradationCause, MemberChange};
+pub use crate::vocabulary::{
+    ActiveMode, BreakerState, Bucket, ConfigPart, DegradationCause, MemberChange,
+};
 
 /// Receives the measurements of a calculator and of its store.
 #[allow(unused_variables)]
@@ -57,6 +59,11 @@ pub trait CalculatorMetrics: Send + Sync {
     /// `lagging` live workers have not applied their assignment within `apply_timeout`. The slowest
     /// live worker is `highest` versions behind.
     fn fleet_lag(&self, lagging: usize, highest: Version) {}
+    /// A partition list that lacks `lost` of the partitions in force is held back. 0: none is.
+    fn list_held(&self, lost: usize) {}
+    /// The number of live workers that were reported as configured differently from the leader in
+    /// this part changed.
+    fn config_mismatches(&self, part: ConfigPart, workers: usize) {}
     /// Every live worker that reports its version has applied the publication, `took` after it was
     /// observed.
     fn converged(&self, took: Duration) {}

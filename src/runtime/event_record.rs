@@ -18,6 +18,7 @@ use crate::types::{Time, Version, WorkerId};
 use crate::vocabulary::{
     AlertLevel, Bucket, Code, DegradationCause, EventKind, Field, MemberChange, Reason, Word,
 };
+use crate::wire::ConfigParts;
 
 /// The fields of an event. Those that its kind does not have are empty, see [`EventKind::fields`].
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct EventRecord {
     pub value: String,
     pub attempts: u32,
     pub causes: Vec<DegradationCause>,
+    pub parts: ConfigParts,
+    pub lost_count: usize,
     pub time: Option<Time>,
     pub assignment: Option<AssignmentChange>,
     pub is_leader: bool,
@@ -74,6 +77,8 @@ impl EventRecord {
             value: String::new(),
             attempts: 0,
             causes: Vec::new(),
+            parts: ConfigParts::default(),
+            lost_count: 0,
             time: None,
             assignment: None,
             is_leader: false,
@@ -168,6 +173,13 @@ impl EventRecord {
             Field::Value => json!(self.value),
             Field::Attempts => json!(self.attempts),
             Field::Causes => json!(self.causes.iter().map(|c| c.name()).collect::<Vec<_>>()),
+            Field::Parts => json!(
+                self.parts
+                    .iter()
+                    .map(|part| part.name())
+                    .collect::<Vec<_>>()
+            ),
+            Field::LostCount => json!(self.lost_count),
             Field::TimeNs => json!(self.time.map_or(0, Time::as_nanos)),
             Field::Term => match (held, &self.comparison) {
                 (Some(held), _) => json!(held.term),
@@ -257,6 +269,17 @@ impl From<&CalculatorEvent> for EventRecord {
                 Self::failed(EventKind::Failed, operation, error)
             }
             CalculatorEvent::Malformed(value) => Self::malformed(value),
+            CalculatorEvent::ListHeld(held) => Self {
+                partition_count: held.as_ref().map_or(0, |held| held.listed),
+                lost_count: held.as_ref().map_or(0, |held| held.lost),
+                message: held.as_ref().map(ToString::to_string).unwrap_or_default(),
+                ..Self::empty(EventKind::ListHeld)
+            },
+            CalculatorEvent::ConfigMismatch(mismatch) => Self {
+                parts: mismatch.parts,
+                message: mismatch.to_string(),
+                ..Self::about(EventKind::ConfigMismatch, Some(&mismatch.worker))
+            },
             CalculatorEvent::Degraded(degraded) => Self {
                 time: degraded.since,
                 causes: degraded

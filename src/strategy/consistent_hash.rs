@@ -56,6 +56,10 @@ impl Strategy for ConsistentHash {
         "consistent_hash"
     }
 
+    fn parameters(&self) -> String {
+        format!("{} {}", self.virtual_nodes, self.seed)
+    }
+
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         input.worker_count()?;
         let ring = Ring::new(input.workers, self.virtual_nodes, self.seed);

@@ -124,6 +124,12 @@ pub trait Strategy: Send + Sync {
     /// Returns the name of the strategy, for logs, metrics and status.
     fn name(&self) -> &str;
 
+    /// Returns the parameters that shape its plans as text, by which the replicas of a fleet are
+    /// compared. Default: none, so that only the names are compared.
+    fn parameters(&self) -> String {
+        String::new()
+    }
+
     /// Returns the owner of each partition: as many as `input.partitions`, each an index of
     /// `input.workers`. The caller rejects anything else as an invalid plan.
     ///
@@ -135,6 +141,10 @@ pub trait Strategy: Send + Sync {
 impl<S: Strategy + ?Sized> Strategy for Arc<S> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn parameters(&self) -> String {
+        (**self).parameters()
     }
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {

@@ -93,6 +93,17 @@ impl Strategy for WeightedConsistentHash {
         "weighted_consistent_hash"
     }
 
+    fn parameters(&self) -> String {
+        let Self {
+            virtual_nodes,
+            seed,
+            overload_threshold,
+            extreme_threshold,
+            default_weight,
+        } = self;
+        format!("{virtual_nodes} {seed} {overload_threshold} {extreme_threshold} {default_weight}")
+    }
+
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         let worker_count = input.worker_count()?;
         let weights = input.weights(self.default_weight);

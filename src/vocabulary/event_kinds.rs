@@ -36,6 +36,13 @@ words! {
         /// A malformed value in the store was ignored. Each key is reported once in
         /// `malformed_window`, and at most `malformed_threshold` keys.
         Malformed = 13 "malformed",
+        /// The configuration of a live worker has differed from the leader's for a heartbeat TTL.
+        /// Reported again when the parts that differ change. An empty list: it agrees again.
+        ConfigMismatch = 14 "config_mismatch",
+        /// The leader holds a partition list back that lost more than `max_list_shrink` or became
+        /// empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list is
+        /// held back any more.
+        ListHeld = 15 "list_held",
         /// The manager's state changed. The first event of a subscriber reports the current state:
         /// `from` and `state` are equal.
         ManagerState = 20 "manager_state",
@@ -128,6 +135,10 @@ words! {
         Bucket = 29 "bucket",
         /// Text: how the ignored value begins.
         Value = 30 "value",
+        /// List of texts: the parts that differ, a `ConfigPart` each.
+        Parts = 31 "parts",
+        /// Number: partitions in force that the list lacks.
+        LostCount = 32 "lost_count",
     }
 }
 
@@ -137,9 +148,9 @@ impl EventKind {
     pub fn fields(self) -> &'static [Field] {
         use Field::{
             Added, AppliedVersion, Attempts, Bucket, Causes, Change, Code, Comparison, From,
-            IsLeader, Key, LastedMs, Level, Lifecycle, MaxToMean, Message, MissedCount, MovedCount,
-            Operation, PartitionCount, Partitions, Reason, Removed, State, Term, TimeNs, Value,
-            Version, Worker, WorkerCount,
+            IsLeader, Key, LastedMs, Level, Lifecycle, LostCount, MaxToMean, Message, MissedCount,
+            MovedCount, Operation, PartitionCount, Partitions, Parts, Reason, Removed, State, Term,
+            TimeNs, Value, Version, Worker, WorkerCount,
         };
         match self {
             EventKind::CalculatorState => &[From, State, Reason, Version, TimeNs],
@@ -173,6 +184,8 @@ impl EventKind {
             EventKind::Breaker => &[State, Message],
             EventKind::WorkerLagging => &[Worker, Version, AppliedVersion, LastedMs, Message],
             EventKind::Malformed => &[Bucket, Key, Value, Message],
+            EventKind::ListHeld => &[PartitionCount, LostCount, Message],
+            EventKind::ConfigMismatch => &[Worker, Parts, Message],
             EventKind::ManagerState => &[From, State, TimeNs],
             EventKind::WorkerId
             | EventKind::WorkerIdLost

@@ -71,6 +71,16 @@ words! {
         Dead = 5 "dead",
     }
 
+    /// A part of the configuration that all replicas of a fleet should have in common.
+    pub enum ConfigPart (non_exhaustive) {
+        /// The keys of the partitions in the list.
+        List = 1 "list",
+        /// The strategy and its parameters.
+        Strategy = 2 "strategy",
+        /// The settings by which a leader decides when to publish.
+        Settings = 3 "settings",
+    }
+
     /// What keeps a calculator from doing all of its work.
     pub enum DegradationCause {
         /// The heartbeat watch is lost: failure detection is suspended.

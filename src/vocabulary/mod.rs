@@ -16,8 +16,9 @@ pub mod labels;
 pub use self::errors::{CallStatus, Code, ErrorClass};
 pub use self::event_kinds::{EventKind, Field};
 pub use self::fleet_words::{
-    ActiveMode, AlertLevel, BreakerState, Bucket, CalculatorState, DegradationCause, Departure,
-    EventFilter, ManageBuckets, ManagerEventFilter, ManagerState, MemberChange, OutagePolicy,
-    OutagePreset, PublishMode, Reason, SettingField, Storage, StoreKind, StrategyKind,
+    ActiveMode, AlertLevel, BreakerState, Bucket, CalculatorState, ConfigPart, DegradationCause,
+    Departure, EventFilter, ManageBuckets, ManagerEventFilter, ManagerState, MemberChange,
+    OutagePolicy, OutagePreset, PublishMode, Reason, SettingField, Storage, StoreKind,
+    StrategyKind,
 };
 pub use self::words::{Word, Words};

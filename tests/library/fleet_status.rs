@@ -63,6 +63,66 @@ fn divvys_fleet() -> MemoryStore {
 }
 
 #[test]
+fn replicas_that_differ_are_listed_by_part_with_the_leaders_first() {
+    let store = divvys_fleet();
+    let beat = |worker: &str, config: &str| {
+        let value = format!(r#"{{"applied_term":3,"applied_version":42,"config":{config}}}"#);
+        put(
+            &store,
+            Bucket::Heartbeat,
+            &format!("heartbeat.{worker}"),
+            &value,
+        );
+    };
+    let ours = r#"{"list":"0000000a","strategy":"0000000b","settings":"0000000c"}"#;
+    beat("worker-0", ours);
+    beat("worker-1", ours);
+    assert_eq!(look(&store, None).config_differences, []);
+    let held = r#"{},"held_list":{"in_force":100,"lost":60,"listed":40}"#;
+    beat("worker-1", held);
+    assert_eq!(look(&store, None).held_list, None, "it does not lead");
+    beat("worker-0", held);
+    let text = look(&store, None).to_string();
+    let line = "problem: partition list held back: it has 40 partitions and lacks 60 of the 100";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("confirm_partitions"), "{text}");
+    beat("worker-0", ours);
+    beat(
+        "worker-1",
+        r#"{"list":"0000000f","strategy":"0000000b","settings":"00000001"}"#,
+    );
+    // It does not know its list, and parti's worker knows nothing.
+    beat(
+        "worker-3",
+        r#"{"strategy":"0000000b","settings":"00000001"}"#,
+    );
+    put(
+        &store,
+        Bucket::Heartbeat,
+        "heartbeat.worker-4",
+        "2026-01-01T00:00:00Z",
+    );
+    let status = look(&store, None);
+    let text = status.to_string();
+    for line in [
+        "problem: replicas differ in list: 0000000a on worker-0; 0000000f on worker-1\n",
+        "problem: replicas differ in settings: 0000000c on worker-0; 00000001 on worker-1 worker-3\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(status.config_differences.len(), 2);
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(
+        json["config_differences"][0],
+        serde_json::json!({"part": "list", "variants": [
+            {"digest": "0000000a", "workers": ["worker-0"]},
+            {"digest": "0000000f", "workers": ["worker-1"]},
+        ]})
+    );
+    assert_eq!(json["workers"][1]["config"]["list"], "0000000f");
+}
+
+#[test]
 fn leader_versions_workers_lag_and_loads_are_shown() {
     let store = divvys_fleet();
     let wanted = list(&["tool.a", "tool.b", "tool.c", "tool.d"]);

@@ -9,7 +9,9 @@ use crate::config::CalculatorConfig;
 use crate::error::Error;
 use crate::machine::breaker::BreakerCondition;
 use crate::machine::comparison::Comparison;
+use crate::machine::config_mismatch::ConfigMismatch;
 use crate::machine::convergence::Lagging;
+use crate::machine::list_guard::HeldList;
 use crate::machine::liveness::MembershipEvent;
 use crate::machine::plausible::{MalformedValue, MalformedValues};
 use crate::machine::takeover::{Finding, TakeOver};
@@ -64,6 +66,10 @@ pub enum CalculatorInput {
     AppliedAhead(Applied),
     /// A worker has not applied its assignment in time (dv-watch -> calculator).
     Lagging(Lagging),
+    /// A partition list is held back; `None`: no longer.
+    ListHeld(Option<HeldList>),
+    /// A live worker is configured differently from the leader.
+    ConfigMismatch(ConfigMismatch),
     /// The fence record names a higher term (dv-watch -> calculator).
     FenceMoved {
         /// The term that it names.
@@ -237,6 +243,12 @@ pub enum CalculatorEvent {
     /// A live worker has not applied what is assigned to it within
     /// [`CalculatorConfig::apply_timeout`]. Reported once, and again only after it has caught up.
     WorkerLagging(Lagging),
+    /// A partition list is held back ([`CalculatorConfig::max_list_shrink`]); `None`: no longer,
+    /// because it was applied or the partitions returned.
+    ListHeld(Option<HeldList>),
+    /// The configuration of a live worker has differed from the leader's for
+    /// [`CalculatorConfig::heartbeat_ttl`], or agrees again.
+    ConfigMismatch(ConfigMismatch),
     /// A plan was published.
     Published {
         /// Its version.
@@ -313,6 +325,9 @@ impl fmt::Display for CalculatorEvent {
                 }
             },
             CalculatorEvent::WorkerLagging(lagging) => lagging.fmt(f),
+            CalculatorEvent::ListHeld(Some(held)) => write!(f, "partition list held back: {held}"),
+            CalculatorEvent::ListHeld(None) => f.write_str("no partition list is held back"),
+            CalculatorEvent::ConfigMismatch(mismatch) => mismatch.fmt(f),
             CalculatorEvent::Published {
                 version,
                 reason,

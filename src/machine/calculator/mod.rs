@@ -246,6 +246,10 @@ impl CalculatorMachine {
             }
             CalculatorInput::HostCallsOverdue(words) => self.health.host_calls = words,
             CalculatorInput::Breaker(state) => self.breaker_changed(now, state),
+            CalculatorInput::ListHeld(held) => self.notify(CalculatorEvent::ListHeld(held)),
+            CalculatorInput::ConfigMismatch(mismatch) => {
+                self.notify(CalculatorEvent::ConfigMismatch(mismatch));
+            }
             CalculatorInput::Lagging(lagging) => {
                 self.notify(CalculatorEvent::WorkerLagging(lagging))
             }

@@ -19,10 +19,10 @@ use self::series::{
     SubscriberSeries,
 };
 use super::{
-    ActiveMode, AssignmentMetrics, BreakerState, Bucket, CalculatorMetrics, DegradationCause,
-    ExpiryCause, IdClaim, JobKind, LeadershipChange, ManagerMetrics, MemberChange, MetricNames,
-    Probe, PublishedPlan, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome, Success,
-    Watched, WorkerMetrics,
+    ActiveMode, AssignmentMetrics, BreakerState, Bucket, CalculatorMetrics, ConfigPart,
+    DegradationCause, ExpiryCause, IdClaim, JobKind, LeadershipChange, ManagerMetrics,
+    MemberChange, MetricNames, Probe, PublishedPlan, RefusalCause, RetryCause, Step, StoreCall,
+    StoreOutcome, Success, Watched, WorkerMetrics,
 };
 use crate::error::Result;
 use crate::types::{CalculatorState, ManagerState, Reason, Term, Version};
@@ -239,6 +239,14 @@ impl CalculatorMetrics for Prometheus {
     fn fleet_lag(&self, lagging: usize, highest: Version) {
         self.convergence.lagging.set(count(lagging));
         self.convergence.highest.set(highest);
+    }
+
+    fn list_held(&self, lost: usize) {
+        self.calculator.list_held.set(count(lost));
+    }
+
+    fn config_mismatches(&self, part: ConfigPart, workers: usize) {
+        self.convergence.mismatched[part as usize].set(count(workers));
     }
 
     fn converged(&self, took: Duration) {

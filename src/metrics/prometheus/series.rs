@@ -5,7 +5,7 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge};
 use super::registrar::{Registrar, Scale};
 use crate::error::Result;
 use crate::metrics::{
-    ActiveMode, BreakerState, Bucket, DegradationCause, ExpiryCause, IdClaim, JobKind,
+    ActiveMode, BreakerState, Bucket, ConfigPart, DegradationCause, ExpiryCause, IdClaim, JobKind,
     LeadershipChange, MemberChange, RefusalCause, RetryCause, Step, StoreCall, StoreOutcome,
     Success, Watched,
 };
@@ -34,6 +34,7 @@ pub(super) struct CalculatorSeries {
     pub watch_resyncs: Vec<IntCounter>,
     pub malformed: Vec<IntCounter>,
     pub degraded: Vec<IntGauge>,
+    pub list_held: IntGauge,
     pub leadership_lost: IntCounter,
 }
 
@@ -124,6 +125,10 @@ impl CalculatorSeries {
                 "cause",
                 names!(DegradationCause),
             )?,
+            list_held: to.gauge(
+                "list_held_lost_partitions",
+                "Partitions in force that the held-back list lacks. 0: no list is held back.",
+            )?,
             leadership_lost: to.counter(
                 "calculator_deposed_total",
                 "Times that a newer leader took over from this calculator.",
@@ -136,6 +141,7 @@ pub(super) struct ConvergenceSeries {
     pub lagging: IntGauge,
     pub highest: IntGauge,
     pub seconds: Histogram,
+    pub mismatched: Vec<IntGauge>,
 }
 
 impl ConvergenceSeries {
@@ -153,6 +159,12 @@ impl ConvergenceSeries {
                 "convergence_seconds",
                 "Time from a publication until every live worker has applied it. Overlapping publications count once.",
                 Scale::Work,
+            )?,
+            mismatched: to.gauges(
+                "workers_config_mismatched",
+                "Live workers whose configuration differs from the leader's, by part.",
+                "part",
+                names!(ConfigPart),
             )?,
         })
     }

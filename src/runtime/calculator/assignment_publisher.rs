@@ -13,6 +13,7 @@ use super::thread_messages::{Started, ToDriver};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{CalculatorInput, Job, JobReport};
+use crate::machine::list_guard::HeldList;
 use crate::metrics::{JobKind, Success};
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::guarded_store::GuardedStore;
@@ -52,6 +53,9 @@ impl AssignmentPublisher {
         if self.to_driver.send(ToDriver::Started(started)).is_err() || !succeeded {
             return;
         }
+        if !self.report_held_list() {
+            return;
+        }
         // Whether the list that was held back long enough was asked for; its job may be late.
         let mut is_asked_for = false;
         loop {
@@ -84,6 +88,9 @@ impl AssignmentPublisher {
             std::thread::yield_now();
             let deadline = Instant::now() + job.job.timeout(&self.config);
             let result = self.work(job.job, deadline);
+            if !self.report_held_list() {
+                return;
+            }
             let done = CalculatorInput::JobDone {
                 op: job.op,
                 term: self.rebalancer.publisher().term(),
@@ -140,7 +147,19 @@ impl AssignmentPublisher {
     fn note_list(&self) {
         let read_at = self.rebalancer.list_read_at();
         self.shared.list_read_at.store(read_at);
-        *self.shared.held_list.lock() = self.rebalancer.held_list();
+    }
+
+    /// Reports a list that is held back from now on, and one that no longer is. Returns whether
+    /// `dv-calc` still takes messages.
+    fn report_held_list(&self) -> bool {
+        let held = self.rebalancer.held_list();
+        let mut noted = self.shared.held_list.lock();
+        let counts = |list: &Option<HeldList>| list.as_ref().map(HeldList::counts);
+        let is_same = counts(&noted) == counts(&held);
+        noted.clone_from(&held);
+        drop(noted);
+        let report = ToDriver::CalculatorInput(CalculatorInput::ListHeld(held));
+        is_same || self.to_driver.send(report).is_ok()
     }
 
     /// Set before the machine processes the plan, so that its event finds it.

@@ -141,12 +141,16 @@ impl DriverShell {
                 metrics.degraded(&causes);
             }
             CalculatorEvent::LeadershipLost => metrics.leadership_lost(),
+            CalculatorEvent::ListHeld(held) => {
+                metrics.list_held(held.as_ref().map_or(0, |held| held.lost));
+            }
             // The breaker measures itself, a shadow publishes nothing that could be measured, and
             // `dv-watch` measures who lags.
             CalculatorEvent::Breaker(_)
             | CalculatorEvent::WouldPublish { .. }
             | CalculatorEvent::LeaderPublished(_)
             | CalculatorEvent::WorkerLagging(_)
+            | CalculatorEvent::ConfigMismatch(_)
             | CalculatorEvent::Malformed(_)
             | CalculatorEvent::Failed { .. }
             | CalculatorEvent::Lagged { .. }

@@ -38,6 +38,7 @@ use crate::runtime::common::thread_group::LifecycleSlot;
 use crate::runtime::guarded_store::GuardedStore;
 use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Queued, Subscription};
+use crate::runtime::publish::config_source::ConfigSource;
 use crate::runtime::publish::partition_list::{PartitionSource, Partitions};
 use crate::runtime::running_host_calls::HostCalls;
 use crate::store::Store;
@@ -152,7 +153,10 @@ impl CalculatorBuilder {
                 .pushed
                 .unwrap_or_else(|| Arc::new(Partitions::pushed())),
         };
+        let config_source =
+            ConfigSource::new(&self.config, &*self.strategy, Arc::clone(&partitions));
         let calculator = Calculator {
+            config_source,
             probe: Arc::new(CalculatorProbe {
                 shared: Arc::clone(&shared),
                 clock: Arc::clone(&self.clock),
@@ -198,6 +202,7 @@ impl CalculatorBuilder {
 pub struct Calculator {
     pub(crate) shared: Arc<CalculatorShared>,
     pub(crate) partitions: Arc<Partitions>,
+    pub(crate) config_source: ConfigSource,
     pub(crate) store: Arc<GuardedStore>,
     pub(crate) config: CalculatorConfig,
     pub(crate) strategy: Arc<dyn Strategy>,

@@ -189,6 +189,7 @@ impl Calculator {
             shared: Arc::clone(&self.shared),
             event_log: EventLog::default(),
             to_driver: to_driver.clone(),
+            config_source: self.config_source.clone(),
         };
         let (reader, source_thread) = threaded(stopped.clone(), self.config.host_call_timeout);
         let publisher = self.publisher(&stopped, to_driver.clone(), reader)?;
@@ -316,6 +317,7 @@ impl Calculator {
             Arc::clone(&self.shared.in_force),
         )
         .remembering(*self.shared.remembered.lock())
+        .with_config(self.config_source.digest())
         .with_metrics(Arc::clone(&self.shared.metrics_sink.assignment));
         let publisher: Box<dyn Publish> = if self.config.shadow {
             Box::new(Shadow::of(publisher))

@@ -18,6 +18,7 @@ use crate::machine::engine::monitor_engine::{MonitorAction, MonitorEngine, Monit
 use crate::metrics::{CalculatorMetrics, ExpiryCause, Success, Watched};
 use crate::runtime::common::event_log::EventLog;
 use crate::runtime::guarded_store::GuardedStore;
+use crate::runtime::publish::config_source::ConfigSource;
 use crate::store::{Bucket, Health, Listing, Store, Watch, WatchEvent};
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
@@ -33,6 +34,7 @@ pub(crate) struct WorkerMonitor {
     pub shared: Arc<CalculatorShared>,
     pub event_log: EventLog,
     pub to_driver: Sender<ToDriver>,
+    pub config_source: ConfigSource,
 }
 
 /// The watches, as far as they are open.
@@ -95,6 +97,7 @@ impl WorkerMonitor {
                 },
                 recv(timer) -> _ => {}
             }
+            self.compare_configs();
             self.engine.tick(self.clock.now(), self.in_force());
             self.measure_convergence();
             if !self.perform_actions(&mut watches) {
@@ -269,6 +272,18 @@ impl WorkerMonitor {
             }
         };
         leases.map(status).collect()
+    }
+
+    /// Compares with what this calculator has now: the list may have changed.
+    fn compare_configs(&mut self) {
+        let ours = self.config_source.digest();
+        let configs = self.engine.observer_mut().configs_mut();
+        configs.set_leader(self.clock.now(), ours);
+        if let Some(counts) = configs.take_counts() {
+            for (part, workers) in counts {
+                self.metrics().config_mismatches(part, workers);
+            }
+        }
     }
 
     fn measure_convergence(&mut self) {

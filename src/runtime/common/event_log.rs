@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::machine::calculator::{CalculatorEvent, Degraded};
+use crate::machine::config_mismatch::ConfigMismatch;
 use crate::machine::convergence::Lagging;
 use crate::machine::manager::ManagerEvent;
 use crate::machine::plausible::MalformedValue;
@@ -23,6 +24,7 @@ pub struct EventLog {
     turns: BTreeMap<&'static str, LogThrottle>,
     lags: LogThrottle,
     malformed: LogThrottle,
+    mismatches: LogThrottle,
     degradations: LogThrottle,
     is_degraded_logged: bool,
     sights: LogThrottle,
@@ -88,6 +90,16 @@ impl EventLog {
                 self.failed(now, operation, error);
             }
             CalculatorEvent::Malformed(value) => self.malformed(now, value),
+            CalculatorEvent::ListHeld(Some(held)) => log::warn!(
+                target: "divvy::calculator",
+                listed = held.listed, lost = held.lost, in_force = held.in_force;
+                "partition list held back: {held}"
+            ),
+            CalculatorEvent::ListHeld(None) => log::info!(
+                target: "divvy::calculator",
+                "partition list no longer held back"
+            ),
+            CalculatorEvent::ConfigMismatch(mismatch) => self.config_mismatch(now, mismatch),
             CalculatorEvent::Degraded(why) => self.degraded(now, why),
             CalculatorEvent::LeadershipLost => log::warn!(
                 target: "divvy::calculator",
@@ -246,6 +258,24 @@ impl EventLog {
                 worker = lagging.worker.as_str(), assigned = lagging.assigned,
                 applied = lagging.applied;
                 "worker lagging: {lagging}{}", suppressed(silent)
+            );
+        }
+    }
+
+    /// Logs a worker that is configured differently. Further ones are counted.
+    fn config_mismatch(&mut self, now: Time, mismatch: &ConfigMismatch) {
+        let worker = mismatch.worker.as_str();
+        if mismatch.parts.is_empty() {
+            log::info!(
+                target: "divvy::config", worker = worker;
+                "configuration mismatch resolved: {mismatch}"
+            );
+        } else if let Some(silent) = self.mismatches.record(now) {
+            let parts = mismatch.parts.to_string();
+            log::warn!(
+                target: "divvy::config", worker = worker, parts = parts.as_str();
+                "configuration mismatch: {mismatch}{}; give all replicas the same configuration",
+                suppressed(silent)
             );
         }
     }

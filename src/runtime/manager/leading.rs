@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use super::member_messages::ToMember;
 use crate::error::Result;
 use crate::machine::calculator::CalculatorEvent;
+use crate::machine::list_guard::HeldList;
 use crate::machine::manager::{CalculatorReport, ManagerInput};
 use crate::runtime::calculator::Calculator;
 use crate::runtime::notifier::EventFilter;
 use crate::runtime::notifier::{Events, Readiness};
-use crate::wire::Applied;
+use crate::wire::{Applied, ConfigDigest, HeldCounts};
 
 /// How long one try to stop waits. It is tried again for as long as it takes: until then this
 /// worker does not lead again.
@@ -120,6 +121,17 @@ impl Leading {
     /// The highest term and version that the calculator has reached.
     pub fn in_force(&self) -> Applied {
         self.calculator.in_force()
+    }
+
+    /// The digests of what the calculator works with.
+    pub fn config(&self) -> ConfigDigest {
+        self.calculator.config_source.digest()
+    }
+
+    /// The list that the calculator holds back.
+    pub fn held_list(&self) -> Option<HeldCounts> {
+        let held = self.calculator.shared.held_list.lock();
+        held.as_ref().map(HeldList::counts)
     }
 
     /// What keeps the calculator from ending, if something does.

@@ -22,15 +22,16 @@ use crate::machine::calculator::{CalculatorEvent, OpId};
 use crate::machine::manager::{
     CalculatorReport, ManagerAction, ManagerEvent, ManagerInput, ManagerMachine, TAKE_OVER_TIMEOUT,
 };
-use crate::machine::request::Request;
+use crate::machine::request::{Request, Value};
 use crate::runtime::calculator::Calculator;
 use crate::runtime::common::event_log::EventLog;
+use crate::runtime::publish::config_source::ConfigSource;
 use crate::runtime::running_host_calls::OverdueCheck;
 use crate::store::Store;
 use crate::time::clock::Clock;
 use crate::time::deadline::timer;
 use crate::types::{Time, WorkerId};
-use crate::wire::KeyPrefix;
+use crate::wire::{ConfigDigest, HeldCounts, KeyPrefix};
 
 /// Makes the calculator of a worker that leads.
 pub(super) type MakeCalculator = Box<dyn Fn(&WorkerId) -> Result<Calculator> + Send>;
@@ -56,6 +57,7 @@ pub(super) struct ManagerDriver {
     pub event_log: EventLog,
     pub cache: Option<Arc<CacheFile>>,
     pub overdue_check: OverdueCheck,
+    pub config_source: ConfigSource,
 }
 
 impl ManagerDriver {
@@ -192,7 +194,13 @@ impl ManagerDriver {
         }
     }
 
-    fn request(&mut self, op: OpId, request: Request, patience: Duration) {
+    fn request(&mut self, op: OpId, mut request: Request, patience: Duration) {
+        if let Request::Put { value, .. } = &mut request
+            && let Value::Beat(_, report) = value
+        {
+            report.config = self.config();
+            report.held_list = self.held_list();
+        }
         let now = self.clock.now();
         let has_id = self.machine.has_id();
         let asked = self.measures.request(now, &request, has_id);
@@ -212,6 +220,21 @@ impl ManagerDriver {
                 answer,
             }));
         });
+    }
+
+    /// The digests for the next heartbeat. A list that is pulled is known only while this worker
+    /// leads: followers do not call the source, and the list that a former leader read ages.
+    fn config(&self) -> ConfigDigest {
+        match &*self.shared.leading.lock() {
+            Some(leading) => leading.config(),
+            None => self.config_source.digest(),
+        }
+    }
+
+    /// The list that this worker holds back as the leader.
+    fn held_list(&self) -> Option<HeldCounts> {
+        let leading = self.shared.leading.lock();
+        leading.as_ref().and_then(|leading| leading.held_list())
     }
 
     fn cache(&mut self, order: CacheOrder) {

@@ -22,6 +22,7 @@ use crate::runtime::common::event_log::EventLog;
 use crate::runtime::common::thread_group::{Signals, ThreadGroup};
 use crate::runtime::guarded_store::BreakerListener;
 use crate::runtime::notifier::Hub;
+use crate::runtime::publish::config_source::ConfigSource;
 use crate::runtime::publish::partition_list::Partitions;
 use crate::runtime::running_host_calls::OverdueCheck;
 use crate::threads::OwnThread;
@@ -227,6 +228,11 @@ impl Manager {
                 joined,
                 departed: false,
                 event_log: EventLog::default(),
+                config_source: ConfigSource::new(
+                    &self.config.calculator,
+                    &*self.strategy,
+                    Arc::clone(&self.partitions),
+                ),
                 cache: CacheFile::of(&self.config, &*self.store),
                 measures: ManagerMeasurements::new(
                     self.metrics_sink.clone(),

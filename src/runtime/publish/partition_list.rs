@@ -9,14 +9,20 @@ use parking_lot::Mutex;
 use super::list_reader::ListReader;
 pub use super::list_reader::PartitionSource;
 use crate::error::{Code, Error, Result};
+use crate::machine::publication::keys_digest;
 use crate::strategy::canonical_partitions;
 use crate::types::Partition;
+
+/// The digest of a list that is not known. No `u32`.
+const UNKNOWN: u64 = u64::MAX;
 
 /// The partition list: pulled from a source, or pushed by the host. Shared with the handle.
 pub struct Partitions {
     source: Option<Arc<dyn PartitionSource>>,
     pushed: Mutex<Option<Arc<[Partition]>>>,
     generation: AtomicU64,
+    /// Digest of the newest list; [`UNKNOWN`] before there is one.
+    digest: AtomicU64,
     /// Whether the host confirms the next list, whatever it lost.
     is_confirmed: AtomicBool,
 }
@@ -29,6 +35,7 @@ impl Partitions {
             source: Some(source),
             pushed: Mutex::new(None),
             generation: AtomicU64::new(0),
+            digest: AtomicU64::new(UNKNOWN),
             is_confirmed: AtomicBool::new(false),
         }
     }
@@ -40,6 +47,7 @@ impl Partitions {
             source: None,
             pushed: Mutex::new(None),
             generation: AtomicU64::new(0),
+            digest: AtomicU64::new(UNKNOWN),
             is_confirmed: AtomicBool::new(false),
         }
     }
@@ -62,8 +70,22 @@ impl Partitions {
             ));
         }
         let list: Arc<[Partition]> = canonical_partitions(list)?.into();
-        *self.pushed.lock() = Some(list);
+        let mut pushed = self.pushed.lock();
+        self.set_digest(&list);
+        *pushed = Some(list);
+        drop(pushed);
         Ok(self.touch())
+    }
+
+    /// Returns the digest of the keys of the newest list, if one is known. Does not call the source.
+    #[must_use]
+    pub fn digest(&self) -> Option<u32> {
+        u32::try_from(self.digest.load(Ordering::Acquire)).ok()
+    }
+
+    fn set_digest(&self, list: &[Partition]) {
+        let digest = u64::from(keys_digest(list));
+        self.digest.store(digest, Ordering::Release);
     }
 
     /// Confirms the next list that is read, however much it lost.
@@ -106,6 +128,7 @@ impl Partitions {
         };
         let list = canonical_partitions(list?)
             .map_err(|error| Error::new(Code::SourceFailed, error.message()))?;
+        self.set_digest(&list);
         Ok(Some((list.into(), generation)))
     }
 }

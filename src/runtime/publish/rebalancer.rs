@@ -392,16 +392,7 @@ impl Rebalancer {
                 );
                 list
             }
-            judgement => {
-                if judgement == Judgement::HoldFromNow {
-                    let applied_in = self.held_list_due_in().unwrap_or_default();
-                    log::warn!(
-                        target: "divvy::calculator", listed = listed, lost = lost;
-                        "partition list held back until confirmed, or for {applied_in:.0?}"
-                    );
-                }
-                Arc::clone(plan.partitions())
-            }
+            Judgement::Hold | Judgement::HoldFromNow => Arc::clone(plan.partitions()),
         }
     }
 

@@ -118,6 +118,17 @@ impl Strategy for Sticky {
         "sticky"
     }
 
+    fn parameters(&self) -> String {
+        let Self {
+            tolerance,
+            movement_budget,
+            default_weight,
+            capacities,
+        } = self;
+        let budget = movement_budget.unwrap_or(1.0);
+        format!("{tolerance} {budget} {default_weight} {capacities:?}")
+    }
+
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
         input.worker_count()?;
         if input.previous.len() != input.partitions.len() {

@@ -177,7 +177,15 @@ fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
     let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let list = Arc::new(Mutex::new(partitions(10)));
     let calculator = moody(&store, &Arc::new(Mutex::new(Mood::Fine)), &list);
-    wait_for_publication(&started(&calculator));
+    let events = started(&calculator);
+    wait_for_publication(&events);
+    let reported = || {
+        let held = std::iter::from_fn(|| events.try_recv()).filter_map(|event| match &*event {
+            CalculatorEvent::ListHeld(held) => Some(held.as_ref().map(|h| (h.lost, h.listed))),
+            _ => None,
+        });
+        held.collect::<Vec<_>>()
+    };
     wait_for_rest(&calculator);
     for shrunken in [partitions(4), Vec::new()] {
         *list.lock() = shrunken;
@@ -187,11 +195,13 @@ fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
         assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
         assert!(calculator.status().held_list.is_some());
     }
+    assert_eq!(reported(), [Some((6, 4)), Some((10, 0))]);
     *list.lock() = partitions(4);
     calculator.confirm_partitions(PATIENCE).unwrap();
     wait_until("four held", || all_held(&store, &["w-1", "w-2"]) == ids(4));
     wait_for_rest(&calculator);
     assert_eq!(calculator.status().held_list, None);
+    assert_eq!(reported(), [None]);
     // The confirmation is used once.
     *list.lock() = partitions(1);
     calculator.refresh(PATIENCE).unwrap();

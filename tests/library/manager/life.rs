@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use divvy::error::Code;
 use divvy::store::memory::MemoryStore;
 use divvy::store::{Bucket, Store};
-use divvy::{Cancel, Departure, Error, LeaderElection, Manager, ManagerEvent, ManagerEventFilter};
-use divvy::{ManagerState, OutagePolicy, WorkerId};
+use divvy::{
+    CalculatorEvent, Cancel, Departure, Error, LeaderElection, Manager, ManagerEvent,
+    ManagerEventFilter,
+};
+use divvy::{ManagerConfig, ManagerState, OutagePolicy, WorkerId};
 
 use crate::support::managers::*;
 
@@ -287,6 +290,56 @@ fn pushed_list_is_divided_by_current_leader() {
     wait_for_cover(&[&first, &second], 8);
     first.stop(Departure::Leave, PATIENCE).unwrap();
     wait_for_cover(&[&second], 8);
+}
+
+#[test]
+fn leader_reports_which_replica_differs_in_what() {
+    let store = MemoryStore::new();
+    let mut config = config();
+    config.heartbeat_interval = Duration::from_millis(50);
+    config.calculator.heartbeat_ttl = Duration::from_millis(300);
+    let build = |config: &ManagerConfig, count| {
+        let manager = Manager::builder(Arc::new(store.client("worker")))
+            .config(config.clone())
+            .build()
+            .unwrap();
+        manager.set_partitions(partitions(count)).unwrap();
+        manager
+    };
+    let leader = build(&config, 6);
+    let received = events(&leader);
+    leader.start(PATIENCE).unwrap();
+    wait_until("it leads", || leader.is_leader());
+    config.calculator.leave_window = Duration::from_millis(11);
+    let other = build(&config, 7);
+    other.start(PATIENCE).unwrap();
+
+    let next = || {
+        let is_mismatch = |event: &ManagerEvent| {
+            matches!(
+                event,
+                ManagerEvent::Calculator(CalculatorEvent::ConfigMismatch(_))
+            )
+        };
+        match &*wait_for(&received, "a mismatch", is_mismatch) {
+            ManagerEvent::Calculator(CalculatorEvent::ConfigMismatch(mismatch)) => mismatch.clone(),
+            _ => unreachable!("another event was filtered"),
+        }
+    };
+    let mismatch = next();
+    assert_eq!(mismatch.worker, worker("worker-1"));
+    assert_eq!(mismatch.parts.to_string(), "list, settings");
+    let status = divvy::read_fleet(&store, &config.calculator, None, soon()).unwrap();
+    let parts: Vec<&str> = status.config_differences.iter().map(|d| d.part).collect();
+    assert_eq!(parts, ["list", "settings"], "{status}");
+    assert_eq!(
+        status.config_differences[0].variants[0].workers,
+        ["worker-0"]
+    );
+    assert!(!status.fence.unwrap().leader.is_empty());
+
+    other.set_partitions(partitions(6)).unwrap();
+    assert_eq!(next().parts.to_string(), "settings");
 }
 
 #[test]

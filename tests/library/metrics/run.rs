@@ -102,6 +102,8 @@ fn eventful_run_appears_in_every_related_series() {
     for name in [
         "divvy_workers_lagging",
         "divvy_workers_lag_versions",
+        "divvy_workers_config_mismatched",
+        "divvy_list_held_lost_partitions",
         "divvy_convergence_seconds_count",
     ] {
         assert_eq!(page.sum(name, &[]), 0.0, "{name}");

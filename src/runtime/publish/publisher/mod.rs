@@ -50,7 +50,9 @@ use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 use crate::types::{Reason, Revision, Term, Version, WorkerId};
 pub use crate::vocabulary::ActiveMode;
-use crate::wire::{Applied, Assignment, COMMIT_KEY, Commit, FENCE_KEY, Fence, KeyPrefix};
+use crate::wire::{
+    Applied, Assignment, COMMIT_KEY, Commit, ConfigDigest, FENCE_KEY, Fence, KeyPrefix,
+};
 
 /// The error of a store that stays busy over all retries.
 const STAYS_BUSY: &str = "the store stays busy: another client writes the same keys, or the server \
@@ -201,6 +203,8 @@ pub struct Publisher {
     term_state: TermState,
     /// What this process knows from before.
     remembered: ProcessMemory,
+    /// The digests that the fence states.
+    config: ConfigDigest,
     /// The fence in force.
     fence: Record<Fence>,
     /// The fence last tried: the one in force unless a further term is being opened.
@@ -276,6 +280,7 @@ impl Publisher {
             term: 0,
             term_state: TermState::Outside,
             remembered: ProcessMemory::default(),
+            config: ConfigDigest::default(),
             fence: Record::default(),
             claim: Fence::default(),
             fence_read_in: None,
@@ -298,6 +303,13 @@ impl Publisher {
     #[must_use]
     pub fn remembering(mut self, remembered: ProcessMemory) -> Self {
         self.remembered = remembered;
+        self
+    }
+
+    /// Sets the digests of this replica's configuration, for the fence.
+    #[must_use]
+    pub fn with_config(mut self, config: ConfigDigest) -> Self {
+        self.config = config;
         self
     }
 

@@ -298,6 +298,7 @@ impl Publisher {
             class_b_until,
             version: self.version,
             nonce: self.environment.nonce(),
+            config: self.config,
         };
         let value = self.claim.encode();
         let mut retries = self.retries(deadline);

@@ -140,11 +140,11 @@ fn a_worker_without_an_assignment_reports_what_its_process_applied_under_an_earl
     for kind in BOTH {
         let world = world(kind);
         let report = crate::wire::Reported {
-            applied: Applied::default(),
             highest: Applied {
                 term: 41,
                 version: 70,
             },
+            ..Applied::default().into()
         };
         let value = crate::wire::encode_heartbeat(&id("w-5"), "t", report);
         let server = world.server();
