@@ -197,9 +197,10 @@ impl World {
         let config = &self.config;
         // A hand-over of the lease and a take-over take a few requests each.
         let mut bound = config.leave_window + config.join_coalescing + Duration::from_secs(1);
-        if self.tally.contains_key("restored") {
-            // A leader that detects lost writes waits for the report of every worker.
-            bound += config.heartbeat_ttl / 2;
+        if self.tally.contains_key("restored") || self.has_store_returned_lately() {
+            // A leader that detects lost writes, or that takes over just after an outage, waits
+            // for the report of every worker.
+            bound += config.heartbeat_ttl;
         }
         let bound = bound * 10 / 9;
         self.run_until(self.now() + bound)?;
@@ -212,6 +213,16 @@ impl World {
             "worker left"
         });
         Ok(())
+    }
+
+    /// Whether a worker that may lead next has seen an outage end within one TTL.
+    fn has_store_returned_lately(&self) -> bool {
+        let (now, ttl) = (self.now(), self.config.heartbeat_ttl);
+        self.lives.alive.iter().any(|&m| {
+            let member = &self.members[m];
+            let returned = member.machine.remembered().store_returned;
+            returned.is_some_and(|returned| returned + ttl > member.clock.of(now))
+        })
     }
 
     // --- chaos ---
