@@ -79,6 +79,19 @@ pub(super) fn or<T>(fallback: T, body: impl FnOnce() -> Outcome<T>) -> T {
 }
 
 fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let mut body = Some(body);
+    let mut outcome = None;
+    guarded(&mut || outcome = body.take().map(|body| body()))?;
+    // The body has run: otherwise there is an error.
+    outcome.unwrap_or_else(|| {
+        let status = divvy_status::DIVVY_PANICKED;
+        Err(Failure::new(status, "the call was not carried out"))
+    })
+}
+
+/// Runs a call, unless this is a forked child. Not generic: a copy for each function, with what starts
+/// a thread, was a tenth of the library.
+fn guarded(call: &mut dyn FnMut()) -> Outcome {
     // Before anything else: a lock may have been held by a thread that the child does not have.
     if IS_FORKED.load(Ordering::Relaxed) {
         return Err(Failure::new(
@@ -87,19 +100,19 @@ fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
         ));
     }
     if is_past_end() {
-        return on_another_thread(|| caught_here(body));
+        return on_another_thread(call);
     }
-    caught_here(body)
+    caught_here(call)
 }
 
-fn caught_here<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+fn caught_here(call: &mut dyn FnMut()) -> Outcome {
     let outer = IN_GUARD.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(body));
+    let result = catch_unwind(AssertUnwindSafe(call));
     IN_GUARD.set(outer);
-    result.unwrap_or_else(|panic| {
+    result.map_err(|panic| {
         let text = crate::threads::panic_text(panic.as_ref());
         let text = format!("panicked: {}", truncated(text, 400));
-        Err(Failure::new(divvy_status::DIVVY_PANICKED, text))
+        Failure::new(divvy_status::DIVVY_PANICKED, text)
     })
 }
 
@@ -122,25 +135,24 @@ fn is_past_end() -> bool {
 }
 
 /// Runs a call for a thread that is past its end, and waits for it.
-fn on_another_thread<T>(call: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
-    /// What the call borrows outlives it, because this thread waits for it.
-    struct Carried<F>(F);
-    // SAFETY: this thread uses nothing of it until the other one has ended.
-    unsafe impl<F> Send for Carried<F> {}
-    impl<F> Carried<F> {
-        /// Taken as a whole, and not field by field.
-        fn into_inner(self) -> F {
-            self.0
+fn on_another_thread(call: &mut dyn FnMut()) -> Outcome {
+    /// A call that borrows from the calling thread.
+    struct Carried<'a>(&'a mut dyn FnMut());
+    // SAFETY: the calling thread uses nothing of the call until the other thread has ended.
+    unsafe impl Send for Carried<'_> {}
+    impl Carried<'_> {
+        /// Captures the struct in a closure, not its field, which is not `Send`.
+        fn run(self) -> Outcome {
+            caught_here(self.0)
         }
     }
     let carried = Carried(call);
-    let work = move || Carried(carried.into_inner()());
     // SAFETY: it is joined below, before anything that it borrows ends.
-    let spawned = unsafe { threads::spawn_borrowing("dv-late-call", work) };
+    let spawned = unsafe { threads::spawn_borrowing("dv-late-call", move || carried.run()) };
     let ended = spawned.map(std::thread::JoinHandle::join);
     let failed = |why: &'static str| Err(Failure::new(divvy_status::DIVVY_UNAVAILABLE, why));
     match ended {
-        Ok(Ok(result)) => result.into_inner(),
+        Ok(Ok(result)) => result,
         Ok(Err(_)) => failed("the thread of a call at a thread's end panicked"),
         Err(_) => failed("the system cannot start a thread for a call at a thread's end"),
     }
