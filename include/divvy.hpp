@@ -81,8 +81,6 @@ public:
     bool is_retriable() const noexcept { return divvy_status_is_retriable(status_) != 0; }
     const std::string &operation() const noexcept { return fields_->operation; }
     const std::string &key() const noexcept { return fields_->key; }
-    divvy_bucket bucket() const noexcept { return static_cast<divvy_bucket>(divvy_event_bucket(handle_)); }
-    std::string value() const { return text(divvy_event_value); }
     std::uint32_t attempts() const noexcept { return fields_->attempts; }
 
 private:
@@ -354,6 +352,9 @@ public:
     std::string operation() const { return text(divvy_event_operation); }
     std::string key() const { return text(divvy_event_key); }
     std::uint32_t attempts() const noexcept { return divvy_event_attempts(handle_); }
+    /// Set for DIVVY_EVENT_MALFORMED, as is key().
+    divvy_bucket bucket() const noexcept { return static_cast<divvy_bucket>(divvy_event_bucket(handle_)); }
+    std::string value() const { return text(divvy_event_value); }
     std::string json() const { return text(divvy_event_json); }
     /// Set for DIVVY_EVENT_BREAKER.
     divvy_breaker_state breaker_state() const noexcept {
