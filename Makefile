@@ -22,8 +22,8 @@ MINUTES ?= 10
 TRIES ?= 10000
 
 # Manager lifecycles of `cycles`, in memory and on a server.
-LIVES ?= 10000
-NATS_LIVES ?= 500
+LIFECYCLES ?= 10000
+NATS_LIFECYCLES ?= 500
 
 .PHONY: help
 help: ## List the commands
@@ -154,9 +154,9 @@ chaos: need-test ## Run 20 worker processes while workers and servers fail
 
 .PHONY: cycles
 cycles: need-test ## Check thousands of manager lifecycles for leaks
-## LIVES=10000 NATS_LIVES=500 set the numbers in memory and on a server
-	DIVVY_LIVES=$(LIVES) DIVVY_NATS_LIVES=$(NATS_LIVES) \
-	  $(CARGO) test $(LOCKED) --release --features cli --test alone -- --nocapture manager_lives::
+## LIFECYCLES=10000 NATS_LIFECYCLES=500 set the numbers in memory and on a server
+	DIVVY_LIFECYCLES=$(LIFECYCLES) DIVVY_NATS_LIFECYCLES=$(NATS_LIFECYCLES) \
+	  $(CARGO) test $(LOCKED) --release --features cli --test alone -- --nocapture manager_lifecycles::
 
 .PHONY: figures-manager
 figures-manager: need-build ## Measure cost and reaction times of a manager on a real server (6 minutes)

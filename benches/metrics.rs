@@ -79,7 +79,7 @@ fn step(
         hub.publish(notice);
     }
     if let Some((metrics, changes)) = metrics_sink
-        && changes.tell(is_more_coming, metrics)
+        && changes.report(is_more_coming, metrics)
     {
         let (alive, suspected) = machine.worker_counts();
         metrics.workers(alive, suspected);

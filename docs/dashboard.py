@@ -26,7 +26,7 @@ WIDTH, ROW, HEAD = 1440, 200, 30
 
 def record():
     """Runs the fleet while it is scraped. Returns the dashboard with the answers to all queries."""
-    board = json.load(open(f"{ROOT}/dashboards/divvy.json"))
+    dashboard = json.load(open(f"{ROOT}/dashboards/divvy.json"))
     with tempfile.TemporaryDirectory() as folder:
         config = f"{folder}/prometheus.yml"
         with open(config, "w") as file:
@@ -42,13 +42,13 @@ def record():
             time.sleep(2)
             subprocess.run([f"{ROOT}/target/release/examples/metrics", FLEET], check=True)
             end = time.time()
-            for panel in board["panels"]:
+            for panel in dashboard["panels"]:
                 for target in panel.get("targets", []):
                     target["answer"] = ask(target["expr"], begin, end)
         finally:
             server.terminate()
             server.wait()
-    return board, begin, end
+    return dashboard, begin, end
 
 
 def ask(query, begin, end):
@@ -123,9 +123,9 @@ def draw(panel, begin, end, x, y, width):
 
 
 def main():
-    board, begin, end = record()
+    dashboard, begin, end = record()
     out, y, x = [], HEAD, 0
-    for panel in board["panels"]:
+    for panel in dashboard["panels"]:
         if panel["type"] == "row":
             y += ROW if x else 0
             x = 0

@@ -102,8 +102,8 @@ fn starts() {
 }
 
 fn stop(manager: &divvy::Manager) {
-    let patience = Duration::from_secs(10);
-    manager.stop(Departure::Leave, patience).expect("a stop");
+    let timeout = Duration::from_secs(10);
+    manager.stop(Departure::Leave, timeout).expect("a stop");
 }
 
 struct World {

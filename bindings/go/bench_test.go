@@ -43,7 +43,7 @@ func BenchmarkTransitionToChannel(b *testing.B) {
 		}
 		subscription.Cancel()
 	}()
-	tell(b, delaysOf(b, subscription, func(Event) {}))
+	report(b, delaysOf(b, subscription, func(Event) {}))
 }
 
 // delaysOf measures how long each transition took to arrive, and calls then with it.
@@ -92,7 +92,7 @@ func BenchmarkTransitionOfAFleetToChannel(b *testing.B) {
 	if len(delays) < 2*b.N {
 		b.Fatal("too few transitions:", len(delays))
 	}
-	tell(b, delays)
+	report(b, delays)
 }
 
 // A rebalance of 100 000 partitions for 1 000 workers, by a strategy in Go and by the same strategy
@@ -146,7 +146,7 @@ func large(count int) []Partition {
 	return list
 }
 
-func tell(b *testing.B, delays []time.Duration) {
+func report(b *testing.B, delays []time.Duration) {
 	if len(delays) == 0 {
 		b.Fatal("no transition")
 	}

@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-const patience = 20 * time.Second
+const timeout = 20 * time.Second
 
 func patient(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -748,15 +748,15 @@ func TestRepeatedLifecyclesLeaveNothingBehind(t *testing.T) {
 		cancel()
 		must(t, made.Close())
 	}
-	lives := 1_000
+	cycles := 1_000
 	if testing.Short() {
-		lives = 100
+		cycles = 100
 	}
-	for range lives / 5 {
+	for range cycles / 5 {
 		one()
 	}
 	goroutines, threads, files, resident := usage(t)
-	for range lives * 4 / 5 {
+	for range cycles * 4 / 5 {
 		one()
 	}
 	until(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines+2 })

@@ -393,7 +393,7 @@ func TestCancelThatMeetsAnEventReturns(t *testing.T) {
 		}()
 		select {
 		case <-cancelled:
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Fatal("cycle ", cycle, ": Cancel hangs")
 		}
 	}

@@ -389,15 +389,15 @@ func TestRepeatedManagerLifecyclesLeaveNothingBehind(t *testing.T) {
 		must(t, made.Stop(patient(t), Leave))
 		must(t, made.Close())
 	}
-	lives := 500
+	cycles := 500
 	if testing.Short() {
-		lives = 50
+		cycles = 50
 	}
-	for range lives / 5 {
+	for range cycles / 5 {
 		one()
 	}
 	goroutines, threads, files, resident := usage(t)
-	for range lives * 4 / 5 {
+	for range cycles * 4 / 5 {
 		one()
 	}
 	until(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines+2 })

@@ -188,7 +188,7 @@ fn field(errbuf: *const c_char, errlen: usize, index: usize) -> Option<&'static 
     reader.text().map(|start| unsafe { CStr::from_ptr(start) })
 }
 
-fn tell(errbuf: *const c_char, errlen: usize, index: usize, length: *mut usize) -> *const c_char {
+fn detail(errbuf: *const c_char, errlen: usize, index: usize, length: *mut usize) -> *const c_char {
     let Some(found) = guard::or(None, || Ok(field(errbuf, errlen, index))) else {
         return text::empty(length);
     };
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn divvy_error_operation(
     errlen: usize,
     length: *mut usize,
 ) -> *const c_char {
-    tell(errbuf, errlen, 0, length)
+    detail(errbuf, errlen, 0, length)
 }
 
 /// Returns the store key that a failure was about, such as "divvy.fence"; empty if none.
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn divvy_error_key(
     errlen: usize,
     length: *mut usize,
 ) -> *const c_char {
-    tell(errbuf, errlen, 1, length)
+    detail(errbuf, errlen, 1, length)
 }
 
 /// Returns the number of failed attempts, the last one included.

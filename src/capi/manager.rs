@@ -283,7 +283,7 @@ pub unsafe extern "C" fn divvy_manager_worker_id(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let id = manager_of(manager)?.worker_id();
-        tell_worker(id, out, "this worker has no id")
+        write_worker(id, out, "this worker has no id")
     })
 }
 
@@ -305,11 +305,11 @@ pub unsafe extern "C" fn divvy_manager_leader(
     guard::call(Detail::new(errbuf, errlen), || {
         let out = Out::new(out, "out")?;
         let leader = manager_of(manager)?.leader();
-        tell_worker(leader, out, "no leader is known")
+        write_worker(leader, out, "no leader is known")
     })
 }
 
-fn tell_worker(worker: Option<WorkerId>, out: Out<divvy_text>, none: &'static str) -> Outcome {
+fn write_worker(worker: Option<WorkerId>, out: Out<divvy_text>, none: &'static str) -> Outcome {
     let worker = worker.ok_or_else(|| Failure::new(divvy_status::DIVVY_NOT_FOUND, none))?;
     out.write(text::hand_out(worker.as_str())?);
     Ok(())

@@ -86,12 +86,12 @@ pub unsafe extern "C" fn divvy_store_open(
             }
             _ => open_store(settings, deadline)?,
         };
-        out.write(take_in(store)?);
+        out.write(register(store)?);
         Ok(())
     })
 }
 
-fn take_in(store: Arc<dyn Store>) -> Outcome<divvy_store> {
+fn register(store: Arc<dyn Store>) -> Outcome<divvy_store> {
     let id = STORES.insert(Arc::new(store))?;
     Ok(divvy_store { id })
 }

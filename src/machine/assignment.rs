@@ -59,7 +59,7 @@ pub struct Assignments {
     /// What the store says.
     stored: Held,
     /// What was delivered to the host.
-    told: Held,
+    reported: Held,
     /// The highest term and version accepted.
     applied: Applied,
     has_one: bool,
@@ -73,7 +73,7 @@ impl Assignments {
     /// Returns the assignment delivered to the host.
     #[must_use]
     pub fn held(&self) -> &Held {
-        &self.told
+        &self.reported
     }
 
     /// What was applied, for the heartbeat.
@@ -110,7 +110,7 @@ impl Assignments {
     ///
     /// # Errors
     /// `InvalidData`: the value cannot be understood, and nothing changed.
-    pub fn take_in(&mut self, entry: &Entry) -> Result<Option<AssignmentChange>> {
+    pub fn apply(&mut self, entry: &Entry) -> Result<Option<AssignmentChange>> {
         if !entry.is_live() {
             return Ok(self.gone());
         }
@@ -143,7 +143,7 @@ impl Assignments {
             lifecycle: read.lifecycle,
             partitions: read.partitions.into(),
         };
-        Ok(self.tell())
+        Ok(self.report())
     }
 
     /// Applies the assignment that a previous process cached, before the store has answered.
@@ -160,7 +160,7 @@ impl Assignments {
             lifecycle: CACHED.to_owned(),
             ..held
         };
-        self.tell()
+        self.report()
     }
 
     /// The key does not exist: whatever was held is not any more.
@@ -170,34 +170,34 @@ impl Assignments {
             self.stored = Held::default();
         }
         self.stored.partitions = Arc::default();
-        self.tell()
+        self.report()
     }
 
     /// Nothing is held until [`Assignments::resume`].
     pub fn suspend(&mut self) -> Option<AssignmentChange> {
         self.is_suspended = true;
-        self.tell()
+        self.report()
     }
 
     /// What the store says is held again.
     pub fn resume(&mut self) -> Option<AssignmentChange> {
         self.is_suspended = false;
-        self.tell()
+        self.report()
     }
 
     /// The id is another one from now on: nothing is held under it yet.
     pub fn forget(&mut self) -> Option<AssignmentChange> {
         let refused = self.refused;
-        let told = std::mem::take(&mut self.told);
+        let reported = std::mem::take(&mut self.reported);
         *self = Self {
-            told,
+            reported,
             refused,
             ..Self::default()
         };
-        self.tell()
+        self.report()
     }
 
-    fn tell(&mut self) -> Option<AssignmentChange> {
+    fn report(&mut self) -> Option<AssignmentChange> {
         let held = Held {
             partitions: if self.is_suspended {
                 Arc::default()
@@ -206,11 +206,11 @@ impl Assignments {
             },
             ..self.stored.clone()
         };
-        if held == self.told {
+        if held == self.reported {
             return None;
         }
-        let (added, removed) = difference(&self.told.partitions, &held.partitions);
-        self.told = held.clone();
+        let (added, removed) = difference(&self.reported.partitions, &held.partitions);
+        self.reported = held.clone();
         Some(AssignmentChange {
             held,
             added,

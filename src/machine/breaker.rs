@@ -399,10 +399,10 @@ mod tests {
             ("call", "half_open"),
             ("answered", "closed"),
         ]);
-        let told: Vec<_> = std::iter::from_fn(|| play.breaker.poll_change())
+        let reported: Vec<_> = std::iter::from_fn(|| play.breaker.poll_change())
             .map(|condition| condition.state.name())
             .collect();
-        assert_eq!(told, ["open", "half_open", "closed"]);
+        assert_eq!(reported, ["open", "half_open", "closed"]);
     }
 
     proptest! {

@@ -331,7 +331,7 @@ mod tests {
         Assigned(&'static str, Option<Version>),
         Applied(&'static str, Option<Version>),
         Gone(&'static str),
-        Blind,
+        WatchLost,
         Live,
         Tick,
     }
@@ -347,26 +347,26 @@ mod tests {
     /// Runs the steps and returns the reports as `second: worker assigned/applied`.
     fn play(timeout: Duration, steps: &[(u64, Step)]) -> (Convergence, Vec<String>) {
         let mut convergence = Convergence::new(timeout);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for &(second, step) in steps {
             let now = at(second * 1_000);
             match step {
                 Assigned(worker, version) => convergence.assigned(now, worker, version),
                 Applied(worker, version) => convergence.applied(now, worker, version),
                 Gone(worker) => convergence.gone(worker),
-                Blind => convergence.watch_lost(),
+                WatchLost => convergence.watch_lost(),
                 Live => convergence.live(now),
                 Tick => {}
             }
             convergence.tick(now);
             while let Some(l) = convergence.poll_overdue() {
-                told.push(format!(
+                reported.push(format!(
                     "{second}: {} {}/{} for {:?}",
                     l.worker, l.assigned, l.applied, l.lasted
                 ));
             }
         }
-        (convergence, told)
+        (convergence, reported)
     }
 
     #[test]
@@ -421,8 +421,14 @@ mod tests {
                 &["41: w 5/4 for 10s"],
             ),
             (
-                "nobody is judged out of sight, and all time is given anew",
-                &[(5, Blind), (50, Tick), (51, Live), (60, Tick), (61, Tick)],
+                "no worker is judged while disconnected, and every timeout restarts",
+                &[
+                    (5, WatchLost),
+                    (50, Tick),
+                    (51, Live),
+                    (60, Tick),
+                    (61, Tick),
+                ],
                 &["61: w 5/4 for 10s"],
             ),
             (

@@ -18,7 +18,7 @@ use crate::types::{Revision, Time, WorkerId};
 use crate::wire::{LEASE_KEY, lease_holder};
 
 /// Longest pause before a vacancy that was announced is filled. Rivals are kept apart by it.
-const PATIENCE: Duration = Duration::from_millis(25);
+const VACANCY_DELAY_MAX: Duration = Duration::from_millis(25);
 
 /// When a lease that was written then may be taken over though its key is still there.
 ///
@@ -528,7 +528,9 @@ impl Election {
             _ if self.worker.is_none() || self.is_closed => None,
             (Rule::Never, _) | (Rule::Lease, ObservedLease::Nothing) => None,
             (Rule::Host, _) => Some(now),
-            (Rule::Lease, ObservedLease::Vacant(_)) => Some(now + self.random.below(PATIENCE)),
+            (Rule::Lease, ObservedLease::Vacant(_)) => {
+                Some(now + self.random.below(VACANCY_DELAY_MAX))
+            }
             // The store lets it expire without a word.
             (Rule::Lease, ObservedLease::Held { since, .. }) => {
                 Some(ends(*since, lease).max(now) + self.random.below(lease / 40))

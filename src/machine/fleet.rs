@@ -82,7 +82,7 @@ pub struct FleetStatus {
 pub struct LeaderLease {
     /// The owner.
     pub worker: String,
-    /// How old it is by the store's clock, where it can tell.
+    /// Its age by the store's clock, if the store reports one.
     pub age_ms: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ pub struct FenceView {
     pub term: Term,
     /// Who opened it.
     pub leader: String,
-    /// The class that it publishes in.
+    /// The publish mode: `A` is atomic, `B` is per key.
     pub class: String,
     /// When, by its own clock.
     pub time: String,
@@ -143,7 +143,7 @@ pub struct WorkerView {
     pub worker: String,
     /// Whether it has a heartbeat.
     pub is_alive: bool,
-    /// How old its heartbeat is by the store's clock, where it can tell.
+    /// The age of its heartbeat by the store's clock, if the store reports one.
     pub heartbeat_age_ms: Option<u64>,
     /// The version under its key; `None` when it has none, or an unreadable one.
     pub version: Option<Version>,

@@ -139,8 +139,8 @@ impl Heartbeat {
     /// Whether every immediate heartbeat has been sent.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let has_to_tell = self.is_urgent || self.is_leaving;
-        self.in_flight.is_none() && !(has_to_tell && self.worker.is_some())
+        let has_change = self.is_urgent || self.is_leaving;
+        self.in_flight.is_none() && !(has_change && self.worker.is_some())
     }
 
     /// When the last confirmed heartbeat was sent.

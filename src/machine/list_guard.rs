@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn held_list_is_applied_once_it_is_confirmed_and_judged_anew_after_that() {
+    fn confirmed_list_is_applied_and_next_shrink_is_judged_again() {
         let mut guard = ListGuard::new(0.5, HOLD);
         assert_eq!(guard.judge(at(0), 10, 9, 1, false), Judgement::HoldFromNow);
         assert_eq!(guard.judge(at(9), 10, 9, 1, false), Judgement::Hold);

@@ -633,7 +633,7 @@ mod tests {
             Beat(usize, u64),
             Left(usize),
             Forget(usize),
-            Blind,
+            Disconnect,
             Live,
             Wait(u64),
         }
@@ -646,7 +646,7 @@ mod tests {
                 6 => (worker.clone(), age).prop_map(|(w, age)| LivenessStep::Beat(w, age)),
                 1 => worker.clone().prop_map(LivenessStep::Left),
                 1 => worker.prop_map(LivenessStep::Forget),
-                1 => Just(LivenessStep::Blind),
+                1 => Just(LivenessStep::Disconnect),
                 2 => Just(LivenessStep::Live),
                 6 => (0..4_000_u64).prop_map(LivenessStep::Wait),
             ]
@@ -668,40 +668,40 @@ mod tests {
                 steps in prop::collection::vec(step(), 0..60),
             ) {
                 let mut leases = live_with(&[]);
-                let mut told = [ReportedMembership::default(); NAMES.len()];
+                let mut reported = [ReportedMembership::default(); NAMES.len()];
                 let mut now = 0;
-                let mut blind = false;
+                let mut disconnected = false;
                 for step in steps {
                     let mut until = now;
                     match step {
                         LivenessStep::Beat(w, age) => {
                             leases.beat(at(now), NAMES[w], Duration::from_millis(age));
                             let ends = now + 6_000_u64.saturating_sub(age);
-                            let known = if told[w].suspected { 0 } else { told[w].ends };
+                            let known = if reported[w].suspected { 0 } else { reported[w].ends };
                             if ends > now || known > 0 {
-                                told[w].ends = ends.max(known);
+                                reported[w].ends = ends.max(known);
                             }
                         }
                         LivenessStep::Left(w) => {
                             leases.left(NAMES[w]);
-                            if !told[w].present {
-                                told[w] = ReportedMembership::default();
+                            if !reported[w].present {
+                                reported[w] = ReportedMembership::default();
                             }
                         }
                         LivenessStep::Forget(w) => {
                             leases.forget(NAMES[w]);
-                            if told[w].suspected {
-                                told[w] = ReportedMembership::default();
+                            if reported[w].suspected {
+                                reported[w] = ReportedMembership::default();
                             }
                         }
-                        LivenessStep::Blind => {
+                        LivenessStep::Disconnect => {
                             leases.watch_lost();
-                            blind = true;
+                            disconnected = true;
                         }
                         LivenessStep::Live => {
                             leases.live(at(now));
-                            if std::mem::take(&mut blind) {
-                                for worker in told.iter_mut().filter(|w| w.ends > 0) {
+                            if std::mem::take(&mut disconnected) {
+                                for worker in reported.iter_mut().filter(|w| w.ends > 0) {
                                     worker.ends = worker.ends.max(now + 21_000);
                                 }
                             }
@@ -717,35 +717,37 @@ mod tests {
                         for event in events(&mut leases) {
                             if let MembershipEvent::Suspected(worker) = &event {
                                 let w = NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
-                                prop_assert!(!blind && told[w].present && !told[w].suspected);
-                                prop_assert!(told[w].ends <= now, "{worker} went suspected early");
+                                prop_assert!(!disconnected && reported[w].present && !reported[w].suspected);
+                                prop_assert!(reported[w].ends <= now, "{worker} went suspected early");
                             }
-                            follow(&mut told, &event);
+                            follow(&mut reported, &event);
                         }
                     }
                     now = until;
                     for event in events(&mut leases) {
-                        follow(&mut told, &event);
+                        follow(&mut reported, &event);
                     }
-                    for worker in told.iter().filter(|w| w.present && !w.suspected && !blind) {
-                        prop_assert!(worker.ends > now, "a lease that ran out was not told");
+                    for worker in reported.iter().filter(|w| w.present && !w.suspected && !disconnected) {
+                        prop_assert!(worker.ends > now, "a lease that ran out was not reported");
                     }
                 }
             }
         }
 
-        fn follow(told: &mut [ReportedMembership], event: &MembershipEvent) {
+        fn follow(reported: &mut [ReportedMembership], event: &MembershipEvent) {
             let at = |worker: &WorkerId| NAMES.iter().position(|n| *n == worker.as_str()).unwrap();
             match event {
                 MembershipEvent::Joined { workers, .. } => {
                     for worker in workers {
-                        told[at(worker)].present = true;
-                        told[at(worker)].suspected = false;
+                        reported[at(worker)].present = true;
+                        reported[at(worker)].suspected = false;
                     }
                 }
-                MembershipEvent::Left(worker) => told[at(worker)] = ReportedMembership::default(),
-                MembershipEvent::Suspected(worker) => told[at(worker)].suspected = true,
-                MembershipEvent::Returned(worker) => told[at(worker)].suspected = false,
+                MembershipEvent::Left(worker) => {
+                    reported[at(worker)] = ReportedMembership::default()
+                }
+                MembershipEvent::Suspected(worker) => reported[at(worker)].suspected = true,
+                MembershipEvent::Returned(worker) => reported[at(worker)].suspected = false,
                 MembershipEvent::WatchLost | MembershipEvent::WatchRestored => {}
             }
         }

@@ -338,7 +338,7 @@ impl Observer {
             Some(Ok(fence)) => self
                 .events
                 .push_back(CalculatorInput::FenceMoved { term: fence.term }),
-            // Removed or overwritten: the publisher's next look settles it.
+            // Removed or overwritten: the publisher's next read shows which.
             Some(Err(_)) | None => self.events.push_back(CalculatorInput::ForeignSuspected {
                 key: entry.key.clone(),
                 revision: Revision::MAX,
@@ -436,9 +436,9 @@ mod tests {
                 &change("assignment.w-1", value, operation),
                 in_force(3),
             );
-            let told = events(&mut observer);
-            assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].starts_with("ForeignSuspected"), "{told:?}");
+            let reported = events(&mut observer);
+            assert_eq!(reported.len(), 1, "{reported:?}");
+            assert!(reported[0].starts_with("ForeignSuspected"), "{reported:?}");
         }
         observer.assignment(
             Time::ZERO,
@@ -546,7 +546,7 @@ mod tests {
             let key = change("assignment.w-1", &assignment(3), Operation::Put);
             observer.assignment(at(1), &key, in_force(3));
             assert_eq!(observer.convergence().of("w-1").0, Some(2));
-            let (mut told, mut suspected) = (0, 0);
+            let (mut reported, mut suspected) = (0, 0);
             for second in 2..60 {
                 match ends {
                     Some(operation) if second > 3 => {
@@ -557,7 +557,7 @@ mod tests {
                 }
                 observer.tick(at(second));
                 while let Some(event) = observer.poll_event() {
-                    told += usize::from(matches!(event, CalculatorInput::Lagging(_)));
+                    reported += usize::from(matches!(event, CalculatorInput::Lagging(_)));
                     suspected += usize::from(matches!(
                         event,
                         CalculatorInput::ForeignSuspected { key, revision: Revision::MAX }
@@ -565,7 +565,7 @@ mod tests {
                     ));
                 }
             }
-            assert_eq!((told, suspected), (wanted, wanted), "{ends:?}");
+            assert_eq!((reported, suspected), (wanted, wanted), "{ends:?}");
             let expected = ends.is_none().then_some(2);
             assert_eq!(observer.convergence().of("w-1").0, expected, "{ends:?}");
         }
@@ -596,10 +596,10 @@ mod tests {
                 let fence = format!(r#"{{"term":{number}}}"#);
                 let fence = change(FENCE_KEY, fence.as_bytes(), Operation::Put);
                 observer.assignment(Time::ZERO, &fence, in_force(3));
-                let told = events(&mut observer);
+                let reported = events(&mut observer);
                 assert!(
-                    !told.iter().any(|e| e.starts_with("FenceMoved")),
-                    "{told:?}"
+                    !reported.iter().any(|e| e.starts_with("FenceMoved")),
+                    "{reported:?}"
                 );
             }
         }
@@ -633,9 +633,9 @@ mod tests {
             let beat = change("heartbeat.w-1", &value, Operation::Put);
             observer.heartbeat(Time::ZERO, &beat, in_force(3));
             observer.heartbeat(Time::ZERO, &beat, in_force(3));
-            let told = events(&mut observer);
-            let ahead = told.iter().filter(|e| e.starts_with("AppliedAhead"));
-            assert_eq!(ahead.count(), 1, "{told:?}");
+            let reported = events(&mut observer);
+            let ahead = reported.iter().filter(|e| e.starts_with("AppliedAhead"));
+            assert_eq!(ahead.count(), 1, "{reported:?}");
             let end = change("heartbeat.w-1", b"", operation);
             observer.heartbeat(Time::ZERO, &end, in_force(3));
         }

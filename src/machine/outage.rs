@@ -108,7 +108,7 @@ impl Outage {
         }
         match self.begun {
             None => self.begin(now),
-            Some(begun) => self.go_on(now, begun),
+            Some(begun) => self.continue_outage(now, begun),
         }
     }
 
@@ -144,7 +144,7 @@ impl Outage {
         self.begin_now(now, why);
     }
 
-    fn go_on(&mut self, now: Time, begun: Time) {
+    fn continue_outage(&mut self, now: Time, begun: Time) {
         let lasted = now.since(begun);
         while let Some(&(level, after)) = ALERTS.get(self.alerts) {
             if lasted < after {

@@ -104,24 +104,24 @@ impl BucketReading {
             reading.highest_term = reading.highest_term.max(commit.term);
             reading.highest_version = reading.highest_version.max(commit.version);
         }
-        reading.mark_forged();
+        reading.mark_stale_terms();
         reading
     }
 
     /// A leader writes an assignment and the commit record of its version in one term. Of an earlier
     /// term, or of none, it is a foreign hand's, and its worker may refuse it as no newer than what
     /// it has applied.
-    fn mark_forged(&mut self) {
+    fn mark_stale_terms(&mut self) {
         let Some(commit) = &self.commit.value else {
             return;
         };
         for (worker, assignment) in &self.stored {
-            let is_forged = match assignment.term {
+            let is_stale_term = match assignment.term {
                 Some(term) => assignment.version == commit.version && term < commit.term,
                 None => assignment.version <= commit.version,
             };
             if let Some(slot) = self.slots.get_mut(worker) {
-                slot.needs_rewrite |= is_forged;
+                slot.needs_rewrite |= is_stale_term;
             }
         }
     }
@@ -540,7 +540,7 @@ mod tests {
 
     fn shown(slots: &BTreeMap<WorkerId, AssignmentSlot>, plan: &Plan) -> Vec<String> {
         let changes = changes(slots, plan, &plan_hashes(plan));
-        let tell = |change: &Change| {
+        let describe = |change: &Change| {
             let verb = if change.partitions.is_some() {
                 "set"
             } else {
@@ -551,7 +551,7 @@ mod tests {
                 .map_or("unprotected".into(), |r| format!("at {r}"));
             format!("{verb} {} {guard}", change.worker)
         };
-        changes.iter().map(tell).collect()
+        changes.iter().map(describe).collect()
     }
 
     #[test]
@@ -662,7 +662,7 @@ mod tests {
         assert!(!reading(&[a, commit]).is_consistent());
         assert!(!reading(&[a, b, ("divvy.commit", "")]).is_consistent());
         assert!(!reading(&[a, b, ("divvy.commit", "junk")]).is_consistent());
-        // Nobody's key.
+        // A key without a worker.
         assert!(reading(&[a, b, commit, ("assignment.c", "junk")]).is_consistent());
         assert!(!reading(&[a, ("assignment.b", "junk"), commit]).is_consistent());
         let gos = (

@@ -48,7 +48,7 @@ const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How often giving an id back is tried at most, where the store is busy or does not answer.
 const RELEASES_MAX: u32 = 5;
 
-/// How many numbers there are to tell claims of one moment apart.
+/// Number of nonces that distinguish claims made at the same time.
 const NONCES: usize = 1_000_000_000;
 
 /// Pauses while the store fails.

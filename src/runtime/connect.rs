@@ -13,7 +13,7 @@ use crate::vocabulary::StoreKind;
 
 /// How long a worker with a cache file waits for the server before it uses the cache.
 #[cfg(feature = "nats")]
-const CACHED_PATIENCE: Duration = Duration::from_millis(500);
+const CACHED_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Opens the store that the setting `store` names: connects to NATS, or creates one in memory.
 ///
@@ -76,7 +76,7 @@ fn connect_with(
     }
     let store = NatsStore::open(options)?;
     // Otherwise a slow server would be treated as unreachable.
-    match store.wait_connected(deadline.min(Instant::now() + CACHED_PATIENCE)) {
+    match store.wait_connected(deadline.min(Instant::now() + CACHED_TIMEOUT)) {
         Err(error) if !error.is_retriable() => Err(error),
         _ => Ok(Arc::new(store)),
     }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_record_stops_nobody_and_is_left_alone() {
+    fn malformed_record_stops_no_worker_and_is_left_alone() {
         let store = store();
         for garbage in [&b""[..], b"{", b"[]", b"{\"fleet\":7}"] {
             let revision = store.server().put(Bucket::Assignment, FLEET_KEY, garbage);

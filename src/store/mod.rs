@@ -154,7 +154,7 @@ pub struct Entry {
     pub revision: Revision,
     /// Whether the key holds a value.
     pub operation: Operation,
-    /// How long ago the write happened by the store's own clock, where it can tell.
+    /// Time since the write by the store's own clock, if the store reports one.
     pub age: Option<Duration>,
 }
 

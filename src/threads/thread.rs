@@ -206,9 +206,9 @@ mod tests {
             }
         }
         let before = [blocks(libc::SIGTERM), blocks(libc::SIGUSR1)];
-        let (tell, reported) = bounded(1);
+        let (sender, reported) = bounded(1);
         let thread = Thread::spawn("dv-test", move || {
-            let _ = tell.send(blocks(libc::SIGTERM) && blocks(libc::SIGPIPE));
+            let _ = sender.send(blocks(libc::SIGTERM) && blocks(libc::SIGPIPE));
         })
         .unwrap();
         thread.join(soon()).unwrap();

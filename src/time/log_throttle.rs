@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     fn reported(times: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
-        let mut repeats = LogThrottle::default();
+        let mut throttle = LogThrottle::default();
         let reported = times.into_iter().filter_map(|ms| {
-            let count = repeats.record(Time::from_millis(ms))?;
+            let count = throttle.record(Time::from_millis(ms))?;
             Some((ms / 1_000, count))
         });
         reported.collect()

@@ -18,7 +18,7 @@ const WORKERS: usize = 200;
 const IDS: usize = 100;
 
 /// Longer than needed on a busy machine; the measured time is printed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -59,7 +59,7 @@ impl Race<'_> {
     fn start(&self, manager: &Manager) -> Went {
         self.all.wait();
         let began = Instant::now();
-        manager.start(PATIENCE)?;
+        manager.start(TIMEOUT)?;
         let took = began.elapsed();
         if self.claimed.fetch_add(1, Ordering::SeqCst) + 1 == IDS {
             self.sent.store(self.messages(), Ordering::SeqCst);
@@ -93,7 +93,7 @@ fn two_hundred_workers_share_hundred_ids_on_server_and_rest_get_error() {
     let ids: BTreeSet<&WorkerId> = went.iter().flatten().map(|(id, _)| id).collect();
     let took: Vec<Duration> = went.iter().flatten().map(|(_, took)| *took).collect();
     let longest = took.iter().max().expect("at least one worker has an id");
-    let each = (after - by_then) as f64 / (PATIENCE - *longest).as_secs_f64();
+    let each = (after - by_then) as f64 / (TIMEOUT - *longest).as_secs_f64();
     println!(
         "{} ids after {longest:.1?} and {} messages; then {each:.0} messages a second from {} \
          workers without an id and {IDS} that beat",
@@ -109,7 +109,7 @@ fn two_hundred_workers_share_hundred_ids_on_server_and_rest_get_error() {
     let storm = (WORKERS * IDS * IDS) as u64;
     assert!(by_then - before < storm / 10, "{}", by_then - before);
     for (store, manager) in workers {
-        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        manager.stop(Departure::Leave, TIMEOUT).unwrap();
         store.stop(soon()).unwrap();
     }
 }

@@ -14,7 +14,7 @@ mod hostile_greetings;
 mod id_pool;
 mod logger;
 #[cfg(feature = "nats")]
-mod manager_lives;
+mod manager_lifecycles;
 mod manager_threads;
 #[cfg(feature = "nats")]
 mod nats_lifecycle;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use divvy::store::memory::MemoryStore;
 use divvy::{Departure, Manager, ManagerConfig, ManagerEventFilter};
 
-use crate::support::calculators::{PATIENCE, wait_until};
+use crate::support::calculators::{TIMEOUT, wait_until};
 use crate::{alone, own_threads};
 
 const FOLLOWER: [&str; 3] = ["dv-io", "dv-member", "dv-notify"];
@@ -39,16 +39,16 @@ fn follower_has_three_threads_leader_has_seven_and_stop_joins_them() {
     // Callbacks and readers need no additional thread.
     let heard = follower.subscribe(ManagerEventFilter::WorkerAndCalculator, |_| {});
     let events = follower.events(ManagerEventFilter::WorkerAndCalculator);
-    follower.start(PATIENCE).unwrap();
+    follower.start(TIMEOUT).unwrap();
     wait_until("three threads", || own_threads() == FOLLOWER);
-    follower.stop(Departure::Leave, PATIENCE).unwrap();
+    follower.stop(Departure::Leave, TIMEOUT).unwrap();
     assert_eq!(own_threads(), [""; 0]);
     drop((heard, events));
 
     let leader = manager(true);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     wait_until("it leads", || leader.is_leader());
     wait_until("seven threads", || own_threads() == LEADER);
-    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    leader.stop(Departure::Leave, TIMEOUT).unwrap();
     assert_eq!(own_threads(), [""; 0]);
 }

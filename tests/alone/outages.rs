@@ -18,7 +18,7 @@ use crate::support::nats_server::{Server, Setup};
 use crate::support::raw_nats::RawNats;
 use crate::support::usage::usage;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time limit for the recovery after the store's return.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(1);
 const PARTITIONS: usize = 60;
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 fn connect(server: &Server) -> NatsStore {
@@ -78,7 +78,7 @@ fn settings() -> ManagerConfig {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not in {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -98,9 +98,9 @@ fn first_acked_write(server: &Server) -> Instant {
 fn recovery_after(outage: Duration) -> (Duration, Duration) {
     let mut server = Server::start(NEWEST);
     let leader = Arc::new(calculator(&server));
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     let worker = worker(&server);
-    worker.start(PATIENCE).unwrap();
+    worker.start(TIMEOUT).unwrap();
     let is_whole = || worker.assignment().partitions.len() == PARTITIONS;
     wait_until("an assignment", is_whole);
     let id = worker.worker_id().unwrap();
@@ -110,7 +110,7 @@ fn recovery_after(outage: Duration) -> (Duration, Duration) {
     let asking = std::thread::spawn({
         let (leader, is_published) = (Arc::clone(&leader), Arc::clone(&is_published));
         move || {
-            leader.trigger_rebalance(PATIENCE * 2).unwrap();
+            leader.trigger_rebalance(TIMEOUT * 2).unwrap();
             is_published.store(true, Ordering::Release);
             Instant::now()
         }
@@ -144,8 +144,8 @@ fn recovery_after(outage: Duration) -> (Duration, Duration) {
          acked write of another client, received as well {well:?} after it; {:?}",
         status.breaker
     );
-    worker.stop(Departure::Leave, PATIENCE).unwrap();
-    leader.stop(PATIENCE).unwrap();
+    worker.stop(Departure::Leave, TIMEOUT).unwrap();
+    leader.stop(TIMEOUT).unwrap();
     (published, beats)
 }
 
@@ -178,9 +178,9 @@ fn full_file_system_is_reported_and_recovered_from() {
         let server = setup.disk(&disk).start();
         let leader = calculator(&server);
         let events = leader.events(EventFilter::State);
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         let worker = worker(&server);
-        worker.start(PATIENCE).unwrap();
+        worker.start(TIMEOUT).unwrap();
         let is_whole = || worker.assignment().partitions.len() == PARTITIONS;
         wait_until("an assignment", is_whole);
         let before = leader.current_version();
@@ -199,7 +199,7 @@ fn full_file_system_is_reported_and_recovered_from() {
         });
         println!("{version}: {error}");
         disk.make_room();
-        wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+        wait_until("a plan", || leader.trigger_rebalance(TIMEOUT).is_ok());
         assert!(leader.current_version() > before);
         wait_until("health", || {
             leader.status().degraded.is_empty() && worker.status().last_failure.is_none()
@@ -209,8 +209,8 @@ fn full_file_system_is_reported_and_recovered_from() {
             let now = usage();
             now.threads <= footprint.threads && now.descriptors <= footprint.descriptors
         });
-        worker.stop(Departure::Leave, PATIENCE).unwrap();
-        leader.stop(PATIENCE).unwrap();
+        worker.stop(Departure::Leave, TIMEOUT).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -227,9 +227,9 @@ fn worker_restarted_after_purge_receives_its_partitions_again() {
         .source(|| Ok(partitions()))
         .build()
         .unwrap();
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     let follower = worker(&server);
-    follower.start(PATIENCE).unwrap();
+    follower.start(TIMEOUT).unwrap();
     let held = |manager: &Manager| manager.assignment().partitions.len();
     wait_until("both have partitions", || {
         held(&follower) > 0 && held(&leader) + held(&follower) == PARTITIONS
@@ -237,12 +237,12 @@ fn worker_restarted_after_purge_receives_its_partitions_again() {
 
     let count = held(&follower);
     RawNats::connect(server.port).api("STREAM.PURGE.KV_parti-assignment", "");
-    follower.stop(Departure::Restart, PATIENCE).unwrap();
+    follower.stop(Departure::Restart, TIMEOUT).unwrap();
     let restarted = worker(&server);
-    restarted.start(PATIENCE).unwrap();
+    restarted.start(TIMEOUT).unwrap();
     wait_until("the restarted worker has its partitions again", || {
         held(&restarted) == count && held(&leader) + count == PARTITIONS
     });
-    restarted.stop(Departure::Leave, PATIENCE).unwrap();
-    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    restarted.stop(Departure::Leave, TIMEOUT).unwrap();
+    leader.stop(Departure::Leave, TIMEOUT).unwrap();
 }

@@ -74,9 +74,9 @@ fn check_failed(calculator: &Calculator, events: &mut divvy::Events, thread: &st
     assert!(!calculator.is_started());
     let status = calculator.status();
     assert!(!status.is_started && status.failed.is_some_and(|f| f.contains(thread)));
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert_eq!(own_threads(), [""; 0]);
-    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    let error = calculator.trigger_rebalance(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::NotRunning, "{error}");
 }
 
@@ -88,16 +88,16 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     let calculator = Arc::new(calculator_with(&store, &bomb, bomb.clone()));
     let mut events = started(&calculator);
     wait_for_publication(&events);
-    let (tell, received) = crossbeam_channel::unbounded();
+    let (sender, received) = crossbeam_channel::unbounded();
     calculator
         .subscribe(EventFilter::State, move |notice| {
-            let _ = tell.send(notice.clone());
+            let _ = sender.send(notice.clone());
         })
         .forever();
     bomb.is_armed.store(true, Ordering::Release);
     provoke(&calculator, &store);
     let mut callbacks = Vec::new();
-    while let Ok(notice) = received.recv_timeout(PATIENCE) {
+    while let Ok(notice) = received.recv_timeout(TIMEOUT) {
         let is_last = matches!(notice, CalculatorEvent::Fatal { .. });
         callbacks.push(notice);
         if is_last {
@@ -111,8 +111,8 @@ fn a_panic_fails_the_handle(thread: &'static str, provoke: impl Fn(&Calculator, 
     check_failed(&calculator, &mut events, thread);
     assert!(received.is_empty(), "nothing follows a fatal event");
     bomb.is_armed.store(false, Ordering::Release);
-    calculator.start(PATIENCE).unwrap();
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     assert!(calculator.status().failed.is_none());
     drop(fleet);
 }
@@ -165,7 +165,7 @@ fn all_waiting_callers_get_error_when_thread_panics() {
         for caller in callers {
             in_time("a caller", move || caller.join().unwrap());
         }
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -177,11 +177,11 @@ fn panic_during_start_is_returned_as_start_error() {
         let bomb = Bomb::on(thread);
         bomb.is_armed.store(true, Ordering::Release);
         let calculator = calculator_with(&store, &bomb, bomb.clone());
-        let error = calculator.start(PATIENCE).unwrap_err();
+        let error = calculator.start(TIMEOUT).unwrap_err();
         assert_eq!(error.code(), Code::Panicked, "{thread}: {error}");
         assert_eq!(own_threads(), [""; 0]);
         bomb.is_armed.store(false, Ordering::Release);
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
     }
 }
 
@@ -211,7 +211,7 @@ fn panic_on_dv_notify_fails_handle() {
         .forever();
     check_failed(&calculator, &mut events, "dv-notify");
     drop(installed);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -229,10 +229,10 @@ fn failed_calculator_publishes_nothing_more_and_another_takes_over() {
     });
     assert_eq!(held(&store, "w-1").unwrap().version, version);
     let other = calculator(&store);
-    other.start(PATIENCE).unwrap();
-    assert!(other.trigger_rebalance(PATIENCE).unwrap() > version);
-    other.stop(PATIENCE).unwrap();
-    failing.stop(PATIENCE).unwrap();
+    other.start(TIMEOUT).unwrap();
+    assert!(other.trigger_rebalance(TIMEOUT).unwrap() > version);
+    other.stop(TIMEOUT).unwrap();
+    failing.stop(TIMEOUT).unwrap();
 }
 
 #[test]

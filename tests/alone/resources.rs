@@ -34,9 +34,9 @@ fn start_creates_five_named_threads_and_stop_joins_them() {
     let calculator = calculator(&store);
     for _ in 0..3 {
         assert_eq!(own_threads(), [""; 0]);
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         wait_for_all_threads();
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
     }
     assert_eq!(own_threads(), [""; 0]);
 }
@@ -97,7 +97,7 @@ fn dropped_handle_leaves_no_thread() {
     let _alone = alone();
     let store = store();
     let calculator = calculator(&store);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     drop(calculator);
     assert_eq!(own_threads(), [""; 0]);
 }
@@ -106,11 +106,11 @@ fn life(store: &MemoryStore, calculator: &Calculator) {
     let unsubscribed = calculator.subscribe(EventFilter::StateAndMembers, |_| {});
     calculator.subscribe(EventFilter::State, |_| {}).forever();
     let events = calculator.events(EventFilter::State);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     beat(store, "w-1");
-    calculator.trigger_rebalance(PATIENCE).ok();
-    unsubscribed.unsubscribe(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).ok();
+    unsubscribed.unsubscribe(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert!(events.count() >= 1);
 }
 
@@ -135,7 +135,7 @@ fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     assert_eq!(all_threads(), threads);
     assert_eq!(after.descriptors, before.descriptors);
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
-    println!("grown by {grown} KiB in 1 000 lives");
+    println!("grown by {grown} KiB in 1 000 lifecycles");
     // Less than 1 KiB per lifecycle: a leaked thread or subscriber costs more.
     assert!(grown < 1_000, "{grown} KiB");
 }
@@ -218,12 +218,12 @@ fn process_with_room_for_few_threads() {
             rlim_cur: bytes,
             rlim_max: libc::RLIM_INFINITY,
         };
-        // SAFETY: the structure lives on this stack and is only read.
+        // SAFETY: the structure lifecycles on this stack and is only read.
         let status = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
         assert_eq!(status, 0);
     };
     limit(size * 1024 + (stacks * STACK + STACK / 2));
-    let result = calculator.start(PATIENCE);
+    let result = calculator.start(TIMEOUT);
     limit(libc::RLIM_INFINITY);
     let error = result.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
@@ -233,7 +233,7 @@ fn process_with_room_for_few_threads() {
     );
     assert_eq!(own_threads(), [""; 0]);
     assert!(!calculator.is_started());
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_all_threads();
     println!("rejected as expected: {error}");
 }

@@ -12,12 +12,12 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::{alone, logger};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Blocks the log line of a rebalance until a subscriber was notified of it.
 struct Patient;
 
-static IS_TOLD: OnceLock<Receiver<()>> = OnceLock::new();
+static REPORTED: OnceLock<Receiver<()>> = OnceLock::new();
 static WAS_HELD_UP: AtomicBool = AtomicBool::new(false);
 
 impl Log for Patient {
@@ -27,7 +27,7 @@ impl Log for Patient {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) && record.args().to_string().contains("-> Rebalancing") {
-            let reported = IS_TOLD.get().unwrap().recv_timeout(PATIENCE);
+            let reported = REPORTED.get().unwrap().recv_timeout(TIMEOUT);
             assert!(
                 reported.is_ok(),
                 "no subscriber was notified before the log line"
@@ -42,11 +42,11 @@ impl Log for Patient {
 #[test]
 fn slow_logger_does_not_delay_event_readers() {
     let _alone = alone();
-    let (tell, reported) = bounded(1);
-    IS_TOLD.set(reported).unwrap();
+    let (sender, reported) = bounded(1);
+    REPORTED.set(reported).unwrap();
     let _installed = logger::install(Patient, LevelFilter::Info);
     let store = MemoryStore::new();
-    let (ttl, soon) = (Some(Duration::from_secs(3_600)), Instant::now() + PATIENCE);
+    let (ttl, soon) = (Some(Duration::from_secs(3_600)), Instant::now() + TIMEOUT);
     store
         .ensure(Bucket::Heartbeat, BucketConfig { ttl }, soon)
         .unwrap();
@@ -65,13 +65,13 @@ fn slow_logger_does_not_delay_event_readers() {
         let is_rebalancing = |event: &CalculatorEvent| matches!(event, CalculatorEvent::StateChanged(change) if change.to == CalculatorState::Rebalancing);
         for event in events {
             if is_rebalancing(&event) {
-                let _ = tell.try_send(());
+                let _ = sender.try_send(());
             }
         }
     });
-    calculator.start(PATIENCE).unwrap();
-    calculator.trigger_rebalance(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert!(WAS_HELD_UP.load(Ordering::SeqCst));
     reader.join().unwrap();
 }

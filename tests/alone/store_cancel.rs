@@ -85,9 +85,9 @@ fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
 }
 
 fn wait_for_no_thread() {
-    let patience = soon();
+    let timeout = soon();
     while !tasks("dv-nats").is_empty() {
-        assert!(Instant::now() < patience, "a thread is left behind");
+        assert!(Instant::now() < timeout, "a thread is left behind");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -182,9 +182,9 @@ fn cancelled_call_in_memory_ends_at_once_and_reports_outcome() {
     assert!(matches!(ends[0], Outcome::Unknown(_)), "{ends:?}");
     let ends = cancel.run(|| store.write(BUCKET, &[put("other", "v")], never()));
     assert!(matches!(ends[0], Outcome::Refused(_)), "{ends:?}");
-    let patience = soon();
+    let timeout = soon();
     while store.read(BUCKET, "k", never()).unwrap().is_none() {
-        assert!(Instant::now() < patience, "the write never arrived");
+        assert!(Instant::now() < timeout, "the write never arrived");
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(store.read(BUCKET, "other", never()).unwrap().is_none());

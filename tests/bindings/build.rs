@@ -219,7 +219,7 @@ pub fn run_with(source: &str, language: Language, link: Link, variables: &[(&str
 }
 
 /// Runs an example until it prints an event of that kind, then stops it. It must succeed.
-pub fn run_until_told(executable: &Path, kind: &str) {
+pub fn run_until_terminated(executable: &Path, kind: &str) {
     use std::io::{BufRead, BufReader};
     let mut command = Command::new(executable);
     // The examples read their settings from variables with the same prefix as the variables of the
@@ -242,8 +242,8 @@ pub fn run_until_told(executable: &Path, kind: &str) {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(is_seen, "{executable:?}: {rest:?}");
     assert!(child.wait().unwrap().success(), "{executable:?}: {rest:?}");
-    let is_told = rest.iter().any(|line| line.starts_with("stopping"));
-    assert!(is_told, "{executable:?}: {rest:?}");
+    let is_reported = rest.iter().any(|line| line.starts_with("stopping"));
+    assert!(is_reported, "{executable:?}: {rest:?}");
 }
 
 fn within_time(command: &mut Command) -> Output {

@@ -208,7 +208,7 @@ fn examples_run_until_stopped() {
         ("bindings/cpp/example/worker.cpp", CXX11, "assignment"),
     ] {
         for executable in build::build(source, language, Link::Shared) {
-            build::run_until_told(&executable, kind);
+            build::run_until_terminated(&executable, kind);
         }
     }
 }

@@ -140,7 +140,7 @@ static void stores(divvy_store store) {
     {
         size_t size = 4 << 20;
         char *huge = (char *)calloc(1, size);
-        EXPECT(DIVVY_TOO_LARGE, divvy_store_put(store, heartbeat, "a.b", huge, size, PATIENCE, ERR));
+        EXPECT(DIVVY_TOO_LARGE, divvy_store_put(store, heartbeat, "a.b", huge, size, TIMEOUT, ERR));
         free(huge);
     }
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_store_delete(store, heartbeat, NULL, 100, ERR));
@@ -148,18 +148,18 @@ static void stores(divvy_store store) {
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_store_get(store, heartbeat, "a.b", 100, NULL, ERR));
     EXPECT(DIVVY_NULL_ARGUMENT, divvy_store_get(store, heartbeat, NULL, 100, &text, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_store_get(bad_store, heartbeat, "a.b", 100, &text, ERR));
-    EXPECT(DIVVY_NOT_FOUND, divvy_store_get(store, heartbeat, "a.b", PATIENCE, &text, ERR));
+    EXPECT(DIVVY_NOT_FOUND, divvy_store_get(store, heartbeat, "a.b", TIMEOUT, &text, ERR));
     CHECK(text.id == 0);
-    OK(divvy_store_put(store, heartbeat, "a.b", "\xff\0x", 3, PATIENCE, ERR));
-    OK(divvy_store_get(store, heartbeat, "a.b", PATIENCE, &text, ERR));
+    OK(divvy_store_put(store, heartbeat, "a.b", "\xff\0x", 3, TIMEOUT, ERR));
+    OK(divvy_store_get(store, heartbeat, "a.b", TIMEOUT, &text, ERR));
     {
         size_t length = 0;
         const char *value = divvy_text_data(text, &length);
         CHECK(length == 3 && memcmp(value, "\xff\0x\0", 4) == 0);
     }
     OK(divvy_text_free(text));
-    OK(divvy_store_delete(store, heartbeat, "a.b", PATIENCE, ERR));
-    EXPECT(DIVVY_NOT_FOUND, divvy_store_get(store, heartbeat, "a.b", PATIENCE, &text, ERR));
+    OK(divvy_store_delete(store, heartbeat, "a.b", TIMEOUT, ERR));
+    EXPECT(DIVVY_NOT_FOUND, divvy_store_get(store, heartbeat, "a.b", TIMEOUT, &text, ERR));
     OK(divvy_store_free(no_store));
     EXPECT(DIVVY_BAD_HANDLE, divvy_store_free(bad_store));
     free(endless);

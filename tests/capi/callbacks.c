@@ -34,7 +34,7 @@ static void on_event(void *userdata, divvy_event event) {
     CHECK(divvy_calculator_stop(calculator, 1000, why, sizeof why) == DIVVY_WOULD_DEADLOCK);
     CHECK(divvy_calculator_free(calculator, why, sizeof why) == DIVVY_WOULD_DEADLOCK);
     CHECK(divvy_calculator_is_started(calculator) >= 0); /* the handle is still valid */
-    CHECK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, why, sizeof why) == 0);
+    CHECK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, why, sizeof why) == 0);
     CHECK(divvy_subscription_free(other, 1000, why, sizeof why) == DIVVY_OK);
     deadlocks++;
 }
@@ -62,7 +62,7 @@ int main(void) {
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 2);
 
     OK(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_other, NULL, NULL, &other, ERR));
@@ -71,10 +71,10 @@ int main(void) {
                                   count_destroy, &own, ERR));
     WAIT_UNTIL(deadlocks == 1 && calls > 3);
     EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(other, 1000, ERR));
-    OK(divvy_subscription_free(own, PATIENCE, ERR));
+    OK(divvy_subscription_free(own, TIMEOUT, ERR));
     CHECK(destroyed == 1); /* after unsubscribe has returned OK, userdata is no longer used */
     calls = 0;
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     nap_ms(30);
     CHECK(calls == 0);
 
@@ -93,8 +93,8 @@ int main(void) {
                strstr(err, "dv-notify") != NULL);
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(slow, 0, ERR));
     may_leave = 1;
-    OK(divvy_subscription_free(slow, PATIENCE, ERR));
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_subscription_free(slow, TIMEOUT, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_partitions_free(list));
     OK(divvy_config_free(config));

@@ -201,10 +201,10 @@ static void calls_of_a_calculator(void) {
     CHECK(strcmp(divvy_error_operation(self.why, sizeof self.why, NULL), "start") == 0);
     CHECK(divvy_calculator_is_started(self.calculator) == 0);
     hang(0);
-    OK(divvy_calculator_stop(self.calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(self.calculator, TIMEOUT, ERR));
 
-    OK(divvy_calculator_start(self.calculator, PATIENCE, ERR));
-    OK(divvy_calculator_trigger_rebalance(self.calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_start(self.calculator, TIMEOUT, ERR));
+    OK(divvy_calculator_trigger_rebalance(self.calculator, TIMEOUT, NULL, ERR));
     hang(1);
     cancelled(&self, trigger, wait_inside);
     CHECK(strstr(self.why, "stays pending") != NULL);
@@ -213,7 +213,7 @@ static void calls_of_a_calculator(void) {
     CHECK(strstr(self.why, "dv-source") != NULL);
     CHECK(divvy_calculator_is_started(self.calculator) == 0);
     hang(0);
-    OK(divvy_calculator_stop(self.calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(self.calculator, TIMEOUT, ERR));
     OK(divvy_calculator_free(self.calculator, ERR));
     fleet_stop(&workers);
     OK(divvy_config_free(config));
@@ -234,7 +234,7 @@ static void calls_of_a_manager(void) {
     store = new_store(config);
     OK(divvy_manager_new(config, store, &first, ERR));
     OK(divvy_manager_new(config, store, &self.manager, ERR));
-    OK(divvy_manager_start(first, PATIENCE, ERR));
+    OK(divvy_manager_start(first, TIMEOUT, ERR));
     cancelled(&self, join_fleet, NULL);
     CHECK(divvy_manager_is_started(self.manager) == 0);
     OK(divvy_manager_free(self.manager, ERR));
@@ -245,14 +245,14 @@ static void calls_of_a_manager(void) {
     OK(divvy_cancel_new(&self.cancel, ERR));
     OK(divvy_cancel_fire(self.cancel, ERR));
     OK(divvy_cancel_use(self.cancel, ERR));
-    status = divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR);
+    status = divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR);
     CHECK(status == DIVVY_CANCELLED || status == DIVVY_OK); /* it left immediately */
     OK(divvy_cancel_use(none, ERR));
     OK(divvy_cancel_free(self.cancel));
     CHECK(divvy_manager_is_started(first) == 0);
-    WAIT_UNTIL(divvy_store_get(store, DIVVY_BUCKET_STABLE_ID, "worker-0", PATIENCE, &text, ERR) ==
+    WAIT_UNTIL(divvy_store_get(store, DIVVY_BUCKET_STABLE_ID, "worker-0", TIMEOUT, &text, ERR) ==
                DIVVY_NOT_FOUND);
-    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
+    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR));
     OK(divvy_manager_free(first, ERR));
     OK(divvy_config_free(config));
     OK(divvy_store_free(store));
@@ -279,7 +279,7 @@ static void calls_of_a_store(void) {
     cancelled(&self, connect_nats, wait_heard);
     CHECK(self.store.id == 0);
     OK(divvy_config_set(self.config, "nats_url", server.url, ERR));
-    OK(divvy_store_open(self.config, PATIENCE, &self.store, ERR));
+    OK(divvy_store_open(self.config, TIMEOUT, &self.store, ERR));
     /* The writes are sent only once, so the request is theirs. */
     cancelled(&self, put, wait_heard);
     CHECK(strstr(self.why, "may have been written") != NULL);

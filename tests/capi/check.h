@@ -48,7 +48,7 @@ static char err[512] UNUSED;
 #define ERR err, sizeof err
 
 /* Generous: only a hang takes this long. */
-#define PATIENCE 20000
+#define TIMEOUT 20000
 
 static void nap_ms(long ms) UNUSED;
 static void nap_ms(long ms) {
@@ -90,7 +90,7 @@ static int64_t now_ns(void) {
 
 #define WAIT_UNTIL(condition)                                       \
     do {                                                            \
-        int64_t limit_ = now_ns() + (int64_t)PATIENCE * 1000000;    \
+        int64_t limit_ = now_ns() + (int64_t)TIMEOUT * 1000000;    \
         while (!(condition)) {                                      \
             if (now_ns() > limit_) FAIL("timed out: %s", #condition); \
             nap_ms(2);                                              \
@@ -134,8 +134,8 @@ static divvy_store new_store(divvy_config config) UNUSED;
 static divvy_store new_store(divvy_config config) {
     divvy_store store = {0};
     if (!getenv("DIVVY_TEST_NATS_URL")) OK(divvy_config_set(config, "store", "memory", ERR));
-    OK(divvy_store_open(config, PATIENCE, &store, ERR));
-    OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 1500, PATIENCE, ERR));
+    OK(divvy_store_open(config, TIMEOUT, &store, ERR));
+    OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 1500, TIMEOUT, ERR));
     return store;
 }
 
@@ -152,7 +152,7 @@ static void beat(divvy_store store, int worker) UNUSED;
 static void beat(divvy_store store, int worker) {
     char key[64];
     snprintf(key, sizeof key, "heartbeat.worker-%d", worker);
-    OK(divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, key, "alive", 5, PATIENCE, ERR));
+    OK(divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, key, "alive", 5, TIMEOUT, ERR));
 }
 
 static void *fleet_beats(void *argument) {
@@ -210,7 +210,7 @@ static int held(divvy_store store, int worker) {
     int count = 0;
     divvy_status status;
     snprintf(key, sizeof key, "assignment.worker-%d", worker);
-    status = divvy_store_get(store, DIVVY_BUCKET_ASSIGNMENT, key, PATIENCE, &text, why, sizeof why);
+    status = divvy_store_get(store, DIVVY_BUCKET_ASSIGNMENT, key, TIMEOUT, &text, why, sizeof why);
     if (status == DIVVY_NOT_FOUND || status == DIVVY_UNAVAILABLE) return -1;
     CHECK(status == DIVVY_OK);
     for (at = divvy_text_data(text, NULL); (at = strstr(at, "\"keys\"")) != NULL; at++) count++;

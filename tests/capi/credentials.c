@@ -81,7 +81,7 @@ static divvy_config with(divvy_credentials_fn callback) {
 static void failing(divvy_credentials_fn callback, const char *text) {
     divvy_config config = with(callback);
     divvy_store store = {0};
-    EXPECT(DIVVY_UNAUTHORIZED, divvy_store_open(config, PATIENCE, &store, ERR));
+    EXPECT(DIVVY_UNAUTHORIZED, divvy_store_open(config, TIMEOUT, &store, ERR));
     CHECK(strstr(err, text) != NULL && store.id == 0);
     OK(divvy_config_free(config));
 }
@@ -92,7 +92,7 @@ static void hanging(void) {
     int before = calls;
     must_hang = 1;
     OK(divvy_config_set(config, "cache_file", "/tmp/divvy-test-credentials.json", ERR));
-    OK(divvy_store_open(config, PATIENCE, &opened, ERR));
+    OK(divvy_store_open(config, TIMEOUT, &opened, ERR));
     OK(divvy_config_free(config));
     EXPECT(DIVVY_TIMED_OUT, divvy_store_stop(opened, 50, ERR));
     CHECK(strstr(err, "dv-nats-io") != NULL && strstr(err, "credentials callback") != NULL);
@@ -101,7 +101,7 @@ static void hanging(void) {
     must_hang = 2;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
-    OK(divvy_store_stop(opened, PATIENCE, ERR));
+    OK(divvy_store_stop(opened, TIMEOUT, ERR));
     OK(divvy_store_free(opened));
 }
 
@@ -113,12 +113,12 @@ int main(void) {
     if (login == NULL) login = "token";
 
     config = with(supply);
-    OK(divvy_store_open(config, PATIENCE, &store, ERR));
+    OK(divvy_store_open(config, TIMEOUT, &store, ERR));
     CHECK(calls == 1);
     OK(divvy_config_free(config));
     CHECK(destroyed == 0);
-    OK(divvy_store_ensure(store, DIVVY_BUCKET_ASSIGNMENT, 0, PATIENCE, ERR));
-    OK(divvy_store_put(store, DIVVY_BUCKET_ASSIGNMENT, "k", "v", 1, PATIENCE, ERR));
+    OK(divvy_store_ensure(store, DIVVY_BUCKET_ASSIGNMENT, 0, TIMEOUT, ERR));
+    OK(divvy_store_put(store, DIVVY_BUCKET_ASSIGNMENT, "k", "v", 1, TIMEOUT, ERR));
     OK(divvy_store_free(store));
     CHECK(destroyed == 1);
     if (strcmp(login, "jwt") == 0) return 0;
@@ -131,12 +131,12 @@ int main(void) {
 
     config = with(supply);
     OK(divvy_config_set(config, "nats_token", "t", ERR));
-    EXPECT(DIVVY_INVALID_CONFIG, divvy_store_open(config, PATIENCE, &store, ERR));
+    EXPECT(DIVVY_INVALID_CONFIG, divvy_store_open(config, TIMEOUT, &store, ERR));
     CHECK(strstr(err, "credentials callback") != NULL);
     before = calls;
     OK(divvy_config_set_credentials(config, NULL, NULL, NULL, ERR));
     CHECK(destroyed == 4);
-    EXPECT(DIVVY_UNAUTHORIZED, divvy_store_open(config, PATIENCE, &store, ERR));
+    EXPECT(DIVVY_UNAUTHORIZED, divvy_store_open(config, TIMEOUT, &store, ERR));
     CHECK(calls == before);
     OK(divvy_config_free(config));
 

@@ -36,12 +36,12 @@ static void one_life(divvy_config config) {
                                   &subscription, ERR));
     OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
     OK(divvy_events_fd(events, &fd, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
-    OK(divvy_events_poll(events, PATIENCE, &event, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
+    OK(divvy_events_poll(events, TIMEOUT, &event, ERR));
     OK(divvy_event_free(event));
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
     CHECK(calls > 0);
-    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, TIMEOUT, ERR));
     OK(divvy_events_free(events));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_store_free(store));
@@ -56,11 +56,11 @@ int main(void) {
     threads = running_threads();
     descriptors = entries("/proc/self/fd");
     resident = resident_kib();
-    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the first lifecycles\n", resident);
+    if (getenv("DIVVY_TEST_VERBOSE")) fprintf(stderr, "%ld KiB after the first lifecycles\n", resident);
     for (index = cycles / 5; index < cycles; index++) one_life(config);
     CHECK(running_threads() == threads);
     CHECK(entries("/proc/self/fd") == descriptors);
-    if (getenv("DIVVY_TEST_TELL")) fprintf(stderr, "%ld KiB after the last\n", resident_kib());
+    if (getenv("DIVVY_TEST_VERBOSE")) fprintf(stderr, "%ld KiB after the last\n", resident_kib());
     /* Sanitizers keep freed memory for a while. */
     is_watched = getenv("DIVVY_TEST_SANITIZE") || getenv("DIVVY_TEST_WRAPPER");
     if (!is_watched && resident_kib() > resident + 1024)

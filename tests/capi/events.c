@@ -57,7 +57,7 @@ static void *by_fd(void *argument) {
     for (;;) {
         divvy_event event = {0};
         divvy_status status;
-        CHECK(poll(&ready, 1, PATIENCE) == 1);
+        CHECK(poll(&ready, 1, TIMEOUT) == 1);
         status = divvy_events_poll(events, 0, &event, why, sizeof why);
         if (status == DIVVY_CLOSED) return NULL;
         /* Readable means that an event is queued: level-triggered, and this is the only reader. */
@@ -134,13 +134,13 @@ int main(void) {
     CHECK(pthread_create(&watcher, NULL, by_fd, fd_arguments) == 0);
 
     wake_and_close(calculator);
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 4);
     fleet_resize(&workers, 4);
     WAIT_UNTIL(held(store, 0) == 2);
     for (index = 0; index < 20; index++)
-        OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+        OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
     CHECK(called.destroyed == 1); /* before stop returned */
     pthread_join(poller, NULL);
     pthread_join(watcher, NULL);
@@ -154,8 +154,8 @@ int main(void) {
         CHECK(strcmp(called.lines[index], read.lines[index]) == 0);
         CHECK(strcmp(read.lines[index], seen.lines[index]) == 0);
     }
-    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, TIMEOUT, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(subscription, TIMEOUT, ERR));
     CHECK(called.destroyed == 1);
     OK(divvy_events_free(polled));
     OK(divvy_events_free(watched));

@@ -51,11 +51,11 @@ int main(void) {
     OK(divvy_config_set(config, "heartbeat_ttl", "1h", ERR));
     OK(divvy_config_set(config, "store", "memory", ERR));
     OK(divvy_store_open(config, 0, &store, ERR));
-    OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, PATIENCE, ERR));
+    OK(divvy_store_ensure(store, DIVVY_BUCKET_HEARTBEAT, 0, TIMEOUT, ERR));
     for (worker = 0; worker < 4; worker++) beat(store, worker);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 4);
     printf("calculator with the memory store: %d threads, %ld KiB resident added\n",
            running_threads() - threads_before, resident_kib() - before);
@@ -65,7 +65,7 @@ int main(void) {
     nap_ms(50);
     count = 0;
     for (index = 0; index < EVENTS; index++)
-        OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+        OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     nap_ms(50);
     qsort(delays, (size_t)count, sizeof delays[0], by_size);
     printf("transition to C callback, %d events: p50 %.1f us, p99 %.1f us, max %.1f us\n", count,
@@ -87,13 +87,13 @@ int main(void) {
         sum += divvy_events_poll(events, 0, &event, NULL, 0);
     printf("poll, nothing there: %.1f ns\n", (double)(cpu_ns() - start) / 1e6);
     for (index = 0; index < EVENTS; index++)
-        OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+        OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     start = cpu_ns();
     for (index = 0; divvy_events_poll(events, 0, &event, NULL, 0) == DIVVY_OK; index++)
         OK(divvy_event_free(event));
     printf("poll and free, %d events there: %.1f ns an event\n", index,
            (double)(cpu_ns() - start) / index);
-    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, TIMEOUT, ERR));
     OK(divvy_events_free(events));
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_partitions_free(list));

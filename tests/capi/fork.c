@@ -11,13 +11,13 @@ static void child(divvy_store store, divvy_events events) {
     divvy_config config = {0};
     divvy_text text = {0};
     alarm(10); /* ends a hang */
-    EXPECT(DIVVY_FORKED, divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     CHECK(strstr(err, "fork") != NULL);
-    EXPECT(DIVVY_FORKED, divvy_calculator_start(calculator, PATIENCE, ERR));
-    EXPECT(DIVVY_FORKED, divvy_calculator_stop(calculator, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_start(calculator, TIMEOUT, ERR));
+    EXPECT(DIVVY_FORKED, divvy_calculator_stop(calculator, TIMEOUT, ERR));
     EXPECT(DIVVY_FORKED, divvy_calculator_free(calculator, ERR));
-    EXPECT(DIVVY_FORKED, divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
-    EXPECT(DIVVY_FORKED, divvy_manager_wait_state(manager, DIVVY_MANAGER_INIT, PATIENCE, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR));
+    EXPECT(DIVVY_FORKED, divvy_manager_wait_state(manager, DIVVY_MANAGER_INIT, TIMEOUT, ERR));
     EXPECT(DIVVY_FORKED, divvy_manager_free(manager, ERR));
     CHECK(divvy_manager_get_state(manager) == DIVVY_FORKED);
     EXPECT(DIVVY_FORKED, divvy_events_poll(events, -1, &event, ERR));
@@ -65,9 +65,9 @@ int main(void) {
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     OK(divvy_manager_new(managed, store, &manager, ERR));
-    OK(divvy_manager_start(manager, PATIENCE, ERR));
+    OK(divvy_manager_start(manager, TIMEOUT, ERR));
     for (round = 0; round < 20; round++) {
         pid = fork();
         CHECK(pid >= 0);
@@ -75,7 +75,7 @@ int main(void) {
         CHECK(waitpid(pid, &status, 0) == pid);
         if (status != 0) FAIL("the child ended with %d", status);
     }
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     CHECK(divvy_manager_is_started(manager) == 1);
     OK(divvy_manager_free(manager, ERR));
     OK(divvy_calculator_free(calculator, ERR));

@@ -73,7 +73,7 @@ int main(void) {
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_partitions_free(list));
     fleet_start(&workers, store, 2);
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 1) == 3 && held(store, 0) == 0);
     CHECK(source_calls > 0 && strategy_calls > 0);
     fleet_resize(&workers, 3);
@@ -85,16 +85,16 @@ int main(void) {
     CHECK(strstr(err, "the database is down") && !strstr(err, "DIVVY_UNAVAILABLE"));
     check_status_mentions("the database is down");
     source_mode = 2;
-    OK(divvy_calculator_refresh(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_refresh(calculator, TIMEOUT, NULL, ERR));
     source_mode = 0;
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, &version, ERR));
     for (strategy_mode = 1; strategy_mode <= 3; strategy_mode++) {
         CHECK(divvy_calculator_trigger_rebalance(calculator, 300, NULL, ERR) != DIVVY_OK);
         CHECK(divvy_calculator_current_version(calculator) == version);
         CHECK(held(store, 2) == 3);
     }
     strategy_mode = 0;
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &again, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, &again, ERR));
     CHECK(again > version);
     OK(divvy_calculator_free(calculator, ERR));
     CHECK(destroyed == 2);

@@ -11,15 +11,15 @@ static void beat_as(long long applied) {
              "\"applied_version\":%lld}",
              applied);
     OK(divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-0", value, strlen(value),
-                       PATIENCE, ERR));
+                       TIMEOUT, ERR));
 }
 
 static void lag(divvy_calculator handle) {
     divvy_events events = {0};
     divvy_event event = {0};
-    int64_t limit = now_ns() + (int64_t)PATIENCE * 1000000, version = 0;
+    int64_t limit = now_ns() + (int64_t)TIMEOUT * 1000000, version = 0;
     OK(divvy_calculator_events(handle, DIVVY_FILTER_STATE, &events, ERR));
-    OK(divvy_calculator_trigger_rebalance(handle, PATIENCE, &version, ERR));
+    OK(divvy_calculator_trigger_rebalance(handle, TIMEOUT, &version, ERR));
     for (;;) {
         divvy_status status;
         CHECK(now_ns() < limit);
@@ -49,7 +49,7 @@ int main(void) {
     beat_as(0);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     lag(calculator);
     OK(divvy_calculator_free(calculator, ERR));
     OK(divvy_partitions_free(list));

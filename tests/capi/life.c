@@ -62,14 +62,14 @@ int main(void) {
     CHECK(divvy_calculator_is_started(calculator) == 0);
     CHECK(divvy_calculator_get_state(calculator) == DIVVY_CALCULATOR_IDLE);
     EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
 
     fleet_start(&workers, store, 2);
     list = new_partitions(10);
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_partitions_free(list));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
-    EXPECT(DIVVY_ALREADY_STARTED, divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
+    EXPECT(DIVVY_ALREADY_STARTED, divvy_calculator_start(calculator, TIMEOUT, ERR));
     CHECK(divvy_calculator_is_started(calculator) == 1);
     WAIT_UNTIL(held(store, 0) == 5 && held(store, 1) == 5);
     check_status(calculator);
@@ -79,18 +79,18 @@ int main(void) {
     WAIT_UNTIL(held(store, 0) == 2 && held(store, 4) == 2);
 
     before = version_of(calculator);
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, &version, ERR));
     CHECK(version > before && version_of(calculator) >= version);
 
     list = new_partitions(20);
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
     OK(divvy_partitions_free(list));
     WAIT_UNTIL(held(store, 0) == 4);
-    OK(divvy_calculator_refresh(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_refresh(calculator, TIMEOUT, NULL, ERR));
 
     fleet_resize(&workers, 4); /* one leaves and deletes its key */
     nap_ms(250);
-    OK(divvy_store_delete(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-4", PATIENCE, ERR));
+    OK(divvy_store_delete(store, DIVVY_BUCKET_HEARTBEAT, "heartbeat.worker-4", TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 5 && held(store, 4) == -1);
 
     fleet_resize(&workers, 3); /* one crashes */
@@ -98,22 +98,22 @@ int main(void) {
     WAIT_UNTIL(divvy_calculator_get_state(calculator) == DIVVY_CALCULATOR_IDLE);
     CHECK(divvy_calculator_scaling_reason(calculator) == DIVVY_REASON_NONE);
 
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
     CHECK(divvy_calculator_is_started(calculator) == 0);
     EXPECT(DIVVY_NOT_RUNNING, divvy_calculator_trigger_rebalance(calculator, 100, NULL, ERR));
 
     before = version_of(calculator); /* a second lifecycle: nothing is lost, versions continue */
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, &version, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, &version, ERR));
     CHECK(version > before);
 
     OK(divvy_calculator_free(calculator, ERR)); /* also stops it */
     EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_free(calculator, ERR));
-    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_start(calculator, PATIENCE, ERR));
+    EXPECT(DIVVY_BAD_HANDLE, divvy_calculator_start(calculator, TIMEOUT, ERR));
     fleet_stop(&workers);
-    OK(divvy_store_stop(store, PATIENCE, ERR));
-    OK(divvy_store_stop(store, PATIENCE, ERR));
+    OK(divvy_store_stop(store, TIMEOUT, ERR));
+    OK(divvy_store_stop(store, TIMEOUT, ERR));
     EXPECT(DIVVY_NOT_RUNNING,
            divvy_store_put(store, DIVVY_BUCKET_HEARTBEAT, "a.b", "", 0, 100, ERR));
     OK(divvy_store_free(store));

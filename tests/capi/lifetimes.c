@@ -86,7 +86,7 @@ static void on_end_other(void *userdata, divvy_event event) {
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(self->other, 50, ERR));
     CHECK(destroyed_now() == 0);
     gate_open(self->passes);
-    OK(divvy_subscription_free(self->other, PATIENCE, ERR));
+    OK(divvy_subscription_free(self->other, TIMEOUT, ERR));
     CHECK(destroyed_now() == 1);
 }
 
@@ -103,12 +103,12 @@ static void a_callback_of_another_handle_waits(divvy_config config, divvy_store 
     destroyed = 0;
     OK(divvy_calculator_subscribe(slow, DIVVY_FILTER_STATE, on_slow, userdata, on_destroy,
                                   &ends.other, ERR));
-    OK(divvy_calculator_start(slow, PATIENCE, ERR));
+    OK(divvy_calculator_start(slow, TIMEOUT, ERR));
     OK(divvy_calculator_subscribe(other, DIVVY_FILTER_STATE, on_end_other, &ends, NULL,
                                   &subscription, ERR));
-    OK(divvy_calculator_start(other, PATIENCE, ERR));
+    OK(divvy_calculator_start(other, TIMEOUT, ERR));
     WAIT_UNTIL(destroyed_now() == 1);
-    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, TIMEOUT, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_subscription_free(ends.other, 0, ERR));
     OK(divvy_calculator_free(other, ERR));
     OK(divvy_calculator_free(slow, ERR));
@@ -120,7 +120,7 @@ static divvy_subscription shared;
 static void *end_shared(void *argument) {
     char why[256];
     (void)argument;
-    CHECK(divvy_subscription_free(shared, PATIENCE, why, sizeof why) == DIVVY_OK);
+    CHECK(divvy_subscription_free(shared, TIMEOUT, why, sizeof why) == DIVVY_OK);
     CHECK(destroyed_now() == 1);
     return NULL;
 }
@@ -136,7 +136,7 @@ static void threads_that_end_one_subscription_all_wait(divvy_config config, divv
     destroyed = 0;
     OK(divvy_calculator_subscribe(slow, DIVVY_FILTER_STATE, on_slow, userdata, on_destroy, &shared,
                                   ERR));
-    OK(divvy_calculator_start(slow, PATIENCE, ERR));
+    OK(divvy_calculator_start(slow, TIMEOUT, ERR));
     gate_wait_until_entered(&passes);
     /* Fails on every thread while the callback runs. */
     EXPECT(DIVVY_TIMED_OUT, divvy_subscription_free(shared, 0, ERR));

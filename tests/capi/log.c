@@ -84,7 +84,7 @@ int main(void) {
     fleet_start(&workers, store, 2);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 2);
     /* A line that is logged right now may be half counted. */
     WAIT_UNTIL(lines > 0 && deadlocks == lines);
@@ -100,7 +100,7 @@ int main(void) {
     OK(divvy_log_set(DIVVY_LOG_OFF, NULL, NULL, NULL, ERR));
     CHECK(destroyed == 2);
     seen = lines;
-    OK(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, ERR));
+    OK(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, ERR));
     OK(divvy_calculator_free(calculator, ERR));
     CHECK(lines == seen);
     OK(divvy_partitions_free(list));

@@ -125,7 +125,7 @@ static void on_event(void *userdata, divvy_event event) {
 
 static void on_destroy(void *userdata) { ((record *)userdata)->destroyed++; }
 
-static void check_told(record *called, divvy_events polled) {
+static void check_reported(record *called, divvy_events polled) {
     static const char *const KINDS[] = {"manager_state", "worker_id", "assignment", "leader",
                                         "published"};
     record read;
@@ -135,7 +135,7 @@ static void check_told(record *called, divvy_events polled) {
     pthread_mutex_init(&read.lock, NULL);
     for (;;) {
         divvy_event event = {0};
-        divvy_status status = divvy_events_poll(polled, PATIENCE, &event, ERR);
+        divvy_status status = divvy_events_poll(polled, TIMEOUT, &event, ERR);
         if (status == DIVVY_CLOSED) break;
         CHECK(status == DIVVY_OK);
         note(&read, event);
@@ -144,11 +144,11 @@ static void check_told(record *called, divvy_events polled) {
     CHECK(called->count == read.count && called->held == 0);
     for (kind = 0; kind < sizeof KINDS / sizeof *KINDS; kind++) {
         char text[64];
-        int is_told = 0;
+        int is_reported = 0;
         snprintf(text, sizeof text, "\"kind\":\"%s\"", KINDS[kind]);
         for (index = 0; index < read.count; index++)
-            is_told = is_told || strstr(read.lines[index], text) != NULL;
-        if (!is_told) FAIL("no event of kind %s", KINDS[kind]);
+            is_reported = is_reported || strstr(read.lines[index], text) != NULL;
+        if (!is_reported) FAIL("no event of kind %s", KINDS[kind]);
     }
     for (index = 0; index < read.count; index++) {
         CHECK(same_except_time(called->lines[index], read.lines[index]));
@@ -180,19 +180,19 @@ static void a_fleet_of_two(void) {
                                &called, on_destroy, &subscription, ERR));
     OK(divvy_manager_events(first, DIVVY_MANAGER_FILTER_WORKER_AND_CALCULATOR, &polled, ERR));
 
-    OK(divvy_manager_start(first, PATIENCE, ERR));
-    EXPECT(DIVVY_ALREADY_STARTED, divvy_manager_start(first, PATIENCE, ERR));
+    OK(divvy_manager_start(first, TIMEOUT, ERR));
+    EXPECT(DIVVY_ALREADY_STARTED, divvy_manager_start(first, TIMEOUT, ERR));
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
     WAIT_UNTIL(holds(first) == 10);
-    OK(divvy_manager_wait_state(first, DIVVY_MANAGER_STABLE, PATIENCE, ERR));
+    OK(divvy_manager_wait_state(first, DIVVY_MANAGER_STABLE, TIMEOUT, ERR));
     EXPECT(DIVVY_TIMED_OUT, divvy_manager_wait_state(first, DIVVY_MANAGER_SHUTDOWN, 1, ERR));
     CHECK(divvy_manager_is_started(first) == 1 && divvy_manager_is_leader(first) == 1);
     check_snapshot(first);
-    OK(divvy_manager_trigger_rebalance(first, PATIENCE, &version, ERR));
-    OK(divvy_manager_refresh_partitions(first, PATIENCE, &again, ERR));
+    OK(divvy_manager_trigger_rebalance(first, TIMEOUT, &version, ERR));
+    OK(divvy_manager_refresh_partitions(first, TIMEOUT, &again, ERR));
     CHECK(version > 1 && again >= version);
 
-    OK(divvy_manager_start(second, PATIENCE, ERR));
+    OK(divvy_manager_start(second, TIMEOUT, ERR));
     WAIT_UNTIL(holds(first) == 5 && holds(second) == 5);
     check_text(divvy_manager_worker_id(second, &text, ERR), text, "worker-1");
     WAIT_UNTIL(divvy_manager_leader(second, &text, ERR) == DIVVY_OK);
@@ -210,22 +210,22 @@ static void a_fleet_of_two(void) {
     added = series(first, "divvy_worker_partitions_added_total");
     published = series(first, "divvy_partitions_moved_total");
 
-    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
-    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
+    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR));
+    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR));
     CHECK(called.destroyed == 1); /* before stop returned */
     CHECK(divvy_manager_get_state(first) == DIVVY_MANAGER_SHUTDOWN && holds(first) == 0);
     WAIT_UNTIL(holds(second) == 10 && divvy_manager_is_leader(second) == 1);
-    check_told(&called, polled);
+    check_reported(&called, polled);
     OK(divvy_events_free(polled));
-    OK(divvy_subscription_free(subscription, PATIENCE, ERR));
+    OK(divvy_subscription_free(subscription, TIMEOUT, ERR));
 
-    OK(divvy_manager_start(first, PATIENCE, ERR)); /* a second lifecycle, under the free id */
+    OK(divvy_manager_start(first, TIMEOUT, ERR)); /* a second lifecycle, under the free id */
     check_text(divvy_manager_worker_id(first, &text, ERR), text, "worker-0");
     WAIT_UNTIL(holds(first) == 5 && holds(second) == 5);
     /* Counters continue over stops, starts and leaderships. */
     CHECK(series(first, "divvy_worker_partitions_added_total") == added + 5);
     CHECK(series(first, "divvy_partitions_moved_total") >= published);
-    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_RESTART, PATIENCE, ERR));
+    OK(divvy_manager_stop(first, DIVVY_DEPARTURE_RESTART, TIMEOUT, ERR));
     OK(divvy_manager_free(first, ERR));
     EXPECT(DIVVY_BAD_HANDLE, divvy_manager_free(first, ERR));
     OK(divvy_manager_free(second, ERR)); /* also stops it */
@@ -277,13 +277,13 @@ static void an_election_of_the_host(void) {
     CHECK(dropped == 0); /* the manager still uses it */
     EXPECT(DIVVY_INVALID_ARGUMENT, divvy_manager_set_partitions(manager, list, ERR));
     OK(divvy_partitions_free(list));
-    OK(divvy_manager_start(manager, PATIENCE, ERR));
+    OK(divvy_manager_start(manager, TIMEOUT, ERR));
     WAIT_UNTIL(campaigns > 2);
     CHECK(divvy_manager_is_leader(manager) == 0);
     is_elected = 1;
     WAIT_UNTIL(holds(manager) == 1);
     CHECK(divvy_manager_is_leader(manager) == 1 && resigned == 0);
-    OK(divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, PATIENCE, ERR));
+    OK(divvy_manager_stop(manager, DIVVY_DEPARTURE_LEAVE, TIMEOUT, ERR));
     CHECK(resigned == 1);
     OK(divvy_manager_free(manager, ERR));
     CHECK(dropped == 1);

@@ -26,10 +26,10 @@ static void use_everything(void) {
     FINE(divvy_calculator_subscribe(calculator, DIVVY_FILTER_STATE, on_event, NULL, NULL,
                                        &subscription, why, sizeof why));
     FINE(divvy_calculator_events(calculator, DIVVY_FILTER_STATE, &events, why, sizeof why));
-    FINE(divvy_calculator_trigger_rebalance(calculator, PATIENCE, NULL, why, sizeof why));
-    FINE(divvy_events_poll(events, PATIENCE, &event, why, sizeof why));
+    FINE(divvy_calculator_trigger_rebalance(calculator, TIMEOUT, NULL, why, sizeof why));
+    FINE(divvy_events_poll(events, TIMEOUT, &event, why, sizeof why));
     FINE(divvy_event_free(event));
-    CHECK(divvy_calculator_start(calculator, PATIENCE, why, sizeof why) == DIVVY_ALREADY_STARTED);
+    CHECK(divvy_calculator_start(calculator, TIMEOUT, why, sizeof why) == DIVVY_ALREADY_STARTED);
     FINE(divvy_calculator_status_json(calculator, &text, why, sizeof why));
     FINE(divvy_text_free(text));
     FINE(divvy_cancel_new(&cancel, why, sizeof why));
@@ -38,9 +38,9 @@ static void use_everything(void) {
     FINE(divvy_cancel_free(cancel));
     CHECK(divvy_callback_set_error("x", why, sizeof why) == DIVVY_NOT_RUNNING);
     FINE(divvy_events_free(events));
-    FINE(divvy_subscription_free(subscription, PATIENCE, why, sizeof why));
-    FINE(divvy_calculator_stop(calculator, PATIENCE, why, sizeof why));
-    FINE(divvy_calculator_start(calculator, PATIENCE, why, sizeof why));
+    FINE(divvy_subscription_free(subscription, TIMEOUT, why, sizeof why));
+    FINE(divvy_calculator_stop(calculator, TIMEOUT, why, sizeof why));
+    FINE(divvy_calculator_start(calculator, TIMEOUT, why, sizeof why));
 }
 
 static void on_thread_exit(void *value) {
@@ -68,7 +68,7 @@ int main(void) {
     fleet_start(&workers, store, 1);
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     CHECK(pthread_create(&thread, NULL, that_has_used_it, NULL) == 0);
     pthread_join(thread, NULL);
     CHECK(rounds >= PTHREAD_DESTRUCTOR_ITERATIONS);

@@ -38,15 +38,15 @@ static void *use(void *argument) {
             break;
         case 5: status = divvy_calculator_refresh(calculator, 20, NULL, why, sizeof why); break;
         case 6:
-            if ((seed >> 40) % 50 == 0) status = divvy_calculator_stop(calculator, PATIENCE, why, sizeof why);
+            if ((seed >> 40) % 50 == 0) status = divvy_calculator_stop(calculator, TIMEOUT, why, sizeof why);
             break;
-        case 7: status = divvy_calculator_start(calculator, PATIENCE, why, sizeof why); break;
+        case 7: status = divvy_calculator_start(calculator, TIMEOUT, why, sizeof why); break;
         default: CHECK(divvy_calculator_get_state(calculator) != 0); break;
         }
         if (!is_expected(status)) FAIL("%s: %s", divvy_status_name(status), why);
         if (text.id) CHECK(divvy_text_free(text) == DIVVY_OK);
         if (event.id) CHECK(divvy_event_free(event) == DIVVY_OK);
-        if (subscription.id) CHECK(divvy_subscription_free(subscription, PATIENCE, why, sizeof why) == DIVVY_OK);
+        if (subscription.id) CHECK(divvy_subscription_free(subscription, TIMEOUT, why, sizeof why) == DIVVY_OK);
         __sync_fetch_and_add(&reads, 1);
     }
     if (divvy_calculator_free(calculator, why, sizeof why) == DIVVY_OK)

@@ -107,13 +107,13 @@ int main(void) {
     OK(divvy_config_set(config, "cooldown", "1ms", ERR));
     OK(divvy_calculator_new(config, store, &calculator, ERR));
     OK(divvy_calculator_set_partitions(calculator, list, ERR));
-    OK(divvy_calculator_start(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_start(calculator, TIMEOUT, ERR));
     WAIT_UNTIL(held(store, 0) == 1);
 
     wake_in_cycles(calculator);
     unsubscribe_in_cycles(calculator);
 
-    OK(divvy_calculator_stop(calculator, PATIENCE, ERR));
+    OK(divvy_calculator_stop(calculator, TIMEOUT, ERR));
     OK(divvy_calculator_free(calculator, ERR));
     fleet_stop(&workers);
     OK(divvy_partitions_free(list));

@@ -22,7 +22,7 @@ const STEPS: [&str; 9] = [
 ];
 
 /// Time limit for a program to end after a signal.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo_bin("divvy"));
@@ -53,14 +53,14 @@ fn interrupt(child: &Child) {
 
 /// Returns the exit status, after the program has ended.
 fn wait(child: &mut Child) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code().expect("ended by itself");
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("did not end within {PATIENCE:?}");
+            panic!("did not end within {TIMEOUT:?}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }

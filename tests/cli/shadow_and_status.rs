@@ -17,12 +17,12 @@ use crate::support::nats_binary::{NEWEST, OLDEST};
 use crate::support::nats_server::Server;
 use crate::support::raw_nats::RawNats;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(30);
 const BUCKETS: [Bucket; 3] = [Bucket::Election, Bucket::Heartbeat, Bucket::Assignment];
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// A server with the buckets of a fleet, and a client that writes to them.
@@ -210,13 +210,13 @@ fn shadow_reports_actions_of_live_leader() {
         world.beat("worker-0", 0);
         world.beat("worker-1", 0);
         let leader = world.leader();
-        leader.start(PATIENCE).unwrap();
-        let published = leader.trigger_rebalance(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
+        let published = leader.trigger_rebalance(TIMEOUT).unwrap();
         let mut same = Shadow::start(&world, "consistent_hash");
         same.event("watching");
         let mut other = Shadow::start(&world, "round_robin");
         other.event("watching");
-        let version = leader.trigger_rebalance(PATIENCE).unwrap();
+        let version = leader.trigger_rebalance(TIMEOUT).unwrap();
         assert!(version > published);
         let seen = loop {
             let seen = same.event("leader_published");
@@ -239,7 +239,7 @@ fn shadow_reports_actions_of_live_leader() {
             "{differs}"
         );
         assert_eq!(differs["comparison"]["agrees"], false);
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
         assert!(other.end()["disagreements"].as_u64() > Some(0));
         same.end();
     }
@@ -251,8 +251,8 @@ fn status_of_live_fleet_is_shown() {
         let world = World::new(version);
         let leader = world.leader();
         world.beat("worker-0", 0);
-        leader.start(PATIENCE).unwrap();
-        let version = leader.trigger_rebalance(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
+        let version = leader.trigger_rebalance(TIMEOUT).unwrap();
         let holder = WorkerId::new("worker-0").unwrap();
         world.put(
             Bucket::Election,
@@ -285,7 +285,7 @@ fn status_of_live_fleet_is_shown() {
             "{text}"
         );
         assert_eq!(world.streams(), before);
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -326,14 +326,14 @@ fn failures_are_reported_in_one_line() {
         "election_bucket=e",
     ];
     refused(&[&["status"][..], &elsewhere].concat(), "no such bucket");
-    let mut nobody = Command::new(cargo_bin("divvy"));
-    nobody.args([
+    let mut reader = Command::new(cargo_bin("divvy"));
+    reader.args([
         "status",
         "--nats",
         "nats://127.0.0.1:1",
         "--timeout",
         "300ms",
     ]);
-    let output = nobody.output().unwrap();
+    let output = reader.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

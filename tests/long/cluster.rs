@@ -48,7 +48,7 @@ fn loss_of_any_cluster_node_loses_no_event() {
         println!(
             "| node {node} killed | written {written:?}, seen {:?} after | watch lost {:?} |",
             killed.elapsed(),
-            reader.blind
+            reader.disconnects
         );
         cluster.nodes[node].restart();
         cluster.wait_healthy();

@@ -23,11 +23,11 @@ use crate::support::nats_server::{Server, Setup};
 use crate::support::raw_nats::RawNats;
 use crate::support::usage::usage;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_millis(1_500);
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 fn config(name: &str) -> CalculatorConfig {
@@ -200,7 +200,7 @@ fn beat(store: &NatsStore, workers: &BTreeSet<String>) {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not in {TIMEOUT:?}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
@@ -218,11 +218,11 @@ fn fleet_starts_grows_shrinks_and_recovers_from_crash() {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let leader = calculator(server, "leader", RoundRobin);
         let events = leader.events(EventFilter::StateAndMembers);
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
         // A join within the cold-start window would be part of the cold start.
         while !matches!(
-            &*events.recv_timeout(PATIENCE).expect("the window ends"),
+            &*events.recv_timeout(TIMEOUT).expect("the window ends"),
             CalculatorEvent::StateChanged(change)
                 if (change.from, change.to) == (CalculatorState::Scaling, CalculatorState::Idle)
         ) {}
@@ -240,7 +240,7 @@ fn fleet_starts_grows_shrinks_and_recovers_from_crash() {
             assert!(Instant::now() < deadline, "at {}", leader.current_version());
             std::thread::yield_now();
         }
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
         let reasons: Vec<String> = events
             .filter_map(|event| match &*event {
                 CalculatorEvent::Published { reason, .. } => Some(reason.to_string()),
@@ -260,26 +260,26 @@ fn status_shows_active_publish_mode_and_server_probe_result() {
         let server = Server::start(version);
         let leader = calculator(&server, "leader", RoundRobin);
         assert_eq!(leader.status().publish_mode, None);
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         let status = leader.status();
         eprintln!("{}", status.store);
         assert_eq!(status.publish_mode, Some(class), "{}", status.store);
         let named = format!("NATS {version} (API level ");
         assert!(status.store.starts_with(&named), "{}", status.store);
         assert!(status.store.ends_with(batches), "{}", status.store);
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     }
 }
 
 /// A strategy that blocks at a gate: pauses a leader in the middle of a rebalance.
-struct Gated {
+struct Blocking {
     is_open: Arc<(Mutex<bool>, std::sync::Condvar)>,
     at_gate: Arc<AtomicBool>,
 }
 
-impl Strategy for Gated {
+impl Strategy for Blocking {
     fn name(&self) -> &str {
-        "gated"
+        "blocking"
     }
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>, Error> {
@@ -299,13 +299,13 @@ fn paused_leader_cannot_publish_after_take_over_even_for_new_worker() {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let gate = Arc::new((Mutex::new(true), std::sync::Condvar::new()));
         let at_gate = Arc::new(AtomicBool::new(false));
-        let gated = Gated {
+        let blocking = Blocking {
             is_open: gate.clone(),
             at_gate: at_gate.clone(),
         };
-        let old = calculator(server, "old", gated);
+        let old = calculator(server, "old", blocking);
         let events = old.events(EventFilter::State);
-        old.start(PATIENCE).unwrap();
+        old.start(TIMEOUT).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
 
         // The old leader stops in the middle of a rebalance for a worker without a key.
@@ -323,38 +323,38 @@ fn paused_leader_cannot_publish_after_take_over_even_for_new_worker() {
         fleet.leave("w-9");
 
         let new = calculator(server, "new", RoundRobin);
-        new.start(PATIENCE).unwrap();
-        let version = new.trigger_rebalance(PATIENCE).unwrap();
+        new.start(TIMEOUT).unwrap();
+        let version = new.trigger_rebalance(TIMEOUT).unwrap();
         fleet.wait_divided(&["w-1", "w-2"]);
 
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
         loop {
             let event = events
-                .recv_timeout(PATIENCE)
+                .recv_timeout(TIMEOUT)
                 .expect("the old leader learns of it");
             if matches!(&*event, CalculatorEvent::LeadershipLost) {
                 break;
             }
         }
-        let refused = old.trigger_rebalance(PATIENCE).unwrap_err();
+        let refused = old.trigger_rebalance(TIMEOUT).unwrap_err();
         assert_eq!(refused.code(), Code::Fenced, "{refused}");
         let (held, _, highest) = fleet.held();
         assert_eq!(held.keys().collect::<Vec<_>>(), ["w-1", "w-2"]);
         assert!(highest <= new.current_version() && new.current_version() >= version);
-        old.stop(PATIENCE).unwrap();
-        new.stop(PATIENCE).unwrap();
+        old.stop(TIMEOUT).unwrap();
+        new.stop(TIMEOUT).unwrap();
     });
 }
 
 #[test]
-fn blind_write_of_foreign_leader_is_answered_with_higher_version() {
+fn unconditional_write_of_foreign_leader_is_answered_with_higher_version() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2"]);
         let leader = calculator(server, "leader", RoundRobin);
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         let foreign = fleet.wait_divided(&["w-1", "w-2"]) + 700;
-        let blind = Write {
+        let unconditional = Write {
             key: "assignment.w-1".into(),
             value: Some(
                 format!(r#"{{"version":{foreign},"lifecycle":"emergency","partitions":null}}"#)
@@ -364,7 +364,7 @@ fn blind_write_of_foreign_leader_is_answered_with_higher_version() {
         };
         let outcome = fleet
             .store
-            .write(Bucket::Assignment, &[blind], soon())
+            .write(Bucket::Assignment, &[unconditional], soon())
             .remove(0);
         assert!(matches!(outcome, Outcome::Done(_)));
         let deadline = soon();
@@ -377,7 +377,7 @@ fn blind_write_of_foreign_leader_is_answered_with_higher_version() {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         fleet.wait_divided(&["w-1", "w-2"]);
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     });
 }
 
@@ -386,11 +386,11 @@ fn stop_under_load_ends_in_time_and_leaves_complete_plans() {
     on_both(|server| {
         let fleet = Fleet::new(server, &["w-1", "w-2", "w-3"]);
         let leader = Arc::new(calculator(server, "leader", RoundRobin));
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         let load: Vec<_> = (0..3)
             .map(|_| {
                 let leader = leader.clone();
-                std::thread::spawn(move || while leader.trigger_rebalance(PATIENCE).is_ok() {})
+                std::thread::spawn(move || while leader.trigger_rebalance(TIMEOUT).is_ok() {})
             })
             .collect();
         let deadline = soon();
@@ -399,7 +399,7 @@ fn stop_under_load_ends_in_time_and_leaves_complete_plans() {
             std::thread::yield_now();
         }
         let before = Instant::now();
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
         assert!(
             before.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -409,9 +409,9 @@ fn stop_under_load_ends_in_time_and_leaves_complete_plans() {
             thread.join().unwrap();
         }
         // The next leader repairs what the stop may have left incomplete (per-key mode only).
-        leader.start(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
         fleet.wait_divided(&["w-1", "w-2", "w-3"]);
-        leader.stop(PATIENCE).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     });
 }
 
@@ -428,7 +428,7 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
         .collect();
     let leader = calculator(&server, "leader", RoundRobin);
     let events = leader.events(EventFilter::StateAndMembers);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     fleets[0].wait_divided(&names);
     wait_until("rest", || {
         let status = leader.status();
@@ -445,7 +445,7 @@ fn a_pause_of_two_ttls_moves_nothing(version: &str) {
     wait_until("sight", || leader.status().degraded.is_empty());
     assert_eq!(leader.current_version(), version);
     assert_eq!(fleets[0].assignments(), before);
-    leader.stop(PATIENCE).unwrap();
+    leader.stop(TIMEOUT).unwrap();
     let lost = events
         .filter(|event| {
             matches!(
@@ -475,7 +475,7 @@ fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     let fleet = Fleet::new(server, &["w-1", "w-2"]);
     let leader = calculator(server, "leader", RoundRobin);
     let events = leader.events(EventFilter::State);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     let before = fleet.wait_divided(&["w-1", "w-2"]);
     let connections = server.connections();
     let mut raw = RawNats::connect(server.port);
@@ -506,14 +506,14 @@ fn a_full_store_says_so_and_all_is_well_when_there_is_room(server: &Server) {
     assert!(answer["error"].is_null(), "{answer}");
     drop(raw);
     // Heartbeats were rejected too: the workers may have been declared dead meanwhile.
-    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    wait_until("a plan", || leader.trigger_rebalance(TIMEOUT).is_ok());
     let after = fleet.wait_divided(&["w-1", "w-2"]);
     assert!(after > before);
     wait_until("health", || leader.status().degraded.is_empty());
     wait_until("no connection left behind", || {
         server.connections() <= connections
     });
-    leader.stop(PATIENCE).unwrap();
+    leader.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -564,7 +564,7 @@ fn process_without_free_descriptor() {
     let server = Server::start(NEWEST);
     let fleet = Fleet::new(&server, &["w-1", "w-2"]);
     let leader = calculator(&server, "leader", RoundRobin);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     let before = fleet.wait_divided(&["w-1", "w-2"]);
     let had = usage();
 
@@ -593,14 +593,14 @@ fn process_without_free_descriptor() {
     wait_until("the workers' store", || {
         fleet.store.health() == Health::Connected
     });
-    wait_until("a plan", || leader.trigger_rebalance(PATIENCE).is_ok());
+    wait_until("a plan", || leader.trigger_rebalance(TIMEOUT).is_ok());
     let after = fleet.wait_divided(&["w-1", "w-2"]);
     assert!(after > before);
     wait_until("nothing left behind", || {
         let now = usage();
         now.threads <= had.threads && now.descriptors <= had.descriptors
     });
-    leader.stop(PATIENCE).unwrap();
+    leader.stop(TIMEOUT).unwrap();
     println!("recovered from: {error}");
 }
 
@@ -640,8 +640,8 @@ fn thousand_starts_and_stops_keep_threads_descriptors_and_memory_flat() {
     let _fleet = Fleet::new(&server, &["w-1", "w-2"]);
     let leader = calculator(&server, "leader", RoundRobin);
     let cycle = || {
-        leader.start(PATIENCE).unwrap();
-        leader.stop(PATIENCE).unwrap();
+        leader.start(TIMEOUT).unwrap();
+        leader.stop(TIMEOUT).unwrap();
     };
     for _ in 0..100 {
         cycle();

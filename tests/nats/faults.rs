@@ -85,14 +85,14 @@ fn deleted_consumer_loses_no_event() {
 
 #[test]
 fn recreated_bucket_is_detected_and_watched_again() {
-    let row = fault_list::created_anew().run(NEWEST);
-    assert!(!row.blind.is_empty());
+    let row = fault_list::created_again().run(NEWEST);
+    assert!(!row.disconnects.is_empty());
 }
 
 #[test]
 fn memory_bucket_lost_in_server_restart_is_detected_and_rewatched() {
     let row = fault_list::memory_lost().run(NEWEST);
-    assert!(!row.blind.is_empty());
+    assert!(!row.disconnects.is_empty());
 }
 
 #[cfg(feature = "metrics")]
@@ -158,12 +158,12 @@ fn malformed_headers_and_keys_cost_no_connection_and_hide_no_other_change() {
         }
         let keys: Vec<_> = reader.live.keys().map(String::as_str).collect();
         assert_eq!(keys, ["watched.bytes", "watched.fine", "watched.headers"]);
-        assert!(reader.blind.is_empty(), "{:?}", reader.blind);
+        assert!(reader.disconnects.is_empty(), "{:?}", reader.disconnects);
         // A new watch lists them.
         let another = store.watch(bucket, "watched").unwrap();
         let mut reader = Reader::default();
         assert!(reader.until_live(&another, Duration::from_secs(10)));
-        assert!(reader.live.contains_key("watched.fine") && reader.blind.is_empty());
+        assert!(reader.live.contains_key("watched.fine") && reader.disconnects.is_empty());
     }
     assert_eq!(health.try_iter().collect::<Vec<_>>(), [Health::Connected]);
 }

@@ -203,7 +203,7 @@ fn one_byte_segments_are_read_correctly() {
     let watch = store.watch(BUCKET, "").unwrap();
     let mut reader = Reader::default();
     assert!(reader.until_live(&watch, Duration::from_secs(10)));
-    assert_eq!((reader.live.len(), reader.blind.len()), (50, 0));
+    assert_eq!((reader.live.len(), reader.disconnects.len()), (50, 0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use divvy::{Departure, Manager, ManagerConfig, Partition};
 use crate::support::nats_binary::{NEWEST, OLDEST};
 use crate::support::nats_server::Setup;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The configuration block of `docs/nats.md`.
 fn documented() -> String {
@@ -26,7 +26,7 @@ fn documented() -> String {
 
 fn worker(url: &str) -> Manager {
     let options = NatsOptions::new([url]).user_password("worker", "secret");
-    let store = NatsStore::connect(options, Instant::now() + PATIENCE).unwrap();
+    let store = NatsStore::connect(options, Instant::now() + TIMEOUT).unwrap();
     let mut config = ManagerConfig::default();
     config.calculator.cold_start_window = Duration::from_millis(200);
     config.calculator.planned_scale_window = Duration::from_millis(200);
@@ -40,12 +40,12 @@ fn worker(url: &str) -> Manager {
         })
         .build()
         .unwrap();
-    manager.start(PATIENCE).unwrap();
+    manager.start(TIMEOUT).unwrap();
     manager
 }
 
 fn wait_for_partitions(manager: &Manager, count: usize) {
-    let limit = Instant::now() + PATIENCE;
+    let limit = Instant::now() + TIMEOUT;
     while manager.assignment().partitions.len() != count {
         assert!(Instant::now() < limit, "{:?}", manager.status());
         std::thread::sleep(Duration::from_millis(20));
@@ -65,10 +65,10 @@ fn documented_permissions_suffice_for_workers() {
         let second = worker(&server.url());
         wait_for_partitions(&first, 3);
         wait_for_partitions(&second, 3);
-        first.trigger_rebalance(PATIENCE).unwrap();
-        first.stop(Departure::Leave, PATIENCE).unwrap();
+        first.trigger_rebalance(TIMEOUT).unwrap();
+        first.stop(Departure::Leave, TIMEOUT).unwrap();
         wait_for_partitions(&second, 6);
-        second.stop(Departure::Leave, PATIENCE).unwrap();
+        second.stop(Departure::Leave, TIMEOUT).unwrap();
         let log = server.log();
         assert!(!log.contains("Violation"), "{version}: {log}");
     }

@@ -9,7 +9,7 @@ use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::{CalculatorEvent, Departure, Manager, ManagerConfig, ManagerEvent};
 
 use crate::support::managers::{
-    PATIENCE, events, manager_over, partitions, wait_for_cover, wait_until,
+    TIMEOUT, events, manager_over, partitions, wait_for_cover, wait_until,
 };
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::{Cluster, Server};
@@ -59,10 +59,10 @@ impl Published {
 }
 
 fn trigger(managers: &[Manager]) -> i64 {
-    let deadline = Instant::now() + PATIENCE * 3;
+    let deadline = Instant::now() + TIMEOUT * 3;
     loop {
         let leader = managers.iter().find(|manager| manager.is_leader());
-        match leader.map(|leader| leader.trigger_rebalance(PATIENCE)) {
+        match leader.map(|leader| leader.trigger_rebalance(TIMEOUT)) {
             Some(Ok(version)) => return version,
             other => assert!(Instant::now() < deadline, "no publication: {other:?}"),
         }
@@ -96,10 +96,10 @@ fn survives(urls: Vec<String>, replicas: u32, mut data: impl FnMut(Data)) {
         .manage_buckets(ManageBuckets::Upgrade);
     let managers: Vec<Manager> = (0..WORKERS)
         .map(|_| {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             let store = NatsStore::connect(options.clone(), deadline).expect("a connection");
             let manager = manager_over(store, config(), PARTITIONS);
-            manager.start(PATIENCE).expect("it joins");
+            manager.start(TIMEOUT).expect("it joins");
             manager
         })
         .collect();
@@ -130,7 +130,7 @@ fn survives(urls: Vec<String>, replicas: u32, mut data: impl FnMut(Data)) {
         published.highest() >= after && managers.iter().all(|m| m.status().last_failure.is_none())
     });
     for manager in &managers {
-        manager.stop(Departure::Leave, PATIENCE).expect("it stops");
+        manager.stop(Departure::Leave, TIMEOUT).expect("it stops");
     }
 }
 

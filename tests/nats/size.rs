@@ -15,11 +15,11 @@ use divvy::{Calculator, CalculatorConfig, Partition};
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::{Server, Setup};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(120);
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// A store with the heartbeats of these workers.
@@ -51,7 +51,7 @@ fn store_with_workers(server: &Server, count: usize) -> Arc<NatsStore> {
 fn calculator(store: &Arc<NatsStore>, partitions: Vec<Partition>) -> Calculator {
     let mut config = CalculatorConfig::default();
     config.heartbeat_ttl = TTL;
-    config.operation_timeout = PATIENCE;
+    config.operation_timeout = TIMEOUT;
     config.cold_start_window = Duration::from_millis(50);
     config.planned_scale_window = Duration::from_millis(50);
     Calculator::builder(store.clone())
@@ -76,9 +76,9 @@ fn assignment_over_server_limit_is_rejected_before_any_key_is_written() {
     };
     let partitions = (0..30).map(|i| Partition::new([key(i)], 1)).collect();
     let leader = calculator(&store, partitions);
-    leader.start(PATIENCE).unwrap();
-    let error = leader.trigger_rebalance(PATIENCE).unwrap_err();
-    leader.stop(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
+    let error = leader.trigger_rebalance(TIMEOUT).unwrap_err();
+    leader.stop(TIMEOUT).unwrap();
 
     assert_eq!(error.code(), Code::TooLarge, "{error}");
     let text = error.to_string();
@@ -109,7 +109,7 @@ fn ten_thousand_workers_are_published_in_eleven_batches() {
         .map(|i| Partition::new([format!("p{i:05}")], 1))
         .collect();
     let leader = calculator(&store, partitions);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     let deadline = soon();
     while leader.status().counters.publications == 0 {
         assert!(Instant::now() < deadline, "{:?}", leader.status());
@@ -117,7 +117,7 @@ fn ten_thousand_workers_are_published_in_eleven_batches() {
     }
     let version = leader.current_version();
     let status = leader.status();
-    leader.stop(PATIENCE).unwrap();
+    leader.stop(TIMEOUT).unwrap();
     assert_eq!(
         status.publish_mode,
         Some(ActiveMode::Atomic),

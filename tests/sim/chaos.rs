@@ -107,7 +107,7 @@ impl World {
         for worker in &mut self.workers {
             worker.frozen_until = worker.frozen_until.min(now);
         }
-        if self.lives.slots > 0 {
+        if self.lifetimes.slots > 0 {
             return self.calm_lives();
         }
         if self.workers.iter().all(|worker| !worker.is_up) {
@@ -123,7 +123,7 @@ impl World {
     /// applied their assignments.
     fn judge_division(&self) -> Checked {
         self.judge_protocol_keys()?;
-        if self.lives.slots > 0 {
+        if self.lifetimes.slots > 0 {
             return self.judge_lives();
         }
         let listing = self.listing();
@@ -224,7 +224,7 @@ impl World {
             }
             Event::Calm => {
                 self.network = Network::GOOD;
-                self.lives.is_dirty = true;
+                self.lifetimes.is_dirty = true;
             }
             Event::Thaw => {}
             Event::Probe => {
@@ -236,7 +236,7 @@ impl World {
                 self.after(Duration::from_secs(1), Event::Probe);
             }
             Event::Chaos if self.is_quiet => {}
-            Event::Chaos if self.lives.slots > 0 => {
+            Event::Chaos if self.lifetimes.slots > 0 => {
                 self.trouble_lives();
                 let pause = self.millis(0, 12_000);
                 self.after(pause, Event::Chaos);
@@ -347,7 +347,10 @@ impl World {
             }
             3 => self.elect(),
             4 => {
-                self.nodes[n].client.faults().blind_watches("simulated");
+                self.nodes[n]
+                    .client
+                    .faults()
+                    .disconnect_watches("simulated");
                 self.note(|| format!("the watches of node {n} are lost"));
                 let until = self.millis(100, 30_000);
                 self.after(until, Event::Recover(n));
@@ -463,7 +466,7 @@ impl World {
     /// assignment.
     pub fn write_as_a_stranger(&mut self) {
         let kind = self.rng.u8(0..14);
-        let workers = self.workers.len() + self.lives.slots;
+        let workers = self.workers.len() + self.lifetimes.slots;
         let worker = self.rng.usize(0..workers + 2);
         let key = format!("assignment.w-{worker}");
         let newest = self.newest_version();

@@ -35,7 +35,7 @@ const MANAGERS_SEEDS: u64 = 480;
 
 /// Situations that the seeds must reach in total.
 const MET: [&str; 23] = [
-    "blind",
+    "watch_lost",
     "breaker closed",
     "breaker opened",
     "cold_start",
@@ -198,7 +198,7 @@ struct Total {
 }
 
 impl Total {
-    fn take_in(&mut self, summary: &Summary, tally: Tally, seeds: u64) {
+    fn add(&mut self, summary: &Summary, tally: Tally, seeds: u64) {
         self.runs += 1;
         self.commits += summary.commits;
         self.leaders += summary.leaders;
@@ -231,7 +231,7 @@ fn run_seeds(kind: Kind, seeds: Range<u64>) {
             match run.result {
                 Ok(summary) => {
                     let mut total = total.lock().expect("the totals");
-                    total.take_in(&summary, run.tally, seeds.end - seeds.start);
+                    total.add(&summary, run.tally, seeds.end - seeds.start);
                 }
                 Err(_) => {
                     failed.fetch_min(seed, Ordering::Relaxed);

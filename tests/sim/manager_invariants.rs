@@ -17,7 +17,7 @@ use crate::world::{Network, World};
 
 impl World {
     pub fn check_lives(&mut self) -> Checked {
-        if !std::mem::take(&mut self.lives.is_dirty) {
+        if !std::mem::take(&mut self.lifetimes.is_dirty) {
             return Ok(());
         }
         self.check_ids()?;
@@ -28,10 +28,10 @@ impl World {
     /// Members whose clock is currently reliable.
     fn awake(&self) -> impl Iterator<Item = usize> {
         let now = self.now();
-        let alive = self.lives.alive.iter().copied();
+        let alive = self.lifetimes.alive.iter().copied();
         alive.filter(move |&m| {
             let member = &self.members[m];
-            member.frozen_until <= now && member.doubtful_until <= now
+            member.frozen_until <= now && member.uncertain_until <= now
         })
     }
 
@@ -40,9 +40,9 @@ impl World {
         let now = self.now();
         // A claim confirmed before a foreign write is trusted until it is renewed or expires.
         if is_recent(
-            self.lives.ids_disturbed,
+            self.lifetimes.ids_disturbed,
             now,
-            self.lives.config.worker_id_ttl,
+            self.lifetimes.config.worker_id_ttl,
         ) {
             return Ok(());
         }
@@ -64,8 +64,8 @@ impl World {
     /// than an election allows for. The fence keeps them from publishing even then.
     fn check_leases(&self) -> Checked {
         let now = self.now();
-        let lease = self.lives.config.election_timeout;
-        if is_recent(self.lives.lease_disturbed, now, lease) {
+        let lease = self.lifetimes.config.election_timeout;
+        if is_recent(self.lifetimes.lease_disturbed, now, lease) {
             return Ok(());
         }
         let leads = |m: &usize| self.members[*m].machine.is_leader();
@@ -82,9 +82,9 @@ impl World {
     /// Checks that no partition has two owners for longer than can be explained.
     fn check_owners(&mut self) -> Checked {
         let now = self.now();
-        let is_strict = self.lives.config.outage_policy == OutagePolicy::Strict;
+        let is_strict = self.lifetimes.config.outage_policy == OutagePolicy::Strict;
         let mut owners: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for &m in &self.lives.alive {
+        for &m in &self.lifetimes.alive {
             let member = &self.members[m];
             // Its host is paused too.
             if is_strict && member.frozen_until > now {
@@ -96,8 +96,8 @@ impl World {
         }
         owners.retain(|_, owners| owners.len() > 1);
         let bound = self.overlap_bound(is_strict);
-        let is_excused = is_recent(self.lives.plan_disturbed, now, self.recovery_bound());
-        let before = std::mem::take(&mut self.lives.overlaps);
+        let is_excused = is_recent(self.lifetimes.plan_disturbed, now, self.recovery_bound());
+        let before = std::mem::take(&mut self.lifetimes.overlaps);
         for (partition, &since) in &before {
             // The condition continues or has just ended.
             let owners = owners.get(partition).map_or(&[][..], Vec::as_slice);
@@ -114,7 +114,7 @@ impl World {
                 Some(since) if !is_excused && !self.excuse(&owners, is_strict) => since,
                 _ => now,
             };
-            self.lives.overlaps.insert(partition, since);
+            self.lifetimes.overlaps.insert(partition, since);
         }
         Ok(())
     }
@@ -129,16 +129,16 @@ impl World {
                 || member.is_dim
                 || member.frozen_until > now
                 || self.network != Network::GOOD;
-            member.doubtful_until > now || (!is_strict && is_troubled)
+            member.uncertain_until > now || (!is_strict && is_troubled)
         })
     }
 
     /// How long the delivery of a plan, or a resynchronisation, explains two owners.
     fn overlap_bound(&self, is_strict: bool) -> Duration {
-        if !self.lives.is_atomic {
+        if !self.lifetimes.is_atomic {
             return self.recovery_bound();
         }
-        let config = &self.lives.config;
+        let config = &self.lifetimes.config;
         let delivery = WATCH_DELAY_MAX + Duration::from_millis(100);
         let rest = if is_strict {
             // A disconnected member owns nothing by then.
@@ -161,7 +161,7 @@ impl World {
         let mut ids = BTreeSet::new();
         let mut leaders = Vec::new();
         let now = self.now();
-        for &m in &self.lives.alive {
+        for &m in &self.lifetimes.alive {
             let member = &self.members[m];
             let machine = &member.machine;
             let id = machine.worker().ok_or(format!("member {m} has no id"))?;
@@ -176,13 +176,16 @@ impl World {
             }
             ids.insert(id.to_string());
         }
-        if ids.len() != self.lives.alive.len() {
-            return Err(format!("{} members have {ids:?}", self.lives.alive.len()));
+        if ids.len() != self.lifetimes.alive.len() {
+            return Err(format!(
+                "{} members have {ids:?}",
+                self.lifetimes.alive.len()
+            ));
         }
         let [leader] = leaders.as_slice() else {
             return Err(format!("{leaders:?} lead"));
         };
-        for &m in &self.lives.alive {
+        for &m in &self.lifetimes.alive {
             let known = self.members[m].machine.leader().map(ToString::to_string);
             if known.as_ref() != Some(leader) {
                 return Err(format!(
@@ -190,7 +193,7 @@ impl World {
                 ));
             }
         }
-        ids.extend(self.lives.parti.as_ref().map(|parti| parti.id.clone()));
+        ids.extend(self.lifetimes.parti.as_ref().map(|parti| parti.id.clone()));
         self.judge_store(&ids, leader)
     }
 
@@ -201,7 +204,7 @@ impl World {
             return Err(format!("{holders:?} hold something, {ids:?} are alive"));
         }
         let plan: BTreeMap<String, _> = assignments(&listing).into_iter().collect();
-        for &m in &self.lives.alive {
+        for &m in &self.lifetimes.alive {
             let machine = &self.members[m].machine;
             let id = machine.worker().map(ToString::to_string);
             let planned = id.and_then(|id| plan.get(&id));

@@ -67,7 +67,7 @@ pub struct Member {
     /// When its clock stopped.
     pub stopped_at: Option<Time>,
     /// Until when its clock is unreliable.
-    pub doubtful_until: Time,
+    pub uncertain_until: Time,
     pub blackout: Option<Blackout>,
     /// Its watches are late or lost.
     pub is_dim: bool,
@@ -127,8 +127,8 @@ impl World {
             offset: self.rng.u64(1..1_000_000_000_000) + 100_000_000_000_000,
         };
         let seed = self.rng.u64(..);
-        let mut config = self.lives.config.clone();
-        if self.lives.has_instances {
+        let mut config = self.lifetimes.config.clone();
+        if self.lifetimes.has_instances {
             config.instance = format!("slot-{slot}");
         }
         let local = clock.of(self.now());
@@ -157,7 +157,7 @@ impl World {
             has_joined: false,
             frozen_until: Time::ZERO,
             stopped_at: None,
-            doubtful_until: Time::ZERO,
+            uncertain_until: Time::ZERO,
             blackout: None,
             is_dim: false,
             node: None,
@@ -165,8 +165,8 @@ impl World {
             applied: (None, Applied::default()),
             inbox: VecDeque::from([ManagerInput::Start]),
         });
-        self.lives.alive.push(index);
-        self.lives.is_dirty = true;
+        self.lifetimes.alive.push(index);
+        self.lifetimes.is_dirty = true;
     }
 
     /// Ends the process.
@@ -175,8 +175,8 @@ impl World {
         member.is_up = false;
         member.assignment = None;
         let _ = member.client.stop(far_future());
-        self.lives.alive.retain(|&alive| alive != m);
-        self.lives.is_dirty = true;
+        self.lifetimes.alive.retain(|&alive| alive != m);
+        self.lifetimes.is_dirty = true;
         match self.members[m].node.take() {
             Some(node) => self.stop_node(node),
             None => Ok(()),
@@ -197,12 +197,12 @@ impl World {
     pub fn poll_members(&mut self) -> Result<bool, String> {
         let mut busy = false;
         let mut index = 0;
-        while let Some(&m) = self.lives.alive.get(index) {
+        while let Some(&m) = self.lifetimes.alive.get(index) {
             busy |= self.poll_member(m)?;
             // A departed member has left the list.
-            index += usize::from(self.lives.alive.get(index) == Some(&m));
+            index += usize::from(self.lifetimes.alive.get(index) == Some(&m));
         }
-        self.lives.is_dirty |= busy;
+        self.lifetimes.is_dirty |= busy;
         Ok(busy)
     }
 
@@ -234,14 +234,14 @@ impl World {
     /// A stopped clock continues from where it was.
     fn wake(&mut self, m: usize) {
         let now = self.now();
-        let ttl = self.lives.config.worker_id_ttl;
+        let ttl = self.lifetimes.config.worker_id_ttl;
         let member = &mut self.members[m];
         let Some(since) = member.stopped_at.take() else {
             return;
         };
         let pause = now.since(since).as_nanos() * u128::from(member.clock.rate) / 1_000;
         member.clock.offset -= u64::try_from(pause).expect("a pause");
-        member.doubtful_until = now + ttl;
+        member.uncertain_until = now + ttl;
         let (clock, node) = (member.clock, member.node);
         if let Some(node) = node {
             self.nodes[node].clock = clock;
@@ -254,8 +254,8 @@ impl World {
                 ManagerAction::Request {
                     op,
                     request,
-                    patience,
-                } => self.send_errand(m, op, request, patience),
+                    timeout,
+                } => self.send_request(m, op, request, timeout),
                 ManagerAction::Watch(worker) => {
                     let member = &mut self.members[m];
                     let key = format!("assignment.{worker}");
@@ -296,8 +296,8 @@ impl World {
             ManagerEvent::IdLost { .. } => self.tally("id lost"),
             ManagerEvent::IdTakenOver { .. } => self.tally("id taken over"),
             // The other process of the slot is certain of the id until it looks.
-            ManagerEvent::Id(Some(_)) if self.lives.has_instances && self.shares_slot(m) => {
-                self.lives.ids_disturbed = Some(self.now());
+            ManagerEvent::Id(Some(_)) if self.lifetimes.has_instances && self.shares_slot(m) => {
+                self.lifetimes.ids_disturbed = Some(self.now());
             }
             ManagerEvent::IdRegained { .. } => self.tally("id regained"),
             ManagerEvent::Degraded { .. } => self.tally("worker degraded"),
@@ -314,7 +314,7 @@ impl World {
     pub fn shares_slot(&self, m: usize) -> bool {
         let slot = self.members[m].slot;
         let is_other = |&other: &usize| other != m && self.members[other].slot == slot;
-        self.lives.alive.iter().any(is_other)
+        self.lifetimes.alive.iter().any(is_other)
     }
 
     /// Checks that the versions and terms that a worker applied under one id never decrease.
@@ -351,7 +351,7 @@ impl World {
         Ok(())
     }
 
-    pub fn tell_member(&mut self, m: usize, node: usize, notice: &CalculatorEvent) {
+    pub fn notify_member(&mut self, m: usize, node: usize, notice: &CalculatorEvent) {
         let in_force = self.nodes[node].in_force.get();
         if let Some(report) = CalculatorReport::of_event(notice, in_force) {
             self.members[m].calculator(node, report);
@@ -374,9 +374,9 @@ impl World {
 
     // --- requests ---
 
-    fn send_errand(&mut self, m: usize, op: OpId, request: Request, patience: Duration) {
+    fn send_request(&mut self, m: usize, op: OpId, request: Request, timeout: Duration) {
         let now = self.now();
-        let deadline = now + self.members[m].clock.to_true(patience);
+        let deadline = now + self.members[m].clock.to_true(timeout);
         let sent = written(&request, now);
         if let Some(how) = self.blackout.or(self.members[m].blackout) {
             let mut is_asked = false;
@@ -393,8 +393,8 @@ impl World {
                 Blackout::Hang if is_asked => deadline,
                 _ => now + self.millis(0, 5),
             };
-            self.lives.calls += u64::from(is_asked);
-            return self.answer_errand(m, op, answer, at);
+            self.lifetimes.calls += u64::from(is_asked);
+            return self.answer_request(m, op, answer, at);
         }
         let fate = self.fate(sent.is_some());
         let arrives_at = now + self.millis(0, self.network.delay_max_ms);
@@ -405,7 +405,7 @@ impl World {
         }
         if answer_at >= deadline {
             let answer = failed(&request, &sent, Code::TimedOut);
-            self.answer_errand(m, op, answer, deadline);
+            self.answer_request(m, op, answer, deadline);
         }
         let delayed_request = DelayedRequest::Asks {
             member: m,
@@ -418,7 +418,7 @@ impl World {
         self.at(arrives_at, Event::DelayedRequest(delayed_request));
     }
 
-    fn answer_errand(&mut self, member: usize, op: OpId, answer: Answer, at: Time) {
+    fn answer_request(&mut self, member: usize, op: OpId, answer: Answer, at: Time) {
         let delayed_request = DelayedRequest::Answered { member, op, answer };
         self.at(at, Event::DelayedRequest(delayed_request));
     }
@@ -459,7 +459,7 @@ impl World {
                     let answer = crate::world::readable(&format!("{answer:?}"));
                     format!("member {member} asked {request:?}: {answer}")
                 });
-                self.answer_errand(member, op, answer, answer_at.max(self.now()));
+                self.answer_request(member, op, answer, answer_at.max(self.now()));
             }
         }
     }

@@ -84,7 +84,7 @@ pub struct Node {
     /// Store calls, except those of the watches.
     pub calls: u64,
     /// Whether the machine was notified of a lost watch.
-    is_blind: bool,
+    is_watch_lost: bool,
     breaker: Receiver<BreakerCondition>,
     event_log: EventLog,
     watches: Option<(Watch, Watch, HealthEvents)>,
@@ -174,7 +174,7 @@ impl World {
     ) -> Checked {
         let index = self.nodes.len();
         let class = match self.rng.u8(0..6) {
-            0 if !self.lives.is_atomic => PublishMode::PerKey,
+            0 if !self.lifetimes.is_atomic => PublishMode::PerKey,
             _ => PublishMode::Auto,
         };
         let prefix = |prefix| KeyPrefix::new(prefix).expect("a valid prefix");
@@ -239,7 +239,7 @@ impl World {
             store,
             started: now,
             calls: 0,
-            is_blind: false,
+            is_watch_lost: false,
             event_log: EventLog::default(),
             watches: None,
             list_op: None,
@@ -335,7 +335,7 @@ impl World {
         if self.nodes[n].lists.is_some() {
             return Ok(busy);
         }
-        busy |= self.take_in_watch_event(n, local);
+        busy |= self.handle_watch_event(n, local);
         let node = &mut self.nodes[n];
         busy |= node.monitor.deadline().is_some_and(|due| due <= local);
         node.monitor.tick(local, node.in_force.get());
@@ -382,7 +382,7 @@ impl World {
         }
     }
 
-    fn take_in_watch_event(&mut self, n: usize, local: Time) -> bool {
+    fn handle_watch_event(&mut self, n: usize, local: Time) -> bool {
         let node = &mut self.nodes[n];
         if let Some(order) = node.orders.pop_front() {
             node.monitor.order(local, order);
@@ -459,10 +459,10 @@ impl World {
             }
             match input {
                 CalculatorInput::Membership(MembershipEvent::WatchLost) => {
-                    self.nodes[n].is_blind = true
+                    self.nodes[n].is_watch_lost = true
                 }
                 CalculatorInput::Membership(MembershipEvent::WatchRestored) => {
-                    self.nodes[n].is_blind = false
+                    self.nodes[n].is_watch_lost = false
                 }
                 _ => {}
             }
@@ -521,7 +521,7 @@ impl World {
             CalculatorEvent::Degraded(why)
                 if why.iter().any(|d| d.cause == DegradationCause::WatchLost) =>
             {
-                self.tally("blind")
+                self.tally("watch_lost")
             }
             CalculatorEvent::Breaker(condition) => match condition.state {
                 BreakerState::Open => self.tally("breaker opened"),
@@ -537,7 +537,7 @@ impl World {
                 ..
             }
         );
-        if self.nodes[n].is_blind && is_death {
+        if self.nodes[n].is_watch_lost && is_death {
             return Err(format!("node {n} is disconnected and reports {event:?}"));
         }
         Ok(())
@@ -550,10 +550,10 @@ impl World {
             let is_over = matches!(**event, CalculatorEvent::LeadershipLost);
             node.is_over |= is_over;
             if let Some(member) = node.member {
-                self.tell_member(member, n, event);
+                self.notify_member(member, n, event);
             } else if is_over {
-                let patience = self.millis(0, 5_000);
-                self.after(patience, Event::StopNode(n));
+                let timeout = self.millis(0, 5_000);
+                self.after(timeout, Event::StopNode(n));
             }
         }
         self.nodes[n].hub.publish_all(events);

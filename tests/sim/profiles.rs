@@ -160,7 +160,7 @@ fn black_out_managers(seed: u64, how: Blackout, workers: usize) {
         "{}: {received:#?}",
         received.len()
     );
-    let calls = world.lives.calls;
+    let calls = world.lifetimes.calls;
     assert!(calls < 2_000 * workers as u64, "{calls} calls");
     world.happen_to_world(Event::Restore);
     let start = world.now();
@@ -189,8 +189,8 @@ fn killed_processes_of_instances_return_within_ttl_and_nothing_moves() {
     for seed in SEEDS {
         let mut world = World::of_managers(seed, false);
         world.is_quiet = true;
-        world.lives.has_instances = true;
-        let slots = world.lives.slots.min(4);
+        world.lifetimes.has_instances = true;
+        let slots = world.lifetimes.slots.min(4);
         for slot in 0..slots {
             world.start_member(slot);
         }
@@ -199,7 +199,7 @@ fn killed_processes_of_instances_return_within_ttl_and_nothing_moves() {
         let before = divided(&world);
         assert_eq!(before.len(), slots);
         for slot in 0..slots {
-            let m = world.lives.alive.iter().copied();
+            let m = world.lifetimes.alive.iter().copied();
             let m = m.into_iter().find(|&m| world.members[m].slot == slot);
             world.crash(m.expect("its process"));
             pass(&mut world, SECOND / 2);
@@ -320,8 +320,8 @@ fn freeze_of_whole_fleet_for_three_ttls_moves_nothing() {
         let before = assignments(&world);
         let until = world.now() + world.config.heartbeat_ttl * 3;
         freeze(&mut world, until);
-        let patience = world.config.heartbeat_ttl * 3 + Duration::from_secs(60);
-        pass(&mut world, patience);
+        let timeout = world.config.heartbeat_ttl * 3 + Duration::from_secs(60);
+        pass(&mut world, timeout);
         assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
         assert_eq!(assignments(&world), before);
         recovers(world);

@@ -25,7 +25,7 @@ const PARTI_LEASE: Duration = Duration::from_millis(1_500);
 
 /// The state of whole managers in a world.
 #[derive(Default)]
-pub struct Lives {
+pub struct Lifetimes {
     /// Maximum number of workers; 0 if only calculators are simulated.
     pub slots: usize,
     pub config: ManagerConfig,
@@ -90,15 +90,15 @@ impl World {
         }
         config.validate().expect("a valid configuration");
         let batches = world.store.capabilities(Bucket::Assignment, far_future());
-        world.lives = Lives {
+        world.lifetimes = Lifetimes {
             slots,
             config,
             is_atomic: batches.is_ok_and(|probe_result| probe_result.batch_max == 1_000),
             has_strangers: world.rng.bool(),
             has_instances: world.rng.bool(),
-            ..Lives::default()
+            ..Lifetimes::default()
         };
-        if world.lives.has_strangers {
+        if world.lifetimes.has_strangers {
             // The first worker of the predecessor creates the buckets.
             for bucket in [Bucket::StableId, Bucket::Election] {
                 let config = world.bucket_config(bucket);
@@ -110,7 +110,7 @@ impl World {
     }
 
     fn bucket_config(&self, bucket: Bucket) -> BucketConfig {
-        let config = &self.lives.config;
+        let config = &self.lifetimes.config;
         let ttl = match bucket {
             Bucket::StableId => Some(config.worker_id_ttl),
             Bucket::Election => Some(config.election_timeout),
@@ -122,7 +122,7 @@ impl World {
 
     /// Runs one simulation: faults, then none, then the check of the recovery, then one leave.
     pub fn run_lives(&mut self) -> Result<Summary, String> {
-        for slot in 0..self.lives.slots {
+        for slot in 0..self.lifetimes.slots {
             if self.rng.bool() {
                 self.start_member(slot);
             }
@@ -157,7 +157,7 @@ impl World {
 
     /// The bound for calculators, plus the expiry of the ids and leases of dead workers.
     fn recovery_bound_of_lives(&self) -> Duration {
-        let config = &self.lives.config;
+        let config = &self.lifetimes.config;
         let dead = config.worker_id_ttl + config.election_timeout * 3;
         self.recovery_bound() + (dead + config.outage.leave_after) * 10 / 9
     }
@@ -165,17 +165,17 @@ impl World {
     pub fn calm_lives(&mut self) -> Checked {
         let now = self.now();
         self.restore_members();
-        for m in self.lives.alive.clone() {
+        for m in self.lifetimes.alive.clone() {
             let member = &mut self.members[m];
             member.frozen_until = member.frozen_until.min(now);
             self.recover_member(m);
         }
-        if let Some((_, until)) = &mut self.lives.parti_leader {
+        if let Some((_, until)) = &mut self.lifetimes.parti_leader {
             *until = now;
         }
         self.end_former_processes();
         let stays = |m: &&usize| self.members[**m].departure.is_none();
-        if !self.lives.alive.iter().any(|m| stays(&m)) {
+        if !self.lifetimes.alive.iter().any(|m| stays(&m)) {
             let slot = self.free_slot().unwrap_or(0);
             self.start_member(slot);
         }
@@ -185,12 +185,12 @@ impl World {
     /// One worker leaves a healthy fleet: soon after, other workers own its partitions, its
     /// leadership and its id.
     fn farewell(&mut self) -> Checked {
-        if self.lives.alive.len() < 2 {
+        if self.lifetimes.alive.len() < 2 {
             return Ok(());
         }
         let leaves_as_leader = self.rng.bool();
         let is_chosen = |m: &usize| self.members[*m].machine.is_leader() == leaves_as_leader;
-        let chosen = self.lives.alive.iter().copied().find(is_chosen);
+        let chosen = self.lifetimes.alive.iter().copied().find(is_chosen);
         let m = chosen.ok_or("no member can leave")?;
         self.ask_member_to_go(m, Departure::Leave);
         self.poll_members()?;
@@ -218,7 +218,7 @@ impl World {
     /// Whether a worker that may lead next has seen an outage end within one TTL.
     fn has_store_returned_lately(&self) -> bool {
         let (now, ttl) = (self.now(), self.config.heartbeat_ttl);
-        self.lives.alive.iter().any(|&m| {
+        self.lifetimes.alive.iter().any(|&m| {
             let member = &self.members[m];
             let returned = member.machine.remembered().store_returned;
             returned.is_some_and(|returned| returned + ttl > member.clock.of(now))
@@ -228,21 +228,21 @@ impl World {
     // --- chaos ---
 
     pub fn trouble_lives(&mut self) {
-        self.lives.is_dirty = true;
+        self.lifetimes.is_dirty = true;
         match self.rng.u8(0..25) {
-            0..=4 => self.start_somebody(),
+            0..=4 => self.start_worker_or_calculator(),
             5..=12 => self.trouble_a_member(),
             13 => self.trouble_all_members(),
             14..=15 => self.trouble_the_network(),
             16 => self.black_out_lives(),
             17..=18 => self.change_partitions(),
-            _ if !self.lives.has_strangers => self.trouble_a_member(),
+            _ if !self.lifetimes.has_strangers => self.trouble_a_member(),
             19 => self.send_parti(),
             20 => self.elect_parti(),
             21 => self.remove_something(),
             22 => self.copy_or_restore(),
             _ => {
-                self.lives.plan_disturbed = Some(self.now());
+                self.lifetimes.plan_disturbed = Some(self.now());
                 self.tally("stranger");
                 self.write_as_a_stranger();
             }
@@ -250,21 +250,21 @@ impl World {
     }
 
     fn free_slot(&mut self) -> Option<usize> {
-        let taken = self.lives.alive.iter().map(|&m| self.members[m].slot);
+        let taken = self.lifetimes.alive.iter().map(|&m| self.members[m].slot);
         let taken: BTreeSet<usize> = taken.collect();
-        let free = (0..self.lives.slots).filter(|slot| !taken.contains(slot));
+        let free = (0..self.lifetimes.slots).filter(|slot| !taken.contains(slot));
         let free: Vec<usize> = free.collect();
         free.get(self.rng.usize(0..free.len().max(1))).copied()
     }
 
-    fn start_somebody(&mut self) {
+    fn start_worker_or_calculator(&mut self) {
         if let Some(slot) = self.free_slot() {
             self.start_member(slot);
         }
     }
 
     fn trouble_a_member(&mut self) {
-        let alive = &self.lives.alive;
+        let alive = &self.lifetimes.alive;
         let Some(&m) = alive.get(self.rng.usize(0..alive.len().max(1))) else {
             return;
         };
@@ -276,7 +276,7 @@ impl World {
         };
         match self
             .rng
-            .u8(0..if self.lives.has_instances { 11 } else { 9 })
+            .u8(0..if self.lifetimes.has_instances { 11 } else { 9 })
         {
             0 => self.crash(m),
             // Killed and started again, or started again while the former process still runs.
@@ -316,7 +316,7 @@ impl World {
                 let faults = self.members[m].client.faults();
                 self.members[m].is_dim = true;
                 if self.rng.bool() {
-                    faults.blind_watches("simulated");
+                    faults.disconnect_watches("simulated");
                 } else {
                     faults.delay_watch_events(
                         self.millis(1, u64::try_from(WATCH_DELAY_MAX.as_millis()).unwrap_or(0)),
@@ -331,7 +331,7 @@ impl World {
 
     /// Ends the processes that a newer one of their slot has replaced.
     fn end_former_processes(&mut self) {
-        for m in self.lives.alive.clone() {
+        for m in self.lifetimes.alive.clone() {
             if self.shares_slot(m) {
                 self.crash(m);
             }
@@ -341,7 +341,7 @@ impl World {
     /// The process of the slot starts again, unless another one has taken the slot.
     pub fn return_member(&mut self, slot: usize) {
         let is_taken = |&m: &usize| self.members[m].slot == slot;
-        if !self.lives.alive.iter().any(is_taken) {
+        if !self.lifetimes.alive.iter().any(is_taken) {
             self.tally("instance returned");
             self.start_member(slot);
         }
@@ -382,7 +382,7 @@ impl World {
 
     fn trouble_all_members(&mut self) {
         let how = self.rng.u8(0..4);
-        for m in self.lives.alive.clone() {
+        for m in self.lifetimes.alive.clone() {
             match how {
                 0 if self.chance(0.7) => self.crash(m),
                 1 if self.chance(0.7) => self.freeze_member(m, 5_000, 25_000),
@@ -391,8 +391,8 @@ impl World {
             }
         }
         if how == 3 {
-            for _ in 0..self.lives.slots {
-                self.start_somebody();
+            for _ in 0..self.lifetimes.slots {
+                self.start_worker_or_calculator();
             }
         }
     }
@@ -407,7 +407,7 @@ impl World {
     /// Disconnects all managers from the store until it recovers.
     pub fn cut_off_members(&mut self, how: Blackout) {
         self.blackout = Some(how);
-        for m in self.lives.alive.clone() {
+        for m in self.lifetimes.alive.clone() {
             self.members[m].client.faults().blackout(how);
         }
         for n in self.alive().collect::<Vec<_>>() {
@@ -418,8 +418,8 @@ impl World {
 
     /// The store recovers: members reach it unless they are disconnected themselves.
     pub fn restore_members(&mut self) {
-        self.lives.is_dirty = true;
-        for &m in &self.lives.alive {
+        self.lifetimes.is_dirty = true;
+        for &m in &self.lifetimes.alive {
             if self.members[m].blackout.is_none() {
                 self.members[m].client.faults().restore();
             }
@@ -427,7 +427,7 @@ impl World {
     }
 
     pub fn recover_member(&mut self, m: usize) {
-        self.lives.is_dirty = true;
+        self.lifetimes.is_dirty = true;
         let is_there = self.blackout.is_none();
         let member = &mut self.members[m];
         member.blackout = None;
@@ -460,9 +460,9 @@ impl World {
         };
         self.note(|| "the store's data is replaced by the copy".into());
         self.tally("restored");
-        self.lives.ids_disturbed = Some(now);
-        self.lives.lease_disturbed = Some(now);
-        self.lives.plan_disturbed = Some(now);
+        self.lifetimes.ids_disturbed = Some(now);
+        self.lifetimes.lease_disturbed = Some(now);
+        self.lifetimes.plan_disturbed = Some(now);
         self.purged_at = Some(now);
         self.buckets += 1;
         self.protocol_keys = keys;
@@ -475,10 +475,10 @@ impl World {
         let now = self.now();
         let bucket = Bucket::ALL[self.rng.usize(0..Bucket::ALL.len())];
         match bucket {
-            Bucket::StableId => self.lives.ids_disturbed = Some(now),
-            Bucket::Election => self.lives.lease_disturbed = Some(now),
+            Bucket::StableId => self.lifetimes.ids_disturbed = Some(now),
+            Bucket::Election => self.lifetimes.lease_disturbed = Some(now),
             Bucket::Heartbeat => self.purged_at = Some(now),
-            Bucket::Assignment => self.lives.plan_disturbed = Some(now),
+            Bucket::Assignment => self.lifetimes.plan_disturbed = Some(now),
         }
         let server = self.store.server();
         let keys = self.keys(bucket);
@@ -527,15 +527,15 @@ impl World {
 
     /// A worker of the predecessor joins or leaves.
     fn send_parti(&mut self) {
-        self.lives.parti_lives += 1;
+        self.lifetimes.parti_lives += 1;
         let now = self.now();
-        if let Some(parti) = self.lives.parti.take() {
+        if let Some(parti) = self.lifetimes.parti.take() {
             self.note(|| format!("{parti:?} goes"));
             if self.rng.bool() {
                 let server = self.store.server();
                 server.delete(Bucket::Heartbeat, &format!("heartbeat.{}", parti.id));
                 server.delete(Bucket::StableId, &parti.id);
-                self.lives.ids_disturbed = Some(now);
+                self.lifetimes.ids_disturbed = Some(now);
             }
             return;
         }
@@ -549,16 +549,16 @@ impl World {
                 free.next().expect("a free id")
             }
         };
-        self.lives.ids_disturbed = Some(now);
+        self.lifetimes.ids_disturbed = Some(now);
         self.tally(if steals { "id stolen" } else { "parti joins" });
         self.note(|| format!("a parti worker joins as {id}, steals: {steals}"));
-        let life = self.lives.parti_lives;
-        self.lives.parti = Some(Parti { life, id });
+        let life = self.lifetimes.parti_lives;
+        self.lifetimes.parti = Some(Parti { life, id });
         self.after(Duration::ZERO, Event::Parti { life });
     }
 
     pub fn parti_beats(&mut self, life: u64) {
-        let Some(parti) = &mut self.lives.parti else {
+        let Some(parti) = &mut self.lifetimes.parti else {
             return;
         };
         if parti.life != life {
@@ -573,7 +573,7 @@ impl World {
 
     /// A worker of the predecessor acquires the lease if it is free, and leads for a while.
     fn elect_parti(&mut self) {
-        if self.lives.parti_leader.is_some() {
+        if self.lifetimes.parti_leader.is_some() {
             return;
         }
         let before = self.store.read(Bucket::Election, LEASE_KEY, far_future());
@@ -593,14 +593,14 @@ impl World {
             "parti deposed"
         });
         self.note(|| format!("parti leads ({leads}) until {until:?}"));
-        self.lives.parti_lives += 1;
-        let life = self.lives.parti_lives;
-        self.lives.parti_leader = Some((life, until));
+        self.lifetimes.parti_lives += 1;
+        let life = self.lifetimes.parti_lives;
+        self.lifetimes.parti_leader = Some((life, until));
         self.after(Duration::ZERO, Event::PartiLeads { life });
     }
 
     pub fn parti_leads(&mut self, life: u64) {
-        let Some((_, until)) = self.lives.parti_leader.filter(|(now, _)| *now == life) else {
+        let Some((_, until)) = self.lifetimes.parti_leader.filter(|(now, _)| *now == life) else {
             return;
         };
         let now = self.now();
@@ -610,9 +610,9 @@ impl World {
         let is_its_own = lease.is_some_and(|entry| entry.value.starts_with(b"parti-1"));
         if until <= now {
             // The current holder.
-            self.lives.parti_leader = None;
+            self.lifetimes.parti_leader = None;
             if !is_its_own {
-                self.lives.lease_disturbed = Some(now);
+                self.lifetimes.lease_disturbed = Some(now);
             }
             server.delete(Bucket::Election, LEASE_KEY);
             return;
@@ -620,7 +620,7 @@ impl World {
         if is_its_own {
             server.put(Bucket::Election, LEASE_KEY, b"parti-1:1");
         }
-        self.lives.plan_disturbed = Some(now);
+        self.lifetimes.plan_disturbed = Some(now);
         self.write_as_a_stranger();
         self.after(PARTI_LEASE, Event::PartiLeads { life });
     }

@@ -22,7 +22,7 @@ const ERRORS: f64 = 0.01;
 const SUCCESS_MIN: f64 = 99.9;
 
 /// Longer than any series of retries that makes progress.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The results of many rebalances.
 #[derive(Debug, Default)]
@@ -125,7 +125,7 @@ fn fleet(seed: u64, rebalances: u64) -> Figures {
         trigger(&mut world);
         while !world.nodes[0].tickets.is_empty() {
             pass(&mut world, Duration::from_millis(5));
-            assert!(world.now().since(start) < PATIENCE, "seed {seed}: no plan");
+            assert!(world.now().since(start) < TIMEOUT, "seed {seed}: no plan");
         }
         let failed = failed_jobs(&world) - failed;
         figures.wanted += 1;

@@ -18,7 +18,7 @@ use crate::fleet::Worker;
 use crate::lockstep_publisher::{Answer, Ask, Thought, far_future};
 use crate::member::{DelayedRequest, Member};
 use crate::node::{Node, Phase};
-use crate::scenario::Lives;
+use crate::scenario::Lifetimes;
 
 /// Number of trace lines that are kept.
 const TRACE_MAX: usize = 100_000;
@@ -176,7 +176,7 @@ pub struct World {
     pub starts_due: u32,
     pub workers: Vec<Worker>,
     /// Whole managers; empty if only calculators are simulated.
-    pub lives: Lives,
+    pub lifetimes: Lifetimes,
     pub members: Vec<Member>,
     pub partitions: Vec<Partition>,
     pub checker: Checker,
@@ -232,7 +232,7 @@ impl World {
             leader: None,
             starts_due: 0,
             workers,
-            lives: Lives::default(),
+            lifetimes: Lifetimes::default(),
             members: Vec::new(),
             partitions: Vec::new(),
             checker: Checker::default(),
@@ -321,7 +321,7 @@ impl World {
     /// The state of the leaders at the end of a run.
     pub fn note_ends(&mut self) {
         let now = self.now();
-        for &m in &self.lives.alive.clone() {
+        for &m in &self.lifetimes.alive.clone() {
             let machine = &self.members[m].machine;
             let line = format!("member {m}: {machine:?}");
             self.note(|| line);
@@ -373,7 +373,7 @@ impl World {
         let now = self.now();
         let event = self.events.keys().next().map(|(time, _)| *time);
         let nodes = self.nodes.iter().filter_map(|node| node.next_time(now));
-        let members = self.lives.alive.iter();
+        let members = self.lifetimes.alive.iter();
         let members = members.filter_map(|&m| self.members[m].next_time(now));
         let next = nodes.chain(members).chain(event);
         let next = next.chain(self.store.next_due()).min();
@@ -785,7 +785,7 @@ impl World {
             // recur. A write that depends on one is a foreign write, to be detected and
             // overwritten.
             self.tally("write to a former bucket accepted");
-            self.lives.plan_disturbed = Some(self.now());
+            self.lifetimes.plan_disturbed = Some(self.now());
             for write in writes {
                 self.checker.foreign(&write.key, write.value.as_deref());
             }

@@ -18,7 +18,7 @@ use divvy::{
 use parking_lot::Mutex;
 
 /// Longer than any operation takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub const TTL: Duration = Duration::from_millis(800);
 
 pub fn config() -> CalculatorConfig {
@@ -45,7 +45,7 @@ pub fn partitions(count: usize) -> Vec<Partition> {
 }
 
 pub fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 pub fn store() -> MemoryStore {
@@ -84,7 +84,7 @@ pub fn calculator_over(client: MemoryStore) -> Calculator {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not in {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -293,16 +293,16 @@ impl Gate {
     /// Waits until a thread is blocked here.
     #[track_caller]
     pub fn wait_for_arrival(&self) {
-        self.arrived.1.recv_timeout(PATIENCE).expect("an arrival");
+        self.arrived.1.recv_timeout(TIMEOUT).expect("an arrival");
     }
 }
 
 /// Runs a closure on its own thread and returns its result within the deadline.
 #[track_caller]
 pub fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (tell, reported) = bounded(1);
-    std::thread::spawn(move || tell.send(work()));
-    match reported.recv_timeout(PATIENCE) {
+    let (sender, reported) = bounded(1);
+    std::thread::spawn(move || sender.send(work()));
+    match reported.recv_timeout(TIMEOUT) {
         Ok(result) => result,
         Err(_) => panic!("{what} hangs"),
     }
@@ -353,6 +353,6 @@ pub fn refused(code: divvy::error::Code) -> Error {
 /// Returns the events of the calculator from its start.
 pub fn started(calculator: &Calculator) -> Events {
     let events = calculator.events(EventFilter::State);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     events
 }

@@ -199,7 +199,7 @@ pub fn all() -> Vec<Fault> {
         consumers_deleted(),
         stray_messages(),
         purged(),
-        created_anew(),
+        created_again(),
         deleted_under_a_publish(),
         memory_lost(),
         silent_server_listed_first(),
@@ -380,7 +380,7 @@ fn purged() -> Fault {
     purged.but(Effect::Little)
 }
 
-pub fn created_anew() -> Fault {
+pub fn created_again() -> Fault {
     let name = "bucket deleted, re-created after 500 ms";
     let lasting = Duration::from_millis(500);
     on_server(

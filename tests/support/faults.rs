@@ -147,7 +147,7 @@ impl Writer {
 #[derive(Default)]
 pub struct Reader {
     pub live: BTreeMap<String, u64>,
-    pub blind: Vec<String>,
+    pub disconnects: Vec<String>,
     delivered_twice: usize,
 }
 
@@ -159,15 +159,15 @@ impl Reader {
                 self.delivered_twice += usize::from(before == Some(entry.revision));
             }
             WatchEvent::Change(entry) => drop(self.live.remove(&entry.key)),
-            WatchEvent::Disconnected(why) => self.blind.push(why),
+            WatchEvent::Disconnected(why) => self.disconnects.push(why),
             WatchEvent::Live => return true,
         }
         false
     }
 
     /// Reads until a `Live` event, or until no event arrives for this long.
-    pub fn until_live(&mut self, watch: &Watch, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    pub fn until_live(&mut self, watch: &Watch, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         while let Ok(event) = watch.events.recv_deadline(deadline) {
             if self.take(event) {
                 return true;
@@ -199,7 +199,7 @@ impl Reader {
                     .collect();
                 panic!(
                     "the watch of {bucket:?} lost changes, such as {missing:?}; watch lost: {:?}",
-                    self.blind
+                    self.disconnects
                 );
             };
             self.take(event);
@@ -231,7 +231,7 @@ impl Fault {
     /// Injects the fault with servers of this version and checks the guarantees.
     pub fn run(&self, version: &str) -> Row {
         let mut stage = self.set_up(version);
-        let row = Trial::new(&self.name, &stage).measure(self, &mut stage, &mut NobodyElse);
+        let row = Trial::new(&self.name, &stage).measure(self, &mut stage, &mut NoCompanion);
         println!("{row}");
         row.check();
         row
@@ -248,9 +248,9 @@ pub trait Companion {
     fn ends(&mut self);
 }
 
-struct NobodyElse;
+struct NoCompanion;
 
-impl Companion for NobodyElse {
+impl Companion for NoCompanion {
     fn begins(&mut self) {}
     fn strikes(&mut self) {}
     fn ends(&mut self) {}
@@ -329,7 +329,7 @@ impl Trial {
                 Contents::Kept => self.reader.delivered_twice + self.pulled.1.delivered_twice,
                 Contents::Gone => 0,
             },
-            blind: self.reader.blind.clone(),
+            disconnects: self.reader.disconnects.clone(),
         };
         self.store.stop(soon()).expect("all threads end");
         row
@@ -339,23 +339,23 @@ impl Trial {
     /// was lost. The watch is lost within 3.5 s of a fault, or not at all.
     fn until_fresh(&mut self, healed: Instant) -> Duration {
         let mut fresh = None;
-        let may_go_blind = healed + Duration::from_millis(3_500);
+        let loss_possible_until = healed + Duration::from_millis(3_500);
         loop {
-            let is_blind = !self.reader.blind.is_empty();
-            let wait = if is_blind {
+            let is_disconnected = !self.reader.disconnects.is_empty();
+            let wait = if is_disconnected {
                 Duration::from_secs(20)
             } else {
-                may_go_blind.saturating_duration_since(Instant::now())
+                loss_possible_until.saturating_duration_since(Instant::now())
             };
             let Ok(event) = self.watch.events.recv_timeout(wait) else {
                 return fresh.unwrap_or_else(|| healed.elapsed());
             };
             let is_live = self.reader.take(event);
-            if is_live && is_blind {
+            if is_live && is_disconnected {
                 return healed.elapsed();
             }
             fresh.get_or_insert_with(|| healed.elapsed());
-            if !is_blind && Instant::now() >= may_go_blind {
+            if !is_disconnected && Instant::now() >= loss_possible_until {
                 return fresh.unwrap_or_default();
             }
         }
@@ -389,7 +389,7 @@ pub struct Row {
     /// Duplicate events.
     pub twice: usize,
     /// Why the watch was lost, each time.
-    pub blind: Vec<String>,
+    pub disconnects: Vec<String>,
 }
 
 impl Row {
@@ -416,15 +416,15 @@ impl Row {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let blind = match self.blind.as_slice() {
+        let watch = match self.disconnects.as_slice() {
             [] => "no event lost".into(),
             [why] => format!("watch lost: {why}"),
-            [why, ..] => format!("watch lost {} times: {why}", self.blind.len()),
+            [why, ..] => format!("watch lost {} times: {why}", self.disconnects.len()),
         };
         // That no event is lost was verified by comparing the watch with the store.
         write!(
             f,
-            "| {} | {} ms | {:.1} s | {} of {} keys | 0 | {blind} |",
+            "| {} | {} ms | {:.1} s | {} of {} keys | 0 | {watch} |",
             self.name,
             self.block.as_millis(),
             self.fresh.as_secs_f64(),

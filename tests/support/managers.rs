@@ -11,7 +11,7 @@ use divvy::{
 };
 
 /// Longer than any operation takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A tenth of the default times, and short windows.
 pub fn config() -> ManagerConfig {
@@ -56,16 +56,16 @@ pub fn manager(store: &MemoryStore) -> Manager {
 
 pub fn started(store: &MemoryStore) -> Manager {
     let manager = manager(store);
-    manager.start(PATIENCE).unwrap();
+    manager.start(TIMEOUT).unwrap();
     manager
 }
 
 /// Waits for a condition. The panic message names it.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not in {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -77,7 +77,7 @@ pub fn wait_for(
     what: &str,
     condition: impl Fn(&ManagerEvent) -> bool,
 ) -> Arc<ManagerEvent> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut seen = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -13,7 +13,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 /// Longer than any operation takes on a busy machine: several leases and windows.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The latest output of a process.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +124,7 @@ impl Fleet {
     /// Waits until the condition holds. Checks it after each output of a worker.
     #[track_caller]
     pub fn wait<R>(&self, what: &str, mut condition: impl FnMut() -> Result<R, String>) -> R {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let (count, changed) = &*self.wakes;
         let mut seen = count.lock().unwrap();
         loop {
@@ -133,7 +133,7 @@ impl Fleet {
                 Err(why) => why,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what}: not in {PATIENCE:?}: {why}");
+            assert!(!left.is_zero(), "{what}: not in {TIMEOUT:?}: {why}");
             seen = changed.wait_timeout(seen, left).unwrap().0;
         }
     }

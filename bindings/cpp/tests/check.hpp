@@ -19,10 +19,10 @@
 
 namespace {
 
-const std::chrono::milliseconds patience = std::chrono::seconds(20);
+const std::chrono::milliseconds timeout = std::chrono::seconds(20);
 
 template <class Condition> inline void wait_until(Condition condition) {
-    const auto limit = std::chrono::steady_clock::now() + patience;
+    const auto limit = std::chrono::steady_clock::now() + timeout;
     while (!condition()) {
         CHECK(std::chrono::steady_clock::now() < limit);
         std::this_thread::sleep_for(std::chrono::milliseconds(2));

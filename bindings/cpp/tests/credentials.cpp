@@ -9,7 +9,7 @@ namespace {
 divvy::result opened(divvy::config::credentials supply, divvy::store &out) {
     divvy::config settings({{"nats_url", std::getenv("DIVVY_TEST_NATS_URL")}});
     settings.set_credentials(std::move(supply));
-    return divvy::store::try_open(settings, patience, out);
+    return divvy::store::try_open(settings, timeout, out);
 }
 
 void fails(divvy::config::credentials supply, const char *text) {
@@ -32,7 +32,7 @@ int main() {
             opened([alive](divvy::credentials_sink &sink, const std::string &) { sink.set_token("s3cret"); }, store);
         CHECK(connected);
         CHECK(alive.use_count() == 2);
-        CHECK(store.try_ensure(DIVVY_BUCKET_ASSIGNMENT, std::chrono::milliseconds(0), patience));
+        CHECK(store.try_ensure(DIVVY_BUCKET_ASSIGNMENT, std::chrono::milliseconds(0), timeout));
     }
     CHECK(alive.use_count() == 1);
     fails([](divvy::credentials_sink &sink, const std::string &) { sink.fail("the vault is sealed"); },

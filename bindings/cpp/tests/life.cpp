@@ -20,12 +20,12 @@ static divvy::config settings() {
 }
 
 static void beat(divvy::store &store, const char *worker) {
-    store.put(DIVVY_BUCKET_HEARTBEAT, std::string("heartbeat.") + worker, "alive", patience);
+    store.put(DIVVY_BUCKET_HEARTBEAT, std::string("heartbeat.") + worker, "alive", timeout);
 }
 
 static void whole_life() {
     divvy::store store = divvy::store::memory();
-    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience);
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), timeout);
     beat(store, "a");
     beat(store, "b");
     divvy::config config = settings();
@@ -61,14 +61,14 @@ static void whole_life() {
         });
     divvy::events events = calculator.open_events(DIVVY_FILTER_STATE);
     CHECK(events.fd() >= 0);
-    calculator.start(patience);
+    calculator.start(timeout);
     CHECK(calculator.is_started());
-    CHECK(calculator.try_start(patience).status() == DIVVY_ALREADY_STARTED);
+    CHECK(calculator.try_start(timeout).status() == DIVVY_ALREADY_STARTED);
     wait_until([&] { return calculator.current_version() > 0; });
-    CHECK(calculator.trigger_rebalance(patience) > 1);
+    CHECK(calculator.trigger_rebalance(timeout) > 1);
     wait_until([&] { return states > 3 && throws > 3; });
     CHECK(held.use_count() == 2);
-    CHECK(subscription.try_unsubscribe(patience));
+    CHECK(subscription.try_unsubscribe(timeout));
     CHECK(held.use_count() == 1); // the captures of the callback were destroyed
 
     events.wake();
@@ -76,12 +76,12 @@ static void whole_life() {
     while (!is_woken)
         is_woken = events.wait([](const divvy::event &) {}) == DIVVY_WOKEN;
     std::string value;
-    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", patience, value));
+    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", timeout, value));
     CHECK(value.find("partitions") != std::string::npos);
-    CHECK(!store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.absent", patience, value));
+    CHECK(!store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.absent", timeout, value));
     CHECK(calculator.metrics().find("divvy_calculator_up 1\n") != std::string::npos);
     CHECK(calculator.status_json().find("\"is_started\":true") != std::string::npos);
-    calculator.stop(patience);
+    calculator.stop(timeout);
     while (events.poll(milliseconds(0), [](const divvy::event &) {}) != DIVVY_CLOSED) {
     }
     divvy::calculator moved = std::move(calculator);
@@ -90,7 +90,7 @@ static void whole_life() {
 
 static void host_code() {
     divvy::store store = divvy::store::memory();
-    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience);
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), timeout);
     beat(store, "a");
     beat(store, "b");
     std::atomic<bool> fails{false};
@@ -106,7 +106,7 @@ static void host_code() {
         return std::vector<std::uint32_t>(input.partitions(), 0);
     });
     divvy::calculator calculator(config, store);
-    calculator.start(patience);
+    calculator.start(timeout);
     wait_until([&] { return calculator.current_version() > 0; });
     divvy::set_exception_handler(nullptr);
     fails = true;
@@ -134,7 +134,7 @@ static void host_code() {
         CHECK(error.status() == DIVVY_INVALID_CONFIG && !error.is_retriable());
     }
     std::string value;
-    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.b", patience, value));
+    CHECK(store.get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.b", timeout, value));
     CHECK(value.find("\"partitions\":[]") != std::string::npos);
 }
 
@@ -147,18 +147,18 @@ static void what_a_source_throws_is_logged_with_fields() {
             if (field.name == "code" && field.value == "source_failed" && !field.is_number) is_logged = true;
     });
     divvy::store store = divvy::store::memory();
-    store.ensure(DIVVY_BUCKET_HEARTBEAT, std::chrono::seconds(3600), patience);
-    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience);
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, std::chrono::seconds(3600), timeout);
+    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", timeout);
     divvy::config config;
     config.set_source([](divvy::partition_sink &, milliseconds) { throw std::runtime_error("the database is down"); });
     divvy::calculator calculator(config, store);
-    calculator.start(patience);
-    const divvy::result refreshed = calculator.try_refresh(patience);
+    calculator.start(timeout);
+    const divvy::result refreshed = calculator.try_refresh(timeout);
     CHECK(refreshed.status() == DIVVY_SOURCE_FAILED);
     CHECK(std::string(refreshed.detail()).find("the database is down") != std::string::npos);
     CHECK(calculator.status_json().find("the database is down") != std::string::npos);
     wait_until([&] { return is_logged.load(); });
-    calculator.stop(patience);
+    calculator.stop(timeout);
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
 }
 
@@ -191,9 +191,9 @@ static void a_worker_of_an_elected_host() {
             CHECK(held == static_cast<int>(change.size()));
         });
     divvy::events events = manager.open_events(DIVVY_MANAGER_FILTER_WORKER);
-    manager.start(patience);
+    manager.start(timeout);
     wait_until([&] { return held == 1; });
-    CHECK(manager.wait_state(DIVVY_MANAGER_STABLE, patience));
+    CHECK(manager.wait_state(DIVVY_MANAGER_STABLE, timeout));
     CHECK(!manager.wait_state(DIVVY_MANAGER_SHUTDOWN, milliseconds(1)));
     CHECK(manager.is_started() && manager.is_leader() && manager.leader() == "worker-0");
     const divvy::assignment assignment = manager.assignment();
@@ -204,9 +204,9 @@ static void a_worker_of_an_elected_host() {
     CHECK(manager.status_json().find("\"worker-0\"") != std::string::npos);
     CHECK(manager.metrics().find("divvy_manager_is_leader 1\n") != std::string::npos);
     std::int64_t version = 0;
-    CHECK(manager.try_trigger_rebalance(patience, &version) && version > assignment.version());
-    CHECK(manager.try_refresh_partitions(patience));
-    manager.stop(DIVVY_DEPARTURE_LEAVE, patience);
+    CHECK(manager.try_trigger_rebalance(timeout, &version) && version > assignment.version());
+    CHECK(manager.try_refresh_partitions(timeout));
+    manager.stop(DIVVY_DEPARTURE_LEAVE, timeout);
     CHECK(held == 0 && resigned == 1);
     bool is_leader = false, is_over = false;
     while (!is_over) {

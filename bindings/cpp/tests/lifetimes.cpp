@@ -19,7 +19,7 @@ public:
     }
     void wait_until_entered() {
         std::unique_lock<std::mutex> guard(lock_);
-        CHECK(changed_.wait_for(guard, patience, [this] { return is_entered_; }));
+        CHECK(changed_.wait_for(guard, timeout, [this] { return is_entered_; }));
     }
     void open() {
         std::lock_guard<std::mutex> guard(lock_);
@@ -35,8 +35,8 @@ private:
 
 static divvy::store store_with_a_worker() {
     divvy::store store = divvy::store::memory();
-    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(3600), patience);
-    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience);
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(3600), timeout);
+    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", timeout);
     return store;
 }
 
@@ -67,7 +67,7 @@ static void destructors_wait_for_callbacks() {
             callback.pass();
             CHECK(!is_over);
         });
-        calculator.start(patience);
+        calculator.start(timeout);
         hangs = true;
         CHECK(calculator.try_refresh(milliseconds(1)).status() == DIVVY_TIMED_OUT);
         std::thread opener([&] {
@@ -106,13 +106,13 @@ static void what_an_event_callback_throws_is_logged() {
             if (++calls == 1) throw std::runtime_error("the cache is gone");
             if (calls == 2) throw 7;
         });
-    calculator.start(patience);
-    calculator.trigger_rebalance(patience);
+    calculator.start(timeout);
+    calculator.trigger_rebalance(timeout);
     // Unsubscribing discards what is still queued.
-    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
     while (calls <= 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
     CHECK(calls > 2); // events are still delivered after an exception
-    CHECK(subscription.try_unsubscribe(patience));
+    CHECK(subscription.try_unsubscribe(timeout));
     divvy::set_log(DIVVY_LOG_OFF, nullptr);
     CHECK(lines.find("event callback failed: the cache is gone") != std::string::npos);
     CHECK(lines.find("event callback failed: an exception that is no std::exception") != std::string::npos);

@@ -41,10 +41,10 @@ static void failures_are_results() {
     divvy::store store;
     const divvy::result connected = divvy::store::try_open(config, milliseconds(300), store);
     CHECK(!connected && connected.is_retriable() && !connected.detail().empty() && store.get().id == 0);
-    CHECK(store.try_ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience).status() == DIVVY_NULL_ARGUMENT);
+    CHECK(store.try_ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), timeout).status() == DIVVY_NULL_ARGUMENT);
     divvy::calculator calculator;
     CHECK(!divvy::calculator::try_create(config, store, calculator) && calculator.get().id == 0);
-    CHECK(!calculator.try_start(patience) && !calculator.try_refresh(patience));
+    CHECK(!calculator.try_start(timeout) && !calculator.try_refresh(timeout));
     divvy::manager manager;
     CHECK(!divvy::manager::try_create(config, store, manager));
     std::string text = "as before";
@@ -58,8 +58,8 @@ static void failures_are_results() {
 static void a_calculator() {
     divvy::store store;
     OK(divvy::store::try_memory(store));
-    OK(store.try_ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), patience));
-    OK(store.try_put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience));
+    OK(store.try_ensure(DIVVY_BUCKET_HEARTBEAT, seconds(5), timeout));
+    OK(store.try_put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", timeout));
     divvy::config config = settings();
     std::atomic<bool> fails{false};
     OK(config.try_set_source([&fails](divvy::partition_sink &sink, milliseconds) {
@@ -80,18 +80,18 @@ static void a_calculator() {
     std::atomic<int> seen{0};
     divvy::subscription subscription;
     OK(calculator.try_subscribe(DIVVY_FILTER_STATE, [&seen](const divvy::event &) { ++seen; }, subscription));
-    OK(calculator.try_start(patience));
+    OK(calculator.try_start(timeout));
     wait_until([&] { return calculator.current_version() > 0 && seen > 0; });
     std::int64_t version = 0;
-    OK(calculator.try_trigger_rebalance(patience, &version));
+    OK(calculator.try_trigger_rebalance(timeout, &version));
     CHECK(version > 1);
     fails = true;
     const divvy::result refreshed = calculator.try_refresh(seconds(2));
     CHECK(refreshed.status() == DIVVY_SOURCE_FAILED);
     CHECK(refreshed.detail().find("the database is down") != std::string::npos);
     CHECK(refreshed.attempts() >= 1 && !refreshed.operation().empty());
-    OK(store.try_get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", patience, text));
-    CHECK(store.try_get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.b", patience, text).status() ==
+    OK(store.try_get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.a", timeout, text));
+    CHECK(store.try_get_value(DIVVY_BUCKET_ASSIGNMENT, "assignment.b", timeout, text).status() ==
           DIVVY_NOT_FOUND);
     OK(calculator.try_status_json(text));
     OK(calculator.try_metrics(text));
@@ -106,10 +106,10 @@ static void a_calculator() {
     OK(divvy::cancel::try_create(cancel));
     OK(cancel.try_fire());
     divvy_status ended = DIVVY_OK;
-    OK(cancel.try_run([&] { ended = calculator.try_refresh(patience).status(); }));
+    OK(cancel.try_run([&] { ended = calculator.try_refresh(timeout).status(); }));
     CHECK(ended == DIVVY_CANCELLED);
-    OK(subscription.try_unsubscribe(patience));
-    OK(calculator.try_stop(patience));
+    OK(subscription.try_unsubscribe(timeout));
+    OK(calculator.try_stop(timeout));
 }
 
 static void a_manager() {
@@ -141,18 +141,18 @@ static void a_manager() {
             held = change.size();
         },
         subscription));
-    OK(manager.try_start(patience));
-    OK(manager.try_wait_state(DIVVY_MANAGER_STABLE, patience));
+    OK(manager.try_start(timeout));
+    OK(manager.try_wait_state(DIVVY_MANAGER_STABLE, timeout));
     wait_until([&] { return held == 2; });
     OK(manager.try_worker_id(id));
     CHECK(!id.empty());
     divvy::assignment assignment;
     OK(manager.try_assignment(assignment));
     CHECK(assignment.size() == 2);
-    OK(manager.try_trigger_rebalance(patience));
-    OK(manager.try_refresh_partitions(patience));
+    OK(manager.try_trigger_rebalance(timeout));
+    OK(manager.try_refresh_partitions(timeout));
     CHECK(manager.try_wait_state(DIVVY_MANAGER_INIT, milliseconds(1)).status() == DIVVY_TIMED_OUT);
-    OK(manager.try_stop(DIVVY_DEPARTURE_LEAVE, patience));
+    OK(manager.try_stop(DIVVY_DEPARTURE_LEAVE, timeout));
 }
 
 int main() {

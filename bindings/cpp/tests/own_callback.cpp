@@ -9,8 +9,8 @@ using std::chrono::seconds;
 
 static divvy::store store_with_a_worker() {
     divvy::store store = divvy::store::memory();
-    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(3600), patience);
-    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", patience);
+    store.ensure(DIVVY_BUCKET_HEARTBEAT, seconds(3600), timeout);
+    store.put(DIVVY_BUCKET_HEARTBEAT, "heartbeat.a", "alive", timeout);
     return store;
 }
 
@@ -30,8 +30,8 @@ int main() {
         std::unique_ptr<divvy::calculator> calculator(new divvy::calculator(settings(), store));
         divvy::subscription subscription =
             calculator->subscribe(DIVVY_FILTER_STATE, [&](const divvy::event &) { calculator.reset(); });
-        calculator->start(patience);
-        std::this_thread::sleep_for(patience);
+        calculator->start(timeout);
+        std::this_thread::sleep_for(timeout);
         _exit(1);
     }
     close(ends[1]);

@@ -148,7 +148,7 @@ func TestCredentialsAreAskedForAtEachConnectAndTheirContextEndsWithTheStore(t *t
 	server.Restart()
 	select {
 	case <-hanging:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal("not asked again")
 	}
 	began := time.Now()

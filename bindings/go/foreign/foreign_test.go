@@ -21,7 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-const patience = 20 * time.Second
+const timeout = 20 * time.Second
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -32,7 +32,7 @@ func must(t testing.TB, err error) {
 
 func patient(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -70,7 +70,7 @@ func (f *mixed) manage(settings map[string]string) *processes.Member {
 			if how == syscall.SIGSTOP {
 				departure = divvy.Restart
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			defer cancel()
 			must(f.t, manager.Stop(ctx, departure))
 			<-departed
@@ -123,18 +123,18 @@ func say(m *processes.Member, event divvy.ManagerEvent, leads *bool) {
 	m.Say(line)
 }
 
-// settle waits until each partition has one owner among these, each of which owns some under its
+// converge waits until each partition has one owner among these, each of which owns some under its
 // own id, by their reports and by the stored assignments. It returns the highest version then.
-func (f *mixed) settle(what string, members ...*processes.Member) int64 {
+func (f *mixed) converge(what string, members ...*processes.Member) int64 {
 	f.t.Helper()
 	var why string
-	end := time.Now().Add(processes.Patience)
+	end := time.Now().Add(processes.Timeout)
 	for ; time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if why = f.unsettled(members); why == "" {
 			return f.Highest()
 		}
 	}
-	f.t.Fatalf("%s: never settled: %s", what, why)
+	f.t.Fatalf("%s: did not converge: %s", what, why)
 	return 0
 }
 
@@ -204,18 +204,18 @@ func TestDivvyWorkersServeUnderPredecessorLeader(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start()
-	f.settle("alone", leader)
+	f.converge("alone", leader)
 	killed, kept, left := f.StartDivvy("leave", nil), f.StartDivvy("restart", nil), f.manage(nil)
-	f.settle("three of divvy's join", leader, killed, kept, left)
+	f.converge("three of divvy's join", leader, killed, kept, left)
 	for _, member := range []*processes.Member{killed, kept, left} {
 		if held := member.Last("holds"); held.Term != 0 {
 			t.Errorf("a leader without terms wrote %+v", held)
 		}
 	}
 	killed.End(syscall.SIGKILL)
-	f.settle("one is killed", leader, kept, left)
+	f.converge("one is killed", leader, kept, left)
 	left.End(syscall.SIGTERM)
-	before := f.settle("one leaves", leader, kept)
+	before := f.converge("one leaves", leader, kept)
 
 	// A restart: the id remains reserved and returns to the divvy worker; no partition moves.
 	id, held, stays := kept.ID(), kept.Held(), losesNothing(t, []*processes.Member{leader})
@@ -224,13 +224,13 @@ func TestDivvyWorkersServeUnderPredecessorLeader(t *testing.T) {
 		t.Fatalf("the id is not kept: %v", err)
 	}
 	again := f.StartDivvy("leave", nil)
-	after := f.settle("the same again", leader, again)
+	after := f.converge("the same again", leader, again)
 	stays()
 	if again.ID() != id || !slices.Equal(again.Held(), held) || after != before {
 		t.Errorf("%s holds %q in version %d; it was %s with %q in %d", again.ID(), again.Held(), after, id, held, before)
 	}
 	again.End(syscall.SIGTERM)
-	f.settle("alone again", leader)
+	f.converge("alone again", leader)
 	until(t, "its own version as the last", func() bool { return leader.Published() == f.Highest() })
 	if _, err := f.Assigned.Get("divvy.fence"); err == nil {
 		t.Error("a follower wrote a fence")
@@ -251,7 +251,7 @@ func passBackAndForth(t *testing.T, url string) {
 	f := newMixed(t, url)
 	leader := f.Start()
 	followers := []*processes.Member{f.Start("-lead", "never"), f.StartDivvy("leave", processes.Never())}
-	version := f.settle("a leader of the predecessor", append(followers, leader)...)
+	version := f.converge("a leader of the predecessor", append(followers, leader)...)
 	steps := []struct {
 		what string
 		how  syscall.Signal
@@ -274,13 +274,13 @@ func passBackAndForth(t *testing.T, url string) {
 	}
 	for _, step := range steps {
 		next := step.next()
-		f.settle(step.what+": before", append(followers, leader, next)...)
+		f.converge(step.what+": before", append(followers, leader, next)...)
 		if !leader.IsLeader() || next.IsLeader() {
 			t.Fatalf("%s: the wrong one leads", step.what)
 		}
 		check := losesNothing(t, append(followers, next))
 		leader.End(step.how)
-		after := f.settle(step.what, append(followers, next)...)
+		after := f.converge(step.what, append(followers, next)...)
 		check()
 		if after <= version {
 			t.Errorf("%s: version %d after %d", step.what, after, version)
@@ -298,21 +298,21 @@ func passBackAndForth(t *testing.T, url string) {
 func (f *mixed) depose(leader, successor *processes.Member, others ...*processes.Member) {
 	f.t.Helper()
 	leader.Signal(syscall.SIGSTOP)
-	f.settle("the successor leads", append(others, successor)...)
+	f.converge("the successor leads", append(others, successor)...)
 	if !successor.IsLeader() {
 		f.t.Fatal("the wrong one leads")
 	}
 	leader.Signal(syscall.SIGCONT)
 }
 
-func TestBlindPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
+func TestUnconditionalPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start("-linger", "700ms")
 	follower := f.Start("-lead", "never")
-	f.settle("a leader of the predecessor", leader, follower)
+	f.converge("a leader of the predecessor", leader, follower)
 	successor, other := f.StartDivvy("leave", nil), f.manage(processes.Never())
-	f.settle("divvy's join", leader, follower, successor, other)
+	f.converge("divvy's join", leader, follower, successor, other)
 	written := len(leader.Said("published"))
 	f.depose(leader, successor, follower, other)
 	until(t, "the end of its leadership", func() bool { return leader.Last("silent") != nil })
@@ -335,32 +335,32 @@ func TestBlindPutOfDeposedLeaderIsAnsweredByHigherVersion(t *testing.T) {
 		}
 		return true
 	})
-	f.settle("all of them", leader, follower, successor, other)
+	f.converge("all of them", leader, follower, successor, other)
 	if !successor.IsLeader() {
 		t.Error("the successor does not lead any more")
 	}
 	f.Fleet.Verify()
 }
 
-func TestIDReclaimedBlindlyByPredecessorIsDetectedAndReported(t *testing.T) {
+func TestIDReclaimedWithoutConditionByPredecessorIsDetectedAndReported(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	leader := f.Start()
-	f.settle("alone", leader)
+	f.converge("alone", leader)
 	thief := f.Start("-lead", "never")
-	f.settle("two", leader, thief)
+	f.converge("two", leader, thief)
 	id := thief.ID()
 	thief.Signal(syscall.SIGSTOP)
 	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
-	f.settle("without it", leader)
+	f.converge("without it", leader)
 	robbed := f.StartDivvy("leave", nil)
-	f.settle("another process has its id", leader, robbed)
+	f.converge("another process has its id", leader, robbed)
 	if robbed.ID() != id {
 		t.Fatalf("it has %s", robbed.ID())
 	}
 	thief.Signal(syscall.SIGCONT)
 	f.isRobbed(robbed, id)
-	f.settle("under ids of their own", leader, thief, robbed)
+	f.converge("under ids of their own", leader, thief, robbed)
 	f.verify()
 }
 
@@ -368,16 +368,16 @@ func TestLeaderWithStolenIDStepsDownAndClaimsAnother(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	robbed := f.StartDivvy("leave", nil)
-	f.settle("alone", robbed)
+	f.converge("alone", robbed)
 	other, follower := f.manage(processes.Never()), f.Start("-lead", "never")
-	version := f.settle("three", robbed, other, follower)
+	version := f.converge("three", robbed, other, follower)
 	id := robbed.ID()
 	thief := f.Start("-steal", id)
 	f.isRobbed(robbed, id)
 	until(t, "it steps down", func() bool { return !robbed.IsLeader() })
 	// By its name, the lease belongs to the thief, which continues with it.
 	until(t, "the thief leads", thief.IsLeader)
-	after := f.settle("under ids of their own", robbed, other, follower, thief)
+	after := f.converge("under ids of their own", robbed, other, follower, thief)
 	if after <= version {
 		t.Errorf("version %d after %d", after, version)
 	}
@@ -388,21 +388,21 @@ func TestPredecessorLeaderFrozenBeyondItsLeasesResumesAsFollower(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	frozen := f.Start()
-	f.settle("alone", frozen)
+	f.converge("alone", frozen)
 	successor := f.StartDivvy("leave", nil)
-	f.settle("two", frozen, successor)
+	f.converge("two", frozen, successor)
 	id := frozen.ID()
 	frozen.Signal(syscall.SIGSTOP)
 	until(t, "its id expires", func() bool { _, err := f.IDs.Get(id); return err != nil })
-	f.settle("without it", successor)
+	f.converge("without it", successor)
 	robbed := f.StartDivvy("leave", processes.Never())
-	version := f.settle("another process has its id", successor, robbed)
+	version := f.converge("another process has its id", successor, robbed)
 	if robbed.ID() != id || !successor.IsLeader() {
 		t.Fatalf("it has %s; the other one leads: %v", robbed.ID(), successor.IsLeader())
 	}
 	frozen.Signal(syscall.SIGCONT)
 	f.isRobbed(robbed, id)
-	after := f.settle("under ids of their own", frozen, successor, robbed)
+	after := f.converge("under ids of their own", frozen, successor, robbed)
 	if after <= version || !successor.IsLeader() {
 		t.Errorf("version %d after %d; its successor leads: %v", after, version, successor.IsLeader())
 	}
@@ -436,19 +436,19 @@ func (f *mixed) isRobbed(robbed *processes.Member, id string) {
 	}
 }
 
-func TestBlindlyDeletedLeaseIsAcquiredByOneLeader(t *testing.T) {
+func TestUnconditionallyDeletedLeaseIsAcquiredByOneLeader(t *testing.T) {
 	t.Parallel()
 	f := newMixed(t, servers.Start(t))
 	divvys := f.StartDivvy("leave", nil)
-	f.settle("alone", divvys)
+	f.converge("alone", divvys)
 	others := f.Start()
-	f.settle("two", divvys, others)
+	f.converge("two", divvys, others)
 	for range 5 {
 		stays := losesNothing(t, []*processes.Member{divvys, others})
 		must(t, f.Election.Delete("leader")) // as a leaving leader of the predecessor does
 		until(t, "a lease", func() bool { _, err := f.Election.Get("leader"); return err == nil })
 		until(t, "one leader", func() bool { return divvys.IsLeader() != others.IsLeader() })
-		f.settle("after the deletion", divvys, others)
+		f.converge("after the deletion", divvys, others)
 		stays()
 	}
 	f.verify()
@@ -469,7 +469,7 @@ func TestBothKindsClaimLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 			t.Errorf("the claim of %s: %v", member.ID(), err)
 		}
 	}
-	f.settle("all", members...)
+	f.converge("all", members...)
 	lease, err := f.Election.Get("leader")
 	must(t, err)
 	if name, seconds, _ := strings.Cut(string(lease.Value()), ":"); name != "worker-0" || len(seconds) != 10 {
@@ -492,7 +492,7 @@ func TestBothKindsClaimLowestFreeIDAndReadEachOthersValues(t *testing.T) {
 		if members[2].ID() != "worker-2" {
 			t.Errorf("it has %s", members[2].ID())
 		}
-		f.settle("the gap is filled", members...)
+		f.converge("the gap is filled", members...)
 	}
 	f.verify()
 }
@@ -507,15 +507,15 @@ func TestFleetWithCustomNamesIsIsolatedFromDefaultFleet(t *testing.T) {
 	predecessors := named.Start()
 	divvys := named.StartDivvy("leave", nil)
 	third := named.StartDivvy("leave", processes.Never())
-	named.settle("three", predecessors, divvys, third)
-	usual.settle("two", others...)
+	named.converge("three", predecessors, divvys, third)
+	usual.converge("two", others...)
 	if ids := predecessors.ID() + " " + divvys.ID() + " " + third.ID(); ids != "node-0 node-1 node-2" {
 		t.Errorf("ids %s", ids)
 	}
 	predecessors.End(syscall.SIGTERM)
 	until(t, "divvy's leads", divvys.IsLeader)
-	named.settle("the leader left", divvys, third)
-	usual.settle("still two", others...)
+	named.converge("the leader left", divvys, third)
+	usual.converge("still two", others...)
 	named.verify()
 	usual.verify()
 }
@@ -527,14 +527,14 @@ func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	pool := map[string]string{"worker_id_max": "2"}
 	leaves := f.Start("-ids", "3")
 	divvys, stays := f.StartDivvy("leave", pool), f.Start("-ids", "3")
-	f.settle("the pool is full", leaves, divvys, stays)
+	f.converge("the pool is full", leaves, divvys, stays)
 
 	store, fourth := f.manager(pool)
 	defer func() { must(t, store.Close()) }()
 	defer func() { must(t, fourth.Close()) }()
 	reported, err := fourth.Subscribe()
 	must(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	started := make(chan error, 1)
 	go func() { started <- fourth.Start(ctx) }()
@@ -554,6 +554,6 @@ func TestExhaustedSharedIDPoolIsReported(t *testing.T) {
 	if late.ID() != "worker-0" {
 		t.Errorf("it has %s", late.ID())
 	}
-	f.settle("the place is taken", divvys, stays, late)
+	f.converge("the place is taken", divvys, stays, late)
 	f.verify()
 }

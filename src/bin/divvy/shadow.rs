@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         started.map_err(|error| error.to_string())?;
         let first = beginning(&shadow);
         let reported = print(&line(arguments.json, &first.0, first.1))
-            .and_then(|_| tell(arguments, &events, &interrupted));
+            .and_then(|_| print_events(arguments, &events, &interrupted));
         let summary = summary(&shadow);
         let stopped = shadow.stop(arguments.connection.timeout());
         reported?;
@@ -99,7 +99,7 @@ fn calculator(
 }
 
 /// Prints the events of the shadow until it ends.
-fn tell(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Result<()> {
+fn print_events(arguments: &Arguments, events: &Events, interrupted: &AtomicBool) -> Result<()> {
     let began = Instant::now();
     let is_over = || {
         arguments

@@ -49,15 +49,11 @@ fn applied(assignments: &Assignments) -> (Term, Version) {
 fn change_reports_acquired_and_released_from_first_assignment() {
     let mut assignments = Assignments::default();
     assert!(!assignments.has_one());
-    let first = assignments
-        .take_in(&entry(Some(1), 1, &["a", "b"]))
-        .unwrap();
+    let first = assignments.apply(&entry(Some(1), 1, &["a", "b"])).unwrap();
     let first = first.expect("the first one counts");
     assert_eq!(changes(&first), (vec!["a".into(), "b".into()], vec![]));
     assert_eq!(first.held.lifecycle, "emergency");
-    let second = assignments
-        .take_in(&entry(Some(1), 2, &["b", "c"]))
-        .unwrap();
+    let second = assignments.apply(&entry(Some(1), 2, &["b", "c"])).unwrap();
     let second = second.expect("a change");
     assert_eq!(changes(&second), (vec!["c".into()], vec!["a".into()]));
     assert_eq!(names(&assignments.held().partitions), ["b", "c"]);
@@ -68,9 +64,9 @@ fn change_reports_acquired_and_released_from_first_assignment() {
 #[test]
 fn first_assignment_is_applied_whatever_its_version() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(None, 0, &[])).unwrap();
+    assignments.apply(&entry(None, 0, &[])).unwrap();
     assert!(assignments.has_one());
-    let second = assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    let second = assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     assert!(second.is_some());
 }
 
@@ -96,12 +92,10 @@ fn assignments_apply_in_order_of_term_and_version() {
     for (before, comes, after) in cases {
         let mut assignments = Assignments::default();
         assignments
-            .take_in(&entry(before.0, before.1, &["a"]))
+            .apply(&entry(before.0, before.1, &["a"]))
             .unwrap();
         let earlier = applied(&assignments);
-        let change = assignments
-            .take_in(&entry(comes.0, comes.1, &["b"]))
-            .unwrap();
+        let change = assignments.apply(&entry(comes.0, comes.1, &["b"])).unwrap();
         assert_eq!(applied(&assignments), after, "{before:?} then {comes:?}");
         assert_eq!(change.is_some(), earlier != after);
         assert_eq!(assignments.refused(), u64::from(earlier == after));
@@ -112,24 +106,24 @@ fn assignments_apply_in_order_of_term_and_version() {
 #[test]
 fn seen_term_is_remembered_under_leader_without_terms() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(3), 10, &["a"])).unwrap();
-    assignments.take_in(&entry(None, 11, &["b"])).unwrap();
+    assignments.apply(&entry(Some(3), 10, &["a"])).unwrap();
+    assignments.apply(&entry(None, 11, &["b"])).unwrap();
     assert_eq!(assignments.held().term, 0);
     assert!(
         assignments
-            .take_in(&entry(Some(2), 12, &["a"]))
+            .apply(&entry(Some(2), 12, &["a"]))
             .unwrap()
             .is_none()
     );
     assert!(
         assignments
-            .take_in(&entry(Some(3), 11, &["a"]))
+            .apply(&entry(Some(3), 11, &["a"]))
             .unwrap()
             .is_none()
     );
     assert!(
         assignments
-            .take_in(&entry(Some(3), 12, &["a"]))
+            .apply(&entry(Some(3), 12, &["a"]))
             .unwrap()
             .is_some()
     );
@@ -140,15 +134,15 @@ fn seen_term_is_remembered_under_leader_without_terms() {
 fn deleted_assignment_releases_all_partitions() {
     let mut assignments = Assignments::default();
     assert!(
-        assignments.take_in(&deleted()).unwrap().is_none(),
+        assignments.apply(&deleted()).unwrap().is_none(),
         "nothing was held"
     );
-    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
-    let change = assignments.take_in(&deleted()).unwrap().expect("a change");
+    assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
+    let change = assignments.apply(&deleted()).unwrap().expect("a change");
     assert_eq!(changes(&change), (vec![], vec!["a".into()]));
     assert_eq!(applied(&assignments), (1, 1), "versions stay known");
-    assert!(assignments.take_in(&deleted()).unwrap().is_none());
-    let again = assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assert!(assignments.apply(&deleted()).unwrap().is_none());
+    let again = assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     assert!(again.is_some(), "the same one, restored");
     let change = assignments.gone().expect("a change");
     assert_eq!(changes(&change), (vec![], vec!["a".into()]));
@@ -157,22 +151,22 @@ fn deleted_assignment_releases_all_partitions() {
 #[test]
 fn malformed_value_changes_nothing() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     let malformed = Entry {
         value: b"{junk".to_vec(),
         ..entry(None, 0, &[])
     };
-    assignments.take_in(&malformed).unwrap_err();
+    assignments.apply(&malformed).unwrap_err();
     assert_eq!(names(&assignments.held().partitions), ["a"]);
 }
 
 #[test]
 fn repeated_assignment_is_no_change() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     assert!(
         assignments
-            .take_in(&entry(Some(1), 1, &["a"]))
+            .apply(&entry(Some(1), 1, &["a"]))
             .unwrap()
             .is_none()
     );
@@ -182,12 +176,12 @@ fn repeated_assignment_is_no_change() {
 #[test]
 fn suspended_ownership_holds_nothing_whatever_store_reports() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     let change = assignments.suspend().expect("a change");
     assert_eq!(changes(&change), (vec![], vec!["a".into()]));
     assert!(assignments.is_suspended());
     assert!(assignments.suspend().is_none());
-    let change = assignments.take_in(&entry(Some(1), 2, &["b"])).unwrap();
+    let change = assignments.apply(&entry(Some(1), 2, &["b"])).unwrap();
     assert!(change.expect("a version").held.partitions.is_empty());
     let change = assignments.resume().expect("a change");
     assert_eq!(changes(&change), (vec!["b".into()], vec![]));
@@ -196,12 +190,12 @@ fn suspended_ownership_holds_nothing_whatever_store_reports() {
 #[test]
 fn new_id_starts_without_assignment() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(5), 50, &["a"])).unwrap();
+    assignments.apply(&entry(Some(5), 50, &["a"])).unwrap();
     let change = assignments.forget().expect("a change");
     assert_eq!(changes(&change), (vec![], vec!["a".into()]));
     assert_eq!(applied(&assignments), (0, 0));
     assert!(!assignments.has_one());
-    let change = assignments.take_in(&entry(Some(5), 50, &["b"])).unwrap();
+    let change = assignments.apply(&entry(Some(5), 50, &["b"])).unwrap();
     assert!(change.is_some(), "versions of another id do not count");
 }
 
@@ -221,9 +215,9 @@ fn cached_assignment_is_held_and_marked_until_store_confirms() {
     assert_eq!(changes(&change), (vec!["a".into(), "b".into()], vec![]));
     assert!(change.held.is_cached());
     assert!(assignments.is_recalled() && !assignments.has_one());
-    assert_eq!(applied(&assignments), (2, 7), "told to the leader");
+    assert_eq!(applied(&assignments), (2, 7), "reported to the leader");
     // The very same from the store: confirmed, and nothing came or went.
-    let change = assignments.take_in(&entry(Some(2), 7, &["a", "b"]));
+    let change = assignments.apply(&entry(Some(2), 7, &["a", "b"]));
     let change = change.unwrap().expect("it is confirmed");
     assert_eq!(changes(&change), (vec![], vec![]));
     assert!(!change.held.is_cached() && !assignments.is_recalled());
@@ -235,14 +229,14 @@ fn first_assignment_from_store_replaces_cached_one() {
     for (term, version) in [(Some(3), 9), (Some(2), 7), (Some(1), 3), (None, 1)] {
         let mut assignments = Assignments::default();
         assignments.recall(recalled(2, 7, &["a", "b"]));
-        let change = assignments.take_in(&entry(term, version, &["b", "c"]));
+        let change = assignments.apply(&entry(term, version, &["b", "c"]));
         let change = change.unwrap().expect("the store's word counts");
         assert_eq!(changes(&change), (vec!["c".into()], vec!["a".into()]));
         assert_eq!(applied(&assignments), (term.unwrap_or(0), version));
     }
     let mut assignments = Assignments::default();
     assignments.recall(recalled(2, 7, &["a"]));
-    let change = assignments.take_in(&deleted()).unwrap().expect("nothing");
+    let change = assignments.apply(&deleted()).unwrap().expect("nothing");
     assert_eq!(changes(&change), (vec![], vec!["a".into()]));
     assert_eq!(applied(&assignments), (0, 0));
 }
@@ -250,7 +244,7 @@ fn first_assignment_from_store_replaces_cached_one() {
 #[test]
 fn cached_assignment_never_replaces_one_read_from_store() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(1), 1, &["a"])).unwrap();
+    assignments.apply(&entry(Some(1), 1, &["a"])).unwrap();
     assert_eq!(assignments.recall(recalled(9, 99, &["b"])), None);
     assert_eq!(names(&assignments.held().partitions), ["a"]);
 }
@@ -261,17 +255,17 @@ fn malformed_value_keeps_cached_assignment() {
     assignments.recall(recalled(2, 7, &["a"]));
     let mut malformed = entry(None, 1, &[]);
     malformed.value = b"{".to_vec();
-    assert!(assignments.take_in(&malformed).is_err());
+    assert!(assignments.apply(&malformed).is_err());
     assert!(assignments.is_recalled());
 }
 
 #[test]
 fn implausible_term_or_version_is_malformed_and_changes_nothing() {
     let mut assignments = Assignments::default();
-    assignments.take_in(&entry(Some(3), 7, &["a"])).unwrap();
+    assignments.apply(&entry(Some(3), 7, &["a"])).unwrap();
     for number in [i64::MAX, i64::MAX - 1, i64::MAX / 2 + 1] {
         for (term, version) in [(Some(number), 8), (Some(3), number), (None, number)] {
-            let error = assignments.take_in(&entry(term, version, &["evil"]));
+            let error = assignments.apply(&entry(term, version, &["evil"]));
             let error = error.unwrap_err();
             assert_eq!(error.code(), Code::InvalidData);
             assert!(error.message().contains(&number.to_string()), "{error}");
@@ -279,6 +273,6 @@ fn implausible_term_or_version_is_malformed_and_changes_nothing() {
             assert_eq!(names(&assignments.held().partitions), ["a"]);
         }
     }
-    let next = assignments.take_in(&entry(Some(3), 8, &["b"])).unwrap();
+    let next = assignments.apply(&entry(Some(3), 8, &["b"])).unwrap();
     assert!(next.is_some(), "counts on");
 }

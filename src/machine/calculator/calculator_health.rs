@@ -170,22 +170,24 @@ impl CalculatorHealth {
             detailed(DegradationCause::HostCall, self.host_calls.as_ref()),
             detailed(DegradationCause::Planning, self.planning.as_ref()),
         ];
-        let mut is_news = false;
+        let mut is_change = false;
         for (kind, found) in found.into_iter().enumerate() {
             let hysteresis = self.hysteresis_of(kind);
             let symptom = &mut self.symptoms[kind];
-            let was_told = symptom.is_reported;
+            let was_reported = symptom.is_reported;
             symptom.update(now, found, hysteresis);
-            is_news |= symptom.is_reported != was_told;
+            is_change |= symptom.is_reported != was_reported;
         }
-        is_news.then(|| self.list())
+        is_change.then(|| self.list())
     }
 
     pub fn list(&self) -> Degraded {
-        let told = || self.symptoms.iter().filter(|symptom| symptom.is_reported);
+        let reported = || self.symptoms.iter().filter(|symptom| symptom.is_reported);
         Degraded {
-            reasons: told().filter_map(|symptom| symptom.what.clone()).collect(),
-            since: told().filter_map(|symptom| symptom.since).min(),
+            reasons: reported()
+                .filter_map(|symptom| symptom.what.clone())
+                .collect(),
+            since: reported().filter_map(|symptom| symptom.since).min(),
         }
     }
 
@@ -209,9 +211,9 @@ mod tests {
     use super::*;
 
     /// The store fails in these spans; returns each report, checked every millisecond.
-    fn told(failing: &[(u64, u64)], until: u64) -> Vec<(u64, usize, Option<u64>)> {
+    fn reported(failing: &[(u64, u64)], until: u64) -> Vec<(u64, usize, Option<u64>)> {
         let mut health = CalculatorHealth::new(&CalculatorConfig::default());
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let mut was_failing = false;
         for ms in 0..until {
             let is_failing = failing.iter().any(|&(from, to)| (from..to).contains(&ms));
@@ -223,18 +225,18 @@ mod tests {
             let is_due = before == Some(Time::from_millis(ms));
             assert!(
                 is_due || is_failing != was_failing,
-                "nobody would have looked at {ms}"
+                "no deadline covers {ms}"
             );
-            told.push((ms, list.len(), list.since.map(|t| t.as_nanos() / 1_000_000)));
+            reported.push((ms, list.len(), list.since.map(|t| t.as_nanos() / 1_000_000)));
         }
-        told
+        reported
     }
 
     #[test]
     fn short_failure_is_not_reported_and_long_one_is_with_its_start() {
-        assert_eq!(told(&[(100, 1_000)], 20_000), []);
+        assert_eq!(reported(&[(100, 1_000)], 20_000), []);
         assert_eq!(
-            told(&[(100, 3_000)], 20_000),
+            reported(&[(100, 3_000)], 20_000),
             [(1_100, 1, Some(100)), (8_000, 0, None)]
         );
     }
@@ -243,7 +245,7 @@ mod tests {
     fn intermittent_failures_are_one_degradation() {
         let flapping: Vec<_> = (0..240).map(|n| (n * 250, n * 250 + 200)).collect();
         assert_eq!(
-            told(&flapping, 80_000),
+            reported(&flapping, 80_000),
             [(1_000, 1, Some(0)), (64_950, 0, None)]
         );
     }
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn rare_failures_are_no_degradation() {
         let rare: Vec<_> = (0..10).map(|n| (n * 6_000, n * 6_000 + 900)).collect();
-        assert_eq!(told(&rare, 80_000), []);
+        assert_eq!(reported(&rare, 80_000), []);
     }
 
     #[test]

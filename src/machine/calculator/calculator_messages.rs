@@ -85,7 +85,7 @@ pub enum CalculatorInput {
     PartitionsChanged {
         /// Rises with each change; a plan that read this or a later one covers it.
         generation: u64,
-        /// Who waits for the look at it, if anyone.
+        /// The call that waits for the read, if any.
         ticket: Option<Ticket>,
     },
     /// The store's session changed its health; `Some` says why it is not well
@@ -179,9 +179,9 @@ pub enum CalculatorAction {
     },
     /// The worker was removed: forget its lease, so that a later heartbeat is a join.
     Forget(WorkerId),
-    /// Tell the subscribers.
+    /// Notify the subscribers.
     Notify(CalculatorEvent),
-    /// Tell the waiting caller.
+    /// Answer the waiting caller.
     Reply {
         /// Who waits.
         ticket: Ticket,

@@ -49,8 +49,8 @@ impl CalculatorMachine {
     pub(super) fn note_standstill(&mut self, now: Time) {
         let overdue = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
         if overdue > self.config.heartbeat_ttl / 2 {
-            let patience = now + self.config.emergency_grace_period;
-            self.members.postpone_confirmations(patience);
+            let wait = now + self.config.emergency_grace_period;
+            self.members.postpone_confirmations(wait);
         }
     }
 
@@ -121,11 +121,11 @@ impl CalculatorMachine {
             return;
         }
         if !self.triggers.is_empty() && !self.members.has_alive() {
-            let nobody = Error::new(
+            let no_workers = Error::new(
                 Code::NoWorkers,
                 "the last live worker left or was declared dead",
             );
-            self.answer_triggers(self.triggers.len(), &Err(nobody));
+            self.answer_triggers(self.triggers.len(), &Err(no_workers));
         }
         self.answer_changes();
         let Some(task) = self.tasks().find(|task| task.due <= now) else {

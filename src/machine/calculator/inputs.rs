@@ -129,11 +129,11 @@ impl CalculatorMachine {
     }
 
     fn worker_suspected(&mut self, now: Time, worker: WorkerId) {
-        let is_doubted = self
+        let is_grace_extended = self
             .former_leader_suspected
             .take_if(|(former_leader_suspected, _)| *former_leader_suspected == worker)
             .is_some_and(|(_, until)| now < until);
-        let grace = match is_doubted {
+        let grace = match is_grace_extended {
             true => Duration::ZERO,
             false => self.config.emergency_grace_period,
         };

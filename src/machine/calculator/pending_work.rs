@@ -194,8 +194,8 @@ impl CalculatorMachine {
         })
     }
 
-    /// A publication that failed may have been done in part, or be done yet: only one that
-    /// succeeds settles that, even when the change that led to it has removed away.
+    /// A failed publication may be stored in part, or still arrive. Only a successful one ends that,
+    /// even if the change that caused it was reverted.
     fn unfinished(&self) -> Option<Work> {
         let reason = self.unfinished?;
         let is_the_windows_own = self.window.is_some_and(|w| w.publishes == reason);

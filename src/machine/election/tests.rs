@@ -127,7 +127,7 @@ fn vacancy_is_filled_at_once_by_create_or_over_marker() {
     ] {
         let mut race = Race::new(Rule::Lease);
         race.election.watched(START, &event);
-        assert!(race.until_due().unwrap() <= PATIENCE);
+        assert!(race.until_due().unwrap() <= VACANCY_DELAY_MAX);
         assert_eq!(race.takes(), revision);
         assert_eq!(race.election.deadline(), None, "one request at a time");
     }
@@ -146,7 +146,7 @@ fn lease_is_awaited_until_expiry_by_local_clock() {
     let rest = LEASE - Duration::from_secs(1);
     assert!(due >= rest && due <= rest + LEASE / 20, "{due:?}");
     race.sees(lease(4, b"w-9:102"));
-    assert!(race.until_due().unwrap() >= LEASE, "it was prolonged");
+    assert!(race.until_due().unwrap() >= LEASE, "the lease was renewed");
     assert_eq!(race.takes(), 0);
 }
 
@@ -342,7 +342,7 @@ fn write_without_answer_is_resolved_by_read() {
     assert_eq!(race.takes(), 0);
 }
 
-/// Values tell seconds only: a renewal that was lost looks like the one before it.
+/// The value has a resolution of one second, so a lost renewal can equal the one before it.
 #[test]
 fn failed_renewal_does_not_extend_lease() {
     let mut race = Race::leading();
@@ -455,7 +455,7 @@ fn leader_is_reported_when_it_changes() {
     race.sees(lease(5, b"w-8:103"));
     race.sees(marker(6, Operation::Delete));
     race.sees(lease(7, b"junk"));
-    let told: Vec<_> = race
+    let reported: Vec<_> = race
         .events()
         .into_iter()
         .map(|event| match event {
@@ -463,7 +463,7 @@ fn leader_is_reported_when_it_changes() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, [Some("w-9".into()), Some("w-8".into()), None]);
+    assert_eq!(reported, [Some("w-9".into()), Some("w-8".into()), None]);
     assert_eq!(race.election.deadline(), None, "this worker never leads");
     race.election
         .watched(race.now, &WatchEvent::Disconnected("gap".into()));

@@ -11,7 +11,11 @@ fn worker(id: &str) -> WorkerId {
 
 fn heart() -> Heartbeat {
     let mut heart = Heartbeat::new(KeyPrefix::new("heartbeat").unwrap(), INTERVAL, TTL);
-    assert_eq!(heart.deadline(), None, "nobody's heart is silent");
+    assert_eq!(
+        heart.deadline(),
+        None,
+        "a worker without an id has no deadline"
+    );
     assert_eq!(heart.poll_request(NOW), None);
     heart.set_worker(Some(worker("w-0")));
     heart
@@ -43,7 +47,7 @@ fn held(revision: Revision) -> Entry {
     }
 }
 
-/// The next request looks at the key; this is what it finds.
+/// The next request reads the key and returns this.
 #[track_caller]
 fn looks(heart: &mut Heartbeat, now: Time, found: Result<Option<Entry>>) {
     match heart.poll_request(now) {
@@ -116,7 +120,7 @@ fn failed_heartbeat_is_repeated_soon_and_confirms_nothing() {
         // It was carried out, or not (yet).
         (unknown(), Some(Some(5)), 5, false),
         (unknown(), Some(Some(1)), 1, false),
-        // The key has expired, or somebody else beats.
+        // The key has expired, or another process writes it.
         (Outcome::Refused(Refusal::Conflict), Some(None), 0, true),
         (Outcome::Refused(Refusal::Conflict), Some(Some(8)), 8, true),
     ] {
@@ -140,7 +144,7 @@ fn failed_heartbeat_is_repeated_soon_and_confirms_nothing() {
 
 /// Symptom: a beat that was held up on its way past its worker's leave brought it back for one TTL.
 /// Cause: after a beat of unknown outcome, and as the first one, a beat went out without condition.
-/// Cure: the key is looked at before.
+/// Fix: the key is read first.
 #[test]
 fn heartbeat_stays_conditional_while_there_is_time_to_read() {
     let mut heart = heart();
@@ -151,14 +155,14 @@ fn heartbeat_stays_conditional_while_there_is_time_to_read() {
     assert!(!heart.take_disturbance());
     beats(&mut heart, NOW, Expect::Revision(3));
     heart.answered(NOW, &written(Outcome::Done(4)));
-    // The look is in vain, and repeated after a pause.
+    // The read fails and is retried after a pause.
     let second = NOW + INTERVAL;
     beats(&mut heart, second, Expect::Revision(4));
     heart.answered(second, &written(unknown()));
     looks(&mut heart, second, Err(gone()));
     assert_eq!(heart.deadline(), Some(second + RETRY));
     looks(&mut heart, second + RETRY, Ok(Some(held(6))));
-    // Somebody else beats as well: looked at again, not in circles.
+    // Another process writes the key as well: it is read again, without a busy loop.
     let now = second + RETRY * 2;
     beats(&mut heart, now, Expect::Revision(6));
     heart.answered(now, &written(Outcome::Refused(Refusal::Conflict)));
@@ -200,7 +204,7 @@ fn leave_with_unknown_revision_reads_first_and_deletes_conditionally() {
         })
     );
     assert!(is_conditional, "{leave:?}");
-    // In vain: a few times where it is refused, once where nobody answers.
+    // Deletion fails: several attempts on a refusal, one without an answer.
     let mut heart = needs_rewrite();
     let (mut now, mut tries) = (NOW, 0);
     while let Some(due) = heart.deadline() {
@@ -237,7 +241,7 @@ fn leave_deletes_key_and_stops_heartbeats() {
         assert!(heart.is_settled());
         assert_eq!(heart.deadline(), None);
     }
-    // Somebody else beats under the id: that is not this worker's to delete.
+    // Another process sends heartbeats under the id: this worker must not delete its key.
     let mut heart = heart();
     beats(&mut heart, NOW, Expect::Revision(0));
     heart.answered(NOW, &written(Outcome::Done(7)));
@@ -255,9 +259,9 @@ fn leave_deletes_key_and_stops_heartbeats() {
     );
     heart.answered(NOW, &written(Outcome::Refused(Refusal::Conflict)));
     assert!(heart.is_settled());
-    let mut nobody = Heartbeat::new(KeyPrefix::new("heartbeat").unwrap(), INTERVAL, TTL);
-    nobody.leave();
-    assert!(nobody.is_settled());
+    let mut unassigned = Heartbeat::new(KeyPrefix::new("heartbeat").unwrap(), INTERVAL, TTL);
+    unassigned.leave();
+    assert!(unassigned.is_settled());
 }
 
 #[test]
@@ -278,7 +282,10 @@ fn rejected_leave_is_retried_a_few_times() {
     }
     assert_eq!(in_flight, LEAVES_MAX);
     assert!(heart.is_settled());
-    assert!(now.since(NOW) <= Duration::from_secs(1), "nobody waits");
+    assert!(
+        now.since(NOW) <= Duration::from_secs(1),
+        "no wait without a key"
+    );
 }
 
 #[test]

@@ -118,10 +118,10 @@ impl ManagerMachine {
 
     /// Whether the assignment equals the store's current state.
     fn is_word_in_sight(&self, now: Time) -> bool {
-        let is_sighted = self.blind_since.is_none() && self.store_fault.is_none();
+        let is_connected = self.watch_lost_since.is_none() && self.store_fault.is_none();
         let is_read = self.assignments.has_one() && !self.assignments.is_suspended();
         matches!(self.phase, ManagerPhase::Working)
-            && is_sighted
+            && is_connected
             && is_read
             && self.id_is_certain(now)
     }

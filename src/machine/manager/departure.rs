@@ -44,7 +44,7 @@ impl ManagerMachine {
         self.report_assignment(change);
     }
 
-    pub(super) fn go_on_departing(&mut self, now: Time) {
+    pub(super) fn continue_departure(&mut self, now: Time) {
         loop {
             let ManagerPhase::Departing(Departing { how, step }) = &mut self.phase else {
                 return;

@@ -13,7 +13,7 @@ use crate::types::{CalculatorState, Time};
 const PUBLISH_FAILURES_MAX: u32 = 3;
 
 impl ManagerMachine {
-    pub(super) fn election_news(&mut self) {
+    pub(super) fn handle_election_events(&mut self) {
         while let Some(event) = self.election.poll_event() {
             match event {
                 ElectionEvent::Won | ElectionEvent::Lost(_) | ElectionEvent::Leader(_) => {

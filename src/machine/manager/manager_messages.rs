@@ -119,7 +119,7 @@ pub enum ManagerAction {
         /// The request.
         request: Request,
         /// How long to wait for the answer.
-        patience: Duration,
+        timeout: Duration,
     },
     /// Watch the assignments for this worker from now on, instead of any before.
     Watch(WorkerId),

@@ -68,7 +68,7 @@ pub struct ManagerMachine {
     outage: Outage,
     /// Why the store is unhealthy, and since when the assignment watch has been lost.
     store_fault: Option<String>,
-    blind_since: Option<Time>,
+    watch_lost_since: Option<Time>,
     /// When the watch was last restored.
     store_returned: Option<Time>,
     breaker: BreakerCondition,
@@ -176,7 +176,7 @@ impl ManagerMachine {
             cache: Cache::new(config.cache_file.as_ref().map(|_| config.cache_max_age)),
             outage: Outage::new(config.outage, now),
             store_fault: None,
-            blind_since: None,
+            watch_lost_since: None,
             store_returned: None,
             breaker: BreakerCondition::closed(),
             store_failure: None,
@@ -236,13 +236,13 @@ impl ManagerMachine {
         self.now = now;
         self.outage.tick(now);
         self.report_outage();
-        self.id_news(now);
+        self.handle_claim_events(now);
         self.check_id_certainty(now);
         self.election.tick(now);
-        self.election_news();
+        self.handle_election_events();
         self.update_ownership(now);
         self.drive_cache(now);
-        self.go_on_departing(now);
+        self.continue_departure(now);
         self.ask(now);
         self.report_state(now);
     }
@@ -354,7 +354,10 @@ impl ManagerMachine {
             reached: self.heart.highest(),
             revision: self.seen_revision,
             // A watch that is still lost returns at the earliest now.
-            store_returned: self.blind_since.map(|_| self.now).or(self.store_returned),
+            store_returned: self
+                .watch_lost_since
+                .map(|_| self.now)
+                .or(self.store_returned),
         }
     }
 
@@ -426,17 +429,17 @@ impl ManagerMachine {
         self.next_op += 1;
         let op = OpId(self.next_op);
         self.asked.insert(op, part);
-        let patience = self.patience();
+        let timeout = self.request_timeout();
         self.actions.push_back(ManagerAction::Request {
             op,
             request,
-            patience,
+            timeout,
         });
         op
     }
 
     /// One request without an answer must not cost a lease.
-    fn patience(&self) -> Duration {
+    fn request_timeout(&self) -> Duration {
         let config = &self.config;
         let longest = config.calculator.operation_timeout;
         longest
@@ -551,7 +554,7 @@ impl ManagerMachine {
             (_, None) => {
                 return refuse(
                     "has no TTL: ids, leases and heartbeats of workers that are gone would stay \
-                     for ever; give it one"
+                     forever; set a TTL"
                         .into(),
                 );
             }
@@ -601,7 +604,7 @@ impl ManagerMachine {
 
     // --- the id ---
 
-    fn id_news(&mut self, now: Time) {
+    fn handle_claim_events(&mut self, now: Time) {
         while let Some(event) = self.id.poll_event() {
             match event {
                 IdEvent::Claimed {

@@ -8,9 +8,9 @@ use crate::types::{CalculatorState, ManagerState, Time};
 
 impl ManagerMachine {
     pub(super) fn update_watch_health(&mut self, now: Time) {
-        let is_blind = self.blind_since.is_some();
-        let blind = is_blind.then(|| "assignment watch lost".to_owned());
-        let fault = self.store_fault.clone().or(blind);
+        let is_lost = self.watch_lost_since.is_some();
+        let lost = is_lost.then(|| "assignment watch lost".to_owned());
+        let fault = self.store_fault.clone().or(lost);
         self.outage.set_fault(now, fault);
         self.report_outage();
     }
@@ -81,7 +81,7 @@ impl ManagerMachine {
         match event {
             WatchEvent::Change(entry) => return self.assignment_seen(entry),
             WatchEvent::Live => {
-                if self.blind_since.take().is_some() {
+                if self.watch_lost_since.take().is_some() {
                     self.store_returned = Some(now);
                 }
                 if self.assignments.is_recalled() {
@@ -91,7 +91,7 @@ impl ManagerMachine {
                 }
             }
             WatchEvent::Disconnected(_) => {
-                self.blind_since.get_or_insert(now);
+                self.watch_lost_since.get_or_insert(now);
             }
         }
         self.update_watch_health(now);

@@ -21,7 +21,7 @@ use crate::types::{Revision, Time};
 /// Pause after a look that failed.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The way to ownership: a look at what the store says now.
+/// Steps to resume ownership: read the current state from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resume {
     No,
@@ -43,11 +43,11 @@ impl ManagerMachine {
             *shown = Some(entry.as_new_as());
         }
         self.seen_revision = self.seen_revision.max(entry.revision);
-        self.take_in_assignment(entry);
+        self.apply_assignment(entry);
     }
 
-    fn take_in_assignment(&mut self, entry: &Entry) {
-        match self.assignments.take_in(entry) {
+    fn apply_assignment(&mut self, entry: &Entry) {
+        match self.assignments.apply(entry) {
             Ok(change) => {
                 self.succeeded(Component::Assignment);
                 self.report_assignment(change);
@@ -83,7 +83,7 @@ impl ManagerMachine {
             }
             return;
         }
-        if !self.assignments.is_suspended() || self.blind_since.is_some() {
+        if !self.assignments.is_suspended() || self.watch_lost_since.is_some() {
             return;
         }
         if self.resume == Resume::No {
@@ -120,7 +120,7 @@ impl ManagerMachine {
             return;
         }
         match entry {
-            Some(entry) => self.take_in_assignment(&entry),
+            Some(entry) => self.apply_assignment(&entry),
             None => {
                 self.succeeded(Component::Assignment);
                 let change = self.assignments.gone();
@@ -146,7 +146,9 @@ impl ManagerMachine {
         }
         match self.resume {
             // What keeps the worker from it ends with an event.
-            Resume::Due(due) if self.may_own(self.now) && self.blind_since.is_none() => Some(due),
+            Resume::Due(due) if self.may_own(self.now) && self.watch_lost_since.is_none() => {
+                Some(due)
+            }
             _ => None,
         }
     }
@@ -158,7 +160,8 @@ impl ManagerMachine {
 
     /// Until when what was delivered is not too old, where no more is delivered.
     fn sight_until(&self) -> Option<Time> {
-        self.blind_since.map(|since| since + self.heart.lease())
+        self.watch_lost_since
+            .map(|since| since + self.heart.lease())
     }
 
     fn may_own(&self, now: Time) -> bool {

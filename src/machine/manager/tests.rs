@@ -54,7 +54,7 @@ impl Life {
     fn joined(config: ManagerConfig) -> Self {
         let mut life = Self::new(config);
         life.handle(ManagerInput::Start);
-        life.settle();
+        life.run_until_idle();
         assert_eq!(life.orders, ["watch worker-0", "joined"]);
         life.orders.clear();
         life
@@ -151,7 +151,7 @@ impl Life {
     }
 
     /// Answers everything that is asked now.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         while !self.asked.is_empty() {
             let (op, request) = self.asked.remove(0);
             let answer = self.reply(&request);
@@ -169,12 +169,12 @@ impl Life {
             self.now = self.now.max(due);
             self.machine.tick(self.now);
             self.carry_out();
-            self.settle();
+            self.run_until_idle();
         }
         self.now = end;
         self.machine.tick(end);
         self.carry_out();
-        self.settle();
+        self.run_until_idle();
     }
 
     fn assigned(&mut self, version: Version, partitions: &[&str]) {
@@ -308,7 +308,7 @@ fn start_ensures_buckets_then_claims_id_then_sends_heartbeats() {
         [(_, Request::List(Bucket::StableId))]
     ));
     assert_eq!(life.machine.state(), ManagerState::ClaimingId);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.orders, ["watch worker-0", "joined"]);
     assert_eq!(
         life.machine.worker().map(WorkerId::as_str),
@@ -403,7 +403,7 @@ fn exhausted_pool_is_reported_once_however_long_it_lasts() {
     }
     for _ in 0..10 {
         let (op, _) = life.take(|r| matches!(r, Request::List(_)));
-        let entries = vec![put("worker-0", "somebody")];
+        let entries = vec![put("worker-0", "another")];
         let listing = Listing {
             entries,
             ..Listing::default()
@@ -450,7 +450,7 @@ fn stolen_id_ends_ownership_at_once_and_another_is_claimed() {
         Some(Code::IdLost)
     );
     assert_eq!(life.machine.state(), ManagerState::ClaimingId);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(
         life.orders,
         ["watch worker-0"],
@@ -538,7 +538,7 @@ fn calculator_runs_while_lease_is_held_and_stops_before_next_start() {
     assert_eq!(life.orders, ["step down"], "the former one has not ended");
     life.handle(ManagerInput::Calculator(CalculatorReport::Ended));
     assert_eq!(life.orders, ["step down", "lead worker-0"]);
-    // News of the one before.
+    // An event of the previous calculator.
     life.handle(ManagerInput::Calculator(CalculatorReport::State(
         CalculatorState::Emergency,
     )));
@@ -573,7 +573,7 @@ fn leader_with_failed_calculator_releases_lease_and_backs_off() {
 fn leadership_failure_clears_when_another_worker_leads() {
     let mut life = Life::leading();
     life.handle(ManagerInput::Calculator(CalculatorReport::Deposed));
-    life.settle();
+    life.run_until_idle();
     assert!(life.machine.last_failure().is_some());
     let lease = Entry {
         revision: 5_000,
@@ -768,11 +768,14 @@ fn strict_ownership_begins_with_read_once_heartbeats_succeed() {
         let answer = life.reply(&request);
         life.answer(op, answer);
     }
-    // Whoever had the id before may have been given up by the leader.
+    // The leader may have removed the former owner of the id.
     life.assigned(3, &["a"]);
-    assert!(life.held().is_empty(), "nobody knows yet that it is alive");
+    assert!(
+        life.held().is_empty(),
+        "no leader knows yet that it is alive"
+    );
     assert_ne!(life.machine.state(), ManagerState::Degraded);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.held(), ["a"]);
     assert_eq!(life.machine.state(), ManagerState::Stable);
 }
@@ -781,7 +784,7 @@ fn strict_ownership_begins_with_read_once_heartbeats_succeed() {
 fn strict_ownership_ends_before_lease_can_expire_at_leader() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.held(), ["a"]);
     life.pass(Duration::from_secs(20));
     assert_eq!(life.held(), ["a"], "while it beats");
@@ -797,12 +800,12 @@ fn strict_ownership_ends_before_lease_can_expire_at_leader() {
     assert_eq!(life.held(), ["b"]);
 }
 
-/// While it beats, its leader goes on moving partitions without its noticing.
+/// The leader continues to move partitions while the worker, still alive, misses the changes.
 #[test]
 fn strict_ownership_ends_when_assignment_watch_stays_lost() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
         "gap".into(),
     )));
@@ -817,7 +820,7 @@ fn strict_ownership_ends_when_assignment_watch_stays_lost() {
     life.pass(Duration::from_secs(60));
     assert!(life.held().is_empty());
     life.handle(ManagerInput::Assignment(WatchEvent::Live));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.held(), ["a"]);
 }
 
@@ -826,7 +829,7 @@ fn strict_ownership_ends_when_assignment_watch_stays_lost() {
 fn strict_worker_in_outage_or_without_id_never_spins() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     life.handle(ManagerInput::Assignment(WatchEvent::Disconnected(
         "gap".into(),
     )));
@@ -841,7 +844,7 @@ fn empty_or_failed_read_grants_nothing_and_revokes_nothing_newer() {
     // The key is gone.
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     life.is_down = true;
     life.pass(Duration::from_secs(10));
     life.assignment = None;
@@ -899,7 +902,7 @@ fn is_look(request: &Request) -> bool {
 fn looking_again() -> (Life, OpId) {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     life.is_down = true;
     life.pass(Duration::from_secs(10));
     life.is_down = false;
@@ -930,7 +933,7 @@ fn next_look(life: &mut Life) -> OpId {
 fn leave_stops_calculator_then_releases_lease_heartbeat_and_id() {
     let mut life = Life::leading();
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     life.handle(ManagerInput::Stop(Departure::Leave));
     life.handle(ManagerInput::Stop(Departure::Restart));
     assert!(life.held().is_empty());
@@ -988,7 +991,7 @@ fn leave_under_uncertain_id_never_touches_foreign_heartbeat() {
     life.is_down = true;
     life.pass(Duration::from_secs(40));
     life.handle(ManagerInput::Stop(Departure::Leave));
-    life.settle();
+    life.run_until_idle();
     life.pass(Duration::from_secs(5)); // giving the id back is tried a few times
     assert_eq!(life.orders, ["departed"]);
 }
@@ -1038,7 +1041,7 @@ fn leave_completes_when_id_becomes_uncertain_meanwhile() {
     life.machine.tick(life.now);
     life.carry_out();
     life.answer(beat, written(Outcome::Unknown("no answer".into())));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.orders, ["departed"]);
 }
 
@@ -1048,9 +1051,9 @@ fn request_timeout_never_exceeds_lease_tolerance() {
     let mut machine = ManagerMachine::new(config.clone(), Rule::Lease, START, 1).unwrap();
     machine.handle(START, ManagerInput::Start);
     while let Some(action) = machine.poll_action() {
-        if let ManagerAction::Request { patience, .. } = action {
-            assert!(patience <= config.heartbeat_interval);
-            assert!(patience <= config.election_timeout / 3);
+        if let ManagerAction::Request { timeout, .. } = action {
+            assert!(timeout <= config.heartbeat_interval);
+            assert!(timeout <= config.election_timeout / 3);
         }
     }
     let answer = Answer::Read(Ok(None));
@@ -1061,7 +1064,7 @@ fn request_timeout_never_exceeds_lease_tolerance() {
             answer,
         },
     );
-    assert!(machine.poll_action().is_none(), "asked by nobody");
+    assert!(machine.poll_action().is_none(), "no call is pending");
     assert_eq!(machine.current_state().from, ManagerState::Init);
     assert_eq!(machine.since(), START);
 }

@@ -19,22 +19,22 @@ fn events(outage: &mut Outage) -> Vec<OutageEvent> {
     std::iter::from_fn(|| outage.poll_event()).collect()
 }
 
-/// Lets time pass from deadline to deadline until `end`; what was told, and when.
+/// Lets time pass from deadline to deadline until `end`; what was reported, and when.
 fn run(outage: &mut Outage, end: u64) -> Vec<(Duration, OutageEvent)> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(due) = outage.deadline().filter(|due| *due <= at(end)) {
         outage.tick(due);
         let events = events(outage);
         assert!(!events.is_empty(), "a deadline for nothing at {due:?}");
-        told.extend(events.into_iter().map(|event| (due.since(START), event)));
+        reported.extend(events.into_iter().map(|event| (due.since(START), event)));
     }
     outage.tick(at(end));
-    told.extend(
+    reported.extend(
         events(outage)
             .into_iter()
             .map(|event| (at(end).since(START), event)),
     );
-    told
+    reported
 }
 
 /// Defect 9: degraded mode never enters after one healthy tick.
@@ -78,10 +78,10 @@ fn degraded_mode_ends_exactly_five_seconds_after_recovery() {
     outage.set_fault(at(15), None);
     assert_eq!(outage.deadline(), Some(at(20)), "from the last bad moment");
     events(&mut outage);
-    let told = run(&mut outage, 60);
+    let reported = run(&mut outage, 60);
     let lasted = Duration::from_secs(10);
     assert_eq!(
-        told,
+        reported,
         [(Duration::from_secs(20), OutageEvent::Ends { lasted })]
     );
     assert!(!outage.has_begun());
@@ -113,8 +113,8 @@ fn five_failures_within_thirty_seconds_count_as_outage() {
 fn alert_level_rises_with_outage_duration() {
     let mut outage = balanced();
     outage.set_fault(at(0), why());
-    let told = run(&mut outage, 3_600);
-    let alerts: Vec<_> = told
+    let reported = run(&mut outage, 3_600);
+    let alerts: Vec<_> = reported
         .iter()
         .filter_map(|(when, event)| match event {
             OutageEvent::Alert { level, lasted } => {

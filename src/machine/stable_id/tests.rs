@@ -161,7 +161,7 @@ fn failed_listing_claims_nothing_and_is_repeated() {
     }
 }
 
-/// Defect 7, the other half: renewal is unconditional, so two processes share one id for ever.
+/// Defect 7, second part: an unconditional renewal lets two processes share one id forever.
 #[test]
 fn every_renewal_is_conditional_on_previous_revision() {
     let mut claim = Claim::holding();
@@ -346,7 +346,7 @@ fn claim_older_than_ttl_by_store_clock_is_free() {
             assert_eq!(claim.creates(), ("w-2".into(), 9));
         }
     }
-    // Nobody says how long the store keeps a claim.
+    // The time for which the store keeps a claim is unknown.
     let mut claim = Claim::new();
     claim.id.prefer(&WorkerId::new("w-2").unwrap());
     claim.lists(&[aged(TTL * 9)]);
@@ -393,7 +393,7 @@ fn two_hundred_simultaneous_starts_share_hundred_ids() {
         .collect();
     let start = claims[0].now;
     let mut now = start;
-    // Each request takes no time; whoever is due next is next.
+    // Requests take no time; the claim with the earliest deadline is next.
     while taken.len() < 100 {
         let due = claims
             .iter()
@@ -402,7 +402,7 @@ fn two_hundred_simultaneous_starts_share_hundred_ids() {
         let (index, at) = due
             .filter_map(|(i, c)| Some((i, c.id.deadline()?.max(now))))
             .min_by_key(|&(i, at)| (at, i))
-            .expect("somebody without an id");
+            .expect("a process without an id");
         now = at;
         let claim = &mut claims[index];
         claim.now = now;
@@ -440,7 +440,7 @@ fn exhausted_pool_error_names_pool_with_its_size_and_waits_for_vacancy() {
     let mut claim = Claim::new();
     claim.lists(&all);
     let Some(IdEvent::Failed(error)) = claim.event() else {
-        panic!("nothing was told");
+        panic!("nothing was reported");
     };
     assert_eq!(error.code(), Code::IdsExhausted);
     let expected = "all 4 ids from w-0 to w-3 are taken";
@@ -449,9 +449,9 @@ fn exhausted_pool_error_names_pool_with_its_size_and_waits_for_vacancy() {
     assert_eq!(claim.creates(), ("w-0".into(), 0));
 }
 
-/// Symptom: two workers were certain of one id (seed 16633 of the managers). Cause: the bucket was
-/// created anew while one of them stood still, and the other one's key had by chance come to the
-/// very revision that the first leaned on.
+/// Symptom: two workers owned one id (seed 16633 of the managers). Cause: the bucket was recreated
+/// while one of them was frozen, and the other's claim happened to get the revision that the first
+/// one expected.
 #[test]
 fn late_renewal_reads_key_first_and_never_renews_foreign_claim() {
     for (value, is_ours) in [(&b"first"[..], true), (b"another's", false)] {
@@ -520,8 +520,8 @@ fn release_deletes_own_revision_only() {
     assert!(claim.event().is_none());
 }
 
-/// Symptom: the id of a worker that had left stayed taken for its TTL. Cause: giving it back was
-/// tried once. Cure: what may pass is tried again, a few times.
+/// Symptom: the id of a worker that had left stayed claimed for its TTL. Cause: the release was
+/// attempted once. Fix: a retriable failure is retried a few times.
 #[test]
 fn id_release_is_retried_when_retriable() {
     let busy = || Outcome::Refused(Refusal::Busy);
@@ -561,13 +561,13 @@ fn remembered_id_is_claimed_first_when_free() {
     claim.id.prefer(&remembered);
     claim.lists(&[]);
     assert_eq!(claim.creates(), ("w-2".into(), 0));
-    // Kept for whoever comes: before others that are kept.
+    // An id reserved for this instance comes before other reserved ids.
     let kept = encode_kept("2026-11-26T00:00:00Z", None);
     let mut claim = Claim::new();
     claim.id.prefer(&remembered);
     claim.lists(&[entry("w-0", 7, &kept), entry("w-2", 8, &kept)]);
     assert_eq!(claim.creates(), ("w-2".into(), 8));
-    // Somebody has it, and one of another pool.
+    // Another process has it, and one has an id of another pool.
     let mut claim = Claim::new();
     claim.id.prefer(&remembered);
     claim.lists(&[entry("w-2", 8, b"x")]);
@@ -607,7 +607,7 @@ fn id_acquired_after_release_is_released() {
     claim.id.release(false);
     assert!(!claim.id.is_released(), "the create may be carried out");
     claim.is_written(Outcome::Done(1), b"first");
-    assert!(claim.event().is_none(), "nobody wants it any more");
+    assert!(claim.event().is_none(), "the id is no longer requested");
     assert!(matches!(claim.next(), Request::Delete { .. }));
     claim.is_written(Outcome::Done(2), b"");
     assert!(claim.id.is_released());
@@ -632,13 +632,13 @@ fn kept_id_is_marked_and_claimed_first_by_next_worker() {
     claim.is_written(Outcome::Done(2), b"t kept");
     assert!(claim.id.is_released());
 
-    // w-0 and w-1 are free, w-2 is somebody's, w-3 is kept.
+    // w-0 and w-1 are free, w-2 is claimed, w-3 is reserved.
     let kept = encode_kept("2026-11-26T00:00:00Z", None);
     let keys = [entry("w-2", 7, b"x"), entry("w-3", 8, &kept)];
     let mut again = Claim::new();
     again.lists(&keys);
     assert_eq!(again.creates(), ("w-3".into(), 8));
-    // Who is told nothing of the create looks, and tries again while it is still only kept.
+    // A create without an answer is read back, and retried while the id is still only reserved.
     again.is_written(unknown(), b"mine");
     again.reads(Some(entry("w-3", 8, &kept)));
     assert_eq!(again.creates(), ("w-3".into(), 8));

@@ -181,8 +181,8 @@ impl AssignmentPublisher {
         let mut attempts = 0;
         loop {
             // One call without an answer must not use up the time of all tries.
-            let patience = deadline.min(Instant::now() + self.config.operation_timeout);
-            let result = self.try_take_over(patience);
+            let wait = deadline.min(Instant::now() + self.config.operation_timeout);
+            let result = self.try_take_over(wait);
             let success = success_of(&result);
             let metrics = &self.shared.metrics_sink.calculator;
             metrics.job_done(JobKind::TakeOver, success);

@@ -171,7 +171,7 @@ impl DriverShell {
     /// Once for all that changed together.
     fn measure_fleet(&mut self, machine: &CalculatorMachine, is_more_coming: bool) {
         let metrics = &*self.shared.metrics_sink.calculator;
-        if self.fleet.tell(is_more_coming, metrics) {
+        if self.fleet.report(is_more_coming, metrics) {
             let (alive, suspected) = machine.worker_counts();
             metrics.workers(alive, suspected);
             let unassigned = self.unassigned(machine);

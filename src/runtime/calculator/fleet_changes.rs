@@ -37,7 +37,7 @@ impl FleetChanges {
     }
 
     /// Reports the counts unless more messages wait; returns whether to report the gauges too.
-    pub fn tell(&mut self, is_more_coming: bool, metrics: &dyn CalculatorMetrics) -> bool {
+    pub fn report(&mut self, is_more_coming: bool, metrics: &dyn CalculatorMetrics) -> bool {
         let is_changed = self.waiting > 0 || self.is_touched;
         if !is_changed || is_more_coming && self.waiting < Self::WAITING_MAX {
             return false;

@@ -445,7 +445,7 @@ impl Calculator {
         self.shared.in_force.get()
     }
 
-    /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not tell
+    /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not report
     /// in time is left empty.
     #[must_use]
     pub fn status(&self) -> CalculatorStatus {
@@ -568,7 +568,7 @@ impl Calculator {
         let message = ToDriver::CalculatorInput(event(ticket));
         let answered = match cancel::send_deadline(&running.to_driver, message, deadline) {
             Ok(()) => cancel::recv_deadline(&answer, deadline),
-            Err(vain) => Err(vain),
+            Err(wait_error) => Err(wait_error),
         };
         self.shared.give_up(ticket);
         match answered {

@@ -195,8 +195,8 @@ impl EventLog {
                 );
             }
             ManagerEvent::Failed { error } => {
-                let repeats = self.failures.entry(error.code().name()).or_default();
-                if let Some(silent) = repeats.record(now) {
+                let throttle = self.failures.entry(error.code().name()).or_default();
+                if let Some(silent) = throttle.record(now) {
                     log::warn!(
                         target: "divvy::manager",
                         code = error.code().name(), attempts = error.attempts();
@@ -300,8 +300,8 @@ impl EventLog {
             );
             return;
         }
-        let repeats = self.failures.entry(operation).or_default();
-        if let Some(silent) = repeats.record(now) {
+        let throttle = self.failures.entry(operation).or_default();
+        if let Some(silent) = throttle.record(now) {
             log::warn!(
                 target: "divvy::calculator",
                 code = error.code().name(), attempts = error.attempts();

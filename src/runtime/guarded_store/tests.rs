@@ -130,13 +130,13 @@ fn call_is_cut_off_after_quarter_of_operation_timeout() {
     faults.blackout(Blackout::Hang);
     let slow = Slow(play.memory.clone(), Mutex::default());
     let store = play.store.with_operation_timeout(Duration::from_secs(8));
-    for patience in [60, 1] {
+    for timeout in [60, 1] {
         let read = LayerCall {
             kind: StoreCall::Read,
             bucket: Bucket::Assignment,
             key: None,
             writes: 0,
-            deadline: Instant::now() + Duration::from_secs(patience),
+            deadline: Instant::now() + Duration::from_secs(timeout),
         };
         let answer = StoreLayer::call(&store, read, |_, call| {
             slow.note(call.deadline);

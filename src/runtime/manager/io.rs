@@ -315,14 +315,14 @@ mod tests {
         };
         let io = Io::start(stopped, Box::new(spawn)).unwrap();
         let (release, hang) = bounded::<()>(0);
-        let (tell, reported) = bounded(10);
+        let (sender, reported) = bounded(10);
         for _ in 0..3 {
             let hang = hang.clone();
             io.submit(move || hang.recv().unwrap_or(()));
         }
         for n in 0..2 {
-            let tell = tell.clone();
-            io.submit(move || tell.send(n).unwrap());
+            let sender = sender.clone();
+            io.submit(move || sender.send(n).unwrap());
             assert_eq!(reported.recv().unwrap(), n);
         }
         // The one that was free was used again, whether or not it had said so by then.
@@ -348,10 +348,10 @@ mod tests {
             Ok(())
         };
         let io = Io::start(stopped, Box::new(spawn)).unwrap();
-        let (tell, reported) = bounded(10);
+        let (sender, reported) = bounded(10);
         for n in 0..5 {
-            let tell = tell.clone();
-            io.submit(move || tell.send(n).unwrap());
+            let sender = sender.clone();
+            io.submit(move || sender.send(n).unwrap());
         }
         assert_eq!(reported.iter().take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         drop(stop);

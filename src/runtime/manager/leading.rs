@@ -1,5 +1,5 @@
 //! The calculator of a worker while it leads: started and stopped on `dv-io`, since both wait. Its
-//! events are read by `dv-member`, for which a waker is rung.
+//! events are read by `dv-member`, which a waker notifies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,9 +62,9 @@ impl Leading {
     }
 
     /// Takes over. Runs on `dv-io`.
-    pub fn start(&self, patience: Duration) {
+    pub fn start(&self, timeout: Duration) {
         let started = match self.is_wanted() {
-            true => self.calculator.start(patience),
+            true => self.calculator.start(timeout),
             false => Ok(()),
         };
         let is_wanted = {
@@ -80,8 +80,8 @@ impl Leading {
         };
         match started {
             _ if !is_wanted => self.end(self.calculator.stop(STOP_TIMEOUT)),
-            Ok(()) => self.tell(CalculatorReport::Started(self.in_force())),
-            Err(error) => self.tell(CalculatorReport::of_failed_start(error)),
+            Ok(()) => self.report(CalculatorReport::Started(self.in_force())),
+            Err(error) => self.report(CalculatorReport::of_failed_start(error)),
         }
     }
 
@@ -105,17 +105,17 @@ impl Leading {
     }
 
     fn end(&self, mut stopped: Result<()>) {
-        let mut is_told = false;
+        let mut is_reported = false;
         while let Err(error) = stopped {
-            if !is_told {
+            if !is_reported {
                 log::warn!(target: "divvy::manager", "calculator still stopping after leadership was lost: {error}");
-                is_told = true;
+                is_reported = true;
             }
             *self.busy.lock() = Some(error.message().to_owned());
             stopped = self.calculator.stop(STOP_TIMEOUT);
         }
         *self.busy.lock() = None;
-        self.tell(CalculatorReport::Ended);
+        self.report(CalculatorReport::Ended);
     }
 
     /// The highest term and version that the calculator has reached.
@@ -143,7 +143,7 @@ impl Leading {
         self.is_wanted.load(Ordering::SeqCst)
     }
 
-    fn tell(&self, event: CalculatorReport) {
+    fn report(&self, event: CalculatorReport) {
         // Fails only after `dv-member` has ended: then this worker no longer leads.
         let _ = self
             .to_member

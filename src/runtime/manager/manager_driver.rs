@@ -48,7 +48,7 @@ pub(super) struct ManagerDriver {
     pub io: Arc<Io>,
     pub watches: ManagerWatches,
     pub breaker: Receiver<BreakerCondition>,
-    /// Rung when the calculator has reported something.
+    /// Notified when the calculator has reported something.
     pub waker: (Sender<()>, Receiver<()>),
     pub to_member: Sender<ToMember>,
     pub joined: Sender<Result<()>>,
@@ -71,7 +71,7 @@ impl ManagerDriver {
             self.shared.wakes_at.store(due.unwrap_or(Time::FAR_FUTURE));
             let timer = timer(&*self.clock, due);
             let sources = self.watches.sources();
-            let mut is_bell = false;
+            let mut is_woken = false;
             let message = select_biased! {
                 recv(stop) -> _ => break,
                 recv(inbox) -> message => match message {
@@ -92,7 +92,7 @@ impl ManagerDriver {
                     Some(ToMember::ManagerInput(self.watches.assignment(event.ok())))
                 }
                 recv(self.waker.1) -> _ => {
-                    is_bell = true;
+                    is_woken = true;
                     None
                 }
                 recv(self.overdue_check.waker()) -> _ => {
@@ -104,7 +104,7 @@ impl ManagerDriver {
             let begun = Instant::now();
             match message {
                 Some(message) => self.handle(message),
-                None if is_bell => self.drain_calculator_events(),
+                None if is_woken => self.drain_calculator_events(),
                 None => self.machine.tick(self.clock.now()),
             }
             if let Some(words) = self.overdue_check.check(self.clock.now()) {
@@ -173,8 +173,8 @@ impl ManagerDriver {
                 ManagerAction::Request {
                     op,
                     request,
-                    patience,
-                } => self.request(op, request, patience),
+                    timeout,
+                } => self.request(op, request, timeout),
                 ManagerAction::Watch(worker) => {
                     let key = self.assignment_prefix.key(&worker);
                     self.watches.set_assignment(key);
@@ -194,7 +194,7 @@ impl ManagerDriver {
         }
     }
 
-    fn request(&mut self, op: OpId, mut request: Request, patience: Duration) {
+    fn request(&mut self, op: OpId, mut request: Request, timeout: Duration) {
         if let Request::Put { value, .. } = &mut request
             && let Value::Beat(_, report) = value
         {
@@ -209,7 +209,7 @@ impl ManagerDriver {
         let election = self.election.clone();
         let to_member = self.to_member.clone();
         let clock = Arc::clone(&self.clock);
-        let due = clock.now() + patience;
+        let due = clock.now() + timeout;
         self.io.submit(move || {
             // What waited for its turn has less time left.
             let deadline = Instant::now() + due.since(clock.now());

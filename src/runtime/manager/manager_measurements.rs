@@ -33,7 +33,7 @@ impl Default for ManagerMetricsSink {
     }
 }
 
-/// What is remembered of a life to tell of it.
+/// Measurements of one lifecycle.
 pub(super) struct ManagerMeasurements {
     metrics_sink: ManagerMetricsSink,
     interval: Duration,

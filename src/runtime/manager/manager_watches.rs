@@ -74,7 +74,7 @@ impl Watched {
     }
 
     /// `None`: the watch has ended.
-    fn take_in(&mut self, event: Option<WatchEvent>) -> ManagerInput {
+    fn handle(&mut self, event: Option<WatchEvent>) -> ManagerInput {
         (self.event)(event.unwrap_or_else(|| {
             self.watch = None;
             WatchEvent::Disconnected("the watch ended".into())
@@ -134,11 +134,11 @@ impl ManagerWatches {
     }
 
     pub fn lease(&mut self, event: Option<WatchEvent>) -> ManagerInput {
-        self.lease.take_in(event)
+        self.lease.handle(event)
     }
 
     pub fn assignment(&mut self, event: Option<WatchEvent>) -> ManagerInput {
-        self.assignment.take_in(event)
+        self.assignment.handle(event)
     }
 
     /// When there is something to be opened.

@@ -59,10 +59,10 @@ impl RunningManager {
         self.is_up.load(Ordering::Acquire) && self.threads.is_wanted()
     }
 
-    pub fn ask_status(&self, reply: Sender<ManagerMachineStatus>, patience: Duration) {
+    pub fn ask_status(&self, reply: Sender<ManagerMachineStatus>, timeout: Duration) {
         let _ = self
             .to_member
-            .send_timeout(ToMember::Status(reply), patience);
+            .send_timeout(ToMember::Status(reply), timeout);
     }
 
     /// Asks the worker to leave, and waits for that; whether the call was not cancelled meanwhile.
@@ -70,7 +70,7 @@ impl RunningManager {
         let stop = ToMember::ManagerInput(ManagerInput::Stop(departure));
         let ended = match cancel::send_deadline(&self.to_member, stop, deadline) {
             Ok(()) => cancel::recv_deadline(&self.gone, deadline),
-            Err(vain) => Err(vain),
+            Err(wait_error) => Err(wait_error),
         };
         ended != Err(WaitError::Cancelled)
     }
@@ -143,7 +143,7 @@ impl Manager {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if !life.depart(departure, now + left * 3 / 4) {
-            // It leaves by itself: what it has to tell the store is not cut off.
+            // It leaves by itself: its last writes to the store are not cut off.
             return Err(cancel::error(
                 "the worker is still leaving in the background; call stop again to wait for it",
             ));

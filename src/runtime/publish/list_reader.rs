@@ -153,10 +153,10 @@ impl ListReader for ThreadedReader {
         self.is_awaited.store(true, Ordering::SeqCst);
         let now = Instant::now();
         // A call is waited for once: what has been running for longer hangs.
-        let patience = wait.saturating_duration_since(now);
-        let patience = match self.running {
-            Some(since) => patience.saturating_sub(since.elapsed()),
-            None => patience,
+        let remaining = wait.saturating_duration_since(now);
+        let remaining = match self.running {
+            Some(since) => remaining.saturating_sub(since.elapsed()),
+            None => remaining,
         };
         if self.running.is_none() {
             self.running = Some(now);
@@ -169,7 +169,7 @@ impl ListReader for ThreadedReader {
                 return Some((generation, Err(stopped)));
             }
             recv(self.answers) -> answer => answer.ok(),
-            recv(after(patience)) -> _ => {
+            recv(after(remaining)) -> _ => {
                 // From here on `dv-source` reports that it is done. What it answered just before
                 // is taken.
                 self.is_awaited.store(false, Ordering::SeqCst);

@@ -75,7 +75,7 @@ pub(super) struct FaultPlan {
     pub(super) delays: BTreeMap<Call, Duration>,
     pub(super) events_lost: u64,
     pub(super) events_late: Duration,
-    pub(super) watches_blind: Option<String>,
+    pub(super) watches_lost: Option<String>,
     pub(super) entries_max: Option<usize>,
     pub(super) blackout: Option<Blackout>,
 }
@@ -126,10 +126,10 @@ impl FaultPlan {
     }
 
     /// Returns why the watches of the client must stay lost, if they must.
-    pub(super) fn blindness(&self) -> Option<&str> {
+    pub(super) fn watch_loss(&self) -> Option<&str> {
         if self.blackout.is_some() {
             return Some(BLACKOUT);
         }
-        self.watches_blind.as_deref()
+        self.watches_lost.as_deref()
     }
 }

@@ -75,13 +75,13 @@ impl Faults {
 
     /// Makes the current and future watches of this client lose their connection, until
     /// [`Faults::recover_watches`].
-    pub fn blind_watches(&self, reason: &str) {
-        self.plan(|plan| plan.watches_blind = Some(reason.to_owned()));
+    pub fn disconnect_watches(&self, reason: &str) {
+        self.plan(|plan| plan.watches_lost = Some(reason.to_owned()));
     }
 
-    /// Ends [`Faults::blind_watches`]: the watches resynchronise.
+    /// Ends [`Faults::disconnect_watches`]: the watches resynchronise.
     pub fn recover_watches(&self) {
-        self.plan(|plan| plan.watches_blind = None);
+        self.plan(|plan| plan.watches_lost = None);
     }
 
     /// Disconnects the client: every call fails, the health is degraded, the watches are lost.

@@ -27,7 +27,7 @@ enum WatchPhase {
     /// Changes are delivered as they happen.
     Live,
     /// Changes are only noted, until everything noted has been delivered.
-    Blind,
+    Disconnected,
 }
 
 /// Keys with pending changes, in the order of their last write.
@@ -188,9 +188,9 @@ impl MemoryWatch {
     }
 
     /// Handles a lost connection: changes in flight are lost.
-    pub(super) fn blind(&mut self, reason: &str) {
-        if self.phase != WatchPhase::Blind {
-            self.phase = WatchPhase::Blind;
+    pub(super) fn disconnect(&mut self, reason: &str) {
+        if self.phase != WatchPhase::Disconnected {
+            self.phase = WatchPhase::Disconnected;
             self.complaint = Some(reason.to_owned());
         }
         for (_, key, entry) in std::mem::take(&mut self.late) {
@@ -276,7 +276,7 @@ impl MemoryWatch {
             }
         } else {
             self.note(key, revision);
-            self.blind("the reader of the watch is too slow");
+            self.disconnect("the reader of the watch is too slow");
         }
     }
 

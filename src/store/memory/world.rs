@@ -54,7 +54,7 @@ impl MemoryWorld {
         let mut state = self.state.lock();
         // Read under the lock, so that records are stored in the order of their times.
         let now = self.now();
-        state.settle(now);
+        state.complete_due_calls(now);
         let result = work(&mut state, now);
         state.pump(now);
         state.ring_alarms();
@@ -155,9 +155,9 @@ impl WorldState {
         let Some(client) = self.clients.get(&id) else {
             return;
         };
-        if let Some(reason) = client.plan.blindness() {
+        if let Some(reason) = client.plan.watch_loss() {
             let own = self.watchers.values_mut().filter(|(owner, _)| *owner == id);
-            own.for_each(|(_, watcher)| watcher.blind(reason));
+            own.for_each(|(_, watcher)| watcher.disconnect(reason));
         }
         let health = match client.plan.blackout {
             Some(_) => Health::Degraded(BLACKOUT.to_owned()),
@@ -218,7 +218,7 @@ impl WorldState {
     pub(super) fn delete_bucket(&mut self, bucket: Bucket) {
         self.logs[bucket as usize] = None;
         for watcher in self.watchers_of(bucket) {
-            watcher.blind("the bucket was deleted");
+            watcher.disconnect("the bucket was deleted");
             watcher.all_vanished();
         }
     }
@@ -315,7 +315,7 @@ impl WorldState {
     // --- time ---
 
     /// Does what has come due, in the order of time.
-    fn settle(&mut self, now: Time) {
+    fn complete_due_calls(&mut self, now: Time) {
         while let Some((at, due)) = self.next_due_of_all() {
             if at > now {
                 break;
@@ -377,11 +377,11 @@ impl WorldState {
     ) -> WatchId {
         let log = self.logs[bucket as usize].as_ref();
         let mut watcher = MemoryWatch::new(bucket, scope, events, log);
-        let blindness = self.clients.get(&client).and_then(|c| c.plan.blindness());
-        if let Some(reason) = blindness {
-            watcher.blind(reason);
+        let watch_loss = self.clients.get(&client).and_then(|c| c.plan.watch_loss());
+        if let Some(reason) = watch_loss {
+            watcher.disconnect(reason);
         } else if log.is_none() {
-            watcher.blind("the bucket does not exist");
+            watcher.disconnect("the bucket does not exist");
         }
         self.watches_made += 1;
         self.watchers.insert(self.watches_made, (client, watcher));
@@ -430,9 +430,9 @@ impl WorldState {
         let unsettled = self.watchers.values_mut().filter(|(_, w)| !w.is_settled());
         for (client, watcher) in unsettled {
             let client = self.clients.get(client);
-            let blind = client.is_some_and(|client| client.plan.blindness().is_some());
+            let is_disconnected = client.is_some_and(|client| client.plan.watch_loss().is_some());
             let log = self.logs[watcher.bucket() as usize].as_ref();
-            watcher.pump(log.filter(|_| !blind), now);
+            watcher.pump(log.filter(|_| !is_disconnected), now);
             readers_gone |= watcher.is_disconnected();
         }
         if readers_gone {

@@ -64,12 +64,12 @@ impl BucketProbe {
     /// not identify the leader. A single server is the same process for the whole connection. If the
     /// settings of the bucket or the bucket itself change, it rejects the batch and stores nothing;
     /// the probe is then repeated.
-    pub(super) fn is_beyond_doubt(&self, link: &Link) -> bool {
+    pub(super) fn is_certain(&self, link: &Link) -> bool {
         self.batches && self.lasts && self.life.generation == link.generation()
     }
 
     /// Requires another probe before the next batch.
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn expire(&mut self) {
         self.lasts = false;
     }
 }

@@ -159,13 +159,13 @@ impl Stream {
         deadline: Instant,
     ) -> Result<Reply, RequestFailure> {
         loop {
-            let patience = deadline.min(self.link.now() + ASK_AGAIN_AFTER);
-            let mut exchange = self.link.exchange(1, patience);
+            let attempt_deadline = deadline.min(self.link.now() + ASK_AGAIN_AFTER);
+            let mut exchange = self.link.exchange(1, attempt_deadline);
             let answer = exchange
                 .send(subject, &Headers::default(), payload, true)
                 .and_then(|()| exchange.receive());
             match answer {
-                Err(RequestFailure::TimedOut) if patience < deadline => {}
+                Err(RequestFailure::TimedOut) if attempt_deadline < deadline => {}
                 answer => return answer.map(|(_, reply)| reply),
             }
         }

@@ -214,7 +214,7 @@ impl NatsStore {
     /// Returns the known capabilities of the bucket, if they are still valid without a probe.
     fn known(&self, bucket: Bucket, stream: &Stream) -> Option<BucketProbe> {
         let known = self.proven.lock()[bucket as usize].clone()?;
-        known.is_beyond_doubt(&stream.link).then_some(known)
+        known.is_certain(&stream.link).then_some(known)
     }
 }
 
@@ -328,7 +328,7 @@ impl Store for NatsStore {
             && !matches!(outcome, Outcome::Done(_))
             && let Some(proven) = &mut self.proven.lock()[bucket as usize]
         {
-            proven.doubt();
+            proven.expire();
         }
         outcome
     }

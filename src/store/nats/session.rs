@@ -33,14 +33,14 @@ use crate::time::clock::{Clock, SystemClock};
 use crate::time::log_throttle::{LogThrottle, suppressed};
 
 /// How long to wait for the server to confirm sent messages before the connection is closed.
-const FINISH_PATIENCE: Duration = Duration::from_millis(200);
+const FINISH_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long to wait for the thread of a closed connection. It is delayed only by its credentials
 /// callback.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that lasted this long is replaced without a delay.
 const LASTING: Duration = Duration::from_secs(1);
 /// Calls in flight may take this long after the session moved from a server in lame duck mode.
-const MOVE_PATIENCE: Duration = Duration::from_millis(500);
+const MOVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum number of queued errors and server lists. Further ones are dropped; later ones repeat
 /// their content.
 const NOTES_MAX: usize = 64;
@@ -71,7 +71,7 @@ impl Drop for Returned<'_> {
 
 /// Log throttling of disconnections.
 struct Outages {
-    repeats: LogThrottle,
+    throttle: LogThrottle,
     /// Whether the current one was logged, so that its end is logged too.
     is_logged: bool,
 }
@@ -90,7 +90,7 @@ impl Outages {
     /// Records that an outage begins, or continues for another reason. Returns the suppressed count
     /// if it is to be logged.
     fn begins(&mut self) -> Option<u64> {
-        let suppressed = self.repeats.record(SystemClock.now());
+        let suppressed = self.throttle.record(SystemClock.now());
         self.is_logged |= suppressed.is_some();
         suppressed
     }
@@ -104,7 +104,7 @@ impl Session {
             options,
             health: Mutex::new(HealthPublisher::new(Health::Degraded(why.clone()))),
             outages: Mutex::new(Outages {
-                repeats: LogThrottle::default(),
+                throttle: LogThrottle::default(),
                 is_logged: true, // log the first connection
             }),
             state: Mutex::new(State {
@@ -166,15 +166,15 @@ impl Session {
                 }
                 state.changed.1.clone()
             };
-            let vain = match cancel::recv_deadline(&changed, deadline) {
+            let wait_error = match cancel::recv_deadline(&changed, deadline) {
                 Ok(never) => match never {},
-                Err(vain) => vain,
+                Err(wait_error) => wait_error,
             };
             let why = match &self.state.lock().why {
                 RequestFailure::Disconnected(why) => why.clone(),
                 other => format!("{other:?}"),
             };
-            let error = match vain {
+            let error = match wait_error {
                 WaitError::Disconnected => continue,
                 WaitError::TimedOut => Error::new(Code::Unavailable, why),
                 WaitError::Cancelled => cancel::error(&why),
@@ -521,7 +521,7 @@ impl Supervisor {
 
     /// Waits for the calls of a replaced connection, then closes it.
     fn leave(&mut self, old: Live) {
-        let until = Instant::now() + MOVE_PATIENCE;
+        let until = Instant::now() + MOVE_TIMEOUT;
         let mut reports = Vec::new();
         while let Next::Event(report) = self.next(until) {
             let is_lost = matches!(report.event, ConnectionEvent::Lost(_));
@@ -580,7 +580,7 @@ impl Supervisor {
 
     /// Closes a connection after the server has confirmed the sent messages.
     fn finish(&mut self, live: Live) {
-        let deadline = Instant::now() + FINISH_PATIENCE;
+        let deadline = Instant::now() + FINISH_TIMEOUT;
         live.attempt.shared.finish(deadline);
         live.attempt.thread.join(deadline).ok();
         live.link.close(RequestFailure::NotRunning);
@@ -590,7 +590,7 @@ impl Supervisor {
     /// Closes a connection immediately and joins its thread.
     fn retire(&mut self, attempt: Attempt) {
         attempt.shared.close();
-        let joined = attempt.thread.join(Instant::now() + CLOSE_PATIENCE);
+        let joined = attempt.thread.join(Instant::now() + CLOSE_TIMEOUT);
         if joined.is_err_and(|error| error.code() == Code::TimedOut) {
             self.busy.push(attempt.thread);
         }

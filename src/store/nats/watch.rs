@@ -44,7 +44,7 @@ const PAUSE_LEAST: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Time limit for the thread of a finished synchronisation to end.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Capacity for messages that is kept between reads.
 const ROOM_MAX: usize = 256;
 /// Interval at which an idle watch is checked.
@@ -468,7 +468,7 @@ impl ResyncJob {
 
 /// Joins the thread of a finished synchronisation.
 fn end_thread(thread: &Thread) {
-    if let Err(error) = thread.join(Instant::now() + END_PATIENCE) {
+    if let Err(error) = thread.join(Instant::now() + END_TIMEOUT) {
         log::error!("listing thread failed: {error}");
     }
 }

@@ -40,7 +40,7 @@ impl Division<'_> {
             self.add_load(worker, weight);
             self.owners[partition as usize] = worker;
             if self.home[partition as usize] == Some(worker) {
-                self.allowance += weight;
+                self.move_budget += weight;
             }
             tops[index] = tops[index].max(weight);
             grown[index] = true;
@@ -157,7 +157,7 @@ impl Division<'_> {
         let Some(&partition) = held.next() else {
             return false;
         };
-        if self.weight(partition) > most || self.cost(partition) > self.allowance {
+        if self.weight(partition) > most || self.cost(partition) > self.move_budget {
             return false;
         }
         self.shed_partition(worker, donor, partition);
@@ -186,7 +186,8 @@ impl Division<'_> {
             donor.end -= 1;
             let partition = self.lists[worker as usize][donor.end];
             let is_held = self.owner(partition) == worker;
-            if is_held && self.weight(partition) <= most && self.cost(partition) <= self.allowance {
+            if is_held && self.weight(partition) <= most && self.cost(partition) <= self.move_budget
+            {
                 return Some(self.shed_partition(worker, donor, partition));
             }
             if self.weight(partition) > most && donor.end > donor.first {
@@ -205,7 +206,7 @@ impl Division<'_> {
     fn shed_lightest(&mut self, worker: WorkerIndex, donor: &mut Donor, most: i64) -> Option<i64> {
         while donor.first < donor.end {
             let partition = self.lists[worker as usize][donor.first];
-            if self.weight(partition) > most || self.cost(partition) > self.allowance {
+            if self.weight(partition) > most || self.cost(partition) > self.move_budget {
                 return None;
             }
             donor.first += 1;
@@ -219,7 +220,7 @@ impl Division<'_> {
     /// Moves a partition to the pool but for its entry in the worker's list.
     fn shed_partition(&mut self, worker: WorkerIndex, donor: &mut Donor, partition: u32) -> i64 {
         let weight = self.weight(partition);
-        self.allowance -= self.cost(partition);
+        self.move_budget -= self.cost(partition);
         self.add_load(worker, -weight);
         self.owners[partition as usize] = UNASSIGNED;
         self.pool.push(partition);

@@ -102,12 +102,12 @@ impl Model {
         if !is_excused || top <= max {
             return max;
         }
-        let beside = top + (fair * NEXT_TO_OVERSIZED) as i64;
+        let next_to = top + (fair * NEXT_TO_OVERSIZED) as i64;
         let limit = (fair * (1.0 + band.limit)) as i64;
         if top > limit {
-            beside
+            next_to
         } else {
-            beside.min(limit)
+            next_to.min(limit)
         }
     }
 

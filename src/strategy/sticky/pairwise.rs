@@ -57,7 +57,7 @@ impl Division<'_> {
     ) -> f64 {
         let weight = self.weight(partition);
         let (cost, coarse) = self.costs(partition);
-        if !self.may_move(partition, constraints.policy) || cost > self.allowance {
+        if !self.may_move(partition, constraints.policy) || cost > self.move_budget {
             return 0.0;
         }
         let relative = |worker: WorkerIndex, load: i64, top: i64| {

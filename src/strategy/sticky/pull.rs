@@ -24,8 +24,8 @@ impl Division<'_> {
                 continue;
             }
             let end = self.place_of(other, spare.min(lack) + 1);
-            let crumbs = self.place_of(other, lack / FINE_WEIGHT_MIN).min(end);
-            let mut list = self.lists[other as usize][crumbs..end].iter().rev();
+            let fine = self.place_of(other, lack / FINE_WEIGHT_MIN).min(end);
+            let mut list = self.lists[other as usize][fine..end].iter().rev();
             let Some(&partition) = list.find(|&&p| self.may_move(p, constraints.policy)) else {
                 continue;
             };
@@ -37,7 +37,7 @@ impl Division<'_> {
                 .to_bits();
             let weight = self.weight(partition);
             let key = (weight, Reverse(cost), level, Reverse(partition));
-            if cost <= self.allowance && best.is_none_or(|best| key > best) {
+            if cost <= self.move_budget && best.is_none_or(|best| key > best) {
                 best = Some(key);
             }
         }
@@ -59,7 +59,7 @@ impl Division<'_> {
                     node, worker: last, ..
                 } => {
                     let end = *search.node(node);
-                    if end.cost <= self.allowance
+                    if end.cost <= self.move_budget
                         && self.is_worth(end.coarse, worker, last, constraints)
                     {
                         found = Some(node);

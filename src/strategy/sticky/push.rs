@@ -52,17 +52,17 @@ impl Division<'_> {
             };
             self.push(&mut search, node);
         }
-        self.push_out(search, constraints, self.allowance) || self.push_one(worker, constraints)
+        self.push_out(search, constraints, self.move_budget) || self.push_one(worker, constraints)
     }
 
     /// Gives the heaviest partition that is not enough to the emptiest worker, if it fits there.
     fn push_one(&mut self, worker: WorkerIndex, constraints: Constraints) -> bool {
         let excess = self.offence(worker, constraints.band);
-        let crumbs = self.place_of(worker, excess / FINE_WEIGHT_MIN);
-        let end = self.place_of(worker, excess).max(crumbs);
-        let list = &self.lists[worker as usize][crumbs..end];
+        let fine = self.place_of(worker, excess / FINE_WEIGHT_MIN);
+        let end = self.place_of(worker, excess).max(fine);
+        let list = &self.lists[worker as usize][fine..end];
         let movable =
-            |p: &&u32| self.may_move(**p, constraints.policy) && self.cost(**p) <= self.allowance;
+            |p: &&u32| self.may_move(**p, constraints.policy) && self.cost(**p) <= self.move_budget;
         let Some(&partition) = list.iter().rfind(movable) else {
             return false;
         };

@@ -44,7 +44,7 @@ pub(super) fn rebalance(
     owners
 }
 
-/// An allowance that is never used up.
+/// An move_budget that is never used up.
 const UNLIMITED: i64 = i64::MAX / 4;
 
 /// Searches a plan nearer to balance than the current one, in a limited number of rounds. Moves
@@ -53,7 +53,7 @@ fn improve(
     model: &Model,
     held: &[WorkerIndex],
     tolerance: f64,
-    allowance: i64,
+    move_budget: i64,
     rounds: u32,
 ) -> Option<Vec<WorkerIndex>> {
     let before = Imbalance::of(model, held, tolerance);
@@ -63,7 +63,7 @@ fn improve(
     let mut owners = held.to_vec();
     for _ in 0..rounds {
         let previous: Vec<_> = owners.iter().copied().map(Some).collect();
-        let next = plan(model, &previous, tolerance, allowance);
+        let next = plan(model, &previous, tolerance, move_budget);
         if next == owners {
             return None;
         }
@@ -116,14 +116,14 @@ fn plan(
     model: &Model,
     previous: &[Option<WorkerIndex>],
     tolerance: f64,
-    allowance: i64,
+    move_budget: i64,
 ) -> Vec<WorkerIndex> {
     let tight = Band::tight(tolerance);
     let tolerable = Band::tolerable(tolerance);
     let wide = Band::wide(tolerance);
     let constraints = |band, policy| Constraints { band, policy };
     let fine = (model.fair * tolerance * 4.0) as i64;
-    let mut state = Division::new(model, previous, fine, allowance);
+    let mut state = Division::new(model, previous, fine, move_budget);
     let mut aside = state.fill(fine + 1, tolerable);
     aside.retain(|&p| !state.insert(p, constraints(tolerable, MovePolicy::Any)));
     aside.retain(|&p| !state.insert(p, constraints(wide, MovePolicy::Any)));

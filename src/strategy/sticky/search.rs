@@ -119,7 +119,7 @@ impl Division<'_> {
         Search::new(origin, looks.min(self.looks_left))
     }
 
-    /// Settles the account of a search that has ended.
+    /// Closes the account of a search that has ended.
     pub(super) fn close(&mut self, search: &Search) {
         self.looks_left -= search.granted - search.looks.max(0);
         for node in &search.nodes {

@@ -21,7 +21,7 @@ pub(super) struct Division<'a> {
     /// The heaviest weight that counts as fine.
     pub(super) fine: i64,
     /// Weight that may yet leave its home.
-    pub(super) allowance: i64,
+    pub(super) move_budget: i64,
     /// Remaining worker visits of searches, which bound the time of a call.
     pub(super) looks_left: i64,
     /// Cost of the cheapest way to a partition in the search that is under way.
@@ -33,7 +33,7 @@ impl<'a> Division<'a> {
         model: &'a Model,
         home: &'a [Option<WorkerIndex>],
         fine: i64,
-        allowance: i64,
+        move_budget: i64,
     ) -> Self {
         let workers = model.capacities.len();
         let mut counts = vec![0_usize; workers];
@@ -73,7 +73,7 @@ impl<'a> Division<'a> {
             loads,
             lists,
             pool,
-            allowance,
+            move_budget,
         }
     }
 
@@ -123,7 +123,7 @@ impl<'a> Division<'a> {
         self.add_load(worker, key.0);
         self.owners[partition as usize] = worker;
         if self.home[partition as usize] == Some(worker) {
-            self.allowance += key.0;
+            self.move_budget += key.0;
         }
     }
 
@@ -133,7 +133,7 @@ impl<'a> Division<'a> {
         if owner == UNASSIGNED {
             return;
         }
-        self.allowance -= self.cost(partition);
+        self.move_budget -= self.cost(partition);
         let key = (self.weight(partition), partition);
         let model = self.model;
         let list = &mut self.lists[owner as usize];

@@ -23,7 +23,7 @@ fn beat_applied(store: &MemoryStore, worker: &WorkerId, applied: Applied) {
 #[test]
 fn live_lagging_worker_is_reported_once_until_it_catches_up() {
     // Long enough that no worker is suspected on a busy machine.
-    let ttl = 3 * PATIENCE;
+    let ttl = 3 * TIMEOUT;
     let store = MemoryStore::new();
     let bucket = BucketConfig { ttl: Some(ttl) };
     store.ensure(Bucket::Heartbeat, bucket, soon()).unwrap();
@@ -41,7 +41,7 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
     let worker = WorkerId::new("w").unwrap();
     let beat = |version| beat_applied(&store, &worker, Applied { term: 1, version });
     beat(0);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 
     let next_lag = |applied: Version| {
         let mut received = None;
@@ -80,13 +80,13 @@ fn live_lagging_worker_is_reported_once_until_it_catches_up() {
         beat(assigned);
         row("w") == (Some(assigned), Some(0))
     });
-    let told_again = std::iter::from_fn(|| events.try_recv())
+    let reported_again = std::iter::from_fn(|| events.try_recv())
         .any(|notice| matches!(&*notice, CalculatorEvent::WorkerLagging(_)));
-    assert!(!told_again);
+    assert!(!reported_again);
 
     // Another worker receives partitions from it, so its key is rewritten.
     let _more = Fleet::new(&store, ["go-2"]);
     let second = next_lag(assigned);
     assert!(check(&second, assigned) > assigned);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }

@@ -73,7 +73,7 @@ fn graceful_leave_is_planned_scale_not_emergency() {
     let fleet = Fleet::new(&store, ["w-1", "w-2"]);
     let calculator = calculator(&store);
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.leave("w-2");
@@ -91,7 +91,7 @@ fn crash_triggers_emergency_after_lease_and_grace() {
     let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
     let calculator = calculator(&store);
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.crash("w-2");
@@ -116,7 +116,7 @@ fn worker_death_with_simultaneous_join_triggers_emergency() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     wait_for_rest(&calculator);
     fleet.crash("w-2");
@@ -142,7 +142,7 @@ fn mass_restart_moves_nothing() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     let before = workers.map(|w| held(&store, w).unwrap().partitions);
     for worker in workers {
@@ -180,7 +180,7 @@ fn blackout_causes_no_deaths_and_recovery_is_detected() {
             .build()
             .unwrap();
         let events = calculator.events(EventFilter::StateAndMembers);
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         wait_for_publication(&events);
         leader.faults().blackout(how);
         wait_for(
@@ -217,7 +217,7 @@ fn blackout_causes_no_deaths_and_recovery_is_detected() {
             "{how:?}: {seen:#?}"
         );
         assert!(calculator.status().counters.watch_losses >= 1);
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -232,7 +232,7 @@ fn worker_that_died_in_blackout_is_declared_dead_after_it() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     leader.faults().blackout(Blackout::Refuse);
     wait_for(&events, "degraded", |e| {
@@ -265,7 +265,7 @@ fn failed_watch_is_reopened_until_success() {
         })
     };
     let events = calculator.events(EventFilter::State);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for(
         &events,
         "watch_losses",
@@ -309,10 +309,10 @@ fn slow_listing_costs_no_worker_its_lease() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     gate.close();
-    leader.faults().blind_watches("simulated");
+    leader.faults().disconnect_watches("simulated");
     gate.wait_for_arrival();
     leader.faults().recover_watches();
     // Far beyond lease and grace: dv-watch is blocked, and heartbeats are queued.

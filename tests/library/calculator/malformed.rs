@@ -61,7 +61,7 @@ fn running(store: &MemoryStore) -> (Calculator, divvy::Events, Fleet) {
 #[track_caller]
 fn check_works(store: &MemoryStore, calculator: &Calculator) {
     let version = calculator.current_version();
-    let next = calculator.trigger_rebalance(PATIENCE).unwrap();
+    let next = calculator.trigger_rebalance(TIMEOUT).unwrap();
     assert!(next > version);
     assert_eq!(all_held(store, &["w-1", "w-2"]), ids(10));
     assert!(calculator.is_started() && calculator.status().failed.is_none());
@@ -168,10 +168,10 @@ fn destroyed_fence_ends_leadership_and_new_start_repairs_it() {
             wait_for(&events, "the loss", |e| {
                 matches!(e, CalculatorEvent::LeadershipLost)
             });
-            calculator.stop(PATIENCE).unwrap();
-            calculator.start(PATIENCE).unwrap();
+            calculator.stop(TIMEOUT).unwrap();
+            calculator.start(TIMEOUT).unwrap();
             check_works(&store, &calculator);
-            calculator.stop(PATIENCE).unwrap();
+            calculator.stop(TIMEOUT).unwrap();
             store.server().purge(Bucket::Assignment);
         }
     }
@@ -241,10 +241,10 @@ fn number_at_upper_limit_is_ignored_and_named_and_calculator_continues() {
     for store in [store(), store_b()] {
         let (calculator, events, _fleet) = running(&store);
         let number = i64::MAX;
-        let poison = format!(r#"{{"version":{number},"term":{number},"partitions":[]}}"#);
+        let malformed = format!(r#"{{"version":{number},"term":{number},"partitions":[]}}"#);
         store
             .server()
-            .put(Bucket::Assignment, "assignment.w-1", poison.as_bytes());
+            .put(Bucket::Assignment, "assignment.w-1", malformed.as_bytes());
         wait_for(&events, "the name", |event| {
             let CalculatorEvent::Malformed(value) = event else {
                 return false;

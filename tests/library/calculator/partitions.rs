@@ -76,7 +76,7 @@ fn nothing_is_published_before_first_push_and_then_at_once() {
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = pushed(&store);
     let events = started(&calculator);
-    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    let error = calculator.trigger_rebalance(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::SourceFailed, "{error}");
     assert!(held(&store, "w-1").is_none());
     calculator.set_partitions(partitions(7)).unwrap();
@@ -96,7 +96,7 @@ fn pushes_from_many_threads_during_start_are_never_lost() {
                 std::thread::spawn(move || calculator.set_partitions(partitions(i)).unwrap())
             })
             .collect();
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         for pusher in pushers {
             pusher.join().unwrap();
         }
@@ -144,7 +144,7 @@ fn reordered_list_is_no_change() {
     let mut list = partitions(6);
     list.reverse();
     calculator.set_partitions(list).unwrap();
-    assert_eq!(calculator.refresh(PATIENCE).unwrap(), version);
+    assert_eq!(calculator.refresh(TIMEOUT).unwrap(), version);
     wait_for_rest(&calculator);
     assert_eq!(calculator.current_version(), version);
 }
@@ -157,7 +157,7 @@ fn empty_list_releases_all_partitions_and_keeps_keys() {
     calculator.set_partitions(partitions(4)).unwrap();
     wait_for_publication(&started(&calculator));
     calculator.set_partitions(Vec::new()).unwrap();
-    calculator.confirm_partitions(PATIENCE).unwrap();
+    calculator.confirm_partitions(TIMEOUT).unwrap();
     wait_until("nothing held", || {
         ["w-1", "w-2"].iter().all(|w| {
             held(&store, w)
@@ -166,7 +166,7 @@ fn empty_list_releases_all_partitions_and_keeps_keys() {
                 .is_empty()
         })
     });
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     calculator.set_partitions(partitions(2)).unwrap();
     wait_until("two held", || all_held(&store, &["w-1", "w-2"]) == ids(2));
 }
@@ -189,22 +189,22 @@ fn list_that_lost_too_much_is_held_back_until_it_is_confirmed() {
     wait_for_rest(&calculator);
     for shrunken in [partitions(4), Vec::new()] {
         *list.lock() = shrunken;
-        calculator.refresh(PATIENCE).unwrap();
+        calculator.refresh(TIMEOUT).unwrap();
         // A rebalance for another reason keeps their partitions too.
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
         assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
         assert!(calculator.status().held_list.is_some());
     }
     assert_eq!(reported(), [Some((6, 4)), Some((10, 0))]);
     *list.lock() = partitions(4);
-    calculator.confirm_partitions(PATIENCE).unwrap();
+    calculator.confirm_partitions(TIMEOUT).unwrap();
     wait_until("four held", || all_held(&store, &["w-1", "w-2"]) == ids(4));
     wait_for_rest(&calculator);
     assert_eq!(calculator.status().held_list, None);
     assert_eq!(reported(), [None]);
     // The confirmation is used once.
     *list.lock() = partitions(1);
-    calculator.refresh(PATIENCE).unwrap();
+    calculator.refresh(TIMEOUT).unwrap();
     let held = calculator.status().held_list.unwrap();
     assert_eq!((held.in_force, held.lost, held.listed), (4, 3, 1));
     assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(4));
@@ -217,11 +217,11 @@ fn new_leader_without_a_list_takes_nothing_from_the_workers() {
     let first = pushed(&store);
     first.set_partitions(partitions(10)).unwrap();
     wait_for_publication(&started(&first));
-    first.stop(PATIENCE).unwrap();
+    first.stop(TIMEOUT).unwrap();
     let second = pushed(&store);
     second.set_partitions(Vec::new()).unwrap();
-    second.start(PATIENCE).unwrap();
-    second.trigger_rebalance(PATIENCE).unwrap();
+    second.start(TIMEOUT).unwrap();
+    second.trigger_rebalance(TIMEOUT).unwrap();
     assert_eq!(all_held(&store, &["w-1", "w-2"]), ids(10));
 }
 
@@ -258,7 +258,7 @@ fn invalid_push_is_rejected_with_offenders_and_changes_nothing() {
     let without_keys = vec![Partition::new::<&str>([], 1)];
     let error = calculator.set_partitions(without_keys).unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     assert_eq!(all_held(&store, &["w-1"]), ids(3));
     let pulled = crate::support::calculators::calculator(&store);
     let error = pulled.set_partitions(partitions(1)).unwrap_err();
@@ -297,7 +297,7 @@ fn source_failing_later_keeps_last_plan_and_recovers() {
         wait_for_publication(&events);
         wait_for_rest(&calculator);
         *mood.lock() = mood_now;
-        let error = calculator.refresh(PATIENCE).unwrap_err();
+        let error = calculator.refresh(TIMEOUT).unwrap_err();
         assert_eq!(error.code(), Code::SourceFailed, "{mood_now:?}: {error}");
         fleet.join("w-2");
         wait_for(&events, "degraded", is_source_degraded);
@@ -319,10 +319,10 @@ fn refresh_detects_change_in_source() {
     let calculator = moody(&store, &mood, &list);
     wait_for_publication(&started(&calculator));
     wait_for_rest(&calculator);
-    let version = calculator.refresh(PATIENCE).unwrap();
+    let version = calculator.refresh(TIMEOUT).unwrap();
     assert_eq!(version, calculator.current_version());
     *list.lock() = partitions(8);
-    calculator.refresh(PATIENCE).unwrap();
+    calculator.refresh(TIMEOUT).unwrap();
     wait_until("the new list", || all_held(&store, &["w-1"]) == ids(8));
 }
 
@@ -347,7 +347,7 @@ fn weights_trigger_rebalance_only_above_threshold() {
     let version = calculator.current_version();
     // Maximum 210, fair level 205: 2 % above.
     calculator.set_partitions(weighted(110)).unwrap();
-    assert_eq!(calculator.refresh(PATIENCE).unwrap(), version);
+    assert_eq!(calculator.refresh(TIMEOUT).unwrap(), version);
     wait_for_rest(&calculator);
     assert_eq!(calculator.current_version(), version);
     // Maximum 400, fair level 300: a third above.
@@ -422,8 +422,8 @@ fn without_workers_nothing_is_published_and_first_worker_gets_everything() {
     let fleet = Fleet::new(&store, Vec::<String>::new());
     let calculator = calculator(&store);
     let events = calculator.events(EventFilter::State);
-    calculator.start(PATIENCE).unwrap();
-    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    calculator.start(TIMEOUT).unwrap();
+    let error = calculator.trigger_rebalance(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::NoWorkers, "{error}");
     assert_eq!(calculator.current_version(), 0);
     fleet.join("w-1");
@@ -498,7 +498,7 @@ fn hung_source_does_not_block_failover_and_is_reported_until_it_returns() {
     wait_until("w-1 owns all", || all_held(&store, &["w-1"]) == ids(9));
     gate.release();
     wait_for(&events, "it has returned", is_well);
-    calculator.refresh(PATIENCE).unwrap();
+    calculator.refresh(TIMEOUT).unwrap();
 }
 
 /// The database behind the source is down, and a worker dies.

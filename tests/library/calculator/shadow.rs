@@ -93,12 +93,12 @@ fn shadow_writes_nothing_whatever_fleet_does() {
         let fleet = Fleet::new(&store, ["w-1", "w-2", "w-3"]);
         let leader = leader(&store);
         wait_for_publication(&started(&leader));
-        leader.stop(PATIENCE).unwrap(); // from now on no leader writes assignments
+        leader.stop(TIMEOUT).unwrap(); // from now on no leader writes assignments
         let before = contents(&store);
         let (shadow, calls) = shadow(&store);
         let events = shadow.events(EventFilter::State);
-        shadow.start(PATIENCE).unwrap();
-        assert_eq!(shadow.trigger_rebalance(PATIENCE).unwrap(), 2);
+        shadow.start(TIMEOUT).unwrap();
+        assert_eq!(shadow.trigger_rebalance(TIMEOUT).unwrap(), 2);
         for (change, reason) in [
             ("join", Reason::PlannedScale),
             ("leave", Reason::PlannedScale),
@@ -122,7 +122,7 @@ fn shadow_writes_nothing_whatever_fleet_does() {
             (status.counters.publications, status.counters.followed),
             (0, 0)
         );
-        shadow.stop(PATIENCE).unwrap();
+        shadow.stop(TIMEOUT).unwrap();
         assert_eq!(contents(&store), before);
         let allowed = BTreeSet::from(["read", "list", "watch"]);
         assert!(calls.lock().is_subset(&allowed), "{calls:?}");
@@ -152,8 +152,8 @@ fn shadow_follows_leader_with_same_strategy_without_difference() {
         assert_eq!(shadow.status().counters.disagreements, 0);
         // Another leader does not end a shadow.
         let second = leader(&store);
-        second.start(PATIENCE).unwrap();
-        let version = second.trigger_rebalance(PATIENCE).unwrap();
+        second.start(TIMEOUT).unwrap();
+        let version = second.trigger_rebalance(TIMEOUT).unwrap();
         let seen = wait_for_comparison(&events, "the second leader", |c| c.version == version);
         assert_eq!(
             (seen.term, seen.lifecycle.as_str()),

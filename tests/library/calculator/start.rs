@@ -19,7 +19,7 @@ fn second_start_is_rejected_and_first_continues() {
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
     let events = started(&calculator);
-    let error = calculator.start(PATIENCE).unwrap_err();
+    let error = calculator.start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::AlreadyStarted, "{error}");
     assert!(calculator.is_started());
     wait_for_publication(&events);
@@ -32,14 +32,14 @@ fn concurrent_starts_succeed_exactly_once() {
     let starts: Vec<_> = (0..8)
         .map(|_| {
             let calculator = Arc::clone(&calculator);
-            std::thread::spawn(move || calculator.start(PATIENCE).map_err(|e| e.code()))
+            std::thread::spawn(move || calculator.start(TIMEOUT).map_err(|e| e.code()))
         })
         .collect();
     let results: Vec<_> = starts.into_iter().map(|s| s.join().unwrap()).collect();
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
     let refused = results.iter().filter(|r| **r == Err(Code::AlreadyStarted));
     assert_eq!(refused.count(), 7);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -49,13 +49,13 @@ fn stopped_calculator_starts_again_in_new_term() {
     let calculator = calculator(&store);
     let events = started(&calculator);
     let version = wait_for_publication(&events);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert_eq!(calculator.state(), CalculatorState::Idle);
-    calculator.start(PATIENCE).unwrap();
-    assert!(calculator.trigger_rebalance(PATIENCE).unwrap() > version);
+    calculator.start(TIMEOUT).unwrap();
+    assert!(calculator.trigger_rebalance(TIMEOUT).unwrap() > version);
     assert_eq!(calculator.status().term, 2);
     assert_eq!(all_held(&store, &["w-1"]), ids(10));
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn calculator_start_without_store_fails_in_time_and_can_be_repeated() {
         assert!(error.to_string().contains("parti-heartbeat"), "{error}");
         assert!(!calculator.is_started());
         leader.faults().restore();
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         assert!(calculator.is_started());
     }
 }
@@ -105,16 +105,16 @@ fn call_cancelled_before_it_begins_sends_nothing() {
     let cancel = Cancel::new();
     cancel.fire();
     for _ in 0..20 {
-        let error = cancel.run(|| calculator.start(PATIENCE)).unwrap_err();
+        let error = cancel.run(|| calculator.start(TIMEOUT)).unwrap_err();
         assert_eq!(error.code(), Code::Cancelled, "{error}");
     }
     assert!(calls.load(Ordering::Acquire) == 0 && !calculator.is_started());
-    calculator.start(PATIENCE).unwrap();
-    let error = calculator.refresh(PATIENCE).unwrap_err();
+    calculator.start(TIMEOUT).unwrap();
+    let error = calculator.refresh(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::NoWorkers, "{error}");
     let before = reads.load(Ordering::Acquire);
     for _ in 0..200 {
-        let error = cancel.run(|| calculator.refresh(PATIENCE)).unwrap_err();
+        let error = cancel.run(|| calculator.refresh(TIMEOUT)).unwrap_err();
         assert_eq!(error.code(), Code::Cancelled, "{error}");
         assert_eq!(error.operation(), Some("refresh"));
     }
@@ -142,7 +142,7 @@ fn start_retries_until_store_is_up() {
             .build()
             .unwrap()
     };
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     assert!(tries.load(Ordering::Acquire) > 3);
 }
 
@@ -168,8 +168,8 @@ fn start_survives_call_that_is_never_answered() {
         }
         faults.restore();
     });
-    calculator.start(PATIENCE).unwrap();
-    assert!(begun.elapsed() < PATIENCE / 2);
+    calculator.start(TIMEOUT).unwrap();
+    assert!(begun.elapsed() < TIMEOUT / 2);
     healer.join().unwrap();
 }
 
@@ -180,7 +180,7 @@ fn assignment_bucket_with_ttl_is_rejected_by_name_unless_allowed() {
     store
         .ensure(Bucket::Assignment, BucketConfig { ttl }, soon())
         .unwrap();
-    let error = calculator(&store).start(PATIENCE).unwrap_err();
+    let error = calculator(&store).start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::Unsupported);
     let text = error.to_string();
     assert!(text.contains(Bucket::Assignment.default_name()), "{text}");
@@ -193,7 +193,7 @@ fn assignment_bucket_with_ttl_is_rejected_by_name_unless_allowed() {
         .source(|| Ok(partitions(1)))
         .build()
         .unwrap();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -228,11 +228,11 @@ fn start_interrupted_by_stop_reports_it() {
     });
     let starter = {
         let calculator = Arc::clone(&calculator);
-        std::thread::spawn(move || calculator.start(PATIENCE))
+        std::thread::spawn(move || calculator.start(TIMEOUT))
     };
     gate.wait_for_arrival();
     assert!(!calculator.is_started());
-    let error = calculator.trigger_rebalance(PATIENCE).unwrap_err();
+    let error = calculator.trigger_rebalance(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::NotRunning, "{error}");
     let error = calculator.stop(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.code(), Code::TimedOut, "{error}");
@@ -241,11 +241,11 @@ fn start_interrupted_by_stop_reports_it() {
         "{error}"
     );
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let error = starter.join().unwrap().unwrap_err();
     assert_eq!(error.code(), Code::NotRunning, "{error}");
     assert!(!calculator.is_started());
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -259,16 +259,16 @@ fn failed_start_keeps_subscriptions_for_next_start() {
         .build()
         .unwrap();
     let events = calculator.events(EventFilter::State);
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     calculator
         .subscribe(EventFilter::State, move |notice| {
-            let _ = tell.send(notice.clone());
+            let _ = sender.send(notice.clone());
         })
         .forever();
     leader.faults().blackout(Blackout::Refuse);
     calculator.start(Duration::from_millis(30)).unwrap_err();
     leader.faults().restore();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     let deadline = soon();
     while !matches!(
@@ -304,7 +304,7 @@ fn slow_but_answering_store_does_not_fail_start() {
         .source(|| Ok(partitions(1)))
         .build()
         .unwrap();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -317,11 +317,11 @@ fn status_shows_active_publish_mode_and_store_probe_result() {
         let calculator = calculator(&store);
         let before = calculator.status();
         assert_eq!((before.publish_mode, before.store.as_str()), (None, ""));
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         let status = calculator.status();
         assert_eq!(status.publish_mode, Some(class));
         assert_eq!(status.store, format!("{named}, {batches}"));
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -333,7 +333,7 @@ fn status_shows_forced_publish_mode_alongside_store_capabilities() {
         .config(config)
         .build()
         .unwrap();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     let status = calculator.status();
     assert_eq!(status.publish_mode, Some(ActiveMode::PerKey));
     assert!(
@@ -341,5 +341,5 @@ fn status_shows_forced_publish_mode_alongside_store_capabilities() {
         "{}",
         status.store
     );
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }

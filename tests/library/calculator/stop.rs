@@ -17,11 +17,11 @@ const SHORT: Duration = Duration::from_millis(60);
 const IN_TIME: Duration = Duration::from_secs(5);
 
 /// A strategy that waits at a gate.
-struct GatedStrategy(Gate);
+struct BlockingStrategy(Gate);
 
-impl Strategy for GatedStrategy {
+impl Strategy for BlockingStrategy {
     fn name(&self) -> &str {
-        "gated"
+        "blocking"
     }
 
     fn assign(&self, input: &PlanInput<'_>) -> Result<Vec<WorkerIndex>> {
@@ -41,17 +41,17 @@ fn stop_times_out(calculator: &Calculator, culprits: &[&str]) {
         assert!(error.to_string().contains(culprit), "{error}");
     }
     assert!(!calculator.is_started());
-    let error = calculator.start(PATIENCE).unwrap_err();
+    let error = calculator.start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::AlreadyStarted, "{error}");
 }
 
 #[test]
 fn repeated_stop_or_stop_before_start_succeeds() {
     let calculator = calculator(&store());
-    calculator.stop(PATIENCE).unwrap();
-    calculator.start(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
+    calculator.start(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     calculator.stop(Duration::ZERO).unwrap();
 }
 
@@ -61,11 +61,11 @@ fn eight_concurrent_stops_all_succeed() {
         let store = store();
         let _fleet = Fleet::new(&store, ["w-1"]);
         let calculator = Arc::new(calculator(&store));
-        calculator.start(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
         let stops: Vec<_> = (0..8)
             .map(|_| {
                 let calculator = Arc::clone(&calculator);
-                std::thread::spawn(move || calculator.stop(PATIENCE))
+                std::thread::spawn(move || calculator.stop(TIMEOUT))
             })
             .collect();
         for stop in stops {
@@ -88,11 +88,11 @@ fn concurrent_starts_and_stops_end_in_working_calculator() {
             std::thread::spawn(move || {
                 for _ in 0..30 {
                     if i % 2 == 0 {
-                        let result = calculator.start(PATIENCE).map_err(|e| e.code());
+                        let result = calculator.start(TIMEOUT).map_err(|e| e.code());
                         let fine = [Err(Code::AlreadyStarted), Err(Code::NotRunning), Ok(())];
                         assert!(fine.contains(&result), "{result:?}");
                     } else {
-                        calculator.stop(PATIENCE).unwrap();
+                        calculator.stop(TIMEOUT).unwrap();
                     }
                 }
             })
@@ -101,9 +101,9 @@ fn concurrent_starts_and_stops_end_in_working_calculator() {
     for thread in threads {
         thread.join().unwrap();
     }
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let events = started(&calculator);
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     wait_for_publication(&events);
 }
 
@@ -114,15 +114,15 @@ fn calls_after_stop_report_not_running() {
     let calculator = calculator(&store);
     for _ in 0..2 {
         for error in [
-            calculator.trigger_rebalance(PATIENCE).unwrap_err(),
-            calculator.refresh(PATIENCE).unwrap_err(),
+            calculator.trigger_rebalance(TIMEOUT).unwrap_err(),
+            calculator.refresh(TIMEOUT).unwrap_err(),
         ] {
             assert_eq!(error.code(), Code::NotRunning, "{error}");
         }
         let status = calculator.status();
         assert!(!status.is_started && status.failed.is_none(), "{status:?}");
         started(&calculator);
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
     }
 }
 
@@ -147,7 +147,7 @@ fn stop_ends_waiting_calls() {
         })
         .collect();
     wait_until("failures", || calculator.status().counters.failures > 0);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     for caller in callers {
         let error = in_time("a trigger", move || caller.join().unwrap()).unwrap_err();
         assert_eq!(error.code(), Code::NotRunning, "{error}");
@@ -183,7 +183,7 @@ fn stop_ends_pause_between_attempts_of_publication_or_start() {
     faults.blackout(Blackout::Refuse);
     calculator.trigger_rebalance(SHORT).unwrap_err();
     wait_until("a failed try", || calculator.status().counters.failures > 0);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 
     let before = calls.load(Ordering::Acquire);
     let start = std::thread::spawn({
@@ -191,7 +191,7 @@ fn stop_ends_pause_between_attempts_of_publication_or_start() {
         move || calculator.start(LONG * 100)
     });
     wait_until("a try", || calls.load(Ordering::Acquire) > before);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let error = in_time("the start", move || start.join().unwrap()).unwrap_err();
     assert_eq!(error.code(), Code::NotRunning, "{error}");
 }
@@ -211,12 +211,12 @@ fn stop_with_hung_store_returns_in_time_and_reports_it() {
         })
     };
     gate.close();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     stop_times_out(&calculator, &["dv-publish", "store"]);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
-    calculator.start(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -243,11 +243,11 @@ fn stop_with_hung_listing_names_watch_thread() {
         .unwrap();
     wait_for_publication(&started(&calculator));
     gate.close();
-    faults.blind_watches("simulated");
+    faults.disconnect_watches("simulated");
     gate.wait_for_arrival();
     stop_times_out(&calculator, &["dv-watch"]);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 /// Symptom: the initial assignment outlived stop, and a former leader published up to 30 s later.
@@ -259,18 +259,18 @@ fn plan_finished_after_stop_request_is_never_published() {
     let gate = Gate::open();
     let calculator = Calculator::builder(Arc::new(store.client("leader")))
         .config(config())
-        .strategy(GatedStrategy(gate.clone()))
+        .strategy(BlockingStrategy(gate.clone()))
         .source(|| Ok(partitions(3)))
         .build()
         .unwrap();
     gate.close();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     for _ in 0..2 {
         stop_times_out(&calculator, &["dv-publish (in the strategy)"]);
     }
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert!(held(&store, "w-1").is_none());
     assert_eq!(calculator.current_version(), 0);
 }
@@ -294,11 +294,11 @@ fn hung_partition_source_blocks_no_publication_and_stop_names_its_thread() {
     let events = started(&calculator);
     wait_for_publication(&events);
     gate.close();
-    let version = calculator.trigger_rebalance(PATIENCE).unwrap();
+    let version = calculator.trigger_rebalance(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     stop_times_out(&calculator, &["dv-source (in the host's partition source)"]);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert_eq!(held(&store, "w-1").unwrap().version, version);
 }
 
@@ -318,12 +318,12 @@ fn start_does_not_wait_for_hung_partition_source_and_stop_names_its_thread() {
             .unwrap()
     };
     let begun = Instant::now();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     assert!(begun.elapsed() < IN_TIME);
     stop_times_out(&calculator, &["dv-source (in the host's partition source)"]);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
-    calculator.start(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
+    calculator.start(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -338,11 +338,11 @@ fn stop_with_hung_callback_returns_in_time_and_reports_it() {
             gate.pass();
         }
     });
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     stop_times_out(&calculator, &["dv-notify", "callback"]);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let after_stop = calls.load(Ordering::Acquire);
     drop(subscription);
     assert_eq!(calls.load(Ordering::Acquire), after_stop);
@@ -358,7 +358,7 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
         fn stop(&self) {
             if let Some(calculator) = self.0.lock().upgrade() {
                 for error in [
-                    calculator.stop(PATIENCE).unwrap_err(),
+                    calculator.stop(TIMEOUT).unwrap_err(),
                     calculator.stop(Duration::ZERO).unwrap_err(),
                 ] {
                     let _ = self.1.send(error.code());
@@ -378,8 +378,8 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let handle: Arc<Mutex<Weak<Calculator>>> = Arc::default();
-    let (tell, reported) = crossbeam_channel::unbounded();
-    let stopping = || Stopping(Arc::clone(&handle), tell.clone());
+    let (sender, reported) = crossbeam_channel::unbounded();
+    let stopping = || Stopping(Arc::clone(&handle), sender.clone());
     let (strategy, source, callback) = (stopping(), stopping(), stopping());
     let calculator = Calculator::builder(Arc::new(store.client("leader")))
         .config(config())
@@ -395,16 +395,16 @@ fn stop_inside_callback_source_or_strategy_returns_would_deadlock() {
     calculator
         .subscribe(EventFilter::State, move |_| callback.stop())
         .forever();
-    calculator.start(PATIENCE).unwrap();
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     // From the first event on, twice each: the source at the start and at the trigger, the
     // strategy.
     for _ in 0..8 {
-        let code = reported.recv_timeout(PATIENCE).expect("a refusal");
+        let code = reported.recv_timeout(TIMEOUT).expect("a refusal");
         assert_eq!(code, Code::WouldDeadlock);
     }
     assert!(calculator.is_started());
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -412,15 +412,15 @@ fn waiting_calls_inside_source_or_strategy_return_would_deadlock() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let handle: Arc<Mutex<Weak<Calculator>>> = Arc::default();
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     let calculator = {
         let handle = Arc::clone(&handle);
         Calculator::builder(Arc::new(store.client("leader")))
             .config(config())
             .source(move || {
                 if let Some(calculator) = handle.lock().upgrade() {
-                    let _ = tell.send(calculator.trigger_rebalance(PATIENCE));
-                    let _ = tell.send(calculator.refresh(PATIENCE));
+                    let _ = sender.send(calculator.trigger_rebalance(TIMEOUT));
+                    let _ = sender.send(calculator.refresh(TIMEOUT));
                     let _ = calculator.status();
                 }
                 Ok(partitions(3))
@@ -430,9 +430,9 @@ fn waiting_calls_inside_source_or_strategy_return_would_deadlock() {
     };
     let calculator = Arc::new(calculator);
     *handle.lock() = Arc::downgrade(&calculator);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     for _ in 0..2 {
-        let result = reported.recv_timeout(PATIENCE).expect("an answer");
+        let result = reported.recv_timeout(TIMEOUT).expect("an answer");
         assert_eq!(result.unwrap_err().code(), Code::WouldDeadlock);
     }
 }
@@ -445,7 +445,7 @@ fn dropping_handle_stops_it_and_ends_its_readers() {
         let calculator = calculator(&store);
         let events = calculator.events(EventFilter::State);
         if is_started {
-            calculator.start(PATIENCE).unwrap();
+            calculator.start(TIMEOUT).unwrap();
         }
         let reader = std::thread::spawn(move || events.count());
         drop(calculator);
@@ -475,7 +475,7 @@ fn dropping_last_handle_inside_callback_does_not_hang_and_ends_readers() {
         .forever();
     let events = calculator.events(EventFilter::State);
     *handle.lock() = Some(Arc::clone(&calculator));
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     drop(calculator);
     wait_until("the drop", || dropped.load(Ordering::Acquire));
     in_time("a reader", move || events.count());
@@ -501,10 +501,10 @@ fn stop_under_load_delivers_everything_published_before_it() {
         })
         .forever();
     for _ in 0..20 {
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
     }
     fleet.join("w-3");
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let version = calculator.current_version();
     assert!(version >= 20);
     assert_eq!(*last.lock(), version);
@@ -519,7 +519,7 @@ fn stop_under_load_delivers_everything_published_before_it() {
 fn store_outlives_its_calculator() {
     let store: MemoryStore = store();
     let calculator = calculator(&store);
-    calculator.start(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     beat(&store, "w-1");
 }

@@ -65,10 +65,10 @@ fn current_state_is_delivered_first_even_during_work() {
         })
     };
     gate.close();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     let events = calculator.events(EventFilter::State);
-    let first = events.recv_timeout(PATIENCE).unwrap();
+    let first = events.recv_timeout(TIMEOUT).unwrap();
     assert!(
         matches!(&*first, CalculatorEvent::StateChanged(c) if c.to == CalculatorState::Rebalancing),
         "{first:?}"
@@ -76,7 +76,7 @@ fn current_state_is_delivered_first_even_during_work() {
     assert_eq!(calculator.state(), CalculatorState::Rebalancing);
     gate.release();
     wait_for_publication(&events);
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     // Symptom: a subscriber after a stop received the last state of the former lifecycle.
     let first = calculator.events(EventFilter::State).try_recv().unwrap();
     assert!(
@@ -90,9 +90,9 @@ fn adopted_version_is_delivered_to_later_subscribers() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (first, _events) = running(&store);
-    first.stop(PATIENCE).unwrap();
+    first.stop(TIMEOUT).unwrap();
     let second = calculator(&store);
-    second.start(PATIENCE).unwrap();
+    second.start(TIMEOUT).unwrap();
     assert_eq!(second.current_version(), 1);
     let reported = second.events(EventFilter::State).try_recv().unwrap();
     assert!(
@@ -118,16 +118,16 @@ fn blocking_subscriber_receives_every_transition_once_in_order() {
     });
     let unread = calculator.events(EventFilter::StateAndMembers);
     let read = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     // The calculator and the other readers continue meanwhile.
     let reader = std::thread::spawn(move || read.collect::<Vec<_>>());
     for _ in 0..50 {
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
     }
     assert!(got.lock().is_empty());
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let read = reader.join().unwrap();
     check_sequence(&read);
     assert!(read.iter().filter(|e| is_publication(e)).count() >= 50);
@@ -151,7 +151,7 @@ fn later_subscriber_sees_suffix_of_events_seen_by_first() {
         let calculator = Arc::clone(&calculator);
         std::thread::spawn(move || {
             for _ in 0..100 {
-                calculator.trigger_rebalance(PATIENCE).unwrap();
+                calculator.trigger_rebalance(TIMEOUT).unwrap();
             }
         })
     };
@@ -164,7 +164,7 @@ fn later_subscriber_sees_suffix_of_events_seen_by_first() {
         }
     }
     trigger.join().unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let all: Vec<_> = first.collect();
     let all_texts = texts(all);
     for events in later {
@@ -189,16 +189,16 @@ fn overflowing_backlog_ends_with_exact_number_of_missed_events() {
         .unwrap();
     let unread = calculator.events(EventFilter::State);
     let read = calculator.events(EventFilter::State);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     let mut all = Vec::new();
     for _ in 0..BACKLOG {
-        let version = calculator.trigger_rebalance(PATIENCE).unwrap();
+        let version = calculator.trigger_rebalance(TIMEOUT).unwrap();
         let is_it = |e: &CalculatorEvent| matches!(e, CalculatorEvent::Published { version: v, .. } if *v == version);
         while !all.last().is_some_and(|e: &Arc<CalculatorEvent>| is_it(e)) {
-            all.push(read.recv_timeout(PATIENCE).expect("the publication"));
+            all.push(read.recv_timeout(TIMEOUT).expect("the publication"));
         }
     }
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     all.extend(read);
     assert!(
         !all.iter()
@@ -232,20 +232,20 @@ fn lagging_callback_receives_missed_count_as_last_event() {
         .build()
         .unwrap();
     let gate = Gate::shut();
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     let owned = Arc::new(());
     let lagging = calculator.subscribe(EventFilter::State, {
         let (gate, owned) = (gate.clone(), Arc::clone(&owned));
         move |notice| {
             gate.pass();
             let _owned = &owned;
-            let _ = tell.send(notice.clone());
+            let _ = sender.send(notice.clone());
         }
     });
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     for _ in 0..10 {
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
     }
     gate.release();
     // One event in the callback and three or four in the backlog, then the last event, then the
@@ -281,7 +281,7 @@ fn panic_in_callback_closes_only_its_subscription() {
         }
     });
     wait_for_publication(&started(&calculator));
-    calculator.trigger_rebalance(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
     wait_until("the other one's calls", || {
         other_calls.load(Ordering::Acquire) >= 5
     });
@@ -289,7 +289,7 @@ fn panic_in_callback_closes_only_its_subscription() {
     assert_eq!(Arc::strong_count(&calls), 1, "its state was not dropped");
     assert_eq!(calculator.status().counters.callback_panics, 1);
     assert!(calculator.is_started());
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     drop((panicking, other));
 }
 
@@ -306,15 +306,15 @@ fn unsubscribe_inside_own_callback_takes_effect_at_once() {
             calls.fetch_add(1, Ordering::AcqRel);
             let taken = own.lock().take();
             if let Some(subscription) = taken {
-                subscription.unsubscribe(PATIENCE).unwrap();
+                subscription.unsubscribe(TIMEOUT).unwrap();
             }
         }
     });
     *own.lock() = Some(subscription);
     wait_for_publication(&started(&calculator));
     wait_until("its state to be dropped", || Arc::strong_count(&calls) == 1);
-    calculator.trigger_rebalance(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert_eq!(calls.load(Ordering::Acquire), 1);
 }
 
@@ -335,7 +335,7 @@ fn unsubscribe_waits_for_running_callback_and_none_runs_after() {
     });
     let events = started(&calculator);
     gate.wait_for_arrival();
-    let waiting = std::thread::spawn(move || subscription.unsubscribe(PATIENCE));
+    let waiting = std::thread::spawn(move || subscription.unsubscribe(TIMEOUT));
     wait_for_publication(&events);
     assert!(!waiting.is_finished());
     gate.release();
@@ -388,20 +388,20 @@ fn unsubscribe_inside_callback_of_another_calculator_still_waits() {
             is_inside.store(false, Ordering::Release);
         }
     });
-    one.start(PATIENCE).unwrap();
+    one.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
-    let (tell, reported) = crossbeam_channel::bounded(1);
+    let (sender, reported) = crossbeam_channel::bounded(1);
     let mut subscription = Some(subscription);
     other
         .subscribe(EventFilter::State, move |_| {
             if let Some(subscription) = subscription.take() {
                 let error = subscription.unsubscribe(Duration::from_millis(20));
-                let _ = tell.send((error.is_err(), is_inside.load(Ordering::Acquire)));
+                let _ = sender.send((error.is_err(), is_inside.load(Ordering::Acquire)));
             }
         })
         .forever();
-    other.start(PATIENCE).unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok((true, true)));
+    other.start(TIMEOUT).unwrap();
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok((true, true)));
     gate.release();
 }
 
@@ -422,9 +422,9 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = Arc::new(calculator(&store));
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     let owning = |panics: bool| {
-        let owned = Owned(Arc::downgrade(&calculator), tell.clone());
+        let owned = Owned(Arc::downgrade(&calculator), sender.clone());
         calculator.subscribe(EventFilter::State, move |_| {
             let _owned = &owned;
             assert!(!panics, "simulated");
@@ -433,12 +433,12 @@ fn values_owned_by_callback_are_dropped_without_lock_and_may_panic() {
     wait_for_publication(&started(&calculator));
     // Only now, because a callback added before the start may panic while it is in progress.
     let (panicking, unsubscribed, left) = (owning(true), owning(false), owning(false));
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok(true));
-    in_time("unsubscribe", move || unsubscribed.unsubscribe(PATIENCE)).unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok(true));
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok(true));
+    in_time("unsubscribe", move || unsubscribed.unsubscribe(TIMEOUT)).unwrap();
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok(true));
     let stopping = Arc::clone(&calculator);
-    in_time("stop", move || stopping.stop(PATIENCE)).unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok(false));
+    in_time("stop", move || stopping.stop(TIMEOUT)).unwrap();
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok(false));
     drop((panicking, left));
 }
 
@@ -448,18 +448,15 @@ fn readers_end_after_backlog_when_calculator_stops() {
     let _fleet = Fleet::new(&store, ["w-1"]);
     let (calculator, _) = running(&store);
     let events = calculator.events(EventFilter::State);
-    let version = calculator.trigger_rebalance(PATIENCE).unwrap();
-    calculator.stop(PATIENCE).unwrap();
+    let version = calculator.trigger_rebalance(TIMEOUT).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert!(!events.is_closed());
     let all: Vec<_> = (&events).collect();
     let last = all.iter().rev().find(|e| is_publication(e)).unwrap();
     assert!(matches!(&**last, CalculatorEvent::Published { version: v, .. } if *v == version));
     assert!(events.is_closed());
     assert!(events.try_recv().is_none());
-    assert_eq!(
-        events.recv_timeout(PATIENCE).unwrap_err(),
-        RecvError::Closed
-    );
+    assert_eq!(events.recv_timeout(TIMEOUT).unwrap_err(), RecvError::Closed);
 }
 
 fn is_change(event: &CalculatorEvent, kind: MemberChange, name: &str) -> bool {
@@ -474,7 +471,7 @@ fn membership_events_are_delivered_only_on_request() {
     let calculator = calculator(&store);
     let plain = calculator.events(EventFilter::State);
     let members = calculator.events(EventFilter::StateAndMembers);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_publication(&members);
     fleet.join("w-2");
     wait_for(&members, "join", |e| {
@@ -484,7 +481,7 @@ fn membership_events_are_delivered_only_on_request() {
     wait_for(&members, "leave", |e| {
         is_change(e, MemberChange::Left, "w-2")
     });
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     assert!(
         !plain
             .into_iter()
@@ -503,7 +500,7 @@ fn callback_may_call_every_other_method_of_handle() {
             .unwrap(),
     );
     calculator.set_partitions(partitions(4)).unwrap();
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     let handle = Arc::downgrade(&calculator);
     let mut is_done = false;
     calculator
@@ -515,21 +512,21 @@ fn callback_may_call_every_other_method_of_handle() {
                 return;
             }
             is_done = true;
-            let version = calculator.trigger_rebalance(PATIENCE).unwrap();
-            assert!(calculator.refresh(PATIENCE).unwrap() >= version);
+            let version = calculator.trigger_rebalance(TIMEOUT).unwrap();
+            assert!(calculator.refresh(TIMEOUT).unwrap() >= version);
             calculator.set_partitions(partitions(6)).unwrap();
             assert!(calculator.is_started() && calculator.status().is_started);
             let _ = (calculator.state(), calculator.scaling_reason());
             let events = calculator.events(EventFilter::State);
             assert!(events.try_recv().is_some());
             let nested = calculator.subscribe(EventFilter::State, |_| {});
-            nested.unsubscribe(PATIENCE).unwrap();
-            assert!(calculator.start(PATIENCE).is_err());
-            let _ = tell.send(calculator.current_version());
+            nested.unsubscribe(TIMEOUT).unwrap();
+            assert!(calculator.start(TIMEOUT).is_err());
+            let _ = sender.send(calculator.current_version());
         })
         .forever();
-    calculator.start(PATIENCE).unwrap();
-    assert!(reported.recv_timeout(PATIENCE).expect("all calls return") >= 2);
+    calculator.start(TIMEOUT).unwrap();
+    assert!(reported.recv_timeout(TIMEOUT).expect("all calls return") >= 2);
     wait_until("the new list", || all_held(&store, &["w-1"]) == ids(6));
 }
 
@@ -549,7 +546,7 @@ fn callback_waiting_for_answer_is_released_by_stop_despite_hung_source() {
             .build()
             .unwrap()
     });
-    let (tell, reported) = crossbeam_channel::unbounded();
+    let (sender, reported) = crossbeam_channel::unbounded();
     let handle = Arc::downgrade(&calculator);
     calculator
         .subscribe(EventFilter::State, {
@@ -557,19 +554,19 @@ fn callback_waiting_for_answer_is_released_by_stop_despite_hung_source() {
             move |notice| {
                 if let (true, Some(calculator)) = (is_publication(notice), handle.upgrade()) {
                     gate.close();
-                    let _ = tell.send(calculator.trigger_rebalance(Duration::MAX));
+                    let _ = sender.send(calculator.trigger_rebalance(Duration::MAX));
                 }
             }
         })
         .forever();
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     gate.wait_for_arrival();
     let error = calculator.stop(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.code(), Code::TimedOut, "{error}");
-    let answer = reported.recv_timeout(PATIENCE).expect("an answer");
+    let answer = reported.recv_timeout(TIMEOUT).expect("an answer");
     assert_eq!(answer.unwrap_err().code(), Code::NotRunning);
     gate.release();
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -577,12 +574,12 @@ fn job_state_is_delivered_before_job_begins() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let events: Arc<Mutex<Option<Events>>> = Arc::default();
-    let (reported, untold) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (reported, unreported) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let calculator = {
-        let (events, reported, untold) = (
+        let (events, reported, unreported) = (
             Arc::clone(&events),
             Arc::clone(&reported),
-            Arc::clone(&untold),
+            Arc::clone(&unreported),
         );
         hooked_calculator(&store, move |call| {
             if let ("write_batch", Some(events)) = (call, &*events.lock()) {
@@ -593,20 +590,20 @@ fn job_state_is_delivered_before_job_begins() {
                 let count = if states.last() == Some(CalculatorState::Rebalancing) {
                     &reported
                 } else {
-                    &untold
+                    &unreported
                 };
                 count.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         })
     };
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_rest(&calculator);
     *events.lock() = Some(calculator.events(EventFilter::State));
     for _ in 0..200 {
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
     }
-    assert_eq!(untold.load(Ordering::Relaxed), 0);
+    assert_eq!(unreported.load(Ordering::Relaxed), 0);
     assert!(reported.load(Ordering::Relaxed) >= 200);
 }
 
@@ -618,12 +615,12 @@ fn all_events_of_one_step_are_queued_before_reader_wakes() {
     let store = store();
     let _fleet = Fleet::new(&store, ["w-1"]);
     let calculator = calculator(&store);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     wait_for_rest(&calculator);
     let events = calculator.events(EventFilter::State);
     let reader = std::thread::spawn(move || {
         let (mut publications, mut whole) = (0, 0);
-        while let Ok(event) = events.recv_timeout(PATIENCE) {
+        while let Ok(event) = events.recv_timeout(TIMEOUT) {
             if is_publication(&event) {
                 publications += 1;
                 let next = events.try_recv();
@@ -634,9 +631,9 @@ fn all_events_of_one_step_are_queued_before_reader_wakes() {
         (publications, whole)
     });
     for _ in 0..200 {
-        calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.trigger_rebalance(TIMEOUT).unwrap();
     }
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     let (publications, whole) = reader.join().unwrap();
     assert!(publications >= 200, "{publications}");
     assert_eq!(whole, publications);

@@ -40,7 +40,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     let gate = Gate::open();
     let first = paused_leader(store, &gate);
     let events = first.events(EventFilter::State);
-    first.start(PATIENCE).unwrap();
+    first.start(TIMEOUT).unwrap();
     wait_for_publication(&events);
     // It is paused with a computed plan, maybe for a worker that never had a key.
     gate.close();
@@ -50,9 +50,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
         None
     } else {
         let first = Arc::clone(&first);
-        Some(std::thread::spawn(move || {
-            first.trigger_rebalance(PATIENCE)
-        }))
+        Some(std::thread::spawn(move || first.trigger_rebalance(TIMEOUT)))
     };
     gate.wait_for_arrival();
     if newcomer {
@@ -60,7 +58,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     }
     let second = calculator(store);
     let second_events = started(&second);
-    let version = second.trigger_rebalance(PATIENCE).unwrap();
+    let version = second.trigger_rebalance(TIMEOUT).unwrap();
     wait_for_publication(&second_events);
     let sealed = || ["w-1", "w-2", "w-3"].map(|w| held(store, w).map(|a| (a.version, a.term)));
     wait_until("w-3 is unassigned or has never been", || {
@@ -75,7 +73,7 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
         let error = trigger.join().unwrap().unwrap_err();
         assert_eq!(error.code(), Code::Fenced, "{error}");
     }
-    let error = first.trigger_rebalance(PATIENCE).unwrap_err();
+    let error = first.trigger_rebalance(TIMEOUT).unwrap_err();
     assert_eq!(
         (error.code(), error.class()),
         (Code::Fenced, ErrorClass::Conflict)
@@ -90,8 +88,8 @@ fn a_deposed_leader_cannot_publish(store: &MemoryStore, newcomer: bool) {
     assert_eq!(sealed(), before);
     assert!(before[0].unwrap().0 <= version && before[0].unwrap().1 == Some(2));
     assert!(second.is_started());
-    assert!(second.trigger_rebalance(PATIENCE).unwrap() > version);
-    first.stop(PATIENCE).unwrap();
+    assert!(second.trigger_rebalance(TIMEOUT).unwrap() > version);
+    first.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -116,7 +114,7 @@ fn per_key_mode_paused_leader_is_fenced_for_worker_without_key() {
 
 /// Symptom: a write of a Go leader was overwritten or not detected, and versions were reused.
 #[test]
-fn blind_put_is_answered_with_higher_version() {
+fn unconditional_put_is_answered_with_higher_version() {
     for store in [store(), store_b()] {
         let _fleet = Fleet::new(&store, ["w-1", "w-2"]);
         let calculator = calculator(&store);
@@ -156,11 +154,11 @@ fn versions_continue_across_leaders_and_loss_of_keys() {
     let mut version = 0;
     for round in 0..3 {
         let calculator = calculator(&store);
-        calculator.start(PATIENCE).unwrap();
-        let next = calculator.trigger_rebalance(PATIENCE).unwrap();
+        calculator.start(TIMEOUT).unwrap();
+        let next = calculator.trigger_rebalance(TIMEOUT).unwrap();
         assert!(next > version, "round {round}: {next} after {version}");
         version = next;
-        calculator.stop(PATIENCE).unwrap();
+        calculator.stop(TIMEOUT).unwrap();
         let lost = ["assignment.w-1", "divvy.commit", "divvy.fence"][round];
         store.server().delete(Bucket::Assignment, lost);
     }

@@ -46,15 +46,15 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
     let it = Remembering::new(&store);
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&leader, &it.manager], 12);
     let (id, before) = (it.manager.worker_id(), it.manager.assignment());
-    it.manager.stop(Departure::Restart, PATIENCE).unwrap();
+    it.manager.stop(Departure::Restart, TIMEOUT).unwrap();
     assert!(it.has_file());
 
     it.faults.blackout(Blackout::Refuse);
     let begun = Instant::now();
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     eprintln!("serving {:?} after the start", begun.elapsed());
     let reported = events(&it.manager);
     let served = it.manager.assignment();
@@ -63,7 +63,7 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     assert_eq!(served.version, before.version);
     assert_eq!(it.manager.worker_id(), id);
     it.manager
-        .wait_state(ManagerState::Degraded, PATIENCE)
+        .wait_state(ManagerState::Degraded, TIMEOUT)
         .unwrap();
     assert!(!it.manager.status().is_id_certain);
 
@@ -79,7 +79,7 @@ fn worker_restarted_while_store_is_down_serves_at_once_and_nothing_moves() {
     assert_eq!((change.added.len(), change.removed.len()), (0, 0));
     assert_eq!(change.held, before);
     assert_eq!(it.manager.worker_id(), id);
-    it.manager.stop(Departure::Leave, PATIENCE).unwrap();
+    it.manager.stop(Departure::Leave, TIMEOUT).unwrap();
     assert!(!it.has_file(), "others have these partitions now");
 }
 
@@ -89,12 +89,12 @@ fn partitions_reassigned_meanwhile_are_released_when_store_returns() {
     let leader = started(&store);
     wait_until("it leads", || leader.is_leader());
     let it = Remembering::new(&store);
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&leader, &it.manager], 12);
-    it.manager.stop(Departure::Restart, PATIENCE).unwrap();
+    it.manager.stop(Departure::Restart, TIMEOUT).unwrap();
     wait_for_cover(&[&leader], 12);
     it.faults.blackout(Blackout::Hang);
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     assert_eq!(it.manager.assignment().partitions.len(), 6);
     it.faults.restore();
     wait_until("the store's word", || !it.manager.assignment().is_cached());
@@ -111,7 +111,7 @@ fn unusable_cache_file_is_treated_as_absent() {
     assert_eq!(error.code(), Code::TimedOut);
     assert!(it.has_file(), "a foreign file is kept");
     it.faults.restore();
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&it.manager], 12);
     wait_until("a file of its own", || {
         let path = it.folder.path().join("assignment");
@@ -124,9 +124,9 @@ fn missing_cache_directory_costs_no_heartbeat() {
     let store = MemoryStore::new();
     let it = Remembering::new(&store);
     std::fs::remove_dir_all(it.folder.path()).unwrap();
-    it.manager.start(PATIENCE).unwrap();
+    it.manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&it.manager], 12);
-    it.manager.stop(Departure::Leave, PATIENCE).unwrap();
+    it.manager.stop(Departure::Leave, TIMEOUT).unwrap();
 }
 
 #[test]

@@ -17,7 +17,7 @@ use divvy::{ManagerConfig, ManagerState, OutagePolicy, WorkerId};
 use crate::support::managers::*;
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 #[test]
@@ -28,8 +28,8 @@ fn single_worker_claims_lowest_id_leads_and_holds_everything() {
     wait_for_cover(&[&manager], 12);
     assert!(manager.is_leader());
     assert_eq!(manager.leader(), manager.worker_id());
-    manager.wait_state(ManagerState::Stable, PATIENCE).unwrap();
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.wait_state(ManagerState::Stable, TIMEOUT).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
     assert_eq!(manager.state(), ManagerState::Shutdown);
     assert_eq!(manager.worker_id(), None);
 }
@@ -39,7 +39,7 @@ fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
     let store = MemoryStore::new();
     let first = manager(&store);
     let reported = first.events(ManagerEventFilter::Assignment);
-    first.start(PATIENCE).unwrap();
+    first.start(TIMEOUT).unwrap();
     let event = wait_for(&reported, "a first assignment", |_| true);
     let ManagerEvent::AssignmentChanged(change) = &*event else {
         panic!("{event:?}");
@@ -65,22 +65,20 @@ fn first_assignment_is_delivered_and_changes_list_acquired_and_released() {
 fn wait_state_distinguishes_timed_out_cancelled_and_stopped() {
     let store = MemoryStore::new();
     let manager = started(&store);
-    let wait = |patience| {
-        let waited = manager.wait_state(ManagerState::Emergency, patience);
+    let wait = |timeout| {
+        let waited = manager.wait_state(ManagerState::Emergency, timeout);
         waited.unwrap_err().code()
     };
     assert_eq!(wait(Duration::from_millis(1)), Code::TimedOut);
     let cancel = Cancel::new();
     cancel.fire();
-    assert_eq!(cancel.run(|| wait(PATIENCE)), Code::Cancelled);
+    assert_eq!(cancel.run(|| wait(TIMEOUT)), Code::Cancelled);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| wait(PATIENCE));
-        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        let waiting = scope.spawn(|| wait(TIMEOUT));
+        manager.stop(Departure::Leave, TIMEOUT).unwrap();
         assert_eq!(waiting.join().unwrap(), Code::NotRunning);
     });
-    manager
-        .wait_state(ManagerState::Shutdown, PATIENCE)
-        .unwrap();
+    manager.wait_state(ManagerState::Shutdown, TIMEOUT).unwrap();
 }
 
 #[test]
@@ -88,7 +86,7 @@ fn late_subscriber_receives_current_state() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
-    manager.wait_state(ManagerState::Stable, PATIENCE).unwrap();
+    manager.wait_state(ManagerState::Stable, TIMEOUT).unwrap();
     let events = manager.events(ManagerEventFilter::Worker);
     let first: Vec<_> = (0..4).filter_map(|_| events.try_recv()).collect();
     assert!(
@@ -112,7 +110,7 @@ fn subscriber_after_stop_receives_nothing_of_previous_run() {
     let store = MemoryStore::new();
     let manager = started(&store);
     wait_for_cover(&[&manager], 12);
-    manager.stop(Departure::Restart, PATIENCE).unwrap();
+    manager.stop(Departure::Restart, TIMEOUT).unwrap();
     let events = manager.events(ManagerEventFilter::Worker);
     let first = events.try_recv().expect("the state");
     assert!(
@@ -129,10 +127,10 @@ fn leave_hands_over_leadership_and_partitions_and_leaves_no_key() {
     wait_until("the first leads", || first.is_leader());
     let second = started(&store);
     wait_for_cover(&[&first, &second], 12);
-    first.stop(Departure::Leave, PATIENCE).unwrap();
+    first.stop(Departure::Leave, TIMEOUT).unwrap();
     wait_for_cover(&[&second], 12);
     assert!(second.is_leader());
-    second.stop(Departure::Leave, PATIENCE).unwrap();
+    second.stop(Departure::Leave, TIMEOUT).unwrap();
     for bucket in [Bucket::StableId, Bucket::Election, Bucket::Heartbeat] {
         let listing = store.list(bucket, "", soon()).unwrap();
         let live: Vec<_> = listing.entries.iter().filter(|e| e.is_live()).collect();
@@ -148,9 +146,9 @@ fn quickly_restarted_worker_keeps_its_id_and_partitions() {
     let second = started(&store);
     wait_for_cover(&[&leader, &second], 12);
     let (id, before) = (second.worker_id(), second.assignment());
-    second.stop(Departure::Restart, PATIENCE).unwrap();
+    second.stop(Departure::Restart, TIMEOUT).unwrap();
     let again = manager(&store);
-    again.start(PATIENCE).unwrap();
+    again.start(TIMEOUT).unwrap();
     assert_eq!(again.worker_id(), id);
     wait_until("it owns its former partitions", || {
         again.assignment().partitions == before.partitions
@@ -174,7 +172,7 @@ fn rolling_restart_keeps_fleet_divided_and_moves_nothing() {
     };
     let before = holdings(&fleet);
     for index in 0..fleet.len() {
-        fleet[index].stop(Departure::Restart, PATIENCE).unwrap();
+        fleet[index].stop(Departure::Restart, TIMEOUT).unwrap();
         fleet[index] = started(&store);
         wait_for_cover(&fleet.iter().collect::<Vec<_>>(), 12);
     }
@@ -187,15 +185,15 @@ fn worker_can_be_forbidden_to_lead() {
     let mut config = config();
     config.may_lead = false;
     let follower = manager_over(store.client("follower"), config, 12);
-    follower.start(PATIENCE).unwrap();
+    follower.start(TIMEOUT).unwrap();
     follower
-        .wait_state(ManagerState::Election, PATIENCE)
+        .wait_state(ManagerState::Election, TIMEOUT)
         .unwrap();
     let leader = started(&store);
     wait_for_cover(&[&follower, &leader], 12);
     assert!(leader.is_leader() && !follower.is_leader());
     assert_eq!(follower.leader(), leader.worker_id());
-    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    leader.stop(Departure::Leave, TIMEOUT).unwrap();
     wait_until("no leader", || follower.leader().is_none());
     assert!(!follower.is_leader());
 }
@@ -229,17 +227,15 @@ fn host_election_decides_leadership() {
         .election(election.clone())
         .build()
         .unwrap();
-    manager.start(PATIENCE).unwrap();
-    manager
-        .wait_state(ManagerState::Election, PATIENCE)
-        .unwrap();
+    manager.start(TIMEOUT).unwrap();
+    manager.wait_state(ManagerState::Election, TIMEOUT).unwrap();
     election.elected.store(1, Ordering::SeqCst);
     wait_for_cover(&[&manager], 12);
     election.elected.store(0, Ordering::SeqCst);
     wait_until("it steps down", || !manager.is_leader());
     election.elected.store(1, Ordering::SeqCst);
     wait_until("it leads again", || manager.is_leader());
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
     assert_eq!(election.resigned.load(Ordering::SeqCst), 1);
 }
 
@@ -256,17 +252,17 @@ fn only_leader_refreshes_and_followers_report_leader() {
             .unwrap()
     };
     let (first, second) = (build(), build());
-    first.start(PATIENCE).unwrap();
+    first.start(TIMEOUT).unwrap();
     wait_until("it leads", || first.is_leader());
-    second.start(PATIENCE).unwrap();
+    second.start(TIMEOUT).unwrap();
     wait_for_cover(&[&first, &second], 4);
     count.store(8, Ordering::SeqCst);
-    first.refresh_partitions(PATIENCE).unwrap();
+    first.refresh_partitions(TIMEOUT).unwrap();
     wait_for_cover(&[&first, &second], 8);
-    let error = second.refresh_partitions(PATIENCE).unwrap_err();
+    let error = second.refresh_partitions(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::NotLeader);
     assert!(error.to_string().contains("worker-0 leads"), "{error}");
-    assert!(first.trigger_rebalance(PATIENCE).unwrap() > 1);
+    assert!(first.trigger_rebalance(TIMEOUT).unwrap() > 1);
 }
 
 #[test]
@@ -281,14 +277,14 @@ fn pushed_list_is_divided_by_current_leader() {
     let (first, second) = (build(), build());
     for manager in [&first, &second] {
         manager.set_partitions(partitions(6)).unwrap();
-        manager.start(PATIENCE).unwrap();
+        manager.start(TIMEOUT).unwrap();
     }
     wait_for_cover(&[&first, &second], 6);
     for manager in [&first, &second] {
         manager.set_partitions(partitions(8)).unwrap();
     }
     wait_for_cover(&[&first, &second], 8);
-    first.stop(Departure::Leave, PATIENCE).unwrap();
+    first.stop(Departure::Leave, TIMEOUT).unwrap();
     wait_for_cover(&[&second], 8);
 }
 
@@ -308,11 +304,11 @@ fn leader_reports_which_replica_differs_in_what() {
     };
     let leader = build(&config, 6);
     let received = events(&leader);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     wait_until("it leads", || leader.is_leader());
     config.calculator.leave_window = Duration::from_millis(11);
     let other = build(&config, 7);
-    other.start(PATIENCE).unwrap();
+    other.start(TIMEOUT).unwrap();
 
     let next = || {
         let is_mismatch = |event: &ManagerEvent| {
@@ -346,11 +342,11 @@ fn leader_reports_which_replica_differs_in_what() {
 fn second_start_is_rejected_and_repeated_stop_succeeds() {
     let store = MemoryStore::new();
     let manager = started(&store);
-    let error = manager.start(PATIENCE).unwrap_err();
+    let error = manager.start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::AlreadyStarted);
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
-    manager.start(PATIENCE).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
+    manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&manager], 12);
 }
 
@@ -358,21 +354,21 @@ fn second_start_is_rejected_and_repeated_stop_succeeds() {
 fn stop_inside_manager_callback_returns_would_deadlock() {
     let store = MemoryStore::new();
     let manager = Arc::new(manager(&store));
-    let (tell, reported) = crossbeam_channel::bounded(1);
+    let (sender, reported) = crossbeam_channel::bounded(1);
     let inner = Arc::downgrade(&manager);
     let subscription = manager.subscribe(ManagerEventFilter::Worker, move |_| {
         if let Some(manager) = inner.upgrade() {
-            let stopped = manager.stop(Departure::Leave, PATIENCE);
-            let _ = tell.try_send(stopped.map_err(|error| error.code()));
+            let stopped = manager.stop(Departure::Leave, TIMEOUT);
+            let _ = sender.try_send(stopped.map_err(|error| error.code()));
         }
     });
-    manager.start(PATIENCE).unwrap();
+    manager.start(TIMEOUT).unwrap();
     assert_eq!(
-        reported.recv_timeout(PATIENCE).unwrap(),
+        reported.recv_timeout(TIMEOUT).unwrap(),
         Err(Code::WouldDeadlock)
     );
     drop(subscription);
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
 }
 
 #[test]
@@ -418,10 +414,10 @@ fn leader_stays_ready_while_its_calculator_scales_and_rebalances() {
     slow.calculator.cold_start_window = Duration::from_millis(300);
     let leader = manager_over(store.client("leader"), slow, 12);
     assert!(!leader.is_live() && !leader.is_ready());
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     assert!(leader.is_live());
     wait_until("its first assignment", || leader.is_ready());
-    let told = events(&leader);
+    let events = events(&leader);
     let worker = started(&store);
     let mut states = std::collections::BTreeSet::new();
     wait_until("it owns partitions", || {
@@ -430,10 +426,10 @@ fn leader_stays_ready_while_its_calculator_scales_and_rebalances() {
         !worker.assignment().partitions.is_empty()
     });
     assert!(states.contains("Scaling"), "{states:?}");
-    drop(told);
+    drop(events);
     wait_until("it is ready", || worker.is_ready());
     for manager in [worker, leader] {
-        manager.stop(Departure::Leave, PATIENCE).unwrap();
+        manager.stop(Departure::Leave, TIMEOUT).unwrap();
         assert!(!manager.is_live() && !manager.is_ready());
     }
 }
@@ -449,7 +445,7 @@ fn worker_in_degraded_mode_stays_ready_if_it_serves_and_not_if_it_is_strict() {
         config.outage.enter_after = Duration::from_millis(300);
         config.outage.leave_after = Duration::from_millis(100);
         let worker = manager_over(client, config, 12);
-        worker.start(PATIENCE).unwrap();
+        worker.start(TIMEOUT).unwrap();
         wait_until("it is ready", || worker.is_ready());
         faults.blackout(divvy::store::memory::Blackout::Refuse);
         if policy == OutagePolicy::Strict {

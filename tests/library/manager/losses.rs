@@ -17,7 +17,7 @@ fn put(store: &MemoryStore, bucket: Bucket, key: &str, value: &[u8]) {
         value: Some(value.to_vec()),
         expect: Expect::Any,
     };
-    let soon = Instant::now() + PATIENCE;
+    let soon = Instant::now() + TIMEOUT;
     let outcomes = store.write(bucket, &[write], soon);
     assert!(matches!(outcomes[0], Outcome::Done(_)), "{outcomes:?}");
 }
@@ -30,7 +30,7 @@ fn disconnected_worker_loses_its_partitions_to_others_and_rejoins() {
     let client = store.client("cut off");
     let faults = client.faults();
     let worker = manager_over(client, config(), 12);
-    worker.start(PATIENCE).unwrap();
+    worker.start(TIMEOUT).unwrap();
     wait_for_cover(&[&leader, &worker], 12);
     faults.blackout(Blackout::Hang);
     wait_until("the leader holds all", || {
@@ -49,10 +49,10 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
     let (leads, follows) = (store.client("leads"), store.client("follows"));
     let faults = [leads.faults(), follows.faults()];
     let leader = manager_over(leads, config(), 12);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     wait_until("it leads", || leader.is_leader());
     let follower = manager_over(follows, config(), 12);
-    follower.start(PATIENCE).unwrap();
+    follower.start(TIMEOUT).unwrap();
     wait_for_cover(&[&leader, &follower], 12);
     let received = [events(&leader), events(&follower)];
     for faults in &faults {
@@ -79,7 +79,7 @@ fn every_breaker_transition_is_reported_by_leader_and_follower() {
 fn transitions_until_closed(received: &Events<ManagerEvent>) -> Vec<&'static str> {
     let mut transitions = Vec::new();
     while transitions.last() != Some(&"closed") {
-        let notice = received.recv_timeout(PATIENCE).expect("an event");
+        let notice = received.recv_timeout(TIMEOUT).expect("an event");
         match &*notice {
             ManagerEvent::Breaker(condition) => transitions.push(condition.state.name()),
             ManagerEvent::Calculator(CalculatorEvent::Breaker(_)) => panic!("reported twice"),
@@ -99,7 +99,7 @@ fn strict_ownership_ends_before_another_worker_owns_partitions() {
     let mut config = config();
     config.outage_policy = OutagePolicy::Strict;
     let worker = manager_over(client, config, 12);
-    worker.start(PATIENCE).unwrap();
+    worker.start(TIMEOUT).unwrap();
     wait_for_cover(&[&leader, &worker], 12);
     faults.blackout(Blackout::Hang);
     wait_until("the leader takes over", || {
@@ -119,7 +119,7 @@ fn disconnected_leader_steps_down_before_another_leads() {
     let client = store.client("leader");
     let faults = client.faults();
     let leader = manager_over(client, config(), 12);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     wait_until("it leads", || leader.is_leader());
     let other = started(&store);
     wait_for_cover(&[&leader, &other], 12);
@@ -161,7 +161,7 @@ fn stolen_id_is_detected_reported_and_replaced() {
         |notice| matches!(notice, ManagerEvent::Id(Some(worker)) if worker.as_str() == "worker-1"),
     );
     wait_for_cover(&[&manager], 12);
-    let claim = store.read(Bucket::StableId, "worker-0", Instant::now() + PATIENCE);
+    let claim = store.read(Bucket::StableId, "worker-0", Instant::now() + TIMEOUT);
     assert_eq!(claim.unwrap().unwrap().value, b"2026-01-01T00:00:00Z");
 }
 
@@ -214,18 +214,18 @@ fn manager_start_without_store_fails_in_time_and_leaves_nothing() {
     assert!(error.to_string().contains("blackout"), "{error}");
     assert_eq!(manager.state(), ManagerState::Shutdown);
     faults.restore();
-    manager.start(PATIENCE).unwrap();
+    manager.start(TIMEOUT).unwrap();
     wait_for_cover(&[&manager], 12);
-    manager.stop(Departure::Leave, PATIENCE).unwrap();
+    manager.stop(Departure::Leave, TIMEOUT).unwrap();
 }
 
 #[test]
 fn bucket_without_required_ttl_is_rejected_by_name() {
     let store = MemoryStore::new();
     let for_ever = divvy::store::BucketConfig { ttl: None };
-    let soon = Instant::now() + PATIENCE;
+    let soon = Instant::now() + TIMEOUT;
     store.ensure(Bucket::Election, for_ever, soon).unwrap();
-    let error = manager(&store).start(PATIENCE).unwrap_err();
+    let error = manager(&store).start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::Unsupported);
     assert!(error.to_string().contains("parti-election"), "{error}");
 }
@@ -259,11 +259,11 @@ fn leader_whose_strategy_hangs_hands_leadership_to_a_healthy_worker() {
         .strategy(Hanging(hang))
         .build()
         .unwrap();
-    let told = events(&sick);
+    let events = events(&sick);
     std::thread::scope(|scope| {
         // Its start waits for an assignment, which the other one makes.
-        let starting = scope.spawn(|| sick.start(PATIENCE));
-        wait_for(&told, "it leads", |event| {
+        let starting = scope.spawn(|| sick.start(TIMEOUT));
+        wait_for(&events, "it leads", |event| {
             matches!(event, ManagerEvent::Leader { is_self: true, .. })
         });
         let healthy = started(&store);
@@ -271,7 +271,7 @@ fn leader_whose_strategy_hangs_hands_leadership_to_a_healthy_worker() {
         wait_for_cover(&[&sick, &healthy], 12);
         wait_until("the healthy one leads", || healthy.is_leader());
         drop(release);
-        healthy.stop(Departure::Leave, PATIENCE).unwrap();
+        healthy.stop(Departure::Leave, TIMEOUT).unwrap();
     });
-    sick.stop(Departure::Leave, PATIENCE).unwrap();
+    sick.stop(Departure::Leave, TIMEOUT).unwrap();
 }

@@ -8,7 +8,7 @@ use divvy::store::memory::MemoryStore;
 use divvy::{Departure, Manager, ManagerConfig};
 
 use super::page::Page;
-use crate::support::calculators::{PATIENCE, config, partitions, wait_until};
+use crate::support::calculators::{TIMEOUT, config, partitions, wait_until};
 
 fn manager(store: &MemoryStore, name: &str, metrics: &Arc<Prometheus>) -> Manager {
     let mut manager = ManagerConfig::default();
@@ -37,10 +37,10 @@ fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
     let (one, other) = (recorder(), recorder());
     let page = |metrics: &Prometheus| Page::read(&metrics.render());
     let leader = manager(&store, "one", &one);
-    leader.start(PATIENCE).unwrap();
+    leader.start(TIMEOUT).unwrap();
     wait_until("one leads", || leader.is_leader());
     let follower = manager(&store, "other", &other);
-    follower.start(PATIENCE).unwrap();
+    follower.start(TIMEOUT).unwrap();
     wait_until("both hold their share", || {
         leader.assignment().partitions.len() == 5 && follower.assignment().partitions.len() == 5
     });
@@ -83,7 +83,7 @@ fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
         page(&other).sum("divvy_manager_id_claims_total", &["renewed"]) >= 1.0
     });
 
-    leader.stop(Departure::Leave, PATIENCE).unwrap();
+    leader.stop(Departure::Leave, TIMEOUT).unwrap();
     let left = page(&one);
     assert_eq!(left.sum("divvy_manager_is_leader", &[]), 0.0);
     assert_eq!(left.sum("divvy_calculator_up", &[]), 0.0);
@@ -95,5 +95,5 @@ fn manager_lifecycle_appears_in_its_series_and_its_calculators() {
     wait_until("the other one leads", || {
         page(&other).sum(changes, &["gained"]) == 1.0
     });
-    follower.stop(Departure::Leave, PATIENCE).unwrap();
+    follower.stop(Departure::Leave, TIMEOUT).unwrap();
 }

@@ -12,8 +12,8 @@ use divvy::{Calculator, CalculatorEvent, EventFilter};
 
 use super::page::Page;
 use crate::support::calculators::{
-    Fleet, PATIENCE, beat, config, partitions, soon, started, store, wait_for,
-    wait_for_publication, wait_for_rest, wait_until,
+    Fleet, TIMEOUT, beat, config, partitions, soon, started, store, wait_for, wait_for_publication,
+    wait_for_rest, wait_until,
 };
 
 pub fn recorder() -> Arc<Prometheus> {
@@ -43,7 +43,7 @@ pub fn eventful_life(metrics: &Arc<Prometheus>) -> Page {
             |notice| matches!(notice, CalculatorEvent::Published { reason: why, .. } if why.name() == reason),
         );
     };
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     let fleet = Fleet::new(&store, ["w-0", "w-1", "w-2"]);
     published("cold_start");
     fleet.join("w-3");
@@ -52,11 +52,11 @@ pub fn eventful_life(metrics: &Arc<Prometheus>) -> Page {
     published("planned_scale");
     fleet.crash("w-1");
     published("emergency");
-    calculator.trigger_rebalance(PATIENCE).unwrap();
-    calculator.refresh(PATIENCE).unwrap();
+    calculator.trigger_rebalance(TIMEOUT).unwrap();
+    calculator.refresh(TIMEOUT).unwrap();
     wait_for_rest(&calculator);
     let page = Page::read(&metrics.render());
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
     page
 }
 
@@ -152,11 +152,11 @@ fn counters_never_decrease_across_restarts_and_successors() {
     for _handle in 0..2 {
         let calculator = calculator(&store, &metrics);
         for _life in 0..3 {
-            calculator.start(PATIENCE).unwrap();
+            calculator.start(TIMEOUT).unwrap();
             check();
-            calculator.trigger_rebalance(PATIENCE).unwrap();
+            calculator.trigger_rebalance(TIMEOUT).unwrap();
             check();
-            calculator.stop(PATIENCE).unwrap();
+            calculator.stop(TIMEOUT).unwrap();
             check();
         }
     }
@@ -169,7 +169,7 @@ fn two_handles_in_one_process_do_not_collide() {
     let stores = [store(), store()];
     let calculators = [calculator(&stores[0], &one), calculator(&stores[1], &other)];
     let _fleet = Fleet::new(&stores[0], ["w-0"]);
-    calculators[0].start(PATIENCE).unwrap();
+    calculators[0].start(TIMEOUT).unwrap();
     wait_until("one has published", || calculators[0].current_version() > 0);
     let version =
         |metrics: &Prometheus| Page::read(&metrics.render()).sum("divvy_publications_total", &[]);
@@ -242,13 +242,13 @@ fn thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
     let calculator = calculator(&store, &metrics);
     let _subscription = calculator.subscribe(EventFilter::StateAndMembers, |_| {});
     let _fleet = Fleet::new(&store, ["w-0", "w-1", "w-2", "w-3", "w-4"]);
-    calculator.start(PATIENCE).unwrap();
+    calculator.start(TIMEOUT).unwrap();
     let is_over = AtomicBool::new(false);
     let rebalances = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
             let mut count = 0;
             while !is_over.load(Ordering::Acquire) {
-                calculator.trigger_rebalance(PATIENCE).unwrap();
+                calculator.trigger_rebalance(TIMEOUT).unwrap();
                 count += 1;
             }
             count
@@ -274,7 +274,7 @@ fn thousand_scrapes_during_rebalances_are_consistent_and_stall_nothing() {
     wait_for_rest(&calculator);
     let page = Page::read(&metrics.render());
     assert!(page.sum("divvy_rebalances_total", &["success"]) >= f64::from(rebalances));
-    calculator.stop(PATIENCE).unwrap();
+    calculator.stop(TIMEOUT).unwrap();
 }
 
 #[test]

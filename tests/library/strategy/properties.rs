@@ -145,11 +145,11 @@ fn planned_twice(list: &[Partition], count: usize, seed: u64) -> (Vec<u32>, Vec<
 /// left only for a better one.
 #[test]
 fn held_plan_wins_over_equally_uneven_plan() {
-    let (giant, middle) = (i64::MAX - 5, 36_867);
+    let (oversized, middle) = (i64::MAX - 5, 36_867);
     let mut weights = [1; 25];
-    weights[5] = giant;
-    weights[8] = giant;
-    weights[14] = giant;
+    weights[5] = oversized;
+    weights[8] = oversized;
+    weights[14] = oversized;
     weights[19] = middle;
     weights[23] = middle;
     let name = |(n, weight): (usize, &i64)| Partition::new([format!("p{n:02}")], *weight);
@@ -162,12 +162,12 @@ fn held_plan_wins_over_equally_uneven_plan() {
 fn without_workers_strategies_fail_and_single_worker_gets_everything() {
     let partitions = fleets::partitions("spread", 20);
     for strategy in strategies() {
-        let nobody = PlanInput {
+        let no_workers = PlanInput {
             workers: &[],
             partitions: &partitions,
             previous: &[None; 20],
         };
-        let error = strategy.assign(&nobody).unwrap_err();
+        let error = strategy.assign(&no_workers).unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{}", strategy.name());
         let plan = assign(&*strategy, &workers(0..1), &partitions, &[None; 20]);
         assert_eq!(plan, [0; 20]);

@@ -16,7 +16,7 @@ pub fn running_store_is_connected(fixture: &dyn Fixture) {
     let store = ready(fixture);
     eventually(fixture, "connected", || store.health() == Health::Connected);
     let events = store.health_events();
-    let current = events.recv_timeout(PATIENCE).unwrap();
+    let current = events.recv_timeout(TIMEOUT).unwrap();
     assert_eq!(current, Health::Connected);
 }
 

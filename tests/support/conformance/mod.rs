@@ -23,7 +23,7 @@ use divvy::types::Revision;
 pub const BUCKET: Bucket = Bucket::Assignment;
 
 /// How long a test waits for an expected event before it fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A store under test.
 pub trait Fixture: Sync {
@@ -123,7 +123,7 @@ macro_rules! store_conformance {
 
 /// A deadline that suffices for any working operation.
 pub fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// A deadline that has passed.

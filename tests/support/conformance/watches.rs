@@ -126,7 +126,7 @@ pub fn watch_matches_prefix_followed_by_dot(fixture: &dyn Fixture) {
 struct Reader {
     live: BTreeMap<String, (Revision, Vec<u8>)>,
     seen: BTreeSet<(String, Revision)>,
-    blind: usize,
+    disconnects: usize,
 }
 
 impl Reader {
@@ -151,7 +151,7 @@ impl Reader {
         loop {
             match next(fixture, watch) {
                 WatchEvent::Change(entry) => self.take(entry),
-                WatchEvent::Disconnected(_) => self.blind += 1,
+                WatchEvent::Disconnected(_) => self.disconnects += 1,
                 WatchEvent::Live => return,
             }
         }
@@ -209,7 +209,7 @@ pub fn slow_reader_is_disconnected_and_resynchronises_without_loss(fixture: &dyn
     set(&*store, "key.1", b"rewritten");
     wait_until_full(fixture, &watch);
     reader.catch_up(fixture, &watch);
-    assert!(reader.blind > 0, "the reader was never too slow");
+    assert!(reader.disconnects > 0, "the reader was never too slow");
     reader.assert_equals(&*store);
 
     // The watch is live again: changes arrive one by one.

@@ -23,7 +23,7 @@ pub use self::sight::{Quiet, Sight};
 /// Environment variable with the address of the fleet, for the observer process.
 const ADDRESS: &str = "DIVVY_TEST_OBSERVER_OF";
 /// Time limit from the healing until the fleet is healthy, and for its start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Marks the output of the process, which may share its line with output of the test harness.
 const SAYS: &str = "@observer ";
 
@@ -96,7 +96,7 @@ impl Observer {
     }
 
     fn hear(&self, what: &str) -> String {
-        match self.lines.recv_timeout(PATIENCE * 2) {
+        match self.lines.recv_timeout(TIMEOUT * 2) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => panic!("the observer hangs before: {what}"),
             Err(RecvTimeoutError::Disconnected) => panic!("the observer ended before: {what}"),
@@ -108,9 +108,9 @@ impl Observer {
         let report = self.hear("a healthy fleet");
         let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
         if let Some(why) = report["not_well"].as_str() {
-            panic!("{name}: not healthy {PATIENCE:?} after the healing: {why}");
+            panic!("{name}: not healthy {TIMEOUT:?} after the healing: {why}");
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.process.try_wait().expect("a child").is_none() {
             assert!(
                 Instant::now() < deadline,

@@ -138,11 +138,11 @@ impl Sight {
 | --- | --- | --- | --- | --- | --- | --- |";
 
     pub fn row(&self, quiet: &Quiet) -> String {
-        let news = self
+        let next = self
             .lines
             .iter()
             .find(|line| !quiet.lines.contains(&line.shown()));
-        let first = news.map_or_else(
+        let first = next.map_or_else(
             || "none".into(),
             |line| format!("{:.1} s", line.at.as_secs_f64()),
         );

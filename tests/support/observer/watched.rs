@@ -20,7 +20,7 @@ use divvy::{
 use serde_json::{Value, json};
 
 use super::wall_clock::{self, DAY};
-use super::{ADDRESS, PATIENCE, SAYS};
+use super::{ADDRESS, SAYS, TIMEOUT};
 use crate::support::fault_list::Address;
 
 const PARTITIONS: usize = 24;
@@ -40,7 +40,7 @@ pub fn watch_if_asked() {
     let address = Address::from_text(&address);
     let orders = orders();
     let fleet = Fleet::start(&address);
-    if let Err(why) = fleet.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ()) {
+    if let Err(why) = fleet.wait_until_well(AT_REST_FOR, Instant::now() + TIMEOUT, || ()) {
         panic!("the fleet does not become healthy: {why}");
     }
     say("ready");
@@ -68,7 +68,7 @@ pub fn watch_if_asked() {
     }
     let healed = Instant::now();
     say("heard");
-    let deadline = healed + PATIENCE;
+    let deadline = healed + TIMEOUT;
     let well = fleet.wait_until_well(WELL_FOR, deadline, || notes.look(&fleet));
     notes.look(&fleet);
     LOG.is_on.store(false, Ordering::SeqCst);
@@ -150,7 +150,7 @@ impl Worker {
         config.may_lead = name == "leader";
         let metrics = Prometheus::builder().with_manager().build();
         let metrics = Arc::new(metrics.expect("a recorder"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let store = NatsStore::connect(address.options(), deadline).expect("a connection");
         let store = Arc::new(store);
         let manager = Manager::builder(store.clone())
@@ -160,7 +160,7 @@ impl Worker {
             .build()
             .expect("a manager");
         let events = manager.events(ManagerEventFilter::WorkerAndCalculator);
-        manager.start(PATIENCE).expect("a start");
+        manager.start(TIMEOUT).expect("a start");
         Self {
             name,
             manager: Arc::new(manager),
@@ -238,11 +238,11 @@ impl Fleet {
         if owned.len() != PARTITIONS || distinct.len() != PARTITIONS {
             return Some(format!("{} owners of {PARTITIONS}", owned.len()));
         }
-        let patience = Instant::now() + Duration::from_secs(5);
+        let timeout = Instant::now() + Duration::from_secs(5);
         let all = partitions();
         // Without the breaker and the metrics, which belong to the worker.
         let store = &*self.workers[0].store;
-        let look = read_fleet(store, &config().calculator, Some(&all), patience);
+        let look = read_fleet(store, &config().calculator, Some(&all), timeout);
         let stored = match look {
             Ok(stored) => stored,
             Err(error) => return Some(format!("the store: {error}")),
@@ -265,19 +265,19 @@ impl Fleet {
     /// A host that makes requests, whatever the state of its store.
     fn ask_for_a_plan(&self) -> thread::JoinHandle<()> {
         let leader = Arc::clone(&self.workers[0].manager);
-        thread::spawn(move || drop(leader.trigger_rebalance(PATIENCE)))
+        thread::spawn(move || drop(leader.trigger_rebalance(TIMEOUT)))
     }
 
     /// Publishes a new plan and waits until it is applied.
     fn prove_that_it_works(&self) -> Result<(), String> {
-        let published = self.workers[0].manager.trigger_rebalance(PATIENCE);
+        let published = self.workers[0].manager.trigger_rebalance(TIMEOUT);
         published.map_err(|error| format!("no plan is published: {error}"))?;
-        self.wait_until_well(AT_REST_FOR, Instant::now() + PATIENCE, || ())
+        self.wait_until_well(AT_REST_FOR, Instant::now() + TIMEOUT, || ())
     }
 
     fn stop(self) {
         for worker in self.workers.iter().rev() {
-            let stopped = worker.manager.stop(Departure::Leave, PATIENCE);
+            let stopped = worker.manager.stop(Departure::Leave, TIMEOUT);
             stopped.expect("all threads end");
         }
     }
@@ -401,7 +401,7 @@ fn page(metrics: &Prometheus) -> BTreeMap<String, String> {
         "divvy_plan_moved_ratio",
         "divvy_workers_lag_versions",
     ];
-    let is_telling = |series: &str| {
+    let is_counter = |series: &str| {
         let family = series.split('{').next().unwrap_or_default();
         !TIMES.iter().any(|end| family.ends_with(end)) && !MOMENTS.contains(&family)
     };
@@ -409,7 +409,7 @@ fn page(metrics: &Prometheus) -> BTreeMap<String, String> {
     page.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.rsplit_once(' '))
-        .filter(|(series, _)| is_telling(series))
+        .filter(|(series, _)| is_counter(series))
         .map(|(series, value)| (series.to_owned(), value.to_owned()))
         .collect()
 }

@@ -10,7 +10,7 @@ use divvy::{
     ManagerState, Partition, WorkerId,
 };
 
-use super::world::{Connection, PATIENCE, World};
+use super::world::{Connection, TIMEOUT, World};
 
 /// The condition of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Fleet {
             manager,
             events,
         } = newcomer;
-        manager.start(PATIENCE)?;
+        manager.start(TIMEOUT)?;
         // It has one when its start has succeeded, unless it lost it again at once.
         let id = manager.worker_id().ok_or_else(|| {
             Error::new(
@@ -128,7 +128,7 @@ impl Fleet {
                 // was killed.
                 connection.sever();
                 self.ending.push(std::thread::spawn(move || {
-                    let _ = manager.stop(Departure::Restart, PATIENCE);
+                    let _ = manager.stop(Departure::Restart, TIMEOUT);
                 }));
                 continue;
             }
@@ -137,7 +137,7 @@ impl Fleet {
                 _ => Departure::Restart,
             };
             leaving.push(std::thread::spawn(move || {
-                let left = manager.stop(departure, PATIENCE);
+                let left = manager.stop(departure, TIMEOUT);
                 drop(connection);
                 left
             }));

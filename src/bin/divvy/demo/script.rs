@@ -78,8 +78,8 @@ fn crash(stage: &mut Stage) -> Result<(), Early> {
     stage.expect_soon(
         &format!("{victim} is suspected and declared dead"),
         |stage| {
-            stage.told_of(&victim, MemberChange::Suspected)
-                && stage.told_of(&victim, MemberChange::Dead)
+            stage.reports(&victim, MemberChange::Suspected)
+                && stage.reports(&victim, MemberChange::Dead)
         },
     )?;
     expect_plan(stage, Reason::Emergency)?;
@@ -133,7 +133,7 @@ fn mass_restart(stage: &mut Stage) -> Result<(), Early> {
     back.sort();
     stage.check("the workers have their ids again", back == restarting)?;
     stage.expect_soon("all workers returned and the leader is idle", |stage| {
-        let back = |id| stage.told_of(id, MemberChange::Returned);
+        let back = |id| stage.reports(id, MemberChange::Returned);
         restarting.iter().all(back) && stage.is_at_rest()
     })?;
     stage.pass(stage.config.calculator.cooldown)?;
@@ -154,8 +154,8 @@ fn outage(stage: &mut Stage) -> Result<(), Early> {
     stage.pass(silence)?;
     let serving = stage.owners().is_exact(&stage.partitions);
     stage.check("each worker keeps its partitions", serving)?;
-    let nobody = stage.fleet.leader().is_none();
-    stage.check("no worker leads: no lease could be renewed", nobody)?;
+    let no_leader = stage.fleet.leader().is_none();
+    stage.check("no worker leads: no lease could be renewed", no_leader)?;
     // Not all at the same moment.
     stage.fleet.thaw(&leader);
     stage.pass(stage.config.heartbeat_interval)?;

@@ -16,7 +16,7 @@ use super::screen::{Row, Screen, View};
 use super::world::World;
 
 /// How long an expectation is waited for.
-const PATIENCE: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a finished step stays on a terminal.
 const TIME_TO_READ: Duration = Duration::from_millis(1_000);
@@ -134,7 +134,7 @@ impl Stage {
         text: &str,
         condition: impl Fn(&Self) -> bool,
     ) -> Result<(), Early> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let held = loop {
             self.look()?;
             if condition(self) {
@@ -234,7 +234,7 @@ impl Stage {
     }
 
     /// Whether the leader has reported that change of this worker since the step began.
-    pub fn told_of(&self, worker: &WorkerId, expected: MemberChange) -> bool {
+    pub fn reports(&self, worker: &WorkerId, expected: MemberChange) -> bool {
         self.received(|event| {
             matches!(event, CalculatorEvent::Member { change, worker: about }
                 if *change == expected && about == worker)

@@ -12,7 +12,7 @@ use divvy::{CalculatorConfig, Error, ManagerConfig};
 use super::Early;
 
 /// How long the demo waits for one answer of the store.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How `workers` are set up: their timing is a tenth of the real one or so.
 pub fn config(workers: usize) -> ManagerConfig {
@@ -41,7 +41,7 @@ fn timing() -> CalculatorConfig {
     config.recovery_grace = Some(Duration::from_millis(500));
     config.retry_delay_min = Duration::from_millis(50);
     config.retry_delay_max = Duration::from_millis(500);
-    config.operation_timeout = PATIENCE;
+    config.operation_timeout = TIMEOUT;
     config
 }
 
@@ -176,8 +176,8 @@ impl World {
 }
 
 /// What an interrupted demo left expires; what a running one writes does not.
-fn wait_for_silence(store: &dyn Store, patience: Duration) -> Result<(), Early> {
-    let deadline = Instant::now() + patience;
+fn wait_for_silence(store: &dyn Store, wait: Duration) -> Result<(), Early> {
+    let deadline = Instant::now() + wait;
     loop {
         let mut is_silent = true;
         for bucket in [Bucket::StableId, Bucket::Election, Bucket::Heartbeat] {
@@ -220,5 +220,5 @@ fn remove_assignments(store: &dyn Store) -> Result<(), Early> {
 
 /// The deadline of one call.
 pub fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }

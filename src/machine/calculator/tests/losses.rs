@@ -278,7 +278,7 @@ fn mass_expiry_refuted_by_second_listing_is_no_restart() {
     world.at(3_000);
     world.back("w-2");
     world.at(60_000);
-    // Nobody is given up before the listing succeeded, and then w-1 is one of three.
+    // No worker is declared dead before the listing succeeds; then w-1 is one of three.
     world.expect(
         "0.000 list
          5.000 list
@@ -379,7 +379,7 @@ fn plans_made_while_disconnected_use_last_known_workers() {
 }
 
 /// Symptom: a leader whose process had stood still gave up a worker that had come back meanwhile.
-/// Cause: the grace ran while nobody looked.
+/// Cause: the grace elapsed while the process was stalled.
 #[test]
 fn stalled_leader_observes_fleet_before_declaring_anyone_dead() {
     for seen in [true, false] {

@@ -55,7 +55,7 @@ fn malformed(count: u32) -> CalculatorInput {
     CalculatorInput::Malformed(MalformedValues::unnamed(Bucket::Heartbeat, count))
 }
 
-/// A stored plan of version 7 for these workers that covers all partitions, and nobody's
+/// A stored plan of version 7 for these workers that covers all partitions, and no other
 /// heartbeat.
 fn stored(planned: &[&str]) -> TakeOver {
     TakeOver {
@@ -99,7 +99,7 @@ struct World {
 }
 
 impl World {
-    /// A calculator that has not taken over yet and tells at once what is wrong.
+    /// A calculator that has not taken over yet and reports degradations without delay.
     fn new(config: CalculatorConfig) -> Self {
         Self::patient(CalculatorConfig {
             degraded_enter_after: Duration::ZERO,
@@ -195,7 +195,7 @@ impl World {
         self.handle(CalculatorInput::Trigger { ticket });
     }
 
-    /// The partition list changed; the next look at it finds this.
+    /// Changes the partition list that the next read returns.
     fn partitions_changed(&mut self, ticket: Option<u64>) {
         self.generation += 1;
         self.handle(CalculatorInput::PartitionsChanged {
@@ -206,11 +206,11 @@ impl World {
 
     /// The next job fails.
     fn fail(&mut self, code: Code) {
-        self.job_ends.push_back(Err(Error::new(code, "as told")));
+        self.job_ends.push_back(Err(Error::new(code, "simulated")));
     }
 
-    /// The next job is a look at the partitions and finds this, or a look at a foreign write and
-    /// finds one unless this is `Same`.
+    /// Sets what the next job finds: the result of a read of the partitions, or a foreign write
+    /// unless this is `Same`.
     fn find(&mut self, finding: Finding) {
         self.job_ends.push_back(Ok(finding));
     }
@@ -346,7 +346,7 @@ impl World {
     fn line_of_notice(&mut self, notice: &CalculatorEvent) -> Option<String> {
         Some(match notice {
             CalculatorEvent::StateChanged(change) => {
-                assert_eq!(change.from, self.state, "a transition was not told");
+                assert_eq!(change.from, self.state, "a transition was not reported");
                 assert!(is_legal(change.from, change.to), "{change:?}");
                 assert_eq!(change.reason.is_none(), change.to == CalculatorState::Idle);
                 self.state = change.to;
@@ -356,7 +356,7 @@ impl World {
                 }
                 line
             }
-            // Told by the test itself.
+            // The test itself reports these.
             CalculatorEvent::Member {
                 change: MemberChange::Dead,
                 worker,
@@ -373,7 +373,7 @@ impl World {
             }
             CalculatorEvent::Breaker(condition) => format!("breaker {}", condition.state),
             CalculatorEvent::LeadershipLost => "leadership lost".into(),
-            other => unreachable!("the machine does not tell {other:?}"),
+            other => unreachable!("the machine does not emit {other:?}"),
         })
     }
 

@@ -1,4 +1,4 @@
-//! A store that is away, or comes and goes: the breaker, the pace of retries, what is told.
+//! A store that is away, or comes and goes: the breaker, the pace of retries, what is reported.
 
 use super::*;
 use crate::machine::breaker::BreakerCondition;
@@ -37,7 +37,7 @@ fn pending_work_waits_while_breaker_is_open_and_is_published_once_closed() {
     world.at(1_150);
     world.half_open();
     world.at(60_000);
-    // What a probe finds out is told by the breaker.
+    // What a probe finds out is reported by the breaker.
     world.close();
     world.at(120_000);
     world.expect(
@@ -78,8 +78,8 @@ fn source_is_read_and_deaths_are_reported_while_breaker_is_open() {
     assert_eq!(world.times_of("reply 1 v8"), [60_000]);
 }
 
-/// Symptom: a store that came and went was tried four times a second. Cause: each return was
-/// taken for the end of the trouble and started the backoff anew.
+/// Symptom: a flapping store received four attempts a second. Cause: each recovery reset the
+/// backoff.
 #[test]
 fn flapping_store_is_not_retried_at_each_recovery() {
     let mut world = World::settled(&["w-1", "w-2"]);
@@ -127,11 +127,11 @@ fn failure_reports_number_of_attempts() {
         world
             .calculator
             .handle(world.now, CalculatorInput::Trigger { ticket: Ticket(1) });
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         while let Some(action) = world.calculator.poll_action() {
             match action {
                 CalculatorAction::Start { op, .. } => {
-                    let result = Err(Error::new(Code::Unavailable, "as told"));
+                    let result = Err(Error::new(Code::Unavailable, "as reported"));
                     let event = CalculatorInput::JobDone {
                         op,
                         term: 2,
@@ -140,12 +140,12 @@ fn failure_reports_number_of_attempts() {
                     world.calculator.handle(world.now, event);
                 }
                 CalculatorAction::Notify(CalculatorEvent::Failed { error, .. }) => {
-                    told.push(error.attempts())
+                    reported.push(error.attempts())
                 }
                 _ => {}
             }
         }
-        world.trace.push(format!("{told:?}"));
+        world.trace.push(format!("{reported:?}"));
     }
     world.expect("[1]\n[2]\n[3]");
 }

@@ -688,8 +688,8 @@ fn work_due_just_after_tick_is_still_a_deadline() {
     assert_eq!(world.times_of("plan planned_scale"), [10_001]);
 }
 
-/// Symptom: a calculator said for ever that publishing fails. Cause: the fleet was lost as a whole
-/// before the retry, which ended the wait for it, and came back as it was: nothing was left to do.
+/// Symptom: a calculator reported a failed publication forever. Cause: the whole fleet disappeared
+/// before the retry, which cancelled the retry, and returned unchanged, so nothing was pending.
 #[test]
 fn failure_clears_when_its_fleet_died_and_returned() {
     let mut world = World::settled(&["w-1"]);

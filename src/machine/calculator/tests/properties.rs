@@ -15,7 +15,7 @@ enum Step {
     Leaves(usize),
     Expires(usize),
     Wait(u64),
-    Blind,
+    WatchLost,
     Sighted,
     Trigger,
     Partitions(Finding),
@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => worker.clone().prop_map(Step::Leaves),
         4 => worker.prop_map(Step::Expires),
         8 => (0..20_000_u64).prop_map(Step::Wait),
-        1 => Just(Step::Blind),
+        1 => Just(Step::WatchLost),
         2 => Just(Step::Sighted),
         2 => Just(Step::Trigger),
         2 => finding.prop_map(Step::Partitions),
@@ -63,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the leases would tell: who beats, and who of the others is expected back.
+/// Model of the leases: the live workers, and the suspected workers that may return.
 #[derive(Default)]
 struct Fleet {
     alive: BTreeSet<usize>,
@@ -101,7 +101,7 @@ impl Fleet {
                 let now = world.now.as_nanos() / 1_000_000;
                 world.at(now + millis);
             }
-            Step::Blind => world.watch_lost(),
+            Step::WatchLost => world.watch_lost(),
             Step::Sighted => world.membership_changed(),
             Step::Trigger => {
                 self.tickets += 1;
@@ -128,7 +128,7 @@ impl Fleet {
             }
             Step::Fail(code) => world.fail(code),
             Step::FailListing => {
-                let error = Error::new(Code::Unavailable, "as told");
+                let error = Error::new(Code::Unavailable, "as reported");
                 world.listings.push_back(Err(error));
             }
             Step::JobTime(millis) => world.job_time = Duration::from_millis(millis),
@@ -151,7 +151,7 @@ impl Fleet {
         self.follow(world);
     }
 
-    /// Takes in what the machine said: whom the leases are to forget, who was answered.
+    /// Applies the output of the machine: workers to remove from the leases, answered callers.
     fn follow(&mut self, world: &mut World) {
         for worker in world.forgotten.drain(..) {
             let index = NAMES.iter().position(|name| *name == worker);
@@ -220,12 +220,12 @@ proptest! {
             let mut world = World::settled(&NAMES[..3]);
             let mut fleet = Fleet::default();
             fleet.alive.extend(0..3);
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             for step in &steps {
                 fleet.apply(&mut world, step);
-                told.push(format!("{:?}", world.calculator));
+                reported.push(format!("{:?}", world.calculator));
             }
-            told
+            reported
         };
         prop_assert_eq!(run(), run());
     }

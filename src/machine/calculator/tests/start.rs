@@ -332,8 +332,8 @@ fn nothing_happens_before_take_over() {
     world.expect("");
 }
 
-/// Symptom: an assignment that nobody could read stayed as it was. Cause: the fleet was lost as a
-/// whole before what the take-over had found broken was repaired, and came back as it was planned.
+/// Symptom: an unreadable assignment stayed as it was. Cause: the whole fleet
+/// disappeared before the leader rewrote what the take-over had found, and returned unchanged.
 #[test]
 fn damage_found_by_take_over_is_repaired_after_fleet_loss_and_return() {
     let mut world = World::new(CalculatorConfig::default());

@@ -1,4 +1,4 @@
-//! Lives with a cache file.
+//! Lifecycles with a cache file.
 
 use super::*;
 use crate::machine::cache::{CacheAnswer, Recalled};
@@ -40,7 +40,7 @@ fn started_in_an_outage(partitions: &[&str]) -> Life {
     let loaded = CacheAnswer::Loaded(Some(recalled(partitions)));
     life.handle(ManagerInput::Cache(loaded));
     assert!(life.orders.is_empty(), "the store is asked first");
-    life.settle();
+    life.run_until_idle();
     life
 }
 
@@ -55,7 +55,7 @@ impl Life {
         done
     }
 
-    /// The store is back, and whoever claims an id gets it.
+    /// The store is back and accepts every claim.
     fn is_back(&mut self) {
         self.is_down = false;
         self.pass(Duration::from_secs(2));
@@ -100,11 +100,11 @@ fn worker_started_in_outage_serves_cached_assignment_and_reports_it() {
 fn worker_with_reachable_store_never_uses_cache_file() {
     let mut life = Life::new(config());
     life.handle(ManagerInput::Start);
-    life.settle();
+    life.run_until_idle();
     life.handle(ManagerInput::Cache(CacheAnswer::Loaded(Some(recalled(&[
         "a",
     ])))));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.orders, ["watch worker-0", "joined"]);
     assert!(life.held().is_empty());
     assert!(
@@ -162,7 +162,7 @@ fn store_always_overrides_cached_assignment() {
 fn cached_assignment_is_not_served_under_another_id() {
     let mut life = started_in_an_outage(&["a", "b"]);
     life.is_down = false;
-    // Its former id is somebody's.
+    // Another worker has its former id.
     loop {
         let Some((op, request)) = life.asked.pop() else {
             life.now = life.now.max(life.machine.deadline().unwrap());
@@ -172,7 +172,7 @@ fn cached_assignment_is_not_served_under_another_id() {
         };
         let answer = match &request {
             Request::List(Bucket::StableId) => Answer::Listed(Ok(Listing {
-                entries: vec![put("worker-3", "of somebody")],
+                entries: vec![put("worker-3", "another")],
                 ..Listing::default()
             })),
             other => life.reply(other),
@@ -212,7 +212,7 @@ fn empty_cache_file_and_permanent_failure_change_nothing() {
     let mut life = Life::new(config());
     life.is_down = true;
     life.handle(ManagerInput::Start);
-    life.settle();
+    life.run_until_idle();
     life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
     life.pass(Duration::from_secs(5));
     assert!(life.orders.is_empty());
@@ -278,11 +278,11 @@ fn leave_removes_cache_file_and_restart_renews_it() {
     // Of one that serves what the file gave: that is over.
     let mut life = started_in_an_outage(&["a"]);
     life.handle(ManagerInput::Stop(Departure::Leave));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.cache_done(), [CacheOrder::Erase]);
     let mut life = started_in_an_outage(&["a"]);
     life.handle(ManagerInput::Stop(Departure::Restart));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.cache_done(), [], "no younger than it was");
 }
 
@@ -293,7 +293,7 @@ fn failed_start_keeps_cache_file_for_next_start() {
     life.handle(ManagerInput::Cache(CacheAnswer::Loaded(None)));
     life.cache.clear();
     life.handle(ManagerInput::Stop(Departure::Leave));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.cache_done(), []);
     assert_eq!(life.orders, ["departed"]);
 }

@@ -30,7 +30,7 @@ fn worker_that_finds_a_commit_of_parti_v2_joins_and_follows_but_never_campaigns(
     let mut life = Life::new(ManagerConfig::default());
     life.v2 = vec![commit(), v2_heartbeat(1)];
     life.handle(ManagerInput::Start);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.orders, ["watch worker-0", "joined"]);
     let error = life.machine.last_failure().expect("it says why").clone();
     assert_eq!(error.code(), Code::Unsupported);
@@ -58,7 +58,7 @@ fn worker_does_not_join_a_fleet_with_two_phase_hand_over_until_that_is_off() {
     let mut life = Life::new(ManagerConfig::default());
     life.v2 = vec![commit(), v2_heartbeat(1 | 2)];
     life.handle(ManagerInput::Start);
-    life.settle();
+    life.run_until_idle();
     life.pass(Duration::from_secs(30));
     assert_eq!(life.orders, [""; 0]);
     let error = life.machine.last_failure().expect("it says why").clone();
@@ -78,7 +78,7 @@ fn leader_that_meets_a_commit_of_parti_v2_resigns_and_never_campaigns_again() {
     life.handle(ManagerInput::Calculator(CalculatorReport::Failed(error)));
     assert_eq!(life.orders, ["step down"]);
     life.handle(ManagerInput::Calculator(CalculatorReport::Ended));
-    life.settle();
+    life.run_until_idle();
     life.orders.clear();
     for _ in 0..600 {
         life.pass(Duration::from_secs(1));
@@ -150,7 +150,7 @@ fn worker_reports_what_it_applied_and_published_under_an_earlier_id() {
     life.handle(ManagerInput::Calculator(CalculatorReport::Published(
         published,
     )));
-    life.settle();
+    life.run_until_idle();
     life.now = life.now + ManagerConfig::default().worker_id_ttl / 3;
     life.machine.tick(life.now);
     life.carry_out();
@@ -159,7 +159,7 @@ fn worker_reports_what_it_applied_and_published_under_an_earlier_id() {
     let (op, _) = life.take(|r| matches!(r, Request::Read { .. }));
     life.answer(op, Answer::Read(Ok(Some(put("worker-0", "a thief")))));
     assert!(life.held().is_empty());
-    life.settle();
+    life.run_until_idle();
     life.now = life.now + ManagerConfig::default().heartbeat_interval;
     life.machine.tick(life.now);
     life.carry_out();

@@ -105,11 +105,11 @@ fn strict_worker_that_took_id_over_waits_one_ttl_with_ownership() {
 fn strict_ownership_is_suspended_while_another_process_may_use_the_id() {
     let mut life = Life::joined(strict());
     life.assigned(3, &["a"]);
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.held(), ["a"]);
     beat_conflicts(&mut life);
     assert!(life.held().is_empty(), "the claim has not been read yet");
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.held(), ["a"], "the claim is still its own");
 }
 
@@ -120,11 +120,11 @@ fn leave_of_former_process_leaves_heartbeat_of_newer_one() {
     beat_conflicts(&mut life);
     life.handle(ManagerInput::Stop(Departure::Leave));
     let (op, _) = life.take(is_look_at_id);
-    life.settle(); // the look at the heartbeat: that of the newer process
+    life.run_until_idle(); // the look at the heartbeat: that of the newer process
     let is_delete = |request: &Request| matches!(request, Request::Delete { .. });
     assert!(!life.asked.iter().any(|(_, request)| is_delete(request)));
     life.answer(op, Answer::Read(Ok(Some(claim_of_other_process()))));
     assert!(!life.asked.iter().any(|(_, request)| is_delete(request)));
-    life.settle();
+    life.run_until_idle();
     assert_eq!(life.orders, ["departed"]);
 }

@@ -40,14 +40,14 @@ impl Publisher {
                 Outcome::Done(end) => end,
                 // The bucket may have stopped to accept batches, or its leader is an older server.
                 Outcome::Refused(Refusal::Invalid(why)) if self.follow_downgrade(deadline)? => {
-                    return Err(AttemptError::Doubt(why));
+                    return Err(AttemptError::Unknown(why));
                 }
                 Outcome::Refused(refusal) => {
                     return Err(refused(refusal, &self.key_of(&chunk[0].worker)));
                 }
                 Outcome::Unknown(why) => {
-                    chunk.iter().for_each(|change| self.doubted(change));
-                    return Err(AttemptError::Doubt(why));
+                    chunk.iter().for_each(|change| self.mark_stale(change));
+                    return Err(AttemptError::Unknown(why));
                 }
             };
             // The writes of a batch are numbered without gaps and end with this number.

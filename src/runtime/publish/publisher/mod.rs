@@ -77,7 +77,7 @@ pub trait PublisherEnvironment: Send + Sync {
         true
     }
 
-    /// A number that no other leader draws, to tell fence records apart.
+    /// A random number that distinguishes this leader's fence records.
     fn nonce(&self) -> u64 {
         fastrand::u64(..)
     }
@@ -236,7 +236,7 @@ enum TermState {
 /// Why one attempt at a publication did not succeed.
 enum AttemptError {
     /// The state of the bucket is unknown: read it again, then retry with a new version.
-    Doubt(String),
+    Unknown(String),
     /// The store did not take it, and may in a moment: the same again.
     Again(RetryCause, Error),
     /// A failure that a retry cannot fix.
@@ -341,7 +341,7 @@ impl Publisher {
     /// After an error, part of the plan or all of it may be visible; the next publication repairs
     /// it.
     pub fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
-        self.check_standing()?;
+        self.check_leadership()?;
         if plan.workers().is_empty() {
             return Err(Error::new(
                 Code::NoWorkers,
@@ -368,7 +368,7 @@ impl Publisher {
                     retries.again(cause, error.with_operation("publish"))?;
                     self.metrics.retried(cause);
                 }
-                Err(AttemptError::Doubt(why)) => {
+                Err(AttemptError::Unknown(why)) => {
                     self.log_unknown_outcome(draft.version, attempt, &why);
                     self.relearn(deadline)
                         .map_err(|error| error.with_operation("publish"))?;
@@ -420,7 +420,7 @@ impl Publisher {
     /// # Errors
     /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
     pub fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
-        self.check_standing()?;
+        self.check_leadership()?;
         // An attempt that failed half-way has forgotten what it compared with, and what a worker
         // has applied shows in no key.
         let is_behind = self.applied.exceeds(self.in_force.get());
@@ -554,7 +554,7 @@ impl Publisher {
         )
     }
 
-    fn check_standing(&self) -> Result<()> {
+    fn check_leadership(&self) -> Result<()> {
         match self.term_state {
             TermState::Effective | TermState::Reopening => Ok(()),
             TermState::Outside => Err(Error::new(
@@ -658,7 +658,7 @@ fn refused(refusal: Refusal, key: &str) -> AttemptError {
             AttemptError::Again(RetryCause::Refused, away.into_error().with_key(key))
         }
         Refusal::Conflict => {
-            AttemptError::Doubt(format!("another client wrote {key} or the fence"))
+            AttemptError::Unknown(format!("another client wrote {key} or the fence"))
         }
         other => AttemptError::Failed(other.into_error().with_key(key)),
     }

@@ -23,7 +23,7 @@ impl Publisher {
     }
 
     /// Records that a change may have been stored, or may still be stored.
-    pub(super) fn doubted(&mut self, change: &Change) {
+    pub(super) fn mark_stale(&mut self, change: &Change) {
         let slots = &mut self.known.slots;
         let slot = slots
             .entry(change.worker.clone())

@@ -58,7 +58,7 @@ impl Publisher {
         let outcomes = self.store.write(Bucket::Assignment, &writes, deadline);
         let mut worst = Worst::of(writes.len());
         for ((change, write), outcome) in changes.iter().zip(&writes).zip(outcomes) {
-            if let Err(attempt_error) = self.take_in(change, &write.key, outcome) {
+            if let Err(attempt_error) = self.record_outcome(change, &write.key, outcome) {
                 worst.add(attempt_error);
             }
         }
@@ -80,7 +80,7 @@ impl Publisher {
             };
             let key = write.key.clone();
             let outcome = self.write_one(write, deadline);
-            self.take_in(change, &key, outcome)?;
+            self.record_outcome(change, &key, outcome)?;
         }
         Ok(())
     }
@@ -103,11 +103,16 @@ impl Publisher {
                 Ok(())
             }
             Outcome::Refused(refusal) => Err(refused(refusal, COMMIT_KEY)),
-            Outcome::Unknown(why) => Err(AttemptError::Doubt(why)),
+            Outcome::Unknown(why) => Err(AttemptError::Unknown(why)),
         }
     }
 
-    fn take_in(&mut self, change: &Change, key: &str, outcome: Outcome) -> PublishAttempt<()> {
+    fn record_outcome(
+        &mut self,
+        change: &Change,
+        key: &str,
+        outcome: Outcome,
+    ) -> PublishAttempt<()> {
         match outcome {
             Outcome::Done(revision) => {
                 self.stored(change, revision);
@@ -115,8 +120,8 @@ impl Publisher {
             }
             Outcome::Refused(refusal) => Err(refused(refusal, key)),
             Outcome::Unknown(why) => {
-                self.doubted(change);
-                Err(AttemptError::Doubt(why))
+                self.mark_stale(change);
+                Err(AttemptError::Unknown(why))
             }
         }
     }
@@ -125,7 +130,7 @@ impl Publisher {
 /// The worst outcome of many writes at once. Every outcome is recorded before it is handled.
 pub(super) struct Worst {
     failures: Failures,
-    doubt: Option<String>,
+    unknown: Option<String>,
     refusals: Failures,
     /// The cause of the refusals.
     cause: RetryCause,
@@ -135,7 +140,7 @@ impl Worst {
     pub(super) fn of(writes: usize) -> Self {
         Self {
             failures: Failures::new(writes),
-            doubt: None,
+            unknown: None,
             refusals: Failures::new(writes),
             cause: RetryCause::Busy,
         }
@@ -144,7 +149,7 @@ impl Worst {
     pub(super) fn add(&mut self, attempt_error: AttemptError) {
         match attempt_error {
             AttemptError::Failed(error) => self.failures.add(error),
-            AttemptError::Doubt(why) => self.doubt = self.doubt.take().or(Some(why)),
+            AttemptError::Unknown(why) => self.unknown = self.unknown.take().or(Some(why)),
             AttemptError::Again(cause, error) => {
                 self.cause = cause;
                 self.refusals.add(error);
@@ -157,8 +162,8 @@ impl Worst {
         if let Some(error) = self.failures.into_error() {
             return Err(AttemptError::Failed(error));
         }
-        if let Some(why) = self.doubt {
-            return Err(AttemptError::Doubt(why));
+        if let Some(why) = self.unknown {
+            return Err(AttemptError::Unknown(why));
         }
         match self.refusals.into_error() {
             Some(error) => Err(AttemptError::Again(self.cause, error)),

@@ -127,10 +127,10 @@ impl Publish for Shadow {
             None => (reading.highest_version, None, String::new()),
         };
         let is_whole = reading.is_one_publication();
-        let is_news = content_of(&reading) != content_of(&self.reader.known);
+        let is_change = content_of(&reading) != content_of(&self.reader.known);
         self.learn(reading);
         let stored = self.take_stored();
-        if !is_news {
+        if !is_change {
             return Ok(Resolved::Known);
         }
         Ok(Resolved::Live(Box::new(Live {

@@ -21,7 +21,7 @@ use crate::wire::{
 const TERMS_MAX: u32 = 4;
 
 /// The name of atomic mode in a fence record.
-const CLASS_A: &str = "A";
+const FENCE_CLASS_ATOMIC: &str = "A";
 
 /// What a take-over found.
 #[derive(Debug)]
@@ -204,7 +204,7 @@ impl Publisher {
                 }
                 Err(AttemptError::Failed(error)) => return Err(error.with_operation("take over")),
                 // Most likely the former leader's last writes: take them in, go over them.
-                Err(AttemptError::Doubt(why)) => {
+                Err(AttemptError::Unknown(why)) => {
                     let message =
                         format!("cannot rewrite the assignments in the new term ({why}); retry");
                     retries.count(
@@ -292,7 +292,7 @@ impl Publisher {
             leader: self.settings.leader.clone(),
             time: self.environment.wall_clock(),
             class: match self.mode {
-                ActiveMode::Atomic => CLASS_A.into(),
+                ActiveMode::Atomic => FENCE_CLASS_ATOMIC.into(),
                 ActiveMode::PerKey => "B".into(),
             },
             class_b_until,
@@ -328,7 +328,7 @@ impl Publisher {
                 Outcome::Refused(refusal) => match refused(refusal, FENCE_KEY) {
                     AttemptError::Failed(error) => return Err(error.with_operation("take over")),
                     AttemptError::Again(cause, error) => (cause, error),
-                    AttemptError::Doubt(why) => (
+                    AttemptError::Unknown(why) => (
                         RetryCause::Indeterminate,
                         Error::new(Code::Unavailable, why),
                     ),
@@ -413,7 +413,7 @@ impl Publisher {
                     (None, Some(commit)) => self.committed(commit, revision),
                     (None, None) => {}
                 },
-                Outcome::Unknown(why) => worst.add(AttemptError::Doubt(why)),
+                Outcome::Unknown(why) => worst.add(AttemptError::Unknown(why)),
                 Outcome::Refused(refusal) => worst.add(refused(refusal, &write.key)),
             }
         }
@@ -489,7 +489,7 @@ fn not_written(outcome: &Outcome) -> Error {
 /// Returns the highest term in which a per-key leader may know the revisions of keys; 0: none.
 fn class_b_until(found: &BucketReading) -> Term {
     match &found.fence.value {
-        Some(fence) if fence.class == CLASS_A => fence.class_b_until,
+        Some(fence) if fence.class == FENCE_CLASS_ATOMIC => fence.class_b_until,
         // It was stored, or the outcome is unknown.
         _ => found.highest_term,
     }

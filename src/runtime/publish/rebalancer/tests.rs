@@ -145,8 +145,8 @@ fn hanging_source_does_not_block_plans_and_its_late_list_is_reported() {
     let source: Arc<dyn PartitionSource> = Arc::new(Hanging(answers));
     let partitions = Arc::new(Partitions::pulled(Arc::clone(&source)));
     let (stop, stopped) = crate::threads::signal();
-    let patience = Duration::from_secs(20);
-    let (reader, thread) = threaded(stopped.clone(), patience);
+    let timeout = Duration::from_secs(20);
+    let (reader, thread) = threaded(stopped.clone(), timeout);
     let (report, reported) = crossbeam_channel::unbounded();
     let source_thread = std::thread::spawn(move || {
         thread.run(&*source, &stopped, |generation| {
@@ -168,7 +168,7 @@ fn hanging_source_does_not_block_plans_and_its_late_list_is_reported() {
     assert!(reported.is_empty());
     answer.send(list(&["p", "q", "r"])).unwrap();
     // It covers what had changed when it was asked for.
-    assert_eq!(reported.recv_timeout(patience), Ok(0));
+    assert_eq!(reported.recv_timeout(timeout), Ok(0));
     assert_eq!(inspect(&mut rebalancer), (0, Finding::Changed));
     assert_eq!(publish(&mut rebalancer, &["b"]).unwrap().partitions, 3);
     drop((stop, answer));
@@ -417,12 +417,12 @@ fn complete_plan_is_consistent_and_unchanged() {
 fn successor_with_other_publish_mode_rewrites_everything() {
     let world = world(Kind::A);
     let partitions = pushed(&["p", "q", "r"]);
-    let of_class = |class| rebalancer_of(&world, class, &partitions, Arc::new(RoundRobin));
-    let mut single = of_class(PublishMode::PerKey);
+    let in_mode = |class| rebalancer_of(&world, class, &partitions, Arc::new(RoundRobin));
+    let mut single = in_mode(PublishMode::PerKey);
     single.take_over(later()).unwrap();
     publish(&mut single, &["a", "b"]).unwrap();
     let before = held(&world);
-    let mut batches = of_class(PublishMode::Atomic);
+    let mut batches = in_mode(PublishMode::Atomic);
     assert!(batches.take_over(later()).unwrap().0.consistent);
     let after = held(&world);
     for (worker, held) in &after {

@@ -271,10 +271,10 @@ fn blackout_affects_calls_already_delayed() {
     store
         .faults()
         .delay(&[Call::Write], Duration::from_millis(300));
-    let (tell, reported) = bounded(0);
+    let (sender, reported) = bounded(0);
     let outcome = std::thread::scope(|scope| {
         let delayed = scope.spawn(|| {
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             write(&store, put("a", "1"))
         });
         reported.recv().unwrap();

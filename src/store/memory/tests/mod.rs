@@ -64,7 +64,7 @@ fn value(store: &MemoryStore, key: &str) -> Option<String> {
 }
 
 /// What a watch has delivered by now, in short: `a=1`, `a-` (deleted), `a!` (expired), `a?`
-/// (gone), `live`, `blind`.
+/// (gone), `live`, `disconnected`.
 fn delivered(watch: &Watch) -> Vec<String> {
     watch.events.try_iter().map(|event| short(&event)).collect()
 }
@@ -72,7 +72,7 @@ fn delivered(watch: &Watch) -> Vec<String> {
 fn short(event: &WatchEvent) -> String {
     match event {
         WatchEvent::Live => "live".to_owned(),
-        WatchEvent::Disconnected(_) => "blind".to_owned(),
+        WatchEvent::Disconnected(_) => "disconnected".to_owned(),
         WatchEvent::Change(entry) => match entry.operation {
             Operation::Put => format!("{}={}", entry.key, String::from_utf8_lossy(&entry.value)),
             Operation::Delete => format!("{}-", entry.key),

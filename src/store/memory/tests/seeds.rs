@@ -90,7 +90,7 @@ impl History {
             10 => self.clock.advance(span),
             11 => faults.lose_watch_events(random.u64(..3)),
             12 => faults.delay_watch_events(span),
-            13 => faults.blind_watches("random"),
+            13 => faults.disconnect_watches("random"),
             14 => faults.recover_watches(),
             15 => faults.blackout(Blackout::Hang),
             16 => faults.restore(),
@@ -128,7 +128,7 @@ impl History {
     fn finish(&mut self) {
         for client in &self.clients {
             client.faults().clear();
-            client.faults().blind_watches("the last time");
+            client.faults().disconnect_watches("the last time");
             client.faults().recover_watches();
         }
         ensure(&self.store);

@@ -12,9 +12,9 @@ fn lost_events_are_silent_until_next_resynchronisation() {
     set(&store, "c", "1");
     set(&store, "b", "2");
     assert_eq!(delivered(&watch), ["live", "c=1", "b=2"]);
-    store.faults().blind_watches("simulated");
+    store.faults().disconnect_watches("simulated");
     store.faults().recover_watches();
-    assert_eq!(delivered(&watch), ["blind", "a=1", "live"]);
+    assert_eq!(delivered(&watch), ["disconnected", "a=1", "live"]);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn late_events_lost_in_blackout_are_recovered() {
     set(&store, "a", "2");
     faults.blackout(Blackout::Refuse);
     faults.restore();
-    assert_eq!(delivered(&watch), ["live", "blind", "a=2", "live"]);
+    assert_eq!(delivered(&watch), ["live", "disconnected", "a=2", "live"]);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn after_blackout_watch_receives_exactly_missed_changes() {
     assert_eq!(
         delivered(&watch),
         [
-            "blind",
+            "disconnected",
             "created=2",
             "same.new=2",
             "changed=3",
@@ -126,7 +126,7 @@ fn after_blackout_watch_receives_exactly_missed_changes() {
     store.faults().restore();
     assert_eq!(
         delivered(&watch),
-        ["blind", "expiring?", "deleted-", "live"]
+        ["disconnected", "expiring?", "deleted-", "live"]
     );
 }
 
@@ -134,10 +134,10 @@ fn after_blackout_watch_receives_exactly_missed_changes() {
 fn watch_opened_while_disconnected_waits_for_recovery() {
     let (store, _) = driven();
     set(&store, "a", "1");
-    store.faults().blind_watches("simulated");
+    store.faults().disconnect_watches("simulated");
     let watch = store.watch(BUCKET, "").unwrap();
     set(&store, "b", "1");
-    assert_eq!(delivered(&watch), ["blind"]);
+    assert_eq!(delivered(&watch), ["disconnected"]);
     store.faults().blackout(Blackout::Hang);
     store.faults().recover_watches();
     assert_eq!(delivered(&watch), [""; 0]);
@@ -165,9 +165,9 @@ fn purge_is_silent_until_next_resynchronisation() {
     store.server().purge(BUCKET);
     set(&store, "b", "2");
     assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "b=2"]);
-    store.faults().blind_watches("simulated");
+    store.faults().disconnect_watches("simulated");
     store.faults().recover_watches();
-    assert_eq!(delivered(&watch), ["blind", "a?", "live"]);
+    assert_eq!(delivered(&watch), ["disconnected", "a?", "live"]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn deleted_bucket_disconnects_watches_until_recreated() {
     set(&store, "b", "1");
     let watch = store.watch(BUCKET, "").unwrap();
     store.server().delete_bucket(BUCKET);
-    assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "blind"]);
+    assert_eq!(delivered(&watch), ["a=1", "b=1", "live", "disconnected"]);
     ensure(&store);
     assert_eq!(delivered(&watch), ["a?", "b?", "live"]);
     // The same number as in the former bucket, with a different value.

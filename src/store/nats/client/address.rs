@@ -169,7 +169,7 @@ mod tests {
         match Address::parse(url).unwrap().login {
             Some(UrlLogin::UserPassword(user, password)) => (user, password.to_string()),
             Some(UrlLogin::Token(token)) => ("token".into(), token.to_string()),
-            None => ("nobody".into(), String::new()),
+            None => ("anonymous".into(), String::new()),
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
             ("nats://dom%5Csvc:simple@h", "dom\\svc", "simple"),
             ("s3cr%3At@h", "token", "s3cr:t"),
             ("nats://joe:@h", "joe", ""),
-            ("nats://h", "nobody", ""),
+            ("nats://h", "anonymous", ""),
         ] {
             assert_eq!(login(url), (user.to_owned(), password.to_owned()), "{url}");
         }

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn status_line_is_told_from_a_plain_version() {
+    fn status_line_is_distinguished_from_a_plain_version() {
         for (block, expected) in [
             (&b"NATS/1.0 503\r\n\r\n"[..], Some((503, ""))),
             (

@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn many_messages_are_one_write_and_wake_nobody() {
+    fn many_messages_are_one_write_and_wake_no_thread() {
         let (shared, wake, mut peer) = pair(1_000);
         for _ in 0..3 {
             publish(&shared, b"hi").unwrap();

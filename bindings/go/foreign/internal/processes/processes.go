@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// Patience is longer than any operation takes on a busy machine.
-	Patience = 60 * time.Second
+	// Timeout is longer than any operation takes on a busy machine.
+	Timeout = 60 * time.Second
 	// Timing of a fleet.
 	HeartbeatTTL      = 3 * time.Second
 	HeartbeatInterval = 300 * time.Millisecond
@@ -43,7 +43,7 @@ func Must(t testing.TB, err error) {
 // Until waits for a condition.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Patience); !holds(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(Timeout); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}

@@ -44,10 +44,10 @@ fn take_over_at_any_call_leaves_nothing_of_deposed_leader() {
             let (world, mut deposed) = set_the_scene(kind);
             let rival = Arc::new(Mutex::new(Leader::new(&world)));
             let at_take_over = Arc::new(Mutex::new(None));
-            let (rivals, tell, store) = (rival.clone(), at_take_over.clone(), world.clone());
+            let (rivals, sender, store) = (rival.clone(), at_take_over.clone(), world.clone());
             deposed.spy.before_call(call, move || {
                 rivals.lock().take_over().unwrap();
-                *tell.lock() = Some(store.list(Bucket::Assignment, "", later()).unwrap());
+                *sender.lock() = Some(store.list(Bucket::Assignment, "", later()).unwrap());
             });
             let outcome = deposed.publish(&next_plan());
             if deposed.spy.is_waiting() {

@@ -141,7 +141,7 @@ fn own_writes_are_never_treated_as_foreign_and_cost_no_call() {
 
 /// A parti leader that has not noticed its deposition writes repeatedly.
 #[test]
-fn each_blind_put_of_go_leader_is_answered_until_it_stops() {
+fn each_unconditional_put_of_go_leader_is_answered_until_it_stops() {
     for kind in BOTH {
         let (world, mut leader) = leading(kind);
         let mut version = 5;

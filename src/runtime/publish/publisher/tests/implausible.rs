@@ -11,7 +11,7 @@ fn lists() -> Plan {
 }
 
 /// Writes a record whose term or version, or both, are this number.
-fn poison(world: &MemoryStore, place: &str, number: i64, which: u8) -> Revision {
+fn malform(world: &MemoryStore, place: &str, number: i64, which: u8) -> Revision {
     let (term, version) = match which {
         0 => (number, 1),
         1 => (1, number),
@@ -35,7 +35,7 @@ fn implausible_numbers_in_any_record_are_ignored_and_named_by_a_take_over() {
                     let world = world(kind);
                     let mut first = Leader::leading(&world);
                     first.publish(&lists()).unwrap();
-                    poison(&world, place, number, which);
+                    malform(&world, place, number, which);
                     let mut second = Leader::new(&world);
                     let found = second.take_over().unwrap();
                     let named = found.malformed.named()[0].to_string();
@@ -60,7 +60,7 @@ fn implausible_numbers_that_appear_while_a_leader_is_in_force_are_overwritten_or
                 let world = world(kind);
                 let mut leader = Leader::leading(&world);
                 leader.publish(&lists()).unwrap();
-                let revision = poison(&world, place, number, 2);
+                let revision = malform(&world, place, number, 2);
                 let heard = Applied {
                     term: number,
                     version: number,

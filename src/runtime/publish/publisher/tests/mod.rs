@@ -83,12 +83,12 @@ impl PublisherEnvironment for Still {
     }
 }
 
-pub(crate) fn settings(class: PublishMode) -> PublisherSettings {
+pub(crate) fn settings(mode: PublishMode) -> PublisherSettings {
     PublisherSettings {
         leader: "divvy".into(), // the default: all leaders have the same name
         assignment: KeyPrefix::new("assignment").unwrap(),
         heartbeat: KeyPrefix::new("heartbeat").unwrap(),
-        mode: class,
+        mode,
         batch_max: 1_000,
         heartbeat_ttl: Duration::from_secs(6),
     }
@@ -106,10 +106,10 @@ pub(crate) struct Leader {
 impl Leader {
     /// A leader that has not taken over.
     pub fn new(world: &MemoryStore) -> Self {
-        Self::of_class(world, PublishMode::Auto)
+        Self::in_mode(world, PublishMode::Auto)
     }
 
-    pub fn of_class(world: &MemoryStore, class: PublishMode) -> Self {
+    pub fn in_mode(world: &MemoryStore, mode: PublishMode) -> Self {
         let client = world.client("leader");
         let spy = Arc::new(Spy::new(client.clone()));
         let environment = Arc::new(Still::default());
@@ -117,7 +117,7 @@ impl Leader {
         let publisher = Publisher::new(
             spy.clone(),
             environment.clone(),
-            settings(class),
+            settings(mode),
             in_force.clone(),
         );
         Self {

@@ -81,12 +81,12 @@ fn deposed_leader_cannot_switch_modes() {
 #[test]
 fn mode_that_is_configured_is_kept_whatever_the_bucket_accepts() {
     let world = world(Kind::A);
-    let mut per_key = Leader::of_class(&world, PublishMode::PerKey);
+    let mut per_key = Leader::in_mode(&world, PublishMode::PerKey);
     per_key.take_over().unwrap();
     per_key.publish(&two("p", "q")).unwrap();
     assert_eq!(per_key.publisher.mode(), ActiveMode::PerKey);
 
-    let mut atomic = Leader::of_class(&world, PublishMode::Atomic);
+    let mut atomic = Leader::in_mode(&world, PublishMode::Atomic);
     atomic.take_over().unwrap();
     switch(&atomic, false);
     let error = atomic.publish(&two("q", "p")).unwrap_err();

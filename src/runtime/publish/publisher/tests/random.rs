@@ -15,7 +15,7 @@ enum Step {
     TakeOver {
         leader: usize,
     },
-    Settle {
+    Converge {
         leader: usize,
     },
     /// The rival takes over before a call of this leader's publication.
@@ -65,7 +65,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (leader.clone(), plan.clone()).prop_map(|(leader, plan)| Step::Publish { leader, plan }),
         2 => leader.clone().prop_map(|leader| Step::TakeOver { leader }),
-        2 => leader.clone().prop_map(|leader| Step::Settle { leader }),
+        2 => leader.clone().prop_map(|leader| Step::Converge { leader }),
         2 => (leader.clone(), 1..8_u32, plan)
             .prop_map(|(leader, call, plan)| Step::Interrupt { leader, call, plan }),
         4 => (leader.clone(), 0..5_usize, 1..5_u32, any::<bool>())
@@ -155,7 +155,7 @@ fn run(kind: Kind, steps: Vec<Step>) {
                 let result = leaders[leader].lock().take_over();
                 history.lock().took_over(&world, &result);
             }
-            Step::Settle { leader } => {
+            Step::Converge { leader } => {
                 let seen = [("assignment.a".to_owned(), Revision::MAX)];
                 let _ = leaders[leader].lock().publisher.resolve(&seen, later());
             }

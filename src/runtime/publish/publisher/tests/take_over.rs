@@ -245,7 +245,7 @@ fn malformed_values_are_counted_and_skipped_everywhere() {
 #[test]
 fn publish_mode_unsupported_by_store_is_rejected() {
     let world = world(Kind::B);
-    let mut leader = Leader::of_class(&world, PublishMode::Atomic);
+    let mut leader = Leader::in_mode(&world, PublishMode::Atomic);
     assert_eq!(leader.take_over().unwrap_err().code(), Code::Unsupported);
     assert!(entry(&world, FENCE_KEY).is_none());
 }
@@ -257,7 +257,7 @@ fn revisions_known_to_per_key_leader_become_stale_once() {
     let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
     for dies_between in [false, true] {
         let world = world(Kind::A);
-        let mut single = Leader::of_class(&world, PublishMode::PerKey);
+        let mut single = Leader::in_mode(&world, PublishMode::PerKey);
         single.take_over().unwrap();
         single.publish(&lists).unwrap();
         if dies_between {

@@ -9,7 +9,7 @@ use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::{Departure, Manager, ManagerConfig, ManagerEventFilter};
 
 use crate::alone;
-use crate::support::managers::{self, PATIENCE, manager_over, wait_until};
+use crate::support::managers::{self, TIMEOUT, manager_over, wait_until};
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
 use crate::support::usage::usage;
@@ -20,7 +20,7 @@ const PARTITIONS: usize = 12;
 const SAMPLES: usize = 10;
 
 /// The number of lifecycles: few by default, or as many as the environment says.
-fn lives(variable: &str, few: usize) -> usize {
+fn lifecycles(variable: &str, few: usize) -> usize {
     let asked = std::env::var(variable).ok();
     asked.map_or(few, |text| text.parse().expect("a number"))
 }
@@ -43,12 +43,12 @@ fn live(manager: &Manager, departure: Departure) {
         .subscribe(ManagerEventFilter::Worker, |_| {})
         .forever();
     let events = manager.events(ManagerEventFilter::Assignment);
-    manager.start(PATIENCE).unwrap();
+    manager.start(TIMEOUT).unwrap();
     wait_until("it leads and holds everything", || {
         manager.is_leader() && manager.assignment().partitions.len() == PARTITIONS
     });
     drop(subscription);
-    manager.stop(departure, PATIENCE).unwrap();
+    manager.stop(departure, TIMEOUT).unwrap();
     assert!(events.count() >= 1);
 }
 
@@ -66,17 +66,17 @@ fn median(some: &mut [usize]) -> usize {
 }
 
 /// Runs the lifecycles after a warm-up, and checks what they leave behind.
-fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
-    let warm_up = (lives / 10).max(20);
+fn stay_flat(what: &str, lifecycles: usize, mut live: impl FnMut(usize)) {
+    let warm_up = (lifecycles / 10).max(20);
     for number in 0..warm_up {
         live(number);
     }
     let before = usage();
     let began = Instant::now();
     let mut resident = Vec::new();
-    for number in 0..lives {
+    for number in 0..lifecycles {
         live(number);
-        if (number + 1) * SAMPLES / lives > resident.len() {
+        if (number + 1) * SAMPLES / lifecycles > resident.len() {
             resident.push(usage().resident_kib);
         }
     }
@@ -91,7 +91,7 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
     let (first, last) = resident.split_at_mut(SAMPLES / 2);
     let grown = median(last).saturating_sub(median(first));
     println!(
-        "{what}: {lives} lives in {:.0?}: threads {} -> {}, descriptors {} -> {}, KiB {} -> {}",
+        "{what}: {lifecycles} lifecycles in {:.0?}: threads {} -> {}, descriptors {} -> {}, KiB {} -> {}",
         began.elapsed(),
         before.threads,
         after.threads,
@@ -101,8 +101,8 @@ fn stay_flat(what: &str, lives: usize, mut live: impl FnMut(usize)) {
         median(last)
     );
     // A leaked thread or subscriber costs more than 1 KiB per lifecycle.
-    let most = 1_000 + lives / 10;
-    assert!(grown < most, "{grown} KiB after {lives} lives");
+    let most = 1_000 + lifecycles / 10;
+    assert!(grown < most, "{grown} KiB after {lifecycles} lifecycles");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn lifecycles_on_memory_store_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let store = MemoryStore::new();
     let again = manager_over(store.client("again"), config(), PARTITIONS);
-    stay_flat("memory", lives("DIVVY_LIVES", 50), |number| {
+    stay_flat("memory", lifecycles("DIVVY_LIFECYCLES", 50), |number| {
         if number % 2 == 0 {
             let once = manager_over(store.client("once"), config(), PARTITIONS);
             live(&once, departure(number));
@@ -124,9 +124,9 @@ fn lifecycles_on_memory_store_keep_threads_descriptors_and_memory_flat() {
 fn lifecycles_on_server_keep_threads_descriptors_and_memory_flat() {
     let _alone = alone();
     let server = Server::start(NEWEST);
-    stay_flat("NATS", lives("DIVVY_NATS_LIVES", 25), |number| {
+    stay_flat("NATS", lifecycles("DIVVY_NATS_LIFECYCLES", 25), |number| {
         let options = NatsOptions::new([server.url()]);
-        let store = NatsStore::connect(options, Instant::now() + PATIENCE).unwrap();
+        let store = NatsStore::connect(options, Instant::now() + TIMEOUT).unwrap();
         let store = Arc::new(store);
         let manager = Manager::builder(Arc::clone(&store) as _)
             .config(config())
@@ -135,6 +135,6 @@ fn lifecycles_on_server_keep_threads_descriptors_and_memory_flat() {
             .unwrap();
         live(&manager, departure(number));
         drop(manager);
-        divvy::store::Store::stop(&*store, Instant::now() + PATIENCE).unwrap();
+        divvy::store::Store::stop(&*store, Instant::now() + TIMEOUT).unwrap();
     });
 }
