@@ -51,6 +51,8 @@ pub enum Request {
         /// When it may happen.
         expect: Expect,
     },
+    /// Count the hand-over claims of parti v2.
+    CountClaims,
     /// Acquire or renew the leadership by the host's election.
     Campaign(WorkerId),
     /// Give the leadership back to the host's own election.
@@ -80,6 +82,8 @@ pub enum Answer {
     Listed(Result<Listing>),
     /// What the key holds.
     Read(Result<Option<Entry>>),
+    /// How many hand-over claims parti v2 keeps.
+    Claims(Result<u64>),
     /// How a write or a deletion ended.
     Written {
         /// How.
@@ -96,13 +100,15 @@ impl Answer {
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let error = match self {
-            Answer::Ensured(Err(error)) | Answer::Listed(Err(error)) | Answer::Read(Err(error)) => {
-                error.clone()
-            }
+            Answer::Ensured(Err(error))
+            | Answer::Listed(Err(error))
+            | Answer::Read(Err(error))
+            | Answer::Claims(Err(error)) => error.clone(),
             Answer::Written { outcome, .. } => failure_of(outcome)?,
             Answer::Ensured(Ok(_))
             | Answer::Listed(Ok(_))
             | Answer::Read(Ok(_))
+            | Answer::Claims(Ok(_))
             | Answer::Campaigned(_) => return None,
         };
         Some(error)

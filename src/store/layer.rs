@@ -140,6 +140,10 @@ impl<L: StoreLayer> Store for L {
         self.inner().fleet()
     }
 
+    fn hand_over_claims(&self, deadline: Instant) -> Result<u64> {
+        self.inner().hand_over_claims(deadline)
+    }
+
     fn ensure(
         &self,
         bucket: Bucket,

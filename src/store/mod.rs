@@ -370,6 +370,9 @@ pub struct Capabilities {
     pub description: String,
 }
 
+/// The bucket in which parti v2 keeps the claims of its two-phase hand-over.
+pub const PARTI_HANDOFF: &str = "parti-handoff";
+
 /// A key-value store with revisions, conditions and watches. See the module for the contract.
 pub trait Store: Send + Sync {
     /// Identity of the fleet's buckets, as far as known without a request. A worker compares it
@@ -379,6 +382,16 @@ pub trait Store: Send + Sync {
     /// The name of the fleet that the store is configured for. Empty: none.
     fn fleet(&self) -> String {
         String::new()
+    }
+
+    /// Returns the number of hand-over claims of parti v2 ([`PARTI_HANDOFF`]) on the same server; 0
+    /// without that bucket, and for stores without one.
+    ///
+    /// # Errors
+    /// `Unavailable`, `TimedOut`, `Unauthorized`.
+    fn hand_over_claims(&self, deadline: Instant) -> Result<u64> {
+        let _ = deadline;
+        Ok(0)
     }
 
     /// Creates a bucket unless it exists and returns its status. An existing bucket is left

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, Store};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, PARTI_HANDOFF, Store, Write};
 use divvy::{Departure, Manager, ManagerConfig, Partition, read_fleet};
 
 use crate::support::nats_binary::NEWEST;
@@ -105,4 +105,39 @@ fn worker_of_another_fleet_is_refused_and_leaves_nothing_behind() {
     let error = third.start(TIMEOUT).unwrap_err();
     assert_eq!(error.code(), Code::WrongFleet, "{error}");
     first.stop(Departure::Leave, TIMEOUT).unwrap();
+}
+
+fn put(store: &NatsStore, key: &str, value: &str) {
+    let config = BucketConfig { ttl: None };
+    store.ensure(Bucket::Assignment, config, soon()).unwrap();
+    let write = Write {
+        key: key.into(),
+        value: Some(value.into()),
+        expect: Expect::Any,
+    };
+    let outcomes = store.write(Bucket::Assignment, &[write], soon());
+    assert!(matches!(outcomes[..], [Outcome::Done(_)]), "{outcomes:?}");
+}
+
+#[test]
+fn worker_does_not_join_where_parti_v2_keeps_claims_of_a_two_phase_hand_over() {
+    let server = Server::start(NEWEST);
+    let parti = store(NatsOptions::new([server.url()]));
+    assert_eq!(parti.hand_over_claims(soon()).unwrap(), 0);
+    put(&parti, "assignment._commit", r#"{"version":1}"#);
+    let options = NatsOptions::new([server.url()]);
+    let claims = store(options.bucket_name(Bucket::Assignment, PARTI_HANDOFF));
+    put(
+        &claims,
+        "claims/p0",
+        r#"{"owner":"worker-7","state":"stable"}"#,
+    );
+    assert_eq!(parti.hand_over_claims(soon()).unwrap(), 1);
+    let error = worker(&parti, 3).start(TIMEOUT).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported, "{error}");
+    for part in [PARTI_HANDOFF, "two phases", "does not join", "turn"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+    let ids = parti.list(Bucket::StableId, "", soon()).unwrap().entries;
+    assert_eq!(ids, [], "it claimed no id");
 }

@@ -522,6 +522,7 @@ fn failed(request: &Request, sent: &Sent, code: Code) -> Answer {
     match request {
         Request::Ensure { .. } => Answer::Ensured(Err(error)),
         Request::List(_) => Answer::Listed(Err(error)),
+        Request::CountClaims => Answer::Claims(Err(error)),
         Request::Read { .. } => Answer::Read(Err(error)),
         Request::Campaign(_) | Request::Resign(_) => Answer::Campaigned(Err(error)),
         Request::Put { .. } | Request::Delete { .. } => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Component, ManagerMachine, ManagerPhase};
 use crate::error::{Code, Error};
 use crate::machine::request::{Answer, Request};
-use crate::store::{Bucket, Entry};
+use crate::store::{Bucket, Entry, PARTI_HANDOFF};
 use crate::types::Time;
 use crate::wire;
 
@@ -23,16 +23,26 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// What is being checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Survey {
-    /// The commit record was found: the heartbeats are read next.
-    has_commit: bool,
+    step: Step,
     due: Time,
     is_asking: bool,
+}
+
+/// What is asked for next. Each answer that finds nothing to object to leads to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The commit record. Without it there is no fleet of parti v2.
+    Commit,
+    /// The claims of a two-phase hand-over.
+    Claims,
+    /// The capabilities in the heartbeats.
+    Heartbeats,
 }
 
 impl Survey {
     pub(super) fn new(now: Time) -> Self {
         Self {
-            has_commit: false,
+            step: Step::Commit,
             due: now,
             is_asking: false,
         }
@@ -52,9 +62,10 @@ impl ManagerMachine {
             return;
         }
         survey.is_asking = true;
-        let request = match survey.has_commit {
-            true => Request::List(Bucket::Heartbeat),
-            false => Request::Read {
+        let request = match survey.step {
+            Step::Heartbeats => Request::List(Bucket::Heartbeat),
+            Step::Claims => Request::CountClaims,
+            Step::Commit => Request::Read {
                 bucket: Bucket::Assignment,
                 key: self.assignment_prefix.v2_commit_key(),
             },
@@ -71,8 +82,16 @@ impl ManagerMachine {
         survey.due = now + RETRY;
         match answer {
             Answer::Read(Ok(Some(entry))) if entry.is_live() && entry.key == key => {
-                survey.has_commit = true;
-                survey.due = now;
+                (survey.step, survey.due) = (Step::Claims, now);
+            }
+            Answer::Claims(Ok(count)) if count > 0 => {
+                let key = PARTI_HANDOFF.to_owned();
+                self.refuse_to_join(now, two_phase(key));
+            }
+            Answer::Claims(Ok(_)) => (survey.step, survey.due) = (Step::Heartbeats, now),
+            // Without permission to read the bucket, the heartbeats decide.
+            Answer::Claims(Err(error)) if error.code() == Code::Unauthorized => {
+                (survey.step, survey.due) = (Step::Heartbeats, now);
             }
             Answer::Read(Ok(_)) => self.join(),
             // A worker that may not read the record cannot lead either.
@@ -81,16 +100,22 @@ impl ManagerMachine {
                 let runs_two_phase =
                     |entry: &Entry| entry.is_live() && wire::runs_two_phase(&entry.value);
                 if let Some(entry) = listing.entries.iter().find(|e| runs_two_phase(e)) {
-                    survey.has_commit = false;
-                    survey.due = now + RECHECK;
-                    let error = two_phase(&entry.key);
-                    return self.report(Component::Fleet, error);
+                    let key = entry.key.clone();
+                    return self.refuse_to_join(now, two_phase(key));
                 }
                 self.join();
                 self.abstain(now, wire::foreign_commit(&key));
             }
             _ => {}
         }
+    }
+
+    /// Reports why this worker does not join, and checks again later.
+    fn refuse_to_join(&mut self, now: Time, error: Error) {
+        if let ManagerPhase::Surveying(survey) = &mut self.phase {
+            (survey.step, survey.due) = (Step::Commit, now + RECHECK);
+        }
+        self.report(Component::Fleet, error);
     }
 
     fn join(&mut self) {
@@ -116,12 +141,13 @@ impl ManagerMachine {
     }
 }
 
-fn two_phase(key: &str) -> Error {
+fn two_phase(key: String) -> Error {
     Error::new(
         Code::Unsupported,
         "this fleet of parti v2 hands partitions over in two phases, which divvy does not speak: \
-         it does not join; turn two-phase hand-over off, or stop the workers of parti v2 first",
+         it does not join; turn two-phase hand-over off and delete the bucket parti-handoff, or stop \
+         the workers of parti v2 first",
     )
     .with_operation("join")
-    .with_key(key.to_owned())
+    .with_key(key)
 }

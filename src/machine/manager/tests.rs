@@ -28,6 +28,8 @@ struct Life {
     claim: Option<Entry>,
     /// What a leader of parti v2 and its workers left.
     v2: Vec<Entry>,
+    /// How many hand-over claims there are.
+    claims: Result<u64>,
     is_down: bool,
     /// What was ordered to be done with the cache file, not answered yet.
     cache: Vec<CacheOrder>,
@@ -45,6 +47,7 @@ impl Life {
             assignment: None,
             claim: None,
             v2: Vec::new(),
+            claims: Ok(0),
             is_down: false,
             cache: Vec::new(),
         }
@@ -115,6 +118,8 @@ impl Life {
             Request::Ensure { .. } if self.is_down => Answer::Ensured(Err(gone())),
             Request::List(_) if self.is_down => Answer::Listed(Err(gone())),
             Request::Read { .. } if self.is_down => Answer::Read(Err(gone())),
+            Request::CountClaims if self.is_down => Answer::Claims(Err(gone())),
+            Request::CountClaims => Answer::Claims(self.claims.clone()),
             Request::Ensure { ttl, .. } => Answer::Ensured(Ok(bucket(*ttl))),
             Request::List(Bucket::Heartbeat) => Answer::Listed(Ok(Listing {
                 entries: self.v2.clone(),

@@ -197,6 +197,7 @@ impl GuardedStore {
         let (kind, is_write) = match request {
             Request::Ensure { bucket, .. } | Request::List(bucket) => (reading(*bucket), false),
             Request::Read { bucket, .. } => (reading(*bucket), false),
+            Request::CountClaims => (reading(Bucket::Assignment), false),
             Request::Put { bucket, .. } | Request::Delete { bucket, .. } => {
                 (writing(*bucket), true)
             }
@@ -211,6 +212,7 @@ impl GuardedStore {
                 },
                 Request::Ensure { .. } => Answer::Ensured(Err(error)),
                 Request::List(_) => Answer::Listed(Err(error)),
+                Request::CountClaims => Answer::Claims(Err(error)),
                 _ => Answer::Read(Err(error)),
             }
         };
@@ -218,6 +220,7 @@ impl GuardedStore {
             Answer::Ensured(result) => verdict_of(result.as_ref().err()),
             Answer::Listed(result) => verdict_of(result.as_ref().err()),
             Answer::Read(result) => verdict_of(result.as_ref().err()),
+            Answer::Claims(result) => verdict_of(result.as_ref().err()),
             Answer::Written { outcome, .. } => verdict_of_writes(std::slice::from_ref(outcome)),
             Answer::Campaigned(_) => Verdict::Silent,
         };

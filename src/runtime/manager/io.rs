@@ -116,6 +116,7 @@ pub fn perform_at(
             Answer::Ensured(store.ensure(bucket, BucketConfig { ttl }, deadline))
         }
         Request::List(bucket) => Answer::Listed(store.list(bucket, "", deadline)),
+        Request::CountClaims => Answer::Claims(store.hand_over_claims(deadline)),
         Request::Read { bucket, key } => Answer::Read(store.read(bucket, &key, deadline)),
         Request::Put {
             bucket,

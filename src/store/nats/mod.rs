@@ -35,13 +35,13 @@ use parking_lot::Mutex;
 
 use self::bucket::BucketProbe;
 use self::consumer::Delivery;
-use self::failure::RequestFailure;
+use self::failure::{RequestFailure, number};
 use self::jetstream::{DEFAULT_API, Stream, StreamInfo};
 use self::session::{Session, Supervisor};
 use self::watches::WatchRequest;
 use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
-    Outcome, Refusal, Store, Watch, Write,
+    Outcome, PARTI_HANDOFF, Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
 use crate::threads::Thread;
@@ -230,6 +230,19 @@ impl Store for NatsStore {
 
     fn fleet(&self) -> String {
         self.session.options.fleet.clone()
+    }
+
+    fn hand_over_claims(&self, deadline: Instant) -> Result<u64> {
+        let failed = |failure: RequestFailure| failure.into_error("read").with_key(PARTI_HANDOFF);
+        let mut stream = self
+            .stream_by(Bucket::Assignment, deadline)
+            .map_err(failed)?;
+        stream.name = format!("KV_{PARTI_HANDOFF}");
+        match stream.info(deadline) {
+            Ok(info) => Ok(info.state.messages),
+            Err(failure) if failure.is_api(number::STREAM_NOT_FOUND) => Ok(0),
+            Err(failure) => Err(failed(failure)),
+        }
     }
 
     fn ensure(

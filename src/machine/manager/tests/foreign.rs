@@ -72,6 +72,39 @@ fn worker_does_not_join_a_fleet_with_two_phase_hand_over_until_that_is_off() {
 }
 
 #[test]
+fn worker_does_not_join_a_fleet_with_hand_over_claims_although_no_worker_is_alive() {
+    let mut life = Life::new(ManagerConfig::default());
+    life.v2 = vec![commit()];
+    life.claims = Ok(3);
+    life.handle(ManagerInput::Start);
+    life.run_until_idle();
+    life.pass(Duration::from_secs(30));
+    assert_eq!(life.orders, [""; 0]);
+    let error = life.machine.last_failure().expect("it says why").clone();
+    assert_eq!(error.code(), Code::Unsupported);
+    for part in ["two phases", "parti-handoff", "does not join", "turn"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(life.failures().len(), 1, "reported once");
+    life.claims = Ok(0);
+    life.pass(Duration::from_secs(2));
+    assert_eq!(life.orders, ["watch worker-0", "joined"]);
+}
+
+#[test]
+fn worker_that_may_not_read_the_claims_judges_by_the_heartbeats() {
+    for (capabilities, joins) in [(1, true), (1 | 2, false)] {
+        let mut life = Life::new(ManagerConfig::default());
+        life.v2 = vec![commit(), v2_heartbeat(capabilities)];
+        life.claims = Err(Error::new(Code::Unauthorized, "no permission"));
+        life.handle(ManagerInput::Start);
+        life.run_until_idle();
+        life.pass(Duration::from_secs(2));
+        assert_eq!(!life.orders.is_empty(), joins, "{:?}", life.orders);
+    }
+}
+
+#[test]
 fn leader_that_meets_a_commit_of_parti_v2_resigns_and_never_campaigns_again() {
     let mut life = Life::leading();
     let error = crate::wire::foreign_commit("assignment._commit");
