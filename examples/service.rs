@@ -53,6 +53,7 @@ impl Tools {
 fn settings() -> Outcome<Settings> {
     let mut settings = Settings::new();
     settings.set("nats_url", "nats://127.0.0.1:4222")?;
+    settings.set("fleet", "tools")?;
     let variables: Vec<(String, String)> = std::env::vars().collect();
     settings.merge_env(
         "DIVVY_",

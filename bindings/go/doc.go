@@ -8,7 +8,7 @@
 // decides when to rebalance, and publishes plans. It is for hosts with an election of their own:
 // start it when the host leads, stop it when the host no longer leads.
 //
-//	store, err := divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{"nats://127.0.0.1:4222"}})
+//	store, err := divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{"nats://127.0.0.1:4222"}, Fleet: "tools"})
 //	...
 //	calculator, err := divvy.NewCalculator(&divvy.Config{Store: store, Source: source})
 //	...

@@ -160,6 +160,7 @@ int main(void) {
 
     check(divvy_config_new(&config, err, sizeof err), "config", err);
     check(divvy_config_set(config, "nats_url", "nats://127.0.0.1:4222", err, sizeof err), "config", err);
+    check(divvy_config_set(config, "fleet", "tools", err, sizeof err), "config", err);
     check(divvy_config_merge_env(config, NULL, err, sizeof err), "environment", err);
     check(divvy_config_set_source(config, list_tools, NULL, NULL, err, sizeof err), "source", err);
     check(divvy_store_open(config, 10000, &store, err, sizeof err), "connect", err);

@@ -2,7 +2,7 @@
  *
  *     cc worker.c $(pkg-config --cflags --libs divvy) -o worker
  *     ./worker                                    alone, on an in-memory store
- *     DIVVY_NATS_URL=127.0.0.1:4222 ./worker      one worker of a fleet
+ *     DIVVY_NATS_URL=127.0.0.1:4222 DIVVY_FLEET=tools ./worker   one worker of a fleet
  */
 #include <divvy.h>
 #include <signal.h>

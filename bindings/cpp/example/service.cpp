@@ -108,7 +108,7 @@ int main() try {
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
 
-    divvy::config config{{"nats_url", "nats://127.0.0.1:4222"}};
+    divvy::config config{{"nats_url", "nats://127.0.0.1:4222"}, {"fleet", "tools"}};
     config.merge_env();
     config.set_source(list_tools);
     divvy::store store = divvy::store::open(config, seconds(10));

@@ -84,7 +84,7 @@ func run() error {
 
 func open(ctx context.Context, config *divvy.Config) (*divvy.Store, error) {
 	if url := os.Getenv("DIVVY_NATS_URL"); url != "" {
-		return divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{url}})
+		return divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{url}, Fleet: "tools"})
 	}
 	// These workers send a single heartbeat, so it must not expire.
 	config.HeartbeatTTL = time.Hour

@@ -56,7 +56,7 @@ func run() error {
 	defer cancel()
 
 	url := cmp.Or(os.Getenv("DIVVY_NATS_URL"), "nats://127.0.0.1:4222")
-	store, err := divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{url}, Name: "tools"})
+	store, err := divvy.ConnectNATS(ctx, divvy.NATSOptions{URLs: []string{url}, Name: "tools", Fleet: "tools"})
 	if err != nil {
 		return err
 	}
