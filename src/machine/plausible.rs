@@ -100,7 +100,8 @@ impl Numbered for Assignment {
 impl Numbered for Fence {
     fn numbers(&self) -> Applied {
         Applied {
-            term: self.term,
+            // `class_b_until` is a term too, and every later fence copies it.
+            term: self.term.max(self.class_b_until),
             version: self.version,
         }
     }
@@ -269,6 +270,26 @@ mod tests {
                 version: max,
             };
             assert!(highest.check_plausible(max).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_number_of_a_fence_must_be_plausible() {
+        let max = plausible_max(500);
+        let fence = |term, class_b_until, version| Fence {
+            term,
+            class_b_until,
+            version,
+            ..Fence::default()
+        };
+        assert!(fence(max, max, max).check_plausible(max).is_ok());
+        for fence in [
+            fence(i64::MAX, 1, 1),
+            fence(1, i64::MAX, 1),
+            fence(1, 1, i64::MAX),
+        ] {
+            let error = fence.check_plausible(max).unwrap_err();
+            assert!(error.message().contains("implausible"), "{error}");
         }
     }
 
