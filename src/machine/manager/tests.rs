@@ -588,7 +588,7 @@ fn leadership_failure_clears_when_another_worker_leads() {
     assert!(life.machine.last_failure().is_none());
 }
 
-/// Symptom: after an outage, followers reported its failure for ever. Cause: a failed campaign
+/// Symptom: after an outage, followers reported its failure forever. Cause: a failed campaign
 /// counted as over only after another request of the election, and a follower makes none.
 #[test]
 fn failed_campaign_clears_when_another_worker_leads() {

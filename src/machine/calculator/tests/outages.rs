@@ -1,4 +1,4 @@
-//! A store that is away, or comes and goes: the breaker, the pace of retries, what is reported.
+//! An unreachable or flapping store: circuit breaker, retry delays, reported errors.
 
 use super::*;
 use crate::machine::breaker::BreakerCondition;
@@ -37,7 +37,7 @@ fn pending_work_waits_while_breaker_is_open_and_is_published_once_closed() {
     world.at(1_150);
     world.half_open();
     world.at(60_000);
-    // What a probe finds out is reported by the breaker.
+    // The breaker reports the result of a probe.
     world.close();
     world.at(120_000);
     world.expect(
@@ -131,7 +131,7 @@ fn failure_reports_number_of_attempts() {
         while let Some(action) = world.calculator.poll_action() {
             match action {
                 CalculatorAction::Start { op, .. } => {
-                    let result = Err(Error::new(Code::Unavailable, "as reported"));
+                    let result = Err(Error::new(Code::Unavailable, "simulated"));
                     let event = CalculatorInput::JobDone {
                         op,
                         term: 2,

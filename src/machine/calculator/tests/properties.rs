@@ -128,7 +128,7 @@ impl Fleet {
             }
             Step::Fail(code) => world.fail(code),
             Step::FailListing => {
-                let error = Error::new(Code::Unavailable, "as reported");
+                let error = Error::new(Code::Unavailable, "simulated");
                 world.listings.push_back(Err(error));
             }
             Step::JobTime(millis) => world.job_time = Duration::from_millis(millis),
