@@ -97,10 +97,10 @@ def architecture():
                                          ("dv-io", "calls to the store")]):
         y = 230 + 24 * row
         c.text(44, y, thread, 12, BLUE, mono=True)
-        c.text(120 if thread != "dv-io" else 90, y, job, 12)
+        c.text(120, y, job, 12)
     c.text(44, 348, "applies an assignment only if its", 12, DIM)
     c.text(44, 366, "(term, version) is newer", 12, DIM)
-    c.text(44, 394, "three OS threads, no runtime", 12, DIM)
+    c.text(44, 394, "three OS threads, no async", 12, DIM)
     c.line([(142, 180), (142, 150)], TEAL)
 
     # The store.
@@ -123,8 +123,8 @@ def architecture():
     c.box(692, 44, 252, 392)
     c.text(704, 32, "in addition, on the leader", 15, weight="bold")
     c.text(708, 68, "Calculator", 13, weight="bold")
-    steps = [(80, "dv-watch", "leases: who is alive"), (166, "dv-calc", "when and why to rebalance"),
-             (252, "dv-publish", "source, strategy, writes")]
+    steps = [(80, "dv-watch", "leases of the live workers"), (166, "dv-calc", "when and why to rebalance"),
+             (252, "dv-publish", "strategy, conditional writes")]
     for y, thread, job in steps:
         c.box(708, y, 220, 62, "#ffffff")
         c.text(720, y + 24, thread, 12, BLUE, mono=True)
@@ -133,7 +133,7 @@ def architecture():
     c.line([(818, 228), (818, 250)])
     c.box(708, 344, 220, 76, "#ecfdf5", TEAL)
     c.text(720, 366, "your code", 13, TEAL, weight="bold")
-    c.text(720, 386, "partition source", 12)
+    c.text(720, 386, "partition source, on dv-source", 12)
     c.text(720, 406, "strategy (default: sticky)", 12)
     c.line([(818, 342), (818, 316)], TEAL)
 
@@ -180,8 +180,9 @@ def handover():
 
     block(0, 0, 2.2, "leads, term 3", "#ecfdf5", TEAL)
     mark(0, 2.2, "process freezes", fill=RED, anchor="start", shift=-30)
-    block(1, 0, 6.4, "lease of worker-0 (renewed at 1.4 s, 5 s)", "#eff6ff", BLUE)
+    block(1, 0, 6.4, "lease of worker-0 (renewed at 1.4 s for 5 s)", "#eff6ff", BLUE)
     c.line([(x(1.4), lanes[0][1] + 15), (x(1.4), lanes[1][1] - 17)], DIM, width=1.2)
+    c.text(x(1.4) + 6, 140, "renews the lease", 11, DIM)
     block(1, 6.5, 9, "lease of worker-1", "#eff6ff", BLUE)
     c.line([(x(6.5), lanes[2][1] - 6), (x(6.5), lanes[1][1] + 17)], BLUE)
     mark(2, 6.5, "lease acquired", False, BLUE, "end", 4)
