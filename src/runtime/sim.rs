@@ -1,4 +1,4 @@
-//! What the simulation (`tests/sim`) needs of the shell and users do not.
+//! Parts of the shell that only the simulation (`tests/sim`) uses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -145,7 +145,7 @@ impl DriverShell {
                 metrics.list_held(held.as_ref().map_or(0, |held| held.lost));
             }
             // The breaker measures itself, a shadow publishes nothing that could be measured, and
-            // `dv-watch` measures who lags.
+            // `dv-watch` measures the lag.
             CalculatorEvent::Breaker(_)
             | CalculatorEvent::WouldPublish { .. }
             | CalculatorEvent::LeaderPublished(_)

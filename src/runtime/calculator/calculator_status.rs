@@ -10,46 +10,46 @@ use crate::runtime::publish::publisher::ActiveMode;
 use crate::strategy::Quality;
 use crate::types::{CalculatorState, Reason, Term, Time, Version, WorkerId};
 
-/// One moment of a calculator.
+/// A status snapshot of a calculator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CalculatorStatus {
     /// Whether it is started.
     pub is_started: bool,
-    /// Why it has failed, if it has: a thread of it panicked.
+    /// The panic message, if a thread has panicked.
     pub failed: Option<String>,
-    /// What it is doing.
+    /// The state.
     pub state: CalculatorState,
-    /// Why; `None` in `Idle`.
+    /// The reason for the state; `None` in `Idle`.
     pub reason: Option<Reason>,
-    /// For how long.
+    /// Time since the state was entered.
     pub since: Duration,
     /// The version last published or adopted; 0 when there is none.
     pub version: Version,
-    /// The term that it opened; 0 before it took over.
+    /// The term of this leadership; 0 before the take-over.
     pub term: Term,
     /// The publish mode, as of its last take-over; `None` before the first.
     pub publish_mode: Option<ActiveMode>,
-    /// The store as its last take-over proved it to be: product, version, whether it has atomic
-    /// batches. For people; empty before the first.
+    /// Description of the store as of the last take-over: product, version, atomic batches. Not meant
+    /// for parsing; empty before the first take-over.
     pub store: String,
     /// The workers, in order.
     pub workers: Vec<WorkerStatus>,
-    /// What is pending.
+    /// Pending work.
     pub pending: Pending,
-    /// What keeps it from doing its whole work.
+    /// Conditions that limit the calculator.
     pub degraded: Degraded,
-    /// How the store's circuit breaker stands, and what it did.
+    /// State and counters of the store's circuit breaker.
     pub breaker: BreakerStatus,
     /// The partition list that is held back because it lost too much, as of the last job.
     pub held_list: Option<HeldList>,
     /// How long ago the partition source returned the last list; `None`: never, or the list is pushed.
     pub list_age: Option<Duration>,
-    /// How good the plan last published is (a shadow's: would have been); `None` before the first.
+    /// Quality of the last published plan, or of a shadow's last computed plan; `None` before the first.
     pub quality: Option<Quality>,
     /// Whether it is a shadow, which writes nothing.
     pub is_shadow: bool,
-    /// What a shadow thought of the live leader's last publication; `None` before the first.
+    /// A shadow's comparison with the live leader's last publication; `None` before the first.
     pub comparison: Option<Comparison>,
     /// The last failure, until the next success.
     pub last_failure: Option<String>,
@@ -64,26 +64,26 @@ pub struct WorkerStatus {
     pub worker: WorkerId,
     /// Whether the last published plan has it.
     pub is_planned: bool,
-    /// What is left of its lease; `None` when it is not known to be alive.
+    /// Remaining time of its lease; `None` if it is not known to be alive.
     pub lease_left: Option<Duration>,
-    /// The version that it has applied; `None` when it is not alive or does not say (parti's
-    /// workers do not).
+    /// The version that it has applied; `None` if it is not alive or does not report one, like parti's
+    /// workers.
     pub applied_version: Option<Version>,
-    /// How many versions its key is ahead of that; `None` when one of the two is not known.
+    /// Number of versions by which its key is ahead of that; `None` if one of the two is not known.
     pub lag: Option<Version>,
 }
 
-/// What was counted since the handle was made.
+/// Counters since the handle was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatusCounters {
     /// Plans published.
     pub publications: u64,
-    /// Jobs that failed (and stay pending).
+    /// Failed jobs. They stay pending.
     pub failures: u64,
     /// Partitions that changed owners.
     pub moved: u64,
-    /// Values in the store that could not be understood.
+    /// Malformed values in the store.
     pub malformed: u64,
     /// Listings of the heartbeats.
     pub listings: u64,
@@ -99,7 +99,7 @@ pub struct StatusCounters {
     pub would_publish: u64,
     /// Publications of the live leader that a shadow followed.
     pub followed: u64,
-    /// Those of them whose plan was not the one that it would have published.
+    /// Publications of the live leader that differ from the shadow's plan.
     pub disagreements: u64,
 }
 

@@ -229,26 +229,26 @@ impl Calculator {
         }
     }
 
-    /// Reaches the store, takes over, learns what is stored and who is alive, and goes to work.
-    /// What may pass is retried until `timeout`. Blocks for at most that, plus 1 s for cleaning
-    /// up after a failure.
+    /// Connects to the store, takes over, reads the last plan and the live workers, and starts the
+    /// calculator. Retriable failures are retried until `timeout`. Blocks for at most `timeout`, plus
+    /// 1 s to clean up after a failure.
     ///
     /// # Errors
     /// `AlreadyStarted`; `TimedOut`, `Unavailable`, `Unauthorized`, `Unsupported` (an assignment
-    /// bucket with a TTL), `Conflict` (another leader takes over at the same moment),
-    /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (stopped meanwhile),
+    /// bucket with a TTL), `Conflict` (another leader takes over at the same time),
+    /// `InvalidData` (a stored number leaves no room above it), `NotRunning` (`stop` was called),
     /// `Cancelled`, `Panicked`.
-    /// After an error nothing is left behind and subscriptions stay, unless the host's code hangs
-    /// (or the store, after a stop meanwhile): then the message says so, and `stop` waits for it.
+    /// After an error no thread is left running and subscriptions stay open. If the host's code hangs,
+    /// or the store during a concurrent stop, the message says so, and `stop` waits for it.
     pub fn start(&self, timeout: Duration) -> Result<()> {
         self.start_by(deadline_after(timeout))
             .map_err(|error| error.with_operation("start"))
     }
 
-    /// Stops: nothing is published any more, the threads are joined, what waits for an answer gets
-    /// `NotRunning`. Subscribers get what is in their backlog, for callbacks as far as half of the
-    /// time allows, and then their end. Stopping what is not started ends the subscriptions and is
-    /// fine otherwise, from any thread, at the same time. Blocks for at most `timeout`.
+    /// Stops the calculator: nothing more is published, the threads are joined, and waiting calls
+    /// return `NotRunning`. Subscribers receive their backlog, callbacks for at most half of `timeout`,
+    /// and then their subscriptions end. May be called from any thread, concurrently, and on a
+    /// calculator that is not started, which ends its subscriptions. Blocks for at most `timeout`.
     ///
     /// # Errors
     /// `WouldDeadlock` inside a callback, a partition source or a strategy of this calculator;
@@ -260,7 +260,7 @@ impl Calculator {
             .map_err(|error| error.with_operation("stop"))
     }
 
-    /// Its name: the setting `name`.
+    /// Returns the setting `name`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
@@ -274,26 +274,26 @@ impl Calculator {
         running.is_some_and(|r| r.is_at_work()) && self.shared.failed.lock().is_none()
     }
 
-    /// What it is doing. `Idle` when it is not started.
+    /// Returns the state; `Idle` when the calculator is not started.
     #[must_use]
     pub fn state(&self) -> CalculatorState {
         self.shared.snapshot.load().position.state
     }
 
-    /// Why it is doing that; `None` in `Idle`.
+    /// Returns the reason for the state; `None` in `Idle`.
     #[must_use]
     pub fn scaling_reason(&self) -> Option<Reason> {
         self.shared.snapshot.load().position.reason
     }
 
-    /// The version last published or adopted; 0 when there is none.
+    /// Returns the version last published or adopted; 0 if there is none.
     #[must_use]
     pub fn current_version(&self) -> Version {
         self.shared.snapshot.load().version
     }
 
-    /// Has a new version published, at once or right after the one that is under way, and waits for
-    /// it. Ignores cooldown and windows.
+    /// Publishes a new version, at once or after the publication in progress, and waits for it. Ignores
+    /// cooldown and windows.
     ///
     /// # Errors
     /// `TimedOut` with the last failure, if any, and `Cancelled` (the request stays pending, unless
@@ -366,14 +366,13 @@ impl Calculator {
         }
     }
 
-    /// Has `callback` called with the current state at once, and then with every event, in
-    /// order, one at a time, on the thread `dv-notify`. May be called before the start;
-    /// callbacks begin with it. A stop ends the subscription, a failed start does not. Does not
-    /// wait.
+    /// Calls `callback` with the current state at once, and then with every event, in order, one at
+    /// a time, on the thread `dv-notify`. May be called before the start, which then begins the
+    /// callbacks. A stop ends the subscription; a failed start does not. Does not block.
     ///
-    /// A callback may call everything but [`Calculator::stop`], which returns `WouldDeadlock`. A
-    /// slow one delays other callbacks, nothing else. One that panics is closed. What a callback
-    /// owns is dropped on `dv-notify`, or where the subscription is ended, with no lock held.
+    /// A callback may call everything except [`Calculator::stop`], which returns `WouldDeadlock`. A
+    /// slow callback delays only other callbacks. A panic closes the subscription. The values that a
+    /// callback owns are dropped on `dv-notify`, or where the subscription is ended, with no lock held.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -400,7 +399,7 @@ impl Calculator {
         self.subscribe_queued(filter, move |queued| callback(&queued.event))
     }
 
-    /// As `subscribe`; the callback also receives what was true when the event was queued.
+    /// As `subscribe`; the callback also receives the context in which the event was queued.
     pub(crate) fn subscribe_queued(
         &self,
         filter: EventFilter,
@@ -409,8 +408,8 @@ impl Calculator {
         self.shared.hub.subscribe(filter, Box::new(callback))
     }
 
-    /// The current state, and then every event, in order, to be read by the host. May be called
-    /// before the start. Does not wait.
+    /// Returns a queue of the current state and then of every event, in order. May be called before the
+    /// start. Does not block.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -435,18 +434,18 @@ impl Calculator {
         self.shared.hub.events(filter)
     }
 
-    /// The next start goes above what the process knows from before.
+    /// Makes the next start use terms and versions above those that the process has seen.
     pub(in crate::runtime) fn remember(&self, remembered: ProcessMemory) {
         *self.shared.remembered.lock() = remembered;
     }
 
-    /// The highest term and version that it has reached. Does not wait.
+    /// Returns the highest term and version in force. Does not block.
     pub(in crate::runtime) fn in_force(&self) -> Applied {
         self.shared.in_force.get()
     }
 
-    /// A snapshot. Waits for up to 1 s each for `dv-calc` and `dv-watch`; what they do not report
-    /// in time is left empty.
+    /// Returns a status snapshot. Waits up to 1 s each for `dv-calc` and `dv-watch`; a part that is not
+    /// reported in time is empty.
     #[must_use]
     pub fn status(&self) -> CalculatorStatus {
         let running = self.running.current();

@@ -118,9 +118,9 @@ impl ThreadGroup {
         let _ = self.workers_ended(deadline, |_| String::new());
     }
 
-    /// Waits for the threads that work; names those that are still busy at the deadline, or when
-    /// the call is cancelled, each followed by what `words` says it is busy with. At the deadline
-    /// no callback starts any more; who waits no longer does not want less to be delivered.
+    /// Waits for the worker threads. At the deadline, or when the call is cancelled, names the threads
+    /// that are still busy, each with the text of `words`. After the deadline no callback starts;
+    /// cancelling the wait does not stop delivery.
     pub fn join_workers(
         &self,
         deadline: Instant,
@@ -153,8 +153,7 @@ impl ThreadGroup {
         Err(still_busy(&busy.join(", ")))
     }
 
-    /// What is left is delivered for half of the time there is; then only the callback that runs
-    /// is waited for.
+    /// Delivers the backlog for half of the remaining time, then waits only for the running callback.
     pub fn join_notifier(&self, deadline: Instant) -> Result<()> {
         *self.finish.lock() = None;
         let Some(thread) = self.notifier.lock().clone() else {
@@ -165,7 +164,7 @@ impl ThreadGroup {
         if has_ended(&thread, half) {
             return Ok(());
         }
-        // Who waits no longer does not want less to be delivered.
+        // Cancelling the wait does not stop delivery.
         if !cancel::is_cancelled() {
             self.signal_halt();
             if has_ended(&thread, deadline) {
@@ -221,9 +220,9 @@ impl<L> LifecycleSlot<L> {
         Ok((life, rest))
     }
 
-    /// Ends a life whose threads that work have ended: subscribers get what is left, and with
-    /// `close_hub` their end. `idle` is called once before another life can begin. Any number of
-    /// threads may do so at the same time.
+    /// Ends a lifecycle whose worker threads have ended: subscribers receive their backlog and, with
+    /// `close_hub`, their end. `idle` is called once before the next lifecycle can begin. Any number of
+    /// threads may call this concurrently.
     pub fn conclude<N: Notification>(
         &self,
         life: &Arc<L>,
@@ -248,7 +247,7 @@ impl<L> LifecycleSlot<L> {
             *slot = None;
             close_hub.then(|| hub.take_subscribers())
         };
-        // With no lock held: what the host's callbacks own is dropped here.
+        // No lock is held here, because this drops values of the host.
         if let Some(subscribers) = subscribers {
             Hub::end(subscribers);
         }

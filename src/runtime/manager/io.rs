@@ -220,7 +220,7 @@ struct IoLoad {
 }
 
 impl Io {
-    /// One thread to begin with; each ends when `stopped` is disconnected, after what it is doing.
+    /// Starts one thread. Each thread ends after its request once `stopped` is disconnected.
     ///
     /// # Errors
     /// When not even that thread can be started.

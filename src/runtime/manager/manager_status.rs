@@ -7,23 +7,23 @@ use crate::runtime::calculator::CalculatorStatus;
 use crate::runtime::guarded_store::BreakerStatus;
 use crate::types::{ManagerState, Term, Time, Version, WorkerId};
 
-/// One moment of a manager.
+/// A status snapshot of a manager.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ManagerStatus {
     /// Whether it is started.
     pub is_started: bool,
-    /// Why it has failed, if it has: a thread of it panicked.
+    /// The panic message, if a thread has panicked.
     pub failed: Option<String>,
-    /// What it is doing.
+    /// The state.
     pub state: ManagerState,
-    /// For how long.
+    /// Time since the state was entered.
     pub since: Duration,
-    /// The id that it holds.
+    /// The worker id.
     pub worker_id: Option<WorkerId>,
-    /// Whether no other process can own that id now.
+    /// Whether the claim of that id is certain: no other process can own it now.
     pub is_id_certain: bool,
-    /// Who leads, as far as is known.
+    /// The leader, if known.
     pub leader: Option<WorkerId>,
     /// Whether this worker leads.
     pub is_leader: bool,
@@ -31,13 +31,13 @@ pub struct ManagerStatus {
     pub version: Version,
     /// The term of its assignment; 0 if a parti leader wrote it.
     pub term: Term,
-    /// How many partitions it holds.
+    /// Number of assigned partitions.
     pub partitions: usize,
-    /// Assignments refused for being older than what was applied.
+    /// Assignments rejected because they are older than the applied one.
     pub refused: u64,
-    /// Values in the store that could not be understood.
+    /// Malformed values in the store.
     pub malformed: u64,
-    /// How the store's circuit breaker stands, and what it did.
+    /// State and counters of the store's circuit breaker.
     pub breaker: BreakerStatus,
     /// The last failure, until everything succeeds again.
     pub last_failure: Option<String>,

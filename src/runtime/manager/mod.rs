@@ -408,7 +408,7 @@ impl Manager {
         self.subscribe_queued(filter, move |queued| callback(&queued.event))
     }
 
-    /// As `subscribe`; the callback also receives what was true when the event was queued.
+    /// As `subscribe`; the callback also receives the context in which the event was queued.
     pub(crate) fn subscribe_queued(
         &self,
         filter: ManagerEventFilter,

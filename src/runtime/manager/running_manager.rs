@@ -65,7 +65,7 @@ impl RunningManager {
             .send_timeout(ToMember::Status(reply), timeout);
     }
 
-    /// Asks the worker to leave, and waits for that; whether the call was not cancelled meanwhile.
+    /// Asks the worker to leave and waits for it. Returns whether the wait completed uncancelled.
     fn depart(&self, departure: Departure, deadline: Instant) -> bool {
         let stop = ToMember::ManagerInput(ManagerInput::Stop(departure));
         let ended = match cancel::send_deadline(&self.to_member, stop, deadline) {
@@ -273,7 +273,7 @@ impl Manager {
         let clock = Arc::clone(&self.clock);
         let partitions: Arc<Partitions> = Arc::clone(&self.partitions);
         let mut config = self.config.calculator.clone();
-        // Who won the lease knows that the former one is over.
+        // A new leader knows that the former lease has expired.
         config.former_leader_lease_over = self.rule == Rule::Lease;
         Box::new(move |worker| {
             let mut builder = Calculator::builder(store.clone()).config(config.clone());

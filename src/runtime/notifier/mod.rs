@@ -36,11 +36,11 @@ use crate::vocabulary::labels::HostCall;
 
 type Callback<N> = Box<dyn FnMut(&Queued<N>) + Send>;
 
-/// An event in a backlog, with what was true when it was queued.
+/// An event in a backlog, with the context in which it was queued.
 pub(crate) struct Queued<N> {
     pub event: Arc<N>,
     pub time: SystemTime,
-    /// The worker that reports it, where it had an id.
+    /// The id of the reporting worker, if it had one.
     pub reporter: Option<WorkerId>,
 }
 
@@ -121,8 +121,8 @@ impl<N: Notification> SubscriberQueue<N> {
         }
     }
 
-    /// The next event. After the last event of a full backlog comes the one that says so, also
-    /// when the calculator has stopped meanwhile, and then nothing.
+    /// Returns the next event. A full backlog ends with the event that reports the missed ones, even if
+    /// the calculator has stopped.
     fn pop(&mut self) -> Option<Queued<N>> {
         if let Some(event) = self.events.pop_front() {
             self.report_readiness();
@@ -191,7 +191,7 @@ impl<N: Notification> Subscriber<N> {
         (missed_before..missed).map(|before| before == 0)
     }
 
-    /// Nothing more comes; what is in the backlog stays to be read.
+    /// Accepts no more events. The backlog stays readable.
     fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_open = false;
@@ -200,7 +200,7 @@ impl<N: Notification> Subscriber<N> {
         self.changed.notify_all();
     }
 
-    /// Nothing more comes, and what is in the backlog is forgotten.
+    /// Accepts no more events and discards the backlog.
     fn discard(&self) {
         let mut queue = self.queue.lock();
         queue.is_open = false;
@@ -258,7 +258,7 @@ impl<N: Notification> Subscriber<N> {
     }
 }
 
-/// Drops what the host gave us; whether that panicked.
+/// Drops a value of the host. Returns whether the drop panicked.
 fn drop_guarded<T>(value: T) -> bool {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
         return false;
@@ -339,9 +339,8 @@ impl<N: Notification> Hub<N> {
         self.publish_all(&[Arc::new(notice)]);
     }
 
-    /// Puts events into every backlog, all of them before anyone is woken: that takes longer than
-    /// everything else. Never waits for a subscriber, and drops nothing of the host's: this is
-    /// `dv-calc`.
+    /// Queues events in every backlog before it wakes any reader, because a wake is the slow part. Runs
+    /// on `dv-calc`: never waits for a subscriber and drops no value of the host.
     pub fn publish_all(&self, notices: &[Arc<N>]) {
         if notices.is_empty() {
             return;
@@ -369,7 +368,7 @@ impl<N: Notification> Hub<N> {
             }
         }
         drop(inner);
-        // Otherwise the thread would wake for nothing, and keep a core from those who read.
+        // Without a callback a wake would only take CPU time from the readers.
         if is_called_back {
             self.wake_channel.wake();
         }
@@ -387,7 +386,7 @@ impl<N: Notification> Hub<N> {
         update_current(&mut self.inner.lock().current);
     }
 
-    /// Receivers get what is in their backlog, then their end.
+    /// Ends all receivers after their backlogs.
     pub fn close_receivers(&self) {
         let receivers: Vec<_> = {
             let mut inner = self.inner.lock();
@@ -474,7 +473,7 @@ impl<N: Notification> Hub<N> {
         }
     }
 
-    /// One event to each subscriber with a callback; whether there may be more.
+    /// Delivers one event to each subscriber with a callback. Returns whether there may be more.
     fn deliver_round(&self) -> bool {
         let subscribers: Vec<_> = {
             let inner = self.inner.lock();
@@ -609,11 +608,11 @@ impl<N: Notification> ActiveSubscription for SubscriberSlot<N> {
 impl Subscription {
     /// Ends the subscription. After it returned `Ok`, the callback does not run, will not run, and
     /// everything that it owned has been dropped. Inside a callback of the same handle it returns
-    /// without waiting for that callback; what the callback owns is then dropped after its return.
+    /// without waiting for that callback, whose values are then dropped after its return.
     ///
     /// # Errors
     /// `TimedOut` if the callback is still running after `timeout`. It will not be called again,
-    /// and what it owns is dropped after its return.
+    /// and its values are dropped after its return.
     pub fn unsubscribe(mut self, timeout: Duration) -> Result<()> {
         let result = self.end(timeout);
         self.place = None;

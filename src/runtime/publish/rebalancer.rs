@@ -95,7 +95,7 @@ impl Rebalancer {
         self
     }
 
-    /// Has it hold back lists that lost too much.
+    /// Sets the guard that holds back shrunken lists.
     #[must_use]
     pub fn with_list_guard(mut self, config: &CalculatorConfig, clock: Arc<dyn Clock>) -> Self {
         self.guard = ListGuard::new(config.max_list_shrink, config.list_shrink_hold);
@@ -124,7 +124,7 @@ impl Rebalancer {
         self.guard.held(self.clock.now())
     }
 
-    /// How long until the list that is held back is to be read again.
+    /// Returns the time until the held list must be read again.
     #[must_use]
     pub fn held_list_due_in(&self) -> Option<Duration> {
         self.guard.due().map(|due| due.since(self.clock.now()))

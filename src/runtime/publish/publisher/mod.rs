@@ -83,7 +83,7 @@ pub trait PublisherEnvironment: Send + Sync {
     }
 }
 
-/// What a publisher works under.
+/// Settings of a publisher.
 #[derive(Clone, Debug)]
 pub struct PublisherSettings {
     /// The leader's name, for the fence record.
@@ -94,15 +94,15 @@ pub struct PublisherSettings {
     pub heartbeat: KeyPrefix,
     /// The mode to publish in.
     pub mode: PublishMode,
-    /// Most writes in one batch, below what the store takes.
+    /// Maximum number of writes in one batch; the store may have a lower limit.
     pub batch_max: usize,
     /// The time within which every live worker writes its next heartbeat.
     pub heartbeat_ttl: Duration,
 }
 
-/// What a rebalance is published through. Used from one thread.
+/// Publishes rebalances. Used from one thread.
 pub trait Publish: fmt::Debug + Send {
-    /// Learns what is stored and who is alive, and earns the right to publish.
+    /// Opens a term, then reads the stored plan and the live workers.
     ///
     /// # Errors
     /// As [`Publisher::take_over`].
@@ -123,7 +123,7 @@ pub trait Publish: fmt::Debug + Send {
     /// As [`Publisher::resolve`].
     fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<Resolved>;
 
-    /// Asks the store for something small, to find out whether it answers.
+    /// Probes the store with a small read.
     ///
     /// # Errors
     /// As [`Publisher::probe`].
@@ -192,16 +192,16 @@ pub struct Publisher {
     environment: Arc<dyn PublisherEnvironment>,
     settings: PublisherSettings,
     mode: ActiveMode,
-    /// Most writes in one atomic batch: the lower of the setting and the store's limit.
+    /// Maximum writes in one atomic batch: the lower of the setting and the store's limit.
     batch_max: usize,
-    /// What the store is and whether it batches, for people.
+    /// Description of the store for the status.
     store_description: String,
-    /// Largest value that the store takes, in bytes.
+    /// Maximum size of a value in the store, in bytes.
     value_max: usize,
     in_force: Arc<Effective>,
     term: Term,
     term_state: TermState,
-    /// What this process knows from before.
+    /// Terms and versions that this process has seen before.
     remembered: ProcessMemory,
     /// The digests that the fence states.
     config: ConfigDigest,
@@ -220,14 +220,14 @@ pub struct Publisher {
     metrics: Arc<dyn AssignmentMetrics>,
 }
 
-/// How a publisher stands to the fence.
+/// State of the publisher's term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TermState {
-    /// It has not taken over, or the attempt failed.
+    /// No take-over yet, or it failed.
     Outside,
-    /// Its fence stands: it may publish.
+    /// Its fence is in force: it may publish.
     Effective,
-    /// Opening a further term failed half-way: which of its two fences stands is not known.
+    /// Opening a further term failed half-way: either of its two fences may be in force.
     Reopening,
     /// A newer leader has taken over.
     Deposed,
@@ -292,14 +292,14 @@ impl Publisher {
         }
     }
 
-    /// Has what it does shown.
+    /// Sets the receiver of the publisher's state.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<dyn AssignmentMetrics>) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Adds what this process knows from before: a take-over goes above it.
+    /// Adds terms and versions that this process has seen: a take-over goes above them.
     #[must_use]
     pub fn remembering(mut self, remembered: ProcessMemory) -> Self {
         self.remembered = remembered;
@@ -647,7 +647,7 @@ fn next_number(what: &'static str, highest: i64) -> Result<i64> {
     })
 }
 
-/// What a refusal means for the attempt.
+/// Returns the attempt error of a refusal.
 fn refused(refusal: Refusal, key: &str) -> AttemptError {
     match refusal {
         Refusal::Busy => {

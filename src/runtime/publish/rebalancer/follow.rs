@@ -1,4 +1,4 @@
-//! A shadow goes along with what the live leader publishes, and compares it with its own plan.
+//! A shadow follows the live leader's publications and compares them with its own plans.
 
 use std::sync::Arc;
 use std::time::Instant;
