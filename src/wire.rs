@@ -25,6 +25,8 @@ pub const COMMIT_KEY: &str = "divvy.commit";
 pub const GUARD_KEY: &str = "divvy.guard";
 /// Key of the leader's lease in the election bucket.
 pub const LEASE_KEY: &str = "leader";
+/// The bucket in which parti v2 keeps the claims of its two-phase hand-over.
+pub const PARTI_HANDOFF: &str = "parti-handoff";
 /// Prefix of the keys that are divvy's alone.
 pub const DIVVY_PREFIX: &str = "divvy";
 

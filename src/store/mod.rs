@@ -370,9 +370,6 @@ pub struct Capabilities {
     pub description: String,
 }
 
-/// The bucket in which parti v2 keeps the claims of its two-phase hand-over.
-pub const PARTI_HANDOFF: &str = "parti-handoff";
-
 /// A key-value store with revisions, conditions and watches. See the module for the contract.
 pub trait Store: Send + Sync {
     /// Identity of the fleet's buckets, as far as known without a request. A worker compares it
@@ -384,7 +381,7 @@ pub trait Store: Send + Sync {
         String::new()
     }
 
-    /// Returns the number of hand-over claims of parti v2 ([`PARTI_HANDOFF`]) on the same server; 0
+    /// Returns the number of hand-over claims of parti v2 ([`PARTI_HANDOFF`](crate::wire::PARTI_HANDOFF)) on the same server; 0
     /// without that bucket, and for stores without one.
     ///
     /// # Errors

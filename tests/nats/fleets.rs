@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use divvy::error::Code;
 use divvy::store::nats::{NatsOptions, NatsStore};
-use divvy::store::{Bucket, BucketConfig, Expect, Outcome, PARTI_HANDOFF, Store, Write};
+use divvy::store::{Bucket, BucketConfig, Expect, Outcome, Store, Write};
+use divvy::wire::PARTI_HANDOFF;
 use divvy::{Departure, Manager, ManagerConfig, Partition, read_fleet};
 
 use crate::support::nats_binary::NEWEST;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::{Component, ManagerMachine, ManagerPhase};
 use crate::error::{Code, Error};
 use crate::machine::request::{Answer, Request};
-use crate::store::{Bucket, Entry, PARTI_HANDOFF};
+use crate::store::{Bucket, Entry};
 use crate::types::Time;
-use crate::wire;
+use crate::wire::{self, PARTI_HANDOFF};
 
 /// Pause after a check that failed.
 const RETRY: Duration = Duration::from_millis(200);
@@ -23,14 +23,14 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// What is being checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Survey {
-    step: Step,
+    step: SurveyStep,
     due: Time,
     is_asking: bool,
 }
 
 /// What is asked for next. Each answer that finds nothing to object to leads to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum SurveyStep {
     /// The commit record. Without it there is no fleet of parti v2.
     Commit,
     /// The claims of a two-phase hand-over.
@@ -42,7 +42,7 @@ enum Step {
 impl Survey {
     pub(super) fn new(now: Time) -> Self {
         Self {
-            step: Step::Commit,
+            step: SurveyStep::Commit,
             due: now,
             is_asking: false,
         }
@@ -63,9 +63,9 @@ impl ManagerMachine {
         }
         survey.is_asking = true;
         let request = match survey.step {
-            Step::Heartbeats => Request::List(Bucket::Heartbeat),
-            Step::Claims => Request::CountClaims,
-            Step::Commit => Request::Read {
+            SurveyStep::Heartbeats => Request::List(Bucket::Heartbeat),
+            SurveyStep::Claims => Request::CountClaims,
+            SurveyStep::Commit => Request::Read {
                 bucket: Bucket::Assignment,
                 key: self.assignment_prefix.v2_commit_key(),
             },
@@ -82,16 +82,16 @@ impl ManagerMachine {
         survey.due = now + RETRY;
         match answer {
             Answer::Read(Ok(Some(entry))) if entry.is_live() && entry.key == key => {
-                (survey.step, survey.due) = (Step::Claims, now);
+                (survey.step, survey.due) = (SurveyStep::Claims, now);
             }
             Answer::Claims(Ok(count)) if count > 0 => {
                 let key = PARTI_HANDOFF.to_owned();
                 self.refuse_to_join(now, two_phase(key));
             }
-            Answer::Claims(Ok(_)) => (survey.step, survey.due) = (Step::Heartbeats, now),
+            Answer::Claims(Ok(_)) => (survey.step, survey.due) = (SurveyStep::Heartbeats, now),
             // Without permission to read the bucket, the heartbeats decide.
             Answer::Claims(Err(error)) if error.code() == Code::Unauthorized => {
-                (survey.step, survey.due) = (Step::Heartbeats, now);
+                (survey.step, survey.due) = (SurveyStep::Heartbeats, now);
             }
             Answer::Read(Ok(_)) => self.join(),
             // A worker that may not read the record cannot lead either.
@@ -113,7 +113,7 @@ impl ManagerMachine {
     /// Reports why this worker does not join, and checks again later.
     fn refuse_to_join(&mut self, now: Time, error: Error) {
         if let ManagerPhase::Surveying(survey) = &mut self.phase {
-            (survey.step, survey.due) = (Step::Commit, now + RECHECK);
+            (survey.step, survey.due) = (SurveyStep::Commit, now + RECHECK);
         }
         self.report(Component::Fleet, error);
     }

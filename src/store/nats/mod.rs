@@ -41,12 +41,13 @@ use self::session::{Session, Supervisor};
 use self::watches::WatchRequest;
 use super::{
     Batch, Bucket, BucketConfig, BucketStatus, Capabilities, Entry, Health, HealthEvents, Listing,
-    Outcome, PARTI_HANDOFF, Refusal, Store, Watch, Write,
+    Outcome, Refusal, Store, Watch, Write,
 };
 use crate::error::{Code, Error, Result};
 use crate::threads::Thread;
 use crate::threads::cancel;
 use crate::types::{key_fault, truncated};
+use crate::wire::PARTI_HANDOFF;
 
 pub use self::client::auth::NatsCredentials;
 pub use self::options::{NatsOptions, Placement, Storage};
