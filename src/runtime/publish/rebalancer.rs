@@ -37,10 +37,10 @@ pub struct Rebalancer {
     /// that it covers, and when it was read. Before that the list of the complete plan that a
     /// take-over found.
     last_list: Option<(Arc<[Partition]>, u64, Option<Time>)>,
-    /// Holds back lists that lost too much.
+    /// Holds back shrunken lists.
     guard: ListGuard,
     clock: Arc<dyn Clock>,
-    /// In a shadow: how that plan came to be, until the live leader publishes one.
+    /// In a shadow: the reason and source of that plan, until the live leader publishes one.
     intended: Option<Intention>,
 }
 
@@ -375,8 +375,8 @@ impl Rebalancer {
         Plan::new(Arc::clone(workers), list, owners)
     }
 
-    /// The list to work with: the one that was read, or that of the plan in force while it is held
-    /// back.
+    /// Returns the list to plan with: the list read, or that of the plan in force while the new one is
+    /// held back.
     fn admit(&mut self, plan: Option<&Plan>, list: Arc<[Partition]>) -> Arc<[Partition]> {
         let is_confirmed = self.partitions.take_confirmation();
         let Some(plan) = plan else { return list };

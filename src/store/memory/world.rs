@@ -48,8 +48,8 @@ impl MemoryWorld {
         }
     }
 
-    /// Works on the state as it is now: what was due has happened before, and what the work
-    /// leads to is on its way to the watches after.
+    /// Runs `work` on the current state: completes due events first, and delivers the resulting changes
+    /// to the watches afterwards.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut WorldState, Time) -> R) -> R {
         let mut state = self.state.lock();
         // Read under the lock, so that records are stored in the order of their times.
@@ -77,12 +77,12 @@ struct DelayedWrite {
     request: WriteRequest,
 }
 
-/// What the store knows of one running client.
+/// State of one running client.
 pub(super) struct ClientState {
     pub(super) plan: FaultPlan,
     pub(super) alarm: Option<Alarm>,
     health: HealthPublisher,
-    /// Dropped with the client, which wakes all who wait.
+    /// Dropped with the client, which wakes all waiting calls.
     _stop: Sender<Infallible>,
 }
 
@@ -103,7 +103,7 @@ pub(super) struct WorldState {
     held: Vec<DelayedWrite>,
 }
 
-/// Something that happens by itself when its time has come.
+/// A scheduled event.
 enum Due {
     Expiry(Bucket),
     DelayedWrite(usize),
@@ -330,7 +330,7 @@ impl WorldState {
         }
     }
 
-    /// The next time at which anything happens by itself.
+    /// Returns the time of the next scheduled event.
     pub(super) fn next_due(&self) -> Option<Time> {
         let arrivals = self.watchers.values().filter_map(|(_, w)| w.next_arrival());
         let due = self.next_due_of_all().map(|(at, _)| at);
@@ -442,9 +442,8 @@ impl WorldState {
 
     // --- threads ---
 
-    /// What the thread of a client has to wait for; `None` when the client was stopped.
-    ///
-    /// What can be delivered has been delivered before.
+    /// Delivers what can be delivered. Returns what the client's thread waits for next, or `None` if the
+    /// client was stopped.
     pub(super) fn pending_deliveries(
         &mut self,
         id: ClientId,
@@ -479,15 +478,15 @@ impl WorldState {
         }
     }
 
-    /// When the next thing that all clients can see happens by itself. An expiry that leaves
-    /// nothing behind is not seen before the next call, which carries it out first.
+    /// Returns the time of the next scheduled event that is visible to all clients. An expiry without a
+    /// marker becomes visible with the next call, which completes it first.
     fn shared_due(&self) -> Option<Time> {
         let (at, due) = self.next_due_of_all()?;
         (self.markers || matches!(due, Due::DelayedWrite(_))).then_some(at)
     }
 }
 
-/// What the thread of a client waits for: a time, and room in the channels of slow readers.
+/// What a client's thread waits for: a time, and room in the channels of slow readers.
 pub(super) struct PendingDeliveries {
     pub(super) due: Option<Time>,
     pub(super) rooms: Vec<Sender<WatchEvent>>,

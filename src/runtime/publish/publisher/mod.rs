@@ -398,10 +398,10 @@ impl Publisher {
         }
     }
 
-    /// Asks the store for as little as can be asked.
+    /// Probes the store with the smallest possible read.
     ///
     /// # Errors
-    /// What the store reports.
+    /// Errors of the store.
     pub fn probe(&self, deadline: Instant) -> Result<()> {
         self.store
             .read(Bucket::Assignment, FENCE_KEY, deadline)
@@ -418,11 +418,11 @@ impl Publisher {
     /// disappeared without a trace is reported with the revision [`Revision::MAX`].
     ///
     /// # Errors
-    /// `Fenced` when a newer leader has taken over; what the store reports otherwise.
+    /// `Fenced` if a newer leader has taken over; errors of the store.
     pub fn resolve(&mut self, seen: &[(String, Revision)], deadline: Instant) -> Result<bool> {
         self.check_leadership()?;
-        // An attempt that failed half-way has forgotten what it compared with, and what a worker
-        // has applied shows in no key.
+        // A half-completed attempt has no reading to compare with, and an applied version shows in no
+        // key.
         let is_behind = self.applied.exceeds(self.in_force.get());
         let is_resumed = self.term_state == TermState::Reopening || is_behind;
         let is_own = |(key, revision): &(String, Revision)| self.is_own(key, *revision);
@@ -435,8 +435,7 @@ impl Publisher {
         Ok(is_changed || is_resumed)
     }
 
-    /// Whether the key's write with this revision is one that this publisher made or has
-    /// learned of.
+    /// Returns whether this publisher made or has read the key's write with this revision.
     fn is_own(&self, key: &str, revision: Revision) -> bool {
         let known = match (key, self.settings.assignment.suffix(key)) {
             (FENCE_KEY, _) => self.fence.revision,
@@ -454,7 +453,7 @@ impl Publisher {
         Ok(BucketReading::of(&listing, &self.settings.assignment))
     }
 
-    /// Learns what the bucket holds, under the same fence.
+    /// Reads the bucket again under the same fence.
     fn relearn(&mut self, deadline: Instant) -> Result<()> {
         let mut reading = self.read_all(deadline)?;
         if !self.holds(&reading.fence) {
@@ -465,9 +464,9 @@ impl Publisher {
             return Err(Error::new(Code::Fenced, error.message())
                 .with_key(self.settings.assignment.v2_commit_key()));
         }
-        // A foreign version may be gone from the bucket and yet be applied somewhere.
+        // A worker may have applied a foreign version that is no longer in the bucket.
         let beats = self.read_beats(reading.plausible_max(), deadline)?;
-        // What a worker reported is forgotten with its heartbeat.
+        // The report of a worker is removed with its heartbeat.
         self.applied = beats.applied;
         self.see_version(reading.highest_version.max(self.applied.version));
         let highest_term = reading.highest_term.max(self.applied.term);

@@ -23,10 +23,10 @@ const TERMS_MAX: u32 = 4;
 /// The name of atomic mode in a fence record.
 const FENCE_CLASS_ATOMIC: &str = "A";
 
-/// What a take-over found.
+/// Result of a take-over.
 #[derive(Debug)]
 pub struct TakeOverResult {
-    /// The term that it opened.
+    /// The new term.
     pub term: Term,
     /// The highest version found in any record, assignment or heartbeat.
     pub version: Version,
@@ -36,11 +36,11 @@ pub struct TakeOverResult {
     pub consistent: bool,
     /// The heartbeat keys.
     pub heartbeats: Vec<HeartbeatRecord>,
-    /// Who led before, where the fence record names a worker.
+    /// The former leader, if the fence record names a worker.
     pub former_leader: Option<WorkerId>,
     /// When the store last came back after an outage that this process saw.
     pub store_returned: Option<Time>,
-    /// Values that could not be understood.
+    /// Malformed values.
     pub malformed: MalformedValues,
 }
 
@@ -62,12 +62,12 @@ enum Learned {
 }
 
 impl Publisher {
-    /// Takes over: opens a term above everything found and learns what is stored. May be called
-    /// again, after a failure as well as after a deposition.
+    /// Takes over: opens a term above every term found and reads the stored plan. May be called again
+    /// after a failure or a deposition.
     ///
     /// # Errors
-    /// `Conflict` or `Fenced` when another leader takes over at the same moment; `InvalidData` when
-    /// a stored number leaves no room above it; what the store reports otherwise.
+    /// `Conflict` or `Fenced` if another leader takes over at the same time; `InvalidData` if a stored
+    /// number leaves no room above it; errors of the store.
     pub fn take_over(&mut self, deadline: Instant) -> Result<TakeOverResult> {
         self.term_state = TermState::Outside;
         self.learn_capabilities(deadline)?;
@@ -226,7 +226,7 @@ impl Publisher {
         self.follow_capabilities(deadline).map(drop)
     }
 
-    /// Changes the publish mode to what the store proves to support; whether it did.
+    /// Changes the publish mode to the one that the store supports. Returns whether it changed.
     ///
     /// The fence record states the mode, and the next take-over relies on it. So a change of mode
     /// opens a further term, in which the fence is written again.
@@ -345,7 +345,7 @@ impl Publisher {
         }
     }
 
-    /// The fence belongs to another leader: one that wanted a further term is deposed.
+    /// Handles a fence of another leader. A publisher that was opening a further term is deposed.
     fn lost_to(&mut self, entry: &Entry) -> Error {
         if self.term_state == TermState::Reopening {
             let value = Fence::decode(&entry.value).ok();
@@ -495,7 +495,7 @@ fn class_b_until(found: &BucketReading) -> Term {
     }
 }
 
-/// Who led before: the fence record's leader, where it is a worker.
+/// Returns the leader in the fence record, if it is a worker.
 fn former_leader(fence: &Record<Fence>) -> Option<WorkerId> {
     let fence = fence.value.as_ref()?;
     WorkerId::new(&fence.leader).ok()
