@@ -42,8 +42,14 @@ impl ManagerMachine {
         if let Resume::Asked(_, shown) = &mut self.resume {
             *shown = Some(entry.as_new_as());
         }
-        self.seen_revision = self.seen_revision.max(entry.revision);
+        let known = self.heart.highest();
         self.apply_assignment(entry);
+        // A bucket that was replaced and shows more than this process knew has lost nothing of it.
+        let applied = self.assignments.applied();
+        self.seen_revision = match applied.exceeds(known) && !known.exceeds(applied) {
+            true => entry.revision,
+            false => self.seen_revision.max(entry.revision),
+        };
     }
 
     fn apply_assignment(&mut self, entry: &Entry) {

@@ -273,3 +273,18 @@ fn outage_that_the_process_saw_is_remembered_for_a_take_over() {
     life.pass(Duration::from_secs(3));
     assert_eq!(life.machine.remembered().store_returned, Some(returned));
 }
+
+#[test]
+fn bucket_created_again_is_trusted_once_it_shows_more_than_was_known() {
+    let mut life = Life::joined(ManagerConfig::default());
+    life.assigned(3, &["p1"]);
+    let before = life.machine.remembered().revision;
+    let again = |version, revision| Entry {
+        revision,
+        ..assignment("assignment.worker-0", version, &["p1"])
+    };
+    life.handle(ManagerInput::Assignment(WatchEvent::Change(again(2, 1))));
+    assert_eq!(life.machine.remembered().revision, before);
+    life.handle(ManagerInput::Assignment(WatchEvent::Change(again(4, 2))));
+    assert_eq!(life.machine.remembered().revision, 2);
+}
