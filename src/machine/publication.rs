@@ -324,9 +324,10 @@ impl BucketReading {
     }
 
     /// Marks keys for a rewrite whose content is older than what their worker has applied; all
-    /// keys, if a worker has applied (`highest`) what the bucket has lost.
-    pub fn mark_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Applied) {
-        if highest.exceeds(self.shown()) {
+    /// keys, if the bucket has lost what any worker has applied, or a version up to `highest`.
+    pub fn mark_refused(&mut self, applied: &BTreeMap<WorkerId, Applied>, highest: Version) {
+        let shown = self.shown();
+        if highest > shown.version || applied.values().any(|applied| applied.exceeds(shown)) {
             for slot in self.slots.values_mut() {
                 slot.needs_rewrite |= matches!(slot.content, Content::Assigned(_));
             }

@@ -483,7 +483,7 @@ impl Publisher {
         } else {
             reading.keep_rewrite_marks(&self.known.slots);
             reading.mark_foreign(&self.known.slots, self.term);
-            reading.mark_refused(&beats.applied_by, self.applied);
+            reading.mark_refused(&beats.applied_by, self.applied.version);
             self.known = reading;
         }
         self.known.stored = Vec::new(); // large, and of use to a take-over only

@@ -199,7 +199,8 @@ impl Publisher {
             self.known = reading;
             match self.rewrite(class_b_until, deadline) {
                 Ok(()) => {
-                    self.known.mark_refused(&beats.applied_by, self.applied);
+                    let highest = self.applied.version;
+                    self.known.mark_refused(&beats.applied_by, highest);
                     return Ok(Learned::All(beats));
                 }
                 Err(AttemptError::Failed(error)) => return Err(error.with_operation("take over")),

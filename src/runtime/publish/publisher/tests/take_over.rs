@@ -396,3 +396,23 @@ fn assignment_with_outdated_term_is_rewritten() {
     assert!(next > version);
     assert_eq!(held(&world)["w-1"].version, next);
 }
+
+/// Symptom: a change of leader published a plan that nothing had changed. Cause: a term that was
+/// opened and reported, but in which nothing was published, was taken for a lost publication.
+#[test]
+fn plan_of_an_earlier_term_stands_although_a_later_term_is_reported() {
+    for kind in BOTH {
+        let world = world(kind);
+        let lists = plan(&[("w-1", &["p"]), ("w-2", &["q"])]);
+        let version = Leader::leading(&world).publish(&lists).unwrap();
+        Leader::leading(&world);
+        let value = format!(
+            r#"{{"worker":"w-1","applied_term":1,"applied_version":{version},"highest_term":2,"highest_version":{version}}}"#
+        );
+        let key = "heartbeat.w-1";
+        world.server().put(Bucket::Heartbeat, key, value.as_bytes());
+        let found = Leader::new(&world).take_over().unwrap();
+        assert!(found.consistent, "{kind:?}");
+        assert_eq!((found.term, found.version), (3, version), "{kind:?}");
+    }
+}
