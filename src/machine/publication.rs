@@ -126,16 +126,24 @@ impl BucketReading {
         }
     }
 
-    /// The highest version that can have been used so far. Without a readable commit record, no
-    /// remaining key need show it.
+    /// The highest version that can have been used so far. Without a readable commit record, or
+    /// with an assignment that another client has made malformed since, no remaining key need show
+    /// it.
     #[must_use]
     pub fn version_floor(&self) -> Version {
         let fence = self.fence.value.as_ref();
         let known = self
             .highest_version
             .max(fence.map_or(0, |fence| fence.version));
-        if self.commit.value.is_some() {
-            return known;
+        if let Some(commit) = &self.commit.value {
+            let is_hidden = |slot: &AssignmentSlot| {
+                slot.content == Content::Malformed && slot.revision > self.commit.revision
+            };
+            if !self.slots.values().any(is_hidden) {
+                return known;
+            }
+            let writes = self.last_sequence.saturating_sub(self.commit.revision);
+            return known.max(commit.version.saturating_add(highest_possible(writes)));
         }
         let since_fence = fence.map(|fence| {
             let writes = self.last_sequence.saturating_sub(self.fence.revision);

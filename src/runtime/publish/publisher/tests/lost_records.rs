@@ -256,3 +256,22 @@ fn versions_missed_by_the_new_leader_are_reported_before_it_publishes() {
         holds_exactly(&world, &lists(), 7);
     }
 }
+
+/// Seed 3237 of the managers: the only trace of an unfinished publication was overwritten with
+/// an implausible number, and the next leader used its version again.
+#[test]
+fn version_whose_only_assignment_was_made_malformed_is_not_used_again() {
+    for hidden in [&b"{junk"[..], &raw(i64::MAX - 1, None, &["x"])] {
+        let world = world(Kind::B);
+        let mut first = Leader::leading(&world);
+        let version = first.publish(&lists()).unwrap();
+        put(
+            &world,
+            "assignment.w-0",
+            &raw(version + 1, Some(1), &["p", "q"]),
+        );
+        put(&world, "assignment.w-0", hidden);
+        let mut second = Leader::leading(&world);
+        assert!(second.publish(&lists()).unwrap() > version + 1);
+    }
+}
