@@ -145,7 +145,7 @@ impl ConfigComparison {
             known.reported = known.parts;
             self.is_changed = true;
             // Only workers with a lease are compared, and those have valid ids.
-            if let Ok(worker) = WorkerId::new(&**worker) {
+            if let Ok(worker) = WorkerId::new(worker) {
                 self.reports.push_back(ConfigMismatch {
                     worker,
                     parts: known.parts,
