@@ -43,8 +43,15 @@ pub struct CalculatorConfig {
     /// Minimum time between publications. Emergencies, leaves and manual triggers bypass it.
     /// Default: 10 s.
     pub cooldown: Duration,
-    /// How long to wait for workers after a start without workers and after a mass expiry. Default:
-    /// 30 s.
+    /// How long a fleet that has no plan yet waits for more workers before its first plan. Each join
+    /// starts the delay again, up to `cold_start_window` after the first worker. A manual trigger
+    /// ends it. 0 disables it. Default: 3 s.
+    pub initial_delay: Duration,
+    /// A fleet that has no plan yet gets its first one when this many workers are alive. 1 or more.
+    /// Default: 1.
+    pub min_workers: u32,
+    /// How long to wait for workers after a start without workers, after the first plan of a fleet
+    /// and after a mass expiry. Default: 30 s.
     pub cold_start_window: Duration,
     /// How long to wait for more joins after the first. Default: 10 s.
     pub planned_scale_window: Duration,
@@ -139,6 +146,8 @@ impl Default for CalculatorConfig {
             heartbeat_ttl: Duration::from_secs(6),
             emergency_grace_period: Duration::from_secs(5),
             cooldown: Duration::from_secs(10),
+            initial_delay: Duration::from_secs(3),
+            min_workers: 1,
             cold_start_window: Duration::from_secs(30),
             planned_scale_window: Duration::from_secs(10),
             leave_window: Duration::from_secs(1),
@@ -213,6 +222,8 @@ impl CalculatorConfig {
                     format!("{:?}", config.emergency_grace_period),
                 ),
                 ("cooldown", format!("{:?}", config.cooldown)),
+                ("initial_delay", format!("{:?}", config.initial_delay)),
+                ("min_workers", config.min_workers.to_string()),
                 (
                     "cold_start_window",
                     format!("{:?}", config.cold_start_window),
@@ -316,6 +327,9 @@ impl CalculatorConfig {
                 "must be 2 or more",
             );
         }
+        if self.min_workers == 0 {
+            rules.broken("min_workers", "0".into(), "must be 1 or more");
+        }
         if self.malformed_threshold == 0 {
             rules.broken("malformed_threshold", "0".into(), "must be 1 or more");
         }
@@ -380,8 +394,9 @@ impl CalculatorConfig {
         ]
     }
 
-    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 11] {
+    fn durations_that_may_be_zero(&self) -> [(&'static str, Duration); 12] {
         [
+            ("initial_delay", self.initial_delay),
             ("leave_window", self.leave_window),
             ("list_shrink_hold", self.list_shrink_hold),
             ("join_coalescing", self.join_coalescing),

@@ -35,6 +35,12 @@ type Config struct {
 	// RestartRatio is the share of workers that must disappear within one TTL to count as a
 	// restart. 0 to 1. Default 0.5.
 	RestartRatio float64
+	// InitialDelay is how long a fleet that has no plan yet waits for more workers before its first
+	// plan. Each join starts it again, up to ColdStartWindow after the first worker. Default 3 s.
+	InitialDelay time.Duration
+	// MinWorkers: a fleet that has no plan yet gets its first one when this many workers are alive. 1
+	// or more. Default 1.
+	MinWorkers int
 	// ColdStartWindow is how long to wait for workers after a start without workers and after a
 	// mass expiry. Default 30 s.
 	ColdStartWindow time.Duration
@@ -98,6 +104,8 @@ func (c *Config) fields() []configField {
 		{"cooldown", &c.Cooldown},
 		{"min_rebalance_threshold", &c.MinThreshold},
 		{"restart_ratio", &c.RestartRatio},
+		{"initial_delay", &c.InitialDelay},
+		{"min_workers", &c.MinWorkers},
 		{"cold_start_window", &c.ColdStartWindow},
 		{"planned_scale_window", &c.PlannedScaleWindow},
 		{"recovery_grace", &c.RecoveryGrace},

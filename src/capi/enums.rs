@@ -166,9 +166,10 @@ pub enum divvy_reason {
     DIVVY_REASON_NONE = 0,
     /// The end of the window that follows a start without workers.
     DIVVY_REASON_COLD_START = 1,
-    /// Published immediately at a start, to close a coverage gap.
+    /// Published when a new leader finds partitions without an owner: immediately, or, for a fleet
+    /// without a plan, after `initial_delay`.
     DIVVY_REASON_COLD_START_IMMEDIATE = 2,
-    /// The end of the window that follows an immediate cold start.
+    /// The end of the window that follows the first plan of a fleet.
     DIVVY_REASON_COLD_START_FINAL = 3,
     /// Workers joined or left in an orderly way.
     DIVVY_REASON_PLANNED_SCALE = 4,

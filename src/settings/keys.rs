@@ -88,8 +88,12 @@ settings! {
         "A suspected worker is declared dead after this time. If not set, it follows `heartbeat_ttl`: a manager uses 1.5 x `heartbeat_interval`, at most the TTL.";
     cooldown: calculator.cooldown, "above 0, up to 366d; should not exceed the windows",
         "Minimum time between publications. If not set, it does not exceed the windows. Emergencies, leaves and manual triggers bypass it.";
+    initial_delay: calculator.initial_delay, "up to 366d; at most cold_start_window has an effect",
+        "How long a fleet that has no plan yet waits for more workers before its first plan. Each join starts the delay again, up to `cold_start_window` after the first worker. 0 disables it.";
+    min_workers: calculator.min_workers, "1 or more",
+        "A fleet that has no plan yet gets its first one when this many workers are alive.";
     cold_start_window: calculator.cold_start_window, "above 0, up to 366d; should be at least planned_scale_window",
-        "How long to wait for more workers after a start without workers, and after a mass expiry. If not set, it is at least `planned_scale_window`.";
+        "How long to wait for more workers after a start without workers, after the first plan of a fleet, and after a mass expiry. If not set, it is at least `planned_scale_window`.";
     planned_scale_window: calculator.planned_scale_window, "above 0, up to 366d; should be at least cooldown",
         "How long to wait for more workers, counted from the first join. If not set, it is between `cooldown` and `cold_start_window`.";
     leave_window: calculator.leave_window, "up to 366d",

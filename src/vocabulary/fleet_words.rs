@@ -41,9 +41,10 @@ words! {
     pub enum Reason {
         /// The end of the window that follows a start without workers.
         ColdStart = 1 "cold_start",
-        /// Published immediately at a start, to close a coverage gap.
+        /// Published when a new leader finds partitions without an owner: immediately, or, for a
+        /// fleet without a plan, after `initial_delay`.
         ColdStartImmediate = 2 "cold_start_immediate",
-        /// The end of the window that follows an immediate cold start.
+        /// The end of the window that follows the first plan of a fleet.
         ColdStartFinal = 3 "cold_start_final",
         /// Workers joined or left in an orderly way.
         PlannedScale = 4 "planned_scale",

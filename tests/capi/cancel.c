@@ -8,7 +8,7 @@
 
 static const char *const MANAGED =
     "{\"heartbeat_interval\":\"250ms\",\"worker_id_ttl\":\"3s\",\"election_timeout\":\"800ms\","
-    "\"heartbeat_ttl\":\"1500ms\",\"emergency_grace_period\":\"300ms\",\"cooldown\":\"50ms\"}";
+    "\"heartbeat_ttl\":\"1500ms\",\"emergency_grace_period\":\"300ms\",\"cooldown\":\"50ms\",\"initial_delay\":\"0s\"}";
 
 /* A source that blocks on request. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -912,6 +912,7 @@ fn config(rng: &mut Rng) -> CalculatorConfig {
         config.emergency_grace_period = seconds(rng, 2, 10);
         config.cooldown = seconds(rng, 1, 20);
         config.cold_start_window = seconds(rng, 1, 60);
+        config.initial_delay = config.cooldown;
         config.planned_scale_window = seconds(rng, 1, 20);
         config.leave_window = seconds(rng, 0, 4);
         config.join_coalescing = Duration::from_millis(rng.u64(0..200));

@@ -285,6 +285,10 @@ impl CalculatorMachine {
         // With some of the last workers dead and the rest still suspected it is no other story.
         let all_gone = self.members.differ() && !self.members.has_alive() && !in_restart;
         if self.taken_over && (all_gone || self.members.is_empty()) {
+            if let Some(gathering) = &mut self.first_plan {
+                gathering.first = since; // its first workers are gone, and it still has no plan
+                return;
+            }
             self.members.carry_over_removed();
             // What is to be repaired waits for the window, and is still to be repaired if that ends
             // without a publication because the old fleet is back.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::members::Suspicion;
 use super::{
-    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, Followed, JobReport, MassExpiry,
-    OpId, Publication, RunningJobKind, Ticket,
+    CalculatorAction, CalculatorEvent, CalculatorMachine, Finding, FirstPlan, Followed, JobReport,
+    MassExpiry, OpId, Publication, RunningJobKind, Ticket,
 };
 use crate::error::{Code, Error, ErrorClass, Result};
 use crate::machine::breaker::BreakerCondition;
@@ -78,7 +78,10 @@ impl CalculatorMachine {
         }
         self.gap_at_start = true;
         if !has_plan {
-            self.open_window(now, now, Reason::ColdStartFinal);
+            self.first_plan = Some(FirstPlan {
+                first: now,
+                last: now,
+            });
         }
     }
 
@@ -88,6 +91,7 @@ impl CalculatorMachine {
                 self.note_start_from_none(now, since);
                 for worker in workers {
                     self.members.joined(worker.clone(), since);
+                    self.first_plan_waits(now);
                     self.notify(CalculatorEvent::Member {
                         change: MemberChange::Joined,
                         worker,
@@ -97,6 +101,7 @@ impl CalculatorMachine {
             MembershipEvent::Returned(worker) => {
                 self.note_start_from_none(now, now);
                 self.members.joined(worker.clone(), now);
+                self.first_plan_waits(now);
                 self.notify(CalculatorEvent::Member {
                     change: MemberChange::Returned,
                     worker,
@@ -125,6 +130,13 @@ impl CalculatorMachine {
                     window.ends = window.ends.max(recovered);
                 }
             }
+        }
+    }
+
+    /// A join extends the time that the first plan waits for more of them.
+    fn first_plan_waits(&mut self, now: Time) {
+        if let Some(gathering) = &mut self.first_plan {
+            gathering.last = now;
         }
     }
 
@@ -321,6 +333,9 @@ impl CalculatorMachine {
         self.retry_backoff.reset();
         self.health.publishing = None;
         self.gap_at_start = false;
+        if self.first_plan.take().is_some() && self.window.is_none() {
+            self.open_window(now, now, Reason::ColdStartFinal);
+        }
         self.foreign_due = None;
         self.unfinished = None;
         let dropped = self.members.published(workers.iter().cloned(), now);

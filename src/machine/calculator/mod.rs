@@ -27,7 +27,7 @@ pub use self::calculator_messages::{
     JobReport, OpId, Pending, Publication, StateChange, Ticket,
 };
 use self::members::Members;
-use self::pending_work::Window;
+use self::pending_work::{FirstPlan, Window};
 use super::breaker::BreakerCondition;
 use super::position::Position;
 pub use super::takeover::Finding;
@@ -73,6 +73,8 @@ pub struct CalculatorMachine {
     planless: Option<(Time, String)>,
     partitions_differ: bool,
     gap_at_start: bool,
+    /// The fleet has no plan yet and gathers workers for its first one.
+    first_plan: Option<FirstPlan>,
     /// Why the publication was made that failed and may nevertheless have changed the store.
     unfinished: Option<Reason>,
     suspects: Suspects,
@@ -190,6 +192,7 @@ impl CalculatorMachine {
             planless: None,
             partitions_differ: false,
             gap_at_start: false,
+            first_plan: None,
             unfinished: None,
             suspects: Suspects::default(),
             foreign_due: None,

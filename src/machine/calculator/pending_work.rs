@@ -56,6 +56,15 @@ impl Window {
     }
 }
 
+/// A fleet without a plan gathers workers before its first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FirstPlan {
+    /// When its first worker was seen.
+    pub first: Time,
+    /// When the last one joined.
+    pub last: Time,
+}
+
 /// The kinds of work, most urgent first.
 const KINDS: usize = 9;
 
@@ -63,16 +72,18 @@ impl CalculatorMachine {
     /// Every pending piece of work, most urgent first. Nothing while nothing can be published.
     pub(super) fn pending_work(&self) -> impl Iterator<Item = Work> {
         let works: [Option<Work>; KINDS] = if self.can_publish() {
+            let is_first = self.first_plan.is_some();
+            let later = |work: Option<Work>| work.filter(|_| !is_first);
             [
                 self.immediate(),
                 self.emergency(),
                 self.manual(),
-                self.foreign_write(),
-                self.leaves(),
-                self.fleet_window(),
-                self.joins(),
-                self.partition_change(),
-                self.unfinished(),
+                later(self.foreign_write()),
+                later(self.leaves()),
+                later(self.fleet_window()),
+                later(self.joins()),
+                later(self.partition_change()),
+                later(self.unfinished()),
             ]
         } else {
             [None; KINDS]
@@ -85,13 +96,36 @@ impl CalculatorMachine {
         self.taken_over && !self.deposed && self.source_ready && self.members.has_alive()
     }
 
-    /// Damage that a start finds is repaired at once, whichever workers are dead by then.
+    /// Damage that a start finds is repaired at once, whichever workers are dead by then. The first
+    /// plan of a fleet waits for workers.
     fn immediate(&self) -> Option<Work> {
+        let gathered = self
+            .first_plan
+            .map(|first| (first, self.first_plan_due(first)));
         self.gap_at_start.then(|| Work {
             reason: Reason::ColdStartImmediate,
-            due: self.not_before_retry(Time::ZERO),
-            window: None,
+            due: self.not_before_retry(gathered.map_or(Time::ZERO, |(_, due)| due)),
+            window: gathered
+                .filter(|(gathering, due)| *due > gathering.first)
+                .map(|(gathering, _)| WindowView {
+                    reason: Reason::ColdStart,
+                    opens: gathering.first,
+                }),
         })
+    }
+
+    fn first_plan_due(&self, gathering: FirstPlan) -> Time {
+        let latest = gathering.first + self.config.cold_start_window;
+        match self.has_min_workers() {
+            true => latest.min(gathering.last + self.config.initial_delay),
+            false => Time::FAR_FUTURE,
+        }
+    }
+
+    /// Whether enough workers are alive for the first plan of a fleet.
+    fn has_min_workers(&self) -> bool {
+        let wanted = usize::try_from(self.config.min_workers).unwrap_or(usize::MAX);
+        self.members.alive_count() >= wanted
     }
 
     fn emergency(&self) -> Option<Work> {
@@ -141,7 +175,10 @@ impl CalculatorMachine {
     fn fleet_window(&self) -> Option<Work> {
         let window = self.window?;
         // A mass expiry has no effect while the watch is lost.
-        let frozen = window.publishes == Reason::Restart && self.watch_lost_since.is_some();
+        let frozen = match window.publishes {
+            Reason::Restart => self.watch_lost_since.is_some(),
+            _ => self.members.planned().is_empty() && !self.has_min_workers(),
+        };
         Some(Work {
             reason: window.publishes,
             due: if frozen {

@@ -32,16 +32,11 @@ pub fn play(stage: &mut Stage, workers: usize) -> Result<(), Early> {
 }
 
 fn cold_start(stage: &mut Stage, workers: usize) -> Result<(), Early> {
-    let story = format!("{workers} workers start; the first one leads");
+    let story = format!("{workers} workers start; the first plan waits for all of them");
     stage.open("cold start", story)?;
-    stage.start(1)?;
-    stage.expect_soon("the first worker owns everything at once", |stage| {
-        stage.publications() == 1 && stage.owners().is_exact(&stage.partitions)
-    })?;
-    stage.remember_owners();
-    stage.start(workers - 1)?;
-    expect_plan(stage, Reason::ColdStartFinal)?;
-    let once = stage.publications() == 2;
+    stage.start(workers)?;
+    expect_plan(stage, Reason::ColdStartImmediate)?;
+    let once = stage.publications() == 1;
     stage.check("one plan for all workers", once)?;
     stage.close()
 }

@@ -218,11 +218,6 @@ impl Stage {
         Owners::of(&self.fleet.held())
     }
 
-    /// Moves count from now on.
-    pub fn remember_owners(&mut self) {
-        self.owners_before = self.owners();
-    }
-
     /// Who held what when the step began, or when it was last remembered.
     pub fn owners_before(&self) -> &Owners {
         &self.owners_before

@@ -21,6 +21,7 @@ pub fn config(workers: usize) -> ManagerConfig {
     // One after the other; all of them within the window.
     let starting = Duration::from_millis(15) * u32::try_from(workers).unwrap_or_default();
     config.calculator.cold_start_window += starting;
+    config.calculator.min_workers = u32::try_from(workers).unwrap_or(u32::MAX);
     config.heartbeat_interval = Duration::from_millis(250);
     config.worker_id_ttl = Duration::from_secs(4);
     config.election_timeout = Duration::from_millis(1_000);
@@ -34,6 +35,7 @@ fn timing() -> CalculatorConfig {
     config.heartbeat_ttl = Duration::from_millis(1_500);
     config.emergency_grace_period = Duration::from_millis(500);
     config.cooldown = Duration::from_millis(800);
+    config.initial_delay = Duration::from_millis(100);
     config.cold_start_window = Duration::from_millis(1_200);
     config.planned_scale_window = Duration::from_millis(800);
     config.leave_window = Duration::from_millis(150);

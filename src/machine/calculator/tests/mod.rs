@@ -1,6 +1,7 @@
 //! The calculator machine driven by hand: time is stepped to its deadlines, jobs are answered as
 //! the test wants, and what comes out is kept as lines of text.
 
+mod first_plan;
 mod losses;
 mod outages;
 mod pending;
@@ -99,11 +100,13 @@ struct World {
 }
 
 impl World {
-    /// A calculator that has not taken over yet and reports degradations without delay.
+    /// A calculator that has not taken over yet. It reports degradations without delay and publishes
+    /// the first plan of a fleet at once.
     fn new(config: CalculatorConfig) -> Self {
         Self::patient(CalculatorConfig {
             degraded_enter_after: Duration::ZERO,
             degraded_leave_after: Duration::ZERO,
+            initial_delay: Duration::ZERO,
             ..config
         })
     }

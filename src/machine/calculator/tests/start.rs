@@ -302,7 +302,11 @@ fn source_that_failed_at_start_is_read_again() {
 #[test]
 fn nothing_happens_before_first_partition_list_is_pushed() {
     let mut world = World::new(CalculatorConfig::default());
-    world.calculator = CalculatorMachine::new(CalculatorConfig::default(), Time::ZERO, 1, false);
+    let config = CalculatorConfig {
+        initial_delay: Duration::ZERO,
+        ..CalculatorConfig::default()
+    };
+    world.calculator = CalculatorMachine::new(config, Time::ZERO, 1, false);
     let found = TakeOver {
         heartbeats: beating(&["w-1"]),
         finding: None,
