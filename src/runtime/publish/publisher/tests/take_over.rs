@@ -398,7 +398,7 @@ fn assignment_with_outdated_term_is_rewritten() {
 }
 
 /// Symptom: a change of leader published a plan that nothing had changed. Cause: a term that was
-/// opened and reported, but in which nothing was published, was taken for a lost publication.
+/// opened and reported, but in which nothing was published, was treated as a lost publication.
 #[test]
 fn plan_of_an_earlier_term_stands_although_a_later_term_is_reported() {
     for kind in BOTH {
