@@ -6,8 +6,8 @@
 //! one TTL plus the recovery grace, whatever expiry markers the restarted server sends.
 //!
 //! # Protocol of use
-//! Call `seed` once, then `beat`, `left`, `expired`, `watch_lost`, `live` and `tick` as things
-//! happen. `deadline` returns when `tick` is due; an early tick does nothing. After each call, drain
+//! Call `seed` once, then `watch_opened`, `beat`, `left`, `expired`, `watch_lost`, `live` and `tick`
+//! as things happen, and `end_absent` after a listing. `deadline` returns when `tick` is due; an early tick does nothing. After each call, drain
 //! `poll_event`.
 
 use std::cmp::Reverse;
@@ -53,6 +53,8 @@ struct Lease {
     /// The time of this worker's entry in the queue of deadlines; an entry with another time is
     /// a leftover of an earlier life of the worker.
     queued: Option<Time>,
+    /// Whether the present watch, or a listing since it was opened, has shown the worker.
+    is_shown: bool,
 }
 
 /// The leases of all workers. See the module for the protocol of use.
@@ -69,6 +71,8 @@ pub struct Leases {
     /// Until when expiry markers are ignored after a disconnection: a server that restarts removes
     /// the heartbeats of healthy workers that could not renew them in time.
     markers_ignored_until: Time,
+    /// Workers that the watch had not shown when it became live. A listing decides about them.
+    absent: Vec<WorkerId>,
     events: VecDeque<MembershipEvent>,
 }
 
@@ -93,6 +97,7 @@ impl Leases {
             joins_since: None,
             visibility: Visibility::Opening,
             markers_ignored_until: Time::ZERO,
+            absent: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -120,6 +125,7 @@ impl Leases {
             return self.newcomer(now, worker, ends);
         };
         lease.ends = lease.ends.max(ends);
+        lease.is_shown = true;
         if lease.status == LeaseStatus::Suspected && ends > now {
             lease.status = LeaseStatus::Alive;
             lease.ends = ends;
@@ -154,6 +160,7 @@ impl Leases {
             // Reported when the watch is live, unless a heartbeat arrives first. The entry in the
             // queue may be later than that, so another one takes its place.
             lease.ends = now;
+            lease.is_shown = true;
             lease.queued = None;
             self.enqueue(&worker);
         }
@@ -170,6 +177,13 @@ impl Leases {
         }
     }
 
+    /// A new watch was opened: it shows every key that exists, then becomes live.
+    pub fn watch_opened(&mut self) {
+        for lease in self.workers.values_mut() {
+            lease.is_shown = false;
+        }
+    }
+
     /// The watch is disconnected: no lease expires until it is restored.
     pub fn watch_lost(&mut self) {
         if self.visibility != Visibility::Disconnected {
@@ -180,6 +194,12 @@ impl Leases {
 
     /// Everything that happened so far has been delivered.
     pub fn live(&mut self, now: Time) {
+        if self.visibility != Visibility::Live {
+            let is_absent =
+                |lease: &Lease| !lease.is_shown && lease.status != LeaseStatus::Suspected;
+            let absent = self.workers.iter().filter(|(_, lease)| is_absent(lease));
+            self.absent = absent.map(|(worker, _)| worker.clone()).collect();
+        }
         match self.visibility {
             Visibility::Live => {}
             Visibility::Opening => self.visibility = Visibility::Live,
@@ -196,6 +216,26 @@ impl Leases {
                 // Joins that were delayed by the disconnection are reported now.
                 self.report_joins();
                 self.events.push_back(MembershipEvent::WatchRestored);
+            }
+        }
+    }
+
+    /// Whether the live watch has not shown every worker. Their keys were removed before it was
+    /// opened, and it need not show the markers: list the heartbeats, then call `end_absent`.
+    #[must_use]
+    pub fn has_absent(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    /// Ends the leases of the absent workers of which the listing has no entry either.
+    pub fn end_absent(&mut self, now: Time) {
+        for worker in std::mem::take(&mut self.absent) {
+            if self
+                .workers
+                .get(&worker)
+                .is_some_and(|lease| !lease.is_shown)
+            {
+                self.expired(now, worker.as_str());
             }
         }
     }
@@ -312,6 +352,8 @@ impl Leases {
             status,
             ends,
             queued: None,
+            // Only a heartbeat makes a worker join.
+            is_shown: status == LeaseStatus::Joining,
         };
         self.workers.insert(worker.clone(), lease);
         if status != LeaseStatus::Suspected {

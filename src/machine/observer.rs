@@ -111,11 +111,13 @@ impl Observer {
     }
 
     /// Applies a listing of the heartbeats: a worker with a key is alive, one with a deletion
-    /// marker has left, others keep their leases.
+    /// marker has left, one that the watch did not show either is suspected, others keep their
+    /// leases.
     pub fn listed(&mut self, now: Time, listing: &Listing, in_force: Applied) {
         for entry in &listing.entries {
             self.heartbeat_entry(now, entry, in_force);
         }
+        self.leases.end_absent(now);
     }
 
     /// Handles an event of the assignment watch. Writes with the term in force are our own.

@@ -67,7 +67,7 @@ pub enum MonitorAction {
 enum MonitorTask {
     /// Open the watches that are not open.
     Open,
-    /// List the heartbeats, because the watch does not show them.
+    /// List the heartbeats, because the watch does not show all of them.
     Reconcile,
     /// Let leases end and joins be reported.
     Observe,
@@ -167,6 +167,10 @@ impl MonitorEngine {
             MonitorWatch::Heartbeats => self.observer.heartbeat(now, event, in_force),
             MonitorWatch::Assignments => self.observer.assignment(now, event, in_force),
         }
+        let has_absent = self.observer.leases().has_absent();
+        if has_absent && (watch, event) == (MonitorWatch::Heartbeats, &WatchEvent::Live) {
+            self.reconcile_at = Some(now);
+        }
         if matches!(event, WatchEvent::Change(entry) if entry.operation == Operation::Expired) {
             // At once, so that what ends here is known to have ended by the store's marker.
             self.collect(true);
@@ -195,6 +199,7 @@ impl MonitorEngine {
             self.is_open[watch as usize] = true;
             if watch == MonitorWatch::Heartbeats {
                 self.is_loss_reported = false;
+                self.observer.leases_mut().watch_opened();
             }
         }
         match failure {
@@ -248,7 +253,8 @@ impl MonitorEngine {
             return;
         }
         self.note_stall(now, in_force);
-        if self.observer.leases().is_live() {
+        let leases = self.observer.leases();
+        if leases.is_live() && !leases.has_absent() {
             self.reconcile_at = None;
         } else {
             let pause = self.heartbeat_ttl / 2;
