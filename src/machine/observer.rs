@@ -33,6 +33,8 @@ pub struct Observer {
     /// The highest term and version reported as applied that were passed on.
     ahead: Applied,
     held: BTreeMap<Box<str>, ObservedAssignment>,
+    /// Whether the assignment watch was lost and has not delivered the state of the bucket since.
+    is_bucket_uncertain: bool,
     events: VecDeque<CalculatorInput>,
 }
 
@@ -64,6 +66,7 @@ impl Observer {
             last_sequence: 0,
             ahead: Applied::default(),
             held: BTreeMap::new(),
+            is_bucket_uncertain: false,
             events: VecDeque::new(),
         })
     }
@@ -126,8 +129,17 @@ impl Observer {
         let entry = match event {
             WatchEvent::Change(entry) => entry,
             // What was missed is delivered after the recovery.
-            WatchEvent::Disconnected(_) => return self.convergence.begin_replay(),
-            WatchEvent::Live => return self.convergence.end_replay(),
+            WatchEvent::Disconnected(_) => {
+                self.is_bucket_uncertain = true;
+                return self.convergence.begin_replay();
+            }
+            WatchEvent::Live => {
+                self.convergence.end_replay();
+                if std::mem::take(&mut self.is_bucket_uncertain) {
+                    self.suspect_bucket();
+                }
+                return;
+            }
         };
         self.last_sequence = self.last_sequence.max(entry.revision);
         let term = match entry.key.as_str() {
@@ -331,6 +343,15 @@ impl Observer {
         });
     }
 
+    /// The bucket may have been replaced by an older copy while the watch was lost: its writes look
+    /// like known ones, and a key that it lacks does not appear at all.
+    fn suspect_bucket(&mut self) {
+        self.events.push_back(CalculatorInput::ForeignSuspected {
+            key: FENCE_KEY.into(),
+            revision: Revision::MAX,
+        });
+    }
+
     fn fence(&mut self, entry: &Entry, term_in_force: Term) {
         let fence = entry
             .is_live()
@@ -341,10 +362,7 @@ impl Observer {
                 .events
                 .push_back(CalculatorInput::FenceMoved { term: fence.term }),
             // Removed or overwritten: the publisher's next read shows which.
-            Some(Err(_)) | None => self.events.push_back(CalculatorInput::ForeignSuspected {
-                key: entry.key.clone(),
-                revision: Revision::MAX,
-            }),
+            Some(Err(_)) | None => self.suspect_bucket(),
         }
     }
 }
@@ -527,6 +545,26 @@ mod tests {
         events(&mut observer);
         observer.heartbeat(Time::ZERO, &beat(5), in_force);
         assert_eq!(events(&mut observer), [""; 0]);
+    }
+
+    /// Found by the simulation of managers: a worker whose key was lost in a restored copy had no
+    /// partitions from then on.
+    #[test]
+    fn bucket_is_suspected_once_after_each_loss_of_its_watch() {
+        let mut observer = observer();
+        let mut watch = |event| {
+            observer.assignment(Time::ZERO, &event, in_force(3));
+            events(&mut observer)
+        };
+        assert_eq!(watch(WatchEvent::Live), [""; 0]);
+        for _ in 0..2 {
+            assert_eq!(watch(WatchEvent::Disconnected("lost".into())), [""; 0]);
+            let suspected = watch(WatchEvent::Live);
+            assert_eq!(suspected.len(), 1);
+            let whole = format!("{:?}", Revision::MAX);
+            assert!(suspected[0].contains(&whole), "{suspected:?}");
+        }
+        assert_eq!(watch(WatchEvent::Live), [""; 0]);
     }
 
     #[test]

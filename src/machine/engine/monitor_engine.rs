@@ -180,8 +180,12 @@ impl MonitorEngine {
     /// Handles the end of a watch; it is opened again.
     pub fn watch_ended(&mut self, now: Time, watch: MonitorWatch, in_force: Applied) {
         self.is_open[watch as usize] = false;
-        if watch == MonitorWatch::Heartbeats {
-            self.report_loss(now, "the watch ended".into(), in_force);
+        match watch {
+            MonitorWatch::Heartbeats => self.report_loss(now, "the watch ended".into(), in_force),
+            MonitorWatch::Assignments => {
+                let lost = WatchEvent::Disconnected("the watch ended".into());
+                self.observer.assignment(now, &lost, in_force);
+            }
         }
     }
 
