@@ -9,6 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use divvy::CalculatorConfig;
 use divvy::machine::calculator::{
     CalculatorAction, CalculatorInput, CalculatorMachine, Finding, Job, JobReport, Publication,
+    SourceOutcome,
 };
 use divvy::machine::liveness::{Leases, MembershipEvent};
 use divvy::machine::takeover::{HeartbeatRecord, TakeOver};
@@ -132,7 +133,7 @@ fn benches(c: &mut Criterion) {
                             partitions: 10_000,
                             quality: divvy::strategy::Quality::default(),
                             generation: 0,
-                            source_failure: None,
+                            source: SourceOutcome::Returned,
                         };
                         let result = Ok(JobReport::Published(done));
                         let term = 2;

@@ -150,8 +150,20 @@ pub struct Publication {
     pub quality: Quality,
     /// The newest change of the partition list that was covered.
     pub generation: u64,
-    /// Why the source was of no use, if the plan was made of the last list.
-    pub source_failure: Option<String>,
+    /// What the source did when the list was read for it.
+    pub source: SourceOutcome,
+}
+
+/// What the partition source did when a publication read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceOutcome {
+    /// It returned the list, or the list is pushed.
+    Returned,
+    /// It failed with this error, so the plan contains the last list.
+    Failed(String),
+    /// It has not returned yet, so the plan contains the last list.
+    /// [`CalculatorInput::PartitionsChanged`] follows, possibly before the end of the publication.
+    Running,
 }
 
 /// What to do. Each is carried out once, in order.

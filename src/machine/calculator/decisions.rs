@@ -351,6 +351,7 @@ impl CalculatorMachine {
             op,
             kind,
             started: self.now,
+            has_list_changed: false,
         });
         self.actions.push_back(CalculatorAction::Start { op, job });
     }

@@ -190,6 +190,9 @@ impl CalculatorMachine {
         self.source_ready = true;
         self.inspect_wanted = true;
         self.is_reading = false;
+        if let Some(job) = &mut self.job {
+            job.has_list_changed = true;
+        }
         self.inspect_retry_at = None;
         self.generation_wanted = self.generation_wanted.max(generation);
         match ticket {
@@ -260,8 +263,9 @@ impl CalculatorMachine {
                 self.inspected(now, tickets, generation, finding);
             }
             (RunningJobKind::Inspect { .. }, Ok(JobReport::Reading)) => {
-                self.is_reading = true;
-                self.inspect_wanted = false;
+                // The call may have returned before this report of it arrives.
+                self.is_reading = !job.has_list_changed;
+                self.inspect_wanted = job.has_list_changed;
             }
             (RunningJobKind::Resolve { .. }, Ok(JobReport::Resolved { foreign })) => {
                 if self.unfinished.is_none() {
@@ -303,14 +307,7 @@ impl CalculatorMachine {
         self.planless = None;
         self.waits_for_list = false;
         let looked_at_newest = done.generation >= self.generation_wanted;
-        if let Some(why) = &done.source_failure {
-            self.health.source = Some(why.clone());
-        } else {
-            self.health.source = None;
-            if looked_at_newest {
-                self.list_was_read(now);
-            }
-        }
+        self.source_used(now, &done.source, looked_at_newest);
         if looked_at_newest {
             self.partitions_differ = false;
         }
@@ -418,6 +415,7 @@ impl CalculatorMachine {
         }
         match kind {
             RunningJobKind::Publish { triggers, .. } => {
+                self.ask_again_if_reading();
                 self.delay_retry(now, &error);
                 // Those that came while it was under way have not been tried yet.
                 self.trigger_tried = triggers == self.triggers.len();

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use self::calculator_health::CalculatorHealth;
 pub use self::calculator_messages::{
     CalculatorAction, CalculatorEvent, CalculatorInput, Degradation, Degraded, Followed, Job,
-    JobReport, OpId, Pending, Publication, StateChange, Ticket,
+    JobReport, OpId, Pending, Publication, SourceOutcome, StateChange, Ticket,
 };
 use self::members::Members;
 use self::pending_work::{FirstPlan, Window};
@@ -109,6 +109,8 @@ struct RunningJob {
     op: OpId,
     kind: RunningJobKind,
     started: Time,
+    /// Whether the partition list may have changed since it started.
+    has_list_changed: bool,
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! When the partition source is read, what follows from it, and what follows when no plan can be
 //! made.
 
-use super::{CalculatorMachine, Finding, RunningJobKind};
+use super::{CalculatorMachine, Finding, RunningJobKind, SourceOutcome};
 use crate::error::{Code, Error};
 use crate::types::{Time, Version};
 
@@ -27,6 +27,34 @@ impl CalculatorMachine {
         self.inspect_backoff.reset();
         let interval = self.config.source_refresh_interval;
         self.refresh_at = (!interval.is_zero()).then(|| now + interval);
+    }
+
+    /// A publication has read the source.
+    pub(super) fn source_used(&mut self, now: Time, source: &SourceOutcome, is_newest: bool) {
+        match source {
+            SourceOutcome::Returned if is_newest => {
+                self.health.source = None;
+                self.list_was_read(now);
+            }
+            SourceOutcome::Returned => {
+                self.health.source = None;
+                self.ask_again_if_reading();
+            }
+            SourceOutcome::Failed(why) => {
+                self.health.source = Some(why.clone());
+                self.ask_again_if_reading();
+            }
+            // A list that it returned during the publication has not been read yet.
+            SourceOutcome::Running => {}
+        }
+    }
+
+    /// A publication may have received the result of the call in progress, whose return is not
+    /// reported then.
+    pub(super) fn ask_again_if_reading(&mut self) {
+        if std::mem::take(&mut self.is_reading) {
+            self.inspect_wanted = true;
+        }
     }
 
     /// The list of this change was compared with the plan.

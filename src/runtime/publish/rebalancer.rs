@@ -10,7 +10,7 @@ use super::partition_list::Partitions;
 use super::publisher::{Publish, Publisher, Resolved, TakeOverResult};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
-use crate::machine::calculator::{Finding, Job, JobReport, Publication};
+use crate::machine::calculator::{Finding, Job, JobReport, Publication, SourceOutcome};
 use crate::machine::list_guard::{HeldList, Judgement, ListGuard};
 use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
@@ -263,7 +263,7 @@ impl Rebalancer {
         let ListToPublish {
             list,
             generation,
-            failure,
+            source,
         } = read?;
         let in_force = self.plan.take();
         let list = self.admit(in_force.as_ref(), list);
@@ -295,7 +295,7 @@ impl Rebalancer {
             partitions,
             quality,
             generation,
-            source_failure: failure.map(|error| error.to_string()),
+            source,
         }))
     }
 
@@ -329,7 +329,7 @@ impl Rebalancer {
                 return Ok(ListToPublish {
                     list,
                     generation,
-                    failure: None,
+                    source: SourceOutcome::Returned,
                 });
             }
             Ok(None) => None,
@@ -343,7 +343,9 @@ impl Rebalancer {
         Ok(ListToPublish {
             list: Arc::clone(list),
             generation: *generation,
-            failure,
+            source: failure.map_or(SourceOutcome::Running, |error| {
+                SourceOutcome::Failed(error.to_string())
+            }),
         })
     }
 
@@ -442,8 +444,7 @@ struct ListToPublish {
     list: Arc<[Partition]>,
     /// The change that it covers.
     generation: u64,
-    /// Why it is not fresh, if the source failed.
-    failure: Option<Error>,
+    source: SourceOutcome,
 }
 
 /// How many of the partitions in force a list lacks; both are in canonical order.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{
     CalculatorAction, CalculatorEvent, CalculatorInput, CalculatorMachine, Finding, Job, JobReport,
-    OpId, Publication, Ticket,
+    OpId, Publication, SourceOutcome, Ticket,
 };
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
@@ -90,6 +90,8 @@ struct World {
     job_ends: VecDeque<Result<Finding, Error>>,
     /// Whether the source does not return during the next inspection.
     source_hangs: bool,
+    /// What the source does during publications.
+    source: SourceOutcome,
     /// The job under way, and when it ends.
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
@@ -122,6 +124,7 @@ impl World {
             job_time: Duration::ZERO,
             job_ends: VecDeque::new(),
             source_hangs: false,
+            source: SourceOutcome::Returned,
             job: None,
             listings: VecDeque::new(),
             state: CalculatorState::Idle,
@@ -271,7 +274,7 @@ impl World {
                     partitions: 10,
                     quality: Quality::default(),
                     generation: self.generation,
-                    source_failure: None,
+                    source: self.source.clone(),
                 })
             }
             Job::Inspect if std::mem::take(&mut self.source_hangs) => JobReport::Reading,

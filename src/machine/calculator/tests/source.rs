@@ -38,6 +38,7 @@ fn refresh_without_live_worker_is_refused() {
 fn reading_source_is_not_asked_again_and_blocks_no_emergency() {
     let mut world = World::settled(&["w-1", "w-2"]);
     world.source_hangs = true;
+    world.source = SourceOutcome::Running;
     world.handle(changed(3, 1));
     world.missing("w-2");
     world.at(60_000);
@@ -51,6 +52,67 @@ fn reading_source_is_not_asked_again_and_blocks_no_emergency() {
         ticket: None,
     });
     assert_eq!(world.times_of("reply 1 v8"), [60_000]);
+}
+
+/// The report of `dv-source` that a late call has returned.
+fn returned(generation: u64) -> CalculatorInput {
+    CalculatorInput::PartitionsChanged {
+        generation,
+        ticket: None,
+    }
+}
+
+/// The publication counted as a read of the newest list.
+#[test]
+fn source_that_returns_during_a_publication_of_the_last_list_is_inspected_after_it() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.job_time = Duration::from_secs(2);
+    world.source = SourceOutcome::Running;
+    world.leave("w-2"); // the plan starts at 1 s
+    world.at(2_000);
+    world.handle(returned(0));
+    world.at(3_000);
+    world.find(Finding::Changed);
+    world.at(60_000);
+    assert_eq!(world.times_of("inspect"), [3_000]);
+    assert_eq!(world.times_of("plan partition_change"), [13_000]);
+}
+
+#[test]
+fn source_that_returns_before_its_inspection_has_ended_is_inspected_again() {
+    let mut world = World::settled(&["w-1"]);
+    world.job_time = Duration::from_secs(1);
+    world.source_hangs = true;
+    world.handle(returned(0));
+    world.at(500);
+    world.handle(returned(0));
+    world.at(60_000);
+    assert_eq!(world.times_of("inspect"), [0, 1_000]);
+}
+
+/// The result that the inspection waits for may be received by the publication, whose return is not
+/// reported then.
+#[test]
+fn list_that_is_awaited_is_asked_for_again_after_a_publication_that_did_not_cover_it() {
+    for (source, end) in [
+        (SourceOutcome::Failed("simulated".into()), Ok(Finding::Same)),
+        (SourceOutcome::Returned, Ok(Finding::Same)),
+        (SourceOutcome::Returned, Err(Code::StrategyFailed)),
+    ] {
+        let mut world = World::settled(&["w-1", "w-2"]);
+        world.job_time = Duration::from_secs(1);
+        world.source_hangs = true;
+        world.source = source;
+        world.handle(returned(1));
+        world.leave("w-2"); // the plan starts at 1 s, and covers change 0
+        world.at(1_500);
+        let end = end.map_err(|code| Error::new(code, "simulated"));
+        world.job_ends.push_back(end);
+        world.at(2_500);
+        world.generation = 1;
+        world.at(4_000);
+        assert_eq!(world.times_of("inspect"), [0, 2_000]);
+    }
 }
 
 /// Found by the properties: the caller of the first refresh waited for a publication that the second

@@ -336,6 +336,21 @@ fn nothing_happens_before_take_over() {
     world.expect("");
 }
 
+#[test]
+fn source_that_returns_during_take_over_is_inspected_after_it() {
+    let mut world = World::new(CalculatorConfig::default());
+    world.partitions_changed(None);
+    world.at(1_000);
+    let found = TakeOver {
+        heartbeats: beating(&["w-1"]),
+        ..stored(&["w-1"])
+    };
+    world.find(Finding::Changed);
+    world.take_over(found);
+    assert_eq!(world.times_of("inspect"), [1_000]);
+    assert_eq!(world.times_of("plan partition_change"), [1_000]);
+}
+
 /// Symptom: an unreadable assignment stayed as it was. Cause: the whole fleet
 /// disappeared before the leader rewrote what the take-over had found, and returned unchanged.
 #[test]

@@ -112,7 +112,9 @@ fn failed_source_is_reported_and_plan_is_made_of_its_last_list() {
         let publication = publish(&mut rebalancer, &["a"]).unwrap();
         holds_exactly(&world, rebalancer.plan().unwrap(), publication.version);
         assert_eq!(publication.partitions, 2);
-        let failure = publication.source_failure.unwrap();
+        let SourceOutcome::Failed(failure) = publication.source else {
+            panic!("{:?}", publication.source);
+        };
         assert!(failure.contains("db-7 is down"), "{failure}");
         // It does not prevent a take-over either.
         partitions.touch();
@@ -163,7 +165,7 @@ fn hanging_source_does_not_block_plans_and_its_late_list_is_reported() {
     for workers in [&["a"][..], &["b"]] {
         let publication = publish(&mut rebalancer, workers).unwrap();
         assert_eq!((publication.partitions, publication.generation), (2, 0));
-        assert_eq!(publication.source_failure, None);
+        assert_eq!(publication.source, SourceOutcome::Running);
     }
     assert!(reported.is_empty());
     answer.send(list(&["p", "q", "r"])).unwrap();
