@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use super::fleet_identity::verify;
 use super::manager::perform_at;
 use crate::machine::calculator::{CalculatorEvent, StateChange};
 use crate::machine::request::{Answer, Request};

@@ -3,13 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use divvy::error::Code;
 use divvy::machine::calculator::{CalculatorInput, Ticket};
-use divvy::store::Bucket;
+use divvy::runtime::sim::verify;
 use divvy::store::memory::Blackout;
-use divvy::wire::{COMMIT_KEY, FENCE_KEY};
+use divvy::store::{Bucket, Entry};
+use divvy::wire::{COMMIT_KEY, FENCE_KEY, FleetRecord};
+
+use divvy::types::Partition;
 
 use crate::check::Checked;
 use crate::fleet::assignments;
+use crate::lockstep_publisher::far_future;
 use crate::node::{Phase, WATCH_DELAY_MAX};
 use crate::world::{Event, Network, World};
 
@@ -89,8 +94,18 @@ impl World {
             + config.cold_start_window * 2
             + config.planned_scale_window
             + config.cooldown * 2
-            + config.retry_delay_max * 4;
+            + config.retry_delay_max * 4
+            + self.hold_bound();
         sum * 10 / 9
+    }
+
+    /// How long the last change of the list may be held back: by the leader that observed it, and
+    /// once more by a successor.
+    fn hold_bound(&self) -> Duration {
+        match self.config.max_list_shrink < 1.0 {
+            true => (self.config.list_shrink_hold + Duration::from_secs(2)) * 2,
+            false => Duration::ZERO,
+        }
     }
 
     pub fn become_quiet(&mut self) -> Checked {
@@ -438,8 +453,19 @@ impl World {
         });
     }
 
+    /// The source returns this list from now on.
+    pub fn give_partitions(&mut self, list: Vec<Partition>) {
+        self.partitions = list;
+        self.list_changed();
+        self.notify_leaders();
+    }
+
     pub fn change_partitions(&mut self) {
         self.set_partitions();
+        self.notify_leaders();
+    }
+
+    fn notify_leaders(&mut self) {
         let count = self.partitions.len();
         self.note(|| format!("there are {count} partitions now"));
         // The host notifies every running leader.
@@ -465,7 +491,7 @@ impl World {
     /// A leader of the Go library that has not noticed its deposition, or an operator, writes an
     /// assignment.
     pub fn write_as_a_stranger(&mut self) {
-        let kind = self.rng.u8(0..14);
+        let kind = self.rng.u8(0..15);
         let workers = self.workers.len() + self.lifetimes.slots;
         let worker = self.rng.usize(0..workers + 2);
         let key = format!("assignment.w-{worker}");
@@ -497,8 +523,16 @@ impl World {
             r#"{{"version":{version},"lifecycle":"emergency","partitions":{partitions}{term}}}"#
         );
         let mut record = || {
-            let huge = format!(r#"{{"term":{huge},"version":{huge}}}"#);
-            let values = [None, Some("{}".to_owned()), Some(huge)];
+            let both = format!(r#"{{"term":{huge},"version":{huge}}}"#);
+            let version = format!(r#"{{"term":1,"version":{huge}}}"#);
+            let rewrite = format!(r#"{{"term":1,"class":"A","class_b_until":{huge}}}"#);
+            let values = [
+                None,
+                Some("{}".to_owned()),
+                Some(both),
+                Some(version),
+                Some(rewrite),
+            ];
             values[self.rng.usize(0..values.len())].clone()
         };
         let (key, value) = match kind {
@@ -508,6 +542,7 @@ impl World {
             10 => (COMMIT_KEY.to_owned(), record()),
             11 => (FENCE_KEY.to_owned(), record()),
             12 => return self.leave_protocol_key(),
+            13 => return self.join_as_another_fleet(),
             _ => return self.overstate_a_heartbeat(huge),
         };
         self.note(|| format!("a foreign client writes {key}: {value:?}"));
@@ -535,13 +570,49 @@ impl World {
         self.protocol_keys.insert(key, value);
     }
 
+    /// A worker of a fleet with another name or other key prefixes starts on these buckets. It is
+    /// refused as long as a fence says whose they are.
+    fn join_as_another_fleet(&mut self) {
+        let listing = self.listing();
+        let is_led = |entry: &&Entry| entry.key == FENCE_KEY && entry.is_live();
+        if !listing.entries.iter().any(|entry| is_led(&entry)) {
+            return;
+        }
+        let mut other = FleetRecord::default();
+        match self.rng.bool() {
+            true => other.fleet = "other".into(),
+            false => other.assignment_prefix = "other".into(),
+        }
+        self.note(|| format!("a worker of {other} starts"));
+        self.tally("other fleet refused");
+        let verified = verify(&self.store.client("other"), &other, "bucket", far_future());
+        let error = verified.expect_err("a worker of another fleet joined");
+        assert_eq!(error.code(), Code::WrongFleet, "{error}");
+        assert_eq!(
+            self.listing().last_sequence,
+            listing.last_sequence,
+            "it wrote something"
+        );
+    }
+
     /// A heartbeat reports implausibly high numbers.
     fn overstate_a_heartbeat(&mut self, huge: i64) {
         let keys = self.keys(Bucket::Heartbeat);
         let Some(key) = keys.get(self.rng.usize(0..keys.len().max(1))) else {
             return;
         };
-        let value = format!(r#"{{"applied_term":{huge},"applied_version":{huge}}}"#);
+        let names = match self.rng.bool() {
+            true => ["applied_term", "applied_version"],
+            false => ["highest_term", "highest_version"],
+        };
+        let value = format!(
+            r#"{{"applied_version":1,"{}":{huge},"{}":{huge}}}"#,
+            names[0], names[1]
+        );
+        let value = match names[1] {
+            "applied_version" => value.replace(r#""applied_version":1,"#, ""),
+            _ => value,
+        };
         self.note(|| format!("a foreign client writes {key}: {value}"));
         self.tally("overstated heartbeat");
         let server = self.store.server();

@@ -201,6 +201,13 @@ impl Checker {
         ))
     }
 
+    /// Records that the stored partitions stay in force while a newer list is held back.
+    pub fn left_of_a_list(&mut self, listing: &Listing) {
+        let assignments = assignments(listing);
+        let left = assignments.iter().flat_map(|(_, a)| names(&a.partitions));
+        self.lists.insert(0, left.collect());
+    }
+
     /// Checks that the stored plan covers the newest list.
     pub fn is_newest_division(&self, listing: &Listing) -> Result<BTreeSet<String>, String> {
         let workers = self.is_division(listing)?;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use divvy::CalculatorConfig;
 use divvy::error::{Code, Error, Result};
 use divvy::machine::calculator::{Job, JobReport};
 use divvy::machine::plausible::MalformedValues;
@@ -80,8 +81,9 @@ pub enum Thought {
 pub enum Said {
     /// The deadline by the clock of the process.
     Asks(Ask, Time),
-    TookOver(Result<(TakeOver, MalformedValues)>),
-    Done(Term, Result<JobReport>),
+    /// With the time after which a list that is held back is to be read again.
+    TookOver(Result<(TakeOver, MalformedValues)>, Option<Duration>),
+    Done(Term, Result<JobReport>, Option<Duration>),
 }
 
 /// A waiting publisher thread.
@@ -96,6 +98,7 @@ pub struct Actor {
 pub struct Parts {
     pub settings: PublisherSettings,
     pub in_force: Arc<Effective>,
+    pub config: CalculatorConfig,
     pub default_weight: i64,
     pub former_leader_lease_over: bool,
     pub nonce: u64,
@@ -142,6 +145,7 @@ impl Actor {
             parts.default_weight,
             parts.former_leader_lease_over,
         )
+        .with_list_guard(&parts.config, parts.clock.clone())
         .with_reader(LockstepReader(reader, None), Duration::MAX);
         let lines = Lines::mine();
         let thread = std::thread::spawn(move || {
@@ -200,11 +204,13 @@ fn run(
     for order in orders {
         let word = match order {
             Order::TakeOver(timeout) => {
-                Said::TookOver(rebalancer.take_over(clock.instant() + timeout))
+                let result = rebalancer.take_over(clock.instant() + timeout);
+                Said::TookOver(result, rebalancer.held_list_due_in())
             }
             Order::Run(job, timeout) => {
                 let result = rebalancer.run(job, clock.instant() + timeout);
-                Said::Done(rebalancer.publisher().term(), result)
+                let term = rebalancer.publisher().term();
+                Said::Done(term, result, rebalancer.held_list_due_in())
             }
         };
         if says.send(word).is_err() {

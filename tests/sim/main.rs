@@ -34,7 +34,7 @@ const SEEDS: u64 = 2_000;
 const MANAGERS_SEEDS: u64 = 480;
 
 /// Situations that the seeds must reach in total.
-const MET: [&str; 23] = [
+const MET: [&str; 25] = [
     "watch_lost",
     "breaker closed",
     "breaker opened",
@@ -49,8 +49,10 @@ const MET: [&str; 23] = [
     "late write refused",
     "leadership lost",
     "left",
+    "list held back",
     "lost",
     "manual-refresh",
+    "other fleet refused",
     "partition_change",
     "planned_scale",
     "publish",

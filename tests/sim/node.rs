@@ -151,6 +151,9 @@ impl Node {
     }
 }
 
+/// Shortest pause before a held list is read again.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
+
 impl World {
     /// A leader process elected by the host takes over.
     pub fn start_leader(&mut self) -> Checked {
@@ -196,6 +199,7 @@ impl World {
                 heartbeat_ttl: config.heartbeat_ttl,
             },
             in_force: Arc::clone(&in_force),
+            config: config.clone(),
             default_weight: config.default_weight,
             former_leader_lease_over: config.former_leader_lease_over,
             nonce: self.rng.u64(..),
@@ -639,6 +643,14 @@ impl World {
         self.said(n, said)
     }
 
+    /// A list that is held back is read again when its time is over, by the slowest clock.
+    fn list_is_held(&mut self, n: usize, due: Option<Duration>) {
+        if let Some(due) = due {
+            self.tally("list held back");
+            self.after(due * 10 / 9 + LIST_AGAIN, Event::ListDue { node: n });
+        }
+    }
+
     /// Handles the next message of the publisher thread.
     fn said(&mut self, n: usize, said: Option<Said>) -> Checked {
         match said {
@@ -647,7 +659,12 @@ impl World {
                 self.asked(n, ask, deadline);
                 Ok(())
             }
-            Some(Said::TookOver(Ok((found, malformed)))) => {
+            Some(Said::TookOver(Ok((found, malformed)), held_list)) => {
+                self.list_is_held(n, held_list);
+                if held_list.is_some() && !found.consistent {
+                    // The list of a plan that others damaged is what is left of it.
+                    self.checker.left_of_a_list(&self.listing());
+                }
                 self.note(|| format!("node {n} took over: {found:?}"));
                 self.checker.took_over(found.term);
                 let local = self.nodes[n].clock.of(self.now());
@@ -661,7 +678,7 @@ impl World {
                 took_over(&mut node.machine, local, found, malformed);
                 self.carry_out(n)
             }
-            Some(Said::TookOver(Err(error))) => {
+            Some(Said::TookOver(Err(error), _)) => {
                 self.note(|| format!("node {n} failed to take over: {error}"));
                 self.tally("take-over failed");
                 if let Some(member) = self.nodes[n].member {
@@ -669,7 +686,8 @@ impl World {
                 }
                 self.stop_node(n)
             }
-            Some(Said::Done(term, result)) => {
+            Some(Said::Done(term, result, held_list)) => {
+                self.list_is_held(n, held_list);
                 self.note(|| format!("node {n} in term {term}: {result:?}"));
                 if let Ok(JobReport::Resolved { foreign: true }) = &result {
                     self.tally("foreign write resolved");

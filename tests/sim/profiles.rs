@@ -6,7 +6,8 @@ use std::time::Duration;
 use divvy::machine::calculator::{CalculatorInput, Ticket};
 use divvy::store::memory::Blackout;
 use divvy::store::{Bucket, Store};
-use divvy::types::Time;
+use divvy::types::{Partition, Time};
+use divvy::wire::Assignment;
 
 use crate::check::Checked;
 use crate::lines::Lines;
@@ -53,8 +54,9 @@ fn held(checked: Checked) {
 pub fn trigger(world: &mut World) {
     world.tickets += 1;
     let ticket = Ticket(world.tickets);
-    world.nodes[0].tickets.insert(ticket.0);
-    world.nodes[0]
+    let leader = world.leader.expect("a leader");
+    world.nodes[leader].tickets.insert(ticket.0);
+    world.nodes[leader]
         .inbox
         .push_back(CalculatorInput::Trigger { ticket });
     held(world.poll_nodes());
@@ -310,6 +312,66 @@ fn storm_of_malformed_values_is_reported_once_and_stops_nothing() {
         server.purge(Bucket::Heartbeat);
         recovers(world);
     }
+}
+
+/// The list shrinks to a fifth while leaders change and a worker crashes.
+#[test]
+fn list_that_lost_too_much_is_held_by_every_leader_until_its_time_is_over() {
+    for seed in SEEDS {
+        let mut world = settled(seed);
+        world.config.max_list_shrink = 1.0;
+        stop_leader(&mut world);
+        give(&mut world, 20);
+        pass(&mut world, Duration::from_secs(60));
+        world.config.max_list_shrink = 0.5;
+        world.config.list_shrink_hold = Duration::from_secs(300);
+        stop_leader(&mut world);
+        let owned = |world: &World| {
+            let listing = world.listing();
+            let lists = world.checker.is_division(&listing).map(|_| ());
+            held(lists);
+            let owned = |entry: &(String, Vec<u8>)| {
+                Assignment::decode(&entry.1).map_or(0, |assignment| assignment.partitions.len())
+            };
+            assignments(world).iter().map(owned).sum::<usize>()
+        };
+        assert_eq!(owned(&world), 20);
+        give(&mut world, 4);
+        pass(&mut world, Duration::from_secs(60));
+        let triggered = world.checker.commits;
+        trigger(&mut world);
+        pass(&mut world, Duration::from_secs(10));
+        assert!(world.checker.commits > triggered);
+        assert_eq!(owned(&world), 20, "a rebalance for another reason");
+        world.worker_down(0, false);
+        pass(&mut world, Duration::from_secs(60));
+        assert_eq!(owned(&world), 20, "an emergency");
+        stop_leader(&mut world);
+        assert_eq!(owned(&world), 20, "a take-over");
+        // It returns before the time is over: nothing was ever missing.
+        give(&mut world, 20);
+        pass(&mut world, Duration::from_secs(600));
+        assert_eq!(owned(&world), 20);
+        give(&mut world, 4);
+        pass(&mut world, Duration::from_secs(200));
+        assert_eq!(owned(&world), 20);
+        pass(&mut world, Duration::from_secs(200));
+        assert_eq!(owned(&world), 4);
+        recovers(world);
+    }
+}
+
+/// The source returns this many partitions from now on.
+fn give(world: &mut World, count: usize) {
+    let list = (0..count).map(|index| Partition::new([format!("q{index:02}")], 1));
+    world.give_partitions(list.collect());
+}
+
+/// The leader stops, and another takes over.
+fn stop_leader(world: &mut World) {
+    let leader = world.leader.expect("a leader");
+    held(world.stop_node(leader));
+    pass(world, Duration::from_secs(60));
 }
 
 /// The leader and all workers pause together, like a suspended host.

@@ -57,6 +57,10 @@ pub enum Event {
         node: usize,
         serial: Serial,
     },
+    /// A list that was held back is to be read again.
+    ListDue {
+        node: usize,
+    },
     /// A call of the source that hung has returned.
     SourceReturns {
         node: usize,
@@ -267,6 +271,10 @@ impl World {
         self.partitions = (0..count)
             .map(|index| Partition::new([format!("p{index:02}")], self.rng.i64(0..5)))
             .collect();
+        self.list_changed();
+    }
+
+    pub fn list_changed(&mut self) {
         let names = names(&self.partitions);
         self.checker.lists.retain(|list| *list != names);
         self.checker.lists.push(names);
@@ -409,6 +417,16 @@ impl World {
                 let node = &mut self.nodes[node];
                 if node.waits_for == Some(serial) {
                     node.ready = Some(answer);
+                }
+            }
+            Event::ListDue { node } => {
+                let node = &mut self.nodes[node];
+                if node.phase == Phase::Running {
+                    let changed = CalculatorInput::PartitionsChanged {
+                        generation: node.partitions.touch(),
+                        ticket: None,
+                    };
+                    node.inbox.push_back(changed);
                 }
             }
             Event::SourceReturns { node } => {
@@ -906,6 +924,10 @@ pub fn make_buckets(store: &MemoryStore, config: &CalculatorConfig) {
 /// The default timing, and shorter ones.
 fn config(rng: &mut Rng) -> CalculatorConfig {
     let mut config = CalculatorConfig::default();
+    match rng.u8(0..3) {
+        0 => config.list_shrink_hold = Duration::from_secs(rng.u64(0..30)),
+        _ => config.max_list_shrink = 1.0,
+    }
     let seconds =
         |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..=to) * 500);
     if rng.bool() {
