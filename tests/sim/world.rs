@@ -430,7 +430,8 @@ impl World {
                 }
             }
             Event::SourceReturns { node } => {
-                if self.nodes[node].phase == Phase::Running {
+                // Also during the take-over, after which the calculator handles it.
+                if self.nodes[node].phase != Phase::Down {
                     self.nodes[node]
                         .inbox
                         .push_back(CalculatorInput::PartitionsChanged {
