@@ -256,7 +256,8 @@ fn ten_minutes_of_link_flapping_cause_no_storm_and_no_deaths() {
             received.len()
         );
         let calls = world.nodes[0].calls - calls;
-        assert!(calls < 6 * 600, "{calls} calls");
+        // Four losses of the watch per second; the bucket is listed at most once after each.
+        assert!(calls < 8 * 600, "{calls} calls");
         assert_eq!(world.tally.get("lost"), None, "a worker was declared dead");
         recovers(world);
     }
