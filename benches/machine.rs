@@ -134,6 +134,7 @@ fn benches(c: &mut Criterion) {
                             quality: divvy::strategy::Quality::default(),
                             generation: 0,
                             source: SourceOutcome::Returned,
+                            limit: Default::default(),
                         };
                         let result = Ok(JobReport::Published(done));
                         let term = 2;

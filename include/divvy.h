@@ -404,6 +404,13 @@ enum divvy_event_kind
      */
     DIVVY_EVENT_LIST_HELD = 15,
     /**
+     * A published plan leaves `partition_count` partitions without an owner, because an
+     * assignment with them would be too large for the store; or the loss of one worker would lead
+     * there. `partitions` lists them. `message` says what to do; it is empty if neither is the
+     * case any more. Members: `version`, `partition_count`, `partitions`, `message`.
+     */
+    DIVVY_EVENT_ASSIGNMENT_LIMIT = 16,
+    /**
      * The manager's state changed. The first event of a subscriber reports the current state:
      * `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
      */
@@ -2949,7 +2956,8 @@ int32_t divvy_event_member_change(struct divvy_event event);
 uint64_t divvy_event_worker_count(struct divvy_event event);
 
 /**
- * Returns the number of partitions in the published plan.
+ * Returns the number of partitions in the published plan; of DIVVY_EVENT_ASSIGNMENT_LIMIT those
+ * without an owner, which divvy_event_json() lists.
  *
  * Parameters: event - the event.
  * Returns: the number; 0 for other kinds of events and for an invalid handle.

@@ -6,12 +6,14 @@
 mod config_digest;
 mod fleet_record;
 mod held_counts;
+mod partitions;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::config_digest::{ConfigDigest, ConfigParts, digest_of_text, hex};
 pub use self::fleet_record::FleetRecord;
 pub use self::held_counts::HeldCounts;
+pub use self::partitions::{ASSIGNMENT_OVERHEAD, encode_partitions, encoded_len};
 use crate::error::{Code, Error, Result};
 use crate::types::{Partition, Term, Version, WORKER_ID_MAX_BYTES, WorkerId, key_fault, truncated};
 
@@ -175,16 +177,6 @@ impl Assignment {
     }
 }
 
-/// The partition list of an assignment as JSON: the part that stays the same while only version,
-/// term and lifecycle change.
-#[must_use]
-pub fn encode_partitions<'a>(
-    partitions: impl Iterator<Item = &'a Partition>,
-) -> Box<serde_json::value::RawValue> {
-    let list: Vec<&Partition> = partitions.collect();
-    serde_json::value::to_raw_value(&list).unwrap_or_else(|error| json_never_fails(&error))
-}
-
 /// The fence record: who leads, in which term.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
@@ -240,6 +232,9 @@ pub struct Commit {
     /// How many partitions the plan has.
     #[serde(default)]
     pub partitions: u64,
+    /// How many partitions have no owner, because an assignment with them would be too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unassigned: Option<u64>,
     /// When it was published, by the leader's wall clock (RFC 3339). For people only.
     #[serde(default)]
     pub time: String,

@@ -113,6 +113,9 @@ func eventOf(from *C.divvy_go_event) Event {
 		reported.Key = C.GoString(C.divvy_event_key(event, nil))
 		reported.Value = C.GoString(C.divvy_event_value(event, nil))
 		reported.Message = C.GoString(C.divvy_event_message(event, nil))
+	case EventAssignmentLimit:
+		reported.Partitions = int(C.divvy_event_partition_count(event))
+		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 	case EventPublished, EventWouldPublish, EventLeaderPublished:
 		reported.Message = C.GoString(C.divvy_event_message(event, nil))
 		reported.Workers = int(C.divvy_event_worker_count(event))

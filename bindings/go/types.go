@@ -46,7 +46,7 @@ type Event struct {
 	State, From CalculatorState
 	// Reason: set for EventCalculatorState, EventPublished and EventWouldPublish; empty in Idle.
 	Reason string
-	// Version: set for EventCalculatorState and publications; the assigned version for EventWorkerLagging.
+	// Version: set for EventCalculatorState, EventAssignmentLimit and publications; the assigned version for EventWorkerLagging.
 	Version int64
 	// AppliedVersion: set for EventWorkerLagging.
 	AppliedVersion int64
@@ -54,7 +54,8 @@ type Event struct {
 	// "returned", "dead"): set for EventMember.
 	Worker, Change string
 	// Workers, Partitions and Moved: set for EventPublished, EventWouldPublish and
-	// EventLeaderPublished. Partitions of the list that is held back: set for EventListHeld.
+	// EventLeaderPublished. Partitions of EventListHeld: those of the held list; of
+	// EventAssignmentLimit: those without an owner.
 	Workers, Partitions, Moved int
 	// Bucket, Key and Value (how it begins): set for EventMalformed.
 	Bucket     Bucket
@@ -63,8 +64,8 @@ type Event struct {
 	Err error
 	// Message: set for EventDegraded (reasons and what still works; empty at the end), EventBreaker
 	// (why it opened; empty when closed), EventFatal, EventLeaderPublished, EventWorkerLagging,
-	// EventConfigMismatch, EventMalformed and EventListHeld (how to confirm it; empty when no list is
-	// held back).
+	// EventConfigMismatch, EventMalformed, EventListHeld (how to confirm it; empty when no list is
+	// held back) and EventAssignmentLimit (what to do; empty when within the limit again).
 	Message string
 	// Time is the time of the event (for EventDegraded: of its beginning), relative to an arbitrary
 	// start.

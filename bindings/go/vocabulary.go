@@ -194,6 +194,11 @@ const (
 	// became empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list
 	// is held back any more.
 	EventListHeld EventKind = 15
+	// EventAssignmentLimit: A published plan leaves `partition_count` partitions without an owner,
+	// because an assignment with them would be too large for the store; or the loss of one worker
+	// would lead there. `partitions` lists them. `message` says what to do; it is empty if neither is
+	// the case any more.
+	EventAssignmentLimit EventKind = 16
 	// EventManagerState: The manager's state changed. The first event of a subscriber reports the
 	// current state: `from` and `state` are equal.
 	EventManagerState EventKind = 20
@@ -259,6 +264,8 @@ func (w EventKind) String() string {
 		return "config_mismatch"
 	case EventListHeld:
 		return "list_held"
+	case EventAssignmentLimit:
+		return "assignment_limit"
 	case EventManagerState:
 		return "manager_state"
 	case EventWorkerID:

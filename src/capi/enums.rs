@@ -351,6 +351,11 @@ pub enum divvy_event_kind {
     /// empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list is
     /// held back any more. Members: `partition_count`, `lost_count`, `message`.
     DIVVY_EVENT_LIST_HELD = 15,
+    /// A published plan leaves `partition_count` partitions without an owner, because an
+    /// assignment with them would be too large for the store; or the loss of one worker would lead
+    /// there. `partitions` lists them. `message` says what to do; it is empty if neither is the
+    /// case any more. Members: `version`, `partition_count`, `partitions`, `message`.
+    DIVVY_EVENT_ASSIGNMENT_LIMIT = 16,
     /// The manager's state changed. The first event of a subscriber reports the current state:
     /// `from` and `state` are equal. Members: `from`, `state`, `time_ns`.
     DIVVY_EVENT_MANAGER_STATE = 20,

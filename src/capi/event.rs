@@ -210,7 +210,8 @@ pub extern "C" fn divvy_event_worker_count(event: divvy_event) -> u64 {
     look(event, 0, |record| record.worker_count as u64)
 }
 
-/// Returns the number of partitions in the published plan.
+/// Returns the number of partitions in the published plan; of DIVVY_EVENT_ASSIGNMENT_LIMIT those
+/// without an owner, which divvy_event_json() lists.
 ///
 /// Parameters: event - the event.
 /// Returns: the number; 0 for other kinds of events and for an invalid handle.

@@ -41,6 +41,12 @@ pub(super) fn status_json(status: &CalculatorStatus) -> Value {
             "listed": held.listed,
             "applied_in_ms": millis(held.applied_in),
         })),
+        "assignment_limit": {
+            "largest_bytes": status.assignment_limit.sizes.largest,
+            "after_loss_bytes": status.assignment_limit.sizes.after_loss,
+            "limit_bytes": status.assignment_limit.sizes.limit,
+            "unassigned": &*status.assignment_limit.unassigned,
+        },
         "quality": status.quality.map(|quality| json!({
             "max_to_mean": quality.max_to_mean,
             "min_to_mean": quality.min_to_mean,

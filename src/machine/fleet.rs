@@ -413,6 +413,13 @@ impl FleetStatus {
                 self.report(Bucket::Heartbeat, entry, &fault);
             }
         }
+        let commit = reading.commit.value.as_ref();
+        if let Some(count) = commit.and_then(|commit| commit.unassigned) {
+            self.problems.push(format!(
+                "{count} partitions have no owner: an assignment with them exceeds the store's \
+                 limit; add workers or raise max_payload"
+            ));
+        }
         if let (Some(lease), Some(fence)) = (&self.leader, &self.fence)
             && lease.worker != fence.leader
         {

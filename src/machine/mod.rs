@@ -13,6 +13,7 @@ pub mod config_mismatch;
 pub mod convergence;
 pub mod election;
 pub mod engine;
+pub mod fit;
 pub mod fleet;
 pub mod heartbeat;
 pub mod host_calls;

@@ -54,7 +54,8 @@ pub trait CalculatorMetrics: Send + Sync {
     }
     /// The number of live workers and of suspected workers changed.
     fn workers(&self, alive: usize, suspected: usize) {}
-    /// The number of partitions whose owner in the current plan is no longer a member changed.
+    /// The number of partitions without an owner changed: the owner in the current plan is no longer
+    /// a member, or its assignment would be too large for the store.
     fn unassigned(&self, partitions: usize) {}
     /// `lagging` live workers have not applied their assignment within `apply_timeout`. The slowest
     /// live worker is `highest` versions behind.
@@ -131,6 +132,11 @@ pub struct PublishedPlan {
     pub moved_share: f64,
     /// Load of the most loaded worker, as a multiple of the mean.
     pub max_to_mean: f64,
+    /// Size of the largest assignment, as a fraction of the largest value that the store accepts.
+    /// Above 1 partitions are left without an owner.
+    pub limit_ratio: f64,
+    /// The same after the loss of one worker.
+    pub limit_after_loss_ratio: f64,
 }
 
 /// Receives the measurements of one worker.

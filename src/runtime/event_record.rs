@@ -1,6 +1,7 @@
 //! An event as its fields: what C, Go and the command line read, and its one JSON form.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ use crate::machine::manager::ManagerEvent;
 use crate::machine::plausible::MalformedValue;
 use crate::strategy::Quality;
 use crate::time::duration::millis;
-use crate::types::{Time, Version, WorkerId};
+use crate::types::{Partition, Time, Version, WorkerId};
 use crate::vocabulary::{
     AlertLevel, Bucket, Code, DegradationCause, EventKind, Field, MemberChange, Reason, Word,
 };
@@ -48,6 +49,7 @@ pub struct EventRecord {
     pub lost_count: usize,
     pub time: Option<Time>,
     pub assignment: Option<AssignmentChange>,
+    pub unassigned: Arc<[Partition]>,
     pub is_leader: bool,
     pub level: Option<AlertLevel>,
     pub lasted: Duration,
@@ -81,6 +83,7 @@ impl EventRecord {
             lost_count: 0,
             time: None,
             assignment: None,
+            unassigned: Arc::default(),
             is_leader: false,
             level: None,
             lasted: Duration::ZERO,
@@ -191,7 +194,10 @@ impl EventRecord {
                 (None, Some(seen)) => json!(seen.lifecycle),
                 (None, None) => json!(""),
             },
-            Field::Partitions => json!(held.map(|held| &*held.partitions)),
+            Field::Partitions => match held {
+                Some(held) => json!(&*held.partitions),
+                None => json!(&*self.unassigned),
+            },
             Field::Added => json!(self.assignment.as_ref().map(|change| &change.added)),
             Field::Removed => json!(self.assignment.as_ref().map(|change| &change.removed)),
             Field::IsLeader => json!(self.is_leader),
@@ -279,6 +285,12 @@ impl From<&CalculatorEvent> for EventRecord {
                 parts: mismatch.parts,
                 message: mismatch.to_string(),
                 ..Self::about(EventKind::ConfigMismatch, Some(&mismatch.worker))
+            },
+            CalculatorEvent::AssignmentLimit { version, limit } => Self {
+                version: *version,
+                partition_count: limit.unassigned.len(),
+                unassigned: Arc::clone(&limit.unassigned),
+                ..Self::saying(EventKind::AssignmentLimit, &limit.to_string())
             },
             CalculatorEvent::Degraded(degraded) => Self {
                 time: degraded.since,

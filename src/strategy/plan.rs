@@ -18,6 +18,8 @@ pub struct Plan {
     members: Vec<u32>,
     /// Where each worker's group begins in `members`, and the end.
     starts: Vec<u32>,
+    /// Partitions without an owner, in canonical order.
+    unassigned: Arc<[Partition]>,
 }
 
 impl Plan {
@@ -62,7 +64,44 @@ impl Plan {
             owners,
             members,
             starts,
+            unassigned: Arc::default(),
         })
+    }
+
+    /// Returns this plan without an owner for these partitions (indices, ascending).
+    ///
+    /// # Errors
+    /// None for indices of this plan.
+    pub(crate) fn leaving_out(self, left_out: &[u32]) -> Result<Self> {
+        let is_left_out = |index: &u32| left_out.binary_search(index).is_ok();
+        let all = 0..self.partitions.len() as u32;
+        let (out, kept): (Vec<u32>, Vec<u32>) = all.partition(is_left_out);
+        let partition = |&index: &u32| self.partitions[index as usize].clone();
+        let owners = kept.iter().map(|&index| self.owners[index as usize]);
+        let partitions = kept.iter().map(partition).collect();
+        let plan = Self::new(Arc::clone(&self.workers), partitions, owners.collect())?;
+        Ok(Self {
+            unassigned: out.iter().map(partition).collect(),
+            ..plan
+        })
+    }
+
+    /// The partitions without an owner, in canonical order: assignments with them would be too large
+    /// for the store.
+    #[must_use]
+    pub fn unassigned(&self) -> &Arc<[Partition]> {
+        &self.unassigned
+    }
+
+    /// The list that the plan was made of, in canonical order: with and without an owner.
+    #[must_use]
+    pub fn listed(&self) -> Arc<[Partition]> {
+        if self.unassigned.is_empty() {
+            return Arc::clone(&self.partitions);
+        }
+        let mut all: Vec<Partition> = [&self.partitions[..], &self.unassigned].concat();
+        all.sort();
+        all.into()
     }
 
     /// The workers, sorted bytewise.

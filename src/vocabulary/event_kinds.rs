@@ -43,6 +43,11 @@ words! {
         /// empty. `message` says how to confirm it. It is empty, and the counts are 0, if no list is
         /// held back any more.
         ListHeld = 15 "list_held",
+        /// A published plan leaves `partition_count` partitions without an owner, because an
+        /// assignment with them would be too large for the store; or the loss of one worker would
+        /// lead there. `partitions` lists them. `message` says what to do; it is empty if neither is
+        /// the case any more.
+        AssignmentLimit = 16 "assignment_limit",
         /// The manager's state changed. The first event of a subscriber reports the current state:
         /// `from` and `state` are equal.
         ManagerState = 20 "manager_state",
@@ -117,7 +122,8 @@ words! {
         Term = 20 "term",
         /// Text: why the plan was made, as the leader wrote it; `cached`: from the cache file.
         Lifecycle = 21 "lifecycle",
-        /// List of partitions, each with `keys` and `weight`: all that the worker owns.
+        /// List of partitions, each with `keys` and `weight`: all that the worker owns, or all
+        /// without an owner.
         Partitions = 22 "partitions",
         /// List of partitions: the acquired ones.
         Added = 23 "added",
@@ -181,6 +187,7 @@ impl EventKind {
                 Message,
                 Comparison,
             ],
+            EventKind::AssignmentLimit => &[Version, PartitionCount, Partitions, Message],
             EventKind::Breaker => &[State, Message],
             EventKind::WorkerLagging => &[Worker, Version, AppliedVersion, LastedMs, Message],
             EventKind::Malformed => &[Bucket, Key, Value, Message],

@@ -102,6 +102,9 @@ words! {
         /// No plan could be made within `planning_timeout`: the source has never returned a list, or
         /// the strategy fails or hangs. A manager hands leadership over.
         Planning = 8 "planning",
+        /// Partitions have no owner, because an assignment with them would be too large for the
+        /// store.
+        Unassigned = 9 "unassigned",
     }
 
     /// The state of the circuit breaker that guards the store.

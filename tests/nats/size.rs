@@ -1,10 +1,8 @@
-//! The calculator at its limits: assignments that exceed the server's limit, and fleets that exceed
-//! one batch.
+//! The calculator at its limits: fleets that exceed one batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use divvy::error::Code;
 use divvy::runtime::publish::publisher::ActiveMode;
 use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, ManageBuckets, Outcome, Store, Write};
@@ -13,7 +11,7 @@ use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY};
 use divvy::{Calculator, CalculatorConfig, Partition};
 
 use crate::support::nats_binary::NEWEST;
-use crate::support::nats_server::{Server, Setup};
+use crate::support::nats_server::Server;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(120);
@@ -60,44 +58,6 @@ fn calculator(store: &Arc<NatsStore>, partitions: Vec<Partition>) -> Calculator 
         .source(move || Ok(partitions.clone()))
         .build()
         .unwrap()
-}
-
-#[test]
-fn assignment_over_server_limit_is_rejected_before_any_key_is_written() {
-    const MAX_PAYLOAD: usize = 8_192;
-    let server = Setup::new(NEWEST)
-        .config(&format!("max_payload: {MAX_PAYLOAD}"))
-        .start();
-    let store = store_with_workers(&server, 3);
-    // Only the assignment of the second worker is too large.
-    let key = |i: usize| match i % 3 {
-        1 => format!("{i:03}-{}", "x".repeat(900)),
-        _ => format!("{i:03}"),
-    };
-    let partitions = (0..30).map(|i| Partition::new([key(i)], 1)).collect();
-    let leader = calculator(&store, partitions);
-    leader.start(TIMEOUT).unwrap();
-    let error = leader.trigger_rebalance(TIMEOUT).unwrap_err();
-    leader.stop(TIMEOUT).unwrap();
-
-    assert_eq!(error.code(), Code::TooLarge, "{error}");
-    let text = error.to_string();
-    eprintln!("{text}");
-    let number_after = |word: &str| -> usize {
-        let rest = text.split_once(word).expect(word).1;
-        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
-        digits.parse().expect(word)
-    };
-    let limit = number_after("the store takes ");
-    assert!((MAX_PAYLOAD / 2..MAX_PAYLOAD).contains(&limit), "{text}");
-    assert!(
-        number_after("the assignment of w-00001 has ") > limit,
-        "{text}"
-    );
-    let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
-    let written: Vec<_> = listing.entries.iter().map(|e| e.key.as_str()).collect();
-    assert_eq!(written, [FENCE_KEY]);
-    assert_eq!(listing.last_sequence, listing.entries[0].revision);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct CalculatorHealth {
     pub host_calls: Option<String>,
     /// Why no plan can be made, after `planning_timeout`.
     pub planning: Option<String>,
+    /// Which partitions have no owner because assignments would be too large.
+    pub unassigned: Option<String>,
     hysteresis: Hysteresis,
     malformed_threshold: usize,
     malformed_window: Duration,
@@ -40,7 +42,7 @@ pub(super) struct CalculatorHealth {
     symptoms: [Symptom; KINDS],
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// Delay before a symptom is reported, and before it is cleared.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +102,7 @@ impl CalculatorHealth {
             source: None,
             host_calls: None,
             planning: None,
+            unassigned: None,
             hysteresis: Hysteresis {
                 enter: config.degraded_enter_after,
                 leave: config.degraded_leave_after,
@@ -169,6 +172,7 @@ impl CalculatorHealth {
             detailed(DegradationCause::Source, self.source.as_ref()),
             detailed(DegradationCause::HostCall, self.host_calls.as_ref()),
             detailed(DegradationCause::Planning, self.planning.as_ref()),
+            detailed(DegradationCause::Unassigned, self.unassigned.as_ref()),
         ];
         let mut is_change = false;
         for (kind, found) in found.into_iter().enumerate() {
@@ -191,10 +195,10 @@ impl CalculatorHealth {
         }
     }
 
-    /// The first two kinds and the last two are reported at once: one is final, the others have a
+    /// The first two kinds and the last three are reported at once: one is final, the others have a
     /// threshold of their own.
     fn hysteresis_of(&self, kind: usize) -> Hysteresis {
-        let enter = if !(2..KINDS - 2).contains(&kind) {
+        let enter = if !(2..KINDS - 3).contains(&kind) {
             Duration::ZERO
         } else {
             self.hysteresis.enter

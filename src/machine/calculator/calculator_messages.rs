@@ -11,6 +11,7 @@ use crate::machine::breaker::BreakerCondition;
 use crate::machine::comparison::Comparison;
 use crate::machine::config_mismatch::ConfigMismatch;
 use crate::machine::convergence::Lagging;
+use crate::machine::fit::AssignmentLimit;
 use crate::machine::list_guard::HeldList;
 use crate::machine::liveness::MembershipEvent;
 use crate::machine::plausible::{MalformedValue, MalformedValues};
@@ -152,6 +153,8 @@ pub struct Publication {
     pub generation: u64,
     /// What the source did when the list was read for it.
     pub source: SourceOutcome,
+    /// How its assignments stand to the limit of the store.
+    pub limit: AssignmentLimit,
 }
 
 /// What the partition source did when a publication read it.
@@ -300,6 +303,14 @@ pub enum CalculatorEvent {
     /// [`CalculatorConfig::malformed_window`], and at most
     /// [`CalculatorConfig::malformed_threshold`] keys.
     Malformed(MalformedValue),
+    /// A published plan leaves partitions without an owner because assignments would be too large
+    /// for the store, or the loss of one worker would lead there; or neither any more.
+    AssignmentLimit {
+        /// The version of the plan.
+        version: Version,
+        /// What is the case.
+        limit: AssignmentLimit,
+    },
     /// What keeps the calculator from doing its whole work changed; empty: nothing does.
     Degraded(Degraded),
     /// The store's circuit breaker opened (calls fail at once, nothing is published), lets one
@@ -368,6 +379,10 @@ impl fmt::Display for CalculatorEvent {
                 write!(f, "{operation} failed: {error}; retrying")
             }
             CalculatorEvent::Malformed(value) => value.fmt(f),
+            CalculatorEvent::AssignmentLimit { limit, .. } if limit.to_string().is_empty() => {
+                f.write_str("every assignment is within the store's limit again")
+            }
+            CalculatorEvent::AssignmentLimit { limit, .. } => limit.fmt(f),
             CalculatorEvent::Degraded(degraded) if degraded.is_empty() => {
                 f.write_str("no longer degraded")
             }
@@ -446,6 +461,7 @@ impl Degradation {
             DegradationCause::Planning => {
                 "workers keep their assignments; a manager hands leadership over"
             }
+            DegradationCause::Unassigned => "all other partitions have an owner",
         }
     }
 }
@@ -461,6 +477,7 @@ impl fmt::Display for Degradation {
             DegradationCause::Deposed => "a newer leader has taken over, or the fence was removed",
             DegradationCause::HostCall => "host call overdue",
             DegradationCause::Planning => "no plan could be made within planning_timeout",
+            DegradationCause::Unassigned => "assignments exceed the store's limit",
         })?;
         if !self.detail.is_empty() {
             write!(f, ": {}", self.detail)?;

@@ -210,6 +210,8 @@ impl CalculatorMachine {
             self.retry_at = self.retry_at.map(|retry_at| retry_at.min(soon));
         }
         self.inspect_retry_at = self.inspect_retry_at.map(|retry_at| retry_at.min(soon));
+        // The limit of the store may have been raised.
+        self.inspect_wanted |= !self.limit.unassigned.is_empty();
         if let MassExpiry::Retry(retry_at) = self.mass {
             self.mass = MassExpiry::Retry(retry_at.min(now + RECOVERY_PAUSE));
         }
@@ -318,9 +320,24 @@ impl CalculatorMachine {
             self.close_window();
         }
         self.notify(self.published_event(reason, done));
+        self.note_limit(done);
         self.transition(now, CalculatorState::Idle, None);
         self.answer_triggers(triggers, &Ok(done.version));
         self.answer_refreshes(done.generation, done.version);
+    }
+
+    /// Reports what exceeds the limit of the store, or would after the loss of one worker.
+    fn note_limit(&mut self, done: &Publication) {
+        let has_unassigned = !done.limit.unassigned.is_empty();
+        self.health.unassigned = has_unassigned.then(|| done.limit.to_string());
+        let is_news = !done.limit.is_same(&self.limit);
+        self.limit = done.limit.clone();
+        if is_news {
+            self.notify(CalculatorEvent::AssignmentLimit {
+                version: done.version,
+                limit: done.limit.clone(),
+            });
+        }
     }
 
     /// A plan for these workers is in force: work that it covers is no longer pending.

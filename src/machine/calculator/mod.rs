@@ -29,6 +29,7 @@ pub use self::calculator_messages::{
 use self::members::Members;
 use self::pending_work::{FirstPlan, Window};
 use super::breaker::BreakerCondition;
+use super::fit::AssignmentLimit;
 use super::position::Position;
 pub use super::takeover::Finding;
 use crate::config::CalculatorConfig;
@@ -100,6 +101,8 @@ pub struct CalculatorMachine {
     job: Option<RunningJob>,
     next_op: u64,
     health: CalculatorHealth,
+    /// How the plan in force stands to the limit of the store.
+    limit: AssignmentLimit,
     actions: VecDeque<CalculatorAction>,
 }
 
@@ -213,6 +216,7 @@ impl CalculatorMachine {
             job: None,
             next_op: 0,
             health: CalculatorHealth::new(&config),
+            limit: AssignmentLimit::default(),
             actions: VecDeque::new(),
             config,
         }
@@ -371,6 +375,12 @@ impl CalculatorMachine {
     #[must_use]
     pub fn degraded(&self) -> Degraded {
         self.health.list()
+    }
+
+    /// How the plan in force stands to the limit of the store.
+    #[must_use]
+    pub fn assignment_limit(&self) -> &AssignmentLimit {
+        &self.limit
     }
 
     /// What is pending.

@@ -347,6 +347,8 @@ impl AssignmentMetrics for Prometheus {
         series.moved.inc_by(plan.moved as u64);
         series.moved_share.set(plan.moved_share);
         series.max_to_mean.set(plan.max_to_mean);
+        series.limit_ratio.set(plan.limit_ratio);
+        series.limit_after_loss.set(plan.limit_after_loss_ratio);
     }
 }
 

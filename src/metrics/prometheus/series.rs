@@ -87,7 +87,7 @@ impl CalculatorSeries {
             )?,
             unassigned: to.gauge(
                 "partitions_unassigned",
-                "Partitions whose owner left or was declared dead, until the next plan.",
+                "Partitions whose owner left or was declared dead, until the next plan, and those of assignments that are too large for the store.",
             )?,
             leases_ended: to.counters(
                 "leases_ended_total",
@@ -264,6 +264,8 @@ pub(super) struct AssignmentSeries {
     pub moved: IntCounter,
     pub moved_share: Gauge,
     pub max_to_mean: Gauge,
+    pub limit_ratio: Gauge,
+    pub limit_after_loss: Gauge,
 }
 
 impl AssignmentSeries {
@@ -312,6 +314,14 @@ impl AssignmentSeries {
             max_to_mean: to.level(
                 "plan_max_to_mean_ratio",
                 "Load of the most loaded worker in the last published plan, as a multiple of the mean.",
+            )?,
+            limit_ratio: to.level(
+                "assignment_limit_ratio",
+                "Size of the largest assignment as a fraction of the largest value that the store accepts. Above 1 partitions have no owner.",
+            )?,
+            limit_after_loss: to.level(
+                "assignment_limit_after_loss_ratio",
+                "The same after the loss of one worker whose partitions the others share equally.",
             )?,
         })
     }

@@ -152,20 +152,22 @@ impl DriverShell {
             | CalculatorEvent::WorkerLagging(_)
             | CalculatorEvent::ConfigMismatch(_)
             | CalculatorEvent::Malformed(_)
+            | CalculatorEvent::AssignmentLimit { .. }
             | CalculatorEvent::Failed { .. }
             | CalculatorEvent::Lagged { .. }
             | CalculatorEvent::Fatal { .. } => {}
         }
     }
 
-    /// How many partitions of the plan in force have an owner that is gone.
+    /// How many partitions have no owner: theirs is gone, or its assignment would be too large.
     fn unassigned(&self, machine: &CalculatorMachine) -> usize {
+        let left_out = machine.assignment_limit().unassigned.len();
         if !machine.has_removed() {
-            return 0;
+            return left_out;
         }
         let loads = self.shared.loads.lock();
         let held = |worker| loads.get(worker).copied().unwrap_or(0);
-        machine.removed().map(held).sum()
+        left_out + machine.removed().map(held).sum::<usize>()
     }
 
     /// Once for all that changed together.

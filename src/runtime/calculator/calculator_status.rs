@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::machine::calculator::{CalculatorMachine, Degraded, Pending};
 use crate::machine::comparison::Comparison;
+use crate::machine::fit::AssignmentLimit;
 use crate::machine::list_guard::HeldList;
 use crate::runtime::guarded_store::BreakerStatus;
 use crate::runtime::publish::publisher::ActiveMode;
@@ -45,6 +46,9 @@ pub struct CalculatorStatus {
     pub held_list: Option<HeldList>,
     /// How long ago the partition source returned the last list; `None`: never, or the list is pushed.
     pub list_age: Option<Duration>,
+    /// How large the assignments of the plan last published are, and which partitions have no owner
+    /// because theirs would be too large for the store.
+    pub assignment_limit: AssignmentLimit,
     /// Quality of the last published plan, or of a shadow's last computed plan; `None` before the first.
     pub quality: Option<Quality>,
     /// Whether it is a shadow, which writes nothing.
@@ -111,6 +115,7 @@ pub(crate) struct CalculatorMachineStatus {
     pub planned: Vec<WorkerId>,
     pub pending: Pending,
     pub degraded: Degraded,
+    pub assignment_limit: AssignmentLimit,
 }
 
 impl CalculatorMachineStatus {
@@ -121,6 +126,7 @@ impl CalculatorMachineStatus {
             planned: machine.planned().cloned().collect(),
             pending: machine.pending(now),
             degraded: machine.degraded(),
+            assignment_limit: machine.assignment_limit().clone(),
         }
     }
 }

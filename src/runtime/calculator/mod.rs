@@ -462,6 +462,7 @@ impl Calculator {
             planned: Vec::new(),
             pending: Default::default(),
             degraded: Default::default(),
+            assignment_limit: Default::default(),
         });
         CalculatorStatus {
             is_started: self.is_started(),
@@ -481,6 +482,7 @@ impl Calculator {
             breaker: self.store.status(),
             held_list: self.shared.held_list.lock().clone(),
             list_age: self.shared.list_age(now),
+            assignment_limit: machine.assignment_limit,
             quality: *self.shared.quality.lock(),
             is_shadow: self.config.shadow,
             comparison: self.shared.comparison.lock().clone(),

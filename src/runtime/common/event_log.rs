@@ -100,6 +100,22 @@ impl EventLog {
                 "partition list no longer held back"
             ),
             CalculatorEvent::ConfigMismatch(mismatch) => self.config_mismatch(now, mismatch),
+            CalculatorEvent::AssignmentLimit { version, limit } => {
+                let unassigned = limit.unassigned.len();
+                if unassigned == 0 && !limit.sizes.is_near() {
+                    log::info!(
+                        target: "divvy::calculator", version = *version;
+                        "every assignment is within the store's limit again"
+                    );
+                } else {
+                    log::warn!(
+                        target: "divvy::calculator",
+                        version = *version, unassigned = unassigned, bytes = limit.sizes.largest,
+                        limit = limit.sizes.limit;
+                        "assignments near or over the store's limit: {limit}"
+                    );
+                }
+            }
             CalculatorEvent::Degraded(why) => self.degraded(now, why),
             CalculatorEvent::LeadershipLost => log::warn!(
                 target: "divvy::calculator",

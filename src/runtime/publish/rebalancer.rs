@@ -11,6 +11,7 @@ use super::publisher::{Publish, Publisher, Resolved, TakeOverResult};
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error, Result};
 use crate::machine::calculator::{Finding, Job, JobReport, Publication, SourceOutcome};
+use crate::machine::fit::{AssignmentLimit, AssignmentSizes, fit};
 use crate::machine::list_guard::{HeldList, Judgement, ListGuard};
 use crate::machine::plausible::MalformedValues;
 use crate::machine::takeover::TakeOver;
@@ -28,6 +29,8 @@ pub struct Rebalancer {
     former_leader_lease_over: bool,
     /// The plan last published or found at the start.
     plan: Option<Plan>,
+    /// The limit of the store that it was fitted to.
+    limit: usize,
     metrics: Arc<dyn AssignmentMetrics>,
     /// Reads the partition source.
     reader: Box<dyn ListReader>,
@@ -78,6 +81,7 @@ impl Rebalancer {
             default_weight,
             former_leader_lease_over,
             plan: None,
+            limit: 0,
             reader: Box::new(DirectReader),
             source_wait: Duration::MAX,
             last_list: None,
@@ -225,9 +229,10 @@ impl Rebalancer {
                 let plan = self.plan.take();
                 let list = self.admit(plan.as_ref(), list);
                 self.plan = plan;
+                let has_room = self.has_more_room(deadline)?;
                 let finding = match &self.plan {
-                    Some(plan) => self.compare(plan, &list),
-                    None => Finding::Changed,
+                    Some(plan) if !has_room => self.compare(plan, &list),
+                    _ => Finding::Changed,
                 };
                 Ok(JobReport::Inspected {
                     generation,
@@ -269,6 +274,7 @@ impl Rebalancer {
         let list = self.admit(in_force.as_ref(), list);
         self.plan = in_force;
         let plan = self.timed(Step::Compute, || self.compute(&workers, list))?;
+        let (plan, limit) = self.fit(plan, deadline)?;
         let begun = Instant::now();
         let published = self.publisher.publish(&plan, reason, deadline);
         self.metrics.step(Step::Publish, begun.elapsed());
@@ -285,9 +291,12 @@ impl Rebalancer {
                 moved: quality.moved_partitions,
                 moved_share: quality.moved,
                 max_to_mean: quality.max_to_mean,
+                limit_ratio: limit.sizes.ratio(),
+                limit_after_loss_ratio: limit.sizes.ratio_after_loss(),
             });
         }
         self.replace_plan(plan, version, reason);
+        self.limit = limit.sizes.limit;
         self.guard.in_force();
         Ok(JobReport::Published(Publication {
             version,
@@ -296,7 +305,30 @@ impl Rebalancer {
             quality,
             generation,
             source,
+            limit,
         }))
+    }
+
+    /// Leaves out what exceeds the limit of the store.
+    fn fit(&mut self, plan: Plan, deadline: Instant) -> Result<(Plan, AssignmentLimit)> {
+        let mut sizes = AssignmentSizes::of(&plan);
+        sizes.limit = self.publisher.assignment_limit(sizes.largest, deadline)?;
+        let plan = match sizes.is_exceeded() {
+            true => fit(plan, self.plan.as_ref(), sizes.limit)?,
+            false => plan,
+        };
+        let unassigned = Arc::clone(plan.unassigned());
+        Ok((plan, AssignmentLimit { sizes, unassigned }))
+    }
+
+    /// Whether the store accepts larger assignments than when it left partitions without an owner.
+    fn has_more_room(&mut self, deadline: Instant) -> Result<bool> {
+        let leaves_out = |plan: &Plan| !plan.unassigned().is_empty();
+        if !self.plan.as_ref().is_some_and(leaves_out) {
+            return Ok(false);
+        }
+        let limit = self.publisher.assignment_limit(usize::MAX, deadline)?;
+        Ok(limit > self.limit)
     }
 
     /// Reads the list, and keeps it as the last one.
@@ -382,8 +414,9 @@ impl Rebalancer {
     fn admit(&mut self, plan: Option<&Plan>, list: Arc<[Partition]>) -> Arc<[Partition]> {
         let is_confirmed = self.partitions.take_confirmation();
         let Some(plan) = plan else { return list };
-        let (in_force, listed) = (plan.partitions().len(), list.len());
-        let lost = lost(plan.partitions(), &list);
+        let planned = plan.listed();
+        let (in_force, listed) = (planned.len(), list.len());
+        let lost = lost(&planned, &list);
         let now = self.clock.now();
         match self.guard.judge(now, in_force, lost, listed, is_confirmed) {
             Judgement::Apply => list,
@@ -394,12 +427,12 @@ impl Rebalancer {
                 );
                 list
             }
-            Judgement::Hold | Judgement::HoldFromNow => Arc::clone(plan.partitions()),
+            Judgement::Hold | Judgement::HoldFromNow => planned,
         }
     }
 
     fn compare(&self, plan: &Plan, list: &[Partition]) -> Finding {
-        let ours = plan.partitions();
+        let ours = plan.listed();
         let same_keys =
             ours.len() == list.len() && ours.iter().zip(list).all(|(a, b)| a.keys == b.keys);
         if !same_keys {
@@ -421,8 +454,11 @@ impl Rebalancer {
             weight if weight > 0 => weight,
             _ => self.default_weight,
         };
-        let reweighted: Arc<[Partition]> = list
-            .iter()
+        let left_out = plan.unassigned();
+        let is_left_out =
+            |p: &&Partition| left_out.binary_search_by(|l| l.keys.cmp(&p.keys)).is_ok();
+        let owned = list.iter().filter(|p| !is_left_out(p));
+        let reweighted: Arc<[Partition]> = owned
             .map(|p| Partition::new(p.keys.iter().cloned(), weight_of(p)))
             .collect();
         let workers = Arc::clone(plan.workers());

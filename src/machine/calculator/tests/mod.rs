@@ -21,6 +21,7 @@ use super::{
 };
 use crate::config::CalculatorConfig;
 use crate::error::{Code, Error};
+use crate::machine::fit::{AssignmentLimit, AssignmentSizes};
 use crate::machine::liveness::MembershipEvent;
 use crate::machine::plausible::{MalformedValue, MalformedValues};
 use crate::machine::position::is_legal;
@@ -92,6 +93,8 @@ struct World {
     source_hangs: bool,
     /// What the source does during publications.
     source: SourceOutcome,
+    /// How the next plans stand to the limit of the store.
+    limit: AssignmentLimit,
     /// The job under way, and when it ends.
     job: Option<(OpId, Job, Time)>,
     listings: VecDeque<Result<(), Error>>,
@@ -125,6 +128,7 @@ impl World {
             job_ends: VecDeque::new(),
             source_hangs: false,
             source: SourceOutcome::Returned,
+            limit: AssignmentLimit::default(),
             job: None,
             listings: VecDeque::new(),
             state: CalculatorState::Idle,
@@ -275,6 +279,7 @@ impl World {
                     quality: Quality::default(),
                     generation: self.generation,
                     source: self.source.clone(),
+                    limit: self.limit.clone(),
                 })
             }
             Job::Inspect if std::mem::take(&mut self.source_hangs) => JobReport::Reading,
@@ -377,6 +382,11 @@ impl World {
                 let names: Vec<&str> = list.iter().map(|d| d.cause.name()).collect();
                 format!("degraded [{}]", names.join(" "))
             }
+            CalculatorEvent::AssignmentLimit { version, limit } => format!(
+                "limit v{version} unassigned {} near {}",
+                limit.unassigned.len(),
+                limit.sizes.is_near()
+            ),
             CalculatorEvent::Breaker(condition) => format!("breaker {}", condition.state),
             CalculatorEvent::LeadershipLost => "leadership lost".into(),
             other => unreachable!("the machine does not emit {other:?}"),

@@ -1,6 +1,7 @@
 //! The partition source: it fails, it hangs, it is read again; and leaders that cannot plan.
 
 use super::*;
+use crate::types::Partition;
 
 fn changed(generation: u64, ticket: u64) -> CalculatorInput {
     CalculatorInput::PartitionsChanged {
@@ -217,4 +218,60 @@ fn store_failures_are_no_reason_to_hand_leadership_over() {
     let causes = world.calculator.degraded();
     let causes: Vec<_> = causes.iter().map(|d| d.cause.name()).collect();
     assert_eq!(causes, ["publishing"]);
+}
+
+/// How a plan stands to a limit of 100 bytes.
+fn limit(largest: usize, after_loss: usize, unassigned: &[&str]) -> AssignmentLimit {
+    AssignmentLimit {
+        sizes: AssignmentSizes {
+            largest,
+            after_loss,
+            limit: 100,
+        },
+        unassigned: unassigned
+            .iter()
+            .map(|key| Partition::new([*key], 0))
+            .collect(),
+    }
+}
+
+#[test]
+fn plan_over_the_limit_is_reported_once_as_event_and_degradation_until_it_fits() {
+    let mut world = World::settled(&["w-1", "w-2"]);
+    world.limit = limit(90, 140, &[]);
+    world.trigger(1);
+    world.trigger(2);
+    assert_eq!(world.times_of("limit v8 unassigned 0 near true"), [0]);
+    assert!(world.times_of("degraded").is_empty(), "a warning only");
+    world.limit = limit(140, 140, &["p", "q"]);
+    world.trigger(3);
+    world.trigger(4);
+    assert_eq!(world.times_of("limit v10 unassigned 2 near false"), [0]);
+    assert_eq!(world.times_of("degraded [unassigned]"), [0]);
+    let detail = world.calculator.degraded()[0].detail.clone();
+    assert!(detail.contains("2 partitions have no owner"), "{detail}");
+    assert!(detail.contains(": p q; add workers"), "{detail}");
+    assert_eq!(world.calculator.assignment_limit().unassigned.len(), 2);
+    world.limit = limit(40, 60, &[]);
+    world.trigger(5);
+    assert_eq!(world.times_of("limit v12 unassigned 0 near false"), [0]);
+    assert_eq!(world.times_of("degraded []"), [0]);
+    assert_eq!(world.times_of("limit").len(), 3);
+}
+
+#[test]
+fn source_is_read_after_an_outage_while_partitions_exceed_the_limit() {
+    let mut world = World::settled(&["w-1"]);
+    world.limit = limit(140, 140, &["p"]);
+    world.trigger(1);
+    world.at(60_000);
+    assert!(world.times_of("inspect").is_empty());
+    // A server that restarts may have another limit.
+    world.find(Finding::Changed);
+    world.limit = limit(140, 140, &[]);
+    world.handle(CalculatorInput::StoreHealth(Some("restarting".into())));
+    world.handle(CalculatorInput::StoreHealth(None));
+    assert_eq!(world.times_of("inspect"), [60_000]);
+    assert_eq!(world.times_of("plan partition_change"), [60_000]);
+    assert_eq!(world.times_of("limit v9 unassigned 0 near false"), [60_000]);
 }

@@ -114,6 +114,13 @@ pub trait Publish: fmt::Debug + Send {
     /// As [`Publisher::publish`].
     fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version>;
 
+    /// Returns the largest assignment that the store accepts, in bytes. Asks the store if `needed`
+    /// bytes exceed what is known. 0: no limit.
+    ///
+    /// # Errors
+    /// What the store reports.
+    fn assignment_limit(&mut self, needed: usize, deadline: Instant) -> Result<usize>;
+
     /// Records the version that a worker has applied.
     fn observe_applied(&mut self, applied: Applied);
 
@@ -160,6 +167,15 @@ impl Publish for Publisher {
 
     fn publish(&mut self, plan: &Plan, reason: Reason, deadline: Instant) -> Result<Version> {
         self.publish(plan, reason, deadline)
+    }
+
+    fn assignment_limit(&mut self, needed: usize, deadline: Instant) -> Result<usize> {
+        self.check_leadership()?;
+        if needed > self.value_max {
+            self.follow_capabilities(deadline)
+                .map_err(|error| error.with_operation("publish"))?;
+        }
+        Ok(self.value_max)
     }
 
     fn observe_applied(&mut self, applied: Applied) {
@@ -363,7 +379,12 @@ impl Publisher {
             };
             match result {
                 Ok(()) => return Ok(draft.version),
-                Err(AttemptError::Failed(error)) => return Err(error.with_operation("publish")),
+                Err(AttemptError::Failed(error)) => {
+                    if error.code() == Code::TooLarge {
+                        self.value_max = 0; // Lowered since the last probe.
+                    }
+                    return Err(error.with_operation("publish"));
+                }
                 Err(AttemptError::Again(cause, error)) => {
                     retries.again(cause, error.with_operation("publish"))?;
                     self.metrics.retried(cause);
@@ -601,6 +622,7 @@ impl Publisher {
             digest: plan_digest(plan, hashes),
             workers: plan.workers().len() as u64,
             partitions: plan.partitions().len() as u64,
+            unassigned: Some(plan.unassigned().len() as u64).filter(|&count| count > 0),
             time: self.environment.wall_clock(),
         };
         Ok(Draft {

@@ -114,6 +114,10 @@ impl Publish for Shadow {
         next_number("version", self.reader.version)
     }
 
+    fn assignment_limit(&mut self, _: usize, _: Instant) -> Result<usize> {
+        Ok(0)
+    }
+
     fn observe_applied(&mut self, applied: Applied) {
         self.reader.observe_applied(applied);
     }

@@ -8,11 +8,12 @@ use super::*;
 use crate::config::PublishMode;
 use crate::error::Error;
 use crate::runtime::publish::publisher::tests::{
-    BOTH, Kind, Still, held, holds_exactly, id, later, put, raw, settings, world,
+    BOTH, Kind, Still, ensure, held, holds_exactly, id, later, put, raw, settings, world,
 };
-use crate::store::Bucket;
 use crate::store::memory::MemoryStore;
+use crate::store::{Bucket, Store};
 use crate::strategy::RoundRobin;
+use crate::wire::{COMMIT_KEY, Commit};
 
 fn workers(names: &[&str]) -> Arc<[WorkerId]> {
     names.iter().map(|name| id(name)).collect()
@@ -436,4 +437,55 @@ fn successor_with_other_publish_mode_rewrites_everything() {
         Code::Fenced
     );
     assert_eq!(held(&world), after);
+}
+
+#[test]
+fn plan_over_the_stores_limit_publishes_what_fits_and_names_the_rest() {
+    for batch_max in [0, 1_000] {
+        let store = MemoryStore::builder()
+            .batch_max(batch_max)
+            .value_max(500)
+            .build();
+        ensure(&store);
+        let names: Vec<String> = (0..30).map(|n| format!("p{n:02}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let partitions = pushed(&names);
+        let mut rebalancer = leading(&store, &partitions, RoundRobin);
+        let three = publish(&mut rebalancer, &["a", "b", "c"]).unwrap();
+        assert!(three.limit.unassigned.is_empty() && three.limit.sizes.is_near());
+        // The bucket holds exactly what the plan says, and the loss was foreseen.
+        let one = publish(&mut rebalancer, &["c"]).unwrap();
+        let plan = rebalancer.plan().unwrap();
+        holds_exactly(&store, plan, one.version);
+        assert_eq!(one.partitions + one.limit.unassigned.len(), 30);
+        assert!(one.partitions >= 10 && one.limit.sizes.is_exceeded());
+        // c keeps what it had.
+        for key in ["p02", "p05", "p29"] {
+            assert!(plan.partitions().iter().any(|p| p.keys == [key]), "{key}");
+        }
+        let value = raw_value(&store, "assignment.c");
+        assert!((400..=500).contains(&value.len()), "{}", value.len());
+        let commit = Commit::decode(&raw_value(&store, COMMIT_KEY)).unwrap();
+        assert_eq!(commit.unassigned, Some(one.limit.unassigned.len() as u64));
+        // Nothing has changed: no further publication is due.
+        assert_eq!(inspect(&mut rebalancer).1, Finding::Same);
+        let mut heavy = list(&names);
+        heavy.iter_mut().for_each(|p| p.weight = 3);
+        partitions.push(heavy).unwrap();
+        assert_eq!(
+            inspect(&mut rebalancer).1,
+            Finding::Reweighted { excess: 0.0 }
+        );
+        // A successor finds that partitions have no owner.
+        let mut next = leading(&store, &pushed(&names), RoundRobin);
+        assert_eq!(inspect(&mut next).1, Finding::Changed);
+        let two = publish(&mut next, &["a", "c", "d", "e"]).unwrap();
+        assert!(two.limit.unassigned.is_empty());
+        holds_exactly(&store, next.plan().unwrap(), two.version);
+    }
+}
+
+fn raw_value(store: &MemoryStore, key: &str) -> Vec<u8> {
+    let entry = store.read(Bucket::Assignment, key, later()).unwrap();
+    entry.expect("a value").value
 }
