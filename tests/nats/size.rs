@@ -1,4 +1,5 @@
-//! The calculator at its limits: fleets that exceed one batch.
+//! The calculator at its limits: assignments that exceed the server's limit, and fleets that exceed
+//! one batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use divvy::store::nats::{NatsOptions, NatsStore};
 use divvy::store::{Bucket, BucketConfig, Expect, ManageBuckets, Outcome, Store, Write};
 use divvy::strategy::RoundRobin;
 use divvy::wire::{Assignment, COMMIT_KEY, Commit, FENCE_KEY};
-use divvy::{Calculator, CalculatorConfig, Partition};
+use divvy::{
+    Calculator, CalculatorConfig, CalculatorEvent, DegradationCause, EventFilter, Partition,
+};
 
 use crate::support::nats_binary::NEWEST;
 use crate::support::nats_server::Server;
@@ -52,12 +55,93 @@ fn calculator(store: &Arc<NatsStore>, partitions: Vec<Partition>) -> Calculator 
     config.operation_timeout = TIMEOUT;
     config.cold_start_window = Duration::from_millis(50);
     config.planned_scale_window = Duration::from_millis(50);
+    config.leave_window = Duration::from_millis(50);
+    config.cooldown = Duration::from_millis(50);
     Calculator::builder(store.clone())
         .config(config)
         .strategy(RoundRobin)
         .source(move || Ok(partitions.clone()))
         .build()
         .unwrap()
+}
+
+/// Three workers with 60 000 partitions, of which two depart: one assignment cannot hold them all.
+#[test]
+fn survivor_gets_what_fits_and_the_rest_is_named_unassigned_until_a_worker_joins() {
+    const PARTITIONS: usize = 60_000;
+    let server = Server::start(NEWEST);
+    let store = store_with_workers(&server, 3);
+    let partitions = (0..PARTITIONS)
+        .map(|i| Partition::new(["partition".into(), format!("{i:07}")], 0))
+        .collect();
+    let leader = calculator(&store, partitions);
+    let (sender, events) = std::sync::mpsc::channel();
+    let _subscription = leader.subscribe(EventFilter::State, move |event| {
+        if let CalculatorEvent::AssignmentLimit { version, limit } = event {
+            let _ = sender.send((*version, limit.clone()));
+        }
+    });
+    leader.start(TIMEOUT).unwrap();
+    let limit_event = || {
+        let event = events.recv_timeout(Duration::from_secs(20));
+        event.unwrap_or_else(|why| panic!("{why}: {:#?}", leader.status()))
+    };
+    let depart = |key: &str| {
+        let deleted = Write {
+            key: key.into(),
+            value: None,
+            expect: Expect::Any,
+        };
+        let outcomes = store.write(Bucket::Heartbeat, &[deleted], soon());
+        assert!(matches!(outcomes[..], [Outcome::Done(_)]), "{outcomes:?}");
+    };
+    depart("heartbeat.w-00001");
+    let (_, warning) = limit_event();
+    assert!(
+        warning.unassigned.is_empty() && warning.sizes.is_near(),
+        "{warning}"
+    );
+    depart("heartbeat.w-00002");
+    let (version, limit) = limit_event();
+    let status = leader.status();
+    let listing = store.list(Bucket::Assignment, "", soon()).unwrap();
+    let of_key = |key: &str| listing.entries.iter().find(|entry| entry.key == key);
+    let value = &of_key("assignment.w-00000").expect("an assignment").value;
+    let assignment = Assignment::decode(value).unwrap();
+    assert_eq!(assignment.version, version);
+    assert_eq!(
+        assignment.partitions.len() + limit.unassigned.len(),
+        PARTITIONS
+    );
+    assert!(value.len() <= limit.sizes.limit, "{limit}");
+    assert!(
+        value.len() + 300 > limit.sizes.limit,
+        "room is left: {}",
+        value.len()
+    );
+    let commit = Commit::decode(&of_key(COMMIT_KEY).expect("a commit record").value).unwrap();
+    assert_eq!(commit.unassigned, Some(limit.unassigned.len() as u64));
+    let cause = status.degraded.iter().map(|reason| reason.cause);
+    assert!(
+        cause.eq([DegradationCause::Unassigned]),
+        "{:?}",
+        status.degraded
+    );
+    eprintln!(
+        "{} partitions in {} bytes; {limit}",
+        assignment.partitions.len(),
+        value.len()
+    );
+
+    let joined = Write {
+        key: "heartbeat.w-00003".into(),
+        value: Some(b"2026-01-01T00:00:00Z".to_vec()),
+        expect: Expect::Any,
+    };
+    store.write(Bucket::Heartbeat, &[joined], soon());
+    let (_, limit) = limit_event();
+    assert!(limit.unassigned.is_empty(), "{limit}");
+    leader.stop(TIMEOUT).unwrap();
 }
 
 #[test]
