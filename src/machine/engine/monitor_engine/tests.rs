@@ -30,7 +30,7 @@ fn opening(alive: &[&str]) -> MonitorEngine {
         MonitorOrder::Watch {
             alive: alive
                 .iter()
-                .map(|worker| (WorkerId::new(*worker).unwrap(), TTL))
+                .map(|worker| (WorkerId::new(worker).unwrap(), TTL))
                 .collect(),
             suspected: Vec::new(),
         },
