@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-const timeout = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 func patient(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }

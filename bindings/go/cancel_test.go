@@ -393,7 +393,7 @@ func TestCancelThatMeetsAnEventReturns(t *testing.T) {
 		}()
 		select {
 		case <-cancelled:
-		case <-time.After(timeout):
+		case <-time.After(testTimeout):
 			t.Fatal("cycle ", cycle, ": Cancel hangs")
 		}
 	}

@@ -80,7 +80,7 @@ func TestSourceErrorTextReachesLogEventStatusAndWaitingCall(t *testing.T) {
 		select {
 		case event := <-subscription.C:
 			return event.Err != nil && strings.Contains(event.Err.Error(), "db-7 is down")
-		case <-time.After(timeout):
+		case <-time.After(testTimeout):
 			return false
 		}
 	})

@@ -226,9 +226,9 @@ const (
 	EventManagerFailed EventKind = 29
 	// EventCalculatorFatal: The calculator of this worker panicked: it no longer leads.
 	EventCalculatorFatal EventKind = 30
-	// EventWorkerIdTakenOver: A newer process with the same `instance` took the id over. The worker
+	// EventWorkerIDTakenOver: A newer process with the same `instance` took the id over. The worker
 	// released its partitions and claims another id.
-	EventWorkerIdTakenOver EventKind = 31
+	EventWorkerIDTakenOver EventKind = 31
 )
 
 // String is the name, the same in logs, JSON and every language.
@@ -288,7 +288,7 @@ func (w EventKind) String() string {
 		return "manager_failed"
 	case EventCalculatorFatal:
 		return "calculator_fatal"
-	case EventWorkerIdTakenOver:
+	case EventWorkerIDTakenOver:
 		return "worker_id_taken_over"
 	default:
 		return "unknown"

@@ -158,12 +158,13 @@ fn constant(variant: &str) -> String {
 /// `ClaimingId` as Go writes it: `ClaimingID`.
 fn go_name(variant: &str) -> String {
     let name = variant.replace("Ids", "IDs").replace("Utf8", "UTF8");
-    let name = name.replace("Abi", "ABI");
+    let mut name = name.replace("Abi", "ABI");
+    for next in ('A'..='Z').map(String::from) {
+        name = name.replace(&format!("Id{next}"), &format!("ID{next}"));
+    }
     match name.strip_suffix("Id") {
         Some(start) => format!("{start}ID"),
-        None => name
-            .replace("IdLost", "IDLost")
-            .replace("IdRegained", "IDRegained"),
+        None => name,
     }
 }
 
