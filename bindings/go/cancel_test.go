@@ -319,7 +319,7 @@ func TestErrorReportsOperationKeyAndAttempts(t *testing.T) {
 	t.Fatal("no failure was reported")
 }
 
-func TestFailureEventReportsKey(t *testing.T) {
+func TestMalformedAssignmentIsReportedWithBucketKeyAndValue(t *testing.T) {
 	config := managerConfig(memory(t))
 	worker := manager(t, config)
 	must(t, worker.Start(patient(t)))
@@ -327,17 +327,26 @@ func TestFailureEventReportsKey(t *testing.T) {
 	events, err := worker.Subscribe()
 	must(t, err)
 	must(t, config.Store.Put(patient(t), BucketAssignment, "assignment.worker-0", []byte("no assignment")))
-	for event := range events.C {
-		var received *Error
-		if event.Kind != EventManagerFailed || !errors.As(event.Err, &received) {
-			continue
+	limit := time.After(testTimeout)
+	for {
+		select {
+		case event, isOpen := <-events.C:
+			if !isOpen {
+				t.Fatal(events.Err())
+			}
+			if event.Kind != EventMalformed {
+				continue
+			}
+			found := event.Calculator
+			if found.Bucket != BucketAssignment || found.Key != "assignment.worker-0" ||
+				found.Value != "no assignment" || found.Message == "" {
+				t.Fatalf("%+v", found)
+			}
+			return
+		case <-limit:
+			t.Fatal("no event of a malformed assignment")
 		}
-		if !errors.Is(event.Err, ErrInvalidData) || received.Key != "assignment.worker-0" || received.Attempts != 1 {
-			t.Fatalf("%+v", received)
-		}
-		return
 	}
-	t.Fatal(events.Err())
 }
 
 func TestLaggingWorkerIsReportedWithItsVersions(t *testing.T) {
